@@ -1,0 +1,153 @@
+"""`POST /v1/chat/completions`: the hot path, a lean ASGI route. Here is the gate `HEADERS_SENT`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from functools import partial
+from typing import Any, cast
+
+import structlog
+from litestar.types import HTTPScope, Receive, Scope, Send
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from proxy.api.answers import NO_STORE, send_error, send_json
+from proxy.api.request import ClientGone, client_watch, read_body
+from proxy.auth import Auth
+from proxy.codec import sse
+from proxy.errors import ProxyError
+from proxy.metering import Call
+from proxy.pipeline import Pipeline
+from proxy.routing.names import Route
+
+HEADERS_AFTER_S = 10.0  # a stream's headers leave with its first byte, or after this long so that no client gives up
+PING_S = 15
+
+
+class Chat:
+    """The chat route. `pipeline` is asked anew for each request: a reload swaps it."""
+
+    def __init__(
+        self,
+        pipeline: Callable[[], Pipeline],
+        auth: Auth,
+        max_body_bytes: int,
+        log: structlog.typing.FilteringBoundLogger,
+        headers_after_s: float = HEADERS_AFTER_S,
+    ) -> None:
+        self._pipeline = pipeline
+        self._auth = auth
+        self._max_body_bytes = max_body_bytes
+        self._log = log
+        self._headers_after_s = headers_after_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call_id = os.urandom(12).hex()
+        identity = {"x-request-id": call_id}
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        try:
+            if (method := cast(HTTPScope, scope)["method"]) != "POST":
+                message = f"{method} is not allowed here; use POST."
+                raise ProxyError(message, status=405, code="method_not_allowed", headers={"allow": "POST"})
+            caller = self._auth.identify(headers)
+            body = await read_body(receive, headers, self._max_body_bytes)
+            pipeline = self._pipeline()
+            call, route = pipeline.admit(call_id, caller, body)
+            if call.request.stream:
+                await self._stream(pipeline, call, route, scope, receive, send)
+            else:
+                await self._whole(pipeline, call, route, receive, send)
+        except ProxyError as error:
+            await send_error(send, error, identity)
+        except ClientGone:
+            return
+        except Exception:
+            self._log.exception("internal_error", request_id=call_id)
+            await send_error(send, internal_error(), identity)
+
+    async def _whole(self, pipeline: Pipeline, call: Call, route: Route, receive: Receive, send: Send) -> None:
+        try:
+            async with client_watch(receive, call.note_gone):
+                body = await pipeline.complete(call, route)
+        except asyncio.CancelledError:
+            if call.client_gone:
+                return
+            raise
+        await send_json(send, 200, body, _facts(call) | _money(call))
+
+    async def _stream(
+        self, pipeline: Pipeline, call: Call, route: Route, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Waits for the first frames, then hands over to sse-starlette. Errors before that have their own status."""
+        frames = pipeline.stream(call, route)
+        first = asyncio.ensure_future(anext(frames))
+        try:
+            async with client_watch(receive, call.note_gone):
+                await asyncio.wait({first}, timeout=self._headers_after_s)
+        except asyncio.CancelledError:
+            first.cancel()
+            await asyncio.wait({first})
+            if call.client_gone:
+                return
+            raise
+        if first.done() and first.exception() is not None:
+            await first
+        response = EventSourceResponse(
+            self._frames(first, frames, call),
+            headers={**NO_STORE, **(_facts(call) if first.done() else {"x-request-id": call.id})},
+            ping=PING_S,
+            ping_message_factory=_ping,
+            client_close_handler_callable=partial(_note_gone, call),
+        )
+        await response(cast(Any, scope), cast(Any, receive), cast(Any, send))
+
+    async def _frames(
+        self, first: asyncio.Future[bytes], frames: AsyncGenerator[bytes, None], call: Call
+    ) -> AsyncGenerator[bytes, None]:
+        """`HEADERS_SENT`: from here on an error is the stream's last frame, without `[DONE]`."""
+        async with aclosing(frames):
+            try:
+                yield await first
+                async for frame in frames:
+                    yield frame
+            except ProxyError as error:
+                yield sse(error.body())
+            except Exception:
+                self._log.exception("internal_error", request_id=call.id)
+                yield sse(internal_error().body())
+
+
+def internal_error() -> ProxyError:
+    """500 without detail: the log has it."""
+    return ProxyError("Internal error. The server's log has the details.", status=500, code="internal_error")
+
+
+def _ping() -> ServerSentEvent:
+    return ServerSentEvent(comment="ping", sep="\n")
+
+
+async def _note_gone(call: Call, _message: object) -> None:
+    call.note_gone()
+
+
+def _facts(call: Call) -> dict[str, str]:
+    """What is known of an answer at its first byte."""
+    attempt = call.answering
+    facts = {
+        "x-request-id": call.id,
+        "x-proxy-model": attempt.deployment.name,
+        "x-proxy-provider": attempt.deployment.provider_name,
+        "x-proxy-attempts": str(len(call.attempts)),
+    }
+    if attempt.dropped:
+        facts["x-proxy-dropped-params"] = ",".join(attempt.dropped)
+    if attempt.adapted:
+        facts["x-proxy-adapted-params"] = ",".join(attempt.adapted)
+    return facts
+
+
+def _money(call: Call) -> dict[str, str]:
+    cost = call.usage().get("cost")
+    return {} if cost is None else {"x-proxy-cost-usd": f"{cost:.9f}"}

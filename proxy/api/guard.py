@@ -1,0 +1,64 @@
+"""Performs I/O: what stands before every route: Host and Origin on loopback, limits of the request line, CORS as configured.
+
+A page in a browser must not reach a keyless server on this machine, neither by a cross-origin call nor by a name that
+resolves to it (DNS rebinding). So on a keyless server the Host must be exactly one of ours, and an Origin none but listed.
+"""
+
+from __future__ import annotations
+
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from proxy.api.answers import send_error
+from proxy.errors import ProxyError
+
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+_MAX_URL_BYTES = 8 * 1024
+_MAX_HEADER_BYTES = 32 * 1024
+_MAX_HEADERS = 100
+
+
+class Guard:
+    """Wraps the application. `hosts` None: any Host (a server with keys, reached by whatever name its network gives it)."""
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None, origins: frozenset[str]) -> None:
+        self._app = app
+        self._hosts = hosts
+        self._origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = self._refusal(scope) if scope["type"] in ("http", "websocket") else None
+        if error is not None:
+            await send_error(send, error, {})
+            return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> ProxyError | None:
+        headers = list(scope["headers"])
+        path_bytes = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
+        if path_bytes > _MAX_URL_BYTES:
+            return ProxyError("The URL is longer than 8 KB.", status=414, code="invalid_value")
+        if len(headers) > _MAX_HEADERS or sum(len(name) + len(value) for name, value in headers) > _MAX_HEADER_BYTES:
+            return ProxyError("The headers are larger than 32 KB or more than 100.", status=431, code="invalid_value")
+        hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
+        if len(hosts) != 1 or not hosts[0]:
+            return ProxyError("Send exactly one Host header.", status=400, code="invalid_value", param="host")
+        if self._hosts is not None and _without_port(hosts[0]) not in self._hosts:
+            return _forbidden("This Host is not served here. Add it to server.allowed_hosts.")
+        for name, value in headers:
+            if name == b"origin" and value.decode("latin-1") not in self._origins:
+                return _forbidden("Browser pages of this origin may not call the proxy. Add it to server.cors_origins.")
+            if name == b"sec-fetch-site" and value in (b"cross-site", b"same-site") and not self._origins:
+                return _forbidden("Browser pages of other sites may not call the proxy.")
+        return None
+
+
+def _forbidden(message: str) -> ProxyError:
+    return ProxyError(message, status=403, code="origin_not_allowed")
+
+
+def _without_port(host: str) -> str:
+    """The name in a Host header, lower case, without its port; `""` where the port is not a number."""
+    name, colon, port = host.lower().rpartition(":")
+    if not colon or host.endswith("]"):
+        return host.lower()
+    return name if port.isascii() and port.isdecimal() else ""

@@ -1,0 +1,67 @@
+"""Performs I/O: reads a request's body under a cap, and watches for the client to leave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+from litestar.types import Receive
+
+from proxy.errors import ProxyError
+
+
+class ClientGone(Exception):
+    """The client closed its connection while its request was read."""
+
+
+async def read_body(receive: Receive, headers: Mapping[str, str], max_bytes: int) -> bytes:
+    """The body, at most `max_bytes` of it. Raises ProxyError 413 as soon as it is known to be larger, 415 for another kind."""
+    kind = headers.get("content-type", "application/json").split(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        message = f"Send JSON with the header `content-type: application/json`; got {kind[:64]!r}."
+        raise ProxyError(message, status=415, code="unsupported_media_type")
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise ProxyError("Send the body without content-encoding.", status=415, code="unsupported_media_type")
+    declared = headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise too_large(max_bytes)
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message_in = await receive()
+        if message_in["type"] != "http.request":
+            raise ClientGone
+        piece = message_in.get("body", b"")
+        size += len(piece)
+        if size > max_bytes:
+            raise too_large(max_bytes)
+        pieces.append(piece)
+        if not message_in.get("more_body", False):
+            return b"".join(pieces) if len(pieces) > 1 else pieces[0]
+
+
+def too_large(max_bytes: int) -> ProxyError:
+    """413, and the connection ends: the rest of the body is not read."""
+    message = f"The body is larger than {max_bytes // (1024 * 1024)} MB. Raise server.max_body_mb if it has to be."
+    return ProxyError(message, status=413, code="request_too_large", headers={"connection": "close"})
+
+
+@asynccontextmanager
+async def client_watch(receive: Receive, on_gone: Callable[[], None]) -> AsyncIterator[None]:
+    """Cancels the block when the client closes its connection, after telling `on_gone`."""
+    owner = asyncio.current_task()
+    if owner is None:
+        raise RuntimeError("client_watch needs a running task")
+
+    async def wait() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            continue
+        on_gone()
+        owner.cancel()
+
+    task = asyncio.get_running_loop().create_task(wait())
+    try:
+        yield
+    finally:
+        task.cancel()

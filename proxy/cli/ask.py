@@ -1,0 +1,55 @@
+"""`proxy ask`: one question, its answer streamed to the terminal; runs the same pipeline as the server, metered too."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import Any
+
+import click
+
+from proxy.app import local_models, running
+from proxy.cli.settings import configuration_options, read_config, store_problem
+from proxy.codec import decode_object, encode
+from proxy.config import Config
+from proxy.errors import ProxyError
+from proxy.framing import EventFraming
+from proxy.log import build_log
+from proxy.records import Caller
+from proxy.storage.base import StoreError
+
+
+@click.command()
+@click.argument("question")
+@click.option("-m", "--model", default="auto", show_default=True, help="Any name that /v1/models lists.")
+@configuration_options
+def ask(question: str, model: str, **flags: Any) -> None:
+    """Ask QUESTION and stream the answer."""
+    config = read_config(flags, os.environ)
+    body = encode({"model": model, "stream": True, "messages": [{"role": "user", "content": question}]})
+    try:
+        asyncio.run(_answer(config, body))
+    except ProxyError as error:
+        click.echo(f"proxy: {error.message}", err=True)
+        sys.exit(1)
+    except StoreError as error:
+        store_problem(error)
+
+
+async def _answer(config: Config, body: bytes) -> None:
+    models = local_models(config)
+    async with running(config, models, build_log("json", quiet=True)) as parts:
+        call, route = parts.pipeline.admit(os.urandom(12).hex(), Caller("cli"), body)
+        framing = EventFraming()
+        async for frames in parts.pipeline.stream(call, route):
+            for event in framing.feed(frames):
+                if event.data != b"[DONE]":
+                    _print_delta(decode_object(event.data))
+        click.echo()
+
+
+def _print_delta(chunk: dict[str, Any]) -> None:
+    for choice in chunk["choices"]:
+        click.echo(choice["delta"].get("content") or "", nl=False)
+    sys.stdout.flush()

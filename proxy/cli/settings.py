@@ -1,0 +1,73 @@
+"""Performs I/O: what every command needs first: the configuration from flags, environment and files, or one clear line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import msgspec
+
+from proxy.config import Config, ConfigError, find_files, load
+from proxy.storage.base import StoreError
+
+_OPTIONS = (
+    click.option("--config", "config_path", metavar="FILE", help="routing_rules.yaml to use (PROXY_CONFIG)."),
+    click.option("--pricing", "pricing_path", metavar="FILE", help="pricing.yaml to use (PROXY_PRICING)."),
+    click.option("--db", metavar="FILE", help="SQLite database of usage (PROXY_DB)."),
+)
+
+
+def configuration_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options every command takes that reads the configuration."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def fail(message: str) -> NoReturn:
+    """One clear line on standard error, exit code 2."""
+    click.echo(f"proxy: {message}", err=True)
+    sys.exit(2)
+
+
+def read_config(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Config:
+    """flag > environment > file > default. Ends the process with exit code 2 and every problem when a file is wrong."""
+    try:
+        routing, pricing = find_files(_path(flags, "config_path"), _path(flags, "pricing_path"), environ, Path.cwd())
+        config = load(routing, pricing, environ)
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(2)
+    server = {
+        name: value
+        for name in ("host", "port", "workers", "log_format")
+        if (value := _override(flags, environ, name)) is not None
+    }
+    storage = {} if (db := _override(flags, environ, "db")) is None else {"url": f"sqlite:///{db}"}
+    try:
+        return msgspec.structs.replace(
+            config,
+            server=msgspec.convert(
+                {**msgspec.structs.asdict(config.server), **server}, type(config.server), strict=False
+            ),
+            storage=msgspec.structs.replace(config.storage, **storage),
+        )
+    except msgspec.ValidationError as error:
+        fail(f"PROXY_* environment: {error}")
+
+
+def _path(flags: Mapping[str, Any], name: str) -> Path | None:
+    return Path(flags[name]) if flags.get(name) else None
+
+
+def _override(flags: Mapping[str, Any], environ: Mapping[str, str], name: str) -> Any:
+    value = flags.get(name)
+    return environ.get(f"PROXY_{name.upper()}") or None if value is None else value
+
+
+def store_problem(error: StoreError) -> NoReturn:
+    """An unwritable database, in one line."""
+    fail(str(error))

@@ -1,0 +1,35 @@
+"""Orchestrates: one worker of several; uvicorn's supervisor calls `application` in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+
+from litestar.types import ASGIApp
+
+from proxy.app import Application, enabled, server_auth
+from proxy.cli.settings import read_config
+from proxy.local_model import RemoteLocalModel
+from proxy.log import build_log
+
+BROKER_VARIABLE = "PROXY_LOCAL_MODEL_SOCKET"
+
+
+def application() -> ASGIApp:
+    """The application, from the environment that `proxy serve` prepared; the embedded model is the supervisor's."""
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    config = read_config({}, os.environ)
+    path = os.environ[BROKER_VARIABLE]
+    names = [name for name, provider in enabled(config).items() if provider.local_model is not None]
+    models = {name: RemoteLocalModel(path, name) for name in names}
+    return Application(config, models, server_auth(os.environ), build_log(config.server.log_format)).asgi
+
+
+def _follow_parent() -> None:
+    """Ends this worker when its supervisor is gone, also by kill -9: nobody would restart or stop it any more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,153 @@
+"""Translates: bytes from a client into a checked ChatRequest, values into JSON and event-stream bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from proxy.errors import BadRequest
+from proxy.schema import ChatRequest, Message, StreamOptions
+
+MAX_CHOICES = 128
+
+encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+class _Body(Struct, frozen=True):
+    """The fields of a chat request that the proxy reads; every optional one may be null, as SDKs in the wild send it."""
+
+    model: str
+    messages: list[Message]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: str | list[str] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    response_format: dict[str, Any] | None = None
+    seed: int | None = None
+    user: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+_KNOWN = frozenset(field.name for field in msgspec.structs.fields(_Body)) | frozenset(
+    "audio frequency_penalty function_call functions logit_bias logprobs modalities moderation parallel_tool_calls prediction "
+    "presence_penalty prompt_cache_key prompt_cache_options prompt_cache_retention reasoning_effort safety_identifier "
+    "service_tier store top_logprobs verbosity web_search_options".split()
+)
+_PATH = re.compile(r"^(?P<what>.*) - at `\$\.?(?P<path>.*)`$", re.DOTALL)
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadRequest(f"The key {twice[:64]!r} stands twice in one JSON object. Send it once.", code="invalid_json")
+    return found
+
+
+# msgspec keeps the last of two equal keys, other parsers the first: two readers of one body could see two models (S15).
+_scan = json.JSONDecoder(object_pairs_hook=_no_duplicates).decode
+
+
+def decode_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`; duplicate keys, NaN, invalid UTF-8 and bottomless nesting raise BadRequest `invalid_json`."""
+    try:
+        value = _decode(body)
+        if isinstance(value, dict):
+            _scan(body.decode())
+            return value
+    except BadRequest:
+        raise
+    except RecursionError:
+        raise BadRequest("The JSON body is nested too deeply.", code="invalid_json") from None
+    except (msgspec.DecodeError, UnicodeError, ValueError) as error:
+        raise BadRequest(f"The body is not valid JSON: {str(error)[:200]}", code="invalid_json") from None
+    raise BadRequest("The body must be a JSON object.", code="invalid_json")
+
+
+def decode_chat(body: bytes) -> ChatRequest:
+    """A chat request from its bytes. Raises BadRequest that names the field."""
+    fields = decode_object(body)
+    for name in fields:
+        if name not in _KNOWN and name.casefold() in _KNOWN:
+            raise BadRequest(f"Unknown parameter {name!r}. Did you mean {name.casefold()!r}?", param=name[:64])
+    if "routing" in fields:
+        raise BadRequest(
+            "`routing` hints are not supported by this version. Leave the field out.",
+            param="routing",
+            code="unsupported_parameter",
+        )
+    try:
+        view = msgspec.convert(fields, _Body)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error)) from None
+    _check(view)
+    return ChatRequest(
+        model=view.model,
+        messages=view.messages,
+        stream=bool(view.stream),
+        include_usage=bool(view.stream_options and view.stream_options.include_usage),
+        max_tokens=view.max_completion_tokens or view.max_tokens,
+        n=view.n or 1,
+        fields={name: value for name, value in fields.items() if value is not None or name not in _KNOWN},
+    )
+
+
+def _invalid(text: str) -> BadRequest:
+    """msgspec's message with the path of the field in OpenAI's dotted form."""
+    match = _PATH.match(text)
+    if match is None:
+        missing = re.search(r"missing required field `(\w+)`", text)
+        return BadRequest(text, param=missing[1] if missing else None)
+    path = match["path"].replace("[", ".").replace("]", "").strip(".")
+    missing = re.search(r"missing required field `(\w+)`", match["what"])
+    if missing:
+        path = f"{path}.{missing[1]}"
+    return BadRequest(f"{path}: {match['what']}.", param=path)
+
+
+def _check(view: _Body) -> None:
+    """The rules that types cannot say. Raises BadRequest."""
+    if not view.model.strip():
+        raise BadRequest("model: name a model, for example `auto`.", param="model")
+    if not view.messages:
+        raise BadRequest("messages: expected at least one message, got an empty list.", param="messages")
+    for index, message in enumerate(view.messages):
+        if not message.role:
+            raise BadRequest("A message needs a role.", param=f"messages.{index}.role")
+        if message.role == "tool" and not message.tool_call_id:
+            raise BadRequest(
+                "A message with role `tool` needs the tool_call_id it answers.", param=f"messages.{index}.tool_call_id"
+            )
+    if view.stream_options is not None and not view.stream:
+        raise BadRequest("stream_options is only allowed when stream is true.", param="stream_options")
+    _at_least_one(view, "n")
+    _at_least_one(view, "max_tokens")
+    _at_least_one(view, "max_completion_tokens")
+    if view.n is not None and view.n > MAX_CHOICES:
+        raise BadRequest(f"n: expected at most {MAX_CHOICES}, got {view.n}.", param="n")
+
+
+def _at_least_one(view: _Body, name: Literal["n", "max_tokens", "max_completion_tokens"]) -> None:
+    value = getattr(view, name)
+    if value is not None and value < 1:
+        raise BadRequest(f"{name}: expected at least 1, got {value}.", param=name)
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+def sse(value: object) -> bytes:
+    """One event of our own streams: a `data:` line with LF ends."""
+    return b"data: " + encode(value) + b"\n\n"

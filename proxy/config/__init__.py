@@ -1,0 +1,14 @@
+"""Orchestrates: the two YAML files into one `Config`, strictly: every problem with its place, all at once.
+
+bytes -tree-> nodes with positions -reader, rules-> Structs -providers, addresses, names-> Config
+"""
+
+from __future__ import annotations
+
+from proxy.config.files import find_files
+from proxy.config.load import Source, configure, load
+from proxy.config.names import check
+from proxy.config.problems import ConfigError, Problem, Severity
+from proxy.config.settings import Config
+
+__all__ = ["Config", "ConfigError", "Problem", "Severity", "Source", "check", "configure", "find_files", "load"]

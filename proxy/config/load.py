@@ -1,0 +1,166 @@
+"""Orchestrates: files -> trees -> Structs -> one checked `Config`, or all that is wrong with them at once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from collections.abc import Mapping as MappingOf
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct, inspect
+
+from proxy.config.files import read_file
+from proxy.config.names import name_problems
+from proxy.config.problems import ConfigError, Mark, Problem
+from proxy.config.providers import read_providers
+from proxy.config.reader import INVALID, Reader
+from proxy.config.settings import LATER, Config, PricingFile, RoutingFile
+from proxy.config.tree import Entry, Mapping, Scalar, Sequence, parse, plain_value
+from proxy.providers import PROVIDERS
+from proxy.providers.base import Provider
+from proxy.records import BudgetConfig, ModelEntry, ModelPrice, Pricing, RouterConfig, ServerConfig
+
+_ENTRY = inspect.type_info(str | ModelEntry)
+_REFERRING: dict[str, Callable[..., Any]] = {"router": RouterConfig, "budget": BudgetConfig, "keys": dict}
+_NOT_ENFORCED = ("budget", "rate_limits", "keys")
+
+
+class Source(Struct, frozen=True):
+    """One file as it was read."""
+
+    name: str
+    data: bytes
+
+
+def load(
+    routing_path: Path,
+    pricing_path: Path | None,
+    environ: MappingOf[str, str],
+    types: MappingOf[str, type[Provider]] = PROVIDERS,
+) -> Config:
+    """Reads and checks both files; without `pricing_path` no price is known. Raises ConfigError with every problem."""
+    problems: list[Problem] = []
+    sources: list[Source | None] = []
+    for path in (routing_path, pricing_path):
+        try:
+            sources.append(Source(str(path), read_file(path)) if path else None)
+        except ConfigError as error:
+            problems.extend(error.problems)
+            sources.append(None)
+    routing, pricing = sources
+    if routing is None:
+        raise ConfigError(problems)
+    return configure(routing, pricing, environ, types, problems)
+
+
+def configure(
+    routing: Source,
+    pricing: Source | None,
+    environ: MappingOf[str, str],
+    types: MappingOf[str, type[Provider]] = PROVIDERS,
+    problems: list[Problem] | None = None,
+) -> Config:
+    """What `load` does once the files are read; pure. `problems`: what is already known to be wrong."""
+    problems = [] if problems is None else problems
+    unread = bool(problems)
+    prices = _pricing(pricing, problems) if pricing else Pricing()
+    root = parse(routing.data, routing.name, problems)
+    if root is None:
+        raise ConfigError(problems)
+    _overlay(root, environ)
+    reader = Reader(problems, LATER)
+    values = reader.fields(root, RoutingFile, (), without=("providers", "models", "aliases"))
+    providers = read_providers(root.entries.get("providers"), reader, types, environ)
+    sections = {key: value for key, value in values.items() if key != "version" and value not in (INVALID, None)}
+    for key, build in _REFERRING.items():
+        if (key,) in reader.partial:
+            sections[key] = build(**reader.partial[(key,)])
+    digest = hashlib.sha256(routing.data + b"\0" + (pricing.data if pricing else b""))
+    config = Config(
+        **sections,
+        **_names(root, reader),
+        providers=providers.configured,
+        disabled=providers.disabled,
+        secrets=providers.secrets,
+        pricing=prices or Pricing(),
+        notices=[f"{key}: read, but not enforced by this version" for key in _NOT_ENFORCED if sections.get(key)],
+        version=digest.hexdigest()[:12],
+        marks=reader.marks,
+    )
+    if prices is not None and not unread:  # without the price list, bare model ids cannot be judged
+        problems.extend(name_problems(config))
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _names(root: Mapping, reader: Reader) -> dict[str, Any]:
+    """The sections `models` and `aliases`. An entry that is wrong stays known as a name that leads nowhere."""
+    models: dict[str, ModelEntry] = {}
+    aliases: dict[str, str] = {}
+    for name, entry in reader.mapping(root.entries.get("models"), ("models",)).entries.items():
+        path = ("models", name)
+        read = reader.read(entry.node, _ENTRY, path)
+        models[name] = ModelEntry(use=read) if isinstance(read, str) else ModelEntry() if read is INVALID else read
+        if isinstance(read, ModelEntry) and read.use is None and not read.weighted:
+            reader.note(entry.mark, path, "has neither use nor weighted")
+    for name, entry in reader.mapping(root.entries.get("aliases"), ("aliases",)).entries.items():
+        read = reader.read(entry.node, inspect.StrType(), ("aliases", name))
+        if read is INVALID:
+            models.setdefault(name, ModelEntry())
+        else:
+            aliases[name] = read
+    return {"models": models, "aliases": aliases}
+
+
+def _pricing(source: Source, problems: list[Problem]) -> Pricing | None:
+    root = parse(source.data, source.name, problems)
+    if root is None:
+        return None
+    reader = Reader(problems, {})
+    values = reader.fields(root, PricingFile, ())
+    models = values.get("models", {})
+    if models is INVALID:
+        # Their names are still known, so that the names in the other file can be checked.
+        return Pricing(models=dict.fromkeys(_listed(root), ModelPrice()))
+    for name in models:
+        if "/" not in name.strip("/") or "*" in name.removesuffix("/*"):
+            mark = reader.marks.get(("models", name), root.mark)
+            reader.note(mark, ("models", name), "a row is called provider/model or provider/*")
+    plain = {key: value for key, value in values.items() if key in ("lookup", "updated") and value is not INVALID}
+    version = hashlib.sha256(msgspec.json.encode(models, order="deterministic")).hexdigest()[:12]
+    return Pricing(models=models, version=version, **plain)
+
+
+def _listed(root: Mapping) -> list[str]:
+    section = root.entries["models"].node
+    return list(section.entries) if isinstance(section, Mapping) else []
+
+
+def _overlay(root: Mapping, environ: MappingOf[str, str]) -> None:
+    """PROXY_PORT and its like stand above the section `server`, and are read by the same rules."""
+    kind = inspect.type_info(ServerConfig)
+    if not isinstance(kind, inspect.StructType):
+        raise TypeError("ServerConfig is not a Struct")
+    given: dict[str, Entry] = {}
+    for field in kind.fields:
+        name = f"PROXY_{field.encode_name.upper()}"
+        text = environ.get(name, "").strip()
+        if not text:
+            continue
+        mark = Mark(f"environment variable {name}")
+        if isinstance(field.type, inspect.ListType):
+            items = [Scalar(mark, item.strip()) for item in text.split(",") if item.strip()]
+            given[field.encode_name] = Entry(mark, Sequence(mark, [*items]))
+        else:
+            value = text if isinstance(field.type, inspect.StrType) else plain_value(text)
+            given[field.encode_name] = Entry(mark, Scalar(mark, value))
+    if not given:
+        return
+    section = root.entries.get("server")
+    if section is None or (isinstance(section.node, Scalar) and section.node.value is None):
+        root.entries["server"] = Entry(root.mark, Mapping(root.mark, given))
+    elif isinstance(section.node, Mapping):
+        root.entries["server"] = Entry(section.mark, Mapping(section.node.mark, section.node.entries | given))

@@ -1,0 +1,215 @@
+"""Orchestrates: one call and its attempts as they run, and what they turn into: rows for the ledger, usage for the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from proxy import prices, tokens
+from proxy.errors import ProxyError, UpstreamError
+from proxy.fold import Fold
+from proxy.records import NANO_PER_USD, AttemptEnd, AttemptOpen, CallEnd, CallOpen, Caller, Cost, Outcome, Tokens
+from proxy.routing.names import Deployment
+from proxy.schema import ChatRequest, ChatResponse, Usage
+
+
+class Clock:
+    """The two clocks of metering: Unix nanoseconds for rows, monotonic seconds for durations."""
+
+    def __init__(self, unix_ns: Callable[[], int], monotonic_s: Callable[[], float]) -> None:
+        self.unix_ns = unix_ns
+        self.monotonic_s = monotonic_s
+
+
+class Attempt:
+    """One try at one deployment. The dispatcher notes here what it sees; `end` says what that amounts to."""
+
+    def __init__(self, call: Call, deployment: Deployment) -> None:
+        self.call = call
+        self.deployment = deployment
+        self.seq = len(call.attempts) + 1
+        self.id = f"{call.id}-{self.seq}"
+        self.started = call.clock.monotonic_s()
+        self.sent = False  # the request left, or may have
+        self.accepted = False  # a 2xx answer began
+        self.finished = False  # the whole answer is here, usage may be missing
+        self.committed = False  # a delta left for the client: no second model may answer
+        self.status: int | None = None
+        self.request_id: str | None = None
+        self.first_token_ms: float | None = None
+        self.dropped: list[str] = []
+        self.adapted: list[str] = []
+        self.fold = Fold()
+        self.failure: UpstreamError | None = None
+        self.leftover: Callable[[], Awaitable[None]] | None = None  # reads the usage a client did not wait for
+        self.ended: AttemptEnd | None = None
+
+    def opening(self, hold_nano: int | None, price_version: str) -> AttemptOpen:
+        return AttemptOpen(
+            id=self.id,
+            call_id=self.call.id,
+            seq=self.seq,
+            provider=self.deployment.provider_name,
+            model=self.deployment.model,
+            opened_ns=self.call.clock.unix_ns(),
+            hold_nano=hold_nano,
+            price_version=price_version,
+        )
+
+    def note_accepted(self, status: int, request_id: str | None) -> None:
+        self.accepted, self.status, self.request_id = True, status, request_id
+
+    def note_first_token(self) -> None:
+        self.committed = True
+        self.first_token_ms = self.call.elapsed_ms()
+
+    def note_failure(self, error: UpstreamError) -> None:
+        """What was refused, or never reached the provider, used nothing."""
+        if not self.accepted and (error.upstream_status is not None or error.nothing_sent):
+            self.sent = False
+        self.failure = error
+        self.end(error.outcome, error.code, error.upstream_status)
+
+    def note_whole(self, response: ChatResponse) -> None:
+        self.finished = True
+        self.fold.usage = response.get("usage")
+        if self.fold.usage is None:
+            for choice in response["choices"]:
+                delta = {
+                    name: value
+                    for name, value in choice["message"].items()
+                    if name in ("content", "reasoning_content", "refusal")
+                }
+                self.fold.add({"choices": [{"index": choice.get("index", 0), "delta": cast(Any, delta)}]})
+
+    def measured(self) -> tuple[Tokens, str]:
+        """Tokens and where they are from: the provider, or estimated where its usage is missing or the answer was cut."""
+        usage = self.fold.usage
+        if usage is not None and self.finished:
+            return self.deployment.provider.tokens(usage), "provider"
+        if not self.sent:
+            return Tokens(), "none"
+        output = tokens.estimate(self.fold.text())
+        if usage is None:
+            return Tokens(input=tokens.estimate_prompt(self.call.request), output=output), "estimated"
+        seen = self.deployment.provider.tokens(usage)
+        return Tokens(
+            seen.input, seen.cache_read, seen.cache_write, max(seen.output, output), seen.reasoning
+        ), "estimated"
+
+    def cost(self) -> Cost | None:
+        """What it cost in nano-USD by part; None where the price is unknown."""
+        return prices.cost(self.deployment.price, self.measured()[0])
+
+    def end(self, outcome: Outcome, error_code: str | None = None, status: int | None = None) -> AttemptEnd:
+        """The row's end; the first one stands."""
+        if self.ended is None:
+            measured, source = self.measured()
+            cost = prices.cost(self.deployment.price, measured) if source != "none" else Cost()
+            self.ended = AttemptEnd(
+                id=self.id,
+                outcome=outcome,
+                status=status or self.status,
+                error_code=error_code,
+                tokens=measured,
+                usage_source=source,
+                cost_nano=None if cost is None else cost.total,
+                duration_ms=(self.call.clock.monotonic_s() - self.started) * 1000,
+                first_token_ms=self.first_token_ms,
+                upstream_request_id=self.request_id,
+            )
+        return self.ended
+
+
+class Call:
+    """One client request from its admission to its settlement."""
+
+    def __init__(self, call_id: str, caller: Caller, request: ChatRequest, clock: Clock) -> None:
+        self.id = call_id
+        self.caller = caller
+        self.request = request
+        self.clock = clock
+        self.opened_ns = clock.unix_ns()
+        self.started = clock.monotonic_s()
+        self.attempts: list[Attempt] = []
+        self.client_gone = False
+        self.settled: CallEnd | None = None
+
+    @property
+    def completion_id(self) -> str:
+        return f"chatcmpl-{self.id}"
+
+    @property
+    def created(self) -> int:
+        """Unix seconds, as OpenAI's `created`."""
+        return self.opened_ns // NANO_PER_USD
+
+    @property
+    def answering(self) -> Attempt:
+        """The attempt that answers, or tried last."""
+        return self.attempts[-1]
+
+    def note_gone(self) -> None:
+        self.client_gone = True
+
+    def elapsed_ms(self) -> float:
+        return (self.clock.monotonic_s() - self.started) * 1000
+
+    def opening(self, config_version: str) -> CallOpen:
+        return CallOpen(
+            id=self.id,
+            opened_ns=self.opened_ns,
+            key_id=self.caller.key_id,
+            requested_model=self.request.model,
+            stream=self.request.stream,
+            config_version=config_version,
+        )
+
+    def end(self, outcome: Outcome, error: ProxyError | None = None) -> CallEnd:
+        """How the call ended, with the end of the attempt that was still running."""
+        attempt = self.attempts[-1] if self.attempts else None
+        code = error.code if error else None
+        return CallEnd(
+            call_id=self.id,
+            outcome=outcome,
+            status=_status(outcome, error),
+            error_code=code,
+            provider=attempt.deployment.provider_name if attempt else None,
+            model=attempt.deployment.model if attempt else None,
+            latency_ms=self.elapsed_ms(),
+            first_token_ms=attempt.first_token_ms if attempt else None,
+            fallback=len({attempt.deployment.name for attempt in self.attempts}) > 1,
+            dropped=attempt.dropped if attempt else [],
+            attempt=attempt.end(outcome, code) if attempt else None,
+        )
+
+    def usage(self) -> Usage:
+        """OpenAI's usage of the answer, and what the whole call cost, failed attempts included."""
+        attempt = self.answering
+        measured, source = attempt.measured()
+        usage = dict(attempt.fold.usage or {})
+        usage |= {
+            "prompt_tokens": measured.prompt,
+            "completion_tokens": measured.output,
+            "total_tokens": measured.total,
+        }
+        if source == "estimated":
+            usage["estimated"] = True
+        cost = attempt.cost()
+        earlier = [other.ended.cost_nano for other in self.attempts[:-1] if other.ended]
+        known = cost is not None and None not in earlier
+        usage["cost"] = _usd(cost.total + sum(nano or 0 for nano in earlier)) if cost is not None and known else None
+        if cost is not None:
+            parts = ("input", "cache_read", "cache_write", "output")
+            usage["cost_details"] = {part: _usd(getattr(cost, part)) for part in parts}
+        return cast(Usage, usage)
+
+
+def _usd(nano: int) -> float:
+    return nano / NANO_PER_USD
+
+
+def _status(outcome: Outcome, error: ProxyError | None) -> int:
+    if error is not None:
+        return error.status
+    return {Outcome.OK: 200, Outcome.CLIENT_CLOSED: 499, Outcome.CANCELLED: 503}.get(outcome, 500)

@@ -1,0 +1,129 @@
+"""Translates: what a provider is. A provider is one vendor's dialect: values in, values out, no clock, no socket.
+
+A provider is a Struct whose fields are its keys in `routing_rules.yaml`; the registry maps `type` to the Struct. Design:
+section 5. `proxy.upstream` sends what `build_request` built, adds `authorize(key)` and feeds back what arrives.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from msgspec import Struct, field
+
+from proxy.errors import UpstreamError
+from proxy.framing import Event
+from proxy.records import LocalModelSpec, Timeouts, Tokens
+from proxy.schema import ChatChunk, ChatRequest, ChatResponse, Usage
+
+
+class HTTPRequest(Struct, frozen=True):
+    """One upstream request without origin and credentials: `proxy.upstream` joins `path` to the provider's base URL.
+
+    Header names are lower case.
+    """
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+class HTTPResponse(Struct, frozen=True):
+    """A whole upstream answer; header names are lower case, the body is capped by `proxy.upstream`."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Built(Struct, frozen=True):
+    """`dropped`: parameters the vendor lacks; `adapted`: parameters sent under another name or value."""
+
+    http: HTTPRequest
+    dropped: list[str] = []
+    adapted: list[str] = []
+
+
+class StreamDecoder(Protocol):
+    """Turns the events of one stream into canonical chunks; holds the state of that stream only."""
+
+    def feed(self, event: Event) -> list[ChatChunk]:
+        """Chunks of one event. Raises UpstreamError for an error event inside a 200."""
+        ...
+
+    def close(self) -> list[ChatChunk]:
+        """The stream ended. Raises UpstreamTruncated when no finish_reason arrived for every choice."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """True once every choice has its finish_reason: what follows can only be usage."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """True once the vendor's end marker arrived (`[DONE]`): nothing follows, do not wait for the connection to close."""
+        ...
+
+
+class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One vendor dialect and the keys of its section under `providers:`. Subclasses override the five methods below."""
+
+    enabled: bool = True
+    api_key_env: str | list[str] | None = None
+    base_url: str | None = None
+    headers: dict[str, str] = {}
+    timeout_s: Timeouts = field(default_factory=Timeouts)
+    models: dict[str, str] = {}
+    parameters: dict[str, Any] = {}
+    max_concurrent: int | None = None
+    allow_private: bool = False
+    transport: str = "aiohttp"
+    price: str | None = None
+    trust_cost: bool = False
+    ca_file: str | None = None
+    retries: int = 2
+
+    @property
+    def default_base_url(self) -> str | None:
+        """The vendor's public API, used when `base_url` is not set."""
+        return None
+
+    @property
+    def local_model(self) -> LocalModelSpec | None:
+        """What to run on this machine before the first request; None for everything that runs elsewhere."""
+        return None
+
+    @property
+    def keyless(self) -> bool:
+        """True where the server needs no key (self-hosted, embedded): a missing key does not disable it."""
+        return self.api_key_env is None
+
+    @property
+    def free(self) -> bool:
+        """True where calls cost nothing unless pricing.yaml says otherwise."""
+        return self.allow_private or self.price == "free"
+
+    def authorize(self, key: str) -> dict[str, str]:
+        """Headers that carry the provider's key."""
+        return {"authorization": f"Bearer {key}"}
+
+    def build_request(self, request: ChatRequest, model: str) -> Built:
+        """The vendor's request for the upstream model id `model`. Raises BadRequest for content it cannot carry."""
+        raise TypeError(f"{type(self).__name__} does not build requests")
+
+    def parse_response(self, response: HTTPResponse) -> ChatResponse:
+        """A whole 2xx answer as OpenAI's shape. Raises UpstreamError when it is not what the vendor promises."""
+        raise TypeError(f"{type(self).__name__} does not parse responses")
+
+    def parse_error(self, response: HTTPResponse) -> UpstreamError:
+        """A non-2xx answer as an error with OpenAI's status, type and code."""
+        raise TypeError(f"{type(self).__name__} does not parse errors")
+
+    def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
+        """A decoder for one streamed answer to `request`."""
+        raise TypeError(f"{type(self).__name__} does not decode streams")
+
+    def tokens(self, usage: Usage) -> Tokens:
+        """Usage in normal form; the provider knows whether its prompt tokens include cached ones."""
+        raise TypeError(f"{type(self).__name__} does not count tokens")

@@ -1,0 +1,98 @@
+"""Orchestrates: reading one upstream's stream, from bytes to chunks, and noting on the attempt what is seen."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from proxy.errors import UpstreamError
+from proxy.framing import Event, EventFraming
+from proxy.metering import Attempt
+from proxy.providers.base import StreamDecoder
+from proxy.records import Outcome, Timeouts
+from proxy.schema import ChatChunk
+from proxy.upstream import Exchange
+
+DRAIN_S = 1.0  # after the finish, how long the usage of a client that left is waited for
+AFTER_FINISH_S = 5.0  # after the finish, how long usage and end marker are waited for at most
+
+
+class StreamReading:
+    """The state of one stream as it is read."""
+
+    def __init__(self, attempt: Attempt, decoder: StreamDecoder, timeouts: Timeouts) -> None:
+        self._attempt = attempt
+        self._decoder = decoder
+        self._timeouts = timeouts
+        self._framing = EventFraming()
+        now = asyncio.get_running_loop().time()
+        self._first_by = now + timeouts.first_token
+        self._progress_at = now
+        self._ended = False
+
+    async def next(self, exchange: Exchange) -> list[ChatChunk] | None:
+        """The chunks of the next bytes, None at the end. Raises UpstreamError when it ends before the answer does.
+
+        Once the finish is here nothing can go wrong any more: a connection that breaks or stalls then is the end.
+        """
+        if self._ended or self._decoder.done:
+            self._decoder.close()
+            return None
+        try:
+            piece = await exchange.read(*self._limit())
+        except UpstreamError:
+            if not self._decoder.finished:
+                raise
+            piece = b""
+        if piece:
+            return self._note(self._framing.feed(piece))
+        self._ended = True
+        try:
+            return self._note(self._framing.close())
+        except UpstreamError as error:
+            if error.upstream_status is not None:
+                raise
+            self._decoder.close()  # half an event at the end: truncated, unless the answer was complete
+            return []
+
+    def _limit(self) -> tuple[float, Outcome]:
+        """Comments and pings are not progress: only events push the idle limit on."""
+        if self._decoder.finished:
+            return self._progress_at + min(AFTER_FINISH_S, self._timeouts.idle), Outcome.TIMEOUT_IDLE
+        if self._attempt.committed:
+            return self._progress_at + self._timeouts.idle, Outcome.TIMEOUT_IDLE
+        return self._first_by, Outcome.TIMEOUT_FIRST_TOKEN
+
+    def _note(self, events: list[Event]) -> list[ChatChunk]:
+        if events:
+            self._progress_at = asyncio.get_running_loop().time()
+        chunks = [chunk for event in events for chunk in self._decoder.feed(event)]
+        for chunk in chunks:
+            self._attempt.fold.add(chunk)
+        self._attempt.finished = self._decoder.finished
+        if not self._attempt.committed and (self._decoder.finished or any(map(_has_delta, chunks))):
+            self._attempt.note_first_token()
+        return chunks
+
+
+def _has_delta(chunk: ChatChunk) -> bool:
+    return any(choice.get("delta") for choice in chunk.get("choices", []))
+
+
+class Leftover:
+    """A finished stream whose client left: what is still to come is its usage."""
+
+    def __init__(self, stack: AsyncExitStack, exchange: Exchange, reading: StreamReading) -> None:
+        self._stack = stack
+        self._exchange = exchange
+        self._reading = reading
+
+    async def drain(self) -> None:
+        """Reads on for at most DRAIN_S, then closes the connection."""
+        async with self._stack:
+            try:
+                async with asyncio.timeout(DRAIN_S):
+                    while await self._reading.next(self._exchange) is not None:
+                        continue
+            except (TimeoutError, UpstreamError):
+                return

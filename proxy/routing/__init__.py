@@ -1,0 +1,1 @@
+"""Orchestrates: which deployments answer to a name."""

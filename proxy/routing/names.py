@@ -1,0 +1,207 @@
+"""Translates: the one flat namespace of model names into deployments, and into the list `/v1/models` shows (design, section 9).
+
+Pure: the same configuration, name and draw give the same route.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from msgspec import Struct
+
+from proxy.errors import ProxyError
+from proxy.providers.base import Provider
+from proxy.records import ModelEntry, ModelPrice, RouterConfig
+
+TASKS = (
+    "reasoning",
+    "extraction",
+    "classification",
+    "summarization",
+    "code",
+    "chat",
+    "long_context",
+    "vision",
+    "web_search",
+)
+STRATEGIES = ("cost", "speed", "quality")
+AUTO_NAMES = ("auto", *(f"auto:{word}" for word in (*TASKS, *STRATEGIES)))
+_ROLES = ("default", "reasoning", "fast")
+_MAX_DEPTH = 16
+
+
+class Deployment(Struct, frozen=True):
+    """A provider, the upstream's own model id, and its price (None: unknown)."""
+
+    provider_name: str
+    provider: Provider
+    model: str
+    price: ModelPrice | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.provider_name}/{self.model}"
+
+
+class Route(Struct, frozen=True):
+    """Who answers to a name, in order. The other two lists replace what is left when a request is too long or filtered."""
+
+    requested: str
+    candidates: tuple[Deployment, ...]
+    context_fallback: tuple[Deployment, ...] = ()
+    content_fallback: tuple[Deployment, ...] = ()
+
+
+class Names(Struct, frozen=True, kw_only=True):
+    """Everything that gives names a meaning: the configured parts of the namespace.
+
+    `disabled` maps a provider to why it is off; `listed` maps provider names to the upstream ids known to exist there.
+    """
+
+    providers: Mapping[str, Provider]
+    disabled: Mapping[str, str]
+    models: Mapping[str, ModelEntry]
+    aliases: Mapping[str, str]
+    router: RouterConfig
+    listed: Mapping[str, tuple[str, ...]]
+    price_of: Callable[[str], ModelPrice | None]
+
+    def resolve(self, name: str, draw: float = 0.0) -> Route:
+        """The route of `name`; `draw` in [0, 1) picks among `weighted` names. Raises ProxyError 404 or 503."""
+        target = self._unaliased(name)
+        if target.startswith("auto"):
+            route = self._auto(target, draw)
+            if route is not None:
+                return Route(name, route)
+        entry = self.models.get(target)
+        candidates = _unique(self._expand(target, draw, 0))
+        if not candidates:
+            raise self._missing(name, target)
+        if entry is None:
+            return Route(name, candidates)
+        return Route(
+            name,
+            candidates,
+            _unique(d for other in entry.context_fallback for d in self._expand(other, draw, 0)),
+            _unique(d for other in entry.content_fallback for d in self._expand(other, draw, 0)),
+        )
+
+    def names(self) -> list[str]:
+        """Every name that can be called now, virtual ones first."""
+        names = [*AUTO_NAMES, *self.models, *self.aliases]
+        found = [name for name in names if self._answers(name)]
+        return found + [f"{provider}/{model}" for provider in self.providers for model in self.listed.get(provider, ())]
+
+    def _answers(self, name: str) -> bool:
+        try:
+            return bool(self.resolve(name).candidates)
+        except ProxyError:
+            return False
+
+    def _unaliased(self, name: str) -> str:
+        for _ in range(_MAX_DEPTH):
+            if name not in self.aliases or name in self.models:
+                return name
+            name = self.aliases[name]
+        return name
+
+    def _auto(self, target: str, draw: float) -> tuple[Deployment, ...] | None:
+        """The default model and its fallbacks; without them any provider's own default; the embedded model only alone."""
+        if target not in AUTO_NAMES:
+            if not target.startswith("auto:"):
+                return None
+            raise self._not_found(f"There is no route {target!r}. Routes: {', '.join(AUTO_NAMES)}.")
+        found = _unique(self._chain(self.router.default_model, self.router.fallback, draw, 0))
+        if not found:
+            remote = [name for name, provider in self.providers.items() if provider.local_model is None]
+            found = _unique(d for name in remote or self.providers for d in self._listed_default(name))
+        if found:
+            return found
+        why = "; ".join(self.disabled.values()) or "no provider is configured"
+        raise ProxyError(
+            f"No model can answer {target!r}: {why}. Set a provider's key, or router.default_model to a model that can be reached.",
+            status=503,
+            code="no_capable_model",
+            headers={"x-should-retry": "false"},
+        )
+
+    def _listed_default(self, provider_name: str) -> Iterator[Deployment]:
+        provider = self.providers[provider_name]
+        model = provider.models.get("default") or next(iter(self.listed.get(provider_name, ())), None)
+        if model:
+            yield self._deployment(provider_name, provider, model)
+
+    def _expand(self, name: str, draw: float, depth: int) -> Iterator[Deployment]:
+        """The deployments behind one name that can be called now, in order."""
+        name = self._unaliased(name)
+        entry = self.models.get(name)
+        if entry is not None and depth < _MAX_DEPTH:
+            first = _drawn(entry.weighted, draw) if entry.weighted else entry.use
+            yield from self._chain(first, entry.fallback, draw, depth + 1)
+            return
+        provider_name, _, model = name.partition("/")
+        provider = self.providers.get(provider_name)
+        if provider is not None and model:
+            deployment = self._deployment(
+                provider_name, provider, provider.models.get(model, model) if model in _ROLES else model
+            )
+            if deployment.price is None or deployment.price.retired is None:
+                yield deployment
+            return
+        owners = [owner for owner in self.providers if name in self.listed.get(owner, ())]
+        if len(owners) == 1:
+            yield from self._expand(f"{owners[0]}/{name}", draw, depth + 1)
+
+    def _chain(self, first: str | None, fallback: list[str], draw: float, depth: int) -> Iterator[Deployment]:
+        """A name and its fallbacks, never the embedded model among them: an outage must not be answered by a toy."""
+        if first:
+            yield from self._expand(first, draw, depth)
+        for name in fallback:
+            yield from (d for d in self._expand(name, draw, depth) if d.provider.local_model is None)
+
+    def _deployment(self, provider_name: str, provider: Provider, model: str) -> Deployment:
+        price = self.price_of(f"{provider_name}/{model}")
+        if price is None and provider.free:
+            price = ModelPrice(input=0, output=0)
+        return Deployment(provider_name, provider, model, price)
+
+    def _missing(self, name: str, target: str) -> ProxyError:
+        """Why nothing answers: a retired id, a provider that is off, a bare id with several owners, or no such name."""
+        price = self.price_of(target) if "/" in target else None
+        if price is not None and price.retired:
+            after = f" Its successor is {price.successor!r}." if price.successor else ""
+            return self._not_found(f"The model {name!r} was retired on {price.retired}.{after}")
+        wanted = [target]
+        entry = self.models.get(target)
+        if entry is not None:
+            wanted = [other for other in (entry.use, *(entry.weighted or ()), *entry.fallback) if other]
+        off = {owner: self.disabled[owner] for owner in (w.partition("/")[0] for w in wanted) if owner in self.disabled}
+        if off:
+            return self._not_found(f"The model {name!r} cannot be reached: {'; '.join(off.values())}.")
+        owners = [owner for owner in self.providers if target in self.listed.get(owner, ())]
+        if len(owners) > 1:
+            choices = " or ".join(f"{owner}/{target}" for owner in owners)
+            return self._not_found(f"Several providers have the model {name!r}. Say which: {choices}.")
+        if target.startswith("ensemble:"):
+            return self._not_found(f"There is no ensemble {target!r}; none is configured.")
+        near = difflib.get_close_matches(target[:200], self.names(), n=3, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(near)}?" if near else " GET /v1/models lists what can be called."
+        return self._not_found(f"The model {name[:200]!r} does not exist.{hint}")
+
+    def _not_found(self, message: str) -> ProxyError:
+        return ProxyError(message, status=404, code="model_not_found", param="model")
+
+
+def _unique(found: Iterable[Deployment]) -> tuple[Deployment, ...]:
+    return tuple({deployment.name: deployment for deployment in found}.values())
+
+
+def _drawn(weighted: Mapping[str, float], draw: float) -> str:
+    """The name whose share holds `draw`."""
+    rest = draw * sum(weighted.values())
+    for name, share in weighted.items():
+        rest -= share
+        if rest < 0:
+            return name
+    return next(iter(weighted))

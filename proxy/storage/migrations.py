@@ -1,0 +1,118 @@
+"""Performs I/O: the schema of the SQLite store, forward only. A step is a function `mNNN_what(db)`, never edited later.
+
+All pending steps run in one transaction together with the new version number (`PRAGMA user_version`), so a crash or a
+full disk leaves the schema as it was, and of several processes that start together one migrates and the others find it
+done.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+from sqlite_utils import Database
+
+from proxy.storage.base import StoreError
+
+
+def m001_calls(db: Database) -> None:
+    """Calls, attempts, and the view `usage_log` for people with a database shell."""
+    # Rows are appended in the order of time, so a range of time is a range of pages. STRICT: a text is never a number.
+    db.table("calls").create(
+        {
+            "id": str,
+            "opened_ns": int,
+            "closed_ns": int,
+            "owner": str,
+            "key_id": str,
+            "requested_model": str,
+            "provider": str,
+            "model": str,
+            "stream": int,
+            "task_type": str,
+            "config_version": str,
+            "outcome": str,
+            "status": int,
+            "error_code": str,
+            "input_tokens": int,
+            "output_tokens": int,
+            "total_tokens": int,
+            "cached_tokens": int,
+            "cache_write_tokens": int,
+            "reasoning_tokens": int,
+            "cost_nano": int,
+            "hold_nano": int,
+            "estimated": int,
+            "latency_ms": float,
+            "first_token_ms": float,
+            "fallback": int,
+            "attempts": int,
+            "success": int,
+            "dropped": str,
+        },
+        pk="id",
+        not_null={"id", "opened_ns", "owner", "requested_model", "stream", "outcome"},
+        defaults=dict.fromkeys(_COUNTS, 0),
+        strict=True,
+    )
+    db.table("calls").create_index(["opened_ns"])
+    # Only open calls are in it, so it stays a page or two; sweeping needs them by owner.
+    db.execute("CREATE INDEX calls_open ON calls (owner) WHERE closed_ns IS NULL")
+    # One b-tree and no other index: an attempt is only ever reached through its call. No foreign key: one writer writes
+    # both rows in one transaction, and enforcement would cost a look-up per row.
+    db.execute(
+        """
+        CREATE TABLE attempts (
+            call_id TEXT NOT NULL, seq INTEGER NOT NULL, id TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
+            opened_ns INTEGER NOT NULL, closed_ns INTEGER, hold_nano INTEGER, price_version TEXT, outcome TEXT NOT NULL,
+            status INTEGER, error_code TEXT, input INTEGER NOT NULL DEFAULT 0, cache_read INTEGER NOT NULL DEFAULT 0,
+            cache_write INTEGER NOT NULL DEFAULT 0, output INTEGER NOT NULL DEFAULT 0,
+            reasoning INTEGER NOT NULL DEFAULT 0, usage_source TEXT, cost_nano INTEGER, duration_ms REAL,
+            first_token_ms REAL, upstream_request_id TEXT,
+            PRIMARY KEY (call_id, seq)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    db.create_view(
+        "usage_log",
+        """
+        SELECT strftime('%Y-%m-%dT%H:%M:%fZ', opened_ns / 1e9, 'unixepoch') AS timestamp,
+            id, key_id, requested_model, model, provider, input_tokens, output_tokens, total_tokens, cached_tokens,
+            reasoning_tokens, cost_nano / 1e9 AS cost_usd, latency_ms, first_token_ms, task_type, stream, attempts,
+            fallback, success, outcome, status, error_code
+        FROM calls ORDER BY opened_ns
+        """,
+    )
+
+
+_COUNTS = (
+    *("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"),
+    *("estimated", "fallback", "attempts", "success"),
+)
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (m001_calls,)
+
+
+def migrate(connection: sqlite3.Connection, steps: tuple[Callable[[Database], None], ...] = MIGRATIONS) -> None:
+    """Brings the schema up to date. Raises StoreError for a newer schema than ours, and sqlite3.Error."""
+    if _version(connection) == len(steps):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = _version(connection)
+        if version > len(steps):
+            raise StoreError(f"it was made by a newer version of this program (schema {version}, known: {len(steps)})")
+        db = Database(connection, recursive_triggers=False, execute_plugins=False)
+        for step in steps[version:]:
+            step(db)
+        # A pragma takes no parameters; the number is our own.
+        connection.execute("PRAGMA user_version = " + str(len(steps)))
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])

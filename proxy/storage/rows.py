@@ -1,0 +1,164 @@
+"""Performs I/O: the SQL that writes a batch. It runs inside a transaction of the caller's."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+import msgspec
+
+from proxy.records import AttemptOpen, CallOpen, Outcome
+from proxy.storage.batch import Batch, ClosedCall, EndedAttempt
+
+_OPEN_CALL = """
+    INSERT INTO calls (id, opened_ns, owner, key_id, requested_model, stream, task_type, config_version, provider,
+        model, hold_nano, attempts, outcome) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')
+"""
+_OPEN_ATTEMPT = """
+    INSERT INTO attempts (call_id, seq, id, provider, model, opened_ns, hold_nano, price_version, outcome)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'open')
+"""
+_HOLD = "UPDATE calls SET hold_nano = ? WHERE id = ? AND closed_ns IS NULL"
+# `closed_ns IS NULL`: the first end of a call or an attempt stands, also against a process that swept it.
+_END_ATTEMPT = """
+    UPDATE attempts SET closed_ns = ?, outcome = ?, status = ?, error_code = ?, input = ?, cache_read = ?,
+        cache_write = ?, output = ?, reasoning = ?, usage_source = ?, cost_nano = ?, duration_ms = ?,
+        first_token_ms = ?, upstream_request_id = ?
+    WHERE call_id = ? AND seq = ? AND closed_ns IS NULL
+"""
+_CLOSE_CALL = """
+    UPDATE calls SET closed_ns = ?, provider = ?, model = ?, outcome = ?, status = ?, error_code = ?, input_tokens = ?,
+        output_tokens = ?, total_tokens = ?, cached_tokens = ?, cache_write_tokens = ?, reasoning_tokens = ?,
+        cost_nano = ?, estimated = ?, latency_ms = ?, first_token_ms = ?, fallback = ?, attempts = ?, success = ?,
+        dropped = ?
+    WHERE id = ? AND closed_ns IS NULL
+"""
+# What became of these requests nobody saw, so they cost what was held for them, until reconciled.
+_LOSE_ATTEMPTS = """
+    UPDATE attempts SET closed_ns = :now, outcome = 'unknown', usage_source = 'none', cost_nano = hold_nano
+    WHERE closed_ns IS NULL AND call_id IN (SELECT id FROM calls WHERE closed_ns IS NULL AND {which})
+"""
+_LOSE_CALLS = """
+    UPDATE calls SET closed_ns = :now, outcome = 'unknown', estimated = 1, success = 0,
+        (attempts, input_tokens, output_tokens, total_tokens, cached_tokens, cache_write_tokens, reasoning_tokens,
+            cost_nano) = (
+            SELECT COUNT(*), IFNULL(SUM(input + cache_read + cache_write), 0), IFNULL(SUM(output), 0),
+                IFNULL(SUM(input + cache_read + cache_write + output), 0), IFNULL(SUM(cache_read), 0),
+                IFNULL(SUM(cache_write), 0), IFNULL(SUM(reasoning), 0),
+                CASE WHEN IFNULL(MAX(cost_nano IS NULL AND (outcome = 'unknown'
+                    OR input + cache_read + cache_write + output > 0)), 0) = 0 THEN IFNULL(SUM(cost_nano), 0) END
+            FROM attempts WHERE call_id = calls.id),
+        (provider, model) = (SELECT provider, model FROM attempts WHERE call_id = calls.id ORDER BY seq DESC LIMIT 1)
+    WHERE closed_ns IS NULL AND {which}
+"""
+_LOSE_BY_OWNER = tuple(statement.format(which="owner = :which") for statement in (_LOSE_ATTEMPTS, _LOSE_CALLS))
+_LOSE_BY_ID = tuple(statement.format(which="id = :which") for statement in (_LOSE_ATTEMPTS, _LOSE_CALLS))
+
+
+def put(db: sqlite3.Connection, batch: Batch, owner: str) -> None:
+    """Writes what the batch holds. Raises sqlite3.Error, and whatever Python says of values that no column can take."""
+    if batch.opened:
+        db.executemany(_OPEN_CALL, [_opened(call, attempt, owner) for call, attempt in batch.opened.values()])
+    if batch.intents:
+        db.executemany(_OPEN_ATTEMPT, [_intended(attempt) for attempt in batch.intents.values()])
+    if batch.holds:
+        db.executemany(_HOLD, [(hold_nano, call_id) for call_id, hold_nano in batch.holds.items()])
+    if batch.ended:
+        db.executemany(_END_ATTEMPT, [_ended(ended) for ended in batch.ended])
+    if batch.closed:
+        db.executemany(_CLOSE_CALL, [_closed(closed) for closed in batch.closed.values()])
+    for call_id, closed_ns in batch.abandoned.items():
+        _lose(db, _LOSE_BY_ID, call_id, closed_ns)
+
+
+def lose_calls_of(db: sqlite3.Connection, owner: str, now_ns: int) -> int:
+    """Closes the open calls of a dead owner as `unknown`; returns how many."""
+    return _lose(db, _LOSE_BY_OWNER, owner, now_ns)
+
+
+def _lose(db: sqlite3.Connection, statements: tuple[str, ...], which: str, now_ns: int) -> int:
+    parameters = {"now": now_ns, "which": which}
+    return [db.execute(statement, parameters).rowcount for statement in statements][-1]
+
+
+# sqlite3 binds exact types fast; a bool or an enum goes through its slow adapter look-up, hence `int()` and `.value`.
+
+
+def _opened(call: CallOpen, attempt: AttemptOpen | None, owner: str) -> tuple[Any, ...]:
+    return (
+        call.id,
+        call.opened_ns,
+        owner,
+        call.key_id,
+        call.requested_model,
+        int(call.stream),
+        call.task_type,
+        call.config_version,
+        attempt.provider if attempt else None,
+        attempt.model if attempt else None,
+        attempt.hold_nano if attempt else 0,
+        1 if attempt else 0,
+    )
+
+
+def _intended(attempt: AttemptOpen) -> tuple[Any, ...]:
+    return (
+        attempt.call_id,
+        attempt.seq,
+        attempt.id,
+        attempt.provider,
+        attempt.model,
+        attempt.opened_ns,
+        attempt.hold_nano,
+        attempt.price_version,
+    )
+
+
+def _ended(ended: EndedAttempt) -> tuple[Any, ...]:
+    end = ended.end
+    tokens = end.tokens
+    return (
+        ended.closed_ns,
+        end.outcome.value,
+        end.status,
+        end.error_code,
+        tokens.input,
+        tokens.cache_read,
+        tokens.cache_write,
+        tokens.output,
+        tokens.reasoning,
+        end.usage_source,
+        end.cost_nano,
+        end.duration_ms,
+        end.first_token_ms,
+        end.upstream_request_id,
+        ended.call_id,
+        ended.seq,
+    )
+
+
+def _closed(closed: ClosedCall) -> tuple[Any, ...]:
+    end = closed.end
+    return (
+        closed.closed_ns,
+        closed.provider,
+        closed.model,
+        end.outcome.value,
+        end.status,
+        end.error_code,
+        closed.input_tokens,
+        closed.output_tokens,
+        closed.input_tokens + closed.output_tokens,
+        closed.cached_tokens,
+        closed.cache_write_tokens,
+        closed.reasoning_tokens,
+        closed.cost_nano,
+        int(closed.estimated),
+        end.latency_ms,
+        end.first_token_ms,
+        int(end.fallback),
+        closed.attempts,
+        int(end.outcome is Outcome.OK),
+        msgspec.json.encode(end.dropped).decode() if end.dropped else None,
+        end.call_id,
+    )

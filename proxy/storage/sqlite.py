@@ -1,0 +1,197 @@
+"""Performs I/O: the SQLite store. One connection writes, from one thread; every reading opens its own.
+
+WAL lets readers and the writer work at the same time, and several processes share the file. A committed transaction
+survives kill -9 with `durability: process` (synchronous=NORMAL) a power loss with `power` (FULL: an fsync per commit).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from proxy.records import UsageQuery
+from proxy.storage.base import StoreError
+from proxy.storage.batch import Batch
+from proxy.storage.migrations import MIGRATIONS, migrate
+from proxy.storage.owners import Owners
+from proxy.storage.rows import lose_calls_of, put
+from proxy.storage.usage import read_usage
+
+_SYNCHRONOUS = {"process": "PRAGMA synchronous=NORMAL", "power": "PRAGMA synchronous=FULL"}
+_WAL_LIMIT = "PRAGMA journal_size_limit=67108864"  # what a long reader made the log grow to is given back
+# A pragma takes no parameters; the number is our own.
+_PROBE = "PRAGMA user_version = " + str(len(MIGRATIONS))
+_ROW_FAULTS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
+_PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
+
+
+def sqlite_path(url: str) -> Path:
+    """The file of `sqlite:///relative.db` or `sqlite:////absolute.db`. Raises StoreError for any other URL."""
+    scheme, separator, path = url.partition(":///")
+    if scheme != "sqlite" or not separator or not path:
+        raise StoreError(
+            f"storage.url {url!r} is not supported. Write it as sqlite:///file.db, or sqlite:////path/to/file.db."
+        )
+    return Path(path)
+
+
+class SqliteStore:
+    """A `Store` on one SQLite file. `busy_s`: how long a transaction waits for other processes, in seconds."""
+
+    def __init__(self, path: Path, *, durability: str = "process", busy_s: float = 2.0) -> None:
+        self._path = path
+        self._synchronous = _SYNCHRONOUS[durability]
+        self._busy_s = busy_s
+        self._owners = Owners(path)
+        self._db: sqlite3.Connection | None = None
+
+    @property
+    def owner(self) -> str:
+        """The id in the rows of this process; empty until `open`."""
+        return self._owners.id
+
+    def open(self) -> None:
+        try:
+            self._create_file()
+            self._owners.enter()
+            self.write(Batch())
+        except (OSError, StoreError) as error:
+            self.close()
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise StoreError(
+                f"Cannot use the usage database {self._path}: {reason}. "
+                "Make sure that its directory exists and can be written, or name another file with --db."
+            ) from error
+
+    def write(self, batch: Batch) -> dict[str, str]:
+        try:
+            db = self._db or self._connect()
+            try:
+                with _transaction(db):
+                    if batch:
+                        put(db, batch, self.owner)
+                    else:
+                        db.execute(
+                            _PROBE
+                        )  # changes nothing, but writes a page: only a write tells whether writing works
+            except Exception as error:
+                if _is_fault_of_store(error):
+                    raise
+                return self._write_apart(db, batch)
+            return {}
+        except sqlite3.Error as error:
+            self._after(error)
+            raise StoreError(str(error)) from error
+
+    def sweep(self, now_ns: int) -> int:
+        try:
+            db = self._db or self._connect()
+            rows = db.execute("SELECT DISTINCT owner FROM calls WHERE closed_ns IS NULL").fetchall()
+            swept = 0
+            for owner in sorted(({owner for (owner,) in rows} | self._owners.lock_files()) - {self.owner}):
+                with self._owners.dead(owner) as is_dead:
+                    if is_dead:
+                        with _transaction(db):
+                            swept += lose_calls_of(db, owner, now_ns)
+            return swept
+        except OSError as error:
+            raise StoreError(str(error)) from error
+        except sqlite3.Error as error:
+            self._after(error)
+            raise StoreError(str(error)) from error
+
+    def usage(self, query: UsageQuery) -> dict[str, Any]:
+        try:
+            with closing(sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None)) as db:
+                db.execute("PRAGMA query_only=1")
+                return read_usage(db, query)
+        except sqlite3.Error as error:
+            raise StoreError(str(error)) from error
+
+    def close(self) -> None:
+        self._disconnect()
+        self._owners.leave()
+
+    def _create_file(self) -> None:
+        # Only a new file is made here: closing a descriptor of an existing one would drop the POSIX locks of every
+        # connection this process has on it (https://www.sqlite.org/howtocorrupt.html, 2.2). SQLite gives -wal and -shm
+        # the same mode.
+        with suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None)
+        try:
+            _use_wal(db, time.monotonic() + self._busy_s)
+            db.execute(self._synchronous)
+            db.execute(_WAL_LIMIT)
+            migrate(db)
+        except BaseException:
+            db.close()
+            raise
+        self._db = db
+        return db
+
+    def _disconnect(self) -> None:
+        if self._db is not None:
+            with suppress(sqlite3.Error):  # it goes away either way; the next connection says what is wrong
+                self._db.close()
+            self._db = None
+
+    def _after(self, error: sqlite3.Error) -> None:
+        """A full disk or a lock passes; after anything else (an I/O error) only a new connection may work."""
+        if getattr(error, "sqlite_errorcode", None) not in _PASSING:
+            self._disconnect()
+
+    def _write_apart(self, db: sqlite3.Connection, batch: Batch) -> dict[str, str]:
+        """Call by call in one transaction; returns those that were refused, and why."""
+        refused = {}
+        with _transaction(db):
+            for call_id, part in batch.split().items():
+                db.execute("SAVEPOINT one_call")
+                try:
+                    put(db, part, self.owner)
+                except Exception as error:
+                    if _is_fault_of_store(error):
+                        raise
+                    db.execute("ROLLBACK TO one_call")
+                    refused[call_id] = str(error)
+                db.execute("RELEASE one_call")
+        return refused
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")  # the write lock first: a reader that turns into a writer may fail without waiting
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _is_fault_of_store(error: Exception) -> bool:
+    """False for the faults of a row: a used id, a number beyond 64 bits, a text that is not Unicode, a wrong type."""
+    return isinstance(error, sqlite3.Error) and not isinstance(error, _ROW_FAULTS)
+
+
+def _use_wal(db: sqlite3.Connection, until_s: float) -> None:
+    # Processes that start together collide here, and SQLite does not wait by itself when the journal mode changes.
+    while True:
+        try:
+            mode = db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until_s:
+                raise
+            time.sleep(0.01)
+        else:
+            break
+    if mode != "wal":
+        raise StoreError("its file system does not carry SQLite's write-ahead log; use a local disk")

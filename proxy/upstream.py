@@ -1,0 +1,162 @@
+"""Performs I/O: the only HTTP to providers. One Upstream per provider: its origin, its key, its time-outs, its caps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from proxy.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated, UpstreamUnavailable
+from proxy.providers.base import Built, HTTPResponse, Provider
+from proxy.records import Endpoint, Outcome
+from proxy.transports.base import Answer, ConnectFailed, ConnectionLost, ConnectTimedOut, Transport
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+MAX_ERROR_BYTES = 256 * 1024
+
+Origin = Callable[[], Awaitable[Endpoint]]
+
+
+class Exchange:
+    """One request in flight: `read` under the time-outs of its phase, `aclose` at any moment."""
+
+    def __init__(self, name: str, answer: Answer, provider: Provider, total_at: float | None) -> None:
+        self.status = answer.status
+        self.headers = answer.headers
+        self._name = name
+        self._answer = answer
+        self._timeouts = provider.timeout_s
+        self._total_at = total_at
+
+    @property
+    def request_id(self) -> str | None:
+        """The vendor's own id of this request, for its support desk."""
+        value = self.headers.get("x-request-id") or self.headers.get("request-id")
+        return value[:128] if value and value.isprintable() else None
+
+    async def read(self, by: float, outcome: Outcome) -> bytes:
+        """The next bytes, `b""` at the end. Raises UpstreamTimeout with `outcome` when none come by the loop time `by`."""
+        try:
+            async with asyncio.timeout_at(by):
+                return await self._answer.read()
+        except TimeoutError:
+            raise self._timed_out(outcome) from None
+        except ConnectionLost:
+            raise UpstreamTruncated(f"{self._name} closed the connection before its answer ended.") from None
+
+    async def body(self, limit: int = MAX_ANSWER_BYTES) -> HTTPResponse:
+        """The whole answer. Raises UpstreamError over `limit` bytes."""
+        loop = asyncio.get_running_loop()
+        pieces: list[bytes] = []
+        size = 0
+        while True:
+            idle_at = loop.time() + self._timeouts.idle
+            if self._total_at is not None and self._total_at < idle_at:
+                piece = await self.read(self._total_at, Outcome.TIMEOUT_TOTAL)
+            else:
+                piece = await self.read(idle_at, Outcome.TIMEOUT_IDLE)
+            if not piece:
+                return HTTPResponse(self.status, self.headers, b"".join(pieces))
+            size += len(piece)
+            if size > limit:
+                raise UpstreamError(
+                    f"{self._name} sent an answer of more than {limit} bytes.", upstream_status=self.status
+                )
+            pieces.append(piece)
+
+    async def aclose(self) -> None:
+        await self._answer.close()
+
+    def _timed_out(self, outcome: Outcome) -> UpstreamTimeout:
+        seconds, what = {
+            Outcome.TIMEOUT_FIRST_TOKEN: (self._timeouts.first_token, "no first token"),
+            Outcome.TIMEOUT_TOTAL: (self._timeouts.total, "no whole answer"),
+        }.get(outcome, (self._timeouts.idle, "nothing more"))
+        return UpstreamTimeout(f"{self._name} sent {what} within {seconds:g} s.", outcome)
+
+
+class Upstream:
+    """One configured provider as it runs. `origin` answers where it is now (the embedded model moves when it restarts)."""
+
+    def __init__(self, name: str, provider: Provider, origin: Origin, transport: Transport) -> None:
+        self.name = name
+        self.provider = provider
+        self._origin = origin
+        self._transport = transport
+
+    @property
+    def active(self) -> int:
+        """Requests in flight."""
+        return self._transport.active
+
+    @asynccontextmanager
+    async def exchange(self, built: Built, attempt_id: str, stream: bool) -> AsyncIterator[Exchange]:
+        """Sends a request; leaving the block, also by cancellation, closes the connection if the answer was not read whole.
+
+        Raises UpstreamError for everything but a 2xx answer of the right kind.
+        """
+        loop = asyncio.get_running_loop()
+        timeouts = self.provider.timeout_s
+        endpoint = await self._origin()
+        headers = {"accept-encoding": "identity", **self.provider.headers, **endpoint.headers, **built.http.headers}
+        headers["x-client-request-id"] = attempt_id
+        if endpoint.key is not None:
+            headers |= self.provider.authorize(endpoint.key.reveal())
+        total_at = None if stream else loop.time() + timeouts.total
+        headers_by = loop.time() + timeouts.first_token if stream else total_at
+        outcome = Outcome.TIMEOUT_FIRST_TOKEN if stream else Outcome.TIMEOUT_TOTAL
+        try:
+            async with asyncio.timeout_at(headers_by):
+                answer = await self._transport.send(
+                    built.http.method, endpoint.base_url + built.http.path, headers, built.http.body, timeouts.connect
+                )
+        except TimeoutError:
+            raise self._silent(outcome) from None
+        except ConnectTimedOut:
+            message = f"{self.name} did not accept a connection within {timeouts.connect:g} s."
+            raise UpstreamTimeout(message, Outcome.TIMEOUT_CONNECT) from None
+        except ConnectFailed:
+            raise UpstreamUnavailable(
+                f"{self.name} cannot be reached. Is the server up, and is its base_url right?"
+            ) from None
+        except ConnectionLost:
+            raise UpstreamTruncated(f"{self.name} closed the connection without an HTTP answer.") from None
+        exchange = Exchange(self.name, answer, self.provider, total_at)
+        try:
+            await self._accept(exchange, stream)
+            yield exchange
+        finally:
+            await exchange.aclose()
+
+    def _silent(self, outcome: Outcome) -> UpstreamTimeout:
+        timeouts = self.provider.timeout_s
+        seconds = timeouts.first_token if outcome is Outcome.TIMEOUT_FIRST_TOKEN else timeouts.total
+        return UpstreamTimeout(f"{self.name} did not answer within {seconds:g} s.", outcome)
+
+    async def _accept(self, exchange: Exchange, stream: bool) -> None:
+        """Raises the error of a non-2xx answer; a redirect is never followed, the key belongs to its origin alone."""
+        status = exchange.status
+        if 300 <= status < 400 or status < 200:
+            raise UpstreamError(
+                f"{self.name} answered {status}, a redirect; it is not followed.", upstream_status=status
+            )
+        if status >= 400:
+            raise self.provider.parse_error(await exchange.body(MAX_ERROR_BYTES))
+        encoding = exchange.headers.get("content-encoding", "identity").lower()
+        if encoding not in ("", "identity"):
+            raise UpstreamError(
+                f"{self.name} sent a compressed answer though none was asked for.", upstream_status=status
+            )
+        kind = exchange.headers.get("content-type", "").lower()
+        if stream and kind and "event-stream" not in kind:
+            await self._reject_kind(exchange, kind)
+
+    async def _reject_kind(self, exchange: Exchange, kind: str) -> None:
+        """A stream was asked for and something else came: an error in a 200, or a page of HTML."""
+        response = await exchange.body(MAX_ERROR_BYTES)
+        if "json" in kind:
+            self.provider.parse_response(response)
+        shown = kind.split(";")[0][:64]
+        raise UpstreamError(
+            f"{self.name} answered with {shown} instead of an event stream.", upstream_status=exchange.status
+        )

@@ -1,0 +1,140 @@
+"""Performs I/O: makes `.venv` hold what the locks name, hash for hash, and the package itself as an editable install.
+
+`environment.py` prepares what the server needs, `environment.py --test` also the tools of tests and checks. A step
+whose inputs are unchanged is skipped, so a second run costs milliseconds. A step leaves its stamp only when it is
+complete, so what was interrupted is done again. Several runs at once take turns. Needs nothing but Python 3.11.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import shutil
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PIP_INSTALL = ("-I", "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps")
+FROM_LOCK = ("--require-hashes", "--only-binary", ":all:", "-r")
+
+
+class SetupFailed(Exception):
+    """The environment could not be made; the message says why and what to do."""
+
+
+class Environment:
+    """The `.venv` of the checkout `root`. Steps, in order: `runtime`, `package`, `test`."""
+
+    inputs = {
+        "runtime": ("requirements.lock",),
+        "package": ("pyproject.toml", "proxy/__init__.py"),
+        "test": ("requirements-dev.lock",),
+    }
+
+    def __init__(self, root: Path, steps: tuple[str, ...]) -> None:
+        self.root = root
+        self.steps = steps
+        self.path = root / ".venv"
+        # It says who made the directory: without it nothing is ever deleted here.
+        self.marker = self.path / ".made-by-scripts"
+
+    def prepare(self) -> None:
+        """Do what is missing. Raises SetupFailed, or OSError when the disk refuses."""
+        if self.missing():
+            with self.turn() as lock:
+                started = time.monotonic()
+                for step in self.missing():
+                    wanted = self.wanted(step)
+                    getattr(self, step)(lock)
+                    self.stamp(step).write_text(wanted)
+                say(f"ready after {time.monotonic() - started:.0f} s")
+
+    def missing(self) -> list[str]:
+        """The steps to do: a step that is not done, and `package` and `test` whenever `runtime` starts over."""
+        missing = [step for step in self.steps if not self.is_done(step)]
+        return list(self.steps) if "runtime" in missing else missing
+
+    def is_done(self, step: str) -> bool:
+        try:
+            return self.stamp(step).read_text() == self.wanted(step)
+        except FileNotFoundError:
+            return False
+
+    def stamp(self, step: str) -> Path:
+        return self.path / f".done-{step}"
+
+    def wanted(self, step: str) -> str:
+        """What the stamp of a complete step says: changes with inputs, interpreter and the checkout's place."""
+        digest = hashlib.sha256(f"{self.root}\n{sys.base_prefix}\n{sys.version}\n".encode())
+        for name in self.inputs[step]:
+            try:
+                digest.update((self.root / name).read_bytes())
+            except FileNotFoundError:
+                raise SetupFailed(f"{name} is missing from {self.root}") from None
+        return digest.hexdigest()
+
+    @contextmanager
+    def turn(self) -> Iterator[int]:
+        """Wait for other runs. pip inherits the lock, so it holds until pip is gone, even if this process is killed."""
+        with (self.root / ".venv.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say("waiting for another run that prepares .venv")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield file.fileno()
+
+    def runtime(self, lock: int) -> None:
+        """A new `.venv` with the packages of requirements.lock: never an old one patched, so it equals the lock."""
+        if importlib.util.find_spec("ensurepip") is None:
+            raise SetupFailed("this Python has no ensurepip; on Debian and Ubuntu: apt install python3-venv")
+        if self.path.exists() and not self.marker.exists():
+            raise SetupFailed(f"{self.path} was not made by these scripts; move it away and try again")
+        say(f"making .venv with Python {sys.version.split()[0]}")
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        self.path.mkdir()
+        self.marker.touch()
+        venv.EnvBuilder(with_pip=True, symlinks=True).create(self.path)
+        say("installing requirements.lock")
+        self.pip(lock, *FROM_LOCK, str(self.root / "requirements.lock"))
+
+    def package(self, lock: int) -> None:
+        say("installing the package")
+        self.pip(lock, "--no-build-isolation", "--editable", str(self.root))
+
+    def test(self, lock: int) -> None:
+        """Add the test tools. No package is in both locks, so a server that runs from this `.venv` is not disturbed."""
+        say("installing requirements-dev.lock")
+        self.pip(lock, "--force-reinstall", *FROM_LOCK, str(self.root / "requirements-dev.lock"))
+
+    def pip(self, lock: int, *arguments: str) -> None:
+        command = [str(self.path / "bin" / "python"), *PIP_INSTALL, *arguments]
+        if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, pass_fds=(lock,)).returncode:
+            raise SetupFailed("pip failed, see above; nothing is kept, so just run it again when the cause is gone")
+
+
+def say(line: str) -> None:
+    print(f"setup: {line}", file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    steps = ("runtime", "package", "test") if "--test" in arguments else ("runtime", "package")
+    try:
+        Environment(Path(__file__).resolve().parent.parent, steps).prepare()
+    except (SetupFailed, OSError) as error:
+        say(str(error))
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted; the next run does the rest")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

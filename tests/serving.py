@@ -1,0 +1,131 @@
+"""The product as its users meet it: a real server on a real socket, in this process or in one of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import uvicorn
+from openai import AsyncOpenAI
+
+from proxy.app import Application, Parts, local_models, server_auth
+from proxy.cli.serve import server_config
+from proxy.config import load
+from proxy.log import build_log
+
+ROUTING = """
+version: 1
+storage: {{url: "sqlite:///{db}"}}
+providers:
+  fake: {{type: openai, base_url: "{upstream}", allow_private: true, price: null, retries: 0, timeout_s: {timeouts}}}
+router: {{default_model: fake/ok}}
+"""
+PRICING = """
+version: 1
+models:
+  fake/*: {input: 2.00, output: 10.00, cached_input: 0.50, max_output: 4096}
+"""
+TIMEOUTS = "{connect: 2, first_token: 2, idle: 2, total: 5}"
+
+
+class Server:
+    """A running proxy: its base URL with /v1, its live parts (in-process only) and an SDK client without retries."""
+
+    def __init__(self, port: int, application: Application) -> None:
+        self.port = port
+        self.base_url = f"http://127.0.0.1:{port}/v1"
+        self._application = application
+        self.client = AsyncOpenAI(base_url=self.base_url, api_key="any", max_retries=0)
+
+    @property
+    def parts(self) -> Parts:
+        return self._application.live
+
+
+def write_files(folder: Path, upstream: str, routing: str = ROUTING, pricing: str = PRICING, timeouts: str = TIMEOUTS) -> Path:
+    """Both configuration files in `folder`; returns the routing file. `{db}`, `{upstream}`, `{timeouts}` are filled in."""
+    path = folder / "routing_rules.yaml"
+    path.write_text(routing.format(db=folder / "usage.db", upstream=upstream, timeouts=timeouts))
+    (folder / "pricing.yaml").write_text(pricing)
+    return path
+
+
+@asynccontextmanager
+async def serving(routing_file: Path, environ: Mapping[str, str] | None = None) -> AsyncIterator[Server]:
+    """The application in this process, behind uvicorn on a free port."""
+    environ = environ or {}
+    config = load(routing_file, routing_file.parent / "pricing.yaml", environ)
+    application = Application(config, local_models(config), server_auth(environ), build_log("json"))
+    sock = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(server_config(config, application.asgi))
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    task = asyncio.create_task(server.serve(sockets=[sock]))
+    try:
+        while not server.started:
+            if task.done():
+                await task
+                raise RuntimeError("the server did not start")
+            await asyncio.sleep(0.005)
+        running = Server(sock.getsockname()[1], application)
+        yield running
+        await running.client.close()
+    finally:
+        server.should_exit = True
+        await task
+        sock.close()
+
+
+class Spawned:
+    """A proxy in a process of its own, as `proxy serve` starts it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, banner: str) -> None:
+        self.process = process
+        self.port = port
+        self.banner = banner
+        self.base_url = f"http://127.0.0.1:{port}/v1"
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+
+@contextmanager
+def spawned(routing_file: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> Iterator[Spawned]:
+    """`proxy serve` on a free port, ready to answer; killed at the end if it still runs."""
+    command = [sys.executable, "-m", "proxy", "serve", "--port", "0", "--config", str(routing_file)]
+    command += ["--pricing", str(routing_file.parent / "pricing.yaml"), *arguments]
+    clean = {name: value for name, value in os.environ.items() if not re.search(r"_API_KEY$|^PROXY_", name)}
+    log = (routing_file.parent / "server.log").open("ab")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env={**clean, **(environ or {})})
+    try:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line.decode())
+            if lines[-1].startswith("  curl "):
+                break
+        banner = "".join(lines)
+        match = re.search(r"http://127\.0\.0\.1:(\d+)/v1", banner)
+        if match is None:
+            raise RuntimeError(f"the server did not start: {banner} {Path(log.name).read_text()}")
+        yield Spawned(process, int(match[1]), banner)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+        log.close()

@@ -1,0 +1,44 @@
+"""Records with short names and exact numbers, and ways to look into the database from outside."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from proxy.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Outcome, Tokens
+
+HOLD_NANO = 5_000
+
+
+def call(call_id: str, **changes: Any) -> CallOpen:
+    values = {"opened_ns": 1_000, "key_id": "key", "requested_model": "auto", "stream": False} | changes
+    return CallOpen(id=call_id, **values)
+
+
+def attempt(call_id: str, seq: int = 1, **changes: Any) -> AttemptOpen:
+    values = {"provider": "openai", "model": "gpt", "opened_ns": 1_000, "hold_nano": HOLD_NANO, "price_version": "v1"}
+    return AttemptOpen(id=f"{call_id}-{seq}", call_id=call_id, seq=seq, **(values | changes))
+
+
+def attempt_end(call_id: str, seq: int = 1, outcome: Outcome = Outcome.OK, **changes: Any) -> AttemptEnd:
+    values = {"tokens": Tokens(input=10, output=20), "usage_source": "provider", "cost_nano": 300} | changes
+    return AttemptEnd(id=f"{call_id}-{seq}", outcome=outcome, **values)
+
+
+def call_end(call_id: str, outcome: Outcome = Outcome.OK, **changes: Any) -> CallEnd:
+    values = {"status": 200, "latency_ms": 7.0, "attempt": attempt_end(call_id, outcome=outcome)} | changes
+    return CallEnd(call_id=call_id, outcome=outcome, **values)
+
+
+def rows(path: Path, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+    """What another process would see."""
+    with closing(sqlite3.connect(path)) as db:
+        db.row_factory = sqlite3.Row
+        return [dict(row) for row in db.execute(sql, parameters)]
+
+
+def outcomes(path: Path) -> dict[str, str]:
+    """Call id to outcome."""
+    return {row["id"]: row["outcome"] for row in rows(path, "SELECT id, outcome FROM calls")}
