@@ -1,4 +1,5 @@
-"""Orchestrates: the composition root. Config -> live objects -> the ASGI application; its lifespan closes all it opened.
+"""Orchestrates: the composition root. Config -> live objects -> the ASGI application; its lifespan closes all it
+opened.
 
 Only here is anything constructed. Everything else receives what it needs as arguments.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import functools
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from litestar import Litestar, asgi
@@ -24,15 +25,16 @@ from proxy.api.guard import LOOPBACK_HOSTS, Guard
 from proxy.api.reads import Reads
 from proxy.auth import Auth
 from proxy.config import Config
-from proxy.dispatch import Dispatcher, Versions
+from proxy.dispatch import Dispatcher
 from proxy.ledger import Ledger
 from proxy.local_model import LocalModel, RemoteLocalModel
 from proxy.local_model.weights import model_id
 from proxy.metering import Call, Clock
 from proxy.pipeline import Pipeline
-from proxy.prices import find_price
+from proxy.price_book import PriceBook
+from proxy.providers import PROVIDERS
 from proxy.providers.base import Provider
-from proxy.records import CallEnd, Endpoint, ModelPrice, Secret
+from proxy.records import CallEnd, Endpoint, Secret
 from proxy.routing.names import Names
 from proxy.storage.sqlite import SqliteStore, sqlite_path
 from proxy.transports.aiohttp import AiohttpTransport
@@ -71,9 +73,10 @@ async def running(config: Config, models: LocalModels, log: FilteringBoundLogger
             stack.push_async_callback(transport.close)
             upstreams[name] = Upstream(name, provider, _origin(config, name, provider, models), transport)
         clock = Clock(time.time_ns, time.perf_counter)
-        names = build_names(config)
-        dispatcher = Dispatcher(upstreams, ledger, Versions(config.version, config.pricing.version), random.random)
-        pipeline = Pipeline(names, dispatcher, ledger, clock, random.random, functools.partial(_log_call, log))
+        book = PriceBook(config.pricing, _vendors(config))
+        names = build_names(config, book)
+        dispatcher = Dispatcher(upstreams, ledger, config.version, random.random)
+        pipeline = Pipeline(names, book, dispatcher, ledger, clock, random.random, functools.partial(_log_call, log))
         stack.push_async_callback(pipeline.close)
         for model in models.values():
             if isinstance(model, LocalModel):
@@ -92,7 +95,7 @@ def build_ledger(config: Config) -> Ledger:
     return Ledger(store, when_down=config.storage.when_down)
 
 
-def build_names(config: Config) -> Names:
+def build_names(config: Config, book: PriceBook) -> Names:
     """The namespace of one configuration."""
     return Names(
         providers=enabled(config),
@@ -101,7 +104,7 @@ def build_names(config: Config) -> Names:
         aliases=config.aliases,
         router=config.router,
         listed={name: _listed(config, name) for name in enabled(config)},
-        price_of=_cached(lambda name: find_price(config.pricing, name)),
+        price_of=book.find,
     )
 
 
@@ -119,9 +122,10 @@ def _listed(config: Config, provider_name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*config.providers[provider_name].models.values(), *priced]))
 
 
-def _cached(find: Callable[[str], ModelPrice | None]) -> Callable[[str], ModelPrice | None]:
-    """Names come from callers, so the cache has an end."""
-    return functools.lru_cache(maxsize=4096)(find)
+def _vendors(config: Config) -> dict[str, str]:
+    """Providers at their vendor's own address, where its list prices hold."""
+    kinds = {kind: name for name, kind in PROVIDERS.items()}
+    return {name: kinds[type(provider)] for name, provider in enabled(config).items() if provider.base_url is None}
 
 
 def _transport(provider: Provider) -> Transport:

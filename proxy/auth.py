@@ -13,7 +13,9 @@ CREDENTIAL_HEADERS = ("authorization", "x-api-key", "api-key")
 
 
 class Auth:
-    """Knows the server's own keys. Without any it accepts whatever key a client sends (loopback only, see `proxy serve`)."""
+    """Knows the server's own keys. Without any it accepts whatever key a client sends (loopback only, see `proxy
+    serve`).
+    """
 
     def __init__(self, key: Secret | None, admin_key: Secret | None) -> None:
         self._callers = [

@@ -19,7 +19,9 @@ _decode = msgspec.json.Decoder().decode
 
 
 class _Body(Struct, frozen=True):
-    """The fields of a chat request that the proxy reads; every optional one may be null, as SDKs in the wild send it."""
+    """The fields of a chat request that the proxy reads; every optional one may be null, as SDKs in the wild send
+    it.
+    """
 
     model: str
     messages: list[Message]
@@ -39,11 +41,29 @@ class _Body(Struct, frozen=True):
     metadata: dict[str, Any] | None = None
 
 
-_KNOWN = frozenset(field.name for field in msgspec.structs.fields(_Body)) | frozenset(
-    "audio frequency_penalty function_call functions logit_bias logprobs modalities moderation parallel_tool_calls prediction "
-    "presence_penalty prompt_cache_key prompt_cache_options prompt_cache_retention reasoning_effort safety_identifier "
-    "service_tier store top_logprobs verbosity web_search_options".split()
-)
+_KNOWN = frozenset(field.name for field in msgspec.structs.fields(_Body)) | {
+    "audio",
+    "frequency_penalty",
+    "function_call",
+    "functions",
+    "logit_bias",
+    "logprobs",
+    "modalities",
+    "moderation",
+    "parallel_tool_calls",
+    "prediction",
+    "presence_penalty",
+    "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "reasoning_effort",
+    "safety_identifier",
+    "service_tier",
+    "store",
+    "top_logprobs",
+    "verbosity",
+    "web_search_options",
+}
 _PATH = re.compile(r"^(?P<what>.*) - at `\$\.?(?P<path>.*)`$", re.DOTALL)
 
 
@@ -61,7 +81,9 @@ _scan = json.JSONDecoder(object_pairs_hook=_no_duplicates).decode
 
 
 def decode_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in `body`; duplicate keys, NaN, invalid UTF-8 and bottomless nesting raise BadRequest `invalid_json`."""
+    """The JSON object in `body`; duplicate keys, NaN, invalid UTF-8 and bottomless nesting raise BadRequest
+    `invalid_json`.
+    """
     try:
         value = _decode(body)
         if isinstance(value, dict):

@@ -31,14 +31,6 @@ _CLIENT_FAULTS = (400, 413, 422)  # another model would say the same
 _FILTERED = ("content_filter", "content_policy_violation")
 
 
-class Versions:
-    """What rows say they were priced and routed by."""
-
-    def __init__(self, config: str, prices: str) -> None:
-        self.config = config
-        self.prices = prices
-
-
 class Dispatcher:
     """Runs a route's deployments until one answers."""
 
@@ -46,18 +38,20 @@ class Dispatcher:
         self,
         upstreams: Mapping[str, Upstream],
         ledger: Ledger,
-        versions: Versions,
+        config_version: str,
         random: Callable[[], float],
         backoff_s: float = BACKOFF_S,
     ) -> None:
         self._upstreams = upstreams
         self._ledger = ledger
-        self._versions = versions
+        self._config_version = config_version
         self._random = random
         self._backoff_s = backoff_s
 
     async def complete(self, call: Call, route: Route) -> ChatResponse:
-        """The whole answer. Raises the last candidate's UpstreamError, or StorageUnavailable before anything was sent."""
+        """The whole answer. Raises the last candidate's UpstreamError, or StorageUnavailable before anything was
+        sent.
+        """
         async with aclosing(self._attempts(call, route)) as attempts:
             async for attempt, built in attempts:
                 try:
@@ -100,12 +94,12 @@ class Dispatcher:
         built = deployment.provider.build_request(call.request, deployment.model)
         attempt = Attempt(call, deployment)
         attempt.dropped, attempt.adapted = built.dropped, built.adapted
-        opening = attempt.opening(_bound(call.request, deployment, built.http.body), self._versions.prices)
+        opening = attempt.opening(_bound(call.request, deployment, built.http.body))
         before = call.attempts[-1] if call.attempts else None
         call.attempts.append(attempt)
         try:
             if before is None:
-                await self._ledger.open(call.opening(self._versions.config), opening)
+                await self._ledger.open(call.opening(self._config_version), opening)
             else:
                 await self._ledger.intend(before.end(Outcome.UPSTREAM_ERROR), opening)
         except ProxyError:
@@ -154,7 +148,9 @@ class Dispatcher:
         return response
 
     async def _streamed(self, attempt: Attempt, built: Built) -> AsyncGenerator[list[ChatChunk], None]:
-        """One attempt's chunks. A client that leaves after the finish leaves the rest of the stream to `Attempt.leftover`."""
+        """One attempt's chunks. A client that leaves after the finish leaves the rest of the stream to
+        `Attempt.leftover`.
+        """
         upstream = self._upstreams[attempt.deployment.provider_name]
         reader = StreamReading(
             attempt, upstream.provider.stream_decoder(attempt.call.request), upstream.provider.timeout_s

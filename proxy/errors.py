@@ -57,7 +57,7 @@ class StorageUnavailable(ProxyError):
 
     def __init__(self) -> None:
         super().__init__(
-            "The usage database cannot be written, so the call was refused. Set storage.when_down: unmetered to serve anyway.",
+            "The usage database cannot be written, so the call was refused (`storage.when_down: refuse`).",
             status=503,
             code="storage_unavailable",
             headers={"retry-after": "5"},

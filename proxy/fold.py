@@ -1,4 +1,6 @@
-"""Translates: the chunks of a stream, folded into the whole answer they spell (the fold law: same as parse_response)."""
+"""Translates: the chunks of a stream, folded into the whole answer they spell (the fold law: same as
+parse_response).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Performs I/O: the structured log. Events are fixed words, what callers send is data: one line each, capped, no keys, no prompts."""
+"""Performs I/O: the structured log. Events are fixed words, what callers send is data: one line each, capped, no
+keys, no prompts.
+"""
 
 from __future__ import annotations
 
@@ -53,4 +55,4 @@ def one_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 def render_json(_: WrappedLogger, __: str, event: EventDict) -> bytes:
     """One JSON object a line."""
     head = {name: event.pop(name, None) for name in ("timestamp", "level", "event")}
-    return encode(head | event)
+    return encode({**head, **event})

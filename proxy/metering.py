@@ -1,4 +1,6 @@
-"""Orchestrates: one call and its attempts as they run, and what they turn into: rows for the ledger, usage for the answer."""
+"""Orchestrates: one call and its attempts as they run, and what they turn into: rows for the ledger, usage for the
+answer.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import Any, cast
 from proxy import prices, tokens
 from proxy.errors import ProxyError, UpstreamError
 from proxy.fold import Fold
-from proxy.records import NANO_PER_USD, AttemptEnd, AttemptOpen, CallEnd, CallOpen, Caller, Cost, Outcome, Tokens
+from proxy.records import NANO_PER_USD, AttemptEnd, AttemptOpen, CallEnd, Caller, CallOpen, Cost, Outcome, Tokens
 from proxy.routing.names import Deployment
 from proxy.schema import ChatRequest, ChatResponse, Usage
 
@@ -44,7 +46,7 @@ class Attempt:
         self.leftover: Callable[[], Awaitable[None]] | None = None  # reads the usage a client did not wait for
         self.ended: AttemptEnd | None = None
 
-    def opening(self, hold_nano: int | None, price_version: str) -> AttemptOpen:
+    def opening(self, hold_nano: int | None) -> AttemptOpen:
         return AttemptOpen(
             id=self.id,
             call_id=self.call.id,
@@ -53,7 +55,7 @@ class Attempt:
             model=self.deployment.model,
             opened_ns=self.call.clock.unix_ns(),
             hold_nano=hold_nano,
-            price_version=price_version,
+            price_version=self.deployment.price_version,
         )
 
     def note_accepted(self, status: int, request_id: str | None) -> None:
@@ -83,7 +85,9 @@ class Attempt:
                 self.fold.add({"choices": [{"index": choice.get("index", 0), "delta": cast(Any, delta)}]})
 
     def measured(self) -> tuple[Tokens, str]:
-        """Tokens and where they are from: the provider, or estimated where its usage is missing or the answer was cut."""
+        """Tokens and where they are from: the provider, or estimated where its usage is missing or the answer was
+        cut.
+        """
         usage = self.fold.usage
         if usage is not None and self.finished:
             return self.deployment.provider.tokens(usage), "provider"

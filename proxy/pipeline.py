@@ -18,6 +18,7 @@ from proxy.dispatch import Dispatcher
 from proxy.errors import BadRequest, ProxyError, UpstreamError
 from proxy.ledger import Ledger
 from proxy.metering import Call, Clock
+from proxy.price_book import PriceBook
 from proxy.records import CallEnd, Caller, Outcome
 from proxy.routing.names import Names, Route
 
@@ -28,6 +29,7 @@ class Pipeline:
     def __init__(
         self,
         names: Names,
+        prices: PriceBook,
         dispatcher: Dispatcher,
         ledger: Ledger,
         clock: Clock,
@@ -35,6 +37,7 @@ class Pipeline:
         on_end: Callable[[Call, CallEnd], None],
     ) -> None:
         self._names = names
+        self._prices = prices
         self._dispatcher = dispatcher
         self._ledger = ledger
         self._clock = clock
@@ -42,16 +45,27 @@ class Pipeline:
         self._on_end = on_end
         self._drains: set[asyncio.Task[None]] = set()
 
-    def admit(self, call_id: str, caller: Caller, body: bytes) -> tuple[Call, Route]:
-        """The call and its route. Raises BadRequest, or ProxyError for a name nobody answers to (metered as rejected)."""
+    async def admit(self, call_id: str, caller: Caller, body: bytes) -> tuple[Call, Route]:
+        """The call and its route. Raises BadRequest, or ProxyError for a name nobody answers to (metered as
+        rejected).
+        """
         call = Call(call_id, caller, decode_chat(body), self._clock)
         try:
-            return call, self._names.resolve(call.request.model, self._random())
+            return call, await self._route(call.request.model)
         except ProxyError as error:
             end = call.end(Outcome.REJECTED, error)
             self._ledger.reject(call.opening(""), end)
             self._on_end(call, end)
             raise
+
+    async def _route(self, model: str) -> Route:
+        """The route of a name; the first model that pricing.yaml does not list waits for the price list to be read."""
+        draw = self._random()
+        route = self._names.resolve(model, draw)
+        if any(candidate.price is None and self._prices.may_find(candidate.name) for candidate in route.candidates):
+            await self._prices.load()
+            route = self._names.resolve(model, draw)
+        return route
 
     async def complete(self, call: Call, route: Route) -> bytes:
         """The whole answer, settled. Raises ProxyError."""

@@ -48,7 +48,9 @@ class Secret:
 
 
 class Endpoint(Struct, frozen=True):
-    """Where a provider's requests go: base URL without a trailing slash, and the key that belongs to that origin only."""
+    """Where a provider's requests go: base URL without a trailing slash, and the key that belongs to that origin
+    only.
+    """
 
     base_url: str
     key: Secret | None = None
@@ -56,7 +58,9 @@ class Endpoint(Struct, frozen=True):
 
 
 class LocalModelSpec(Struct, frozen=True):
-    """A model to serve on this machine: a GGUF file (None: the one that comes with the product), its context in tokens."""
+    """A model to serve on this machine: a GGUF file (None: the one that comes with the product), its context in
+    tokens.
+    """
 
     model_path: str | None = None
     context: int = 2048
@@ -107,7 +111,9 @@ class PastPrice(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelPrice(Struct, frozen=True, forbid_unknown_fields=True):
-    """One row of pricing.yaml: USD per 1M tokens, sizes in tokens, dates YYYY-MM-DD. An unknown price is null, not zero."""
+    """One row of pricing.yaml: USD per 1M tokens, sizes in tokens, dates YYYY-MM-DD. An unknown price is null, not
+    zero.
+    """
 
     input: float | None = None
     output: float | None = None
@@ -193,7 +199,9 @@ class ModelEntry(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BudgetLimits(Struct, frozen=True, forbid_unknown_fields=True):
-    """USD per period; None: no limit. `when_spent`, `downgrade_to` and `hard_usd` say what follows (None: as the whole)."""
+    """USD per period; None: no limit. `when_spent`, `downgrade_to` and `hard_usd` say what follows (None: as the
+    whole).
+    """
 
     minute_usd: float | None = None
     hour_usd: float | None = None
@@ -288,7 +296,9 @@ class AttemptEnd(Struct, frozen=True):
 
 
 class CallOpen(Struct, frozen=True):
-    """One client request as it starts. `opened_ns`: Unix time in nanoseconds; `key_id`: the caller's key, never the key."""
+    """One client request as it starts. `opened_ns`: Unix time in nanoseconds; `key_id`: the caller's key, never the
+    key.
+    """
 
     id: str
     opened_ns: int

@@ -1,7 +1,9 @@
 """Values: OpenAI's chat shapes, the canonical types of the whole product (source: the `openai` package, 3.54).
 
-Requests are a Struct, checked where they enter. Answers and chunks are TypedDicts: plain dictionaries whose named fields
-are typed, so that every field a vendor adds rides along untouched and a pass-through stream costs one decode and one encode.
+Requests are a Struct, checked where they enter. Answers and chunks are TypedDicts: plain dictionaries whose named
+fields
+are typed, so that every field a vendor adds rides along untouched and a pass-through stream costs one decode and one
+encode.
 """
 
 from __future__ import annotations

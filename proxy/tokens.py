@@ -26,7 +26,8 @@ def _text(content: str | list[dict[str, object]] | None) -> str:
 
 
 def input_bound(body: bytes, messages: int) -> int:
-    """An upper bound of the prompt's tokens: a token of a byte-level vocabulary covers at least one byte of the request.
+    """An upper bound of the prompt's tokens: a token of a byte-level vocabulary covers at least one byte of the
+    request.
 
     It does not hold for what a vendor fetches itself (remote images, files, search).
     """

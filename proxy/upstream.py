@@ -35,7 +35,9 @@ class Exchange:
         return value[:128] if value and value.isprintable() else None
 
     async def read(self, by: float, outcome: Outcome) -> bytes:
-        """The next bytes, `b""` at the end. Raises UpstreamTimeout with `outcome` when none come by the loop time `by`."""
+        """The next bytes, `b""` at the end. Raises UpstreamTimeout with `outcome` when none come by the loop time
+        `by`.
+        """
         try:
             async with asyncio.timeout_at(by):
                 return await self._answer.read()
@@ -76,7 +78,9 @@ class Exchange:
 
 
 class Upstream:
-    """One configured provider as it runs. `origin` answers where it is now (the embedded model moves when it restarts)."""
+    """One configured provider as it runs. `origin` answers where it is now (the embedded model moves when it
+    restarts).
+    """
 
     def __init__(self, name: str, provider: Provider, origin: Origin, transport: Transport) -> None:
         self.name = name
@@ -91,7 +95,8 @@ class Upstream:
 
     @asynccontextmanager
     async def exchange(self, built: Built, attempt_id: str, stream: bool) -> AsyncIterator[Exchange]:
-        """Sends a request; leaving the block, also by cancellation, closes the connection if the answer was not read whole.
+        """Sends a request; leaving the block, also by cancellation, closes the connection if the answer was not read
+        whole.
 
         Raises UpstreamError for everything but a 2xx answer of the right kind.
         """

@@ -1,7 +1,10 @@
-"""Translates: canonical chunks and answers into the bytes of our own endpoint, by the rules that OpenAI's clients rely on.
+"""Translates: canonical chunks and answers into the bytes of our own endpoint, by the rules that OpenAI's clients
+rely on.
 
-A stream starts with the role, carries finish_reason once per choice in its last content chunk, a usage chunk with no choices
-only when asked, and `[DONE]`. The end (finish, usage, `[DONE]`) is held back: it leaves in one write once the call is settled.
+A stream starts with the role, carries finish_reason once per choice in its last content chunk, a usage chunk with no
+choices
+only when asked, and `[DONE]`. The end (finish, usage, `[DONE]`) is held back: it leaves in one write once the call is
+settled.
 Source: providers' fact page for OpenAI, section 5, checked in November 2026.
 """
 
@@ -62,7 +65,9 @@ class ChunkWriter:
         return self._encode({"index": index, "delta": delta, "logprobs": None, "finish_reason": None})
 
     def _keep_extras(self, chunk: ChatChunk) -> None:
-        """Fields a vendor adds to its chunks (service_tier, system_fingerprint) ride along from where they were seen."""
+        """Fields a vendor adds to its chunks (service_tier, system_fingerprint) ride along from where they were
+        seen.
+        """
         for name, value in chunk.items():
             if name not in ("id", "object", "created", "model", "choices", "usage"):
                 self._head[name] = value

@@ -50,8 +50,12 @@ class Server:
         return self._application.live
 
 
-def write_files(folder: Path, upstream: str, routing: str = ROUTING, pricing: str = PRICING, timeouts: str = TIMEOUTS) -> Path:
-    """Both configuration files in `folder`; returns the routing file. `{db}`, `{upstream}`, `{timeouts}` are filled in."""
+def write_files(
+    folder: Path, upstream: str, routing: str = ROUTING, pricing: str = PRICING, timeouts: str = TIMEOUTS
+) -> Path:
+    """Both configuration files in `folder`; returns the routing file. `{db}`, `{upstream}`, `{timeouts}` are filled
+    in.
+    """
     path = folder / "routing_rules.yaml"
     path.write_text(routing.format(db=folder / "usage.db", upstream=upstream, timeouts=timeouts))
     (folder / "pricing.yaml").write_text(pricing)

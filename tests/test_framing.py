@@ -10,7 +10,7 @@ from proxy.errors import UpstreamError
 from proxy.framing import Event, EventFraming
 
 SAMPLE = (
-    "\ufeffdata: {\"a\": \"é漢🙂\"}\r\n\r\n: ping\n\nevent: error\ndata: x\ndata: y\n\n"
+    '\ufeffdata: {"a": "é漢🙂"}\r\n\r\n: ping\n\nevent: error\ndata: x\ndata: y\n\n'
     "id: 7\nretry: 10\ndata:no space\r\rdata:  two spaces\n\ndata\n\ndata: [DONE]\n\n"
 ).encode()
 EVENTS = [

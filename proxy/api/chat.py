@@ -54,7 +54,7 @@ class Chat:
             caller = self._auth.identify(headers)
             body = await read_body(receive, headers, self._max_body_bytes)
             pipeline = self._pipeline()
-            call, route = pipeline.admit(call_id, caller, body)
+            call, route = await pipeline.admit(call_id, caller, body)
             if call.request.stream:
                 await self._stream(pipeline, call, route, scope, receive, send)
             else:

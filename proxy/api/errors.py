@@ -1,4 +1,6 @@
-"""Performs I/O: every error of the framework itself in OpenAI's shape: its 404, 405, 400, 413 and what a handler let through."""
+"""Performs I/O: every error of the framework itself in OpenAI's shape: its 404, 405, 400, 413 and what a handler let
+through.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ def exception_handlers(log: structlog.typing.FilteringBoundLogger) -> ExceptionH
         if status >= 500:
             return unforeseen(request, error)
         message = {
-            404: f"There is nothing at {request.scope['path'][:200]!r}. The API is at /v1/chat/completions and /v1/models.",
+            404: f"There is nothing at {request.scope['path'][:200]!r}; the API is at /v1/chat/completions.",
             405: f"{request.method} is not allowed here.",
         }.get(status, str(error.detail)[:300])
         headers = {"allow": allow} if (allow := (error.headers or {}).get("Allow")) else {}

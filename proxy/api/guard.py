@@ -1,7 +1,9 @@
-"""Performs I/O: what stands before every route: Host and Origin on loopback, limits of the request line, CORS as configured.
+"""Performs I/O: what stands before every route: Host and Origin on loopback, limits of the request line, CORS as
+configured.
 
 A page in a browser must not reach a keyless server on this machine, neither by a cross-origin call nor by a name that
-resolves to it (DNS rebinding). So on a keyless server the Host must be exactly one of ours, and an Origin none but listed.
+resolves to it (DNS rebinding). So on a keyless server the Host must be exactly one of ours, and an Origin none but
+listed.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ _MAX_HEADERS = 100
 
 
 class Guard:
-    """Wraps the application. `hosts` None: any Host (a server with keys, reached by whatever name its network gives it)."""
+    """Wraps the application. `hosts` None: any Host (a server with keys, reached by whatever name its network gives
+    it).
+    """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str] | None, origins: frozenset[str]) -> None:
         self._app = app

@@ -16,7 +16,9 @@ class ClientGone(Exception):
 
 
 async def read_body(receive: Receive, headers: Mapping[str, str], max_bytes: int) -> bytes:
-    """The body, at most `max_bytes` of it. Raises ProxyError 413 as soon as it is known to be larger, 415 for another kind."""
+    """The body, at most `max_bytes` of it. Raises ProxyError 413 as soon as it is known to be larger, 415 for another
+    kind.
+    """
     kind = headers.get("content-type", "application/json").split(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         message = f"Send JSON with the header `content-type: application/json`; got {kind[:64]!r}."

@@ -40,7 +40,7 @@ def ask(question: str, model: str, **flags: Any) -> None:
 async def _answer(config: Config, body: bytes) -> None:
     models = local_models(config)
     async with running(config, models, build_log("json", quiet=True)) as parts:
-        call, route = parts.pipeline.admit(os.urandom(12).hex(), Caller("cli"), body)
+        call, route = await parts.pipeline.admit(os.urandom(12).hex(), Caller("cli"), body)
         framing = EventFraming()
         async for frames in parts.pipeline.stream(call, route):
             for event in framing.feed(frames):

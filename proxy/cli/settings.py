@@ -1,4 +1,6 @@
-"""Performs I/O: what every command needs first: the configuration from flags, environment and files, or one clear line."""
+"""Performs I/O: what every command needs first: the configuration from flags, environment and files, or one clear
+line.
+"""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ PLANNED = ("anthropic", "google", "cohere", "perplexity")
 
 # Stands for a section that is wrong, so that names that lead to it are not reported too.
 _UNREAD = Provider(models=dict.fromkeys(("default", "reasoning", "fast"), "unread"))
+_CHECKED = ("headers", "base_url", "allow_private")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -45,9 +46,13 @@ def read_providers(
         kind, provider = _read_provider(name, entry, reader, types)
         if provider is INVALID:
             found.configured[name] = _UNREAD
+            right = {key: value for key, value in reader.partial.get(path, {}).items() if key in _CHECKED}
+            _check(Provider(**right), entry.mark, path, reader)
             continue
         found.configured[name] = provider
-        _check(provider, kind, entry.mark, path, reader)
+        _check(provider, entry.mark, path, reader)
+        if not (provider.base_url or provider.default_base_url or provider.local_model or kind in PLANNED):
+            reader.note(entry.mark, path, f"base_url is missing; type {kind} has no default")
         secret, why_off = _key(provider, kind, environ)
         if why_off:
             found.disabled[name] = why_off
@@ -58,47 +63,36 @@ def read_providers(
 
 def _read_provider(name: str, entry: Entry, reader: Reader, types: MappingOf[str, type[Provider]]) -> tuple[str, Any]:
     """The provider's type and its Struct, or INVALID."""
-    path = ("providers", name)
-    node = entry.node
-    if not isinstance(node, Mapping):
-        return name, reader.struct(node, types.get(name, Provider), path)
-    own = dict(node.entries)
+    path: Path = ("providers", name)
+    own = dict(reader.mapping(entry, path).entries)
     written = own.pop("type", None)
-    mark, kind = entry.mark, name
-    where: Path = path
-    if written is not None:
-        mark, where = written.node.mark, (*path, "type")
-        if not isinstance(written.node, Scalar) or not isinstance(written.node.value, str):
-            return name, reader.note(mark, where, "expected text, the provider's type")
-        kind = written.node.value
     known = (*types, *PLANNED)
+    if written is None:
+        if name not in known:
+            hint = near(name, known) or f"; known: {', '.join(known)}"
+            return name, reader.note(entry.mark, path, f'no type is called "{name}"; name one with `type:`{hint}')
+        return name, reader.struct(Mapping(entry.mark, own), types.get(name, Provider), path)
+    kind = written.node.value if isinstance(written.node, Scalar) else None
+    where = (*path, "type")
+    if not isinstance(kind, str):
+        return name, reader.note(written.node.mark, where, "expected text, the provider's type")
     if kind not in known:
         hint = near(kind, known) or f"; known: {', '.join(known)}"
-        said = (
-            f'unknown type "{shown(kind)}"' if written else f'no type is called "{shown(kind)}"; name one with `type:`'
-        )
-        reader.note(mark, where, said + hint)
-        return kind, INVALID
+        return kind, reader.note(written.node.mark, where, f'unknown type "{shown(kind)}"{hint}')
     return kind, reader.struct(Mapping(entry.mark, own), types.get(kind, Provider), path)
 
 
-def _check(provider: Provider, kind: str, mark: Mark, path: Path, reader: Reader) -> None:
+def _check(provider: Provider, mark: Mark, path: Path, reader: Reader) -> None:
+    """Headers and address; of a section that is wrong elsewhere too, what could be read."""
     for name, value in provider.headers.items():
         where = (*path, "headers", name)
         wrong = wrong_header(name, value)
         if wrong:
             reader.note(reader.marks.get(where, mark), where, wrong)
-    if provider.local_model is not None:
-        return
-    url = provider.base_url or provider.default_base_url
-    if url is None:
-        if kind not in PLANNED:
-            reader.note(mark, path, f"base_url is missing; type {kind} has no default")
-        return
-    where = (*path, "base_url")
-    wrong = wrong_url(url, provider.allow_private)
+    url = None if provider.local_model else provider.base_url or provider.default_base_url
+    wrong = wrong_url(url, provider.allow_private) if url else None
     if wrong:
-        reader.note(reader.marks.get(where, mark), where, wrong)
+        reader.note(reader.marks.get((*path, "base_url"), mark), (*path, "base_url"), wrong)
 
 
 def _key(provider: Provider, kind: str, environ: MappingOf[str, str]) -> tuple[Secret | None, str | None]:

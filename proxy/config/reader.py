@@ -1,4 +1,5 @@
-"""Translates: a YAML tree into Structs, beside msgspec's description of their types. Every problem is noted; none stops.
+"""Translates: a YAML tree into Structs, beside msgspec's description of their types. Every problem is noted; none
+stops.
 
 `read` answers `INVALID` where something below was wrong; what is right beside it is still read.
 """

@@ -133,7 +133,10 @@ RULES: dict[type, dict[str, Rule]] = {
     Provider: {
         "api_key_env": a_variable,
         "organization_env": a_variable,
+        "base_url": not_blank,
         "models": not_blank,
+        "ca_file": not_blank,
+        "model_path": not_blank,
         "max_concurrent": at_least(1),
         "transport": one_of("aiohttp", "httpx"),
         "price": one_of("free"),

@@ -20,7 +20,8 @@ _ENVIRONMENT = ("HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHON
 class Child:
     """Starts with `line` on its standard input, which stays open: the child ends itself when this process has gone.
 
-    The pipe's end is not inherited by any other child. A session of its own keeps a terminal's signals away. `report` is
+    The pipe's end is not inherited by any other child. A session of its own keeps a terminal's signals away. `report`
+    is
     the child's first line of output (empty: it died before), `dead` is set once it has been reaped. Raises OSError.
     """
 

@@ -1,6 +1,7 @@
 """Translates: what a provider is. A provider is one vendor's dialect: values in, values out, no clock, no socket.
 
-A provider is a Struct whose fields are its keys in `routing_rules.yaml`; the registry maps `type` to the Struct. Design:
+A provider is a Struct whose fields are its keys in `routing_rules.yaml`; the registry maps `type` to the Struct.
+Design:
 section 5. `proxy.upstream` sends what `build_request` built, adds `authorize(key)` and feeds back what arrives.
 """
 
@@ -62,7 +63,9 @@ class StreamDecoder(Protocol):
 
     @property
     def done(self) -> bool:
-        """True once the vendor's end marker arrived (`[DONE]`): nothing follows, do not wait for the connection to close."""
+        """True once the vendor's end marker arrived (`[DONE]`): nothing follows, do not wait for the connection to
+        close.
+        """
         ...
 
 

@@ -1,4 +1,5 @@
-"""Translates: the one flat namespace of model names into deployments, and into the list `/v1/models` shows (design, section 9).
+"""Translates: the one flat namespace of model names into deployments, and into the list `/v1/models` shows (design,
+section 9).
 
 Pure: the same configuration, name and draw give the same route.
 """
@@ -32,12 +33,13 @@ _MAX_DEPTH = 16
 
 
 class Deployment(Struct, frozen=True):
-    """A provider, the upstream's own model id, and its price (None: unknown)."""
+    """A provider, the upstream's own model id, its price (None: unknown) and the version rows priced by it name."""
 
     provider_name: str
     provider: Provider
     model: str
     price: ModelPrice | None
+    price_version: str = ""
 
     @property
     def name(self) -> str:
@@ -45,7 +47,9 @@ class Deployment(Struct, frozen=True):
 
 
 class Route(Struct, frozen=True):
-    """Who answers to a name, in order. The other two lists replace what is left when a request is too long or filtered."""
+    """Who answers to a name, in order. The other two lists replace what is left when a request is too long or
+    filtered.
+    """
 
     requested: str
     candidates: tuple[Deployment, ...]
@@ -65,7 +69,7 @@ class Names(Struct, frozen=True, kw_only=True):
     aliases: Mapping[str, str]
     router: RouterConfig
     listed: Mapping[str, tuple[str, ...]]
-    price_of: Callable[[str], ModelPrice | None]
+    price_of: Callable[[str], tuple[ModelPrice | None, str]]
 
     def resolve(self, name: str, draw: float = 0.0) -> Route:
         """The route of `name`; `draw` in [0, 1) picks among `weighted` names. Raises ProxyError 404 or 503."""
@@ -107,7 +111,9 @@ class Names(Struct, frozen=True, kw_only=True):
         return name
 
     def _auto(self, target: str, draw: float) -> tuple[Deployment, ...] | None:
-        """The default model and its fallbacks; without them any provider's own default; the embedded model only alone."""
+        """The default model and its fallbacks; without them any provider's own default; the embedded model only
+        alone.
+        """
         if target not in AUTO_NAMES:
             if not target.startswith("auto:"):
                 return None
@@ -118,9 +124,9 @@ class Names(Struct, frozen=True, kw_only=True):
             found = _unique(d for name in remote or self.providers for d in self._listed_default(name))
         if found:
             return found
-        why = "; ".join(self.disabled.values()) or "no provider is configured"
+        why = _reasons(self.disabled) or "no provider is configured"
         raise ProxyError(
-            f"No model can answer {target!r}: {why}. Set a provider's key, or router.default_model to a model that can be reached.",
+            f"No model can answer {target!r}: {why}. Set a key, or name a model in router.default_model.",
             status=503,
             code="no_capable_model",
             headers={"x-should-retry": "false"},
@@ -161,14 +167,14 @@ class Names(Struct, frozen=True, kw_only=True):
             yield from (d for d in self._expand(name, draw, depth) if d.provider.local_model is None)
 
     def _deployment(self, provider_name: str, provider: Provider, model: str) -> Deployment:
-        price = self.price_of(f"{provider_name}/{model}")
+        price, version = self.price_of(f"{provider_name}/{model}")
         if price is None and provider.free:
             price = ModelPrice(input=0, output=0)
-        return Deployment(provider_name, provider, model, price)
+        return Deployment(provider_name, provider, model, price, version)
 
     def _missing(self, name: str, target: str) -> ProxyError:
         """Why nothing answers: a retired id, a provider that is off, a bare id with several owners, or no such name."""
-        price = self.price_of(target) if "/" in target else None
+        price, _ = self.price_of(target)
         if price is not None and price.retired:
             after = f" Its successor is {price.successor!r}." if price.successor else ""
             return self._not_found(f"The model {name!r} was retired on {price.retired}.{after}")
@@ -178,7 +184,7 @@ class Names(Struct, frozen=True, kw_only=True):
             wanted = [other for other in (entry.use, *(entry.weighted or ()), *entry.fallback) if other]
         off = {owner: self.disabled[owner] for owner in (w.partition("/")[0] for w in wanted) if owner in self.disabled}
         if off:
-            return self._not_found(f"The model {name!r} cannot be reached: {'; '.join(off.values())}.")
+            return self._not_found(f"The model {name!r} cannot be reached: {_reasons(off)}.")
         owners = [owner for owner in self.providers if target in self.listed.get(owner, ())]
         if len(owners) > 1:
             choices = " or ".join(f"{owner}/{target}" for owner in owners)
@@ -191,6 +197,10 @@ class Names(Struct, frozen=True, kw_only=True):
 
     def _not_found(self, message: str) -> ProxyError:
         return ProxyError(message, status=404, code="model_not_found", param="model")
+
+
+def _reasons(disabled: Mapping[str, str]) -> str:
+    return "; ".join(f"{provider}: {why}" for provider, why in disabled.items())
 
 
 def _unique(found: Iterable[Deployment]) -> tuple[Deployment, ...]:

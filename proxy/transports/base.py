@@ -1,6 +1,7 @@
 """The contract of a transport: one HTTP request to an origin, its answer read piece by piece.
 
-No redirects, no cookies, no proxies from the environment, no decompression (requests ask for `identity`). Cancelling the
+No redirects, no cookies, no proxies from the environment, no decompression (requests ask for `identity`). Cancelling
+the
 awaiting task closes the connection at once, in every phase, so that the provider stops working.
 """
 
@@ -40,7 +41,9 @@ class Transport(Protocol):
     async def send(
         self, method: str, url: str, headers: dict[str, str], body: bytes, connect_timeout_s: float
     ) -> Answer:
-        """Sends one request and waits for the headers of its answer. Raises ConnectFailed, ConnectTimedOut, ConnectionLost."""
+        """Sends one request and waits for the headers of its answer. Raises ConnectFailed, ConnectTimedOut,
+        ConnectionLost.
+        """
         ...
 
     async def close(self) -> None:

@@ -73,7 +73,9 @@ def config_of(
     return configure(Source("routing_rules.yaml", _bytes(routing)), prices, environ or {}, TYPES)
 
 
-def lines_of(routing: str | bytes, pricing: str | bytes | None = PRICES, environ: Mapping[str, str] | None = None) -> list[str]:
+def lines_of(
+    routing: str | bytes, pricing: str | bytes | None = PRICES, environ: Mapping[str, str] | None = None
+) -> list[str]:
     """What `proxy check` would print; empty for a configuration that loads."""
     try:
         config_of(routing, pricing, environ)

@@ -6,7 +6,13 @@ import pytest
 
 from proxy.config.addresses import wrong_header, wrong_url
 
-PUBLIC = ["https://api.openai.com/v1", "http://8.8.8.8.", "http://1.1.1.1:8080", "http://[2606:4700::1111]/v1", "https://xn--bcher-kva.example"]
+PUBLIC = [
+    "https://api.openai.com/v1",
+    "http://8.8.8.8.",
+    "http://1.1.1.1:8080",
+    "http://[2606:4700::1111]/v1",
+    "https://xn--bcher-kva.example",
+]
 PRIVATE = """
 http://127.0.0.1 http://127.1 http://0x7f000001 http://0x7f.1 http://0177.0.0.1 http://2130706433 http://127.0.0.1.
 http://0.0.0.0 http://0 http://10.1.2.3 http://172.16.0.1 http://192.168.1.5 http://100.64.0.1 http://239.1.1.1

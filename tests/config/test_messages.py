@@ -83,6 +83,13 @@ MISTAKES: list[tuple[str, str | bytes, list[str]]] = [
     # providers
     ("an unknown provider", "version: 1\nproviders:\n  grok: {}\n",
      [':3:3: providers.grok: no type is called "grok"; name one with `type:`; did you mean "groq"?']),
+    ("an unknown provider with nothing", "version: 1\nproviders:\n  zzz:\n",
+     [':3:3: providers.zzz: no type is called "zzz"; name one with `type:`; known: openai, groq, ollama, bare, picky,'
+      " embedded, anthropic, google, cohere, perplexity"]),
+    ("a type that is no text", "version: 1\nproviders:\n  mine: {type: [openai]}\n",
+     [":3:16: providers.mine.type: expected text, the provider's type"]),
+    ("an empty address", "version: 1\nproviders:\n  openai: {base_url: ''}\n",
+     [":3:22: providers.openai.base_url: must not be empty"]),
     ("an unknown type", "version: 1\nproviders:\n  mine: {type: opnai}\n",
      [':3:16: providers.mine.type: unknown type "opnai"; did you mean "openai"?']),
     ("a bad provider name", "version: 1\nproviders:\n  My AI: {type: openai}\n",
@@ -160,7 +167,9 @@ PRICE_MISTAKES: list[tuple[str, str, list[str]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "expected"), [case[1:] for case in PRICE_MISTAKES], ids=[c[0] for c in PRICE_MISTAKES])
+@pytest.mark.parametrize(
+    ("text", "expected"), [case[1:] for case in PRICE_MISTAKES], ids=[c[0] for c in PRICE_MISTAKES]
+)
 def test_a_mistake_in_the_prices_has_one_exact_line(text: str, expected: list[str]) -> None:
     """The same rules hold for pricing.yaml."""
     assert lines_of(HEAD, f"version: 1\n{text}\n") == [f"pricing.yaml{line}" for line in expected]

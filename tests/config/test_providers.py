@@ -58,15 +58,18 @@ def test_the_type_defaults_to_the_name_and_sets_the_struct() -> None:
 
 def test_a_provider_may_be_empty() -> None:
     """`openai:` with nothing behind it is a provider with its defaults."""
-    assert config_of("version: 1\nproviders:\n  openai:\n  groq: {}\n").providers == {"openai": Hosted(), "groq": Hosted()}
+    assert config_of("version: 1\nproviders:\n  openai:\n  groq: {}\n").providers == {
+        "openai": Hosted(),
+        "groq": Hosted(),
+    }
 
 
 def test_a_planned_provider_is_checked_like_every_other() -> None:
     """Mistakes show before its adapter is there, an address in the own network included."""
-    text = "version: 1\nproviders: {cohere: {retries: 99, base_url: 'http://10.0.0.1'}, google: {base_url: 'http://10.0.0.1'}}\n"
+    text = "version: 1\nproviders: {cohere: {retries: 99, base_url: 'http://10.0.0.1'}}\n"
     assert lines_of(text) == [
         "routing_rules.yaml:2:31: providers.cohere.retries: must be from 0 to 10",
-        "routing_rules.yaml:2:79: providers.google.base_url:"
+        "routing_rules.yaml:2:45: providers.cohere.base_url:"
         " an address inside your own network; add allow_private: true if that is meant",
     ]
 

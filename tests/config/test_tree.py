@@ -129,7 +129,11 @@ def test_the_largest_file_that_is_allowed_is_read() -> None:
     assert parse(text + b"x", "f.yaml", problems) is None
 
 
-@given(st.one_of(st.binary(max_size=60), st.text(alphabet="a:- \n[]{}&*!|>'\"#%@`?,\t\\\u2028x1", max_size=60).map(str.encode)))
+@given(
+    st.one_of(
+        st.binary(max_size=60), st.text(alphabet="a:- \n[]{}&*!|>'\"#%@`?,\t\\\u2028x1", max_size=60).map(str.encode)
+    )
+)
 def test_any_bytes_end_in_a_tree_or_a_problem(data: bytes) -> None:
     """Nothing but `parse`'s own two answers comes out."""
     problems: list[Problem] = []

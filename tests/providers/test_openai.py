@@ -39,7 +39,9 @@ def folded(all_events: list[Event], n: int = 1) -> ChatResponse:
 
 
 def as_stream(response: dict[str, Any]) -> list[Event]:
-    """The answer as OpenAI would have streamed it: text in pieces, tool calls as id and name, then argument fragments."""
+    """The answer as OpenAI would have streamed it: text in pieces, tool calls as id and name, then argument
+    fragments.
+    """
     head = {name: value for name, value in response.items() if name not in ("choices", "usage")}
     chunks: list[dict[str, Any]] = []
 
@@ -56,7 +58,10 @@ def as_stream(response: dict[str, Any]) -> list[Event]:
                     say(index, {name: text[start : start + 7]})
         for place, call in enumerate(message.get("tool_calls") or []):
             function = call["function"]
-            say(index, {"tool_calls": [{"index": place, **call, "function": {"name": function["name"], "arguments": ""}}]})
+            say(
+                index,
+                {"tool_calls": [{"index": place, **call, "function": {"name": function["name"], "arguments": ""}}]},
+            )
             for start in range(0, len(function["arguments"]), 5):
                 piece = function["arguments"][start : start + 5]
                 say(index, {"tool_calls": [{"index": place, "function": {"arguments": piece}}]})
@@ -136,8 +141,16 @@ def test_every_recorded_error_is_listed_above() -> None:
         (401, {"detail": "Unauthorized"}, (401, "invalid_api_key", False)),
         (404, {"error": "model 'x' not found"}, (404, "model_not_found", False)),
         (400, {"error": {"message": "gone", "code": "model_decommissioned"}}, (404, "model_not_found", False)),
-        (400, {"error": {"code": 400, "message": "x", "type": "exceed_context_size_error"}}, (400, "context_length_exceeded", False)),
-        (400, {"error": {"message": "This model's maximum context length is 8192 tokens."}}, (400, "context_length_exceeded", False)),
+        (
+            400,
+            {"error": {"code": 400, "message": "x", "type": "exceed_context_size_error"}},
+            (400, "context_length_exceeded", False),
+        ),
+        (
+            400,
+            {"error": {"message": "This model's maximum context length is 8192 tokens."}},
+            (400, "context_length_exceeded", False),
+        ),
         (422, {"detail": [{"loc": ["body", "x"], "msg": "Extra"}]}, (422, None, False)),
         (413, {"error": {"message": "too large", "code": "request_too_large"}}, (413, "request_too_large", False)),
         (500, {"error": {"message": "oops"}}, (502, "upstream_error", True)),
@@ -149,7 +162,9 @@ def test_every_recorded_error_is_listed_above() -> None:
         (500, b"[" * 5000, (502, "upstream_error", True)),
     ],
 )
-def test_errors_of_every_shape_become_openais(status: int, body: object, expected: tuple[int, str | None, bool]) -> None:
+def test_errors_of_every_shape_become_openais(
+    status: int, body: object, expected: tuple[int, str | None, bool]
+) -> None:
     """Status, code and whether another try may help; never the vendor's HTML."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     error = OPENAI.parse_error(HTTPResponse(status, {"content-type": "text/html"}, raw))
@@ -160,7 +175,12 @@ def test_errors_of_every_shape_become_openais(status: int, body: object, expecte
 
 def test_an_error_keeps_the_vendors_rate_limit_headers_and_loses_its_secrets() -> None:
     """retry-after and x-ratelimit-* reach the client; cookies, keys and account ids do not."""
-    headers = {"retry-after": "7", "x-ratelimit-limit-requests": "10", "set-cookie": "a=b", "x-ratelimit-bad": "a\r\nb: c"}
+    headers = {
+        "retry-after": "7",
+        "x-ratelimit-limit-requests": "10",
+        "set-cookie": "a=b",
+        "x-ratelimit-bad": "a\r\nb: c",
+    }
     said = {"error": {"message": "key sk-proj-abcDEF123456 of org_01h2xyz3 is over its limit"}}
     error = OPENAI.parse_error(HTTPResponse(429, headers, json.dumps(said).encode()))
     assert error.headers == {"retry-after": "7", "x-ratelimit-limit-requests": "10"}
@@ -231,9 +251,13 @@ def test_an_error_inside_a_200_stream_keeps_its_status() -> None:
 def test_tool_call_deltas_carry_id_type_and_name_once() -> None:
     """Servers repeat them, leave the index out, send empty names, objects as arguments, interleave calls."""
     all_events = [
-        piece({"tool_calls": [{"index": 7, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}]}),
+        piece(
+            {"tool_calls": [{"index": 7, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}]}
+        ),
         piece({"tool_calls": [{"index": 9, "function": {"name": "g", "arguments": {"x": 1}}}]}),
-        piece({"tool_calls": [{"index": 7, "id": "a", "type": "function", "function": {"name": "", "arguments": '{"y"'}}]}),
+        piece(
+            {"tool_calls": [{"index": 7, "id": "a", "type": "function", "function": {"name": "", "arguments": '{"y"'}}]}
+        ),
         piece({"tool_calls": [{"index": 7, "id": "a", "function": {"name": "f", "arguments": ":2}"}}]}),
         piece({}, "stop"),
     ]
@@ -319,6 +343,9 @@ def test_the_same_request_gives_the_same_bytes() -> None:
 
 def test_the_path_follows_the_base_url() -> None:
     """Ollama's address is written with and without /v1."""
-    paths = [PROVIDERS["ollama"](base_url=url).build_request(request(), "m").http.path for url in (None, "http://x:1", "http://x/v1")]
+    paths = [
+        PROVIDERS["ollama"](base_url=url).build_request(request(), "m").http.path
+        for url in (None, "http://x:1", "http://x/v1")
+    ]
     assert paths == ["/v1/chat/completions", "/v1/chat/completions", "/chat/completions"]
     assert OPENAI.build_request(request(), "m").http.path == "/chat/completions"

@@ -39,7 +39,7 @@ def names(**changes: Any) -> Names:
         "aliases": {"gpt-4-turbo": "best", "old": "gpt-4-turbo"},
         "router": RouterConfig(default_model="best", fallback=["groq/default", "local/smollm2-135m"]),
         "listed": LISTED,
-        "price_of": PRICES.get,
+        "price_of": lambda name: (PRICES.get(name), "test"),
     }
     return Names(**{**defaults, **changes})
 
@@ -134,7 +134,9 @@ def test_auto_with_no_provider_at_all_says_which_keys_to_set() -> None:
 
 def test_weighted_names_share_by_the_draw() -> None:
     """The same draw gives the same route."""
-    assert [found("split", draw) for draw in (0.0, 0.89, 0.91, 0.999)] == [["openai/gpt-a"]] * 2 + [["groq/openai/oss"]] * 2
+    assert [found("split", draw) for draw in (0.0, 0.89, 0.91, 0.999)] == [["openai/gpt-a"]] * 2 + [
+        ["groq/openai/oss"]
+    ] * 2
 
 
 def test_an_entry_lends_its_context_fallback() -> None:

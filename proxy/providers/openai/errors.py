@@ -44,7 +44,9 @@ def scrub(text: str) -> str:
 
 
 def error_from(response: HTTPResponse) -> UpstreamError:
-    """The error a non-2xx answer tells of. A client's mistake keeps its status; a provider's own failure is a 502 or 503."""
+    """The error a non-2xx answer tells of. A client's mistake keeps its status; a provider's own failure is a 502 or
+    503.
+    """
     said = _said(response.body)
     if said is None:
         kind = response.headers.get("content-type", "no content type").split(";")[0]

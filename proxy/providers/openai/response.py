@@ -1,4 +1,6 @@
-"""Translates: a whole OpenAI-shaped answer into the canonical one, and the pieces that whole and streamed answers share."""
+"""Translates: a whole OpenAI-shaped answer into the canonical one, and the pieces that whole and streamed answers
+share.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +104,9 @@ def _texts(value: object) -> list[str]:
 
 
 def finish_reason(value: object, has_calls: bool) -> tuple[str | None, dict[str, Any]]:
-    """One of OpenAI's five words, and the vendor's own beside it where it is none of them. None stays None: never invented."""
+    """One of OpenAI's five words, and the vendor's own beside it where it is none of them. None stays None: never
+    invented.
+    """
     if not isinstance(value, str) or not value:
         return None, {}
     if value == "error":
@@ -147,7 +151,9 @@ def usage_of(body: dict[str, Any]) -> Usage | None:
 
 
 def _reasoning_beside(raw: dict[str, Any], counted: int) -> int:
-    """Reasoning tokens that a vendor counts in the total but not in completion_tokens (seen at xAI): they bill as output."""
+    """Reasoning tokens that a vendor counts in the total but not in completion_tokens (seen at xAI): they bill as
+    output.
+    """
     details, total = raw.get("completion_tokens_details"), raw.get("total_tokens")
     reasoning = details.get("reasoning_tokens") if isinstance(details, dict) else None
     if isinstance(total, int) and isinstance(reasoning, int) and 0 < reasoning == total - counted:
