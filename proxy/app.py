@@ -136,7 +136,7 @@ def _origin(config: Config, name: str, provider: Provider, models: LocalModels) 
     if name in models:
         return models[name].endpoint
     base_url = (provider.base_url or provider.default_base_url or "").rstrip("/")
-    endpoint = Endpoint(base_url, config.secrets.get(name))
+    endpoint = Endpoint(base_url, config.secrets.get(name), config.headers.get(name, {}))
 
     async def fixed() -> Endpoint:
         return endpoint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -12,7 +12,9 @@ from msgspec import Struct
 from proxy.errors import BadRequest
 from proxy.schema import ChatRequest, Message, StreamOptions
 
+MAX_NAME = 256  # characters of a model name: rows, log lines and answers repeat it
 MAX_CHOICES = 128
+MAX_TOKENS = 2**31 - 1  # what a bound of cost is made of stays within 64 bits
 
 encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -126,6 +128,15 @@ def decode_chat(body: bytes) -> ChatRequest:
     )
 
 
+def named_model(body: bytes) -> str | None:
+    """The model that a body names whatever else is wrong with it, cut to MAX_NAME; None where none can be read."""
+    try:
+        model = decode_object(body).get("model")
+    except BadRequest:
+        return None
+    return model[:MAX_NAME] if isinstance(model, str) else None
+
+
 def _invalid(text: str) -> BadRequest:
     """msgspec's message with the path of the field in OpenAI's dotted form."""
     match = _PATH.match(text)
@@ -143,6 +154,8 @@ def _check(view: _Body) -> None:
     """The rules that types cannot say. Raises BadRequest."""
     if not view.model.strip():
         raise BadRequest("model: name a model, for example `auto`.", param="model")
+    if len(view.model) > MAX_NAME or not view.model.isprintable():
+        raise BadRequest(f"model: expected at most {MAX_NAME} printable characters.", param="model")
     if not view.messages:
         raise BadRequest("messages: expected at least one message, got an empty list.", param="messages")
     for index, message in enumerate(view.messages):
@@ -154,17 +167,16 @@ def _check(view: _Body) -> None:
             )
     if view.stream_options is not None and not view.stream:
         raise BadRequest("stream_options is only allowed when stream is true.", param="stream_options")
-    _at_least_one(view, "n")
-    _at_least_one(view, "max_tokens")
-    _at_least_one(view, "max_completion_tokens")
-    if view.n is not None and view.n > MAX_CHOICES:
-        raise BadRequest(f"n: expected at most {MAX_CHOICES}, got {view.n}.", param="n")
+    _in_range("n", view.n, MAX_CHOICES)
+    _in_range("max_tokens", view.max_tokens, MAX_TOKENS)
+    _in_range("max_completion_tokens", view.max_completion_tokens, MAX_TOKENS)
 
 
-def _at_least_one(view: _Body, name: Literal["n", "max_tokens", "max_completion_tokens"]) -> None:
-    value = getattr(view, name)
+def _in_range(name: str, value: int | None, most: int) -> None:
     if value is not None and value < 1:
-        raise BadRequest(f"{name}: expected at least 1, got {value}.", param=name)
+        raise BadRequest(f"{name}: expected at least 1.", param=name)
+    if value is not None and value > most:
+        raise BadRequest(f"{name}: expected at most {most}.", param=name)
 
 
 DONE = b"data: [DONE]\n\n"

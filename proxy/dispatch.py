@@ -142,8 +142,7 @@ class Dispatcher:
         attempt.sent = True
         async with upstream.exchange(built, attempt.id, stream=False) as exchange:
             attempt.note_accepted(exchange.status, exchange.request_id)
-            answer = await exchange.body()
-        response = upstream.provider.parse_response(answer)
+            response = upstream.provider.parse_response(await exchange.body())
         attempt.note_whole(response)
         return response
 

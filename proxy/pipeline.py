@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from proxy import wire
-from proxy.codec import decode_chat
+from proxy.codec import decode_chat, named_model
 from proxy.dispatch import Dispatcher
 from proxy.errors import BadRequest, ProxyError, UpstreamError
 from proxy.ledger import Ledger
@@ -21,6 +21,7 @@ from proxy.metering import Call, Clock
 from proxy.price_book import PriceBook
 from proxy.records import CallEnd, Caller, Outcome
 from proxy.routing.names import Names, Route
+from proxy.schema import ChatRequest
 
 
 class Pipeline:
@@ -46,17 +47,26 @@ class Pipeline:
         self._drains: set[asyncio.Task[None]] = set()
 
     async def admit(self, call_id: str, caller: Caller, body: bytes) -> tuple[Call, Route]:
-        """The call and its route. Raises BadRequest, or ProxyError for a name nobody answers to (metered as
-        rejected).
+        """The call and its route. Raises BadRequest, or ProxyError for a name nobody answers to; both are metered as
+        rejected where the body names a model.
         """
-        call = Call(call_id, caller, decode_chat(body), self._clock)
+        try:
+            request = decode_chat(body)
+        except BadRequest as error:
+            if (model := named_model(body)) is not None:
+                self._reject(Call(call_id, caller, ChatRequest(model=model, messages=[], fields={}), self._clock), error)
+            raise
+        call = Call(call_id, caller, request, self._clock)
         try:
             return call, await self._route(call.request.model)
         except ProxyError as error:
-            end = call.end(Outcome.REJECTED, error)
-            self._ledger.reject(call.opening(""), end)
-            self._on_end(call, end)
+            self._reject(call, error)
             raise
+
+    def _reject(self, call: Call, error: ProxyError) -> None:
+        end = call.end(Outcome.REJECTED, error)
+        self._ledger.reject(call.opening(""), end)
+        self._on_end(call, end)
 
     async def _route(self, model: str) -> Route:
         """The route of a name; the first model that pricing.yaml does not list waits for the price list to be read."""

@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 
 from proxy.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated, UpstreamUnavailable
 from proxy.providers.base import Built, HTTPResponse, Provider
-from proxy.records import Endpoint, Outcome
+from proxy.records import Endpoint, Outcome, Secret
 from proxy.transports.base import Answer, ConnectFailed, ConnectionLost, ConnectTimedOut, Transport
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 256 * 1024
+_MIN_SECRET = 8  # what is shorter (`none`, `ollama`) is no secret, and may be a word of the message
 
 Origin = Callable[[], Awaitable[Endpoint]]
 
@@ -130,6 +131,10 @@ class Upstream:
         try:
             await self._accept(exchange, stream)
             yield exchange
+        except UpstreamError as error:
+            if endpoint.key is not None:
+                _remove(endpoint.key, error)
+            raise
         finally:
             await exchange.aclose()
 
@@ -165,3 +170,16 @@ class Upstream:
         raise UpstreamError(
             f"{self.name} answered with {shown} instead of an event stream.", upstream_status=exchange.status
         )
+
+
+def _remove(key: Secret, error: UpstreamError) -> None:
+    """Some providers quote the key in their errors; callers must not learn it (S31)."""
+    secret = key.reveal()
+    if len(secret) < _MIN_SECRET:
+        return
+    for name in ("message", "type", "param", "code"):
+        value = getattr(error, name)
+        if value is not None:
+            setattr(error, name, value.replace(secret, "[redacted]"))
+    error.args = (error.message,)
+    error.headers = {name: value.replace(secret, "[redacted]") for name, value in error.headers.items()}

@@ -1,4 +1,4 @@
-"""The ledger on real files and real threads: committed when it says so, once, whatever is cancelled, broken or killed."""
+"""The ledger on real files and real threads: committed when it says so, and once, whatever is cancelled or broken."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def running(store: SqliteStore, **options: Any) -> AsyncIterator[Ledger]:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the writer is a thread
             await asyncio.sleep(0.001)
 
 
@@ -347,7 +347,7 @@ async def test_a_cancelled_settle_is_written_all_the_same(path: Path) -> None:
 
 
 async def test_calls_of_dead_owners_become_unknown_at_the_cost_of_their_holds(path: Path) -> None:
-    """Those that were open when their process went: what was spent before plus what was held; our own are left alone."""
+    """What was spent before plus what was held; the calls of those who live are left alone."""
     async with running(SqliteStore(path), waits=Waits(sweep=60)) as dying:
         await dying.open(call("held"), attempt("held"))
         await dying.intend(attempt_end("held"), attempt("held", 2, provider="groq"))
@@ -367,6 +367,18 @@ async def test_calls_of_dead_owners_become_unknown_at_the_cost_of_their_holds(pa
                 {"outcome": "ok"},
                 {"outcome": "unknown"},
             ]
+
+
+async def test_a_call_that_another_process_swept_stays_unknown(path: Path) -> None:
+    """Someone deleted the lock file of a living process: the first end stands also between processes."""
+    async with running(SqliteStore(path)) as ledger, running(SqliteStore(path), waits=Waits(sweep=60)) as robbed:
+        await robbed.open(call("a"), attempt("a"))
+        for lock in path.with_name("calls.db-owners").iterdir():
+            lock.unlink()
+        await until(lambda: ledger.state.swept == 1)
+        await robbed.settle(call_end("a"))
+    assert outcomes(path) == {"a": "unknown"}
+    assert rows(path, "SELECT outcome, cost_nano FROM attempts") == [{"outcome": "unknown", "cost_nano": HOLD_NANO}]
 
 
 async def test_an_unwritable_path_is_told_at_the_start(tmp_path: Path) -> None:

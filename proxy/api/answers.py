@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Awaitable, Callable, Mapping
 
 from litestar.types import Send
 
@@ -12,22 +13,44 @@ from proxy.errors import ProxyError
 NO_STORE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
-def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    """Headers as ASGI wants them; a value that could end its line is left out (S20)."""
-    return [
-        (name.encode("ascii"), value.encode("latin-1", "replace"))
+def new_id() -> str:
+    """The id of one request: of its call and its rows, and what a caller quotes from `x-request-id`."""
+    return os.urandom(12).hex()
+
+
+def safe_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers that can be sent: a value that could end its line is left out (S20), other scripts become `?`."""
+    return {
+        name: value.encode("latin-1", "replace").decode("latin-1")
         for name, value in headers.items()
         if value.isprintable()
-    ]
+    }
 
 
-async def send_json(send: Send, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """`safe_headers` as ASGI wants them."""
+    return [(name.encode("ascii"), value.encode("latin-1")) for name, value in safe_headers(headers).items()]
+
+
+async def send_json(
+    send: Send,
+    status: int,
+    body: bytes,
+    headers: Mapping[str, str],
+    linger: Callable[[], Awaitable[None]] | None = None,
+) -> None:
     """One whole JSON answer."""
     full = {"content-type": "application/json", "content-length": str(len(body)), **NO_STORE, **headers}
     await send({"type": "http.response.start", "status": status, "headers": raw_headers(full)})
+    if linger is not None:
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await linger()
+        body = b""
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def send_error(send: Send, error: ProxyError, headers: Mapping[str, str]) -> None:
-    """One error answer in OpenAI's shape."""
-    await send_json(send, error.status, encode(error.body()), {**error.headers, **headers})
+async def send_error(
+    send: Send, error: ProxyError, headers: Mapping[str, str], linger: Callable[[], Awaitable[None]] | None = None
+) -> None:
+    """One error answer in OpenAI's shape; `linger` runs when it has left, before the connection may close."""
+    await send_json(send, error.status, encode(error.body()), {**error.headers, **headers}, linger)

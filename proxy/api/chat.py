@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
@@ -13,8 +12,8 @@ import structlog
 from litestar.types import HTTPScope, Receive, Scope, Send
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from proxy.api.answers import NO_STORE, send_error, send_json
-from proxy.api.request import ClientGone, client_watch, read_body
+from proxy.api.answers import NO_STORE, new_id, safe_headers, send_error, send_json
+from proxy.api.request import BodyTooLarge, ClientGone, client_watch, discard_rest, read_body
 from proxy.auth import Auth
 from proxy.codec import sse
 from proxy.errors import ProxyError
@@ -44,7 +43,7 @@ class Chat:
         self._headers_after_s = headers_after_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call_id = os.urandom(12).hex()
+        call_id = new_id()
         identity = {"x-request-id": call_id}
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         try:
@@ -59,6 +58,8 @@ class Chat:
                 await self._stream(pipeline, call, route, scope, receive, send)
             else:
                 await self._whole(pipeline, call, route, receive, send)
+        except BodyTooLarge as error:
+            await send_error(send, error, identity, partial(discard_rest, receive, self._max_body_bytes))
         except ProxyError as error:
             await send_error(send, error, identity)
         except ClientGone:
@@ -96,11 +97,12 @@ class Chat:
             await first
         response = EventSourceResponse(
             self._frames(first, frames, call),
-            headers={**NO_STORE, **(_facts(call) if first.done() else {"x-request-id": call.id})},
+            headers=safe_headers({**NO_STORE, **(_facts(call) if first.done() else {"x-request-id": call.id})}),
             ping=PING_S,
             ping_message_factory=_ping,
             client_close_handler_callable=partial(_note_gone, call),
         )
+        del response.headers["connection"]  # the server's to say: this says keep-alive, also to who asked to close
         await response(cast(Any, scope), cast(Any, receive), cast(Any, send))
 
     async def _frames(

@@ -11,7 +11,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from litestar.types import ExceptionHandlersMap
 
-from proxy.api.answers import NO_STORE
+from proxy.api.answers import NO_STORE, new_id
 from proxy.api.chat import internal_error
 from proxy.codec import encode
 from proxy.errors import ProxyError
@@ -43,17 +43,18 @@ def exception_handlers(log: structlog.typing.FilteringBoundLogger) -> ExceptionH
         return respond(ProxyError(message, status=status, code=_CODES.get(status, "invalid_value"), headers=headers))
 
     def unforeseen(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-        log.error("internal_error", path=request.scope["path"], exc_info=error)
-        return respond(internal_error())
+        request_id = new_id()
+        log.error("internal_error", request_id=request_id, path=request.scope["path"], exc_info=error)
+        return respond(internal_error(), request_id)
 
     return {ProxyError: known, HTTPException: framework, Exception: unforeseen}
 
 
-def respond(error: ProxyError) -> Response[bytes]:
+def respond(error: ProxyError, request_id: str | None = None) -> Response[bytes]:
     """An error as a Litestar response."""
     return Response(
         encode(error.body()),
         status_code=error.status,
         media_type="application/json",
-        headers={**NO_STORE, **error.headers},
+        headers={**NO_STORE, **error.headers, "x-request-id": request_id or new_id()},
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from proxy.api.answers import send_error
+from proxy.api.answers import new_id, send_error
 from proxy.errors import ProxyError
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -32,7 +32,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = self._refusal(scope) if scope["type"] in ("http", "websocket") else None
         if error is not None:
-            await send_error(send, error, {})
+            await send_error(send, error, {"x-request-id": new_id()})
             return
         await self._app(scope, receive, send)
 

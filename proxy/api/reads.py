@@ -18,6 +18,7 @@ from proxy.records import Caller, UsageQuery
 from proxy.routing.names import Deployment, Names
 
 _GROUPS = ("model", "provider", "day")
+_LAST_NS = 2**63 - 1  # the last moment a row can have; years beyond 2262 mean "ever"
 
 
 def model_card(names: Names, name: str, created: int) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def _unix_ns(parameters: dict[str, str], name: str) -> int | None:
             f"{name}: expected a date or time such as 2026-11-22 or 2026-11-22T08:00:00Z.", param=name
         ) from None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return int(moment.timestamp()) * 1_000_000_000
+    return min(max(int(moment.timestamp()) * 1_000_000_000, 0), _LAST_NS)
 
 
 class Reads:

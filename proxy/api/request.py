@@ -11,8 +11,19 @@ from litestar.types import Receive
 from proxy.errors import ProxyError
 
 
+LINGER_S = 2.0
+
+
 class ClientGone(Exception):
     """The client closed its connection while its request was read."""
+
+
+class BodyTooLarge(ProxyError):
+    """413, and the connection ends: the rest of the body is not wanted."""
+
+    def __init__(self, max_bytes: int) -> None:
+        message = f"The body is larger than {max_bytes / (1024 * 1024):g} MB. Raise server.max_body_mb if it has to be."
+        super().__init__(message, status=413, code="request_too_large", headers={"connection": "close"})
 
 
 async def read_body(receive: Receive, headers: Mapping[str, str], max_bytes: int) -> bytes:
@@ -27,7 +38,7 @@ async def read_body(receive: Receive, headers: Mapping[str, str], max_bytes: int
         raise ProxyError("Send the body without content-encoding.", status=415, code="unsupported_media_type")
     declared = headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
-        raise too_large(max_bytes)
+        raise BodyTooLarge(max_bytes)
     pieces: list[bytes] = []
     size = 0
     while True:
@@ -37,16 +48,25 @@ async def read_body(receive: Receive, headers: Mapping[str, str], max_bytes: int
         piece = message_in.get("body", b"")
         size += len(piece)
         if size > max_bytes:
-            raise too_large(max_bytes)
+            raise BodyTooLarge(max_bytes)
         pieces.append(piece)
         if not message_in.get("more_body", False):
             return b"".join(pieces) if len(pieces) > 1 else pieces[0]
 
 
-def too_large(max_bytes: int) -> ProxyError:
-    """413, and the connection ends: the rest of the body is not read."""
-    message = f"The body is larger than {max_bytes // (1024 * 1024)} MB. Raise server.max_body_mb if it has to be."
-    return ProxyError(message, status=413, code="request_too_large", headers={"connection": "close"})
+async def discard_rest(receive: Receive, max_bytes: int) -> None:
+    """Reads on for a moment, `max_bytes` at most. A connection that closes with bytes unread is reset, and a client that
+    looks for its answer only after its last byte would not find it.
+    """
+    try:
+        async with asyncio.timeout(LINGER_S):
+            while max_bytes > 0:
+                message = await receive()
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+                max_bytes -= len(message.get("body", b""))
+    except TimeoutError:
+        return
 
 
 @asynccontextmanager

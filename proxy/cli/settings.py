@@ -15,6 +15,7 @@ import msgspec
 from proxy.config import Config, ConfigError, find_files, load
 from proxy.storage.base import StoreError
 
+_SERVER_FLAGS = ("host", "port", "workers", "log_format")
 _OPTIONS = (
     click.option("--config", "config_path", metavar="FILE", help="routing_rules.yaml to use (PROXY_CONFIG)."),
     click.option("--pricing", "pricing_path", metavar="FILE", help="pricing.yaml to use (PROXY_PRICING)."),
@@ -37,37 +38,21 @@ def fail(message: str) -> NoReturn:
 
 def read_config(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Config:
     """flag > environment > file > default. Ends the process with exit code 2 and every problem when a file is wrong."""
+    given = {f"PROXY_{name.upper()}": str(flags[name]) for name in _SERVER_FLAGS if flags.get(name) is not None}
     try:
         routing, pricing = find_files(_path(flags, "config_path"), _path(flags, "pricing_path"), environ, Path.cwd())
-        config = load(routing, pricing, environ)
+        config = load(routing, pricing, {**environ, **given})
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(2)
-    server = {
-        name: value
-        for name in ("host", "port", "workers", "log_format")
-        if (value := _override(flags, environ, name)) is not None
-    }
-    storage = {} if (db := _override(flags, environ, "db")) is None else {"url": f"sqlite:///{db}"}
-    try:
-        return msgspec.structs.replace(
-            config,
-            server=msgspec.convert(
-                {**msgspec.structs.asdict(config.server), **server}, type(config.server), strict=False
-            ),
-            storage=msgspec.structs.replace(config.storage, **storage),
-        )
-    except msgspec.ValidationError as error:
-        fail(f"PROXY_* environment: {error}")
+    db = flags.get("db") or environ.get("PROXY_DB")
+    if db:
+        config = msgspec.structs.replace(config, storage=msgspec.structs.replace(config.storage, url=f"sqlite:///{db}"))
+    return config
 
 
 def _path(flags: Mapping[str, Any], name: str) -> Path | None:
     return Path(flags[name]) if flags.get(name) else None
-
-
-def _override(flags: Mapping[str, Any], environ: Mapping[str, str], name: str) -> Any:
-    value = flags.get(name)
-    return environ.get(f"PROXY_{name.upper()}") or None if value is None else value
 
 
 def store_problem(error: StoreError) -> NoReturn:

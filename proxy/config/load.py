@@ -15,7 +15,7 @@ from proxy.config.files import read_file
 from proxy.config.names import name_problems
 from proxy.config.problems import ConfigError, Mark, Problem
 from proxy.config.providers import read_providers
-from proxy.config.reader import INVALID, Reader
+from proxy.config.reader import INVALID, Reader, described
 from proxy.config.settings import LATER, Config, PricingFile, RoutingFile
 from proxy.config.tree import Entry, Mapping, Scalar, Sequence, parse, plain_value
 from proxy.providers import PROVIDERS
@@ -84,6 +84,7 @@ def configure(
         providers=providers.configured,
         disabled=providers.disabled,
         secrets=providers.secrets,
+        headers=providers.headers,
         pricing=prices or Pricing(),
         notices=[f"{key}: read, but not enforced by this version" for key in _NOT_ENFORCED if sections.get(key)],
         version=digest.hexdigest()[:12],
@@ -141,11 +142,8 @@ def _listed(root: Mapping) -> list[str]:
 
 def _overlay(root: Mapping, environ: MappingOf[str, str]) -> None:
     """PROXY_PORT and its like stand above the section `server`, and are read by the same rules."""
-    kind = inspect.type_info(ServerConfig)
-    if not isinstance(kind, inspect.StructType):
-        raise TypeError("ServerConfig is not a Struct")
     given: dict[str, Entry] = {}
-    for field in kind.fields:
+    for field in described(ServerConfig).fields:
         name = f"PROXY_{field.encode_name.upper()}"
         text = environ.get(name, "").strip()
         if not text:

@@ -29,6 +29,7 @@ class Providers(Struct):
     configured: dict[str, Provider] = field(default_factory=dict)
     disabled: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, Secret] = field(default_factory=dict)
+    headers: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 def read_providers(
@@ -58,6 +59,10 @@ def read_providers(
             found.disabled[name] = why_off
         elif secret:
             found.secrets[name] = secret
+        for header, variable in provider.header_variables.items():
+            value = environ.get(variable, "").strip()
+            if value and value.isascii() and value.isprintable():
+                found.headers.setdefault(name, {})[header] = value
     return found
 
 
@@ -101,7 +106,7 @@ def _key(provider: Provider, kind: str, environ: MappingOf[str, str]) -> tuple[S
         return None, "switched off"
     if kind in PLANNED:
         return None, "its adapter is not part of this version yet"
-    names = [provider.api_key_env] if isinstance(provider.api_key_env, str) else provider.api_key_env or []
+    names = provider.key_variables
     for name in names:
         value = environ.get(name, "").strip()
         if value and all("!" <= char <= "~" for char in value):
@@ -110,4 +115,4 @@ def _key(provider: Provider, kind: str, environ: MappingOf[str, str]) -> tuple[S
             return None, f"{name} holds characters that no key has"
     if provider.keyless:
         return None, None
-    return None, f"set {' or '.join(names)} to enable it" if names else "give it api_key_env"
+    return None, f"set {' or '.join(names)} to enable it"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping as MappingOf
 from enum import Enum
+from functools import cache
 from typing import Any, Final
 
 from msgspec import inspect
@@ -39,6 +40,15 @@ _EXPECTED: dict[type[inspect.Type], str] = {
 _IN_CLEAR = "keys do not belong in this file; use api_key_env"
 
 
+@cache
+def described(cls: type) -> inspect.StructType:
+    """What msgspec knows of a Struct. Raises TypeError for another class."""
+    kind = inspect.type_info(cls)
+    if not isinstance(kind, inspect.StructType):
+        raise TypeError(f"{cls.__name__} is not a Struct")
+    return kind
+
+
 class Reader:
     """Reads one file. `later` names the keys of a Struct that a later version will know.
 
@@ -57,7 +67,7 @@ class Reader:
 
     def struct(self, node: Node, cls: type, path: Path) -> Any:
         """An instance of `cls`, or INVALID."""
-        return self.read(node, inspect.type_info(cls), path)
+        return self.read(node, described(cls), path)
 
     def mapping(self, section: Entry | None, path: Path) -> Mapping:
         """The keys and values of a section that is read one by one; empty where it is not there or not a mapping."""
@@ -70,10 +80,7 @@ class Reader:
 
     def fields(self, node: Mapping, cls: type, path: Path, without: tuple[str, ...] = ()) -> dict[str, Any]:
         """The value or INVALID of each key that is there, by the field's name; `without`: known, but read elsewhere."""
-        kind = inspect.type_info(cls)
-        if not isinstance(kind, inspect.StructType):
-            raise TypeError(f"{cls.__name__} is not a Struct")
-        fields = {field.encode_name: field for field in kind.fields}
+        fields = {field.encode_name: field for field in described(cls).fields}
         values: dict[str, Any] = {}
         for key, entry in node.entries.items():
             field = fields.get(key)

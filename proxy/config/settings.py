@@ -26,7 +26,8 @@ class Config(Struct, frozen=True, kw_only=True):
     """Everything the two files and the environment say, checked.
 
     `providers` holds all of them; those in `disabled` (name -> one line why) must not be called. `secrets` has the key
-    of each that needs one and is on. `notices` are lines for the start. `version` is a short hash of both files.
+    of each that needs one and is on, `headers` what the environment adds to its requests. `notices` are lines for the
+    start. `version` is a short hash of both files.
     `marks` says where each value was written.
     """
 
@@ -42,6 +43,7 @@ class Config(Struct, frozen=True, kw_only=True):
     pricing: Pricing = Pricing()
     disabled: dict[str, str] = {}
     secrets: dict[str, Secret] = {}
+    headers: dict[str, dict[str, str]] = {}
     notices: list[str] = []
     version: str = "none"
     marks: dict[Path, Mark] = {}

@@ -21,8 +21,7 @@ class Child:
     """Starts with `line` on its standard input, which stays open: the child ends itself when this process has gone.
 
     The pipe's end is not inherited by any other child. A session of its own keeps a terminal's signals away. `report`
-    is
-    the child's first line of output (empty: it died before), `dead` is set once it has been reaped. Raises OSError.
+    is the child's first line of output (empty: it died before), `dead` is set once it has been reaped. Raises OSError.
     """
 
     def __init__(self, command: Sequence[str], line: bytes) -> None:
@@ -51,12 +50,17 @@ class Child:
         await self.dead.wait()
 
     def _watch(self) -> None:
-        with self._process:  # closes both pipes when the child has been reaped
-            assert self._process.stdout is not None
-            line = self._process.stdout.readline()
-            self._tell(lambda: self.report.cancelled() or self.report.set_result(line))
+        # The end of the block closes the child's standard input, and that ends the child: so it comes after the wait.
+        with self._process as process:
+            assert process.stdout is not None
+            self._tell(self._reported, process.stdout.readline())
+            process.wait()
         self._tell(self.dead.set)
 
-    def _tell(self, news: Callable[[], object]) -> None:
+    def _tell(self, listener: Callable[..., None], *news: bytes) -> None:
         with suppress(RuntimeError):  # the loop has been closed: nobody waits any more
-            self._loop.call_soon_threadsafe(news)
+            self._loop.call_soon_threadsafe(listener, *news)
+
+    def _reported(self, line: bytes) -> None:
+        if not self.report.cancelled():
+            self.report.set_result(line)

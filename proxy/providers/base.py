@@ -100,7 +100,17 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def keyless(self) -> bool:
         """True where the server needs no key (self-hosted, embedded): a missing key does not disable it."""
-        return self.api_key_env is None
+        return not self.key_variables
+
+    @property
+    def key_variables(self) -> tuple[str, ...]:
+        """Environment variables that may hold the key; the first one that is set counts."""
+        return (self.api_key_env,) if isinstance(self.api_key_env, str) else tuple(self.api_key_env or ())
+
+    @property
+    def header_variables(self) -> dict[str, str]:
+        """Headers that belong to the origin -> the environment variable that holds their value."""
+        return {}
 
     @property
     def free(self) -> bool:

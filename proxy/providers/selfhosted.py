@@ -10,6 +10,7 @@ from proxy.providers.openai import OpenAI
 class SelfHosted(OpenAI, frozen=True, kw_only=True):
     """What these servers have in common; `base_url` defaults to the port each listens on out of the box."""
 
+    key_env: ClassVar[str | None] = None
     output_limit: ClassVar[str | None] = "max_tokens"
     developer_role: ClassVar[bool] = False
 

@@ -13,25 +13,81 @@ PUBLIC = [
     "http://[2606:4700::1111]/v1",
     "https://xn--bcher-kva.example",
 ]
-PRIVATE = """
-http://127.0.0.1 http://127.1 http://0x7f000001 http://0x7f.1 http://0177.0.0.1 http://2130706433 http://127.0.0.1.
-http://0.0.0.0 http://0 http://10.1.2.3 http://172.16.0.1 http://192.168.1.5 http://100.64.0.1 http://239.1.1.1
-http://[::] http://[::1]:80 http://[::ffff:127.0.0.1] http://[::127.0.0.1] http://[64:ff9b::7f00:1]
-http://[2002:7f00:1::] http://[fec0::1] http://[fd12::1] http://localhost http://localhost. http://LOCALHOST:11434
-http://ollama:11434 http://a.localhost http://printer.local http://db.internal
-""".split()
-NEVER = """
-http://169.254.169.254 http://169.254.169.254. http://2852039166 http://0xa9fea9fe http://[fd00:ec2::254]
-http://[::ffff:169.254.169.254] http://[64:ff9b::a9fe:a9fe] http://[2002:a9fe:a9fe::] http://[fe80::1]
-http://[fe80::1%25eth0] http://100.100.100.200 http://metadata.google.internal http://Metadata.Google.Internal.
-""".split()
-BROKEN = """
-ftp://host.example //host.example host.example http:// http:///v1 http://host.example:99999 http://host.example:x
-http://user@host.example http://user:pw@host.example http://a#@b http://host.example?x=1 http://host.example?
-http://host.example# http://[::1 http://1.2.3.4.5 http://256.1.1.1 http://08.1.1.1 http://foo.0x1 http://a..b
-http://-a.example http://%31%32%37.0.0.1 http://b\u00fccher.example http://\uff11\uff12\uff17.0.0.1
-http://exam\\ple.example http://a\x00b javascript:alert(1) file:///etc/passwd
-""".split()
+PRIVATE = [
+    "http://127.0.0.1",
+    "http://127.1",
+    "http://0x7f000001",
+    "http://0x7f.1",
+    "http://0177.0.0.1",
+    "http://2130706433",
+    "http://127.0.0.1.",
+    "http://0.0.0.0",
+    "http://0",
+    "http://10.1.2.3",
+    "http://172.16.0.1",
+    "http://192.168.1.5",
+    "http://100.64.0.1",
+    "http://239.1.1.1",
+    "http://[::]",
+    "http://[::1]:80",
+    "http://[::ffff:127.0.0.1]",
+    "http://[::127.0.0.1]",
+    "http://[64:ff9b::7f00:1]",
+    "http://[2002:7f00:1::]",
+    "http://[fec0::1]",
+    "http://[fd12::1]",
+    "http://localhost",
+    "http://localhost.",
+    "http://LOCALHOST:11434",
+    "http://ollama:11434",
+    "http://a.localhost",
+    "http://printer.local",
+    "http://db.internal",
+]
+NEVER = [
+    "http://169.254.169.254",
+    "http://169.254.169.254.",
+    "http://2852039166",
+    "http://0xa9fea9fe",
+    "http://[fd00:ec2::254]",
+    "http://[::ffff:169.254.169.254]",
+    "http://[64:ff9b::a9fe:a9fe]",
+    "http://[2002:a9fe:a9fe::]",
+    "http://[fe80::1]",
+    "http://[fe80::1%25eth0]",
+    "http://100.100.100.200",
+    "http://metadata.google.internal",
+    "http://Metadata.Google.Internal.",
+]
+BROKEN = [
+    "ftp://host.example",
+    "//host.example",
+    "host.example",
+    "http://",
+    "http:///v1",
+    "http://host.example:99999",
+    "http://host.example:x",
+    "http://user@host.example",
+    "http://user:pw@host.example",
+    "http://a#@b",
+    "http://host.example?x=1",
+    "http://host.example?",
+    "http://host.example#",
+    "http://[::1",
+    "http://1.2.3.4.5",
+    "http://256.1.1.1",
+    "http://08.1.1.1",
+    "http://foo.0x1",
+    "http://a..b",
+    "http://-a.example",
+    "http://%31%32%37.0.0.1",
+    "http://b\u00fccher.example",
+    "http://\uff11\uff12\uff17.0.0.1",
+    "http://exam\\ple.example",
+    "http://a\x00b",
+    "javascript:alert(1)",
+    "file:///etc/passwd",
+]
 
 
 @pytest.mark.parametrize("url", PUBLIC)

@@ -28,7 +28,8 @@ version: 1
 server: {host: "::1", port: 9000, require_key: true, allowed_hosts: [a.example], max_body_mb: 8}
 storage: {durability: power, keep_days: 7}
 providers:
-  openai: {organization_env: ORG, timeout_s: {total: 60}, headers: {x-team: a}, parameters: {temperature: null, top_p: 1}}
+  openai:
+    {organization_env: ORG, timeout_s: {total: 60}, headers: {x-team: a}, parameters: {temperature: null, top_p: 1}}
   local: {type: embedded}
 models:
   best: openai/gpt-6-sol
@@ -97,7 +98,13 @@ def test_what_is_read_but_not_enforced_is_said() -> None:
 
 def test_the_environment_stands_above_the_section_server() -> None:
     """PROXY_* by the same rules as the file."""
-    environ = {"PROXY_PORT": "8123", "PROXY_HOST": "::1", "PROXY_REQUIRE_KEY": "true", "PROXY_CORS_ORIGINS": "a, b", "PROXY_GRACE_S": ""}
+    environ = {
+        "PROXY_PORT": "8123",
+        "PROXY_HOST": "::1",
+        "PROXY_REQUIRE_KEY": "true",
+        "PROXY_CORS_ORIGINS": "a, b",
+        "PROXY_GRACE_S": "",
+    }
     expected = ServerConfig("::1", 8123, require_key=True, cors_origins=["a", "b"], grace_s=5.0)
     assert config_of(MINIMAL + "server: {port: 1, grace_s: 5}\n", environ=environ).server == expected
     assert config_of(MINIMAL, environ={"PROXY_LOG_FORMAT": "json"}).server == ServerConfig(log_format="json")
@@ -125,7 +132,8 @@ def test_versions_follow_the_contents() -> None:
 def test_prices_are_not_blamed_for_what_they_cannot_say() -> None:
     """With a price list that cannot be read, only that is reported."""
     assert lines_of(MINIMAL + "aliases: {a: gpt-6-sol}\nsever: {}\n", "version: 1\n- a\n") == [
-        "pricing.yaml:2:1: ?",
+        "pricing.yaml:2:1: not valid YAML: expected <block end>, but found '-'"
+        " (while parsing a block mapping that starts in line 1)",
         'routing_rules.yaml:4:1: sever: unknown key; did you mean "server"?',
     ]
 
@@ -171,7 +179,11 @@ def test_the_search_goes_flag_environment_volume_folder_shipped(tmp_path: Path) 
     folder.mkdir()
     named, flag = tmp_path / "named.yaml", tmp_path / "flag.yaml"
     shipped, shipped_prices = find_files(None, None, {}, folder, volume)
-    assert (shipped.name, shipped.is_file(), shipped.parent) == ("routing_rules.yaml", True, shipped_prices and shipped_prices.parent)
+    assert (shipped.name, shipped.is_file(), shipped.parent) == (
+        "routing_rules.yaml",
+        True,
+        shipped_prices and shipped_prices.parent,
+    )
     (folder / "pricing.yaml").write_text("")
     assert find_files(None, None, {}, folder, volume) == (shipped, folder / "pricing.yaml")
     volume.mkdir()

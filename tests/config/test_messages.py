@@ -46,7 +46,8 @@ MISTAKES: list[tuple[str, str | bytes, list[str]]] = [
     ("an unknown key", HEAD + "server:\n  prot: 1\n", [':4:3: server.prot: unknown key; did you mean "port"?']),
     ("an unknown key, nothing near", HEAD + "router: {zzz: 1}\n",
      [":3:10: router.zzz: unknown key; known: default_model, fallback"]),
-    ("a later section", HEAD + "rules: []\n", [":3:1: rules: not supported by this version; it belongs to a later one"]),
+    ("a later section", HEAD + "rules: []\n",
+     [":3:1: rules: not supported by this version; it belongs to a later one"]),
     ("a later key", HEAD + "router: {strategy: x}\n",
      [":3:10: router.strategy: not supported by this version; it belongs to a later one"]),
     # values
@@ -58,7 +59,8 @@ MISTAKES: list[tuple[str, str | bytes, list[str]]] = [
     ("true for text", HEAD + "storage: {url: true}\n",
      [":3:16: storage.url: expected text, got true; put it in quotes"]),
     ("nothing for a number", HEAD + "server:\n  port:\n", [":4:3: server.port: expected a whole number, got nothing"]),
-    ("text for a list", HEAD + "server: {cors_origins: a}\n", [":3:24: server.cors_origins: expected a list, got text"]),
+    ("text for a list", HEAD + "server: {cors_origins: a}\n",
+     [":3:24: server.cors_origins: expected a list, got text"]),
     ("a list for a mapping", HEAD + "server: [a]\n", [":3:9: server: expected keys and values, got a list"]),
     ("a mapping for text", HEAD + "aliases: {a: {b: c}}\n", [":3:14: aliases.a: expected text, got keys and values"]),
     ("yes for true", HEAD + "keys: {app: {store_text: yes}}\n",
@@ -75,7 +77,8 @@ MISTAKES: list[tuple[str, str | bytes, list[str]]] = [
     ("another database", HEAD + "storage: {url: 'postgresql://u:secret@h/db'}\n",
      [":3:16: storage.url: must be sqlite:///FILE; other databases are not supported by this version"]),
     ("a bad time zone", HEAD + "budget: {timezone: Europe/Berln}\n",
-     [':3:20: budget.timezone: no such time zone; use a name like Europe/Berlin or UTC; did you mean "Europe/Berlin"?']),
+     [':3:20: budget.timezone: no such time zone; use a name like Europe/Berlin or UTC'
+      '; did you mean "Europe/Berlin"?']),
     ("a bad day", HEAD + "keys: {app: {expires: 2027-02-30}}\n",
      [":3:23: keys.app.expires: must be a day that exists, like 2026-11-22"]),
     ("a share out of range, in a list", HEAD + "budget: {alert_at: [0.5, 80]}\n",
@@ -103,11 +106,14 @@ MISTAKES: list[tuple[str, str | bytes, list[str]]] = [
     ("no address", "version: 1\nproviders:\n  bare: {}\n",
      [":3:3: providers.bare: base_url is missing; type bare has no default"]),
     ("a private address", "version: 1\nproviders:\n  openai: {base_url: 'http://127.1/v1'}\n",
-     [":3:22: providers.openai.base_url: an address inside your own network; add allow_private: true if that is meant"]),
-    ("a metadata address", "version: 1\nproviders:\n  ollama: {allow_private: true, base_url: 'http://169.254.169.254'}\n",
+     [":3:22: providers.openai.base_url: an address inside your own network;"
+      " add allow_private: true if that is meant"]),
+    ("a metadata address",
+     "version: 1\nproviders:\n  ollama: {allow_private: true, base_url: 'http://169.254.169.254'}\n",
      [":3:43: providers.ollama.base_url: a link-local or metadata address is never allowed"]),
     ("a variable that is none", "version: 1\nproviders:\n  openai: {api_key_env: [OK, not-one]}\n",
-     [":3:30: providers.openai.api_key_env.1: must be the name of an environment variable, like GROQ_API_KEY, not its value"]),
+     [":3:30: providers.openai.api_key_env.1: must be the name of an environment variable,"
+      " like GROQ_API_KEY, not its value"]),
     ("a connection header", "version: 1\nproviders:\n  openai: {headers: {Host: a}}\n",
      [":3:28: providers.openai.headers.Host: this header belongs to the connection and cannot be set"]),
     # names
@@ -125,7 +131,8 @@ MISTAKES: list[tuple[str, str | bytes, list[str]]] = [
      [':3:13: models.a: "auto" picks a model itself and cannot be one of them']),
     ("an ensemble", HEAD + "aliases: {a: 'ensemble:voting'}\n",
      [":3:14: aliases.a: ensembles are not supported by this version; they belong to a later one"]),
-    ("a role that is not set", HEAD + "aliases: {a: groq/fast}\n", [':3:14: aliases.a: providers.groq.models has no "fast"']),
+    ("a role that is not set", HEAD + "aliases: {a: groq/fast}\n",
+     [':3:14: aliases.a: providers.groq.models has no "fast"']),
     ("a circle", HEAD + "models:\n  a: {use: gpt-6-sol, fallback: [b]}\n  b: c\naliases: {c: a}\n",
      [":6:14: aliases.c: goes round in circles: a -> b -> c -> a"]),
     ("an alias of itself", HEAD + "aliases: {a: a}\n", [":3:14: aliases.a: goes round in circles: a -> a"]),
@@ -197,7 +204,8 @@ aliases: {c: b}
         " add allow_private: true if that is meant",
         "routing_rules.yaml:5:16: server.port: expected a whole number, got text",
         'routing_rules.yaml:5:19: server.wrokers: unknown key; did you mean "workers"?',
-        'routing_rules.yaml:7:6: models.a: unknown model "nowhere"; use a name under models: or aliases:, or provider/model',
+        'routing_rules.yaml:7:6: models.a: unknown model "nowhere"'
+        "; use a name under models: or aliases:, or provider/model",
         "routing_rules.yaml:8:6: models.b: expected text or keys and values, got a list",
     ]
 

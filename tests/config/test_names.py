@@ -28,15 +28,24 @@ TODAY = date(2026, 11, 22)
 )
 def test_every_kind_of_name_may_stand_for_a_model(name: str) -> None:
     """A provider's id, listed or not; its role; a bare id one provider lists; names of one's own, slashes and all."""
-    text = HEAD + f"models: {{mine: gpt-6-sol, split: {{weighted: {{mine: 9, '{name}': 1}}}}}}\n"
-    text += f"aliases: {{old: mine, foreign/id: old, asked: '{name}'}}\nrouter: {{default_model: '{name}', fallback: [{name}]}}\n"
-    text += f"budget: {{downgrade_to: '{name}', per_model: {{'{name}': {{daily_usd: 1}}}}}}\nkeys: {{app: {{models: [{name}]}}}}\n"
+    text = (
+        HEAD
+        + f"""\
+models: {{mine: gpt-6-sol, split: {{weighted: {{gpt-6-luna: 9, '{name}': 1}}}}}}
+aliases: {{old: mine, foreign/id: old, asked: '{name}'}}
+router: {{default_model: '{name}', fallback: [{name}]}}
+budget: {{downgrade_to: '{name}', per_model: {{'{name}': {{daily_usd: 1}}}}}}
+keys: {{app: {{models: [{name}]}}}}
+"""
+    )
     assert check(config_of(text), TODAY) == []
 
 
 def test_an_alias_may_stand_for_a_route() -> None:
     """`auto` and its tasks and strategies, but only there."""
-    config = config_of(HEAD + "aliases: {a: auto, b: 'auto:reasoning', c: 'auto:cost'}\nkeys: {app: {models: [auto, 'gpt*']}}\n")
+    config = config_of(
+        HEAD + "aliases: {a: auto, b: 'auto:reasoning', c: 'auto:cost'}\nkeys: {app: {models: [auto, 'gpt*']}}\n"
+    )
     assert check(config, TODAY) == []
 
 
@@ -63,10 +72,10 @@ def test_models_that_are_going_away_are_warned_of() -> None:
     assert sorted(str(problem).removeprefix("routing_rules.yaml:") for problem in problems) == [
         f"2:40: warning: providers.openai.models.default: {soon}",
         f"4:6: warning: models.a: {soon}",
-        "5:37: warning: models.b.fallback.0: openai/gpt-5-2025-08-07 retires on 2026-12-11, in 19 days",
+        "5:38: warning: models.b.fallback.0: openai/gpt-5-2025-08-07 retires on 2026-12-11, in 19 days",
         f"7:6: warning: aliases.c: {gone}",
         f"8:6: warning: aliases.d: {soon}",
-        f"9:23: warning: router.fallback.1: {gone}",
+        f"9:24: warning: router.fallback.1: {gone}",
     ]
     assert {problem.severity for problem in problems} == {Severity.WARNING}
 

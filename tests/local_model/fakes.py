@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]  # it comes without types
+import psutil
 
 _PRELUDE = """
 import json, os, pathlib, sys, time

@@ -6,12 +6,13 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import psutil  # type: ignore[import-untyped]  # it comes without types
+import psutil
 import pytest
 from structlog.testing import CapturingLogger
 
@@ -284,23 +285,20 @@ else:
 """
 
 
+def start_owner(loop: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", OWNER, loop], cwd=ROOT, stdout=subprocess.PIPE)
+
+
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 async def test_the_child_is_gone_when_its_owner_was_killed(loop):
     """Also while other children of that owner live on: none of them holds the pipe open."""
-    owner = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", OWNER, loop, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-    )
-    assert owner.stdout is not None
-    line = b""
-    while not line.startswith(b"{"):
-        line = await asyncio.wait_for(owner.stdout.readline(), 30)
-    told = json.loads(line)
-    try:
-        assert not fakes.is_gone(told["child"])
-        owner.kill()
-        await fakes.eventually(lambda: fakes.is_gone(told["child"]), timeout_s=2)
-        assert [fakes.is_gone(pid) for pid in told["bystanders"]] == [False, False]
-    finally:
-        for pid in told["bystanders"]:
-            os.kill(pid, signal.SIGKILL)
-        await owner.wait()
+    with start_owner(loop) as owner:
+        told = json.loads(next(line for line in owner.stdout if line.startswith(b"{")))
+        try:
+            assert not fakes.is_gone(told["child"])
+            owner.kill()
+            await fakes.eventually(lambda: fakes.is_gone(told["child"]), timeout_s=2)
+            assert [fakes.is_gone(pid) for pid in told["bystanders"]] == [False, False]
+        finally:
+            for pid in told["bystanders"]:
+                os.kill(pid, signal.SIGKILL)

@@ -13,22 +13,36 @@ HOLD_NANO = 5_000
 
 
 def call(call_id: str, **changes: Any) -> CallOpen:
-    values = {"opened_ns": 1_000, "key_id": "key", "requested_model": "auto", "stream": False} | changes
+    values: dict[str, Any] = {"opened_ns": 1_000, "key_id": "key", "requested_model": "auto", "stream": False} | changes
     return CallOpen(id=call_id, **values)
 
 
 def attempt(call_id: str, seq: int = 1, **changes: Any) -> AttemptOpen:
-    values = {"provider": "openai", "model": "gpt", "opened_ns": 1_000, "hold_nano": HOLD_NANO, "price_version": "v1"}
+    values: dict[str, Any] = {
+        "provider": "openai",
+        "model": "gpt",
+        "opened_ns": 1_000,
+        "hold_nano": HOLD_NANO,
+        "price_version": "v1",
+    }
     return AttemptOpen(id=f"{call_id}-{seq}", call_id=call_id, seq=seq, **(values | changes))
 
 
 def attempt_end(call_id: str, seq: int = 1, outcome: Outcome = Outcome.OK, **changes: Any) -> AttemptEnd:
-    values = {"tokens": Tokens(input=10, output=20), "usage_source": "provider", "cost_nano": 300} | changes
+    values: dict[str, Any] = {
+        "tokens": Tokens(input=10, output=20),
+        "usage_source": "provider",
+        "cost_nano": 300,
+    } | changes
     return AttemptEnd(id=f"{call_id}-{seq}", outcome=outcome, **values)
 
 
 def call_end(call_id: str, outcome: Outcome = Outcome.OK, **changes: Any) -> CallEnd:
-    values = {"status": 200, "latency_ms": 7.0, "attempt": attempt_end(call_id, outcome=outcome)} | changes
+    values: dict[str, Any] = {
+        "status": 200,
+        "latency_ms": 7.0,
+        "attempt": attempt_end(call_id, outcome=outcome),
+    } | changes
     return CallEnd(call_id=call_id, outcome=outcome, **values)
 
 

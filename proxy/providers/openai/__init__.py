@@ -23,6 +23,7 @@ class OpenAI(Provider, frozen=True, kw_only=True):
     organization_env: str | None = None
 
     base: ClassVar[str | None] = "https://api.openai.com/v1"
+    key_env: ClassVar[str | None] = "OPENAI_API_KEY"
     output_limit: ClassVar[str | None] = (
         None  # the one name the vendor reads for the output limit; None: as the client sent it
     )
@@ -32,6 +33,17 @@ class OpenAI(Provider, frozen=True, kw_only=True):
     @property
     def default_base_url(self) -> str | None:
         return self.base
+
+    @property
+    def key_variables(self) -> tuple[str, ...]:
+        """At the vendor's own address a key is needed, at an address of one's own only if the file says so."""
+        if self.api_key_env is None and self.base_url is None and self.key_env:
+            return (self.key_env,)
+        return super().key_variables
+
+    @property
+    def header_variables(self) -> dict[str, str]:
+        return {"openai-organization": self.organization_env} if self.organization_env else {}
 
     @property
     def chat_path(self) -> str:

@@ -56,6 +56,9 @@ def error_from(response: HTTPResponse) -> UpstreamError:
         for name, value in response.headers.items()
         if name.startswith(_PASSED_HEADERS) and value.isprintable() and value.isascii()
     }
+    identity = response.headers.get("x-request-id", "")
+    if identity.isascii() and identity.isprintable() and identity:
+        headers["x-upstream-request-id"] = identity[:128]
     return build(said, response.status, headers)
 
 

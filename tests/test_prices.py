@@ -1,0 +1,166 @@
+"""Money is whole nano-USD, exact to half a unit per part, and unknown where a price is."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.prices import Rate, cost, find_price, rate, upper_bound
+from proxy.records import Cost, ModelPrice, Pricing, Tier, Tokens
+
+USD = st.integers(0, 200_000_000).map(lambda millionths: millionths / 1_000_000)
+COUNT = st.integers(0, 3_000_000)
+
+
+@st.composite
+def price_rows(draw: st.DrawFn) -> ModelPrice:
+    """Rows whose tiers only make things dearer, as vendors' do."""
+    base = [draw(USD) for _ in range(4)]
+    steps = draw(
+        st.lists(st.tuples(st.integers(1, 2_000_000), st.integers(1, 4)), max_size=3, unique_by=lambda step: step[0])
+    )
+    tiers, factor = [], 1
+    for above, times in sorted(steps):
+        factor *= times
+        tiers.append(Tier(above, *(usd * factor for usd in base)))
+    named = draw(st.sampled_from(["all", "no cache", "no tier cache"]))
+    if named != "all":
+        tiers = [Tier(tier.above_input_tokens, tier.input, tier.output) for tier in tiers]
+    cached, written = (base[2], base[3]) if named != "no cache" else (None, None)
+    fee = draw(st.none() | st.sampled_from([0.005, 0.012]))
+    return ModelPrice(base[0], base[1], cached, written, tiers=draw(st.permutations(tiers)), per_request=fee)
+
+
+TOKENS = st.builds(Tokens, input=COUNT, cache_read=COUNT, cache_write=COUNT, output=COUNT)
+
+
+@given(price_rows(), TOKENS)
+def test_parts_sum_to_the_total(price: ModelPrice, tokens: Tokens) -> None:
+    """Nothing but the fee per request is in the total that is not in a part; all of them are integers."""
+    found = cost(price, tokens)
+    assert found is not None
+    parts = [found.input, found.cache_read, found.cache_write, found.output]
+    assert found.total == sum(parts) + round((price.per_request or 0) * 10**9)
+    assert {type(number) for number in [found.total, *parts]} == {int}
+
+
+@given(price_rows(), TOKENS)
+def test_each_part_is_rounded_once_half_up(price: ModelPrice, tokens: Tokens) -> None:
+    """A part is its tokens times its rate to the nearest nano-USD, whatever the tier."""
+    found, each = cost(price, tokens), rate(price, tokens)
+    assert found is not None
+    for part in ("input", "cache_read", "cache_write", "output"):
+        pico = getattr(each, part)
+        assert getattr(found, part) == int(Fraction(getattr(tokens, part) * pico, 1000) + Fraction(1, 2))
+
+
+@given(price_rows(), TOKENS, TOKENS)
+def test_more_tokens_never_cost_less(price: ModelPrice, some: Tokens, more: Tokens) -> None:
+    """Also across tiers."""
+    sums = Tokens(
+        *(getattr(some, part) + getattr(more, part) for part in ("input", "cache_read", "cache_write", "output"))
+    )
+    less, all_of_it = cost(price, some), cost(price, sums)
+    assert less is not None
+    assert all_of_it is not None
+    assert less.total <= all_of_it.total
+
+
+@given(price_rows(), TOKENS, COUNT, COUNT)
+def test_no_usage_exceeds_its_bound(price: ModelPrice, tokens: Tokens, slack: int, output_slack: int) -> None:
+    """However the prompt is split into cached, written and new tokens."""
+    found, bound = cost(price, tokens), upper_bound(price, tokens.prompt + slack, tokens.output + output_slack)
+    assert found is not None
+    assert bound is not None
+    assert type(bound) is int
+    assert found.total <= bound
+
+
+@given(TOKENS)
+def test_free_is_free(tokens: Tokens) -> None:
+    """Zero is a price, and its bound is zero."""
+    free = ModelPrice(0, 0)
+    assert (cost(free, tokens), upper_bound(free, tokens.prompt, tokens.output)) == (Cost(), 0)
+
+
+def test_an_answer_of_openai_costs_what_the_bill_says() -> None:
+    """Cached tokens at their own price, half a nano-USD up: 2.50, 1.25 and 10 USD per 1M."""
+    price = ModelPrice(2.5, 10, cached_input=1.25)
+    assert cost(price, Tokens(input=1000, cache_read=500, output=20)) == Cost(3_325_000, 2_500_000, 625_000, 0, 200_000)
+    assert cost(ModelPrice(0.0375, 0.0005), Tokens(input=1, output=1)) == Cost(39, 38, 0, 0, 1)
+
+
+def test_cache_prices_default_to_input() -> None:
+    """Unless the row or its tier says otherwise."""
+    tiers = [Tier(100, input=4), Tier(1000, input=8, cached_input=1)]
+    price = ModelPrice(2, 10, tiers=tiers)
+    assert rate(price, Tokens(input=100)) == Rate(2_000_000, 2_000_000, 2_000_000, 10_000_000)
+    assert rate(price, Tokens(input=101)) == Rate(4_000_000, 4_000_000, 4_000_000, 10_000_000)
+    assert rate(price, Tokens(cache_read=1001)) == Rate(8_000_000, 1_000_000, 8_000_000, 10_000_000)
+    assert rate(ModelPrice(2, 10, cached_input=0.5, tiers=tiers), Tokens(input=101)).cache_read == 500_000
+
+
+@pytest.mark.parametrize(
+    ("price", "tokens", "expected"),
+    [
+        (None, Tokens(), None),
+        (None, Tokens(input=1), None),
+        (ModelPrice(), Tokens(), Cost()),
+        (ModelPrice(), Tokens(input=1), None),
+        (ModelPrice(input=1), Tokens(input=1), Cost(1000, 1000)),
+        (ModelPrice(input=1), Tokens(input=1, output=1), None),
+        (ModelPrice(output=1), Tokens(cache_read=1), None),
+        (ModelPrice(output=1, cached_input=1), Tokens(cache_read=1), Cost(1000, 0, 1000)),
+        (ModelPrice(1, 1, per_request=0.005), Tokens(), Cost(5_000_000)),
+        (ModelPrice(1, 1, per_search=0.005, max_searches=2), Tokens(input=1), None),
+    ],
+)
+def test_what_is_not_known_is_not_zero(price: ModelPrice | None, tokens: Tokens, expected: Cost | None) -> None:
+    """None as soon as a part that was used has no price."""
+    assert cost(price, tokens) == expected
+
+
+@pytest.mark.parametrize(
+    ("price", "bounds", "expected"),
+    [
+        (None, (0, 0), None),
+        (ModelPrice(), (0, 0), 0),
+        (ModelPrice(input=1), (10, 0), 10_000),
+        (ModelPrice(input=1), (10, 1), None),
+        (ModelPrice(1, 2, cache_write=3, cache_write_1h=5), (10, 10), 70_000),
+        (ModelPrice(1, 2, tiers=[Tier(10, output=4)]), (10, 10), 30_000),
+        (ModelPrice(1, 2, tiers=[Tier(10, output=4)]), (11, 10), 51_000),
+        (ModelPrice(4, 2, tiers=[Tier(10, input=1)]), (11, 0), 44_000),
+        (ModelPrice(1, 1, per_search=0.005), (1, 1), None),
+        (ModelPrice(1, 1, per_search=0.005, max_searches=2, per_request=0.001), (0, 0), 11_000_000),
+    ],
+)
+def test_a_bound_takes_the_dearest_way(price: ModelPrice | None, bounds: tuple[int, int], expected: int | None) -> None:
+    """The dearest cache price, every tier within reach, every search that is allowed."""
+    assert upper_bound(price, *bounds) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("openai/gpt-4o", "openai/gpt-4o"),
+        ("openai/gpt-4o-2024-08-06", "openai/gpt-4o"),
+        ("openai/gpt-4o-mini-2024-07-18", "openai/*"),
+        ("openai/gpt-4o-2024-08", "openai/*"),
+        ("anthropic/claude-3-opus-20240229", "anthropic/claude-3-opus-20240229"),
+        ("anthropic/claude-3-opus-20250101", None),
+        ("local/smollm2-135m", "local/*"),
+        ("together/openai/gpt-oss-120b", "together/openai/*"),
+        ("together/other", None),
+        ("gpt-4o", None),
+        ("", None),
+    ],
+)
+def test_a_row_is_found_by_name_date_or_prefix(name: str, row: str | None) -> None:
+    """The closest row wins; a date is only taken off where that leaves a listed name."""
+    names = ["openai/gpt-4o", "openai/*", "anthropic/claude-3-opus-20240229", "local/*", "together/openai/*"]
+    models = {name: ModelPrice(input=place) for place, name in enumerate(names)}
+    assert find_price(Pricing(models=models), name) == (models[row] if row else None)
