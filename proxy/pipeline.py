@@ -54,7 +54,8 @@ class Pipeline:
             request = decode_chat(body)
         except BadRequest as error:
             if (model := named_model(body)) is not None:
-                self._reject(Call(call_id, caller, ChatRequest(model=model, messages=[], fields={}), self._clock), error)
+                refused = ChatRequest(model=model, messages=[], fields={})
+                self._reject(Call(call_id, caller, refused, self._clock), error)
             raise
         call = Call(call_id, caller, request, self._clock)
         try:

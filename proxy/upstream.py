@@ -88,6 +88,7 @@ class Upstream:
         self.provider = provider
         self._origin = origin
         self._transport = transport
+        self._places = asyncio.Semaphore(provider.max_concurrent) if provider.max_concurrent else None
 
     @property
     def active(self) -> int:
@@ -96,47 +97,65 @@ class Upstream:
 
     @asynccontextmanager
     async def exchange(self, built: Built, attempt_id: str, stream: bool) -> AsyncIterator[Exchange]:
-        """Sends a request; leaving the block, also by cancellation, closes the connection if the answer was not read
-        whole.
+        """Sends a request. Leaving the block, also by cancellation, closes a connection that was not read to its end.
 
         Raises UpstreamError for everything but a 2xx answer of the right kind.
         """
-        loop = asyncio.get_running_loop()
+        async with self._place():
+            endpoint = await self._origin()
+            total_at = None if stream else asyncio.get_running_loop().time() + self.provider.timeout_s.total
+            try:
+                answer = await self._send(built, attempt_id, endpoint, total_at)
+                exchange = Exchange(self.name, answer, self.provider, total_at)
+                try:
+                    await self._accept(exchange, stream)
+                    yield exchange
+                finally:
+                    await exchange.aclose()
+            except UpstreamError as error:
+                if endpoint.key is not None:
+                    _remove(endpoint.key, error)
+                raise
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """One of `max_concurrent` places; waits for one as long as for a connection."""
+        if self._places is None:
+            yield
+            return
+        try:
+            async with asyncio.timeout(self.provider.timeout_s.connect):
+                await self._places.acquire()
+        except TimeoutError:
+            message = f"{self.name} has its {self.provider.max_concurrent} requests (max_concurrent) in flight."
+            raise UpstreamUnavailable(message, code="overloaded") from None
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    async def _send(self, built: Built, attempt_id: str, endpoint: Endpoint, total_at: float | None) -> Answer:
         timeouts = self.provider.timeout_s
-        endpoint = await self._origin()
         headers = {"accept-encoding": "identity", **self.provider.headers, **endpoint.headers, **built.http.headers}
         headers["x-client-request-id"] = attempt_id
         if endpoint.key is not None:
             headers |= self.provider.authorize(endpoint.key.reveal())
-        total_at = None if stream else loop.time() + timeouts.total
-        headers_by = loop.time() + timeouts.first_token if stream else total_at
-        outcome = Outcome.TIMEOUT_FIRST_TOKEN if stream else Outcome.TIMEOUT_TOTAL
+        by = total_at if total_at is not None else asyncio.get_running_loop().time() + timeouts.first_token
         try:
-            async with asyncio.timeout_at(headers_by):
-                answer = await self._transport.send(
+            async with asyncio.timeout_at(by):
+                return await self._transport.send(
                     built.http.method, endpoint.base_url + built.http.path, headers, built.http.body, timeouts.connect
                 )
         except TimeoutError:
-            raise self._silent(outcome) from None
+            raise self._silent(Outcome.TIMEOUT_FIRST_TOKEN if total_at is None else Outcome.TIMEOUT_TOTAL) from None
         except ConnectTimedOut:
             message = f"{self.name} did not accept a connection within {timeouts.connect:g} s."
             raise UpstreamTimeout(message, Outcome.TIMEOUT_CONNECT) from None
         except ConnectFailed:
-            raise UpstreamUnavailable(
-                f"{self.name} cannot be reached. Is the server up, and is its base_url right?"
-            ) from None
+            message = f"{self.name} cannot be reached. Is the server up, and is its base_url right?"
+            raise UpstreamUnavailable(message) from None
         except ConnectionLost:
             raise UpstreamTruncated(f"{self.name} closed the connection without an HTTP answer.") from None
-        exchange = Exchange(self.name, answer, self.provider, total_at)
-        try:
-            await self._accept(exchange, stream)
-            yield exchange
-        except UpstreamError as error:
-            if endpoint.key is not None:
-                _remove(endpoint.key, error)
-            raise
-        finally:
-            await exchange.aclose()
 
     def _silent(self, outcome: Outcome) -> UpstreamTimeout:
         timeouts = self.provider.timeout_s

@@ -186,6 +186,20 @@ async def test_a_call_cancelled_while_its_open_is_being_committed_is_settled(pat
     assert rows(path, "SELECT outcome, cost_nano FROM attempts") == [{"outcome": "client_closed", "cost_nano": 0}]
 
 
+async def test_a_cancelled_caller_does_not_keep_the_others_waiting(path: Path) -> None:
+    """All who share a commit are woken by one callback; one of them is gone by then."""
+    store = GatedStore(path)
+    async with running(store, waits=Waits(open=60)) as ledger:
+        await blocked(ledger, store)
+        first, second = (asyncio.create_task(ledger.open(call(name), attempt(name))) for name in ("a", "b"))
+        await until(lambda: ledger.state.pending == BLOCKED + 2)
+        first.cancel()
+        store.gate.set()
+        async with asyncio.timeout(5):
+            await second
+    assert first.cancelled()
+
+
 async def test_a_retry_cancelled_before_its_intent_is_committed_leaves_no_attempt(path: Path) -> None:
     """The end of the attempt before it came with the same operation and is kept."""
     store = GatedStore(path)
@@ -325,10 +339,10 @@ async def test_a_disk_that_hangs_is_waited_for_only_so_long(path: Path) -> None:
         await blocked(ledger, store)
         with pytest.raises(StorageUnavailable):
             await ledger.open(call("a"), attempt("a"))
-        await ledger.settle(call_end("a", Outcome.REJECTED, attempt=None))
         store.gate.set()
         await until(lambda: ledger.state.pending == 0)
         assert outcomes(path) == {"in-the-way": "rejected"}
+        assert ledger.state.open_calls == 0
 
 
 async def test_a_cancelled_settle_is_written_all_the_same(path: Path) -> None:
@@ -373,12 +387,15 @@ async def test_a_call_that_another_process_swept_stays_unknown(path: Path) -> No
     """Someone deleted the lock file of a living process: the first end stands also between processes."""
     async with running(SqliteStore(path)) as ledger, running(SqliteStore(path), waits=Waits(sweep=60)) as robbed:
         await robbed.open(call("a"), attempt("a"))
+        await ledger.open(call("own"), attempt("own"))
         for lock in path.with_name("calls.db-owners").iterdir():
             lock.unlink()
         await until(lambda: ledger.state.swept == 1)
         await robbed.settle(call_end("a"))
-    assert outcomes(path) == {"a": "unknown"}
-    assert rows(path, "SELECT outcome, cost_nano FROM attempts") == [{"outcome": "unknown", "cost_nano": HOLD_NANO}]
+        assert outcomes(path) == {"a": "unknown", "own": "open"}
+    assert rows(path, "SELECT outcome, cost_nano FROM attempts WHERE call_id = 'a'") == [
+        {"outcome": "unknown", "cost_nano": HOLD_NANO}
+    ]
 
 
 async def test_an_unwritable_path_is_told_at_the_start(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from proxy.routing.names import Route
 
 HEADERS_AFTER_S = 10.0  # a stream's headers leave with its first byte, or after this long so that no client gives up
 PING_S = 15
+LINGER_BODIES = 4  # after a 413, how much more is read and discarded, in largest bodies
 
 
 class Chat:
@@ -59,7 +60,9 @@ class Chat:
             else:
                 await self._whole(pipeline, call, route, receive, send)
         except BodyTooLarge as error:
-            await send_error(send, error, identity, partial(discard_rest, receive, self._max_body_bytes))
+            await send_error(
+                send, error, identity, partial(discard_rest, receive, LINGER_BODIES * self._max_body_bytes)
+            )
         except ProxyError as error:
             await send_error(send, error, identity)
         except ClientGone:

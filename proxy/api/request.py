@@ -10,7 +10,6 @@ from litestar.types import Receive
 
 from proxy.errors import ProxyError
 
-
 LINGER_S = 2.0
 
 
@@ -55,8 +54,8 @@ async def read_body(receive: Receive, headers: Mapping[str, str], max_bytes: int
 
 
 async def discard_rest(receive: Receive, max_bytes: int) -> None:
-    """Reads on for a moment, `max_bytes` at most. A connection that closes with bytes unread is reset, and a client that
-    looks for its answer only after its last byte would not find it.
+    """Reads on for a moment, `max_bytes` at most: a connection that closes with bytes unread is reset, and a client
+    that looks for its answer only after its last byte would not find it.
     """
     try:
         async with asyncio.timeout(LINGER_S):

@@ -18,6 +18,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from proxy import __version__
+from proxy.api.http1 import HTTP1Protocol
 from proxy.app import Application, build_ledger, enabled, local_models, server_auth
 from proxy.auth import Auth
 from proxy.cli.settings import configuration_options, fail, read_config, store_problem
@@ -66,7 +67,7 @@ def server_config(config: Config, app: Any, **extra: Any) -> uvicorn.Config:
     """uvicorn as we run it: no access log (we have one line per call), no proxy headers, no server banner."""
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=HTTP1Protocol,
         loop="auto",
         ws="none",
         lifespan="on",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from collections.abc import Mapping as MappingOf
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ from msgspec import Struct, inspect
 
 from proxy.config.files import read_file
 from proxy.config.names import name_problems
-from proxy.config.problems import ConfigError, Mark, Problem
+from proxy.config.problems import ConfigError, Mark, Path, Problem
 from proxy.config.providers import read_providers
 from proxy.config.reader import INVALID, Reader, described
 from proxy.config.settings import LATER, Config, PricingFile, RoutingFile
@@ -24,7 +24,14 @@ from proxy.records import BudgetConfig, ModelEntry, ModelPrice, Pricing, RouterC
 
 _ENTRY = inspect.type_info(str | ModelEntry)
 _REFERRING: dict[str, Callable[..., Any]] = {"router": RouterConfig, "budget": BudgetConfig, "keys": dict}
-_NOT_ENFORCED = ("budget", "rate_limits", "keys")
+_NOT_ENFORCED: tuple[Path, ...] = (
+    ("budget",),
+    ("rate_limits",),
+    ("keys",),
+    ("storage", "keep_days"),
+    ("storage", "reasoning_state"),
+    ("storage", "idempotency_ttl_s"),
+)
 
 
 class Source(Struct, frozen=True):
@@ -35,8 +42,8 @@ class Source(Struct, frozen=True):
 
 
 def load(
-    routing_path: Path,
-    pricing_path: Path | None,
+    routing_path: FilePath,
+    pricing_path: FilePath | None,
     environ: MappingOf[str, str],
     types: MappingOf[str, type[Provider]] = PROVIDERS,
 ) -> Config:
@@ -86,7 +93,7 @@ def configure(
         secrets=providers.secrets,
         headers=providers.headers,
         pricing=prices or Pricing(),
-        notices=[f"{key}: read, but not enforced by this version" for key in _NOT_ENFORCED if sections.get(key)],
+        notices=_notices(reader, providers.configured),
         version=digest.hexdigest()[:12],
         marks=reader.marks,
     )
@@ -95,6 +102,13 @@ def configure(
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def _notices(reader: Reader, providers: dict[str, Provider]) -> list[str]:
+    """What the files ask for and this version does not do: said at every start, so that nobody relies on it."""
+    asked = [path for path in _NOT_ENFORCED if path in reader.marks]
+    asked += [("providers", name, "trust_cost") for name, provider in providers.items() if provider.trust_cost]
+    return [f"{'.'.join(path)}: read, but not enforced by this version" for path in asked]
 
 
 def _names(root: Mapping, reader: Reader) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import aiohttp
 
 from proxy.transports.base import ConnectFailed, ConnectionLost, ConnectTimedOut
 
+_MAX_HEADER_BYTES = 96 * 1024  # of one line; httpx's limit is 100 kB for all of them, aiohttp's own 8 kB are too few
 _READ_BUFFER = 64 * 1024  # past twice this the socket is not read: a slow client slows the provider (back-pressure)
 
 
@@ -49,6 +50,8 @@ class AiohttpTransport:
             auto_decompress=False,
             raise_for_status=False,
             read_bufsize=_READ_BUFFER,
+            max_line_size=_MAX_HEADER_BYTES,
+            max_field_size=_MAX_HEADER_BYTES,
             skip_auto_headers=("user-agent",),
         )
         self._in_flight: set[object] = set()

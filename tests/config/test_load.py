@@ -92,6 +92,7 @@ def test_what_is_read_but_not_enforced_is_said() -> None:
         "budget: read, but not enforced by this version",
         "rate_limits: read, but not enforced by this version",
         "keys: read, but not enforced by this version",
+        "storage.keep_days: read, but not enforced by this version",
     ]
     assert config_of(MINIMAL + "keys:\nbudget:\n").notices == []
 

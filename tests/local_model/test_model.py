@@ -293,6 +293,7 @@ def start_owner(loop: str) -> subprocess.Popen[bytes]:
 async def test_the_child_is_gone_when_its_owner_was_killed(loop):
     """Also while other children of that owner live on: none of them holds the pipe open."""
     with start_owner(loop) as owner:
+        assert owner.stdout is not None
         told = json.loads(next(line for line in owner.stdout if line.startswith(b"{")))
         try:
             assert not fakes.is_gone(told["child"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 from contextlib import closing
@@ -74,8 +75,8 @@ def test_a_path_that_is_no_database_is_refused_with_its_name(tmp_path: Path, con
     assert list(tmp_path.glob("x.db-owners/*")) == []
 
 
-def test_a_store_that_lost_its_connection_connects_anew(tmp_path: Path) -> None:
-    """After an I/O error only a fresh connection may work; no restart is needed."""
+def test_a_database_that_comes_back_is_used_again(tmp_path: Path) -> None:
+    """A store without a connection connects when it is next asked to write; no restart is needed."""
     path = tmp_path / "x.db"
     store = SqliteStore(path)
     store.open()
@@ -89,6 +90,23 @@ def test_a_store_that_lost_its_connection_connects_anew(tmp_path: Path) -> None:
     store.write(settled("b"))
     store.close()
     assert outcomes(path) == {"a": "ok", "b": "ok"}
+
+
+def test_a_connection_whose_file_went_bad_is_replaced(tmp_path: Path) -> None:
+    """As when a volume was detached and came back: the old descriptor fails for ever, a new one works."""
+    store = SqliteStore(tmp_path / "x.db")
+    store.open()
+    store.write(settled("a"))
+    log = str(tmp_path / "x.db-wal")
+    [descriptor] = [int(fd.name) for fd in Path("/proc/self/fd").iterdir() if os.path.realpath(fd) == log]
+    unwritable = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(unwritable, descriptor)
+    os.close(unwritable)
+    with pytest.raises(StoreError):
+        store.write(settled("b"))
+    assert store.write(settled("b")) == {}
+    store.close()
+    assert outcomes(tmp_path / "x.db") == {"a": "ok", "b": "ok"}
 
 
 def test_an_empty_batch_fails_where_a_full_one_would(tmp_path: Path) -> None:

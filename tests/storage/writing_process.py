@@ -1,8 +1,8 @@
 """A process of its own that uses the ledger: `python -m tests.storage.writing_process MODE DATABASE PREFIX`.
 
-`endless` prints each call's number once it is settled, until it is killed. `paced` writes 200 calls in a second and prints
-the slowest admission in milliseconds. `once` writes one call. `full` meets a disk without room for more, which then has
-room again.
+`endless` prints each call's number once it is settled, until it is killed. `paced` writes 200 calls in a second and
+prints the slowest admission in milliseconds. `once` writes one call. `full` meets a disk without room for more, which
+then has room again.
 """
 
 from __future__ import annotations
