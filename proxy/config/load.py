@@ -93,7 +93,7 @@ def configure(
         secrets=providers.secrets,
         headers=providers.headers,
         pricing=prices or Pricing(),
-        notices=_notices(reader, providers.configured),
+        notices=_notices(reader, sections, providers.configured),
         version=digest.hexdigest()[:12],
         marks=reader.marks,
     )
@@ -104,9 +104,9 @@ def configure(
     return config
 
 
-def _notices(reader: Reader, providers: dict[str, Provider]) -> list[str]:
+def _notices(reader: Reader, sections: dict[str, Any], providers: dict[str, Provider]) -> list[str]:
     """What the files ask for and this version does not do: said at every start, so that nobody relies on it."""
-    asked = [path for path in _NOT_ENFORCED if path in reader.marks]
+    asked = [path for path in _NOT_ENFORCED if path in reader.marks and sections.get(path[0])]
     asked += [("providers", name, "trust_cost") for name, provider in providers.items() if provider.trust_cost]
     return [f"{'.'.join(path)}: read, but not enforced by this version" for path in asked]
 
