@@ -1,6 +1,6 @@
 """Orchestrates: `python -m bench [--quick] [--seconds N]` prints what a request, a start and an idle server cost.
 
-CPU is that of the server's process alone: the load generator is this process, the fake upstream a third one, on the other
+CPU is that of the server's process alone: the load generator is this process, the fake upstream a third one, on other
 cores where there are any. Rounds of all cases take turns, so that a slow minute of the machine hits each of them.
 """
 
@@ -17,14 +17,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.load import Case, run
-from bench.server import Server, on_core, serving
+from bench.server import Server, on_cores, serving
 from tests.upstream import spawn
 
 CONNECTIONS = 32
 CASES = (
-    Case("whole answer", "ok(n_tokens=110)", False, 3000),
-    Case("stream of 200 events, in few writes", "fast", True, 600),
-    Case("stream of 200 events, a write each", "ok(n_tokens=200)", True, 300),
+    Case("whole answer", "fake/ok(n_tokens=80)", False, 3000),
+    Case("stream of 200 events, in few writes", "fake/fast", True, 600),
+    Case("stream of 200 events, a write each", "fake/ok(n_tokens=200)", True, 300),
 )
 QUICK = tuple(Case(case.name, case.model, case.stream, case.requests // 15) for case in CASES)
 
@@ -36,22 +36,19 @@ def main() -> None:
     options = parser.parse_args()
     rounds = 1 if options.quick else 7
     until = time.monotonic() + options.seconds
-    cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
-    core, others = (cores[0], set(cores[1:])) if len(cores) > 1 else (None, set(cores))
-    if core is not None and sys.platform == "linux":
-        os.sched_setaffinity(0, others)
-    print(_machine(core, len(others)))
+    print(_machine())
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        _starts(Path(folder), core, rounds, until - options.seconds / 2)
-        _requests(Path(folder), core, QUICK if options.quick else CASES, rounds, until)
+        _starts(Path(folder), rounds, until - options.seconds / 2)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        _requests(Path(folder), QUICK if options.quick else CASES, rounds, until)
 
 
-def _starts(folder: Path, core: int | None, rounds: int, until: float) -> None:
+def _starts(folder: Path, rounds: int, until: float) -> None:
     """Start-up times and idle memory; the first start warms the disk's and Python's caches and is not counted."""
     seconds: dict[str, list[float]] = {"start to the first /livez": [], "start to the first embedded answer": []}
     memory: dict[str, list[float]] = {"server, idle": [], "server, after an answer": [], "embedded model's process": []}
     for number in range(rounds + 1):
-        with serving(folder, None, core) as server:
+        with serving(folder, None, set()) as server:
             server.get("/livez")
             ready_s, idle_mb = server.since_start_s(), server.rss_mb()
             server.ask("auto")
@@ -64,12 +61,14 @@ def _starts(folder: Path, core: int | None, rounds: int, until: float) -> None:
     _table("", {f"{name}, MB": values for name, values in memory.items()}, ".0f")
 
 
-def _requests(folder: Path, core: int | None, cases: tuple[Case, ...], rounds: int, until: float) -> None:
+def _requests(folder: Path, cases: tuple[Case, ...], rounds: int, until: float) -> None:
+    """CPU per request with the server on a core of its own."""
+    core, others = _cores()
     noise: list[float] = []
     cpu_us: dict[str, list[float]] = {}
     rates: dict[str, list[float]] = {}
     busy: dict[str, list[float]] = {}
-    with spawn() as upstream, serving(folder, upstream.url, core) as server:
+    with on_cores(others), spawn() as upstream, serving(folder, upstream.url, core) as server:
         for number in range(rounds + 1):
             noise.append(_fixed_work_ms(core))
             for case in cases:
@@ -98,9 +97,15 @@ def _check_metered(server: Server, cases: tuple[Case, ...], rounds: int) -> None
         raise RuntimeError(f"the ledger has not {sent} successful calls")
 
 
-def _fixed_work_ms(core: int | None) -> float:
+def _cores() -> tuple[set[int], set[int]]:
+    """The server's core and the others; both empty where processes cannot be kept apart."""
+    cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
+    return (set(cores[:1]), set(cores[1:])) if len(cores) > 1 else (set(), set())
+
+
+def _fixed_work_ms(core: set[int]) -> float:
     """CPU time of work that is always the same, on the server's core: what differs is the machine."""
-    with on_core(core):
+    with on_cores(core):
         started = time.process_time()
         sum(number * number for number in range(300_000))
         return (time.process_time() - started) * 1000
@@ -119,12 +124,10 @@ def _table(title: str, rows: dict[str, list[float]], form: str) -> None:
         print(f"  {name:<52}{figures}{len(values):>6}")
 
 
-def _machine(core: int | None, others: int) -> str:
-    place = "shares its core" if core is None else f"has a core of its own, the rest {others}"
+def _machine() -> str:
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg()) if hasattr(os, "getloadavg") else "unknown"
-    now = datetime.now(UTC)
     version = sys.version.split()[0]
-    return f"{now:%Y-%m-%d}, Python {version}, {CONNECTIONS} connections; the server {place}; load before: {load}"
+    return f"{datetime.now(UTC):%Y-%m-%d}, Python {version}, {os.cpu_count()} cores, load before: {load}"
 
 
 if __name__ == "__main__":

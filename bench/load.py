@@ -1,4 +1,4 @@
-"""Performs I/O: sends chat requests over raw keep-alive connections, as cheaply as Python can, and checks each answer."""
+"""Performs I/O: sends chat requests over raw keep-alive connections, and checks each answer."""
 
 from __future__ import annotations
 

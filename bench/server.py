@@ -78,14 +78,14 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, upstream_url: str | None, core: int | None) -> Iterator[Server]:
-    """A proxy with one worker and its ledger in `folder`, on that core, before this upstream (None: the embedded model)."""
+def serving(folder: Path, upstream_url: str | None, cores: set[int]) -> Iterator[Server]:
+    """A proxy with one worker and its ledger in `folder`, before this upstream (None: the embedded model)."""
     (folder / "routing_rules.yaml").write_text(_UPSTREAM.format(url=upstream_url) if upstream_url else _EMBEDDED)
     (folder / "pricing.yaml").write_text(_PRICING if upstream_url else "version: 1\n")
     command = [sys.executable, "-m", "proxy", "serve", "--port", "0", "--log-format", "json"]
     files = {"config": "routing_rules.yaml", "pricing": "pricing.yaml", "db": "usage.db"}
     command += [part for option, name in files.items() for part in (f"--{option}", str(folder / name))]
-    with (folder / "server.log").open("ab") as log, on_core(core):
+    with (folder / "server.log").open("ab") as log, on_cores(cores):
         started = time.monotonic()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=_environment())
     try:
@@ -98,13 +98,13 @@ def serving(folder: Path, upstream_url: str | None, core: int | None) -> Iterato
 
 
 @contextmanager
-def on_core(core: int | None) -> Iterator[None]:
-    """Processes that start inside run on this core alone, where the system can do that."""
-    if core is None or sys.platform != "linux":
+def on_cores(cores: set[int]) -> Iterator[None]:
+    """This process, and those it starts meanwhile, run on these cores alone; does nothing where there are none."""
+    if not cores or sys.platform != "linux":
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:

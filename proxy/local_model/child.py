@@ -39,8 +39,7 @@ def main() -> None:
     settings = json.loads(read_line())
     die_with_stdin()
     try:
-        # The runtime is an optional extra, and the test of `usable_cores` runs without it.
-        import xllamacpp
+        import xllamacpp  # lazy: an optional extra
     except ImportError:
         fail(report, "its runtime xllamacpp cannot be imported on this machine")
     try:

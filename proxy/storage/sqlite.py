@@ -24,7 +24,7 @@ from proxy.storage.usage import read_usage
 
 _SYNCHRONOUS = {"process": "PRAGMA synchronous=NORMAL", "power": "PRAGMA synchronous=FULL"}
 _WAL_LIMIT = "PRAGMA journal_size_limit=67108864"  # what a long reader made the log grow to is given back
-# A pragma takes no parameters; the number is our own.
+# Changes nothing but writes a page: only a write tells whether writing works. (A pragma takes no parameters.)
 _PROBE = "PRAGMA user_version = " + str(len(MIGRATIONS))
 _ROW_FAULTS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 _PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
@@ -76,9 +76,7 @@ class SqliteStore:
                     if batch:
                         put(db, batch, self.owner)
                     else:
-                        db.execute(
-                            _PROBE
-                        )  # changes nothing, but writes a page: only a write tells whether writing works
+                        db.execute(_PROBE)
             except Exception as error:
                 if _is_fault_of_store(error):
                     raise
