@@ -36,6 +36,7 @@ from proxy.providers import PROVIDERS
 from proxy.providers.base import Provider
 from proxy.records import CallEnd, Endpoint, Secret
 from proxy.routing.names import Names
+from proxy.routing.router import Router
 from proxy.storage.sqlite import SqliteStore, sqlite_path
 from proxy.transports.aiohttp import AiohttpTransport
 from proxy.transports.base import Transport
@@ -76,7 +77,8 @@ async def running(config: Config, models: LocalModels, log: FilteringBoundLogger
         book = PriceBook(config.pricing, _vendors(config))
         names = build_names(config, book)
         dispatcher = Dispatcher(upstreams, ledger, config.version, random.random)
-        pipeline = Pipeline(names, book, dispatcher, ledger, clock, random.random, functools.partial(_log_call, log))
+        router = Router(names, book, random.random)
+        pipeline = Pipeline(router, dispatcher, ledger, clock, functools.partial(_log_call, log))
         stack.push_async_callback(pipeline.close)
         for model in models.values():
             if isinstance(model, LocalModel):

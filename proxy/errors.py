@@ -67,7 +67,8 @@ class StorageUnavailable(ProxyError):
 class UpstreamError(ProxyError):
     """A provider's failure. `retryable`: the same request may succeed elsewhere or later.
 
-    `upstream_status` is the vendor's own HTTP status (None: no answer); `retry_after_s` its wish, in seconds.
+    `upstream_status` is the vendor's own HTTP status (None: no answer); `retry_after_s` its wish, in seconds, set by
+    who knows it, as are `param`, `type` and `headers`.
     """
 
     def __init__(
@@ -76,19 +77,15 @@ class UpstreamError(ProxyError):
         *,
         status: int = 502,
         code: str | None = "upstream_error",
-        param: str | None = None,
-        type: str | None = None,
-        headers: dict[str, str] | None = None,
         outcome: Outcome = Outcome.UPSTREAM_ERROR,
         retryable: bool = False,
         upstream_status: int | None = None,
-        retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(message, status=status, code=code, param=param, type=type, headers=headers)
+        super().__init__(message, status=status, code=code)
         self.outcome = outcome
         self.retryable = retryable
         self.upstream_status = upstream_status
-        self.retry_after_s = retry_after_s
+        self.retry_after_s: float | None = None
 
     @property
     def nothing_sent(self) -> bool:

@@ -18,9 +18,9 @@ from proxy.dispatch import Dispatcher
 from proxy.errors import BadRequest, ProxyError, UpstreamError
 from proxy.ledger import Ledger
 from proxy.metering import Call, Clock
-from proxy.price_book import PriceBook
 from proxy.records import CallEnd, Caller, Outcome
-from proxy.routing.names import Names, Route
+from proxy.routing.names import Route
+from proxy.routing.router import Router
 from proxy.schema import ChatRequest
 
 
@@ -29,20 +29,16 @@ class Pipeline:
 
     def __init__(
         self,
-        names: Names,
-        prices: PriceBook,
+        router: Router,
         dispatcher: Dispatcher,
         ledger: Ledger,
         clock: Clock,
-        random: Callable[[], float],
         on_end: Callable[[Call, CallEnd], None],
     ) -> None:
-        self._names = names
-        self._prices = prices
+        self._router = router
         self._dispatcher = dispatcher
         self._ledger = ledger
         self._clock = clock
-        self._random = random
         self._on_end = on_end
         self._drains: set[asyncio.Task[None]] = set()
 
@@ -59,7 +55,7 @@ class Pipeline:
             raise
         call = Call(call_id, caller, request, self._clock)
         try:
-            return call, await self._route(call.request.model)
+            return call, await self._router.route(call.request.model)
         except ProxyError as error:
             self._reject(call, error)
             raise
@@ -68,15 +64,6 @@ class Pipeline:
         end = call.end(Outcome.REJECTED, error)
         self._ledger.reject(call.opening(""), end)
         self._on_end(call, end)
-
-    async def _route(self, model: str) -> Route:
-        """The route of a name; the first model that pricing.yaml does not list waits for the price list to be read."""
-        draw = self._random()
-        route = self._names.resolve(model, draw)
-        if any(candidate.price is None and self._prices.may_find(candidate.name) for candidate in route.candidates):
-            await self._prices.load()
-            route = self._names.resolve(model, draw)
-        return route
 
     async def complete(self, call: Call, route: Route) -> bytes:
         """The whole answer, settled. Raises ProxyError."""

@@ -206,14 +206,17 @@ async def test_a_retry_cancelled_before_its_intent_is_committed_leaves_no_attemp
     async with running(store) as ledger:
         await ledger.open(call("a"), attempt("a"))
         await blocked(ledger, store)
-        task = asyncio.create_task(ledger.intend(attempt_end("a", outcome=Outcome.UPSTREAM_ERROR), attempt("a", 2)))
+        task = asyncio.create_task(
+            ledger.intend(attempt_end("a", outcome=Outcome.UPSTREAM_ERROR), attempt("a", 2, provider="groq"))
+        )
         await until(lambda: ledger.state.pending == BLOCKED + 1)
         task.cancel()
         unsent = attempt_end("a", 2, Outcome.CLIENT_CLOSED, tokens=Tokens(), cost_nano=0)
         ledger.close(call_end("a", Outcome.CLIENT_CLOSED, attempt=unsent))
         store.gate.set()
     assert rows(path, "SELECT seq, outcome FROM attempts") == [{"seq": 1, "outcome": "upstream_error"}]
-    assert rows(path, "SELECT attempts, cost_nano FROM calls WHERE id = 'a'") == [{"attempts": 1, "cost_nano": 300}]
+    [row] = rows(path, "SELECT attempts, cost_nano, provider FROM calls WHERE id = 'a'")
+    assert row == {"attempts": 1, "cost_nano": 300, "provider": "openai"}
 
 
 async def test_one_bad_row_harms_no_other_call(path: Path) -> None:

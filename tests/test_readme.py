@@ -81,7 +81,9 @@ def test_the_key_lines_work(server: Spawned) -> None:
     """The one that makes a key makes one; the ones that set a provider's key turn that provider on."""
     (line,) = [line for line in COMMANDS if line.startswith("export PROXY_API_KEY")]
     assert len(run(line + "; echo $PROXY_API_KEY", server).strip()) > 40
-    environ = dict(line.removeprefix("export ").split("=") for line in COMMANDS if re.match(r"export \w+=\S+\.\.\.$", line))
+    environ = dict(
+        line.removeprefix("export ").split("=") for line in COMMANDS if re.match(r"export \w+=\S+\.\.\.$", line)
+    )
     config = load(ROOT / "routing_rules.yaml", ROOT / "pricing.yaml", environ)
     assert {"openai", "groq"}.isdisjoint(config.disabled)
 
@@ -91,7 +93,9 @@ def test_the_models_it_names_have_a_price() -> None:
     names = re.findall(r"\| `([\w.-]+/[\w./-]+)` \|", README)
     config = load(ROOT / "routing_rules.yaml", ROOT / "pricing.yaml", {})
     assert len(names) >= 5
-    assert [n for n in names if n not in config.pricing.models and f"{n.partition('/')[0]}/*" not in config.pricing.models] == []
+    assert [
+        n for n in names if n not in config.pricing.models and f"{n.partition('/')[0]}/*" not in config.pricing.models
+    ] == []
 
 
 def test_every_link_leads_somewhere() -> None:

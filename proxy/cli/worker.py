@@ -7,8 +7,6 @@ import os
 import signal
 import threading
 
-from litestar.types import ASGIApp
-
 from proxy.app import Application, enabled, server_auth
 from proxy.cli.settings import read_config
 from proxy.local_model import RemoteLocalModel
@@ -17,8 +15,10 @@ from proxy.log import build_log
 BROKER_VARIABLE = "PROXY_LOCAL_MODEL_SOCKET"
 
 
-def application() -> ASGIApp:
-    """The application, from the environment that `proxy serve` prepared; the embedded model is the supervisor's."""
+def application() -> object:
+    """The ASGI application, from the environment that `proxy serve` prepared; the embedded model is the
+    supervisor's.
+    """
     threading.Thread(target=_follow_parent, daemon=True).start()
     config = read_config({}, os.environ)
     path = os.environ[BROKER_VARIABLE]

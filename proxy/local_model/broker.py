@@ -35,7 +35,6 @@ class _Granted(Struct, frozen=True, tag="endpoint"):
 
 class _Refused(Struct, frozen=True, tag="error"):
     message: str
-    retryable: bool
     retry_after_s: float | None
 
 
@@ -105,11 +104,11 @@ class LocalModelBroker:
     async def _endpoint_of(self, name: str) -> _Granted | _Refused:
         model = self._models.get(name)
         if model is None:
-            return _Refused(f"The supervisor runs no model for {name!r}: restart the server.", False, None)
+            return _Refused(f"The supervisor runs no model for {name!r}: restart the server.", None)
         try:
             endpoint = await model.endpoint()
         except UpstreamUnavailable as error:
-            return _Refused(error.message, error.retryable, error.retry_after_s)
+            return _Refused(error.message, error.retry_after_s)
         return _Granted(endpoint.base_url, endpoint.key.reveal() if endpoint.key is not None else None)
 
 
@@ -132,7 +131,7 @@ class RemoteLocalModel:
             raise unavailable("The process that runs the embedded model does not answer.", retry_after_s=1.0)
         answer = msgspec.json.decode(line, type=_Granted | _Refused)
         if isinstance(answer, _Refused):
-            raise unavailable(answer.message, retryable=answer.retryable, retry_after_s=answer.retry_after_s)
+            raise unavailable(answer.message, retry_after_s=answer.retry_after_s)
         return Endpoint(answer.base_url, Secret(answer.key) if answer.key is not None else None)
 
     async def _ask(self) -> bytes:

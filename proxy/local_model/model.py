@@ -57,9 +57,9 @@ class _Report(Struct, frozen=True):
     error: str | None = None
 
 
-def unavailable(message: str, *, retryable: bool = True, retry_after_s: float | None = None) -> UpstreamUnavailable:
-    """A 503 with its retry-after, in seconds."""
-    error = UpstreamUnavailable(message, retryable=retryable)
+def unavailable(message: str, *, retry_after_s: float | None = None) -> UpstreamUnavailable:
+    """A 503 with its retry-after, in seconds. Its caller has waited for the model already and need not do so again."""
+    error = UpstreamUnavailable(message, retryable=False)
     if retry_after_s is not None:
         error.retry_after_s = retry_after_s
         error.headers["retry-after"] = str(max(1, math.ceil(retry_after_s)))
@@ -118,7 +118,7 @@ class LocalModel:
         if self._endpoint is not None:
             return self._endpoint
         if not self._closed and (sentence := self.missing()) is not None:
-            raise unavailable(sentence, retryable=False)
+            raise unavailable(sentence)
         self.start()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._ready_timeout_s):
@@ -139,7 +139,7 @@ class LocalModel:
 
     def _not_ready(self) -> UpstreamUnavailable:
         if self._closed:
-            return unavailable("The embedded model has been shut down.", retryable=False)
+            return unavailable("The embedded model has been shut down.")
         wait_s = max(self._next_start - time.monotonic(), _LOADING_RETRY_AFTER_S)
         if self._failure is not None:
             return unavailable(f"The embedded model cannot be served: {self._failure}.", retry_after_s=wait_s)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
+from proxy.providers.base import Built
 from proxy.providers.selfhosted import SelfHosted
 from proxy.records import LocalModelSpec
+from proxy.schema import ChatRequest
 
 
 class Embedded(SelfHosted, frozen=True, kw_only=True):
@@ -12,6 +16,13 @@ class Embedded(SelfHosted, frozen=True, kw_only=True):
     model_path: str | None = None
     start: str = "on_first_use"
     context: int = 2048
+
+    def build_request(self, request: ChatRequest, model: str) -> Built:
+        """Each request has a connection of its own: an idle one would occupy one of the child's HTTP threads, and the
+        server closes it at moments of its own choosing.
+        """
+        built = super().build_request(request, model)
+        return replace(built, http=replace(built.http, headers={**built.http.headers, "connection": "close"}))
 
     @property
     def local_model(self) -> LocalModelSpec | None:

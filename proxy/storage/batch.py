@@ -85,7 +85,6 @@ class OpenCall:
     """One call in flight: which attempts run, and the sums over those that ended."""
 
     __slots__ = (
-        "attempts",
         "cache_write_tokens",
         "cached_tokens",
         "call_id",
@@ -93,19 +92,16 @@ class OpenCall:
         "estimated",
         "hold_nano",
         "input_tokens",
-        "last",
-        "left",
         "output_tokens",
         "reasoning_tokens",
         "running",
+        "started",
     )
 
     def __init__(self, call_id: str) -> None:
         self.call_id = call_id
+        self.started: list[AttemptOpen] = []
         self.running: dict[str, AttemptOpen] = {}
-        self.left: set[str] = set()  # attempts sent without a committed row (storage.when_down: unmetered)
-        self.last: AttemptOpen | None = None
-        self.attempts = 0
         self.input_tokens = self.output_tokens = 0
         self.cached_tokens = self.cache_write_tokens = self.reasoning_tokens = 0
         self.cost_nano: int | None = 0
@@ -114,14 +110,13 @@ class OpenCall:
 
     def start(self, attempt: AttemptOpen) -> None:
         """One more attempt intends to run; the hold becomes what was spent plus the bounds of what runs."""
-        self.running[attempt.id] = self.last = attempt
-        self.attempts += 1
+        self.started.append(attempt)
+        self.running[attempt.id] = attempt
         self._rehold()
 
     def forget(self, attempt_id: str) -> None:
         """The attempt's request never left and its row was never written."""
-        del self.running[attempt_id]
-        self.attempts -= 1
+        self.started.remove(self.running.pop(attempt_id))
         self._rehold()
 
     def finish(self, end: AttemptEnd, closed_ns: int) -> EndedAttempt | None:
@@ -155,13 +150,13 @@ class OpenCall:
             unsent = AttemptEnd(id=attempt_id, outcome=end.outcome, error_code=end.error_code)
             if (attempt := self.finish(unsent, closed_ns)) is not None:
                 ended.append(attempt)
-        last = self.last
+        last = self.started[-1]
         return ended, ClosedCall(
             end=end,
             closed_ns=closed_ns,
-            provider=end.provider or (last.provider if last else None),
-            model=end.model or (last.model if last else None),
-            attempts=self.attempts,
+            provider=end.provider or last.provider,
+            model=end.model or last.model,
+            attempts=len(self.started),
             input_tokens=self.input_tokens,
             output_tokens=self.output_tokens,
             cached_tokens=self.cached_tokens,

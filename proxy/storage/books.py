@@ -138,7 +138,7 @@ class Books:
         del self._admissions[attempt.id], self.batch.intents[attempt.id]
         self.reserved_nano -= entry.hold_nano or 0
         entry.forget(attempt.id)
-        if entry.attempts:
+        if entry.started:
             self.reserved_nano += entry.hold_nano or 0
             self.batch.holds[attempt.call_id] = entry.hold_nano
         else:

@@ -16,7 +16,7 @@ from proxy.storage.base import StoreError
 
 
 def m001_calls(db: Database) -> None:
-    """Calls, attempts, and the view `usage_log` for people with a database shell."""
+    """One row per call."""
     # Rows are appended in the order of time, so a range of time is a range of pages. STRICT: a text is never a number.
     db.table("calls").create(
         {
@@ -58,6 +58,10 @@ def m001_calls(db: Database) -> None:
     db.table("calls").create_index(["opened_ns"])
     # Only open calls are in it, so it stays a page or two; sweeping needs them by owner.
     db.execute("CREATE INDEX calls_open ON calls (owner) WHERE closed_ns IS NULL")
+
+
+def m002_attempts(db: Database) -> None:
+    """Attempts, and the view `usage_log` for people with a database shell."""
     # One b-tree and no other index: an attempt is only ever reached through its call. No foreign key: one writer writes
     # both rows in one transaction, and enforcement would cost a look-up per row.
     db.execute(
@@ -90,7 +94,7 @@ _COUNTS = (
     *("estimated", "fallback", "attempts", "success"),
 )
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (m001_calls,)
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (m001_calls, m002_attempts)
 
 
 def migrate(connection: sqlite3.Connection, steps: tuple[Callable[[Database], None], ...] = MIGRATIONS) -> None:

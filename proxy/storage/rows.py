@@ -51,8 +51,8 @@ _LOSE_CALLS = """
         (provider, model) = (SELECT provider, model FROM attempts WHERE call_id = calls.id ORDER BY seq DESC LIMIT 1)
     WHERE closed_ns IS NULL AND {which}
 """
-_LOSE_BY_OWNER = tuple(statement.format(which="owner = :which") for statement in (_LOSE_ATTEMPTS, _LOSE_CALLS))
-_LOSE_BY_ID = tuple(statement.format(which="id = :which") for statement in (_LOSE_ATTEMPTS, _LOSE_CALLS))
+_LOSE_BY_OWNER = tuple(statement.replace("{which}", "owner = :which") for statement in (_LOSE_ATTEMPTS, _LOSE_CALLS))
+_LOSE_BY_ID = tuple(statement.replace("{which}", "id = :which") for statement in (_LOSE_ATTEMPTS, _LOSE_CALLS))
 
 
 def put(db: sqlite3.Connection, batch: Batch, owner: str) -> None:

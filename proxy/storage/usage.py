@@ -106,11 +106,14 @@ def _percentiles(
     connection: sqlite3.Connection, parameters: dict[str, Any], columns: str, names: str, value: str
 ) -> dict[tuple[Any, ...], tuple[float | None, float | None]]:
     """The 50th and 95th percentile of a column per group: the smallest value that so many percent do not exceed."""
-    statement = _RANKED.format(
-        names=names + ", " if names else "",
-        partition="PARTITION BY " + names if names else "",
-        columns=columns,
-        value=value,
-        where=_WHERE,
-    ) + (" GROUP BY " + names if names else "")
+    parts = {
+        "{names}": names + ", " if names else "",
+        "{partition}": "PARTITION BY " + names if names else "",
+        "{columns}": columns,
+        "{value}": value,
+        "{where}": _WHERE,
+    }
+    statement = _RANKED + (" GROUP BY " + names if names else "")
+    for place, text in parts.items():
+        statement = statement.replace(place, text)
     return {row[:-2]: (row[-2], row[-1]) for row in connection.execute(statement, parameters)}

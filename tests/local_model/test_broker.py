@@ -94,7 +94,7 @@ async def test_stopping_ends_the_child_and_tells_the_workers(broker_of, build_fa
     assert [fakes.is_gone(pid) for pid in fakes.pids(tmp_path)] == [True]
     with pytest.raises(UpstreamUnavailable, match="does not answer") as caught:
         await worker.endpoint()
-    assert (caught.value.retryable, caught.value.headers) == (True, {"retry-after": "1"})
+    assert (caught.value.retryable, caught.value.headers) == (False, {"retry-after": "1"})
 
 
 async def test_stopping_ends_the_wait_of_a_worker(broker_of, build_fake, path, tmp_path):

@@ -132,7 +132,7 @@ async def test_a_caller_waits_for_as_long_as_it_is_told_to(fake_model, tmp_path)
     with pytest.raises(UpstreamUnavailable) as caught:
         await model.endpoint()
     assert caught.value.message == "The embedded model is still loading. Try again in a moment."
-    assert (caught.value.status, caught.value.retryable, caught.value.headers) == (503, True, {"retry-after": "2"})
+    assert (caught.value.status, caught.value.retryable, caught.value.headers) == (503, False, {"retry-after": "2"})
     await fakes.eventually(lambda: len(fakes.pids(tmp_path)) == 1)
     (tmp_path / "go").touch()
     await fakes.eventually(lambda: model.pid is not None)
@@ -148,7 +148,7 @@ async def test_a_child_that_keeps_crashing_is_said_to(fake_model):
     model = fake_model(fakes.CRASHES, ready_timeout_s=0.5)
     with pytest.raises(UpstreamUnavailable, match=r"stopped unexpectedly \d+ times in a row") as caught:
         await model.endpoint()
-    assert caught.value.retryable
+    assert not caught.value.retryable
     assert caught.value.retry_after_s == pytest.approx(2, abs=0.1)
 
 

@@ -123,4 +123,4 @@ COUNTED = """
 class TestInterleavings(Interleavings.TestCase):  # type: ignore[misc,valid-type]  # built at run time
     """The first end of a call stands, each call has one row, and what never left has none."""
 
-    settings = settings(max_examples=60, stateful_step_count=25, deadline=None, derandomize=True)
+    settings = settings(max_examples=60, stateful_step_count=25, deadline=None, derandomize=True, database=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import threading
 from pathlib import Path
 
 from proxy.storage.owners import Owners
@@ -45,6 +46,30 @@ def test_two_sweepers_do_not_both_take_a_dead_owner(tmp_path: Path) -> None:
     (first.directory / "gone.lock").touch()
     with first.dead("gone") as taken, second.dead("gone") as also:
         assert (taken, also) == (True, False)
+
+
+def test_a_new_owner_is_not_robbed_by_a_sweep_that_comes_early(tmp_path: Path) -> None:
+    """Between the making of a lock file and its lock, a sweeper takes it for a dead owner's; then another is made."""
+    sweeper, stop = Owners(tmp_path / "x.db"), threading.Event()
+    sweeper.enter()
+
+    def sweep() -> None:
+        while not stop.is_set():
+            for owner in sweeper.lock_files():
+                with sweeper.dead(owner):
+                    pass
+
+    thread = threading.Thread(target=sweep)
+    thread.start()
+    try:
+        for _ in range(300):
+            owners = Owners(tmp_path / "x.db")
+            path = owners.directory / (owners.enter() + ".lock")
+            assert path.exists()
+            owners.leave()
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_lock_files_are_private(tmp_path: Path) -> None:

@@ -84,17 +84,18 @@ def build(said: dict[str, Any], status: int, headers: dict[str, str]) -> Upstrea
     out_of_money = code == "insufficient_quota" or status == 402
     ours = 429 if out_of_money else _status(status)
     code = "insufficient_quota" if out_of_money else code or _CODES.get(ours)
-    return UpstreamError(
+    error = UpstreamError(
         message,
         status=ours,
         code=code,
-        param=_text(said.get("param")),
-        type=kind if ours < 500 else None,
-        headers=headers,
         retryable=(status in (408, 409, 429) or status >= 498) and not out_of_money,
         upstream_status=status,
-        retry_after_s=_seconds(headers),
     )
+    error.param = _text(said.get("param"))
+    error.type = (kind if ours < 500 else None) or error.type
+    error.headers |= headers
+    error.retry_after_s = _seconds(headers)
+    return error
 
 
 def _status(status: int) -> int:

@@ -1,0 +1,104 @@
+"""The oracle: what the fake upstream saw against what the proxy wrote down, and the files of the servers they are asked through."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from tests.upstream import Seen
+
+# USD per 1M tokens; times 1000: nano-USD per token.
+INPUT_USD, OUTPUT_USD = 2.0, 10.0
+PRICING = {
+    "version": 1,
+    "models": {
+        "fake/*": {"input": INPUT_USD, "output": OUTPUT_USD, "cached_input": 0.5, "max_output": 4096},
+        "backup/*": {"input": 4.0, "output": 20.0, "max_output": 4096},
+    },
+}
+TIMEOUTS = {"connect": 2.0, "first_token": 5.0, "idle": 5.0, "total": 10.0}
+
+
+def files(
+    folder: Path,
+    upstream_url: str,
+    *,
+    models: Mapping[str, tuple[str, list[str]]] | None = None,
+    fake: Mapping[str, Any] | None = None,
+    grace_s: float = 10,
+) -> Path:
+    """Both configuration files, in the part of YAML that is JSON; returns the routing file.
+
+    Two providers, `fake` and `backup`, at one upstream; `models` maps a name to what it uses and its fallbacks; `fake`
+    changes keys of that provider.
+    """
+    provider = {"type": "openai", "base_url": upstream_url, "allow_private": True, "retries": 0, "timeout_s": TIMEOUTS}
+    routing = {
+        "version": 1,
+        "server": {"grace_s": grace_s},
+        "storage": {"url": f"sqlite:///{folder / 'usage.db'}"},
+        "providers": {"fake": {**provider, **(fake or {})}, "backup": provider},
+        "router": {"default_model": "fake/ok"},
+        "models": {name: {"use": use, "fallback": fallback} for name, (use, fallback) in (models or {}).items()},
+    }
+    path = folder / "routing_rules.yaml"
+    path.write_text(json.dumps(routing))
+    (folder / "pricing.yaml").write_text(json.dumps(PRICING))
+    return path
+
+
+def rows(folder: Path, table: str) -> list[dict[str, Any]]:
+    """`calls` or `attempts` as another process sees them, in the order they began."""
+    with closing(sqlite3.connect(folder / "usage.db")) as db:
+        db.row_factory = sqlite3.Row
+        return [dict(row) for row in db.execute(f"SELECT * FROM {table} ORDER BY opened_ns")]
+
+
+class Tally(Struct):
+    """Ids of requests that the upstream saw: without a row (`lost`), or twice in either book (`duplicated`)."""
+
+    requests: int
+    rows: int
+    lost: list[str | None]
+    duplicated: list[str | None]
+
+
+def reconcile(folder: Path, seen: Iterable[Seen]) -> Tally:
+    """The upstream's ledger against the table of attempts."""
+    there = Counter(each.id for each in seen)
+    here = Counter(row["id"] for row in rows(folder, "attempts"))
+    return Tally(
+        requests=there.total(),
+        rows=here.total(),
+        lost=[each for each in there if each not in here],
+        duplicated=[each for book in (there, here) for each, count in book.items() if count > 1],
+    )
+
+
+def assert_books_agree(folder: Path, seen: Iterable[Seen]) -> None:
+    """One row for each request the upstream saw and none besides; every call's sums are those of its attempts."""
+    tally = reconcile(folder, seen)
+    assert (tally.lost, tally.duplicated) == ([], [])
+    assert tally.rows == tally.requests
+    assert_sums(folder)
+
+
+def assert_sums(folder: Path) -> None:
+    """Tokens and cost of every call that ended are the sums over its attempts."""
+    attempts = rows(folder, "attempts")
+    for call in rows(folder, "calls"):
+        own = [each for each in attempts if each["call_id"] == call["id"]]
+        summed = (
+            len(own),
+            sum(each["input"] + each["cache_read"] + each["cache_write"] for each in own),
+            sum(each["output"] for each in own),
+            None if any(each["cost_nano"] is None for each in own) else sum(each["cost_nano"] for each in own),
+        )
+        assert (call["attempts"], call["input_tokens"], call["output_tokens"], call["cost_nano"]) == summed, call["id"]
