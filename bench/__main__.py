@@ -26,7 +26,7 @@ CASES = (
     Case("stream of 200 events, in few writes", "fake/fast", True, 600),
     Case("stream of 200 events, a write each", "fake/ok(n_tokens=200)", True, 300),
 )
-QUICK = tuple(Case(case.name, case.model, case.stream, case.requests // 15) for case in CASES)
+QUICK = tuple(Case(case.name, case.model, case.stream, case.requests // 20) for case in CASES)
 
 
 def main() -> None:
@@ -64,6 +64,7 @@ def _starts(folder: Path, rounds: int, until: float) -> None:
 def _requests(folder: Path, cases: tuple[Case, ...], rounds: int, until: float) -> None:
     """CPU per request with the server on a core of its own."""
     core, others = _cores()
+    labels: dict[str, str] = {}
     noise: list[float] = []
     cpu_us: dict[str, list[float]] = {}
     rates: dict[str, list[float]] = {}
@@ -76,7 +77,7 @@ def _requests(folder: Path, cases: tuple[Case, ...], rounds: int, until: float) 
                 done = asyncio.run(run(server.port, case, CONNECTIONS))
                 used_s = server.cpu_s() - before_s
                 if number > 0:  # the first round warms
-                    name = f"{case.name}, {done.answer_bytes / 1000:.1f} kB"
+                    name = labels.setdefault(case.name, f"{case.name}, {done.answer_bytes / 1000:.0f} kB")
                     cpu_us.setdefault(name, []).append(used_s / done.requests * 1e6)
                     rates.setdefault(name, []).append(done.requests / done.wall_s)
                     busy.setdefault(name, []).append(used_s / done.wall_s * 100)

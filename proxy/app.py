@@ -185,7 +185,7 @@ class Application:
         async def chat_completions(scope: Scope, receive: Receive, send: Send) -> None:
             await chat(scope, receive, send)
 
-        app = Litestar(
+        self.litestar = Litestar(
             [chat_completions, *reads.routes()],
             lifespan=[self._lifespan],
             exception_handlers=exception_handlers(log),
@@ -195,7 +195,7 @@ class Application:
             request_max_body_size=int(server.max_body_mb * 1024 * 1024),
         )
         hosts = frozenset([*LOOPBACK_HOSTS, *(host.lower() for host in server.allowed_hosts)]) if auth.keyless else None
-        self.asgi: ASGIApp = Guard(app, hosts, frozenset(server.cors_origins))
+        self.asgi: ASGIApp = Guard(self.litestar, hosts, frozenset(server.cors_origins))
 
     @property
     def live(self) -> Parts:

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 
 from proxy import prices, tokens
-from proxy.errors import ProxyError, UpstreamError
+from proxy.errors import ProxyError, UpstreamError, UpstreamTimeout, UpstreamTruncated
 from proxy.ledger import Ledger
 from proxy.metering import Attempt, Call
 from proxy.providers.base import Built
@@ -142,7 +142,11 @@ class Dispatcher:
         attempt.sent = True
         async with upstream.exchange(built, attempt.id, stream=False) as exchange:
             attempt.note_accepted(exchange.status, exchange.request_id)
-            response = upstream.provider.parse_response(await exchange.body())
+            try:
+                response = upstream.provider.parse_response(await exchange.body())
+            except (UpstreamTruncated, UpstreamTimeout):
+                attempt.lost_bytes = exchange.body_bytes
+                raise
         attempt.note_whole(response)
         return response
 

@@ -309,5 +309,5 @@ def _waited_too_long(future: asyncio.Future[None]) -> None:
 
 
 def _note(event: str, **fields: object) -> None:
-    with contextlib.suppress(Exception):  # a log that cannot be written must not stop the metering
+    with contextlib.suppress(OSError, ValueError):  # a log that cannot be written must not stop the metering
         _log.warning(event, **fields)

@@ -42,6 +42,7 @@ class Attempt:
         self.dropped: list[str] = []
         self.adapted: list[str] = []
         self.fold = Fold()
+        self.lost_bytes = 0  # of a whole answer that broke off
         self.failure: UpstreamError | None = None
         self.leftover: Callable[[], Awaitable[None]] | None = None  # reads the usage a client did not wait for
         self.ended: AttemptEnd | None = None
@@ -67,7 +68,7 @@ class Attempt:
 
     def note_failure(self, error: UpstreamError) -> None:
         """What was refused, or never reached the provider, used nothing."""
-        if not self.accepted and (error.upstream_status is not None or error.nothing_sent):
+        if not self.accepted and ((error.upstream_status or 0) >= 300 or error.nothing_sent):
             self.sent = False
         self.failure = error
         self.end(error.outcome, error.code, error.upstream_status)
@@ -77,11 +78,11 @@ class Attempt:
         self.fold.usage = response.get("usage")
         if self.fold.usage is None:
             for choice in response["choices"]:
-                delta = {
-                    name: value
-                    for name, value in choice["message"].items()
-                    if name in ("content", "reasoning_content", "refusal")
+                message = choice["message"]
+                delta: dict[str, Any] = {
+                    name: message.get(name) for name in ("content", "reasoning_content", "refusal")
                 }
+                delta["tool_calls"] = [{**call, "index": i} for i, call in enumerate(message.get("tool_calls") or [])]
                 self.fold.add({"choices": [{"index": choice.get("index", 0), "delta": cast(Any, delta)}]})
 
     def measured(self) -> tuple[Tokens, str]:
@@ -93,7 +94,7 @@ class Attempt:
             return self.deployment.provider.tokens(usage), "provider"
         if not self.sent:
             return Tokens(), "none"
-        output = tokens.estimate(self.fold.text())
+        output = tokens.estimate(self.fold.text()) or self.lost_bytes // 4
         if usage is None:
             return Tokens(input=tokens.estimate_prompt(self.call.request), output=output), "estimated"
         seen = self.deployment.provider.tokens(usage)

@@ -29,12 +29,15 @@ class StreamReading:
         self._first_by = now + timeouts.first_token
         self._progress_at = now
         self._ended = False
+        self._failure: UpstreamError | None = None
 
     async def next(self, exchange: Exchange) -> list[ChatChunk] | None:
         """The chunks of the next bytes, None at the end. Raises UpstreamError when it ends before the answer does.
 
         Once the finish is here nothing can go wrong any more: a connection that breaks or stalls then is the end.
         """
+        if self._failure is not None:
+            raise self._failure
         if self._ended or self._decoder.done:
             self._decoder.close()
             return None
@@ -47,13 +50,10 @@ class StreamReading:
         if piece:
             return self._note(self._framing.feed(piece))
         self._ended = True
-        try:
-            return self._note(self._framing.close())
-        except UpstreamError as error:
-            if error.upstream_status is not None:
-                raise
-            self._decoder.close()  # half an event at the end: truncated, unless the answer was complete
-            return []
+        chunks = self._note(self._framing.close())
+        if self._failure is not None and self._failure.upstream_status is None:
+            self._failure = None  # half an event at the end: truncated, unless the answer was complete
+        return chunks
 
     def _limit(self) -> tuple[float, Outcome]:
         """Comments and pings are not progress: only events push the idle limit on."""
@@ -66,7 +66,13 @@ class StreamReading:
     def _note(self, events: list[Event]) -> list[ChatChunk]:
         if events:
             self._progress_at = asyncio.get_running_loop().time()
-        chunks = [chunk for event in events for chunk in self._decoder.feed(event)]
+        chunks: list[ChatChunk] = []
+        for event in events:
+            try:
+                chunks += self._decoder.feed(event)
+            except UpstreamError as error:
+                self._failure = error  # raised by the next call: what came before it in the same bytes still counts
+                break
         for chunk in chunks:
             self._attempt.fold.add(chunk)
         self._attempt.finished = self._decoder.finished

@@ -28,6 +28,7 @@ class Exchange:
         self._answer = answer
         self._timeouts = provider.timeout_s
         self._total_at = total_at
+        self.body_bytes = 0
 
     @property
     def request_id(self) -> str | None:
@@ -51,7 +52,6 @@ class Exchange:
         """The whole answer. Raises UpstreamError over `limit` bytes."""
         loop = asyncio.get_running_loop()
         pieces: list[bytes] = []
-        size = 0
         while True:
             idle_at = loop.time() + self._timeouts.idle
             if self._total_at is not None and self._total_at < idle_at:
@@ -60,8 +60,8 @@ class Exchange:
                 piece = await self.read(idle_at, Outcome.TIMEOUT_IDLE)
             if not piece:
                 return HTTPResponse(self.status, self.headers, b"".join(pieces))
-            size += len(piece)
-            if size > limit:
+            self.body_bytes += len(piece)
+            if self.body_bytes > limit:
                 raise UpstreamError(
                     f"{self._name} sent an answer of more than {limit} bytes.", upstream_status=self.status
                 )

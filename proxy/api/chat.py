@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 from functools import partial
 from typing import Any, cast
 
@@ -90,38 +89,51 @@ class Chat:
         try:
             async with client_watch(receive, call.note_gone):
                 await asyncio.wait({first}, timeout=self._headers_after_s)
+            if first.done():
+                first.result()
+            await self._send_stream(call, self._frames(first, frames, call), first.done(), (scope, receive, send))
         except asyncio.CancelledError:
-            first.cancel()
-            await asyncio.wait({first})
-            if call.client_gone:
-                return
-            raise
-        if first.done() and first.exception() is not None:
-            await first
+            if not call.client_gone:
+                raise
+        finally:
+            await _end(first, frames)
+
+    async def _send_stream(
+        self, call: Call, frames: AsyncGenerator[bytes, None], begun: bool, asgi: tuple[Scope, Receive, Send]
+    ) -> None:
         response = EventSourceResponse(
-            self._frames(first, frames, call),
-            headers=safe_headers({**NO_STORE, **(_facts(call) if first.done() else {"x-request-id": call.id})}),
+            frames,
+            headers=safe_headers({**NO_STORE, **(_facts(call) if begun else {"x-request-id": call.id})}),
             ping=PING_S,
             ping_message_factory=_ping,
             client_close_handler_callable=partial(_note_gone, call),
         )
         del response.headers["connection"]  # the server's to say: this says keep-alive, also to who asked to close
-        await response(cast(Any, scope), cast(Any, receive), cast(Any, send))
+        await response(*cast("tuple[Any, Any, Any]", asgi))
 
     async def _frames(
         self, first: asyncio.Future[bytes], frames: AsyncGenerator[bytes, None], call: Call
     ) -> AsyncGenerator[bytes, None]:
         """`HEADERS_SENT`: from here on an error is the stream's last frame, without `[DONE]`."""
-        async with aclosing(frames):
-            try:
-                yield await first
-                async for frame in frames:
-                    yield frame
-            except ProxyError as error:
-                yield sse(error.body())
-            except Exception:
-                self._log.exception("internal_error", request_id=call.id)
-                yield sse(internal_error().body())
+        try:
+            yield await first
+            async for frame in frames:
+                yield frame
+        except ProxyError as error:
+            yield sse(error.body())
+        except Exception:
+            self._log.exception("internal_error", request_id=call.id)
+            yield sse(internal_error().body())
+
+
+async def _end(first: asyncio.Future[bytes], frames: AsyncGenerator[bytes, None]) -> None:
+    """Closes a stream wherever it stands; a client may leave before anybody has asked for its first frame."""
+    if not first.done():
+        first.cancel()
+        await asyncio.wait({first})
+    if not first.cancelled():
+        first.exception()  # seen, so that asyncio does not report it
+    await frames.aclose()
 
 
 def internal_error() -> ProxyError:

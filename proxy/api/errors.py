@@ -39,7 +39,7 @@ def exception_handlers(log: structlog.typing.FilteringBoundLogger) -> ExceptionH
             404: f"There is nothing at {request.scope['path'][:200]!r}; the API is at /v1/chat/completions.",
             405: f"{request.method} is not allowed here.",
         }.get(status, str(error.detail)[:300])
-        headers = {"allow": allow} if (allow := (error.headers or {}).get("Allow")) else {}
+        headers = {"allow": allow} if (allow := (error.headers or {}).get("allow")) else {}
         return respond(ProxyError(message, status=status, code=_CODES.get(status, "invalid_value"), headers=headers))
 
     def unforeseen(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

@@ -25,7 +25,7 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str] | None, origins: frozenset[str]) -> None:
-        self._app = app
+        self.app = app
         self._hosts = hosts
         self._origins = origins
 
@@ -34,7 +34,7 @@ class Guard:
         if error is not None:
             await send_error(send, error, {"x-request-id": new_id()})
             return
-        await self._app(scope, receive, send)
+        await self.app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> ProxyError | None:
         headers = list(scope["headers"])

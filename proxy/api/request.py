@@ -10,7 +10,7 @@ from litestar.types import Receive
 
 from proxy.errors import ProxyError
 
-LINGER_S = 2.0
+LINGER_S = 1.0
 
 
 class ClientGone(Exception):

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from proxy.api.answers import new_id
 from proxy.app import local_models, running
 from proxy.cli.settings import configuration_options, read_config, store_problem
 from proxy.codec import decode_object, encode
@@ -40,7 +41,7 @@ def ask(question: str, model: str, **flags: Any) -> None:
 async def _answer(config: Config, body: bytes) -> None:
     models = local_models(config)
     async with running(config, models, build_log("json", quiet=True)) as parts:
-        call, route = await parts.pipeline.admit(os.urandom(12).hex(), Caller("cli"), body)
+        call, route = await parts.pipeline.admit(new_id(), Caller("cli"), body)
         framing = EventFraming()
         async for frames in parts.pipeline.stream(call, route):
             for event in framing.feed(frames):

@@ -51,12 +51,41 @@ def text_of(events: list[Any], field: str = "content", index: int = 0) -> str:
 
 # --- requests ---------------------------------------------------------------------------------------------------------
 
-OPTIONAL = (
-    "audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens metadata "
-    "modalities moderation n parallel_tool_calls prediction presence_penalty prompt_cache_key reasoning_effort "
-    "response_format safety_identifier seed service_tier stop store stream stream_options temperature tool_choice tools "
-    "top_logprobs top_p user verbosity web_search_options"
-).split()
+OPTIONAL = [
+    "audio",
+    "frequency_penalty",
+    "function_call",
+    "functions",
+    "logit_bias",
+    "logprobs",
+    "max_completion_tokens",
+    "max_tokens",
+    "metadata",
+    "modalities",
+    "moderation",
+    "n",
+    "parallel_tool_calls",
+    "prediction",
+    "presence_penalty",
+    "prompt_cache_key",
+    "reasoning_effort",
+    "response_format",
+    "safety_identifier",
+    "seed",
+    "service_tier",
+    "stop",
+    "store",
+    "stream",
+    "stream_options",
+    "temperature",
+    "tool_choice",
+    "tools",
+    "top_logprobs",
+    "top_p",
+    "user",
+    "verbosity",
+    "web_search_options",
+]
 
 
 @pytest.mark.parametrize("name", OPTIONAL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -102,3 +103,8 @@ def assert_sums(folder: Path) -> None:
             None if any(each["cost_nano"] is None for each in own) else sum(each["cost_nano"] for each in own),
         )
         assert (call["attempts"], call["input_tokens"], call["output_tokens"], call["cost_nano"]) == summed, call["id"]
+
+
+def peak_kb() -> int:
+    """The most memory this process ever held, in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

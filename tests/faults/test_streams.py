@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.faults.books import INPUT_USD, OUTPUT_USD, assert_books_agree, files, rows
+from tests.faults.books import INPUT_USD, OUTPUT_USD, assert_books_agree, files, peak_kb, rows
 from tests.faults.talking import MESSAGES, Heard, ask
 from tests.serving import Server, serving
+from tests.transports.silence import silent
 from tests.upstream import FakeUpstream, prompt_tokens, refusing
 
 SHORT = {"connect": 0.3, "first_token": 0.4, "idle": 0.3, "total": 0.8}
@@ -158,10 +159,314 @@ async def test_a_stream_that_stalls_after_its_first_token_ends_in_an_error_frame
 
 async def test_bytes_that_make_no_event_are_no_progress(tmp_path: Path, upstream: FakeUpstream) -> None:
     """A byte now and then keeps no stream alive."""
-    upstream.modes["drip"] = "ok(n_tokens=3,pace=0.05)-cut_fin(k=3)"
-    async with serving(files(tmp_path, upstream.url, fake={"timeout_s": {**SHORT, "first_token": 5, "idle": 0.3}})) as server:
-        # 20 ms a byte: the first event of some 200 bytes takes 4 s, the second as long.
-        heard = await ask(server.port, "fake/slow_body(s=0.004)")
-        assert_no_invented_end(heard)
-        assert heard.error["code"] == "upstream_timeout"
+    limits = {**SHORT, "first_token": 5.0}
+    async with serving(files(tmp_path, upstream.url, fake={"timeout_s": limits})) as server:
+        heard = await ask(server.port, "fake/slow_body(s=0.003)")  # an event of some 200 bytes takes 0.6 s
+    assert_no_invented_end(heard)
+    assert heard.error["code"] == "upstream_timeout"
     assert only(tmp_path)["outcome"] == "timeout_idle"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+async def test_a_host_that_does_not_answer_is_a_connect_time_out(
+    tmp_path: Path, upstream: FakeUpstream, stream: bool, transport: str
+) -> None:
+    """Nothing was sent, so nothing can have been used."""
+    with silent() as url:
+        fake = {"base_url": url, "timeout_s": SHORT, "transport": transport}
+        async with serving(files(tmp_path, upstream.url, fake=fake)) as server:
+            heard = await ask(server.port, "fake/ok", stream=stream)
+    assert (heard.status, heard.error["code"]) == (504, "upstream_timeout")
+    call, attempt = only(tmp_path), only(tmp_path, "attempts")
+    assert (call["outcome"], attempt["outcome"], attempt["usage_source"]) == ("timeout_connect", "timeout_connect", "none")
+    assert call["cost_nano"] == 0
+
+
+# --- R12: usage -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("mode", "source"),
+    [
+        ("ok", "provider"),
+        ("usage_in_last", "provider"),
+        ("cached(n=2)", "provider"),
+        ("reasoning(n=4)", "provider"),
+        ("no_usage", "estimated"),
+        ("usage_null", "estimated"),
+        ("usage_partial", "estimated"),
+        ("reasoning(n=4)-no_usage", "estimated"),
+        ("tools(n=2)-no_usage", "estimated"),
+        ("refusal-no_usage", "estimated"),
+    ],
+)
+async def test_every_answer_is_paid_for(
+    server: Server, upstream: FakeUpstream, tmp_path: Path, mode: str, source: str, stream: bool
+) -> None:
+    """By the provider's own count where it gives one, else by an estimate; the row and the caller are told the same."""
+    options = {"stream_options": {"include_usage": True}} if stream else {}
+    heard = await ask(server.port, "fake/" + mode, stream=stream, **options)
+    call, attempt = only(tmp_path), only(tmp_path, "attempts")
+    usage = heard.usage
+    assert usage is not None
+    assert (call["outcome"], attempt["usage_source"]) == ("ok", source)
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (call["input_tokens"], call["output_tokens"])
+    assert usage["cost"] == pytest.approx(call["cost_nano"] / 1e9)
+    assert call["cost_nano"] > 0
+    assert call["estimated"] == usage.get("estimated", False) == (source == "estimated")
+    said_tokens = upstream.ledger[0].tokens_sent
+    if source == "provider":
+        assert (call["input_tokens"], call["output_tokens"]) == (PROMPT, said_tokens)
+    else:
+        assert call["output_tokens"] == pytest.approx(said_tokens, rel=0.75)
+
+
+# --- R13: fallback ----------------------------------------------------------------------------------------------------
+
+SECOND = "backup/utf8_split(n_tokens=3)"  # its text is like none of the others
+SECOND_SAID = " ".join(f"tok{number}é漢😀" for number in range(3))
+
+
+async def ask_pair(tmp_path: Path, upstream: FakeUpstream, first: str, **fields: Any) -> Heard:
+    """Asks a name whose first model is `first` and whose fallback is `SECOND`; the books agree afterwards."""
+    models = {"pair": (first, [SECOND])}
+    fake = {"timeout_s": SHORT}
+    if first == "fake/refused":
+        with refusing() as url:
+            path = files(tmp_path, upstream.url, models=models, fake={**fake, "base_url": url})
+            async with serving(path) as server:
+                return await ask(server.port, "pair", **fields)
+    async with serving(files(tmp_path, upstream.url, models=models, fake=fake)) as server:
+        heard = await ask(server.port, "pair", **fields)
+    assert_books_agree(tmp_path, upstream.ledger)
+    return heard
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("first", "outcome"),
+    [
+        ("fake/refused", "upstream_error"),
+        ("fake/close_before_request", "upstream_truncated"),
+        ("fake/half_headers", "upstream_truncated"),
+        ("fake/e500", "upstream_error"),
+        ("fake/e429", "upstream_error"),
+        ("fake/e401", "upstream_error"),
+        ("fake/html_502", "upstream_error"),
+        ("fake/sse_error(k=0)", "upstream_error"),
+        ("fake/cut_clean(k=0)", "upstream_truncated"),
+        ("fake/cut_rst(k=0)", "upstream_truncated"),
+        ("fake/stall_after(k=0)", ("timeout_first_token", "timeout_idle")),
+    ],
+)
+async def test_before_the_first_delta_another_model_may_answer(
+    tmp_path: Path, upstream: FakeUpstream, first: str, outcome: str | tuple[str, str], stream: bool
+) -> None:
+    """The answer is the second model's alone, and the headers and rows say how it came about."""
+    heard = await ask_pair(tmp_path, upstream, first, stream=stream)
+    assert (heard.status, heard.content, heard.finish_reasons) == (200, SECOND_SAID, ["stop"])
+    assert (heard.headers["x-proxy-attempts"], heard.headers["x-proxy-model"]) == ("2", SECOND)
+    failed, answered = rows(tmp_path, "attempts")
+    expected = outcome if isinstance(outcome, str) else outcome[0 if stream else 1]
+    assert (failed["outcome"], answered["outcome"]) == (expected, "ok")
+    call = only(tmp_path)
+    assert (call["outcome"], call["attempts"], call["fallback"], call["provider"]) == ("ok", 2, 1, "backup")
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "fake/cut_clean(k=1)",
+        "fake/cut_fin(k=3)",
+        "fake/sse_error(k=1)",
+        "fake/sse_error(k=3)",
+        "fake/stall_after(k=3)",
+        "fake/reasoning(n=3)-cut_clean(k=1)",
+        "fake/tools-cut_clean(k=1)",
+        "fake/refusal-cut_clean(k=1)",
+        "fake/two_choices-cut_clean(k=1)",
+    ],
+)
+async def test_after_the_first_delta_no_other_model_answers(tmp_path: Path, upstream: FakeUpstream, first: str) -> None:
+    """Content, reasoning, a tool call or a refusal: each commits the answer to its model."""
+    heard = await ask_pair(tmp_path, upstream, first)
+    assert_no_invented_end(heard)
+    assert heard.status == 200
+    assert heard.error["code"] in ("upstream_truncated", "upstream_timeout", "upstream_error")
+    assert said(3).startswith(heard.content)
+    assert heard.headers["x-proxy-attempts"] == "1"
+    assert [row["provider"] for row in rows(tmp_path, "attempts")] == ["fake"]
+
+
+@pytest.mark.parametrize("mode", ["e400", "e413", "e422"])
+async def test_a_request_that_is_wrong_is_not_passed_around(tmp_path: Path, upstream: FakeUpstream, mode: str) -> None:
+    """Another model would say the same."""
+    heard = await ask_pair(tmp_path, upstream, "fake/" + mode)
+    assert heard.status == int(mode[1:])
+    assert len(rows(tmp_path, "attempts")) == 1
+
+
+async def test_a_direct_name_has_no_fallback(server: Server, tmp_path: Path) -> None:
+    """Who names a model gets that model or an error."""
+    heard = await ask(server.port, "fake/e500")
+    assert heard.status == 502
+    assert len(rows(tmp_path, "attempts")) == 1
+
+
+async def test_when_all_fail_the_last_error_is_told(tmp_path: Path, upstream: FakeUpstream) -> None:
+    """And that trying again at once is of no use."""
+    models = {"pair": ("fake/e500", ["backup/e503"])}
+    async with serving(files(tmp_path, upstream.url, models=models)) as server:
+        heard = await ask(server.port, "pair")
+    assert (heard.status, heard.headers["x-should-retry"]) == (503, "false")
+    assert [row["status"] for row in rows(tmp_path, "attempts")] == [500, 503]
+    assert_books_agree(tmp_path, upstream.ledger)
+
+
+# --- retries ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+async def test_retries_answer_after_two_failures(
+    tmp_path: Path, upstream: FakeUpstream, stream: bool, transport: str
+) -> None:
+    """Three attempts, three rows, and one answer."""
+    fake = {"retries": 2, "transport": transport}
+    async with serving(files(tmp_path, upstream.url, fake=fake)) as server:
+        heard = await ask(server.port, "fake/fail_first(n=2)", stream=stream)
+        assert server.parts.upstreams["fake"].active == 0
+    assert (heard.content, heard.headers["x-proxy-attempts"]) == (said(10), "3")
+    assert [row["outcome"] for row in rows(tmp_path, "attempts")] == ["upstream_error", "upstream_error", "ok"]
+    assert [row["cost_nano"] for row in rows(tmp_path, "attempts")][:2] == [0, 0]
+    assert_books_agree(tmp_path, upstream.ledger)
+
+
+async def test_a_connection_lost_under_a_request_is_an_attempt_of_its_own(tmp_path: Path, upstream: FakeUpstream) -> None:
+    """The upstream saw the request on the dying connection, so it has its row."""
+    async with serving(files(tmp_path, upstream.url, fake={"retries": 1})) as server:
+        first = await ask(server.port, "fake/stale_keepalive")
+        second = await ask(server.port, "fake/stale_keepalive")
+    assert [heard.content for heard in (first, second)] == [said(10)] * 2
+    assert [row["outcome"] for row in rows(tmp_path, "attempts")] == ["ok", "upstream_truncated", "ok"]
+    assert_books_agree(tmp_path, upstream.ledger)
+
+
+async def test_retry_after_is_waited_for(tmp_path: Path, upstream: FakeUpstream) -> None:
+    """The provider's wish is the least there is to wait."""
+    async with serving(files(tmp_path, upstream.url, fake={"retries": 1})) as server:
+        heard = await ask(server.port, "fake/e429(retry_after=0.7)")
+    assert (heard.status, heard.headers["retry-after"]) == (429, "0.7")
+    first, second = upstream.ledger
+    assert 0.7 <= second.t_recv - first.t_recv < 1.2
+    assert_books_agree(tmp_path, upstream.ledger)
+
+
+async def test_a_long_retry_after_is_left_to_the_caller(tmp_path: Path, upstream: FakeUpstream) -> None:
+    """More than ten seconds is not waited for, and the caller is told how long."""
+    async with serving(files(tmp_path, upstream.url, fake={"retries": 2})) as server:
+        begun = time.monotonic()
+        heard = await ask(server.port, "fake/e429(retry_after=11)")
+    assert time.monotonic() - begun < 1
+    assert (heard.status, heard.headers["retry-after"]) == (429, "11")
+    assert len(upstream.ledger) == 1
+    assert_books_agree(tmp_path, upstream.ledger)
+
+
+async def test_at_most_four_attempts_are_made(tmp_path: Path, upstream: FakeUpstream) -> None:
+    """Retries and fallbacks together."""
+    models = {"many": ("fake/e500", ["backup/e500(tag=1)", "backup/e500(tag=2)", "backup/e500(tag=3)", "backup/ok"])}
+    async with serving(files(tmp_path, upstream.url, models=models, fake={"retries": 1})) as server:
+        heard = await ask(server.port, "many")
+    assert heard.status == 502
+    assert [seen.model for seen in upstream.ledger] == ["e500", "e500", "e500(tag=1)", "e500(tag=2)"]
+    assert_books_agree(tmp_path, upstream.ledger)
+
+
+# --- R26: odd wires ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "chunk_split",
+        "crlf_sse",
+        "chunk_split-crlf_sse",
+        "comment_pings",
+        "multi_data_lines",
+        "bom",
+        "dup_headers",
+        "huge_headers",
+        "100_continue(hints=1)",
+        "fast(n_tokens=10)",
+        "role_each_chunk",
+    ],
+)
+@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+async def test_odd_but_valid_streams_say_the_same(
+    tmp_path: Path, upstream: FakeUpstream, mode: str, transport: str
+) -> None:
+    """The text, the finish and the exact usage are those of a plain stream."""
+    async with serving(files(tmp_path, upstream.url, fake={"transport": transport})) as server:
+        heard = await ask(server.port, "fake/" + mode, stream_options={"include_usage": True})
+    assert (heard.status, heard.content, heard.finish_reasons, heard.done) == (200, said(10), ["stop"], True)
+    assert heard.usage is not None
+    assert (heard.usage["prompt_tokens"], heard.usage["completion_tokens"]) == (PROMPT, 10)
+    assert (only(tmp_path)["outcome"], only(tmp_path)["estimated"]) == ("ok", 0)
+    assert_books_agree(tmp_path, upstream.ledger)
+
+
+async def test_characters_cut_by_chunks_arrive_whole(server: Server) -> None:
+    """Two, three and four bytes to a character."""
+    heard = await ask(server.port, "fake/utf8_split(n_tokens=3)")
+    assert heard.content == SECOND_SAID
+
+
+@pytest.mark.parametrize("mode", ["dup_headers", "huge_headers", "100_continue", "chunk_split", "wrong_ctype"])
+async def test_odd_but_valid_whole_answers_say_the_same(server: Server, tmp_path: Path, mode: str) -> None:
+    """A whole answer is read for what it is, whatever its headers are like."""
+    heard = await ask(server.port, "fake/" + mode, stream=False)
+    assert (heard.status, heard.content) == (200, said(10))
+    assert only(tmp_path)["output_tokens"] == 10
+
+
+@pytest.mark.parametrize(
+    ("mode", "stream", "code", "outcome"),
+    [
+        ("giant_line", True, "upstream_error", "upstream_error"),
+        ("gzip_bomb", True, "upstream_error", "upstream_error"),
+        ("gzip_bomb", False, "upstream_error", "upstream_error"),
+        ("html_502", True, "upstream_error", "upstream_error"),
+        ("html_502", False, "upstream_error", "upstream_error"),
+        ("bad_json_error", True, "upstream_error", "upstream_error"),
+        ("empty_200", True, "upstream_truncated", "upstream_truncated"),
+        ("empty_200", False, "upstream_truncated", "upstream_truncated"),
+        ("wrong_ctype", True, "upstream_error", "upstream_error"),
+        ("json_in_200_error", True, "upstream_error", "upstream_error"),
+        ("json_in_200_error", False, "upstream_error", "upstream_error"),
+        ("half_headers", False, "upstream_truncated", "upstream_truncated"),
+        ("huge_headers(kb=1024)", True, "upstream_truncated", "upstream_truncated"),
+        ("redirect", True, "upstream_error", "upstream_error"),
+    ],
+)
+async def test_what_cannot_be_read_is_a_clean_502(
+    server: Server, tmp_path: Path, mode: str, stream: bool, code: str, outcome: str
+) -> None:
+    """An error in OpenAI's shape, soon, in bounded memory, with nothing of the provider's page in it."""
+    before_kb = peak_kb()
+    begun = time.monotonic()
+    heard = await ask(server.port, "fake/" + mode, stream=stream)
+    assert time.monotonic() - begun < 2
+    assert (heard.status, heard.error["code"]) == (502, code)
+    assert "<html" not in heard.error["message"]
+    assert only(tmp_path)["outcome"] == outcome
+    assert peak_kb() - before_kb < 48 * 1024
+
+
+async def test_a_giant_answer_that_is_valid_is_passed_on(server: Server, tmp_path: Path) -> None:
+    """Ten megabytes in one field: large, but an answer."""
+    heard = await ask(server.port, "fake/giant_line", stream=False)
+    assert (heard.status, len(heard.content)) == (200, 10 * 2**20)
+    assert only(tmp_path)["outcome"] == "ok"

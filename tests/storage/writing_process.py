@@ -14,6 +14,8 @@ import time
 from itertools import count
 from pathlib import Path
 
+import structlog
+
 from proxy.errors import StorageUnavailable
 from proxy.ledger import Ledger, Waits
 from proxy.records import Outcome, Tokens
@@ -79,7 +81,10 @@ async def full(ledger: Ledger, prefix: str) -> None:
 
 
 async def main(mode: str, database: str, prefix: str) -> None:
-    ledger = Ledger(SqliteStore(Path(database)), waits=Waits(settle=0.05, retry=0.05, sweep=0.5))
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    # Who reads the output takes a settle that returned for a committed one: wait for it, however slow the machine.
+    settle_s = 0.05 if mode == "full" else 60
+    ledger = Ledger(SqliteStore(Path(database)), waits=Waits(settle=settle_s, retry=0.05, sweep=0.5))
     await ledger.start()
     await {"endless": endless, "paced": paced, "once": once, "full": full}[mode](ledger, prefix)
     await ledger.stop()

@@ -6,16 +6,15 @@ import asyncio
 import gzip
 import json
 import os
-import socket
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 
 import pytest
 
 from proxy.transports.aiohttp import AiohttpTransport
 from proxy.transports.base import Answer, ConnectFailed, ConnectionLost, ConnectTimedOut, Transport
 from proxy.transports.httpx import HttpxTransport
+from tests.transports.silence import silent
 from tests.upstream import FakeUpstream, refusing
 
 GONE_S = 0.25  # within this a provider must see that nobody waits any more
@@ -59,27 +58,6 @@ async def read_all(answer: Answer) -> bytes:
 
 async def fetch(transport: Transport, base_url: str, mode: str, *, stream: bool = True) -> bytes:
     return await read_all(await ask(transport, base_url, mode, stream=stream))
-
-
-@contextmanager
-def silent() -> Iterator[str]:
-    """A base URL that does not answer: the listener's queue is full, so that the kernel drops what asks to connect."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        waiting: list[socket.socket] = []
-        try:
-            while len(waiting) < 16:
-                waiting.append(socket.socket())
-                waiting[-1].settimeout(0.1)
-                waiting[-1].connect(listener.getsockname())
-        except TimeoutError:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        else:
-            raise RuntimeError("the listener's queue has no end")
-        finally:
-            for each in waiting:
-                each.close()
 
 
 def open_files() -> int:

@@ -9,20 +9,23 @@ from typing import Any, cast
 import msgspec
 
 from proxy.codec import encode
-from proxy.errors import UpstreamError
+from proxy.errors import UpstreamError, UpstreamTruncated
 from proxy.providers.base import HTTPResponse
 from proxy.providers.openai.errors import error_in, scrub
 from proxy.schema import FINISH_REASONS, ChatResponse, Choice, Usage
 
 _decode = msgspec.json.Decoder().decode
+_BROKEN_OFF = "Input data was truncated"  # msgspec's words
 _FINISH = {"eos": "stop", "model_length": "length", "max_tokens": "length", "tool_use": "tool_calls"}
 
 
 def decode(data: bytes) -> dict[str, Any]:
-    """One JSON object from a provider. Raises UpstreamError for anything else."""
+    """One JSON object from a provider. Raises UpstreamTruncated for the beginning of one, UpstreamError for the rest."""
     try:
         value = _decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        if str(error) == _BROKEN_OFF:
+            raise UpstreamTruncated("The provider's answer broke off in the middle.") from None
         value = None
     if not isinstance(value, dict):
         raise UpstreamError("The provider's answer is not a JSON object.", retryable=True)
@@ -65,7 +68,7 @@ def _choice(raw: dict[str, Any], place: int) -> Choice:
         clean["content"] = clean["content"] or None
     reason, native = finish_reason(raw.get("finish_reason"), bool(calls))
     if reason is None:
-        raise UpstreamError("The provider's answer has no finish_reason.", code="upstream_truncated", retryable=True)
+        raise UpstreamTruncated("The provider's answer has no finish_reason.")
     choice = {**raw, "index": raw.get("index", place), "message": clean, "finish_reason": reason}
     choice["logprobs"] = raw.get("logprobs")
     return cast(Choice, choice | native)
@@ -142,7 +145,7 @@ def usage_of(body: dict[str, Any]) -> Usage | None:
     extra = body.get("x_groq")
     for raw in (body.get("usage"), extra.get("usage") if isinstance(extra, dict) else None):
         if isinstance(raw, dict):
-            prompt, output = raw.get("prompt_tokens"), raw.get("completion_tokens", 0)
+            prompt, output = raw.get("prompt_tokens"), raw.get("completion_tokens")
             if isinstance(prompt, int) and isinstance(output, int) and prompt >= 0 and output >= 0:
                 output += _reasoning_beside(raw, prompt + output)
                 counted = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
