@@ -110,6 +110,11 @@ def build_names(config: Config, book: PriceBook) -> Names:
     )
 
 
+def names_now(config: Config) -> list[str]:
+    """What `/v1/models` will list, for the banner."""
+    return build_names(config, PriceBook(config.pricing, {})).names()
+
+
 def _listed(config: Config, provider_name: str) -> tuple[str, ...]:
     """The upstream ids known to exist at one provider: its own model, its roles, its rows in pricing.yaml."""
     spec = config.providers[provider_name].local_model
@@ -194,7 +199,8 @@ class Application:
             logging_config=None,
             request_max_body_size=int(server.max_body_mb * 1024 * 1024),
         )
-        hosts = frozenset([*LOOPBACK_HOSTS, *(host.lower() for host in server.allowed_hosts)]) if auth.keyless else None
+        own = (*LOOPBACK_HOSTS, server.host, *server.allowed_hosts)
+        hosts = frozenset(host.lower() for host in own) if auth.keyless else None
         self.asgi: ASGIApp = Guard(self.litestar, hosts, frozenset(server.cors_origins))
 
     @property

@@ -51,8 +51,9 @@ def credential(headers: Mapping[str, str]) -> str:
     """The key a client sent, from the first of the three headers that holds one."""
     for name in CREDENTIAL_HEADERS:
         value = headers.get(name, "").strip()
-        if name == "authorization" and value[:7].lower() == "bearer ":
-            value = value[7:].strip()
+        scheme, _, token = value.partition(" ")
+        if name == "authorization" and scheme.lower() == "bearer":
+            value = token.strip()
         if value:
             return value
     return ""

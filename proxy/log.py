@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from contextlib import suppress
+from typing import IO, Any
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
@@ -31,9 +32,9 @@ def build_log(log_format: str, *, quiet: bool = False) -> FilteringBoundLogger:
     ]
     if console:
         renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-        factory: Any = structlog.PrintLoggerFactory(sys.stderr)
+        factory: Any = structlog.PrintLoggerFactory(_Lossy(sys.stderr))  # type: ignore[arg-type]
     else:
-        renderer, factory = render_json, structlog.BytesLoggerFactory(sys.stderr.buffer)
+        renderer, factory = render_json, structlog.BytesLoggerFactory(_Lossy(sys.stderr.buffer))  # type: ignore[arg-type]
     structlog.configure(
         processors=[*shared, renderer],
         logger_factory=factory,
@@ -42,6 +43,21 @@ def build_log(log_format: str, *, quiet: bool = False) -> FilteringBoundLogger:
     )
     log: FilteringBoundLogger = structlog.get_logger()
     return log
+
+
+class _Lossy:
+    """A stream that loses what it cannot write: a full disk or a reader that left must not fail a call."""
+
+    def __init__(self, stream: IO[Any]) -> None:
+        self._stream = stream
+
+    def write(self, line: Any) -> None:
+        with suppress(OSError):
+            self._stream.write(line)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def one_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import json
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -19,7 +21,7 @@ from uvicorn.supervisors import Multiprocess
 
 from proxy import __version__
 from proxy.api.http1 import HTTP1Protocol
-from proxy.app import Application, build_ledger, enabled, local_models, server_auth
+from proxy.app import Application, build_ledger, enabled, local_models, names_now, server_auth
 from proxy.auth import Auth
 from proxy.cli.settings import configuration_options, fail, read_config, store_problem
 from proxy.cli.worker import BROKER_VARIABLE
@@ -101,9 +103,20 @@ def _serve_workers(config: Config, flags: dict[str, Any], models: dict[str, Loca
                 if flags.get(name) is not None:
                     os.environ[variable] = str(flags[name])
             served = server_config(config, "proxy.cli.worker:application", factory=True, workers=config.server.workers)
-            Multiprocess(served, sockets=[sock]).run()
+            _Supervisor(served, sockets=[sock]).run()
         finally:
             broker.stop()
+
+
+class _Supervisor(Multiprocess):
+    """uvicorn's own, but that it stops listening when its workers do: who connects during the drain is refused at once
+    instead of waiting for a worker that does not come.
+    """
+
+    def terminate_all(self) -> None:
+        for sock in self.sockets:
+            sock.close()
+        super().terminate_all()
 
 
 _INHERITED = {
@@ -173,12 +186,16 @@ def _banner(config: Config, auth: Auth, models: dict[str, LocalModel], port: int
         lines.append(f"  {name:<12}{missing or 'on'}")
     lines += [f"  {name:<12}off: {why}" for name, why in config.disabled.items()]
     lines += [f"  note: {notice}" for notice in config.notices]
-    key = "" if auth.keyless else ' -H "authorization: Bearer $PROXY_API_KEY"'
-    body = '{"model": "auto", "messages": [{"role": "user", "content": "Say hello."}]}'
-    lines += [
-        "",
-        "Try it:",
-        f"  curl {base_url}/chat/completions{key} -H 'content-type: application/json' -d '{body}'",
-        "",
-    ]
+    lines += ["", "Try it:", f"  {_trial(config, auth, base_url)}", ""]
     return "\n".join(lines)
+
+
+def _trial(config: Config, auth: Auth, base_url: str) -> str:
+    """A shell line that works as it stands: a question to a name that answers, `auto` if it does, else the list."""
+    variable = "PROXY_API_KEY" if os.environ.get("PROXY_API_KEY") else "PROXY_ADMIN_KEY"
+    key = "" if auth.keyless else f' -H "authorization: Bearer ${variable}"'
+    name = next(iter(names_now(config)), None)
+    if name is None:
+        return f"curl {base_url}/models{key}"
+    body = shlex.quote(json.dumps({"model": name, "messages": [{"role": "user", "content": "Say hello."}]}))
+    return f"curl {base_url}/chat/completions{key} -H 'content-type: application/json' -d {body}"

@@ -124,7 +124,7 @@ class Names(Struct, frozen=True, kw_only=True):
             found = _unique(d for name in remote or self.providers for d in self._listed_default(name))
         if found:
             return found
-        why = _reasons(self.disabled) or "no provider is configured"
+        why = _reasons(self.disabled) or "no provider says which models it has"
         raise ProxyError(
             f"No model can answer {target!r}: {why}. Set a key, or name a model in router.default_model.",
             status=503,

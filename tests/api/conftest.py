@@ -1,4 +1,4 @@
-"""One running product and its fake upstream for each module; each test starts with an upstream that has seen nothing."""
+"""One running product and its fake upstream a module; each test starts with an upstream that has seen nothing."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 CHAT = "/v1/chat/completions"
-HELLO = [{"role": "user", "content": "one two three"}]  # three prompt tokens at the fake upstream
+HELLO: list[Any] = [{"role": "user", "content": "one two three"}]  # three prompt tokens at the fake upstream
 
 
 def chat(model: str = "fake/ok", **fields: Any) -> bytes:
@@ -26,7 +26,7 @@ def request(
     headers: Mapping[str, str] | None = None,
     host: str = "localhost",
 ) -> bytes:
-    """One HTTP/1.1 request that asks to close the connection; `headers` replace those of the same name, "" leaves one out."""
+    """One HTTP/1.1 request that closes its connection; `headers` replace those of the same name, "" leaves one out."""
     usual = {"host": host, "connection": "close"}
     if body or method == "POST":
         usual |= {"content-type": "application/json", "content-length": str(len(body))}

@@ -52,39 +52,11 @@ def text_of(events: list[Any], field: str = "content", index: int = 0) -> str:
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 OPTIONAL = [
-    "audio",
-    "frequency_penalty",
-    "function_call",
-    "functions",
-    "logit_bias",
-    "logprobs",
-    "max_completion_tokens",
-    "max_tokens",
-    "metadata",
-    "modalities",
-    "moderation",
-    "n",
-    "parallel_tool_calls",
-    "prediction",
-    "presence_penalty",
-    "prompt_cache_key",
-    "reasoning_effort",
-    "response_format",
-    "safety_identifier",
-    "seed",
-    "service_tier",
-    "stop",
-    "store",
-    "stream",
-    "stream_options",
-    "temperature",
-    "tool_choice",
-    "tools",
-    "top_logprobs",
-    "top_p",
-    "user",
-    "verbosity",
-    "web_search_options",
+    *("audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs"),
+    *("max_completion_tokens", "max_tokens", "metadata", "modalities", "moderation", "n", "parallel_tool_calls"),
+    *("prediction", "presence_penalty", "prompt_cache_key", "reasoning_effort", "response_format"),
+    *("safety_identifier", "seed", "service_tier", "stop", "store", "stream", "stream_options", "temperature"),
+    *("tool_choice", "tools", "top_logprobs", "top_p", "user", "verbosity", "web_search_options"),
 ]
 
 
@@ -105,7 +77,7 @@ async def test_extra_body_of_the_sdk_is_forwarded(server: Server) -> None:
     """`extra_body` is how SDK users send what their SDK does not know."""
     answer = await server.client.chat.completions.create(
         model="fake/echo",
-        messages=HELLO,  # type: ignore[arg-type]
+        messages=HELLO,
         extra_body={"min_p": 0.1},
     )
     assert json.loads(answer.choices[0].message.content or "")["min_p"] == 0.1
@@ -247,7 +219,7 @@ async def test_two_choices_keep_their_indexes(server: Server) -> None:
     assert body["usage"]["completion_tokens"] == 8
 
 
-@pytest.mark.parametrize("mode", ["no_usage", "usage_null"])
+@pytest.mark.parametrize("mode", ["no_usage", "usage_null", "usage_partial"])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_missing_usage_is_estimated_and_says_so(server: Server, mode: str, stream: bool) -> None:
     """Three integers in every case; never zero for an answer that was given."""
@@ -265,12 +237,6 @@ async def test_missing_usage_is_estimated_and_says_so(server: Server, mode: str,
 async def test_usage_of_the_provider_is_not_called_estimated(server: Server) -> None:
     """The mark is for what we counted ourselves."""
     assert "estimated" not in (await post(server.port, chat())).json["usage"]
-
-
-async def test_partial_usage_still_has_three_integers(server: Server) -> None:
-    """A vendor that counts only the prompt."""
-    usage = (await post(server.port, chat("fake/usage_partial"))).json["usage"]
-    assert [type(usage[name]) for name in ("prompt_tokens", "completion_tokens", "total_tokens")] == [int, int, int]
 
 
 # --- money and facts --------------------------------------------------------------------------------------------------
@@ -356,7 +322,7 @@ async def test_a_stream_says_who_answers_with_its_first_byte(server: Server) -> 
 
 async def test_the_sdk_finds_the_request_id(server: Server) -> None:
     """Support asks for it."""
-    answer = await server.client.chat.completions.create(model="auto", messages=HELLO)  # type: ignore[arg-type]
+    answer = await server.client.chat.completions.create(model="auto", messages=HELLO)
     assert answer.id == f"chatcmpl-{answer._request_id}"
 
 
@@ -483,10 +449,10 @@ async def test_two_streamed_choices_are_each_whole(server: Server) -> None:
 @pytest.mark.parametrize("mode", ["ok", "tools(n=2)", "refusal", "reasoning", "two_choices"])
 async def test_streamed_and_whole_answers_are_the_same(server: Server, mode: str) -> None:
     """Folded by the SDK's own accumulator."""
-    whole = await server.client.chat.completions.create(model=f"fake/{mode}", messages=HELLO)  # type: ignore[arg-type]
+    whole = await server.client.chat.completions.create(model=f"fake/{mode}", messages=HELLO)
     async with server.client.chat.completions.stream(
         model=f"fake/{mode}",
-        messages=HELLO,  # type: ignore[arg-type]
+        messages=HELLO,
         stream_options={"include_usage": True},
     ) as stream:
         folded = await stream.get_final_completion()
@@ -682,7 +648,7 @@ async def test_an_unknown_model_is_a_404_with_near_names(named: Server) -> None:
         assert (answer.status, error["code"], error["param"]) == (404, "model_not_found", "model")
         assert "gpt-4o" in error["message"]
     with pytest.raises(openai.NotFoundError):
-        await named.client.chat.completions.create(model="gpt-4", messages=HELLO)  # type: ignore[arg-type]
+        await named.client.chat.completions.create(model="gpt-4", messages=HELLO)
 
 
 async def test_a_model_of_a_provider_that_is_off_says_which_key_to_set(named: Server) -> None:

@@ -1,11 +1,10 @@
-"""The oracle: what the fake upstream saw against what the proxy wrote down, and the files of the servers they are asked through."""
+"""The oracle: what the fake upstream saw against what the proxy wrote down; and the configuration of the servers."""
 
 from __future__ import annotations
 
 import json
-import resource
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -62,6 +61,14 @@ def rows(folder: Path, table: str) -> list[dict[str, Any]]:
         return [dict(row) for row in db.execute(f"SELECT * FROM {table} ORDER BY opened_ns")]
 
 
+def attempts_by_call(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Call id to its attempts, in order; an empty list for any other id."""
+    found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows(folder, "attempts"):
+        found[row["call_id"]].append(row)
+    return found
+
+
 class Tally(Struct):
     """Ids of requests that the upstream saw: without a row (`lost`), or twice in either book (`duplicated`)."""
 
@@ -93,9 +100,9 @@ def assert_books_agree(folder: Path, seen: Iterable[Seen]) -> None:
 
 def assert_sums(folder: Path) -> None:
     """Tokens and cost of every call that ended are the sums over its attempts."""
-    attempts = rows(folder, "attempts")
+    attempts = attempts_by_call(folder)
     for call in rows(folder, "calls"):
-        own = [each for each in attempts if each["call_id"] == call["id"]]
+        own = attempts[call["id"]]
         summed = (
             len(own),
             sum(each["input"] + each["cache_read"] + each["cache_write"] for each in own),
@@ -105,6 +112,20 @@ def assert_sums(folder: Path) -> None:
         assert (call["attempts"], call["input_tokens"], call["output_tokens"], call["cost_nano"]) == summed, call["id"]
 
 
-def peak_kb() -> int:
-    """The most memory this process ever held, in KiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+class MemoryPeak:
+    """Over its block: by how much this process's resident memory rose above its start, at most, in KiB (Linux)."""
+
+    grown_kb = 0
+
+    def __enter__(self) -> MemoryPeak:
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+        self._start_kb = self._status("VmHWM")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.grown_kb = self._status("VmHWM") - self._start_kb
+
+    @staticmethod
+    def _status(field: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Callable
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ DONE = "[DONE]"
 
 
 class Heard:
-    """One answer as it came. `frames`: the data of its events, or its body as the only one; `whole`: HTTP said its end."""
+    """One answer as it came. `frames`: the data of its events, or its body as the only one; `whole`: HTTP ended it."""
 
     def __init__(self, status: int, headers: dict[str, str], frames: list[str], whole: bool) -> None:
         self.status = status
@@ -66,7 +66,7 @@ class Heard:
 
 
 class Talk:
-    """One chat request on a connection of its own; nothing of the answer is read yet. Close it, or read it to the end."""
+    """One chat request on a connection of its own, nothing of its answer read yet. Close it, or read it to the end."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.status = 0
@@ -81,7 +81,7 @@ class Talk:
         self.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
         return self.status
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The body, piece by piece. Raises IncompleteReadError when it breaks off."""
         if self.headers.get("transfer-encoding") != "chunked":
             yield await self._reader.readexactly(int(self.headers["content-length"]))
@@ -91,7 +91,7 @@ class Talk:
             await self._reader.readexactly(2)
         await self._reader.readexactly(2)
 
-    async def frames(self) -> AsyncIterator[str]:
+    async def frames(self) -> AsyncGenerator[str, None]:
         """The data of each event; comments are left out."""
         rest = b""
         async for piece in self.pieces():
@@ -137,3 +137,10 @@ async def talk(port: int, model: str, *, stream: bool = True, **fields: Any) -> 
 async def ask(port: int, model: str, *, stream: bool = True, **fields: Any) -> Heard:
     """One request and its whole answer."""
     return await (await talk(port, model, stream=stream, **fields)).rest()
+
+
+async def eventually(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    """Waits for something that tells nobody when it changes. Raises TimeoutError."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.005)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.books import INPUT_USD, OUTPUT_USD, assert_books_agree, files, peak_kb, rows
+from tests.faults.books import INPUT_USD, OUTPUT_USD, MemoryPeak, assert_books_agree, files, rows
 from tests.faults.talking import MESSAGES, Heard, ask
 from tests.serving import Server, serving
 from tests.transports.silence import silent
@@ -86,7 +86,10 @@ async def test_a_stream_without_finish_reason_is_truncated(server: Server, tmp_p
     assert_no_invented_end(heard)
     assert (heard.content, heard.error["code"]) == (said(10), "upstream_truncated")
     assert heard.usage is None
-    assert (only(tmp_path)["outcome"], only(tmp_path)["output_tokens"]) == ("upstream_truncated", pytest.approx(10, abs=3))
+    assert (only(tmp_path)["outcome"], only(tmp_path)["output_tokens"]) == (
+        "upstream_truncated",
+        pytest.approx(10, abs=3),
+    )
 
 
 async def test_a_stream_with_its_finish_but_no_end_marker_is_complete(server: Server, tmp_path: Path) -> None:
@@ -148,7 +151,9 @@ async def test_each_phase_has_its_time_out(
     assert only(tmp_path)["cost_nano"] > 0
 
 
-async def test_a_stream_that_stalls_after_its_first_token_ends_in_an_error_frame(server: Server, tmp_path: Path) -> None:
+async def test_a_stream_that_stalls_after_its_first_token_ends_in_an_error_frame(
+    server: Server, tmp_path: Path
+) -> None:
     """The idle limit counts from the last event."""
     heard = await ask(server.port, "fake/stall_after(k=5)")
     assert_no_invented_end(heard)
@@ -179,7 +184,11 @@ async def test_a_host_that_does_not_answer_is_a_connect_time_out(
             heard = await ask(server.port, "fake/ok", stream=stream)
     assert (heard.status, heard.error["code"]) == (504, "upstream_timeout")
     call, attempt = only(tmp_path), only(tmp_path, "attempts")
-    assert (call["outcome"], attempt["outcome"], attempt["usage_source"]) == ("timeout_connect", "timeout_connect", "none")
+    assert (call["outcome"], attempt["outcome"], attempt["usage_source"]) == (
+        "timeout_connect",
+        "timeout_connect",
+        "none",
+    )
     assert call["cost_nano"] == 0
 
 
@@ -220,7 +229,7 @@ async def test_every_answer_is_paid_for(
     if source == "provider":
         assert (call["input_tokens"], call["output_tokens"]) == (PROMPT, said_tokens)
     else:
-        assert call["output_tokens"] == pytest.approx(said_tokens, rel=0.75)
+        assert said_tokens / 2 <= call["output_tokens"] <= said_tokens * 2
 
 
 # --- R13: fallback ----------------------------------------------------------------------------------------------------
@@ -344,7 +353,9 @@ async def test_retries_answer_after_two_failures(
     assert_books_agree(tmp_path, upstream.ledger)
 
 
-async def test_a_connection_lost_under_a_request_is_an_attempt_of_its_own(tmp_path: Path, upstream: FakeUpstream) -> None:
+async def test_a_connection_lost_under_a_request_is_an_attempt_of_its_own(
+    tmp_path: Path, upstream: FakeUpstream
+) -> None:
     """The upstream saw the request on the dying connection, so it has its row."""
     async with serving(files(tmp_path, upstream.url, fake={"retries": 1})) as server:
         first = await ask(server.port, "fake/stale_keepalive")
@@ -455,14 +466,14 @@ async def test_what_cannot_be_read_is_a_clean_502(
     server: Server, tmp_path: Path, mode: str, stream: bool, code: str, outcome: str
 ) -> None:
     """An error in OpenAI's shape, soon, in bounded memory, with nothing of the provider's page in it."""
-    before_kb = peak_kb()
-    begun = time.monotonic()
-    heard = await ask(server.port, "fake/" + mode, stream=stream)
-    assert time.monotonic() - begun < 2
+    with MemoryPeak() as memory:
+        begun = time.monotonic()
+        heard = await ask(server.port, "fake/" + mode, stream=stream)
+        assert time.monotonic() - begun < 2
+    assert memory.grown_kb < 48 * 1024
     assert (heard.status, heard.error["code"]) == (502, code)
     assert "<html" not in heard.error["message"]
     assert only(tmp_path)["outcome"] == outcome
-    assert peak_kb() - before_kb < 48 * 1024
 
 
 async def test_a_giant_answer_that_is_valid_is_passed_on(server: Server, tmp_path: Path) -> None:

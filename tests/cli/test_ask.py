@@ -1,0 +1,105 @@
+"""`proxy ask`: the answer on standard output and nothing else, as it comes, metered like any other call."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+
+import httpx
+import psutil
+import pytest
+
+from tests.cli.commands import COMMAND, PATIENCE_S, ask, environment, is_gone, proxy, server, wait_until
+from tests.serving import PRICING, ROUTING, TIMEOUTS
+from tests.upstream import spawn
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    """One fake upstream for all questions."""
+    with spawn() as running:
+        yield running
+
+
+@pytest.fixture
+def folder(tmp_path, upstream):
+    """Where both files are."""
+    (tmp_path / "routing_rules.yaml").write_text(
+        ROUTING.format(db="usage.db", upstream=upstream.url, timeouts=TIMEOUTS)
+    )
+    (tmp_path / "pricing.yaml").write_text(PRICING)
+    return tmp_path
+
+
+def rows(folder):
+    """Key, outcome and output tokens of each call in the database."""
+    db = sqlite3.connect(folder / "usage.db")
+    try:
+        return db.execute("SELECT key_id, outcome, output_tokens FROM calls ORDER BY opened_ns").fetchall()
+    finally:
+        db.close()
+
+
+def test_only_the_answer_is_on_standard_output(folder):
+    """So it can be piped; one line end at its end."""
+    done = proxy("ask", "Say hello.", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == " ".join(f"tok{number}" for number in range(10)) + "\n"
+    assert rows(folder) == [("cli", "ok", 10)]
+
+
+def test_the_answer_streams(folder):
+    """The first word is there while the model still thinks about the second."""
+    command = [*COMMAND, "ask", "Say hello.", "-m", "fake/stall_after(k=1)"]
+    with subprocess.Popen(command, cwd=folder, env=environment(), stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(4) == b"tok0"
+        assert process.poll() is None
+        process.kill()
+
+
+def test_an_answer_that_breaks_off_ends_with_1_and_the_reason(folder):
+    """What was said stays on standard output."""
+    done = proxy("ask", "Say hello.", "-m", "fake/cut_fin(k=3)", cwd=folder)
+    assert (done.returncode, done.stdout.split()) == (1, ["tok0", "tok1", "tok2"])
+    assert done.stderr.startswith("proxy: fake closed the connection")
+    assert rows(folder)[0][1] == "upstream_truncated"
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [("nobody/has-it", "The model 'nobody/has-it' does not exist."), ("fake/e401", "Incorrect API key")],
+)
+def test_what_cannot_be_answered_ends_with_1_and_one_line(folder, model, message):
+    """A name nobody has, a key the provider refuses."""
+    done = proxy("ask", "Say hello.", "--model", model, cwd=folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("proxy: ") and message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_database_that_cannot_be_written_ends_with_2(folder):
+    """As for `proxy serve`."""
+    done = proxy("ask", "Say hello.", "--db", "missing/usage.db", cwd=folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("proxy: Cannot use the usage database missing/usage.db: ")
+
+
+def test_it_works_beside_a_server_on_the_same_database(folder):
+    """Two processes write; the server's `/v1/usage` shows both calls."""
+    with server(folder, "--port", "0") as running:
+        assert ask(running).status_code == 200
+        assert proxy("ask", "Say hello.", cwd=folder).returncode == 0
+        assert ask(running).status_code == 200
+        usage = httpx.get(f"{running.base_url}/usage", timeout=PATIENCE_S).json()
+    assert (usage["total"]["calls"], usage["total"]["successes"], usage["total"]["output_tokens"]) == (3, 3, 30)
+
+
+def test_without_any_key_the_embedded_model_answers(tmp_path):
+    """No file, no key, no server: the first thing a new user tries. Killed, it leaves no model behind."""
+    with subprocess.Popen([*COMMAND, "ask", "Hi."], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(1) != b""
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+    wait_until(lambda: all(map(is_gone, children)), "the end of the embedded model")

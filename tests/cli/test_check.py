@@ -1,0 +1,79 @@
+"""`proxy check`: 0 for files that serve, 1 for what is wrong between the lines, 2 for files that cannot be read."""
+
+from __future__ import annotations
+
+import re
+
+from tests.cli.commands import proxy
+
+GOOD = """
+version: 1
+providers:
+  fake: {type: openai, base_url: "http://127.0.0.1:1/v1", allow_private: true}
+router: {default_model: fake/one}
+"""
+WRONG = """
+version: 1
+servr: {port: 1}
+providers:
+  fake: {type: openai, base_ur: "http://127.0.0.1:1/v1"}
+  other: {type: opnai}
+models: {mine: nope/one}
+router: {default_model: zzz}
+"""
+PRICING = """
+version: 1
+models:
+  fake/one: {input: 1, output: 2}
+  fake/old: {input: 1, output: 2, retired: "2020-01-01", successor: fake/one}
+"""
+
+
+def check(folder, routing, pricing=PRICING, **variables):
+    (folder / "routing_rules.yaml").write_text(routing)
+    (folder / "pricing.yaml").write_text(pricing)
+    return proxy("check", cwd=folder, **variables)
+
+
+def test_good_files_end_with_0_and_say_what_is_on(tmp_path):
+    """The last line is the sum."""
+    done = check(tmp_path, GOOD)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "0 errors, 0 warnings; on: fake"
+
+
+def test_the_shipped_files_are_good_everywhere(tmp_path):
+    """A user without files of their own has these; without any key the embedded model is on."""
+    done = proxy("check", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "0 errors, 0 warnings; on: local"
+    assert "note: openai is off: set OPENAI_API_KEY to enable it" in done.stdout
+
+
+def test_a_retired_model_is_a_warning_with_its_place_and_ends_with_0(tmp_path):
+    """It serves, until the vendor says no."""
+    done = check(tmp_path, GOOD + "models: {mine: fake/old}\n")
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "0 errors, 1 warnings; on: fake")
+    assert re.search(
+        r"routing_rules\.yaml:6:16: warning: models\.mine: fake/old was retired on 2020-01-01; .* fake/one", line
+    ), line
+
+
+def test_every_mistake_is_said_at_once_with_its_place(tmp_path):
+    """One run, one round of corrections."""
+    done = check(tmp_path, WRONG)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert [line.split("/routing_")[1].split(": ")[:2] for line in done.stderr.splitlines()] == [
+        ["rules.yaml:3:1", "servr"],
+        ["rules.yaml:5:24", "providers.fake.base_ur"],
+        ["rules.yaml:6:17", "providers.other.type"],
+        ["rules.yaml:7:16", "models.mine"],
+        ["rules.yaml:8:25", "router.default_model"],
+    ]
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path):
+    """Also where it was named by a flag."""
+    done = proxy("check", "--config", "missing.yaml", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "missing.yaml: no such file\n")

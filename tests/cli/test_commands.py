@@ -1,0 +1,44 @@
+"""The command line itself: what it says about itself, and how it refuses what it does not know."""
+
+from __future__ import annotations
+
+import pytest
+
+import proxy as package
+from tests.cli.commands import proxy
+
+
+def test_version_names_the_product_and_its_version(tmp_path):
+    """One line for a bug report."""
+    done = proxy("--version", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"proxy, version {package.__version__}\n")
+
+
+def test_help_lists_the_commands(tmp_path):
+    """Each with one sentence."""
+    done = proxy("--help", cwd=tmp_path)
+    commands = [line.split()[0] for line in done.stdout.partition("Commands:\n")[2].splitlines()]
+    assert (done.returncode, commands) == (0, ["ask", "check", "serve"])
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("serve", ["--host", "--port", "--workers", "--log-format", "--config", "--pricing", "--db"]),
+        ("ask", ["--model", "--config", "--pricing", "--db"]),
+        ("check", ["--config", "--pricing"]),
+    ],
+)
+def test_each_command_explains_its_options(tmp_path, command, options):
+    """`--help` is the manual."""
+    done = proxy(command, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert [option for option in options if option not in done.stdout] == []
+
+
+@pytest.mark.parametrize("arguments", [["frob"], ["serve", "--frob"], ["serve", "--port", "65536"], ["ask"]])
+def test_what_is_not_understood_is_refused_with_2(tmp_path, arguments):
+    """Nothing starts, nothing is written, and the error is on standard error."""
+    done = proxy(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (2, "", [])
+    assert "Error: " in done.stderr

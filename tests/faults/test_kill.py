@@ -1,0 +1,168 @@
+"""kill -9 at random moments under load: no request is lost from the books, none is counted twice."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.faults.books import assert_sums, attempts_by_call, files, reconcile, rows
+from tests.faults.talking import Heard, ask
+from tests.serving import Spawned, spawned
+from tests.upstream import Seen, spawn
+
+CALLERS = 12
+MODELS = (
+    "ok(n_tokens={n},pace=0.002)",
+    "ok(n_tokens={n},delay=0.03)",
+    "slow_usage(s=0.05,n_tokens={n})",
+    "fast(n_tokens={n})",
+    "tools(n=2,n_tokens={n})",
+    "flap(p=0.7,n_tokens={n},seed={n})",
+)
+
+
+class Load:
+    """Callers that never stop asking whichever server is `port` now. `finished`: the answers whose end they saw."""
+
+    def __init__(self, seed: int) -> None:
+        self.port = 0
+        self.finished: dict[str, Heard] = {}
+        self.asked = self.broken = 0
+        self._seed = seed
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(CALLERS):
+                group.create_task(self._call_on(random.Random(f"{self._seed}:{number}")))
+
+    async def _call_on(self, dice: random.Random) -> None:
+        while True:
+            model = dice.choice(MODELS).format(n=dice.randrange(1, 60))
+            stream = dice.random() < 0.6
+            options: dict[str, Any] = {"stream_options": {"include_usage": True}} if stream else {}
+            try:
+                async with asyncio.timeout(30):
+                    heard = await ask(self.port, f"fake/{model}", stream=stream, **options)
+            except ConnectionError:
+                await asyncio.sleep(0.01)  # between two servers
+                continue
+            self.asked += 1
+            if heard.status == 200 and heard.whole and (heard.done or not stream):
+                self.finished[heard.call_id] = heard
+            elif heard.status in (0, 200):
+                self.broken += 1
+                await asyncio.sleep(0.01)
+
+
+class Killing:
+    """Servers on one database, each killed while the next one starts."""
+
+    def __init__(self, routing_file: Path, load: Load, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.orphans: list[psutil.Process] = []
+        self._routing_file = routing_file
+        self._load = load
+
+    async def rounds(self, count: int) -> None:
+        """Every fifth server has two workers: one of them is killed, then their supervisor."""
+        with ExitStack() as stack:
+            next_one = self._start(stack, workers=1)
+            for number in range(1, count + 1):
+                server = await next_one
+                next_one = self._start(stack, workers=2 if number % 5 == 0 else 1)
+                await ask(server.port, "fake/ok")  # it answers
+                self._load.port = server.port
+                await asyncio.sleep(self.dice.uniform(0.02, 0.5))
+                await self._kill(server)
+            (await next_one).kill()
+
+    def _start(self, stack: ExitStack, workers: int) -> asyncio.Future[Spawned]:
+        made = spawned(self._routing_file, "--workers", str(workers))
+        return asyncio.ensure_future(asyncio.to_thread(stack.enter_context, made))
+
+    async def _kill(self, server: Spawned) -> None:
+        children = psutil.Process(server.process.pid).children()
+        workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        if workers:
+            self.dice.choice(workers).kill()
+            await asyncio.sleep(self.dice.uniform(0, 0.3))
+        self.orphans += workers
+        server.kill()
+
+
+def report(folder: Path, count: int, load: Load, seen: list[Seen], took_s: float) -> None:
+    tally = reconcile(folder, seen)
+    ends = Counter(row["outcome"] for row in rows(folder, "calls"))
+    facts = {
+        "kills": count,
+        "answers whose end was seen": len(load.finished),
+        "answers that broke off": load.broken,
+        "requests upstream": tally.requests,
+        "attempt rows": tally.rows,
+        "lost": len(tally.lost),
+        "duplicated": len(tally.duplicated),
+        **{f"calls {outcome}": number for outcome, number in sorted(ends.items())},
+        "seconds": round(took_s),
+    }
+    print("\n" + "\n".join(f"  {name:<28}{value:>8}" for name, value in facts.items()))
+
+
+def check(folder: Path, load: Load, seen: list[Seen]) -> None:
+    """Each promise of the ledger, row by row."""
+    tally = reconcile(folder, seen)
+    assert (tally.lost, tally.duplicated) == ([], [])
+    sent = {each.id: each.usage for each in seen}
+    calls = {row["id"]: row for row in rows(folder, "calls")}
+    attempts = attempts_by_call(folder)
+    for call_id, heard in load.finished.items():
+        call, usage = calls[call_id], heard.usage
+        assert usage is not None
+        assert (call["outcome"], call["estimated"]) == ("ok", 0)
+        told = (usage["prompt_tokens"], usage["completion_tokens"])
+        assert told == (call["input_tokens"], call["output_tokens"])
+    for call_id, call in calls.items():
+        last = attempts[call_id][-1]
+        if call["outcome"] == "ok":
+            usage = sent[last["id"]]
+            assert usage is not None
+            assert (call["input_tokens"], call["output_tokens"]) == (usage["prompt_tokens"], usage["completion_tokens"])
+        else:
+            assert call["outcome"] in ("unknown", "upstream_error", "cancelled", "client_closed")
+        if last["outcome"] == "unknown":
+            assert last["cost_nano"] == last["hold_nano"] > 0
+    assert_sums(folder)
+
+
+@pytest.mark.parametrize("count", [10, pytest.param(200, marks=pytest.mark.slow)])
+async def test_no_kill_loses_or_doubles_a_request(tmp_path: Path, count: int) -> None:
+    """What an upstream saw has its row, an answer whose end was seen its exact usage; what was open is `unknown`."""
+    begun = time.monotonic()
+    load = Load(seed=count)
+    with spawn() as upstream:
+        routing_file = files(tmp_path, upstream.url, fake={"retries": 1}, grace_s=2)
+        killing = Killing(routing_file, load, seed=count)
+        calling = asyncio.create_task(load.run())
+        await killing.rounds(count)
+        calling.cancel()
+        await asyncio.wait([calling])
+        _, alive = await asyncio.to_thread(psutil.wait_procs, killing.orphans, 10)
+        assert alive == []
+        with spawned(routing_file) as last:
+            async with httpx.AsyncClient(base_url=last.base_url, trust_env=False) as client:
+                usage = (await client.get("/usage")).json()
+            assert await asyncio.to_thread(last.stop) == 0
+        seen = await asyncio.to_thread(upstream.ledger)
+    report(tmp_path, count, load, seen, time.monotonic() - begun)
+    check(tmp_path, load, seen)
+    assert usage["total"]["calls"] == len(rows(tmp_path, "calls"))
+    assert len(load.finished) > count

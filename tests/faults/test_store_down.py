@@ -1,0 +1,107 @@
+"""The disk is full: what runs ends, what is new is refused, and once there is room again the books are complete."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.faults.books import assert_books_agree, files, rows
+from tests.faults.talking import ask, talk
+from tests.serving import Spawned, spawned
+from tests.upstream import FakeUpstream
+
+
+@contextmanager
+def full_disk(server: Spawned) -> Iterator[None]:
+    """The server's files cannot grow past their first byte: every write of its database fails, and of its log file."""
+    pid, kind = server.process.pid, resource.RLIMIT_FSIZE
+    soft, hard = resource.prlimit(pid, kind)
+    resource.prlimit(pid, kind, (1, hard))
+    try:
+        yield
+    finally:
+        if server.process.poll() is None:
+            resource.prlimit(pid, kind, (soft, hard))
+
+
+async def ready(client: httpx.AsyncClient, status: int) -> None:
+    """Waits until `/readyz` answers so. Raises TimeoutError."""
+    async with asyncio.timeout(5):
+        while True:
+            if (await client.get("/readyz")).status_code == status:
+                return
+            await asyncio.sleep(0.05)
+
+
+async def test_a_full_disk_refuses_new_calls_and_loses_none(tmp_path: Path) -> None:
+    """503 `storage_unavailable` before anything is sent upstream; streams in flight end as if nothing were."""
+    async with FakeUpstream() as upstream:
+        with spawned(files(tmp_path, upstream.url)) as server:
+            origin = f"http://127.0.0.1:{server.port}"
+            async with httpx.AsyncClient(base_url=origin, trust_env=False) as client:
+                await ready(client, 200)
+                streams = [await talk(server.port, f"fake/ok(n_tokens=20,pace=0.05,tag={i})") for i in range(5)]
+                assert [await each.head() for each in streams] == [200] * 5
+                with full_disk(server):
+                    refused = [await ask(server.port, "fake/ok", stream=stream) for stream in (True, False) * 5]
+                    await ready(client, 503)
+                    assert (await client.get("/livez")).status_code == 200
+                    heard = await asyncio.gather(*(each.rest() for each in streams))
+                    assert rows(tmp_path, "calls")[-1]["outcome"] == "open"  # kept in memory until there is room
+                await ready(client, 200)
+            after = await ask(server.port, "fake/ok")
+            assert await asyncio.to_thread(server.stop) == 0
+        assert {(each.status, each.error["code"]) for each in refused} == {(503, "storage_unavailable")}
+        assert all(each.headers["retry-after"] for each in refused)
+        assert all(each.done and each.finish_reasons == ["stop"] for each in [*heard, after])
+        assert len(upstream.ledger) == 6
+        assert_books_agree(tmp_path, upstream.ledger)
+    calls = {row["id"]: row for row in rows(tmp_path, "calls")}
+    for each in [*heard, after]:
+        call = calls[each.call_id]
+        assert (call["outcome"], call["output_tokens"]) == ("ok", 10 if each is after else 20)
+    assert {row["outcome"] for row in calls.values()} <= {"ok", "rejected"}
+
+
+async def test_a_server_stopped_on_a_full_disk_leaves_its_calls_open(tmp_path: Path) -> None:
+    """It ends in time; what could not be settled becomes `unknown` at the next start, never missing."""
+    async with FakeUpstream() as upstream:
+        path = files(tmp_path, upstream.url, grace_s=1)
+        with spawned(path) as server:
+            stream = await talk(server.port, "fake/ok(n_tokens=20,pace=0.02)")
+            assert await stream.head() == 200
+            with full_disk(server):
+                assert (await stream.rest()).done
+                async with asyncio.timeout(1 + 10 + 5):
+                    assert await asyncio.to_thread(server.stop) == 0
+        with spawned(path) as server:
+            assert await asyncio.to_thread(server.stop) == 0
+        assert_books_agree(tmp_path, upstream.ledger)
+    (call,) = rows(tmp_path, "calls")
+    assert (call["outcome"], call["cost_nano"], call["estimated"]) == ("unknown", call["hold_nano"], 1)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_log_that_cannot_be_written_fails_no_call(tmp_path: Path, stream: bool) -> None:
+    """Every line of it fails; answers and rows are what they would be."""
+    (tmp_path / "server.log").symlink_to("/dev/full")
+    async with FakeUpstream() as upstream:
+        with spawned(files(tmp_path, upstream.url)) as server:
+            heard = [await ask(server.port, f"fake/{mode}", stream=stream) for mode in ("ok", "e400", "ok")]
+            unknown = await ask(server.port, "nobody", stream=stream)
+            conversation = await talk(server.port, "fake/ok(delay=9)", stream=stream)
+            await upstream.until(lambda: upstream.open == 1)
+            conversation.close()
+            await upstream.until(lambda: upstream.open == 0)
+            assert await asyncio.to_thread(server.stop) == 0
+        assert [each.status for each in [*heard, unknown]] == [200, 400, 200, 404]
+        assert heard[2].finish_reasons == ["stop"]
+        assert_books_agree(tmp_path, upstream.ledger)
+    outcomes = [row["outcome"] for row in rows(tmp_path, "calls")]
+    assert outcomes == ["ok", "upstream_error", "ok", "rejected", "client_closed"]
