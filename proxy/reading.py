@@ -25,9 +25,9 @@ class StreamReading:
         self._decoder = decoder
         self._timeouts = timeouts
         self._framing = EventFraming()
-        now = asyncio.get_running_loop().time()
-        self._first_by = now + timeouts.first_token
-        self._progress_at = now
+        self._now = asyncio.get_running_loop().time
+        self._paused_at = self._progress_at = self._now()
+        self._first_by = self._progress_at + timeouts.first_token
         self._ended = False
         self._failure: UpstreamError | None = None
 
@@ -41,12 +41,14 @@ class StreamReading:
         if self._ended or self._decoder.done:
             self._decoder.close()
             return None
+        self._progress_at += self._now() - self._paused_at  # a slow client held the upstream back: its time stood still
         try:
             piece = await exchange.read(*self._limit())
         except UpstreamError:
             if not self._decoder.finished:
                 raise
             piece = b""
+        self._paused_at = self._now()
         if piece:
             return self._note(self._framing.feed(piece))
         self._ended = True
@@ -65,7 +67,7 @@ class StreamReading:
 
     def _note(self, events: list[Event]) -> list[ChatChunk]:
         if events:
-            self._progress_at = asyncio.get_running_loop().time()
+            self._progress_at = self._paused_at
         chunks: list[ChatChunk] = []
         for event in events:
             try:

@@ -53,12 +53,12 @@ def serve(**flags: Any) -> None:
     sock = _bind(config.server.host, config.server.port)
     _try_store(config)
     models = local_models(config)
-    click.echo(_banner(config, auth, models, sock.getsockname()[1]))
-    sys.stdout.flush()
     for sig in (signal.SIGTERM, signal.SIGINT):
         signal.signal(
             sig, lambda *_: sys.exit(0)
         )  # uvicorn raises the signal again after its drain; that is a clean end
+    click.echo(_banner(config, auth, models, sock.getsockname()[1]))
+    sys.stdout.flush()
     if config.server.workers == 1:
         _serve_alone(config, auth, models, sock)
     else:

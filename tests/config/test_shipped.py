@@ -2,16 +2,59 @@
 
 from __future__ import annotations
 
+import re
+import time
 from datetime import date
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 
-from proxy.config import Config, check, load
+from proxy.config import Config, Source, check, configure, load
 from proxy.prices import find_price
+from proxy.records import ServerConfig, StorageConfig
 
 TOP = Path(__file__).parents[2]
+TIMEOUTS = {  # seconds for a whole answer; 600 where nothing is said
+    "openai": 60,
+    "anthropic": 90,
+    "google": 60,
+    "groq": 30,
+    "mistral": 600,
+    "cohere": 600,
+    "perplexity": 600,
+    "together": 600,
+}
+LOCAL_SERVERS = ["ollama", "vllm", "lmstudio", "localai"]
+# No price is published for the first; those of 2024 are lost.
+UNPRICED = {"cohere/command-a-plus-05-2026", "perplexity/pplx-70b-online", "perplexity/pplx-7b-online"}
+# What programs call -> the row it stands for.
+OLD_IDS = {
+    row.partition("/")[2]: row
+    for row in (
+        *("openai/gpt-4-turbo", "openai/gpt-4o", "openai/gpt-4o-mini", "openai/gpt-3.5-turbo"),
+        *("anthropic/claude-3-opus-20240229", "anthropic/claude-3-sonnet-20240229"),
+        *("anthropic/claude-3-haiku-20240307", "anthropic/claude-3-5-sonnet-20240620"),
+        *("google/gemini-1.5-pro", "google/gemini-1.5-flash", "google/gemini-1.0-pro"),
+        *("groq/llama-3.1-405b", "groq/llama-3.1-70b-versatile", "groq/llama-3.1-8b-instant"),
+        *("groq/mixtral-8x7b-32768", "mistral/mixtral-8x22b"),
+        *("mistral/mistral-large-latest", "mistral/mistral-medium-latest", "mistral/mistral-small-latest"),
+        *("cohere/command-r-plus", "cohere/command-r", "cohere/command-light"),
+        *("perplexity/pplx-70b-online", "perplexity/pplx-7b-online"),
+    )
+}
+PRICES_OF_MARCH_2026 = {
+    "openai/gpt-4-turbo": (10, 30),
+    "openai/gpt-4o": (5, 15),
+    "openai/gpt-4o-mini": (0.15, 0.60),
+    "anthropic/claude-3-opus-20240229": (15, 75),
+    "anthropic/claude-3-5-sonnet-20240620": (3, 15),
+    "anthropic/claude-3-haiku-20240307": (0.25, 1.25),
+    "google/gemini-1.5-pro": (3.50, 10.50),
+    "google/gemini-1.5-flash": (0.35, 1.05),
+    "groq/llama-3.1-70b-versatile": (0.59, 0.79),
+    "groq/llama-3.1-8b-instant": (0.05, 0.08),
+}
 KEYS = ["OPENAI_API_KEY", "GROQ_API_KEY", "MISTRAL_API_KEY", "TOGETHER_API_KEY"]
 
 
@@ -44,21 +87,104 @@ def test_every_model_that_can_be_called_by_name_has_a_price() -> None:
 
 
 def test_every_row_of_the_price_list_is_whole() -> None:
-    """Two prices, a context, no price above its successor tier, and days in order."""
+    """Two prices, a context, no tier below its own row, a successor that is listed and live."""
     rows = {name: row for name, row in shipped({}).pricing.models.items() if not name.endswith("/*")}
-    assert len(rows) > 60
+    assert len(rows) > 100
     for name, row in rows.items():
-        assert row.input is not None, name
-        assert row.output is not None, name
+        assert (row.input is None, row.output is None) == (name in UNPRICED, name in UNPRICED), name
         assert row.context, name
-        assert (row.cached_input or 0) <= row.input, name
-        assert all(tier.input and tier.output and tier.input > row.input for tier in row.tiers), name
-        assert row.successor is None or row.successor in rows, name
+        assert (row.cached_input or 0) <= (row.input or 0), name
+        assert all(tier.input and tier.output and tier.input > (row.input or 0) for tier in row.tiers), name
+        assert row.retired is None or row.successor, name
+        assert row.successor is None or rows[row.successor].retired is None, name
+        assert row.successor is None or row.successor.partition("/")[0] == name.partition("/")[0], name
 
 
-def test_the_shipped_aliases_are_retired_ids() -> None:
-    """An alias for a live model would hide it; each leads to the successor in the price list."""
+def test_every_live_row_says_what_a_router_asks() -> None:
+    """Capabilities and quality for each model that can be called; nothing for one that is gone."""
+    for name, row in shipped({}).pricing.models.items():
+        assert (row.supports is None, row.quality is None) == (bool(row.retired), bool(row.retired)), name
+
+
+def test_the_shipped_providers_are_those_of_the_product() -> None:
+    """Eight vendors, four servers of one's own that wait to be enabled, the embedded model; time-outs as promised."""
+    providers = shipped({}).providers
+    assert list(providers) == [*TIMEOUTS, *LOCAL_SERVERS, "local"]
+    assert {name: providers[name].timeout_s.total for name in TIMEOUTS} == TIMEOUTS
+    assert [name for name in providers if not providers[name].enabled] == LOCAL_SERVERS
+    assert all(providers[name].timeout_s.first_token <= max(providers[name].timeout_s.total, 60) for name in TIMEOUTS)
+
+
+@pytest.mark.parametrize(("name", "row"), OLD_IDS.items())
+def test_an_old_id_has_its_row_and_its_successor(name: str, row: str) -> None:
+    """Gone and mapped by an alias, or still there with what comes after it."""
+    config = shipped({})
+    price = config.pricing.models[row]
+    assert price.successor in config.pricing.models
+    if price.retired:
+        assert config.aliases[name] == price.successor
+    else:
+        assert name not in config.aliases
+        assert price.retires or row.endswith("-latest")
+
+
+@pytest.mark.parametrize(("row", "march"), PRICES_OF_MARCH_2026.items())
+def test_the_prices_of_march_2026_are_kept(row: str, march: tuple[float, float]) -> None:
+    """What is gone keeps them as its price, what lives on has them as the version that ended with that month."""
+    price = shipped({}).pricing.models[row]
+    if price.retired:
+        assert (price.input, price.output) == march
+    else:
+        assert [(past.until, past.input, past.output) for past in price.history] == [("2026-03-31", *march)]
+
+
+def test_the_shipped_aliases_are_ids_that_are_gone() -> None:
+    """An alias for a live model would hide it; each leads to the successor of the row it stands for."""
     config = shipped({})
     for name, target in config.aliases.items():
-        row = config.pricing.models[name if "/" in name else f"openai/{name}"]
-        assert (row.retired is not None, row.successor) == (True, target)
+        provider = target.partition("/")[0]
+        old = name.removeprefix(f"{provider}/").removeprefix("open-")
+        rows = [row for listed, row in config.pricing.models.items() if is_form_of(old, listed, provider)]
+        assert target in {row.successor for row in rows if row.retired}, name
+        own = config.pricing.models.get(f"{provider}/{old}")
+        assert own is None or own.retired, name
+
+
+def is_form_of(old: str, listed: str, provider: str) -> bool:
+    """The id itself, a dated form of it, or its short form: claude-3-opus, llama-3.1-70b."""
+    owner, _, model = listed.partition("/")
+    return owner == provider and (model == old or model.startswith(f"{old}-") or old.startswith(f"{model}-"))
+
+
+def test_every_id_that_is_gone_is_mapped() -> None:
+    """By its bare name, which is what programs send."""
+    config = shipped({})
+    gone = {name.partition("/")[2] for name, row in config.pricing.models.items() if row.retired}
+    assert gone - set(config.aliases) == set()
+
+
+def test_the_sections_in_comments_show_the_defaults() -> None:
+    """Taking the `# ` away changes nothing, and what stands there loads."""
+    text = (TOP / "routing_rules.yaml").read_text()
+    shown = re.sub(r"^# (server|storage):", r"\1:", text, flags=re.MULTILINE)
+    config = configure(Source("routing_rules.yaml", shown.encode()), None, {})
+    assert shown.count("\nserver:") + shown.count("\nstorage:") == 2
+    assert (config.server, config.storage, config.notices) == (ServerConfig(), StorageConfig(), [])
+
+
+def test_the_shipped_files_are_short_enough_to_read() -> None:
+    """Lines that fit a screen, and few enough of them."""
+    for name, most in (("routing_rules.yaml", 150), ("pricing.yaml", 320)):
+        lines = (TOP / name).read_text().splitlines()
+        assert max(map(len, lines)) <= 125, name
+        assert len(lines) <= most, name
+
+
+def test_both_files_load_quickly() -> None:
+    """60 to 70 ms of CPU in November 2026; the bound leaves room for a slow machine, the best of five for a busy one."""
+    taken = []
+    for _ in range(5):
+        started = time.process_time()
+        shipped({})
+        taken.append(time.process_time() - started)
+    assert min(taken) < 0.25

@@ -129,7 +129,7 @@ async def talk(port: int, model: str, *, stream: bool = True, **fields: Any) -> 
     """Connects and sends one request. Raises OSError when nobody listens."""
     body = json.dumps({"model": model, "messages": MESSAGES, "stream": stream, **fields}).encode()
     lines = ["POST /v1/chat/completions HTTP/1.1", f"Host: 127.0.0.1:{port}", "Content-Type: application/json"]
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**24)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**16)
     writer.write("\r\n".join([*lines, f"Content-Length: {len(body)}", "Connection: close", "", ""]).encode() + body)
     return Talk(reader, writer)
 

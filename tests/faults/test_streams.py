@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.faults.books import INPUT_USD, OUTPUT_USD, MemoryPeak, assert_books_agree, files, rows
-from tests.faults.talking import MESSAGES, Heard, ask
+from tests.faults.talking import MESSAGES, Heard, ask, eventually, talk
 from tests.serving import Server, serving
 from tests.transports.silence import silent
 from tests.upstream import FakeUpstream, prompt_tokens, refusing
@@ -481,3 +482,20 @@ async def test_a_giant_answer_that_is_valid_is_passed_on(server: Server, tmp_pat
     heard = await ask(server.port, "fake/giant_line", stream=False)
     assert (heard.status, len(heard.content)) == (200, 10 * 2**20)
     assert only(tmp_path)["outcome"] == "ok"
+
+
+@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+async def test_a_client_that_reads_slowly_is_not_the_upstream_stalling(
+    tmp_path: Path, upstream: FakeUpstream, transport: str
+) -> None:
+    """While nobody reads, the upstream is held back, and its time does not run."""
+    fake = {"transport": transport, "timeout_s": {**SHORT, "total": 9.0}}
+    async with serving(files(tmp_path, upstream.url, fake=fake)) as server:
+        conversation = await talk(server.port, "fake/fast(n_tokens=60000)")
+        assert await conversation.head() == 200
+        await eventually(lambda: any(each.held_back for each in upstream.connections))
+        await asyncio.sleep(3 * SHORT["idle"])
+        assert upstream.ledger[0].tokens_sent < 60000
+        heard = await conversation.rest()
+    assert (heard.finish_reasons, heard.done) == (["stop"], True)
+    assert only(tmp_path)["output_tokens"] == 60000

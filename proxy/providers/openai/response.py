@@ -20,7 +20,7 @@ _FINISH = {"eos": "stop", "model_length": "length", "max_tokens": "length", "too
 
 
 def decode(data: bytes) -> dict[str, Any]:
-    """One JSON object from a provider. Raises UpstreamTruncated for the beginning of one, UpstreamError for the rest."""
+    """One JSON object from a provider. Raises UpstreamTruncated for the start of one, UpstreamError for all else."""
     try:
         value = _decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
