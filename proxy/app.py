@@ -1,197 +1,91 @@
-"""Orchestrates: the composition root. Config -> live objects -> the ASGI application; its lifespan closes all it
+"""Orchestrates: the composition root: the ASGI application around what `parts` builds; its lifespan closes all it
 opened.
 
-Only here is anything constructed. Everything else receives what it needs as arguments.
+Only here and in `parts` is anything constructed. Everything else receives what it needs as arguments.
 """
 
 from __future__ import annotations
 
-import functools
-import random
+import asyncio
+import ipaddress
+import signal
 import time
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
-from litestar import Litestar, asgi
+from litestar import Litestar, Router, asgi
 from litestar.config.cors import CORSConfig
 from litestar.types import ASGIApp, Receive, Scope, Send
-from msgspec import Struct
 from sse_starlette.sse import AppStatus
 from structlog.typing import FilteringBoundLogger
 
+from proxy import __version__
+from proxy.api.admin import Admin
 from proxy.api.chat import Chat
 from proxy.api.errors import exception_handlers
-from proxy.api.guard import LOOPBACK_HOSTS, Guard
+from proxy.api.guard import LOOPBACK_HOSTS, Access, Guard
+from proxy.api.health import Health, ProviderState, Standing, Watched
+from proxy.api.openapi import openapi_route
 from proxy.api.reads import Reads
-from proxy.auth import Auth
+from proxy.api.request import Places
+from proxy.auth import Auth, StoredKeys
 from proxy.config import Config
-from proxy.dispatch import Dispatcher
-from proxy.ledger import Ledger
-from proxy.local_model import LocalModel, RemoteLocalModel
-from proxy.local_model.weights import model_id
-from proxy.metering import Call, Clock
+from proxy.config.source import ConfigFiles
+from proxy.limits import FailedLogins
+from proxy.metrics import Metrics
+from proxy.parts import LocalModels, Parts, Running, enabled, key_store, running
 from proxy.pipeline import Pipeline
-from proxy.price_book import PriceBook
-from proxy.providers import PROVIDERS
-from proxy.providers.base import Provider
-from proxy.records import CallEnd, Endpoint, Secret
-from proxy.routing.names import Names
-from proxy.routing.router import Router
-from proxy.storage.sqlite import SqliteStore, sqlite_path
-from proxy.transports.aiohttp import AiohttpTransport
-from proxy.transports.base import Transport
-from proxy.transports.httpx import HttpxTransport
-from proxy.upstream import Origin, Upstream
-
-LocalModels = Mapping[str, LocalModel | RemoteLocalModel]
-
-
-class Parts(Struct, frozen=True):
-    """The live objects of one running server."""
-
-    names: Names
-    pipeline: Pipeline
-    ledger: Ledger
-    upstreams: Mapping[str, Upstream]
-
-
-def local_models(config: Config) -> dict[str, LocalModel]:
-    """One supervised child per provider that runs on this machine; nothing is started yet."""
-    specs = {name: provider.local_model for name, provider in enabled(config).items()}
-    return {name: LocalModel(spec) for name, spec in specs.items() if spec is not None}
-
-
-@asynccontextmanager
-async def running(config: Config, models: LocalModels, log: FilteringBoundLogger) -> AsyncGenerator[Parts, None]:
-    """Opens the ledger and the connections, yields the parts, closes everything in reverse order."""
-    async with AsyncExitStack() as stack:
-        ledger = build_ledger(config)
-        await ledger.start()
-        stack.push_async_callback(ledger.stop)
-        upstreams = {}
-        for name, provider in enabled(config).items():
-            transport = _transport(provider)
-            stack.push_async_callback(transport.close)
-            upstreams[name] = Upstream(name, provider, _origin(config, name, provider, models), transport)
-        clock = Clock(time.time_ns, time.perf_counter)
-        book = PriceBook(config.pricing, _vendors(config))
-        names = build_names(config, book)
-        dispatcher = Dispatcher(upstreams, ledger, config.version, random.random)
-        router = Router(names, book, random.random)
-        pipeline = Pipeline(router, dispatcher, ledger, clock, functools.partial(_log_call, log))
-        stack.push_async_callback(pipeline.close)
-        for model in models.values():
-            if isinstance(model, LocalModel):
-                stack.push_async_callback(model.close)
-        yield Parts(names, pipeline, ledger, upstreams)
-
-
-def enabled(config: Config) -> dict[str, Provider]:
-    """The providers that may be called."""
-    return {name: provider for name, provider in config.providers.items() if name not in config.disabled}
-
-
-def build_ledger(config: Config) -> Ledger:
-    """The ledger on its store; nothing is opened yet."""
-    store = SqliteStore(sqlite_path(config.storage.url), durability=config.storage.durability)
-    return Ledger(store, when_down=config.storage.when_down)
-
-
-def build_names(config: Config, book: PriceBook) -> Names:
-    """The namespace of one configuration."""
-    return Names(
-        providers=enabled(config),
-        disabled=config.disabled,
-        models=config.models,
-        aliases=config.aliases,
-        router=config.router,
-        listed={name: _listed(config, name) for name in enabled(config)},
-        price_of=book.find,
-    )
-
-
-def names_now(config: Config) -> list[str]:
-    """What `/v1/models` will list, for the banner."""
-    return build_names(config, PriceBook(config.pricing, {})).names()
-
-
-def _listed(config: Config, provider_name: str) -> tuple[str, ...]:
-    """The upstream ids known to exist at one provider: its own model, its roles, its rows in pricing.yaml."""
-    spec = config.providers[provider_name].local_model
-    if spec is not None:
-        return (model_id(spec),)
-    prefix = f"{provider_name}/"
-    priced = [
-        name.removeprefix(prefix)
-        for name, price in config.pricing.models.items()
-        if name.startswith(prefix) and not name.endswith("*") and price.retired is None
-    ]
-    return tuple(dict.fromkeys([*config.providers[provider_name].models.values(), *priced]))
-
-
-def _vendors(config: Config) -> dict[str, str]:
-    """Providers at their vendor's own address, where its list prices hold."""
-    kinds = {kind: name for name, kind in PROVIDERS.items()}
-    return {name: kinds[type(provider)] for name, provider in enabled(config).items() if provider.base_url is None}
-
-
-def _transport(provider: Provider) -> Transport:
-    return HttpxTransport(provider.ca_file) if provider.transport == "httpx" else AiohttpTransport(provider.ca_file)
-
-
-def _origin(config: Config, name: str, provider: Provider, models: LocalModels) -> Origin:
-    if name in models:
-        return models[name].endpoint
-    base_url = (provider.base_url or provider.default_base_url or "").rstrip("/")
-    endpoint = Endpoint(base_url, config.secrets.get(name), config.headers.get(name, {}))
-
-    async def fixed() -> Endpoint:
-        return endpoint
-
-    return fixed
-
-
-def _log_call(log: FilteringBoundLogger, call: Call, end: CallEnd) -> None:
-    attempt = end.attempt
-    log.info(
-        "call",
-        request_id=call.id,
-        key=call.caller.key_id,
-        requested=call.request.model,
-        model=call.attempts[-1].deployment.name if call.attempts else None,
-        stream=call.request.stream,
-        outcome=str(end.outcome),
-        status=end.status,
-        code=end.error_code,
-        attempts=len(call.attempts),
-        input_tokens=attempt.tokens.prompt if attempt else None,
-        output_tokens=attempt.tokens.output if attempt else None,
-        cost_nano_usd=attempt.cost_nano if attempt else None,
-        latency_ms=round(end.latency_ms, 1),
-        first_token_ms=None if end.first_token_ms is None else round(end.first_token_ms, 1),
-    )
+from proxy.records import Secret
+from proxy.reload import Reloads
 
 
 class Application:
-    """The ASGI application of one configuration. `parts` is there between start and stop."""
+    """The ASGI application; `config` is what it starts with.
 
-    def __init__(self, config: Config, models: LocalModels, auth: Auth, log: FilteringBoundLogger) -> None:
-        self.parts: Parts | None = None
+    `metrics_folder`: where several workers share what they count. `files`: what is read again when they change, or when
+    `reload_soon` is called; None: the configuration is not from files and stays.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        models: LocalModels,
+        auth: Auth,
+        log: FilteringBoundLogger,
+        metrics_folder: Path | None = None,
+        files: ConfigFiles | None = None,
+    ) -> None:
+        self._running: Running | None = None
+        self._reloads = Reloads(files, config, self._run, log)
         self._config = config
         self._models = models
         self._log = log
+        self._started = time.monotonic()
         server = config.server
-        chat = Chat(lambda: self.live.pipeline, auth, int(server.max_body_mb * 1024 * 1024), log)
+        self._places = Places(server.max_in_flight)
+        self._metrics = Metrics(__version__, self._read, metrics_folder)
+        self._auth = auth
+        access = Access(auth, lambda: self.live.permits, time.time_ns)
+        chat = Chat(self._pipeline, access, int(server.max_body_mb * 1024 * 1024), self._places, log)
         reads = Reads(
-            lambda: self.live.names, auth, lambda query: self.live.ledger.usage(query), self._problems, int(time.time())
+            lambda: self.live.views,
+            lambda: self.live.permits,
+            lambda query: self.live.ledger.usage(query),
+            int(time.time()),
         )
+        watched = Watched(__version__, self._standing, self._providers, self._metrics.exposition)
+        health = Health(watched, server.metrics)
+        admin = Admin(self._reloads.reload)
 
-        @asgi(["/v1/chat/completions", "/chat/completions"], copy_scope=False)
+        @asgi(["/v1/chat/completions", "/chat/completions"], copy_scope=False, role="key")
         async def chat_completions(scope: Scope, receive: Receive, send: Send) -> None:
             await chat(scope, receive, send)
 
+        described = openapi_route(lambda: self.litestar.routes)
+        guarded = [*reads.routes(), *health.routes(), *admin.routes(), described]
         self.litestar = Litestar(
-            [chat_completions, *reads.routes()],
+            [chat_completions, Router("/", guards=[access.guard], route_handlers=guarded)],
             lifespan=[self._lifespan],
             exception_handlers=exception_handlers(log),
             cors_config=CORSConfig(allow_origins=server.cors_origins) if server.cors_origins else None,
@@ -200,32 +94,111 @@ class Application:
             request_max_body_size=int(server.max_body_mb * 1024 * 1024),
         )
         own = (*LOOPBACK_HOSTS, server.host, *server.allowed_hosts)
-        hosts = frozenset(host.lower() for host in own) if auth.keyless else None
-        self.asgi: ASGIApp = Guard(self.litestar, hosts, frozenset(server.cors_origins))
+        hosts = frozenset(host.lower() for host in own)
+        self.asgi: ASGIApp = Guard(self.litestar, lambda: auth.keyless, hosts, frozenset(server.cors_origins))
 
     @property
     def live(self) -> Parts:
         """The parts of the running server. Raises RuntimeError before its start."""
-        if self.parts is None:
+        if self._running is None:
             raise RuntimeError("the application is not running")
-        return self.parts
+        return self._running.parts.current
 
-    def _problems(self) -> list[str]:
-        return ["the usage database cannot be written"] if self.live.ledger.state.degraded else []
+    def reload_soon(self) -> None:
+        """Asks for a reload; from a signal's handler or any thread."""
+        self._reloads.soon()
+
+    @contextmanager
+    def _pipeline(self) -> Iterator[Pipeline]:
+        """The pipeline of one call: what it needs stays open until the call has ended, also over a reload."""
+        if self._running is None:
+            raise RuntimeError("the application is not running")
+        with self._running.parts.using() as parts:
+            yield parts.pipeline
+
+    def _run(self, config: Config) -> None:
+        if self._running is not None:
+            self._running.run(config)
+
+    @property
+    def draining(self) -> bool:
+        """True from SIGTERM on. uvicorn tells nobody, but its handler of the signal is a method of the server."""
+        server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+        return bool(getattr(server, "should_exit", False))
+
+    def _standing(self) -> Standing:
+        return Standing(
+            uptime_s=time.monotonic() - self._started,
+            draining=self.draining,
+            ledger=None if self._running is None else self.live.ledger.state,
+            refuses=self._config.storage.when_down == "refuse",
+            in_flight=self._places.taken,
+            max_in_flight=self._places.limit,
+            config_version=self._reloads.state.config_version,
+            config_loaded_at=self._reloads.state.config_loaded_at,
+            config_error=self._reloads.state.config_error,
+        )
+
+    async def _providers(self) -> dict[str, ProviderState]:
+        config = self._config if self._running is None else self.live.config
+        states = {name: ProviderState("on") for name in enabled(config)}
+        for name in states.keys() & self._models.keys():
+            local = await self._models[name].state()
+            states[name] = ProviderState(local.state, local.why)
+        return states | {name: ProviderState("off", why) for name, why in config.disabled.items()}
+
+    def _read(self) -> dict[str, float]:
+        """What metrics do not count themselves."""
+        values: dict[str, float] = {
+            "mmproxy_in_flight_requests": self._places.taken,
+            "mmproxy_overloaded": self._places.refused,
+            "mmproxy_config_ok": float(self._reloads.state.config_error is None),
+            "mmproxy_config_reloads": self._reloads.state.reloads,
+            "mmproxy_config_reload_errors": self._reloads.state.refused,
+            "mmproxy_workers": 1,
+        }
+        if self._running is not None:
+            ledger = self.live.ledger.state
+            values["mmproxy_ledger_pending_changes"] = ledger.pending
+            values["mmproxy_ledger_degraded"] = float(ledger.degraded)
+            values["mmproxy_ledger_lost"] = ledger.lost
+        return values
 
     @asynccontextmanager
     async def _lifespan(self, _: Litestar) -> AsyncGenerator[None, None]:
         # sse-starlette would end live streams at SIGTERM; uvicorn drains them for grace_s.
         AppStatus.enable_automatic_graceful_drain = False
-        async with running(self._config, self._models, self._log) as parts:
-            self.parts = parts
+        async with running(self._config, self._models, self._log, self._metrics) as server:
+            self._running = server
+            await self._auth.refresh()
+            followers = [self._metrics.watch(), self._reloads.follow_files(), self._reloads.follow_requests()]
+            tasks = [asyncio.create_task(follower) for follower in followers]
             try:
                 yield
             finally:
-                self.parts = None
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+                self._running = None
 
 
-def server_auth(environ: Mapping[str, str]) -> Auth:
-    """The server's own keys, from PROXY_API_KEY and PROXY_ADMIN_KEY."""
+def server_auth(environ: Mapping[str, str], config: Config) -> Auth:
+    """The server's keys: PROXY_API_KEY, PROXY_ADMIN_KEY, and those in the database."""
     key, admin = environ.get("PROXY_API_KEY"), environ.get("PROXY_ADMIN_KEY")
-    return Auth(Secret(key) if key else None, Secret(admin) if admin else None)
+    return Auth(
+        Secret(key) if key else None,
+        Secret(admin) if admin else None,
+        StoredKeys(key_store(config).look),
+        needs_key=config.server.require_key is True or not is_loopback(config.server.host),
+        note_failure=FailedLogins().note,
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """True where only this machine can reach a server that listens on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

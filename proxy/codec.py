@@ -20,7 +20,7 @@ encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 
-class _Body(Struct, frozen=True):
+class ChatBody(Struct, frozen=True):
     """The fields of a chat request that the proxy reads; every optional one may be null, as SDKs in the wild send
     it.
     """
@@ -43,7 +43,7 @@ class _Body(Struct, frozen=True):
     metadata: dict[str, Any] | None = None
 
 
-_KNOWN = frozenset(field.name for field in msgspec.structs.fields(_Body)) | {
+KNOWN_FIELDS = frozenset(field.name for field in msgspec.structs.fields(ChatBody)) | {
     "audio",
     "frequency_penalty",
     "function_call",
@@ -104,7 +104,7 @@ def decode_chat(body: bytes) -> ChatRequest:
     """A chat request from its bytes. Raises BadRequest that names the field."""
     fields = decode_object(body)
     for name in fields:
-        if name not in _KNOWN and name.casefold() in _KNOWN:
+        if name not in KNOWN_FIELDS and name.casefold() in KNOWN_FIELDS:
             raise BadRequest(f"Unknown parameter {name!r}. Did you mean {name.casefold()!r}?", param=name[:64])
     if "routing" in fields:
         raise BadRequest(
@@ -113,7 +113,7 @@ def decode_chat(body: bytes) -> ChatRequest:
             code="unsupported_parameter",
         )
     try:
-        view = msgspec.convert(fields, _Body)
+        view = msgspec.convert(fields, ChatBody)
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from None
     _check(view)
@@ -124,7 +124,7 @@ def decode_chat(body: bytes) -> ChatRequest:
         include_usage=bool(view.stream_options and view.stream_options.include_usage),
         max_tokens=view.max_completion_tokens or view.max_tokens,
         n=view.n or 1,
-        fields={name: value for name, value in fields.items() if value is not None or name not in _KNOWN},
+        fields={name: value for name, value in fields.items() if value is not None or name not in KNOWN_FIELDS},
     )
 
 
@@ -150,7 +150,7 @@ def _invalid(text: str) -> BadRequest:
     return BadRequest(f"{path}: {match['what']}.", param=path)
 
 
-def _check(view: _Body) -> None:
+def _check(view: ChatBody) -> None:
     """The rules that types cannot say. Raises BadRequest."""
     if not view.model.strip():
         raise BadRequest("model: name a model, for example `auto`.", param="model")

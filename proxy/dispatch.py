@@ -85,7 +85,9 @@ class Dispatcher:
                 return
             wait_s = self._retry_in(call, attempt)
             if wait_s is not None:
+                call.begin_wait()
                 await asyncio.sleep(wait_s)
+                call.end_wait()
             else:
                 queue = self._fall_back(queue, route, attempt.failure)
 
@@ -139,11 +141,13 @@ class Dispatcher:
 
     async def _whole(self, attempt: Attempt, built: Built) -> ChatResponse:
         upstream = self._upstreams[attempt.deployment.provider_name]
-        attempt.sent = True
+        attempt.note_sent()
         async with upstream.exchange(built, attempt.id, stream=False) as exchange:
             attempt.note_accepted(exchange.status, exchange.request_id)
             try:
-                response = upstream.provider.parse_response(await exchange.body())
+                answer = await exchange.body()
+                attempt.note_received()
+                response = upstream.provider.parse_response(answer)
             except (UpstreamTruncated, UpstreamTimeout):
                 attempt.lost_bytes = exchange.body_bytes
                 raise
@@ -158,7 +162,7 @@ class Dispatcher:
         reader = StreamReading(
             attempt, upstream.provider.stream_decoder(attempt.call.request), upstream.provider.timeout_s
         )
-        attempt.sent = True
+        attempt.note_sent()
         async with AsyncExitStack() as stack:
             exchange = await stack.enter_async_context(upstream.exchange(built, attempt.id, stream=True))
             attempt.note_accepted(exchange.status, exchange.request_id)

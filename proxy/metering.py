@@ -33,6 +33,7 @@ class Attempt:
         self.id = f"{call.id}-{self.seq}"
         self.started = call.clock.monotonic_s()
         self.sent = False  # the request left, or may have
+        self._waiting = False  # for this provider; see `Call.begin_wait`
         self.accepted = False  # a 2xx answer began
         self.finished = False  # the whole answer is here, usage may be missing
         self.committed = False  # a delta left for the client: no second model may answer
@@ -59,11 +60,23 @@ class Attempt:
             price_version=self.deployment.price_version,
         )
 
+    def note_sent(self) -> None:
+        """The request is about to leave; from here on the provider is waited for."""
+        self.sent = self._waiting = True
+        self.call.begin_wait()
+
+    def note_received(self) -> None:
+        """What the caller waited for is here, the whole answer or a stream's first token, or will not come."""
+        if self._waiting:
+            self._waiting = False
+            self.call.end_wait()
+
     def note_accepted(self, status: int, request_id: str | None) -> None:
         self.accepted, self.status, self.request_id = True, status, request_id
 
     def note_first_token(self) -> None:
         self.committed = True
+        self.note_received()
         self.first_token_ms = self.call.elapsed_ms()
 
     def note_failure(self, error: UpstreamError) -> None:
@@ -109,6 +122,7 @@ class Attempt:
     def end(self, outcome: Outcome, error_code: str | None = None, status: int | None = None) -> AttemptEnd:
         """The row's end; the first one stands."""
         if self.ended is None:
+            self.note_received()
             measured, source = self.measured()
             cost = prices.cost(self.deployment.price, measured) if source != "none" else Cost()
             self.ended = AttemptEnd(
@@ -129,14 +143,22 @@ class Attempt:
 class Call:
     """One client request from its admission to its settlement."""
 
-    def __init__(self, call_id: str, caller: Caller, request: ChatRequest, clock: Clock) -> None:
+    def __init__(
+        self, call_id: str, caller: Caller, request: ChatRequest, clock: Clock, started: float | None = None
+    ) -> None:
         self.id = call_id
         self.caller = caller
         self.request = request
         self.clock = clock
         self.opened_ns = clock.unix_ns()
-        self.started = clock.monotonic_s()
+        self.started = clock.monotonic_s() if started is None else started
+        self._waits = 0  # for how many attempts, or pauses between them, the call waits at the moment
+        self._waits_since = 0.0
+        self._waited_s = 0.0
         self.attempts: list[Attempt] = []
+        self.adapted: list[str] = []  # what the proxy itself changed in the request
+        self.limit_headers: dict[str, str] = {}  # `x-ratelimit-*` of the caller's own limits
+        self.leave: Callable[[int], None] | None = None  # gives its place back, told the tokens that were used
         self.client_gone = False
         self.settled: CallEnd | None = None
 
@@ -159,6 +181,31 @@ class Call:
 
     def elapsed_ms(self) -> float:
         return (self.clock.monotonic_s() - self.started) * 1000
+
+    def note_ended(self) -> None:
+        """The call ended, however it did: its place in the caller's limits is free."""
+        if self.leave is not None:
+            self.leave(sum(attempt.ended.tokens.total for attempt in self.attempts if attempt.ended))
+
+    def begin_wait(self) -> None:
+        """From here on time is not the proxy's; attempts that run at once count once."""
+        if self._waits == 0:
+            self._waits_since = self.clock.monotonic_s()
+        self._waits += 1
+
+    def end_wait(self) -> None:
+        self._waits -= 1
+        if self._waits == 0:
+            self._waited_s += self.clock.monotonic_s() - self._waits_since
+
+    def overhead_ms(self) -> float:
+        """Time spent here while no provider was waited for: until a stream's first token, of another answer until
+        now.
+        """
+        first_token_ms = self.attempts[-1].first_token_ms if self.attempts else None
+        elapsed_ms = self.elapsed_ms() if first_token_ms is None else first_token_ms
+        waited_s = self._waited_s + (self.clock.monotonic_s() - self._waits_since if self._waits else 0.0)
+        return max(0.0, elapsed_ms - waited_s * 1000)
 
     def opening(self, config_version: str) -> CallOpen:
         return CallOpen(

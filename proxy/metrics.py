@@ -117,7 +117,8 @@ FAMILIES = {
             (),
             _SHORT_SECONDS,
         ),
-        Family("mmproxy_config_reloads", "counter", "Reloads of the configuration by result.", ("result",)),
+        Family("mmproxy_config_reloads", "counter", "Changed configurations that were taken over."),
+        Family("mmproxy_config_reload_errors", "counter", "Changed configurations that were refused."),
         Family(
             "mmproxy_config_ok",
             "gauge",
@@ -136,13 +137,13 @@ _Snapshot = dict[str, list[tuple[Labels, list[float]]]]
 
 
 class Metrics:
-    """The counters of one process. `gauges` answers what is true now, by family.
+    """The counters of one process. `read` answers the values that others keep, by family.
 
     `folder`: shared with the other workers and made by their supervisor; None where there is one process only.
     """
 
-    def __init__(self, version: str, gauges: Callable[[], Mapping[str, float]], folder: Path | None = None) -> None:
-        self._gauges = gauges
+    def __init__(self, version: str, read: Callable[[], Mapping[str, float]], folder: Path | None = None) -> None:
+        self._read = read
         self._folder = folder
         self._file = f"{os.getpid()}-{secrets.token_hex(4)}.json"
         self._log = structlog.get_logger("metrics")
@@ -222,13 +223,13 @@ class Metrics:
 
     def _text(self, own: bytes, accept: str) -> tuple[bytes, str]:
         write, content_type = exposition.choose_encoder(accept)
-        snapshots = [(own, True)] if self._folder is None else list(self._others(self._folder, own))
+        snapshots = [(own, True)] if self._folder is None else list(self._all(self._folder, own))
         return write(_Collected(merged(snapshots))), content_type
 
     def _snapshot(self) -> bytes:
-        now = {name: [((), [value])] for name, value in self._gauges().items()}
+        read = {name: [((), [value])] for name, value in self._read().items()}
         counted = {name: list(rows.items()) for name, rows in self._rows.items() if rows}
-        return msgspec.json.encode({**counted, **now})
+        return msgspec.json.encode({**counted, **read})
 
     def _write(self, snapshot: bytes) -> None:
         """Replaces this worker's file, whole or not at all. A folder that cannot be written is told once."""
@@ -245,7 +246,7 @@ class Metrics:
         else:
             self._unwritten = False
 
-    def _others(self, folder: Path, own: bytes) -> Iterator[tuple[bytes, bool]]:
+    def _all(self, folder: Path, own: bytes) -> Iterator[tuple[bytes, bool]]:
         """Every worker's snapshot, and whether the worker lives. Ours is the newest we have, also on a full disk."""
         yield own, True
         dead = {path.stem for path in folder.glob("*.dead")}

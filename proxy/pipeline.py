@@ -1,7 +1,7 @@
 """Orchestrates: the life of one request, in order, on one screen.
 
-    bytes -> codec -> ChatRequest -> names -> Route -> dispatch (ledger.open, attempts) -> wire
-          -> ledger.settle (committed) -> last bytes
+    bytes -> codec -> ChatRequest -> gate (limits, what the key may use, names) -> Route
+          -> dispatch (ledger.open, attempts) -> wire -> ledger.settle (committed) -> last bytes
 
 Settle before the end: what tells a client that its answer is complete leaves only after its row is committed.
 """
@@ -18,9 +18,9 @@ from proxy.dispatch import Dispatcher
 from proxy.errors import BadRequest, ProxyError, UpstreamError
 from proxy.ledger import Ledger
 from proxy.metering import Call, Clock
+from proxy.permits import Gate
 from proxy.records import CallEnd, Caller, Outcome
 from proxy.routing.names import Route
-from proxy.routing.router import Router
 from proxy.schema import ChatRequest
 
 
@@ -29,13 +29,15 @@ class Pipeline:
 
     def __init__(
         self,
-        router: Router,
+        gate: Gate,
         dispatcher: Dispatcher,
         ledger: Ledger,
         clock: Clock,
         on_end: Callable[[Call, CallEnd], None],
+        config_version: str = "",
     ) -> None:
-        self._router = router
+        self.config_version = config_version
+        self._gate = gate
         self._dispatcher = dispatcher
         self._ledger = ledger
         self._clock = clock
@@ -43,27 +45,31 @@ class Pipeline:
         self._drains: set[asyncio.Task[None]] = set()
 
     async def admit(self, call_id: str, caller: Caller, body: bytes) -> tuple[Call, Route]:
-        """The call and its route. Raises BadRequest, or ProxyError for a name nobody answers to; both are metered as
-        rejected where the body names a model.
+        """The call and its route. Raises BadRequest, or ProxyError for a name that nobody answers to or that is not for
+        this caller, and for a limit that is reached; metered as rejected where the body names a model.
         """
+        started = self._clock.monotonic_s()
         try:
             request = decode_chat(body)
         except BadRequest as error:
             if (model := named_model(body)) is not None:
                 refused = ChatRequest(model=model, messages=[], fields={})
-                self._reject(Call(call_id, caller, refused, self._clock), error)
+                self._reject(Call(call_id, caller, refused, self._clock, started), error)
             raise
-        call = Call(call_id, caller, request, self._clock)
+        call = Call(call_id, caller, request, self._clock, started)
         try:
-            return call, await self._router.route(call.request.model)
+            return call, await self._gate.admit(call)
         except ProxyError as error:
             self._reject(call, error)
+            raise
+        except BaseException:
+            call.note_ended()
             raise
 
     def _reject(self, call: Call, error: ProxyError) -> None:
         end = call.end(Outcome.REJECTED, error)
-        self._ledger.reject(call.opening(""), end)
-        self._on_end(call, end)
+        self._ledger.reject(call.opening(self.config_version), end)
+        self._ended(call, end)
 
     async def complete(self, call: Call, route: Route) -> bytes:
         """The whole answer, settled. Raises ProxyError."""
@@ -109,9 +115,13 @@ class Pipeline:
             if call.attempts:
                 await self._ledger.settle(end)
             else:
-                self._ledger.reject(call.opening(""), end)
+                self._ledger.reject(call.opening(self.config_version), end)
         finally:
-            self._on_end(call, end)
+            self._ended(call, end)
+
+    def _ended(self, call: Call, end: CallEnd) -> None:
+        call.note_ended()
+        self._on_end(call, end)
 
     def _abandon(self, call: Call, error: BaseException) -> None:
         """The client left, the server stops, or a bug: settles without waiting for anything."""
@@ -140,7 +150,7 @@ class Pipeline:
             end = call.end(Outcome.UNKNOWN)
         call.settled = end
         self._ledger.close(end)
-        self._on_end(call, end)
+        self._ended(call, end)
 
 
 def _outcome(error: ProxyError) -> Outcome:

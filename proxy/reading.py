@@ -36,9 +36,9 @@ class StreamReading:
 
         Once the finish is here nothing can go wrong any more: a connection that breaks or stalls then is the end.
         """
-        if self._failure is not None:
+        if self._failure is not None and not self._decoder.finished:
             raise self._failure
-        if self._ended or self._decoder.done:
+        if self._failure is not None or self._ended or self._decoder.done:
             self._decoder.close()
             return None
         self._progress_at += self._now() - self._paused_at  # a slow client held the upstream back: its time stood still

@@ -157,7 +157,9 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Section `server`: flag > environment (PROXY_*) > file > default."""
+    """Section `server`: flag > environment (PROXY_*) > file > default. `max_in_flight`: chat requests served at once by
+    each worker; `metrics`: who may read `/metrics`, `public`, `admin` or `off`.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -166,8 +168,10 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     allowed_hosts: list[str] = []
     cors_origins: list[str] = []
     max_body_mb: float = 32
+    max_in_flight: int = 1000
     grace_s: float = 30
     log_format: str = "auto"
+    metrics: str = "public"
 
 
 class StorageConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,4 +1,7 @@
-"""Performs I/O: the only HTTP to providers. One Upstream per provider: its origin, its key, its time-outs, its caps."""
+"""Performs I/O: the only HTTP to providers. One Upstream per provider: its origin, its key, its time-outs, its caps.
+
+A configuration has its own Upstreams; the Pools under them outlive a reload that leaves their origin as it is.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from msgspec.structs import replace
+
 from proxy.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated, UpstreamUnavailable
-from proxy.providers.base import Built, HTTPResponse, Provider
+from proxy.providers.base import Built, HTTPRequest, HTTPResponse, Provider
 from proxy.records import Endpoint, Outcome, Secret
 from proxy.transports.base import Answer, ConnectFailed, ConnectionLost, ConnectTimedOut, Transport
 
@@ -78,22 +83,62 @@ class Exchange:
         return UpstreamTimeout(f"{self._name} sent {what} within {seconds:g} s.", outcome)
 
 
+class Pool:
+    """The connections to one provider at one address, and the places that `max_concurrent` gives its requests."""
+
+    def __init__(self, transport: Transport, max_concurrent: int | None = None) -> None:
+        self.transport = transport
+        self.places = asyncio.Semaphore(max_concurrent) if max_concurrent else None
+        self.users = 0
+
+
+class Pools:
+    """Every Pool in use, shared by the configurations that mean the same by it; closed when the last gives it back."""
+
+    def __init__(self, connect: Callable[[Provider], Transport]) -> None:
+        self._connect = connect
+        self._pools: dict[tuple[object, ...], Pool] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def take(self, name: str, provider: Provider) -> Pool:
+        """The pool of the provider called `name`. Raises OSError for a `ca_file` that cannot be used."""
+        address = provider.base_url or provider.default_base_url
+        key = (name, address, provider.transport, provider.ca_file, provider.max_concurrent)
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = Pool(self._connect(provider), provider.max_concurrent)
+        pool.users += 1
+        return pool
+
+    def give_back(self, pool: Pool) -> None:
+        """Who took it uses it no more; none of its exchanges is under way."""
+        pool.users -= 1
+        if pool.users == 0:
+            self._pools = {key: other for key, other in self._pools.items() if other is not pool}
+            task = asyncio.ensure_future(pool.transport.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Waits for the connections that are being closed."""
+        await asyncio.gather(*self._closing)
+
+
 class Upstream:
     """One configured provider as it runs. `origin` answers where it is now (the embedded model moves when it
     restarts).
     """
 
-    def __init__(self, name: str, provider: Provider, origin: Origin, transport: Transport) -> None:
+    def __init__(self, name: str, provider: Provider, origin: Origin, pool: Pool) -> None:
         self.name = name
         self.provider = provider
+        self.pool = pool
         self._origin = origin
-        self._transport = transport
-        self._places = asyncio.Semaphore(provider.max_concurrent) if provider.max_concurrent else None
 
     @property
     def active(self) -> int:
         """Requests in flight."""
-        return self._transport.active
+        return self.pool.transport.active
 
     @asynccontextmanager
     async def exchange(self, built: Built, attempt_id: str, stream: bool) -> AsyncIterator[Exchange]:
@@ -101,50 +146,66 @@ class Upstream:
 
         Raises UpstreamError for everything but a 2xx answer of the right kind.
         """
-        async with self._place():
-            endpoint = await self._origin()
-            total_at = None if stream else asyncio.get_running_loop().time() + self.provider.timeout_s.total
+        total_s = None if stream else self.provider.timeout_s.total
+        headers = {**built.http.headers, "x-client-request-id": attempt_id}
+        async with self._place(), self._exchange(replace(built.http, headers=headers), total_s) as exchange:
+            yield exchange
+
+    async def fetch(self, path: str, max_bytes: int) -> HTTPResponse:
+        """The answer to a small GET beside the calls: it is no attempt, and takes none of their places.
+
+        Raises UpstreamError.
+        """
+        request = HTTPRequest("GET", path, {"accept": "application/json"})
+        async with self._exchange(request, self.provider.timeout_s.total) as exchange:
+            return await exchange.body(max_bytes)
+
+    @asynccontextmanager
+    async def _exchange(self, request: HTTPRequest, total_s: float | None) -> AsyncIterator[Exchange]:
+        """`total_s` None: a stream is wanted."""
+        endpoint = await self._origin()
+        total_at = None if total_s is None else asyncio.get_running_loop().time() + total_s
+        try:
+            answer = await self._send(request, endpoint, total_at)
+            exchange = Exchange(self.name, answer, self.provider, total_at)
             try:
-                answer = await self._send(built, attempt_id, endpoint, total_at)
-                exchange = Exchange(self.name, answer, self.provider, total_at)
-                try:
-                    await self._accept(exchange, stream)
-                    yield exchange
-                finally:
-                    await exchange.aclose()
-            except UpstreamError as error:
-                if endpoint.key is not None:
-                    _remove(endpoint.key, error)
-                raise
+                await self._accept(exchange, stream=total_at is None)
+                yield exchange
+            finally:
+                await exchange.aclose()
+        except UpstreamError as error:
+            if endpoint.key is not None:
+                _remove(endpoint.key, error)
+            raise
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
         """One of `max_concurrent` places; waits for one as long as for a connection."""
-        if self._places is None:
+        places = self.pool.places
+        if places is None:
             yield
             return
         try:
             async with asyncio.timeout(self.provider.timeout_s.connect):
-                await self._places.acquire()
+                await places.acquire()
         except TimeoutError:
             message = f"{self.name} has its {self.provider.max_concurrent} requests (max_concurrent) in flight."
             raise UpstreamUnavailable(message, code="overloaded") from None
         try:
             yield
         finally:
-            self._places.release()
+            places.release()
 
-    async def _send(self, built: Built, attempt_id: str, endpoint: Endpoint, total_at: float | None) -> Answer:
+    async def _send(self, request: HTTPRequest, endpoint: Endpoint, total_at: float | None) -> Answer:
         timeouts = self.provider.timeout_s
-        headers = {"accept-encoding": "identity", **self.provider.headers, **endpoint.headers, **built.http.headers}
-        headers["x-client-request-id"] = attempt_id
+        headers = {"accept-encoding": "identity", **self.provider.headers, **endpoint.headers, **request.headers}
         if endpoint.key is not None:
             headers |= self.provider.authorize(endpoint.key.reveal())
         by = total_at if total_at is not None else asyncio.get_running_loop().time() + timeouts.first_token
         try:
             async with asyncio.timeout_at(by):
-                return await self._transport.send(
-                    built.http.method, endpoint.base_url + built.http.path, headers, built.http.body, timeouts.connect
+                return await self.pool.transport.send(
+                    request.method, endpoint.base_url + request.path, headers, request.body, timeouts.connect
                 )
         except TimeoutError:
             raise self._silent(Outcome.TIMEOUT_FIRST_TOKEN if total_at is None else Outcome.TIMEOUT_TOTAL) from None

@@ -16,10 +16,11 @@ from pathlib import Path
 import uvicorn
 from openai import AsyncOpenAI
 
-from proxy.app import Application, Parts, local_models, server_auth
+from proxy.app import Application, server_auth
 from proxy.cli.serve import server_config
-from proxy.config import load
+from proxy.config.source import ConfigFiles
 from proxy.log import build_log
+from proxy.parts import Parts, local_models
 
 ROUTING = """
 version: 1
@@ -66,8 +67,9 @@ def write_files(
 async def serving(routing_file: Path, environ: Mapping[str, str] | None = None) -> AsyncIterator[Server]:
     """The application in this process, behind uvicorn on a free port."""
     environ = environ or {}
-    config = load(routing_file, routing_file.parent / "pricing.yaml", environ)
-    application = Application(config, local_models(config), server_auth(environ), build_log("json"))
+    files = ConfigFiles(routing_file, routing_file.parent / "pricing.yaml", environ)
+    config = files.load()
+    application = Application(config, local_models(config), server_auth(environ, config), build_log("json"), files=files)
     sock = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(server_config(config, application.asgi))
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]

@@ -39,10 +39,10 @@ def test_the_credential_is_in_the_first_header_that_has_one(headers: dict[str, s
 
 
 @pytest.mark.parametrize("name", CREDENTIAL_HEADERS)
-def test_each_key_names_its_caller(auth: Auth, name: str) -> None:
+async def test_each_key_names_its_caller(auth: Auth, name: str) -> None:
     """By each header; only the admin key is an admin's."""
-    assert auth.identify({name: KEY}) == Caller("default")
-    assert auth.identify({name: ADMIN_KEY}) == Caller("admin", admin=True)
+    assert await auth.identify({name: KEY}) == Caller("default")
+    assert await auth.identify({name: ADMIN_KEY}) == Caller("admin", admin=True)
 
 
 @pytest.mark.parametrize(
@@ -61,46 +61,46 @@ def test_each_key_names_its_caller(auth: Auth, name: str) -> None:
     ],
     ids=lambda sent: ascii(sent[:20]),
 )
-def test_every_other_credential_is_the_same_401(auth: Auth, sent: str) -> None:
+async def test_every_other_credential_is_the_same_401(auth: Auth, sent: str) -> None:
     """Missing, malformed and unknown keys are not told apart."""
     with pytest.raises(ProxyError) as caught:
-        auth.identify({"authorization": sent})
+        await auth.identify({"authorization": sent})
     error = caught.value
     assert (error.status, error.code, error.type) == (401, "invalid_api_key", "authentication_error")
     assert error.headers == {"www-authenticate": "Bearer"}
     with pytest.raises(ProxyError) as missing:
-        auth.identify({})
+        await auth.identify({})
     assert error.body() == missing.value.body()
 
 
-def test_the_key_is_not_in_the_error(auth: Auth) -> None:
+async def test_the_key_is_not_in_the_error(auth: Auth) -> None:
     """Neither the right one nor the one that was sent."""
     with pytest.raises(ProxyError) as caught:
-        auth.identify({"x-api-key": "guess-0123456789"})
+        await auth.identify({"x-api-key": "guess-0123456789"})
     text = repr(caught.value.body()) + repr(caught.value)
     assert [key for key in (KEY, ADMIN_KEY, "guess-0123456789") if key in text] == []
 
 
 @pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer anything"}, {"x-api-key": "x"}])
-def test_without_any_key_everybody_is_served(headers: dict[str, str]) -> None:
+async def test_without_any_key_everybody_is_served(headers: dict[str, str]) -> None:
     """Such a server is on loopback only, so whoever asks owns it."""
     auth = Auth(None, None)
     assert auth.keyless
-    assert auth.identify(headers) == Caller(None, admin=True)
+    assert await auth.identify(headers) == Caller(None, admin=True)
 
 
 @pytest.mark.parametrize(("key", "admin_key"), [(Secret(KEY), None), (None, Secret(ADMIN_KEY))])
-def test_one_key_closes_the_server(key: Secret | None, admin_key: Secret | None) -> None:
+async def test_one_key_closes_the_server(key: Secret | None, admin_key: Secret | None) -> None:
     """Whichever of the two it is."""
     auth = Auth(key, admin_key)
     assert not auth.keyless
     with pytest.raises(ProxyError):
-        auth.identify({})
+        await auth.identify({})
 
 
-def test_the_same_text_for_both_keys_is_not_an_admin() -> None:
+async def test_the_same_text_for_both_keys_is_not_an_admin() -> None:
     """A key that was copied to both variables gives the smaller right."""
-    assert Auth(Secret(KEY), Secret(KEY)).identify({"api-key": KEY}) == Caller("default")
+    assert await Auth(Secret(KEY), Secret(KEY)).identify({"api-key": KEY}) == Caller("default")
 
 
 def test_keys_cannot_be_read_from_the_object(auth: Auth) -> None:

@@ -11,7 +11,7 @@ from proxy.errors import UpstreamUnavailable
 from proxy.providers.openai import OpenAI
 from proxy.records import Endpoint, Timeouts
 from proxy.transports.aiohttp import AiohttpTransport
-from proxy.upstream import Upstream
+from proxy.upstream import Pool, Upstream
 from tests.upstream import FakeUpstream
 
 
@@ -24,7 +24,7 @@ async def test_max_concurrent_lets_that_many_requests_out_and_no_more() -> None:
         async def origin() -> Endpoint:
             return Endpoint(fake.url)
 
-        upstream = Upstream("fake", provider, origin, transport)
+        upstream = Upstream("fake", provider, origin, Pool(transport, provider.max_concurrent))
         request = decode_chat(b'{"model": "x", "messages": [{"role": "user", "content": "hi"}]}')
         slow = provider.build_request(request, "delay_whole(s=5)")
         quick = provider.build_request(request, "ok")

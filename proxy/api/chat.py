@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, cast
 
@@ -12,8 +13,8 @@ from litestar.types import HTTPScope, Receive, Scope, Send
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from proxy.api.answers import NO_STORE, new_id, safe_headers, send_error, send_json
-from proxy.api.request import BodyTooLarge, ClientGone, client_watch, discard_rest, read_body
-from proxy.auth import Auth
+from proxy.api.guard import Access
+from proxy.api.request import BodyTooLarge, ClientGone, Places, client_watch, discard_rest, read_body
 from proxy.codec import sse
 from proxy.errors import ProxyError
 from proxy.metering import Call
@@ -26,18 +27,20 @@ LINGER_BODIES = 4  # after a 413, how much more is read and discarded, in larges
 
 
 class Chat:
-    """The chat route. `pipeline` is asked anew for each request: a reload swaps it."""
+    """The chat route. `pipeline` lends each request the one that is current: a reload swaps it."""
 
     def __init__(
         self,
-        pipeline: Callable[[], Pipeline],
-        auth: Auth,
+        pipeline: Callable[[], AbstractContextManager[Pipeline]],
+        access: Access,
         max_body_bytes: int,
+        places: Places,
         log: structlog.typing.FilteringBoundLogger,
         headers_after_s: float = HEADERS_AFTER_S,
     ) -> None:
+        self._places = places
         self._pipeline = pipeline
-        self._auth = auth
+        self._access = access
         self._max_body_bytes = max_body_bytes
         self._log = log
         self._headers_after_s = headers_after_s
@@ -47,17 +50,21 @@ class Chat:
         identity = {"x-request-id": call_id}
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         try:
+            with self._pipeline() as current:  # not the one of the call yet: a reload may come while the body is read
+                identity["x-proxy-config"] = current.config_version
             if (method := cast(HTTPScope, scope)["method"]) != "POST":
                 message = f"{method} is not allowed here; use POST."
                 raise ProxyError(message, status=405, code="method_not_allowed", headers={"allow": "POST"})
-            caller = self._auth.identify(headers)
-            body = await read_body(receive, headers, self._max_body_bytes)
-            pipeline = self._pipeline()
-            call, route = await pipeline.admit(call_id, caller, body)
-            if call.request.stream:
-                await self._stream(pipeline, call, route, scope, receive, send)
-            else:
-                await self._whole(pipeline, call, route, receive, send)
+            caller = await self._access.caller(scope, headers)
+            with self._places:
+                body = await read_body(receive, headers, self._max_body_bytes)
+                with self._pipeline() as pipeline:
+                    identity["x-proxy-config"] = pipeline.config_version
+                    call, route = await pipeline.admit(call_id, caller, body)
+                    if call.request.stream:
+                        await self._stream(pipeline, call, route, scope, receive, send)
+                    else:
+                        await self._whole(pipeline, call, route, receive, send)
         except BodyTooLarge as error:
             await send_error(
                 send, error, identity, partial(discard_rest, receive, LINGER_BODIES * self._max_body_bytes)
@@ -78,7 +85,8 @@ class Chat:
             if call.client_gone:
                 return
             raise
-        await send_json(send, 200, body, _facts(call) | _money(call))
+        overhead = {"x-proxy-overhead-ms": f"{call.overhead_ms():.2f}"}
+        await send_json(send, 200, body, _facts(pipeline, call) | _money(call) | overhead)
 
     async def _stream(
         self, pipeline: Pipeline, call: Call, route: Route, scope: Scope, receive: Receive, send: Send
@@ -91,7 +99,8 @@ class Chat:
                 await asyncio.wait({first}, timeout=self._headers_after_s)
             if first.done():
                 first.result()
-            await self._send_stream(call, self._frames(first, frames, call), first.done(), (scope, receive, send))
+            known = _facts(pipeline, call) if first.done() else _identity(pipeline, call)
+            await self._send_stream(call, self._frames(first, frames, call), known, (scope, receive, send))
         except asyncio.CancelledError:
             if not call.client_gone:
                 raise
@@ -99,11 +108,11 @@ class Chat:
             await _end(first, frames)
 
     async def _send_stream(
-        self, call: Call, frames: AsyncGenerator[bytes, None], begun: bool, asgi: tuple[Scope, Receive, Send]
+        self, call: Call, frames: AsyncGenerator[bytes, None], known: dict[str, str], asgi: tuple[Scope, Receive, Send]
     ) -> None:
         response = EventSourceResponse(
             frames,
-            headers=safe_headers({**NO_STORE, **(_facts(call) if begun else {"x-request-id": call.id})}),
+            headers=safe_headers({**NO_STORE, **known}),
             ping=PING_S,
             ping_message_factory=_ping,
             client_close_handler_callable=partial(_note_gone, call),
@@ -149,19 +158,24 @@ async def _note_gone(call: Call, _message: object) -> None:
     call.note_gone()
 
 
-def _facts(call: Call) -> dict[str, str]:
+def _identity(pipeline: Pipeline, call: Call) -> dict[str, str]:
+    return {"x-request-id": call.id, "x-proxy-config": pipeline.config_version}
+
+
+def _facts(pipeline: Pipeline, call: Call) -> dict[str, str]:
     """What is known of an answer at its first byte."""
     attempt = call.answering
     facts = {
-        "x-request-id": call.id,
+        **_identity(pipeline, call),
         "x-proxy-model": attempt.deployment.name,
         "x-proxy-provider": attempt.deployment.provider_name,
         "x-proxy-attempts": str(len(call.attempts)),
+        **call.limit_headers,
     }
     if attempt.dropped:
         facts["x-proxy-dropped-params"] = ",".join(attempt.dropped)
-    if attempt.adapted:
-        facts["x-proxy-adapted-params"] = ",".join(attempt.adapted)
+    if adapted := [*call.adapted, *attempt.adapted]:
+        facts["x-proxy-adapted-params"] = ",".join(dict.fromkeys(adapted))
     return facts
 
 

@@ -1,5 +1,5 @@
 """Performs I/O: what stands before every route: Host and Origin on loopback, limits of the request line, CORS as
-configured.
+configured, and the role that the matched route demands.
 
 A page in a browser must not reach a keyless server on this machine, neither by a cross-origin call nor by a name that
 resolves to it (DNS rebinding). So on a keyless server the Host must be exactly one of ours, and an Origin none but
@@ -8,10 +8,18 @@ listed.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from proxy.api.answers import new_id, send_error
+from proxy.auth import Auth
 from proxy.errors import ProxyError
+from proxy.permits import Permits
+from proxy.records import Caller
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _MAX_URL_BYTES = 8 * 1024
@@ -20,12 +28,15 @@ _MAX_HEADERS = 100
 
 
 class Guard:
-    """Wraps the application. `hosts` None: any Host (a server with keys, reached by whatever name its network gives
-    it).
+    """Wraps the application. While it is `keyless`, Host must be one of `hosts`; a server with keys is reached by
+    whatever name its network gives it.
     """
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None, origins: frozenset[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, keyless: Callable[[], bool], hosts: frozenset[str], origins: frozenset[str]
+    ) -> None:
         self.app = app
+        self._keyless = keyless
         self._hosts = hosts
         self._origins = origins
 
@@ -46,7 +57,7 @@ class Guard:
         hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
         if len(hosts) != 1 or not hosts[0]:
             return ProxyError("Send exactly one Host header.", status=400, code="invalid_value", param="host")
-        if self._hosts is not None and _without_port(hosts[0]) not in self._hosts:
+        if self._keyless() and _without_port(hosts[0]) not in self._hosts:
             return _forbidden("This Host is not served here. Add it to server.allowed_hosts.")
         for name, value in headers:
             if name == b"origin" and value.decode("latin-1") not in self._origins:
@@ -54,6 +65,42 @@ class Guard:
             if name == b"sec-fetch-site" and value in (b"cross-site", b"same-site") and not self._origins:
                 return _forbidden("Browser pages of other sites may not call the proxy.")
         return None
+
+
+class Access:
+    """Who asks, and whether the matched route is for them. Each handler says its role: `none`, `key` or `admin`.
+
+    Handlers find the caller in `request.user`; the plain ASGI route of chat asks for it itself.
+    """
+
+    def __init__(self, auth: Auth, permits: Callable[[], Permits], now_ns: Callable[[], int]) -> None:
+        self._auth = auth
+        self._permits = permits
+        self._now_ns = now_ns
+
+    async def caller(self, scope: Scope, headers: Mapping[str, str]) -> Caller:
+        """Raises ProxyError 401, 429 or 503. The address is the connection's own: anybody can write X-Forwarded-For."""
+        client = scope.get("client")
+        address = client[0] if client else ""
+        caller = await self._auth.identify(headers, address)
+        expires_ns = self._permits().of(caller).expires_ns
+        if expires_ns is not None and expires_ns <= self._now_ns():
+            raise self._auth.refusal(address)
+        return caller
+
+    async def guard(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        """Litestar's guard of every handler. One that says no role is for nobody."""
+        role = handler.opt.get("role")
+        if role == "none":
+            return
+        caller = await self.caller(connection.scope, connection.headers)
+        if role not in ("key", "admin") or (role == "admin" and not caller.admin):
+            raise ProxyError(
+                "Only an admin key may do this: the one in PROXY_ADMIN_KEY, or one made with `--role admin`.",
+                status=403,
+                code="admin_required",
+            )
+        connection.scope["user"] = caller
 
 
 def _forbidden(message: str) -> ProxyError:

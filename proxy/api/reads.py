@@ -1,4 +1,4 @@
-"""The routes that only read: models, usage, liveness and readiness."""
+"""The routes that only read: models and usage."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from proxy.api.answers import NO_STORE
-from proxy.auth import Auth
 from proxy.codec import encode
 from proxy.errors import BadRequest
+from proxy.permits import Permits
 from proxy.records import Caller, UsageQuery
-from proxy.routing.names import Deployment, Names
+from proxy.routing.allowed import Views
+from proxy.routing.names import Deployment, Route
 
 _GROUPS = ("model", "provider", "day")
 _LAST_NS = 2**63 - 1  # the last moment a row can have; years beyond 2262 mean "ever"
 
 
-def model_card(names: Names, name: str, created: int) -> dict[str, Any]:
+def model_card(route: Route, created: int) -> dict[str, Any]:
     """One model in OpenAI's shape, with what it resolves to, sizes in tokens and prices in USD per 1M tokens."""
-    deployment = names.resolve(name).candidates[0]
+    name, deployment = route.requested, route.candidates[0]
     entry: dict[str, Any] = {"id": name, "object": "model", "created": created, "owned_by": deployment.provider_name}
     if deployment.name != name:
         entry["resolves_to"] = deployment.name
@@ -72,53 +73,41 @@ def _unix_ns(parameters: dict[str, str], name: str) -> int | None:
 
 
 class Reads:
-    """What the reading routes need; `ready` answers the problems that keep the server from serving."""
+    """What the reading routes need."""
 
     def __init__(
         self,
-        names: Callable[[], Names],
-        auth: Auth,
+        views: Callable[[], Views],
+        permits: Callable[[], Permits],
         usage: Callable[[UsageQuery], Awaitable[dict[str, Any]]],
-        ready: Callable[[], list[str]],
         started: int,
     ) -> None:
-        self.names = names
-        self.auth = auth
+        self.views = views
+        self.permits = permits
         self.usage = usage
-        self.ready = ready
         self.started = started
 
     def routes(self) -> list[HTTPRouteHandler]:
         """The Litestar handlers, each with and without `/v1`."""
 
-        @get(["/v1/models", "/models"], sync_to_thread=False)
-        def list_models(request: Request[Any, Any, Any]) -> Response[bytes]:
-            self.auth.identify(request.headers)
-            names = self.names()
-            return _json({"object": "list", "data": [model_card(names, name, self.started) for name in names.names()]})
+        @get(["/v1/models", "/models"], sync_to_thread=False, role="key")
+        def list_models(request: Request[Caller, Any, Any]) -> Response[bytes]:
+            names = self.views().of(self.permits().of(request.user).allowed)
+            cards = [model_card(names.resolve(name), self.started) for name in names.names()]
+            return _json({"object": "list", "data": cards})
 
-        @get(["/v1/models/{model_id:path}", "/models/{model_id:path}"], sync_to_thread=False)
-        def get_model(request: Request[Any, Any, Any], model_id: FromPath[str]) -> Response[bytes]:
-            self.auth.identify(request.headers)
-            return _json(model_card(self.names(), model_id.removeprefix("/"), self.started))
+        @get(["/v1/models/{model_id:path}", "/models/{model_id:path}"], sync_to_thread=False, role="key")
+        def get_model(request: Request[Caller, Any, Any], model_id: FromPath[str]) -> Response[bytes]:
+            allowed = self.permits().of(request.user).allowed
+            return _json(model_card(self.views().resolve(model_id.removeprefix("/"), 0.0, allowed), self.started))
 
-        @get(["/v1/usage", "/usage"])
-        async def get_usage(request: Request[Any, Any, Any]) -> Response[bytes]:
-            caller = self.auth.identify(request.headers)
+        @get(["/v1/usage", "/usage"], role="key")
+        async def get_usage(request: Request[Caller, Any, Any]) -> Response[bytes]:
             parameters = dict(request.query_params)
-            answer = await self.usage(usage_query(parameters, caller))
+            answer = await self.usage(usage_query(parameters, request.user))
             return _json({"since": parameters.get("since"), "until": parameters.get("until"), **answer, "budget": None})
 
-        @get("/livez", sync_to_thread=False)
-        def livez() -> Response[bytes]:
-            return _json({"status": "ok"})
-
-        @get("/readyz", sync_to_thread=False)
-        def readyz() -> Response[bytes]:
-            problems = self.ready()
-            return _json({"status": "degraded" if problems else "ok", "problems": problems}, 503 if problems else 200)
-
-        return [list_models, get_model, get_usage, livez, readyz]
+        return [list_models, get_model, get_usage]
 
 
 def _json(value: object, status: int = 200) -> Response[bytes]:

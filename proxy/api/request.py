@@ -68,6 +68,27 @@ async def discard_rest(receive: Receive, max_bytes: int) -> None:
         return
 
 
+class Places:
+    """How many requests are served at once. One more than `limit` is refused before anything is done for it: who waits
+    in a queue that grows faster than it is served gets no answer at all.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.taken = 0
+        self.refused = 0
+
+    def __enter__(self) -> None:
+        if self.taken >= self.limit:
+            self.refused += 1
+            message = f"The proxy serves {self.limit} requests (server.max_in_flight) already. Try again in a moment."
+            raise ProxyError(message, status=503, code="overloaded", headers={"retry-after": "1"})
+        self.taken += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.taken -= 1
+
+
 @asynccontextmanager
 async def client_watch(receive: Receive, on_gone: Callable[[], None]) -> AsyncIterator[None]:
     """Cancels the block when the client closes its connection, after telling `on_gone`."""

@@ -10,13 +10,13 @@ from typing import Any
 import click
 
 from proxy.api.answers import new_id
-from proxy.app import local_models, running
 from proxy.cli.settings import configuration_options, read_config, store_problem
 from proxy.codec import decode_object, encode
 from proxy.config import Config
 from proxy.errors import ProxyError
 from proxy.framing import EventFraming
 from proxy.log import build_log
+from proxy.parts import local_models, running
 from proxy.records import Caller
 from proxy.storage.base import StoreError
 
@@ -40,10 +40,11 @@ def ask(question: str, model: str, **flags: Any) -> None:
 
 async def _answer(config: Config, body: bytes) -> None:
     models = local_models(config)
-    async with running(config, models, build_log("json", quiet=True)) as parts:
-        call, route = await parts.pipeline.admit(new_id(), Caller("cli"), body)
+    async with running(config, models, build_log("json", quiet=True)) as server:
+        pipeline = server.parts.current.pipeline
+        call, route = await pipeline.admit(new_id(), Caller("cli"), body)
         framing = EventFraming()
-        async for frames in parts.pipeline.stream(call, route):
+        async for frames in pipeline.stream(call, route):
             for event in framing.feed(frames):
                 if event.data != b"[DONE]":
                     _print_delta(decode_object(event.data))

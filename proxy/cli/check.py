@@ -9,23 +9,57 @@ from typing import Any
 
 import click
 
-from proxy.app import enabled
-from proxy.cli.settings import configuration_options, read_config
+from proxy.cli.output import json_option, print_json
+from proxy.cli.settings import config_files, configuration_options
+from proxy.cli.vendors import listed_price
+from proxy.config import Config, ConfigError, Problem, Severity
 from proxy.config import check as find_problems
+from proxy.config.doubts import doubts
 
 
 @click.command()
+@json_option
 @configuration_options
-def check(**flags: Any) -> None:
+def check(as_json: bool, **flags: Any) -> None:
     """Check routing_rules.yaml and pricing.yaml without serving."""
-    config = read_config(flags, os.environ)
-    problems = find_problems(config, datetime.now(UTC).date())
+    today = datetime.now(UTC).date()
+    config: Config | None = None
+    try:
+        config = config_files(flags, os.environ).load()
+        problems = [*find_problems(config, today), *doubts(config, today, listed_price(config))]
+    except ConfigError as error:
+        problems = error.problems
+    errors = sum(problem.severity is Severity.ERROR for problem in problems)
+    if as_json:
+        print_json(_report(config, problems, errors))
+    else:
+        _print(config, problems, errors)
+    if errors:
+        sys.exit(2 if config is None else 1)
+
+
+def _print(config: Config | None, problems: list[Problem], errors: int) -> None:
     for problem in problems:
         click.echo(str(problem), err=True)
+    if config is None:
+        return
     for name, why in config.disabled.items():
         click.echo(f"note: {name} is off: {why}")
     for notice in config.notices:
         click.echo(f"note: {notice}")
-    errors = sum(problem.severity == "error" for problem in problems)
-    click.echo(f"{errors} errors, {len(problems) - errors} warnings; on: {', '.join(enabled(config)) or 'nothing'}")
-    sys.exit(1 if errors else 0)
+    on = ", ".join(name for name in config.providers if name not in config.disabled)
+    click.echo(f"{errors} errors, {len(problems) - errors} warnings; on: {on or 'nothing'}")
+
+
+def _report(config: Config | None, problems: list[Problem], errors: int) -> dict[str, object]:
+    """`config_version` null and no providers: the files cannot be used."""
+    providers = config.providers if config else {}
+    off = config.disabled if config else {}
+    return {
+        "errors": errors,
+        "warnings": len(problems) - errors,
+        "problems": problems,
+        "providers": {name: {"state": "off" if name in off else "on", "why": off.get(name)} for name in providers},
+        "notices": config.notices if config else [],
+        "config_version": config.version if config else None,
+    }

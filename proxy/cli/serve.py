@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import json
 import os
 import shlex
@@ -12,6 +11,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,21 @@ from uvicorn.supervisors import Multiprocess
 
 from proxy import __version__
 from proxy.api.http1 import HTTP1Protocol
-from proxy.app import Application, build_ledger, enabled, local_models, names_now, server_auth
-from proxy.auth import Auth
-from proxy.cli.settings import configuration_options, fail, read_config, store_problem
-from proxy.cli.worker import BROKER_VARIABLE
+from proxy.app import Application, is_loopback, server_auth
+from proxy.cli.hangup import hangup_handler
+from proxy.cli.settings import config_files, configuration_options, fail, read_config, seed_volume, store_problem
+from proxy.cli.worker import BROKER_VARIABLE, METRICS_VARIABLE
 from proxy.config import Config
+from proxy.config.source import ConfigFiles
 from proxy.local_model import LocalModel, LocalModelBroker
 from proxy.log import build_log
+from proxy.metrics import mark_dead
+from proxy.parts import build_ledger, enabled, key_store, local_models, names_now
 from proxy.storage.base import StoreError
+from proxy.storage.keys import StoredKey
 
+KEY_VARIABLES = ("PROXY_API_KEY", "PROXY_ADMIN_KEY")
+MIN_KEY = 16
 KEEP_ALIVE_S = 75  # longer than the idle time-outs of the clients' pools, so that they close first
 
 
@@ -47,9 +53,9 @@ KEEP_ALIVE_S = 75  # longer than the idle time-outs of the clients' pools, so th
 @configuration_options
 def serve(**flags: Any) -> None:
     """Serve the OpenAI-compatible endpoint."""
+    seed_volume(flags, os.environ)
     config = read_config(flags, os.environ)
-    auth = server_auth(os.environ)
-    _refuse_open_bind(config, auth)
+    _refuse_open_bind(config)
     sock = _bind(config.server.host, config.server.port)
     _try_store(config)
     models = local_models(config)
@@ -57,10 +63,10 @@ def serve(**flags: Any) -> None:
         signal.signal(
             sig, lambda *_: sys.exit(0)
         )  # uvicorn raises the signal again after its drain; that is a clean end
-    click.echo(_banner(config, auth, models, sock.getsockname()[1]))
+    click.echo(_banner(config, models, sock.getsockname()[1]))
     sys.stdout.flush()
     if config.server.workers == 1:
-        _serve_alone(config, auth, models, sock)
+        _serve_alone(config, config_files(flags, os.environ), models, sock)
     else:
         _serve_workers(config, flags, models, sock)
 
@@ -83,8 +89,10 @@ def server_config(config: Config, app: Any, **extra: Any) -> uvicorn.Config:
     )
 
 
-def _serve_alone(config: Config, auth: Auth, models: dict[str, LocalModel], sock: socket.socket) -> None:
-    app = Application(config, models, auth, build_log(config.server.log_format))
+def _serve_alone(config: Config, files: ConfigFiles, models: dict[str, LocalModel], sock: socket.socket) -> None:
+    log = build_log(config.server.log_format)
+    app = Application(config, models, server_auth(os.environ, config), log, files=files)
+    signal.signal(signal.SIGHUP, hangup_handler(app.reload_soon))
     server = uvicorn.Server(server_config(config, app.asgi))
     server.run(sockets=[sock])
     if not server.started:
@@ -92,26 +100,49 @@ def _serve_alone(config: Config, auth: Auth, models: dict[str, LocalModel], sock
 
 
 def _serve_workers(config: Config, flags: dict[str, Any], models: dict[str, LocalModel], sock: socket.socket) -> None:
-    """uvicorn's supervisor; this process owns the embedded model and lends it to the workers over a Unix socket."""
+    """uvicorn's supervisor. This process owns the embedded model, which it lends to the workers over a Unix socket, and
+    the folder where they share what they count.
+    """
     with tempfile.TemporaryDirectory(prefix="multi-model-proxy-") as folder:
         path = str(Path(folder) / "models.sock")
         broker = LocalModelBroker(models, path)
         broker.start()
         try:
             os.environ[BROKER_VARIABLE] = path
+            os.environ[METRICS_VARIABLE] = folder
             for name, variable in _INHERITED.items():
                 if flags.get(name) is not None:
                     os.environ[variable] = str(flags[name])
             served = server_config(config, "proxy.cli.worker:application", factory=True, workers=config.server.workers)
-            _Supervisor(served, sockets=[sock]).run()
+            _Supervisor(served, [sock], Path(folder)).run()
         finally:
             broker.stop()
 
 
 class _Supervisor(Multiprocess):
     """uvicorn's own, but that it stops listening when its workers do: who connects during the drain is refused at once
-    instead of waiting for a worker that does not come.
+    instead of waiting for a worker that does not come; that SIGHUP makes the workers reload and restarts none, so that
+    their streams go on. And it marks what a dead worker counted in `metrics_folder`.
     """
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], metrics_folder: Path) -> None:
+        hung_up = hangup_handler(lambda: self.signal_queue.append(signal.SIGHUP))
+        super().__init__(config, sockets)
+        signal.signal(signal.SIGHUP, hung_up)
+        self._metrics_folder = metrics_folder
+        self._seen: set[int] = set()
+
+    def keep_subprocess_alive(self) -> None:
+        super().keep_subprocess_alive()
+        alive = {process.pid for process in self.processes if process.pid is not None}
+        for pid in self._seen - alive:
+            mark_dead(self._metrics_folder, pid)
+        self._seen = alive
+
+    def handle_hup(self) -> None:
+        for process in self.processes:
+            if process.pid is not None and process.is_ready():  # one that starts reads the files anyway
+                os.kill(process.pid, signal.SIGHUP)
 
     def terminate_all(self) -> None:
         for sock in self.sockets:
@@ -128,22 +159,33 @@ _INHERITED = {
 }
 
 
-def _refuse_open_bind(config: Config, auth: Auth) -> None:
+def _refuse_open_bind(config: Config) -> None:
     server = config.server
-    if auth.keyless and (server.require_key is True or not _is_loopback(server.host)):
+    if (server.require_key is not True and is_loopback(server.host)) or any(map(os.environ.get, KEY_VARIABLES)):
+        return
+    if not any(key.opens(time.time_ns()) for key in _stored_keys(config)):
         fail(
             f"a server on {server.host} needs a key, or everyone who reaches it can spend your money. Make one first:\n"
-            '  export PROXY_API_KEY="$(python3 -c \'import secrets; print("mmp-" + secrets.token_urlsafe(32))\')"'
+            '  export PROXY_API_KEY="$(python3 -c \'import secrets; print("mmp-" + secrets.token_urlsafe(32))\')"\n'
+            "and hand it to a container with: docker run --env PROXY_API_KEY ...\n"
+            "Or keep it in the database, with a name, limits and an end:\n"
+            "  proxy keys create NAME"
         )
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
+def _stored_keys(config: Config) -> list[StoredKey]:
+    """Every key that was made for this database."""
+    store = key_store(config)
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+        return store.all() if store.is_there else []
+    except StoreError as error:
+        store_problem(error)
+
+
+def _key_variable(config: Config) -> str | None:
+    """The variable that holds the caller's key in the line to try, None where no key is asked for."""
+    own = next((name for name in KEY_VARIABLES if os.environ.get(name)), None)
+    return own or (KEY_VARIABLES[0] if config.server.require_key is True or _stored_keys(config) else None)
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -177,7 +219,7 @@ def _try_store(config: Config) -> None:
         store_problem(error)
 
 
-def _banner(config: Config, auth: Auth, models: dict[str, LocalModel], port: int) -> str:
+def _banner(config: Config, models: dict[str, LocalModel], port: int) -> str:
     host = config.server.host if ":" not in config.server.host else f"[{config.server.host.strip('[]')}]"
     base_url = f"http://{host}:{port}/v1"
     lines = [f"multi-model-proxy {__version__} on {base_url}", ""]
@@ -185,15 +227,21 @@ def _banner(config: Config, auth: Auth, models: dict[str, LocalModel], port: int
         missing = models[name].missing() if name in models else None
         lines.append(f"  {name:<12}{missing or 'on'}")
     lines += [f"  {name:<12}off: {why}" for name, why in config.disabled.items()]
-    lines += [f"  note: {notice}" for notice in config.notices]
-    lines += ["", "Try it:", f"  {_trial(config, auth, base_url)}", ""]
+    lines += [f"  note: {notice}" for notice in [*config.notices, *_short_keys()]]
+    lines += ["", "Try it:", f"  {_trial(config, base_url)}", ""]
     return "\n".join(lines)
 
 
-def _trial(config: Config, auth: Auth, base_url: str) -> str:
+def _short_keys() -> list[str]:
+    """The keys of the environment that somebody thought up: only a long random one cannot be guessed."""
+    short = [name for name in KEY_VARIABLES if 0 < len(os.environ.get(name, "")) < MIN_KEY]
+    return [f"{name} has fewer than {MIN_KEY} characters and can be guessed; use a long random one" for name in short]
+
+
+def _trial(config: Config, base_url: str) -> str:
     """A shell line that works as it stands: a question to a name that answers, `auto` if it does, else the list."""
-    variable = "PROXY_API_KEY" if os.environ.get("PROXY_API_KEY") else "PROXY_ADMIN_KEY"
-    key = "" if auth.keyless else f' -H "authorization: Bearer ${variable}"'
+    variable = _key_variable(config)
+    key = f' -H "authorization: Bearer ${variable}"' if variable else ""
     name = next(iter(names_now(config)), None)
     if name is None:
         return f"curl {base_url}/models{key}"

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-import msgspec
 
-from proxy.config import Config, ConfigError, find_files, load
+from proxy.config import Config, ConfigError, find_files, seed
+from proxy.config.source import ConfigFiles
 from proxy.storage.base import StoreError
 
 _SERVER_FLAGS = ("host", "port", "workers", "log_format")
@@ -36,19 +36,38 @@ def fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def read_config(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Config:
-    """flag > environment > file > default. Ends the process with exit code 2 and every problem when a file is wrong."""
+def config_files(flags: Mapping[str, Any], environ: Mapping[str, str]) -> ConfigFiles:
+    """Where the configuration comes from: flag > environment > file > default."""
     given = {f"PROXY_{name.upper()}": str(flags[name]) for name in _SERVER_FLAGS if flags.get(name) is not None}
+    routing, pricing = find_files(_path(flags, "config_path"), _path(flags, "pricing_path"), environ, Path.cwd())
+    db = flags.get("db") or environ.get("PROXY_DB")
+    return ConfigFiles(routing, pricing, {**environ, **given}, f"sqlite:///{db}" if db else None)
+
+
+def seed_volume(flags: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+    """Lays the shipped files into an empty /data, unless others are named. Ends the process where that fails."""
+    named = [
+        flags.get("config_path"),
+        flags.get("pricing_path"),
+        environ.get("PROXY_CONFIG"),
+        environ.get("PROXY_PRICING"),
+    ]
+    if any(named):
+        return
     try:
-        routing, pricing = find_files(_path(flags, "config_path"), _path(flags, "pricing_path"), environ, Path.cwd())
-        config = load(routing, pricing, {**environ, **given})
+        for path in seed(Path.cwd()):
+            click.echo(f"wrote {path}", err=True)
+    except ConfigError as error:
+        fail(str(error))
+
+
+def read_config(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Config:
+    """What the files say. Ends the process with exit code 2 and every problem when one of them is wrong."""
+    try:
+        return config_files(flags, environ).load()
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(2)
-    db = flags.get("db") or environ.get("PROXY_DB")
-    if db:
-        config = msgspec.structs.replace(config, storage=msgspec.structs.replace(config.storage, url=f"sqlite:///{db}"))
-    return config
 
 
 def _path(flags: Mapping[str, Any], name: str) -> Path | None:

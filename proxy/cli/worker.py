@@ -6,13 +6,17 @@ import multiprocessing
 import os
 import signal
 import threading
+from pathlib import Path
 
-from proxy.app import Application, enabled, server_auth
-from proxy.cli.settings import read_config
+from proxy.app import Application, server_auth
+from proxy.cli.hangup import hangup_handler
+from proxy.cli.settings import config_files, read_config
 from proxy.local_model import RemoteLocalModel
 from proxy.log import build_log
+from proxy.parts import enabled
 
 BROKER_VARIABLE = "PROXY_LOCAL_MODEL_SOCKET"
+METRICS_VARIABLE = "PROXY_METRICS_FOLDER"
 
 
 def application() -> object:
@@ -24,7 +28,12 @@ def application() -> object:
     path = os.environ[BROKER_VARIABLE]
     names = [name for name, provider in enabled(config).items() if provider.local_model is not None]
     models = {name: RemoteLocalModel(path, name) for name in names}
-    return Application(config, models, server_auth(os.environ), build_log(config.server.log_format)).asgi
+    metrics_folder = Path(os.environ[METRICS_VARIABLE])
+    log = build_log(config.server.log_format)
+    files = config_files({}, os.environ)
+    app = Application(config, models, server_auth(os.environ, config), log, metrics_folder, files)
+    signal.signal(signal.SIGHUP, hangup_handler(app.reload_soon, may_stop=False))  # that is for the supervisor
+    return app.asgi
 
 
 def _follow_parent() -> None:

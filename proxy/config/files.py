@@ -6,12 +6,15 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from msgspec.json import decode
+
 from proxy.config.problems import ConfigError, Mark, problem
 from proxy.config.tree import MAX_BYTES
 
 ROUTING, PRICING = "routing_rules.yaml", "pricing.yaml"
 VOLUME = Path("/data")
 _HERE = Path(__file__).parent
+_SHIPPED = (_HERE / "defaults", _HERE.parents[1])  # a wheel ships them in defaults/, a checkout at its top level
 
 
 def find_files(
@@ -31,6 +34,42 @@ def find_files(
     return routing or cwd / ROUTING, _find(PRICING, flag_pricing, environ.get("PROXY_PRICING"), cwd, volume)
 
 
+def seed(cwd: Path, volume: Path = VOLUME) -> list[Path]:
+    """Copies the two shipped files into a writable `volume` that has neither, so that they can be edited there; tells
+    which it wrote. `cwd` with a file of its own is left alone: that one is used. Raises ConfigError.
+    """
+    if not _writable(volume) or any(
+        (folder / name).exists() for folder in (volume, cwd) for name in (ROUTING, PRICING)
+    ):
+        return []
+    seeded = []
+    for name in (ROUTING, PRICING):
+        source = shipped(name)
+        if source is None:
+            continue
+        path = volume / name
+        try:
+            # Whole or not at all, whatever happens meanwhile.
+            new = path.with_name(f".{name}.new")
+            new.write_bytes(source.read_bytes())
+            new.replace(path)
+        except OSError as error:
+            message = f"cannot be written: {(error.strerror or type(error).__name__).lower()}"
+            raise ConfigError([problem(Mark(str(path)), (), message)]) from None
+        seeded.append(path)
+    return seeded
+
+
+def shipped(name: str) -> Path | None:
+    """A file that comes with the product, by its path in the checkout; None where the package came without it."""
+    return next((folder / name for folder in _SHIPPED if (folder / name).is_file()), None)
+
+
+def key_texts() -> dict[str, dict[str, str]]:
+    """Struct -> key -> what it means, as docs/configuration.md says it; a test writes the file and keeps it in step."""
+    return decode((_HERE / "key_texts.json").read_bytes(), type=dict[str, dict[str, str]])
+
+
 def read_file(path: Path) -> bytes:
     """The whole file, or one byte more than is allowed. Raises ConfigError with one problem."""
     try:
@@ -48,11 +87,9 @@ def _find(name: str, flag: Path | None, variable: str | None, cwd: Path, volume:
         return flag
     if variable:
         return Path(variable)
-    folders = [
-        cwd,
-        _HERE / "defaults",
-        _HERE.parents[1],
-    ]  # a wheel ships them in defaults/, a checkout at its top level
-    if volume.is_dir() and os.access(volume, os.W_OK):
-        folders.insert(0, volume)
+    folders = [*([volume] if _writable(volume) else []), cwd, *_SHIPPED]
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+def _writable(folder: Path) -> bool:
+    return folder.is_dir() and os.access(folder, os.W_OK)

@@ -26,8 +26,6 @@ _ENTRY = inspect.type_info(str | ModelEntry)
 _REFERRING: dict[str, Callable[..., Any]] = {"router": RouterConfig, "budget": BudgetConfig, "keys": dict}
 _NOT_ENFORCED: tuple[Path, ...] = (
     ("budget",),
-    ("rate_limits",),
-    ("keys",),
     ("storage", "keep_days"),
     ("storage", "reasoning_state"),
     ("storage", "idempotency_ttl_s"),
@@ -84,7 +82,6 @@ def configure(
     for key, build in _REFERRING.items():
         if (key,) in reader.partial:
             sections[key] = build(**reader.partial[(key,)])
-    digest = hashlib.sha256(routing.data + b"\0" + (pricing.data if pricing else b""))
     config = Config(
         **sections,
         **_names(root, reader),
@@ -94,7 +91,7 @@ def configure(
         headers=providers.headers,
         pricing=prices or Pricing(),
         notices=_notices(reader, sections, providers.configured),
-        version=digest.hexdigest()[:12],
+        version=version_of(routing.data, pricing.data if pricing else b""),
         marks=reader.marks,
     )
     if prices is not None and not unread:  # without the price list, bare model ids cannot be judged
@@ -104,9 +101,15 @@ def configure(
     return config
 
 
+def version_of(routing: bytes, pricing: bytes = b"") -> str:
+    """What names the configuration that two files make: 12 hex digits."""
+    return hashlib.sha256(routing + b"\0" + pricing).hexdigest()[:12]
+
+
 def _notices(reader: Reader, sections: dict[str, Any], providers: dict[str, Provider]) -> list[str]:
     """What the files ask for and this version does not do: said at every start, so that nobody relies on it."""
     asked = [path for path in _NOT_ENFORCED if path in reader.marks and sections.get(path[0])]
+    asked += [("keys", name, "store_text") for name, key in sections.get("keys", {}).items() if key.store_text]
     asked += [("providers", name, "trust_cost") for name, provider in providers.items() if provider.trust_cost]
     return [f"{'.'.join(path)}: read, but not enforced by this version" for path in asked]
 

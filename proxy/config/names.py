@@ -36,22 +36,24 @@ def check(config: Config, today: date) -> list[Problem]:
 def name_problems(config: Config) -> list[Problem]:
     """Names that do not exist, are given twice, or lead back to themselves."""
     found = [*_definitions(config)]
-    for reference in _references(config):
+    for reference in references(config):
         wrong = _wrong(reference, config)
         if wrong:
-            found.append(_at(config, reference.path, wrong))
+            found.append(problem_at(config, reference.path, wrong))
     for scope in config.budget.per_provider if config.budget else ():
         if scope not in config.providers:
             hint = near(scope, config.providers)
-            found.append(_at(config, ("budget", "per_provider", scope), f'unknown provider "{shown(scope)}"{hint}'))
+            found.append(
+                problem_at(config, ("budget", "per_provider", scope), f'unknown provider "{shown(scope)}"{hint}')
+            )
     return found + _circles(config)
 
 
 def retirements(config: Config, today: date) -> list[Problem]:
     """A warning for each name that leads to a model that is retired, or will be within 90 days of `today`."""
     found = []
-    for reference in _references(config):
-        deployment = _deployment(reference.name, config)
+    for reference in references(config):
+        deployment = deployment_of(reference.name, config)
         price = find_price(config.pricing, deployment) if deployment else None
         day = price and (price.retired or price.retires)
         if not price or not day or date.fromisoformat(day) > today + SOON:
@@ -59,7 +61,7 @@ def retirements(config: Config, today: date) -> list[Problem]:
         left = (date.fromisoformat(day) - today).days
         when = f"was retired on {day}" if left <= 0 or price.retired else f"retires on {day}, in {left} days"
         after = f"; its successor is {price.successor}" if price.successor else ""
-        found.append(_at(config, reference.path, f"{deployment} {when}{after}", Severity.WARNING))
+        found.append(problem_at(config, reference.path, f"{deployment} {when}{after}", Severity.WARNING))
     return found
 
 
@@ -68,19 +70,19 @@ def _definitions(config: Config) -> Iterator[Problem]:
         for name in names:
             path = (section, name)
             if looks_like_key(name):
-                yield _at(config, path, "this looks like a key; keys do not belong in this file")
+                yield problem_at(config, path, "this looks like a key; keys do not belong in this file")
             elif name == "auto" or name.startswith(("auto:", "ensemble:")):
-                yield _at(config, path, "names that start with auto or ensemble are taken")
+                yield problem_at(config, path, "names that start with auto or ensemble are taken")
             elif not name.strip() or len(name) > 200 or not name.isprintable():
-                yield _at(config, path, "a name is 1 to 200 printable characters")
+                yield problem_at(config, path, "a name is 1 to 200 printable characters")
             elif section == "aliases" and name in config.models:
-                yield _at(config, path, "is also a name under models:")
+                yield problem_at(config, path, "is also a name under models:")
     for name, entry in config.models.items():
         if entry.use is not None and entry.weighted is not None:
-            yield _at(config, ("models", name), "has both use and weighted; keep one of them")
+            yield problem_at(config, ("models", name), "has both use and weighted; keep one of them")
 
 
-def _references(config: Config) -> Iterator[Reference]:
+def references(config: Config) -> Iterator[Reference]:
     for name, entry in config.models.items():
         path = ("models", name)
         if entry.use is not None:
@@ -151,7 +153,7 @@ def _wrong(reference: Reference, config: Config) -> str | None:
     return f'unknown model "{shown(name)}"{hint or "; use a name under models: or aliases:, or provider/model"}'
 
 
-def _deployment(name: str, config: Config) -> str | None:
+def deployment_of(name: str, config: Config) -> str | None:
     """`provider/model` where the name stands for one upstream model, None where it stands for other names."""
     if name in config.models or name in config.aliases:
         return None
@@ -181,7 +183,7 @@ def _listed(config: Config) -> list[str]:
 def _circles(config: Config) -> list[Problem]:
     """One problem for each way round: a -> b -> a. Fallbacks count, since they are followed to their ends too."""
     edges: dict[str, list[Reference]] = {}
-    for reference in _references(config):
+    for reference in references(config):
         if reference.owner is not None and (reference.name in config.models or reference.name in config.aliases):
             edges.setdefault(reference.owner, []).append(reference)
     found: list[Problem] = []
@@ -199,7 +201,9 @@ def _circles(config: Config) -> list[Problem]:
             if step.name in names:
                 chain = [*names[names.index(step.name) :], step.name]
                 found.append(
-                    _at(config, step.path, f"goes round in circles: {' -> '.join(shown(name) for name in chain)}")
+                    problem_at(
+                        config, step.path, f"goes round in circles: {' -> '.join(shown(name) for name in chain)}"
+                    )
                 )
             elif step.name not in done:
                 trail.append(step)
@@ -207,7 +211,7 @@ def _circles(config: Config) -> list[Problem]:
     return found
 
 
-def _at(config: Config, path: Path, message: str, severity: Severity = Severity.ERROR) -> Problem:
+def problem_at(config: Config, path: Path, message: str, severity: Severity = Severity.ERROR) -> Problem:
     """A problem where its path was written, or where the nearest path above was."""
     for length in range(len(path), 0, -1):
         mark = config.marks.get(path[:length])

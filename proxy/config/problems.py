@@ -12,7 +12,7 @@ from msgspec import Struct
 Path = tuple[str, ...]
 
 _KEY_SHAPES = re.compile(
-    r"(?<![A-Za-z0-9])(?:sk-|gsk_|xai-|hf_|csk-|nvapi-|ghp_|github_pat_|xox[abp]-)[A-Za-z0-9_-]{6,}"
+    r"(?<![A-Za-z0-9])(?:sk-|gsk_|xai-|hf_|csk-|nvapi-|mmp-|ghp_|github_pat_|xox[abp]-)[A-Za-z0-9_-]{6,}"
     r"|(?<![A-Za-z0-9])(?:pplx-[A-Za-z0-9]{24,}|AIza[A-Za-z0-9_-]{6,}|AKIA[A-Z0-9]{12,}|tgp_v1_[A-Za-z0-9_-]{6,})"
     r"|(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{10,}\."
     # Vendors whose keys have no prefix send 32 to 64 letters and digits.

@@ -20,7 +20,7 @@ PLANNED = ("anthropic", "google", "cohere", "perplexity")
 # Stands for a section that is wrong, so that names that lead to it are not reported too.
 _UNREAD = Provider(models=dict.fromkeys(("default", "reasoning", "fast"), "unread"))
 _CHECKED = ("headers", "base_url", "allow_private")
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 class Providers(Struct):
@@ -39,7 +39,7 @@ def read_providers(
     found = Providers()
     for name, entry in reader.mapping(section, ("providers",)).entries.items():
         path = ("providers", name)
-        if name in ("auto", "ensemble") or looks_like_key(name) or not _NAME.fullmatch(name):
+        if name in ("auto", "ensemble") or looks_like_key(name) or not NAME.fullmatch(name):
             reader.note(
                 entry.mark, path, "a provider's name is made of a-z, 0-9, `.`, `_` and `-`, and is not auto or ensemble"
             )

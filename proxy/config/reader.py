@@ -26,7 +26,7 @@ class _Invalid(Enum):
 
 INVALID: Final = _Invalid.INVALID
 
-_EXACT = 2**53  # whole numbers beyond are not the same everywhere
+EXACT = 2**53  # whole numbers beyond are not the same everywhere
 _EXPECTED: dict[type[inspect.Type], str] = {
     inspect.StrType: "text",
     inspect.BoolType: "true or false",
@@ -166,7 +166,7 @@ class Reader:
         value = node.value
         if isinstance(value, float) and not math.isfinite(value):
             return self.note(node.mark, path, "must be a finite number")
-        if isinstance(value, int) and abs(value) > _EXACT:
+        if isinstance(value, int) and abs(value) > EXACT:
             return self.note(node.mark, path, "too large a number")
         wrong = rule(value) if rule and value is not None else None
         if wrong:

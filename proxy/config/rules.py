@@ -8,7 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import date
+from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
+
+from msgspec import Struct
 
 from proxy.config.problems import near
 from proxy.config.settings import PricingFile, RoutingFile
@@ -27,47 +30,63 @@ from proxy.records import (
     Timeouts,
 )
 
-Rule = Callable[[object], str | None]
+
+class Rule(Struct, frozen=True):
+    """`schema` says the same to editors, in words of JSON Schema; it never refuses what `wrong` lets pass."""
+
+    wrong: Callable[[object], str | None]
+    schema: dict[str, Any]
+
+    def __call__(self, value: object) -> str | None:
+        return self.wrong(value)
+
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def one_of(*allowed: object) -> Rule:
     names = [_written(value) for value in allowed]
 
-    def check(value: object) -> str | None:
+    def wrong(value: object) -> str | None:
         if value in allowed:
             return None
         hint = near(value, names) if isinstance(value, str) else ""
         return f"must be {', '.join(names[:-1])} or {names[-1]}{hint}" if len(names) > 1 else f"must be {names[0]}"
 
-    return check
+    return Rule(wrong, {"enum": [*allowed]})
 
 
 def above(least: float) -> Rule:
-    return lambda value: None if isinstance(value, int | float) and value > least else f"must be greater than {least}"
+    def wrong(value: object) -> str | None:
+        return None if isinstance(value, int | float) and value > least else f"must be greater than {least}"
+
+    return Rule(wrong, {"exclusiveMinimum": least})
 
 
 def at_least(least: float) -> Rule:
-    return lambda value: None if isinstance(value, int | float) and value >= least else f"must be at least {least}"
+    def wrong(value: object) -> str | None:
+        return None if isinstance(value, int | float) and value >= least else f"must be at least {least}"
+
+    return Rule(wrong, {"minimum": least})
 
 
 def between(low: float, high: float) -> Rule:
-    def check(value: object) -> str | None:
+    def wrong(value: object) -> str | None:
         return None if isinstance(value, int | float) and low <= value <= high else f"must be from {low} to {high}"
 
-    return check
+    return Rule(wrong, {"minimum": low, "maximum": high})
 
 
-def a_day(value: object) -> str | None:
+def _wrong_day(value: object) -> str | None:
     try:
-        date.fromisoformat(str(value))
+        exists = _DAY.fullmatch(str(value)) and date.fromisoformat(str(value))
     except ValueError:
-        return "must be a day that exists, like 2026-11-22"
-    return None if len(str(value)) == 10 else "must be a day like 2026-11-22"
+        exists = None
+    return None if exists else "must be a day that exists, like 2026-11-22"
 
 
-def a_time_zone(value: object) -> str | None:
+def _wrong_time_zone(value: object) -> str | None:
     if value == "UTC":  # also where the machine has no time zone data
         return None
     try:
@@ -81,25 +100,31 @@ def a_time_zone(value: object) -> str | None:
     return None
 
 
-def a_variable(value: object) -> str | None:
+def _wrong_variable(value: object) -> str | None:
     if _VARIABLE.fullmatch(str(value)):
         return None
     return "must be the name of an environment variable, like GROQ_API_KEY, not its value"
 
 
-def a_database(value: object) -> str | None:
+def _wrong_database(value: object) -> str | None:
     if str(value).startswith("sqlite:///") and str(value) != "sqlite:///":
         return None
     return "must be sqlite:///FILE; other databases are not supported by this version"
 
 
-def not_blank(value: object) -> str | None:
+def _blank(value: object) -> str | None:
     return None if str(value).strip() else "must not be empty"
 
 
 def _written(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
+
+a_day = Rule(_wrong_day, {"format": "date", "pattern": f"^{_DAY.pattern}$"})
+a_time_zone = Rule(_wrong_time_zone, {"examples": ["UTC", "Europe/Berlin"]})
+a_variable = Rule(_wrong_variable, {"pattern": f"^{_VARIABLE.pattern}$"})
+a_database = Rule(_wrong_database, {"pattern": r"^sqlite:///[\s\S]"})
+not_blank = Rule(_blank, {"pattern": r"\S"})
 
 _WHEN_SPENT = one_of("downgrade", "reject")
 _CAPABILITIES = one_of("images", "tools", "json_schema", "audio", "video", "files", "web_search", "reasoning")
@@ -119,8 +144,10 @@ RULES: dict[type, dict[str, Rule]] = {
         "workers": at_least(1),
         "require_key": one_of("auto", True, False),
         "max_body_mb": above(0),
+        "max_in_flight": at_least(1),
         "grace_s": at_least(0),
         "log_format": one_of("auto", "console", "json"),
+        "metrics": one_of("public", "admin", "off"),
     },
     StorageConfig: {
         "url": a_database,

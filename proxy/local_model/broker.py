@@ -1,7 +1,8 @@
 """Performs I/O: lets all workers of a server share the one child of their supervisor, over a Unix socket.
 
-One connection asks one question: a line `{"name": "local"}`, answered by a line that holds an endpoint or an error. The
-endpoint's key passes here, so the socket is for this user only and lies in a private directory.
+One connection asks one question: a line `{"name": "local"}`, answered by a line that holds an endpoint or an error;
+with `"about": "state"` by one that holds the model's state. The endpoint's key passes here, so the socket is for this
+user only and lies in a private directory.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ import msgspec
 from msgspec import Struct
 
 from proxy.errors import UpstreamUnavailable
-from proxy.local_model.model import LocalModel, unavailable
+from proxy.local_model.model import LocalModel, LocalModelState, unavailable
 from proxy.records import Endpoint, Secret
+
+_STATE_TIMEOUT_S = 1.0  # `/health` waits no longer
 
 
 class _Question(Struct, frozen=True):
-    """`name`: the provider's name."""
+    """`name`: the provider's name; `about`: endpoint or state."""
 
     name: str
+    about: str = "endpoint"
 
 
 class _Granted(Struct, frozen=True, tag="endpoint"):
@@ -36,6 +40,11 @@ class _Granted(Struct, frozen=True, tag="endpoint"):
 class _Refused(Struct, frozen=True, tag="error"):
     message: str
     retry_after_s: float | None
+
+
+class _State(Struct, frozen=True, tag="state"):
+    state: str
+    why: str | None
 
 
 class LocalModelBroker:
@@ -93,13 +102,21 @@ class LocalModelBroker:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             question = msgspec.json.decode(await reader.readline(), type=_Question)
-            writer.write(msgspec.json.encode(await self._endpoint_of(question.name)) + b"\n")
+            answering = self._state_of if question.about == "state" else self._endpoint_of
+            writer.write(msgspec.json.encode(await answering(question.name)) + b"\n")
             await writer.drain()
         except (ConnectionError, msgspec.DecodeError):
             # The worker has gone, before its question or before the answer.
             return
         finally:
             writer.close()
+
+    async def _state_of(self, name: str) -> _State | _Refused:
+        model = self._models.get(name)
+        if model is None:
+            return _Refused(f"The supervisor runs no model for {name!r}: restart the server.", None)
+        found = await model.state()
+        return _State(found.state, found.why)
 
     async def _endpoint_of(self, name: str) -> _Granted | _Refused:
         model = self._models.get(name)
@@ -134,10 +151,24 @@ class RemoteLocalModel:
             raise unavailable(answer.message, retry_after_s=answer.retry_after_s)
         return Endpoint(answer.base_url, Secret(answer.key) if answer.key is not None else None)
 
-    async def _ask(self) -> bytes:
+    async def state(self) -> LocalModelState:
+        """As LocalModel.state; `failing` where the supervisor does not answer at once."""
+        try:
+            async with asyncio.timeout(_STATE_TIMEOUT_S):
+                line = await self._ask("state")
+        except OSError:
+            line = b""
+        if not line.endswith(b"\n"):
+            return LocalModelState("failing", "The process that runs the embedded model does not answer.")
+        answer = msgspec.json.decode(line, type=_State | _Refused)
+        if isinstance(answer, _Refused):
+            return LocalModelState("failing", answer.message)
+        return LocalModelState(answer.state, answer.why)
+
+    async def _ask(self, about: str = "endpoint") -> bytes:
         reader, writer = await asyncio.open_unix_connection(self._path)
         try:
-            writer.write(msgspec.json.encode(_Question(self._name)) + b"\n")
+            writer.write(msgspec.json.encode(_Question(self._name, about)) + b"\n")
             return await reader.readline()
         finally:
             writer.close()

@@ -50,6 +50,13 @@ class Backoff(Struct, frozen=True):
         return float(min(self.cap_s, self.first_s * 2 ** min(failures - 2, 30)))
 
 
+class LocalModelState(Struct, frozen=True):
+    """For `/health`. `state`: not started, starting, running or failing; `why` is for callers' eyes too."""
+
+    state: str
+    why: str | None = None
+
+
 class _Report(Struct, frozen=True):
     """What the child says once: the port it serves, or why it cannot."""
 
@@ -103,6 +110,14 @@ class LocalModel:
     def missing(self) -> str | None:
         """None, or one sentence that says what is not installed or not found, with the command that fixes it."""
         return what_is_missing(self.spec, self._find_spec)
+
+    async def state(self) -> LocalModelState:
+        """What it does at the moment; nothing is started by asking."""
+        if self._endpoint is not None:
+            return LocalModelState("running")
+        if self._failure is not None or (why := self.missing()) is not None:
+            return LocalModelState("failing", self._failure or why)
+        return LocalModelState("not started" if self._supervisor is None or self._closed else "starting")
 
     def start(self) -> None:
         """Starts the child in the background, unless it runs, is closed or lacks what it needs (`missing()`)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from proxy.errors import BadRequest
 from proxy.providers.base import Built
 from proxy.providers.selfhosted import SelfHosted
 from proxy.records import LocalModelSpec
@@ -21,6 +22,13 @@ class Embedded(SelfHosted, frozen=True, kw_only=True):
         """Each request has a connection of its own: an idle one would occupy one of the child's HTTP threads, and the
         server closes it at moments of its own choosing.
         """
+        for index, message in enumerate(request.messages):
+            if isinstance(message.content, list) and any(part.get("type") != "text" for part in message.content):
+                raise BadRequest(
+                    f"{model} reads text only: message {index} holds something else.",
+                    param=f"messages.{index}.content",
+                    code="unsupported_content",
+                )
         built = super().build_request(request, model)
         return replace(built, http=replace(built.http, headers={**built.http.headers, "connection": "close"}))
 

@@ -28,3 +28,4 @@ class Together(OpenAI, frozen=True, kw_only=True):
     key_env: ClassVar[str | None] = "TOGETHER_API_KEY"
     output_limit: ClassVar[str | None] = "max_tokens"
     developer_role: ClassVar[bool] = False
+    lists_models: ClassVar[bool] = True  # more than fifty, others every month

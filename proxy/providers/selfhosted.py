@@ -13,6 +13,7 @@ class SelfHosted(OpenAI, frozen=True, kw_only=True):
     key_env: ClassVar[str | None] = None
     output_limit: ClassVar[str | None] = "max_tokens"
     developer_role: ClassVar[bool] = False
+    lists_models: ClassVar[bool] = True
 
 
 class Ollama(SelfHosted, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ STRATEGIES = ("cost", "speed", "quality")
 AUTO_NAMES = ("auto", *(f"auto:{word}" for word in (*TASKS, *STRATEGIES)))
 _ROLES = ("default", "reasoning", "fast")
 _MAX_DEPTH = 16
+_MAX_COMPARED = 200
 
 
 class Deployment(Struct, frozen=True):
@@ -60,7 +61,9 @@ class Route(Struct, frozen=True):
 class Names(Struct, frozen=True, kw_only=True):
     """Everything that gives names a meaning: the configured parts of the namespace.
 
-    `disabled` maps a provider to why it is off; `listed` maps provider names to the upstream ids known to exist there.
+    `disabled` maps a provider to why it is off; `listed` maps provider names to the upstream ids that the files give
+    it, `found` to those that its server lists at the moment. What the files say of a bare id goes first, so that a
+    server cannot change what it means. `may` says which `provider/model` may answer, None: each of them.
     """
 
     providers: Mapping[str, Provider]
@@ -70,6 +73,8 @@ class Names(Struct, frozen=True, kw_only=True):
     router: RouterConfig
     listed: Mapping[str, tuple[str, ...]]
     price_of: Callable[[str], tuple[ModelPrice | None, str]]
+    found: Mapping[str, tuple[str, ...]] = {}
+    may: Callable[[str], bool] | None = None
 
     def resolve(self, name: str, draw: float = 0.0) -> Route:
         """The route of `name`; `draw` in [0, 1) picks among `weighted` names. Raises ProxyError 404 or 503."""
@@ -95,7 +100,22 @@ class Names(Struct, frozen=True, kw_only=True):
         """Every name that can be called now, virtual ones first."""
         names = [*AUTO_NAMES, *self.models, *self.aliases]
         found = [name for name in names if self._answers(name)]
-        return found + [f"{provider}/{model}" for provider in self.providers for model in self.listed.get(provider, ())]
+        models = {owner: (*self.listed.get(owner, ()), *self.found.get(owner, ())) for owner in self.providers}
+        ids = [f"{owner}/{model}" for owner, ids in models.items() for model in dict.fromkeys(ids)]
+        return found + [name for name in ids if self.may is None or self.may(name)]
+
+    def behind(self, name: str) -> list[Deployment]:
+        """The deployments that answer to a name that is not `auto`, fallbacks included."""
+        return list(_unique(self._expand(name, 0.0, 0)))
+
+    def configured(self) -> frozenset[str]:
+        """Every `provider/model` that the files name; what clients make up is not among them."""
+        written = [self.router.default_model, *self.router.fallback, *self.aliases.values()]
+        for entry in self.models.values():
+            written += [entry.use, *(entry.weighted or ())]
+            written += [*entry.fallback, *entry.context_fallback, *entry.content_fallback]
+        listed = [f"{provider}/{model}" for provider in self.providers for model in self.listed.get(provider, ())]
+        return frozenset(d.name for name in (*written, *listed) if name for d in self._expand(name, 0.0, 0))
 
     def _answers(self, name: str) -> bool:
         try:
@@ -111,17 +131,13 @@ class Names(Struct, frozen=True, kw_only=True):
         return name
 
     def _auto(self, target: str, draw: float) -> tuple[Deployment, ...] | None:
-        """The default model and its fallbacks; without them any provider's own default; the embedded model only
-        alone.
-        """
+        """The default model and its fallbacks; without them any provider's own default."""
         if target not in AUTO_NAMES:
             if not target.startswith("auto:"):
                 return None
             raise self._not_found(f"There is no route {target!r}. Routes: {', '.join(AUTO_NAMES)}.")
         found = _unique(self._chain(self.router.default_model, self.router.fallback, draw, 0))
-        if not found:
-            remote = [name for name, provider in self.providers.items() if provider.local_model is None]
-            found = _unique(d for name in remote or self.providers for d in self._listed_default(name))
+        found = found or self.defaults()
         if found:
             return found
         why = _reasons(self.disabled) or "no provider says which models it has"
@@ -132,18 +148,24 @@ class Names(Struct, frozen=True, kw_only=True):
             headers={"x-should-retry": "false"},
         )
 
+    def defaults(self) -> tuple[Deployment, ...]:
+        """Each provider's own default model; the embedded model's only where there is nothing else."""
+        remote = [name for name, provider in self.providers.items() if provider.local_model is None]
+        return _unique(d for name in remote or self.providers for d in self._listed_default(name))
+
     def _listed_default(self, provider_name: str) -> Iterator[Deployment]:
         provider = self.providers[provider_name]
-        model = provider.models.get("default") or next(iter(self.listed.get(provider_name, ())), None)
-        if model:
-            yield self._deployment(provider_name, provider, model)
+        known = self.listed.get(provider_name, ()) or self.found.get(provider_name, ())
+        model = provider.models.get("default") or next(iter(known), None)
+        if model and self._may_answer(deployment := self._deployment(provider_name, provider, model)):
+            yield deployment
 
     def _expand(self, name: str, draw: float, depth: int) -> Iterator[Deployment]:
         """The deployments behind one name that can be called now, in order."""
         name = self._unaliased(name)
         entry = self.models.get(name)
         if entry is not None and depth < _MAX_DEPTH:
-            first = _drawn(entry.weighted, draw) if entry.weighted else entry.use
+            first = self._drawn(entry.weighted, draw, depth) if entry.weighted else entry.use
             yield from self._chain(first, entry.fallback, draw, depth + 1)
             return
         provider_name, _, model = name.partition("/")
@@ -152,12 +174,20 @@ class Names(Struct, frozen=True, kw_only=True):
             deployment = self._deployment(
                 provider_name, provider, provider.models.get(model, model) if model in _ROLES else model
             )
-            if deployment.price is None or deployment.price.retired is None:
+            if (deployment.price is None or deployment.price.retired is None) and self._may_answer(deployment):
                 yield deployment
             return
-        owners = [owner for owner in self.providers if name in self.listed.get(owner, ())]
+        owners = self._owners(name)
         if len(owners) == 1:
             yield from self._expand(f"{owners[0]}/{name}", draw, depth + 1)
+
+    def _owners(self, model: str) -> list[str]:
+        """The providers that have a bare upstream id."""
+        for known in (self.listed, self.found):
+            owners = [owner for owner in self.providers if model in known.get(owner, ())]
+            if owners:
+                return owners
+        return []
 
     def _chain(self, first: str | None, fallback: list[str], draw: float, depth: int) -> Iterator[Deployment]:
         """A name and its fallbacks, never the embedded model among them: an outage must not be answered by a toy."""
@@ -165,6 +195,15 @@ class Names(Struct, frozen=True, kw_only=True):
             yield from self._expand(first, draw, depth)
         for name in fallback:
             yield from (d for d in self._expand(name, draw, depth) if d.provider.local_model is None)
+
+    def _drawn(self, weighted: Mapping[str, float], draw: float, depth: int) -> str | None:
+        """One of the weighted names; a caller who may not use them all draws among the others."""
+        if self.may is not None:
+            weighted = {name: share for name, share in weighted.items() if any(self._expand(name, draw, depth + 1))}
+        return _drawn(weighted, draw) if weighted else None
+
+    def _may_answer(self, deployment: Deployment) -> bool:
+        return self.may is None or self.may(deployment.name)
 
     def _deployment(self, provider_name: str, provider: Provider, model: str) -> Deployment:
         price, version = self.price_of(f"{provider_name}/{model}")
@@ -185,15 +224,20 @@ class Names(Struct, frozen=True, kw_only=True):
         off = {owner: self.disabled[owner] for owner in (w.partition("/")[0] for w in wanted) if owner in self.disabled}
         if off:
             return self._not_found(f"The model {name!r} cannot be reached: {_reasons(off)}.")
-        owners = [owner for owner in self.providers if target in self.listed.get(owner, ())]
+        owners = self._owners(target)
         if len(owners) > 1:
             choices = " or ".join(f"{owner}/{target}" for owner in owners)
             return self._not_found(f"Several providers have the model {name!r}. Say which: {choices}.")
         if target.startswith("ensemble:"):
             return self._not_found(f"There is no ensemble {target!r}; none is configured.")
-        near = difflib.get_close_matches(target[:200], self.names(), n=3, cutoff=0.5)
+        near = difflib.get_close_matches(target[:200], self._resembling(target), n=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(near)}?" if near else " GET /v1/models lists what can be called."
         return self._not_found(f"The model {name[:200]!r} does not exist.{hint}")
+
+    def _resembling(self, target: str) -> list[str]:
+        """The names worth a comparison: each costs 80 µs, and servers may list thousands."""
+        names, begins = self.names(), target.rpartition("/")[2][:3].lower()
+        return list(dict.fromkeys([*(name for name in names if begins in name.lower()), *names]))[:_MAX_COMPARED]
 
     def _not_found(self, message: str) -> ProxyError:
         return ProxyError(message, status=404, code="model_not_found", param="model")

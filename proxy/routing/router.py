@@ -5,24 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from proxy.price_book import PriceBook
-from proxy.routing.names import Names, Route
+from proxy.routing.allowed import Allowed, Views
+from proxy.routing.names import Route
 
 
 class Router:
     """`random` in [0, 1) picks among `weighted` names."""
 
-    def __init__(self, names: Names, prices: PriceBook, random: Callable[[], float]) -> None:
-        self.names = names
+    def __init__(self, views: Views, prices: PriceBook, random: Callable[[], float]) -> None:
+        self._views = views
         self._prices = prices
         self._random = random
 
-    async def route(self, name: str) -> Route:
-        """Raises ProxyError 404 or 503. The first model that pricing.yaml does not list waits for the list to be
-        read.
+    async def route(self, name: str, allowed: Allowed | None = None) -> Route:
+        """Who answers to a name of those that are `allowed`. Raises ProxyError 403, 404 or 503. The first model that
+        pricing.yaml does not list waits for the list to be read.
         """
         draw = self._random()
-        route = self.names.resolve(name, draw)
+        route = self._views.resolve(name, draw, allowed)
         if any(candidate.price is None and self._prices.may_find(candidate.name) for candidate in route.candidates):
             await self._prices.load()
-            route = self.names.resolve(name, draw)
+            route = self._views.resolve(name, draw, allowed)
         return route

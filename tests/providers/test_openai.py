@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from proxy.codec import decode_chat
-from proxy.errors import UpstreamError, UpstreamTruncated
+from proxy.errors import BadRequest, UpstreamError, UpstreamTruncated
 from proxy.fold import Fold
 from proxy.framing import Event
 from proxy.providers import PROVIDERS
@@ -349,3 +349,13 @@ def test_the_path_follows_the_base_url() -> None:
     ]
     assert paths == ["/v1/chat/completions", "/v1/chat/completions", "/chat/completions"]
     assert OPENAI.build_request(request(), "m").http.path == "/chat/completions"
+
+
+def test_the_embedded_model_refuses_what_is_not_text() -> None:
+    """Before anything is sent: a picture would be a 500 of llama.cpp's, tried three times."""
+    parts = [{"type": "text", "text": "what is this?"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
+    with pytest.raises(BadRequest, match="reads text only") as caught:
+        PROVIDERS["embedded"]().build_request(request(messages=[{"role": "user", "content": parts}]), "smollm2-135m")
+    assert (caught.value.status, caught.value.code, caught.value.param) == (400, "unsupported_content", "messages.0.content")
+    text = PROVIDERS["embedded"]().build_request(request(messages=[{"role": "user", "content": parts[:1]}]), "m")
+    assert text.http.headers["connection"] == "close"

@@ -29,6 +29,7 @@ class OpenAI(Provider, frozen=True, kw_only=True):
     )
     developer_role: ClassVar[bool] = True  # False: `developer` goes out as `system`
     stream_usage: ClassVar[bool] = True  # False: refuses stream_options, sends usage unasked
+    lists_models: ClassVar[bool] = False  # True: only the server itself knows which models it has
 
     @property
     def default_base_url(self) -> str | None:
@@ -48,6 +49,13 @@ class OpenAI(Provider, frozen=True, kw_only=True):
     @property
     def chat_path(self) -> str:
         return "/chat/completions"
+
+    @property
+    def models_path(self) -> str | None:
+        """Where its list of models is to be read; None where the price list knows them."""
+        if self.local_model is not None or not (self.lists_models or self.base_url):
+            return None
+        return self.chat_path.removesuffix("/chat/completions") + "/models"
 
     def build_request(self, request: ChatRequest, model: str) -> Built:
         adapted: list[str] = []

@@ -1,0 +1,173 @@
+"""`proxy keys`: makes, lists and revokes the keys of this proxy. A running server follows within two seconds."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import sys
+import time
+from datetime import UTC, date, datetime
+from typing import Any
+
+import click
+from msgspec import structs
+
+from proxy.auth import ADMIN_KEY_NAME, KEY_NAME, digest_of
+from proxy.cli.output import json_option, print_json, print_table
+from proxy.cli.settings import configuration_options, fail, read_config, store_problem
+from proxy.config import Config
+from proxy.config.names import name_problems
+from proxy.parts import key_store
+from proxy.permits import day_ns
+from proxy.records import NANO_PER_USD, KeyConfig
+from proxy.storage.base import StoreError
+from proxy.storage.keys import KeyStore, StoredKey
+
+PREFIX = "mmp-"
+_BYTES = 32  # 256 bits of randomness
+_NAME = re.compile(r"(?!mmp-|key_)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_TAKEN = (KEY_NAME, ADMIN_KEY_NAME, "cli")  # the environment's two keys, and `proxy ask`
+
+
+@click.group()
+def keys() -> None:
+    """Make, list and revoke the keys of this proxy."""
+
+
+@keys.command()
+@click.argument("name")
+@click.option("--role", type=click.Choice(["key", "admin"]), default="key", show_default=True)
+@click.option("--models", metavar="A,B", help="The only models it may use; globs such as 'groq/*' too.")
+@click.option("--expires", metavar="DATE", help="The first day it is refused, like 2027-01-31 (UTC).")
+@json_option
+@configuration_options
+def create(name: str, role: str, models: str | None, expires: str | None, **flags: Any) -> None:
+    """Make a key for NAME and print it, once: only its SHA-256 is kept."""
+    config = read_config(flags, os.environ)
+    if not _NAME.fullmatch(name) or name in _TAKEN:
+        fail(f"{name[:64]!r} cannot be the name of a key. {_name_rule()}")
+    allowed = _models(config, name, models)
+    now_ns = time.time_ns()
+    key = PREFIX + secrets.token_urlsafe(_BYTES)
+    made = StoredKey(
+        f"key_{secrets.token_hex(4)}", name, role, key[-4:], allowed, now_ns, _expiry(expires, now_ns), None
+    )
+    store = key_store(config)
+    try:
+        store.add(made, digest_of(key))
+        others = sum(other.name == name and other.opens(now_ns) for other in store.all()) - 1
+    except StoreError as error:
+        store_problem(error)
+    if flags["as_json"]:
+        print_json({"key": key, **_described(made, now_ns)})
+        return
+    click.echo(key)
+    click.echo(f"proxy: this key of {name} ({made.id}) is shown once and kept nowhere. Save it now.", err=True)
+    if others:
+        click.echo(f"proxy: {name} now has {others + 1} keys; they share limits, budget and usage.", err=True)
+
+
+@keys.command("list")
+@json_option
+@configuration_options
+def list_keys(**flags: Any) -> None:
+    """List every key that was made, without the keys."""
+    now_ns = time.time_ns()
+    found = [_described(key, now_ns) for key in _all(key_store(read_config(flags, os.environ)))]
+    if flags["as_json"]:
+        print_json(found)
+    elif not found:
+        click.echo("No keys. Make one: proxy keys create NAME", err=True)
+    else:
+        columns = ["id", "name", "role", "state", "ends_in", "created", "expires", "revoked", "models"]
+        rows = [[",".join(row[c] or ()) if c == "models" else row[c] for c in columns] for row in found]
+        print_table(columns, rows)
+
+
+@keys.command()
+@click.argument("name_or_id")
+@json_option
+@configuration_options
+def revoke(name_or_id: str, **flags: Any) -> None:
+    """End a key by its ID, or all keys of a NAME."""
+    store = key_store(read_config(flags, os.environ))
+    now_ns = time.time_ns()
+    known = [key for key in _all(store) if name_or_id in (key.id, key.name)]
+    try:
+        ended = store.revoke(name_or_id, now_ns) if known else []
+    except StoreError as error:
+        store_problem(error)
+    if flags["as_json"]:
+        print_json([_described(key, now_ns) for key in ended])
+    elif ended:
+        named = ", ".join(f"{key.name} ({key.id})" for key in ended)
+        click.echo(f"Revoked {named}. A running server refuses it within two seconds.")
+    elif known:
+        click.echo("Revoked already.")
+    if not known:
+        shown = "that" if name_or_id.startswith(PREFIX) else repr(name_or_id[:64])  # a key given by mistake
+        click.echo(f"proxy: no key has the name or id {shown}. `proxy keys list` shows them.", err=True)
+        sys.exit(1)
+
+
+def _all(store: KeyStore) -> list[StoredKey]:
+    try:
+        return store.all() if store.is_there else []
+    except StoreError as error:
+        store_problem(error)
+
+
+def _models(config: Config, name: str, given: str | None) -> tuple[str, ...] | None:
+    """The list of `--models`, each entry a glob or a name that leads somewhere."""
+    if given is None:
+        return None
+    entries = tuple(dict.fromkeys(part.strip() for part in given.split(",") if part.strip()))
+    if not entries:
+        fail("--models is empty. Leave it out to allow every model.")
+    path = f"keys.{name}.models."
+    checked = structs.replace(config, keys={name: KeyConfig(models=list(entries))})
+    for problem in name_problems(checked):
+        if problem.path.startswith(path):
+            fail(f"--models: {problem.message}")
+    return entries
+
+
+def _expiry(given: str | None, now_ns: int) -> int | None:
+    if given is None:
+        return None
+    try:
+        expires_ns = day_ns(date.fromisoformat(given).isoformat())
+    except ValueError:
+        fail(f"--expires {given[:32]!r}: expected a day that exists, like 2027-01-31.")
+    if expires_ns <= now_ns:
+        fail(f"--expires {given}: that day has begun already.")
+    return expires_ns
+
+
+def _name_rule() -> str:
+    return (
+        "Use 1 to 64 letters, digits, dots, dashes and underscores; "
+        f"{', '.join(_TAKEN)} and what begins with {PREFIX} or key_ are taken."
+    )
+
+
+def _described(key: StoredKey, now_ns: int) -> dict[str, Any]:
+    state = "on" if key.opens(now_ns) else "revoked" if key.revoked_ns is not None else "expired"
+    return {
+        "id": key.id,
+        "name": key.name,
+        "role": key.role,
+        "state": state,
+        "ends_in": key.last4,
+        "created": _time(key.created_ns),
+        "expires": _time(key.expires_ns),
+        "revoked": _time(key.revoked_ns),
+        "models": key.models,
+    }
+
+
+def _time(unix_ns: int | None) -> str | None:
+    if unix_ns is None:
+        return None
+    return datetime.fromtimestamp(unix_ns // NANO_PER_USD, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

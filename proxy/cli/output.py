@@ -1,0 +1,56 @@
+"""Performs I/O: what commands print: tables for people and pipes, JSON for programs. Nothing is wrapped or cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import click
+import msgspec
+
+_COLOURS = {"on": "green", "ok": "green", "off": "bright_black", "failed": "red"}
+_RIGHT = (int, float)
+
+
+def json_option(command: Callable[..., None]) -> Callable[..., None]:
+    """`--json`, as the parameter `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on standard output.")(
+        command
+    )
+
+
+def print_json(value: object) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Columns with two blanks between them, numbers to the right, `-` for what is not known.
+
+    Text with blanks belongs into the last column, so that `awk` finds the others. Colours are for terminals only.
+    """
+    texts = [list(map(shown, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(headings, *texts, strict=True)]
+    right = [any(isinstance(row[place], _RIGHT) for row in rows) for place in range(len(headings))]
+    click.echo(_line(headings, widths, right))
+    for row in texts:
+        click.echo(_line(row, widths, right))
+
+
+def shown(value: object) -> str:
+    """One cell: on one line, whatever a server or a file put into it."""
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.6f}".rstrip("0").rstrip(".")
+    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in str(value))
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    padded = [
+        cell.rjust(width) if is_right else cell.ljust(width)
+        for cell, width, is_right in zip(cells, widths, right, strict=True)
+    ]
+    padded[-1] = padded[-1].rstrip()
+    return "  ".join(
+        click.style(text, fg=_COLOURS[cell]) if cell in _COLOURS else text
+        for text, cell in zip(padded, cells, strict=True)
+    )

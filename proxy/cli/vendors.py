@@ -1,0 +1,32 @@
+"""Translates: a configured provider into its type, and into the vendor whose list prices hold there."""
+
+from __future__ import annotations
+
+from proxy.config import Config
+from proxy.config.doubts import PriceOf
+from proxy.config.providers import PLANNED
+from proxy.price_lookup import lookup_price
+from proxy.providers import PROVIDERS
+from proxy.records import ModelPrice
+
+
+def kind_of(config: Config, name: str) -> str | None:
+    """The `type` of a provider; None where it is planned and has another name."""
+    kind = type(config.providers[name])
+    return next((known for known, cls in PROVIDERS.items() if cls is kind), name if name in PLANNED else None)
+
+
+def vendor_of(config: Config, name: str) -> str | None:
+    """The vendor's name in the bundled price list; None at an address of one's own."""
+    return kind_of(config, name) if name in config.providers and config.providers[name].base_url is None else None
+
+
+def listed_price(config: Config) -> PriceOf:
+    """Looks up `provider/model` in the bundled list; the first look-up takes half a second."""
+
+    def find(deployment: str) -> ModelPrice | None:
+        name, _, model = deployment.partition("/")
+        vendor = vendor_of(config, name)
+        return lookup_price(f"{vendor}/{model}") if vendor else None
+
+    return find

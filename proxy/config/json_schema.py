@@ -1,0 +1,158 @@
+"""Translates: the Structs and rules that check the two files into JSON Schema (draft 2020-12), for editors.
+
+It cannot disagree with the check: what loads is valid here too. The check knows more: names, circles, addresses, keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct, inspect
+
+from proxy.config.providers import NAME, PLANNED
+from proxy.config.reader import EXACT, described
+from proxy.config.rules import Rule, rule_for
+from proxy.config.settings import PricingFile, RoutingFile
+from proxy.providers.base import Provider
+from proxy.records import ModelEntry
+
+JsonSchema = dict[str, Any]
+Texts = Mapping[str, Mapping[str, str]]  # Struct -> key -> what it means: key_texts.json
+
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_TYPES: dict[type[inspect.Type], str] = {
+    inspect.StrType: "string",
+    inspect.BoolType: "boolean",
+    inspect.IntType: "integer",
+    inspect.FloatType: "number",
+    inspect.NoneType: "null",
+    inspect.ListType: "array",
+    inspect.DictType: "object",
+    inspect.StructType: "object",
+}
+_ROW = r"^(?=/*[^/]+/+[^/])[^*]*(?:/\*)?$"  # provider/model or provider/*
+_OWN_NAME = {"minLength": 1, "maxLength": 200, "pattern": r"\S", "not": {"pattern": "^(?:auto$|auto:|ensemble:)"}}
+_TYPE_TEXT = "what the server speaks; without it, the provider's own name says so"
+
+
+def routing_schema(types: Mapping[str, type[Provider]], texts: Texts) -> JsonSchema:
+    """The schema of routing_rules.yaml. `types`: what `type:` of a provider may say."""
+    writer = _Writer(texts)
+    schema = writer.root(RoutingFile, "routing_rules.yaml")
+    sections = schema["properties"]
+    known: dict[str, type[Provider]] = {**dict.fromkeys(PLANNED, Provider), **types}
+    sections["providers"] |= {"type": ["object", "null"], **_providers(writer, known)}
+    for section in ("models", "aliases"):
+        sections[section]["propertyNames"] = _OWN_NAME
+    writer.defs[ModelEntry.__name__]["oneOf"] = [
+        {"required": ["use"], "properties": {"use": {"type": "string"}}},
+        {"required": ["weighted"], "properties": {"weighted": {"type": "object", "minProperties": 1}}},
+    ]
+    return schema
+
+
+def pricing_schema(texts: Texts) -> JsonSchema:
+    """The schema of pricing.yaml."""
+    schema = _Writer(texts).root(PricingFile, "pricing.yaml")
+    schema["properties"]["models"]["propertyNames"] = {"pattern": _ROW}
+    return schema
+
+
+def _providers(writer: _Writer, types: Mapping[str, type[Provider]]) -> JsonSchema:
+    """A provider is of the type it names, else of the type that is its name."""
+    kind = {"type": "string", "enum": list(types), "description": _TYPE_TEXT}
+    for name, cls in types.items():
+        schema = writer.struct(cls)
+        writer.defs[f"provider.{name}"] = schema | {"properties": {"type": kind, **schema["properties"]}}
+    writer.defs["provider"] = {
+        "type": "object",
+        "required": ["type"],
+        "properties": {"type": kind},
+        "allOf": [
+            {"if": {"properties": {"type": {"const": name}}}, "then": {"$ref": f"#/$defs/provider.{name}"}}
+            for name in types
+        ],
+    }
+    says_type = {"type": "object", "required": ["type"]}
+    named = {
+        name: {"if": says_type, "then": {"$ref": "#/$defs/provider"}, "else": {"$ref": f"#/$defs/provider.{name}"}}
+        for name in types
+    }
+    return {
+        "propertyNames": {"pattern": f"^{NAME.pattern}$", "not": {"enum": ["auto", "ensemble"]}},
+        "properties": named,
+        "additionalProperties": {"$ref": "#/$defs/provider"},
+    }
+
+
+class _Writer:
+    """Collects the Structs of one file in `defs`."""
+
+    def __init__(self, texts: Texts) -> None:
+        self.defs: dict[str, JsonSchema] = {}
+        self._texts = texts
+
+    def root(self, cls: type, file: str) -> JsonSchema:
+        return {"$schema": _DRAFT, "title": file, **self.struct(cls), "$defs": self.defs}
+
+    def struct(self, cls: type) -> JsonSchema:
+        """The keys of a Struct. A section with nothing in it is an empty one, where nothing is required."""
+        fields = described(cls).fields
+        required = [field.encode_name for field in fields if field.required]
+        schema: JsonSchema = {
+            "type": "object" if required else ["object", "null"],
+            "properties": {field.encode_name: self._field(cls, field) for field in fields},
+            "additionalProperties": False,
+        }
+        return schema | ({"required": required} if required else {})
+
+    def _field(self, cls: type, field: inspect.Field) -> JsonSchema:
+        schema = self._value(field.type, rule_for(cls, field.name))
+        tables = (self._texts.get(name, {}) for name in _names(cls))
+        text = next((table[field.encode_name] for table in tables if field.encode_name in table), None)
+        default = field.default if field.default is not msgspec.NODEFAULT else None
+        if field.default_factory is not msgspec.NODEFAULT:
+            default = field.default_factory()
+        if text:
+            schema["description"] = text
+        if default is not None and not isinstance(default, Struct):
+            schema["default"] = default
+        return schema
+
+    def _value(self, kind: inspect.Type, rule: Rule | None) -> JsonSchema:
+        if isinstance(kind, inspect.UnionType):
+            return self._union(kind, rule)
+        if isinstance(kind, inspect.AnyType):
+            return {}
+        if isinstance(kind, inspect.StructType):
+            if kind.cls.__name__ not in self.defs:
+                self.defs[kind.cls.__name__] = self.struct(kind.cls)
+            return {"$ref": f"#/$defs/{kind.cls.__name__}"}
+        if isinstance(kind, inspect.ListType):
+            return {"type": ["array", "null"], "items": self._value(kind.item_type, rule)}
+        if isinstance(kind, inspect.DictType):
+            return {"type": ["object", "null"], "additionalProperties": self._value(kind.value_type, rule)}
+        ruled = rule.schema if rule and not isinstance(kind, inspect.NoneType) else {}
+        bounds = {"minimum": -EXACT, "maximum": EXACT}
+        whole = isinstance(kind, inspect.IntType) and "enum" not in ruled
+        return {"type": _TYPES[type(kind)], **(bounds if whole else {}), **ruled}
+
+    def _union(self, union: inspect.UnionType, rule: Rule | None) -> JsonSchema:
+        """Scalars in one schema with several types, which editors show best; with a list or a section, any of them."""
+        members = [self._value(kind, rule) for kind in union.types]
+        if not all(isinstance(member.get("type"), str) for member in members):
+            return {"anyOf": members}
+        schema: JsonSchema = {}
+        for member in members:
+            schema |= member
+        schema["type"] = [member["type"] for member in members]
+        if "enum" in schema and "null" in schema["type"]:
+            schema["enum"] = [*schema["enum"], None]
+        return schema
+
+
+def _names(cls: type) -> list[str]:
+    """Where a key may be described: with its own Struct, its parents, or among what only some providers have."""
+    return [*(kind.__name__ for kind in cls.__mro__), "by type"]

@@ -1,0 +1,40 @@
+"""Performs I/O: where a configuration comes from, so that it can be read again while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from proxy.config.files import read_file
+from proxy.config.load import load, version_of
+from proxy.config.settings import Config
+
+
+class ConfigFiles:
+    """Both files, and what stands above them: the environment and the flags as they were at the start.
+
+    `environ` holds flags as PROXY_* too; `storage_url` replaces the file's own.
+    """
+
+    def __init__(
+        self, routing: Path, pricing: Path | None, environ: Mapping[str, str], storage_url: str | None = None
+    ) -> None:
+        self.paths = [routing.absolute(), *([pricing.absolute()] if pricing else [])]
+        self._routing = routing
+        self._pricing = pricing
+        self._environ = dict(environ)
+        self._storage_url = storage_url
+
+    def load(self) -> Config:
+        """Raises ConfigError with every problem."""
+        config = load(self._routing, self._pricing, self._environ)
+        if self._storage_url is None:
+            return config
+        return replace(config, storage=replace(config.storage, url=self._storage_url))
+
+    def load_changed(self, version: str) -> Config | None:
+        """The configuration, or None where the files are those of `version`. Raises ConfigError."""
+        data = [read_file(path) for path in self.paths]
+        return None if version_of(*data) == version else self.load()

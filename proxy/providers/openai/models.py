@@ -1,0 +1,46 @@
+"""Translates: the list of models that an OpenAI-shaped server answers to `GET /models`, into their ids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from proxy.errors import UpstreamError
+from proxy.providers.base import HTTPResponse
+
+MAX_IDS = 5_000
+_MAX_ID = 200  # characters
+
+
+class _Model(Struct):
+    id: Any = None
+
+
+class _Page(Struct):
+    """Ollama without a model says `"data": null`."""
+
+    data: list[_Model] | None
+
+
+# Together answers with the list alone (November 2026).
+_decode = msgspec.json.Decoder(_Page | list[_Model]).decode
+
+
+def parse_models(response: HTTPResponse) -> tuple[str, ...]:
+    """The ids, each once, in the server's order; at most MAX_IDS. What cannot be an id is left out.
+
+    Raises UpstreamError when the answer is no such list.
+    """
+    try:
+        answer = _decode(response.body)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        raise UpstreamError("The provider's answer is not a list of models.") from None
+    models = answer.data or [] if isinstance(answer, _Page) else answer
+    ids = dict.fromkeys(model.id for model in models if isinstance(model.id, str) and _is_id(model.id))
+    return tuple(ids)[:MAX_IDS]
+
+
+def _is_id(text: str) -> bool:
+    return 0 < len(text) <= _MAX_ID and text.isprintable() and text.strip() == text

@@ -1,0 +1,128 @@
+"""Translates: the allow-list of a key -> the namespace as that key sees it.
+
+The list is a list of models. `provider/model` stands for itself, every other name for what it is set to mean: its
+`use`, its `weighted` names, an alias's target, for `auto` the router's default. What merely stands in for it, a
+fallback, is not meant: it must be on the list itself. Which name a caller asks for does not matter, only which model
+would answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+
+from msgspec import Struct, structs
+
+from proxy.errors import ProxyError
+from proxy.routing.names import AUTO_NAMES, Names, Route
+
+_SHOWN = 12
+_MAX_VIEWS = 256
+_MAX_DEPTH = 16
+
+
+class Allowed(Struct, frozen=True):
+    """The lists of one key, which must all hold a model; entries may be globs, whose `*` stands for slashes too."""
+
+    key: str
+    lists: tuple[tuple[str, ...], ...]
+
+
+class Views:
+    """One namespace, and what is left of it for each allow-list."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._views: dict[Allowed, Names] = {}
+
+    def of(self, allowed: Allowed | None) -> Names:
+        """The names that can be called, and what answers to them."""
+        if allowed is None:
+            return self._names
+        view = self._views.get(allowed)
+        if view is None:
+            if len(self._views) >= _MAX_VIEWS:
+                self._views.clear()
+            view = self._views[allowed] = structs.replace(self._names, may=_permitted(self._names, allowed))
+        return view
+
+    def resolve(self, name: str, draw: float, allowed: Allowed | None) -> Route:
+        """The route of `name` with none but allowed models. Raises ProxyError: 403 where the list leaves nobody."""
+        try:
+            return self.of(allowed).resolve(name, draw)
+        except ProxyError as missing:
+            if allowed is None:
+                raise
+            try:
+                route = self._names.resolve(name, draw)
+            except ProxyError:
+                raise missing from None
+            raise _refusal(allowed, route) from None
+
+
+def _permitted(names: Names, allowed: Allowed) -> Callable[[str], bool]:
+    """Whether a `provider/model` may answer."""
+    meant = [(entries, frozenset(_meant(names, entries))) for entries in allowed.lists]
+
+    def may(deployment: str) -> bool:
+        return all(
+            deployment in models or _matches(deployment, entries) or _is_bare(names, deployment, entries)
+            for entries, models in meant
+        )
+
+    return may
+
+
+def _meant(names: Names, entries: tuple[str, ...]) -> Iterator[str]:
+    """The models that the names on a list are set to mean."""
+    virtual = [name for name in (*AUTO_NAMES, *names.models, *names.aliases) if _matches(name, entries)]
+    for name in (*virtual, *(entry for entry in entries if "/" in entry)):  # the latter: provider/fast and its like
+        yield from _meaning(names, name, 0)
+
+
+def _meaning(names: Names, name: str, depth: int) -> Iterator[str]:
+    entry = names.models.get(name)
+    if depth >= _MAX_DEPTH:
+        return
+    if entry is not None:
+        parts = [*entry.weighted] if entry.weighted else [entry.use]
+    elif name in names.aliases:
+        parts = [names.aliases[name]]
+    elif name in AUTO_NAMES and (names.router.default_model or names.router.fallback):
+        parts = [names.router.default_model or names.router.fallback[0]]
+    elif name in AUTO_NAMES:
+        yield from (deployment.name for deployment in names.defaults())
+        return
+    else:
+        yield from (deployment.name for deployment in names.behind(name))
+        return
+    for part in parts:
+        if part is not None:
+            yield from _meaning(names, part, depth + 1)
+
+
+def _is_bare(names: Names, deployment: str, entries: tuple[str, ...]) -> bool:
+    """True for a model that is on the list by its id alone, where that id can only mean this one."""
+    _, _, model = deployment.partition("/")
+    return model in entries and [found.name for found in names.behind(model)] == [deployment]
+
+
+def _matches(name: str, entries: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, entry) for entry in entries)
+
+
+def _refusal(allowed: Allowed, route: Route) -> ProxyError:
+    """403: what was asked for, who would have answered, and what is on the list."""
+    would = ", ".join(deployment.name for deployment in route.candidates[:3])
+    lists = " and ".join(_listed(entries) for entries in allowed.lists)
+    return ProxyError(
+        f"The key {allowed.key!r} may not use the model {route.requested!r}: {would} would answer. Allowed: {lists}.",
+        status=403,
+        code="model_not_allowed",
+        param="model",
+    )
+
+
+def _listed(entries: tuple[str, ...]) -> str:
+    shown = ", ".join(entries[:_SHOWN]) or "nothing"
+    return f"{shown} and {len(entries) - _SHOWN} more" if len(entries) > _SHOWN else shown

@@ -1,0 +1,127 @@
+"""Performs I/O: the keys that `proxy keys` makes, in the database of usage. Never a key itself: only its SHA-256.
+
+Every call opens a connection of its own, so that a store can be asked from any thread, and from a command line while a
+server runs. Reading never makes a file.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from proxy.storage.base import StoreError
+from proxy.storage.sqlite import SqliteStore
+
+_COLUMNS = "id, name, role, last4, models, created_ns, expires_ns, revoked_ns"
+
+
+class StoredKey(Struct, frozen=True):
+    """A key as it is kept: everything but the key. Times are Unix nanoseconds; `models` None: every model.
+
+    `expires_ns` is the first moment it is refused. Several keys may have one name: they are one caller.
+    """
+
+    id: str
+    name: str
+    role: str
+    last4: str
+    models: tuple[str, ...] | None
+    created_ns: int
+    expires_ns: int | None = None
+    revoked_ns: int | None = None
+
+    def opens(self, now_ns: int) -> bool:
+        """True while a server lets it in."""
+        return self.revoked_ns is None and (self.expires_ns is None or self.expires_ns > now_ns)
+
+
+class KeysFound(Struct, frozen=True):
+    """An answer of `look`: the keys by their hashes, and whether any key was ever made."""
+
+    keys: dict[bytes, StoredKey]
+    exist: bool
+
+
+class KeyStore:
+    """The table `keys` of one SQLite file. `busy_s`: how long a call waits for other processes, in seconds."""
+
+    def __init__(self, path: Path, *, busy_s: float = 2.0) -> None:
+        self._path = path
+        self._busy_s = busy_s
+
+    def add(self, key: StoredKey, digest: bytes) -> None:
+        """Keeps a new key by its SHA-256; makes the database where there is none. Raises StoreError: place and fix."""
+        store = SqliteStore(self._path, busy_s=self._busy_s)
+        store.open()  # its mode, its journal, its schema
+        store.close()
+        models = None if key.models is None else msgspec.json.encode(key.models).decode()
+        values = (key.id, key.name, key.role, key.last4, models, key.created_ns, key.expires_ns, digest)
+        with self._connected() as db:
+            db.execute(
+                "INSERT INTO keys (id, name, role, last4, models, created_ns, expires_ns, digest)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                values,
+            )
+
+    def revoke(self, name_or_id: str, now_ns: int) -> list[StoredKey]:
+        """Ends the key with this id, or every key of this name; returns those that were live. Raises StoreError."""
+        with self._connected() as db:
+            if not _has_table(db):
+                return []
+            rows = db.execute(
+                "UPDATE keys SET revoked_ns = ? WHERE (id = ? OR name = ?) AND revoked_ns IS NULL RETURNING "
+                + _COLUMNS,
+                (now_ns, name_or_id, name_or_id),
+            ).fetchall()
+        return [_stored(row) for row in rows]
+
+    def all(self) -> list[StoredKey]:
+        """Every key that was ever made, the oldest first. Raises StoreError."""
+        with self._connected() as db:
+            if not _has_table(db):
+                return []
+            rows = db.execute("SELECT " + _COLUMNS + " FROM keys ORDER BY created_ns, id").fetchall()
+        return [_stored(row) for row in rows]
+
+    def look(self, digests: Sequence[bytes]) -> KeysFound:
+        """The keys with these hashes that were not revoked. Raises StoreError, also where there is no database."""
+        marks = ", ".join("?" * len(digests))
+        with self._connected() as db:
+            rows = db.execute(
+                "SELECT digest, " + _COLUMNS + " FROM keys WHERE revoked_ns IS NULL AND digest IN (" + marks + ")",
+                tuple(digests),
+            ).fetchall()
+            (exist,) = db.execute("SELECT EXISTS (SELECT 1 FROM keys)").fetchone()
+        return KeysFound({bytes(row[0]): _stored(row[1:]) for row in rows}, bool(exist))
+
+    @property
+    def is_there(self) -> bool:
+        """False while there is no database, so no key either."""
+        return self._path.exists()
+
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        """A connection whose changes are committed, and on the disk, when the block ends."""
+        try:
+            place = self._path.absolute().as_uri() + "?mode=rw"  # rw, and not rwc: no file is made
+            with closing(sqlite3.connect(place, uri=True, timeout=self._busy_s, isolation_level=None)) as db:
+                db.execute("PRAGMA synchronous=FULL")  # a revoked key stays revoked after a power loss
+                yield db
+        except sqlite3.Error as error:
+            raise StoreError(f"Cannot use the keys in the database {self._path}: {error}.") from error
+
+
+def _has_table(db: sqlite3.Connection) -> bool:
+    """False in a database that an older version made."""
+    return db.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'keys'").fetchone() is not None
+
+
+def _stored(row: tuple[str, str, str, str, str | None, int, int | None, int | None]) -> StoredKey:
+    key_id, name, role, last4, models, created_ns, expires_ns, revoked_ns = row
+    allowed = None if models is None else msgspec.json.decode(models, type=tuple[str, ...])
+    return StoredKey(key_id, name, role, last4, allowed, created_ns, expires_ns, revoked_ns)

@@ -1,0 +1,18 @@
+"""What docs/configuration.md says of each key, as `proxy schema` repeats it to editors."""
+
+from __future__ import annotations
+
+import re
+
+
+def texts_in(page: str) -> dict[str, dict[str, str]]:
+    """Struct -> key -> text, by the `<!-- keys: STRUCT -->` before each table of the page."""
+    row = re.compile(r"^\| `([^`|]+)` \| [^|]+ \| [^|]+ \| (.+) \|$", re.MULTILINE)
+    parts = re.split(r"^<!-- keys: (.+) -->\n", page, flags=re.MULTILINE)[1:]
+    tables = zip(parts[::2], (part.partition("\n\n")[0] for part in parts[1::2]), strict=True)
+    return {name: {key: plain(text) for key, text in row.findall(table)} for name, table in tables}
+
+
+def plain(text: str) -> str:
+    """Without what only a page has: links, and bars that are escaped."""
+    return re.sub(r"(?:; see )?\[[^]]*\]\([^)]*\)|; see below$", "", text).replace("\\|", "|")
