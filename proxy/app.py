@@ -85,7 +85,7 @@ class Application:
         described = openapi_route(lambda: self.litestar.routes)
         guarded = [*reads.routes(), *health.routes(), *admin.routes(), described]
         self.litestar = Litestar(
-            [chat_completions, Router("/", guards=[access.guard], route_handlers=guarded)],
+            [chat_completions, Router("/", guards=[access.guard()], route_handlers=guarded)],
             lifespan=[self._lifespan],
             exception_handlers=exception_handlers(log),
             cors_config=CORSConfig(allow_origins=server.cors_origins) if server.cors_origins else None,

@@ -31,6 +31,7 @@ class RateLimited(ProxyError):
             code="rate_limit_exceeded",
             headers={"retry-after": str(math.ceil(reset_s or 1))},
         )
+        reset_s = None if reset_s is None else round(reset_s, 3)
         self._limits = {"limiter": limiter, "current": current, "limit": limit, "reset_s": reset_s}
 
     def body(self) -> dict[str, object]:
@@ -199,4 +200,4 @@ def _shown(seconds: float) -> str:
     if seconds < 1:
         return f"{max(0, math.ceil(seconds * 1000))}ms"
     minutes, rest = divmod(seconds, 60)
-    return f"{int(minutes)}m{math.ceil(rest)}s" if minutes else f"{rest:.2f}s".replace(".00s", "s")
+    return f"{int(minutes)}m{math.ceil(rest)}s" if minutes else f"{rest:.2f}".rstrip("0").rstrip(".") + "s"

@@ -227,7 +227,7 @@ class Metrics:
         return write(_Collected(merged(snapshots))), content_type
 
     def _snapshot(self) -> bytes:
-        read = {name: [((), [value])] for name, value in self._read().items()}
+        read = {name: [((), [float(value)])] for name, value in self._read().items()}
         counted = {name: list(rows.items()) for name, rows in self._rows.items() if rows}
         return msgspec.json.encode({**counted, **read})
 

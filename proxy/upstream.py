@@ -231,7 +231,11 @@ class Upstream:
                 f"{self.name} answered {status}, a redirect; it is not followed.", upstream_status=status
             )
         if status >= 400:
-            raise self.provider.parse_error(await exchange.body(MAX_ERROR_BYTES))
+            error = self.provider.parse_error(await exchange.body(MAX_ERROR_BYTES))
+            if error.status not in (400, 404, 413, 422):
+                # "Incorrect API key provided" would read as if the caller's key were meant.
+                error.message = f"{self.name}: {error.message}"
+            raise error
         encoding = exchange.headers.get("content-encoding", "identity").lower()
         if encoding not in ("", "identity"):
             raise UpstreamError(

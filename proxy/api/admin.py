@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from litestar import Response, post
 from litestar.handlers import HTTPRouteHandler
 
-from proxy.api.answers import NO_STORE
+from proxy.api.answers import NO_STORE, new_id
 from proxy.codec import encode
 from proxy.errors import ProxyError
 from proxy.swap import Reloaded
@@ -31,8 +31,9 @@ class Admin:
                 message = f"The files are wrong, so the configuration before goes on running.\n{done.error}"
                 error = ProxyError(message, status=409, code="conflict").body()["error"]
             body = {"version": done.version, "changed": done.changed, "error": error, "at_restart": done.at_restart}
+            headers = {**NO_STORE, "x-request-id": new_id()}
             return Response(
-                encode(body), status_code=409 if error else 200, media_type="application/json", headers=NO_STORE
+                encode(body), status_code=409 if error else 200, media_type="application/json", headers=headers
             )
 
         return [reload]

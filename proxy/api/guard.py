@@ -8,7 +8,7 @@ listed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from litestar.connection import ASGIConnection
@@ -21,6 +21,7 @@ from proxy.errors import ProxyError
 from proxy.permits import Permits
 from proxy.records import Caller
 
+Connection = ASGIConnection[Any, Any, Any, Any]
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _MAX_URL_BYTES = 8 * 1024
 _MAX_HEADER_BYTES = 32 * 1024
@@ -88,19 +89,26 @@ class Access:
             raise self._auth.refusal(address)
         return caller
 
-    async def guard(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-        """Litestar's guard of every handler. One that says no role is for nobody."""
-        role = handler.opt.get("role")
-        if role == "none":
-            return
-        caller = await self.caller(connection.scope, connection.headers)
-        if role not in ("key", "admin") or (role == "admin" and not caller.admin):
-            raise ProxyError(
-                "Only an admin key may do this: the one in PROXY_ADMIN_KEY, or one made with `--role admin`.",
-                status=403,
-                code="admin_required",
-            )
-        connection.scope["user"] = caller
+    def guard(self) -> Callable[[Connection, BaseRouteHandler], Awaitable[None]]:
+        """Litestar's guard of every handler. One that says no role is for nobody.
+
+        A function, not a method: Litestar copies guards deeply, and a method's object with it.
+        """
+
+        async def role_guard(connection: Connection, handler: BaseRouteHandler) -> None:
+            role = handler.opt.get("role")
+            if role == "none":
+                return
+            caller = await self.caller(connection.scope, connection.headers)
+            if role not in ("key", "admin") or (role == "admin" and not caller.admin):
+                raise ProxyError(
+                    "Only an admin key may do this: the one in PROXY_ADMIN_KEY, or one made with `--role admin`.",
+                    status=403,
+                    code="admin_required",
+                )
+            connection.scope["user"] = caller
+
+        return role_guard
 
 
 def _forbidden(message: str) -> ProxyError:

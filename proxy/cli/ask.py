@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from proxy.api.answers import new_id
+from proxy.cli.output import json_option, print_json
 from proxy.cli.settings import configuration_options, read_config, store_problem
 from proxy.codec import decode_object, encode
 from proxy.config import Config
@@ -24,13 +25,14 @@ from proxy.storage.base import StoreError
 @click.command()
 @click.argument("question")
 @click.option("-m", "--model", default="auto", show_default=True, help="Any name that /v1/models lists.")
+@json_option
 @configuration_options
-def ask(question: str, model: str, **flags: Any) -> None:
+def ask(question: str, model: str, as_json: bool, **flags: Any) -> None:
     """Ask QUESTION and stream the answer."""
     config = read_config(flags, os.environ)
-    body = encode({"model": model, "stream": True, "messages": [{"role": "user", "content": question}]})
+    body = encode({"model": model, "stream": not as_json, "messages": [{"role": "user", "content": question}]})
     try:
-        asyncio.run(_answer(config, body))
+        asyncio.run(_answer(config, body, as_json))
     except ProxyError as error:
         click.echo(f"proxy: {error.message}", err=True)
         sys.exit(1)
@@ -38,11 +40,14 @@ def ask(question: str, model: str, **flags: Any) -> None:
         store_problem(error)
 
 
-async def _answer(config: Config, body: bytes) -> None:
+async def _answer(config: Config, body: bytes, as_json: bool) -> None:
     models = local_models(config)
     async with running(config, models, build_log("json", quiet=True)) as server:
         pipeline = server.parts.current.pipeline
         call, route = await pipeline.admit(new_id(), Caller("cli"), body)
+        if as_json:
+            print_json(decode_object(await pipeline.complete(call, route)))
+            return
         framing = EventFraming()
         async for frames in pipeline.stream(call, route):
             for event in framing.feed(frames):

@@ -11,7 +11,7 @@ import click
 
 from proxy.cli.output import json_option, print_json
 from proxy.cli.settings import config_files, configuration_options
-from proxy.cli.vendors import listed_price
+from proxy.cli.vendors import listed_price, states
 from proxy.config import Config, ConfigError, Problem, Severity
 from proxy.config import check as find_problems
 from proxy.config.doubts import doubts
@@ -35,7 +35,7 @@ def check(as_json: bool, **flags: Any) -> None:
     else:
         _print(config, problems, errors)
     if errors:
-        sys.exit(2 if config is None else 1)
+        sys.exit(2)
 
 
 def _print(config: Config | None, problems: list[Problem], errors: int) -> None:
@@ -53,13 +53,11 @@ def _print(config: Config | None, problems: list[Problem], errors: int) -> None:
 
 def _report(config: Config | None, problems: list[Problem], errors: int) -> dict[str, object]:
     """`config_version` null and no providers: the files cannot be used."""
-    providers = config.providers if config else {}
-    off = config.disabled if config else {}
     return {
         "errors": errors,
         "warnings": len(problems) - errors,
         "problems": problems,
-        "providers": {name: {"state": "off" if name in off else "on", "why": off.get(name)} for name in providers},
+        "providers": states(config) if config else {},
         "notices": config.notices if config else [],
         "config_version": config.version if config else None,
     }

@@ -9,6 +9,7 @@ from proxy.config.files import key_texts
 from proxy.config.json_schema import pricing_schema, routing_schema
 from proxy.providers import PROVIDERS
 
+
 @click.command()
 @click.argument("file", type=click.Choice(["routing", "pricing"]))
 def schema(file: str) -> None:

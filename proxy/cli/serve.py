@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import resource
 import shlex
 import signal
 import socket
@@ -56,6 +57,7 @@ def serve(**flags: Any) -> None:
     seed_volume(flags, os.environ)
     config = read_config(flags, os.environ)
     _refuse_open_bind(config)
+    _allow_files(config.server.max_in_flight)
     sock = _bind(config.server.host, config.server.port)
     _try_store(config)
     models = local_models(config)
@@ -186,6 +188,18 @@ def _key_variable(config: Config) -> str | None:
     """The variable that holds the caller's key in the line to try, None where no key is asked for."""
     own = next((name for name in KEY_VARIABLES if os.environ.get(name)), None)
     return own or (KEY_VARIABLES[0] if config.server.require_key is True or _stored_keys(config) else None)
+
+
+def _allow_files(max_in_flight: int) -> None:
+    """Raises this process's limit of open files, as far as it may: a call in flight holds two connections, and most
+    systems let a process that does not ask have 1,024.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4 * max_in_flight + 256
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -18,7 +18,9 @@ def kind_of(config: Config, name: str) -> str | None:
 
 def vendor_of(config: Config, name: str) -> str | None:
     """The vendor's name in the bundled price list; None at an address of one's own."""
-    return kind_of(config, name) if name in config.providers and config.providers[name].base_url is None else None
+    if name not in config.providers:  # a row for one who is not there yet
+        return name
+    return kind_of(config, name) if config.providers[name].base_url is None else None
 
 
 def listed_price(config: Config) -> PriceOf:
@@ -30,3 +32,15 @@ def listed_price(config: Config) -> PriceOf:
         return lookup_price(f"{vendor}/{model}") if vendor else None
 
     return find
+
+
+def states(config: Config) -> dict[str, dict[str, str | None]]:
+    """Provider -> `{"type", "state": "on" | "off", "why"}`, in the order of the file."""
+    return {
+        name: {
+            "type": kind_of(config, name),
+            "state": "off" if name in config.disabled else "on",
+            "why": config.disabled.get(name),
+        }
+        for name in config.providers
+    }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -48,14 +50,7 @@ def seed(cwd: Path, volume: Path = VOLUME) -> list[Path]:
         if source is None:
             continue
         path = volume / name
-        try:
-            # Whole or not at all, whatever happens meanwhile.
-            new = path.with_name(f".{name}.new")
-            new.write_bytes(source.read_bytes())
-            new.replace(path)
-        except OSError as error:
-            message = f"cannot be written: {(error.strerror or type(error).__name__).lower()}"
-            raise ConfigError([problem(Mark(str(path)), (), message)]) from None
+        write_file(path, source.read_bytes())
         seeded.append(path)
     return seeded
 
@@ -65,9 +60,38 @@ def shipped(name: str) -> Path | None:
     return next((folder / name for folder in _SHIPPED if (folder / name).is_file()), None)
 
 
+def write_file(path: Path, data: bytes) -> None:
+    """Writes a file, or what a link leads to: whole or not at all, whatever happens meanwhile; its mode stays.
+
+    Raises ConfigError with one problem.
+    """
+    try:
+        target = path.resolve()
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".new", dir=target.parent)
+        new = Path(name)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(descriptor)
+            new.chmod(stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o644)
+            new.replace(target)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        message = f"cannot be written: {(error.strerror or type(error).__name__).lower()}"
+        raise ConfigError([problem(Mark(str(path)), (), message)]) from None
+
+
 def key_texts() -> dict[str, dict[str, str]]:
     """Struct -> key -> what it means, as docs/configuration.md says it; a test writes the file and keeps it in step."""
     return decode((_HERE / "key_texts.json").read_bytes(), type=dict[str, dict[str, str]])
+
+
+def is_installed(path: Path) -> bool:
+    """True for a file inside the installed package, which is nobody's to edit."""
+    return path.absolute().parent == _HERE / "defaults"
 
 
 def read_file(path: Path) -> bytes:

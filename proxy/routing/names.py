@@ -118,10 +118,11 @@ class Names(Struct, frozen=True, kw_only=True):
         return frozenset(d.name for name in (*written, *listed) if name for d in self._expand(name, 0.0, 0))
 
     def _answers(self, name: str) -> bool:
-        try:
-            return bool(self.resolve(name).candidates)
-        except ProxyError:
-            return False
+        """Whether somebody does; `resolve` would say why not, with hints that ask for all names in turn."""
+        target = self._unaliased(name)
+        if target in AUTO_NAMES:
+            return bool(self._automatic(0.0))
+        return any(True for _ in self._expand(target, 0.0, 0))
 
     def _unaliased(self, name: str) -> str:
         for _ in range(_MAX_DEPTH):
@@ -136,9 +137,7 @@ class Names(Struct, frozen=True, kw_only=True):
             if not target.startswith("auto:"):
                 return None
             raise self._not_found(f"There is no route {target!r}. Routes: {', '.join(AUTO_NAMES)}.")
-        found = _unique(self._chain(self.router.default_model, self.router.fallback, draw, 0))
-        found = found or self.defaults()
-        if found:
+        if found := self._automatic(draw):
             return found
         why = _reasons(self.disabled) or "no provider says which models it has"
         raise ProxyError(
@@ -147,6 +146,9 @@ class Names(Struct, frozen=True, kw_only=True):
             code="no_capable_model",
             headers={"x-should-retry": "false"},
         )
+
+    def _automatic(self, draw: float) -> tuple[Deployment, ...]:
+        return _unique(self._chain(self.router.default_model, self.router.fallback, draw, 0)) or self.defaults()
 
     def defaults(self) -> tuple[Deployment, ...]:
         """Each provider's own default model; the embedded model's only where there is nothing else."""

@@ -68,7 +68,7 @@ class AiohttpTransport:
         self._in_flight.add(marker)
         try:
             response = await self._session.request(
-                method, url, headers=headers, data=body, allow_redirects=False, timeout=timeout
+                method, url, headers=headers, data=body or None, allow_redirects=False, timeout=timeout
             )
         except aiohttp.ConnectionTimeoutError as error:
             raise ConnectTimedOut(type(error).__name__) from error

@@ -20,11 +20,11 @@ from proxy.ledger import LedgerState
 from proxy.log import build_log
 from proxy.parts import local_models
 from tests.api.raw import chat, get, post
-from tests.cli.commands import wait_until
 from tests.serving import ROUTING, Server, serving, spawned, write_files
 from tests.upstream import FakeUpstream
 from tests.waiting import until
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 LEDGER = LedgerState(degraded=False, pending=0, open_calls=0, reserved_nano=0, commits=1, lost=0, swept=0)
 FAILING = LedgerState(degraded=True, pending=3, open_calls=1, reserved_nano=0, commits=1, lost=2, swept=0)
 
@@ -60,7 +60,11 @@ async def test_health_tells_the_parts(server: Server) -> None:
 async def test_health_tells_no_secret(upstream: FakeUpstream, tmp_path: Path) -> None:
     """No address of a provider, no key, no place of a file; needs no key and calls no model."""
     routing = write_files(
-        tmp_path, upstream.url, ROUTING + "  keyed: {{type: openai, base_url: https://inner.example, api_key_env: K}}\n"
+        tmp_path,
+        upstream.url,
+        ROUTING.replace(
+            "router:", "  keyed: {{type: openai, base_url: https://inner.example, api_key_env: K}}\nrouter:"
+        ),
     )
     async with serving(routing, {"PROXY_API_KEY": "the-key", "K": "sk-secret-of-a-provider"}) as running:
         text = (await get(running.port, "/health")).body.decode()
@@ -90,7 +94,7 @@ async def test_a_provider_that_is_off_says_why(upstream: FakeUpstream, tmp_path:
         ({"config_error": "x"}, "degraded", 0),
     ],
 )
-def test_it_is_ready_while_it_can_serve(changes: dict[str, Any], status: str, problems: int) -> None:
+async def test_it_is_ready_while_it_can_serve(changes: dict[str, Any], status: str, problems: int) -> None:
     """An error in a file, or a database that may be missed, is told but turns nobody away."""
     found = standing(**changes)
     body = report("1", found, {"fake": ProviderState("on")})
@@ -98,7 +102,7 @@ def test_it_is_ready_while_it_can_serve(changes: dict[str, Any], status: str, pr
     assert body["problems"] == found.problems()
 
 
-def test_a_configurations_error_names_files_without_their_folders() -> None:
+async def test_a_configurations_error_names_files_without_their_folders() -> None:
     """Each line keeps file, line, column and message."""
     error = (
         "/data/secret place/routing_rules.yaml:3:1: router/x: no\nenvironment variable PROXY_PORT: a/b\npricing.yaml: c"
@@ -108,6 +112,12 @@ def test_a_configurations_error_names_files_without_their_folders() -> None:
         "environment variable PROXY_PORT: a/b",
         "pricing.yaml: c",
     ]
+
+
+def asking_inside(application: Application) -> httpx.AsyncClient:
+    """A client of the application itself, without a socket."""
+    asgi: Any = application.asgi
+    return httpx.AsyncClient(transport=httpx.ASGITransport(asgi), base_url="http://localhost")
 
 
 @pytest.fixture
@@ -123,9 +133,7 @@ async def test_it_is_not_ready_from_the_signal_on(upstream: FakeUpstream, tmp_pa
     """Nobody can connect any more then, so the application itself is asked, while a live stream is drained."""
     async with serving(write_files(tmp_path, upstream.url)) as running:
         application = running._application
-        async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(application.asgi), base_url="http://localhost"
-        ) as inside:
+        async with asking_inside(application) as inside:
             assert (await inside.get("/readyz")).status_code == 200
             asking = asyncio.create_task(post(running.port, chat("fake/ok(n_tokens=10,pace=0.05)", stream=True)))
 
@@ -145,9 +153,7 @@ async def test_before_its_start_and_after_its_end_it_is_not_ready(upstream: Fake
     routing = write_files(tmp_path, upstream.url)
     config = load(routing, tmp_path / "pricing.yaml", {})
     application = Application(config, local_models(config), server_auth({}, config), build_log("json"))
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(application.asgi), base_url="http://localhost"
-    ) as inside:
+    async with asking_inside(application) as inside:
         assert (await inside.get("/livez")).status_code == 200
         assert (await inside.get("/readyz")).json()["problems"] == ["the server is not running"]
         assert (await inside.get("/health")).json()["database"] is None
@@ -155,18 +161,20 @@ async def test_before_its_start_and_after_its_end_it_is_not_ready(upstream: Fake
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_embedded_models_state_is_told(tmp_path: Path, workers: int) -> None:
+async def test_the_embedded_models_state_is_told(tmp_path: Path, workers: int) -> None:
     """Asking starts nothing; a question does. Workers ask the process that owns it."""
     routing = tmp_path / "routing_rules.yaml"
-    routing.write_text("version: 1\nstorage: {url: 'sqlite:///usage.db'}\nproviders:\n  local: {type: embedded}\n")
+    routing.write_text("version: 1\nproviders:\n  local: {type: embedded}\n")
     (tmp_path / "pricing.yaml").write_text("version: 1\n")
     with spawned(routing, "--workers", str(workers), "--db", str(tmp_path / "usage.db")) as server:
 
-        def states() -> set[str]:
-            found = [httpx.get(f"http://127.0.0.1:{server.port}/health", timeout=30).json() for _ in range(4)]
-            return {health["providers"]["local"]["state"] for health in found}
+        async def states() -> set[str]:
+            found = [(await get(server.port, "/health")).json["providers"] for _ in range(4)]
+            return {providers["local"]["state"] for providers in found}
 
-        assert states() == {"not started"}
-        body = json.loads(chat("auto", max_tokens=1))
-        assert httpx.post(f"{server.base_url}/chat/completions", json=body, timeout=60).status_code == 200
-        wait_until(lambda: states() == {"running"}, "it runs")
+        async def all_run() -> bool:
+            return await states() == {"running"}
+
+        assert await states() == {"not started"}
+        assert (await post(server.port, chat("auto", max_tokens=1))).status == 200
+        await until(all_run)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
+import pytest_asyncio
 
 from tests.api.raw import chat, get, post, request, send
-from tests.serving import Server, serving, write_files
+from tests.serving import Server, serving, spawned, write_files
 from tests.upstream import FakeUpstream
 from tests.waiting import until
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 PLACES = 3
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def small(upstream: FakeUpstream, tmp_path: Path) -> AsyncIterator[Server]:
     """A server that serves three chat requests at once."""
     routing = write_files(tmp_path, upstream.url)
@@ -82,6 +86,19 @@ async def test_places_come_back_however_a_request_ends(small: Server) -> None:
         await taken(small, 1)
         writer.transport.abort()
         await taken(small, 0)
+
+
+@pytest.mark.slow
+async def test_as_many_files_may_be_open_as_calls_need(tmp_path: Path) -> None:
+    """A call holds two connections; where the system allows more than a process has, the server takes it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        with spawned(write_files(tmp_path, "http://127.0.0.1:9/v1")) as running:
+            allowed, _ = psutil.Process(running.process.pid).rlimit(psutil.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert allowed == min(4 * 1000 + 256, hard)
 
 
 async def test_a_refused_request_leaves_its_connection_usable(small: Server) -> None:

@@ -500,8 +500,7 @@ def quote_key(head: bytes) -> bytes:
     key = re.search(rb"authorization: Bearer (\S+)", head, re.IGNORECASE)
     length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
     assert key is not None
-    assert length is not None
-    kind = list(QUOTES)[int(length[1]) % len(QUOTES)]
+    kind = list(QUOTES)[int(length[1]) % len(QUOTES) if length else 0]
     status, content_type, body = (part.replace(b"KEY", key[1]) for part in QUOTES[kind])
     lines = (b"HTTP/1.1 ", status, b"\r\ncontent-type: ", content_type, b"\r\nconnection: close\r\n\r\n", body)
     return b"".join(lines)
@@ -549,7 +548,7 @@ async def test_secrets_and_prompts_are_nowhere(upstream: FakeUpstream, tmp_path:
             answers.append(await get(server.port, "/livez"))
             open_files = files_of(tmp_path)
             server.stop()
-        assert len(seen) == 2 * len(QUOTES)
+        assert sum(head.startswith(b"POST ") for head in seen) == 2 * len(QUOTES)  # beside them, its models are listed
         assert {answer.status for answer in answers} >= {200, 400, 401, 404, 422, 429, 502, 503, 504}
         secrets = [key.encode() for key in (PROVIDER_KEY, PROXY_KEY, ADMIN_KEY, CLIENT_KEY)]
         secrets += [hashlib.sha256(key).hexdigest().encode() for key in secrets]

@@ -160,3 +160,11 @@ def test_self_hosted_models_are_free_unless_priced() -> None:
     changed = names(providers={"own": own, "openai": OpenAI()})
     assert changed.resolve("own/x").candidates[0].price == ModelPrice(input=0, output=0)
     assert changed.resolve("openai/x").candidates[0].price is None
+
+
+def test_an_alias_that_leads_nowhere_is_no_circle() -> None:
+    """A bare id is nobody's while its provider is off; the hints of the 404 ask which names answer."""
+    for name in ("lost", "nobodys-model", "lost-2"):
+        with pytest.raises(ProxyError) as caught:
+            names(aliases={"lost": "nobodys-model", "lost-2": "lost"}).resolve(name)
+        assert caught.value.code == "model_not_found"

@@ -1,0 +1,72 @@
+"""`proxy init`: the two files to start from. They work as they are: a provider is on as soon as its key is set."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from proxy.cli.output import json_option, print_json
+from proxy.cli.settings import fail
+from proxy.cli.vendors import states
+from proxy.config import Config, ConfigError, find_files, load
+from proxy.config.files import PRICING, ROUTING, shipped, write_file
+
+
+@click.command()
+@click.option("--dir", "folder", metavar="DIR", default=".", help="Where to write them (default: here).")
+@click.option("--force", is_flag=True, help="Replace files that are there.")
+@json_option
+def init(folder: str, force: bool, as_json: bool) -> None:
+    """Write routing_rules.yaml and pricing.yaml to start from.
+
+    They are those that come with the product; a provider is on as soon as its key is set in the environment.
+    """
+    routing, pricing = (Path(folder) / name for name in (ROUTING, PRICING))
+    there = [str(path) for path in (routing, pricing) if path.exists() or path.is_symlink()]
+    if there and not force:
+        fail(f"{' and '.join(there)} would be lost; --force replaces what is there, --dir names another place.")
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for path in (routing, pricing):
+            write_file(path, _shipped(path.name))
+        config = load(routing, pricing, os.environ)
+    except OSError as error:
+        fail(f"{folder}: cannot be written: {(error.strerror or type(error).__name__).lower()}")
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(2)
+    step = _next_step(routing, pricing)
+    if as_json:
+        print_json({"written": [str(routing), str(pricing)], "providers": states(config), "next": step})
+    else:
+        _print(config, [routing, pricing], step)
+
+
+def _shipped(name: str) -> bytes:
+    source = shipped(name)
+    if source is None:
+        fail(f"the installed package came without its {name}; install it again.")
+    return source.read_bytes()
+
+
+def _next_step(routing: Path, pricing: Path) -> str:
+    """The command that serves with these files, wherever else the server would look for its own."""
+    if find_files(None, None, os.environ, Path.cwd()) == (Path.cwd() / routing, Path.cwd() / pricing):
+        return "proxy serve"
+    return f"proxy serve --config {shlex.quote(str(routing))} --pricing {shlex.quote(str(pricing))}"
+
+
+def _print(config: Config, written: list[Path], step: str) -> None:
+    for path in written:
+        click.echo(f"wrote {path}")
+    found = states(config)
+    on = [name for name, state in found.items() if state["state"] == "on"]
+    click.echo(f"\non: {', '.join(on) or 'nothing'}")
+    for name, state in found.items():
+        if state["state"] == "off":
+            click.echo(f"off: {name}: {state['why']}")
+    click.echo(f"\nnext:\n  {step}")

@@ -1,0 +1,111 @@
+"""`proxy prices`: what pricing.yaml says beside the price list of the package genai-prices; no network is used."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import click
+from msgspec import Struct
+
+from proxy.cli.output import json_option, print_json, print_table
+from proxy.cli.settings import config_files, configuration_options, fail
+from proxy.cli.vendors import listed_price
+from proxy.config import Config, ConfigError, Source
+from proxy.config.files import is_installed, read_file, write_file
+from proxy.config.price_changes import Difference, differences, updated
+from proxy.config.price_file import with_prices
+from proxy.price_lookup import lookup_version
+from proxy.records import ModelPrice
+
+Compared = dict[str, tuple[ModelPrice, ModelPrice | None]]
+
+
+class Row(Struct, frozen=True):
+    """One row of pricing.yaml. `state`: same, differs, unlisted, or retired (kept as it was)."""
+
+    model: str
+    input: float | None
+    output: float | None
+    cached_input: float | None
+    state: str
+
+
+@click.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--diff", is_flag=True, help="Only what differs; exit code 1 if anything does.")
+@click.option("--update", is_flag=True, help="Write the listed prices into pricing.yaml; comments stay.")
+@json_option
+@configuration_options
+def prices(models: tuple[str, ...], diff: bool, update: bool, as_json: bool, **flags: Any) -> None:
+    """Compare pricing.yaml with the bundled price list.
+
+    Only rows like MODEL (`openai/*`), where any is given.
+    """
+    try:
+        files = config_files(flags, os.environ)
+        config = files.load()
+        compared = _compared(config, models)
+        found = [each for name, (row, listed) in compared.items() if listed for each in differences(name, row, listed)]
+        if update:
+            _write(files.paths[1:], compared, found)
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(2)
+    rows = [_row(name, row, listed) for name, (row, listed) in compared.items()]
+    left = [each for each in found if not (update and each.writable)]
+    if as_json:
+        shape = {"list": lookup_version(), "updated": config.pricing.updated, "models": rows}
+        print_json({**shape, "differences": found, "written": update and len(left) < len(found)})
+    elif found and (diff or update):
+        _print_differences(found)
+    elif not (diff or update):
+        headings = ("MODEL", "INPUT", "OUTPUT", "CACHED", "STATE")
+        print_table(headings, [(row.model, row.input, row.output, row.cached_input, row.state) for row in rows])
+    if left and (diff or update):
+        sys.exit(1)
+
+
+def _compared(config: Config, patterns: tuple[str, ...]) -> Compared:
+    """Each row, with the same model in the list: None for what is not there, or gone and so kept as it was."""
+    find = listed_price(config)
+    names = [name for name in config.pricing.models if not name.endswith("/*")]
+    chosen = [name for name in names if not patterns or any(fnmatchcase(name, each) for each in patterns)]
+    if patterns and not chosen:
+        fail(f"no row of pricing.yaml is called like {' or '.join(patterns)}.")
+    rows = {name: config.pricing.models[name] for name in chosen}
+    return {name: (row, None if row.retired else find(name)) for name, row in rows.items()}
+
+
+def _row(name: str, row: ModelPrice, listed: ModelPrice | None) -> Row:
+    if listed is None:
+        state = "retired" if row.retired else "unlisted"
+    else:
+        state = "differs" if differences(name, row, listed) else "same"
+    return Row(name, row.input, row.output, row.cached_input, state)
+
+
+def _write(paths: list[Path], compared: Compared, found: list[Difference]) -> None:
+    """The file with what can be written of `found`. Raises ConfigError, and leaves the file as it is."""
+    if not paths or is_installed(paths[0]):
+        fail("the prices are those of the installed package; `proxy init` writes a file of your own.")
+    (path,) = paths
+    today = datetime.now(UTC).date()
+    names = {each.model for each in found if each.writable}
+    rows = {name: updated(row, listed, today) for name, (row, listed) in compared.items() if listed and name in names}
+    if rows:
+        write_file(path, with_prices(Source(str(path), read_file(path)), rows, today))
+
+
+def _print_differences(found: list[Difference]) -> None:
+    print_table(
+        ("MODEL", "KEY", "FILE", "LISTED"),
+        [(each.model, each.key, each.file, each.listed) for each in found],
+    )
+    for each in found:
+        if not each.writable:
+            click.echo(f"note: {each.model} has other tiers in the list; change them by hand", err=True)

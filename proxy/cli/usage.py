@@ -1,0 +1,68 @@
+"""`proxy usage`: what `GET /v1/usage` answers, from the same ledger, whether or not a server runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from proxy.api.queries import usage_query
+from proxy.cli.output import json_option, print_json, print_table
+from proxy.cli.settings import configuration_options, fail, read_config, store_problem
+from proxy.errors import BadRequest
+from proxy.records import Caller
+from proxy.storage.base import StoreError
+from proxy.storage.sqlite import SqliteStore, sqlite_path
+
+_COLUMNS = {
+    "CALLS": "calls",
+    "OK": "successes",
+    "ERRORS": "errors",
+    "INPUT": "input_tokens",
+    "OUTPUT": "output_tokens",
+    "COST_USD": "cost_usd",
+    "UNPRICED": "unpriced_calls",
+    "P50_MS": "p50_latency_ms",
+    "P95_MS": "p95_latency_ms",
+}
+
+
+@click.command()
+@click.option("--since", metavar="TIME", help="From this day or time on, like 2026-11-22 or 2026-11-22T08:00:00Z.")
+@click.option("--until", metavar="TIME", help="Up to this day or time, which is not part of it.")
+@click.option("--group-by", metavar="KEYS", help="Of model, provider and day; several with commas.")
+@json_option
+@configuration_options
+def usage(since: str | None, until: str | None, group_by: str | None, as_json: bool, **flags: Any) -> None:
+    """Say what was used, and what it cost."""
+    given = {"since": since, "until": until, "group_by": group_by}
+    try:
+        query = usage_query({name: value for name, value in given.items() if value}, Caller("cli", admin=True))
+    except BadRequest as error:
+        fail(error.message)
+    config = read_config(flags, os.environ)
+    try:
+        path = sqlite_path(config.storage.url)
+        if not path.is_file():
+            fail(f"there is no database at {path} yet: `proxy serve` makes it, --db names another.")
+        answer = SqliteStore(path).usage(query)
+    except StoreError as error:
+        store_problem(error)
+    if as_json:
+        print_json({"since": since, "until": until, **answer, "budget": None})
+    else:
+        _print(query.group_by, answer)
+
+
+def _print(keys: tuple[str, ...], answer: Mapping[str, Any]) -> None:
+    """The groups, and the sum of all as the last line."""
+    rows = [[*(group[key] for key in keys), *_values(group)] for group in answer["groups"]]
+    total = [["total", *("" for _ in keys[1:])][: len(keys)] + _values(answer["total"])]
+    print_table([*(key.upper() for key in keys), *_COLUMNS], rows + total)
+
+
+def _values(group: Mapping[str, Any]) -> list[object]:
+    found = [(name, group[name]) for name in _COLUMNS.values()]
+    return [round(value) if name.endswith("_ms") and value is not None else value for name, value in found]

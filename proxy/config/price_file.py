@@ -1,0 +1,166 @@
+"""Translates: the text of pricing.yaml into the same text with other prices. Only what changes is touched: comments,
+order, spacing and line breaks stay as their writer left them, which a YAML library that writes a tree anew cannot do.
+
+The result is read again before it is given away: it says exactly what was asked for, or nothing is changed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping as MappingOf
+from datetime import date
+from typing import Any
+
+from msgspec import Struct, to_builtins
+
+from proxy.config.load import Source, configure
+from proxy.config.problems import ConfigError, Mark, problem
+from proxy.config.tree import Mapping, Node, Scalar, Sequence, parse
+from proxy.records import ModelPrice, PastPrice, Tier
+
+_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+_TOKEN = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'|[^\s,#{}\[\]&*!|>%@`\"':]+")
+_FLOW = re.compile(r"(?:&\S+\s+)?[{\[]")
+
+
+class Edit(Struct, frozen=True):
+    """`text` in the place of `length` characters."""
+
+    at: int
+    length: int
+    text: str
+
+
+def with_prices(source: Source, rows: MappingOf[str, ModelPrice], today: date) -> bytes:
+    """The file with `rows` in place of those of the same names, and `today` as the day it was `updated`.
+
+    Raises ConfigError for a file that does not load, or is written in a way that has to be changed by hand.
+    """
+    before = _rows(source)
+    text = source.data.decode("utf-8")
+    writer = _Writer(source, text)
+    for name, row in rows.items():
+        writer.row(name, before[name], row)
+    writer.day(today)
+    data = writer.result().encode("utf-8")
+    try:
+        right = _rows(Source(source.name, data)) == before | dict(rows)
+    except ConfigError:
+        right = False
+    if not right:
+        raise _by_hand(Mark(source.name))
+    return data
+
+
+def _rows(source: Source) -> dict[str, ModelPrice]:
+    return configure(Source("routing_rules.yaml", b"version: 1\nproviders: {}\n"), source, {}).pricing.models
+
+
+def _by_hand(mark: Mark) -> ConfigError:
+    return ConfigError([problem(mark, (), "written in a way that cannot be changed safely; change the prices by hand")])
+
+
+class _Writer:
+    """Collects the edits of one file. Marks count characters, and lines as YAML has them."""
+
+    def __init__(self, source: Source, text: str) -> None:
+        self._text = text.removeprefix("\ufeff")
+        self._bom = text[: len(text) - len(self._text)]
+        self._starts = [0, *(found.end() for found in _LINE_BREAK.finditer(self._text))]
+        self._newline = "\r\n" if "\r\n" in self._text else "\n"
+        self._edits: list[Edit] = []
+        root = parse(source.data, source.name, [])
+        if root is None:
+            raise _by_hand(Mark(source.name))
+        self._root = root
+
+    def result(self) -> str:
+        """The text with all edits; what goes to the same place stays in the order it was asked for."""
+        pieces, end = [self._bom], 0
+        for edit in sorted(self._edits, key=lambda edit: edit.at):
+            pieces += [self._text[end : edit.at], edit.text]
+            end = edit.at + edit.length
+        return "".join([*pieces, self._text[end:]])
+
+    def day(self, today: date) -> None:
+        """The key `updated`, where the file has it."""
+        if "updated" in self._root.entries:
+            self._replace(self._root.entries["updated"].node, today.isoformat())
+
+    def row(self, name: str, before: ModelPrice, after: ModelPrice) -> None:
+        models = self._root.entries["models"].node
+        node = models.entries[name].node if isinstance(models, Mapping) else models
+        if not isinstance(node, Mapping):
+            raise _by_hand(node.mark)
+        for key in (key for key in before.__struct_fields__ if getattr(before, key) != getattr(after, key)):
+            if key == "tiers" and before.tiers:
+                self._tiers(node.entries[key].node, before.tiers, after.tiers)
+            elif key == "history" and before.history:
+                self._prepend(node.entries[key].node, _written(after.history[0]))
+            else:
+                self._set(node, key, getattr(after, key), ModelPrice)
+
+    def _tiers(self, node: Node, before: list[Tier], after: list[Tier]) -> None:
+        items = node.items if isinstance(node, Sequence) else []
+        for item, old, new in zip(items, before, after, strict=True):
+            if not isinstance(item, Mapping):
+                raise _by_hand(item.mark)
+            for key in (key for key in old.__struct_fields__ if getattr(old, key) != getattr(new, key)):
+                self._set(item, key, getattr(new, key), Tier)
+
+    def _set(self, node: Mapping, key: str, value: object, cls: type[ModelPrice | Tier]) -> None:
+        if key in node.entries:
+            self._replace(node.entries[key].node, _written(value))
+            return
+        # Before the first key that comes after it in our own files; else before all others.
+        order = cls.__struct_fields__
+        after = order[order.index(key) + 1 :]
+        later = [name for name in node.entries if name in after]
+        first = later[0] if later else next(iter(node.entries), None)
+        if first is None:
+            self._insert(self._offset(node.mark) + 1, f"{key}: {_written(value)}, ")
+            return
+        mark = node.entries[first].mark
+        at = self._offset(mark)
+        flow = self._is_flow(node)
+        own_line = not flow or not self._text[self._starts[mark.line - 1] : at].strip()
+        between = self._newline + " " * (mark.column - 1) if own_line else " "
+        self._insert(at, f"{key}: {_written(value)}{',' if flow else ''}{between}")
+
+    def _prepend(self, node: Node, item: str) -> None:
+        """A new first element of a list."""
+        at = self._offset(node.mark)
+        if self._is_flow(node):
+            self._insert(self._text.index("[", at) + 1, f"{item}, ")
+        else:
+            self._insert(at, f"- {item}{self._newline}{' ' * (node.mark.column - 1)}")
+
+    def _replace(self, node: Node, text: str) -> None:
+        """Another value for a scalar, in quotes if it was."""
+        at = self._offset(node.mark)
+        token = _TOKEN.match(self._text, at)
+        if not isinstance(node, Scalar) or token is None:
+            raise _by_hand(node.mark)
+        quote = token[0][0] if token[0][0] in "\"'" else ""
+        self._edits.append(Edit(at, len(token[0]), f"{quote}{text}{quote}"))
+
+    def _insert(self, at: int, text: str) -> None:
+        self._edits.append(Edit(at, 0, text))
+
+    def _is_flow(self, node: Node) -> bool:
+        return _FLOW.match(self._text, self._offset(node.mark)) is not None
+
+    def _offset(self, mark: Mark) -> int:
+        return self._starts[mark.line - 1] + mark.column - 1
+
+
+def _written(value: object) -> str:
+    """A value as it stands in a line of YAML; what a Struct leaves out is left out."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_written, value))}]"
+    if isinstance(value, Tier | PastPrice):
+        said: dict[str, Any] = {key: each for key, each in to_builtins(value).items() if each is not None}
+        return "{" + ", ".join(f"{key}: {_written(each)}" for key, each in said.items()) + "}"
+    if isinstance(value, float):
+        return f"{value:.12f}".rstrip("0").rstrip(".")
+    return str(value)

@@ -1,0 +1,143 @@
+"""docs/cli.md says what the commands do: each command, each option, and examples that run."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from proxy.cli import COMMANDS, Deferred, main
+from tests.cli.commands import PATIENCE_S, ROOT, environment
+from tests.serving import write_files
+from tests.upstream.fake import spawn
+
+PAGE = ROOT / "docs" / "cli.md"
+TABLE = re.compile(r"<!-- options: ([a-z ]+) -->\n(.*?)<!-- end -->\n", re.DOTALL)
+REWRITE = "WRITE_DOCS=1 scripts/test tests/cli/test_document.py"
+EXAMPLES = re.findall(r"^```bash\n(.*?)\n```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def commands(group: click.Command = main, name: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command that can be run, by its name behind `proxy`."""
+    if not isinstance(group, click.Group):
+        yield name, group
+        return
+    for part, command in group.commands.items():
+        loaded = command.loaded() if isinstance(command, Deferred) else command
+        yield from commands(loaded, f"{name} {part}".strip())
+
+
+def table(command: click.Command) -> str:
+    """The options of one command, but for --help."""
+    lines = ["| option | what it does |", "|---|---|"]
+    for parameter in command.params:
+        if isinstance(parameter, click.Argument):
+            said = f"one of {', '.join(parameter.type.choices)}" if isinstance(parameter.type, click.Choice) else ""
+            lines.append(f"| `{parameter.metavar or parameter.human_readable_name}` | {said or 'see above'} |")
+        elif isinstance(parameter, click.Option):
+            choices = parameter.type.choices if isinstance(parameter.type, click.Choice) else ()
+            value = "" if parameter.is_flag else " " + (parameter.metavar or "\\|".join(choices) or "VALUE")
+            default = f" Default: {parameter.default}." if parameter.show_default else ""
+            lines.append(f"| `{', '.join(parameter.opts)}{value}` | {((parameter.help or '') + default).strip()} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_every_command_and_option_is_in_the_document() -> None:
+    """The tables are made from the commands."""
+    page = PAGE.read_text()
+    known = {name: table(command) for name, command in commands()}
+    assert sorted(known) == sorted(name for name, _ in TABLE.findall(page))
+    assert re.findall(r"^## `proxy (.+)`$", page, re.MULTILINE) == [name for name, _ in TABLE.findall(page)]
+    if os.environ.get("WRITE_DOCS"):
+        PAGE.write_text(TABLE.sub(lambda found: f"<!-- options: {found[1]} -->\n{known[found[1]]}<!-- end -->\n", page))
+        return
+    assert dict(TABLE.findall(page)) == known, f"docs/cli.md is out of date; write its tables anew with: {REWRITE}"
+
+
+def test_the_first_sentence_of_each_command_is_its_own() -> None:
+    """The list of commands does not load them, so it has a copy."""
+    for name, summary in COMMANDS.items():
+        command = main.commands[name]
+        assert isinstance(command, Deferred)
+        help_text = command.loaded().help or ""
+        first = help_text.partition("\n\n")[0].replace("\n", " ")
+        assert summary == first, name
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A folder, and an environment where the files lead to a fake upstream."""
+    folder, files = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("files")
+    scripts = files / "bin"
+    scripts.mkdir()
+    (scripts / "proxy").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m proxy "$@"\n')
+    (scripts / "proxy").chmod(0o755)
+    with spawn() as upstream:
+        routing = write_files(files, upstream.url)
+        prices = "version: 1\nmodels:\n  fake/*: {input: 2, output: 10}\n  groq/openai/gpt-oss-20b: {context: 131072}\n"
+        (files / "pricing.yaml").write_text(prices)
+        yield (
+            folder,
+            environment(
+                PATH=f"{scripts}:{os.environ['PATH']}",
+                PROXY_CONFIG=str(routing),
+                PROXY_PRICING=str(files / "pricing.yaml"),
+            ),
+        )
+
+
+SHOWN = {  # what the reader sees of each example
+    "proxy --help": "Commands:",
+    "proxy init": "wrote routing_rules.yaml\nwrote pricing.yaml\n",
+    "proxy check": "0 errors, 0 warnings; on: fake\n",
+    "proxy schema routing > routing_rules.schema.json": "",
+    "proxy providers --ping": "fake  openai  ok",
+    "proxy models": "auto",
+    "proxy usage --since 2026-11-01 --group-by model": "total",
+    "proxy prices --diff 'groq/*'": "groq/openai/gpt-oss-20b  input",
+    "proxy keys create mobile --models 'auto*' --expires 2099-01-01": "mmp-",
+    "proxy keys list": "mobile",
+    "proxy keys revoke mobile": "Revoked mobile",
+    'proxy ask "Name a colour."': "tok0",
+    'eval "$(proxy completion bash)"': "",
+}
+FAILING = {"proxy prices --diff 'groq/*'"}
+
+
+def test_every_example_is_run_below() -> None:
+    """In the order of the document, since one makes what the next one shows."""
+    assert sorted(EXAMPLES) == sorted([*SHOWN, "proxy serve --port 0"])
+
+
+def test_the_examples_run(place: tuple[Path, dict[str, str]]) -> None:
+    """One after the other, in one folder."""
+    folder, environ = place
+    for example in [example for example in EXAMPLES if example in SHOWN]:
+        done = subprocess.run(
+            ["bash", "-c", example], cwd=folder, env=environ, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, SHOWN[example] in done.stdout) == (int(example in FAILING), True), f"{example}\n{done}"
+    assert (folder / "routing_rules.schema.json").read_text().startswith("{")
+
+
+def test_the_example_that_serves_serves(place: tuple[Path, dict[str, str]]) -> None:
+    """Until SIGTERM."""
+    folder, environ = place
+    (example,) = [example for example in EXAMPLES if example.startswith("proxy serve")]
+    with subprocess.Popen(
+        ["bash", "-c", f"exec {example}"], cwd=folder, env=environ, stdout=subprocess.PIPE
+    ) as serving:
+        try:
+            assert serving.stdout is not None
+            assert any(line.startswith(b"  curl ") for line in serving.stdout)
+            serving.send_signal(signal.SIGTERM)
+            assert serving.wait(timeout=PATIENCE_S) == 0
+        finally:
+            serving.kill()

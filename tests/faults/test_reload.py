@@ -1,0 +1,293 @@
+"""Reloads under load and by signal: no call fails, none sees two configurations, and no stream is cut."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from msgspec import Struct
+
+from proxy.config.load import version_of
+from tests.api.raw import get, post
+from tests.faults.books import PRICING, assert_books_agree, rows
+from tests.faults.talking import Heard, ask, eventually, talk
+from tests.serving import Server, Spawned, serving, spawned
+from tests.upstream import FakeUpstream, spawn
+
+RELOADS = 100
+CLIENTS = 8
+
+
+class Mounted:
+    """Both files as a volume mounts them: links into `..data`, itself a link to a directory that is never changed."""
+
+    def __init__(self, folder: Path, upstream_url: str) -> None:
+        self.folder = folder
+        self.routing = folder / "routing_rules.yaml"
+        self._url = upstream_url
+        self._turn = 0
+        self.right: dict[str, int] = {}  # version -> generation
+        self.put(self.texts(0))
+        for name in ("routing_rules.yaml", "pricing.yaml"):
+            (folder / name).symlink_to(Path("..data") / name)
+
+    def texts(self, generation: int, *, backup: bool = True) -> tuple[str, str]:
+        """Routing and pricing that show everywhere in a call which generation it belongs to.
+
+        `m` fails at `fake`, and falls back to `backup`; without that, `fake` answers.
+        """
+        provider = {
+            "type": "openai",
+            "base_url": self._url,
+            "allow_private": True,
+            "retries": 0,
+            "headers": {"x-generation": str(generation)},
+        }
+        first, then = f"fake/e503(delay=0.02,tag={generation})", f"backup/ok(pace=0.01,tag={generation})"
+        routing: dict[str, Any] = {
+            "version": 1,
+            "storage": {"url": f"sqlite:///{self.folder / 'usage.db'}"},
+            "providers": {"fake": provider, **({"backup": provider} if backup else {})},
+            "models": {"m": {"use": first, "fallback": [then]} if backup else {"use": then.replace("backup", "fake")}},
+        }
+        row = {"input": generation + 1, "output": 0, "max_output": 4096}
+        pricing = {"version": 1, "models": {"fake/*": row, "backup/*": row}}
+        texts = json.dumps(routing), json.dumps(pricing)
+        self.right[version_of(*(text.encode() for text in texts))] = generation
+        return texts
+
+    def put(self, texts: tuple[str, str]) -> None:
+        """Another directory, and the link to it swapped by a rename."""
+        self._turn += 1
+        target = self.folder / f"..{self._turn}"
+        target.mkdir()
+        for name, text in zip(("routing_rules.yaml", "pricing.yaml"), texts, strict=True):
+            (target / name).write_text(text)
+        (self.folder / "..data_tmp").symlink_to(target.name)
+        (self.folder / "..data_tmp").rename(self.folder / "..data")
+
+    def write(self, text: str) -> None:
+        """Routing alone, in the place where it is."""
+        self.routing.write_text(text)
+
+
+class Step(Struct):
+    """One reload. `right`: it must be taken over."""
+
+    name: str
+    right: bool
+    do: Callable[[Mounted, int], None]
+
+
+def _written(change: Callable[[str], str]) -> Callable[[Mounted, int], None]:
+    return lambda files, generation: files.write(change(files.texts(generation)[0]))
+
+
+STEPS = [
+    Step("valid change", True, lambda files, generation: files.put(files.texts(generation))),
+    Step("truncated", False, _written(lambda text: text[: len(text) // 2])),
+    Step("link swap", True, lambda files, generation: files.put(files.texts(generation))),
+    Step("empty", False, _written(lambda text: "")),
+    Step("upstream in use deleted", True, lambda files, generation: files.put(files.texts(generation, backup=False))),
+    Step("bad YAML", False, _written(lambda text: text + "\n\t- ]")),
+    Step("upstream is back", True, lambda files, generation: files.put(files.texts(generation))),
+    Step("unknown key", False, _written(lambda text: text.replace('"retries"', '"retrys"'))),
+    Step("valid change", True, lambda files, generation: files.put(files.texts(generation))),
+    Step("dangling link", False, lambda files, _: _dangle(files)),
+]
+
+
+def _dangle(files: Mounted) -> None:
+    (files.folder / "..data_tmp").symlink_to("..nowhere")
+    (files.folder / "..data_tmp").rename(files.folder / "..data")
+
+
+class Load:
+    """Clients that ask `m` one call after the other, every second one streamed, until told to stop."""
+
+    def __init__(self, port: int) -> None:
+        self.heard: list[Heard] = []
+        self._port = port
+        self._over = False
+        self._tasks = [asyncio.create_task(self._ask_on(stream=bool(number % 2))) for number in range(CLIENTS)]
+
+    async def _ask_on(self, stream: bool) -> None:
+        options = {"stream_options": {"include_usage": True}} if stream else {}
+        while not self._over:
+            self.heard.append(await ask(self._port, "m", stream=stream, **options))
+
+    async def stop(self) -> list[Heard]:
+        self._over = True
+        await asyncio.gather(*self._tasks)
+        return self.heard
+
+
+async def run_steps(server: Server, files: Mounted) -> list[float]:
+    """Every second reload is asked for, the others are left to the watching. The seconds each took."""
+    took = []
+    for number in range(RELOADS):
+        step = STEPS[number % len(STEPS)]
+        before = server.parts.config.version
+        begun = time.monotonic()
+        step.do(files, number + 1)
+        asked = number // 2 % 2 == 0
+        if asked:
+            answer = await post(server.port, b"", "/admin/reload")
+            assert (answer.status, answer.json["error"] is None) == ((200, True) if step.right else (409, False)), step
+        if step.right:
+            await eventually(lambda: files.right.get(server.parts.config.version) == number + 1)
+        else:
+            async with asyncio.timeout(5):
+                while (await get(server.port, "/health")).json["config"]["error"] is None:
+                    await asyncio.sleep(0.02)
+            assert server.parts.config.version == before
+        took.append(time.monotonic() - begun)
+    return took
+
+
+@pytest.mark.slow
+async def test_a_hundred_reloads_under_load_fail_no_call(tmp_path: Path) -> None:
+    """Good and bad ones mixed, asked for and watched: each call runs wholly on one configuration (R19)."""
+    async with FakeUpstream() as upstream:
+        files = Mounted(tmp_path, upstream.url)
+        async with serving(files.routing) as server:
+            load = Load(server.port)
+            took = await run_steps(server, files)
+            heard = await load.stop()
+            await eventually(lambda: not any(each.active for each in server.parts.upstreams.values()))
+            print("CONNS", len(upstream.connections), {n: u.pool.users for n,u in server.parts.upstreams.items()})
+            await eventually(lambda: not server.parts.ledger.state.pending)
+        seen = list(upstream.ledger)
+    assert_whole(files, heard)
+    assert_one_configuration_each(files, heard, tmp_path, {each.id: each.headers["x-generation"] for each in seen})
+    assert_books_agree(tmp_path, seen)
+    on = Counter(each.headers["x-proxy-config"] for each in heard)
+    print(f"\n  {RELOADS} reloads in {sum(took):.1f} s, the slowest after {max(took):.2f} s;", end=" ")
+    print(f"{len(heard)} calls on {len(on)} configurations, {len(seen)} requests upstream; none failed, none mixed")
+
+
+def assert_whole(files: Mounted, heard: list[Heard]) -> None:
+    """Every call ended as it should."""
+    failed = [each for each in heard if (each.status, each.whole, each.finish_reasons) != (200, True, ["stop"])]
+    assert [(each.status, each.frames[-1:]) for each in failed] == []
+    assert all(each.done for each in heard if "event-stream" in each.headers["content-type"])
+
+
+def assert_one_configuration_each(
+    files: Mounted, heard: list[Heard], folder: Path, generation_of: dict[str | None, str]
+) -> None:
+    """Header, model, price, row and every request upstream say the same generation."""
+    versions = {row["id"]: row["config_version"] for row in rows(folder, "calls")}
+    attempts = Counter(row["call_id"] for row in rows(folder, "attempts"))
+    for each in heard:
+        generation = files.right[each.headers["x-proxy-config"]]
+        assert each.headers["x-proxy-model"].endswith(f"tag={generation})")
+        assert versions[each.call_id] == each.headers["x-proxy-config"]
+        assert int(each.headers["x-proxy-attempts"]) == attempts[each.call_id]
+        for attempt in range(1, attempts[each.call_id] + 1):
+            assert generation_of[f"{each.call_id}-{attempt}"] == str(generation)
+        assert each.usage is not None
+        assert each.usage["cost"] == pytest.approx(each.usage["prompt_tokens"] * (generation + 1) * 1e-6)
+
+
+# --- SIGHUP -----------------------------------------------------------------------------------------------------------
+
+
+def write_pair(folder: Path, upstream_url: str, aliases: dict[str, str]) -> Path:
+    """Both files, one of them with these aliases."""
+    provider = {"type": "openai", "base_url": upstream_url, "allow_private": True, "retries": 0}
+    routing = {
+        "version": 1,
+        "storage": {"url": f"sqlite:///{folder / 'usage.db'}"},
+        "providers": {"fake": provider},
+        "aliases": aliases,
+    }
+    path = folder / "routing_rules.yaml"
+    path.write_text(json.dumps(routing))
+    (folder / "pricing.yaml").write_text(json.dumps(PRICING))
+    return path
+
+
+async def version_everywhere(server: Spawned, workers: int) -> set[str]:
+    """The versions that connections find, many enough to meet every worker."""
+    answers = await asyncio.gather(*(ask(server.port, "fake/ok", stream=False) for _ in range(10 * workers)))
+    return {each.headers["x-proxy-config"] for each in answers}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_sighup_reloads_every_worker_and_cuts_no_stream(tmp_path: Path, workers: int) -> None:
+    """No process is replaced; a hundred signals in a row do no harm."""
+    with spawn() as upstream:
+        path = write_pair(tmp_path, upstream.url, {})
+        with spawned(path, "--workers", str(workers)) as server:
+            (before,) = await version_everywhere(server, workers)
+            processes = {child.pid for child in psutil.Process(server.process.pid).children()}
+            streams = [await talk(server.port, "fake/ok(n_tokens=60,pace=0.05)") for _ in range(10)]
+            for stream in streams:
+                assert await stream.head() == 200
+            write_pair(tmp_path, upstream.url, {"new": "fake/ok"})
+            for _ in range(100):
+                server.process.send_signal(signal.SIGHUP)
+            async with asyncio.timeout(10):
+                while before in await version_everywhere(server, workers):
+                    await asyncio.sleep(0.1)
+            assert (await ask(server.port, "new", stream=False)).status == 200
+            heard = await asyncio.gather(*(stream.rest() for stream in streams))
+            assert {child.pid for child in psutil.Process(server.process.pid).children()} == processes
+            assert server.stop() == 0
+        seen = upstream.ledger()
+    assert all(each.done and each.headers["x-proxy-config"] == before for each in heard)
+    assert_books_agree(tmp_path, seen)
+
+
+def started_on_a_terminal(path: Path, *before: str) -> tuple[subprocess.Popen[bytes], int]:
+    """`proxy serve` as the leader of a session with a terminal, and that terminal's other end."""
+    main, side = pty.openpty()
+    take = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+    serve = [sys.executable, "-m", "proxy", "serve", "--port", "0", "--config", str(path)]
+    command = [sys.executable, "-c", take, *before, *serve, "--pricing", str(path.parent / "pricing.yaml")]
+    process = subprocess.Popen(command, stdin=side, stdout=side, stderr=side)
+    os.close(side)
+    return process, main
+
+
+def port_of(main: int) -> int:
+    """From the banner, once the server answers."""
+    text = b""
+    while b"  curl " not in text:
+        text += os.read(main, 4096)
+    return int(text.split(b"http://127.0.0.1:")[1].split(b"/")[0])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_server_whose_terminal_is_closed_ends(tmp_path: Path, workers: int) -> None:
+    """It must not stay behind unseen, with its port in use; what it was doing ends first."""
+    with spawn() as upstream:
+        path = write_pair(tmp_path, upstream.url, {})
+        path.write_text(json.dumps({**json.loads(path.read_text()), "server": {"workers": workers}}))
+        process, main = started_on_a_terminal(path)
+        try:
+            port = await asyncio.to_thread(port_of, main)
+            assert (await ask(port, "fake/ok", stream=False)).status == 200
+            stream = await talk(port, "fake/ok(n_tokens=20,pace=0.05)")
+            assert await stream.head() == 200
+            os.close(main)
+            heard = await stream.rest()
+            assert (heard.done, heard.finish_reasons) == (True, ["stop"])
+            assert await asyncio.to_thread(process.wait, 20) == 0
+        finally:
+            process.kill()
+            process.wait()
+        assert_books_agree(tmp_path, upstream.ledger())
