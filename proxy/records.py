@@ -157,9 +157,7 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Section `server`: flag > environment (PROXY_*) > file > default. `max_in_flight`: chat requests served at once by
-    each worker; `metrics`: who may read `/metrics`, `public`, `admin` or `off`.
-    """
+    """Section `server`: flag > environment (PROXY_*) > file > default. `max_in_flight` holds for each worker."""
 
     host: str = "127.0.0.1"
     port: int = 8000

@@ -48,13 +48,13 @@ class Reloads:
                 config = await self._read()
                 if config is not None:
                     self._run(config)
+                elif self.state.config_error is not None:
+                    self._log.info("config_right_again", config=self.state.config_version)
             except ConfigError as error:
                 return self._refuse(_summary(error))
             except Exception:  # a bug must not end the reloads: what runs goes on running
                 self._log.exception("config_reload_failed")
                 return self._refuse("internal error while the files were read; the server's log has the details")
-            if self.state.config_error is not None:
-                self._log.info("config_right_again", config=self.state.config_version)
             self.state.config_error = None
             return Reloaded(self.state.config_version, config is not None, None, self._at_restart)
 

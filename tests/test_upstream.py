@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, cast
 
 import pytest
 
@@ -11,7 +12,7 @@ from proxy.errors import UpstreamUnavailable
 from proxy.providers.openai import OpenAI
 from proxy.records import Endpoint, Timeouts
 from proxy.transports.aiohttp import AiohttpTransport
-from proxy.upstream import Pool, Upstream
+from proxy.upstream import Pool, Pools, Upstream
 from tests.upstream import FakeUpstream
 
 
@@ -43,3 +44,59 @@ async def test_max_concurrent_lets_that_many_requests_out_and_no_more() -> None:
         assert await whole(quick, "c") == 200
         assert [seen.id for seen in fake.ledger] == ["a", "c"]
         await transport.close()
+
+
+class CountedTransport:
+    """Connects to nobody; counts how often it was closed."""
+
+    active = 0
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    async def send(self, *_: object) -> Any:
+        raise AssertionError("nobody sends")
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+async def test_a_pool_is_shared_by_those_who_mean_the_same_and_closed_by_the_last() -> None:
+    """What a provider says of names and time-outs does not matter to its connections."""
+    pools = Pools(lambda provider: CountedTransport())
+    first = pools.take("fake", OpenAI(max_concurrent=2))
+    again = pools.take("fake", OpenAI(max_concurrent=2, retries=0, models={"default": "x"}))
+    assert again is first
+    pools.give_back(first)
+    await pools.close()
+    assert cast(CountedTransport, first.transport).closed == 0
+    pools.give_back(again)
+    await pools.close()
+    assert cast(CountedTransport, first.transport).closed == 1
+    assert pools.take("fake", OpenAI(max_concurrent=2)) is not first
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("else", OpenAI()),
+        ("fake", OpenAI(base_url="https://models.example/v1")),
+        ("fake", OpenAI(max_concurrent=2)),
+        ("fake", OpenAI(transport="httpx")),
+        ("fake", OpenAI(ca_file="ca.pem")),
+    ],
+)
+async def test_another_origin_has_connections_of_its_own(other: tuple[str, OpenAI]) -> None:
+    """By name, address, limit of places, transport and authorities."""
+    pools = Pools(lambda provider: CountedTransport())
+    assert pools.take(*other) is not pools.take("fake", OpenAI())
+
+
+async def test_places_are_counted_across_configurations() -> None:
+    """A request that began before a reload still holds its place."""
+    pools = Pools(lambda provider: CountedTransport())
+    before, after = (pools.take("fake", OpenAI(max_concurrent=1, retries=n)) for n in (0, 1))
+    assert before.places is not None
+    async with before.places:
+        assert after.places is not None
+        assert after.places.locked()

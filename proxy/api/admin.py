@@ -1,4 +1,4 @@
-"""Performs I/O: the routes of operators. Their role is admin; on a keyless loopback server every local caller has it."""
+"""Performs I/O: the routes of operators. Their role is admin; on a keyless loopback server every caller has it."""
 
 from __future__ import annotations
 

@@ -160,6 +160,9 @@ _CHAT_HEADERS = {
     "x-proxy-dropped-params": "Parameters that the provider does not have and that were left out.",
     "x-proxy-adapted-params": "Parameters that were sent in another form.",
     "x-proxy-cost-usd": "What the call cost in US dollars; whole answers only, and only where the price is known.",
+    "x-ratelimit-limit-requests": "The key's limit a minute, where it has one; `-tokens` likewise.",
+    "x-ratelimit-remaining-requests": "What is left of it; `-tokens` likewise.",
+    "x-ratelimit-reset-requests": "How long until all of it is there again, like 8.64s; `-tokens` likewise.",
     "x-proxy-overhead-ms": "Milliseconds in the proxy while no provider was waited for; whole answers only.",
 }
 _READY: dict[str, dict[str, Any]] = {"200": {_JSON: Readiness}, "503": {_JSON: Readiness}}

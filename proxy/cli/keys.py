@@ -27,6 +27,7 @@ from proxy.storage.keys import KeyStore, StoredKey
 PREFIX = "mmp-"
 _BYTES = 32  # 256 bits of randomness
 _NAME = re.compile(r"(?!mmp-|key_)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LAST_NS = 2**63 - 1  # what a row can hold
 _TAKEN = (KEY_NAME, ADMIN_KEY_NAME, "cli")  # the environment's two keys, and `proxy ask`
 
 
@@ -142,6 +143,8 @@ def _expiry(given: str | None, now_ns: int) -> int | None:
         fail(f"--expires {given[:32]!r}: expected a day that exists, like 2027-01-31.")
     if expires_ns <= now_ns:
         fail(f"--expires {given}: that day has begun already.")
+    if expires_ns > _LAST_NS:
+        fail(f"--expires {given}: the last day it can be is 2262-04-11. Leave it out for a key without an end.")
     return expires_ns
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import click
-import msgspec
+from msgspec.json import encode
+from msgspec.json import format as indented
 
 _COLOURS = {"on": "green", "ok": "green", "off": "bright_black", "failed": "red"}
 _RIGHT = (int, float)
@@ -19,7 +20,7 @@ def json_option(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def print_json(value: object) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    click.echo(indented(encode(value), indent=2).decode())
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -36,11 +37,11 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> No
 
 
 def shown(value: object) -> str:
-    """One cell: on one line, whatever a server or a file put into it."""
+    """One cell: on one line, whatever a server or a file put into it; money to the nano-dollar."""
     if value is None or value == "":
         return "-"
     if isinstance(value, float):
-        return f"{value:.6f}".rstrip("0").rstrip(".")
+        return f"{value:.9f}".rstrip("0").rstrip(".")
     return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in str(value))
 
 

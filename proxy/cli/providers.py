@@ -23,8 +23,7 @@ def providers(ping: bool, as_json: bool, **flags: Any) -> None:
     config = read_config(flags, os.environ)
     rows: list[dict[str, Any]] = [{"name": name, **state} for name, state in states(config).items()]
     if ping:
-        # Only here: the whole pipeline takes four times as long to load as everything else in this command.
-        from proxy.cli.ping import ping_all
+        from proxy.cli.ping import ping_all  # lazy: the whole pipeline, twice the time of everything else here
 
         try:
             pings = ping_all(config)

@@ -76,7 +76,7 @@ async def _wake(folders: set[Path], poll_s: float, wake: asyncio.Event) -> None:
         yield_on_timeout=True,
         recursive=False,
     )
-    with suppress(OSError, RuntimeError):  # a directory is missing, or the system has no watches left
+    with suppress(OSError, RuntimeError):  # a directory is gone again, or the system has no watches left
         async for _ in events:
             wake.set()
     while True:
@@ -85,8 +85,8 @@ async def _wake(folders: set[Path], poll_s: float, wake: asyncio.Event) -> None:
 
 
 def _folders(paths: Sequence[Path]) -> set[Path]:
-    """Where the files stand, and where the links lead to."""
+    """Where the files stand, and where the links lead to, as far as that exists."""
     found = {path.absolute().parent for path in paths}
     with suppress(OSError, RuntimeError):  # links in a circle
         found |= {path.resolve().parent for path in paths}
-    return found
+    return {folder for folder in found if folder.is_dir()}

@@ -267,6 +267,10 @@ async def test_a_lost_database_locks_out_nobody_who_was_there(upstream: FakeUpst
         assert (await get_(server.port, "/v1/models", x_api_key=secret("nobody"))).status == 401
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 async def test_keys_are_nowhere_in_clear(upstream: FakeUpstream, tmp_path: Path) -> None:
     """Not in the database, its journal, a copy of it, or the log (S03)."""
     database = tmp_path / "usage.db"
@@ -278,10 +282,10 @@ async def test_keys_are_nowhere_in_clear(upstream: FakeUpstream, tmp_path: Path)
         revoke(database, "former")
         with closing(sqlite3.connect(database)) as db:
             db.execute("VACUUM INTO ?", (str(tmp_path / "backup.db"),))
-        files = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        files = files_of(tmp_path)
         assert {"usage.db", "usage.db-wal", "backup.db", "server.log"} <= files.keys()
         server.stop()
-        files |= {f"{path.name} after": path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        files |= {f"{name} at the end": data for name, data in files_of(tmp_path).items()}
     for name, data in files.items():
         assert [text for text in texts if text.encode() in data] == [], name
         assert secret("nobody").encode() not in data, name
@@ -442,14 +446,14 @@ async def test_a_place_is_free_again_however_its_call_ended(server: Server, upst
 async def busy(server: Server) -> None:
     """Waits until the one place of `one` is taken."""
     async with asyncio.timeout(5):
-        while (await ask(server, "one", "nobody/x")).status != 429:
+        while (await ask(server, "one", "nobody/x")).status != 429:  # noqa: ASYNC110 - only asking tells
             await asyncio.sleep(0.01)
 
 
 async def free(server: Server) -> None:
     """Waits until it is free; a client that left is noticed at once, its usage is read for a second at most."""
     async with asyncio.timeout(2.5):
-        while (await ask(server, "one", "nobody/x")).status == 429:
+        while (await ask(server, "one", "nobody/x")).status == 429:  # noqa: ASYNC110 - only asking tells
             await asyncio.sleep(0.02)
 
 

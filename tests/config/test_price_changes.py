@@ -186,8 +186,10 @@ def test_line_ends_and_byte_order_mark_stay(ends, mark):
 
 
 PRICE = st.none() | st.sampled_from([0, 0.0375, 1, 2.5, 1e-6, 12345.678])
-TIERS = st.just([]) | st.builds(lambda one, two: [Tier(10, input=one), Tier(20, output=two)], PRICE, PRICE)
-PAST = st.just([]) | st.just([PastPrice("2025-01-01", input=1)])
+TIERS: st.SearchStrategy[list[Tier]] = st.just([]) | st.builds(
+    lambda one, two: [Tier(10, input=one), Tier(20, output=two)], PRICE, PRICE
+)
+PAST: st.SearchStrategy[list[PastPrice]] = st.just([]) | st.just([PastPrice("2025-01-01", input=1)])
 ROWS = st.builds(
     ModelPrice, input=PRICE, output=PRICE, cached_input=PRICE, per_request=PRICE, tiers=TIERS, history=PAST
 )

@@ -171,6 +171,17 @@ async def test_a_directory_that_is_missing_is_looked_for(tmp_path: Path) -> None
         await told.next()
 
 
+async def test_a_link_into_nowhere_is_watched_where_it_stands(tmp_path: Path) -> None:
+    """A volume that is half replaced: its own directory still tells at once."""
+    (tmp_path / "there.yaml").write_text("version: 1\n")
+    file = tmp_path / "routing_rules.yaml"
+    file.symlink_to("..nowhere/routing_rules.yaml")
+    async with watching(file) as told:
+        (tmp_path / "tmp").symlink_to("there.yaml")
+        (tmp_path / "tmp").rename(file)
+        await told.next()
+
+
 async def test_links_in_a_circle_end_nothing(tmp_path: Path) -> None:
     """Until somebody mends them."""
     file = tmp_path / "routing_rules.yaml"

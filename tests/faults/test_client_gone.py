@@ -211,8 +211,8 @@ async def five_hundred(folder: Path, transport: str) -> None:
         await ask(server.port, "fake/ok")
         tasks, sockets, idle = len(asyncio.all_tasks()), open_sockets(), len(upstream.connections)
         closed: dict[str, float] = {}
-        for start in range(0, 500, 20):
-            numbers = range(start, min(start + 20, 500))
+        for start in range(0, 500, 10):
+            numbers = range(start, start + 10)
             closed |= dict(await asyncio.gather(*(abort_one(server, upstream, number, dice) for number in numbers)))
         await upstream.until(lambda: upstream.open == 0)
         await nothing_is_left(server)

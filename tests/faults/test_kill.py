@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import random
+import tempfile
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -68,10 +69,11 @@ class Load:
 class Killing:
     """Servers on one database, each killed while the next one starts."""
 
-    def __init__(self, routing_file: Path, load: Load, seed: int) -> None:
+    def __init__(self, routing_file: Path, load: Load, seed: int, scratch: str) -> None:
         self.dice = random.Random(seed)
         self.orphans: list[psutil.Process] = []
         self._routing_file = routing_file
+        self._scratch = scratch
         self._load = load
 
     async def rounds(self, count: int) -> None:
@@ -88,7 +90,9 @@ class Killing:
             (await next_one).kill()
 
     def _start(self, stack: ExitStack, workers: int) -> asyncio.Future[Spawned]:
-        made = spawned(self._routing_file, "--workers", str(workers))
+        # What a killed supervisor leaves behind (the folder of its Unix socket) goes with this folder.
+        environ = {"TMPDIR": self._scratch}
+        made = spawned(self._routing_file, "--workers", str(workers), environ=environ)
         return asyncio.ensure_future(asyncio.to_thread(stack.enter_context, made))
 
     async def _kill(self, server: Spawned) -> None:
@@ -152,9 +156,9 @@ async def test_no_kill_loses_or_doubles_a_request(tmp_path: Path, count: int) ->
     faulthandler.cancel_dump_traceback_later()  # two hundred kills take longer than a test usually may
     begun = time.monotonic()
     load = Load(seed=count)
-    with spawn() as upstream:
+    with spawn() as upstream, tempfile.TemporaryDirectory() as scratch:
         routing_file = files(tmp_path, upstream.url, fake={"retries": 1}, grace_s=2)
-        killing = Killing(routing_file, load, seed=count)
+        killing = Killing(routing_file, load, count, scratch)
         calling = asyncio.create_task(load.run())
         await killing.rounds(count)
         calling.cancel()

@@ -296,6 +296,7 @@ def test_usage_is_always_asked_for_in_streams() -> None:
         ("groq", {"max_completion_tokens": 5}, {"max_completion_tokens": 5}),
         ("mistral", {"max_completion_tokens": 5}, {"max_tokens": 5}),
         ("together", {"max_completion_tokens": 5, "max_tokens": 3}, {"max_tokens": 3}),
+        ("together", {"max_completion_tokens": 3, "max_tokens": 5}, {"max_tokens": 3}),
         ("ollama", {"max_completion_tokens": 5}, {"max_tokens": 5}),
         ("vllm", {"max_completion_tokens": 5}, {"max_tokens": 5}),
         ("lmstudio", {"max_completion_tokens": 5}, {"max_tokens": 5}),
@@ -318,6 +319,17 @@ def test_the_developer_role_goes_out_as_system_where_it_is_unknown_and_is_report
     assert [m["role"] for m in json.loads(built.http.body)["messages"]] == ["system", "user"]
     assert built.adapted == ["messages.role"]
     assert [m["role"] for m in sent(OPENAI, messages=messages)["messages"]] == ["developer", "user"]
+
+
+@pytest.mark.parametrize("kind", ["openai", "mistral", "vllm"])
+@pytest.mark.parametrize("default", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("asked", ["max_tokens", "max_completion_tokens"])
+def test_a_default_limit_never_stands_above_the_clients(kind: str, default: str, asked: str) -> None:
+    """Whichever of the two names either has: holds and caps were reckoned by the client's."""
+    body = sent(PROVIDERS[kind](parameters={default: 4096}), **{asked: 5})  # type: ignore[arg-type]
+    assert {body[name] for name in ("max_tokens", "max_completion_tokens") if name in body} == {5}
+    body = sent(PROVIDERS[kind](parameters={default: 4096}))  # type: ignore[arg-type]
+    assert {body[name] for name in ("max_tokens", "max_completion_tokens") if name in body} == {4096}
 
 
 def test_parameters_are_sent_when_the_client_left_them_out() -> None:

@@ -59,7 +59,9 @@ class OpenAI(Provider, frozen=True, kw_only=True):
 
     def build_request(self, request: ChatRequest, model: str) -> Built:
         adapted: list[str] = []
-        defaults = {name: value for name, value in self.parameters.items() if value is not None}
+        # A limit of the request stands above a default under either name: what it may cost was bounded by it.
+        limits = ("max_tokens", "max_completion_tokens") if request.max_tokens is not None else ()
+        defaults = {name: value for name, value in self.parameters.items() if value is not None and name not in limits}
         body: dict[str, Any] = {**defaults, **request.fields, "model": model}
         if request.stream:
             body["stream"] = True
@@ -83,8 +85,7 @@ class OpenAI(Provider, frozen=True, kw_only=True):
         if self.output_limit is None or other is None or other not in body:
             return
         value = body.pop(other)
-        if self.output_limit not in body:
-            body[self.output_limit] = value
+        body[self.output_limit] = min(value, body.get(self.output_limit, value))  # of two limits the smaller one
         adapted.append(other)
 
     def _name_roles(self, body: dict[str, Any], adapted: list[str]) -> None:

@@ -1,0 +1,82 @@
+"""`proxy completion`: a shell that loads the script completes commands, options and their values."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli.commands import environment, proxy
+
+
+def words(line, cwd, **variables):
+    """What click offers for the last word of a line, as the scripts ask for it."""
+    parts = line.split(" ")
+    asked = {"_PROXY_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(parts) - 1)}
+    script = "import sys; sys.argv[0] = 'proxy'; from proxy.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=cwd, env=environment(**asked), capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    return [item.partition(",")[2] for item in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("proxy c", ["check", "completion"]),
+        ("proxy keys ", ["create", "list", "revoke"]),
+        ("proxy check --j", ["--json"]),
+        ("proxy schema r", ["routing"]),
+        ("proxy completion ", ["bash", "zsh", "fish"]),
+        ("proxy prices --", ["--diff", "--update", "--json", "--config", "--pricing", "--db", "--help"]),
+    ],
+)
+def test_what_was_begun_is_completed(tmp_path, line, expected):
+    """Commands, their commands, options, values."""
+    assert words(line, tmp_path) == expected
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_asks_this_command(tmp_path, shell):
+    """By the name people type."""
+    done = proxy("completion", shell, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "_PROXY_COMPLETE=" in done.stdout
+    assert "python" not in done.stdout
+
+
+def test_the_script_of_the_second_name_asks_by_that_name(tmp_path):
+    """Where another package owns the first."""
+    script = "import sys; sys.argv = ['mmproxy', 'completion', 'zsh']; from proxy.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("#compdef mmproxy\n")
+    assert "_MMPROXY_COMPLETE=" in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_takes_the_script(tmp_path):
+    """As the manual says."""
+    script = proxy("completion", "bash", cwd=tmp_path).stdout
+    done = subprocess.run(
+        ["bash", "--norc", "-c", f"{script}\ncomplete -p proxy"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "_proxy_completion proxy" in done.stdout
+
+
+def test_another_shell_is_refused(tmp_path):
+    """With those that are known."""
+    done = proxy("completion", "tcsh", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "bash" in done.stderr and "fish" in done.stderr

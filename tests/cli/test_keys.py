@@ -1,0 +1,187 @@
+"""`proxy keys` as an operator meets it: a key is shown once, listed without its text, and ends when it is told to."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from proxy.cli import main
+from tests.cli.commands import PATIENCE_S, ask, proxy, server
+
+LOCAL = """version: 1
+providers:
+  fake: {type: openai, base_url: "http://127.0.0.1:9/v1", allow_private: true, retries: 0}
+models: {cheap: fake/a, smart: {use: fake/b, fallback: [cheap]}}
+"""
+FOLLOWS_S = 2.0
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "routing_rules.yaml").write_text(LOCAL)
+    return tmp_path
+
+
+def keys(folder, *arguments, code=0):
+    """What a command wrote: standard output, standard error. It runs in this process, which is much faster."""
+    places = ["--config", str(folder / "routing_rules.yaml"), "--db", str(folder / "proxy.db")]
+    done = CliRunner().invoke(main, ["keys", arguments[0], *places, *arguments[1:]], prog_name="proxy")
+    assert done.exit_code == code, (done.stderr, done.exception)
+    return done.stdout, done.stderr
+
+
+def listed(folder):
+    return json.loads(keys(folder, "list", "--json")[0])
+
+
+def test_a_key_is_shown_once_and_alone_on_standard_output(folder):
+    """So that `KEY=$(proxy keys create NAME)` works; 256 bits behind a prefix that tells what it is."""
+    out, err = keys(folder, "create", "mobile")
+    key = out.strip()
+    assert re.fullmatch(r"mmp-[A-Za-z0-9_-]{43}", key)
+    assert out == f"{key}\n"
+    assert "shown once" in err
+    assert key not in err
+    again, _ = keys(folder, "create", "mobile")
+    assert again != out
+    for data in (path.read_bytes() for path in folder.rglob("*") if path.is_file()):
+        assert key.encode() not in data
+    shown, _ = keys(folder, "list")
+    assert key not in shown
+    assert key[-4:] in shown
+
+
+def test_the_list_has_everything_but_the_keys(folder):
+    """As a table and as JSON."""
+    made = json.loads(keys(folder, "create", "m", "--models", "cheap, fake/*", "--expires", "2199-01-31", "--json")[0])
+    boss, _ = keys(folder, "create", "boss", "--role", "admin")
+    keys(folder, "revoke", "boss")
+    one, two = listed(folder)
+    assert {"key": made["key"], **one} == made
+    assert one == {
+        "id": made["id"],
+        "name": "m",
+        "role": "key",
+        "state": "on",
+        "ends_in": made["key"][-4:],
+        "created": one["created"],
+        "expires": "2199-01-31T00:00:00Z",
+        "revoked": None,
+        "models": ["cheap", "fake/*"],
+    }
+    assert (two["name"], two["role"], two["state"], two["models"]) == ("boss", "admin", "revoked", None)
+    assert two["created"] <= two["revoked"]
+    assert boss.strip() not in json.dumps([one, two])
+    lines = keys(folder, "list")[0].splitlines()
+    assert lines[0].split() == ["id", "name", "role", "state", "ends_in", "created", "expires", "revoked", "models"]
+    assert lines[1].split()[:4] == [made["id"], "m", "key", "on"]
+
+
+def test_nothing_made_is_nothing_listed_and_no_database(folder):
+    """Looking is not making."""
+    out, err = keys(folder, "list")
+    assert (out, "proxy keys create NAME" in err) == ("", True)
+    assert keys(folder, "list", "--json")[0] == "[]\n"
+    assert "no key has the name" in keys(folder, "revoke", "mobile", code=1)[1]
+    assert [path.name for path in folder.iterdir()] == ["routing_rules.yaml"]
+
+
+def test_revoking_ends_one_key_or_all_of_a_name(folder):
+    """Twice does no harm; a name nobody has is an error."""
+    ids = [json.loads(keys(folder, "create", "mobile", "--json")[0])["id"] for _ in range(3)]
+    assert ids[0] in keys(folder, "revoke", ids[0])[0]
+    assert [key["state"] for key in listed(folder)] == ["revoked", "on", "on"]
+    out, _ = keys(folder, "revoke", "mobile")
+    assert [key_id in out for key_id in ids] == [False, True, True]
+    assert keys(folder, "revoke", "mobile")[0] == "Revoked already.\n"
+    assert keys(folder, "revoke", "mobil", code=1)[0] == ""
+
+
+def test_a_key_given_for_a_name_is_not_repeated(folder):
+    """It may be on a screen that others see."""
+    key = keys(folder, "create", "mobile")[0].strip()
+    out, err = keys(folder, "revoke", key, code=1)
+    assert key not in out + err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["default"], "cannot be the name of a key"),
+        (["admin"], "cannot be the name of a key"),
+        (["a b"], "cannot be the name of a key"),
+        (["-"], "cannot be the name of a key"),
+        (["a/b"], "cannot be the name of a key"),
+        (["key_1"], "cannot be the name of a key"),
+        (["mmp-abc"], "cannot be the name of a key"),
+        (["a" * 65], "cannot be the name of a key"),
+        (["a", "--models", "cheep"], '--models: unknown model "cheep"; did you mean "cheap"?'),
+        (["a", "--models", "nobody/x"], '--models: unknown provider "nobody"'),
+        (["a", "--models", " , "], "--models is empty"),
+        (["a", "--expires", "2026-02-30"], "expected a day that exists"),
+        (["a", "--expires", "tomorrow"], "expected a day that exists"),
+        (["a", "--expires", "2020-01-01"], "has begun already"),
+        (["a", "--expires", "2999-01-01"], "the last day it can be is 2262-04-11"),
+        (["a", "--role", "root"], "'root' is not one of"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_is_made(folder, arguments, message):
+    """One line that says why."""
+    out, err = keys(folder, "create", *arguments, code=2)
+    assert out == ""
+    assert message in err
+    assert not (folder / "proxy.db").exists()
+
+
+def test_a_running_server_follows(folder):
+    """A new key opens and a revoked one closes it within two seconds, without a restart, also with two workers."""
+    first = keys(folder, "create", "first")[0].strip()
+    with server(folder, "--port", "0", "--workers", "2") as running:
+        assert "authorization: Bearer $PROXY_API_KEY" in running.banner
+
+        def follows(key, status):
+            started = time.monotonic()
+            alike = 0
+            while alike < 10:  # whichever worker answers
+                answer = httpx.get(f"{running.base_url}/models", headers={"x-api-key": key}, timeout=PATIENCE_S)
+                alike = alike + 1 if answer.status_code == status else 0
+                assert alike or time.monotonic() - started < FOLLOWS_S, (answer.status_code, status)
+
+        follows(first, 200)
+        follows("", 401)
+        second = keys(folder, "create", "second", "--models", "cheap")[0].strip()
+        follows(second, 200)
+        assert ask(running, "fake/b", {"authorization": f"Bearer {second}"}).status_code == 403
+        keys(folder, "revoke", "first")
+        follows(first, 401)
+        follows(second, 200)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_a_network_needs_a_key_that_opens(folder, host):
+    """One in the database will do, unless it has ended; the refusal names the command (S01)."""
+    refused = proxy("serve", "--host", host, "--port", "0", cwd=folder)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.splitlines()[-1] == "  proxy keys create NAME"
+    assert not (folder / "proxy.db").exists()
+    key = keys(folder, "create", "mobile")[0].strip()
+    with server(folder, "--host", host, "--port", "0") as running:
+        url = f"http://127.0.0.1:{running.port}/v1/models"
+        assert httpx.get(url).status_code == 401
+        assert httpx.get(url, headers={"authorization": f"Bearer {key}"}).status_code == 200
+        assert key not in running.banner
+    keys(folder, "revoke", "mobile")
+    refused = proxy("serve", "--host", host, "--port", "0", cwd=folder)
+    assert (refused.returncode, "needs a key" in refused.stderr) == (2, True)
+
+
+def test_a_key_that_can_be_guessed_is_said(folder):
+    """The limiter slows guesses down, it does not make a bad key a good one."""
+    with server(folder, "--port", "0", PROXY_API_KEY="secret", PROXY_ADMIN_KEY="long-enough-to-be-random") as running:
+        assert "note: PROXY_API_KEY has fewer than 16 characters and can be guessed" in running.banner
+        assert "PROXY_ADMIN_KEY has" not in running.banner

@@ -1,0 +1,67 @@
+"""What starts fast: a command loads what it needs and nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli.commands import environment, proxy
+
+# Imports that take tenths of a second, and memory.
+SERVER = {"litestar", "sse_starlette", "uvicorn", "aiohttp", "httpx", "structlog", "prometheus_client"}
+RARE = {"genai_prices", "xllamacpp", "openai", "rich"}
+LIGHT = [
+    (["--help"], {"ruamel", "msgspec", "sqlite3", "asyncio"}),
+    (["--version"], {"ruamel", "msgspec", "sqlite3", "asyncio"}),
+    (["completion", "zsh"], {"ruamel", "sqlite3"}),
+    (["schema", "pricing"], {"sqlite3"}),
+    (["check"], set()),
+    (["check", "--json"], set()),
+    (["init", "--dir", "there", "--force"], set()),
+    (["providers"], set()),
+    (["usage", "--help"], set()),
+]
+
+
+def modules_after(arguments, cwd, **variables):
+    """The top-level packages that one run loaded."""
+    script = (
+        "import atexit, json, sys\n"
+        "def loaded():\n"
+        "    names = sorted({name.partition('.')[0] for name in sys.modules})\n"
+        "    print('\\n' + json.dumps(names), file=sys.__stdout__)\n"
+        "atexit.register(loaded)\n"
+        "from proxy.cli import main\n"
+        "main(prog_name='proxy')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=cwd,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(("arguments", "also_not"), LIGHT, ids=lambda case: "-".join(case) or "-")
+def test_a_light_command_does_not_load_the_server(tmp_path, arguments, also_not):
+    """Half a second less, each time."""
+    assert modules_after(arguments, tmp_path) & (SERVER | RARE | also_not) == set()
+
+
+def test_the_usage_of_a_database_needs_no_server(tmp_path):
+    """Once there is one."""
+    made = proxy("keys", "create", "app", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert modules_after(["usage"], tmp_path) & ((SERVER | RARE) - {"rich"}) == set()
+
+
+def test_completing_the_name_of_a_command_loads_none(tmp_path):
+    """It happens at each press of the key."""
+    asked = {"_PROXY_COMPLETE": "bash_complete", "COMP_WORDS": "proxy c", "COMP_CWORD": "1"}
+    assert modules_after([], tmp_path, **asked) & (SERVER | RARE | {"ruamel", "msgspec", "sqlite3"}) == set()

@@ -1,0 +1,166 @@
+"""`proxy providers` and `proxy models`: who can be called, by which names, and who answers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cli.commands import proxy
+from tests.serving import write_files
+from tests.upstream.fake import refusing, spawn
+
+ROUTING = """
+version: 1
+storage: {{url: "sqlite:///{db}"}}
+providers:
+  good: {{type: openai, base_url: "{upstream}", allow_private: true, retries: 0, models: {{default: e500, fast: ok}}}}
+  wrong: {{type: openai, base_url: "{upstream}", allow_private: true, retries: 0, models: {{default: e401}}}}
+  gone: {{type: vllm, base_url: "http://127.0.0.1:{gone}/v1", allow_private: true, retries: 0, models: {{default: x}}}}
+  none: {{type: vllm, base_url: "http://127.0.0.1:{gone}/v1", allow_private: true}}
+  keyed: {{type: groq}}
+  closed: {{type: ollama, enabled: false, allow_private: true}}
+models: {{mine: good/ok}}
+"""
+PRICING = "version: 1\nmodels: {good/ok: {input: 2, output: 10, cached_input: 0.5, context: 8000}}\n"
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    with spawn() as running, refusing() as gone:
+        yield running, gone.rpartition(":")[2].partition("/")[0]
+
+
+@pytest.fixture
+def folder(tmp_path, upstream):
+    running, gone = upstream
+    write_files(tmp_path, running.url, ROUTING.replace("{gone}", gone), PRICING)
+    return tmp_path
+
+
+def listed(done):
+    return {row["name"]: row for row in json.loads(done.stdout)["providers"]}
+
+
+def test_each_provider_has_its_line(folder):
+    """Type, state, and why it is off."""
+    done = proxy("providers", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split(None, 3) for line in done.stdout.splitlines()] == [
+        ["NAME", "TYPE", "STATE", "WHY"],
+        ["good", "openai", "on", "-"],
+        ["wrong", "openai", "on", "-"],
+        ["gone", "vllm", "on", "-"],
+        ["none", "vllm", "on", "-"],
+        ["keyed", "groq", "off", "set GROQ_API_KEY to enable it"],
+        ["closed", "ollama", "off", "switched off"],
+    ]
+
+
+def test_json_says_the_same_and_nothing_else(folder):
+    """No call is made for it, and no database."""
+    rows = listed(proxy("providers", "--json", cwd=folder))
+    assert rows["keyed"] == {
+        "name": "keyed",
+        "type": "groq",
+        "state": "off",
+        "why": "set GROQ_API_KEY to enable it",
+    }
+    assert list(rows) == ["good", "wrong", "gone", "none", "keyed", "closed"]
+    assert not (folder / "usage.db").exists()
+
+
+def test_a_ping_says_who_answered_and_what_failed(folder):
+    """One call each, of the small model, with its code where it failed; exit code 1."""
+    done = proxy("providers", "--ping", "--json", cwd=folder)
+    assert (done.returncode, done.stderr) == (1, "")
+    pings = {name: row["ping"] for name, row in listed(done).items()}
+    assert pings["good"] | {"latency_ms": 0} == {
+        "ok": True,
+        "model": "good/ok",
+        "latency_ms": 0,
+        "cost_usd": pings["good"]["cost_usd"],
+        "error": None,
+    }
+    assert pings["good"]["cost_usd"] == pytest.approx((2 * 2 + 10 * 10) / 1e6)
+    assert not pings["wrong"]["ok"] and pings["wrong"]["error"]
+    assert pings["wrong"]["model"] == "wrong/e401"
+    assert pings["gone"]["error"].startswith("upstream_unavailable: ")
+    assert pings["none"] == {
+        "ok": False,
+        "model": None,
+        "latency_ms": None,
+        "cost_usd": None,
+        "error": "it lists no model; name one: providers.none.models.default",
+    }
+    assert (pings["keyed"], pings["closed"]) == (None, None)
+
+
+def test_a_ping_is_metered(folder):
+    """Like every other call: three rows, one of them with a cost."""
+    proxy("providers", "--ping", cwd=folder)
+    done = proxy("usage", "--group-by", "provider", "--json", cwd=folder)
+    groups = {group["provider"]: group for group in json.loads(done.stdout)["groups"]}
+    assert {name: (group["calls"], group["successes"]) for name, group in groups.items()} == {
+        "good": (1, 1),
+        "wrong": (1, 0),
+        "gone": (1, 0),
+    }
+    assert groups["good"]["cost_usd"] == pytest.approx(0.000104)
+
+
+def test_a_ping_as_a_table_names_the_model(folder):
+    """And says why in the last column."""
+    done = proxy("providers", "--ping", cwd=folder)
+    lines = {line.split()[0]: line.split(None, 6) for line in done.stdout.splitlines()}
+    assert lines["good"][:3] == ["good", "openai", "ok"]
+    assert lines["good"][4:] == ["0.000104", "good/ok", "-"]
+    assert lines["gone"][2:6] == ["failed", "-", "-", "gone/x"]
+    assert lines["closed"][2:] == ["off", "-", "-", "-", "switched off"]
+
+
+def test_all_well_ends_with_0(tmp_path, upstream):
+    """So that a script can wait for it."""
+    write_files(tmp_path, upstream[0].url, pricing=PRICING)
+    text = (tmp_path / "routing_rules.yaml").read_text().replace("price: null,", "models: {default: ok},")
+    (tmp_path / "routing_rules.yaml").write_text(text)
+    done = proxy("providers", "--ping", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_database_that_cannot_be_opened_is_one_line(folder):
+    """Nothing is called unmetered."""
+    done = proxy("providers", "--ping", "--db", "no/such/folder/u.db", cwd=folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1 and "no/such/folder/u.db" in done.stderr
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+def test_models_are_those_of_v1_models(folder):
+    """In its shape, with prices and sizes; the ledger stays closed."""
+    done = proxy("models", "--json", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    answer = json.loads(done.stdout)
+    cards = {card["id"]: card for card in answer["data"]}
+    assert answer["object"] == "list"
+    assert {"auto", "mine", "good/ok", "good/e500", "gone/x"} <= set(cards)
+    assert cards["mine"] | {"created": 0} == {
+        "id": "mine",
+        "object": "model",
+        "created": 0,
+        "owned_by": "good",
+        "resolves_to": "good/ok",
+        "pricing": {"input": 2.0, "output": 10.0, "cached_input": 0.5},
+        "context_length": 8000,
+    }
+    assert not (folder / "usage.db").exists()
+
+
+def test_models_as_a_table(folder):
+    """Context, prices, and where a name leads."""
+    lines = [line.split() for line in proxy("models", cwd=folder).stdout.splitlines()]
+    assert lines[0] == ["NAME", "CONTEXT", "INPUT", "OUTPUT", "CACHED", "MODEL"]
+    assert ["mine", "8000", "2", "10", "0.5", "good/ok"] in lines
+    assert ["good/e500", "-", "0", "0", "-", "good/e500"] in lines

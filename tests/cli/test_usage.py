@@ -1,0 +1,94 @@
+"""`proxy usage`: the same ledger as `GET /v1/usage`, with or without a server."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+
+from tests.cli.commands import proxy
+from tests.serving import spawned, write_files
+from tests.upstream.fake import spawn
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory):
+    """A folder after three calls, and what the server said of them."""
+    folder = tmp_path_factory.mktemp("used")
+    with spawn() as upstream, spawned(write_files(folder, upstream.url)) as server:
+        for model in ("fake/ok", "fake/ok", "fake/e400"):
+            body = {"model": model, "messages": [{"role": "user", "content": "one two"}]}
+            httpx.post(f"{server.base_url}/chat/completions", json=body, timeout=30)
+        answer = httpx.get(f"{server.base_url}/usage", params={"group_by": "provider,model"}).json()
+        server.stop()
+    return folder, answer
+
+
+def test_json_is_the_answer_of_the_server(used):
+    """To the last digit."""
+    folder, answer = used
+    done = proxy("usage", "--group-by", "provider,model", "--json", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == answer
+    assert answer["total"]["calls"] == 3
+
+
+def test_a_table_has_the_groups_and_their_sum(used):
+    """The sum is the last line."""
+    folder, answer = used
+    lines = [line.split() for line in proxy("usage", "--group-by", "provider,model", cwd=folder).stdout.splitlines()]
+    assert lines[0][:5] == ["PROVIDER", "MODEL", "CALLS", "OK", "ERRORS"]
+    assert [line[:5] for line in lines[1:]] == [
+        ["fake", "e400", "1", "0", "1"],
+        ["fake", "ok", "2", "2", "0"],
+        ["total", "-", "3", "2", "1"],
+    ]
+    assert float(lines[-1][7]) == answer["total"]["cost_usd"]
+
+
+def test_without_groups_there_is_the_sum(used):
+    """One line."""
+    lines = proxy("usage", cwd=used[0]).stdout.splitlines()
+    assert (len(lines), lines[0].split()[0], lines[1].split()[0]) == (2, "CALLS", "3")
+
+
+@pytest.mark.parametrize(
+    ("period", "calls"),
+    [(["--since", "2020-01-01"], 3), (["--until", "2020-01-01"], 0), (["--since", "2200-01-01T00:00:00Z"], 0)],
+)
+def test_a_period_is_kept_to(used, period, calls):
+    """Days and times, as the server takes them."""
+    done = proxy("usage", "--json", *period, cwd=used[0])
+    assert json.loads(done.stdout)["total"]["calls"] == calls
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--since", "yesterday"],
+            "proxy: since: expected a date or time such as 2026-11-22 or 2026-11-22T08:00:00Z.\n",
+        ),
+        (["--group-by", "colour"], "proxy: group_by: unknown group 'colour'. Known: model, provider, day.\n"),
+    ],
+)
+def test_what_is_not_understood_is_one_line(used, arguments, said):
+    """Exit code 2."""
+    done = proxy("usage", *arguments, cwd=used[0])
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+def test_no_database_is_one_line_and_makes_none(tmp_path):
+    """A wrong path must not look like no usage."""
+    done = proxy("usage", "--db", "typo.db", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "proxy: there is no database at typo.db yet: `proxy serve` makes it, --db names another.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_database_is_one_line(tmp_path):
+    """Exit code 2."""
+    (tmp_path / "x.db").write_text("not a database, but long enough to be read as one" * 100)
+    done = proxy("usage", "--db", "x.db", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "proxy: file is not a database\n")
