@@ -69,7 +69,9 @@ async def serving(routing_file: Path, environ: Mapping[str, str] | None = None) 
     environ = environ or {}
     files = ConfigFiles(routing_file, routing_file.parent / "pricing.yaml", environ)
     config = files.load()
-    application = Application(config, local_models(config), server_auth(environ, config), build_log("json"), files=files)
+    application = Application(
+        config, local_models(config), server_auth(environ, config), build_log("json"), files=files
+    )
     sock = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(server_config(config, application.asgi))
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]

@@ -71,11 +71,38 @@ def test_a_bad_body_is_a_400_that_names_the_field(data: bytes, code: str, param:
 
 def test_every_optional_field_may_be_null() -> None:
     """SDKs send null for what the user left out; null is the same as absent, and is not forwarded."""
-    names = (
-        "stream stream_options max_tokens max_completion_tokens n temperature top_p stop tools tool_choice response_format "
-        "seed user metadata audio frequency_penalty presence_penalty logit_bias logprobs top_logprobs modalities store "
-        "parallel_tool_calls prediction reasoning_effort service_tier verbosity web_search_options functions function_call"
-    ).split()
+    names = [
+        "stream",
+        "stream_options",
+        "max_tokens",
+        "max_completion_tokens",
+        "n",
+        "temperature",
+        "top_p",
+        "stop",
+        "tools",
+        "tool_choice",
+        "response_format",
+        "seed",
+        "user",
+        "metadata",
+        "audio",
+        "frequency_penalty",
+        "presence_penalty",
+        "logit_bias",
+        "logprobs",
+        "top_logprobs",
+        "modalities",
+        "store",
+        "parallel_tool_calls",
+        "prediction",
+        "reasoning_effort",
+        "service_tier",
+        "verbosity",
+        "web_search_options",
+        "functions",
+        "function_call",
+    ]
     request = decode_chat(body(**dict.fromkeys(names)))
     assert request.fields == {"model": "auto", "messages": HELLO}
     assert (request.stream, request.n, request.max_tokens, request.include_usage) == (False, 1, None, False)

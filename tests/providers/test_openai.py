@@ -365,9 +365,16 @@ def test_the_path_follows_the_base_url() -> None:
 
 def test_the_embedded_model_refuses_what_is_not_text() -> None:
     """Before anything is sent: a picture would be a 500 of llama.cpp's, tried three times."""
-    parts = [{"type": "text", "text": "what is this?"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
+    parts = [
+        {"type": "text", "text": "what is this?"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+    ]
     with pytest.raises(BadRequest, match="reads text only") as caught:
         PROVIDERS["embedded"]().build_request(request(messages=[{"role": "user", "content": parts}]), "smollm2-135m")
-    assert (caught.value.status, caught.value.code, caught.value.param) == (400, "unsupported_content", "messages.0.content")
+    assert (caught.value.status, caught.value.code, caught.value.param) == (
+        400,
+        "unsupported_content",
+        "messages.0.content",
+    )
     text = PROVIDERS["embedded"]().build_request(request(messages=[{"role": "user", "content": parts[:1]}]), "m")
     assert text.http.headers["connection"] == "close"
