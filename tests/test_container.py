@@ -137,7 +137,7 @@ class Image:
 
     def _inside(self, command: list[str], user: str | None) -> list[str]:
         environ = [f"{name}={value}" for name, value in self.environ.items()]
-        environ.append("HOME=/" if user else "HOME=/root")  # as engines set it for a user without a name
+        environ.append("HOME=/")  # as engines set it for a user without a name
         uid, _, gid = (user or "0:0").partition(":")
         drop = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--no-new-privs"]
         drop += ["--bounding-set=-all", "--inh-caps=-all"]
@@ -287,7 +287,7 @@ def test_it_serves_from_a_read_only_root(image: Image, workers: str) -> None:
         assert (answer.status_code, answer.json()["model"]) == (200, "local/smollm2-135m"), answer.text
         assert httpx.get(f"{url}/health").json()["status"] == "ok"
         assert health_check(image) == 0
-        for path in ("/app/x", "/tmp/x", f"{PYTHON}/x", "/x"):
+        for path in ("/app/new", "/tmp/new", f"{PYTHON}/new", "/new"):
             refused = image.run(["touch", path], arguments("USER")[-1])
             assert "Read-only file system" in refused.stderr
         process.send_signal(signal.SIGTERM)

@@ -18,9 +18,8 @@ from proxy.limits import ALL_FAILURES_PER_MINUTE, FAILURES_PER_MINUTE
 from proxy.log import build_log
 from proxy.permits import EXPECTED_OUTPUT
 from proxy.records import KeyConfig, RateLimit
-from proxy.routing.allowed import Views
+from proxy.routing.allowed import Allowed, Views
 from tests.cli.commands import environment
-from tests.routing.test_allowed import Allowed
 from tests.routing.test_names import names
 
 ROOT = Path(__file__).parents[1]

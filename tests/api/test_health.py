@@ -19,7 +19,7 @@ from proxy.config import load
 from proxy.ledger import LedgerState
 from proxy.log import build_log
 from proxy.parts import local_models
-from tests.api.raw import chat, get, post
+from tests.api.raw import chat, get, post, request, send
 from tests.serving import ROUTING, Server, serving, spawned, write_files
 from tests.upstream import FakeUpstream
 from tests.waiting import until
@@ -176,5 +176,5 @@ async def test_the_embedded_models_state_is_told(tmp_path: Path, workers: int) -
             return await states() == {"running"}
 
         assert await states() == {"not started"}
-        assert (await post(server.port, chat("auto", max_tokens=1))).status == 200
+        assert (await send(server.port, request(chat("auto", max_tokens=1)), timeout_s=60)).status == 200
         await until(all_run)

@@ -1,0 +1,79 @@
+"""`proxy check --json`, and the doubts in both forms: one report, whatever is wrong."""
+
+from __future__ import annotations
+
+import json
+
+from tests.cli.commands import proxy
+
+ROUTING = """\
+version: 1
+providers:
+  fake: {type: openai, base_url: "http://127.0.0.1:1/v1", allow_private: true}
+  vendor: {type: groq}
+models: {mine: {use: fake/one, fallback: [fake/one, vendor/of-tomorrow]}}
+"""
+PRICING = "version: 1\nmodels: {fake/one: {input: 1, output: 2, retired: 2020-01-01, successor: fake/two}}\n"
+
+
+def check(folder, *arguments, routing=ROUTING, **variables):
+    (folder / "routing_rules.yaml").write_text(routing)
+    (folder / "pricing.yaml").write_text(PRICING)
+    return proxy("check", *arguments, cwd=folder, **variables)
+
+
+def test_a_report_has_all_that_the_lines_have(tmp_path):
+    """Problems with their places, providers with their states, and exit code 0 for warnings."""
+    done = check(tmp_path, "--json", GROQ_API_KEY="k")
+    report = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (report["errors"], report["warnings"], report["notices"]) == (0, 4, [])
+    assert len(report["config_version"]) == 12
+    assert report["providers"] == {
+        "fake": {"type": "openai", "state": "on", "why": None},
+        "vendor": {"type": "groq", "state": "on", "why": None},
+    }
+    assert [(each["path"], each["message"].split(";")[0]) for each in report["problems"]] == [
+        ("models.mine.use", "fake/one was retired on 2020-01-01"),
+        ("models.mine.fallback.0", "fake/one was retired on 2020-01-01"),
+        ("models.mine.fallback.0", 'never called: "fake/one" was tried before'),
+        ("models.mine.fallback.1", "vendor/of-tomorrow has no price"),
+    ]
+    first = report["problems"][0]
+    assert (first["line"], first["column"], first["severity"]) == (5, 22, "warning")
+    assert first["file"].endswith("routing_rules.yaml")
+
+
+def test_the_lines_have_all_that_the_report_has(tmp_path):
+    """On standard error; the sum is the last line of standard output."""
+    done = check(tmp_path, GROQ_API_KEY="k")
+    assert len(done.stderr.splitlines()) == 4
+    assert done.stdout == "0 errors, 4 warnings; on: fake, vendor\n"
+
+
+def test_a_key_that_is_not_set_is_a_state_and_no_problem(tmp_path):
+    """And its models need no price until it is."""
+    report = json.loads(check(tmp_path, "--json").stdout)
+    assert report["providers"]["vendor"] == {"type": "groq", "state": "off", "why": "set GROQ_API_KEY to enable it"}
+    assert report["warnings"] == 3
+
+
+def test_a_file_that_does_not_load_is_a_report_too(tmp_path):
+    """Exit code 2, no version and no providers."""
+    done = check(tmp_path, "--json", routing="version: 1\nproviders: {fake: {type: opnai}}\nx: 1\n")
+    report = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert {key: value for key, value in report.items() if key != "problems"} == {
+        "errors": 2,
+        "warnings": 0,
+        "providers": {},
+        "notices": [],
+        "config_version": None,
+    }
+    assert [problem["path"] for problem in report["problems"]] == ["providers.fake.type", "x"]
+
+
+def test_a_price_from_the_list_is_a_price(tmp_path):
+    """Rows are not needed for what the bundled list knows."""
+    routing = ROUTING.replace("vendor/of-tomorrow", "vendor/openai/gpt-oss-20b")
+    assert json.loads(check(tmp_path, "--json", routing=routing, GROQ_API_KEY="k").stdout)["warnings"] == 3
