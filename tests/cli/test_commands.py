@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import proxy as package
+from proxy.cli import COMMANDS
 from tests.cli.commands import environment, proxy
 
 
@@ -21,7 +22,8 @@ def test_help_lists_the_commands(tmp_path):
     """Each with one sentence."""
     done = proxy("--help", cwd=tmp_path)
     commands = [line.split()[0] for line in done.stdout.partition("Commands:\n")[2].splitlines()]
-    assert (done.returncode, commands) == (0, ["ask", "check", "serve"])
+    assert (done.returncode, commands) == (0, sorted(COMMANDS))
+    assert {"ask", "check", "keys", "serve"} <= COMMANDS.keys()
 
 
 @pytest.mark.parametrize(
