@@ -147,7 +147,16 @@ def _name(node: ast.expr) -> str:
 # --- rules for every file --------------------------------------------------------------------------------------------
 
 # In pieces, so that this file does not name what it looks for.
-REGISTRIES = (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("npmjs", "com"), ("crates", "io"))
+REGISTRIES = tuple(
+    ("".join(parts), top)
+    for *parts, top in (
+        ("py", "pi", "org"),
+        ("python", "hosted", "org"),
+        ("npm", "js", "org"),
+        ("npm", "js", "com"),
+        ("cra", "tes", "io"),
+    )
+)
 HOMES = (("", "home", r"\w"), ("", "Users", r"\w"), ("", "root", ""))
 
 

@@ -14,6 +14,7 @@ import pytest
 from proxy.config.watch import changes
 
 SOON_S = 10.0  # a limit for broken code, not a wait
+LOOKED_S = 0.1
 
 
 class Told:
@@ -28,10 +29,14 @@ class Told:
         self._told.set()
 
     async def next(self) -> None:
-        """Waits until it is told once more than at the last call."""
+        """Waits until it is told once more than at the last call, and a little longer.
+
+        By then the next look has been taken, so what a test does from here on is seen only if it is told.
+        """
         async with asyncio.timeout(SOON_S):
             await self._told.wait()
         self._told.clear()
+        await asyncio.sleep(LOOKED_S)
 
 
 @asynccontextmanager

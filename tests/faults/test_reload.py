@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -276,9 +277,11 @@ def started_on_a_terminal(path: Path) -> tuple[subprocess.Popen[bytes], int]:
 
 
 def port_of(main: int) -> int:
-    """From the banner, once the server answers."""
+    """From the banner. Raises TimeoutError when none comes."""
     text = b""
     while b"  curl " not in text:
+        if not select.select([main], [], [], 30)[0]:
+            raise TimeoutError(text)
         text += os.read(main, 4096)
     return int(text.split(b"http://127.0.0.1:")[1].split(b"/")[0])
 
@@ -296,7 +299,8 @@ async def test_a_server_whose_terminal_is_closed_ends(tmp_path: Path, workers: i
             stream = await talk(port, "fake/ok(n_tokens=20,pace=0.05)")
             assert await stream.head() == 200
             os.close(main)
-            heard = await stream.rest()
+            async with asyncio.timeout(20):
+                heard = await stream.rest()
             assert (heard.done, heard.finish_reasons) == (True, ["stop"])
             assert await asyncio.to_thread(process.wait, 20) == 0
         finally:

@@ -67,7 +67,7 @@ GOOD = [
     ("proxy/storage/a.py", "f'{count} calls selected'\n"),
     ("proxy/storage/a.py", "'SELECT * FROM calls WHERE id = ?'\n"),
     ("proxy/a.py", "f'SELECT {x}'\n"),
-    ("docs/a.md", "happypi.organic, https://openai.com/home/page, {base}/home/x and ./home/y\n"),
+    ("docs/a.md", "happy\x70i.organic, https://openai.com/home/page, {base}/home/x and ./home/y\n"),
     ("tests/utils.py", "x = 1  # TODO: rules of code are for proxy/ only\n"),
 ]
 
