@@ -33,8 +33,9 @@ from proxy.auth import Auth, StoredKeys
 from proxy.config import Config
 from proxy.config.source import ConfigFiles
 from proxy.limits import FailedLogins
+from proxy.local_model import LocalModel
 from proxy.metrics import Metrics
-from proxy.parts import LocalModels, Parts, Running, enabled, key_store, running
+from proxy.parts import LocalModels, Parts, Running, database_folder, enabled, key_store, running
 from proxy.pipeline import Pipeline
 from proxy.records import Secret
 from proxy.reload import Reloads
@@ -170,8 +171,15 @@ class Application:
         AppStatus.enable_automatic_graceful_drain = False
         async with running(self._config, self._models, self._log, self._metrics) as server:
             self._running = server
+            for model in self._models.values():
+                if isinstance(model, LocalModel) and model.spec.start == "at_start":
+                    model.start()
             await self._auth.refresh()
-            followers = [self._metrics.watch(), self._reloads.follow_files(), self._reloads.follow_requests()]
+            followers = [
+                self._metrics.watch(),
+                self._reloads.follow_files(database_folder(self._config)),
+                self._reloads.follow_requests(),
+            ]
             tasks = [asyncio.create_task(follower) for follower in followers]
             try:
                 yield

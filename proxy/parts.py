@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 
 from msgspec import Struct
 from structlog.typing import FilteringBoundLogger
@@ -168,6 +169,11 @@ def build_ledger(config: Config) -> Ledger:
 def key_store(config: Config) -> KeyStore:
     """Where `proxy keys` keeps them: in the database of usage; nothing is opened yet."""
     return KeyStore(sqlite_path(config.storage.url))
+
+
+def database_folder(config: Config) -> Path:
+    """Where the database is written."""
+    return sqlite_path(config.storage.url).parent
 
 
 def build_names(config: Config, book: PriceBook, found: Mapping[str, tuple[str, ...]]) -> Names:

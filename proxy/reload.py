@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from msgspec import structs
 from structlog.typing import FilteringBoundLogger
@@ -63,10 +64,10 @@ class Reloads:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._asked.set)
 
-    async def follow_files(self) -> None:
-        """Reloads whenever the files change, until cancelled."""
+    async def follow_files(self, busy: Path | None = None) -> None:
+        """Reloads whenever the files change, until cancelled. `busy`: the directory of the database."""
         if self._files is not None:
-            async for _ in changes(self._files.paths):
+            async for _ in changes(self._files.paths, busy):
                 await self.reload()
 
     async def follow_requests(self) -> None:

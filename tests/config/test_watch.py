@@ -40,12 +40,14 @@ class Told:
 
 
 @asynccontextmanager
-async def watching(*paths: Path, poll_s: float = 60.0, quiet_s: float = 0.05) -> AsyncIterator[Told]:
+async def watching(
+    *paths: Path, busy: Path | None = None, poll_s: float = 60.0, quiet_s: float = 0.05
+) -> AsyncIterator[Told]:
     """Past what comes at once, and looking. With `poll_s` of a minute only the system's word can be what wakes it."""
     told = Told()
 
     async def watch() -> None:
-        async for _ in changes(paths, poll_s, quiet_s):
+        async for _ in changes(paths, busy, poll_s=poll_s, quiet_s=quiet_s):
             told.note()
 
     task = asyncio.create_task(watch())
@@ -102,6 +104,29 @@ async def test_every_way_to_save_a_file_is_told(file: Path, change: Callable[[Pa
     """By the system, at once: the look every minute has no part in it."""
     async with watching(file) as told:
         change(file)
+        await told.next()
+
+
+@pytest.mark.parametrize("change", WAYS, ids=lambda way: way.__name__)
+async def test_beside_the_database_too(file: Path, change: Callable[[Path], None]) -> None:
+    """There the file itself is watched; and the one that took its place."""
+    async with watching(file, busy=file.parent) as told:
+        change(file)
+        await told.next()
+        if change is not delete:
+            write_in_place(file)
+            await told.next()
+
+
+async def test_a_link_beside_the_database_is_seen_by_looking(file: Path, tmp_path: Path) -> None:
+    """The file that it led to is untouched."""
+    link = tmp_path / "link.yaml"
+    link.symlink_to(file)
+    other = tmp_path / "other.yaml"
+    other.write_text("version: 1\n")
+    async with watching(link, busy=tmp_path, poll_s=0.1) as told:
+        (tmp_path / "tmp").symlink_to(other)
+        (tmp_path / "tmp").rename(link)
         await told.next()
 
 

@@ -35,14 +35,16 @@ class Mounted:
     """Both files as a volume mounts them: links into `..data`, itself a link to a directory that is never changed."""
 
     def __init__(self, folder: Path, upstream_url: str) -> None:
-        self.folder = folder
-        self.routing = folder / "routing_rules.yaml"
+        self.folder = folder / "mounted"
+        self.folder.mkdir()
+        self.routing = self.folder / "routing_rules.yaml"
         self._url = upstream_url
+        self._database = folder / "usage.db"
         self._turn = 0
         self.right: dict[str, int] = {}  # version -> generation
         self.put(self.texts(0))
         for name in ("routing_rules.yaml", "pricing.yaml"):
-            (folder / name).symlink_to(Path("..data") / name)
+            (self.folder / name).symlink_to(Path("..data") / name)
 
     def texts(self, generation: int, *, backup: bool = True) -> tuple[str, str]:
         """Routing and pricing that show everywhere in a call which generation it belongs to.
@@ -59,7 +61,7 @@ class Mounted:
         first, then = f"fake/e503(delay=0.02,tag={generation})", f"backup/ok(pace=0.01,tag={generation})"
         routing: dict[str, Any] = {
             "version": 1,
-            "storage": {"url": f"sqlite:///{self.folder / 'usage.db'}"},
+            "storage": {"url": f"sqlite:///{self._database}"},
             "providers": {"fake": provider, **({"backup": provider} if backup else {})},
             "models": {"m": {"use": first, "fallback": [then]} if backup else {"use": then.replace("backup", "fake")}},
         }
@@ -271,7 +273,8 @@ def started_on_a_terminal(path: Path) -> tuple[subprocess.Popen[bytes], int]:
     take += "os.execvp(sys.argv[1], sys.argv[1:])"
     serve = [sys.executable, "-m", "proxy", "serve", "--port", "0", "--config", str(path)]
     command = [sys.executable, "-c", take, *serve, "--pricing", str(path.parent / "pricing.yaml")]
-    process = subprocess.Popen(command, stdin=side, stdout=side, stderr=side)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PROXY_")}
+    process = subprocess.Popen(command, stdin=side, stdout=side, stderr=side, env=clean)
     os.close(side)
     return process, main
 
