@@ -16,6 +16,7 @@ from pathlib import Path
 
 from litestar import Litestar, Router, asgi
 from litestar.config.cors import CORSConfig
+from litestar.handlers import ASGIRouteHandler
 from litestar.types import ASGIApp, Receive, Scope, Send
 from sse_starlette.sse import AppStatus
 from structlog.typing import FilteringBoundLogger
@@ -31,14 +32,16 @@ from proxy.api.reads import Reads
 from proxy.api.request import Places
 from proxy.auth import Auth, StoredKeys
 from proxy.config import Config
+from proxy.config.namespace import enabled
 from proxy.config.source import ConfigFiles
 from proxy.limits import FailedLogins
 from proxy.local_model import LocalModel
 from proxy.metrics import Metrics
-from proxy.parts import LocalModels, Parts, Running, database_folder, enabled, key_store, running
+from proxy.parts import LocalModels, Parts, Running, database_folder, key_store, running
 from proxy.pipeline import Pipeline
 from proxy.records import Secret
 from proxy.reload import Reloads
+from proxy.schema import EmbeddingsRequest, RerankRequest
 
 
 class Application:
@@ -79,14 +82,10 @@ class Application:
         health = Health(watched, server.metrics)
         admin = Admin(self._reloads.reload)
 
-        @asgi(["/v1/chat/completions", "/chat/completions"], copy_scope=False, role="key")
-        async def chat_completions(scope: Scope, receive: Receive, send: Send) -> None:
-            await chat(scope, receive, send)
-
         described = openapi_route(lambda: self.litestar.routes)
         guarded = [*reads.routes(), *health.routes(), *admin.routes(), described]
         self.litestar = Litestar(
-            [chat_completions, Router("/", guards=[access.guard()], route_handlers=guarded)],
+            [*_model_routes(chat), Router("/", guards=[access.guard()], route_handlers=guarded)],
             lifespan=[self._lifespan],
             exception_handlers=exception_handlers(log),
             cors_config=CORSConfig(allow_origins=server.cors_origins) if server.cors_origins else None,
@@ -163,6 +162,7 @@ class Application:
             values["mmproxy_ledger_pending_changes"] = ledger.pending
             values["mmproxy_ledger_degraded"] = float(ledger.degraded)
             values["mmproxy_ledger_lost"] = ledger.lost
+            values["mmproxy_vault_failures"] = self._running.vault.failures
         return values
 
     @asynccontextmanager
@@ -188,6 +188,24 @@ class Application:
                     task.cancel()
                 await asyncio.wait(tasks)
                 self._running = None
+
+
+def _model_routes(chat: Chat) -> list[ASGIRouteHandler]:
+    """The endpoints that call models."""
+
+    @asgi(["/v1/chat/completions", "/chat/completions"], copy_scope=False, role="key")
+    async def chat_completions(scope: Scope, receive: Receive, send: Send) -> None:
+        await chat(scope, receive, send)
+
+    @asgi(["/v1/embeddings", "/embeddings"], copy_scope=False, role="key")
+    async def embeddings(scope: Scope, receive: Receive, send: Send) -> None:
+        await chat(scope, receive, send, EmbeddingsRequest)
+
+    @asgi(["/v1/rerank", "/rerank"], copy_scope=False, role="key")
+    async def rerank(scope: Scope, receive: Receive, send: Send) -> None:
+        await chat(scope, receive, send, RerankRequest)
+
+    return [chat_completions, embeddings, rerank]
 
 
 def server_auth(environ: Mapping[str, str], config: Config) -> Auth:

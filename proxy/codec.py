@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -16,6 +16,7 @@ MAX_NAME = 256  # characters of a model name: rows, log lines and answers repeat
 MAX_CHOICES = 128
 MAX_TOKENS = 2**31 - 1  # what a bound of cost is made of stays within 64 bits
 
+T = TypeVar("T", bound=Struct)
 encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -100,22 +101,32 @@ def decode_object(body: bytes) -> dict[str, Any]:
     raise BadRequest("The body must be a JSON object.", code="invalid_json")
 
 
-def decode_chat(body: bytes) -> ChatRequest:
-    """A chat request from its bytes. Raises BadRequest that names the field."""
+def request_fields(body: bytes, known: frozenset[str]) -> dict[str, Any]:
+    """The fields of a request to any of our endpoints; `known`: those that the endpoint has. Raises BadRequest."""
     fields = decode_object(body)
     for name in fields:
-        if name not in KNOWN_FIELDS and name.casefold() in KNOWN_FIELDS:
+        if name not in known and name.casefold() in known:
             raise BadRequest(f"Unknown parameter {name!r}. Did you mean {name.casefold()!r}?", param=name[:64])
-    if "routing" in fields:
-        raise BadRequest(
-            "`routing` hints are not supported by this version. Leave the field out.",
-            param="routing",
-            code="unsupported_parameter",
-        )
+    return fields
+
+
+def view_of(fields: dict[str, Any], kind: type[T]) -> T:
+    """The fields that a Struct declares, checked. Raises BadRequest that names the field."""
     try:
-        view = msgspec.convert(fields, ChatBody)
+        return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from None
+
+
+def without_nulls(fields: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    """The fields less nulls of known ones, which SDKs in the wild send and servers refuse."""
+    return {name: value for name, value in fields.items() if value is not None or name not in known}
+
+
+def decode_chat(body: bytes) -> ChatRequest:
+    """A chat request from its bytes. Raises BadRequest that names the field."""
+    fields = request_fields(body, KNOWN_FIELDS)
+    view = view_of(fields, ChatBody)
     _check(view)
     return ChatRequest(
         model=view.model,
@@ -124,7 +135,7 @@ def decode_chat(body: bytes) -> ChatRequest:
         include_usage=bool(view.stream_options and view.stream_options.include_usage),
         max_tokens=view.max_completion_tokens or view.max_tokens,
         n=view.n or 1,
-        fields={name: value for name, value in fields.items() if value is not None or name not in KNOWN_FIELDS},
+        fields=without_nulls(fields, KNOWN_FIELDS),
     )
 
 
@@ -150,12 +161,17 @@ def _invalid(text: str) -> BadRequest:
     return BadRequest(f"{path}: {match['what']}.", param=path)
 
 
+def check_model(name: str) -> None:
+    """A name that rows, log lines and answers can repeat. Raises BadRequest."""
+    if not name.strip():
+        raise BadRequest("model: name a model, for example `auto`.", param="model")
+    if len(name) > MAX_NAME or not name.isprintable():
+        raise BadRequest(f"model: expected at most {MAX_NAME} printable characters.", param="model")
+
+
 def _check(view: ChatBody) -> None:
     """The rules that types cannot say. Raises BadRequest."""
-    if not view.model.strip():
-        raise BadRequest("model: name a model, for example `auto`.", param="model")
-    if len(view.model) > MAX_NAME or not view.model.isprintable():
-        raise BadRequest(f"model: expected at most {MAX_NAME} printable characters.", param="model")
+    check_model(view.model)
     if not view.messages:
         raise BadRequest("messages: expected at least one message, got an empty list.", param="messages")
     for index, message in enumerate(view.messages):
@@ -167,12 +183,13 @@ def _check(view: ChatBody) -> None:
             )
     if view.stream_options is not None and not view.stream:
         raise BadRequest("stream_options is only allowed when stream is true.", param="stream_options")
-    _in_range("n", view.n, MAX_CHOICES)
-    _in_range("max_tokens", view.max_tokens, MAX_TOKENS)
-    _in_range("max_completion_tokens", view.max_completion_tokens, MAX_TOKENS)
+    in_range("n", view.n, MAX_CHOICES)
+    in_range("max_tokens", view.max_tokens, MAX_TOKENS)
+    in_range("max_completion_tokens", view.max_completion_tokens, MAX_TOKENS)
 
 
-def _in_range(name: str, value: int | None, most: int) -> None:
+def in_range(name: str, value: int | None, most: int) -> None:
+    """Raises BadRequest for a number that is below 1 or above `most`."""
     if value is not None and value < 1:
         raise BadRequest(f"{name}: expected at least 1.", param=name)
     if value is not None and value > most:

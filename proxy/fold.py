@@ -59,6 +59,9 @@ class _ChoiceFold:
             call["function"]["name"] = function["name"]
         if function.get("arguments"):
             self.arguments.setdefault(index, []).append(function["arguments"])
+        for name, value in delta.items():
+            if name not in ("index", "id", "type", "function"):
+                call[name] = value  # type: ignore[literal-required]
 
     def text(self) -> str:
         """Everything the model wrote, for counting."""
@@ -112,6 +115,10 @@ class Fold:
     def text(self) -> str:
         """Everything written so far, over all choices."""
         return "".join(choice.text() for choice in self._choices.values())
+
+    def tool_messages(self) -> list[ResponseMessage]:
+        """The messages that call tools, so far."""
+        return [choice.choice()["message"] for choice in self._choices.values() if choice.calls]
 
     def response(self) -> ChatResponse:
         """The whole answer so far."""

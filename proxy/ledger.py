@@ -15,7 +15,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -111,12 +111,20 @@ class Ledger:
             self.close(CallEnd(call_id=call.id, outcome=Outcome.REJECTED, status=503, error_code="storage_unavailable"))
             raise
 
-    async def intend(self, ended: AttemptEnd, attempt: AttemptOpen) -> None:
-        """Commits the end of the attempt before together with the intent of the next. Raises as `open` does.
+    async def intend(self, ended: AttemptEnd | None, attempt: AttemptOpen) -> None:
+        """Commits the intent of one more attempt, together with the end of the one before it (None: it still runs
+        beside). Raises as `open` does.
 
-        When it raises, the attempt's request must not leave, and `ended` belongs into the call's `CallEnd.attempt`.
+        When it raises, the attempt's request must not leave, and `ended` belongs into the end of the call.
         """
         await self._admit(Admission(attempt, None, ended))
+
+    def end(self, call_id: str, ends: Sequence[AttemptEnd]) -> None:
+        """Attempts that ended, of a call that had several at once; committed with the call's next change.
+
+        The first end of an attempt stands, so that it may be told again.
+        """
+        self._put(self._books.end, call_id, ends)
 
     async def settle(self, end: CallEnd) -> None:
         """Returns once the end is committed, or after `Waits.settle`: while the store is down the end is kept.

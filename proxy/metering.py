@@ -4,15 +4,20 @@ answer.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Mapping
+from functools import reduce
+from typing import Any, TypeGuard, cast
+
+from msgspec.structs import astuple, replace
 
 from proxy import prices, tokens
 from proxy.errors import ProxyError, UpstreamError
 from proxy.fold import Fold
 from proxy.records import NANO_PER_USD, AttemptEnd, AttemptOpen, CallEnd, Caller, CallOpen, Cost, Outcome, Tokens
 from proxy.routing.names import Deployment
-from proxy.schema import ChatRequest, ChatResponse, Usage
+from proxy.schema import AnyRequest, AnyResponse, ChatResponse, EmbeddingsRequest, RerankRequest, Usage
+
+_TASKS: dict[type[AnyRequest], str] = {EmbeddingsRequest: "embeddings", RerankRequest: "rerank"}
 
 
 class Clock:
@@ -26,10 +31,11 @@ class Clock:
 class Attempt:
     """One try at one deployment. The dispatcher notes here what it sees; `end` says what that amounts to."""
 
-    def __init__(self, call: Call, deployment: Deployment) -> None:
+    def __init__(self, call: Call, deployment: Deployment, request: AnyRequest) -> None:
         self.call = call
         self.deployment = deployment
-        self.seq = len(call.attempts) + 1
+        self.request = request
+        self.seq: int = call.attempts[-1].seq + 1 if call.attempts else 1
         self.id = f"{call.id}-{self.seq}"
         self.started = call.clock.monotonic_s()
         self.sent = False  # the request left, or may have
@@ -47,6 +53,7 @@ class Attempt:
         self.failure: UpstreamError | None = None
         self.leftover: Callable[[], Awaitable[None]] | None = None  # reads the usage a client did not wait for
         self.ended: AttemptEnd | None = None
+        self._cost: Cost | None = None
 
     def opening(self, hold_nano: int | None) -> AttemptOpen:
         return AttemptOpen(
@@ -77,7 +84,7 @@ class Attempt:
     def note_first_token(self) -> None:
         self.committed = True
         self.note_received()
-        self.first_token_ms = self.call.elapsed_ms()
+        self.first_token_ms = self.call.note_first_token()
 
     def note_failure(self, error: UpstreamError) -> None:
         """What was refused, or never reached the provider, used nothing."""
@@ -86,17 +93,23 @@ class Attempt:
         self.failure = error
         self.end(error.outcome, error.code, error.upstream_status)
 
-    def note_whole(self, response: ChatResponse) -> None:
+    def note_whole(self, response: AnyResponse) -> None:
         self.finished = True
         self.fold.usage = response.get("usage")
-        if self.fold.usage is None:
-            for choice in response["choices"]:
+        if self.fold.usage is None and "choices" in response:
+            for choice in cast(ChatResponse, response)["choices"]:
                 message = choice["message"]
                 delta: dict[str, Any] = {
                     name: message.get(name) for name in ("content", "reasoning_content", "refusal")
                 }
                 delta["tool_calls"] = [{**call, "index": i} for i, call in enumerate(message.get("tool_calls") or [])]
                 self.fold.add({"choices": [{"index": choice.get("index", 0), "delta": cast(Any, delta)}]})
+        self.note_answered()
+
+    def note_answered(self) -> None:
+        """Its answer is here to the end, and is the call's answer or a part of it."""
+        self.call.answered.append(self)
+        self.end(Outcome.OK)
 
     def measured(self) -> tuple[Tokens, str]:
         """Tokens and where they are from: the provider, or estimated where its usage is missing or the answer was
@@ -109,22 +122,20 @@ class Attempt:
             return Tokens(), "none"
         output = tokens.estimate(self.fold.text()) or self.lost_bytes // 4
         if usage is None:
-            return Tokens(input=tokens.estimate_prompt(self.call.request), output=output), "estimated"
+            return Tokens(input=tokens.estimate_prompt(self.request), output=output), "estimated"
         seen = self.deployment.provider.tokens(usage)
-        return Tokens(
-            seen.input, seen.cache_read, seen.cache_write, max(seen.output, output), seen.reasoning
-        ), "estimated"
+        return replace(seen, output=max(seen.output, output)), "estimated"
 
     def cost(self) -> Cost | None:
         """What it cost in nano-USD by part; None where the price is unknown."""
-        return prices.cost(self.deployment.price, self.measured()[0])
+        return prices.cost(self.deployment.price, self.measured()[0]) if self.ended is None else self._cost
 
     def end(self, outcome: Outcome, error_code: str | None = None, status: int | None = None) -> AttemptEnd:
         """The row's end; the first one stands."""
         if self.ended is None:
             self.note_received()
             measured, source = self.measured()
-            cost = prices.cost(self.deployment.price, measured) if source != "none" else Cost()
+            self._cost = cost = prices.cost(self.deployment.price, measured) if source != "none" else Cost()
             self.ended = AttemptEnd(
                 id=self.id,
                 outcome=outcome,
@@ -144,7 +155,7 @@ class Call:
     """One client request from its admission to its settlement."""
 
     def __init__(
-        self, call_id: str, caller: Caller, request: ChatRequest, clock: Clock, started: float | None = None
+        self, call_id: str, caller: Caller, request: AnyRequest, clock: Clock, started: float | None = None
     ) -> None:
         self.id = call_id
         self.caller = caller
@@ -155,7 +166,9 @@ class Call:
         self._waits = 0  # for how many attempts, or pauses between them, the call waits at the moment
         self._waits_since = 0.0
         self._waited_s = 0.0
+        self._overhead_ms: float | None = None  # until a stream's first token
         self.attempts: list[Attempt] = []
+        self.answered: list[Attempt] = []  # whose answers make up the call's: several where it asked more than once
         self.adapted: list[str] = []  # what the proxy itself changed in the request
         self.limit_headers: dict[str, str] = {}  # `x-ratelimit-*` of the caller's own limits
         self.leave: Callable[[int], None] | None = None  # gives its place back, told the tokens that were used
@@ -173,8 +186,13 @@ class Call:
 
     @property
     def answering(self) -> Attempt:
-        """The attempt that answers, or tried last."""
-        return self.attempts[-1]
+        """The attempt that answered or tried last; those that answer together are all of one deployment."""
+        return self.answered[-1] if self.answered else self.attempts[-1]
+
+    @property
+    def earlier(self) -> list[AttemptEnd]:
+        """The ends of all attempts but the last, whose end is in `CallEnd.attempt`."""
+        return [attempt.ended for attempt in self.attempts[:-1] if attempt.ended]
 
     def note_gone(self) -> None:
         self.client_gone = True
@@ -198,12 +216,20 @@ class Call:
         if self._waits == 0:
             self._waited_s += self.clock.monotonic_s() - self._waits_since
 
+    def note_first_token(self) -> float:
+        """Milliseconds since the call began; its overhead is what it is at the first of all its streams' tokens."""
+        elapsed_ms = self.elapsed_ms()
+        if self._overhead_ms is None:
+            self._overhead_ms = self._unwaited_ms(elapsed_ms)
+        return elapsed_ms
+
     def overhead_ms(self) -> float:
         """Time spent here while no provider was waited for: until a stream's first token, of another answer until
         now.
         """
-        first_token_ms = self.attempts[-1].first_token_ms if self.attempts else None
-        elapsed_ms = self.elapsed_ms() if first_token_ms is None else first_token_ms
+        return self._unwaited_ms(self.elapsed_ms()) if self._overhead_ms is None else self._overhead_ms
+
+    def _unwaited_ms(self, elapsed_ms: float) -> float:
         waited_s = self._waited_s + (self.clock.monotonic_s() - self._waits_since if self._waits else 0.0)
         return max(0.0, elapsed_ms - waited_s * 1000)
 
@@ -214,47 +240,98 @@ class Call:
             key_id=self.caller.key_id,
             requested_model=self.request.model,
             stream=self.request.stream,
+            task_type=_TASKS.get(type(self.request)),
             config_version=config_version,
         )
 
     def end(self, outcome: Outcome, error: ProxyError | None = None) -> CallEnd:
-        """How the call ended, with the end of the attempt that was still running."""
-        attempt = self.attempts[-1] if self.attempts else None
+        """How the call ended; with it end the attempts that were still running."""
+        answering = self.answering if self.attempts else None
         code = error.code if error else None
+        ends = [attempt.end(outcome, code) for attempt in self.attempts]
         return CallEnd(
             call_id=self.id,
             outcome=outcome,
             status=_status(outcome, error),
             error_code=code,
-            provider=attempt.deployment.provider_name if attempt else None,
-            model=attempt.deployment.model if attempt else None,
+            provider=answering.deployment.provider_name if answering else None,
+            model=answering.deployment.model if answering else None,
             latency_ms=self.elapsed_ms(),
-            first_token_ms=attempt.first_token_ms if attempt else None,
+            first_token_ms=self._first_token_ms(),
             fallback=len({attempt.deployment.name for attempt in self.attempts}) > 1,
-            dropped=attempt.dropped if attempt else [],
-            attempt=attempt.end(outcome, code) if attempt else None,
+            dropped=answering.dropped if answering else [],
+            attempt=ends[-1] if ends else None,
         )
 
+    def _first_token_ms(self) -> float | None:
+        times = [attempt.first_token_ms for attempt in self.answered or self.attempts[-1:]]
+        return min((time for time in times if time is not None), default=None)
+
     def usage(self) -> Usage:
-        """OpenAI's usage of the answer, and what the whole call cost, failed attempts included."""
-        attempt = self.answering
-        measured, source = attempt.measured()
-        usage = dict(attempt.fold.usage or {})
-        usage |= {
-            "prompt_tokens": measured.prompt,
-            "completion_tokens": measured.output,
-            "total_tokens": measured.total,
-        }
-        if source == "estimated":
-            usage["estimated"] = True
-        cost = attempt.cost()
-        earlier = [other.ended.cost_nano for other in self.attempts[:-1] if other.ended]
-        known = cost is not None and None not in earlier
-        usage["cost"] = _usd(cost.total + sum(nano or 0 for nano in earlier)) if cost is not None and known else None
-        if cost is not None:
-            parts = ("input", "cache_read", "cache_write", "output")
-            usage["cost_details"] = {part: _usd(getattr(cost, part)) for part in parts}
+        """OpenAI's usage of the answer, the sum over the attempts that it is made of, and what the whole call cost:
+        failed attempts included.
+        """
+        answered = self.answered or [self.answering]
+        usage = reduce(_sum, [_usage(attempt) for attempt in answered])
+        usage["cost"] = self.cost_usd()
+        costs = [cost for attempt in answered if (cost := attempt.cost()) is not None]
+        if len(costs) == len(answered):
+            usage["cost_details"] = _cost_details(reduce(_added, costs))
         return cast(Usage, usage)
+
+    def cost_usd(self) -> float | None:
+        """What all attempts cost; None as soon as the price of one is not known."""
+        costs = [cost.total for attempt in self.attempts if (cost := attempt.cost()) is not None]
+        return _usd(sum(costs)) if len(costs) == len(self.attempts) else None
+
+
+def _usage(attempt: Attempt) -> dict[str, Any]:
+    """What the provider said, with three integers whatever it said.
+
+    The counts of a complete answer are the provider's: what it bills for may be less (Cohere), and is in the rows.
+    """
+    measured, source = attempt.measured()
+    counted: dict[str, Any] = {
+        "prompt_tokens": measured.prompt,
+        "completion_tokens": measured.output,
+        "total_tokens": measured.total,
+    }
+    said = dict(attempt.fold.usage or {})
+    usage = counted | said if source == "provider" else said | counted
+    if source == "estimated":
+        usage["estimated"] = True
+    return usage
+
+
+def _added(one: Cost, other: Cost) -> Cost:
+    return Cost(*(a + b for a, b in zip(astuple(one), astuple(other), strict=True)))
+
+
+def _cost_details(cost: Cost) -> dict[str, float]:
+    return {
+        "input": _usd(cost.input),
+        "cache_read": _usd(cost.cache_read),
+        "cache_write": _usd(cost.cache_write),
+        "output": _usd(cost.output),
+    }
+
+
+def _sum(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers are added, also nested; of anything else the first that is not null stays."""
+    total = {**one}
+    for name, value in other.items():
+        before = total.get(name)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            total[name] = _sum(before, value)
+        elif _is_number(before) and _is_number(value):
+            total[name] = before + value
+        elif before is None:
+            total[name] = value
+    return total
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _usd(nano: int) -> float:

@@ -56,7 +56,7 @@ FAMILIES = {
         Family(
             "mmproxy_requests",
             "counter",
-            "Chat requests that ended, by the model that answered or was tried last.",
+            "Requests to models that ended, by the model that answered or was tried last.",
             (*_ANSWERED, "outcome", "stream"),
         ),
         Family(
@@ -101,7 +101,7 @@ FAMILIES = {
             _ANSWERED,
         ),
         Family("mmproxy_overloaded", "counter", "Requests refused at once because server.max_in_flight was reached."),
-        Family("mmproxy_in_flight_requests", "gauge", "Chat requests that are being served."),
+        Family("mmproxy_in_flight_requests", "gauge", "Requests to models that are being served."),
         Family("mmproxy_ledger_pending_changes", "gauge", "Changes that wait to be written to the database."),
         Family(
             "mmproxy_ledger_degraded",
@@ -110,6 +110,7 @@ FAMILIES = {
             over_workers="max",
         ),
         Family("mmproxy_ledger_lost", "counter", "Calls that ended without a row of their own end."),
+        Family("mmproxy_vault_failures", "counter", "Times that reasoning states could not be kept or looked for."),
         Family(
             "mmproxy_loop_lag_seconds",
             "histogram",

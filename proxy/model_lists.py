@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from msgspec import Struct
-from structlog.typing import FilteringBoundLogger
 
 from proxy.errors import ProxyError
+from proxy.providers.base import Provider
 from proxy.providers.openai import OpenAI
 from proxy.providers.openai.models import parse_models
 from proxy.upstream import Upstream
@@ -35,18 +35,19 @@ class _List(Struct):
 class ModelLists(Mapping[str, tuple[str, ...]]):
     """Provider name -> the ids its server lists, as far as is known. Belongs to one configuration, as its Upstreams do.
 
-    `before`: the lists of the configuration before, kept for servers that are still the same.
+    `warn` is told of a server whose list cannot be read: the event, `provider` and `reason`. `before`: the lists of the
+    configuration before, kept for servers that are still the same.
     """
 
     def __init__(
         self,
         upstreams: Mapping[str, Upstream],
-        log: FilteringBoundLogger,
+        warn: Callable[..., object],
         before: ModelLists | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._upstreams = {name: each for name, each in upstreams.items() if models_path(each) is not None}
-        self._log = log
+        self._upstreams = {name: each for name, each in upstreams.items() if models_path(each.provider) is not None}
+        self._warn = warn
         self._clock = clock
         self._lists = {name: _List() for name in self._upstreams}
         self._reading: dict[str, asyncio.Task[None]] = {}
@@ -87,19 +88,18 @@ class ModelLists(Mapping[str, tuple[str, ...]]):
         upstream = self._upstreams[name]
         try:
             async with asyncio.timeout(ANSWER_S):
-                into.ids = parse_models(await upstream.fetch(models_path(upstream) or "", MAX_BYTES))
+                into.ids = parse_models(await upstream.fetch(models_path(upstream.provider) or "", MAX_BYTES))
             into.due_at, into.failed = self._clock() + FRESH_S, False
         except (TimeoutError, ProxyError) as error:
             into.due_at = self._clock() + RETRY_S
             if not into.failed:
-                self._log.warning(
-                    "model_list_unread", provider=name, reason=str(error) or f"no answer in {ANSWER_S:g} s"
-                )
+                reason = str(error) or f"no answer in {ANSWER_S:g} s"
+                self._warn("model_list_unread", provider=name, reason=reason)
             into.failed = True
         finally:
             del self._reading[name]
 
 
-def models_path(upstream: Upstream) -> str | None:
+def models_path(provider: Provider) -> str | None:
     """Where the server's list is; None for vendors whose models `pricing.yaml` and its package know."""
-    return upstream.provider.models_path if isinstance(upstream.provider, OpenAI) else None
+    return provider.models_path if isinstance(provider, OpenAI) else None

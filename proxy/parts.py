@@ -16,12 +16,12 @@ from msgspec import Struct
 from structlog.typing import FilteringBoundLogger
 
 from proxy.config import Config, ConfigError
+from proxy.config.namespace import build_names, enabled, endpoint_of
 from proxy.config.problems import Mark, problem
 from proxy.dispatch import Dispatcher
 from proxy.ledger import Ledger
 from proxy.limits import Limits
 from proxy.local_model import LocalModel, RemoteLocalModel
-from proxy.local_model.weights import model_id
 from proxy.metering import Call, Clock
 from proxy.metrics import Metrics
 from proxy.model_lists import ModelLists
@@ -36,11 +36,13 @@ from proxy.routing.names import Names
 from proxy.routing.router import Router
 from proxy.storage.keys import KeyStore
 from proxy.storage.sqlite import SqliteStore, sqlite_path
+from proxy.storage.vault import VaultStore
 from proxy.swap import Swap
 from proxy.transports.aiohttp import AiohttpTransport
 from proxy.transports.base import Transport
 from proxy.transports.httpx import HttpxTransport
 from proxy.upstream import Origin, Pool, Pools, Upstream
+from proxy.vault import Vault
 
 LocalModels = Mapping[str, LocalModel | RemoteLocalModel]
 
@@ -62,10 +64,16 @@ class Running:
     """One server: the parts of the configuration it runs, and those of earlier ones while calls still use them."""
 
     def __init__(
-        self, ledger: Ledger, models: LocalModels, log: FilteringBoundLogger, metrics: Metrics | None = None
+        self,
+        ledger: Ledger,
+        vault: Vault,
+        models: LocalModels,
+        log: FilteringBoundLogger,
+        metrics: Metrics | None = None,
     ) -> None:
         self.parts: Swap[Parts] = Swap()
         self._ledger = ledger
+        self.vault = vault
         self._models = models
         self._log = log
         self._metrics = metrics
@@ -95,7 +103,7 @@ class Running:
             )
             for name, provider in enabled(config).items()
         }
-        lists = ModelLists(upstreams, self._log, self._lists)
+        lists = ModelLists(upstreams, self._log.warning, self._lists)
         book = PriceBook(config.pricing, _vendors(config))
         names = build_names(config, book, lists)
         views = Views(names)
@@ -104,10 +112,10 @@ class Running:
         pipeline = Pipeline(
             Gate(permits, Router(views, book, random.random)),
             Dispatcher(upstreams, self._ledger, config.version, random.random),
+            self.vault,
             self._ledger,
             Clock(time.time_ns, time.perf_counter),
             _on_end(self._log, self._metrics, names),
-            config.version,
         )
         return Parts(config, names, views, permits, pipeline, self._ledger, upstreams, lists)
 
@@ -129,6 +137,7 @@ class Running:
                 await model.close()
         await self.parts.close()
         await self._pools.close()
+        await self.vault.close()
 
 
 @asynccontextmanager
@@ -138,7 +147,7 @@ async def running(
     """Opens the ledger, runs `config`, and closes everything at the end."""
     ledger = build_ledger(config)
     await ledger.start()
-    server = Running(ledger, models, log, metrics)
+    server = Running(ledger, build_vault(config, log), models, log, metrics)
     try:
         server.run(config)
         yield server
@@ -155,15 +164,20 @@ def local_models(config: Config) -> dict[str, LocalModel]:
     return {name: LocalModel(spec) for name, spec in specs.items() if spec is not None}
 
 
-def enabled(config: Config) -> dict[str, Provider]:
-    """The providers that may be called."""
-    return {name: provider for name, provider in config.providers.items() if name not in config.disabled}
-
-
 def build_ledger(config: Config) -> Ledger:
     """The ledger on its store; nothing is opened yet."""
     store = SqliteStore(sqlite_path(config.storage.url), durability=config.storage.durability)
     return Ledger(store, when_down=config.storage.when_down)
+
+
+def build_vault(config: Config, log: FilteringBoundLogger) -> Vault:
+    """Where reasoning is kept between two requests, if it is; nothing is opened yet."""
+    store: VaultStore | None = None
+    if config.storage.reasoning_state == "store":
+        store = VaultStore(sqlite_path(config.storage.url), config.vault_key)
+    elif config.storage.reasoning_state == "memory":
+        store = VaultStore(None)
+    return Vault(store, {kind: name for name, kind in PROVIDERS.items()}, log.warning)
 
 
 def key_store(config: Config) -> KeyStore:
@@ -174,39 +188,6 @@ def key_store(config: Config) -> KeyStore:
 def database_folder(config: Config) -> Path:
     """Where the database is written."""
     return sqlite_path(config.storage.url).parent
-
-
-def build_names(config: Config, book: PriceBook, found: Mapping[str, tuple[str, ...]]) -> Names:
-    """The namespace of one configuration; `found`: the ids that servers list at the moment."""
-    return Names(
-        providers=enabled(config),
-        disabled=config.disabled,
-        models=config.models,
-        aliases=config.aliases,
-        router=config.router,
-        listed={name: _listed(config, name) for name in enabled(config)},
-        price_of=book.find,
-        found=found,
-    )
-
-
-def names_now(config: Config) -> list[str]:
-    """What `/v1/models` will list before any server was asked for its models, for the banner."""
-    return build_names(config, PriceBook(config.pricing, {}), {}).names()
-
-
-def _listed(config: Config, provider_name: str) -> tuple[str, ...]:
-    """The upstream ids known to exist at one provider: its own model, its roles, its rows in pricing.yaml."""
-    spec = config.providers[provider_name].local_model
-    if spec is not None:
-        return (model_id(spec),)
-    prefix = f"{provider_name}/"
-    priced = [
-        name.removeprefix(prefix)
-        for name, price in config.pricing.models.items()
-        if name.startswith(prefix) and not name.endswith("*") and price.retired is None
-    ]
-    return tuple(dict.fromkeys([*config.providers[provider_name].models.values(), *priced]))
 
 
 def _vendors(config: Config) -> dict[str, str]:
@@ -222,8 +203,7 @@ def _transport(provider: Provider) -> Transport:
 def _origin(config: Config, name: str, provider: Provider, models: LocalModels) -> Origin:
     if provider.local_model is not None and name in models:
         return models[name].endpoint
-    base_url = (provider.base_url or provider.default_base_url or "").rstrip("/")
-    endpoint = Endpoint(base_url, config.secrets.get(name), config.headers.get(name, {}))
+    endpoint = endpoint_of(config, name)
 
     async def fixed() -> Endpoint:
         return endpoint

@@ -15,7 +15,7 @@ from proxy.records import NANO_PER_USD, Caller, KeyConfig, RateLimit, RateLimits
 from proxy.routing.allowed import Allowed
 from proxy.routing.names import Route
 from proxy.routing.router import Router
-from proxy.schema import ChatRequest
+from proxy.schema import AnyRequest, ChatRequest
 
 EXPECTED_OUTPUT = 256  # tokens reserved for an answer whose request sets no limit
 _LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
@@ -31,10 +31,10 @@ class Permit(Struct, frozen=True):
     expires_ns: int | None = None
     rate: RateLimit = _UNLIMITED
 
-    def cap(self, request: ChatRequest) -> tuple[ChatRequest, list[str]]:
+    def cap(self, request: AnyRequest) -> tuple[AnyRequest, list[str]]:
         """The request with at most `max_output_tokens` for each choice, and the fields that were changed for it."""
         most = self.max_output_tokens
-        if most is None:
+        if most is None or not isinstance(request, ChatRequest):
             return request, []
         over = [name for name in _LIMIT_FIELDS if (request.fields.get(name) or 0) > most]
         if request.max_tokens is None:
@@ -63,14 +63,15 @@ class Permits:
             permit = structs.replace(permit, allowed=Allowed(caller.key_id or "", lists))
         return permit
 
-    def enter(self, permit: Permit, request: ChatRequest) -> Place | None:
+    def enter(self, permit: Permit, request: AnyRequest) -> Place | None:
         """A place within the rate limits, None where there are none. Raises ProxyError 429."""
         if permit.rate == _UNLIMITED:
             return None
         prompt = output = 0
         if permit.rate.tokens_per_minute is not None:
             prompt = tokens.estimate_prompt(request)
-            output = (request.max_tokens or EXPECTED_OUTPUT) * request.n
+            if isinstance(request, ChatRequest):
+                output = (request.max_tokens or EXPECTED_OUTPUT) * request.n
         return self._limits.enter(permit.name, permit.rate, prompt, output)
 
 

@@ -1,7 +1,8 @@
 """Orchestrates: the life of one request, in order, on one screen.
 
     bytes -> codec -> ChatRequest -> gate (limits, what the key may use, names) -> Route
-          -> dispatch (ledger.open, attempts) -> wire -> ledger.settle (committed) -> last bytes
+          -> vault.restore -> dispatch (ledger.open, attempts) -> wire
+          -> vault.keep, ledger.settle (committed) -> last bytes
 
 Settle before the end: what tells a client that its answer is complete leaves only after its row is committed.
 """
@@ -9,10 +10,11 @@ Settle before the end: what tells a client that its answer is complete leaves on
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from typing import cast
 
-from proxy import wire
+from proxy import embeddings, hints, rerank, wire
 from proxy.codec import decode_chat, named_model
 from proxy.dispatch import Dispatcher
 from proxy.errors import BadRequest, ProxyError, UpstreamError
@@ -21,40 +23,65 @@ from proxy.metering import Call, Clock
 from proxy.permits import Gate
 from proxy.records import CallEnd, Caller, Outcome
 from proxy.routing.names import Route
-from proxy.schema import ChatRequest
+from proxy.schema import (
+    AnyRequest,
+    AnyResponse,
+    ChatRequest,
+    ChatResponse,
+    EmbeddingsRequest,
+    EmbeddingsResponse,
+    RerankRequest,
+    RerankResponse,
+)
+from proxy.vault import Vault
+
+_NO_HEADERS: Mapping[str, str] = {}
+_DECODERS: dict[type[AnyRequest], Callable[[bytes], AnyRequest]] = {
+    ChatRequest: decode_chat,
+    EmbeddingsRequest: embeddings.decode_embeddings,
+    RerankRequest: rerank.decode_rerank,
+}
 
 
 class Pipeline:
-    """Serves chat requests on one configuration. `on_end` is told of every call that ended (the log line)."""
+    """Serves requests on one configuration. `on_end` is told of every call that ended (the log line)."""
 
     def __init__(
         self,
         gate: Gate,
         dispatcher: Dispatcher,
+        vault: Vault,
         ledger: Ledger,
         clock: Clock,
         on_end: Callable[[Call, CallEnd], None],
-        config_version: str = "",
     ) -> None:
-        self.config_version = config_version
+        self.config_version = dispatcher.config_version
         self._gate = gate
         self._dispatcher = dispatcher
+        self._vault = vault
         self._ledger = ledger
         self._clock = clock
         self._on_end = on_end
         self._drains: set[asyncio.Task[None]] = set()
 
-    async def admit(self, call_id: str, caller: Caller, body: bytes) -> tuple[Call, Route]:
-        """The call and its route. Raises BadRequest, or ProxyError for a name that nobody answers to or that is not for
-        this caller, and for a limit that is reached; metered as rejected where the body names a model.
+    async def admit(
+        self,
+        call_id: str,
+        caller: Caller,
+        body: bytes,
+        kind: type[AnyRequest] = ChatRequest,
+        headers: Mapping[str, str] = _NO_HEADERS,
+    ) -> tuple[Call, Route]:
+        """The call and its route; `kind`: what its endpoint takes. Raises BadRequest, or ProxyError for a name that
+        nobody answers to or that is not for this caller, and for a limit that is reached; metered as rejected where the
+        body names a model.
         """
         started = self._clock.monotonic_s()
         try:
-            request = decode_chat(body)
+            request = hints.applied(_DECODERS[kind](body), headers)
         except BadRequest as error:
             if (model := named_model(body)) is not None:
-                refused = ChatRequest(model=model, messages=[], fields={})
-                self._reject(Call(call_id, caller, refused, self._clock, started), error)
+                self._reject(Call(call_id, caller, _unread(kind, model), self._clock, started), error)
             raise
         call = Call(call_id, caller, request, self._clock, started)
         try:
@@ -74,7 +101,7 @@ class Pipeline:
     async def complete(self, call: Call, route: Route) -> bytes:
         """The whole answer, settled. Raises ProxyError."""
         try:
-            response = await self._dispatcher.complete(call, route)
+            answer = await self._answer(call, route)
             await self._settle(call, Outcome.OK)
         except ProxyError as error:
             await self._settle(call, _outcome(error), error)
@@ -82,19 +109,46 @@ class Pipeline:
         except BaseException as error:
             self._abandon(call, error)
             raise
-        return wire.whole(response, call.completion_id, call.answering.deployment.name, call.created, call.usage())
+        return _written(call, answer)
+
+    async def _answer(self, call: Call, route: Route) -> AnyResponse:
+        if isinstance(call.request, EmbeddingsRequest):
+            return await self._embed(call, route, call.request)
+        call.request = await self._vault.restore(call.caller, call.request)
+        answer = await self._dispatcher.complete(call, route)
+        if isinstance(call.request, RerankRequest):
+            rerank.check(call.request, cast(RerankResponse, answer))
+        else:
+            messages = [choice["message"] for choice in cast(ChatResponse, answer)["choices"]]
+            await self._vault.keep(call.caller, call.answering.deployment, messages)
+        return answer
+
+    async def _embed(self, call: Call, route: Route, request: EmbeddingsRequest) -> EmbeddingsResponse:
+        """All vectors from one model, asked as often as its provider demands, one part after the other: vectors of
+        two models cannot be compared, so whoever answers the first part answers all of them.
+        """
+        asked = embeddings.parts(request, [candidate.provider.embeddings_batch for candidate in route.candidates])
+        answers: list[EmbeddingsResponse] = []
+        for part in asked:
+            answers.append(cast(EmbeddingsResponse, await self._dispatcher.complete(call, route, part)))
+            route = Route(route.requested, (call.answering.deployment,))
+        return embeddings.joined(asked, answers)
 
     async def stream(self, call: Call, route: Route) -> AsyncGenerator[bytes, None]:
         """The answer's frames. Raises ProxyError; whether that is a status or a frame is for the API layer to know."""
         writer: wire.ChunkWriter | None = None
         try:
+            call.request = await self._vault.restore(call.caller, call.request)
             async with aclosing(self._dispatcher.stream(call, route)) as batches:
                 async for batch in batches:
                     if writer is None:
                         name = call.answering.deployment.name
-                        writer = wire.ChunkWriter(call.completion_id, name, call.created, call.request.include_usage)
+                        wants_usage = isinstance(call.request, ChatRequest) and call.request.include_usage
+                        writer = wire.ChunkWriter(call.completion_id, name, call.created, wants_usage)
                     if frames := writer.write(batch):
                         yield frames
+            messages = [message for attempt in call.answered for message in attempt.fold.tool_messages()]
+            await self._vault.keep(call.caller, call.answering.deployment, messages)
             await self._settle(call, Outcome.OK)
         except ProxyError as error:
             await self._settle(call, _outcome(error), error)
@@ -113,11 +167,17 @@ class Pipeline:
         call.settled = end = call.end(outcome, error)
         try:
             if call.attempts:
+                self._tell_earlier(call)
                 await self._ledger.settle(end)
             else:
                 self._ledger.reject(call.opening(self.config_version), end)
         finally:
             self._ended(call, end)
+
+    def _tell_earlier(self, call: Call) -> None:
+        """The call's end brings the end of its last attempt; others may have run beside it."""
+        if earlier := call.earlier:
+            self._ledger.end(call.id, earlier)
 
     def _ended(self, call: Call, end: CallEnd) -> None:
         call.note_ended()
@@ -127,8 +187,7 @@ class Pipeline:
         """The client left, the server stops, or a bug: settles without waiting for anything."""
         if call.settled is not None:
             return
-        attempt = call.attempts[-1] if call.attempts else None
-        if attempt is not None and attempt.leftover is not None:
+        if any(attempt.leftover for attempt in call.attempts):
             task = asyncio.get_running_loop().create_task(self._drain(call, error))
             self._drains.add(task)
             task.add_done_callback(self._drains.discard)
@@ -137,9 +196,7 @@ class Pipeline:
 
     async def _drain(self, call: Call, error: BaseException) -> None:
         try:
-            leftover = call.answering.leftover
-            if leftover is not None:
-                await leftover()
+            await asyncio.gather(*(attempt.leftover() for attempt in call.attempts if attempt.leftover is not None))
         finally:
             self._close(call, error)
 
@@ -149,8 +206,28 @@ class Pipeline:
         else:
             end = call.end(Outcome.UNKNOWN)
         call.settled = end
+        self._tell_earlier(call)
         self._ledger.close(end)
         self._ended(call, end)
+
+
+def _written(call: Call, answer: AnyResponse) -> bytes:
+    """The answer of a settled call, as its endpoint gives it."""
+    request, model, usage = call.request, call.answering.deployment.name, call.usage()
+    if isinstance(request, EmbeddingsRequest):
+        return embeddings.whole(cast(EmbeddingsResponse, answer), request, model, usage)
+    if isinstance(request, RerankRequest):
+        return rerank.whole(cast(RerankResponse, answer), request, f"rerank-{call.id}", model, usage)
+    return wire.whole(cast(ChatResponse, answer), call.completion_id, model, call.created, usage)
+
+
+def _unread(kind: type[AnyRequest], model: str) -> AnyRequest:
+    """What stands for a request that could not be read, in its row and in the log."""
+    if kind is EmbeddingsRequest:
+        return EmbeddingsRequest(model=model, inputs=[], fields={})
+    if kind is RerankRequest:
+        return RerankRequest(model=model, query="", documents=[], fields={})
+    return ChatRequest(model=model, messages=[], fields={})
 
 
 def _outcome(error: ProxyError) -> Outcome:

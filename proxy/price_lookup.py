@@ -62,6 +62,7 @@ def _row(listed: ListedPrice, context: int | None) -> ModelPrice | None:
                 output=_at(prices, "output_mtok", start + 1),
                 cached_input=_at(prices, "cache_read_mtok", start + 1),
                 cache_write=_at(prices, "cache_write_mtok", start + 1),
+                cache_write_1h=_at(prices, "cache_write_1h_mtok", start + 1),
             )
             for start in starts
         ],

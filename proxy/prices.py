@@ -1,8 +1,7 @@
 """Translates: token counts and a row of pricing.yaml into nano-USD. Integers only: no float ever meets a sum of money.
 
 A price in USD per 1M tokens is `usd * 1_000_000` pico-USD per token, whole for every price with up to six decimals. A
-price that is not known makes the cost None, never zero. How many searches ran is not in `Tokens`, so a row with a price
-per search has an upper bound but no exact cost.
+price that is not known makes the cost None, never zero.
 """
 
 from __future__ import annotations
@@ -19,11 +18,12 @@ _DATED = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|20\d{6})$")  # gpt-4o-2024-08-06, cl
 
 
 class Rate(Struct, frozen=True):
-    """Pico-USD per token of each part; None: not known."""
+    """Pico-USD per token of each part; None: not known. `cache_write_1h`: of what is kept for an hour."""
 
     input: int | None
     cache_read: int | None
     cache_write: int | None
+    cache_write_1h: int | None
     output: int | None
 
 
@@ -34,25 +34,28 @@ def rate(price: ModelPrice, tokens: Tokens) -> Rate:
 
 
 def cost(price: ModelPrice | None, tokens: Tokens) -> Cost | None:
-    """What `tokens` cost; each part is rounded once, half up. `total` also holds the fee per request.
+    """What `tokens` cost; each part is rounded once, half up. `total` also holds the fees per request and per search.
 
-    None: no price, a part without price that was used, or a price per search.
+    None: no price, a part without price that was used, or searches where only tokens have a price.
     """
-    if price is None or price.per_search:
+    if price is None or (tokens.searches and price.per_search is None and not _is_free(price)):
         return None
     each = rate(price, tokens)
-    input_nano = _part(each.input, tokens.input)
-    read_nano = _part(each.cache_read, tokens.cache_read)
-    write_nano = _part(each.cache_write, tokens.cache_write)
-    output_nano = _part(each.output, tokens.output)
+    hour = min(tokens.cache_write_1h, tokens.cache_write)
+    input_nano = _part((each.input, tokens.input))
+    read_nano = _part((each.cache_read, tokens.cache_read))
+    write_nano = _part((each.cache_write, tokens.cache_write - hour), (each.cache_write_1h, hour))
+    output_nano = _part((each.output, tokens.output))
     if input_nano is None or read_nano is None or write_nano is None or output_nano is None:
         return None
-    total = input_nano + read_nano + write_nano + output_nano + _nano(price.per_request)
+    fees = _nano(price.per_request) + _nano(price.per_search) * tokens.searches
+    total = input_nano + read_nano + write_nano + output_nano + fees
     return Cost(total, input_nano, read_nano, write_nano, output_nano)
 
 
 def upper_bound(price: ModelPrice | None, input_tokens_bound: int, output_tokens_bound: int) -> int | None:
-    """Nano-USD that no usage within the bounds exceeds, whatever is cached and whichever tier it falls into.
+    """Nano-USD that no usage within the bounds exceeds, whatever is cached, for however long, and whichever tier it
+    falls into.
 
     None: a price that may be needed is not known, or searches cost money and `max_searches` does not limit them.
     """
@@ -60,9 +63,7 @@ def upper_bound(price: ModelPrice | None, input_tokens_bound: int, output_tokens
         return None
     tiers = [tier for tier in price.tiers if tier.above_input_tokens < input_tokens_bound]
     rates = [_rate(price, tier) for tier in (None, *tiers)]
-    inputs = [part for each in rates for part in (each.input, each.cache_read, each.cache_write)]
-    if price.cache_write_1h is not None:
-        inputs.append(_pico(price.cache_write_1h))
+    inputs = [part for each in rates for part in (each.input, each.cache_read, each.cache_write, each.cache_write_1h)]
     input_nano = _dearest(inputs, input_tokens_bound)
     output_nano = _dearest([each.output for each in rates], output_tokens_bound)
     if input_nano is None or output_nano is None:
@@ -87,16 +88,24 @@ def find_price(pricing: Pricing, name: str) -> ModelPrice | None:
 
 
 def _rate(price: ModelPrice, tier: Tier | None) -> Rate:
-    """A tier changes what it names; cache prices that are not given anywhere are the price of input."""
+    """A tier changes what it names. Cache prices that are not given anywhere are the price of input; an hour's, that of
+    any other write.
+    """
     changed = tier or Tier(0)
-    input_pico = _pico(_first(changed.input, price.input))
+    usual = _first(changed.input, price.input)
     read, write = _first(changed.cached_input, price.cached_input), _first(changed.cache_write, price.cache_write)
+    write = _first(write, usual)
     return Rate(
-        input=input_pico,
-        cache_read=input_pico if read is None else _pico(read),
-        cache_write=input_pico if write is None else _pico(write),
+        input=_pico(usual),
+        cache_read=_pico(_first(read, usual)),
+        cache_write=_pico(write),
+        cache_write_1h=_pico(_first(_first(changed.cache_write_1h, price.cache_write_1h), write)),
         output=_pico(_first(changed.output, price.output)),
     )
+
+
+def _is_free(price: ModelPrice) -> bool:
+    return price.input == price.output == 0 and not price.per_request
 
 
 def _first(changed: float | None, usual: float | None) -> float | None:
@@ -107,10 +116,14 @@ def _pico(usd: float | None) -> int | None:
     return None if usd is None else round(usd * _PICO_PER_TOKEN)
 
 
-def _part(pico: int | None, tokens: int) -> int | None:
-    if tokens == 0:
-        return 0
-    return None if pico is None else (tokens * pico + _PICO_PER_NANO // 2) // _PICO_PER_NANO
+def _part(*used: tuple[int | None, int]) -> int | None:
+    """The sum of rates times tokens; None where a rate is not known that was used."""
+    sum_pico = 0
+    for pico, tokens in used:
+        if tokens and pico is None:
+            return None
+        sum_pico += (pico or 0) * tokens
+    return (sum_pico + _PICO_PER_NANO // 2) // _PICO_PER_NANO
 
 
 def _dearest(rates: list[int | None], tokens: int) -> int | None:

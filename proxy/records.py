@@ -71,9 +71,8 @@ class LocalModelSpec(Struct, frozen=True):
 
 
 class Tokens(Struct, frozen=True):
-    """Usage in normal form: the parts are disjoint but for `reasoning`, which is a part of `output`.
-
-    `input` excludes what was read from or written to a prompt cache.
+    """Usage in normal form: the parts are disjoint but for `reasoning`, a part of `output`, and `cache_write_1h`, what
+    of `cache_write` is kept for an hour. `input` excludes both cache parts. `searches` are no tokens, but billed.
     """
 
     input: int = 0
@@ -81,6 +80,8 @@ class Tokens(Struct, frozen=True):
     cache_write: int = 0
     output: int = 0
     reasoning: int = 0
+    cache_write_1h: int = 0
+    searches: int = 0
 
     @property
     def prompt(self) -> int:
@@ -99,6 +100,7 @@ class Tier(Struct, frozen=True, forbid_unknown_fields=True):
     output: float | None = None
     cached_input: float | None = None
     cache_write: float | None = None
+    cache_write_1h: float | None = None
 
 
 class PastPrice(Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,9 +113,7 @@ class PastPrice(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelPrice(Struct, frozen=True, forbid_unknown_fields=True):
-    """One row of pricing.yaml: USD per 1M tokens, sizes in tokens, dates YYYY-MM-DD. An unknown price is null, not
-    zero.
-    """
+    """One row of pricing.yaml: USD per 1M tokens (None: not known, never zero), sizes in tokens, dates YYYY-MM-DD."""
 
     input: float | None = None
     output: float | None = None

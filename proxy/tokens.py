@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.schema import ChatRequest
+from proxy.schema import AnyRequest
 
 _MESSAGE_OVERHEAD = 16  # role and separators of the widest chat templates
 
@@ -14,15 +14,9 @@ def estimate(text: str) -> int:
     return max(1, round(len(text) / 4 if text.isascii() else len(text.encode("utf-8", "replace")) / 3.5))
 
 
-def estimate_prompt(request: ChatRequest) -> int:
+def estimate_prompt(request: AnyRequest) -> int:
     """A likely token count of the prompt's texts."""
-    return sum(4 + estimate(_text(message.content)) for message in request.messages)
-
-
-def _text(content: str | list[dict[str, object]] | None) -> str:
-    if isinstance(content, list):
-        return "".join(part["text"] for part in content if isinstance(part.get("text"), str))  # type: ignore[misc]
-    return content or ""
+    return sum(4 + estimate(text) for text in request.texts())
 
 
 def input_bound(body: bytes, messages: int) -> int:

@@ -18,6 +18,8 @@ from proxy.transports.base import Answer, ConnectFailed, ConnectionLost, Connect
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 256 * 1024
+# By what name vendors call it (fact pages, November 2026); Google has none, Together's edge may send Cloudflare's only.
+_ID_HEADERS = ("x-request-id", "request-id", "mistral-correlation-id", "x-debug-trace-id", "cf-ray")
 _MIN_SECRET = 8  # what is shorter (`none`, `ollama`) is no secret, and may be a word of the message
 
 Origin = Callable[[], Awaitable[Endpoint]]
@@ -38,7 +40,8 @@ class Exchange:
     @property
     def request_id(self) -> str | None:
         """The vendor's own id of this request, for its support desk."""
-        value = self.headers.get("x-request-id") or self.headers.get("request-id")
+        named = (self.headers.get(name) for name in _ID_HEADERS)
+        value = next((value for value in named if value), None)
         return value[:128] if value and value.isprintable() else None
 
     async def read(self, by: float, outcome: Outcome) -> bytes:
@@ -165,6 +168,7 @@ class Upstream:
         """`total_s` None: a stream is wanted."""
         endpoint = await self._origin()
         total_at = None if total_s is None else asyncio.get_running_loop().time() + total_s
+        answer: Answer | None = None
         try:
             answer = await self._send(request, endpoint, total_at)
             exchange = Exchange(self.name, answer, self.provider, total_at)
@@ -174,6 +178,8 @@ class Upstream:
             finally:
                 await exchange.aclose()
         except UpstreamError as error:
+            if answer is not None and error.upstream_status is None:
+                error.upstream_status = answer.status  # the vendor did answer; what it answered was broken
             if endpoint.key is not None:
                 _remove(endpoint.key, error)
             raise

@@ -55,7 +55,6 @@ def body(**fields: object) -> bytes:
         (body(max_tokens=-1), "invalid_value", "max_tokens", "at least 1"),
         (body(max_completion_tokens=0), "invalid_value", "max_completion_tokens", "at least 1"),
         (body(stream_options={"include_usage": True}), "invalid_value", "stream_options", "only allowed when stream"),
-        (body(routing={"task": "code"}), "unsupported_parameter", "routing", "not supported by this version"),
     ],
 )
 def test_a_bad_body_is_a_400_that_names_the_field(data: bytes, code: str, param: str | None, words: str) -> None:

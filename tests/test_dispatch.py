@@ -11,15 +11,18 @@ from contextlib import aclosing
 from typing import Any, cast
 
 import pytest
+from msgspec import structs
 
 from proxy.codec import DONE, decode_chat, sse
 from proxy.dispatch import MAX_ATTEMPTS, Dispatcher
-from proxy.errors import ProxyError, StorageUnavailable, UpstreamError, UpstreamTruncated
+from proxy.errors import BadRequest, ProxyError, StorageUnavailable, UpstreamError, UpstreamTruncated
 from proxy.ledger import Ledger
 from proxy.metering import Call, Clock
+from proxy.providers.base import Built
 from proxy.providers.openai import OpenAI
 from proxy.records import AttemptEnd, AttemptOpen, Caller, CallOpen, Endpoint, ModelPrice, Outcome, Timeouts
 from proxy.routing.names import Deployment, Route
+from proxy.schema import ChatRequest, ChatResponse
 from proxy.transports.base import ConnectFailed, ConnectionLost
 from proxy.upstream import Pool, Upstream
 
@@ -75,13 +78,14 @@ COMPLETE = (delta(content="Hi"), delta("stop") + sse({"choices": [], "usage": US
 class World:
     """Providers `a` to `d` whose answers are scripted in order; `log` is what happened, in order, with its times."""
 
-    def __init__(self, *answers: Answer | Exception, retries: int = 0) -> None:
+    def __init__(self, *answers: Answer | Exception, retries: int = 0, kind: type[OpenAI] = OpenAI) -> None:
         self.log: list[tuple[str, str]] = []
         self.times: list[float] = []
+        self.bodies: list[dict[str, Any]] = []
         self.ended: list[AttemptEnd] = []
         self.refuse_intent_of: int | None = None
         self._answers = list(answers)
-        self.provider = OpenAI(retries=retries, timeout_s=Timeouts(first_token=1, idle=1, total=1))
+        self.provider = kind(retries=retries, timeout_s=Timeouts(first_token=1, idle=1, total=1))
         self.active = 0
 
     # The transport.
@@ -91,6 +95,7 @@ class World:
     ) -> Answer:
         self.log.append(("send", headers["x-client-request-id"]))
         self.times.append(asyncio.get_running_loop().time())
+        self.bodies.append(json.loads(body))
         answer = self._answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -104,8 +109,9 @@ class World:
     async def open(self, call: CallOpen, attempt: AttemptOpen) -> None:
         await self._intend("open", attempt)
 
-    async def intend(self, ended: AttemptEnd, attempt: AttemptOpen) -> None:
-        self.ended.append(ended)
+    async def intend(self, ended: AttemptEnd | None, attempt: AttemptOpen) -> None:
+        if ended is not None:
+            self.ended.append(ended)
         await self._intend("intend", attempt)
 
     async def _intend(self, what: str, attempt: AttemptOpen) -> None:
@@ -131,9 +137,11 @@ class World:
         return Route("x", tuple(self.deployment(name) for name in names), **lists)
 
     async def complete(self, call: Call, names: str = "a", **fallbacks: str) -> str:
-        """The text of the whole answer."""
+        """The text of the whole answer, its choices one after the other."""
         response = await self.dispatcher().complete(call, self.route(names, **fallbacks))
-        return response["choices"][0]["message"]["content"] or ""
+        choices = cast(ChatResponse, response)["choices"]
+        assert [choice["index"] for choice in choices] == list(range(len(choices)))
+        return "".join(choice["message"]["content"] or "" for choice in choices)
 
 
 def new_call(stream: bool = False, **fields: Any) -> Call:
@@ -403,3 +411,313 @@ async def test_what_cannot_be_sent_is_the_callers_mistake() -> None:
     with pytest.raises(ProxyError, match="no images"):
         await world.dispatcher().complete(call, Route("x", (Deployment("a", Refusing(), "m", None),)))
     assert (world.log, call.attempts) == ([], [])
+
+
+# --- several asks in one call -----------------------------------------------------------------------------------------
+
+
+async def test_a_call_may_ask_several_times() -> None:
+    """Each ask has its own tries; what answered ended well, whatever came later."""
+    world, call = World(error(500), whole("a"), error(500), whole("b"), retries=1), new_call()
+    dispatcher, route = world.dispatcher(), world.route()
+    answers = [cast(ChatResponse, await dispatcher.complete(call, route, call.request)) for _ in range(2)]
+    assert [answer["choices"][0]["message"]["content"] for answer in answers] == ["a", "b"]
+    assert [what for what, _ in world.log if what != "send"] == ["open", "intend", "intend", "intend"]
+    assert [end.outcome for end in world.ended] == [Outcome.UPSTREAM_ERROR, Outcome.OK, Outcome.UPSTREAM_ERROR]
+    assert [attempt.seq for attempt in call.answered] == [2, 4]
+
+
+class Single(OpenAI, frozen=True, kw_only=True):
+    """A vendor that answers one choice."""
+
+    def max_choices(self, model: str) -> int | None:
+        return 1
+
+
+async def test_choices_that_a_vendor_lacks_are_asked_for_at_once() -> None:
+    """Each in an attempt with its own intent and hold, before its request leaves; the answer says so."""
+    world, call = World(whole("a"), whole("b"), whole("c"), kind=Single), new_call(n=3)
+    assert await world.complete(call) == "abc"
+    assert [body.get("n") for body in world.bodies] == [None] * 3
+    for place in (1, 2, 3):
+        intent = "open" if place == 1 else "intend"
+        assert world.log.index((intent, f"call-{place}")) < world.log.index(("send", f"call-{place}"))
+    assert all(attempt.adapted == ["n"] and attempt.dropped == [] for attempt in call.attempts)
+    assert call.usage()["total_tokens"] == 3 * USAGE["total_tokens"]
+
+
+async def test_a_vendor_that_has_enough_choices_is_asked_once() -> None:
+    """As the client said it."""
+    world, call = World(whole("a")), new_call(n=3)
+    assert await world.complete(call) == "a"
+    assert [body["n"] for body in world.bodies] == [3]
+    assert call.answering.adapted == []
+
+
+async def test_each_choice_is_retried_on_its_own() -> None:
+    """The others are not asked again."""
+    world, call = World(error(500), whole("b"), whole("a"), kind=Single, retries=1), new_call(n=2)
+    assert await world.complete(call) == "ab"
+    assert [(attempt.seq, attempt.ended and attempt.ended.outcome) for attempt in call.attempts] == [
+        (1, Outcome.UPSTREAM_ERROR),
+        (2, Outcome.OK),
+        (3, Outcome.OK),
+    ]
+
+
+async def test_all_choices_are_of_one_model() -> None:
+    """When one cannot be had, all are asked of the next candidate; what the first one said is paid, not answered."""
+    world, call = World(whole("a"), error(503), whole("c"), whole("d"), kind=Single), new_call(n=2)
+    assert await world.complete(call, "ab") == "cd"
+    assert asked(call) == "aabb"
+    assert {attempt.deployment.provider_name for attempt in call.answered} == {"b"}
+    assert call.usage()["prompt_tokens"] == 2 * USAGE["prompt_tokens"]
+    each = 3 * 2_000 + 1 * 10_000
+    assert round((call.usage()["cost"] or 0) * 1e9) == 3 * each
+
+
+async def test_choices_that_are_still_awaited_are_cancelled() -> None:
+    """Their attempts say so, and are counted as what they may have cost."""
+    waiting = Answer(200, {"content-type": "application/json"}, [b"{", None])
+    world, call = World(waiting, error(400), kind=Single), new_call(n=2)
+    with pytest.raises(UpstreamError):
+        await world.complete(call)
+    ends = [attempt.ended for attempt in call.attempts]
+    assert [end and end.outcome for end in ends] == [Outcome.CANCELLED, Outcome.UPSTREAM_ERROR]
+    assert ends[0] is not None
+    assert (ends[0].usage_source, (ends[0].cost_nano or 0) > 0) == ("estimated", True)
+    assert waiting.closed
+
+
+async def test_streams_of_choices_become_one() -> None:
+    """Numbered through; each has its finish."""
+    world, call = World(streamed(*COMPLETE), streamed(*COMPLETE), kind=Single), new_call(stream=True, n=2)
+    seen: dict[int, list[str | None]] = {}
+    async for batch in world.dispatcher().stream(call, world.route()):
+        for choice in (choice for chunk in batch for choice in chunk["choices"]):
+            seen.setdefault(choice["index"], []).append(choice["delta"].get("content") or choice.get("finish_reason"))
+    assert seen == {0: ["Hi", "stop"], 1: ["Hi", "stop"]}
+    assert call.usage()["total_tokens"] == 2 * USAGE["total_tokens"]
+
+
+async def test_after_the_first_delta_of_any_choice_no_other_model_is_asked() -> None:
+    """The failure of one choice ends the stream, and the others."""
+    other = streamed(COMPLETE[0], None)
+    world, call = World(other, streamed(delta(content="x"), ConnectionLost()), kind=Single), new_call(stream=True, n=2)
+    with pytest.raises(UpstreamTruncated):
+        await texts(world, call)
+    assert asked(call) == "aa"
+    assert other.closed
+    assert [attempt.ended and attempt.ended.outcome for attempt in call.attempts] == [
+        Outcome.CANCELLED,
+        Outcome.UPSTREAM_TRUNCATED,
+    ]
+
+
+async def test_before_the_first_delta_a_choice_is_retried_also_when_another_has_begun() -> None:
+    """Nothing of it has left."""
+    answers = [streamed(*COMPLETE), streamed(ConnectionLost()), streamed(*COMPLETE)]
+    world, call = World(*answers, kind=Single, retries=1), new_call(stream=True, n=2)
+    assert "".join(await texts(world, call, "a")) == "HiHi"
+    assert asked(call) == "aaa"
+
+
+async def test_a_finished_choice_that_is_withdrawn_is_read_to_its_usage() -> None:
+    """It is paid, so its bill should be exact."""
+    done = streamed(COMPLETE[0] + delta("stop"), sse({"choices": [], "usage": USAGE}) + DONE)
+    broken = streamed(delta(content="x"), ConnectionLost())
+    world, call = World(broken, done, kind=Single), new_call(stream=True, n=2)
+    with pytest.raises(UpstreamTruncated):
+        async with aclosing(world.dispatcher().stream(call, world.route())) as batches:
+            async for _ in batches:
+                continue
+    end = call.attempts[1].ended
+    assert end is not None
+    assert (end.usage_source, end.tokens.total) == ("provider", USAGE["total_tokens"])
+    assert done.closed
+
+
+# --- stops and JSON ---------------------------------------------------------------------------------------------------
+
+
+class Lacking(OpenAI, frozen=True, kw_only=True):
+    """A vendor without stops and without JSON."""
+
+    def build_request(self, request: ChatRequest, model: str) -> Built:
+        built = super().build_request(request, model)
+        stops = request.fields.get("stop") or []
+        return structs.replace(built, stops=stops, unchecked_json="response_format" in request.fields)
+
+
+async def test_answers_are_cut_where_the_vendor_does_not_stop() -> None:
+    """Whole and streamed; the vendor's usage stays what it billed, and the answer says so."""
+    said, rest = delta(content="one EN"), delta(content="D two")
+    world = World(whole("one END two"), streamed(said, rest, *COMPLETE), kind=Lacking)
+    call = new_call(stop=["END"])
+    assert await world.complete(call) == "one "
+    assert call.answering.adapted == ["stop"]
+    call = new_call(stream=True, stop=["END"])
+    assert "".join(await texts(world, call, "a")) == "one "
+    assert call.answering.fold.text() == "one END twoHi"
+    assert call.usage()["total_tokens"] == USAGE["total_tokens"]
+
+
+JSON_ASKED: dict[str, Any] = {"response_format": {"type": "json_object"}}
+
+
+async def test_json_that_is_wrong_costs_one_more_attempt() -> None:
+    """With its own intent; the answer's usage is that of both."""
+    world, call = World(whole("oh"), whole("{}"), kind=Lacking), new_call(**JSON_ASKED)
+    assert await world.complete(call) == "{}"
+    assert world.log == [("open", "call-1"), ("send", "call-1"), ("intend", "call-2"), ("send", "call-2")]
+    assert [end.outcome for end in world.ended] == [Outcome.OK]
+    assert call.usage()["total_tokens"] == 2 * USAGE["total_tokens"]
+
+
+async def test_json_that_stays_wrong_is_asked_of_the_next_candidate() -> None:
+    """Both answers of the first are paid, none is given."""
+    world, call = World(whole("oh"), whole("oh"), whole("{}"), kind=Lacking), new_call(**JSON_ASKED)
+    assert await world.complete(call, "ab") == "{}"
+    assert asked(call) == "aab"
+    assert [attempt.seq for attempt in call.answered] == [3]
+    world, call = World(whole("oh"), whole("oh"), kind=Lacking), new_call(**JSON_ASKED)
+    with pytest.raises(UpstreamError) as caught:
+        await world.complete(call)
+    assert (caught.value.code, caught.value.headers) == ("invalid_json_answer", {"x-should-retry": "false"})
+
+
+async def test_a_schema_that_is_none_is_refused_before_anything_is_sent() -> None:
+    """Nothing is written down either."""
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "objekt"}}}
+    world, call = World(kind=Lacking), new_call(response_format=wanted)
+    with pytest.raises(BadRequest, match="not a JSON schema"):
+        await world.complete(call)
+    assert (world.log, call.attempts) == ([], [])
+
+
+async def test_streamed_json_is_passed_on_and_said_to_be_unchecked() -> None:
+    """What has left cannot be repaired."""
+    world, call = World(streamed(*COMPLETE), kind=Lacking), new_call(stream=True, **JSON_ASKED)
+    assert "".join(await texts(world, call, "a")) == "Hi"
+    assert call.answering.adapted == ["response_format"]
+
+
+# --- strict -----------------------------------------------------------------------------------------------------------
+
+
+class Losing(OpenAI, frozen=True, kw_only=True):
+    """A vendor without `seed` that takes `user` for something else."""
+
+    def build_request(self, request: ChatRequest, model: str) -> Built:
+        built = super().build_request(request, model)
+        dropped = [name for name in ("seed",) if name in request.fields]
+        return structs.replace(built, dropped=dropped, adapted=[name for name in ("user",) if name in request.fields])
+
+
+def strict_call(**fields: Any) -> Call:
+    call = new_call(**fields)
+    call.request = structs.replace(call.request, strict=True)
+    return call
+
+
+async def test_strict_refuses_what_would_be_lost() -> None:
+    """Names it and the model, before anything is sent or held; without it the answer says what was lost."""
+    world, call = World(kind=Losing), strict_call(seed=1, user="u")
+    with pytest.raises(BadRequest) as caught:
+        await world.complete(call)
+    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "seed")
+    assert "a/m cannot be sent seed, user" in caught.value.message
+    assert (world.log, call.attempts) == ([], [])
+    world, call = World(whole(), kind=Losing), new_call(seed=1, user="u")
+    await world.complete(call)
+    assert (call.answering.dropped, call.answering.adapted) == (["seed"], ["user"])
+
+
+async def test_strict_lets_pass_what_is_made_up_for() -> None:
+    """Choices and stops are the same by other means; JSON in a stream is not."""
+
+    class Emulated(Lacking, Single, frozen=True, kw_only=True):
+        pass
+
+    world, call = World(whole("aX"), whole("bX"), kind=Emulated), strict_call(n=2, stop=["X"])
+    assert await world.complete(call) == "ab"
+    assert call.answering.adapted == ["n", "stop"]
+    with pytest.raises(BadRequest, match="response_format"):
+        await texts(World(kind=Lacking), strict_call(stream=True, **JSON_ASKED), "a")
+
+
+async def test_strict_skips_later_candidates_that_would_lose_something() -> None:
+    """When none is left, the failure of the one that was asked is told."""
+    for answers, names in ((["b"], "abc"), ([], "ab")):
+        world = World(error(503), *map(whole, answers))
+        losing = Deployment("b", Losing(retries=0), "m", PRICE)
+        candidates = [losing if name == "b" else world.deployment(name) for name in names]
+        call, route = strict_call(seed=1), Route("x", tuple(candidates))
+        if answers:
+            await world.dispatcher().complete(call, route)
+        else:
+            with pytest.raises(UpstreamError) as caught:
+                await world.dispatcher().complete(call, route)
+            assert caught.value.status == 503
+        assert asked(call) == names.replace("b", "")
+
+
+# --- what a model takes -----------------------------------------------------------------------------------------------
+
+IMAGE = {"type": "image_url", "image_url": {"url": "https://a.example/b.png"}}
+PICTURED: dict[str, Any] = {"messages": [{"role": "user", "content": [IMAGE]}]}
+
+
+async def test_content_that_no_candidate_takes_is_refused_before_any_money_is_spent() -> None:
+    """Naming the part and the model that was asked for."""
+    world, call = World(), new_call(**PICTURED)
+    blind = ModelPrice(input=2.0, output=10.0, supports=["tools"])
+    with pytest.raises(BadRequest) as caught:
+        await world.dispatcher().complete(
+            call, Route("x", (world.deployment("a", blind), world.deployment("b", blind)))
+        )
+    assert (caught.value.code, caught.value.param) == ("unsupported_content", "messages.0.content.0")
+    assert caught.value.message.startswith("a/m ")
+    assert (world.log, call.attempts) == ([], [])
+
+
+async def test_candidates_that_do_not_take_the_content_are_passed_over() -> None:
+    """First, in between and as a special fallback."""
+    blind = ModelPrice(input=2.0, output=10.0, max_output=100, supports=[])
+    world, call = World(error(503), whole()), new_call(**PICTURED)
+    prices = {"a": blind, "b": PRICE, "c": blind, "d": PRICE}
+    candidates = tuple(world.deployment(name, price) for name, price in prices.items())
+    await world.dispatcher().complete(call, Route("x", candidates))
+    assert asked(call) == "bd"
+    world, call = World(error(400, "context_length_exceeded"), whole()), new_call(**PICTURED)
+    route = Route("x", candidates[1:2], context_fallback=candidates[2:4])
+    await world.dispatcher().complete(call, route)
+    assert asked(call) == "bd"
+
+
+async def test_a_later_candidate_that_cannot_be_sent_the_request_is_passed_over() -> None:
+    """Its refusal is nothing the caller asked about."""
+
+    class Refusing(OpenAI, frozen=True, kw_only=True):
+        def build_request(self, request: ChatRequest, model: str) -> Built:
+            raise BadRequest("no images here", code="unsupported_content")
+
+    world, call = World(error(503), whole()), new_call()
+    refusing = Deployment("b", Refusing(), "m", PRICE)
+    await world.dispatcher().complete(call, Route("x", (world.deployment("a"), refusing, world.deployment("c"))))
+    assert asked(call) == "ac"
+
+
+# --- broken answers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"choices": []}', b'{"choices": [{"ind'])
+async def test_a_broken_answer_is_the_vendors_failure_with_its_status(body: bytes) -> None:
+    """Nothing of it is shown."""
+    world, call = World(Answer(200, {"content-type": "application/json"}, [body])), new_call()
+    with pytest.raises(UpstreamError) as caught:
+        await world.complete(call)
+    assert (caught.value.status, caught.value.upstream_status) == (502, 200)
+    assert "<html>" not in caught.value.message
+    assert call.answering.ended is not None
+    assert call.answering.ended.status == 200

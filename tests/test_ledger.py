@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from proxy.errors import StorageUnavailable
 from proxy.ledger import Ledger, Waits
@@ -71,7 +72,7 @@ async def test_a_settled_call_sums_its_attempts(path: Path) -> None:
         failed = attempt_end("a", outcome=Outcome.UPSTREAM_TRUNCATED, usage_source="estimated")
         await ledger.intend(failed, attempt("a", 2, provider="groq", model="oss"))
         assert rows(path, "SELECT hold_nano FROM calls") == [{"hold_nano": 300 + HOLD_NANO}]
-        used = Tokens(input=1, cache_read=2, cache_write=4, output=8, reasoning=5)
+        used = Tokens(input=1, cache_read=2, cache_write=4, output=8, reasoning=5, cache_write_1h=3, searches=6)
         last = attempt_end("a", 2, tokens=used, cost_nano=11, upstream_request_id="req-2")
         await ledger.settle(call_end("a", attempt=last, fallback=True, dropped=["seed"], provider="groq", model="oss"))
         [row] = rows(path, "SELECT * FROM calls")
@@ -96,8 +97,8 @@ async def test_a_settled_call_sums_its_attempts(path: Path) -> None:
         assert {name: row[name] for name in expected} == expected
         first, second = rows(path, "SELECT * FROM attempts ORDER BY seq")
         assert (first["outcome"], first["usage_source"], first["cost_nano"]) == ("upstream_truncated", "estimated", 300)
-        parts = ("input", "cache_read", "cache_write", "output", "reasoning", "upstream_request_id")
-        assert [second[name] for name in parts] == [1, 2, 4, 8, 5, "req-2"]
+        assert {part: second[part] for part in used.__struct_fields__} == structs.asdict(used)
+        assert second["upstream_request_id"] == "req-2"
         assert (ledger.state.open_calls, ledger.state.reserved_nano) == (0, 0)
 
 
@@ -111,6 +112,65 @@ async def test_an_unknown_price_is_null_where_tokens_were_used(
         await ledger.intend(attempt_end("a", tokens=tokens, cost_nano=None), attempt("a", 2))
         await ledger.settle(call_end("a", attempt=attempt_end("a", 2)))
         assert rows(path, "SELECT cost_nano FROM calls") == [{"cost_nano": cost_nano}]
+
+
+async def test_attempts_may_run_beside_each_other(path: Path) -> None:
+    """What is held is what was spent and the bounds of all that run; the call is the sum over what they used."""
+    async with running(SqliteStore(path)) as ledger:
+        opening = asyncio.create_task(ledger.open(call("a"), attempt("a")))
+        await asyncio.sleep(0)
+        await asyncio.gather(opening, ledger.intend(None, attempt("a", 2)), ledger.intend(None, attempt("a", 3)))
+        assert rows(path, "SELECT hold_nano FROM calls") == [{"hold_nano": 3 * HOLD_NANO}]
+        assert ledger.state.reserved_nano == 3 * HOLD_NANO
+        await ledger.intend(attempt_end("a", 2, Outcome.UPSTREAM_ERROR, cost_nano=7), attempt("a", 4))
+        assert rows(path, "SELECT hold_nano FROM calls") == [{"hold_nano": 3 * HOLD_NANO + 7}]
+        ends = [attempt_end("a", 1), attempt_end("a", 2), attempt_end("a", 3, Outcome.CANCELLED, cost_nano=5)]
+        ledger.end("a", ends)
+        await ledger.settle(call_end("a", attempt=attempt_end("a", 4)))
+        assert (ledger.state.open_calls, ledger.state.reserved_nano) == (0, 0)
+    assert rows(path, "SELECT cost_nano, attempts, total_tokens FROM calls") == [
+        {"cost_nano": 300 + 7 + 5 + 300, "attempts": 4, "total_tokens": 120}
+    ]
+    assert [row["outcome"] for row in rows(path, "SELECT outcome FROM attempts ORDER BY seq")] == [
+        "ok",
+        "upstream_error",
+        "cancelled",
+        "ok",
+    ]
+
+
+async def test_attempts_beside_each_other_are_refused_together(path: Path) -> None:
+    """A store that fails leaves no row of them, and nothing held."""
+    store = BrokenStore(path)
+    async with running(store) as ledger:
+        store.break_down()
+        asked = [ledger.open(call("a"), attempt("a")), ledger.intend(None, attempt("a", 2))]
+        refused = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(error) for error in refused] == [StorageUnavailable, StorageUnavailable]
+        ledger.end("a", [attempt_end("a")])
+        ledger.close(call_end("a", Outcome.REJECTED, attempt=None))
+        store.heal()
+        await until(lambda: ledger.state.pending == 0)
+        assert (ledger.state.open_calls, ledger.state.reserved_nano) == (0, 0)
+    assert rows(path, "SELECT id FROM calls") == rows(path, "SELECT id FROM attempts") == []
+
+
+async def test_an_intent_that_was_not_committed_when_its_call_ends_leaves_no_row(path: Path) -> None:
+    """Its request never left; the attempt that ran beside it keeps its end."""
+    store = GatedStore(path)
+    async with running(store) as ledger:
+        await ledger.open(call("a"), attempt("a"))
+        await blocked(ledger, store)
+        late = asyncio.create_task(ledger.intend(None, attempt("a", 2)))
+        await asyncio.sleep(0)
+        ledger.end("a", [attempt_end("a", 1, Outcome.CLIENT_CLOSED)])
+        unsent = attempt_end("a", 2, Outcome.CLIENT_CLOSED, tokens=Tokens(), usage_source="none", cost_nano=0)
+        ledger.close(call_end("a", Outcome.CLIENT_CLOSED, attempt=unsent))
+        store.gate.set()
+        with pytest.raises(RowRefused):
+            await late
+    assert rows(path, "SELECT id, outcome FROM attempts") == [{"id": "a-1", "outcome": "client_closed"}]
+    assert rows(path, "SELECT cost_nano, attempts FROM calls WHERE id = 'a'") == [{"cost_nano": 300, "attempts": 1}]
 
 
 async def test_the_first_end_stands(path: Path) -> None:

@@ -48,7 +48,7 @@ def call(hands: Hands) -> Call:
 
 def attempt_of(call: Call, model: str = "gpt", price: ModelPrice | None = PRICE) -> Attempt:
     """One more attempt, as the dispatcher begins it."""
-    attempt = Attempt(call, Deployment("openai", OpenAI(), model, price))
+    attempt = Attempt(call, Deployment("openai", OpenAI(), model, price), call.request)
     call.attempts.append(attempt)
     attempt.sent = True
     return attempt
@@ -285,3 +285,56 @@ def test_estimated_usage_says_so_and_has_three_integers(call: Call) -> None:
     assert usage["estimated"] is True
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
     assert [type(usage[f"{part}_tokens"]) for part in ("prompt", "completion", "total")] == [int, int, int]
+
+
+def test_usage_is_the_sum_over_what_the_answer_is_made_of(call: Call) -> None:
+    """Tokens, details and costs, nested ones too; what is no number stays as the first said it."""
+    attempt_of(call).note_whole(answer_of({**USAGE, "queue_time": 0.25, "tier": "a", "extra": None, "flag": True}))
+    attempt_of(call).note_whole(answer_of({**USAGE, "queue_time": 0.5, "tier": "b", "extra": 1, "flag": True}))
+    usage = cast(dict[str, Any], call.usage())
+    assert usage == {
+        "prompt_tokens": 200,
+        "completion_tokens": 14,
+        "total_tokens": 214,
+        "prompt_tokens_details": {"cached_tokens": 80},
+        "queue_time": 0.75,
+        "tier": "a",
+        "extra": 1,
+        "flag": True,
+        "cost": 2 * EXACT_NANO / 1e9,
+        "cost_details": {"input": 0.00024, "cache_read": 0.00004, "cache_write": 0.0, "output": 0.00014},
+    }
+
+
+def test_what_was_answered_in_vain_is_paid_but_not_counted_as_the_answer(call: Call) -> None:
+    """Its tokens are not the answer's, its cost is the call's."""
+    withdrawn = attempt_of(call)
+    withdrawn.note_whole(answer_of(USAGE))
+    call.answered.remove(withdrawn)
+    attempt_of(call, "other").note_whole(answer_of(USAGE))
+    assert call.usage()["total_tokens"] == 107
+    assert round((call.usage()["cost"] or 0) * 1e9) == 2 * EXACT_NANO
+
+
+def test_the_end_of_a_call_ends_all_its_attempts(call: Call) -> None:
+    """Those that answered ended well before; those that still ran end as the call does."""
+    answered, running, last = attempt_of(call), attempt_of(call), attempt_of(call)
+    answered.note_whole(answer_of(USAGE))
+    end = call.end(Outcome.CLIENT_CLOSED)
+    assert [each.outcome for each in call.earlier] == [Outcome.OK, Outcome.CLIENT_CLOSED]
+    assert [each.id for each in call.earlier] == [answered.id, running.id]
+    assert end.attempt is last.ended
+
+
+def test_a_calls_first_token_is_the_first_of_all_that_answer(call: Call, hands: Hands) -> None:
+    """And its overhead ends there, whatever is waited for after it."""
+    first, second = attempt_of(call), attempt_of(call)
+    hands.monotonic_s += 0.1
+    for attempt in (first, second):
+        attempt.note_sent()
+    for attempt in (second, first):
+        hands.monotonic_s += 1
+        attempt.note_first_token()
+        attempt.note_answered()
+    assert call.end(Outcome.OK).first_token_ms == pytest.approx(1100)
+    assert call.overhead_ms() == pytest.approx(100)

@@ -86,7 +86,7 @@ def test_a_list_has_an_end() -> None:
 def test_those_are_asked_whose_models_nobody_else_knows(kind: str, changes: dict[str, Any], path: str | None) -> None:
     """Together, servers of one's own, and any OpenAI-shaped server by its address."""
     provider = PROVIDERS[kind](**changes)
-    assert models_path(Upstream("x", provider, no_origin, Pool(AiohttpTransportUnused()))) == path
+    assert models_path(provider) == path
 
 
 async def no_origin() -> Endpoint:
@@ -153,7 +153,7 @@ class Setting:
 
     def new(self, before: ModelLists | None = None, upstream: Upstream | None = None) -> ModelLists:
         log = structlog.wrap_logger(None, processors=[self.captured], wrapper_class=structlog.stdlib.BoundLogger)
-        return ModelLists({"own": upstream or self.upstream}, log, before, lambda: self.now)
+        return ModelLists({"own": upstream or self.upstream}, log.warning, before, lambda: self.now)
 
     async def read(self) -> tuple[str, ...]:
         """What is known once nothing is being read."""

@@ -21,7 +21,7 @@ def test_a_listed_model_is_priced() -> None:
     assert cost(price, Tokens(input=1000, output=100)) == Cost(3_500_000, 2_500_000, 0, 0, 1_000_000)
     tiered = lookup_price("anthropic/claude-sonnet-4-5", NOW)
     assert tiered is not None
-    assert tiered.tiers == [Tier(200_000, 6.0, 22.5, 0.6, 7.5)]
+    assert tiered.tiers == [Tier(200_000, 6.0, 22.5, 0.6, 7.5, 12.0)]
 
 
 def test_a_fee_per_request_is_kept() -> None:

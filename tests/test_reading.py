@@ -56,7 +56,7 @@ class Reader:
     def __init__(self, *pieces: bytes | Exception) -> None:
         request = ChatRequest(model="m", messages=[], fields={})
         call = Call("call", Caller(), request, Clock(lambda: 0, lambda: 0.0))
-        self.attempt = Attempt(call, Deployment("openai", OpenAI(), "m", None))
+        self.attempt = Attempt(call, Deployment("openai", OpenAI(), "m", None), request)
         self.script = Script(pieces)
         self.exchange = cast(Exchange, self.script)
         self.reading = StreamReading(self.attempt, OpenAI().stream_decoder(request), TIMEOUTS)

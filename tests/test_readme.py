@@ -57,6 +57,8 @@ def test_each_shell_line_is_one_that_is_tested() -> None:
         r'scripts/proxy ask ".*"( -m \w+)?': "below",
         r"export (OPENAI|GROQ)_API_KEY=\S+": "below",
         r'export PROXY_API_KEY="\$\(python3 -c .*\)"': "below",
+        r'export PATH="\$PWD/\.venv/bin:\$PATH"': "below",
+        r"scripts/proxy keys create laptop .*": "below",
     }
     unknown = [line for line in COMMANDS if not any(re.fullmatch(pattern, line) for pattern in tested)]
     assert unknown == []
@@ -75,6 +77,20 @@ def test_the_ask_line_answers(server: Spawned, tmp_path: Path) -> None:
     (line,) = [line for line in COMMANDS if line.startswith("scripts/proxy ask")]
     command = line.replace("scripts/proxy", f"{sys.executable} -m proxy") + f" --db {tmp_path / 'ask.db'}"
     assert run(command, server).strip()
+
+
+def test_the_line_that_makes_a_key_for_a_caller_makes_one(server: Spawned, tmp_path: Path) -> None:
+    """Its list holds names that the shipped files have."""
+    (line,) = [line for line in COMMANDS if line.startswith("scripts/proxy keys create")]
+    command = line.replace("scripts/proxy", f"{sys.executable} -m proxy") + f" --db {tmp_path / 'keys.db'}"
+    assert run(command, server).startswith("mmp-")
+
+
+def test_the_path_line_names_the_folder_of_the_command() -> None:
+    """From the top of the checkout, where `scripts/serve` made it."""
+    (line,) = [line for line in COMMANDS if line.startswith("export PATH")]
+    folder = line.split("$PWD/")[1].partition(":")[0]
+    assert f'exec "$root/{folder}/proxy"' in (ROOT / "scripts" / "proxy").read_text()
 
 
 def test_the_key_lines_work(server: Spawned) -> None:

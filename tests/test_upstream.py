@@ -12,7 +12,7 @@ from proxy.errors import UpstreamUnavailable
 from proxy.providers.openai import OpenAI
 from proxy.records import Endpoint, Timeouts
 from proxy.transports.aiohttp import AiohttpTransport
-from proxy.upstream import Pool, Pools, Upstream
+from proxy.upstream import Exchange, Pool, Pools, Upstream
 from tests.upstream import FakeUpstream
 
 
@@ -44,6 +44,40 @@ async def test_max_concurrent_lets_that_many_requests_out_and_no_more() -> None:
         assert await whole(quick, "c") == 200
         assert [seen.id for seen in fake.ledger] == ["a", "c"]
         await transport.close()
+
+
+class HeadOnly:
+    """An answer that is only a status and headers."""
+
+    def __init__(self, **headers: str) -> None:
+        self.status = 200
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+    async def read(self) -> bytes:
+        return b""
+
+    async def close(self) -> None:
+        return
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"x_request_id": "a", "cf_ray": "z"}, "a"),
+        ({"request_id": "b"}, "b"),
+        ({"mistral_correlation_id": "c"}, "c"),
+        ({"x_debug_trace_id": "d"}, "d"),
+        ({"x_request_id": "", "cf_ray": "e"}, "e"),
+        ({"server_timing": "f"}, None),
+        ({"x_request_id": "g\x01"}, None),
+        ({"x_request_id": "h" * 300}, "h" * 128),
+    ],
+)
+def test_the_vendors_id_of_a_request_is_found_by_each_of_its_names(
+    headers: dict[str, str], expected: str | None
+) -> None:
+    """The most telling first; what cannot be printed is none."""
+    assert Exchange("fake", HeadOnly(**headers), OpenAI(), None).request_id == expected
 
 
 class CountedTransport:

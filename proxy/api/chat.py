@@ -1,4 +1,7 @@
-"""`POST /v1/chat/completions`: the hot path, a lean ASGI route. Here is the gate `HEADERS_SENT`."""
+"""`POST /v1/chat/completions`, the hot path, and its siblings `/v1/embeddings` and `/v1/rerank`: lean ASGI routes.
+
+Here is the gate `HEADERS_SENT`.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from proxy.errors import ProxyError
 from proxy.metering import Call
 from proxy.pipeline import Pipeline
 from proxy.routing.names import Route
+from proxy.schema import AnyRequest, ChatRequest
 
 HEADERS_AFTER_S = 10.0  # a stream's headers leave with its first byte, or after this long so that no client gives up
 PING_S = 15
@@ -27,7 +31,7 @@ LINGER_BODIES = 4  # after a 413, how much more is read and discarded, in larges
 
 
 class Chat:
-    """The chat route. `pipeline` lends each request the one that is current: a reload swaps it."""
+    """The routes that call models. `pipeline` lends each request the one that is current: a reload swaps it."""
 
     def __init__(
         self,
@@ -45,7 +49,8 @@ class Chat:
         self._log = log
         self._headers_after_s = headers_after_s
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, kind: type[AnyRequest] = ChatRequest) -> None:
+        """`kind`: what the route takes."""
         call_id = new_id()
         identity = {"x-request-id": call_id}
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -60,7 +65,7 @@ class Chat:
                 body = await read_body(receive, headers, self._max_body_bytes)
                 with self._pipeline() as pipeline:
                     identity["x-proxy-config"] = pipeline.config_version
-                    call, route = await pipeline.admit(call_id, caller, body)
+                    call, route = await pipeline.admit(call_id, caller, body, kind, headers)
                     if call.request.stream:
                         await self._stream(pipeline, call, route, scope, receive, send)
                     else:
@@ -180,5 +185,5 @@ def _facts(pipeline: Pipeline, call: Call) -> dict[str, str]:
 
 
 def _money(call: Call) -> dict[str, str]:
-    cost = call.usage().get("cost")
+    cost = call.cost_usd()
     return {} if cost is None else {"x-proxy-cost-usd": f"{cost:.9f}"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypedDict
+from typing import Any
 
 import msgspec
 from litestar import Response, get
@@ -18,7 +18,20 @@ from msgspec import Struct
 
 from proxy import __version__
 from proxy.api.answers import NO_STORE
+from proxy.api.shapes import (
+    EmbeddingsAnswer,
+    ErrorAnswer,
+    HealthAnswer,
+    ModelCard,
+    ModelList,
+    Readiness,
+    ReloadAnswer,
+    RerankAnswer,
+    UsageAnswer,
+)
 from proxy.codec import KNOWN_FIELDS, ChatBody, encode
+from proxy.embeddings import EmbeddingsBody
+from proxy.rerank import RerankBody
 from proxy.schema import ChatChunk, ChatResponse
 
 PATH = "/schema/openapi.json"
@@ -28,112 +41,6 @@ _SCHEMES = {
     "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
     "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
 }
-
-
-# --- what is answered -------------------------------------------------------------------------------------------------
-
-
-class ErrorFields(TypedDict, total=False):
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-    metadata: dict[str, Any]
-
-
-class ErrorAnswer(TypedDict):
-    error: ErrorFields
-
-
-class ModelCard(TypedDict, total=False):
-    id: str
-    object: str
-    created: int
-    owned_by: str
-    resolves_to: str
-    pricing: dict[str, float | None] | None
-    context_length: int
-    max_output_tokens: int
-    capabilities: list[str]
-    shutdown_date: str
-
-
-class ModelList(TypedDict):
-    object: str
-    data: list[ModelCard]
-
-
-class UsageSums(TypedDict, total=False):
-    model: str | None
-    provider: str | None
-    day: str
-    calls: int
-    successes: int
-    errors: int
-    input_tokens: int
-    output_tokens: int
-    total_tokens: int
-    cached_tokens: int
-    reasoning_tokens: int
-    cost_usd: float | None
-    unpriced_calls: int
-    fallbacks: int
-    avg_latency_ms: float | None
-    p50_latency_ms: float | None
-    p95_latency_ms: float | None
-    p50_first_token_ms: float | None
-    savings_usd: float | None
-
-
-class UsageAnswer(TypedDict):
-    since: str | None
-    until: str | None
-    total: UsageSums
-    groups: list[UsageSums]
-    budget: dict[str, Any] | None
-
-
-class Readiness(TypedDict, total=False):
-    status: str
-    problems: list[str]
-
-
-class ConfigHealth(TypedDict):
-    version: str
-    loaded_at: int
-    error: list[str] | None
-
-
-class DatabaseHealth(TypedDict):
-    state: str
-    pending_changes: int
-    open_calls: int
-    lost_calls: int
-
-
-class ProviderHealth(TypedDict, total=False):
-    state: str
-    why: str
-
-
-class HealthAnswer(TypedDict):
-    status: str
-    problems: list[str]
-    version: str
-    uptime_s: float
-    draining: bool
-    in_flight: int
-    max_in_flight: int
-    config: ConfigHealth
-    database: DatabaseHealth | None
-    providers: dict[str, ProviderHealth]
-
-
-class ReloadAnswer(TypedDict):
-    version: str
-    changed: bool
-    error: ErrorFields | None
-    at_restart: list[str]
 
 
 # --- what is said of each route ---------------------------------------------------------------------------------------
@@ -165,6 +72,7 @@ _CHAT_HEADERS = {
     "x-ratelimit-reset-requests": "How long until all of it is there again, like 8.64s; `-tokens` likewise.",
     "x-proxy-overhead-ms": "Milliseconds in the proxy while no provider was waited for; whole answers only.",
 }
+_CHAT_ERRORS = (400, 401, 403, 404, 405, 413, 415, 429, 500, 502, 503, 504)
 _READY: dict[str, dict[str, Any]] = {"200": {_JSON: Readiness}, "503": {_JSON: Readiness}}
 # By method and path without /v1. What is not here is described by its docstring, as JSON that may hold anything.
 DESCRIBED: dict[tuple[str, str], Described] = {
@@ -173,7 +81,21 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         {"200": {_JSON: ChatResponse, "text/event-stream": ChatChunk}},
         body=ChatBody,
         headers=_CHAT_HEADERS,
-        errors=(400, 401, 403, 404, 405, 413, 415, 429, 500, 502, 503, 504),
+        errors=_CHAT_ERRORS,
+    ),
+    ("POST", "/embeddings"): Described(
+        "Vectors of texts, as numbers or as base64 of little-endian float32.",
+        {"200": {_JSON: EmbeddingsAnswer}},
+        body=EmbeddingsBody,
+        headers=_CHAT_HEADERS,
+        errors=_CHAT_ERRORS,
+    ),
+    ("POST", "/rerank"): Described(
+        "Documents in the order of their relevance to a query.",
+        {"200": {_JSON: RerankAnswer}},
+        body=RerankBody,
+        headers=_CHAT_HEADERS,
+        errors=_CHAT_ERRORS,
     ),
     ("GET", "/models"): Described("Every name that can be called now.", {"200": {_JSON: ModelList}}, errors=(401,)),
     ("GET", "/models/{model_id}"): Described(
@@ -185,7 +107,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         query={
             "since": "ISO 8601, UTC where no zone is given.",
             "until": "ISO 8601; calls that began before it.",
-            "group_by": "Comma-separated: model, provider, day.",
+            "group_by": "Comma-separated: model, provider, day, task_type.",
         },
         errors=(400, 401, 503),
     ),
@@ -206,7 +128,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
     ),
     ("GET", PATH): Described("This document.", {"200": {_JSON: None}}),
 }
-_ASGI_METHODS = {"/chat/completions": "POST"}
+_ASGI_METHODS = dict.fromkeys(("/chat/completions", "/embeddings", "/rerank"), "POST")
 
 
 def openapi_route(routes: Callable[[], Iterable[BaseRoute]]) -> HTTPRouteHandler:

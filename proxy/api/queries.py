@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from proxy.errors import BadRequest
 from proxy.records import Caller, UsageQuery
 
-_GROUPS = ("model", "provider", "day")
+_GROUPS = ("model", "provider", "day", "task_type")
 _LAST_NS = 2**63 - 1  # the last moment a row can have; years beyond 2262 mean "ever"
 
 

@@ -19,6 +19,7 @@ COMMANDS = {  # the first sentence of each, so that a list of them loads none of
     "ask": "Ask QUESTION and stream the answer.",
     "check": "Check routing_rules.yaml and pricing.yaml without serving.",
     "completion": "Print the script that completes commands and options.",
+    "conformance": "Check what a model, or a server, does of OpenAI's wire.",
     "init": "Write routing_rules.yaml and pricing.yaml to start from.",
     "keys": "Make, list and revoke the keys of this proxy.",
     "models": "List the names that can be called, as /v1/models does.",

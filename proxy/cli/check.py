@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from proxy.cli.output import json_option, print_json
-from proxy.cli.settings import config_files, configuration_options
+from proxy.cli.settings import config_files, configuration_options, places
 from proxy.cli.vendors import listed_price, states
 from proxy.config import Config, ConfigError, Problem, Severity
 from proxy.config import check as find_problems
@@ -18,31 +18,37 @@ from proxy.config.doubts import doubts
 
 
 @click.command()
+@click.option("--strict", is_flag=True, help="Exit code 1 where there are warnings.")
 @json_option
 @configuration_options
-def check(as_json: bool, **flags: Any) -> None:
+def check(strict: bool, as_json: bool, **flags: Any) -> None:
     """Check routing_rules.yaml and pricing.yaml without serving."""
     today = datetime.now(UTC).date()
     config: Config | None = None
+    files = config_files(flags, os.environ)
     try:
-        config = config_files(flags, os.environ).load()
+        config = files.load()
         problems = [*find_problems(config, today), *doubts(config, today, listed_price(config))]
     except ConfigError as error:
         problems = error.problems
+    used = places(files, config)
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
     if as_json:
-        print_json(_report(config, problems, errors))
+        print_json(_report(config, problems, errors, used))
     else:
-        _print(config, problems, errors)
+        _print(config, problems, errors, used)
     if errors:
         sys.exit(2)
+    if problems and strict:
+        sys.exit(1)
 
 
-def _print(config: Config | None, problems: list[Problem], errors: int) -> None:
+def _print(config: Config | None, problems: list[Problem], errors: int, used: dict[str, str | None]) -> None:
     for problem in problems:
         click.echo(str(problem), err=True)
     if config is None:
         return
+    click.echo(f"{used['routing']}, {used['pricing'] or 'no prices'}; database {used['database']}")
     for name, why in config.disabled.items():
         click.echo(f"note: {name} is off: {why}")
     for notice in config.notices:
@@ -51,7 +57,9 @@ def _print(config: Config | None, problems: list[Problem], errors: int) -> None:
     click.echo(f"{errors} errors, {len(problems) - errors} warnings; on: {on or 'nothing'}")
 
 
-def _report(config: Config | None, problems: list[Problem], errors: int) -> dict[str, object]:
+def _report(
+    config: Config | None, problems: list[Problem], errors: int, used: dict[str, str | None]
+) -> dict[str, object]:
     """`config_version` null and no providers: the files cannot be used."""
     return {
         "errors": errors,
@@ -60,4 +68,5 @@ def _report(config: Config | None, problems: list[Problem], errors: int) -> dict
         "providers": states(config) if config else {},
         "notices": config.notices if config else [],
         "config_version": config.version if config else None,
+        "files": used,
     }

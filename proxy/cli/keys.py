@@ -18,11 +18,11 @@ from proxy.cli.output import json_option, print_json, print_table
 from proxy.cli.settings import configuration_options, fail, read_config, store_problem
 from proxy.config import Config
 from proxy.config.names import name_problems
-from proxy.parts import key_store
 from proxy.permits import day_ns
 from proxy.records import NANO_PER_USD, KeyConfig
 from proxy.storage.base import StoreError
 from proxy.storage.keys import KeyStore, StoredKey
+from proxy.storage.sqlite import sqlite_path
 
 PREFIX = "mmp-"
 _BYTES = 32  # 256 bits of randomness
@@ -54,7 +54,7 @@ def create(name: str, role: str, models: str | None, expires: str | None, **flag
     made = StoredKey(
         f"key_{secrets.token_hex(4)}", name, role, key[-4:], allowed, now_ns, _expiry(expires, now_ns), None
     )
-    store = key_store(config)
+    store = _store(config)
     try:
         store.add(made, digest_of(key))
         others = sum(other.name == name and other.opens(now_ns) for other in store.all()) - 1
@@ -75,15 +75,15 @@ def create(name: str, role: str, models: str | None, expires: str | None, **flag
 def list_keys(**flags: Any) -> None:
     """List every key that was made, without the keys."""
     now_ns = time.time_ns()
-    found = [_described(key, now_ns) for key in _all(key_store(read_config(flags, os.environ)))]
+    found = [_described(key, now_ns) for key in _all(_store(read_config(flags, os.environ)))]
     if flags["as_json"]:
-        print_json(found)
+        print_json({"keys": found})
     elif not found:
         click.echo("No keys. Make one: proxy keys create NAME", err=True)
     else:
         columns = ["id", "name", "role", "state", "ends_in", "created", "expires", "revoked", "models"]
         rows = [[",".join(row[c] or ()) if c == "models" else row[c] for c in columns] for row in found]
-        print_table(columns, rows)
+        print_table([column.upper() for column in columns], rows)
 
 
 @keys.command()
@@ -92,7 +92,7 @@ def list_keys(**flags: Any) -> None:
 @configuration_options
 def revoke(name_or_id: str, **flags: Any) -> None:
     """End a key by its ID, or all keys of a NAME."""
-    store = key_store(read_config(flags, os.environ))
+    store = _store(read_config(flags, os.environ))
     now_ns = time.time_ns()
     known = [key for key in _all(store) if name_or_id in (key.id, key.name)]
     try:
@@ -100,7 +100,7 @@ def revoke(name_or_id: str, **flags: Any) -> None:
     except StoreError as error:
         store_problem(error)
     if flags["as_json"]:
-        print_json([_described(key, now_ns) for key in ended])
+        print_json({"revoked": [_described(key, now_ns) for key in ended]})
     elif ended:
         named = ", ".join(f"{key.name} ({key.id})" for key in ended)
         click.echo(f"Revoked {named}. A running server refuses it within two seconds.")
@@ -110,6 +110,11 @@ def revoke(name_or_id: str, **flags: Any) -> None:
         shown = "that" if name_or_id.startswith(PREFIX) else repr(name_or_id[:64])  # a key given by mistake
         click.echo(f"proxy: no key has the name or id {shown}. `proxy keys list` shows them.", err=True)
         sys.exit(1)
+
+
+def _store(config: Config) -> KeyStore:
+    """Nothing is opened yet."""
+    return KeyStore(sqlite_path(config.storage.url))
 
 
 def _all(store: KeyStore) -> list[StoredKey]:

@@ -10,13 +10,15 @@ from msgspec import Struct
 from proxy.api.answers import new_id
 from proxy.codec import decode_object, encode
 from proxy.config import Config
+from proxy.config.namespace import enabled
 from proxy.errors import ProxyError
 from proxy.log import build_log
-from proxy.parts import Parts, enabled, local_models, running
+from proxy.parts import Parts, local_models, running
 from proxy.records import Caller
 
 # Room for models that think before they speak: with less, some vendors answer an error instead of a short answer.
 _MAX_TOKENS = 256
+_LOCAL_MAX_TOKENS = 16  # the embedded one does not think, and takes its time for each token
 _ROLES = ("fast", "default", "reasoning")
 
 
@@ -50,7 +52,9 @@ async def _ping(parts: Parts, provider: str) -> Ping:
         return Ping(False, None, error=f"it lists no model; name one: providers.{provider}.models.default")
     name = f"{provider}/{model}"
     messages = [{"role": "user", "content": "Say: ok"}]
-    body = encode({"model": name, "messages": messages, "max_completion_tokens": _MAX_TOKENS})
+    is_local = parts.config.providers[provider].local_model is not None
+    most = _LOCAL_MAX_TOKENS if is_local else _MAX_TOKENS
+    body = encode({"model": name, "messages": messages, "max_completion_tokens": most})
     started = time.perf_counter()
     try:
         call, route = await parts.pipeline.admit(new_id(), Caller("cli"), body)

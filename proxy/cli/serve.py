@@ -24,14 +24,23 @@ from proxy import __version__
 from proxy.api.http1 import HTTP1Protocol
 from proxy.app import Application, is_loopback, server_auth
 from proxy.cli.hangup import hangup_handler
-from proxy.cli.settings import config_files, configuration_options, fail, read_config, seed_volume, store_problem
+from proxy.cli.settings import (
+    config_files,
+    configuration_options,
+    fail,
+    places,
+    read_config,
+    seed_volume,
+    store_problem,
+)
 from proxy.cli.worker import BROKER_VARIABLE, METRICS_VARIABLE
 from proxy.config import Config
+from proxy.config.namespace import enabled, names_now
 from proxy.config.source import ConfigFiles
 from proxy.local_model import LocalModel, LocalModelBroker
 from proxy.log import build_log
 from proxy.metrics import mark_dead
-from proxy.parts import build_ledger, enabled, key_store, local_models, names_now
+from proxy.parts import build_ledger, key_store, local_models
 from proxy.storage.base import StoreError
 from proxy.storage.keys import StoredKey
 
@@ -65,10 +74,11 @@ def serve(**flags: Any) -> None:
         signal.signal(
             sig, lambda *_: sys.exit(0)
         )  # uvicorn raises the signal again after its drain; that is a clean end
-    click.echo(_banner(config, models, sock.getsockname()[1]))
+    files = config_files(flags, os.environ)
+    click.echo(_banner(config, places(files, config), models, sock.getsockname()[1]))
     sys.stdout.flush()
     if config.server.workers == 1:
-        _serve_alone(config, config_files(flags, os.environ), models, sock)
+        _serve_alone(config, files, models, sock)
     else:
         _serve_workers(config, flags, models, sock)
 
@@ -233,10 +243,15 @@ def _try_store(config: Config) -> None:
         store_problem(error)
 
 
-def _banner(config: Config, models: dict[str, LocalModel], port: int) -> str:
+def _banner(config: Config, used: dict[str, str | None], models: dict[str, LocalModel], port: int) -> str:
     host = config.server.host if ":" not in config.server.host else f"[{config.server.host.strip('[]')}]"
     base_url = f"http://{host}:{port}/v1"
     lines = [f"multi-model-proxy {__version__} on {base_url}", ""]
+    lines += [
+        f"  files       {used['routing']}, {used['pricing'] or 'no prices'}",
+        f"  database    {used['database']}",
+        "",
+    ]
     for name in enabled(config):
         missing = models[name].missing() if name in models else None
         lines.append(f"  {name:<12}{missing or 'on'}")

@@ -61,6 +61,20 @@ def seed_volume(flags: Mapping[str, Any], environ: Mapping[str, str]) -> None:
         fail(str(error))
 
 
+def places(files: ConfigFiles, config: Config | None) -> dict[str, str | None]:
+    """What is in use: `routing`, `pricing` (None: no file) and `database` (None: the files do not load), by paths as
+    one would type them here.
+    """
+    routing, pricing = [*map(_typed, files.paths), None][:2]
+    database = config.storage.url.removeprefix("sqlite:///") if config else None
+    return {"routing": routing, "pricing": pricing, "database": database}
+
+
+def _typed(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
 def read_config(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Config:
     """What the files say. Ends the process with exit code 2 and every problem when one of them is wrong."""
     try:

@@ -32,7 +32,7 @@ _COLUMNS = {
 @click.command()
 @click.option("--since", metavar="TIME", help="From this day or time on, like 2026-11-22 or 2026-11-22T08:00:00Z.")
 @click.option("--until", metavar="TIME", help="Up to this day or time, which is not part of it.")
-@click.option("--group-by", metavar="KEYS", help="Of model, provider and day; several with commas.")
+@click.option("--group-by", metavar="KEYS", help="Of model, provider, day and task_type; several with commas.")
 @json_option
 @configuration_options
 def usage(since: str | None, until: str | None, group_by: str | None, as_json: bool, **flags: Any) -> None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from proxy.config import Config
 from proxy.config.doubts import PriceOf
-from proxy.config.providers import PLANNED
 from proxy.price_lookup import lookup_price
 from proxy.providers import PROVIDERS
 from proxy.records import ModelPrice
 
 
 def kind_of(config: Config, name: str) -> str | None:
-    """The `type` of a provider; None where it is planned and has another name."""
+    """The `type` of a provider."""
     kind = type(config.providers[name])
-    return next((known for known, cls in PROVIDERS.items() if cls is kind), name if name in PLANNED else None)
+    return next((known for known, cls in PROVIDERS.items() if cls is kind), None)
 
 
 def vendor_of(config: Config, name: str) -> str | None:

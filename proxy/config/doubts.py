@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from fnmatch import fnmatchcase
 
-from proxy.config.names import Reference, deployment_of, problem_at, references
-from proxy.config.problems import Mark, Path, Problem, Severity, problem, shown
+from proxy.config.names import Reference, deployment_of, problem_at, references, successor_problem
+from proxy.config.problems import Path, Problem, Severity, near, shown
 from proxy.config.settings import Config
 from proxy.prices import find_price
 from proxy.records import BudgetLimits, ModelPrice
@@ -27,7 +27,8 @@ def doubts(config: Config, today: date, listed_price: PriceOf) -> list[Problem]:
     found += _unpriced(config, listed_price)
     placed = [problem_at(config, path, message, Severity.WARNING) for path, message in found]
     return placed + [
-        problem(Mark("pricing.yaml"), path, message, Severity.WARNING) for path, message in _successors(config)
+        successor_problem(config, name, message, Severity.WARNING)
+        for name, message in _successors(config, listed_price)
     ]
 
 
@@ -99,12 +100,17 @@ def _dead_limits(config: Config) -> Iterator[Doubt]:
                 yield (*path, key), "never used: with when_spent: reject the limit itself is hard"
 
 
-def _successors(config: Config) -> Iterator[Doubt]:
-    """Rows whose successor is itself gone: who follows it asks for the next one that is not there."""
+def _successors(config: Config, listed_price: PriceOf) -> Iterator[tuple[str, str]]:
+    """Rows whose successor is itself gone, or that nobody knows: who follows it asks for what is not there."""
     for name, row in config.pricing.models.items():
-        after = config.pricing.models.get(row.successor or "")
+        if row.successor is None or row.successor in config.models or row.successor in config.aliases:
+            continue
+        after = find_price(config.pricing, row.successor)
         if after is not None and after.retired:
-            yield ("models", name, "successor"), f"{row.successor} was itself retired on {after.retired}"
+            yield name, f"{row.successor} was itself retired on {after.retired}"
+        elif after is None and (not config.pricing.lookup or listed_price(row.successor) is None):
+            hint = near(row.successor, config.pricing.models)
+            yield name, f'no row is called "{shown(row.successor)}"{hint}'
 
 
 def _unpriced(config: Config, listed_price: PriceOf) -> Iterator[Doubt]:

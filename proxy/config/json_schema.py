@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, inspect
 
-from proxy.config.providers import NAME, PLANNED
+from proxy.config.providers import NAME
 from proxy.config.reader import EXACT, described
 from proxy.config.rules import Rule, rule_for
 from proxy.config.settings import PricingFile, RoutingFile
@@ -42,8 +42,7 @@ def routing_schema(types: Mapping[str, type[Provider]], texts: Texts) -> JsonSch
     writer = _Writer(texts)
     schema = writer.root(RoutingFile, "routing_rules.yaml")
     sections = schema["properties"]
-    known: dict[str, type[Provider]] = {**dict.fromkeys(PLANNED, Provider), **types}
-    sections["providers"] |= {"type": ["object", "null"], **_providers(writer, known)}
+    sections["providers"] |= {"type": ["object", "null"], **_providers(writer, types)}
     for section in ("models", "aliases"):
         sections[section]["propertyNames"] = _OWN_NAME
     writer.defs[ModelEntry.__name__]["oneOf"] = [

@@ -13,21 +13,22 @@ from msgspec import Struct, inspect
 
 from proxy.config.files import read_file
 from proxy.config.names import name_problems
-from proxy.config.problems import ConfigError, Mark, Path, Problem
+from proxy.config.problems import ConfigError, Mark, Path, Problem, problem
 from proxy.config.providers import read_providers
 from proxy.config.reader import INVALID, Reader, described
 from proxy.config.settings import LATER, Config, PricingFile, RoutingFile
 from proxy.config.tree import Entry, Mapping, Scalar, Sequence, parse, plain_value
 from proxy.providers import PROVIDERS
 from proxy.providers.base import Provider
-from proxy.records import BudgetConfig, ModelEntry, ModelPrice, Pricing, RouterConfig, ServerConfig
+from proxy.records import BudgetConfig, ModelEntry, ModelPrice, Pricing, RouterConfig, Secret, ServerConfig
 
+VAULT_KEY = "PROXY_VAULT_KEY"
+MIN_VAULT_KEY = 32  # characters
 _ENTRY = inspect.type_info(str | ModelEntry)
 _REFERRING: dict[str, Callable[..., Any]] = {"router": RouterConfig, "budget": BudgetConfig, "keys": dict}
 _NOT_ENFORCED: tuple[Path, ...] = (
     ("budget",),
     ("storage", "keep_days"),
-    ("storage", "reasoning_state"),
     ("storage", "idempotency_ttl_s"),
 )
 
@@ -70,7 +71,8 @@ def configure(
     """What `load` does once the files are read; pure. `problems`: what is already known to be wrong."""
     problems = [] if problems is None else problems
     unread = bool(problems)
-    prices = _pricing(pricing, problems) if pricing else Pricing()
+    price_marks: dict[Path, Mark] = {}
+    prices = read_pricing(pricing, problems, price_marks) if pricing else Pricing()
     root = parse(routing.data, routing.name, problems)
     if root is None:
         raise ConfigError(problems)
@@ -89,10 +91,12 @@ def configure(
         disabled=providers.disabled,
         secrets=providers.secrets,
         headers=providers.headers,
+        vault_key=_vault_key(environ, problems),
         pricing=prices or Pricing(),
         notices=_notices(reader, sections, providers.configured),
         version=version_of(routing.data, pricing.data if pricing else b""),
         marks=reader.marks,
+        price_marks=price_marks,
     )
     if prices is not None and not unread:  # without the price list, bare model ids cannot be judged
         problems.extend(name_problems(config))
@@ -104,6 +108,17 @@ def configure(
 def version_of(routing: bytes, pricing: bytes = b"") -> str:
     """What names the configuration that two files make: 12 hex digits."""
     return hashlib.sha256(routing + b"\0" + pricing).hexdigest()[:12]
+
+
+def _vault_key(environ: MappingOf[str, str], problems: list[Problem]) -> Secret | None:
+    """What reasoning states are sealed with, where the environment says it."""
+    text = environ.get(VAULT_KEY, "")
+    if not text:
+        return None
+    if len(text) < MIN_VAULT_KEY:
+        why = f"must have at least {MIN_VAULT_KEY} characters; make one with `openssl rand -base64 32`"
+        problems.append(problem(Mark(f"environment variable {VAULT_KEY}"), (), why))
+    return Secret(text)
 
 
 def _notices(reader: Reader, sections: dict[str, Any], providers: dict[str, Provider]) -> list[str]:
@@ -133,12 +148,14 @@ def _names(root: Mapping, reader: Reader) -> dict[str, Any]:
     return {"models": models, "aliases": aliases}
 
 
-def _pricing(source: Source, problems: list[Problem]) -> Pricing | None:
+def read_pricing(source: Source, problems: list[Problem], marks: dict[Path, Mark]) -> Pricing | None:
+    """pricing.yaml by itself, None where it is no YAML. `marks` is told where each successor was written."""
     root = parse(source.data, source.name, problems)
     if root is None:
         return None
     reader = Reader(problems, {})
     values = reader.fields(root, PricingFile, ())
+    marks |= {path: mark for path, mark in reader.marks.items() if path[-1] == "successor"}
     models = values.get("models", {})
     if models is INVALID:
         # Their names are still known, so that the names in the other file can be checked.

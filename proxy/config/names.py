@@ -46,7 +46,7 @@ def name_problems(config: Config) -> list[Problem]:
             found.append(
                 problem_at(config, ("budget", "per_provider", scope), f'unknown provider "{shown(scope)}"{hint}')
             )
-    return found + _circles(config)
+    return [*found, *_circles(config), *_successors(config)]
 
 
 def retirements(config: Config, today: date) -> list[Problem]:
@@ -63,6 +63,27 @@ def retirements(config: Config, today: date) -> list[Problem]:
         after = f"; its successor is {price.successor}" if price.successor else ""
         found.append(problem_at(config, reference.path, f"{deployment} {when}{after}", Severity.WARNING))
     return found
+
+
+def _successors(config: Config) -> Iterator[Problem]:
+    """Rows of pricing.yaml whose successor nobody can call. One that is only not listed is `proxy.config.doubts`."""
+    rows = config.pricing.models
+    owners = {name.partition("/")[0] for name in rows} | set(config.providers)
+    for name, row in rows.items():
+        owner, _, model = (row.successor or "").partition("/")
+        if row.successor is None or row.successor in config.models or row.successor in config.aliases:
+            continue
+        if not model:
+            close = next((f'; did you mean "{other}"?' for other in rows if other.partition("/")[2] == owner), "")
+            yield successor_problem(config, name, f"must be provider/model{close}")
+        elif owner not in owners:
+            yield successor_problem(config, name, f'unknown provider "{shown(owner)}"{near(owner, owners)}')
+
+
+def successor_problem(config: Config, row: str, message: str, severity: Severity = Severity.ERROR) -> Problem:
+    """A problem with the successor of a row of pricing.yaml."""
+    path = ("models", row, "successor")
+    return problem(config.price_marks.get(path, Mark("pricing.yaml")), path, message, severity)
 
 
 def _definitions(config: Config) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 from proxy.records import ModelPrice, PastPrice, Tier
 
 PRICES = ("input", "output", "cached_input", "cache_write", "cache_write_1h", "per_request")
-TIER_PRICES = ("input", "output", "cached_input", "cache_write")
+TIER_PRICES = ("input", "output", "cached_input", "cache_write", "cache_write_1h")
 _KEPT = ("input", "output", "cached_input")  # of a price that is over
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from msgspec import Struct, to_builtins
 
-from proxy.config.load import Source, configure
-from proxy.config.problems import ConfigError, Mark, problem
+from proxy.config.load import Source, read_pricing
+from proxy.config.problems import ConfigError, Mark, Problem, problem
 from proxy.config.tree import Mapping, Node, Scalar, Sequence, parse
 from proxy.records import ModelPrice, PastPrice, Tier
 
@@ -53,7 +53,11 @@ def with_prices(source: Source, rows: MappingOf[str, ModelPrice], today: date) -
 
 
 def _rows(source: Source) -> dict[str, ModelPrice]:
-    return configure(Source("routing_rules.yaml", b"version: 1\nproviders: {}\n"), source, {}).pricing.models
+    problems: list[Problem] = []
+    pricing = read_pricing(source, problems, {})
+    if pricing is None or problems:
+        raise ConfigError(problems)
+    return pricing.models
 
 
 def _by_hand(mark: Mark) -> ConfigError:

@@ -15,8 +15,6 @@ from proxy.config.tree import Entry, Mapping, Scalar
 from proxy.providers.base import Provider
 from proxy.records import Secret
 
-PLANNED = ("anthropic", "google", "cohere", "perplexity")
-
 # Stands for a section that is wrong, so that names that lead to it are not reported too.
 _UNREAD = Provider(models=dict.fromkeys(("default", "reasoning", "fast"), "unread"))
 _CHECKED = ("headers", "base_url", "allow_private")
@@ -52,9 +50,9 @@ def read_providers(
             continue
         found.configured[name] = provider
         _check(provider, entry.mark, path, reader)
-        if not (provider.base_url or provider.default_base_url or provider.local_model or kind in PLANNED):
+        if not (provider.base_url or provider.default_base_url or provider.local_model):
             reader.note(entry.mark, path, f"base_url is missing; type {kind} has no default")
-        secret, why_off = _key(provider, kind, environ)
+        secret, why_off = _key(provider, environ)
         if why_off:
             found.disabled[name] = why_off
         elif secret:
@@ -71,20 +69,19 @@ def _read_provider(name: str, entry: Entry, reader: Reader, types: MappingOf[str
     path: Path = ("providers", name)
     own = dict(reader.mapping(entry, path).entries)
     written = own.pop("type", None)
-    known = (*types, *PLANNED)
     if written is None:
-        if name not in known:
-            hint = near(name, known) or f"; known: {', '.join(known)}"
+        if name not in types:
+            hint = near(name, types) or f"; known: {', '.join(types)}"
             return name, reader.note(entry.mark, path, f'no type is called "{name}"; name one with `type:`{hint}')
-        return name, reader.struct(Mapping(entry.mark, own), types.get(name, Provider), path)
+        return name, reader.struct(Mapping(entry.mark, own), types[name], path)
     kind = written.node.value if isinstance(written.node, Scalar) else None
     where = (*path, "type")
     if not isinstance(kind, str):
         return name, reader.note(written.node.mark, where, "expected text, the provider's type")
-    if kind not in known:
-        hint = near(kind, known) or f"; known: {', '.join(known)}"
+    if kind not in types:
+        hint = near(kind, types) or f"; known: {', '.join(types)}"
         return kind, reader.note(written.node.mark, where, f'unknown type "{shown(kind)}"{hint}')
-    return kind, reader.struct(Mapping(entry.mark, own), types.get(kind, Provider), path)
+    return kind, reader.struct(Mapping(entry.mark, own), types[kind], path)
 
 
 def _check(provider: Provider, mark: Mark, path: Path, reader: Reader) -> None:
@@ -100,12 +97,10 @@ def _check(provider: Provider, mark: Mark, path: Path, reader: Reader) -> None:
         reader.note(reader.marks.get((*path, "base_url"), mark), (*path, "base_url"), wrong)
 
 
-def _key(provider: Provider, kind: str, environ: MappingOf[str, str]) -> tuple[Secret | None, str | None]:
+def _key(provider: Provider, environ: MappingOf[str, str]) -> tuple[Secret | None, str | None]:
     """The provider's key, or why it is off; neither where it needs none."""
     if not provider.enabled:
         return None, "switched off"
-    if kind in PLANNED:
-        return None, "its adapter is not part of this version yet"
     names = provider.key_variables
     for name in names:
         value = environ.get(name, "").strip()

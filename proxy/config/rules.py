@@ -198,7 +198,7 @@ RULES: dict[type, dict[str, Rule]] = {
     },
     Tier: {
         "above_input_tokens": at_least(1),
-        **dict.fromkeys(("input", "output", "cached_input", "cache_write"), at_least(0)),
+        **dict.fromkeys(("input", "output", "cached_input", "cache_write", "cache_write_1h"), at_least(0)),
     },
     PastPrice: {"until": a_day, **dict.fromkeys(("input", "output", "cached_input"), at_least(0))},
 }

@@ -26,9 +26,10 @@ class Config(Struct, frozen=True, kw_only=True):
     """Everything the two files and the environment say, checked.
 
     `providers` holds all of them; those in `disabled` (name -> one line why) must not be called. `secrets` has the key
-    of each that needs one and is on, `headers` what the environment adds to its requests. `notices` are lines for the
-    start. `version` is a short hash of both files.
-    `marks` says where each value was written.
+    of each that needs one and is on, `headers` what the environment adds to its requests. `vault_key` seals reasoning
+    states; None: a key that lies beside the database. `notices` are lines for the start. `version` is a short hash of
+    both files.
+    `marks` says where each value of routing_rules.yaml was written, `price_marks` where each successor in pricing.yaml.
     """
 
     server: ServerConfig = ServerConfig()
@@ -44,9 +45,11 @@ class Config(Struct, frozen=True, kw_only=True):
     disabled: dict[str, str] = {}
     secrets: dict[str, Secret] = {}
     headers: dict[str, dict[str, str]] = {}
+    vault_key: Secret | None = None
     notices: list[str] = []
     version: str = "none"
     marks: dict[Path, Mark] = {}
+    price_marks: dict[Path, Mark] = {}
 
 
 class RoutingFile(Struct, forbid_unknown_fields=True):

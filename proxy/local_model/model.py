@@ -19,7 +19,8 @@ from structlog.typing import FilteringBoundLogger
 
 from proxy.errors import UpstreamUnavailable
 from proxy.local_model.process import Child
-from proxy.local_model.weights import FindSpec, find_weights, model_id, what_is_missing
+from proxy.local_model.weights import FindSpec, find_weights, what_is_missing
+from proxy.providers.embedded import model_id
 from proxy.records import Endpoint, LocalModelSpec, Secret
 
 # By path and with -P instead of -m: so the child imports neither this package nor what lies in the working directory.

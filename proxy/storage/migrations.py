@@ -102,12 +102,40 @@ def m003_keys(db: Database) -> None:
     )
 
 
+def m004_parts_of_usage(db: Database) -> None:
+    """What else a vendor bills by, so that an attempt can be priced again from its row."""
+    # SQLite adds a column with a constant default without touching a row.
+    for column in ("cache_write_1h", "searches"):
+        db.execute("ALTER TABLE attempts ADD COLUMN " + column + " INTEGER NOT NULL DEFAULT 0")
+
+
+def m005_reasoning_states(db: Database) -> None:
+    """What models thought before tool calls, sealed, for an hour (storage/vault.py)."""
+    db.execute(
+        """
+        CREATE TABLE reasoning_states (
+            caller TEXT NOT NULL, tool_call_id TEXT NOT NULL, kept_ns INTEGER NOT NULL, size INTEGER NOT NULL,
+            sealed BLOB NOT NULL, PRIMARY KEY (caller, tool_call_id)
+        ) STRICT
+        """
+    )
+    # Counting and dropping the oldest reads these only, never the states themselves.
+    db.execute("CREATE INDEX reasoning_states_by_caller ON reasoning_states (caller, kept_ns, size)")
+    db.execute("CREATE INDEX reasoning_states_by_age ON reasoning_states (kept_ns, size)")
+
+
 _COUNTS = (
     *("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"),
     *("estimated", "fallback", "attempts", "success"),
 )
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (m001_calls, m002_attempts, m003_keys)
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (
+    m001_calls,
+    m002_attempts,
+    m003_keys,
+    m004_parts_of_usage,
+    m005_reasoning_states,
+)
 
 
 def migrate(connection: sqlite3.Connection, steps: tuple[Callable[[Database], None], ...] = MIGRATIONS) -> None:

@@ -22,8 +22,8 @@ _HOLD = "UPDATE calls SET hold_nano = ? WHERE id = ? AND closed_ns IS NULL"
 # `closed_ns IS NULL`: the first end of a call or an attempt stands, also against a process that swept it.
 _END_ATTEMPT = """
     UPDATE attempts SET closed_ns = ?, outcome = ?, status = ?, error_code = ?, input = ?, cache_read = ?,
-        cache_write = ?, output = ?, reasoning = ?, usage_source = ?, cost_nano = ?, duration_ms = ?,
-        first_token_ms = ?, upstream_request_id = ?
+        cache_write = ?, output = ?, reasoning = ?, cache_write_1h = ?, searches = ?, usage_source = ?, cost_nano = ?,
+        duration_ms = ?, first_token_ms = ?, upstream_request_id = ?
     WHERE call_id = ? AND seq = ? AND closed_ns IS NULL
 """
 _CLOSE_CALL = """
@@ -127,6 +127,8 @@ def _ended(ended: EndedAttempt) -> tuple[Any, ...]:
         tokens.cache_write,
         tokens.output,
         tokens.reasoning,
+        tokens.cache_write_1h,
+        tokens.searches,
         end.usage_source,
         end.cost_nano,
         end.duration_ms,

@@ -13,6 +13,7 @@ _GROUPS = {
     "model": "model",
     "provider": "provider",
     "day": "strftime('%Y-%m-%d', opened_ns / 1000000000, 'unixepoch')",
+    "task_type": "task_type",
 }
 _WHERE = " FROM calls WHERE opened_ns >= :since AND opened_ns < :until AND (:key_id IS NULL OR key_id = :key_id)"
 _SUMS = """

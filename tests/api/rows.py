@@ -21,6 +21,11 @@ def calls(database: Path) -> list[dict[str, Any]]:
 async def row_of(database: Path, answer: Answer) -> dict[str, Any]:
     """The ended row of the call that was answered; refusals are committed soon after their answer, so it waits."""
     (request_id,) = answer.headers("x-request-id")
+    return await row_with_id(database, request_id)
+
+
+async def row_with_id(database: Path, request_id: str) -> dict[str, Any]:
+    """The ended row of one call, once it is committed."""
     async with asyncio.timeout(5):
         while True:
             for row in calls(database):

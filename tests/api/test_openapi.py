@@ -152,7 +152,15 @@ def fits(value: Any, schema: dict[str, Any], schemas: dict[str, Any], *, whole: 
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/models", "/v1/models/auto", "/v1/usage?group_by=model,provider,day", "/livez", "/readyz", "/health"]
+    "path",
+    [
+        "/v1/models",
+        "/v1/models/auto",
+        "/v1/usage?group_by=model,provider,day,task_type",
+        "/livez",
+        "/readyz",
+        "/health",
+    ],
 )
 async def test_answers_are_as_described(server: Server, described: dict[str, Any], path: str) -> None:
     """What is really sent fits the schema of its status."""

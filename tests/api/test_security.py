@@ -410,6 +410,10 @@ async def test_no_spelling_of_a_path_gets_past_the_key(keyed: Server, method: st
 ROLES = {
     "/v1/chat/completions": "key",
     "/chat/completions": "key",
+    "/v1/embeddings": "key",
+    "/embeddings": "key",
+    "/v1/rerank": "key",
+    "/rerank": "key",
     "/v1/models": "key",
     "/models": "key",
     "/v1/models/{model_id:path}": "key",
@@ -422,6 +426,10 @@ ROLES = {
     "/metrics": "none",
     "/schema/openapi.json": "none",
     "/admin/reload": "admin",
+}
+OTHER_FIELDS: dict[str, dict[str, Any]] = {
+    "/embeddings": {"input": "a"},
+    "/rerank": {"query": "a", "documents": ["b"]},
 }
 CREDENTIALS = {None: "nobody", "wrong": "nobody", PROXY_KEY: "key", ADMIN_KEY: "admin"}
 
@@ -438,7 +446,7 @@ async def test_every_route_has_its_role_and_keeps_to_it(keyed: Server, tmp_path:
     for (path, method), handler in found.items():
         role = handler.opt["role"]
         for key, who in CREDENTIALS.items():
-            body = chat() if method == "POST" else b""
+            body = chat(**OTHER_FIELDS.get(path.removeprefix("/v1"), {})) if method == "POST" else b""
             headers = {"x-api-key": key} if key else {}
             asked = path.replace("{model_id}", "fake/ok")
             answer = await send(keyed.port, request(body, method=method, path=asked, headers=headers))

@@ -1,8 +1,11 @@
-"""`proxy check`: 0 for files that serve, 1 for what is wrong between the lines, 2 for files that cannot be read."""
+"""`proxy check`: 0 for files that serve, 2 for files that do not; with --strict 1 for what is doubtful in them."""
 
 from __future__ import annotations
 
+import json
 import re
+
+import pytest
 
 from tests.cli.commands import proxy
 
@@ -29,10 +32,10 @@ models:
 """
 
 
-def check(folder, routing, pricing=PRICING, **variables):
+def check(folder, routing, *arguments, pricing=PRICING, **variables):
     (folder / "routing_rules.yaml").write_text(routing)
     (folder / "pricing.yaml").write_text(pricing)
-    return proxy("check", cwd=folder, **variables)
+    return proxy("check", *arguments, cwd=folder, **variables)
 
 
 def test_good_files_end_with_0_and_say_what_is_on(tmp_path):
@@ -58,6 +61,35 @@ def test_a_retired_model_is_a_warning_with_its_place_and_ends_with_0(tmp_path):
     assert re.search(
         r"routing_rules\.yaml:6:16: warning: models\.mine: fake/old was retired on 2020-01-01; .* fake/one", line
     ), line
+
+
+@pytest.mark.parametrize(
+    ("routing", "code"), [(GOOD, 0), (GOOD + "models: {mine: fake/old}\n", 1), (WRONG, 2)], ids=["good", "doubts", "no"]
+)
+def test_strict_takes_warnings_for_a_problem(tmp_path, routing, code):
+    """1 for warnings alone, so that a pipeline can refuse them; what does not load is 2 as ever."""
+    assert check(tmp_path, routing, "--strict").returncode == code
+    assert check(tmp_path, routing, "--strict", "--json").returncode == code
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables", "line"),
+    [
+        ([], {}, "routing_rules.yaml, pricing.yaml; database proxy.db"),
+        (["--config", "sub/../routing_rules.yaml", "--db", "sub/u.db"], {}, "sub/../routing_rules.yaml, "),
+        (["--db", "sub/u.db"], {}, "; database sub/u.db"),
+        ([], {"PROXY_DB": "/else/where.db"}, "; database /else/where.db"),
+        ([], {"PROXY_PRICING": "other.yaml"}, "routing_rules.yaml, other.yaml; "),
+    ],
+)
+def test_it_says_which_files_and_which_database(tmp_path, flags, variables, line):
+    """As one would type them here; the first line, and `files` of the report."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "other.yaml").write_text(PRICING)
+    done = check(tmp_path, GOOD, *flags, **variables)
+    assert line in done.stdout.splitlines()[0]
+    files = json.loads(check(tmp_path, GOOD, "--json", *flags, **variables).stdout)["files"]
+    assert done.stdout.splitlines()[0] == "{routing}, {pricing}; database {database}".format(**files)
 
 
 def test_every_mistake_is_said_at_once_with_its_place(tmp_path):

@@ -106,6 +106,7 @@ SHOWN = {  # what the reader sees of each example
     "proxy keys list": "mobile",
     "proxy keys revoke mobile": "Revoked mobile",
     'proxy ask "Name a colour."': "tok0",
+    "proxy conformance -m fake/actor --only tools": "called             tools  passed",
     'eval "$(proxy completion bash)"': "",
 }
 FAILING = {"proxy prices --diff 'groq/*'"}

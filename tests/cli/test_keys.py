@@ -36,7 +36,7 @@ def keys(folder, *arguments, code=0):
 
 
 def listed(folder):
-    return json.loads(keys(folder, "list", "--json")[0])
+    return json.loads(keys(folder, "list", "--json")[0])["keys"]
 
 
 def test_a_key_is_shown_once_and_alone_on_standard_output(folder):
@@ -78,7 +78,7 @@ def test_the_list_has_everything_but_the_keys(folder):
     assert two["created"] <= two["revoked"]
     assert boss.strip() not in json.dumps([one, two])
     lines = keys(folder, "list")[0].splitlines()
-    assert lines[0].split() == ["id", "name", "role", "state", "ends_in", "created", "expires", "revoked", "models"]
+    assert lines[0].split() == ["ID", "NAME", "ROLE", "STATE", "ENDS_IN", "CREATED", "EXPIRES", "REVOKED", "MODELS"]
     assert lines[1].split()[:4] == [made["id"], "m", "key", "on"]
 
 
@@ -86,7 +86,7 @@ def test_nothing_made_is_nothing_listed_and_no_database(folder):
     """Looking is not making."""
     out, err = keys(folder, "list")
     assert (out, "proxy keys create NAME" in err) == ("", True)
-    assert keys(folder, "list", "--json")[0] == "[]\n"
+    assert json.loads(keys(folder, "list", "--json")[0]) == {"keys": []}
     assert "no key has the name" in keys(folder, "revoke", "mobile", code=1)[1]
     assert [path.name for path in folder.iterdir()] == ["routing_rules.yaml"]
 
@@ -94,7 +94,8 @@ def test_nothing_made_is_nothing_listed_and_no_database(folder):
 def test_revoking_ends_one_key_or_all_of_a_name(folder):
     """Twice does no harm; a name nobody has is an error."""
     ids = [json.loads(keys(folder, "create", "mobile", "--json")[0])["id"] for _ in range(3)]
-    assert ids[0] in keys(folder, "revoke", ids[0])[0]
+    revoked = json.loads(keys(folder, "revoke", ids[0], "--json")[0])["revoked"]
+    assert [(key["id"], key["state"]) for key in revoked] == [(ids[0], "revoked")]
     assert [key["state"] for key in listed(folder)] == ["revoked", "on", "on"]
     out, _ = keys(folder, "revoke", "mobile")
     assert [key_id in out for key_id in ids] == [False, True, True]

@@ -18,12 +18,21 @@ LIGHT = [
     (["--version"], {"ruamel", "msgspec", "sqlite3", "asyncio"}),
     (["completion", "zsh"], {"ruamel", "sqlite3"}),
     (["schema", "pricing"], {"sqlite3"}),
-    (["check"], set()),
+    (["check"], {"sqlite3", "genai_prices"}),
     (["check", "--json"], set()),
     (["init", "--dir", "there", "--force"], set()),
     (["providers"], set()),
     (["usage", "--help"], set()),
+    (["keys", "--help"], set()),
 ]
+# What makes the time of a command that needs some of it.
+HEAVY = {
+    ("keys", "list"): SERVER | RARE,
+    ("keys", "create", "app"): SERVER | RARE,
+    ("models",): (SERVER - {"httpx"}) | RARE | {"sqlite3"},
+    ("prices",): (SERVER - {"httpx"}) | (RARE - {"genai_prices"}) | {"sqlite3"},
+    ("prices", "perplexity/pplx-*"): SERVER | RARE | {"sqlite3"},  # gone, so nothing is looked up
+}
 
 
 def modules_after(arguments, cwd, **variables):
@@ -52,6 +61,12 @@ def modules_after(arguments, cwd, **variables):
 def test_a_light_command_does_not_load_the_server(tmp_path, arguments, also_not):
     """Half a second less, each time."""
     assert modules_after(arguments, tmp_path) & (SERVER | RARE | also_not) == set()
+
+
+@pytest.mark.parametrize(("arguments", "not_needed"), HEAVY.items(), ids=" ".join)
+def test_a_command_loads_only_what_it_uses(tmp_path, arguments, not_needed):
+    """`models` asks servers over httpx, `prices` reads the list, `keys` the database; none of them serves."""
+    assert modules_after(arguments, tmp_path) & (not_needed - {"rich"}) == set()
 
 
 def test_the_usage_of_a_database_needs_no_server(tmp_path):

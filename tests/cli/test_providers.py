@@ -141,7 +141,8 @@ def test_a_database_that_cannot_be_opened_is_one_line(folder):
 def test_models_are_those_of_v1_models(folder):
     """In its shape, with prices and sizes; the ledger stays closed."""
     done = proxy("models", "--json", cwd=folder)
-    assert (done.returncode, done.stderr) == (0, "")
+    missing = [line.partition("is missing")[0] for line in done.stderr.splitlines()]
+    assert (done.returncode, missing) == (0, ["note: the list of gone ", "note: the list of none "])
     answer = json.loads(done.stdout)
     cards = {card["id"]: card for card in answer["data"]}
     assert answer["object"] == "list"
@@ -156,6 +157,18 @@ def test_models_are_those_of_v1_models(folder):
         "context_length": 8000,
     }
     assert not (folder / "usage.db").exists()
+
+
+def test_models_that_a_server_lists_are_among_them(tmp_path, upstream):
+    """Over the network, whichever transport its calls use; a wrong certificate file is one line."""
+    write_files(tmp_path, upstream[0].url, ROUTING.replace("{gone}", "9"), PRICING)
+    names = proxy("models", cwd=tmp_path).stdout.split()
+    assert {"good/stall_after", "wrong/stall_after"} <= set(names)
+    routing = tmp_path / "routing_rules.yaml"
+    routing.write_text(routing.read_text().replace("good: {", "good: {ca_file: missing.pem, "))
+    done = proxy("models", cwd=tmp_path)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "providers.good.ca_file cannot be used: no such file" in done.stderr
 
 
 def test_models_as_a_table(folder):

@@ -13,7 +13,10 @@ providers:
   vendor: {type: groq}
 models: {mine: {use: fake/one, fallback: [fake/one, vendor/of-tomorrow]}}
 """
-PRICING = "version: 1\nmodels: {fake/one: {input: 1, output: 2, retired: 2020-01-01, successor: fake/two}}\n"
+PRICING = """\
+version: 1
+models: {fake/one: {input: 1, output: 2, retired: 2020-01-01, successor: fake/two}, fake/two: {input: 1, output: 2}}
+"""
 
 
 def check(folder, *arguments, routing=ROUTING, **variables):
@@ -48,7 +51,8 @@ def test_the_lines_have_all_that_the_report_has(tmp_path):
     """On standard error; the sum is the last line of standard output."""
     done = check(tmp_path, GROQ_API_KEY="k")
     assert len(done.stderr.splitlines()) == 4
-    assert done.stdout == "0 errors, 4 warnings; on: fake, vendor\n"
+    used = "routing_rules.yaml, pricing.yaml; database proxy.db"
+    assert done.stdout == f"{used}\n0 errors, 4 warnings; on: fake, vendor\n"
 
 
 def test_a_key_that_is_not_set_is_a_state_and_no_problem(tmp_path):
@@ -69,6 +73,7 @@ def test_a_file_that_does_not_load_is_a_report_too(tmp_path):
         "providers": {},
         "notices": [],
         "config_version": None,
+        "files": {"routing": "routing_rules.yaml", "pricing": "pricing.yaml", "database": None},
     }
     assert [problem["path"] for problem in report["problems"]] == ["providers.fake.type", "x"]
 

@@ -80,6 +80,7 @@ def test_the_banner_says_where_it_listens_and_what_is_on(running):
     """The base URL is what goes into an SDK."""
     lines = running.banner.splitlines()
     assert lines[0].endswith(f" on http://127.0.0.1:{running.port}/v1")
+    assert lines[2:4] == ["  files       routing_rules.yaml, pricing.yaml", "  database    usage.db"]
     assert re.search(r"^  fake +on$", running.banner, re.MULTILINE)
     assert re.search(r"^  off +off: set NEVER_SET to enable it$", running.banner, re.MULTILINE)
 

@@ -70,7 +70,10 @@ def test_a_period_is_kept_to(used, period, calls):
             ["--since", "yesterday"],
             "proxy: since: expected a date or time such as 2026-11-22 or 2026-11-22T08:00:00Z.\n",
         ),
-        (["--group-by", "colour"], "proxy: group_by: unknown group 'colour'. Known: model, provider, day.\n"),
+        (
+            ["--group-by", "colour"],
+            "proxy: group_by: unknown group 'colour'. Known: model, provider, day, task_type.\n",
+        ),
     ],
 )
 def test_what_is_not_understood_is_one_line(used, arguments, said):

@@ -52,6 +52,7 @@ TYPES: dict[str, type[Provider]] = {
     "bare": Bare,
     "picky": Picky,
     "embedded": Embedded,
+    "anthropic": Hosted,
 }
 PRICES = """\
 version: 1

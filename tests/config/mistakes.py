@@ -96,7 +96,7 @@ MISTAKES: list[tuple[str, str | bytes, list[str]]] = [
      [':3:3: providers.grok: no type is called "grok"; name one with `type:`; did you mean "groq"?']),
     ("an unknown provider with nothing", "version: 1\nproviders:\n  zzz:\n",
      [':3:3: providers.zzz: no type is called "zzz"; name one with `type:`; known: openai, groq, ollama, bare, picky,'
-      " embedded, anthropic, google, cohere, perplexity"]),
+      " embedded, anthropic"]),
     ("a type that is no text", "version: 1\nproviders:\n  mine: {type: [openai]}\n",
      [":3:16: providers.mine.type: expected text, the provider's type"]),
     ("an empty address", "version: 1\nproviders:\n  openai: {base_url: ''}\n",
@@ -107,8 +107,6 @@ MISTAKES: list[tuple[str, str | bytes, list[str]]] = [
      [":3:3: providers.My AI: a provider's name is made of a-z, 0-9, `.`, `_` and `-`, and is not auto or ensemble"]),
     ("an unknown key of a provider", "version: 1\nproviders:\n  openai:\n    time_out_s: {}\n",
      [':4:5: providers.openai.time_out_s: unknown key; did you mean "timeout_s"?']),
-    ("an unknown key of a planned provider", "version: 1\nproviders:\n  anthropic: {retrys: 1}\n",
-     [':3:15: providers.anthropic.retrys: unknown key; did you mean "retries"?']),
     ("a vendor's own rule", "version: 1\nproviders:\n  picky: {flavour: sour}\n",
      [":3:3: providers.picky: nobody likes it sour"]),
     ("no address", "version: 1\nproviders:\n  bare: {}\n",
@@ -185,4 +183,8 @@ PRICE_MISTAKES: list[tuple[str, str, list[str]]] = [
       ' reasoning; did you mean "tools"?']),
     ("a bad day", "models: {openai/x: {retires: soon}}",
      [":2:30: models.openai/x.retires: must be a day that exists, like 2026-11-22"]),
+    ("a successor of an unknown provider", "models: {openai/x: {successor: opnai/y}}",
+     [':2:32: models.openai/x.successor: unknown provider "opnai"; did you mean "openai"?']),
+    ("a successor without its provider", "models: {openai/x: {successor: y}, openai/y: {}}",
+     [':2:32: models.openai/x.successor: must be provider/model; did you mean "openai/y"?']),
 ]  # fmt: skip

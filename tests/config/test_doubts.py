@@ -129,5 +129,22 @@ def test_a_successor_that_is_gone_is_doubted() -> None:
     """Who follows the advice would ask for the next model that is not there."""
     rows = "openai/a: {retired: 2026-01-01, successor: openai/b}, openai/b: {retired: 2026-02-01, successor: openai/c}"
     assert lines("", f"version: 1\nmodels: {{{rows}, openai/c: {{}}}}\n") == [
-        "pricing.yaml: warning: models.openai/a.successor: openai/b was itself retired on 2026-02-01"
+        "pricing.yaml:2:53: warning: models.openai/a.successor: openai/b was itself retired on 2026-02-01"
     ]
+
+
+@pytest.mark.parametrize(
+    ("successor", "said"),
+    [
+        ("openai/gpt-6-sol", None),
+        ("openai/gpt-6-sol-2026-10-01", None),  # by its row without the date
+        ("openai/listed", None),  # by the bundled list
+        ("ollama/any", 'no row is called "ollama/any"'),
+        ("mine", None),  # by routing_rules.yaml
+        ("openai/gpt-6-sool", 'no row is called "openai/gpt-6-sool"; did you mean "openai/gpt-6-sol"?'),
+    ],
+)
+def test_a_successor_that_nobody_knows_is_doubted(successor: str, said: str | None) -> None:
+    """It is what callers of the retired id are told to use."""
+    found = lines("models: {mine: gpt-6-sol}\n", f"{PRICES}  openai/old: {{successor: {successor}}}\n")
+    assert found == ([f"pricing.yaml:10:27: warning: models.openai/old.successor: {said}"] if said else [])

@@ -45,6 +45,18 @@ PLACES = [
 ]
 
 
+def test_a_short_vault_key_is_refused_and_not_repeated() -> None:
+    """What seals states for others to fail at is no word that can be guessed."""
+    (line,) = lines_of(HEAD, environ={"PROXY_VAULT_KEY": "c4n4ry"})
+    assert line.startswith("environment variable PROXY_VAULT_KEY: must have at least 32 characters")
+    assert "c4n4ry" not in line
+    config = config_of(HEAD, environ={"PROXY_VAULT_KEY": "c4n4ry" * 6})
+    assert config.vault_key is not None
+    assert config.vault_key.reveal() == "c4n4ry" * 6
+    assert "c4n4ry" not in repr(config)
+    assert config_of(HEAD).vault_key is None
+
+
 @pytest.mark.parametrize("canary", CANARIES)
 @pytest.mark.parametrize("place", PLACES)
 def test_a_key_in_the_file_is_refused_and_not_repeated(place: str, canary: str) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from proxy.local_model import LocalModel
-from proxy.local_model.weights import find_weights, model_id
+from proxy.local_model.weights import find_weights
+from proxy.providers.embedded import model_id
 from proxy.records import LocalModelSpec
 from tests.local_model.fakes import installation
 

@@ -12,9 +12,17 @@ from proxy.providers.base import HTTPResponse
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
 
-def recordings(kind: str) -> list[str]:
-    """The names of every recording of a kind: whole, stream, events, error."""
-    return sorted(str(path.relative_to(FIXTURES)) for path in FIXTURES.glob(f"*/*.{kind}.json"))
+OWN_WIRES = ("anthropic", "cohere", "google", "perplexity")  # everything else speaks OpenAI's
+
+
+def recordings(kind: str, vendor: str | None = None) -> list[str]:
+    """The names of every recording of a kind (whole, stream, events, error): of one vendor, or of all on OpenAI's
+    wire.
+    """
+    found = [path.relative_to(FIXTURES) for path in FIXTURES.glob(f"*/*.{kind}.json")]
+    return sorted(
+        str(path) for path in found if (path.parts[0] not in OWN_WIRES if vendor is None else path.parts[0] == vendor)
+    )
 
 
 def answer(name: str) -> HTTPResponse:

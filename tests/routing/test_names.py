@@ -21,7 +21,12 @@ PRICES = {
     "openai/shared": ModelPrice(input=1, output=2),
 }
 GROQ = OpenAI(models={"default": "openai/oss", "fast": "openai/oss"})
-LISTED = {"openai": ("gpt-a", "shared"), "groq": ("openai/oss", "shared"), "local": ("smollm2-135m",)}
+LISTED = {
+    "openai": ("gpt-a", "shared"),
+    "groq": ("openai/oss", "shared"),
+    "local": ("smollm2-135m",),
+    "anthropic": ("claude", "gpt-a"),  # off, so its ids are nobody's
+}
 
 
 def names(**changes: Any) -> Names:
@@ -79,6 +84,7 @@ def test_a_name_resolves_to_its_deployments(name: str, expected: list[str]) -> N
         ("shared", "openai/shared or groq/shared"),
         ("anthropic/claude", "set ANTHROPIC_API_KEY"),
         ("far", "set ANTHROPIC_API_KEY"),
+        ("claude", "set ANTHROPIC_API_KEY"),
         ("openai/gpt-old", "retired on 2026-01-05. Its successor is 'openai/gpt-a'"),
         ("auto:nonsense", "auto:reasoning"),
         ("ensemble:voting", "no ensemble"),

@@ -39,6 +39,17 @@ def test_only_pending_steps_run() -> None:
     assert ran == ["one", "two"]
 
 
+def test_rows_of_an_earlier_version_stay_as_they_were() -> None:
+    """What they did not count is zero."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        migrate(db, MIGRATIONS[:3])
+        columns = "INSERT INTO attempts (call_id, seq, id, provider, model, opened_ns, outcome, cache_write)"
+        db.execute(columns + " VALUES ('c', 1, 'c-1', 'p', 'm', 5, 'ok', 7)")
+        migrate(db)
+        row = db.execute("SELECT id, cache_write, cache_write_1h, searches FROM attempts").fetchone()
+    assert row == ("c-1", 7, 0, 0)
+
+
 def test_a_newer_schema_is_refused() -> None:
     """An older program does not write into what it does not know."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:

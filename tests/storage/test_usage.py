@@ -154,6 +154,6 @@ def test_calls_that_never_reached_a_provider_do_not_count_as_fast(store: SqliteS
 
 def test_an_unknown_group_is_the_callers_fault(store: SqliteStore) -> None:
     """Group names come from a fixed list; no text of a caller reaches the database."""
-    with pytest.raises(BadRequest, match="Known: model, provider, day") as caught:
+    with pytest.raises(BadRequest, match="Known: model, provider, day, task_type") as caught:
         store.usage(UsageQuery(group_by=("1; DROP TABLE calls",)))
     assert caught.value.param == "group_by"

@@ -23,6 +23,7 @@ What is said:
     ok                          a correct answer
     fast                        200 tokens in few writes of 16 KiB
     echo                        the content is the request's body, byte for byte, in pieces of 24 characters
+    actor                       what a willing model would say: see `actor`; the other words of this table still hold
     cached(n=8)                 prompt_tokens_details.cached_tokens = n (at most the prompt)
     reasoning(n=3,field=reasoning_content)      n reasoning tokens before the content
     refusal                     the tokens are a refusal, content is null

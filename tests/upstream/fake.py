@@ -17,15 +17,30 @@ from urllib.parse import quote
 
 import msgspec
 
+from tests.upstream.anthropic_wire import AnthropicWire
+from tests.upstream.cohere_wire import CohereWire
 from tests.upstream.delivery import Delivery
+from tests.upstream.dialects import GroqWire, MistralWire
+from tests.upstream.google_wire import GoogleWire
 from tests.upstream.http1 import Connection, Request, head
+from tests.upstream.inputs_wire import InputsWire
 from tests.upstream.ledger import Ledger, Seen, key_hash
 from tests.upstream.modes import UnknownMode, parse
 from tests.upstream.openai_wire import OpenAIWire
+from tests.upstream.perplexity_wire import PerplexityWire
 from tests.upstream.wire import Refused, Wire
 
-_WIRES: tuple[Wire, ...] = (OpenAIWire(),)
-_KEY_HEADERS = ("authorization", "x-api-key", "api-key")
+_WIRES: tuple[Wire, ...] = (
+    GoogleWire(),
+    MistralWire(),
+    GroqWire(),
+    PerplexityWire(),
+    OpenAIWire(),
+    InputsWire(),
+    CohereWire(),
+    AnthropicWire(),
+)
+_KEY_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 _ROOT = Path(__file__).parents[2]
 
 

@@ -21,6 +21,7 @@ class UnknownMode(ValueError):
 class Script(Struct, frozen=True, kw_only=True):
     """How one request is answered. The first half is what a wire says, the second how it is put on the socket."""
 
+    actor: bool = False
     n_tokens: int = 10
     pieces: Literal["tokens", "echo", "unicode", "giant"] = "tokens"
     giant_bytes: int = 0
@@ -124,6 +125,7 @@ MODES: dict[str, Callable[..., dict[str, Any]]] = {
     "ok": _nothing,
     "fast": lambda: {"batch_bytes": 16384, "n_tokens": 200},
     "echo": lambda: {"pieces": "echo"},
+    "actor": lambda: {"actor": True},
     "cached": lambda n=8: {"cached": n},
     "reasoning": lambda n=3, field="reasoning_content": {"reasoning": n, "reasoning_field": field},
     "refusal": lambda: {"refusal": True},

@@ -10,13 +10,16 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
+from tests.upstream.actor import act
 from tests.upstream.http1 import Request
 from tests.upstream.modes import MODES, Script, UnknownMode, parse
-from tests.upstream.wire import Ask, Frame, Refused
+from tests.upstream.wire import Ask, Frame, Refused, Wanted
 
 CREATED = 1_760_000_000
 _ECHO_PIECE = 24
+_ROLES = ("developer", "system", "user", "assistant", "tool", "function")
 _encode = msgspec.json.Encoder().encode
 
 # status: type, code, message. Statuses that are not here are a bare server_error.
@@ -95,11 +98,14 @@ def _words(messages: list[_Message]) -> int:
 
 
 class _Said(Struct):
-    """What one choice says, token by token; all choices of an answer say the same."""
+    """What one choice says, token by token; all choices of an answer say the same. `calls`: those of an actor, by name,
+    the arguments in pieces; others are made of the text.
+    """
 
     reasoning: list[str]
     text: list[str]
     reason: str | None
+    calls: list[tuple[str, list[str]]] = []
 
 
 _decode = msgspec.json.Decoder(_Body).decode
@@ -141,10 +147,13 @@ class OpenAIWire:
             raise Refused(400, self.error(400, "invalid_json", "")) from error
         if body.stream_options is not None and not body.stream:
             raise Refused(400, self.error(400, "invalid_value", body.model))
+        wrong = _wrong(request.body)
+        if wrong is not None:
+            raise Refused(400, self.error(400, wrong, body.model))
         return Ask(body.model, body.stream is True, body, request.body, seq)
 
     def frames(self, ask: Ask, script: Script) -> Iterator[Frame]:
-        said = _said(ask, script)
+        script, said = _played(ask, script)
         asked = ask.body.stream_options is not None and ask.body.stream_options.include_usage is True
         usage = _usage(ask, script, said) if script.usage == "in_last" or asked else None
         choices = range(_choices(ask, script))
@@ -165,7 +174,7 @@ class OpenAIWire:
             yield Frame(b"data: [DONE]\n\n", end=True)
 
     def whole(self, ask: Ask, script: Script) -> Frame:
-        said = _said(ask, script)
+        script, said = _played(ask, script)
         message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None, "annotations": []}
         if said.reasoning:
             message[script.reasoning_field] = "".join(said.reasoning)
@@ -174,7 +183,7 @@ class OpenAIWire:
         else:
             message["refusal" if script.refusal else "content"] = "".join(said.text)
         choices = [
-            {"index": index, "message": message, "logprobs": None, "finish_reason": said.reason}
+            {"index": index, "message": message, "logprobs": _logprobs(ask, script, said), "finish_reason": said.reason}
             for index in range(_choices(ask, script))
         ]
         answer = _envelope(ask, script, "chat.completion") | {"choices": choices}
@@ -232,6 +241,76 @@ def _choices(ask: Ask, script: Script) -> int:
     return script.choices or ask.body.n or 1
 
 
+def _wrong(raw: bytes) -> str | None:
+    """The code of what the types cannot say: roles nobody has, a choice of a tool that is not there."""
+    body = msgspec.json.decode(raw)
+    if any(message.get("role") not in _ROLES for message in body["messages"]):
+        return "invalid_value"
+    choice = body.get("tool_choice")
+    wanted = (choice.get("function") or {}).get("name") if isinstance(choice, dict) else None
+    names = [(tool.get("function") or {}).get("name") for tool in body.get("tools") or []]
+    return "invalid_value" if wanted is not None and wanted not in names else None
+
+
+def wants(raw: bytes) -> Wanted:
+    """The neutral reading of a request, also of a dialect's."""
+    body = msgspec.json.decode(raw)
+    messages, form = body["messages"], body.get("response_format") or {}
+    users = [message for message in messages if message["role"] == "user"]
+    parts = [part for message in messages if isinstance(message.get("content"), list) for part in message["content"]]
+    choice = body.get("tool_choice") or "auto"
+    stop = body.get("stop") or []
+    kinds = {"image_url": "image", "file": "file", "document_url": "file"}
+    return Wanted(
+        text="".join(_read(message) for message in users[-1:]),
+        system="\n".join(_read(message) for message in messages if message["role"] in ("system", "developer")),
+        turns=len(messages),
+        tools={tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in body.get("tools") or []},
+        choice=choice["function"]["name"] if isinstance(choice, dict) else {"required": "any"}.get(choice, choice),
+        parallel=body.get("parallel_tool_calls") is not False,
+        schema=(form.get("json_schema") or {}).get("schema"),
+        json=form.get("type") == "json_object",
+        stops=[stop] if isinstance(stop, str) else stop,
+        max_tokens=body.get("max_completion_tokens") or body.get("max_tokens"),
+        n=body.get("n") or 1,
+        media=[kinds[part["type"]] for part in parts if part["type"] in kinds],
+        results=[_read(message) for message in messages if message["role"] == "tool"],
+        reasoning=body.get("reasoning_effort") not in (None, "none"),
+    )
+
+
+def _read(message: dict[str, Any]) -> str:
+    content = message.get("content") or ""
+    return content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
+
+
+def _played(ask: Ask, script: Script) -> tuple[Script, _Said]:
+    """What is said, and the script that says it: an actor's calls follow from the request, not from the mode."""
+    if not script.actor:
+        return script, _said(ask, script)
+    said = act(wants(ask.raw))
+    calls = [(name, [arguments[:4], arguments[4:]] if arguments[4:] else [arguments]) for name, arguments in said.calls]
+    reason = None if script.no_finish else script.finish_reason or said.finish
+    bad = script.tools_bad_deltas and bool(calls)
+    return (
+        replace(script, tools=len(calls), tools_bad_deltas=bad),
+        _Said(said.reasoning, said.tokens, reason, calls),
+    )
+
+
+def _written(said: _Said) -> int:
+    """The tokens of an actor's arguments: their pieces."""
+    return sum(len(pieces) for _, pieces in said.calls)
+
+
+def _logprobs(ask: Ask, script: Script, said: _Said) -> dict[str, Any] | None:
+    """An actor is always sure."""
+    if not script.actor or not msgspec.json.decode(ask.raw).get("logprobs"):
+        return None
+    content: Any = [{"token": token, "logprob": 0.0, "bytes": None, "top_logprobs": []} for token in said.text]
+    return {"content": content, "refusal": None}
+
+
 def _said(ask: Ask, script: Script) -> _Said:
     """The tokens of a choice, cut at the request's max_completion_tokens (or max_tokens) as the vendor would."""
     reasoning = [f"think{index} " for index in range(script.reasoning)]
@@ -262,7 +341,7 @@ def _usage(ask: Ask, script: Script, said: _Said) -> dict[str, Any] | None:
     prompt = _words(ask.body.messages)
     if script.usage == "partial":
         return {"prompt_tokens": prompt}
-    completion = (len(said.reasoning) + len(said.text)) * _choices(ask, script)
+    completion = (len(said.reasoning) + len(said.text) + _written(said)) * _choices(ask, script)
     reasoning = len(said.reasoning) * _choices(ask, script)
     return {
         "prompt_tokens": prompt,
@@ -301,13 +380,16 @@ def _calls(ask: Ask, script: Script, said: _Said) -> list[tuple[dict[str, Any], 
 
     Arguments are `{"text":"tok0 tok2"}`: valid JSON unless the request's max_tokens cut them.
     """
-    names = [tool.function.name for tool in ask.body.tools or [] if tool.function is not None]
+    names = [name for name, _ in said.calls]
+    names = names or [tool.function.name for tool in ask.body.tools or [] if tool.function is not None]
     names = names or [f"tool{index}" for index in range(script.tools)]
     calls = []
     for index in range(script.tools):
         fragments = said.text[index :: script.tools]
         fragments = ['{"text":"' + fragments[0], *fragments[1:]] if fragments else ["{}"]
-        if said.reason != "length" and fragments != ["{}"]:
+        if said.calls:
+            fragments = said.calls[index][1]
+        elif said.reason != "length" and fragments != ["{}"]:
             fragments[-1] += '"}'
         call_id = "call_dup" if script.same_ids else f"call_{ask.seq:08d}_{index}"
         call = {"id": call_id, "type": "function", "function": {"name": names[index % len(names)]}}

@@ -77,3 +77,39 @@ class Wire(Protocol):
     def error_frame(self, status: int, code: str | None, model: str) -> bytes:
         """An error as an event of a stream that already began."""
         ...
+
+
+class Wanted(Struct):
+    """What a request of any vendor asks for, in one form: what the mode `actor` reads to answer like a model would.
+
+    `choice`: auto, none, any, or the name of the tool that must be called. `schema`: of the JSON answer that is wanted;
+    `json`: any JSON object. `media`: kinds of content parts beside text, in order. `results`: texts of tool results.
+    """
+
+    text: str = ""
+    system: str = ""
+    turns: int = 1
+    tools: dict[str, dict[str, Any]] = {}
+    choice: str = "auto"
+    parallel: bool = True
+    schema: dict[str, Any] | None = None
+    json: bool = False
+    stops: list[str] = []
+    max_tokens: int | None = None
+    n: int = 1
+    media: list[str] = []
+    results: list[str] = []
+    reasoning: bool = False
+
+
+class Said(Struct):
+    """What the model says in one choice, before any vendor's wire: texts in tokens, calls as (name, JSON arguments).
+
+    `finish`: one of OpenAI's five words.
+    """
+
+    tokens: list[str] = []
+    reasoning: list[str] = []
+    calls: list[tuple[str, str]] = []
+    refusal: bool = False
+    finish: str = "stop"

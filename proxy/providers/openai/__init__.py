@@ -1,20 +1,34 @@
 """Translates: OpenAI's own dialect, the parent of every OpenAI-shaped one (facts checked in November 2026).
 
-A dialect that differs overrides the class variables below, or a method where the difference is more than a name.
+A dialect that differs overrides the class variables below, and `shape` where the difference is more than a name.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from proxy.codec import encode
 from proxy.errors import UpstreamError
-from proxy.providers.base import Built, HTTPRequest, HTTPResponse, Provider
-from proxy.providers.openai.errors import error_from
+from proxy.providers.base import Built, HTTPResponse, Provider
+from proxy.providers.openai import embeddings, rerank
+from proxy.providers.openai.errors import ErrorRules, error_from
+from proxy.providers.openai.request import Draft
 from proxy.providers.openai.response import parse
+from proxy.providers.openai.rules import obey, rules_of
 from proxy.providers.openai.stream import OpenAIStreamDecoder
-from proxy.records import Tokens
-from proxy.schema import ChatRequest, ChatResponse, Usage
+from proxy.records import JsonObject, Tokens
+from proxy.schema import (
+    ChatRequest,
+    ChatResponse,
+    EmbeddingsRequest,
+    EmbeddingsResponse,
+    RerankRequest,
+    RerankResponse,
+    ResponseMessage,
+    Usage,
+)
+
+_MAX_STOPS = 4
+_MAX_INPUTS = 2048
 
 
 class OpenAI(Provider, frozen=True, kw_only=True):
@@ -24,12 +38,11 @@ class OpenAI(Provider, frozen=True, kw_only=True):
 
     base: ClassVar[str | None] = "https://api.openai.com/v1"
     key_env: ClassVar[str | None] = "OPENAI_API_KEY"
-    output_limit: ClassVar[str | None] = (
-        None  # the one name the vendor reads for the output limit; None: as the client sent it
-    )
-    developer_role: ClassVar[bool] = True  # False: `developer` goes out as `system`
     stream_usage: ClassVar[bool] = True  # False: refuses stream_options, sends usage unasked
     lists_models: ClassVar[bool] = False  # True: only the server itself knows which models it has
+    ranks: ClassVar[bool | None] = None  # has /rerank; None: at an address of one's own it may
+    reasoning_back: ClassVar[str | None] = "reasoning_content"  # where it reads the thoughts of its earlier answers
+    error_rules: ClassVar[ErrorRules] = ErrorRules()
 
     @property
     def default_base_url(self) -> str | None:
@@ -47,62 +60,45 @@ class OpenAI(Provider, frozen=True, kw_only=True):
         return {"openai-organization": self.organization_env} if self.organization_env else {}
 
     @property
-    def chat_path(self) -> str:
-        return "/chat/completions"
+    def root(self) -> str:
+        """What stands between the base URL and the names of the endpoints."""
+        return ""
 
     @property
     def models_path(self) -> str | None:
         """Where its list of models is to be read; None where the price list knows them."""
         if self.local_model is not None or not (self.lists_models or self.base_url):
             return None
-        return self.chat_path.removesuffix("/chat/completions") + "/models"
+        return f"{self.root}/models"
 
     def build_request(self, request: ChatRequest, model: str) -> Built:
-        adapted: list[str] = []
-        # A limit of the request stands above a default under either name: what it may cost was bounded by it.
-        limits = ("max_tokens", "max_completion_tokens") if request.max_tokens is not None else ()
-        defaults = {name: value for name, value in self.parameters.items() if value is not None and name not in limits}
-        body: dict[str, Any] = {**defaults, **request.fields, "model": model}
-        if request.stream:
-            body["stream"] = True
-            if self.stream_usage:
-                body["stream_options"] = {**body.get("stream_options", {}), "include_usage": True}
-            else:
-                body.pop("stream_options", None)
-        self._name_limit(body, adapted)
-        self._name_roles(body, adapted)
-        headers = {
-            "content-type": "application/json",
-            "accept": "text/event-stream" if request.stream else "application/json",
-        }
-        return Built(HTTPRequest("POST", self.chat_path, headers, encode(body)), adapted=adapted)
+        draft = Draft(request, model, self.parameters)
+        self.shape(draft)
+        return draft.built(f"{self.root}/chat/completions", stream_usage=self.stream_usage)
 
-    def _name_limit(self, body: dict[str, Any], adapted: list[str]) -> None:
-        """Servers that know one of the two names ignore the other, and write on for as long as they please."""
-        other = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}.get(
-            self.output_limit or ""
-        )
-        if self.output_limit is None or other is None or other not in body:
-            return
-        value = body.pop(other)
-        body[self.output_limit] = min(value, body.get(self.output_limit, value))  # of two limits the smaller one
-        adapted.append(other)
+    def shape(self, draft: Draft) -> None:
+        """OpenAI refuses what it does not know in a message, and some models what others take. Servers at another
+        address get what the client said: some read fields of answers that come back, and some need them.
+        """
+        rules = rules_of(draft.model)
+        if rules is not None:
+            obey(draft, rules)
+        if rules is not None or self.base_url is None:
+            draft.strip_echoes(keep=("annotations",))
+            draft.refuse_parts(("video_url",))
+            draft.refuse_parts(("image_url", "input_audio", "file"), roles=("system", "developer", "assistant", "tool"))
+        elif self.reasoning_back is not None:
+            draft.give_back_reasoning(self.reasoning_back)
+        draft.cap_stops(_MAX_STOPS)
 
-    def _name_roles(self, body: dict[str, Any], adapted: list[str]) -> None:
-        messages = body["messages"]
-        if self.developer_role or not any(message["role"] == "developer" for message in messages):
-            return
-        body["messages"] = [{**m, "role": "system"} if m["role"] == "developer" else m for m in messages]
-        adapted.append("messages.role")
-
-    def parse_response(self, response: HTTPResponse) -> ChatResponse:
-        return parse(response)
+    def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
+        return parse(response, self.error_rules)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
-        return error_from(response)
+        return error_from(response, self.error_rules)
 
     def stream_decoder(self, request: ChatRequest) -> OpenAIStreamDecoder:
-        return OpenAIStreamDecoder(request.n)
+        return OpenAIStreamDecoder(request.n, self.error_rules)
 
     def tokens(self, usage: Usage) -> Tokens:
         prompt, output = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
@@ -110,7 +106,41 @@ class OpenAI(Provider, frozen=True, kw_only=True):
         read = min(_count(details.get("cached_tokens")), prompt)
         written = min(_count(details.get("cache_write_tokens")), prompt - read)
         reasoning = min(_count(output_details.get("reasoning_tokens")), output)
-        return Tokens(prompt - read - written, read, written, output, reasoning)
+        return Tokens(
+            input=prompt - read - written,
+            cache_read=read,
+            cache_write=written,
+            output=output,
+            reasoning=reasoning,
+            searches=_count(usage.get("num_search_queries")),  # Perplexity's older API
+        )
+
+    def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
+        """Kept for servers that refuse a tool's result without the thoughts before its call (DeepSeek and others)."""
+        text, calls = message.get("reasoning_content"), message.get("tool_calls")
+        if self.reasoning_back is None or not text or not calls or "id" not in calls[0]:
+            return {}
+        return {calls[0]["id"]: {"reasoning_content": text}}
+
+    @property
+    def embeddings_batch(self) -> int | None:
+        return _MAX_INPUTS
+
+    def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
+        """Base64 is a quarter of the size of numbers; servers that do not know it send numbers."""
+        body = {**request.fields, "model": model, "encoding_format": "base64"}
+        return embeddings.built(f"{self.root}/embeddings", body, [])
+
+    def parse_embeddings(self, response: HTTPResponse) -> EmbeddingsResponse:
+        return embeddings.parse(response, self.error_rules)
+
+    def build_rerank(self, request: RerankRequest, model: str) -> Built:
+        if self.ranks is False or (self.ranks is None and self.base_url is None):
+            raise self._lacks("rerank", model)
+        return rerank.build(f"{self.root}/rerank", request, model)
+
+    def parse_rerank(self, response: HTTPResponse) -> RerankResponse:
+        return rerank.parse(response, self.error_rules)
 
 
 def _count(value: object) -> int:

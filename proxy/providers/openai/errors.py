@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from proxy.errors import UpstreamError
 from proxy.providers.base import HTTPResponse
@@ -24,18 +27,54 @@ _CONTEXT = (  # vendors without a code say it in prose; collected from their ser
     "`inputs` tokens + `max_new_tokens` must be",
     "input tokens exceed the configured limit",
     "maximum input length is",
+    "too large for model with",
 )
 _CONTEXT_CODES = ("context_length_exceeded", "exceed_context_size_error")
 _MISSING_CODES = ("model_not_found", "model_decommissioned", "model_not_available")
+_UNSUPPORTED = ("not_supported_error",)  # llama.cpp, with status 501
 _PASSED_HEADERS = ("x-ratelimit-", "retry-after")
+_ID_HEADERS = ("x-request-id", "mistral-correlation-id")
 _CODES = {
+    400: "invalid_value",
     401: "invalid_api_key",
     429: "rate_limit_exceeded",
     502: "upstream_error",
     503: "upstream_unavailable",
     504: "upstream_timeout",
 }
+_STATUS_OF = {  # of errors inside a 200, by what they say of themselves
+    "invalid_request_error": 400,
+    "invalid_request": 400,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "insufficient_quota": 429,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "overloaded_error": 503,
+}
+_NAMED = tuple(_STATUS_OF)
 _OVERLOADED = (498, 503, 529)  # Groq's capacity_exceeded, everyone's, Anthropic-style
+_CLASS_NAME = re.compile(r"[A-Z]\w*Error")  # vLLM sends the names of its Python classes as types
+_NUMBER = re.compile(r"\d+")
+_AGAIN_IN = re.compile(r"try again in (?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)(ms|s))?")
+
+
+class ErrorRules(Struct, frozen=True):
+    """One vendor's errors where they mean something else than OpenAI's; the rest is the same for all.
+
+    `codes`: its code or type -> our status and code. `statuses`: its status -> ours. `again`: codes of the model's own
+    mistakes, where another try may do better. `phrases`: its status and a part of its message -> our status and code,
+    for what has no code. `headers`: its rate-limit headers -> OpenAI's names; a value of `-reset` is in seconds.
+    """
+
+    codes: Mapping[str, tuple[int, str]] = {}
+    statuses: Mapping[int, int] = {}
+    again: frozenset[str] = frozenset()
+    phrases: tuple[tuple[int, str, int, str], ...] = ()
+    headers: Mapping[str, str] = {}
+
+
+_OPENAI = ErrorRules()
 
 
 def scrub(text: str) -> str:
@@ -43,7 +82,7 @@ def scrub(text: str) -> str:
     return " ".join(_SECRETS.sub("[redacted]", text).split())[:_MAX_MESSAGE]
 
 
-def error_from(response: HTTPResponse) -> UpstreamError:
+def error_from(response: HTTPResponse, rules: ErrorRules = _OPENAI) -> UpstreamError:
     """The error a non-2xx answer tells of. A client's mistake keeps its status; a provider's own failure is a 502 or
     503.
     """
@@ -51,51 +90,82 @@ def error_from(response: HTTPResponse) -> UpstreamError:
     if said is None:
         kind = response.headers.get("content-type", "no content type").split(";")[0]
         said = {"message": f"The provider answered {response.status} ({kind}) without an error message."}
-    headers = {
-        name: value
-        for name, value in response.headers.items()
-        if name.startswith(_PASSED_HEADERS) and value.isprintable() and value.isascii()
-    }
-    identity = response.headers.get("x-request-id", "")
-    if identity.isascii() and identity.isprintable() and identity:
+    return build(said, response.status, _headers(response.headers, rules), rules)
+
+
+def _headers(given: Mapping[str, str], rules: ErrorRules) -> dict[str, str]:
+    headers = {}
+    for name, value in given.items():
+        ours = rules.headers.get(name, name)
+        if ours.startswith(_PASSED_HEADERS) and value.isprintable() and value.isascii():
+            in_seconds = ours != name and "-reset-" in ours and _NUMBER.fullmatch(value)
+            headers[ours] = f"{value}s" if in_seconds else value
+    identity = next((given[name] for name in _ID_HEADERS if given.get(name)), "")
+    if identity and identity.isascii() and identity.isprintable():
         headers["x-upstream-request-id"] = identity[:128]
-    return build(said, response.status, headers)
+    return headers
 
 
-def error_in(event: dict[str, Any]) -> UpstreamError | None:
+def error_in(event: dict[str, Any], rules: ErrorRules = _OPENAI) -> UpstreamError | None:
     """The error inside a 200: `{"error": ...}` or `{"object": "error", ...}`; None when there is none."""
+    groq = event.get("x_groq")
+    if not event.get("error") and isinstance(groq, dict) and groq.get("error"):
+        event = {"error": groq["error"]}
     if not event.get("error") and event.get("object") != "error":
         return None
     said = _fields(event)
-    status = next((int(code) for code in (said.get("status_code"), said.get("code")) if code and _is_status(code)), 502)
-    return build(said, status, {})
+    told = (said.get("status_code"), said.get("raw_status_code"), said.get("code"))
+    named = [_STATUS_OF[name] for name in (said.get("code"), said.get("type")) if name in _NAMED]
+    return build(said, next((int(code) for code in told if code and _is_status(code)), [*named, 502][0]), {}, rules)
 
 
-def build(said: dict[str, Any], status: int, headers: dict[str, str]) -> UpstreamError:
-    """`said`: message, type, param, code as the vendor sent them, any of them missing."""
-    message = scrub(_text(said.get("message")) or f"The provider answered {status}.")
-    kind, code = _text(said.get("type")), _text(said.get("code"))
-    if _is_status(said.get("code")):
-        code = None
-    if code in _CONTEXT_CODES or kind in _CONTEXT_CODES or (status in (400, 413, 422) and _speaks_of_context(message)):
-        status, code = 400, "context_length_exceeded"
-    elif code in _MISSING_CODES or (status == 404 and code is None):
-        status, code = 404, "model_not_found"
-    out_of_money = code == "insufficient_quota" or status == 402
-    ours = 429 if out_of_money else _status(status)
-    code = "insufficient_quota" if out_of_money else code or _CODES.get(ours)
+def build(said: dict[str, Any], status: int, headers: dict[str, str], rules: ErrorRules = _OPENAI) -> UpstreamError:
+    """`said`: message, type, param, code as the vendor sent them, any of them missing; `status`: the vendor's."""
+    text, where = _message(said.get("message"))
+    message = scrub(text or f"The provider answered {status}.")
+    kind, told = _text(said.get("type")), _text(said.get("code"))
+    now, code = _meaning(status, kind, told, message, rules)
+    out_of_money = code == "insufficient_quota" or now == 402
+    ours = 429 if out_of_money else _status(now)
     error = UpstreamError(
         message,
         status=ours,
-        code=code,
-        retryable=(status in (408, 409, 429) or status >= 498) and not out_of_money,
+        code="insufficient_quota" if out_of_money else code or _CODES.get(ours),
+        retryable=((now in (408, 409, 429) or (now >= 498 and now != 499)) or code in rules.again) and not out_of_money,
         upstream_status=status,
     )
-    error.param = _text(said.get("param"))
-    error.type = (kind if ours < 500 else None) or error.type
+    error.param = _text(said.get("param")) or where
+    named = kind if kind and not _CLASS_NAME.fullmatch(kind) else None
+    error.type = (named if ours < 500 else None) or error.type
     error.headers |= headers
-    error.retry_after_s = _seconds(headers)
+    error.retry_after_s = _seconds(headers, message if ours == 429 else "")
+    if error.retry_after_s is not None and ours == 429:
+        error.headers.setdefault("retry-after", str(math.ceil(error.retry_after_s)))
     return error
+
+
+def _meaning(
+    status: int, kind: str | None, told: str | None, message: str, rules: ErrorRules
+) -> tuple[int, str | None]:
+    """Status and code as OpenAI would have said them; a code that is a bare number says nothing to a client."""
+    for name in (told, kind):
+        if name is not None and name in rules.codes:
+            return rules.codes[name]
+    code = told
+    if told and _NUMBER.fullmatch(told):
+        code = kind if kind and status < 500 and not (_is_status(told) or _CLASS_NAME.fullmatch(kind)) else None
+    if code in _CONTEXT_CODES or kind in _CONTEXT_CODES:
+        return 400, "context_length_exceeded"
+    if status in (400, 413, 422) and _speaks_of_context(message):
+        return 400, "context_length_exceeded"
+    if code in _MISSING_CODES or (status == 404 and code is None):
+        return 404, "model_not_found"
+    if kind in _UNSUPPORTED:
+        return 400, "unsupported_parameter"
+    for when, phrase, ours, said in rules.phrases:
+        if status == when and phrase in message.lower():
+            return ours, said
+    return rules.statuses.get(status, status), code
 
 
 def _status(status: int) -> int:
@@ -103,7 +173,7 @@ def _status(status: int) -> int:
         return 503
     if status in (504, 524):
         return 504
-    return status if 400 <= status < 498 else 502
+    return status if 400 <= status < 500 else 502
 
 
 def _said(body: bytes) -> dict[str, Any] | None:
@@ -121,6 +191,26 @@ def _fields(value: dict[str, Any]) -> dict[str, Any]:
     if isinstance(error, str):
         return {**value, "message": error}
     return {**value, "message": value.get("message") or value.get("detail")}
+
+
+def _message(value: object) -> tuple[str | None, str | None]:
+    """The message as text and, where a checker of fields wrote it (`{"detail": [{"loc", "msg"}]}`), which field."""
+    if isinstance(value, dict):
+        if "detail" in value:
+            return _message(value["detail"])
+        if isinstance(value.get("message"), str):
+            return value["message"], None
+    if isinstance(value, list) and value and all(isinstance(each, dict) and "msg" in each for each in value):
+        places = [".".join(str(step) for step in _listed(each.get("loc")) if step != "body") for each in value]
+        lines = [
+            f"{place}: {each['msg']}" if place else str(each["msg"]) for place, each in zip(places, value, strict=True)
+        ]
+        return "; ".join(lines), places[0] or None
+    return _text(value), None
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _text(value: object) -> str | None:
@@ -141,9 +231,19 @@ def _speaks_of_context(message: str) -> bool:
     return any(phrase in lowered for phrase in _CONTEXT)
 
 
-def _seconds(headers: dict[str, str]) -> float | None:
-    """retry-after-ms or retry-after in seconds; an HTTP date is left to the client, who knows its own clock."""
+def _seconds(headers: dict[str, str], message: str) -> float | None:
+    """retry-after-ms or retry-after in seconds, else "try again in 1m2.5s" of a message; an HTTP date is left to the
+    client, who knows its own clock.
+    """
     for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         if re.fullmatch(r"\d{1,9}(\.\d+)?", headers.get(name, "")):
             return float(headers[name]) / scale
-    return None
+    match = _AGAIN_IN.search(message)
+    if match is None or not any(match.groups()):
+        return None
+    hours, minutes, number, unit = match.groups()
+    try:
+        rest = float((number or "0").rstrip(".")) / (1000 if unit == "ms" else 1)
+    except ValueError:
+        return None
+    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + rest

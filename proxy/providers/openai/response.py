@@ -11,12 +11,18 @@ import msgspec
 from proxy.codec import encode
 from proxy.errors import UpstreamError, UpstreamTruncated
 from proxy.providers.base import HTTPResponse
-from proxy.providers.openai.errors import error_in, scrub
+from proxy.providers.openai.errors import ErrorRules, error_in, scrub
 from proxy.schema import FINISH_REASONS, ChatResponse, Choice, Usage
 
 _decode = msgspec.json.Decoder().decode
 _BROKEN_OFF = "Input data was truncated"  # msgspec's words
 _FINISH = {"eos": "stop", "model_length": "length", "max_tokens": "length", "tool_use": "tool_calls"}
+_TIERS = {"on_demand": "default", "performance": "default"}  # Groq's words
+# What servers add and nobody can use: Together's echoes and seeds above 2**53, Groq's own usage, a stream's paddings.
+PADDING = frozenset({"prompt", "x_groq", "obfuscation", "p"})
+CHOICE_PADDING = frozenset({"text", "seed", "delta", "message", "prompt_token_ids", "token_ids"})
+# Where else than in `prompt_tokens_details` vendors count cached tokens: Together, Mistral, DeepSeek.
+_CACHED = ("cached_tokens", "num_cached_tokens", "prompt_cache_hit_tokens")
 
 
 def decode(data: bytes) -> dict[str, Any]:
@@ -32,25 +38,32 @@ def decode(data: bytes) -> dict[str, Any]:
     return value
 
 
-def parse(response: HTTPResponse) -> ChatResponse:
+def parse(response: HTTPResponse, rules: ErrorRules) -> ChatResponse:
     """Raises UpstreamError when the answer is an error in a 200, or has no choices, or a choice never finished."""
     body = decode(response.body)
-    error = error_in(body)
+    error = error_in(body, rules)
     if error is not None:
         raise error
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
         raise UpstreamError("The provider's answer has no choices.", retryable=True)
     answer = {
-        **body,
+        **envelope(body),
         "object": "chat.completion",
         "choices": [_choice(raw, place) for place, raw in enumerate(choices)],
     }
-    answer.pop("usage", None)
     usage = usage_of(body)
     if usage is not None:
         answer["usage"] = usage
     return cast(ChatResponse, answer)
+
+
+def envelope(body: dict[str, Any]) -> dict[str, Any]:
+    """What stands beside choices and usage in an answer or a chunk, less what nobody can use."""
+    kept = {name: value for name, value in body.items() if name not in PADDING and name not in ("choices", "usage")}
+    if isinstance(kept.get("service_tier"), str):
+        kept["service_tier"] = _TIERS.get(kept["service_tier"], kept["service_tier"])
+    return kept
 
 
 def _choice(raw: dict[str, Any], place: int) -> Choice:
@@ -66,12 +79,44 @@ def _choice(raw: dict[str, Any], place: int) -> Choice:
     if calls:
         clean["tool_calls"] = calls
         clean["content"] = clean["content"] or None
+    elif clean["content"] is None and not any(clean.get(name) for name in ("refusal", "function_call", "audio")):
+        clean["content"] = ""
     reason, native = finish_reason(raw.get("finish_reason"), bool(calls))
     if reason is None:
         raise UpstreamTruncated("The provider's answer has no finish_reason.")
-    choice = {**raw, "index": raw.get("index", place), "message": clean, "finish_reason": reason}
-    choice["logprobs"] = raw.get("logprobs")
+    choice = {name: value for name, value in raw.items() if name not in CHOICE_PADDING}
+    index = raw.get("index")
+    choice |= {"index": index if isinstance(index, int) else place, "message": clean, "finish_reason": reason}
+    choice["logprobs"] = logprobs(raw.get("logprobs"))
     return cast(Choice, choice | native)
+
+
+def logprobs(value: object, token: object = None) -> dict[str, Any] | None:
+    """OpenAI's `{"content": [...]}`; Together's older `{"tokens", "token_logprobs", "top_logprobs"}` and, in streams,
+    its bare number for the `token` beside it, become that.
+    """
+    if isinstance(value, int | float) and isinstance(token, str) and token:
+        return {"content": [_token(token, value, None)]}
+    if not isinstance(value, dict):
+        return None
+    if not isinstance(value.get("tokens"), list):
+        return {name: part for name, part in value.items() if part is not None} or None
+    numbers, tops = listed(value.get("token_logprobs")), listed(value.get("top_logprobs"))
+    tokens = [
+        _token(text, numbers[place] if place < len(numbers) else None, tops[place] if place < len(tops) else None)
+        for place, text in enumerate(value["tokens"])
+        if isinstance(text, str)
+    ]
+    return {"content": tokens}
+
+
+def _token(text: str, number: object, top: object) -> dict[str, Any]:
+    """-9999.0 is OpenAI's word for very unlikely."""
+    likely = number if isinstance(number, int | float) else -9999.0
+    others = [_token(each, value, None) for each, value in top.items()] if isinstance(top, dict) else []
+    for other in others:
+        del other["top_logprobs"]
+    return {"token": text, "logprob": likely, "bytes": list(text.encode(errors="replace")), "top_logprobs": others}
 
 
 def listed(value: object) -> list[Any]:
@@ -97,13 +142,13 @@ def plain(part: dict[str, Any]) -> dict[str, Any]:
     return part
 
 
-def _texts(value: object) -> list[str]:
-    """The texts inside a value that is a text, a text part, or a list of such."""
+def _texts(value: object, depth: int = 4) -> list[str]:
+    """The texts inside a value that is a text, a text part, or a list of such; no vendor nests them deeper."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
-        return _texts(value.get("text"))
-    return [text for piece in value for text in _texts(piece)] if isinstance(value, list) else []
+        return _texts(value.get("text"), depth - 1) if depth else []
+    return [text for piece in value for text in _texts(piece, depth - 1)] if depth and isinstance(value, list) else []
 
 
 def finish_reason(value: object, has_calls: bool) -> tuple[str | None, dict[str, Any]]:
@@ -115,7 +160,7 @@ def finish_reason(value: object, has_calls: bool) -> tuple[str | None, dict[str,
     if value == "error":
         raise UpstreamError("The provider stopped with an error in the middle of its answer.", retryable=True)
     reason = value if value in FINISH_REASONS else _FINISH.get(value, "stop")
-    if has_calls and reason == "stop":
+    if has_calls and reason in ("stop", "function_call"):
         reason = "tool_calls"
     return reason, {} if value in FINISH_REASONS else {"native_finish_reason": scrub(value)[:64]}
 
@@ -126,11 +171,16 @@ def tool_call(raw: object, spare_id: str) -> dict[str, Any]:
     call.pop("index", None)
     function = call.get("function")
     if call.get("type") == "custom" and "custom" in call:
-        return {**call, "id": call.get("id") or spare_id}
+        return {**call, "id": call_id(call.get("id")) or spare_id}
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise UpstreamError("The provider's answer has a tool call without a function name.", retryable=True)
     function = {**function, "arguments": arguments_text(function.get("arguments")) or "{}"}
-    return {**call, "id": call.get("id") or spare_id, "type": "function", "function": function}
+    return {**call, "id": call_id(call.get("id")) or spare_id, "type": "function", "function": function}
+
+
+def call_id(value: object) -> str | None:
+    """A tool call's id; Mistral's SDK says "null" where there is none."""
+    return value if isinstance(value, str) and value not in ("", "null") else None
 
 
 def arguments_text(value: object) -> str:
@@ -145,12 +195,35 @@ def usage_of(body: dict[str, Any]) -> Usage | None:
     extra = body.get("x_groq")
     for raw in (body.get("usage"), extra.get("usage") if isinstance(extra, dict) else None):
         if isinstance(raw, dict):
-            prompt, output = raw.get("prompt_tokens"), raw.get("completion_tokens")
-            if isinstance(prompt, int) and isinstance(output, int) and prompt >= 0 and output >= 0:
+            prompt, output = _whole(raw.get("prompt_tokens")), _whole(raw.get("completion_tokens"))
+            if prompt is not None and output is not None:
                 output += _reasoning_beside(raw, prompt + output)
                 counted = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
-                return cast(Usage, {**raw, **counted})
+                rest = {name: value for name, value in raw.items() if name != "cost" and _is_sound(name, value)}
+                return cast(Usage, {**rest, **counted, **_details(raw)})
     return None
+
+
+def _is_sound(name: str, value: object) -> bool:
+    return isinstance(value, dict) or not name.endswith("_tokens_details")
+
+
+def _details(raw: dict[str, Any]) -> dict[str, Any]:
+    """Cached and reasoning tokens where clients look for them, when a vendor counts them elsewhere."""
+    found: dict[str, Any] = {}
+    inside = raw.get("prompt_tokens_details")
+    inside = inside if isinstance(inside, dict) else {}
+    cached = next((raw[name] for name in _CACHED if _whole(raw.get(name)) is not None), None)
+    if cached is not None and inside.get("cached_tokens") is None:
+        found["prompt_tokens_details"] = {**inside, "cached_tokens": cached}
+    reasoning = _whole(raw.get("reasoning_tokens"))
+    if reasoning is not None and not isinstance(raw.get("completion_tokens_details"), dict):
+        found["completion_tokens_details"] = {"reasoning_tokens": reasoning}
+    cost = raw.get("cost")
+    cost = cost.get("total_cost") if isinstance(cost, dict) else cost
+    if isinstance(cost, int | float):
+        found["provider_cost"] = cost  # USD; `cost` is what it costs by pricing.yaml
+    return found
 
 
 def _reasoning_beside(raw: dict[str, Any], counted: int) -> int:
@@ -158,7 +231,11 @@ def _reasoning_beside(raw: dict[str, Any], counted: int) -> int:
     output.
     """
     details, total = raw.get("completion_tokens_details"), raw.get("total_tokens")
-    reasoning = details.get("reasoning_tokens") if isinstance(details, dict) else None
+    reasoning = details.get("reasoning_tokens") if isinstance(details, dict) else raw.get("reasoning_tokens")
     if isinstance(total, int) and isinstance(reasoning, int) and 0 < reasoning == total - counted:
         return reasoning
     return 0
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None

@@ -6,11 +6,21 @@ from typing import Any, cast
 
 from proxy.errors import UpstreamError, UpstreamTruncated
 from proxy.framing import Event
-from proxy.providers.openai.errors import error_in
-from proxy.providers.openai.response import arguments_text, decode, finish_reason, listed, plain, usage_of
+from proxy.providers.openai.errors import ErrorRules, error_in
+from proxy.providers.openai.response import (
+    CHOICE_PADDING,
+    PADDING,
+    arguments_text,
+    call_id,
+    decode,
+    envelope,
+    finish_reason,
+    listed,
+    logprobs,
+    plain,
+    usage_of,
+)
 from proxy.schema import ChatChunk
-
-_PADDING = ("obfuscation", "x_groq", "prompt", "usage", "choices")
 
 
 class _Calls:
@@ -19,42 +29,47 @@ class _Calls:
     def __init__(self, choice: int) -> None:
         self._choice = choice
         self._by_key: dict[object, int] = {}
-        self._named: set[int] = set()
+        self._ids: list[str] = []  # of the calls so far, by their dense index
 
     def delta(self, raw: object) -> dict[str, Any] | None:
         if not isinstance(raw, dict):
             return None
-        function = raw.get("function")
-        function = function if isinstance(function, dict) else {}
-        index = self._index(raw)
-        arguments = arguments_text(function.get("arguments"))
-        if index in self._named:
-            return {"index": index, "function": {"arguments": arguments}} if arguments else None
-        name = function.get("name")
-        if not name:
+        kind = "custom" if isinstance(raw.get("custom"), dict) else "function"
+        said: dict[str, Any] = raw[kind] if isinstance(raw.get(kind), dict) else {}
+        field = "input" if kind == "custom" else "arguments"
+        text = arguments_text(said.get(field))
+        name = said["name"] if isinstance(said.get("name"), str) and said["name"] else None
+        index = self._index(raw, name)
+        if index < len(self._ids):
+            return {"index": index, kind: {field: text}} if text else None
+        if name is None:
             raise UpstreamError("The provider's stream has a tool call without a function name.")
-        self._named.add(index)
-        identity = raw.get("id") or f"call_{self._choice}_{index}"
-        return {"index": index, "id": identity, "type": "function", "function": {"name": name, "arguments": arguments}}
+        self._ids.append(call_id(raw.get("id")) or f"call_{self._choice}_{index}")
+        return {"index": index, "id": self._ids[index], "type": kind, kind: {"name": name, field: text}}
 
-    def _index(self, raw: dict[str, Any]) -> int:
-        """By the server's index, else by id, else the call that is being written."""
-        key = raw.get("index")
-        if not isinstance(key, int):
-            key = raw.get("id")
-        if key is None and self._by_key:
-            return len(self._by_key) - 1
-        return self._by_key.setdefault(key, len(self._by_key))
+    def _index(self, raw: dict[str, Any], name: str | None) -> int:
+        """By the server's index, else by id, else the call that is being written. One that comes with a name is another
+        call where nothing tells the two apart but its id, or not even that.
+        """
+        identity = call_id(raw.get("id"))
+        key = raw["index"] if isinstance(raw.get("index"), int) else identity
+        if key is None:
+            return len(self._ids) if name is not None or not self._ids else len(self._ids) - 1
+        index = self._by_key.setdefault(key, len(self._ids))
+        if index < len(self._ids) and name is not None and identity not in (None, self._ids[index]):
+            index = self._by_key[key] = len(self._ids)
+        return index
 
     def __bool__(self) -> bool:
-        return bool(self._by_key)
+        return bool(self._ids)
 
 
 class OpenAIStreamDecoder:
     """One stream. `expected` is the number of choices that was asked for; a server may send fewer."""
 
-    def __init__(self, expected: int = 1) -> None:
+    def __init__(self, expected: int, rules: ErrorRules) -> None:
         self._expected = expected
+        self._rules = rules
         self._calls: dict[int, _Calls] = {}
         self._finished: set[int] = set()
         self.done = False
@@ -71,10 +86,10 @@ class OpenAIStreamDecoder:
             self.done = True
             return []
         body = decode(data)
-        error = error_in(body if event.name != "error" else {"error": body, **body})
+        error = error_in(body if event.name != "error" else {"error": body, **body}, self._rules)
         if error is not None:
             raise error
-        chunk = {name: value for name, value in body.items() if name not in _PADDING}
+        chunk = envelope(body)
         chunk["choices"] = [self._choice(choice) for choice in listed(body.get("choices")) if isinstance(choice, dict)]
         usage = usage_of(body)
         if usage is not None:
@@ -92,8 +107,10 @@ class OpenAIStreamDecoder:
         index = index if isinstance(index, int) else 0
         calls = self._calls.setdefault(index, _Calls(index))
         delta = self._delta(raw.get("delta"), calls)
-        choice = {name: value for name, value in raw.items() if name not in ("text", "seed")}
+        choice = {name: value for name, value in raw.items() if name not in CHOICE_PADDING}
         choice |= {"index": index, "delta": delta, "finish_reason": None}
+        if raw.get("logprobs") is not None:
+            choice["logprobs"] = logprobs(raw["logprobs"], delta.get("content"))
         if index in self._finished:
             return choice
         reason, native = finish_reason(raw.get("finish_reason"), bool(calls))
@@ -110,7 +127,7 @@ class OpenAIStreamDecoder:
         delta = {
             name: value
             for name, value in raw.items()
-            if value not in (None, "", []) and name not in ("role", "tool_calls", "token_id")
+            if value not in (None, "", []) and name not in ("role", "tool_calls", "token_id") and name not in PADDING
         }
         fragments = [fragment for fragment in map(calls.delta, listed(raw.get("tool_calls"))) if fragment is not None]
         if fragments:

@@ -1,0 +1,143 @@
+"""Values: the shapes of our own answers, for the OpenAPI document; those of chat are in `proxy.schema`."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+
+class ErrorFields(TypedDict, total=False):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+    metadata: dict[str, Any]
+
+
+class ErrorAnswer(TypedDict):
+    error: ErrorFields
+
+
+class InputUsage(TypedDict, total=False):
+    prompt_tokens: int
+    total_tokens: int
+    cost: float | None
+    cost_details: dict[str, float]
+
+
+class Embedding(TypedDict):
+    object: str
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingsAnswer(TypedDict):
+    object: str
+    data: list[Embedding]
+    model: str
+    usage: InputUsage
+
+
+class RerankResult(TypedDict, total=False):
+    index: int
+    relevance_score: float
+    document: dict[str, str]
+
+
+class RerankAnswer(TypedDict, total=False):
+    id: str
+    model: str
+    results: list[RerankResult]
+    meta: dict[str, Any]
+    usage: InputUsage
+
+
+class ModelCard(TypedDict, total=False):
+    id: str
+    object: str
+    created: int
+    owned_by: str
+    resolves_to: str
+    pricing: dict[str, float | None] | None
+    context_length: int
+    max_output_tokens: int
+    capabilities: list[str]
+    shutdown_date: str
+
+
+class ModelList(TypedDict):
+    object: str
+    data: list[ModelCard]
+
+
+class UsageSums(TypedDict, total=False):
+    model: str | None
+    provider: str | None
+    day: str
+    task_type: str | None
+    calls: int
+    successes: int
+    errors: int
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
+    cost_usd: float | None
+    unpriced_calls: int
+    fallbacks: int
+    avg_latency_ms: float | None
+    p50_latency_ms: float | None
+    p95_latency_ms: float | None
+    p50_first_token_ms: float | None
+    savings_usd: float | None
+
+
+class UsageAnswer(TypedDict):
+    since: str | None
+    until: str | None
+    total: UsageSums
+    groups: list[UsageSums]
+    budget: dict[str, Any] | None
+
+
+class Readiness(TypedDict, total=False):
+    status: str
+    problems: list[str]
+
+
+class ConfigHealth(TypedDict):
+    version: str
+    loaded_at: int
+    error: list[str] | None
+
+
+class DatabaseHealth(TypedDict):
+    state: str
+    pending_changes: int
+    open_calls: int
+    lost_calls: int
+
+
+class ProviderHealth(TypedDict, total=False):
+    state: str
+    why: str
+
+
+class HealthAnswer(TypedDict):
+    status: str
+    problems: list[str]
+    version: str
+    uptime_s: float
+    draining: bool
+    in_flight: int
+    max_in_flight: int
+    config: ConfigHealth
+    database: DatabaseHealth | None
+    providers: dict[str, ProviderHealth]
+
+
+class ReloadAnswer(TypedDict):
+    version: str
+    changed: bool
+    error: ErrorFields | None
+    at_restart: list[str]

@@ -1,0 +1,57 @@
+"""Translates: one Config into who can be called: the providers that are on, their addresses, and the names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from proxy.config.settings import Config
+from proxy.price_book import PriceBook
+from proxy.providers.base import Provider
+from proxy.providers.embedded import model_id
+from proxy.records import Endpoint
+from proxy.routing.names import Names
+
+
+def enabled(config: Config) -> dict[str, Provider]:
+    """The providers that may be called."""
+    return {name: provider for name, provider in config.providers.items() if name not in config.disabled}
+
+
+def endpoint_of(config: Config, name: str) -> Endpoint:
+    """Where a provider that runs elsewhere is reached, with its key and the headers of its origin."""
+    provider = config.providers[name]
+    base_url = (provider.base_url or provider.default_base_url or "").rstrip("/")
+    return Endpoint(base_url, config.secrets.get(name), config.headers.get(name, {}))
+
+
+def build_names(config: Config, book: PriceBook, found: Mapping[str, tuple[str, ...]]) -> Names:
+    """The namespace of one configuration; `found`: the ids that servers list at the moment."""
+    return Names(
+        providers=enabled(config),
+        disabled=config.disabled,
+        models=config.models,
+        aliases=config.aliases,
+        router=config.router,
+        listed={name: _listed(config, name) for name in config.providers},
+        price_of=book.find,
+        found=found,
+    )
+
+
+def names_now(config: Config) -> list[str]:
+    """What `/v1/models` will list before any server was asked for its models, for the banner."""
+    return build_names(config, PriceBook(config.pricing, {}), {}).names()
+
+
+def _listed(config: Config, provider_name: str) -> tuple[str, ...]:
+    """The upstream ids known to exist at one provider: its own model, its roles, its rows in pricing.yaml."""
+    spec = config.providers[provider_name].local_model
+    if spec is not None:
+        return (model_id(spec),)
+    prefix = f"{provider_name}/"
+    priced = [
+        name.removeprefix(prefix)
+        for name, price in config.pricing.models.items()
+        if name.startswith(prefix) and not name.endswith("*") and price.retired is None
+    ]
+    return tuple(dict.fromkeys([*config.providers[provider_name].models.values(), *priced]))

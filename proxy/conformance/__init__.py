@@ -1,0 +1,33 @@
+"""Translates: what an OpenAI-compatible server must do on the wire, as pure checks; `run` alone performs I/O.
+
+A check is a generator: it yields what to send, is given what came back, and returns what it saw, or raises Failed or
+Unsupported (`base`). It knows neither sockets nor clocks, so it can be read, and tried, without a server.
+"""
+
+from __future__ import annotations
+
+from proxy.conformance.base import Check
+from proxy.conformance.errors import ERRORS
+from proxy.conformance.formats import JSON, MEDIA, REASONING
+from proxy.conformance.limits import SAMPLING, STOPS
+from proxy.conformance.messages import MESSAGES
+from proxy.conformance.others import MODELS, VECTORS
+from proxy.conformance.streams import STREAM
+from proxy.conformance.tools import TOOLS
+from proxy.conformance.whole import WHOLE
+
+CHECKS: tuple[Check, ...] = (
+    *WHOLE,
+    *STREAM,
+    *MESSAGES,
+    *SAMPLING,
+    *STOPS,
+    *TOOLS,
+    *JSON,
+    *MEDIA,
+    *REASONING,
+    *ERRORS,
+    *VECTORS,
+    *MODELS,
+)
+GROUPS: tuple[str, ...] = tuple(dict.fromkeys(check.group for check in CHECKS))

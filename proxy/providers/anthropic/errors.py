@@ -1,0 +1,126 @@
+"""Translates: Anthropic's errors into UpstreamError with OpenAI's status, type and code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import msgspec
+
+from proxy.errors import UpstreamError
+from proxy.providers.base import HTTPResponse
+from proxy.providers.openai.errors import ErrorRules, build
+
+# The vendor's type -> the status it comes with. Inside a stream only the type is said.
+_STATUSES = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "conflict_error": 409,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+# The vendor's type -> OpenAI's type and code; the other types are OpenAI's own words.
+_MEANINGS = {
+    "authentication_error": ("invalid_request_error", "invalid_api_key"),
+    "billing_error": ("insufficient_quota", "insufficient_quota"),
+    "permission_error": ("permission_error", "permission_denied"),
+    "not_found_error": ("invalid_request_error", "model_not_found"),
+    "conflict_error": ("invalid_request_error", "conflict"),
+    "request_too_large": ("invalid_request_error", "request_too_large"),
+    "rate_limit_error": ("rate_limit_error", "rate_limit_exceeded"),
+    "api_error": ("server_error", "upstream_error"),
+    "timeout_error": ("server_error", "upstream_timeout"),
+    "overloaded_error": ("server_error", "overloaded"),
+}
+# For answers without a type: those of what stands before the API.
+_BY_STATUS = {status: kind for kind, status in _STATUSES.items()}
+_RULES = ErrorRules()
+_SPENT = "credit balance is too low"  # said of a 400 `invalid_request_error`: only the prose tells
+_COUNTED = ("requests", "tokens")  # of the vendor's limits those that OpenAI has names for
+
+
+def error_from(response: HTTPResponse) -> UpstreamError:
+    """The error a non-2xx answer tells of. What stands before the API answers in HTML."""
+    try:
+        body = msgspec.json.decode(response.body)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        body = None
+    said = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(said, dict):
+        kind = response.headers.get("content-type", "no content type").split(";")[0]
+        said = {"message": f"The provider answered {response.status} ({kind}) without an error message."}
+    error = _error(said, response.status, _headers(response.headers))
+    again = response.headers.get("x-should-retry")
+    if again in ("true", "false") and error.code != "insufficient_quota":
+        error.retryable = again == "true"
+    return error
+
+
+def error_in(body: Mapping[str, Any]) -> UpstreamError | None:
+    """The error inside a 200: `{"type": "error", "error": {...}}`; None when there is none."""
+    said = body.get("error")
+    if body.get("type") != "error" and not isinstance(said, dict):
+        return None
+    said = said if isinstance(said, dict) else {"message": "The provider's answer is an error without a message."}
+    return _error(said, _STATUSES.get(str(said.get("type")), 502), {})
+
+
+def _error(said: Mapping[str, Any], status: int, headers: dict[str, str]) -> UpstreamError:
+    message, kind = said.get("message"), said.get("type")
+    if status == 400 and isinstance(message, str) and _SPENT in message.lower():
+        kind = "billing_error"
+    kind = kind if isinstance(kind, str) and kind in _STATUSES else _BY_STATUS.get(status)
+    told: dict[str, Any] = {"message": message if isinstance(message, str) else None}
+    if kind in _MEANINGS:
+        told["type"], told["code"] = _MEANINGS[kind]
+    error = build(told, status, headers, _RULES)
+    if kind in _MEANINGS and error.code != "insufficient_quota":
+        error.type, error.code = _MEANINGS[kind]
+    return error
+
+
+def _headers(given: Mapping[str, str]) -> dict[str, str]:
+    """Limits under OpenAI's names. The vendor gives the moment of a reset, OpenAI how long it is until then."""
+    safe = {name: value for name, value in given.items() if value.isascii() and value.isprintable()}
+    headers = {"retry-after": safe["retry-after"]} if "retry-after" in safe else {}
+    for what in _COUNTED:
+        for part in ("limit", "remaining"):
+            value = safe.get(f"anthropic-ratelimit-{what}-{part}")
+            if value is not None:
+                headers[f"x-ratelimit-{part}-{what}"] = value
+        wait_s = _until(safe.get(f"anthropic-ratelimit-{what}-reset"), safe.get("date"))
+        if wait_s is not None:
+            headers[f"x-ratelimit-reset-{what}"] = _duration(wait_s)
+    if safe.get("request-id"):
+        headers["x-upstream-request-id"] = safe["request-id"][:128]
+    return headers
+
+
+def _until(moment: str | None, now: str | None) -> int | None:
+    """Seconds from the answer's own date to `moment` (RFC 3339); no clock is read here."""
+    if not moment or not now:
+        return None
+    try:
+        then, date = datetime.fromisoformat(moment), parsedate_to_datetime(now)
+    except ValueError:
+        return None
+    then = then if then.tzinfo else then.replace(tzinfo=UTC)
+    date = date if date.tzinfo else date.replace(tzinfo=UTC)
+    return max(0, round((then - date).total_seconds()))
+
+
+def _duration(seconds: int) -> str:
+    """As OpenAI writes it: `1s`, `6m0s`, `1h0m0s`."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes}m{rest}s"
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

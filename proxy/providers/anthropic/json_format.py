@@ -1,0 +1,95 @@
+"""Translates: `response_format` into the means that a model has, and an answer by tool back into text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from proxy.codec import encode
+from proxy.errors import BadRequest
+from proxy.providers.anthropic.models import Traits
+from proxy.providers.anthropic.tools import AT_TOP, SUBSET, Tools
+from proxy.providers.content import Fields
+from proxy.schemas import down_level
+
+_WHERE = "response_format.json_schema.schema"
+_WRAPPERS = ("values", "parameters")  # of answers by tool: seen around the object that was asked for
+_ALONE = "with no code fence and no other text around it"
+
+
+class Format(Struct, frozen=True):
+    """`schema`: for `output_config.format`. `instruction`: what stands in for it. `is_unchecked`: nobody enforces
+    it.
+    """
+
+    schema: dict[str, Any] | None = None
+    instruction: str | None = None
+    is_unchecked: bool = False
+
+
+def format_of(fields: Fields, traits: Traits, tools: Tools, json_tool: str, has_budget: bool) -> Format:
+    """Older models have no formats: a tool with that schema is forced on them, beside the client's own, or where
+    thinking with a budget forbids that they are told. Adds the tool to `tools`.
+    """
+    wanted = fields.take("response_format")
+    kind = wanted.get("type") if isinstance(wanted, dict) else None
+    if wanted is None or kind == "text":
+        return Format()
+    if kind not in ("json_object", "json_schema"):
+        message = "response_format: `type` is one of text, json_object, json_schema."
+        raise BadRequest(message, param="response_format.type")
+    schema = _schema(wanted) if kind == "json_schema" else None
+    if schema is not None and traits.formats:
+        levelled = down_level(schema, SUBSET, _WHERE)
+        if levelled.changes:
+            fields.adapt("response_format")
+        return Format(levelled.schema)
+    fields.adapt("response_format")
+    if schema is None or has_budget or not _is_plain(schema) or tools.choice == "none":
+        return Format(instruction=_instruction(schema, bool(tools.functions)), is_unchecked=True)
+    if not tools.is_forced:
+        description = "Gives the answer. Call it with the answer as its arguments."
+        tools.tools = [*tools.tools, {"name": json_tool, "description": description, "input_schema": schema}]
+        tools.force(None if len(tools.tools) > 1 else json_tool)
+    return Format(is_unchecked=True)
+
+
+def _schema(wanted: dict[str, Any]) -> dict[str, Any] | None:
+    """The schema, which carries the description that OpenAI has beside it; None where it was left out."""
+    inner = wanted.get("json_schema")
+    schema = inner.get("schema") if isinstance(inner, dict) else None
+    if not isinstance(inner, dict) or not (schema is None or isinstance(schema, dict)):
+        raise BadRequest("response_format: `json_schema` needs an object with the `schema`.", param=_WHERE)
+    description = inner.get("description")
+    if schema is not None and isinstance(description, str) and "description" not in schema:
+        return {**schema, "description": description}
+    return schema
+
+
+def _is_plain(schema: dict[str, Any]) -> bool:
+    """A tool takes the schema of one object."""
+    return schema.get("type") == "object" and not any(name in schema for name in ("$ref", *AT_TOP))
+
+
+def _instruction(schema: dict[str, Any] | None, with_tools: bool) -> str:
+    when = "Unless you call a tool, respond" if with_tools else "Respond"
+    if schema is None:
+        return f"{when} with a single valid JSON object, {_ALONE}."
+    return f"{when} with nothing but JSON that is valid against this JSON schema, {_ALONE}: {encode(schema).decode()}"
+
+
+def answer_of(arguments: str, fields: frozenset[str]) -> str:
+    """The JSON text that the arguments of the forced tool are; as they came where they broke off. `fields`: the
+    properties that were asked for.
+    """
+    try:
+        value = msgspec.json.decode(arguments)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return arguments
+    if isinstance(value, dict) and len(value) == 1:
+        [(name, inner)] = value.items()
+        if name in _WRAPPERS and name not in fields and isinstance(inner, dict):
+            value = inner
+    return encode(value).decode()

@@ -1,0 +1,246 @@
+"""Translates: OpenAI's messages into `system` and `messages`.
+
+The vendor is strict about turns: results stand first in the user's turn right after the calls they answer, one for
+each; no block is empty; a later system message stands between a user's turn and an assistant's.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from proxy.errors import BadRequest
+from proxy.providers.anthropic.media import block_of, cache_mark
+from proxy.providers.anthropic.models import Traits, same_model
+from proxy.providers.anthropic.names import Names
+from proxy.providers.content import Fields, Part, arguments, parts, refuse
+from proxy.schema import ChatRequest
+
+DIALECT = "anthropic"
+PLACEHOLDER = "."  # for a turn that must be there and that nobody spoke
+GO_ON = "Continue."
+_NOT_RUN = "This tool was not run."
+_EARLIER = "The result of an earlier tool call:"
+_WRONG_ID = re.compile(r"[^a-zA-Z0-9_-]")
+_LOST = ("audio", "function_call")
+_THOUGHTS = ("thinking", "redacted_thinking")
+
+Block = dict[str, Any]
+
+
+class Conversation:
+    """The messages of one request on their way; `system` and `turns` are the result."""
+
+    def __init__(self, request: ChatRequest, model: str, traits: Traits, names: Names, fields: Fields) -> None:
+        self._kept = request.kept
+        self._model = model
+        self._traits = traits
+        self._names = names
+        self._fields = fields
+        self._ids: dict[str, str] = {}  # tool call id as the client has it -> as it was last sent
+        self._used: set[str] = set()
+        self._waiting: list[str] = []  # ids of calls without a result yet, as sent
+        self._results: list[Block] = []
+        self._said: list[Block] = []
+        self._instructions: list[list[Block]] = []
+        self.system: list[Block] = []
+        self.turns: list[dict[str, Any]] = []
+        for place, message in enumerate(request.fields["messages"]):
+            self._message(message, f"messages.{place}")
+        self._end_turn()
+        if not self.turns or self.turns[0]["role"] == "assistant":
+            fields.adapt("messages")
+            self.turns.insert(0, {"role": "user", "content": [{"type": "text", "text": PLACEHOLDER}]})
+
+    @property
+    def called(self) -> list[str]:
+        """The tools that the history calls."""
+        return [block["name"] for turn in self.turns for block in turn["content"] if block["type"] == "tool_use"]
+
+    @property
+    def has_thoughts(self) -> bool:
+        return any(block["type"] in _THOUGHTS for turn in self.turns for block in turn["content"])
+
+    @property
+    def lacks_thoughts(self) -> bool:
+        """The last assistant turn calls tools, or is to be gone on with, and does not begin with thinking: a model
+        with a thinking budget refuses that.
+        """
+        last = next((turn for turn in reversed(self.turns) if turn["role"] == "assistant"), None)
+        return (
+            last is not None
+            and last["content"][0]["type"] not in _THOUGHTS
+            and (last is self.turns[-1] or any(block["type"] == "tool_use" for block in last["content"]))
+        )
+
+    def strip_thoughts(self) -> None:
+        """Without thinking nobody reads them."""
+        for turn in self.turns:
+            turn["content"] = [block for block in turn["content"] if block["type"] not in _THOUGHTS]
+
+    def end(self, prefills: bool) -> None:
+        """The last word is the user's, unless the model goes on where an assistant message ends."""
+        last = self.turns[-1]
+        if last["role"] != "assistant":
+            return
+        if prefills:
+            text = last["content"][-1]["text"].rstrip()
+            if text != last["content"][-1]["text"]:
+                self._fields.adapt("messages.content")
+            last["content"][-1]["text"] = text
+        else:
+            self._fields.adapt("messages")
+            self._say("user", [{"type": "text", "text": GO_ON}])
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    def _message(self, message: dict[str, Any], where: str) -> None:
+        role = message["role"]
+        if message.get("name") is not None and role != "tool":
+            self._fields.drop("messages.name")
+        for name in _LOST:
+            if message.get(name) is not None:
+                self._fields.drop(f"messages.{name}")
+        if role in ("system", "developer"):
+            self._instruct(self._texts(message, where))
+        elif role == "user":
+            self._said += self._blocks(message, where)
+        elif role == "tool":
+            self._result(message, where)
+        elif role == "assistant":
+            self._end_turn()
+            self._answer(message, where)
+        else:
+            known = "system, developer, user, assistant, tool"
+            raise BadRequest(f"Unknown role {str(role)[:64]!r}. Known: {known}.", param=f"{where}.role")
+
+    def _instruct(self, blocks: list[Block]) -> None:
+        if not self.turns and not self._said and not self._results:
+            self.system += blocks
+        elif blocks:
+            self._instructions.append(blocks)
+
+    def _end_turn(self) -> None:
+        """The user's turn: results, then what was said; after it what the system says."""
+        for call_id in self._waiting:
+            self._fields.adapt("messages.tool_calls")
+            missing = {"type": "tool_result", "tool_use_id": call_id, "content": _NOT_RUN, "is_error": True}
+            self._results.append(missing)
+        self._say("user", [*self._results, *self._said])
+        after_result = bool(self._results) and not self._said
+        stays = self._traits.later_system and bool(self.turns) and self.turns[-1]["role"] == "user"
+        stays = stays and not (after_result and self._traits.mistakes_system)
+        for blocks in self._instructions:
+            if stays:
+                self.turns.append({"role": "system", "content": blocks})
+            else:
+                self._fields.adapt("messages.role")
+                self.system += blocks
+        self._waiting, self._results, self._said, self._instructions = [], [], [], []
+
+    def _answer(self, message: dict[str, Any], where: str) -> None:
+        blocks = self._texts(message, where)
+        refusal = message.get("refusal")
+        if isinstance(refusal, str) and refusal.strip() and not blocks:
+            blocks = [{"type": "text", "text": refusal}]
+        calls = message.get("tool_calls") or []
+        thoughts = self._thoughts(message, calls)
+        blocks += [self._call(call, f"{where}.tool_calls.{place}") for place, call in enumerate(calls)]
+        if blocks:  # a message that says nothing is refused
+            self._say("assistant", [*thoughts, *blocks])
+
+    def _say(self, role: str, blocks: list[Block]) -> None:
+        """Turns of one role in a row are one."""
+        if self.turns and self.turns[-1]["role"] == role:
+            self.turns[-1]["content"] += blocks
+        elif blocks:
+            self.turns.append({"role": role, "content": blocks})
+
+    # --- content ------------------------------------------------------------------------------------------------------
+
+    def _blocks(self, message: dict[str, Any], where: str) -> list[Block]:
+        found = [block_of(part, self._model, self._fields) for part in self._parts(message, where)]
+        blocks = [block for block in found if block is not None]
+        mark = cache_mark(message, self._fields)
+        if mark is not None and blocks:
+            blocks[-1].setdefault("cache_control", mark)
+        return blocks
+
+    def _texts(self, message: dict[str, Any], where: str) -> list[Block]:
+        for part in self._parts(message, where):
+            if part.kind not in ("text", "refusal"):
+                raise refuse(part, self._model, f"messages of the role {message['role']} are text")
+        return self._blocks(message, where)
+
+    def _parts(self, message: dict[str, Any], where: str) -> list[Part]:
+        return parts(message.get("content"), f"{where}.content")
+
+    # --- calls and results --------------------------------------------------------------------------------------------
+
+    def _call(self, call: dict[str, Any], where: str) -> Block:
+        function, given = call.get("function"), call.get("id")
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(name, str) or not name:
+            raise BadRequest("A tool call needs the name of its function.", param=f"{where}.function.name")
+        if not isinstance(given, str) or not given:
+            raise BadRequest("A tool call needs an id.", param=f"{where}.id")
+        sent = _free_id(_WRONG_ID.sub("_", given), self._used)
+        self._used.add(sent)
+        self._ids[given] = sent
+        self._waiting.append(sent)
+        return {"type": "tool_use", "id": sent, "name": self._names.sent(name), "input": arguments(call)}
+
+    def _result(self, message: dict[str, Any], where: str) -> None:
+        """A result of a call that is not there is refused as one, so the user tells of it."""
+        blocks = self._blocks(message, where)
+        sent = self._ids.get(message["tool_call_id"])
+        if sent is None or sent not in self._waiting:
+            self._fields.adapt("messages.tool_call_id")
+            self._said += [{"type": "text", "text": _EARLIER}, *blocks]
+            return
+        self._waiting.remove(sent)
+        marks = [block.pop("cache_control") for block in blocks if "cache_control" in block]
+        content: Any = blocks
+        if len(blocks) <= 1 and all(block["type"] == "text" for block in blocks):
+            content = blocks[0]["text"] if blocks else ""
+        result = {"type": "tool_result", "tool_use_id": sent, "content": content}
+        if message.get("is_error") is True:
+            result["is_error"] = True
+        self._results.append({**result, "cache_control": marks[-1]} if marks else result)
+
+    def _thoughts(self, message: dict[str, Any], calls: list[dict[str, Any]]) -> list[Block]:
+        """The thinking that belongs to a message: what came with it, else what was kept for its calls. Only the model
+        that thought it can read it.
+        """
+        kept = next((found for call in calls if (found := self._kept.get(str(call.get("id")))) is not None), None)
+        if kept is not None and not (kept.dialect == DIALECT and same_model(kept.model, self._model)):
+            return []
+        given = message.get("thinking_blocks")
+        own = given if isinstance(given, list) else []
+        thoughts = [clean for block in own if (clean := _thought(block)) is not None]
+        if len(thoughts) < len(own):
+            self._fields.drop("messages.thinking_blocks")
+        if thoughts or kept is None:
+            return thoughts
+        state = kept.state.get("thinking_blocks")
+        return [clean for block in (state if isinstance(state, list) else []) if (clean := _thought(block)) is not None]
+
+
+def _free_id(wanted: str, used: set[str]) -> str:
+    """Two calls of one id are refused: some clients count from 0 in each turn."""
+    call_id, count = wanted, 2
+    while call_id in used:
+        call_id, count = f"{wanted}_{count}", count + 1
+    return call_id
+
+
+def _thought(block: object) -> Block | None:
+    """A thinking block as the vendor takes it back: signed, or redacted. Its text may be empty."""
+    if not isinstance(block, dict):
+        return None
+    fields = ("thinking", "signature") if block.get("type") == "thinking" else ("data",)
+    if block.get("type") not in _THOUGHTS or not all(isinstance(block.get(name), str) for name in fields):
+        return None
+    if not block[fields[-1]]:
+        return None
+    return {"type": block["type"], **{name: block[name] for name in fields}}

@@ -1,0 +1,90 @@
+"""Translates: what Anthropic's models take and refuse, by model id, as data (checked in November 2026).
+
+Sources: the `anthropic` package 2.12, recorded traffic and refusals; flags as verified by pydantic-ai 2.68.
+"""
+
+from __future__ import annotations
+
+import re
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")  # OpenAI's `reasoning_effort`, in order
+
+
+class Traits(Struct, frozen=True):
+    """One generation of models; sizes in tokens.
+
+    `samples`: takes temperature, top_p and top_k; `one_sampler`: temperature or top_p, not both. `thinking`: `budget`,
+    `adaptive` or `none`; `thinks_unasked`: also where nothing is said. `off`: what switches it off, None: nothing can.
+    `efforts`: levels of `output_config.effort`. `forces_tools`: takes a tool_choice of any or one tool. `formats`: has
+    `output_config.format` and strict tools. `prefills`: goes on where an assistant message ends. `later_system`: takes
+    system messages after a user turn; `mistakes_system`: reads one after a tool's result as part of it. `binds`: its
+    thinking is only valid in the conversation it was thought in.
+    """
+
+    max_output: int
+    context: int | None = None
+    samples: bool = True
+    one_sampler: bool = False
+    thinking: str = "budget"
+    thinks_unasked: bool = False
+    off: str | None = "disabled"
+    efforts: tuple[str, ...] = ()
+    forces_tools: bool = True
+    formats: bool = False
+    prefills: bool = True
+    later_system: bool = False
+    mistakes_system: bool = False
+    binds: bool = False
+
+
+_OTHER = Traits(8192)  # other vendors' models behind this API: sent what the oldest models of Anthropic's take
+_3 = Traits(4096, 200_000, thinking="none")
+_4 = Traits(64_000, 200_000)
+_4_5 = replace(_4, one_sampler=True, formats=True)
+_4_6 = Traits(
+    128_000,
+    1_000_000,
+    thinking="adaptive",
+    efforts=("low", "medium", "high", "max"),
+    formats=True,
+    prefills=False,
+)
+_4_7 = replace(_4_6, samples=False, efforts=("low", "medium", "high", "xhigh", "max"))
+_4_8 = replace(_4_7, later_system=True)
+_5 = replace(_4_8, thinks_unasked=True)
+_ALWAYS = replace(_5, off=None)
+_5_5 = replace(_ALWAYS, forces_tools=False, binds=True)
+
+# The first pattern that matches the whole id counts. A Claude that is newer than this table is taken for the strictest.
+_TRAITS: tuple[tuple[re.Pattern[str], Traits], ...] = tuple(
+    (re.compile(rf"(?:.*[./])?(?:{pattern})(?:[-@](?:\d{{8}}|latest))?(?:-v\d.*)?"), traits)
+    for pattern, traits in (
+        (r"claude-3-(?:opus|sonnet|haiku)", _3),
+        (r"claude-3-5-(?:sonnet|haiku)", replace(_3, max_output=8192)),
+        (r"claude-3-7-sonnet|claude-sonnet-4(?:-0)?", _4),
+        (r"claude-opus-4(?:-0)?", replace(_4, max_output=32_000)),
+        (r"claude-opus-4-1", replace(_4, max_output=32_000, one_sampler=True)),
+        (r"claude-(?:opus|sonnet|haiku)-4-5", _4_5),
+        (r"claude-(?:opus|sonnet)-4-6", _4_6),
+        (r"claude-opus-4-7", _4_7),
+        (r"claude-opus-4-8", _4_8),
+        (r"claude-(?:opus|sonnet)-5", _5),
+        (r"claude-(?:fable|mythos)-5|claude-mythos-preview", _ALWAYS),
+        (r"claude-sonnet-5-5", replace(_5_5, off="between_tools")),
+        (r"claude-haiku-5-5", replace(_5_5, off="disabled", forces_tools=True, mistakes_system=True)),
+        (r"claude-.*", _5_5),
+    )
+)
+_DATED = re.compile(r"[-@](?:\d{8}|latest)$")
+
+
+def traits_of(model: str) -> Traits:
+    return next((traits for pattern, traits in _TRAITS if pattern.fullmatch(model)), _OTHER)
+
+
+def same_model(one: str, other: str) -> bool:
+    """Whether two ids name one model: a date or not."""
+    return _DATED.sub("", one) == _DATED.sub("", other)

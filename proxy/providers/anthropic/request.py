@@ -1,0 +1,215 @@
+"""Translates: an OpenAI chat request into one for `/v1/messages`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from proxy.codec import encode
+from proxy.errors import BadRequest
+from proxy.providers.anthropic.json_format import Format, format_of
+from proxy.providers.anthropic.messages import Conversation
+from proxy.providers.anthropic.models import Traits, traits_of
+from proxy.providers.anthropic.names import Names
+from proxy.providers.anthropic.thinking import Thinking, thinking_of
+from proxy.providers.anthropic.tools import stand_in, tools_of
+from proxy.providers.base import Built, HTTPRequest
+from proxy.providers.content import Fields, stop_list
+from proxy.providers.openai.request import NEUTRAL
+from proxy.schema import ChatRequest
+
+API_VERSION = "2023-06-01"  # 2026-10-21 refuses every sampling parameter, on all models
+BINDING_BETA = "thinking-binding-controls-2026-08-01"
+MAX_CACHE_MARKS = 4
+MIN_LIMIT = 1024
+_LIMITS = ("max_completion_tokens", "max_tokens")
+_UNHEARD = ("frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "verbosity", "store")
+# The vendor's own parameters, from its SDK; others are renamed below.
+_NATIVE = (
+    *("cache_control", "container", "context_management", "diagnostics", "inference_geo", "mcp_servers"),
+    *("speed", "user_profile_id"),
+)
+_TIERS = {"auto": "auto", "default": "standard_only", "standard_only": "standard_only"}
+# E-mail addresses and telephone numbers: the vendor forbids them as a user's id.
+_PERSONAL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+|\+?[\d\s().-]{7,20}")
+_MAX_USER = 512
+
+
+def build_chat(
+    request: ChatRequest, model: str, defaults: Mapping[str, Any], path: str, betas: list[str] | None
+) -> Built:
+    """`betas`: what the operator asks for in `anthropic-beta`; None: the address is not the vendor's own.
+
+    Raises BadRequest for content that the model cannot take, and for values that are none.
+    """
+    traits, names = traits_of(model), Names({**defaults, **request.fields})
+    fields = Fields(request.fields, defaults)
+    for name in ("model", "messages", "stream", "stream_options", "n"):
+        fields.take(name)
+    if request.n > 1:
+        fields.drop("n")
+    for name in _UNHEARD:
+        if request.fields.get(name) == NEUTRAL[name]:
+            fields.take(name)
+    limit = _limit(request, traits, fields)
+    thinking, tools = thinking_of(fields, traits, limit), tools_of(fields, traits, names)
+    form = format_of(fields, traits, tools, names.json_tool, thinking.has_budget)
+    conversation = Conversation(request, model, traits, names, fields)
+    if thinking.has_budget and (tools.is_forced or conversation.lacks_thoughts):
+        fields.adapt("reasoning_effort")
+        thinking = Thinking()
+    if not thinking.is_on:
+        conversation.strip_thoughts()
+    conversation.end(traits.prefills and not thinking.is_on and form.schema is None)
+    conversation.system += [{"type": "text", "text": text} for text in (tools.instruction, form.instruction) if text]
+    if not tools.tools:
+        tools = stand_in(conversation.called)
+    body: dict[str, Any] = {"model": model, "max_tokens": limit}
+    if conversation.system:
+        body["system"] = conversation.system
+    body |= {"messages": conversation.turns, **tools.body()}
+    beta = _think(body, thinking, betas if traits.binds and conversation.has_thoughts else None)
+    stops = _options(body, request, fields, (traits, thinking, form))
+    _cap_marks(body, fields)
+    headers = {
+        "content-type": "application/json",
+        "accept": "text/event-stream" if request.stream else "application/json",
+        "anthropic-version": API_VERSION,
+        **beta,
+    }
+    http = HTTPRequest("POST", path, headers, encode(body))
+    return Built(http, fields.rest(), fields.adapted, stops, form.is_unchecked)
+
+
+def _limit(request: ChatRequest, traits: Traits, fields: Fields) -> int:
+    """`max_tokens`, which the vendor requires. The limit of the request stands above a default under either name: what
+    it may cost was bounded by it. Without any, all that the model can write in what its prompt leaves of its context.
+    """
+    default = fields.take(*_LIMITS)
+    limit = request.max_tokens if request.max_tokens is not None else default
+    if limit is None:
+        most = traits.max_output
+        if traits.context is not None:
+            prompt = sum(len(text.encode("utf-8", "replace")) for text in request.texts()) // 3
+            most = max(MIN_LIMIT, min(most, traits.context - prompt))
+        return most
+    if isinstance(limit, bool) or not isinstance(limit, int):
+        raise BadRequest("max_tokens: expected a whole number.", param="max_tokens")
+    if traits.context is not None and limit > traits.max_output:
+        fields.adapt(next((name for name in _LIMITS if name in request.fields), "max_tokens"))
+        return traits.max_output
+    return limit
+
+
+def _think(body: dict[str, Any], thinking: Thinking, betas: list[str] | None) -> dict[str, str]:
+    """`thinking`, and the header that its options need. `betas` None: there are no bound thoughts to take care of.
+
+    Thoughts that were bound to a conversation are refused once it changed, and clients do shorten theirs: such thoughts
+    are to be left out instead.
+    """
+    config = thinking.config
+    headers = {}
+    if betas is not None and (config is None or config.get("type") == "adaptive"):
+        config = {"type": "adaptive", **(config or {})}
+        config.setdefault("block_binding", {"prefix_mismatch_behavior": "drop_block"})
+        headers = {"anthropic-beta": ",".join([*betas, BINDING_BETA])}
+    if config is not None:
+        body["thinking"] = config
+    return headers
+
+
+def _options(
+    body: dict[str, Any], request: ChatRequest, fields: Fields, shape: tuple[Traits, Thinking, Format]
+) -> list[str]:
+    """Everything else; returns the stop sequences that the vendor refuses."""
+    traits, thinking, form = shape
+    own = fields.take("output_config")
+    if own is not None and not isinstance(own, dict):
+        raise BadRequest("output_config: expected an object.", param="output_config")
+    config: dict[str, Any] = dict(own or {})
+    if thinking.effort is not None:
+        config.setdefault("effort", thinking.effort)
+    if form.schema is not None:
+        config["format"] = {"type": "json_schema", "schema": form.schema}
+    if config:
+        body["output_config"] = config
+    _sampling(body, fields, traits, thinking.config is not None and thinking.is_on)
+    stops = stop_list(fields.take("stop", "stop_sequences"))
+    taken = [stop for stop in stops if stop.strip()]
+    if taken:
+        body["stop_sequences"] = taken
+    for name in _NATIVE:
+        value = fields.take(name)
+        if value is not None:
+            body[name] = value
+    _user(body, fields)
+    tier = fields.take("service_tier")
+    if isinstance(tier, str) and tier in _TIERS:
+        body["service_tier"] = _TIERS[tier]
+    elif tier is not None:
+        fields.drop("service_tier")
+    if request.stream:
+        body["stream"] = True
+    return [stop for stop in stops if not stop.strip()]
+
+
+def _sampling(body: dict[str, Any], fields: Fields, traits: Traits, thinks: bool) -> None:
+    """Who thinks is not to be steered: then only what changes nothing is taken."""
+    values = {name: _number(fields, name) for name in ("temperature", "top_p", "top_k")}
+    for name, value in values.items():
+        if value is None:
+            continue
+        fits = traits.samples and (not thinks or (name == "top_p" and value >= 0.95))
+        if name == "top_p" and traits.one_sampler and "temperature" in body:
+            fits = False
+        if fits:
+            body[name] = value
+        elif value != NEUTRAL.get(name):
+            fields.drop(name)
+    if body.get("temperature", 0) > 1:
+        fields.adapt("temperature")
+        body["temperature"] = 1
+
+
+def _number(fields: Fields, name: str) -> float | None:
+    value = fields.take(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadRequest(f"{name}: expected a number.", param=name)
+    return value
+
+
+def _user(body: dict[str, Any], fields: Fields) -> None:
+    """Who the request is for, as an opaque id."""
+    metadata = fields.take("metadata")
+    found: list[str] = []
+    if isinstance(metadata, dict) and set(metadata) == {"user_id"} and isinstance(metadata["user_id"], str):
+        found.append(metadata["user_id"])
+    elif metadata:
+        fields.drop("metadata")
+    for name in ("safety_identifier", "user"):
+        value = fields.take(name)
+        if isinstance(value, str) and value and len(value) <= _MAX_USER and not _PERSONAL.fullmatch(value):
+            found.append(value)
+        elif value:
+            fields.drop(name)
+    if found:
+        body["metadata"] = {"user_id": found[0]}
+
+
+def _cap_marks(body: dict[str, Any], fields: Fields) -> None:
+    """The vendor caches at most four prefixes: the longest ones stay."""
+    marked = [block for block in _markable(body) if block.get("cache_control") is not None]
+    most = MAX_CACHE_MARKS - (1 if "cache_control" in body else 0)
+    for block in marked[: max(0, len(marked) - most)]:
+        del block["cache_control"]
+        fields.drop("cache_control")
+
+
+def _markable(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield from body.get("tools", [])
+    yield from body.get("system", [])
+    for turn in body["messages"]:
+        yield from turn["content"]

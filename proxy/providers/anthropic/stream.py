@@ -1,0 +1,275 @@
+"""Translates: the events of one stream into canonical chunks, and a whole answer as the stream that it could have been.
+
+What an event is, its `type` says; types that nobody knows are skipped, and so is what the vendor's own tools did.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from msgspec import Struct, field
+
+from proxy.codec import encode
+from proxy.errors import UpstreamError, UpstreamTruncated
+from proxy.fold import Fold
+from proxy.framing import Event
+from proxy.providers.anthropic.citations import url_citations, without_url
+from proxy.providers.anthropic.errors import error_in
+from proxy.providers.anthropic.json_format import answer_of
+from proxy.providers.anthropic.names import Names
+from proxy.providers.anthropic.usage import merged, usage_of
+from proxy.providers.base import HTTPResponse
+from proxy.providers.openai.errors import scrub
+from proxy.providers.openai.response import decode, listed
+from proxy.schema import ChatChunk, ChatResponse
+
+BETWEEN = "\n\n"  # one thought and the next
+_FINISH = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "pause_turn": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "compaction": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+_TIERS = {"standard": "default", "priority": "priority"}
+_BESIDE = ("container", "context_management")  # of the answer as a whole, for clients that know the vendor
+
+
+class _Block(Struct):
+    """A content block that is being written. `begin`: where its text begins in the content; `call`: the place of its
+    tool call; `is_json`: it is the answer, by tool.
+    """
+
+    kind: str
+    begin: int
+    call: int | None = None
+    is_json: bool = False
+    input: Any = None
+    pieces: list[str] = field(default_factory=list)
+    signature: str = ""
+    citations: list[Any] = field(default_factory=list)
+
+
+def parse(response: HTTPResponse, names: Names) -> ChatResponse:
+    """A whole answer. Raises UpstreamError when it is an error in a 200, has no content, or never finished."""
+    try:
+        return _whole(decode(response.body), names)
+    except UpstreamError as error:
+        error.upstream_status = error.upstream_status or response.status
+        raise
+
+
+def _whole(body: dict[str, Any], names: Names) -> ChatResponse:
+    error = error_in(body)
+    if error is not None:
+        raise error
+    if not isinstance(body.get("content"), list):
+        raise UpstreamError("The provider's answer has no content.", retryable=True)
+    decoder, fold = AnthropicStreamDecoder(names), Fold()
+    for chunk in [*decoder.start(body), *decoder.end(body, body), *decoder.close()]:
+        fold.add(chunk)
+    return fold.response()
+
+
+class AnthropicStreamDecoder:
+    """One stream: one choice."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._head: dict[str, Any] = {}
+        self._started = False
+        self._blocks: dict[object, _Block] = {}
+        self._calls = 0
+        self._length = 0  # of the content
+        self._has_thought = False
+        self._thoughts: list[dict[str, Any]] = []
+        self._citations: list[dict[str, Any]] = []
+        self._usage: dict[str, Any] = {}
+        self.finished = False
+        self.done = False
+
+    def feed(self, event: Event) -> list[ChatChunk]:
+        data = event.data.strip()
+        if not data or self.done:
+            return []
+        if data == b"[DONE]":  # other vendors' servers of this API end as OpenAI's do
+            self.done = True
+            return []
+        body = decode(data)
+        kind = body.get("type") or event.name
+        error = error_in({**body, "type": kind})
+        if error is not None:
+            raise error
+        if kind == "message_start":
+            return self.start(_object(body.get("message")))
+        if kind == "message_delta":
+            return self.end(_object(body.get("delta")), body)
+        if kind == "message_stop":
+            self.done = True
+        return [] if self.finished else self._content(str(kind), body)
+
+    def close(self) -> list[ChatChunk]:
+        if not self.finished:
+            raise UpstreamTruncated("The provider's answer ended without a stop_reason.")
+        return []
+
+    def start(self, message: dict[str, Any]) -> list[ChatChunk]:
+        """A gateway that tries again may send a second start into the stream: the first one counts."""
+        if self._started:
+            return []
+        self._started = True
+        self._usage = merged(self._usage, message.get("usage"))
+        if isinstance(message.get("id"), str):
+            self._head["id"] = message["id"]
+        tier = self._usage.get("service_tier")
+        if isinstance(tier, str) and tier in _TIERS:
+            self._head["service_tier"] = _TIERS[tier]
+        chunks = [self._counted({"choices": []})]
+        for raw in listed(message.get("content")):
+            block, opened = self._open(_object(raw))
+            chunks += [*opened, *self._close(block)]
+        return chunks
+
+    def end(self, delta: dict[str, Any], body: dict[str, Any]) -> list[ChatChunk]:
+        """Its usage counts from the start of the answer, and may correct what the start said."""
+        self._usage = merged(self._usage, body.get("usage"))
+        self._head |= {name: found[name] for found in (delta, body) for name in _BESIDE if found.get(name) is not None}
+        word = delta.get("stop_reason")
+        if self.finished or not isinstance(word, str) or not word:
+            return [self._counted({"choices": []})]
+        chunks = [chunk for index in list(self._blocks) for chunk in self._close(self._blocks.pop(index))]
+        self.finished = True
+        details = delta.get("stop_details")
+        why = details.get("explanation") if isinstance(details, dict) else None
+        said = {
+            "refusal": why if word == "refusal" and isinstance(why, str) else None,
+            "thinking_blocks": self._thoughts,
+            "citations": self._citations,
+        }
+        choice = {
+            "index": 0,
+            "delta": {name: value for name, value in said.items() if value},
+            "finish_reason": self._reason(word),
+            "native_finish_reason": scrub(word)[:64],
+        }
+        choice |= {name: delta[name] for name in ("stop_sequence", "stop_details") if delta.get(name) is not None}
+        return [*chunks, self._counted({"choices": [choice]})]
+
+    def _reason(self, word: str) -> str:
+        """Calls are what the client is to act on, whatever the vendor calls the end."""
+        reason = _FINISH.get(word, "stop")
+        if reason in ("stop", "tool_calls"):
+            return "tool_calls" if self._calls else "stop"
+        return reason
+
+    # --- content ------------------------------------------------------------------------------------------------------
+
+    def _content(self, kind: str, body: dict[str, Any]) -> list[ChatChunk]:
+        index = body.get("index") if isinstance(body.get("index"), int) else None
+        if kind == "content_block_start":
+            self._blocks[index], chunks = self._open(_object(body.get("content_block")))
+            return chunks
+        if kind == "content_block_delta":
+            if index not in self._blocks:
+                raise UpstreamError("The provider's stream has a piece of a block that never began.", retryable=True)
+            return self._delta(self._blocks[index], _object(body.get("delta")))
+        if kind == "content_block_stop" and index in self._blocks:
+            return self._close(self._blocks.pop(index))
+        return []
+
+    def _open(self, raw: dict[str, Any]) -> tuple[_Block, list[ChatChunk]]:
+        """What a block begins with; a whole answer has all of it here."""
+        block = _Block(str(raw.get("type")), self._length, input=raw.get("input"))
+        block.citations += listed(raw.get("citations"))
+        if block.kind == "text":
+            return block, self._text(_text(raw.get("text")))
+        if block.kind == "thinking":
+            block.signature = _text(raw.get("signature"))
+            return block, self._thought(block, _text(raw.get("thinking")))
+        if block.kind == "redacted_thinking" and _text(raw.get("data")):
+            self._thoughts.append({"type": "redacted_thinking", "data": raw["data"]})
+        return block, self._call(block, raw) if block.kind == "tool_use" else []
+
+    def _delta(self, block: _Block, delta: dict[str, Any]) -> list[ChatChunk]:
+        match delta.get("type"):
+            case "text_delta":
+                return self._text(_text(delta.get("text")))
+            case "thinking_delta":
+                return self._thought(block, _text(delta.get("thinking")))
+            case "signature_delta":
+                block.signature += _text(delta.get("signature"))
+            case "citations_delta":
+                block.citations.append(delta.get("citation"))
+            case "input_json_delta":
+                piece = _text(delta.get("partial_json"))
+                block.pieces.append(piece)
+                return self._arguments(block, piece)
+        return []
+
+    def _close(self, block: _Block) -> list[ChatChunk]:
+        if block.kind == "thinking":
+            if block.signature:  # without one nobody takes it back
+                whole = {"type": "thinking", "thinking": "".join(block.pieces), "signature": block.signature}
+                self._thoughts.append(whole)
+        elif block.kind == "tool_use":
+            written = "".join(block.pieces)
+            # Arguments that no piece brought stand at the start: `{}` of a tool that has none.
+            rest = "" if written else encode(block.input if isinstance(block.input, dict) else {}).decode()
+            if block.is_json:
+                return self._text(answer_of(written or rest, self._names.json_fields))
+            return self._arguments(block, rest)
+        elif block.citations:
+            self._citations += without_url(block.citations)
+            found = url_citations(block.citations, block.begin, self._length)
+            return [self._chunk({"annotations": found})] if found else []
+        return []
+
+    def _call(self, block: _Block, raw: dict[str, Any]) -> list[ChatChunk]:
+        name, call_id = raw.get("name"), raw.get("id")
+        if not isinstance(name, str) or not name:
+            raise UpstreamError("The provider's answer has a tool call without a name.", retryable=True)
+        if name == self._names.json_tool:
+            block.is_json = True
+            return []
+        block.call = self._calls
+        self._calls += 1
+        if not isinstance(call_id, str) or not call_id:
+            call_id = f"call_{self._head.get('id', '')}_{block.call}"
+        function = {"name": self._names.given(name), "arguments": ""}
+        call = {"index": block.call, "id": call_id, "type": "function", "function": function}
+        return [self._chunk({"tool_calls": [call]})]
+
+    def _arguments(self, block: _Block, piece: str) -> list[ChatChunk]:
+        if not piece or block.call is None:
+            return []
+        return [self._chunk({"tool_calls": [{"index": block.call, "function": {"arguments": piece}}]})]
+
+    def _text(self, text: str) -> list[ChatChunk]:
+        self._length += len(text)
+        return [self._chunk({"content": text})] if text else []
+
+    def _thought(self, block: _Block, text: str) -> list[ChatChunk]:
+        if not text:
+            return []
+        between = BETWEEN if self._has_thought and not block.pieces else ""
+        self._has_thought = True
+        block.pieces.append(text)
+        return [self._chunk({"reasoning_content": between + text})]
+
+    def _chunk(self, delta: dict[str, Any]) -> ChatChunk:
+        return cast(ChatChunk, {**self._head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+
+    def _counted(self, chunk: dict[str, Any]) -> ChatChunk:
+        usage = usage_of(self._usage)
+        return cast(ChatChunk, {**self._head, **chunk, **({"usage": usage} if usage is not None else {})})
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,239 @@
+"""Translates: tools and the choice among them, and the schemas of their arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
+
+from msgspec import Struct, field
+
+from proxy.errors import BadRequest
+from proxy.providers.anthropic.media import cache_mark
+from proxy.providers.anthropic.models import Traits
+from proxy.providers.anthropic.names import WEB_SEARCH, Names, is_native
+from proxy.providers.content import Fields
+from proxy.providers.openai.response import listed
+from proxy.schemas import Subset, down_level
+
+_SEARCH_TYPE = "web_search_20250305"  # the one that every served model has
+_PLACE = ("city", "country", "region", "timezone")
+_OPTIONS = ("eager_input_streaming", "defer_loading", "allowed_callers", "input_examples")
+AT_TOP = ("anyOf", "oneOf", "allOf")  # refused at the top of `input_schema`
+# What `output_config.format` and strict tools enforce (the SDK's own transformation, and the vendor's guide). The guide
+# lists `$ref` as taken and recursion as refused: references are inlined and recursion is cut.
+SUBSET = Subset(
+    keywords=frozenset({"properties", "required", "items", "anyOf", "allOf", "const", "title", "format", "minItems"})
+    | {"additionalProperties"},
+    closed=True,
+    formats=frozenset({"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"}),
+    limits={"minItems": frozenset({0, 1})},
+)
+_INLINED = Subset(
+    keywords=SUBSET.keywords
+    | {"oneOf", "default", "examples", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
+    | {"multipleOf", "minLength", "maxLength", "maxItems", "uniqueItems", "prefixItems", "patternProperties", "not"}
+)
+
+
+class Tools(Struct):
+    """`choice`: auto, any, none, or the vendor's name of the one tool that must be called; None: nothing was said.
+    `functions`: how many of the tools are the client's own. `instruction`: what stands in for a choice.
+    """
+
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    functions: int = 0
+    choice: str | None = None
+    by_name: bool = False
+    parallel: bool = True
+    instruction: str | None = None
+
+    @property
+    def is_forced(self) -> bool:
+        return self.by_name or self.choice == "any"
+
+    def force(self, name: str | None) -> None:
+        """One of the tools must be called: that of this name, or any."""
+        self.choice, self.by_name = name or "any", name is not None
+
+    def body(self) -> dict[str, Any]:
+        """The fields of the request."""
+        if not self.tools:
+            return {}
+        choice: dict[str, Any] = {"type": self.choice or "auto"}
+        if self.by_name:
+            choice = {"type": "tool", "name": self.choice}
+        if not self.parallel and (self.by_name or self.choice != "none"):
+            choice["disable_parallel_tool_use"] = True
+        said = self.choice is not None or not self.parallel
+        return {"tools": self.tools, **({"tool_choice": choice} if said else {})}
+
+
+def tools_of(fields: Fields, traits: Traits, names: Names) -> Tools:
+    """Raises BadRequest for tools and choices that the vendor cannot mean."""
+    found = Tools()
+    for place, raw in enumerate(fields.take("tools") or []):
+        if is_native(raw):
+            found.tools.append(dict(raw))
+        else:
+            found.tools.append(_function(raw, f"tools.{place}", (fields, traits, names)))
+            found.functions += 1
+    search = fields.take("web_search_options")
+    if search is not None:
+        found.tools.append(_search(search, fields))
+    choice, parallel = fields.take("tool_choice"), fields.take("parallel_tool_calls")
+    if not found.tools:
+        if choice not in (None, "none", "auto"):
+            fields.drop("tool_choice")
+        return found
+    found.parallel = parallel is not False
+    _choose(found, choice, names, fields)
+    if found.is_forced and not traits.forces_tools:
+        fields.adapt("tool_choice")
+        called = f"the tool {found.choice}" if found.by_name else "one of the tools"
+        found.instruction = f"Call {called} now: an answer without that call cannot be used."
+        found.choice, found.by_name = "auto", False
+    return found
+
+
+def stand_in(names: list[str]) -> Tools:
+    """Tools that the history calls and the request leaves out: the vendor wants them declared. None can be called."""
+    tools = [{"name": name, "input_schema": {"type": "object", "properties": {}}} for name in dict.fromkeys(names)]
+    return Tools(tools, choice="none")
+
+
+# --- tools ------------------------------------------------------------------------------------------------------------
+
+
+def _function(raw: Mapping[str, Any], where: str, context: tuple[Fields, Traits, Names]) -> dict[str, Any]:
+    fields, traits, names = context
+    if raw.get("type", "function") != "function":
+        message = f"Anthropic has function tools and its own dated ones, not {str(raw.get('type'))[:64]!r}."
+        raise BadRequest(message, param=f"{where}.type", code="unsupported_parameter")
+    function = raw.get("function")
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(function, dict) or not isinstance(name, str) or not name:
+        raise BadRequest("A tool needs the name of its function.", param=f"{where}.function.name")
+    parameters = function.get("parameters")
+    if parameters is not None and not isinstance(parameters, dict):
+        raise BadRequest("The parameters of a tool are a JSON schema.", param=f"{where}.function.parameters")
+    tool: dict[str, Any] = {"name": names.sent(name)}
+    if isinstance(function.get("description"), str) and function["description"]:
+        tool["description"] = function["description"]
+    is_strict = function.get("strict") is True
+    tool["input_schema"] = _input_schema(parameters or {}, is_strict and traits.formats, where, fields)
+    if is_strict and traits.formats:
+        tool["strict"] = True
+    elif is_strict:
+        fields.drop("tools.strict")
+    tool |= {option: raw[option] for option in _OPTIONS if raw.get(option) is not None}
+    mark = cache_mark({**function, **raw}, fields)
+    return {**tool, "cache_control": mark} if mark is not None else tool
+
+
+def _input_schema(given: dict[str, Any], strict: bool, where: str, fields: Fields) -> dict[str, Any]:
+    """A schema of an object, as the vendor wants one: with properties, no alternatives at its top."""
+    at = f"{where}.function.parameters"
+    schema = given
+    if "$ref" in schema or any(name in schema for name in AT_TOP):
+        schema = _flat(schema, at)
+        fields.adapt("tools.parameters")
+    if strict:
+        levelled = down_level({"type": "object", "properties": {}, **schema}, SUBSET, at)
+        if levelled.changes:
+            fields.adapt("tools.parameters")
+        schema = levelled.schema
+    if schema.get("type", "object") != "object":
+        fields.adapt("tools.parameters")
+    whole = {**schema, "type": "object"}
+    if not isinstance(whole.get("properties"), dict):
+        whole["properties"] = {}
+    if not whole.get("required", True):
+        del whole["required"]  # an empty list is refused
+    return whole
+
+
+def _flat(schema: dict[str, Any], where: str) -> dict[str, Any]:
+    """One object for alternatives: the properties of all, and what all of them require."""
+    inlined = down_level(schema, _INLINED, where).schema
+    branches = {name: listed(inlined.get(name)) for name in AT_TOP}
+    properties = _properties(inlined)
+    for branch in chain.from_iterable(branches.values()):
+        for name, value in _properties(branch).items():
+            properties.setdefault(name, value)
+    required = _required(inlined).union(*map(_required, branches["allOf"]))
+    for name in ("anyOf", "oneOf"):
+        if branches[name]:
+            required |= set.intersection(*map(_required, branches[name]))
+    flat = {name: value for name, value in inlined.items() if name not in (*AT_TOP, "required")}
+    flat |= {"type": "object", "properties": properties}
+    return flat | ({"required": [name for name in properties if name in required]} if required else {})
+
+
+def _properties(schema: object) -> dict[str, Any]:
+    found = schema.get("properties") if isinstance(schema, dict) else None
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def _required(schema: object) -> set[str]:
+    names = schema.get("required") if isinstance(schema, dict) else None
+    return {name for name in listed(names) if isinstance(name, str)}
+
+
+def _search(options: Any, fields: Fields) -> dict[str, Any]:
+    tool: dict[str, Any] = {"type": _SEARCH_TYPE, "name": WEB_SEARCH}
+    given = options if isinstance(options, dict) else {}
+    for name, value in given.items():
+        if name == "user_location" and isinstance(value, dict):
+            place = value.get("approximate")
+            place = place if isinstance(place, dict) else value
+            known = {each: place[each] for each in _PLACE if isinstance(place.get(each), str)}
+            tool["user_location"] = {"type": "approximate", **known}
+        elif name in ("max_uses", "allowed_domains", "blocked_domains") and value is not None:
+            tool[name] = value
+        elif value is not None:
+            fields.drop(f"web_search_options.{name}"[:96])
+    return tool
+
+
+# --- the choice -------------------------------------------------------------------------------------------------------
+
+
+def _choose(found: Tools, choice: Any, names: Names, fields: Fields) -> None:
+    if choice is None:
+        return
+    if isinstance(choice, str) and choice in ("none", "auto"):
+        found.choice = choice
+    elif choice in ("required", "any"):
+        found.force(None)
+    elif isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        _narrow(found, choice, names, fields)
+    elif isinstance(choice, dict) and "function" in choice:
+        found.force(_declared(choice, found, names))
+    else:
+        message = "tool_choice: expected auto, none, required, a function or allowed_tools."
+        raise BadRequest(message, param="tool_choice")
+
+
+def _narrow(found: Tools, choice: Mapping[str, Any], names: Names, fields: Fields) -> None:
+    """`allowed_tools`: only those are sent, and its mode is the choice."""
+    allowed = choice.get("allowed_tools")
+    listed = allowed.get("tools") if isinstance(allowed, dict) else None
+    if not isinstance(allowed, dict) or not isinstance(listed, list) or not listed:
+        raise BadRequest("A choice of allowed_tools needs `allowed_tools.tools`.", param="tool_choice.allowed_tools")
+    wanted = {_declared(each, found, names) for each in listed}
+    if len(wanted) < len(found.tools):
+        fields.adapt("tool_choice")  # the others are not shown to the model at all
+    found.tools = [tool for tool in found.tools if tool.get("name") in wanted]
+    found.choice = "any" if allowed.get("mode") == "required" else "auto"
+
+
+def _declared(choice: object, found: Tools, names: Names) -> str:
+    function = choice.get("function") if isinstance(choice, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str) or not name:
+        raise BadRequest("tool_choice: a function needs its name.", param="tool_choice.function.name")
+    sent = names.sent(name)
+    if all(tool.get("name") != sent for tool in found.tools):
+        raise BadRequest(f"tool_choice names {name[:64]!r}, which is none of the tools.", param="tool_choice")
+    return sent

@@ -1,0 +1,82 @@
+"""Translates: Cohere's own API, version 2: `/v2/chat` with documents and citations, `/v2/embed`, `/v2/rerank`.
+
+Facts of November 2026 (the vendor's SDK 7.3.1, recorded traffic).
+"""
+
+from __future__ import annotations
+
+from proxy.errors import UpstreamError
+from proxy.providers.base import Built, HTTPResponse, Provider
+from proxy.providers.cohere.embed import EMBED_BATCH, build_embeddings, parse_embeddings
+from proxy.providers.cohere.errors import error_from
+from proxy.providers.cohere.request import build_chat
+from proxy.providers.cohere.rerank import build_rerank, parse_rerank
+from proxy.providers.cohere.response import parse
+from proxy.providers.cohere.stream import CohereStreamDecoder
+from proxy.providers.cohere.usage import billed_tokens
+from proxy.records import JsonObject, Tokens
+from proxy.schema import (
+    ChatRequest,
+    ChatResponse,
+    EmbeddingsRequest,
+    EmbeddingsResponse,
+    RerankRequest,
+    RerankResponse,
+    ResponseMessage,
+    Usage,
+)
+
+
+class Cohere(Provider, frozen=True, kw_only=True):
+    """api.cohere.com, and a private deployment of it by `base_url`."""
+
+    @property
+    def default_base_url(self) -> str:
+        return "https://api.cohere.com"
+
+    @property
+    def key_variables(self) -> tuple[str, ...]:
+        """At the vendor's own address a key is needed, at an address of one's own only if the file says so."""
+        if self.api_key_env is None and self.base_url is None:
+            return ("COHERE_API_KEY", "CO_API_KEY")
+        return super().key_variables
+
+    @property
+    def embeddings_batch(self) -> int:
+        return EMBED_BATCH
+
+    def max_choices(self, model: str) -> int:
+        return 1
+
+    def build_request(self, request: ChatRequest, model: str) -> Built:
+        return build_chat(request, model, self.parameters)
+
+    def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
+        return parse(response)
+
+    def parse_error(self, response: HTTPResponse) -> UpstreamError:
+        return error_from(response)
+
+    def stream_decoder(self, request: ChatRequest) -> CohereStreamDecoder:
+        return CohereStreamDecoder()
+
+    def tokens(self, usage: Usage) -> Tokens:
+        """What is billed: `billed_units`, not the tokens that the usage shows; see `usage.billed_tokens`."""
+        return billed_tokens(usage)
+
+    def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
+        """The plan that led to the calls: it belongs into the history, and clients that know OpenAI only lose it."""
+        plan, calls = message.get("reasoning_content"), message.get("tool_calls")
+        return {calls[0]["id"]: {"tool_plan": plan}} if plan and calls else {}
+
+    def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
+        return build_embeddings(request, model)
+
+    def parse_embeddings(self, response: HTTPResponse) -> EmbeddingsResponse:
+        return parse_embeddings(response)
+
+    def build_rerank(self, request: RerankRequest, model: str) -> Built:
+        return build_rerank(request, model)
+
+    def parse_rerank(self, response: HTTPResponse) -> RerankResponse:
+        return parse_rerank(response)

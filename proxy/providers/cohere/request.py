@@ -1,0 +1,223 @@
+"""Translates: an OpenAI chat request into one for `/v2/chat`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from proxy.codec import encode
+from proxy.errors import BadRequest
+from proxy.providers.base import Built, HTTPRequest
+from proxy.providers.cohere.messages import Turns
+from proxy.providers.cohere.models import max_output, reasons
+from proxy.providers.cohere.tools import tool_fields
+from proxy.providers.content import Fields, stop_list
+from proxy.schema import ChatRequest
+from proxy.schemas import Subset, down_level
+
+MAX_STOPS = 5
+# The vendor's own parameters, from its SDK; others are renamed below.
+_NATIVE = ("documents", "citation_options", "safety_mode", "priority")
+# What the vendor does anyway: nothing is lost where the client says it.
+_USUAL: dict[str, Callable[[Any], bool]] = {
+    "parallel_tool_calls": lambda value: value is True,
+    "service_tier": lambda value: value in ("auto", "default"),
+    "store": lambda value: value is False,
+}
+_BUDGETS = {"minimal": 512, "low": 1024, "medium": 4096, "high": 16_384, "xhigh": 32_768, "max": None}  # tokens
+# What a schema of an answer may say (structured outputs, "unsupported schema features"): no lengths, no ranges.
+JSON_SUBSET = Subset(
+    keywords=frozenset({"properties", "required", "items", "anyOf", "const", "pattern", "format", "title"})
+    | {"additionalProperties"},
+    formats=frozenset({"date-time", "date", "time", "uuid"}),
+)
+
+
+def build_chat(request: ChatRequest, model: str, defaults: Mapping[str, Any]) -> Built:
+    """Raises BadRequest for content that the model cannot take, and for values that are none."""
+    fields = Fields(request.fields, defaults)
+    for name in ("model", "messages", "stream", "stream_options", "n"):
+        fields.take(name)
+    if request.n > 1:
+        fields.drop("n")
+    options: dict[str, Any] = {}
+    _limit(request, model, fields, options)
+    stops = _sampling(fields, options)
+    options |= tool_fields(fields)
+    for name in _NATIVE:
+        value = fields.take(name)
+        if value is not None:
+            options[name] = value
+    _thinking(model, fields, options)
+    turns = Turns(request, model, fields)
+    instruction = _format(request, fields, options)
+    for name, is_usual in _USUAL.items():
+        value = fields.take(name)
+        if value is not None and not is_usual(value):
+            fields.drop(name)
+    body = {"model": model, "messages": turns.build(instruction), **options}
+    if request.stream:
+        body["stream"] = True
+    headers = {
+        "content-type": "application/json",
+        "accept": "text/event-stream" if request.stream else "application/json",
+    }
+    http = HTTPRequest("POST", "/v2/chat", headers, encode(body))
+    unchecked = instruction is not None and "response_format" not in options
+    return Built(http, fields.rest(), fields.adapted, stops, unchecked)
+
+
+def _limit(request: ChatRequest, model: str, fields: Fields, options: dict[str, Any]) -> None:
+    """The limit of the request stands above a default under either name: what it may cost was bounded by it."""
+    default = fields.take("max_completion_tokens", "max_tokens")
+    limit = request.max_tokens if request.max_tokens is not None else default
+    if limit is None:
+        return
+    if not isinstance(limit, int):
+        raise BadRequest("max_tokens: expected a whole number.", param="max_tokens")
+    most = max_output(model)
+    if most is not None and limit > most:
+        fields.adapt("max_completion_tokens" if "max_completion_tokens" in request.fields else "max_tokens")
+        limit = most
+    options["max_tokens"] = limit
+
+
+def _sampling(fields: Fields, options: dict[str, Any]) -> list[str]:
+    """Everything that is a number, and the stops; returns those that are too many for the vendor."""
+    for name, value in (("temperature", _number(fields, "temperature")), ("seed", fields.take("seed"))):
+        if value is not None:
+            options[name] = value
+    share = _number(fields, "top_p", "p")
+    if share is not None:
+        options["p"] = _within(fields, "top_p", share, 0.01, 0.99)
+    most = _number(fields, "top_k", "k")
+    if most is not None:
+        options["k"] = int(_within(fields, "top_k", most, 0, 500))
+    _penalties(fields, options)
+    logprobs = fields.take("logprobs")
+    if logprobs is not None and not isinstance(logprobs, bool):
+        raise BadRequest("logprobs: expected true or false.", param="logprobs")
+    if logprobs:
+        options["logprobs"] = True
+    if _number(fields, "top_logprobs"):
+        fields.drop("top_logprobs")
+    stops = stop_list(fields.take("stop", "stop_sequences"))
+    if stops:
+        options["stop_sequences"] = stops[:MAX_STOPS]
+    return stops[MAX_STOPS:]
+
+
+def _penalties(fields: Fields, options: dict[str, Any]) -> None:
+    """Between 0 and 1, and one of the two: several models refuse both."""
+    sent: dict[str, float] = {}
+    for name in ("frequency_penalty", "presence_penalty"):
+        value = _number(fields, name)
+        if not value:
+            continue
+        if any(sent.values()):
+            fields.drop(name)
+        else:
+            sent = {name: _within(fields, name, value, 0, 1)}
+    options |= sent
+
+
+def _thinking(model: str, fields: Fields, options: dict[str, Any]) -> None:
+    """`reasoning_effort` as a budget of thinking tokens, less than the limit of the whole answer."""
+    native, effort = fields.take("thinking"), fields.take("reasoning_effort")
+    if native is not None:
+        options["thinking"] = native
+        if effort is not None:
+            fields.drop("reasoning_effort")
+        return
+    if effort is None:
+        return
+    if effort != "none" and (not isinstance(effort, str) or effort not in _BUDGETS):
+        known = ", ".join(("none", *_BUDGETS))
+        raise BadRequest(f"Unknown reasoning_effort {str(effort)[:64]!r}. Known: {known}.", param="reasoning_effort")
+    if not reasons(model):
+        if effort != "none":
+            fields.drop("reasoning_effort")
+        return
+    if effort == "none":
+        options["thinking"] = {"type": "disabled"}
+        return
+    fields.adapt("reasoning_effort")
+    budget, limit = _BUDGETS[effort], options.get("max_tokens")
+    if limit is not None and (budget is None or budget >= limit):
+        budget = max(1, limit // 2)
+    options["thinking"] = {"type": "enabled"} if budget is None else {"type": "enabled", "token_budget": budget}
+
+
+def _format(request: ChatRequest, fields: Fields, options: dict[str, Any]) -> str | None:
+    """`response_format`, or the instruction that stands in for it where the vendor takes none: with tools, with
+    documents, and for a schema that requires nothing.
+
+    Without a schema the vendor's models need to be told to write JSON: else they may write white space without end.
+    """
+    wanted = fields.take("response_format")
+    if wanted is None:
+        return None
+    kind = wanted.get("type") if isinstance(wanted, dict) else None
+    if kind == "text":
+        return None
+    if kind not in ("json_object", "json_schema"):
+        message = "response_format: `type` is one of text, json_object, json_schema."
+        raise BadRequest(message, param="response_format.type")
+    schema = _schema(wanted) if kind == "json_schema" else wanted.get("json_schema")
+    takes_none = "tools" in options or "documents" in options
+    if takes_none or (schema is not None and not _is_enforced(schema)):
+        fields.adapt("response_format")
+        return _instruction(schema, "tools" in options)
+    if schema is None:
+        options["response_format"] = {"type": "json_object"}
+        if any("json" in text.lower() for text in request.texts()):
+            return None
+        fields.adapt("response_format")
+        return "Answer with a JSON object."
+    levelled = down_level(schema, JSON_SUBSET, "response_format.json_schema.schema")
+    if levelled.changes:
+        fields.adapt("response_format")
+    options["response_format"] = {"type": "json_object", "json_schema": levelled.schema}
+    return None
+
+
+def _schema(wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The schema, which carries the description that OpenAI has beside it."""
+    inner = wanted.get("json_schema")
+    schema = inner.get("schema") if isinstance(inner, dict) else None
+    if not isinstance(inner, dict) or not (schema is None or isinstance(schema, dict)):
+        message = "response_format: `json_schema` needs an object with the `schema`."
+        raise BadRequest(message, param="response_format.json_schema.schema")
+    description = inner.get("description")
+    if schema is not None and isinstance(description, str) and "description" not in schema:
+        return {**schema, "description": description}
+    return schema
+
+
+def _is_enforced(schema: Any) -> bool:
+    """The vendor takes a schema of an object that requires at least one of its fields."""
+    return isinstance(schema, dict) and schema.get("type") == "object" and bool(schema.get("required"))
+
+
+def _instruction(schema: Any, with_tools: bool) -> str:
+    when = "Unless you call a tool, answer" if with_tools else "Answer"
+    if schema is None:
+        return f"{when} with one JSON object and nothing else."
+    return f"{when} with nothing but JSON that is valid against this JSON schema: {encode(schema).decode()}"
+
+
+def _number(fields: Fields, *names: str) -> float | None:
+    value = fields.take(*names)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadRequest(f"{names[0]}: expected a number.", param=names[0])
+    return value
+
+
+def _within(fields: Fields, name: str, value: float, least: float, most: float) -> float:
+    """`value` moved into the vendor's range."""
+    moved = min(max(value, least), most)
+    if moved != value:
+        fields.adapt(name)
+    return moved

@@ -1,0 +1,61 @@
+"""Translates: `/v1/rerank` to and from `/v2/rerank`, whose shape it has."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from proxy.codec import encode
+from proxy.errors import UpstreamError
+from proxy.providers.base import Built, HTTPRequest, HTTPResponse
+from proxy.providers.cohere.embed import JSON_HEADERS
+from proxy.providers.cohere.errors import error_in
+from proxy.providers.cohere.usage import billed_usage
+from proxy.providers.content import Fields
+from proxy.providers.openai.response import decode
+from proxy.schema import RerankRequest, RerankResponse
+
+_NATIVE = ("max_tokens_per_doc", "relevant_spans", "priority")
+
+
+def build_rerank(request: RerankRequest, model: str) -> Built:
+    """`return_documents` is not the vendor's business: it never returns texts, and the caller has them."""
+    fields = Fields(request.fields)
+    fields.take("model", "query", "documents", "top_n", "return_documents")
+    body: dict[str, Any] = {"model": model, "query": request.query, "documents": request.documents}
+    if request.top_n is not None:
+        body["top_n"] = request.top_n
+    for name in _NATIVE:
+        value = fields.take(name)
+        if value is not None:
+            body[name] = value
+    return Built(HTTPRequest("POST", "/v2/rerank", JSON_HEADERS, encode(body)), fields.rest(), fields.adapted)
+
+
+def parse_rerank(response: HTTPResponse) -> RerankResponse:
+    """Raises UpstreamError when the answer is no ranking."""
+    body = decode(response.body)
+    error = error_in(body)
+    if error is not None:
+        raise error
+    results = body.get("results")
+    if not isinstance(results, list) or not all(_is_ranked(result) for result in results):
+        raise UpstreamError("The provider's answer has no ranking.", retryable=True, upstream_status=response.status)
+    ranked = [{"index": result["index"], "relevance_score": result["relevance_score"]} for result in results]
+    answer: dict[str, Any] = {"results": sorted(ranked, key=lambda each: -each["relevance_score"])}
+    if isinstance(body.get("id"), str):
+        answer["id"] = body["id"]
+    usage = billed_usage(body.get("meta"))
+    if usage is not None:
+        answer["usage"] = usage
+        units: dict[str, int] = cast("dict[str, Any]", usage)["billed_units"]
+        if "search_units" in units:
+            answer["searches"] = units["search_units"]
+    return cast(RerankResponse, answer)
+
+
+def _is_ranked(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    return (
+        type(value.get("index")) is int and value["index"] >= 0 and type(value.get("relevance_score")) in (int, float)
+    )

@@ -1,0 +1,163 @@
+"""Translates: a whole answer of `/v2/chat` into OpenAI's shape, and what whole and streamed answers share."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from proxy.errors import UpstreamError, UpstreamTruncated
+from proxy.providers.base import HTTPResponse
+from proxy.providers.cohere.errors import error_in, error_said
+from proxy.providers.cohere.usage import usage_of
+from proxy.providers.openai.errors import scrub
+from proxy.providers.openai.response import decode, listed, tool_call
+from proxy.schema import ChatResponse
+
+_FINISH = {
+    "COMPLETE": "stop",
+    "STOP_SEQUENCE": "stop",
+    "MAX_TOKENS": "length",
+    "ERROR_LIMIT": "length",
+    "TOOL_CALL": "tool_calls",
+    "ERROR_TOXIC": "content_filter",
+}
+BETWEEN = "\n\n"  # what a model thought, and its plan for the tools
+
+
+def parse(response: HTTPResponse) -> ChatResponse:
+    """Raises UpstreamError when the answer is an error in a 200, has no message, or never finished."""
+    body = decode(response.body)
+    error = error_in(body)
+    if error is not None:
+        raise error
+    message = body.get("message")
+    if not isinstance(message, dict):
+        raise UpstreamError("The provider's answer has no message.", retryable=True, upstream_status=response.status)
+    answer_id = identity(body.get("id"))
+    calls = [whole_call(raw, spare_id(answer_id, place)) for place, raw in enumerate(listed(message.get("tool_calls")))]
+    reason, native = finish_reason(body.get("finish_reason"), bool(calls), None)
+    if reason is None:
+        raise UpstreamTruncated("The provider's answer has no finish_reason.")
+    choice = {
+        "index": 0,
+        "message": _message(message, calls),
+        "logprobs": logprobs(listed(body.get("logprobs"))),
+        "finish_reason": reason,
+        **native,
+    }
+    answer: dict[str, Any] = {"object": "chat.completion", "choices": [choice]}
+    if answer_id:
+        answer["id"] = answer_id
+    usage = usage_of(body.get("usage"))
+    if usage is not None:
+        answer["usage"] = usage
+    return cast(ChatResponse, answer)
+
+
+def _message(raw: dict[str, Any], calls: list[dict[str, Any]]) -> dict[str, Any]:
+    content = raw.get("content")
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else listed(content)
+    texts = {place: text_of(block, "text") for place, block in enumerate(blocks)}
+    thinking = "".join(text_of(block, "thinking") for block in blocks)
+    plan = raw.get("tool_plan")
+    reasoning = BETWEEN.join(filter(None, [thinking, plan if isinstance(plan, str) else ""]))
+    text = "".join(texts.values())
+    citations = [citation for citation in listed(raw.get("citations")) if isinstance(citation, dict)]
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": text or (None if calls else ""),
+        "refusal": None,
+        "annotations": [each for citation in citations for each in url_citations(citation, texts)],
+    }
+    if reasoning:
+        message["reasoning_content"] = reasoning
+    if calls:
+        message["tool_calls"] = calls
+    if citations:
+        message["citations"] = citations
+    return message
+
+
+def identity(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def spare_id(answer_id: str, place: int) -> str:
+    """The id of a call that came without one: the same for whole and streamed answers."""
+    return f"call_{answer_id}_{place}" if answer_id else f"call_{place}"
+
+
+def whole_call(raw: object, spare: str) -> dict[str, Any]:
+    """A tool without parameters may be called with `"null"` (seen in recorded traffic)."""
+    call = tool_call(raw, spare)
+    function = call["function"]
+    arguments = "{}" if function["arguments"].strip() == "null" else function["arguments"]
+    call_id = call["id"] if isinstance(call["id"], str) else spare
+    return {
+        "id": call_id,
+        "type": "function",
+        "function": {"name": function["name"], "arguments": arguments},
+    }
+
+
+def text_of(block: object, name: str) -> str:
+    """The text (`text`) or the thinking (`thinking`) of one content block, or of a piece of one."""
+    value = block.get(name) if isinstance(block, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+def finish_reason(value: object, has_calls: bool, error: object) -> tuple[str | None, dict[str, Any]]:
+    """One of OpenAI's five words and the vendor's own beside it. None stays None: never invented.
+
+    Raises UpstreamError for an answer that ended in an error, which `error` may name.
+    """
+    if isinstance(error, str) and error:
+        raise error_said(error, 504 if value == "TIMEOUT" else 500, {})
+    if not isinstance(value, str) or not value:
+        return None, {}
+    if value == "ERROR":
+        raise error_said("The provider stopped with an error in the middle of its answer.", 500, {})
+    if value == "TIMEOUT":
+        raise error_said("The provider took too long for this answer and stopped.", 504, {})
+    reason = _FINISH.get(value, "stop")
+    if has_calls and reason == "stop":
+        reason = "tool_calls"
+    elif reason == "tool_calls" and not has_calls:
+        reason = "stop"
+    return reason, {"native_finish_reason": scrub(value)[:64]}
+
+
+def url_citations(citation: dict[str, Any], texts: dict[int, str]) -> list[dict[str, Any]]:
+    """The `url_citation`s of one citation: one for each source that has a link. `texts`: by content block.
+
+    Positions count from the start of a block, OpenAI's from the start of the content; those inside a plan or a thought
+    have no place in it.
+    """
+    start, end = citation.get("start"), citation.get("end")
+    if citation.get("type") not in (None, "TEXT_CONTENT") or not isinstance(start, int) or not isinstance(end, int):
+        return []
+    block = citation.get("content_index")
+    before = sum(len(text) for place, text in texts.items() if isinstance(block, int) and place < block)
+    found = []
+    for source in listed(citation.get("sources")):
+        document = source.get("document") or source.get("tool_output") if isinstance(source, dict) else None
+        url = document.get("url") if isinstance(document, dict) else None
+        if isinstance(document, dict) and isinstance(url, str) and url:
+            title = document.get("title")
+            place = {"start_index": before + start, "end_index": before + end}
+            where = {"title": title if isinstance(title, str) else "", "url": url}
+            found.append({"type": "url_citation", "url_citation": place | where})
+    return found
+
+
+def logprobs(items: list[Any]) -> dict[str, Any] | None:
+    """OpenAI's log probabilities. One item of the vendor is a piece of text of one or more tokens: their sum is the
+    piece's.
+    """
+    found = []
+    for item in items:
+        text, values = (item.get("text"), item.get("logprobs")) if isinstance(item, dict) else (None, None)
+        numbers = [value for value in listed(values) if isinstance(value, int | float) and not isinstance(value, bool)]
+        if isinstance(text, str) and numbers:
+            place = {"token": text, "logprob": sum(numbers), "bytes": list(text.encode("utf-8", "replace"))}
+            found.append({**place, "top_logprobs": []})
+    return {"content": found} if found else None

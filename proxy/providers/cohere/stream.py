@@ -1,0 +1,186 @@
+"""Translates: the events of one stream of `/v2/chat` into canonical chunks. What an event is, its `type` says."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from proxy.errors import UpstreamError, UpstreamTruncated
+from proxy.framing import Event
+from proxy.providers.cohere.errors import error_in
+from proxy.providers.cohere.response import (
+    BETWEEN,
+    finish_reason,
+    identity,
+    logprobs,
+    spare_id,
+    text_of,
+    url_citations,
+)
+from proxy.providers.cohere.usage import usage_of
+from proxy.providers.openai.response import arguments_text, decode, listed
+from proxy.schema import ChatChunk
+
+_NULL = "null"
+
+
+class _Call:
+    """One tool call as it is written: its place among the calls, and arguments held back that may yet be `null`."""
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+        self.held = ""
+        self.written = False
+
+    def add(self, fragment: str) -> str:
+        """What of the arguments can be said now."""
+        if self.written:
+            return fragment
+        self.held += fragment
+        if _NULL.startswith(self.held.strip()):
+            return ""
+        self.written = True
+        return self.held
+
+    def end(self) -> str:
+        """What is left: a call without arguments has `{}`."""
+        if self.written:
+            return ""
+        self.written = True
+        return "{}" if self.held.strip() in ("", _NULL) else self.held
+
+
+class CohereStreamDecoder:
+    """One stream: one choice."""
+
+    def __init__(self) -> None:
+        self._id = ""
+        self._calls: dict[object, _Call] = {}
+        self._texts: dict[int, str] = {}
+        self._citations: list[dict[str, Any]] = []
+        self._thought = self._planned = False
+        self.finished = False
+        self.done = False
+
+    def feed(self, event: Event) -> list[ChatChunk]:
+        data = event.data.strip()
+        if not data or self.done:
+            return []
+        if data == b"[DONE]":
+            self.done = True
+            return []
+        body = decode(data)
+        if event.name == "error" and "type" not in body:
+            body["type"] = "error"
+        error = error_in(body)
+        if error is not None:
+            raise error
+        match body.get("type") or event.name:
+            case "message-start":
+                self._id = identity(body.get("id"))
+                return []
+            case "message-end":
+                return self._end(_object(body.get("delta")))
+        if self.finished:
+            return []
+        return self._said(body)
+
+    def close(self) -> list[ChatChunk]:
+        if not self.finished:
+            raise UpstreamTruncated("The provider's stream ended before the answer did.")
+        return []
+
+    def _said(self, body: dict[str, Any]) -> list[ChatChunk]:
+        message = _object(_object(body.get("delta")).get("message"))
+        match body.get("type"):
+            case "content-start" | "content-delta":
+                said = body.get("logprobs")
+                return self._content(body.get("index"), message.get("content"), logprobs([said] if said else []))
+            case "tool-plan-delta":
+                return self._plan(message.get("tool_plan"))
+            case "tool-call-start":
+                return self._call_start(body.get("index"), message.get("tool_calls"))
+            case "tool-call-delta":
+                return self._call_delta(body.get("index"), message.get("tool_calls"))
+            case "tool-call-end":
+                return self._call_end(self._calls.get(body.get("index")))
+            case "citation-start":
+                return self._citation(message.get("citations"))
+        return []
+
+    def _content(self, index: object, block: object, said: dict[str, Any] | None) -> list[ChatChunk]:
+        place = index if isinstance(index, int) else 0
+        text, thinking = text_of(block, "text"), text_of(block, "thinking")
+        self._texts[place] = self._texts.get(place, "") + text
+        self._thought = self._thought or bool(thinking)
+        delta = {name: value for name, value in (("reasoning_content", thinking), ("content", text)) if value}
+        if not delta and said is None:
+            return []
+        return [self._chunk({"delta": delta, **({"logprobs": said} if said else {})})]
+
+    def _plan(self, plan: object) -> list[ChatChunk]:
+        if not isinstance(plan, str) or not plan:
+            return []
+        between = BETWEEN if self._thought and not self._planned else ""
+        self._planned = True
+        return [self._chunk({"delta": {"reasoning_content": between + plan}})]
+
+    def _call_start(self, index: object, raw: object) -> list[ChatChunk]:
+        """`tool_calls` is one call here, not a list of them."""
+        fields = _object(raw)
+        function = _object(fields.get("function"))
+        name = function.get("name")
+        if not isinstance(name, str) or not name:
+            raise UpstreamError("The provider's stream has a tool call without a function name.", retryable=True)
+        if index in self._calls:
+            raise UpstreamError("The provider's stream has two tool calls of one index.", retryable=True)
+        call = self._calls[index if isinstance(index, int) else None] = _Call(len(self._calls))
+        call_id = fields.get("id")
+        started = {
+            "index": call.place,
+            "id": call_id if isinstance(call_id, str) and call_id else spare_id(self._id, call.place),
+            "type": "function",
+            "function": {"name": name, "arguments": call.add(arguments_text(function.get("arguments")))},
+        }
+        return [self._chunk({"delta": {"tool_calls": [started]}})]
+
+    def _call_delta(self, index: object, raw: object) -> list[ChatChunk]:
+        call = self._calls.get(index if isinstance(index, int) else None)
+        if call is None:
+            raise UpstreamError("The provider's stream has arguments of a tool call that never began.", retryable=True)
+        fragment = arguments_text(_object(_object(raw).get("function")).get("arguments"))
+        return self._arguments(call, call.add(fragment))
+
+    def _call_end(self, call: _Call | None) -> list[ChatChunk]:
+        return self._arguments(call, call.end()) if call is not None else []
+
+    def _arguments(self, call: _Call, text: str) -> list[ChatChunk]:
+        if not text:
+            return []
+        return [self._chunk({"delta": {"tool_calls": [{"index": call.place, "function": {"arguments": text}}]}})]
+
+    def _citation(self, raw: object) -> list[ChatChunk]:
+        """One citation. The list of all goes out at the end: a field of a delta replaces the one before."""
+        new = [each for each in (listed(raw) or [raw]) if isinstance(each, dict)]
+        self._citations += new
+        found = [each for citation in new for each in url_citations(citation, self._texts)]
+        return [self._chunk({"delta": {"annotations": found}})] if found else []
+
+    def _end(self, delta: dict[str, Any]) -> list[ChatChunk]:
+        chunks = [chunk for call in self._calls.values() for chunk in self._call_end(call)]
+        reason, native = finish_reason(delta.get("finish_reason"), bool(self._calls), delta.get("error"))
+        usage = usage_of(delta.get("usage"))
+        if reason is not None and not self.finished:
+            self.finished = True
+            extra = {"citations": self._citations} if self._citations else {}
+            chunks.append(self._chunk({"delta": extra, "finish_reason": reason, **native}))
+        if usage is not None:
+            chunks.append(cast(ChatChunk, {"choices": [], "usage": usage}))
+        return chunks
+
+    def _chunk(self, choice: dict[str, Any]) -> ChatChunk:
+        head = {"id": self._id} if self._id else {}
+        return cast(ChatChunk, {**head, "choices": [{"index": 0, "finish_reason": None, **choice}]})
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,107 @@
+"""Translates: OpenAI's tools and tool_choice into Cohere's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxy.errors import BadRequest
+from proxy.providers.content import Fields
+
+MAX_STRICT_FIELDS = 200  # over all tools (the vendor's guide to structured outputs)
+_NO_PARAMETERS = {"type": "object", "properties": {}}
+_CHOICES = {"none": "NONE", "required": "REQUIRED", "any": "REQUIRED", "NONE": "NONE", "REQUIRED": "REQUIRED"}
+
+
+def tool_fields(fields: Fields) -> dict[str, Any]:
+    """`tools`, `tool_choice` and `strict_tools` as the vendor has them. Raises BadRequest for what is no tool."""
+    given, choice = fields.take("tools"), fields.take("tool_choice")
+    strict_tools = fields.take("strict_tools")
+    if not given:
+        if choice not in (None, "none", "auto"):
+            fields.drop("tool_choice")
+        return {}
+    tools = [_tool(raw, f"tools.{place}", fields) for place, raw in enumerate(given)]
+    allowed, said = _choice(choice)
+    if allowed is not None:
+        known = [tool["function"]["name"] for tool in tools]
+        missing = [name for name in allowed if name not in known]
+        if missing:
+            raise BadRequest(f"tool_choice names {missing[0][:64]!r}, which is not in `tools`.", param="tool_choice")
+        if len(set(allowed)) < len(tools) or said == "REQUIRED":
+            fields.adapt("tool_choice")  # the others are not shown to the model at all
+        tools = [tool for tool in tools if tool["function"]["name"] in allowed]
+    found: dict[str, Any] = {"tools": tools}
+    if _is_strict(given, tools, fields) or strict_tools is True:
+        found["strict_tools"] = True
+    if said is not None:
+        found["tool_choice"] = said
+    return found
+
+
+def _tool(raw: Any, where: str, fields: Fields) -> dict[str, Any]:
+    if raw.get("type", "function") != "function":
+        message = f"Cohere has function tools only, not {str(raw.get('type'))[:64]!r}."
+        raise BadRequest(message, param=f"{where}.type", code="unsupported_parameter")
+    function = raw.get("function")
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(function, dict) or not isinstance(name, str) or not name:
+        raise BadRequest("A tool needs the name of its function.", param=f"{where}.function.name")
+    parameters = function.get("parameters")
+    if parameters is not None and not isinstance(parameters, dict):
+        raise BadRequest("The parameters of a tool are a JSON schema.", param=f"{where}.function.parameters")
+    if raw.get("cache_control") is not None:
+        fields.drop("tools.cache_control")
+    built: dict[str, Any] = {"name": name}
+    if isinstance(function.get("description"), str):
+        built["description"] = function["description"]
+    return {"type": "function", "function": built | {"parameters": parameters or _NO_PARAMETERS}}
+
+
+def _choice(choice: Any) -> tuple[list[str] | None, str | None]:
+    """The tools that may be called (None: all), and the vendor's word for whether one must be."""
+    if choice is None or choice == "auto":
+        return None, None
+    if isinstance(choice, str) and choice in _CHOICES:
+        return None, _CHOICES[choice]
+    if isinstance(choice, dict):
+        if choice.get("type") == "allowed_tools":
+            allowed = choice.get("allowed_tools")
+            listed = allowed.get("tools") if isinstance(allowed, dict) else None
+            if isinstance(allowed, dict) and isinstance(listed, list) and listed:
+                mode = "REQUIRED" if allowed.get("mode") == "required" else None
+                return [_name(each) for each in listed], mode
+        elif "function" in choice:
+            return [_name(choice)], "REQUIRED"
+    raise BadRequest("tool_choice: expected auto, none, required, a function or allowed_tools.", param="tool_choice")
+
+
+def _name(choice: Any) -> str:
+    function = choice.get("function") if isinstance(choice, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str) or not name:
+        raise BadRequest("tool_choice: a function needs its name.", param="tool_choice.function.name")
+    return name
+
+
+def _is_strict(given: list[Any], tools: list[dict[str, Any]], fields: Fields) -> bool:
+    """The vendor is strict about all tools or none, and about those that require something."""
+    strict = [raw["function"].get("strict") is True for raw in given]
+    if not any(strict):
+        return False
+    schemas = [tool["function"]["parameters"] for tool in tools]
+    count = sum(_fields_in(schema) for schema in schemas)
+    if all(strict) and all(schema.get("required") for schema in schemas) and count <= MAX_STRICT_FIELDS:
+        return True
+    fields.drop("tools.strict")
+    return False
+
+
+def _fields_in(schema: Any) -> int:
+    """How many properties a schema names, at any depth."""
+    if isinstance(schema, list):
+        return sum(map(_fields_in, schema))
+    if not isinstance(schema, dict):
+        return 0
+    properties = schema.get("properties")
+    own = len(properties) if isinstance(properties, dict) else 0
+    return own + sum(map(_fields_in, schema.values()))

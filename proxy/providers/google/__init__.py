@@ -1,0 +1,94 @@
+"""Translates: Google's own API for Gemini: `generateContent`, `streamGenerateContent`, `batchEmbedContents`.
+
+Facts of November 2026 (the vendor's SDK google-genai 3.3, recorded traffic).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from proxy.errors import BadRequest, UpstreamError
+from proxy.providers.base import Built, HTTPResponse, Provider
+from proxy.providers.google.embeddings import BATCH, build_embeddings, parse_embeddings
+from proxy.providers.google.errors import error_from
+from proxy.providers.google.models import most_choices
+from proxy.providers.google.request import build_chat
+from proxy.providers.google.stream import GoogleStreamDecoder, parse
+from proxy.providers.google.usage import normal_form
+from proxy.records import JsonObject, Tokens
+from proxy.schema import (
+    ChatRequest,
+    ChatResponse,
+    EmbeddingsRequest,
+    EmbeddingsResponse,
+    ResponseMessage,
+    Usage,
+)
+
+_VERSIONS = ("/v1", "/v1beta", "/v1alpha")
+
+
+class Google(Provider, frozen=True, kw_only=True):
+    """generativelanguage.googleapis.com, or a `base_url` that speaks like it, a version at its end or not."""
+
+    @property
+    def default_base_url(self) -> str:
+        return "https://generativelanguage.googleapis.com"
+
+    @property
+    def key_variables(self) -> tuple[str, ...]:
+        """At the vendor's own address a key is needed, at an address of one's own only if the file says so."""
+        if self.api_key_env is None and self.base_url is None:
+            return ("GEMINI_API_KEY", "GOOGLE_API_KEY")
+        return super().key_variables
+
+    @property
+    def embeddings_batch(self) -> int:
+        return BATCH
+
+    def authorize(self, key: str) -> dict[str, str]:
+        """Never as `?key=`: addresses get into logs."""
+        return {"x-goog-api-key": key}
+
+    def max_choices(self, model: str) -> int:
+        return most_choices(model)
+
+    def build_request(self, request: ChatRequest, model: str) -> Built:
+        method = "streamGenerateContent?alt=sse" if request.stream else "generateContent"
+        return build_chat(request, model, self.parameters, self._path(model, method))
+
+    def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
+        return parse(response)
+
+    def parse_error(self, response: HTTPResponse) -> UpstreamError:
+        return error_from(response)
+
+    def stream_decoder(self, request: ChatRequest) -> GoogleStreamDecoder:
+        return GoogleStreamDecoder(request.n)
+
+    def tokens(self, usage: Usage) -> Tokens:
+        return normal_form(usage)
+
+    def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
+        """The signatures of thoughts, each with the call that it belongs to."""
+        state: dict[str, JsonObject] = {}
+        for call in message.get("tool_calls") or []:
+            given: dict[str, Any] = dict(call)
+            signature = given.get("extra_content", {}).get("google", {}).get("thought_signature")
+            if signature:
+                state[call["id"]] = {"thought_signature": signature}
+        return state
+
+    def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
+        return build_embeddings(request, model, self._path(model, "batchEmbedContents"))
+
+    def parse_embeddings(self, response: HTTPResponse) -> EmbeddingsResponse:
+        return parse_embeddings(response)
+
+    def _path(self, model: str, method: str) -> str:
+        """The id is one segment, whatever it holds; none goes upwards, for servers in between may decode it."""
+        if ".." in model:
+            raise BadRequest("The model's id is not one of this provider's.", param="model")
+        version = "" if (self.base_url or "").rstrip("/").endswith(_VERSIONS) else "/v1beta"
+        return f"{version}/models/{quote(model.removeprefix('models/'), safe='')}:{method}"

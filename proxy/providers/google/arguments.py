@@ -1,0 +1,76 @@
+"""Translates: the arguments of a call that comes in pieces, each with its place, into one object.
+
+Only servers that were told `streamFunctionCallArguments` send them so.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import Any
+
+from proxy.errors import UpstreamError
+from proxy.providers.google.wire import PartialArg
+
+_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d{1,9})\]|\['([^']*)'\]|\[\"([^\"]*)\"\]")
+
+
+class Arguments:
+    """The arguments of one call as they grow."""
+
+    def __init__(self) -> None:
+        self.value: dict[str, Any] = {}
+
+    def add(self, piece: PartialArg) -> None:
+        """Raises UpstreamError for a place that cannot be."""
+        steps = _steps(piece.json_path)
+        last = steps[-1]
+        target: Any = self.value
+        for step, following in pairwise(steps):
+            if _get(target, step) is None:
+                _put(target, step, [] if isinstance(following, int) else {})
+            target = _get(target, step)
+        value: Any = piece.number_value if piece.bool_value is None else piece.bool_value
+        if piece.string_value is not None:
+            earlier = _get(target, last)
+            value = earlier + piece.string_value if isinstance(earlier, str) else piece.string_value
+        _put(target, last, value)
+
+
+def _steps(path: str) -> list[str | int]:
+    """`$.rows[0].name` -> ["rows", 0, "name"]."""
+    steps: list[str | int] = []
+    place = 1
+    while place < len(path):
+        found = _STEP.match(path, place)
+        if found is None:
+            raise _misplaced()
+        name = next((name for name in (found[1], found[3], found[4]) if name is not None), None)
+        steps.append(int(found[2]) if name is None else name)
+        place = found.end()
+    if not steps or not path.startswith("$"):
+        raise _misplaced()
+    return steps
+
+
+def _get(target: Any, step: str | int) -> Any:
+    if isinstance(target, list) and isinstance(step, int):
+        return target[step] if step < len(target) else None
+    if isinstance(target, dict) and isinstance(step, str):
+        return target.get(step)
+    raise _misplaced()
+
+
+def _put(target: Any, step: str | int, value: Any) -> None:
+    """Lists grow by one at a time: an index far off would be memory, not an answer."""
+    if isinstance(target, list) and isinstance(step, int) and step <= len(target):
+        target[step : step + 1] = [value]
+    elif isinstance(target, dict) and isinstance(step, str):
+        target[step] = value
+    else:
+        raise _misplaced()
+
+
+def _misplaced() -> UpstreamError:
+    message = "The provider sent a piece of a tool call's arguments without a place for it."
+    return UpstreamError(message, retryable=True, upstream_status=200)

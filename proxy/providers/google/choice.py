@@ -1,0 +1,204 @@
+"""Translates: one candidate, whole or in pieces, into the deltas of one choice."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from typing import Any
+
+from proxy.codec import encode
+from proxy.errors import UpstreamError
+from proxy.providers.google.arguments import Arguments
+from proxy.providers.google.grounding import queries, url_citations
+from proxy.providers.google.wire import Blob, Candidate, FunctionCall, Logprobs, Part, Token
+from proxy.providers.openai.errors import scrub
+
+_FINISH = {"STOP": "stop", "MAX_TOKENS": "length", "CONTINUATION": "length"}
+_FILTERED = (
+    *("SAFETY", "RECITATION", "LANGUAGE", "OTHER", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "ESCALATION"),
+    *("IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION", "IMAGE_OTHER", "NO_IMAGE", "MODEL_ARMOR"),
+)
+_AGAIN = ("MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL")
+_FAILED = (*_AGAIN, "TOO_MANY_TOOL_CALLS", "MISSING_THOUGHT_SIGNATURE")  # nothing was said, and it is nobody's answer
+
+
+class ChoiceDecoder:
+    """One choice as it is written. `answer_id`: the vendor's id of the answer, of which ids of calls are made."""
+
+    def __init__(self, index: int, answer_id: str) -> None:
+        self._index = index
+        self._answer_id = answer_id
+        self._calls = 0
+        self._open: Arguments | None = None  # of the last call, while it comes in pieces
+        self._text: list[str] = []
+        self._media: list[Blob] = []
+        self._signature: str | None = None
+        self._code: dict[str, list[Any]] = {}
+        self._extras: dict[str, Any] = {}
+        self._cited = False
+        self.finished = False
+        self.queries = 0
+
+    def add(self, candidate: Candidate) -> list[dict[str, Any]]:
+        """What it adds: entries of a chunk's `choices`. Raises UpstreamError where the model said nothing of use."""
+        deltas = [delta for part in (candidate.content and candidate.content.parts) or [] for delta in self._part(part)]
+        entries = [self._entry(delta) for delta in deltas]
+        if candidate.logprobs_result is not None:
+            entries.append({**self._entry({}), "logprobs": _logprobs(candidate.logprobs_result)})
+        self._keep(candidate)
+        if candidate.finish_reason:
+            entries += self._finish(candidate.finish_reason, candidate.finish_message)
+        return entries
+
+    def _entry(self, delta: dict[str, Any]) -> dict[str, Any]:
+        return {"index": self._index, "delta": delta, "finish_reason": None}
+
+    def _part(self, part: Part) -> list[dict[str, Any]]:
+        deltas: list[dict[str, Any]] = []
+        if part.function_call is not None:
+            deltas += self._call(part.function_call, part.thought_signature)
+        elif part.thought_signature and not part.thought and part.text is not None:
+            self._signature = part.thought_signature
+        if part.text:
+            deltas.append({"reasoning_content" if part.thought else "content": part.text})
+            if not part.thought:
+                self._text.append(part.text)
+        if part.inline_data is not None and not part.thought:
+            self._media.append(part.inline_data)
+        for name, value in (
+            ("executableCode", part.executable_code),
+            ("codeExecutionResult", part.code_execution_result),
+        ):
+            if value is not None:
+                self._code.setdefault(name, []).append(value)
+        return deltas
+
+    # --- tool calls ---------------------------------------------------------------------------------------------------
+
+    def _call(self, call: FunctionCall, signature: str | None) -> list[dict[str, Any]]:
+        """A call in one piece, or the next piece of one: those after the first have no name."""
+        if not call.name and self._open is None:
+            if self._calls and not call.args and not call.partial_args:
+                return []  # the end mark of a call that had ended
+            raise UpstreamError(
+                "The provider's answer has a tool call without a function name.", retryable=True, upstream_status=200
+            )
+        deltas: list[dict[str, Any]] = []
+        in_pieces = call.will_continue is True or call.partial_args is not None
+        if call.name:
+            deltas += self._close_call()
+            arguments = "" if in_pieces else encode(call.args or {}).decode()
+            deltas.append({"tool_calls": [self._opening(call, arguments, signature)]})
+            self._calls += 1
+            self._open = Arguments() if in_pieces else None
+        if self._open is not None:
+            self._open.value |= call.args or {}
+            for piece in call.partial_args or []:
+                self._open.add(piece)
+            if call.will_continue is not True:
+                deltas += self._close_call()
+        return deltas
+
+    def _opening(self, call: FunctionCall, arguments: str, signature: str | None) -> dict[str, Any]:
+        function = {"name": call.name, "arguments": arguments}
+        opening = {"index": self._calls, "id": self._id(call, signature), "type": "function", "function": function}
+        if signature:
+            opening["extra_content"] = {"google": {"thought_signature": signature}}
+        return opening
+
+    def _id(self, call: FunctionCall, signature: str | None) -> str:
+        """Models before Gemini 3 have none: it is made of what stays the same when the answer is streamed."""
+        if call.id:
+            return call.id
+        made_of = self._answer_id or hashlib.sha256(encode([call.name, call.args, signature])).hexdigest()[:20]
+        return f"call_{made_of}_{self._index}_{self._calls}"
+
+    def _close_call(self) -> list[dict[str, Any]]:
+        if self._open is None:
+            return []
+        function = {"arguments": encode(self._open.value).decode()}
+        self._open = None
+        return [{"tool_calls": [{"index": self._calls - 1, "function": function}]}]
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def _keep(self, candidate: Candidate) -> None:
+        """What stands beside the text, under the vendor's own names; the last that holds something counts."""
+        kept = {
+            "groundingMetadata": candidate.grounding_metadata,
+            "citationMetadata": candidate.citation_metadata,
+            "urlContextMetadata": candidate.url_context_metadata,
+            "safetyRatings": candidate.safety_ratings,
+        }
+        self._extras |= {name: value for name, value in kept.items() if value}
+        self.queries = queries(self._extras.get("groundingMetadata", {}))
+
+    def _finish(self, word: str, message: str | None) -> list[dict[str, Any]]:
+        entries = [self._entry(delta) for delta in self._close_call()]
+        said = bool(self._calls or self._text or self._media)
+        if word in _FAILED and not said:
+            told = scrub(f"The model stopped without an answer ({word}). {message or ''}")
+            raise UpstreamError(told, retryable=word in _AGAIN, upstream_status=200)
+        delta = self._beside()
+        if delta:
+            entries.append(self._entry(delta))
+        reason = "content_filter" if word in _FILTERED else _FINISH.get(word, "stop")
+        if self._calls and reason == "stop":
+            reason = "tool_calls"  # the vendor says STOP, often in a later event than the call's
+        last = {**self._entry({}), "finish_reason": reason, **self._extras}
+        if word.lower() != reason:
+            last["native_finish_reason"] = scrub(word)[:64]
+        if message and word != "STOP":
+            last["finishMessage"] = scrub(message)
+        self.finished = True
+        return [*entries, last]
+
+    def _beside(self) -> dict[str, Any]:
+        """What the message holds besides texts and calls, once the whole of it is known."""
+        delta: dict[str, Any] = {}
+        if not self._cited:
+            cited = url_citations(self._extras.get("groundingMetadata", {}), "".join(self._text))
+            delta |= {"annotations": cited} if cited else {}
+            self._cited = bool(cited)
+        if self._signature:
+            delta["extra_content"] = {"google": {"thought_signature": self._signature}}
+        return delta | _media(self._media, self._answer_id) | self._code
+
+
+def _media(blobs: list[Blob], answer_id: str) -> dict[str, Any]:
+    """`images` as data URLs, `audio` in OpenAI's shape (one sound, its pieces joined), anything else as it came."""
+    images = [blob for blob in blobs if blob.mime_type.startswith("image/")]
+    sounds = [blob for blob in blobs if blob.mime_type.startswith("audio/")]
+    others = [blob for blob in blobs if blob not in images and blob not in sounds]
+    delta: dict[str, Any] = {}
+    if images:
+        urls = [f"data:{blob.mime_type};base64,{blob.data}" for blob in images]
+        delta["images"] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    if sounds:
+        data = base64.b64encode(b"".join(_decoded(blob.data) for blob in sounds)).decode()
+        sound = {"id": f"audio_{answer_id}", "data": data, "expires_at": 0, "transcript": ""}
+        delta["audio"] = {**sound, "mime_type": sounds[0].mime_type}
+    if others:
+        delta["inlineData"] = [{"mimeType": blob.mime_type, "data": blob.data} for blob in others]
+    return delta
+
+
+def _decoded(data: str) -> bytes:
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        raise UpstreamError("The provider's answer has sound that is not base64.", upstream_status=200) from None
+
+
+def _logprobs(result: Logprobs) -> dict[str, Any]:
+    tops = result.top_candidates or []
+    content = []
+    for place, chosen in enumerate(result.chosen_candidates or []):
+        others = (tops[place].candidates if place < len(tops) else None) or []
+        content.append({**_token(chosen), "top_logprobs": [_token(other) for other in others]})
+    return {"content": content}
+
+
+def _token(token: Token) -> dict[str, Any]:
+    return {"token": token.token, "bytes": list(token.token.encode()), "logprob": token.log_probability}

@@ -1,0 +1,211 @@
+"""Translates: OpenAI's messages into `systemInstruction` and `contents`.
+
+The vendor is strict about turns: results stand in one content right after the calls they answer, exactly one for each.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from proxy.errors import BadRequest
+from proxy.providers.content import Fields, Part, arguments, parts, refuse
+from proxy.providers.google.media import media_part
+from proxy.providers.google.models import Traits
+from proxy.schema import ChatRequest, Message
+
+# The vendor's own word for calls whose signature is lost or was never there: base64 of
+# `skip_thought_signature_validator`.
+UNSIGNED = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
+DIALECT = "google"
+_BLANK = {"text": " "}  # a content must not be empty, nor hold media alone
+_LOST = ("audio", "function_call")
+
+
+class _Turn(Struct):
+    """One message and what its checked view leaves out; `where` is its dotted path."""
+
+    message: Message
+    raw: dict[str, Any]
+    where: str
+
+
+class Conversation:
+    """The messages of one request on their way; `system` and `contents` are the result."""
+
+    def __init__(self, request: ChatRequest, traits: Traits, fields: Fields) -> None:
+        self._kept = request.kept
+        self._traits = traits
+        self._fields = fields
+        self.system: list[dict[str, Any]] = []
+        self.contents: list[dict[str, Any]] = []
+        raws = request.fields["messages"]
+        turns = [_Turn(each, raws[place], f"messages.{place}") for place, each in enumerate(request.messages)]
+        rest: list[_Turn] = []
+        for turn in turns:
+            self._note_lost(turn)
+            if turn.message.role in ("system", "developer"):
+                self.system += self._instructions(turn)
+            else:
+                rest.append(turn)
+        self._walk(rest)
+        if not self.contents or self.contents[0]["role"] == "model":
+            self.contents.insert(0, {"role": "user", "parts": [_BLANK]})
+
+    def _note_lost(self, turn: _Turn) -> None:
+        if turn.message.name is not None and turn.message.role not in ("tool", "function"):
+            self._fields.drop("messages.name")
+        for name in _LOST:
+            if turn.raw.get(name) is not None:
+                self._fields.drop(f"messages.{name}")
+
+    def _walk(self, turns: list[_Turn]) -> None:
+        place = 0
+        while place < len(turns):
+            role = turns[place].message.role
+            run = place
+            while run < len(turns) and turns[run].message.role == role:
+                run += 1
+            if role == "user":
+                for turn in turns[place:run]:
+                    self._say("user", self._user(turn))
+            elif role == "tool":
+                self._orphans(turns[place:run])
+            elif role == "assistant":
+                results = run
+                while results < len(turns) and turns[results].message.role == "tool":
+                    results += 1
+                self._model_turn(turns[place:run], turns[run:results])
+                run = results
+            else:
+                raise BadRequest(f"Unknown role {role[:64]!r}.", param=f"{turns[place].where}.role")
+            place = run
+
+    def _say(self, role: str, said: list[dict[str, Any]]) -> None:
+        """Contents of one role in a row are one content, but for results: those stand alone."""
+        last = self.contents[-1] if self.contents else None
+        if last is not None and last["role"] == role and "functionResponse" not in last["parts"][-1]:
+            last["parts"] += said
+        elif said:
+            self.contents.append({"role": role, "parts": said})
+
+    # --- what was said ------------------------------------------------------------------------------------------------
+
+    def _instructions(self, turn: _Turn) -> list[dict[str, Any]]:
+        found = self._parts(turn)
+        for part in found:
+            if part.kind != "text":
+                raise refuse(part, self._traits.model, "instructions are text")
+        return [{"text": part.text} for part in found if part.text]
+
+    def _user(self, turn: _Turn) -> list[dict[str, Any]]:
+        said = [self._part(part) for part in self._parts(turn) if part.text or part.kind not in ("text", "refusal")]
+        return said if any("text" in part for part in said) else [*said, _BLANK]
+
+    def _part(self, part: Part) -> dict[str, Any]:
+        if part.kind in ("text", "refusal"):
+            return {"text": part.text}
+        return media_part(part, self._traits, self._fields)
+
+    def _parts(self, turn: _Turn) -> list[Part]:
+        found = parts(turn.message.content, f"{turn.where}.content")
+        for marker in ("cache_control", "prompt_cache_breakpoint"):
+            if any(part.raw.get(marker) is not None for part in found):
+                self._fields.drop(f"messages.content.{marker}")
+        return found
+
+    # --- calls and results --------------------------------------------------------------------------------------------
+
+    def _model_turn(self, turns: list[_Turn], results: list[_Turn]) -> None:
+        said: list[dict[str, Any]] = []
+        calls: list[tuple[str, str]] = []
+        for turn in turns:
+            texts = [
+                self._part(part) for part in self._parts(turn) if part.text or part.kind not in ("text", "refusal")
+            ]
+            refusal = turn.raw.get("refusal")
+            if isinstance(refusal, str) and refusal and not texts:
+                texts = [{"text": refusal}]
+            made = [self._call(turn, place, calls) for place in range(len(turn.message.tool_calls or []))]
+            signature = _signature(turn.raw)
+            signed = texts[-1] if texts else made[0] if made else {}
+            if signature and "thoughtSignature" not in signed:
+                signed["thoughtSignature"] = signature
+            said += [*texts, *made]
+        first = next((part for part in said if "functionCall" in part), None)
+        if first is not None and self._traits.is_three and "thoughtSignature" not in first:
+            first["thoughtSignature"] = UNSIGNED
+            self._fields.adapt("messages.tool_calls")
+        self._say("model", said)
+        if calls:
+            self._answers(calls, results)
+        else:
+            self._orphans(results)
+
+    def _call(self, turn: _Turn, place: int, calls: list[tuple[str, str]]) -> dict[str, Any]:
+        call = (turn.message.tool_calls or [])[place]
+        function = call.get("function")
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(name, str) or not name:
+            where = f"{turn.where}.tool_calls.{place}.function.name"
+            raise BadRequest("A tool call needs the name of its function.", param=where)
+        identity = call["id"] if isinstance(call.get("id"), str) else ""
+        calls.append((identity, name))
+        made: dict[str, Any] = {"name": name, "args": arguments(call)}
+        part = {"functionCall": self._with_id(made, identity)}
+        kept = self._kept.get(identity)
+        state = kept.state.get("thought_signature") if kept is not None and kept.dialect == DIALECT else None
+        signature = _signature(call) or (state if isinstance(state, str) else None)
+        return {**part, "thoughtSignature": signature} if signature else part
+
+    def _with_id(self, value: dict[str, Any], identity: str) -> dict[str, Any]:
+        return {"id": identity, **value} if identity and self._traits.is_three else value
+
+    def _answers(self, calls: list[tuple[str, str]], results: list[_Turn]) -> None:
+        """One result for each call, in their order; a call nobody answered gets an empty one."""
+        waiting = list(results)
+        answers: list[dict[str, Any]] = []
+        beside: list[dict[str, Any]] = []
+        for identity, name in calls:
+            turn = next((turn for turn in waiting if turn.message.tool_call_id == identity), None)
+            if turn is None:
+                self._fields.adapt("messages.tool_calls")
+                said: dict[str, Any] = {"name": name, "response": {"output": ""}}
+            else:
+                waiting.remove(turn)
+                said = {"name": name, "response": self._response(turn)}
+                media = [self._part(part) for part in self._parts(turn) if part.kind not in ("text", "refusal")]
+                if media and self._traits.is_three:
+                    said["parts"] = media
+                else:
+                    beside += media
+            answers.append({"functionResponse": self._with_id(said, identity)})
+        self.contents.append({"role": "user", "parts": answers})
+        if beside:
+            self.contents.append({"role": "user", "parts": [*beside, _BLANK]})
+        self._orphans(waiting)
+
+    def _response(self, turn: _Turn) -> dict[str, Any]:
+        """An object is what the vendor wants: the result's own, or one around its text."""
+        text = "\n".join(part.text for part in self._parts(turn) if part.kind in ("text", "refusal"))
+        try:
+            value = msgspec.json.decode(text) if text.lstrip().startswith("{") else None
+        except (msgspec.DecodeError, RecursionError, UnicodeError):
+            value = None
+        return value if isinstance(value, dict) else {"output": text}
+
+    def _orphans(self, results: list[_Turn]) -> None:
+        """Results of calls that are not there: the vendor refuses them as results, so the user tells of them."""
+        for turn in results:
+            self._fields.adapt("messages.tool_call_id")
+            self._say("user", [{"text": "The result of an earlier tool call:"}, *self._user(turn)])
+
+
+def _signature(raw: dict[str, Any]) -> str | None:
+    """`extra_content.google.thought_signature`, as the vendor's OpenAI-compatible endpoint writes it."""
+    extra = raw.get("extra_content")
+    google = extra.get("google") if isinstance(extra, dict) else None
+    signature = google.get("thought_signature") if isinstance(google, dict) else None
+    return signature if isinstance(signature, str) and signature else None

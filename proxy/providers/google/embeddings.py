@@ -1,0 +1,70 @@
+"""Translates: `/v1/embeddings` to and from `batchEmbedContents`."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import msgspec
+from msgspec import Struct
+
+from proxy.codec import encode
+from proxy.errors import BadRequest, UpstreamError
+from proxy.providers.base import Built, HTTPRequest, HTTPResponse
+from proxy.providers.content import Fields
+from proxy.providers.google.errors import error_in
+from proxy.providers.google.wire import UsageMetadata
+from proxy.schema import EmbeddingsRequest, EmbeddingsResponse
+
+BATCH = 100  # "at most 100 requests can be in one batch"
+
+
+class _Values(Struct):
+    values: list[float]
+
+
+class _Body(Struct, rename="camel"):
+    embeddings: list[_Values] | None = None
+    usage_metadata: UsageMetadata | None = None
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(_Body).decode
+
+
+def build_embeddings(request: EmbeddingsRequest, model: str, path: str) -> Built:
+    """`task_type` and `title` pass on. Raises BadRequest for lists of tokens: they mean nothing to this vendor."""
+    if not all(isinstance(text, str) for text in request.inputs):
+        message = f"{model} takes texts, not lists of tokens. Send `input` as text."
+        raise BadRequest(message, param="input", code="unsupported_content")
+    fields = Fields(request.fields)
+    fields.take("model", "input", "encoding_format", "dimensions")
+    options: dict[str, Any] = {}
+    if request.dimensions is not None:
+        options["outputDimensionality"] = request.dimensions
+    for name, snake in (("taskType", "task_type"), ("title", "title")):
+        value = fields.take(name, snake)
+        if value is not None:
+            options[name] = value
+    named = f"models/{model.removeprefix('models/')}"
+    asked = [{"model": named, "content": {"parts": [{"text": text}]}, **options} for text in request.inputs]
+    headers = {"content-type": "application/json", "accept": "application/json"}
+    http = HTTPRequest("POST", path, headers, encode({"requests": asked}))
+    return Built(http, fields.rest(), fields.adapted)
+
+
+def parse_embeddings(response: HTTPResponse) -> EmbeddingsResponse:
+    """Raises UpstreamError when the answer holds no vectors. Most answers have no usage."""
+    try:
+        body = _decode(response.body)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        body = _Body()
+    if body.error:
+        raise error_in(body.error)
+    if not body.embeddings or not all(each.values for each in body.embeddings):
+        message = "The provider's answer has no embeddings."
+        raise UpstreamError(message, retryable=True, upstream_status=response.status)
+    answer: dict[str, Any] = {"embeddings": [each.values for each in body.embeddings]}
+    counted = body.usage_metadata.prompt_token_count if body.usage_metadata is not None else None
+    if counted is not None and counted >= 0:
+        answer["usage"] = {"prompt_tokens": counted, "completion_tokens": 0, "total_tokens": counted}
+    return cast(EmbeddingsResponse, answer)

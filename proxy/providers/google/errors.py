@@ -1,0 +1,128 @@
+"""Translates: Google's errors into UpstreamError with OpenAI's status and code.
+
+Its body is `{"error": {"code", "message", "status", "details"}}`, in a list where a stream was asked for without
+framing. A key that is wrong is a 400, a limit says in its details when to come back; there are no rate-limit headers.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from proxy.errors import UpstreamError
+from proxy.providers.base import HTTPResponse
+from proxy.providers.openai.errors import scrub
+
+# The vendor's status word: our status, our code, whether the same request may succeed later.
+_MEANINGS: dict[str, tuple[int, str, bool]] = {
+    "INVALID_ARGUMENT": (400, "invalid_value", False),
+    "OUT_OF_RANGE": (400, "invalid_value", False),
+    "FAILED_PRECONDITION": (403, "failed_precondition", False),  # the caller's region, or no billing
+    "UNAUTHENTICATED": (401, "invalid_api_key", False),
+    "PERMISSION_DENIED": (403, "permission_denied", False),
+    "NOT_FOUND": (404, "model_not_found", False),
+    "RESOURCE_EXHAUSTED": (429, "rate_limit_exceeded", True),
+    "ABORTED": (502, "upstream_error", True),
+    "CANCELLED": (502, "upstream_error", False),
+    "UNIMPLEMENTED": (502, "upstream_error", False),
+    "UNAVAILABLE": (503, "upstream_unavailable", True),
+    "DEADLINE_EXCEEDED": (504, "upstream_timeout", True),
+}
+_WORDS = {  # of HTTP, where the body says none
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    408: "DEADLINE_EXCEEDED",
+    409: "ABORTED",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    501: "UNIMPLEMENTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+_FAILED = (502, "upstream_error", True)
+_CONTEXT = "exceeds the maximum number of tokens allowed"  # has no code of its own
+_BAD_KEY = ("api key not valid", "api key expired", "unregistered callers")
+_DELAY = re.compile(r"(\d{1,9}(?:\.\d{1,12})?)s")
+_AGAIN_IN = re.compile(r"retry in (\d{1,9}(?:\.\d{1,12})?)s")
+
+
+def error_from(response: HTTPResponse) -> UpstreamError:
+    """The error a non-2xx answer tells of; its status decides, a stream's error is announced as an event stream."""
+    try:
+        body = msgspec.json.decode(response.body)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        body = None
+    if isinstance(body, list) and body:
+        body = body[0]
+    said = body.get("error") if isinstance(body, dict) else None
+    if said is None:
+        kind = response.headers.get("content-type", "no content type").split(";")[0]
+        said = {"message": f"The provider answered {response.status} ({kind}) without an error message."}
+    return error_said(said, response.status)
+
+
+def error_in(said: object) -> UpstreamError:
+    """The error inside a 200: the value of `error` in the answer or the event."""
+    code = said.get("code") if isinstance(said, Mapping) else None
+    return error_said(said, code if isinstance(code, int) and 400 <= code < 600 else 502)
+
+
+def error_said(said: object, status: int) -> UpstreamError:
+    """`said`: the value of `error` as the vendor sent it; `status`: HTTP's, or the one that stands in its place."""
+    fields: Mapping[str, Any] = said if isinstance(said, Mapping) else {"message": said}
+    text = fields.get("message")
+    message = scrub(text if isinstance(text, str) and text else f"The provider answered {status}.")
+    details = _details(fields)
+    word = fields.get("status")
+    if not isinstance(word, str) or word not in _MEANINGS:
+        word = _WORDS.get(status, "")
+    ours, code, retryable = _MEANINGS.get(word, _FAILED if status >= 500 else (status, "invalid_value", False))
+    if _is_bad_key(details, message):
+        ours, code = 401, "invalid_api_key"
+    elif ours == 400 and _CONTEXT in message:
+        code = "context_length_exceeded"
+    elif ours == 429 and _is_spent(details):
+        code, retryable = "insufficient_quota", False
+    elif ours == 404 and isinstance(text, str) and "model" not in text:
+        code = "not_found"
+    error = UpstreamError(message, status=ours, code=code, retryable=retryable, upstream_status=status)
+    if code == "insufficient_quota":
+        error.type = code
+    elif retryable:
+        error.retry_after_s = _delay_s(details, message)
+        if error.retry_after_s is not None:
+            error.headers["retry-after"] = str(math.ceil(error.retry_after_s))
+    return error
+
+
+def _details(fields: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    details = fields.get("details")
+    return [each for each in details if isinstance(each, Mapping)] if isinstance(details, list) else []
+
+
+def _is_bad_key(details: list[Mapping[str, Any]], message: str) -> bool:
+    if any(each.get("reason") == "API_KEY_INVALID" for each in details):
+        return True
+    lowered = message.lower()
+    return any(phrase in lowered for phrase in _BAD_KEY)
+
+
+def _is_spent(details: list[Mapping[str, Any]]) -> bool:
+    """A limit of a day: no wait that a client would sit out helps."""
+    violations = [one for each in details if isinstance(each.get("violations"), list) for one in each["violations"]]
+    return any("PerDay" in str(one.get("quotaId")) for one in violations if isinstance(one, Mapping))
+
+
+def _delay_s(details: list[Mapping[str, Any]], message: str) -> float | None:
+    for each in details:
+        found = _DELAY.fullmatch(str(each.get("retryDelay")))
+        if found is not None:
+            return float(found[1])
+    found = _AGAIN_IN.search(message)
+    return float(found[1]) if found else None

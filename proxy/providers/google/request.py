@@ -1,0 +1,221 @@
+"""Translates: an OpenAI chat request into one for `generateContent`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from proxy.codec import encode
+from proxy.errors import BadRequest
+from proxy.providers.base import Built, HTTPRequest
+from proxy.providers.content import Fields, stop_list
+from proxy.providers.google.contents import Conversation
+from proxy.providers.google.models import EFFORTS, Traits, traits_of
+from proxy.providers.google.tools import JSON_SCHEMA, tool_fields
+from proxy.schema import ChatRequest
+from proxy.schemas import down_level
+
+MAX_STOPS = 5
+MAX_SEED = 2**31 - 1
+_TIERS = {"flex": "flex", "priority": "priority", "default": "standard"}
+# Fields of the vendor's own API that pass through, by both of the names it reads.
+_OPTIONS = (
+    *("topK", "mediaResolution", "speechConfig", "imageConfig", "responseModalities", "audioTimestamp"),
+    *("responseFormat", "enableEnhancedCivicAnswers", "translationConfig", "audioTranscriptionConfig"),
+    *("modelSelectionConfig", "enableAffectiveDialog", "thinkingConfig"),
+)
+_OWN = ("safetySettings", "cachedContent", "continuationToken")
+_GENERATION = {
+    *(*_OPTIONS, "temperature", "topP", "candidateCount", "maxOutputTokens", "stopSequences", "seed", "logprobs"),
+    *("presencePenalty", "frequencyPenalty", "responseMimeType", "responseSchema", "responseJsonSchema"),
+    "responseLogprobs",
+}
+
+
+class _Format(Struct):
+    """How JSON is asked for: `config` where the vendor enforces it, else an `instruction`."""
+
+    config: dict[str, Any] = {}
+    instruction: str | None = None
+
+
+def build_chat(request: ChatRequest, model: str, defaults: Mapping[str, Any], path: str) -> Built:
+    """Raises BadRequest for content that the model cannot take, and for values that are none."""
+    traits = traits_of(model)
+    fields = Fields(_flat(request.fields), defaults)
+    for name in ("model", "messages", "stream", "stream_options", "n"):
+        fields.take(name)
+    conversation = Conversation(request, traits, fields)
+    tools = tool_fields(fields, traits)
+    config, stops = _generation(request, traits, fields)
+    asked = _format(fields, traits, bool(tools.get("tools")))
+    config |= asked.config | _native(fields)
+    system = [*conversation.system, *([{"text": asked.instruction}] if asked.instruction else [])]
+    body: dict[str, Any] = {"systemInstruction": {"parts": system}} if system else {}
+    body |= {"contents": conversation.contents, **tools}
+    if config:
+        body["generationConfig"] = config
+    for name in _OWN:
+        value = fields.take(name, _snake(name))
+        if value is not None:
+            body[name] = value
+    tier = fields.take("service_tier", "serviceTier")
+    if tier in _TIERS or tier in _TIERS.values():
+        body["serviceTier"] = _TIERS.get(tier, tier)
+    elif tier is not None and tier != "auto":
+        fields.drop("service_tier")
+    if request.fields.get("store") is False:
+        fields.take("store")  # it keeps nothing
+    headers = {
+        "content-type": "application/json",
+        "accept": "text/event-stream" if request.stream else "application/json",
+    }
+    http = HTTPRequest("POST", path, headers, encode(body))
+    return Built(http, fields.rest(), fields.adapted, stops, unchecked_json=asked.instruction is not None)
+
+
+def _flat(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The vendor's OpenAI-compatible endpoint reads its own fields from `extra_body.google`, and so do we."""
+    inner = given.get("extra_body")
+    google = inner.get("google") if isinstance(inner, Mapping) else given.get("google")
+    if not isinstance(google, Mapping):
+        return dict(given)
+    return {**{name: value for name, value in given.items() if name not in ("extra_body", "google")}, **google}
+
+
+def _generation(request: ChatRequest, traits: Traits, fields: Fields) -> tuple[dict[str, Any], list[str]]:
+    """`generationConfig` but for JSON, and the stops that are too many for the vendor."""
+    config: dict[str, Any] = {}
+    default = fields.take("max_completion_tokens", "max_tokens")
+    # A limit of the request stands above a default under either name: what it may cost was bounded by it.
+    limit = request.max_tokens if request.max_tokens is not None else default
+    if limit is not None:
+        config["maxOutputTokens"] = limit
+    if request.n > 1:
+        config["candidateCount"] = request.n
+    for name, ours in (("temperature", "temperature"), ("top_p", "topP")):
+        value = fields.take(name)
+        if value is not None and traits.takes_sampling:
+            config[ours] = value
+        elif value is not None:
+            fields.drop(name)
+    for name, ours in (("presence_penalty", "presencePenalty"), ("frequency_penalty", "frequencyPenalty")):
+        value = fields.take(name)
+        if value and traits.takes_penalties:
+            config[ours] = value
+        elif value:
+            fields.drop(name)
+    stops = stop_list(fields.take("stop"))
+    if stops:
+        config["stopSequences"] = stops[:MAX_STOPS]
+    seed = fields.take("seed")
+    if isinstance(seed, int):
+        config["seed"] = seed if abs(seed) <= MAX_SEED else seed % MAX_SEED
+        if config["seed"] != seed:
+            fields.adapt("seed")
+    _logprobs(fields, config)
+    _modalities(fields, config)
+    _thinking(fields, traits, config)
+    return config, stops[MAX_STOPS:]
+
+
+def _logprobs(fields: Fields, config: dict[str, Any]) -> None:
+    wanted, most = fields.take("logprobs"), fields.take("top_logprobs")
+    if wanted is True:
+        config["responseLogprobs"] = True
+        if isinstance(most, int) and most > 0:
+            config["logprobs"] = most
+    elif most:
+        fields.drop("top_logprobs")
+
+
+def _modalities(fields: Fields, config: dict[str, Any]) -> None:
+    """Only what goes beyond text is said. A voice must be one of the vendor's; it always answers PCM."""
+    modalities, audio = fields.take("modalities"), fields.take("audio")
+    if isinstance(modalities, list) and modalities != ["text"]:
+        config["responseModalities"] = [str(name).upper() for name in modalities]
+    if not isinstance(audio, dict):
+        return
+    if audio.get("format") is not None:
+        fields.drop("audio.format")
+    if isinstance(audio.get("voice"), str):
+        config["speechConfig"] = {"voiceConfig": {"prebuiltVoiceConfig": {"voiceName": audio["voice"]}}}
+
+
+def _thinking(fields: Fields, traits: Traits, config: dict[str, Any]) -> None:
+    """A `thinkingConfig` of the vendor's own stands above the effort: both at once are a 400."""
+    effort = fields.take("reasoning_effort")
+    native = fields.take("thinkingConfig", "thinking_config")
+    if isinstance(native, dict):
+        config["thinkingConfig"] = native
+        if effort is not None:
+            fields.drop("reasoning_effort")
+        return
+    if effort is None:
+        return
+    if effort not in EFFORTS:
+        known = ", ".join(EFFORTS)
+        raise BadRequest(f"reasoning_effort: expected one of {known}.", param="reasoning_effort")
+    thinking, exact = traits.thinking(effort)
+    if thinking is not None:
+        config["thinkingConfig"] = thinking
+        if not exact:
+            fields.adapt("reasoning_effort")
+    elif not exact:
+        fields.drop("reasoning_effort")
+
+
+def _format(fields: Fields, traits: Traits, with_tools: bool) -> _Format:
+    wanted = fields.take("response_format")
+    kind = wanted.get("type") if isinstance(wanted, dict) else None
+    if wanted is None or kind == "text":
+        return _Format()
+    if kind not in ("json_object", "json_schema"):
+        raise BadRequest("response_format: expected text, json_object or json_schema.", param="response_format.type")
+    given = wanted.get("json_schema") if kind == "json_schema" else None
+    schema = given.get("schema") if isinstance(given, dict) else None
+    if with_tools and not traits.joins_tools:
+        fields.adapt("response_format")
+        return _Format(instruction=_instruction(schema))
+    config: dict[str, Any] = {"responseMimeType": "application/json"}
+    if isinstance(schema, dict):
+        levelled = down_level(schema, JSON_SCHEMA, "response_format.json_schema.schema")
+        config["responseJsonSchema"] = levelled.schema
+        if levelled.changes:
+            fields.adapt("response_format")
+    return _Format(config)
+
+
+def _instruction(schema: object) -> str:
+    plain = "without code fences or any other text around it"
+    if not isinstance(schema, dict):
+        return f"When you answer, answer with one JSON object, {plain}."
+    return f"When you answer, answer with JSON that fits this JSON schema, {plain}:\n{encode(schema).decode()}"
+
+
+def _native(fields: Fields) -> dict[str, Any]:
+    """Options by the vendor's own names, alone or in a `generationConfig`."""
+    config: dict[str, Any] = {}
+    for name in _OPTIONS:
+        value = fields.take(name, _snake(name))
+        if value is not None:
+            config[name] = value
+    given = fields.take("generationConfig", "generation_config")
+    for name, value in given.items() if isinstance(given, dict) else ():
+        ours = _camel(str(name))
+        if ours in _GENERATION:
+            config[ours] = value
+        else:
+            fields.drop(f"generationConfig.{name}"[:96])
+    return config
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{char.lower()}" if char.isupper() else char for char in name)
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(word.capitalize() for word in others)

@@ -1,0 +1,105 @@
+"""Translates: the events of one answer into canonical chunks. A whole answer is a stream of one event."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from proxy.errors import UpstreamError, UpstreamTruncated
+from proxy.fold import Fold
+from proxy.framing import Event
+from proxy.providers.base import HTTPResponse
+from proxy.providers.google.choice import ChoiceDecoder
+from proxy.providers.google.errors import error_in
+from proxy.providers.google.models import searches_billed
+from proxy.providers.google.usage import usage_of
+from proxy.providers.google.wire import Answer, PromptFeedback, read
+from proxy.providers.openai.errors import scrub
+from proxy.schema import ChatChunk, ChatResponse
+
+_TIERS = {"standard": "default", "flex": "flex", "priority": "priority"}
+
+
+class GoogleStreamDecoder:
+    """One answer. There are no event names and no end marker: the finish comes with a candidate, then it ends."""
+
+    def __init__(self, expected: int = 1) -> None:
+        self._expected = expected
+        self._choices: dict[int, ChoiceDecoder] = {}
+        self._blocked = False
+        self.done = False
+
+    @property
+    def finished(self) -> bool:
+        done = sum(choice.finished for choice in self._choices.values())
+        return self._blocked or (done >= self._expected and done == len(self._choices))
+
+    def feed(self, event: Event) -> list[ChatChunk]:
+        data = event.data.strip()
+        if not data or self.done:
+            return []
+        if data == b"[DONE]":  # some servers in between add it
+            self.done = True
+            return []
+        return [self.add(read(data))]
+
+    def add(self, answer: Answer) -> ChatChunk:
+        """Raises UpstreamError for an error in the answer's place."""
+        if answer.error:
+            raise error_in(answer.error)
+        entries: list[dict[str, Any]] = []
+        for candidate in answer.candidates or []:
+            index = candidate.index or 0
+            if index not in self._choices:
+                self._choices[index] = ChoiceDecoder(index, answer.response_id or "")
+            entries += self._choices[index].add(candidate)
+        if answer.prompt_feedback is not None and not self._choices:
+            entries += self._refused(answer.prompt_feedback)
+        return self._chunk(answer, entries)
+
+    def close(self) -> list[ChatChunk]:
+        """Raises UpstreamTruncated unless every choice that began has finished."""
+        begun = self._choices.values()
+        if not self._blocked and not (begun and all(choice.finished for choice in begun)):
+            raise UpstreamTruncated("The provider's answer ended without a finish reason.")
+        return []
+
+    def _refused(self, feedback: PromptFeedback) -> list[dict[str, Any]]:
+        """The prompt was blocked: there is no candidate, and there will be none."""
+        if not feedback.block_reason:
+            return []
+        self._blocked = True
+        reason = scrub(feedback.block_reason)[:64]
+        said = feedback.block_reason_message
+        refusal = scrub(said) if said else f"The prompt was blocked by the provider: {reason}."
+        finish = {"finish_reason": "content_filter", "native_finish_reason": reason}
+        return [
+            {"index": 0, "delta": {"refusal": refusal}, "finish_reason": None},
+            {"index": 0, "delta": {}, **finish},
+        ]
+
+    def _chunk(self, answer: Answer, entries: list[dict[str, Any]]) -> ChatChunk:
+        chunk: dict[str, Any] = {"object": "chat.completion.chunk", "created": 0, "choices": entries}
+        if answer.response_id:
+            chunk["id"] = f"chatcmpl-{answer.response_id}"
+        if answer.model_version:
+            chunk["model"] = answer.model_version
+        searched = sum(choice.queries for choice in self._choices.values())
+        usage = usage_of(answer.usage_metadata, searches_billed(searched, answer.model_version))
+        if usage is not None:
+            chunk["usage"] = usage
+        tier = _TIERS.get((answer.usage_metadata and answer.usage_metadata.service_tier) or "")
+        if tier is not None:
+            chunk["service_tier"] = tier
+        return cast(ChatChunk, chunk)
+
+
+def parse(response: HTTPResponse) -> ChatResponse:
+    """A whole answer. Raises UpstreamError when it is an error, has no candidate, or one that never finished."""
+    decoder, fold = GoogleStreamDecoder(), Fold()
+    answer = read(response.body)
+    fold.add(decoder.add(answer))
+    if not answer.candidates and not decoder.finished:
+        message = "The provider's answer has no candidates."
+        raise UpstreamError(message, retryable=True, upstream_status=response.status)
+    decoder.close()
+    return fold.response()

@@ -1,0 +1,137 @@
+"""Translates: tools, the choice among them, and web search."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxy.errors import BadRequest
+from proxy.providers.content import Fields
+from proxy.providers.google.models import Traits
+from proxy.schemas import Subset, down_level
+
+# What `parametersJsonSchema` and `responseJsonSchema` are documented to take. `$ref` only without anything beside it
+# and only unrolled to some depth: so they are inlined here.
+JSON_SCHEMA = Subset(
+    keywords=frozenset({"format", "title", "items", "prefixItems", "minItems", "maxItems", "minimum", "maximum"})
+    | {"anyOf", "properties", "additionalProperties", "required", "propertyOrdering"},
+)
+_NATIVE = {
+    "googleSearch": "googleSearch",
+    "google_search": "googleSearch",
+    "codeExecution": "codeExecution",
+    "code_execution": "codeExecution",
+    "urlContext": "urlContext",
+    "url_context": "urlContext",
+    "googleMaps": "googleMaps",
+    "google_maps": "googleMaps",
+    "computerUse": "computerUse",
+    "computer_use": "computerUse",
+    "fileSearch": "fileSearch",
+    "file_search": "fileSearch",
+}
+_MODES = {"none": "NONE", "auto": "AUTO", "required": "ANY"}
+
+
+def tool_fields(fields: Fields, traits: Traits) -> dict[str, Any]:
+    """`tools` and `toolConfig`. Raises BadRequest for tools and choices that the vendor cannot mean."""
+    declared, native, strict = _declared(fields, traits)
+    choice, parallel = fields.take("tool_choice"), fields.take("parallel_tool_calls")
+    search = fields.take("web_search_options")
+    config = fields.take("toolConfig", "tool_config")
+    config = dict(config) if isinstance(config, dict) else {}
+    if search is not None and declared and not traits.joins_tools:
+        fields.drop("web_search_options")
+    elif search is not None:
+        native.setdefault("googleSearch", {})
+        for name in search if isinstance(search, dict) else ():
+            fields.drop(f"web_search_options.{name}")
+    if declared:
+        config |= _choice(choice, strict)
+        if parallel is False:
+            fields.drop("parallel_tool_calls")
+        if native and traits.joins_tools:
+            config.setdefault("includeServerSideToolInvocations", True)
+    elif choice not in (None, "none", "auto"):
+        fields.drop("tool_choice")
+    tools = [{"functionDeclarations": declared}] if declared else []
+    tools += [{name: options} for name, options in native.items()]
+    return ({"tools": tools} if tools else {}) | ({"toolConfig": config} if config else {})
+
+
+def _declared(fields: Fields, traits: Traits) -> tuple[list[dict[str, Any]], dict[str, Any], bool]:
+    """Functions, the vendor's own tools by name, and whether calls must fit their schemas."""
+    functions: list[dict[str, Any]] = []
+    native: dict[str, Any] = {}
+    strict = False
+    for place, tool in enumerate(fields.take("tools") or []):
+        own = next((name for name in tool if name in _NATIVE), None)
+        if tool.get("type") == "function":
+            function = tool.get("function")
+            functions.append(_function(function, f"tools.{place}.function", fields))
+            wanted = isinstance(function, dict) and function.get("strict") is True
+            if wanted and not traits.validates_tools:
+                fields.drop("tools.strict")
+            strict = strict or (wanted and traits.validates_tools)
+            if tool.get("cache_control") is not None:
+                fields.drop("tools.cache_control")
+        elif own is not None and isinstance(tool[own], dict):
+            native[_NATIVE[own]] = tool[own]
+        else:
+            message = f"{traits.model} takes function tools and the provider's own ({', '.join(_NATIVE.values())})."
+            raise BadRequest(message, param=f"tools.{place}.type", code="unsupported_parameter")
+    return functions, native, strict
+
+
+def _function(function: object, where: str, fields: Fields) -> dict[str, Any]:
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
+        raise BadRequest("A function needs a name.", param=f"{where}.name")
+    declared: dict[str, Any] = {"name": function["name"]}
+    if isinstance(function.get("description"), str):
+        declared["description"] = function["description"]
+    if isinstance(function.get("parameters"), dict):
+        levelled = down_level(function["parameters"], JSON_SCHEMA, f"{where}.parameters")
+        if levelled.changes:
+            fields.adapt("tools.parameters")
+        if not _says_nothing(levelled.schema):
+            declared["parametersJsonSchema"] = levelled.schema
+    return declared
+
+
+def _says_nothing(schema: dict[str, Any]) -> bool:
+    """An object without properties is refused by some models: it is left out."""
+    return not any(schema.get(name) for name in ("properties", "anyOf", "additionalProperties", "items", "prefixItems"))
+
+
+def _choice(choice: Any, strict: bool) -> dict[str, Any]:
+    """Names may only be allowed where calls are forced or validated."""
+    mode, names = _wanted(choice)
+    if mode == "AUTO" and (names or strict):
+        mode = "VALIDATED"
+    if choice is None and not strict:
+        return {}
+    config: dict[str, Any] = {"mode": mode}
+    if names:
+        config["allowedFunctionNames"] = names
+    return {"functionCallingConfig": config}
+
+
+def _wanted(choice: Any) -> tuple[str, list[str]]:
+    if choice is None:
+        return "AUTO", []
+    if isinstance(choice, str) and choice in _MODES:
+        return _MODES[choice], []
+    if isinstance(choice, dict) and choice.get("type") == "function":
+        return "ANY", [_name(choice, "tool_choice")]
+    allowed = choice.get("allowed_tools", choice) if isinstance(choice, dict) else None
+    if isinstance(allowed, dict) and choice.get("type") == "allowed_tools" and isinstance(allowed.get("tools"), list):
+        names = [_name(tool, f"tool_choice.allowed_tools.tools.{i}") for i, tool in enumerate(allowed["tools"])]
+        return ("ANY" if allowed.get("mode") == "required" else "AUTO"), names
+    raise BadRequest("tool_choice: expected none, auto, required, a function, or allowed_tools.", param="tool_choice")
+
+
+def _name(tool: object, where: str) -> str:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str) or not name:
+        raise BadRequest("Expected the name of a function.", param=f"{where}.function.name")
+    return name

@@ -1,0 +1,71 @@
+"""Translates: `usageMetadata` into OpenAI's usage, and that into the normal form that is billed."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from proxy.providers.google.wire import Modality, UsageMetadata
+from proxy.records import Tokens
+from proxy.schema import Usage
+
+_PARTS = {"TEXT": "text_tokens", "IMAGE": "image_tokens", "AUDIO": "audio_tokens", "VIDEO": "video_tokens"}
+
+
+def usage_of(meta: UsageMetadata | None, searches: int) -> Usage | None:
+    """None where not both, prompt and answer, were counted. `searches`: those of the answer so far that are billed."""
+    if meta is None or meta.prompt_token_count is None:
+        return None
+    if meta.total_token_count is None and meta.candidates_token_count is None:
+        return None
+    prompt = _count(meta.prompt_token_count) + _count(meta.tool_use_prompt_token_count)
+    thoughts = _count(meta.thoughts_token_count)
+    output = _output(meta, prompt, thoughts)
+    usage: dict[str, Any] = {
+        "prompt_tokens": prompt,
+        "completion_tokens": output,
+        "total_tokens": prompt + output,
+        "prompt_tokens_details": {
+            "cached_tokens": min(_count(meta.cached_content_token_count), prompt),
+            **_parts(meta.prompt_tokens_details),
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": min(thoughts, output),
+            **_parts(meta.candidates_tokens_details),
+        },
+    }
+    if searches:
+        usage["searches"] = searches
+    return cast(Usage, usage)
+
+
+def _output(meta: UsageMetadata, prompt: int, thoughts: int) -> int:
+    """Candidates and thoughts, unless the total says that the candidates hold the thoughts; whatever else the total
+    holds was generated too.
+    """
+    candidates, total = _count(meta.candidates_token_count), _count(meta.total_token_count)
+    if thoughts <= candidates and total == prompt + candidates:
+        return candidates
+    return max(candidates + thoughts, total - prompt)
+
+
+def _parts(details: list[Modality] | None) -> dict[str, int]:
+    counted: dict[str, int] = {}
+    for detail in details or []:
+        name = _PARTS.get(detail.modality)
+        if name is not None and detail.token_count:
+            counted[name] = counted.get(name, 0) + detail.token_count
+    return counted
+
+
+def normal_form(usage: Usage) -> Tokens:
+    """The prompt includes what was read from a cache; nobody pays for writing to one."""
+    prompt, output = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
+    details, output_details = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
+    read = min(_count(details.get("cached_tokens")), prompt)
+    reasoning = min(_count(output_details.get("reasoning_tokens")), output)
+    searches = _count(cast("dict[str, Any]", usage).get("searches"))
+    return Tokens(input=prompt - read, cache_read=read, output=output, reasoning=reasoning, searches=searches)
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0

@@ -1,0 +1,137 @@
+"""Translates: the vendor's answers from bytes into Structs; declared is only what is read (SDK google-genai 3.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from proxy.errors import UpstreamError, UpstreamTruncated
+
+_BROKEN_OFF = "Input data was truncated"  # msgspec's words
+
+
+class PartialArg(Struct, rename="camel"):
+    """A piece of a call's arguments, `json_path` says where it belongs."""
+
+    json_path: str = "$"
+    string_value: str | None = None
+    number_value: int | float | None = None
+    bool_value: bool | None = None
+
+
+class FunctionCall(Struct, rename="camel"):
+    name: str | None = None
+    id: str | None = None
+    args: dict[str, Any] | None = None
+    partial_args: list[PartialArg] | None = None
+    will_continue: bool | None = None
+
+
+class Blob(Struct, rename="camel"):
+    mime_type: str = ""
+    data: str = ""
+
+
+class Part(Struct, rename="camel"):
+    text: str | None = None
+    thought: bool | None = None
+    thought_signature: str | None = None
+    function_call: FunctionCall | None = None
+    inline_data: Blob | None = None
+    executable_code: dict[str, Any] | None = None
+    code_execution_result: dict[str, Any] | None = None
+
+
+class Content(Struct):
+    parts: list[Part] | None = None
+
+
+class Token(Struct, rename="camel"):
+    token: str = ""
+    log_probability: float = 0.0
+
+
+class Top(Struct):
+    candidates: list[Token] | None = None
+
+
+class Logprobs(Struct, rename="camel"):
+    chosen_candidates: list[Token] | None = None
+    top_candidates: list[Top] | None = None
+
+
+class Candidate(Struct, rename="camel"):
+    """One choice, or a piece of one. An index of 0 may be missing."""
+
+    index: int | None = None
+    content: Content | None = None
+    finish_reason: str | None = None
+    finish_message: str | None = None
+    safety_ratings: list[Any] | None = None
+    citation_metadata: dict[str, Any] | None = None
+    grounding_metadata: dict[str, Any] | None = None
+    url_context_metadata: dict[str, Any] | None = None
+    logprobs_result: Logprobs | None = None
+
+
+class PromptFeedback(Struct, rename="camel"):
+    block_reason: str | None = None
+    block_reason_message: str | None = None
+
+
+class Modality(Struct, rename="camel"):
+    modality: str = ""
+    token_count: int | None = None
+
+
+class UsageMetadata(Struct, rename="camel"):
+    """Counts of zero are left out."""
+
+    prompt_token_count: int | None = None
+    cached_content_token_count: int | None = None
+    candidates_token_count: int | None = None
+    thoughts_token_count: int | None = None
+    tool_use_prompt_token_count: int | None = None
+    total_token_count: int | None = None
+    prompt_tokens_details: list[Modality] | None = None
+    candidates_tokens_details: list[Modality] | None = None
+    service_tier: str | None = None
+
+
+class Answer(Struct, rename="camel"):
+    """A whole answer, or one event of a stream."""
+
+    candidates: list[Candidate] | None = None
+    prompt_feedback: PromptFeedback | None = None
+    usage_metadata: UsageMetadata | None = None
+    model_version: str | None = None
+    response_id: str | None = None
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(Answer | list[Answer]).decode
+
+
+def read(data: bytes) -> Answer:
+    """Raises UpstreamTruncated for the start of an answer, UpstreamError for what is none.
+
+    Errors of streams without framing come as a list with one error in it; that one is the answer then.
+    """
+    try:
+        value: Answer | list[Answer] = _decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        if str(error) == _BROKEN_OFF:
+            raise UpstreamTruncated("The provider's answer broke off in the middle.") from None
+        raise _no_answer() from None
+    if isinstance(value, Answer):
+        return value
+    failed = next((answer for answer in value if answer.error), None)
+    if failed is None:
+        raise _no_answer()
+    return failed
+
+
+def _no_answer() -> UpstreamError:
+    return UpstreamError("The provider's answer is not what its API promises.", retryable=True, upstream_status=200)

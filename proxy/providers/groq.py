@@ -1,0 +1,114 @@
+"""Translates: Groq's dialect, which refuses every property it does not know (facts checked in November 2026)."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+from proxy.providers.openai import OpenAI
+from proxy.providers.openai.errors import ErrorRules
+from proxy.providers.openai.request import Draft
+
+_MAX_STOPS = 4
+_FIELDS = frozenset(
+    {
+        *("model", "messages", "stream", "stream_options", "max_completion_tokens", "temperature", "top_p", "stop"),
+        *("seed", "tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "response_format"),
+        *("service_tier", "user", "reasoning_effort", "reasoning_format", "include_reasoning", "documents"),
+        *("disable_tool_validation", "compound_custom", "search_settings", "citation_options"),
+        *("include_domains", "exclude_domains"),
+    }
+)
+_MESSAGES = {
+    "system": frozenset({"role", "content", "name"}),
+    "user": frozenset({"role", "content", "name"}),
+    "assistant": frozenset({"role", "content", "name", "tool_calls", "function_call"}),
+    "tool": frozenset({"role", "content", "tool_call_id"}),
+    "function": frozenset({"role", "content", "name"}),
+}
+_TEXT_ROLES = ("system", "assistant", "tool", "function")
+_TIERS = {"auto": "auto", "default": "on_demand", "flex": "flex", "priority": "performance"}
+_OWN_TIERS = ("on_demand", "performance")
+_TEXT_ONLY = re.compile(r"(openai/gpt-oss|groq/compound|compound|llama-3|llama3|mixtral|gemma|deepseek-r1|qwen/qwen3-)")
+_GPT_OSS = re.compile(r"openai/gpt-oss")
+_HYBRID = re.compile(r"qwen/qwen3|deepseek-r1")
+_TOGGLED = re.compile(r"qwen/qwen3-32b")  # thinks or does not; knows no levels
+
+
+class Groq(OpenAI, frozen=True, kw_only=True):
+    base: ClassVar[str | None] = "https://api.groq.com/openai/v1"
+    key_env: ClassVar[str | None] = "GROQ_API_KEY"
+    ranks: ClassVar[bool | None] = False
+    reasoning_back: ClassVar[str | None] = None
+    error_rules: ClassVar[ErrorRules] = ErrorRules(
+        statuses={422: 400},
+        again=frozenset({"tool_use_failed", "json_validate_failed", "output_parse_failed"}),
+    )
+
+    def max_choices(self, model: str) -> int | None:
+        return 1
+
+    def shape(self, draft: Draft) -> None:
+        draft.name_limit("max_completion_tokens")
+        draft.name_roles()
+        draft.body.pop("stream_options", None)  # ours follows, without what only OpenAI knows
+        draft.body.pop("n", None)  # one call, one choice
+        draft.narrow_tools()
+        draft.only_functions()
+        draft.plain_tools()
+        draft.strip_echoes()
+        self._name_tier(draft)
+        self._level_reasoning(draft)
+        draft.keep_only(_FIELDS)
+        draft.cap_stops(_MAX_STOPS)
+        draft.keep_message_fields(_MESSAGES)
+        draft.flatten_texts(_MESSAGES)
+        draft.refuse_parts(("file", "input_audio", "video_url"))
+        draft.refuse_parts(("image_url",), roles=_MESSAGES if _TEXT_ONLY.match(draft.model) else _TEXT_ROLES)
+
+    def _name_tier(self, draft: Draft) -> None:
+        tier = draft.body.get("service_tier")
+        if tier in _OWN_TIERS or tier is None:
+            return
+        if isinstance(tier, str) and tier in _TIERS:
+            draft.body["service_tier"] = _TIERS[tier]
+        else:
+            draft.drop("service_tier")
+
+    def _level_reasoning(self, draft: Draft) -> None:
+        """Each family has its own levels; `reasoning_format` and `include_reasoning` exclude each other."""
+        body, model = draft.body, draft.model
+        if _GPT_OSS.match(model):
+            self._level(draft, ("low", "medium", "high"))
+            draft.drop("reasoning_format")
+        elif _TOGGLED.match(model):
+            if body.get("reasoning_effort") not in (None, "none", "default"):
+                body["reasoning_effort"] = "none" if body["reasoning_effort"] == "minimal" else "default"
+                draft.adapt("reasoning_effort")
+        elif _HYBRID.match(model):
+            self._level(draft, ("none", "low", "medium", "high"))
+        else:
+            draft.drop("reasoning_effort")
+            if "include_reasoning" in body:
+                draft.drop("reasoning_format")
+            return
+        if _HYBRID.match(model):
+            self._format(draft)
+
+    def _level(self, draft: Draft, levels: tuple[str, ...]) -> None:
+        if isinstance(draft.body.get("reasoning_effort"), str):
+            draft.level_effort(levels)
+
+    def _format(self, draft: Draft) -> None:
+        """Raw reasoning stands as <think> in the content: never where nobody asked, nor with tools or JSON, where it is
+        refused.
+        """
+        body = draft.body
+        if "reasoning_format" in body:
+            draft.drop("include_reasoning")
+        structured = bool(draft.tools()) or (body.get("response_format") or {}).get("type", "text") != "text"
+        if body.get("reasoning_format") == "raw" and structured:
+            draft.adapt("reasoning_format")
+            body["reasoning_format"] = "parsed"
+        elif "reasoning_format" not in body and "include_reasoning" not in body:
+            body["reasoning_format"] = "parsed"

@@ -1,0 +1,51 @@
+"""Translates: rankings of OpenAI-shaped servers, which took Cohere's shape (vLLM, LocalAI, llama.cpp, Together)."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from proxy.codec import encode
+from proxy.errors import UpstreamError
+from proxy.providers.base import Built, HTTPRequest, HTTPResponse
+from proxy.providers.openai.embeddings import input_usage
+from proxy.providers.openai.errors import ErrorRules, error_in
+from proxy.providers.openai.request import headers
+from proxy.providers.openai.response import decode
+from proxy.schema import Ranked, RerankRequest, RerankResponse
+
+_OURS = ("model", "query", "documents", "top_n", "return_documents")
+
+
+def build(path: str, request: RerankRequest, model: str) -> Built:
+    """Documents are put back into the answer by us, from the request: they are not asked for."""
+    body: dict[str, Any] = {"model": model, "query": request.query, "documents": request.documents}
+    if request.top_n is not None:
+        body["top_n"] = request.top_n
+    body |= {name: value for name, value in request.fields.items() if name not in _OURS}
+    return Built(HTTPRequest("POST", path, headers(stream=False), encode(body)))
+
+
+def parse(response: HTTPResponse, rules: ErrorRules) -> RerankResponse:
+    """Raises UpstreamError when the answer is no ranking. LocalAI and llama.cpp do not sort: the best comes first."""
+    body = decode(response.body)
+    error = error_in(body, rules)
+    if error is not None:
+        raise error
+    results = body.get("results")
+    if not isinstance(results, list):
+        raise UpstreamError("The provider's answer has no ranking.", retryable=True)
+    ranked = sorted((_ranked(each) for each in results), key=lambda each: -each["relevance_score"])
+    answer: dict[str, Any] = {"results": ranked}
+    if isinstance(body.get("id"), str):
+        answer["id"] = body["id"]
+    usage = input_usage(body.get("usage"))
+    if usage is not None:
+        answer["usage"] = usage
+    return cast(RerankResponse, answer)
+
+
+def _ranked(raw: object) -> Ranked:
+    index, score = (raw.get("index"), raw.get("relevance_score")) if isinstance(raw, dict) else (None, None)
+    if not isinstance(index, int) or index < 0 or not isinstance(score, int | float):
+        raise UpstreamError("The provider's answer has a ranked document without index or score.", retryable=True)
+    return {"index": index, "relevance_score": score}

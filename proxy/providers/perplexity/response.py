@@ -1,0 +1,204 @@
+"""Translates: a whole answer of the Agent API into OpenAI's shape, and the pieces that its streams share."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast
+
+from proxy.errors import UpstreamError
+from proxy.providers.openai.errors import ErrorRules, build, error_in
+from proxy.providers.openai.response import arguments_text, call_id, listed
+from proxy.schema import ChatResponse, Usage
+
+_MARKER = re.compile(r"\[(\d{1,4})\]")  # the texts carry the numbers of the search results they lean on
+_ANSWERED = ("completed", "incomplete", "requires_action")
+
+
+def parse(body: dict[str, Any], rules: ErrorRules) -> ChatResponse:
+    """Raises UpstreamError for a 200 that says it failed, or is no answer."""
+    error = error_in(body, rules)
+    if error is not None:
+        raise error
+    refuse_unfinished(body, rules)
+    items = [item for item in listed(body.get("output")) if isinstance(item, dict)]
+    message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None, "annotations": []}
+    text, annotations = text_of(items)
+    message["refusal"] = refusal_of(items) or None
+    message["annotations"] = annotations
+    thoughts = "".join(thoughts_of(item) for item in items)
+    if thoughts:
+        message["reasoning_content"] = thoughts
+    calls = [tool_call(item, place) for place, item in enumerate(i for i in items if i.get("type") == "function_call")]
+    if calls:
+        message["tool_calls"] = calls
+    message["content"] = text or (None if calls or message["refusal"] else "")
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason(body, bool(calls))}
+    answer: dict[str, Any] = {**envelope(body), "object": "chat.completion", "choices": [choice], **sources(items)}
+    usage = usage_of(body, items)
+    if usage is not None:
+        answer["usage"] = usage
+    return cast(ChatResponse, answer)
+
+
+def refuse_unfinished(body: dict[str, Any], rules: ErrorRules) -> None:
+    """A 200 may say `failed`, and what still runs is no answer."""
+    status = body.get("status")
+    if status not in _ANSWERED or not isinstance(body.get("output"), list):
+        said = {"message": f"The provider's answer has the status {str(status)[:32]!r}."}
+        raise build(said, 502, {}, rules)
+
+
+def envelope(body: dict[str, Any]) -> dict[str, Any]:
+    """The answer's own facts under OpenAI's names."""
+    named = {"id": body.get("id"), "created": body.get("created_at"), "model": body.get("model")}
+    named["service_tier"] = body.get("service_tier")
+    return {name: value for name, value in named.items() if isinstance(value, str | int)}
+
+
+def finish_reason(body: dict[str, Any], has_calls: bool) -> str:
+    """There is no word for an answer that was cut: it is one that has as many tokens as it was allowed."""
+    if has_calls or body.get("status") == "requires_action":
+        return "tool_calls"
+    usage, limit = body.get("usage"), body.get("max_output_tokens")
+    written = usage.get("output_tokens") if isinstance(usage, dict) else None
+    if isinstance(limit, int) and isinstance(written, int) and written >= limit > 0:
+        return "length"
+    if body.get("status") == "incomplete":
+        details = body.get("incomplete_details")
+        reason = details.get("reason") if isinstance(details, dict) else None
+        return "content_filter" if reason == "content_filter" else "length"
+    return "stop"
+
+
+def text_of(items: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
+    """The text of all messages, and what it leans on as `url_citation`s with places in that text."""
+    text = ""
+    annotations: list[dict[str, Any]] = []
+    for part in _parts(items, "output_text"):
+        for raw in listed(part.get("annotations")):
+            citation = _citation(raw, len(text))
+            if citation is not None:
+                annotations.append(citation)
+        text += part["text"]
+    return text, annotations or _marked(text, results_of(items))
+
+
+def refusal_of(items: list[dict[str, Any]]) -> str:
+    return "".join(part["text"] for part in _parts(items, "refusal"))
+
+
+def _parts(items: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """Content parts of all messages that have a text; a refusal's is in `refusal`."""
+    parts = [part for item in items if item.get("type") == "message" for part in listed(item.get("content"))]
+    found = [part for part in parts if isinstance(part, dict) and part.get("type") == kind]
+    named = [{**part, "text": part.get("text", part.get("refusal"))} for part in found]
+    return [part for part in named if isinstance(part["text"], str)]
+
+
+def _citation(raw: object, offset: int) -> dict[str, Any] | None:
+    if not isinstance(raw, dict) or not isinstance(raw.get("url"), str):
+        return None
+    start, end, title = raw.get("start_index"), raw.get("end_index"), raw.get("title")
+    cited = {
+        "start_index": offset + (start if isinstance(start, int) else 0),
+        "end_index": offset + (end if isinstance(end, int) else 0),
+        "title": title if isinstance(title, str) else "",
+        "url": raw["url"],
+    }
+    return {"type": "url_citation", "url_citation": cited}
+
+
+def _marked(text: str, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Citations from the markers in the text, where the answer names none itself."""
+    by_id = {result.get("id"): result for result in results if isinstance(result.get("id"), int)}
+    found = []
+    for match in _MARKER.finditer(text):
+        result = by_id.get(int(match[1]))
+        if result is not None:
+            place = {"start_index": match.start(), "end_index": match.end()}
+            found.append(_citation({**result, **place}, 0))
+    return [citation for citation in found if citation is not None]
+
+
+def results_of(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the searches found, in order."""
+    found = [result for item in items if item.get("type") == "search_results" for result in listed(item.get("results"))]
+    return [result for result in found if isinstance(result, dict)]
+
+
+def sources(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """`citations` and `search_results` beside the choices, as the older API had them; nothing where nothing was
+    searched.
+    """
+    results = results_of(items)
+    if not results:
+        return {}
+    urls = dict.fromkeys(result["url"] for result in results if isinstance(result.get("url"), str))
+    return {"citations": list(urls), "search_results": results}
+
+
+def thoughts_of(item: dict[str, Any]) -> str:
+    """The text of a `reasoning` item, wherever it is."""
+    if item.get("type") != "reasoning":
+        return ""
+    if isinstance(item.get("thought"), str):
+        return str(item["thought"])
+    pieces = [*listed(item.get("summary")), *listed(item.get("content"))]
+    return "".join(piece["text"] for piece in pieces if isinstance(piece, dict) and isinstance(piece.get("text"), str))
+
+
+def tool_call(item: dict[str, Any], place: int) -> dict[str, Any]:
+    """A `function_call` item; its thought signature where Google's own OpenAI-shaped API has it."""
+    if not isinstance(item.get("name"), str) or not item["name"]:
+        raise UpstreamError("The provider's answer has a tool call without a function name.", retryable=True)
+    call: dict[str, Any] = {
+        "id": call_id(item.get("call_id")) or call_id(item.get("id")) or f"call_{place}",
+        "type": "function",
+        "function": {"name": item["name"], "arguments": arguments_text(item.get("arguments")) or "{}"},
+    }
+    if isinstance(item.get("thought_signature"), str):
+        call["extra_content"] = {"google": {"thought_signature": item["thought_signature"]}}
+    return call
+
+
+def usage_of(body: dict[str, Any], items: list[dict[str, Any]]) -> Usage | None:
+    """OpenAI's names; `num_search_queries`, as the older API called it, counts the calls of the web search."""
+    raw = body.get("usage")
+    if not isinstance(raw, dict):
+        return None
+    prompt, output = _whole(raw.get("input_tokens")), _whole(raw.get("output_tokens"))
+    if prompt is None or output is None:
+        return None
+    usage: dict[str, Any] = {
+        "prompt_tokens": prompt,
+        "completion_tokens": output,
+        "total_tokens": prompt + output,
+    }
+    details = _object(raw.get("input_tokens_details"))
+    read, written = _whole(details.get("cache_read_input_tokens")), _whole(details.get("cache_creation_input_tokens"))
+    usage["prompt_tokens_details"] = {
+        "cached_tokens": read or _whole(details.get("cached_tokens")) or 0,
+        "cache_write_tokens": written or 0,
+    }
+    reasoning = _whole(_object(raw.get("output_tokens_details")).get("reasoning_tokens"))
+    if reasoning is not None:
+        usage["completion_tokens_details"] = {"reasoning_tokens": reasoning}
+    calls = _object(raw.get("tool_calls_details"))
+    searches = _whole(_object(calls.get("web_search")).get("invocation"))
+    usage["num_search_queries"] = (
+        searches if searches is not None else sum(item.get("type") == "search_results" for item in items)
+    )
+    if calls:
+        usage["tool_calls_details"] = calls
+    cost = _object(raw.get("cost")).get("total_cost")
+    if isinstance(cost, int | float):
+        usage["provider_cost"] = cost  # USD; `cost` is what it costs by pricing.yaml
+    return cast(Usage, usage)
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None

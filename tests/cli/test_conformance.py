@@ -1,0 +1,97 @@
+"""`proxy conformance`: the table, its exit codes, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from proxy.conformance import CHECKS
+from tests.cli.commands import proxy
+from tests.serving import write_files
+from tests.upstream.fake import refusing, spawn
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    """One fake upstream for all runs."""
+    with spawn() as running:
+        yield running
+
+
+@pytest.fixture
+def folder(tmp_path, upstream):
+    """Where both files are."""
+    write_files(tmp_path, upstream.url)
+    return tmp_path
+
+
+def test_the_configured_proxy_is_checked_and_nothing_is_written(folder):
+    """A proxy of its own, with the user's files and not with the user's database; keys for callers do not matter."""
+    done = proxy("conformance", "-m", "fake/actor", "--json", cwd=folder, PROXY_API_KEY="a-key-for-callers-only")
+    said = json.loads(done.stdout)
+    assert [each["seen"] for each in said["checks"] if each["outcome"] == "failed"] == []
+    assert done.returncode == 0
+    assert said["counts"] == {"passed": len(CHECKS), "failed": 0, "not supported": 0}
+    assert sorted(path.name for path in folder.iterdir()) == ["pricing.yaml", "routing_rules.yaml"]
+
+
+def test_the_user_learns_beforehand_how_many_calls_it_makes(folder):
+    """On standard error, so that the table stays a table."""
+    done = proxy("conformance", "-m", "fake/actor", "--only", "whole", "--only", "stream", cwd=folder)
+    assert done.stderr.splitlines()[0] == "23 checks of fake/actor, in about 3 calls"
+    assert done.stderr.splitlines()[-1] == "23 passed, 0 failed, 0 not supported"
+    assert done.stdout.splitlines()[0].split() == ["CHECK", "GROUP", "RESULT", "SEEN"]
+    assert len(done.stdout.splitlines()) == 24
+
+
+def test_a_server_is_checked_directly_with_a_key_from_the_environment(folder, upstream):
+    """And what it does wrong is exit code 1."""
+    upstream.reset()
+    arguments = ("conformance", "-m", "actor-no_done", "--base-url", upstream.url, "--only", "stream")
+    done = proxy(*arguments, "--api-key-env", "THEIR_KEY", cwd=folder, THEIR_KEY="sk-theirs")
+    failed = [line for line in done.stdout.splitlines() if "  failed  " in line]
+    assert (done.returncode, [line.split()[0] for line in failed]) == (1, ["done_last"])
+    assert all(seen.authorization for seen in upstream.ledger())
+
+
+def test_what_a_vendor_lacks_is_no_failure(folder, upstream):
+    """Exit code 0, and the reason in the table."""
+    routing = folder / "routing_rules.yaml"
+    routing.write_text(routing.read_text().replace("type: openai", "type: lmstudio"))
+    done = proxy("conformance", "-m", "fake/actor", "--only", "sampling", cwd=folder)
+    (row,) = [line for line in done.stdout.splitlines() if line.startswith("logprobs ")]
+    assert (done.returncode, row.endswith("not supported  dropped: logprobs")) == (0, True)
+
+
+def test_a_picture_by_its_address_only_when_asked(folder, upstream):
+    """The provider fetches it."""
+    arguments = ("conformance", "-m", "actor", "--base-url", upstream.url, "--only", "models")
+    without = proxy(*arguments, cwd=folder)
+    asked = proxy(*arguments, "--image-link", "https://example.com/red.png", cwd=folder)
+    assert ("image_link" in without.stdout, "image_link" in asked.stdout) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--base-url", "ftp://x/v1"], "--base-url must be an http or https address"),
+        (["--base-url", "http://x:1/v1", "--api-key-env", "NOT_SET"], "NOT_SET is not set"),
+        (["--api-key-env", "SET"], "--api-key-env is the key of a --base-url"),
+        (["--only", "nothing"], "nothing"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+    ids=lambda value: "_".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_run_is_exit_code_2(folder, arguments, said):
+    """With one line that says why, before any call."""
+    done = proxy("conformance", "-m", "actor", *arguments, cwd=folder, SET="x")
+    assert (done.returncode, done.stdout, said in done.stderr) == (2, "", True), done
+
+
+def test_a_server_that_is_not_there_is_exit_code_2(folder):
+    """No check can say anything then."""
+    with refusing() as url:
+        done = proxy("conformance", "-m", "actor", "--base-url", url, cwd=folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{url} cannot be reached" in done.stderr

@@ -1,0 +1,136 @@
+"""Three times what the server can do (R22): what it can do it goes on doing, the rest is refused at once, and when the
+flood is over nothing of it is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from itertools import cycle
+from pathlib import Path
+
+import psutil
+import pytest
+from msgspec import Struct
+
+from tests.api.raw import get
+from tests.faults.books import assert_books_agree, files
+from tests.faults.talking import ask
+from tests.serving import spawned
+from tests.upstream import spawn
+
+PLACES = 16
+# Both take 0.4 s upstream, so the places are what the server can do, not the processor of the machine that tests.
+MODELS = (("fake/ok(delay=0.4)", False), ("fake/ok(n_tokens=8,pace=0.05)", True))
+MEASURE_S, FLOOD_S, CALM_S = 5.0, 20.0, 10.0
+TIMES, GOODPUT = 3, 0.8
+REFUSAL_S, RECOVERY_S, HEALTH_S = 0.05, 5.0, 0.1
+GROWTH_MB = 20
+
+
+class Asked(Struct, frozen=True):
+    """One request of a load: when it was sent and how long it took (seconds), and what came."""
+
+    at: float
+    took_s: float
+    status: int
+    whole: bool
+    retry_after: str | None = None
+    code: str | None = None
+
+
+async def one(port: int, model: str, stream: bool) -> Asked:
+    begun = time.monotonic()
+    heard = await ask(port, model, stream=stream)
+    code = heard.error["code"] if heard.status != 200 else None
+    whole = heard.whole and heard.finish_reasons == ["stop"]
+    return Asked(begun, time.monotonic() - begun, heard.status, whole, heard.headers.get("retry-after"), code)
+
+
+async def capacity(port: int) -> float:
+    """Answers a second while as many clients as there are places ask one after the other."""
+    until = time.monotonic() + MEASURE_S
+
+    async def client(number: int) -> int:
+        answered = 0
+        while time.monotonic() < until:
+            asked = await one(port, *MODELS[number % 2])
+            answered += asked.whole
+        return answered
+
+    begun = time.monotonic()
+    counts = await asyncio.gather(*map(client, range(PLACES)))
+    return sum(counts) / (time.monotonic() - begun)
+
+
+async def load(port: int, per_second: float, seconds: float) -> list[Asked]:
+    """Open loop: requests leave when their time has come, whatever became of those before."""
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    tasks = []
+    for number, (model, stream) in zip(range(int(per_second * seconds)), cycle(MODELS), strict=False):
+        await asyncio.sleep(max(0.0, begun + number / per_second - loop.time()))
+        tasks.append(asyncio.create_task(one(port, model, stream)))
+    return await asyncio.gather(*tasks)
+
+
+async def watch(port: int, took: list[float], in_flight: list[int]) -> None:
+    """Asks for the health of the server, ten times a second."""
+    while True:
+        begun = time.monotonic()
+        answer = await get(port, "/health")
+        took.append(time.monotonic() - begun)
+        assert answer.status == 200
+        in_flight.append(json.loads(answer.body)["in_flight"])
+        await asyncio.sleep(0.1)
+
+
+def percentile(values: list[float], percent: int) -> float:
+    return sorted(values)[(len(values) - 1) * percent // 100]
+
+
+@pytest.mark.slow
+async def test_three_times_what_it_can_do_takes_nothing_from_what_it_does(tmp_path: Path) -> None:
+    """At least 80 % of its best, refusals within 50 ms that say when to come again, and no trace five seconds later."""
+    with spawn() as upstream:
+        routing = files(tmp_path, upstream.url)
+        rules = json.loads(routing.read_text())
+        rules["server"]["max_in_flight"] = PLACES
+        routing.write_text(json.dumps(rules))
+        with spawned(routing) as server:
+            process = psutil.Process(server.process.pid)
+            best = await capacity(server.port)
+            before_mb = process.memory_info().rss / 1e6
+            health: list[float] = []
+            in_flight: list[int] = []
+            watching = asyncio.create_task(watch(server.port, health, in_flight))
+            flood = await load(server.port, TIMES * best, FLOOD_S)
+            over = time.monotonic()
+            calm = await load(server.port, best / 2, CALM_S)
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
+            grown_mb = process.memory_info().rss / 1e6 - before_mb
+            assert server.stop() == 0
+        seen = upstream.ledger()
+    good = [asked for asked in flood if asked.whole]
+    refused = [asked for asked in flood if asked.status == 503]
+    goodput = len(good) / FLOOD_S
+    late = [asked.at - over for asked in calm if asked.status != 200]
+    times = [asked.took_s for asked in refused]
+    print(f"\n  best {best:.0f}/s with {PLACES} places; {TIMES * best:.0f}/s offered for {FLOOD_S:.0f} s:", end=" ")
+    print(f"{goodput:.0f}/s answered ({goodput / best:.0%}), {len(refused)} refused after", end=" ")
+    print(f"p50 {percentile(times, 50) * 1e3:.1f}, p99 {percentile(times, 99) * 1e3:.1f} ms;", end=" ")
+    print(f"/health p99 {percentile(health, 99) * 1e3:.0f} ms; memory {grown_mb:+.1f} MB;", end=" ")
+    print(f"last refusal {max(late, default=0):.1f} s after the flood")
+    assert len(good) + len(refused) == len(flood)
+    assert {(asked.code, asked.retry_after) for asked in refused} == {("overloaded", "1")}
+    assert goodput >= GOODPUT * best
+    assert percentile(times, 95) < REFUSAL_S
+    assert percentile(health, 99) < HEALTH_S
+    assert max(in_flight) <= PLACES
+    assert grown_mb < GROWTH_MB
+    assert max(late, default=0) <= RECOVERY_S
+    assert_books_agree(tmp_path, seen)

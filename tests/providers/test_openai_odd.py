@@ -1,0 +1,199 @@
+"""What is not as promised: answers with wrong types anywhere, requests with odd values. An error, never a crash."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from proxy.codec import decode_chat
+from proxy.errors import BadRequest, UpstreamError
+from proxy.fold import Fold
+from proxy.framing import Event
+from proxy.providers import PROVIDERS
+from proxy.providers.base import HTTPResponse
+from proxy.providers.openai import OpenAI
+from tests.providers.asking import event, folded, request
+from tests.providers.corpus import CORPUS
+from tests.providers.recordings import answer, events
+from tests.providers.test_perplexity import ANSWERS, streamed_events
+
+OPENAI = OpenAI()
+KINDS = ["openai", "groq", "mistral", "together", "perplexity", "ollama", "vllm", "lmstudio", "localai"]
+JUNK: list[Any] = [None, True, -1, 2.5, "", "x", [], [None], [[]], {}, {"x": 1}, {"text": [{"text": {}}]}, 10**30]
+RECORDED = [
+    "mistral/pair_mistral-reasoning.json.json",
+    "groq/tool_choice_matrix_required-groq_.a831f7.json.json",
+    "compatible/pair_xai-text.json.json",
+    "perplexity/pair_perplexity-citations.json.json",
+    "openai/multiple_agent_tool_calls.fc47b9.json.json",
+]
+STREAMS = ["mistral/pair_mistral-reasoning.events.json", "groq/tool_use_failed_error_streaming.e8061c.stream.json"]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths to every value inside a value."""
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in children:
+        yield (*path, key)
+        yield from places(child, (*path, key))
+
+
+def spoiled(value: Any, path: tuple[Any, ...], junk: Any) -> Any:
+    """The value with `junk` at a path; None there takes the key away."""
+    copy = json.loads(json.dumps(value))
+    inner = copy
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = junk
+    return copy
+
+
+def attempts(value: Any, seed: str) -> Iterator[Any]:
+    """Each place spoiled in a few ways."""
+    dice = random.Random(seed)
+    for path in places(value):
+        for junk in dice.sample(JUNK, 4):
+            yield spoiled(value, path, junk)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_an_answer_spoiled_anywhere_is_read_or_an_upstream_error(name: str) -> None:
+    """And what is read can be counted."""
+    provider = PROVIDERS[name.partition("/")[0].replace("compatible", "openai")]()
+    for body in attempts(json.loads(answer(name).body), name):
+        try:
+            found = provider.parse_response(HTTPResponse(200, {}, json.dumps(body).encode()))
+        except UpstreamError:
+            continue
+        if "usage" in found:
+            provider.tokens(found["usage"])
+
+
+def feed(provider: Any, all_events: list[Event]) -> None:
+    decoder, fold = provider.stream_decoder(request(stream=True)), Fold()
+    for each in all_events:
+        for chunk in decoder.feed(each):
+            fold.add(chunk)
+    for chunk in decoder.close():
+        fold.add(chunk)
+    usage = fold.response().get("usage")
+    if usage:
+        provider.tokens(usage)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_spoiled_anywhere_is_read_or_an_upstream_error(name: str) -> None:
+    """One event at a time, at its beginning, in its middle and at its end."""
+    provider, seen = PROVIDERS[name.partition("/")[0]](), events(name)
+    chunks = [place for place, each in enumerate(seen) if each.data.startswith(b"{")]
+    for place in (chunks[0], chunks[len(chunks) // 2], chunks[-1]):
+        for body in attempts(json.loads(seen[place].data), name):
+            try:
+                feed(provider, [*seen[:place], event(body), *seen[place + 1 :]])
+            except UpstreamError:
+                continue
+
+
+@pytest.mark.parametrize("name", ["searched", "annotated", "called", "thought"])
+def test_an_answer_of_the_agent_api_spoiled_anywhere(name: str) -> None:
+    """Whole and as the last event of a stream."""
+    provider = PROVIDERS["perplexity"]()
+    for body in attempts(ANSWERS[name], name):
+        for read in (
+            lambda body=body: provider.parse_response(HTTPResponse(200, {}, json.dumps(body).encode())),
+            lambda body=body: feed(provider, [event({"type": "response.completed", "response": body})]),
+        ):
+            try:
+                read()
+            except UpstreamError:
+                continue
+    for each in streamed_events(ANSWERS[name]):
+        for body in attempts(json.loads(each.data), name):
+            try:
+                feed(provider, [event(body)])
+            except UpstreamError:
+                continue
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_request_spoiled_anywhere_is_built_or_refused(kind: str) -> None:
+    """Whatever passes the door: 400 with a field, never a crash."""
+    provider, dice = PROVIDERS[kind](), random.Random(kind)
+    names = dice.sample(sorted(CORPUS), 30)
+    for name in names:
+        body = {"model": "m", **CORPUS[name]}
+        paths = list(places(body))
+        for path in dice.sample(paths, min(12, len(paths))):
+            for junk in dice.sample(JUNK, 3):
+                try:
+                    asked = decode_chat(json.dumps(spoiled(body, path, junk)).encode())
+                    built = provider.build_request(asked, dice.choice(["gpt-5", "m", "sonar", "qwen/qwen3-32b"]))
+                except BadRequest as error:
+                    assert error.status == 400
+                    continue
+                json.loads(built.http.body)
+
+
+# --- tool calls in streams --------------------------------------------------------------------------------------------
+
+
+def calls_of(*deltas: list[dict[str, Any]]) -> list[Any]:
+    """The calls that a stream with these deltas spells."""
+    pieces = [event({"choices": [{"index": 0, "delta": {"tool_calls": each}}]}) for each in deltas]
+    end = event({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
+    found: list[Any] = folded(OPENAI, [*pieces, end])["choices"][0]["message"].get("tool_calls", [])
+    return [(call["id"], call["function"]["name"], call["function"]["arguments"]) for call in found]
+
+
+def test_calls_that_share_an_index_are_told_apart_by_their_ids() -> None:
+    """Some servers count from zero in each chunk."""
+    one, two = ({"index": 0, "id": each, "function": {"name": each, "arguments": "{}"}} for each in "ab")
+    assert calls_of([one], [two]) == [("a", "a", "{}"), ("b", "b", "{}")]
+    assert calls_of([one, two]) == [("a", "a", "{}"), ("b", "b", "{}")]
+    more = {"index": 0, "function": {"arguments": " "}}
+    assert calls_of([one], [two], [more]) == [("a", "a", "{}"), ("b", "b", "{} ")]
+
+
+def test_calls_without_index_and_id_begin_with_a_name() -> None:
+    """And go on without one."""
+    deltas = [{"function": {"name": "f", "arguments": "{"}}, {"function": {"name": "", "arguments": "}"}}]
+    other = {"function": {"name": "g", "arguments": "{}"}}
+    assert calls_of(*[[each] for each in deltas], [other]) == [("call_0_0", "f", "{}"), ("call_0_1", "g", "{}")]
+
+
+def test_custom_tools_stream_their_input() -> None:
+    """Of OpenAI's only; id, type and name once."""
+    first = {"index": 0, "id": "c", "type": "custom", "custom": {"name": "grep", "input": ""}}
+    decoder = OPENAI.stream_decoder(request(stream=True))
+    chunks = [
+        chunk
+        for call in (first, {"index": 0, "custom": {"input": "a b"}})
+        for chunk in decoder.feed(event({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}))
+    ]
+    found = [chunk["choices"][0]["delta"]["tool_calls"][0] for chunk in chunks]
+    assert found == [first, {"index": 0, "custom": {"input": "a b"}}]
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "retryable"),
+    [
+        ({"type": "invalid_request_error"}, 400, False),
+        ({"code": "rate_limit_exceeded"}, 429, True),
+        ({"code": "insufficient_quota"}, 429, False),
+        ({"type": "overloaded_error"}, 503, True),
+        ({"code": "context_length_exceeded"}, 400, False),
+        ({"type": "server_error"}, 502, True),
+        ({"code": 503}, 503, True),
+    ],
+)
+def test_an_error_inside_a_200_has_the_status_that_its_words_mean(
+    said: dict[str, Any], status: int, retryable: bool
+) -> None:
+    """Nothing else says it there."""
+    with pytest.raises(UpstreamError) as caught:
+        OPENAI.parse_response(HTTPResponse(200, {}, json.dumps({"error": {"message": "no", **said}}).encode()))
+    assert (caught.value.status, caught.value.retryable) == (status, retryable)

@@ -1,0 +1,206 @@
+"""Rules of OpenAI's own models: what each refuses is not sent, what is lost is said, other servers get everything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from proxy.errors import BadRequest
+from proxy.providers.openai import OpenAI
+from proxy.providers.openai.rules import rules_of
+from proxy.schema import KeptReasoning
+from tests.providers.asking import USER, built, messages, request, sent
+
+OPENAI, ELSEWHERE = OpenAI(), OpenAI(base_url="https://models.example/v1")
+SAMPLING: dict[str, Any] = {
+    "temperature": 0.5,
+    "top_p": 0.5,
+    "presence_penalty": 0.5,
+    "frequency_penalty": 0.5,
+    "logit_bias": {"1": 1},
+    "logprobs": True,
+    "top_logprobs": 3,
+}
+THINKING = ["o1", "o3", "o3-mini", "o4-mini-2025-04-16", "gpt-5", "gpt-5-mini-2025-08-07", "gpt-5.5", "gpt-5.6-sol"]
+THINKING += ["gpt-6-astra", "gpt-6-luna", "gpt-6.1-sol", "gpt-6.2-sol", "gpt-5-chat-latest"]
+UNTOUCHED = ["gpt-4o", "gpt-4.1-nano-2025-04-14", "gpt-3.5-turbo", "ft:gpt-4o:acme::abc", "gpt-5.2", "gpt-5.4-mini"]
+CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize("model", THINKING)
+def test_models_that_think_take_no_sampling(model: str) -> None:
+    """Each is a 400 upstream; each is told."""
+    result = built(OPENAI, model, **SAMPLING)
+    assert set(result.dropped) == set(SAMPLING)
+    assert not set(SAMPLING) & set(sent(OPENAI, model, **SAMPLING))
+
+
+@pytest.mark.parametrize("model", UNTOUCHED)
+def test_models_that_do_not_think_unless_told_take_all_sampling(model: str) -> None:
+    """gpt-5.1 to 5.4 start with effort none."""
+    result = built(OPENAI, model, **SAMPLING)
+    assert (result.dropped, result.adapted) == ([], [])
+
+
+@pytest.mark.parametrize(("effort", "lost"), [("none", False), ("low", True), ("xhigh", True)])
+def test_the_effort_decides_whether_sampling_is_taken(effort: str, lost: bool) -> None:
+    """The same model with and without thinking."""
+    for model in ("gpt-5.4", "gpt-5.6-terra", "gpt-6-sol"):
+        assert bool(built(OPENAI, model, reasoning_effort=effort, temperature=0.5).dropped) is lost
+
+
+def test_values_that_change_nothing_are_no_loss() -> None:
+    """Clients send defaults; temperature 1 is taken, zero penalties go without a word."""
+    neutral = {"temperature": 1, "top_p": 1, "presence_penalty": 0, "frequency_penalty": 0, "logprobs": False}
+    body = sent(OPENAI, "o3", **neutral)
+    assert {name: body[name] for name in neutral if name in body} == {"temperature": 1, "top_p": 1}
+    assert built(OPENAI, "o3", **neutral).dropped == []
+
+
+@pytest.mark.parametrize("model", THINKING)
+def test_the_limit_has_the_name_that_models_that_think_take(model: str) -> None:
+    """max_tokens is a 400 there; the same thing under another name is nothing to report."""
+    result = built(OPENAI, model, max_tokens=7)
+    body = sent(OPENAI, model, max_tokens=7)
+    assert (body["max_completion_tokens"], "max_tokens" in body, result.adapted) == (7, False, [])
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "expected"),
+    [
+        ("o3", "none", "low"),
+        ("o3", "minimal", "low"),
+        ("o4-mini", "xhigh", "high"),
+        ("gpt-5", "none", "minimal"),
+        ("gpt-5-nano", "max", "high"),
+        ("gpt-5.2", "minimal", "low"),
+        ("gpt-6-astra", "none", "low"),
+        ("gpt-6.1-sol", "minimal", "low"),
+        ("gpt-5-chat-latest", "high", "medium"),
+    ],
+)
+def test_an_effort_that_a_model_lacks_becomes_the_nearest_and_is_told(model: str, effort: str, expected: str) -> None:
+    """Levels per model, live-verified by others."""
+    result = built(OPENAI, model, reasoning_effort=effort)
+    assert sent(OPENAI, model, reasoning_effort=effort)["reasoning_effort"] == expected
+    assert result.adapted == ["reasoning_effort"]
+
+
+@pytest.mark.parametrize(
+    ("model", "effort"), [("o3", "low"), ("gpt-5", "minimal"), ("gpt-6-astra", "max"), ("gpt-5.6-sol", "none")]
+)
+def test_an_effort_that_a_model_has_is_sent(model: str, effort: str) -> None:
+    """So is one that nobody knows, for the vendor to refuse."""
+    assert sent(OPENAI, model, reasoning_effort=effort)["reasoning_effort"] == effort
+    assert sent(OPENAI, model, reasoning_effort="ultra")["reasoning_effort"] == "ultra"
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "gpt-4.1", "o1-mini"])
+def test_models_without_the_parameter_get_no_effort(model: str) -> None:
+    """It is told."""
+    result = built(OPENAI, model, reasoning_effort="low")
+    assert result.dropped == ["reasoning_effort"]
+
+
+@pytest.mark.parametrize(
+    ("model", "stop", "there", "here"),
+    [
+        ("gpt-4o", ["a", "b", "c", "d"], ["a", "b", "c", "d"], []),
+        ("gpt-4o", ["a", "b", "c", "d", "e"], ["a", "b", "c", "d"], ["e"]),
+        ("o3", "a", None, ["a"]),
+        ("o4-mini", ["a", "b"], None, ["a", "b"]),
+        ("gpt-5.4", ["a"], None, ["a"]),
+        ("o1", ["a"], ["a"], []),
+    ],
+)
+def test_stops_that_the_model_lacks_are_left_to_us(
+    model: str, stop: Any, there: list[str] | None, here: list[str]
+) -> None:
+    """The answer is cut at them on our side."""
+    assert sent(OPENAI, model, stop=stop).get("stop") == there
+    assert built(OPENAI, model, stop=stop).stops == here
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_o1_mini_reads_instructions_from_the_user(role: str) -> None:
+    """It refuses both roles (recorded); what weighs less is told."""
+    said = [{"role": role, "content": "Be brief."}, USER]
+    assert [message["role"] for message in messages(OPENAI, *said, model="o1-mini")] == ["user", "user"]
+    assert built(OPENAI, "o1-mini", messages=said).adapted == ["messages.role"]
+
+
+@pytest.mark.parametrize("model", ["openai/gpt-oss-120b", "gpt-oss:20b", "my-o3", "echo", "deepseek-reasoner", "o365"])
+def test_other_models_have_no_rules(model: str) -> None:
+    """An id that only looks like OpenAI's is not held to them."""
+    assert rules_of(model) is None
+    assert built(ELSEWHERE, model, **SAMPLING, max_tokens=3).dropped == []
+
+
+ECHO = {
+    "role": "assistant",
+    "content": None,
+    "refusal": None,
+    "annotations": [],
+    "reasoning_content": "thought",
+    "thinking_blocks": [{"type": "thinking", "thinking": "thought", "signature": "s"}],
+    "extra_content": {"google": {"thought_signature": "s"}},
+    "tool_calls": [{**CALL, "extra_content": {"google": {"thought_signature": "s"}}}],
+}
+RESULT = {"role": "tool", "tool_call_id": "call_1", "content": "done"}
+
+
+def test_echoes_of_our_answers_do_not_reach_openai() -> None:
+    """It refuses fields it does not know; what it sends itself (annotations, refusal) it takes back. Nothing the client
+    said is lost, so nothing is told.
+    """
+    said = messages(OPENAI, USER, ECHO, RESULT, model="gpt-4o")
+    kept = {"role": "assistant", "content": None, "refusal": None, "annotations": [], "tool_calls": [CALL]}
+    assert said == [USER, kept, RESULT]
+    assert built(OPENAI, "gpt-4o", messages=[USER, ECHO, RESULT]).dropped == []
+    assert messages(ELSEWHERE, USER, ECHO, RESULT, model="gpt-5") == said
+
+
+def test_servers_elsewhere_get_the_history_as_it_came() -> None:
+    """DeepSeek and others read `reasoning_content`, some refuse a tool's result without it."""
+    assert messages(ELSEWHERE, USER, ECHO, RESULT) == [USER, ECHO, RESULT]
+
+
+def test_reasoning_that_a_client_dropped_is_given_back() -> None:
+    """To the model that thought it, and to no other."""
+    plain = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+    answer: Any = {"role": "assistant", "reasoning_content": "thought", "tool_calls": [CALL]}
+    state = ELSEWHERE.reasoning_state(answer)
+    assert state == {"call_1": {"reasoning_content": "thought"}}
+    asked = request(messages=[USER, plain, RESULT])
+    kept = {identity: KeptReasoning("openai", "deepseek-v4", each) for identity, each in state.items()}
+    asked = type(asked)(**{name: getattr(asked, name) for name in asked.__struct_fields__} | {"kept": kept})
+    same, other = (ELSEWHERE.build_request(asked, model).http.body for model in ("deepseek-v4", "kimi-k3"))
+    assert b'"reasoning_content":"thought"' in same
+    assert b"thought" not in other
+    assert b"thought" not in OPENAI.build_request(asked, "deepseek-v4").http.body
+
+
+def test_the_clients_own_request_stays_as_it_was() -> None:
+    """A fallback builds from the same request."""
+    asked = request(messages=[{"role": "developer", "content": "x"}, ECHO, RESULT], max_tokens=3, stop=list("abcdef"))
+    before = str(asked.fields)
+    for model in ("gpt-4o", "o1-mini", "o3"):
+        OPENAI.build_request(asked, model)
+    assert str(asked.fields) == before
+
+
+@pytest.mark.parametrize(
+    ("role", "part", "param"),
+    [
+        ("user", {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AA=="}}, "video_url"),
+        ("tool", {"type": "image_url", "image_url": {"url": "https://a.example/b.png"}}, "image_url"),
+    ],
+)
+def test_content_that_openai_cannot_carry_is_refused_here(role: str, part: dict[str, Any], param: str) -> None:
+    """Before any money is spent; the error names part and model."""
+    said = [USER, {"role": role, "tool_call_id": "call_1", "content": [part]}]
+    with pytest.raises(BadRequest, match="gpt-4o") as caught:
+        built(OPENAI, "gpt-4o", messages=said)
+    assert (caught.value.code, caught.value.param) == ("unsupported_content", f"messages.1.content.0.{param}")
+    assert built(ELSEWHERE, messages=said).dropped == []
