@@ -1,0 +1,43 @@
+"""The model that comes with the product: what it is asked beside what the client says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from proxy.codec import decode_chat, encode
+from proxy.errors import BadRequest
+from proxy.providers.embedded import JSON_PENALTY, Embedded
+from tests.providers.corpus import SCHEMA, image, text, user
+
+
+def sent(**fields: Any) -> dict[str, Any]:
+    request = decode_chat(encode({"model": "m", "messages": [user()], **fields}))
+    body: dict[str, Any] = json.loads(Embedded().build_request(request, "smollm2-135m").http.body)
+    return body
+
+
+def test_json_is_asked_for_with_a_penalty_on_repetition():
+    """Without it a small model fills an answer with white space until its context ends."""
+    schema = {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}
+    assert sent(response_format=schema)["frequency_penalty"] == JSON_PENALTY
+    assert sent(response_format={"type": "json_object"})["frequency_penalty"] == JSON_PENALTY
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"response_format": {"type": "text"}}, {"response_format": {"type": "json_object"}, "seed": 1}]
+)
+def test_what_the_client_set_stands(fields: dict[str, Any]):
+    """Its own penalty is not touched, and text is asked for as it is."""
+    assert sent(**fields, frequency_penalty=0)["frequency_penalty"] == 0
+    if fields.get("response_format", {}).get("type") != "json_object":
+        assert "frequency_penalty" not in sent(**fields)
+
+
+def test_it_reads_text_only():
+    """A picture is refused by its message."""
+    with pytest.raises(BadRequest) as caught:
+        sent(messages=[user("Hi."), user([text(), image()])])
+    assert (caught.value.param, caught.value.code) == ("messages.1.content", "unsupported_content")
