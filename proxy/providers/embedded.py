@@ -13,8 +13,8 @@ from proxy.providers.selfhosted import SelfHosted
 from proxy.records import LocalModelSpec
 from proxy.schema import ChatRequest, EmbeddingsRequest, RerankRequest
 
-# Measured with SmolLM2-135M, 12 seeded answers to each of four requests: without it up to 5 of 36 ran into a limit of 400
-# tokens, with it none of 48; a lower temperature makes it worse.
+# Measured with SmolLM2-135M, 12 seeded answers to each of four requests: without it up to 5 of 36 ran into a limit of
+# 400 tokens, with it none of 48; a lower temperature makes it worse.
 JSON_PENALTY = 0.3
 _DEFAULT_MODEL_ID = "smollm2-135m"
 
