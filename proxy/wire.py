@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from proxy.codec import DONE, encode, sse
-from proxy.schema import ChatChunk, ChatResponse, ChunkChoice, Usage
+from proxy.schema import ChatChunk, ChatResponse, ChunkChoice, Delta, Usage
 
 
 class ChunkWriter:
@@ -29,6 +29,7 @@ class ChunkWriter:
         self._include_usage = include_usage
         self._started: set[int] = set()
         self._finished: dict[int, ChunkChoice] = {}
+        self._cited: dict[int, int] = {}  # annotations sent so far, by choice
 
     def write(self, chunks: list[ChatChunk]) -> bytes:
         """The frames of `chunks` less every finish_reason and usage, which `tail` sends."""
@@ -43,7 +44,7 @@ class ChunkWriter:
 
     def _frame(self, choice: ChunkChoice, chunk: ChatChunk) -> bytes:
         index = choice.get("index", 0)
-        delta = choice.get("delta") or {}
+        delta = self._numbered(index, choice.get("delta") or {})
         if choice.get("finish_reason"):
             self._keep_extras(chunk)
             self._finished[index] = cast(ChunkChoice, {**choice, "index": index, "delta": {}, "logprobs": None})
@@ -52,7 +53,17 @@ class ChunkWriter:
             return b""
         frame = self._opening(index, chunk)
         head = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
-        return frame + self._encode(cast(ChunkChoice, {**head, **choice}))
+        return frame + self._encode(cast(ChunkChoice, {**head, **choice, "delta": delta}))
+
+    def _numbered(self, choice: int, delta: Delta) -> Delta:
+        """Annotations with their place in the message: OpenAI's SDK cannot add up lists of objects without it."""
+        found = cast("dict[str, Any]", delta).get("annotations")
+        if not found:
+            return delta
+        first = self._cited.get(choice, 0)
+        self._cited[choice] = first + len(found)
+        numbered = [{**each, "index": place} for place, each in enumerate(found, first)]
+        return cast(Delta, {**delta, "annotations": numbered})
 
     def _opening(self, index: int, chunk: ChatChunk | None = None) -> bytes:
         """The first chunk of a choice: the role and an empty content, once."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.types.chat import ChatCompletionChunk
+
 from proxy.schema import ChatChunk, Usage
 from proxy.wire import ChunkWriter, whole
 
@@ -41,6 +44,21 @@ def test_a_stream_starts_with_the_role_and_ends_with_finish_and_done() -> None:
         ("chatcmpl-1", "openai/m", 17, "chat.completion.chunk")
     }
     assert not any("usage" in event for event in events)
+
+
+def test_annotations_of_several_chunks_add_up_in_openais_sdk() -> None:
+    """Its accumulator raises for a second list of objects that have no index; each choice counts for itself."""
+    cited = [{"type": "url_citation", "url_citation": {"url": f"https://{name}.example"}} for name in "abc"]
+    out, state = writer(), ChatCompletionStreamState()
+    pieces = [chunk(content="x", annotations=cited[:2]), chunk(annotations=cited[2:]), chunk("stop")]
+    others = [chunk(index=1, annotations=cited[:1]), chunk("stop", index=1)]
+    *events, _ = parsed(out.write([*pieces, *others]) + out.tail(USAGE))
+    for event in events:
+        state.handle_chunk(ChatCompletionChunk.model_validate(event))
+    found = [choice.message.annotations or [] for choice in state.get_final_completion().choices]
+    urls = [[each.url_citation.url for each in annotations] for annotations in found]
+    assert urls == [["https://a.example", "https://b.example", "https://c.example"], ["https://a.example"]]
+    assert not any("index" in each for each in cited)
 
 
 def test_the_usage_chunk_comes_only_when_asked_and_has_no_choices() -> None:

@@ -165,6 +165,7 @@ def test_every_recorded_error_is_listed_above() -> None:
             (400, "context_length_exceeded", False),
         ),
         (422, {"detail": [{"loc": ["body", "x"], "msg": "Extra"}]}, (422, None, False)),
+        (404, {"error": {"message": "wait", "code": "DeploymentNotFound"}}, (404, "model_not_found", False)),
         (413, {"error": {"message": "too large", "code": "request_too_large"}}, (413, "request_too_large", False)),
         (500, {"error": {"message": "oops"}}, (502, "upstream_error", True)),
         (503, {"error": {"message": "overloaded"}}, (503, "upstream_unavailable", True)),

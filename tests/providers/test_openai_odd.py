@@ -16,7 +16,7 @@ from proxy.framing import Event
 from proxy.providers import PROVIDERS
 from proxy.providers.base import HTTPResponse
 from proxy.providers.openai import OpenAI
-from tests.providers.asking import event, folded, request
+from tests.providers.asking import answered, event, folded, request
 from tests.providers.corpus import CORPUS
 from tests.providers.recordings import answer, events
 from tests.providers.test_perplexity import ANSWERS, streamed_events
@@ -188,6 +188,9 @@ def test_custom_tools_stream_their_input() -> None:
         ({"code": "context_length_exceeded"}, 400, False),
         ({"type": "server_error"}, 502, True),
         ({"code": 503}, 503, True),
+        ({"code": "content_filter"}, 400, False),
+        ({"code": "bad_region", "status": 403}, 403, False),
+        ({"code": "odd", "status": "FAILED"}, 502, True),
     ],
 )
 def test_an_error_inside_a_200_has_the_status_that_its_words_mean(
@@ -197,3 +200,33 @@ def test_an_error_inside_a_200_has_the_status_that_its_words_mean(
     with pytest.raises(UpstreamError) as caught:
         OPENAI.parse_response(HTTPResponse(200, {}, json.dumps({"error": {"message": "no", **said}}).encode()))
     assert (caught.value.status, caught.value.retryable) == (status, retryable)
+
+
+def test_an_answer_that_a_filter_took_whole_has_no_message() -> None:
+    """Azure says the reason and nothing else; it is an empty answer, not a fault to try again."""
+    usage = {"prompt_tokens": 4, "completion_tokens": 9, "total_tokens": 13}
+    body = {"choices": [{"index": 0, "finish_reason": "content_filter"}], "usage": usage}
+    found = OPENAI.parse_response(answered(200, body))
+    choice = found["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("", "content_filter")
+    assert found["usage"]["completion_tokens"] == 9
+    for reason in ("stop", None):
+        with pytest.raises(UpstreamError, match="without a message"):
+            OPENAI.parse_response(answered(200, {"choices": [{"index": 0, "finish_reason": reason}]}))
+
+
+@pytest.mark.parametrize(
+    ("told", "ours", "native"),
+    [("flex", "flex", None), ("reserved", None, "reserved"), ("", None, None), (None, None, None)],
+)
+def test_a_tier_of_an_answer_that_openai_has_no_word_for_is_kept_beside(
+    told: str | None, ours: str | None, native: str | None
+) -> None:
+    """Typed clients know OpenAI's words only; whole and streamed say the same."""
+    end = {"index": 0, "finish_reason": "stop"}
+    whole: Any = OPENAI.parse_response(
+        answered(200, {"choices": [{**end, "message": {"content": "a"}}], "service_tier": told})
+    )
+    stream: Any = folded(OPENAI, [event({"choices": [{**end, "delta": {"content": "a"}}], "service_tier": told})])
+    for found in (whole, stream):
+        assert (found["service_tier"], found.get("native_service_tier")) == (ours, native)

@@ -161,6 +161,16 @@ def test_echoes_of_our_answers_do_not_reach_openai() -> None:
     assert messages(ELSEWHERE, USER, ECHO, RESULT, model="gpt-5") == said
 
 
+def test_nulls_that_sdks_write_out_do_not_reach_openai() -> None:
+    """Dumped messages have a null for every field that is not set; OpenAI refuses those that may not be null."""
+    dumped = {"role": "assistant", "content": "hello", "refusal": None, "audio": None, "tool_calls": None, "name": None}
+    asked = [{**USER, "name": None, "tool_calls": None}, dumped, USER]
+    kept = {"role": "assistant", "content": "hello", "refusal": None, "audio": None}
+    assert messages(OPENAI, *asked, model="gpt-4o") == [USER, kept, USER]
+    assert built(OPENAI, "gpt-4o", messages=asked).dropped == []
+    assert messages(ELSEWHERE, *asked) == asked
+
+
 def test_servers_elsewhere_get_the_history_as_it_came() -> None:
     """DeepSeek and others read `reasoning_content`, some refuse a tool's result without it."""
     assert messages(ELSEWHERE, USER, ECHO, RESULT) == [USER, ECHO, RESULT]

@@ -121,14 +121,43 @@ def google_stream(said: Said, turns: list[int]) -> bytes:
     return b"".join(frame.data for frame in google_wire.stream(said, head, Script(), 1))
 
 
+def perplexity_stream(said: Said, turns: list[int]) -> bytes:
+    """Named events; a thought is told as a whole, a call too."""
+
+    def event(kind: str, **fields: Any) -> bytes:
+        return f"event: {kind}\n".encode() + b"data: " + json.dumps({"type": kind, **fields}).encode() + b"\n\n"
+
+    thought, text = "".join(said.reasoning), "".join(said.tokens)
+    calls = [
+        {"type": "function_call", "id": f"fc_{name}", "call_id": f"{name}_id", "name": name, "arguments": arguments}
+        for name, arguments in said.calls
+    ]
+    message = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
+    usage = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
+    head = {"id": "resp_1", "object": "response", "created_at": 1, "model": "m"}
+    return b"".join(
+        [
+            event("response.created", response={**head, "status": "in_progress", "output": []}),
+            *([event("response.reasoning.stopped", thought=thought)] if thought else []),
+            *(event("response.output_text.delta", delta=piece) for piece in said.tokens),
+            *(event("response.output_item.done", item=item) for item in calls),
+            event(
+                "response.completed",
+                response={**head, "status": "completed", "output": [message, *calls], "usage": usage},
+            ),
+        ]
+    )
+
+
 WRITERS: dict[str, Callable[[Said, list[int]], bytes]] = {
     **dict.fromkeys(("openai", "groq", "mistral", "together", "ollama", "vllm", "lmstudio", "localai"), openai_stream),
     "embedded": openai_stream,
     "anthropic": anthropic_stream,
     "cohere": cohere_stream,
     "google": google_stream,
+    "perplexity": perplexity_stream,
 }
-KINDS = [kind for kind in WRITERS if kind in PROVIDERS]
+KINDS = list(PROVIDERS)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -189,7 +218,7 @@ def test_whatever_is_said_arrives_in_the_clients_library(kind: str, said: Said, 
     check(kind, said, chunks)
 
 
-@pytest.mark.parametrize("kind", ["openai", "anthropic", "cohere", "google"])
+@pytest.mark.parametrize("kind", ["openai", "anthropic", "cohere", "google", "perplexity"])
 @settings(max_examples=5, deadline=None, derandomize=True)
 @given(said=saids(most=1), turns=turns_of)
 def test_the_bytes_may_be_cut_at_every_offset(kind: str, said: Said, turns: list[int]):

@@ -30,7 +30,7 @@ _CONTEXT = (  # vendors without a code say it in prose; collected from their ser
     "too large for model with",
 )
 _CONTEXT_CODES = ("context_length_exceeded", "exceed_context_size_error")
-_MISSING_CODES = ("model_not_found", "model_decommissioned", "model_not_available")
+_MISSING_CODES = ("model_not_found", "model_decommissioned", "model_not_available", "DeploymentNotFound")
 _UNSUPPORTED = ("not_supported_error",)  # llama.cpp, with status 501
 _PASSED_HEADERS = ("x-ratelimit-", "retry-after")
 _ID_HEADERS = ("x-request-id", "mistral-correlation-id")
@@ -51,6 +51,7 @@ _STATUS_OF = {  # of errors inside a 200, by what they say of themselves
     "rate_limit_error": 429,
     "rate_limit_exceeded": 429,
     "overloaded_error": 503,
+    "content_filter": 400,
 }
 _NAMED = tuple(_STATUS_OF)
 _OVERLOADED = (498, 503, 529)  # Groq's capacity_exceeded, everyone's, Anthropic-style
@@ -114,7 +115,7 @@ def error_in(event: dict[str, Any], rules: ErrorRules = _OPENAI) -> UpstreamErro
     if not event.get("error") and event.get("object") != "error":
         return None
     said = _fields(event)
-    told = (said.get("status_code"), said.get("raw_status_code"), said.get("code"))
+    told = (said.get("status_code"), said.get("raw_status_code"), said.get("status"), said.get("code"))
     named = [_STATUS_OF[name] for name in (said.get("code"), said.get("type")) if name in _NAMED]
     return build(said, next((int(code) for code in told if code and _is_status(code)), [*named, 502][0]), {}, rules)
 

@@ -48,6 +48,7 @@ ECHOES = frozenset(
     }
 )
 _FUNCTION = ("name", "description", "parameters", "strict")
+_NULLABLE = ("content", "refusal", "audio", "function_call")  # in messages, by OpenAI's own types
 _CALL_ECHOES = ("extra_content", "provider_specific_fields", "index", "thought_signature")
 
 
@@ -203,12 +204,16 @@ class Draft:
         self.body["messages"][index] = message
 
     def strip_echoes(self, keep: Collection[str] = ()) -> None:
-        """Fields of our own answers that came back and the vendor cannot read: no loss of anything the client said."""
+        """Fields of our own answers that came back and the vendor cannot read, and nulls, which SDKs write out and
+        servers refuse: no loss of anything the client said.
+        """
         for index, message in enumerate(self.messages):
             calls = message.get("tool_calls")
-            if not calls and ECHOES.isdisjoint(message):
-                continue
-            kept = {name: value for name, value in message.items() if name not in ECHOES or name in keep}
+            kept = {
+                name: value
+                for name, value in message.items()
+                if (name not in ECHOES or name in keep) and (value is not None or name in _NULLABLE)
+            }
             if isinstance(calls, list) and any(name in call for call in calls for name in _CALL_ECHOES):
                 kept["tool_calls"] = [
                     {name: value for name, value in call.items() if name not in _CALL_ECHOES} for call in calls

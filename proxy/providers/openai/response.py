@@ -18,6 +18,7 @@ _decode = msgspec.json.Decoder().decode
 _BROKEN_OFF = "Input data was truncated"  # msgspec's words
 _FINISH = {"eos": "stop", "model_length": "length", "max_tokens": "length", "tool_use": "tool_calls"}
 _TIERS = {"on_demand": "default", "performance": "default"}  # Groq's words
+_KNOWN_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
 # What servers add and nobody can use: Together's echoes and seeds above 2**53, Groq's own usage, a stream's paddings.
 PADDING = frozenset({"prompt", "x_groq", "obfuscation", "p"})
 CHOICE_PADDING = frozenset({"text", "seed", "delta", "message", "prompt_token_ids", "token_ids"})
@@ -61,18 +62,22 @@ def parse(response: HTTPResponse, rules: ErrorRules) -> ChatResponse:
 def envelope(body: dict[str, Any]) -> dict[str, Any]:
     """What stands beside choices and usage in an answer or a chunk, less what nobody can use."""
     kept = {name: value for name, value in body.items() if name not in PADDING and name not in ("choices", "usage")}
-    if isinstance(kept.get("service_tier"), str):
-        kept["service_tier"] = _TIERS.get(kept["service_tier"], kept["service_tier"])
+    tier = kept.get("service_tier")
+    if isinstance(tier, str) and tier not in _KNOWN_TIERS:
+        known = _TIERS.get(tier)
+        kept |= {"service_tier": known} | ({} if known or not tier else {"native_service_tier": tier})
     return kept
 
 
 def _choice(raw: dict[str, Any], place: int) -> Choice:
     message = raw.get("message")
+    if message is None and raw.get("finish_reason") == "content_filter":
+        message = {}  # Azure sends none where its filter took the whole answer
     if not isinstance(message, dict):
         raise UpstreamError("The provider's answer has a choice without a message.", retryable=True)
     calls = [tool_call(call, f"call_{place}_{i}") for i, call in enumerate(listed(message.get("tool_calls")))]
     clean = {"role": "assistant", "content": None, "refusal": None, "annotations": [], **plain(message)}
-    clean["role"], clean["annotations"] = "assistant", listed(message.get("annotations"))
+    clean["role"], clean["annotations"] = "assistant", objects(message.get("annotations"))
     clean.pop("tool_calls", None)
     if clean.get("function_call") is None:
         clean.pop("function_call", None)
@@ -121,6 +126,10 @@ def _token(text: str, number: object, top: object) -> dict[str, Any]:
 
 def listed(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def objects(value: object) -> list[dict[str, Any]]:
+    return [each for each in listed(value) if isinstance(each, dict)]
 
 
 def plain(part: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from proxy.providers.openai.response import (
     finish_reason,
     listed,
     logprobs,
+    objects,
     plain,
     usage_of,
 )
@@ -129,6 +130,8 @@ class OpenAIStreamDecoder:
             for name, value in raw.items()
             if value not in (None, "", []) and name not in ("role", "tool_calls", "token_id") and name not in PADDING
         }
+        if "annotations" in delta:
+            delta["annotations"] = objects(delta["annotations"])
         fragments = [fragment for fragment in map(calls.delta, listed(raw.get("tool_calls"))) if fragment is not None]
         if fragments:
             delta["tool_calls"] = fragments
