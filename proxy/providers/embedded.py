@@ -13,6 +13,7 @@ from proxy.providers.selfhosted import SelfHosted
 from proxy.records import LocalModelSpec
 from proxy.schema import ChatRequest, EmbeddingsRequest, RerankRequest
 
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 # Measured with SmolLM2-135M, 12 seeded answers to each of four requests: without it up to 5 of 36 ran into a limit of
 # 400 tokens, with it none of 48; a lower temperature makes it worse.
 JSON_PENALTY = 0.3
@@ -31,6 +32,10 @@ class Embedded(SelfHosted, frozen=True, kw_only=True):
         server closes it at moments of its own choosing.
         """
         for index, message in enumerate(request.messages):
+            if message.role not in _ROLES:  # llama.cpp takes any word
+                raise BadRequest(
+                    f"Unknown role {message.role[:64]!r}. Known: {', '.join(_ROLES)}.", param=f"messages.{index}.role"
+                )
             if isinstance(message.content, list) and any(part.get("type") != "text" for part in message.content):
                 raise BadRequest(
                     f"{model} reads text only: message {index} holds something else.",

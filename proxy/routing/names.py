@@ -177,7 +177,10 @@ class Names(Struct, frozen=True, kw_only=True):
             deployment = self._deployment(
                 provider_name, provider, provider.models.get(model, model) if model in _ROLES else model
             )
-            if (deployment.price is None or deployment.price.retired is None) and self._may_answer(deployment):
+            is_retired = deployment.price is not None and deployment.price.retired is not None
+            # The embedded server answers to every name with its one model: that would be a silent change of model.
+            is_another = provider.local_model is not None and deployment.model not in self.listed.get(provider_name, ())
+            if not is_retired and not is_another and self._may_answer(deployment):
                 yield deployment
             return
         owners = self._owners(name)

@@ -41,3 +41,10 @@ def test_it_reads_text_only():
     with pytest.raises(BadRequest) as caught:
         sent(messages=[user("Hi."), user([text(), image()])])
     assert (caught.value.param, caught.value.code) == ("messages.1.content", "unsupported_content")
+
+
+def test_a_role_that_nobody_has_is_refused():
+    """The server under it would take any word for one."""
+    with pytest.raises(BadRequest) as caught:
+        sent(messages=[{"role": "emperor", "content": "Hi."}])
+    assert caught.value.param == "messages.0.role"

@@ -174,3 +174,11 @@ def test_an_alias_that_leads_nowhere_is_no_circle() -> None:
         with pytest.raises(ProxyError) as caught:
             names(aliases={"lost": "nobodys-model", "lost-2": "lost"}).resolve(name)
         assert caught.value.code == "model_not_found"
+
+
+def test_the_embedded_server_answers_to_its_own_model_alone():
+    """It would take any name for its one model: a typo must not be answered by a toy."""
+    assert found("local/smollm2-135m") == ["local/smollm2-135m"]
+    with pytest.raises(ProxyError) as caught:
+        found("local/gpt-6-sol")
+    assert (caught.value.status, caught.value.code) == (404, "model_not_found")
