@@ -53,7 +53,7 @@ PARAMETERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "response_format: json_schema": ({"response_format": FORMAT}, {}),
     "safety_identifier": ({"safety_identifier": "hash-1"}, {}),
     "seed": ({"seed": 42}, {}),
-    "service_tier": ({"service_tier": "flex"}, {}),
+    "service_tier: flex": ({"service_tier": "flex"}, {}),
     "stop": ({"stop": ["a", "b"]}, {}),
     "stop, six of them": ({"stop": list("abcdef")}, {}),
     "store": ({"store": True}, {}),
