@@ -17,6 +17,8 @@ from pathlib import Path
 from litestar import Litestar, Router, asgi
 from litestar.config.cors import CORSConfig
 from litestar.handlers import ASGIRouteHandler
+from litestar.plugins import PluginProtocol
+from litestar.plugins.core import MsgspecDIPlugin
 from litestar.types import ASGIApp, Receive, Scope, Send
 from sse_starlette.sse import AppStatus
 from structlog.typing import FilteringBoundLogger
@@ -84,7 +86,7 @@ class Application:
 
         described = openapi_route(lambda: self.litestar.routes)
         guarded = [*reads.routes(), *health.routes(), *admin.routes(), described]
-        self.litestar = Litestar(
+        self.litestar = _Litestar(
             [*_model_routes(chat), Router("/", guards=[access.guard()], route_handlers=guarded)],
             lifespan=[self._lifespan],
             exception_handlers=exception_handlers(log),
@@ -179,6 +181,7 @@ class Application:
                 self._metrics.watch(),
                 self._reloads.follow_files(database_folder(self._config)),
                 self._reloads.follow_requests(),
+                server.vault.expire(),
             ]
             tasks = [asyncio.create_task(follower) for follower in followers]
             try:
@@ -188,6 +191,16 @@ class Application:
                     task.cancel()
                 await asyncio.wait(tasks)
                 self._running = None
+
+
+class _Litestar(Litestar):
+    """Without the plug-ins it would add for Pydantic and attrs, which no route of ours speaks: 8 MB, and 0.2 s at the
+    start.
+    """
+
+    @staticmethod
+    def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
+        return [*plugins, MsgspecDIPlugin()]
 
 
 def _model_routes(chat: Chat) -> list[ASGIRouteHandler]:

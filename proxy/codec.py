@@ -181,11 +181,26 @@ def _check(view: ChatBody) -> None:
             raise BadRequest(
                 "A message with role `tool` needs the tool_call_id it answers.", param=f"messages.{index}.tool_call_id"
             )
+    _check_choice(view)
     if view.stream_options is not None and not view.stream:
         raise BadRequest("stream_options is only allowed when stream is true.", param="stream_options")
     in_range("n", view.n, MAX_CHOICES)
     in_range("max_tokens", view.max_tokens, MAX_TOKENS)
     in_range("max_completion_tokens", view.max_completion_tokens, MAX_TOKENS)
+
+
+def _check_choice(view: ChatBody) -> None:
+    """A choice of one tool names one of `tools`: no vendor can call another, and some answer as if nothing was said."""
+    name = _tool_name(view.tool_choice)
+    if name is not None and name not in map(_tool_name, view.tools or []):
+        raise BadRequest(f"tool_choice names {name[:64]!r}, which is none of the tools.", param="tool_choice")
+
+
+def _tool_name(tool: object) -> str | None:
+    """Of a function, of a custom tool, or of a vendor's own."""
+    kind = (tool.get("function") or tool.get("custom") or tool) if isinstance(tool, dict) else None
+    name = kind.get("name") if isinstance(kind, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def in_range(name: str, value: int | None, most: int) -> None:

@@ -85,15 +85,16 @@ def _part(request: EmbeddingsRequest, inputs: Any) -> EmbeddingsRequest:
     return structs.replace(request, inputs=inputs, fields={**request.fields, "input": inputs})
 
 
-def joined(asked: list[EmbeddingsRequest], answers: list[EmbeddingsResponse]) -> EmbeddingsResponse:
-    """All vectors in the order of the inputs. Raises UpstreamError where there is not one for each."""
-    vectors: list[list[float]] = []
-    for part, answer in zip(asked, answers, strict=True):
-        if len(answer["embeddings"]) != len(part.inputs):
-            message = f"The provider sent {len(answer['embeddings'])} embeddings for {len(part.inputs)} inputs."
-            raise UpstreamError(message)
-        vectors += answer["embeddings"]
-    return {"embeddings": vectors}
+def check(request: EmbeddingsRequest, response: EmbeddingsResponse) -> None:
+    """Raises UpstreamError where there is not one vector for each input."""
+    if len(response["embeddings"]) != len(request.inputs):
+        message = f"The provider sent {len(response['embeddings'])} embeddings for {len(request.inputs)} inputs."
+        raise UpstreamError(message)
+
+
+def joined(answers: list[EmbeddingsResponse]) -> EmbeddingsResponse:
+    """All vectors in the order of the inputs."""
+    return {"embeddings": [vector for answer in answers for vector in answer["embeddings"]]}
 
 
 def whole(response: EmbeddingsResponse, request: EmbeddingsRequest, model: str, usage: Usage) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from msgspec import Struct
 
 from proxy.errors import UpstreamError
@@ -9,6 +11,7 @@ from proxy.errors import UpstreamError
 MAX_EVENT_BYTES = 8 * 1024 * 1024  # a line without end is an error, not memory
 
 _BOM = b"\xef\xbb\xbf"
+_ERROR = re.compile(rb'\[?\s*\{\s*"error"\s*:\s*[{"]')
 
 
 class Event(Struct, frozen=True):
@@ -19,12 +22,16 @@ class Event(Struct, frozen=True):
 
 
 class EventFraming:
-    """The frames of one stream. Line ends may be LF, CRLF or CR; comments and unknown fields are skipped."""
+    """The frames of one stream. Line ends may be LF, CRLF or CR; comments and unknown fields are skipped.
+
+    A stream that fails may end in the error's JSON without any field: that counts as an event.
+    """
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max = max_event_bytes
         self._line: list[bytes] = []  # pieces of the line that has not ended yet
         self._data: list[bytes] = []
+        self._bare: list[bytes] = []  # lines of JSON without a field
         self._size = 0
         self._name = ""
         self._after_cr = False
@@ -77,6 +84,9 @@ class EventFraming:
             self._data.append(value)
         elif field == b"event":
             self._name = value.decode("utf-8", "replace")
+        elif self._bare or line.startswith((b"{", b"[")):
+            self._bare.append(line)
+            return
         if field != b"data":
             self._size -= len(line)
 
@@ -84,5 +94,8 @@ class EventFraming:
         if self._data:
             events.append(Event(self._name, self._data[0] if len(self._data) == 1 else b"\n".join(self._data)))
             self._data.clear()
+        elif self._bare and _ERROR.match(bare := b"\n".join(self._bare)):
+            events.append(Event(self._name, bare))
+        self._bare.clear()
         self._name = ""
         self._size = 0

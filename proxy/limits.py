@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from proxy.errors import ProxyError
-from proxy.records import RateLimit
+from proxy.sections import RateLimit
 
 FAILURES_PER_MINUTE = 120  # wrong keys from one address (one /64 of IPv6)
 ALL_FAILURES_PER_MINUTE = 1_200  # wrong keys from everywhere

@@ -4,28 +4,22 @@ answer.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from functools import reduce
-from typing import Any, TypeGuard, cast
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
-from msgspec.structs import astuple, replace
+from msgspec.structs import replace
 
-from proxy import prices, tokens
+from proxy import tokens
+from proxy.codec import MAX_TOKENS
 from proxy.errors import ProxyError, UpstreamError
 from proxy.fold import Fold
 from proxy.records import NANO_PER_USD, AttemptEnd, AttemptOpen, CallEnd, Caller, CallOpen, Cost, Outcome, Tokens
 from proxy.routing.names import Deployment
 from proxy.schema import AnyRequest, AnyResponse, ChatResponse, EmbeddingsRequest, RerankRequest, Usage
+from proxy.timing import CallTime, Clock
+from proxy.usage import Used, usage_of
 
 _TASKS: dict[type[AnyRequest], str] = {EmbeddingsRequest: "embeddings", RerankRequest: "rerank"}
-
-
-class Clock:
-    """The two clocks of metering: Unix nanoseconds for rows, monotonic seconds for durations."""
-
-    def __init__(self, unix_ns: Callable[[], int], monotonic_s: Callable[[], float]) -> None:
-        self.unix_ns = unix_ns
-        self.monotonic_s = monotonic_s
 
 
 class Attempt:
@@ -39,7 +33,7 @@ class Attempt:
         self.id = f"{call.id}-{self.seq}"
         self.started = call.clock.monotonic_s()
         self.sent = False  # the request left, or may have
-        self._waiting = False  # for this provider; see `Call.begin_wait`
+        self._waiting = False  # for this provider; see `CallTime.begin_wait`
         self.accepted = False  # a 2xx answer began
         self.finished = False  # the whole answer is here, usage may be missing
         self.committed = False  # a delta left for the client: no second model may answer
@@ -70,13 +64,13 @@ class Attempt:
     def note_sent(self) -> None:
         """The request is about to leave; from here on the provider is waited for."""
         self.sent = self._waiting = True
-        self.call.begin_wait()
+        self.call.time.begin_wait()
 
     def note_received(self) -> None:
         """What the caller waited for is here, the whole answer or a stream's first token, or will not come."""
         if self._waiting:
             self._waiting = False
-            self.call.end_wait()
+            self.call.time.end_wait()
 
     def note_accepted(self, status: int, request_id: str | None) -> None:
         self.accepted, self.status, self.request_id = True, status, request_id
@@ -84,7 +78,7 @@ class Attempt:
     def note_first_token(self) -> None:
         self.committed = True
         self.note_received()
-        self.first_token_ms = self.call.note_first_token()
+        self.first_token_ms = self.call.time.note_first_token()
 
     def note_failure(self, error: UpstreamError) -> None:
         """What was refused, or never reached the provider, used nothing."""
@@ -96,7 +90,7 @@ class Attempt:
     def note_whole(self, response: AnyResponse) -> None:
         self.finished = True
         self.fold.usage = response.get("usage")
-        if self.fold.usage is None and "choices" in response:
+        if "choices" in response and self._said() is None:
             for choice in cast(ChatResponse, response)["choices"]:
                 message = choice["message"]
                 delta: dict[str, Any] = {
@@ -104,7 +98,6 @@ class Attempt:
                 }
                 delta["tool_calls"] = [{**call, "index": i} for i, call in enumerate(message.get("tool_calls") or [])]
                 self.fold.add({"choices": [{"index": choice.get("index", 0), "delta": cast(Any, delta)}]})
-        self.note_answered()
 
     def note_answered(self) -> None:
         """Its answer is here to the end, and is the call's answer or a part of it."""
@@ -115,27 +108,37 @@ class Attempt:
         """Tokens and where they are from: the provider, or estimated where its usage is missing or the answer was
         cut.
         """
-        usage = self.fold.usage
-        if usage is not None and self.finished:
-            return self.deployment.provider.tokens(usage), "provider"
+        if self.ended is not None:
+            return self.ended.tokens, self.ended.usage_source
+        seen = self._said()
+        if seen is not None and self.finished:
+            return seen, "provider"
         if not self.sent:
             return Tokens(), "none"
         output = tokens.estimate(self.fold.text()) or self.lost_bytes // 4
-        if usage is None:
+        if seen is None:
             return Tokens(input=tokens.estimate_prompt(self.request), output=output), "estimated"
-        seen = self.deployment.provider.tokens(usage)
         return replace(seen, output=max(seen.output, output)), "estimated"
+
+    def _said(self) -> Tokens | None:
+        """What the provider says; None where it says nothing, or what nobody used and no column holds the price of."""
+        said = self.deployment.provider.tokens(self.fold.usage) if self.fold.usage is not None else None
+        return said if said is None or max(said.total, said.searches) <= MAX_TOKENS else None
 
     def cost(self) -> Cost | None:
         """What it cost in nano-USD by part; None where the price is unknown."""
-        return prices.cost(self.deployment.price, self.measured()[0]) if self.ended is None else self._cost
+        return self.deployment.cost(self.measured()[0]) if self.ended is None else self._cost
+
+    def used(self) -> Used:
+        """What it is to the answer that it is a part of."""
+        return Used(self.fold.usage, *self.measured(), self.cost())
 
     def end(self, outcome: Outcome, error_code: str | None = None, status: int | None = None) -> AttemptEnd:
         """The row's end; the first one stands."""
         if self.ended is None:
             self.note_received()
             measured, source = self.measured()
-            self._cost = cost = prices.cost(self.deployment.price, measured) if source != "none" else Cost()
+            self._cost = cost = self.deployment.cost(measured) if source != "none" else Cost()
             self.ended = AttemptEnd(
                 id=self.id,
                 outcome=outcome,
@@ -162,11 +165,7 @@ class Call:
         self.request = request
         self.clock = clock
         self.opened_ns = clock.unix_ns()
-        self.started = clock.monotonic_s() if started is None else started
-        self._waits = 0  # for how many attempts, or pauses between them, the call waits at the moment
-        self._waits_since = 0.0
-        self._waited_s = 0.0
-        self._overhead_ms: float | None = None  # until a stream's first token
+        self.time = CallTime(clock, started)
         self.attempts: list[Attempt] = []
         self.answered: list[Attempt] = []  # whose answers make up the call's: several where it asked more than once
         self.adapted: list[str] = []  # what the proxy itself changed in the request
@@ -197,41 +196,10 @@ class Call:
     def note_gone(self) -> None:
         self.client_gone = True
 
-    def elapsed_ms(self) -> float:
-        return (self.clock.monotonic_s() - self.started) * 1000
-
     def note_ended(self) -> None:
         """The call ended, however it did: its place in the caller's limits is free."""
         if self.leave is not None:
             self.leave(sum(attempt.ended.tokens.total for attempt in self.attempts if attempt.ended))
-
-    def begin_wait(self) -> None:
-        """From here on time is not the proxy's; attempts that run at once count once."""
-        if self._waits == 0:
-            self._waits_since = self.clock.monotonic_s()
-        self._waits += 1
-
-    def end_wait(self) -> None:
-        self._waits -= 1
-        if self._waits == 0:
-            self._waited_s += self.clock.monotonic_s() - self._waits_since
-
-    def note_first_token(self) -> float:
-        """Milliseconds since the call began; its overhead is what it is at the first of all its streams' tokens."""
-        elapsed_ms = self.elapsed_ms()
-        if self._overhead_ms is None:
-            self._overhead_ms = self._unwaited_ms(elapsed_ms)
-        return elapsed_ms
-
-    def overhead_ms(self) -> float:
-        """Time spent here while no provider was waited for: until a stream's first token, of another answer until
-        now.
-        """
-        return self._unwaited_ms(self.elapsed_ms()) if self._overhead_ms is None else self._overhead_ms
-
-    def _unwaited_ms(self, elapsed_ms: float) -> float:
-        waited_s = self._waited_s + (self.clock.monotonic_s() - self._waits_since if self._waits else 0.0)
-        return max(0.0, elapsed_ms - waited_s * 1000)
 
     def opening(self, config_version: str) -> CallOpen:
         return CallOpen(
@@ -256,7 +224,7 @@ class Call:
             error_code=code,
             provider=answering.deployment.provider_name if answering else None,
             model=answering.deployment.model if answering else None,
-            latency_ms=self.elapsed_ms(),
+            latency_ms=self.time.elapsed_ms(),
             first_token_ms=self._first_token_ms(),
             fallback=len({attempt.deployment.name for attempt in self.attempts}) > 1,
             dropped=answering.dropped if answering else [],
@@ -268,74 +236,13 @@ class Call:
         return min((time for time in times if time is not None), default=None)
 
     def usage(self) -> Usage:
-        """OpenAI's usage of the answer, the sum over the attempts that it is made of, and what the whole call cost:
-        failed attempts included.
-        """
-        answered = self.answered or [self.answering]
-        usage = reduce(_sum, [_usage(attempt) for attempt in answered])
-        usage["cost"] = self.cost_usd()
-        costs = [cost for attempt in answered if (cost := attempt.cost()) is not None]
-        if len(costs) == len(answered):
-            usage["cost_details"] = _cost_details(reduce(_added, costs))
-        return cast(Usage, usage)
+        """OpenAI's usage of the answer, and what the whole call cost: failed attempts included."""
+        return usage_of([attempt.used() for attempt in self.answered or [self.answering]], self.cost_usd())
 
     def cost_usd(self) -> float | None:
         """What all attempts cost; None as soon as the price of one is not known."""
         costs = [cost.total for attempt in self.attempts if (cost := attempt.cost()) is not None]
-        return _usd(sum(costs)) if len(costs) == len(self.attempts) else None
-
-
-def _usage(attempt: Attempt) -> dict[str, Any]:
-    """What the provider said, with three integers whatever it said.
-
-    The counts of a complete answer are the provider's: what it bills for may be less (Cohere), and is in the rows.
-    """
-    measured, source = attempt.measured()
-    counted: dict[str, Any] = {
-        "prompt_tokens": measured.prompt,
-        "completion_tokens": measured.output,
-        "total_tokens": measured.total,
-    }
-    said = dict(attempt.fold.usage or {})
-    usage = counted | said if source == "provider" else said | counted
-    if source == "estimated":
-        usage["estimated"] = True
-    return usage
-
-
-def _added(one: Cost, other: Cost) -> Cost:
-    return Cost(*(a + b for a, b in zip(astuple(one), astuple(other), strict=True)))
-
-
-def _cost_details(cost: Cost) -> dict[str, float]:
-    return {
-        "input": _usd(cost.input),
-        "cache_read": _usd(cost.cache_read),
-        "cache_write": _usd(cost.cache_write),
-        "output": _usd(cost.output),
-    }
-
-
-def _sum(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers are added, also nested; of anything else the first that is not null stays."""
-    total = {**one}
-    for name, value in other.items():
-        before = total.get(name)
-        if isinstance(before, Mapping) and isinstance(value, Mapping):
-            total[name] = _sum(before, value)
-        elif _is_number(before) and _is_number(value):
-            total[name] = before + value
-        elif before is None:
-            total[name] = value
-    return total
-
-
-def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _usd(nano: int) -> float:
-    return nano / NANO_PER_USD
+        return sum(costs) / NANO_PER_USD if len(costs) == len(self.attempts) else None
 
 
 def _status(outcome: Outcome, error: ProxyError | None) -> int:

@@ -103,12 +103,7 @@ FAMILIES = {
         Family("mmproxy_overloaded", "counter", "Requests refused at once because server.max_in_flight was reached."),
         Family("mmproxy_in_flight_requests", "gauge", "Requests to models that are being served."),
         Family("mmproxy_ledger_pending_changes", "gauge", "Changes that wait to be written to the database."),
-        Family(
-            "mmproxy_ledger_degraded",
-            "gauge",
-            "1 while the database cannot be written.",
-            over_workers="max",
-        ),
+        Family("mmproxy_ledger_degraded", "gauge", "1 while the database cannot be written.", over_workers="max"),
         Family("mmproxy_ledger_lost", "counter", "Calls that ended without a row of their own end."),
         Family("mmproxy_vault_failures", "counter", "Times that reasoning states could not be kept or looked for."),
         Family(
@@ -186,19 +181,14 @@ class Metrics:
             self.count("mmproxy_fallbacks", answered)
         if call.attempts:
             self.observe("mmproxy_request_duration_seconds", answered, end.latency_ms / 1000)
-            self.observe("mmproxy_overhead_seconds", (stream,), call.overhead_ms() / 1000)
+            self.observe("mmproxy_overhead_seconds", (stream,), call.time.overhead_ms() / 1000)
         if end.first_token_ms is not None:
             self.observe("mmproxy_first_token_seconds", answered, end.first_token_ms / 1000)
 
     def _note_spent(self, answered: Labels, tokens: Tokens, cost_nano: int | None) -> None:
-        if tokens.input:
-            self.count("mmproxy_tokens", (*answered, "input"), tokens.input)
-        if tokens.cache_read:
-            self.count("mmproxy_tokens", (*answered, "cache_read"), tokens.cache_read)
-        if tokens.cache_write:
-            self.count("mmproxy_tokens", (*answered, "cache_write"), tokens.cache_write)
-        if tokens.output:
-            self.count("mmproxy_tokens", (*answered, "output"), tokens.output)
+        for kind in ("input", "cache_read", "cache_write", "output"):
+            if counted := getattr(tokens, kind):
+                self.count("mmproxy_tokens", (*answered, kind), counted)
         if cost_nano is None:
             self.count("mmproxy_unpriced_attempts", answered)
         elif cost_nano:

@@ -14,7 +14,6 @@ from msgspec import Struct
 
 from proxy.errors import ProxyError
 from proxy.providers.base import Provider
-from proxy.providers.openai import OpenAI
 from proxy.providers.openai.models import parse_models
 from proxy.upstream import Upstream
 
@@ -102,4 +101,4 @@ class ModelLists(Mapping[str, tuple[str, ...]]):
 
 def models_path(provider: Provider) -> str | None:
     """Where the server's list is; None for vendors whose models `pricing.yaml` and its package know."""
-    return provider.models_path if isinstance(provider, OpenAI) else None
+    return provider.models_path

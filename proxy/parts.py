@@ -22,7 +22,7 @@ from proxy.dispatch import Dispatcher
 from proxy.ledger import Ledger
 from proxy.limits import Limits
 from proxy.local_model import LocalModel, RemoteLocalModel
-from proxy.metering import Call, Clock
+from proxy.metering import Call
 from proxy.metrics import Metrics
 from proxy.model_lists import ModelLists
 from proxy.permits import Gate, Permits
@@ -38,6 +38,7 @@ from proxy.storage.keys import KeyStore
 from proxy.storage.sqlite import SqliteStore, sqlite_path
 from proxy.storage.vault import VaultStore
 from proxy.swap import Swap
+from proxy.timing import Clock
 from proxy.transports.aiohttp import AiohttpTransport
 from proxy.transports.base import Transport
 from proxy.transports.httpx import HttpxTransport

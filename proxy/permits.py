@@ -11,11 +11,12 @@ from proxy import tokens
 from proxy.auth import StoredCaller
 from proxy.limits import Limits, Place
 from proxy.metering import Call
-from proxy.records import NANO_PER_USD, Caller, KeyConfig, RateLimit, RateLimitsConfig
+from proxy.records import NANO_PER_USD, Caller
 from proxy.routing.allowed import Allowed
 from proxy.routing.names import Route
 from proxy.routing.router import Router
 from proxy.schema import AnyRequest, ChatRequest
+from proxy.sections import KeyConfig, RateLimit, RateLimitsConfig
 
 EXPECTED_OUTPUT = 256  # tokens reserved for an answer whose request sets no limit
 _LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")

@@ -19,7 +19,7 @@ from proxy.codec import decode_chat, named_model
 from proxy.dispatch import Dispatcher
 from proxy.errors import BadRequest, ProxyError, UpstreamError
 from proxy.ledger import Ledger
-from proxy.metering import Call, Clock
+from proxy.metering import Call
 from proxy.permits import Gate
 from proxy.records import CallEnd, Caller, Outcome
 from proxy.routing.names import Route
@@ -33,6 +33,7 @@ from proxy.schema import (
     RerankRequest,
     RerankResponse,
 )
+from proxy.timing import Clock
 from proxy.vault import Vault
 
 _NO_HEADERS: Mapping[str, str] = {}
@@ -116,23 +117,20 @@ class Pipeline:
             return await self._embed(call, route, call.request)
         call.request = await self._vault.restore(call.caller, call.request)
         answer = await self._dispatcher.complete(call, route)
-        if isinstance(call.request, RerankRequest):
-            rerank.check(call.request, cast(RerankResponse, answer))
-        else:
+        if "choices" in answer:
             messages = [choice["message"] for choice in cast(ChatResponse, answer)["choices"]]
-            await self._vault.keep(call.caller, call.answering.deployment, messages)
+            await self._vault.keep(call.caller, call.answering.deployment, messages, call.request)
         return answer
 
     async def _embed(self, call: Call, route: Route, request: EmbeddingsRequest) -> EmbeddingsResponse:
         """All vectors from one model, asked as often as its provider demands, one part after the other: vectors of
         two models cannot be compared, so whoever answers the first part answers all of them.
         """
-        asked = embeddings.parts(request, [candidate.provider.embeddings_batch for candidate in route.candidates])
         answers: list[EmbeddingsResponse] = []
-        for part in asked:
+        for part in embeddings.parts(request, [each.provider.embeddings_batch for each in route.candidates]):
             answers.append(cast(EmbeddingsResponse, await self._dispatcher.complete(call, route, part)))
             route = Route(route.requested, (call.answering.deployment,))
-        return embeddings.joined(asked, answers)
+        return embeddings.joined(answers)
 
     async def stream(self, call: Call, route: Route) -> AsyncGenerator[bytes, None]:
         """The answer's frames. Raises ProxyError; whether that is a status or a frame is for the API layer to know."""
@@ -148,7 +146,7 @@ class Pipeline:
                     if frames := writer.write(batch):
                         yield frames
             messages = [message for attempt in call.answered for message in attempt.fold.tool_messages()]
-            await self._vault.keep(call.caller, call.answering.deployment, messages)
+            await self._vault.keep(call.caller, call.answering.deployment, messages, call.request)
             await self._settle(call, Outcome.OK)
         except ProxyError as error:
             await self._settle(call, _outcome(error), error)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from proxy.price_lookup import lookup_price, lookup_version
 from proxy.prices import find_price
-from proxy.records import ModelPrice, Pricing
+from proxy.sections import ModelPrice, Pricing
 
 _MAX_KEPT = 4096  # callers choose the names
 

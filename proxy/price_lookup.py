@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from proxy.records import ModelPrice, Tier
+from proxy.sections import ModelPrice, Tier
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelPrice as ListedPrice

@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
-from proxy.records import NANO_PER_USD, Cost, ModelPrice, Pricing, Tier, Tokens
+from proxy.records import NANO_PER_USD, Cost, Tokens
+from proxy.sections import ModelPrice, Pricing, Tier
 
 _PICO_PER_TOKEN = 1_000_000  # for each USD per 1M tokens
 _PICO_PER_NANO = 1_000
@@ -34,7 +36,7 @@ def rate(price: ModelPrice, tokens: Tokens) -> Rate:
 
 
 def cost(price: ModelPrice | None, tokens: Tokens) -> Cost | None:
-    """What `tokens` cost; each part is rounded once, half up. `total` also holds the fees per request and per search.
+    """What `tokens` cost; each part is rounded once, half up.
 
     None: no price, a part without price that was used, or searches where only tokens have a price.
     """
@@ -48,9 +50,14 @@ def cost(price: ModelPrice | None, tokens: Tokens) -> Cost | None:
     output_nano = _part((each.output, tokens.output))
     if input_nano is None or read_nano is None or write_nano is None or output_nano is None:
         return None
-    fees = _nano(price.per_request) + _nano(price.per_search) * tokens.searches
-    total = input_nano + read_nano + write_nano + output_nano + fees
-    return Cost(total, input_nano, read_nano, write_nano, output_nano)
+    parts = (input_nano, read_nano, write_nano, output_nano)
+    fees = (_nano(price.per_request), _nano(price.per_search) * tokens.searches)
+    return Cost(sum(parts) + sum(fees), *parts, *fees)
+
+
+def added(one: Cost, other: Cost) -> Cost:
+    """Part by part."""
+    return Cost(*(a + b for a, b in zip(astuple(one), astuple(other), strict=True)))
 
 
 def upper_bound(price: ModelPrice | None, input_tokens_bound: int, output_tokens_bound: int) -> int | None:

@@ -14,6 +14,7 @@ from proxy.schema import ChatChunk
 from proxy.upstream import Exchange
 
 DRAIN_S = 1.0  # after the finish, how long the usage of a client that left is waited for
+MAX_STREAM_BYTES = 512 * 1024 * 1024  # 100,000 tokens with 20 log probabilities each are half; its text is kept
 AFTER_FINISH_S = 5.0  # after the finish, how long usage and end marker are waited for at most
 
 
@@ -28,6 +29,7 @@ class StreamReading:
         self._now = asyncio.get_running_loop().time
         self._paused_at = self._progress_at = self._now()
         self._first_by = self._progress_at + timeouts.first_token
+        self._bytes = 0
         self._ended = False
         self._failure: UpstreamError | None = None
 
@@ -50,6 +52,9 @@ class StreamReading:
             piece = b""
         self._paused_at = self._now()
         if piece:
+            self._bytes += len(piece)
+            if self._bytes > MAX_STREAM_BYTES:
+                raise UpstreamError(f"The provider sent a stream of more than {MAX_STREAM_BYTES} bytes.")
             return self._note(self._framing.feed(piece))
         self._ended = True
         chunks = self._note(self._framing.close())

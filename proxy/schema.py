@@ -101,10 +101,6 @@ class RerankRequest(Struct, frozen=True, kw_only=True):
     def stream(self) -> bool:
         return False
 
-    def texts(self) -> list[str]:
-        """The query once for each document, as models read it."""
-        return [self.query + document for document in self.documents]
-
 
 AnyRequest = ChatRequest | EmbeddingsRequest | RerankRequest
 

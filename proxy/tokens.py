@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.schema import AnyRequest
+from proxy.schema import AnyRequest, ChatRequest, RerankRequest
 
 _MESSAGE_OVERHEAD = 16  # role and separators of the widest chat templates
 
@@ -16,13 +16,24 @@ def estimate(text: str) -> int:
 
 def estimate_prompt(request: AnyRequest) -> int:
     """A likely token count of the prompt's texts."""
+    if isinstance(request, RerankRequest):
+        each = 4 + estimate(request.query)  # a model reads it with every document
+        return sum(each + estimate(document) for document in request.documents)
     return sum(4 + estimate(text) for text in request.texts())
 
 
-def input_bound(body: bytes, messages: int) -> int:
+def input_bound(request: AnyRequest, body: bytes) -> int:
     """An upper bound of the prompt's tokens: a token of a byte-level vocabulary covers at least one byte of the
-    request.
+    request. Who ranks reads the query again with each document.
 
     It does not hold for what a vendor fetches itself (remote images, files, search).
     """
-    return len(body) + _MESSAGE_OVERHEAD * (messages + 1)
+    again = 0
+    if isinstance(request, ChatRequest):
+        prompts = len(request.messages)
+    elif isinstance(request, RerankRequest):
+        prompts = len(request.documents)
+        again = (prompts - 1) * len(request.query.encode("utf-8", "replace"))
+    else:
+        prompts = len(request.inputs)
+    return len(body) + again + _MESSAGE_OVERHEAD * (prompts + 1)

@@ -9,11 +9,12 @@ Nothing here fails a call: while the store does not work, providers do without w
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import structs
@@ -30,6 +31,7 @@ MAX_ID = 1024  # characters of a tool call id
 WAIT_S = 1.0  # how long a call waits for the store
 CLOSE_S = 5.0  # how long the end of the process waits for it
 PAUSE_S = 5.0  # after a failure, how long the store is left alone
+EXPIRE_EVERY_S = 60.0
 
 T = TypeVar("T")
 _decode = msgspec.msgpack.Decoder(KeptReasoning).decode
@@ -65,21 +67,21 @@ class Vault:
         """The request with what is kept for the tool calls in its messages."""
         if self._store is None or not isinstance(request, ChatRequest):
             return request
-        ids = [
-            tool_call["id"]
-            for message in request.messages
-            if message.tool_calls and message.role == "assistant"
-            for tool_call in message.tool_calls
-            if isinstance(tool_call.get("id"), str)
-        ]
-        if not ids:
+        names = _names(request)
+        if not names:
             return request
-        found = await self._on_thread(partial(self._store.find, caller.key_id or "", ids, self._clock_ns()))
-        kept = {tool_call_id: state for tool_call_id, data in (found or {}).items() if (state := _read(data))}
+        found = await self._on_thread(partial(self._store.find, caller.key_id or "", names, self._clock_ns()))
+        kept = {names[name]: state for name, data in (found or {}).items() if (state := _read(data))}
         return structs.replace(request, kept=kept) if kept else request
 
-    async def keep(self, caller: Caller, deployment: Deployment, messages: Iterable[ResponseMessage]) -> None:
-        """Returns once the states of an answer's tool calls are committed, or cannot be for now."""
+    async def keep(
+        self,
+        caller: Caller,
+        deployment: Deployment,
+        messages: Iterable[ResponseMessage],
+        request: AnyRequest | None = None,
+    ) -> None:
+        """Returns once the states of the tool calls in an answer to `request` are committed, or cannot be for now."""
         if self._store is None:
             return
         provider = deployment.provider
@@ -91,9 +93,17 @@ class Vault:
             for tool_call_id, state in provider.reasoning_state(message).items():
                 data = msgspec.msgpack.encode(KeptReasoning(dialect, deployment.model, state))
                 if len(data) <= MAX_STATE_BYTES and len(tool_call_id) <= MAX_ID:
-                    states[tool_call_id] = data
+                    called = [call for call in message["tool_calls"] if call.get("id") == tool_call_id]
+                    is_bound = provider.counts_call_ids and called
+                    states[_bound(called[0], _asked(request)) if is_bound else tool_call_id] = data
         if states:
             await self._on_thread(partial(self._store.put, caller.key_id or "", states, self._clock_ns()))
+
+    async def expire(self) -> None:
+        """Drops what is too old, again and again, until it is cancelled: without it that is done when more is kept."""
+        while self._store is not None:
+            await self._on_thread(partial(self._store.expire, self._clock_ns()))
+            await asyncio.sleep(EXPIRE_EVERY_S)
 
     async def close(self) -> None:
         """Lets the store go when its last work is done; a disk that hangs holds nobody up."""
@@ -133,6 +143,49 @@ class Vault:
         if self._is_down:
             self._is_down = False
             self._warn("vault_recovered", failures=self.failures)
+
+
+def _names(request: ChatRequest) -> dict[str, str]:
+    """Under what names the states of the request's tool calls may be kept, each with the call's id."""
+    if not any(message.tool_calls for message in request.messages):
+        return {}
+    names: dict[str, str] = {}
+    asked = b""
+    for message, text in zip(request.messages, request.texts(), strict=True):
+        if message.role == "user":
+            asked = _digest(text.encode())
+        elif message.role == "assistant":
+            for call in message.tool_calls or []:
+                if isinstance(call.get("id"), str):
+                    names |= {call["id"]: call["id"], _bound(call, asked): call["id"]}
+    return names
+
+
+def _asked(request: AnyRequest | None) -> bytes:
+    """What the user said last, in short."""
+    if not isinstance(request, ChatRequest):
+        return b""
+    said = [text for message, text in zip(request.messages, request.texts(), strict=True) if message.role == "user"]
+    return _digest(said[-1].encode()) if said else b""
+
+
+def _bound(call: Mapping[str, Any], asked: bytes) -> str:
+    """The id of a call with what it calls and what was asked: where ids are counted, or none are given, two
+    conversations of one caller have the same, and must not get each other's thoughts.
+    """
+    said = call.get("function") or call.get("custom")
+    function: dict[str, Any] = said if isinstance(said, dict) else {}
+    text = function.get("arguments", function.get("input"))
+    try:  # clients may write it anew
+        arguments = msgspec.json.decode(text) if isinstance(text, str) else text
+        data = msgspec.json.encode([function.get("name"), arguments], order="sorted")
+    except (msgspec.DecodeError, RecursionError):
+        data = text.encode() if isinstance(text, str) else b""
+    return f"{call.get('id')}\n{_digest(asked + data).hex()}"
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 def _see(working: asyncio.Future[T]) -> None:

@@ -15,6 +15,8 @@ from typing import Any, cast
 from proxy.codec import DONE, encode, sse
 from proxy.schema import ChatChunk, ChatResponse, ChunkChoice, Delta, Usage
 
+_MAX_CHOICES = 128  # OpenAI's `n` at most
+
 
 class ChunkWriter:
     """Writes one stream. `write` returns what may leave now, `tail` the end."""
@@ -66,14 +68,19 @@ class ChunkWriter:
         return cast(Delta, {**delta, "annotations": numbered})
 
     def _opening(self, index: int, chunk: ChatChunk | None = None) -> bytes:
-        """The first chunk of a choice: the role and an empty content, once."""
+        """The first chunk of a choice: the role and an empty content, once. Those of lower index come first: OpenAI's
+        SDK takes the first choice that it sees for the first.
+        """
         if index in self._started:
             return b""
-        self._started.add(index)
+        lower = range(index) if index < _MAX_CHOICES else ()
+        new = [each for each in (*lower, index) if each not in self._started]
+        self._started.update(new)
         if chunk is not None:
             self._keep_extras(chunk)
         delta: Any = {"role": "assistant", "content": ""}
-        return self._encode({"index": index, "delta": delta, "logprobs": None, "finish_reason": None})
+        first: ChunkChoice = {"delta": delta, "logprobs": None, "finish_reason": None}
+        return b"".join(self._encode({"index": each, **first}) for each in new)
 
     def _keep_extras(self, chunk: ChatChunk) -> None:
         """Fields a vendor adds to its chunks (service_tier, system_fingerprint) ride along from where they were

@@ -127,6 +127,19 @@ def test_both_names_of_the_output_limit_are_read() -> None:
     assert decode_chat(body(max_tokens=7, max_completion_tokens=9)).max_tokens == 9
 
 
+@pytest.mark.parametrize("kind", ["function", "custom"])
+def test_a_tool_choice_names_one_of_the_tools(kind: str) -> None:
+    """Some servers answer as if it had not been said; the other forms are not looked into."""
+    choice = {"type": kind, kind: {"name": "get_time"}}
+    offered = [{"type": "web_search"}, {"type": kind, kind: {"name": "get_time"}}]
+    assert decode_chat(body(tools=offered, tool_choice=choice)).fields["tool_choice"] == choice
+    assert decode_chat(body(tools=offered, tool_choice="required")).fields["tool_choice"] == "required"
+    for tools in ([], None, [{"type": kind, kind: {"name": "get_weather"}}], [{"type": kind, kind: None}]):
+        with pytest.raises(BadRequest) as caught:
+            decode_chat(body(tools=tools, tool_choice=choice))
+        assert (caught.value.param, "'get_time'" in caught.value.message) == ("tool_choice", True)
+
+
 def test_a_stream_event_is_one_data_line_with_lf_ends() -> None:
     """Clients split our frames at LF."""
     assert sse({"a": "x\r\ny"}) == b'data: {"a":"x\\r\\ny"}\n\n'

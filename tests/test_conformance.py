@@ -13,9 +13,9 @@ import pytest
 import pytest_asyncio
 
 from proxy.conformance import CHECKS, GROUPS
-from proxy.conformance.base import DROPPED, Check, Probe, Reply, calls_of
+from proxy.conformance.base import CHAT, DROPPED, OUTCOMES, Check, Probe, Reply, calls_of, chat
 from proxy.conformance.formats import image_link
-from proxy.conformance.run import Server, Unreachable, judge, run
+from proxy.conformance.run import Server, Unusable, judge, run
 from proxy.providers import PROVIDERS
 from tests.serving import serving, write_files
 from tests.upstream import FakeUpstream, refusing
@@ -36,10 +36,11 @@ MODES = {"together": "actor-usage_in_last"}  # it is not asked for usage in stre
 
 # What each vendor lacks, and the proxy therefore reports. Everything else passes.
 THINKING = {"reasoning", "reasoning_streamed"}
+VECTORS = {"floats", "base64_same", "vector_usage"}
 LACKING: dict[str, set[str]] = {
     "openai": set(),
-    "anthropic": {"name", "seed", "penalties", "logprobs", "floats", "base64_same", "vector_usage"},
-    "groq": {"penalties", "logprobs", "pdf", *THINKING},
+    "anthropic": {"name", "seed", "penalties", "logprobs", "arguments_fit", *VECTORS},
+    "groq": {"penalties", "logprobs", "pdf", *THINKING, *VECTORS},
     "mistral": {"name", *THINKING},
     "google": {"name", "penalties", "parallel_off"},
     "cohere": {"name", "penalties", "parallel_off", "pdf"},
@@ -124,10 +125,22 @@ def late_thoughts(reply: Reply) -> Reply:
     return msgspec.structs.replace(reply, body=body.replace(b'"first":"', b'"reasoning_content":"'))
 
 
+def latin(reply: Reply) -> Reply:
+    """Text that was read as Latin-1 on its way."""
+    mangled = "漢字".encode().decode("latin-1").encode()
+    return msgspec.structs.replace(reply, body=reply.body.replace("漢字".encode(), mangled))
+
+
+def wordy(reply: Reply) -> Reply:
+    """Words before each object that is said."""
+    return msgspec.structs.replace(reply, body=reply.body.replace(b'"content":"{', b'"content":"Here: {'))
+
+
 def codeless(reply: Reply) -> Reply:
     return msgspec.structs.replace(reply, body=reply.body.replace(b'"code"', b'"kode"'))
 
 
+JSON = {"json_object", "json_object_streamed", "json_schema", "json_schema_streamed"}
 REPLIES: list[tuple[str, Callable[[Reply], Reply], set[str]]] = [
     ("no id", whole(lambda body: body.pop("id", None)), {"answer_id"}),
     ("the id of another", whole(lambda body: body.update(id="same")), {"answer_id"}),
@@ -155,6 +168,8 @@ REPLIES: list[tuple[str, Callable[[Reply], Reply], set[str]]] = [
     ("named events", streamed(b"data: {", b"event: x\ndata: {"), {"nameless_events"}),
     ("more read in streams", streamed(b'"prompt_tokens":', b'"prompt_tokens":1'), {"as_whole", "usage_at_end"}),
     ("cut characters", streamed("漢".encode(), b"\xef\xbf\xbd"), {"unicode_streamed"}),
+    ("UTF-8 as Latin-1", latin, {"unicode", "unicode_streamed"}),
+    ("words before the JSON", wordy, JSON),
     ("empty arguments in streams", streamed(b'"arguments":"{}"', b'"arguments":""'), {"streamed_none"}),
     ("one index for all calls", streamed(b'"index":1,"id"', b'"index":0,"id"'), {"streamed_parallel"}),
     ("a gap in the indexes", streamed(b'"index":0,"id"', b'"index":1,"id"'), {"streamed"}),
@@ -192,8 +207,8 @@ def parts(kept: Callable[[Any], bool]) -> Callable[[Any], None]:
     return broken
 
 
+READ = ("prompt_tokens", "total_tokens")
 STOPS = {"stop_text", "stop_one", "stop_four", "stop_six", "stop_streamed"}
-JSON = {"json_object", "json_object_streamed", "json_schema", "json_schema_streamed"}
 CALLS = {"called", "required", "forced_by_name", "parallel", "streamed", "no_arguments", "streamed_none"}
 REQUESTS: list[tuple[str, Change, set[str]]] = [
     ("max_tokens", without("max_tokens"), {"max_tokens", "max_tokens_streamed"}),
@@ -228,11 +243,34 @@ MODELS: list[tuple[str, set[str]]] = [
     ("actor-dup_ids", {"answer_id", "parallel"}),
     ("actor-two_choices", {"one_choice"}),
     ("actor-finish(reason=eos)", {"finish_stop", "one_finish"}),
+    ("actor-finish(reason=length)", {"finish_stop", "one_finish"}),
     ("actor-wrong_ctype", {"message_text", "role_first"}),
     ("actor-cut_fin(k=1)", {"message_text", "role_first"}),
     ("actor-sse_error(k=1)", {"role_first"}),
 ]
 
+
+# What a server fails at that it must take, or at least refuse: exactly those checks see it.
+FAILS_AT: list[tuple[str, Callable[[Any], bool], set[str]]] = [
+    ("names", lambda body: any("name" in each for each in body["messages"]), {"name"}),
+    ("penalties", lambda body: "presence_penalty" in body, {"penalties"}),
+    ("seeds", lambda body: "seed" in body, {"seed"}),
+    ("temperature 0", lambda body: body.get("temperature") == 0, {"temperature_0"}),
+    ("temperature 2", lambda body: body.get("temperature") == 2, {"temperature_2"}),
+    ("huge limits", lambda body: body.get("max_completion_tokens", 0) > 10**6, {"max_tokens_huge"}),
+    ("orphans", lambda body: body["messages"][-1].get("tool_call_id") == "call_none", {"orphan_result"}),
+]
+REFUSED = {"bad_role", "no_messages", "missing_messages", "not_json", "wrong_type", "unknown_tool_choice"}
+
+# A model that says four words whatever it is asked: what it is not asked for by the wire itself is not shown.
+DULL = "ok(n_tokens=4)"
+DULL_FAILS = {"forced_by_name", "required", "no_arguments", "streamed_none", "logprobs", *THINKING, *JSON}
+DULL_SHOWS_NOT = {
+    *("system", "developer", "unicode", "unicode_streamed", "image", "pdf", *STOPS),
+    *("max_tokens", "max_completion_tokens", "max_tokens_streamed"),
+    *("called", "arguments_fit", "parallel", "parallel_off", "streamed", "streamed_parallel"),
+    *("result", "result_first", "two_results"),
+}
 
 NONSENSE = [
     *(b"", b"[]", b"7", b"\xff\xfe", b"[" * 9999, b'{"choices":[]}', b'{"choices":[7]}', b'{"choices":7}'),
@@ -296,6 +334,62 @@ async def test_a_broken_server_is_found(actor: Server, model: str, expected: set
     assert expected <= await failed(actor, actor.reply, model)
 
 
+@pytest.mark.parametrize(("asked", "expected"), [row[1:] for row in FAILS_AT], ids=[row[0] for row in FAILS_AT])
+async def test_a_server_that_fails_at_one_thing_fails_there(
+    actor: Server, asked: Callable[[Any], bool], expected: set[str]
+) -> None:
+    """And nowhere else."""
+
+    async def answer(probe: Probe) -> Reply:
+        reply = await actor.reply(probe)
+        if reply.status == 200 and probe.path == CHAT and asked(msgspec.json.decode(probe.body or b"")):
+            return status(reply)
+        return reply
+
+    assert await failed(actor, answer) == expected
+
+
+async def test_an_answer_to_what_must_be_refused_is_found(actor: Server) -> None:
+    """A server that answers everything."""
+
+    async def answer(probe: Probe) -> Reply:
+        reply = await actor.reply(probe)
+        return await actor.reply(chat("actor")) if reply.status == 400 else reply
+
+    assert await failed(actor, answer) == REFUSED
+
+
+async def test_a_model_that_does_not_obey_is_no_failure_of_its_server(actor: Server) -> None:
+    """Where the server read what it was asked; what `tool_choice` and `response_format` promise is the server's."""
+
+    async def answer(probe: Probe) -> Reply:
+        more = whole(lambda body: [body["usage"].update({name: body["usage"][name] + 50}) for name in READ])
+        reply = await actor.reply(probe)
+        unseen = any(word in (probe.body or b"") for word in (b'"tools"', b'"image_url"', b'"file"'))
+        return more(reply) if unseen else reply
+
+    found = {check.name: (await judge(check, DULL, answer))[0] for check in CHECKS}
+    assert {name for name, outcome in found.items() if outcome == "failed"} == DULL_FAILS
+    assert {name for name, outcome in found.items() if outcome == "not shown"} == DULL_SHOWS_NOT
+
+
+async def test_a_model_that_says_nothing_until_its_limit_is_not_shown(actor: Server) -> None:
+    """As those do that think; and one that ends at once."""
+    (check,) = [check for check in CHECKS if check.name == "message_text"]
+    found = []
+    for reason, written in (("length", 256), ("length", 9), ("stop", 1), ("stop", 9), ("eos", 1)):
+
+        def change(body: Any, reason: str = reason, written: int = written) -> None:
+            body["choices"][0].update(finish_reason=reason, message={"role": "assistant", "content": ""})
+            body["usage"]["completion_tokens"] = written
+
+        async def answer(probe: Probe, change: Change = change) -> Reply:
+            return whole(change)(await actor.reply(probe))
+
+        found.append((await judge(check, "actor", answer))[0])
+    assert found == ["not shown", "failed", "not shown", "failed", "failed"]
+
+
 async def test_what_is_named_as_dropped_is_not_supported(actor: Server) -> None:
     """And only that: another parameter in the header changes nothing."""
 
@@ -332,26 +426,14 @@ async def test_no_answer_breaks_a_check(body: bytes, kind: str, number: int) -> 
         return Reply(number, {"content-type": kind}, body)
 
     for check in CHECKS:
-        assert (await judge(check, "actor", answer))[0] in ("passed", "failed", "not supported")
+        assert (await judge(check, "actor", answer))[0] in OUTCOMES
 
 
 async def test_every_check_is_broken_by_more_than_a_dead_server() -> None:
-    """A check that only a 500 can fail says nothing; those that only ask for an answer are listed."""
-    found = set().union(
-        *(row[2] for row in [*REPLIES, *REQUESTS] if row[0] != "always a 500"), *(row[1] for row in MODELS)
-    )
-    answers_only = {
-        "name",
-        "penalties",
-        "temperature_0",
-        "temperature_2",
-        "max_tokens_huge",
-        "orphan_result",
-        "unicode",
-    }
-    refusals_only = {"no_messages", "missing_messages", "not_json", "wrong_type"}
-    loose_json = {"json_object", "json_object_streamed"}
-    assert {check.name for check in CHECKS} - found == answers_only | refusals_only | loose_json
+    """A check that only a 500 to everything can fail says nothing."""
+    rows = [row[2] for row in [*REPLIES, *REQUESTS, *FAILS_AT] if row[0] != "always a 500"]
+    found = set().union(*rows, *(row[1] for row in MODELS), REFUSED)
+    assert {check.name for check in CHECKS} - found == set()
 
 
 async def test_the_same_request_is_sent_once() -> None:
@@ -364,8 +446,52 @@ async def test_the_same_request_is_sent_once() -> None:
 
 async def test_a_server_that_is_not_there_is_no_verdict() -> None:
     """Nothing can be said of it."""
-    with refusing() as url, pytest.raises(Unreachable):
+    with refusing() as url, pytest.raises(Unusable, match="cannot be reached"):
         [each async for each in run(CHECKS, "actor", url, environment=False)]
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("e401", "lets nobody in without a good key: 401: Incorrect API key provided: sk-fa***ke."),
+        ("e429(code=insufficient_quota)", "answers 429: You exceeded your current quota."),
+        ("e503", "answers 503: The engine is currently overloaded."),
+        ("nothing", "answers 404: The model `nothing"),
+        ("html_502", "answers 502 with text/html, not with JSON. Is it the whole address, up to /v1?"),
+        ("redirect(to=metadata)", "redirects (302) to http://169.254.169.254/"),
+        ("close_before_request", "gives no whole answer: RemoteProtocolError"),
+        ("blackhole", "gives no whole answer within 0.1 s"),
+    ],
+)
+async def test_a_server_that_lets_nobody_in_is_no_verdict(actor: Server, model: str, said: str) -> None:
+    """One sentence instead of the same failure in every row."""
+    timeout_s = 0.1 if model == "blackhole" else 60.0
+    with pytest.raises(Unusable) as caught:
+        [each async for each in run(CHECKS, model, actor.base_url, environment=False, timeout_s=timeout_s)]
+    assert str(caught.value).startswith(said)
+
+
+async def test_what_lets_somebody_in_follows_from_the_group(actor: Server) -> None:
+    """Errors are asked for by some checks, and some servers have no other endpoints."""
+    errors = [check for check in CHECKS if check.group == "errors"]
+    found = [each.outcome async for each in run(errors, "actor", actor.base_url, environment=False)]
+    assert found == ["passed"] * len(errors)
+    vectors = [check for check in CHECKS if check.group == "embeddings"]
+    lacking = [each.outcome async for each in run(vectors, "e405", actor.base_url, environment=False)]
+    assert lacking == ["not supported"] * len(vectors)
+
+
+async def test_a_late_answer_is_not_shown(actor: Server) -> None:
+    """Nothing is known of it; the row says how long it was waited for."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        late = Server(client, actor.base_url, timeout_s=0.05)
+        assert await judge(CHECKS[0], "blackhole", late.reply) == ("not shown", "no whole answer within 0.05 s")
+
+
+async def test_a_huge_limit_is_not_waited_for(actor: Server) -> None:
+    """The answer has begun, which is enough."""
+    (check,) = [check for check in CHECKS if check.name == "max_tokens_huge"]
+    assert await judge(check, "actor-stall_after(k=0)", actor.reply) == ("passed", "taken")
 
 
 async def test_the_key_goes_out_as_a_bearer() -> None:

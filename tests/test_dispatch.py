@@ -14,15 +14,18 @@ import pytest
 from msgspec import structs
 
 from proxy.codec import DONE, decode_chat, sse
-from proxy.dispatch import MAX_ATTEMPTS, Dispatcher
+from proxy.dispatch import Dispatcher
 from proxy.errors import BadRequest, ProxyError, StorageUnavailable, UpstreamError, UpstreamTruncated
 from proxy.ledger import Ledger
-from proxy.metering import Call, Clock
+from proxy.metering import Call
 from proxy.providers.base import Built
 from proxy.providers.openai import OpenAI
-from proxy.records import AttemptEnd, AttemptOpen, Caller, CallOpen, Endpoint, ModelPrice, Outcome, Timeouts
+from proxy.records import AttemptEnd, AttemptOpen, Caller, CallOpen, Endpoint, Outcome, Timeouts
+from proxy.routing.course import MAX_ATTEMPTS
 from proxy.routing.names import Deployment, Route
 from proxy.schema import ChatRequest, ChatResponse
+from proxy.sections import ModelPrice
+from proxy.timing import Clock
 from proxy.transports.base import ConnectFailed, ConnectionLost
 from proxy.upstream import Pool, Upstream
 
@@ -476,6 +479,15 @@ async def test_all_choices_are_of_one_model() -> None:
     assert round((call.usage()["cost"] or 0) * 1e9) == 3 * each
 
 
+async def test_choices_keep_to_the_places_of_their_provider() -> None:
+    """Who waits for one fails after some seconds, and what the others cost would be lost."""
+    world, call = World(*(whole() for _ in range(3)), kind=Single), new_call(n=3)
+    world.provider = structs.replace(world.provider, max_concurrent=1)
+    assert await world.complete(call) == "HiHiHi"
+    kinds = [what for what, _ in world.log]
+    assert kinds == ["open", "send", "intend", "send", "intend", "send"]
+
+
 async def test_choices_that_are_still_awaited_are_cancelled() -> None:
     """Their attempts say so, and are counted as what they may have cost."""
     waiting = Answer(200, {"content-type": "application/json"}, [b"{", None])
@@ -487,6 +499,29 @@ async def test_choices_that_are_still_awaited_are_cancelled() -> None:
     assert ends[0] is not None
     assert (ends[0].usage_source, (ends[0].cost_nano or 0) > 0) == ("estimated", True)
     assert waiting.closed
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_caller_who_leaves_ends_all_choices(stream: bool) -> None:
+    """Every connection is closed; what was begun is counted as what it may have cost, what ended as what it did."""
+    if stream:
+        waiting, done = streamed(delta(content="x"), None), streamed(*COMPLETE)
+    else:
+        waiting, done = Answer(200, {"content-type": "application/json"}, [b"{", None]), whole()
+    world, call = World(waiting, done, kind=Single), new_call(stream=stream, n=2)
+    asking = asyncio.create_task(texts(world, call) if stream else world.complete(call))
+    while not call.answered:  # noqa: ASYNC110 - nothing is slept for
+        await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.wait([asking])
+    assert asking.cancelled()
+    assert (waiting.closed, done.closed) == (True, True)
+    call.end(Outcome.CLIENT_CLOSED)
+    ends = [attempt.ended for attempt in call.attempts]
+    assert [(end.outcome, end.usage_source) for end in ends if end is not None] == [
+        (Outcome.CLIENT_CLOSED, "estimated"),
+        (Outcome.OK, "provider"),
+    ]
 
 
 async def test_streams_of_choices_become_one() -> None:
@@ -574,6 +609,21 @@ async def test_json_that_is_wrong_costs_one_more_attempt() -> None:
     assert call.usage()["total_tokens"] == 2 * USAGE["total_tokens"]
 
 
+async def test_a_caller_who_leaves_during_the_repair_pays_for_both_turns() -> None:
+    """The first is known, the second may have cost something."""
+    waiting = Answer(200, {"content-type": "application/json"}, [b"{", None])
+    world, call = World(whole("oh"), waiting, kind=Lacking), new_call(**JSON_ASKED)
+    asking = asyncio.create_task(world.complete(call))
+    while len(world.bodies) < 2:  # noqa: ASYNC110 - nothing is slept for
+        await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.wait([asking])
+    assert waiting.closed
+    end = call.end(Outcome.CLIENT_CLOSED)
+    assert [each.usage_source for each in (*call.earlier, end.attempt) if each is not None] == ["provider", "estimated"]
+    assert (call.cost_usd() or 0) * 1e9 > 3 * 2_000 + 10_000
+
+
 async def test_json_that_stays_wrong_is_asked_of_the_next_candidate() -> None:
     """Both answers of the first are paid, none is given."""
     world, call = World(whole("oh"), whole("oh"), whole("{}"), kind=Lacking), new_call(**JSON_ASKED)
@@ -584,6 +634,14 @@ async def test_json_that_stays_wrong_is_asked_of_the_next_candidate() -> None:
     with pytest.raises(UpstreamError) as caught:
         await world.complete(call)
     assert (caught.value.code, caught.value.headers) == ("invalid_json_answer", {"x-should-retry": "false"})
+
+
+async def test_json_that_nobody_gets_right_ends_after_four_candidates() -> None:
+    """Each of them was asked, though none of the asks failed."""
+    world, call = World(*(whole("oh") for _ in range(20)), kind=Lacking), new_call(**JSON_ASKED)
+    with pytest.raises(UpstreamError):
+        await world.complete(call, "abcdabcd")
+    assert asked(call) == "aabbccdd"
 
 
 async def test_a_schema_that_is_none_is_refused_before_anything_is_sent() -> None:

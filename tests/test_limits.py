@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import ProxyError
 from proxy.limits import ALL_FAILURES_PER_MINUTE, FAILURES_PER_MINUTE, Bucket, FailedLogins, Limits, RateLimited
-from proxy.records import RateLimit
+from proxy.sections import RateLimit
 
 
 class Now:
@@ -62,7 +62,7 @@ def test_keys_do_not_share_their_limits(now):
     limits, rate = Limits(clock_s=now), RateLimit(requests_per_minute=1)
     for name in ("a", "b", None):
         limits.enter(name, rate, 0, 0)
-        refused(limits, name, rate, 0, 0)
+        assert refused(limits, name, rate, 0, 0).code == "rate_limit_exceeded"
 
 
 def test_headers_have_openais_names_and_forms(now):
@@ -102,7 +102,7 @@ def test_an_answer_longer_than_the_limit_waits_for_all_of_it(now):
     """It could never be reserved whole; what it uses is counted afterwards."""
     limits, rate = Limits(clock_s=now), RateLimit(tokens_per_minute=600)
     limits.enter("a", rate, 10, 100_000).leave(60)
-    refused(limits, "a", rate, 10, 100_000)
+    assert refused(limits, "a", rate, 10, 100_000).headers["retry-after"] == "6"
     now.s += 6
     limits.enter("a", rate, 10, 100_000)
 

@@ -7,11 +7,13 @@ from typing import Any, cast
 import pytest
 
 from proxy.errors import ProxyError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
-from proxy.metering import Attempt, Call, Clock
+from proxy.metering import Attempt, Call
 from proxy.providers.openai import OpenAI
-from proxy.records import Caller, Cost, ModelPrice, Outcome, Tokens
+from proxy.records import Caller, Cost, Outcome, Tokens
 from proxy.routing.names import Deployment
 from proxy.schema import ChatChunk, ChatRequest, ChatResponse, Message
+from proxy.sections import ModelPrice
+from proxy.timing import Clock
 
 PRICE = ModelPrice(input=2.0, output=10.0, cached_input=0.5)  # 2,000, 10,000 and 500 nano-USD a token
 USAGE = {
@@ -54,6 +56,12 @@ def attempt_of(call: Call, model: str = "gpt", price: ModelPrice | None = PRICE)
     return attempt
 
 
+def give(attempt: Attempt, response: ChatResponse) -> None:
+    """A whole answer comes, and is what was asked for."""
+    attempt.note_whole(response)
+    attempt.note_answered()
+
+
 def answer_of(usage: dict[str, Any] | None, **message: Any) -> ChatResponse:
     """A whole answer as a provider parses it."""
     choice = {"index": 0, "message": {"role": "assistant", "content": None, **message}, "finish_reason": "stop"}
@@ -70,7 +78,7 @@ def chunk_of(content: str, usage: dict[str, Any] | None = None) -> ChatChunk:
 def test_the_providers_usage_is_exact(call: Call) -> None:
     """Cached tokens apart from the others."""
     attempt = attempt_of(call)
-    attempt.note_whole(answer_of(USAGE, content="anything"))
+    give(attempt, answer_of(USAGE, content="anything"))
     assert attempt.measured() == (EXACT, "provider")
     assert attempt.cost() == Cost(EXACT_NANO, 120_000, 20_000, 0, 70_000)
 
@@ -88,7 +96,7 @@ def test_the_providers_usage_is_exact(call: Call) -> None:
 def test_an_answer_without_usage_is_estimated_from_all_it_says(call: Call, message: dict[str, Any]) -> None:
     """Never zero for words that were written."""
     attempt = attempt_of(call)
-    attempt.note_whole(answer_of(None, **message))
+    give(attempt, answer_of(None, **message))
     measured, source = attempt.measured()
     assert (source, measured.output) == ("estimated", 20)
     assert measured.input > 0
@@ -164,7 +172,7 @@ def test_what_may_have_been_worked_on_is_estimated(call: Call, error: UpstreamEr
 def test_the_first_end_of_an_attempt_stands(call: Call) -> None:
     """A late cancellation does not overwrite what happened."""
     attempt = attempt_of(call)
-    attempt.note_whole(answer_of(USAGE))
+    give(attempt, answer_of(USAGE))
     first = attempt.end(Outcome.OK)
     assert attempt.end(Outcome.CANCELLED, "late") is first
     assert first.outcome is Outcome.OK
@@ -243,7 +251,7 @@ def test_fallback_means_another_model_not_another_try(call: Call) -> None:
 
 def test_usage_keeps_what_the_provider_said_and_adds_the_cost(call: Call) -> None:
     """Details ride along; the parts of the cost add up to it."""
-    attempt_of(call).note_whole(answer_of({**USAGE, "queue_time": 0.1}))
+    give(attempt_of(call), answer_of({**USAGE, "queue_time": 0.1}))
     usage = cast(dict[str, Any], call.usage())
     assert usage == {
         **USAGE,
@@ -254,6 +262,17 @@ def test_usage_keeps_what_the_provider_said_and_adds_the_cost(call: Call) -> Non
     assert round(sum(usage["cost_details"].values()) * 1e9) == EXACT_NANO
 
 
+def test_fees_are_parts_of_the_cost_where_there_are_some(call: Call) -> None:
+    """A price per request and per search; without them the parts are those of tokens alone."""
+    price = ModelPrice(input=2.0, output=10.0, per_request=0.001, per_search=0.0025)
+    attempt = attempt_of(call, price=price)
+    give(attempt, answer_of({"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}))
+    usage = cast(dict[str, Any], call.usage())
+    assert usage["cost_details"]["requests"] == 0.001
+    assert "searches" not in usage["cost_details"]
+    assert round(sum(usage["cost_details"].values()) * 1e9) == round(usage["cost"] * 1e9) == 12_000 + 1_000_000
+
+
 def test_cost_includes_earlier_attempts_that_cost_something(call: Call) -> None:
     """What was paid for a failed try was paid for this answer."""
     failed = attempt_of(call)
@@ -262,7 +281,7 @@ def test_cost_includes_earlier_attempts_that_cost_something(call: Call) -> None:
     failed.note_failure(UpstreamError("broke off"))
     assert failed.ended is not None
     assert failed.ended.cost_nano
-    attempt_of(call, "other").note_whole(answer_of(USAGE))
+    give(attempt_of(call, "other"), answer_of(USAGE))
     usage = call.usage()
     assert round((usage["cost"] or 0) * 1e9) == EXACT_NANO + failed.ended.cost_nano
     assert usage["completion_tokens"] == 7
@@ -274,13 +293,13 @@ def test_cost_is_null_as_soon_as_a_part_is_unknown(call: Call, unpriced: str) ->
     failed = attempt_of(call, price=None if unpriced == "an earlier attempt" else PRICE)
     failed.accepted = True
     failed.note_failure(UpstreamError("broke off"))
-    attempt_of(call, "other", None if unpriced == "the answer" else PRICE).note_whole(answer_of(USAGE))
+    give(attempt_of(call, "other", None if unpriced == "the answer" else PRICE), answer_of(USAGE))
     assert call.usage()["cost"] is None
 
 
 def test_estimated_usage_says_so_and_has_three_integers(call: Call) -> None:
     """And total is their sum."""
-    attempt_of(call).note_whole(answer_of(None, content="y" * 80))
+    give(attempt_of(call), answer_of(None, content="y" * 80))
     usage = cast(dict[str, Any], call.usage())
     assert usage["estimated"] is True
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
@@ -289,8 +308,8 @@ def test_estimated_usage_says_so_and_has_three_integers(call: Call) -> None:
 
 def test_usage_is_the_sum_over_what_the_answer_is_made_of(call: Call) -> None:
     """Tokens, details and costs, nested ones too; what is no number stays as the first said it."""
-    attempt_of(call).note_whole(answer_of({**USAGE, "queue_time": 0.25, "tier": "a", "extra": None, "flag": True}))
-    attempt_of(call).note_whole(answer_of({**USAGE, "queue_time": 0.5, "tier": "b", "extra": 1, "flag": True}))
+    give(attempt_of(call), answer_of({**USAGE, "queue_time": 0.25, "tier": "a", "extra": None, "flag": True}))
+    give(attempt_of(call), answer_of({**USAGE, "queue_time": 0.5, "tier": "b", "extra": 1, "flag": True}))
     usage = cast(dict[str, Any], call.usage())
     assert usage == {
         "prompt_tokens": 200,
@@ -309,9 +328,9 @@ def test_usage_is_the_sum_over_what_the_answer_is_made_of(call: Call) -> None:
 def test_what_was_answered_in_vain_is_paid_but_not_counted_as_the_answer(call: Call) -> None:
     """Its tokens are not the answer's, its cost is the call's."""
     withdrawn = attempt_of(call)
-    withdrawn.note_whole(answer_of(USAGE))
+    give(withdrawn, answer_of(USAGE))
     call.answered.remove(withdrawn)
-    attempt_of(call, "other").note_whole(answer_of(USAGE))
+    give(attempt_of(call, "other"), answer_of(USAGE))
     assert call.usage()["total_tokens"] == 107
     assert round((call.usage()["cost"] or 0) * 1e9) == 2 * EXACT_NANO
 
@@ -319,7 +338,7 @@ def test_what_was_answered_in_vain_is_paid_but_not_counted_as_the_answer(call: C
 def test_the_end_of_a_call_ends_all_its_attempts(call: Call) -> None:
     """Those that answered ended well before; those that still ran end as the call does."""
     answered, running, last = attempt_of(call), attempt_of(call), attempt_of(call)
-    answered.note_whole(answer_of(USAGE))
+    give(answered, answer_of(USAGE))
     end = call.end(Outcome.CLIENT_CLOSED)
     assert [each.outcome for each in call.earlier] == [Outcome.OK, Outcome.CLIENT_CLOSED]
     assert [each.id for each in call.earlier] == [answered.id, running.id]
@@ -337,4 +356,4 @@ def test_a_calls_first_token_is_the_first_of_all_that_answer(call: Call, hands: 
         attempt.note_first_token()
         attempt.note_answered()
     assert call.end(Outcome.OK).first_token_ms == pytest.approx(1100)
-    assert call.overhead_ms() == pytest.approx(100)
+    assert call.time.overhead_ms() == pytest.approx(100)

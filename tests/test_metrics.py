@@ -12,18 +12,20 @@ import timeit
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.metering import Attempt, Call, Clock
+from proxy.metering import Attempt, Call
 from proxy.metrics import FAMILIES, TICK_S, Metrics, mark_dead
 from proxy.providers.base import Provider
 from proxy.records import AttemptEnd, CallEnd, Caller, Outcome, Tokens
 from proxy.routing.names import Deployment
 from proxy.schema import ChatRequest
+from proxy.timing import Clock
 from tests.api.raw import chat, get, post
 from tests.cli.commands import wait_until
 from tests.faults.books import files
@@ -71,7 +73,7 @@ async def server(upstream: FakeUpstream, tmp_path: Path) -> AsyncIterator[Server
         yield running
 
 
-def ended_call(model: str = "ok", cost_nano: int | None = 1_000_000, **tokens: int) -> tuple[Call, CallEnd]:
+def ended_call(model: str = "ok", cost_nano: int | None = 1_000_000, **tokens: Any) -> tuple[Call, CallEnd]:
     """One call that was answered at the first attempt."""
     request = ChatRequest(model=f"fake/{model}", messages=[], fields={})
     call = Call("c", Caller("somebody"), request, Clock(time.time_ns, time.perf_counter))
@@ -206,7 +208,7 @@ def test_overhead_leaves_out_what_was_waited_for() -> None:
     hands.now_s += 5
     tried.note_received()
     hands.now_s += 1
-    assert call.overhead_ms() == pytest.approx(3000)
+    assert call.time.overhead_ms() == pytest.approx(3000)
 
 
 def test_attempts_that_run_at_once_are_waited_for_once() -> None:
@@ -223,7 +225,7 @@ def test_attempts_that_run_at_once_are_waited_for_once() -> None:
     other.note_received()
     other.note_received()
     hands.now_s += 0.5
-    assert call.overhead_ms() == pytest.approx(500)
+    assert call.time.overhead_ms() == pytest.approx(500)
 
 
 def test_a_streams_overhead_ends_with_its_first_token() -> None:
@@ -236,7 +238,7 @@ def test_a_streams_overhead_ends_with_its_first_token() -> None:
     hands.now_s += 2
     tried.note_first_token()
     hands.now_s += 60
-    assert call.overhead_ms() == pytest.approx(250)
+    assert call.time.overhead_ms() == pytest.approx(250)
 
 
 async def test_whole_answers_say_their_overhead(server: Server) -> None:
@@ -288,8 +290,8 @@ def test_a_call_costs_less_than_ten_microseconds() -> None:
     call, end = ended_call(input=10, output=2, cache_read=3)
 
     def one() -> None:
-        call.begin_wait()
-        call.end_wait()
+        call.time.begin_wait()
+        call.time.end_wait()
         metrics.note_end({"fake/ok"}, call, end)
 
     rounds = timeit.repeat(one, number=2000, repeat=7, timer=time.thread_time)

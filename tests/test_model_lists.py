@@ -24,9 +24,9 @@ from proxy.records import Endpoint, Secret, Timeouts
 from proxy.transports.aiohttp import AiohttpTransport
 from proxy.upstream import Pool, Upstream
 from tests.api.raw import chat, get, post
-from tests.faults.talking import eventually
 from tests.serving import ROUTING, Server, serving, write_files
 from tests.upstream import FakeUpstream, refusing
+from tests.waiting import eventually
 
 
 def listing(*ids: object) -> bytes:
@@ -81,6 +81,9 @@ def test_a_list_has_an_end() -> None:
         ("lmstudio", {}, "/models"),
         ("localai", {}, "/models"),
         ("embedded", {}, None),
+        ("anthropic", {}, None),
+        ("anthropic", {"base_url": "http://localhost:4000"}, "/v1/models?limit=1000"),
+        ("anthropic", {"base_url": "http://localhost:4000/v1/"}, "/models?limit=1000"),
     ],
 )
 def test_those_are_asked_whose_models_nobody_else_knows(kind: str, changes: dict[str, Any], path: str | None) -> None:
@@ -390,3 +393,4 @@ async def test_a_list_arrives_by_itself_after_the_start(tmp_path: Path) -> None:
     """Nobody has to ask twice."""
     async with FakeUpstream() as upstream, serving(write_files(tmp_path, upstream.url, OWN)) as server:
         await eventually(lambda: "ok" in server.parts.names.found["fake"])
+        assert "fake/ok" in await listed(server)

@@ -19,7 +19,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from proxy.metrics import FAMILIES
-from proxy.records import ServerConfig
+from proxy.sections import ServerConfig
 from tests.cli.commands import environment
 from tests.test_container import arguments
 

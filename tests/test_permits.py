@@ -8,9 +8,10 @@ from proxy.auth import StoredCaller
 from proxy.errors import ProxyError
 from proxy.limits import Limits
 from proxy.permits import Permits, day_ns
-from proxy.records import Caller, KeyConfig, RateLimit, RateLimitsConfig
+from proxy.records import Caller
 from proxy.routing.allowed import Allowed
 from proxy.schema import ChatRequest, Message
+from proxy.sections import KeyConfig, RateLimit, RateLimitsConfig
 
 KEYS = {"mobile": KeyConfig(models=["cheap"], max_output_tokens=100, expires="2027-01-01")}
 RATES = RateLimitsConfig(RateLimit(60, None, 5), {"mobile": RateLimit(tokens_per_minute=100), "batch": RateLimit(600)})

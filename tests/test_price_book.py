@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxy.price_book import PriceBook
-from proxy.records import ModelPrice, Pricing
+from proxy.sections import ModelPrice, Pricing
 
 ROW = ModelPrice(input=1, output=2)
 LISTED = ModelPrice(input=3, output=4)

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 from proxy.price_lookup import VENDORS, lookup_price, lookup_version
 from proxy.prices import cost
-from proxy.records import Cost, Tier, Tokens
+from proxy.records import Cost, Tokens
+from proxy.sections import Tier
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 

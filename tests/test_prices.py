@@ -7,9 +7,11 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 
 from proxy.prices import Rate, cost, find_price, rate, upper_bound
-from proxy.records import Cost, ModelPrice, Pricing, Tier, Tokens
+from proxy.records import Cost, Tokens
+from proxy.sections import ModelPrice, Pricing, Tier
 
 USD = st.integers(0, 200_000_000).map(lambda millionths: millionths / 1_000_000)
 COUNT = st.integers(0, 3_000_000)
@@ -61,13 +63,14 @@ TOKENS = usage()
 
 @given(price_rows(), TOKENS)
 def test_parts_sum_to_the_total(price: ModelPrice, tokens: Tokens) -> None:
-    """Nothing but the fees per request and per search is in the total and in no part; all of them are integers."""
+    """All of them are integers; the fees per request and per search are parts too."""
     found = cost(price, tokens)
     assert found is not None
-    parts = [found.input, found.cache_read, found.cache_write, found.output]
-    searches = round((price.per_search or 0) * 10**9) * tokens.searches
-    assert found.total == sum(parts) + round((price.per_request or 0) * 10**9) + searches
-    assert {type(number) for number in [found.total, *parts]} == {int}
+    total, *parts = astuple(found)
+    assert total == sum(parts)
+    assert found.requests == round((price.per_request or 0) * 10**9)
+    assert found.searches == round((price.per_search or 0) * 10**9) * tokens.searches
+    assert {type(number) for number in [total, *parts]} == {int}
 
 
 @given(price_rows(), TOKENS)
@@ -142,7 +145,9 @@ def test_an_hour_in_the_cache_has_a_price_of_its_own() -> None:
 def test_searches_are_billed_one_by_one() -> None:
     """They are no tokens."""
     price = ModelPrice(0.25, 2.5, per_search=0.0025, max_searches=10, per_request=0.001)
-    assert cost(price, Tokens(input=1000, searches=3)) == Cost(8_750_000, 250_000)
+    assert cost(price, Tokens(input=1000, searches=3)) == Cost(
+        8_750_000, 250_000, requests=1_000_000, searches=7_500_000
+    )
     assert Tokens(searches=3).total == 0
 
 
@@ -157,7 +162,7 @@ def test_searches_are_billed_one_by_one() -> None:
         (ModelPrice(input=1), Tokens(input=1, output=1), None),
         (ModelPrice(output=1), Tokens(cache_read=1), None),
         (ModelPrice(output=1, cached_input=1), Tokens(cache_read=1), Cost(1000, 0, 1000)),
-        (ModelPrice(1, 1, per_request=0.005), Tokens(), Cost(5_000_000)),
+        (ModelPrice(1, 1, per_request=0.005), Tokens(), Cost(5_000_000, requests=5_000_000)),
         (ModelPrice(1, 1, per_search=0.005, max_searches=2), Tokens(input=1), Cost(1000, 1000)),
         (ModelPrice(1, 1), Tokens(input=1, searches=1), None),
         (ModelPrice(1, 1, per_search=0), Tokens(input=1, searches=1), Cost(1000, 1000)),

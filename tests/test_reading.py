@@ -11,12 +11,13 @@ import pytest
 
 from proxy.codec import DONE, sse
 from proxy.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated
-from proxy.metering import Attempt, Call, Clock
+from proxy.metering import Attempt, Call
 from proxy.providers.openai import OpenAI
 from proxy.reading import AFTER_FINISH_S, DRAIN_S, Leftover, StreamReading
 from proxy.records import Caller, Outcome, Timeouts
 from proxy.routing.names import Deployment
 from proxy.schema import ChatRequest
+from proxy.timing import Clock
 from proxy.upstream import Exchange
 
 LOST = UpstreamTruncated("lost")

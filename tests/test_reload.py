@@ -17,13 +17,14 @@ from proxy.config.problems import Mark, problem
 from proxy.config.source import ConfigFiles
 from proxy.providers.embedded import Embedded
 from proxy.providers.openai import OpenAI
-from proxy.records import ServerConfig, StorageConfig
 from proxy.reload import MAX_PROBLEMS, Reloads, carry_over
+from proxy.sections import ServerConfig, StorageConfig
 from proxy.swap import Reloaded
 from tests.api.raw import chat, get, post, request, send
-from tests.faults.talking import ask, eventually, talk
+from tests.faults.talking import ask, talk
 from tests.serving import PRICING, ROUTING, Server, serving, write_files
 from tests.upstream import FakeUpstream
+from tests.waiting import eventually
 
 RIGHT = "version: 1\nproviders: {openai: {}}\n"
 OTHER = "version: 1\nproviders: {openai: {}, groq: {}}\n"

@@ -17,8 +17,8 @@ from proxy.config import load
 from proxy.limits import ALL_FAILURES_PER_MINUTE, FAILURES_PER_MINUTE
 from proxy.log import build_log
 from proxy.permits import EXPECTED_OUTPUT
-from proxy.records import KeyConfig, RateLimit
 from proxy.routing.allowed import Allowed, Views
+from proxy.sections import KeyConfig, RateLimit
 from tests.cli.commands import environment
 from tests.routing.test_names import names
 

@@ -40,6 +40,7 @@ class Watched(VaultStore):
         super().__init__(None)
         self.puts = 0
         self.finds = 0
+        self.expired: list[int] = []
         self.before = before
 
     def put(self, caller: str, states: Mapping[str, bytes], now_ns: int) -> None:
@@ -51,6 +52,10 @@ class Watched(VaultStore):
         self.finds += 1
         self.before()
         return super().find(caller, tool_call_ids, now_ns)
+
+    def expire(self, now_ns: int) -> int:
+        self.expired.append(super().expire(now_ns))
+        return self.expired[-1]
 
 
 class Time:
@@ -264,3 +269,20 @@ async def test_a_caller_that_leaves_leaves_no_trouble() -> None:
         assert keeping.cancelled()
         go_on.set()
         assert set(await kept(vault, asking("call_1"))) == {"call_1"}
+
+
+async def test_what_is_too_old_goes_at_a_quiet_moment() -> None:
+    """No caller has to keep or ask for anything."""
+    store, clock = Watched(), Time()
+    async with vault_on(store, clock) as vault:
+        await vault.keep(MOBILE, THINKER, [answer("call_1")])
+        clock.ns += HOUR
+        expiring = asyncio.create_task(vault.expire())
+        async with asyncio.timeout(5):
+            while not store.expired:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.001)
+        expiring.cancel()
+        await asyncio.wait({expiring})
+    assert store.expired == [1]
+    async with vault_on(None) as off:
+        await off.expire()

@@ -90,7 +90,7 @@ def test_an_empty_answer_still_has_its_role_and_finish() -> None:
 
 
 def test_each_choice_has_its_own_role_and_finish() -> None:
-    """n > 1: choices interleave, their finishes come in order of their index."""
+    """n > 1: choices interleave, their roles and finishes come in order of their index."""
     out = writer()
     events = parsed(
         out.write([chunk(index=1, content="b"), chunk(index=0, content="a"), chunk("stop", 1), chunk("length", 0)])
@@ -98,8 +98,12 @@ def test_each_choice_has_its_own_role_and_finish() -> None:
     )
     roles = [e["choices"][0]["index"] for e in events[:-1] if "role" in e["choices"][0]["delta"]]
     finishes = [(c["index"], c["finish_reason"]) for e in events[:-1] for c in e["choices"] if c["finish_reason"]]
-    assert roles == [1, 0]
+    assert roles == [0, 1]
     assert finishes == [(0, "length"), (1, "stop")]
+    state = ChatCompletionStreamState()
+    for event in events[:-1]:
+        state.handle_chunk(ChatCompletionChunk.model_validate(event))
+    assert [choice.message.content for choice in state.current_completion_snapshot.choices] == ["a", "b"]
 
 
 def test_vendor_fields_ride_along_in_chunks() -> None:

@@ -8,6 +8,13 @@ from collections.abc import Awaitable, Callable
 PATIENCE_S = 10
 
 
+async def eventually(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    """Waits for something that tells nobody when it changes. Raises TimeoutError."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.005)
+
+
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Returns once it is true. Raises TimeoutError after PATIENCE_S."""
     async with asyncio.timeout(PATIENCE_S):

@@ -11,6 +11,7 @@ from litestar.types import Send
 from proxy.codec import encode
 from proxy.errors import ProxyError
 
+_MAX_VALUE = 4096  # characters of one header: some clients read 16 kB of all of them, vendors send what they like
 NO_STORE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
@@ -23,11 +24,13 @@ def new_id() -> str:
 
 
 def safe_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers that can be sent: a value that could end its line is left out (S20), other scripts become `?`."""
+    """Headers that can be sent: a value that could end its line (S20), or is longer than clients read, is left out;
+    other scripts become `?`.
+    """
     return {
         name: value.encode("latin-1", "replace").decode("latin-1")
         for name, value in headers.items()
-        if value.isprintable()
+        if value.isprintable() and len(value) <= _MAX_VALUE
     }
 
 

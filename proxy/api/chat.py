@@ -90,7 +90,7 @@ class Chat:
             if call.client_gone:
                 return
             raise
-        overhead = {"x-proxy-overhead-ms": f"{call.overhead_ms():.2f}"}
+        overhead = {"x-proxy-overhead-ms": f"{call.time.overhead_ms():.2f}"}
         await send_json(send, 200, body, _facts(pipeline, call) | _money(call) | overhead)
 
     async def _stream(

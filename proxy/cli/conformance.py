@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,20 +20,22 @@ import uvicorn
 from msgspec.structs import replace
 
 from proxy.app import Application, server_auth
-from proxy.cli.output import json_option, print_json, print_table
+from proxy.cli.output import json_option, print_json, print_table, shown
 from proxy.cli.serve import server_config
 from proxy.cli.settings import configuration_options, fail, read_config, store_problem
 from proxy.config import Config
 from proxy.conformance import CHECKS, GROUPS
-from proxy.conformance.base import Check, Verdict, calls_of
+from proxy.conformance.base import OUTCOMES, Check, Verdict, calls_of
 from proxy.conformance.formats import image_link
-from proxy.conformance.run import Unreachable, run
+from proxy.conformance.run import TIMEOUT_S, Unusable, run
 from proxy.log import build_log
 from proxy.parts import local_models
 from proxy.storage.base import StoreError
 
 _HEADINGS = ("CHECK", "GROUP", "RESULT", "SEEN")
-_RESULTS = ("passed", "failed", "not supported")
+_LONGEST = max(OUTCOMES, key=len)
+_COLOURS = {"failed": "red", "passed": "green"}
+_INTERRUPTED = 130  # as shells say it of Ctrl-C
 
 
 @click.command()
@@ -42,6 +46,14 @@ _RESULTS = ("passed", "failed", "not supported")
 @click.option("--api-key-env", metavar="VAR", help="The variable that holds its key.")
 @click.option("--only", multiple=True, type=click.Choice(GROUPS), help="Run this group of checks; may come repeatedly.")
 @click.option("--image-link", metavar="URL", help="Also ask about this picture, which the provider fetches.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=TIMEOUT_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="For each answer.",
+)
 @json_option
 @configuration_options
 def conformance(model: str, base_url: str | None, only: tuple[str, ...], as_json: bool, **flags: Any) -> None:
@@ -49,26 +61,34 @@ def conformance(model: str, base_url: str | None, only: tuple[str, ...], as_json
 
     It makes real calls, which may cost.
     """
-    key = _key(base_url, flags.pop("api_key_env"))
-    link = flags.pop("image_link")
+    key, link, timeout_s = _key(base_url, flags.pop("api_key_env")), flags.pop("image_link"), flags.pop("timeout")
     chosen = [check for check in CHECKS if not only or check.group in only]
     chosen += [image_link(link)] if link else []
     config = read_config(flags, os.environ) if base_url is None else None
-    click.echo(f"{len(chosen)} checks of {model}, in about {calls_of(chosen, model)} calls", err=True)
+    calls = calls_of(chosen, model)
+    click.echo(f"{len(chosen)} checks of {model}, in about {calls} calls of at most {timeout_s:g} s", err=True)
+    report = _Report(chosen, as_json=as_json)
+    interrupted = False
+    # As Ctrl-C ends it: the proxy that was started is stopped, and its folder removed.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        verdicts = asyncio.run(_verdicts(config, chosen, model, (base_url or "", key)))
+        asyncio.run(_checked(partial(run, chosen, model, timeout_s=timeout_s), config, (base_url or "", key), report))
     except StoreError as error:
         store_problem(error)
-    except Unreachable as error:
-        fail(f"{base_url} cannot be reached: {error}.")
-    counts = {result: sum(each.outcome == result for each in verdicts) for result in _RESULTS}
+    except Unusable as error:
+        report.end()
+        fail(f"{base_url or model} {error}")
+    except KeyboardInterrupt:
+        interrupted = True
+    report.end()
+    counts = report.counts()
     if as_json:
-        print_json({"model": model, "base_url": base_url, "counts": counts, "checks": verdicts})
-    else:
-        print_table(_HEADINGS, [(each.check, each.group, each.outcome, each.seen) for each in verdicts])
-        click.echo(", ".join(f"{count} {result}" for result, count in counts.items()), err=True)
-    if counts["failed"]:
-        sys.exit(1)
+        print_json({"model": model, "base_url": base_url, "counts": counts, "checks": report.found})
+    click.echo(", ".join(f"{count} {result}" for result, count in counts.items()), err=True)
+    if interrupted:
+        click.echo(f"proxy: stopped after {len(report.found)} of {len(chosen)} checks.", err=True)
+        sys.exit(_INTERRUPTED)
+    sys.exit(int(counts["failed"] > 0))
 
 
 def _key(base_url: str | None, variable: str | None) -> str | None:
@@ -77,7 +97,7 @@ def _key(base_url: str | None, variable: str | None) -> str | None:
         if variable is not None:
             fail("--api-key-env is the key of a --base-url; the configured proxy has those of its providers.")
         return None
-    if urlsplit(base_url).scheme not in ("http", "https") or not urlsplit(base_url).netloc:
+    if not _is_address(base_url):
         fail("--base-url must be an http or https address, as http://127.0.0.1:8000/v1.")
     if variable is None:
         return None
@@ -87,19 +107,91 @@ def _key(base_url: str | None, variable: str | None) -> str | None:
     return key
 
 
-async def _verdicts(
-    config: Config | None, chosen: list[Check], model: str, server: tuple[str, str | None]
-) -> list[Verdict]:
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # half an IPv6 address, a port that is none
+        return False
+
+
+class _Report:
+    """What was found, printed row by row as it comes unless `as_json`; on a terminal also what is being checked."""
+
+    def __init__(self, chosen: list[Check], *, as_json: bool) -> None:
+        self.found: list[Verdict] = []
+        self._chosen = chosen
+        self._prints = not as_json
+        self._is_live = self._prints and sys.stdout.isatty() and sys.stderr.isatty()
+        self._announced = ""
+        columns = zip(_HEADINGS, *((each.name, each.group, _LONGEST, "") for each in chosen), strict=True)
+        self._widths = [max(map(len, column)) for column in columns]
+
+    def announce(self) -> None:
+        """What is checked next, on a terminal."""
+        if len(self.found) < len(self._chosen):
+            upcoming = self._chosen[len(self.found)]
+            self._overwrite(f"{upcoming.group}: {upcoming.name} ({len(self.found) + 1} of {len(self._chosen)}) ...")
+
+    def add(self, verdict: Verdict) -> None:
+        if self._prints and not self.found:
+            self._print_row(_HEADINGS)
+        if self._prints:
+            self._print_row((verdict.check, verdict.group, verdict.outcome, shown(verdict.seen)))
+        self.found.append(verdict)
+
+    def end(self) -> None:
+        """Prints how much of each group works, and what does not."""
+        self._overwrite("")
+        if self._prints and self.found:
+            groups = dict.fromkeys(each.group for each in self.found)
+            click.echo()
+            print_table(("GROUP", "PASSED", "OF", "REST"), [self._summary(group) for group in groups])
+
+    def counts(self) -> dict[str, int]:
+        return {outcome: sum(each.outcome == outcome for each in self.found) for outcome in OUTCOMES}
+
+    def _summary(self, group: str) -> tuple[str, int, int, str]:
+        rows = [each for each in self.found if each.group == group]
+        names = {outcome: [each.check for each in rows if each.outcome == outcome] for outcome in OUTCOMES}
+        passed = names.pop("passed")
+        rest = "; ".join(f"{outcome}: {', '.join(some)}" for outcome, some in names.items() if some)
+        return group, len(passed), len(rows), rest
+
+    def _print_row(self, cells: Sequence[str]) -> None:
+        padded = [cell.ljust(width) for cell, width in zip(cells, self._widths, strict=True)]
+        if cells[2] in _COLOURS:
+            padded[2] = click.style(padded[2], fg=_COLOURS[cells[2]])
+        self._overwrite("")
+        click.echo("  ".join(padded).rstrip())
+
+    def _overwrite(self, text: str) -> None:
+        """In place of what was announced before."""
+        if self._is_live and (text or self._announced):
+            click.echo(f"\r{' ' * len(self._announced)}\r{text}", nl=False, err=True)
+            self._announced = text
+
+
+async def _checked(
+    asked: Callable[..., AsyncGenerator[Verdict, None]],
+    config: Config | None,
+    server: tuple[str, str | None],
+    report: _Report,
+) -> None:
     """Of the server at a base URL with its key; where there is a configuration, of one that is started for this."""
-    if config is not None:
-        async with _started(config) as base_url:
-            return await _run(chosen, model, (base_url, None), environment=False)
-    return await _run(chosen, model, server, environment=True)
+    if config is None:
+        await _collect(asked(*server), report)
+        return
+    async with _started(config) as base_url:
+        await _collect(asked(base_url, environment=False), report)
 
 
-async def _run(chosen: list[Check], model: str, server: tuple[str, str | None], *, environment: bool) -> list[Verdict]:
-    async with aclosing(run(chosen, model, *server, environment=environment)) as verdicts:
-        return [verdict async for verdict in verdicts]
+async def _collect(verdicts: AsyncGenerator[Verdict, None], report: _Report) -> None:
+    async with aclosing(verdicts):
+        report.announce()
+        async for verdict in verdicts:
+            report.add(verdict)
+            report.announce()
 
 
 class _Server(uvicorn.Server):

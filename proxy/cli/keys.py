@@ -19,7 +19,8 @@ from proxy.cli.settings import configuration_options, fail, read_config, store_p
 from proxy.config import Config
 from proxy.config.names import name_problems
 from proxy.permits import day_ns
-from proxy.records import NANO_PER_USD, KeyConfig
+from proxy.records import NANO_PER_USD
+from proxy.sections import KeyConfig
 from proxy.storage.base import StoreError
 from proxy.storage.keys import KeyStore, StoredKey
 from proxy.storage.sqlite import sqlite_path

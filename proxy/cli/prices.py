@@ -20,7 +20,7 @@ from proxy.config.files import is_installed, read_file, write_file
 from proxy.config.price_changes import Difference, differences, updated
 from proxy.config.price_file import with_prices
 from proxy.price_lookup import lookup_version
-from proxy.records import ModelPrice
+from proxy.sections import ModelPrice
 
 Compared = dict[str, tuple[ModelPrice, ModelPrice | None]]
 

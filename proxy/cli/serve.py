@@ -11,7 +11,6 @@ import shlex
 import signal
 import socket
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -43,6 +42,7 @@ from proxy.metrics import mark_dead
 from proxy.parts import build_ledger, key_store, local_models
 from proxy.storage.base import StoreError
 from proxy.storage.keys import StoredKey
+from proxy.storage.scratch import scratch_folder
 
 KEY_VARIABLES = ("PROXY_API_KEY", "PROXY_ADMIN_KEY")
 MIN_KEY = 16
@@ -115,18 +115,18 @@ def _serve_workers(config: Config, flags: dict[str, Any], models: dict[str, Loca
     """uvicorn's supervisor. This process owns the embedded model, which it lends to the workers over a Unix socket, and
     the folder where they share what they count.
     """
-    with tempfile.TemporaryDirectory(prefix="multi-model-proxy-") as folder:
-        path = str(Path(folder) / "models.sock")
+    with scratch_folder() as folder:
+        path = str(folder / "models.sock")
         broker = LocalModelBroker(models, path)
         broker.start()
         try:
             os.environ[BROKER_VARIABLE] = path
-            os.environ[METRICS_VARIABLE] = folder
+            os.environ[METRICS_VARIABLE] = str(folder)
             for name, variable in _INHERITED.items():
                 if flags.get(name) is not None:
                     os.environ[variable] = str(flags[name])
             served = server_config(config, "proxy.cli.worker:application", factory=True, workers=config.server.workers)
-            _Supervisor(served, [sock], Path(folder)).run()
+            _Supervisor(served, [sock], folder).run()
         finally:
             broker.stop()
 

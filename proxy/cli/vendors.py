@@ -6,7 +6,7 @@ from proxy.config import Config
 from proxy.config.doubts import PriceOf
 from proxy.price_lookup import lookup_price
 from proxy.providers import PROVIDERS
-from proxy.records import ModelPrice
+from proxy.sections import ModelPrice
 
 
 def kind_of(config: Config, name: str) -> str | None:

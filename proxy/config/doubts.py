@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from fnmatch import fnmatchcase
 
-from proxy.config.names import Reference, deployment_of, problem_at, references, successor_problem
+from proxy.config.names import Reference, budget_scopes, deployment_of, problem_at, references, successor_problem
 from proxy.config.problems import Path, Problem, Severity, near, shown
 from proxy.config.settings import Config
 from proxy.prices import find_price
-from proxy.records import BudgetLimits, ModelPrice
 from proxy.routing.names import AUTO_NAMES
+from proxy.sections import ModelPrice
 
 PriceOf = Callable[[str], ModelPrice | None]
 
@@ -90,10 +90,7 @@ def _dead_limits(config: Config) -> Iterator[Doubt]:
     """What follows a spent budget, where nothing follows."""
     if config.budget is None:
         return
-    scopes: dict[Path, BudgetLimits] = {("budget",): config.budget}
-    for key in ("per_key", "per_provider", "per_model", "per_tag"):
-        scopes |= {("budget", key, name): limits for name, limits in getattr(config.budget, key).items()}
-    for path, limits in scopes.items():
+    for path, limits in budget_scopes(config.budget):
         spent = limits.when_spent or config.budget.when_spent
         for key in ("downgrade_to", "hard_usd"):
             if spent == "reject" and getattr(limits, key) is not None:

@@ -16,7 +16,7 @@ from proxy.config.reader import EXACT, described
 from proxy.config.rules import Rule, rule_for
 from proxy.config.settings import PricingFile, RoutingFile
 from proxy.providers.base import Provider
-from proxy.records import ModelEntry
+from proxy.sections import ModelEntry
 
 JsonSchema = dict[str, Any]
 Texts = Mapping[str, Mapping[str, str]]  # Struct -> key -> what it means: key_texts.json

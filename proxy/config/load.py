@@ -20,7 +20,8 @@ from proxy.config.settings import LATER, Config, PricingFile, RoutingFile
 from proxy.config.tree import Entry, Mapping, Scalar, Sequence, parse, plain_value
 from proxy.providers import PROVIDERS
 from proxy.providers.base import Provider
-from proxy.records import BudgetConfig, ModelEntry, ModelPrice, Pricing, RouterConfig, Secret, ServerConfig
+from proxy.records import Secret
+from proxy.sections import BudgetConfig, ModelEntry, ModelPrice, Pricing, RouterConfig, ServerConfig
 
 VAULT_KEY = "PROXY_VAULT_KEY"
 MIN_VAULT_KEY = 32  # characters

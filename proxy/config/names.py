@@ -13,11 +13,10 @@ from msgspec import Struct
 from proxy.config.problems import Mark, Path, Problem, Severity, looks_like_key, near, problem, shown
 from proxy.config.settings import Config
 from proxy.prices import find_price
-from proxy.records import BudgetLimits
-from proxy.routing.names import AUTO_NAMES
+from proxy.routing.names import AUTO_NAMES, ROLES
+from proxy.sections import BudgetConfig, BudgetLimits
 
 SOON = timedelta(days=90)
-_ROLES = ("default", "reasoning", "fast")
 
 
 class Reference(Struct, frozen=True):
@@ -133,14 +132,18 @@ def references(config: Config) -> Iterator[Reference]:
 def _budget_references(config: Config) -> Iterator[Reference]:
     if config.budget is None:
         return
-    scopes: dict[Path, BudgetLimits] = {("budget",): config.budget}
-    for key in ("per_key", "per_provider", "per_model", "per_tag"):
-        scopes |= {("budget", key, name): limits for name, limits in getattr(config.budget, key).items()}
-    for path, limits in scopes.items():
+    for path, limits in budget_scopes(config.budget):
         if limits.downgrade_to is not None:
             yield Reference((*path, "downgrade_to"), limits.downgrade_to)
     for name in config.budget.per_model:
         yield Reference(("budget", "per_model", name), name)
+
+
+def budget_scopes(budget: BudgetConfig) -> Iterator[tuple[Path, BudgetLimits]]:
+    """The limits for everything, then those for single keys, providers, models and tags, each with its place."""
+    yield ("budget",), budget
+    for key in ("per_key", "per_provider", "per_model", "per_tag"):
+        yield from ((("budget", key, name), limits) for name, limits in getattr(budget, key).items())
 
 
 def _wrong(reference: Reference, config: Config) -> str | None:
@@ -158,7 +161,7 @@ def _wrong(reference: Reference, config: Config) -> str | None:
         return "ensembles are not supported by this version; they belong to a later one"
     provider, _, model = name.partition("/")
     if provider in config.providers and model:
-        if model in _ROLES and model not in config.providers[provider].models:
+        if model in ROLES and model not in config.providers[provider].models:
             return f'providers.{provider}.models has no "{model}"'
         return None
     owners = _owners(name, config)
@@ -180,7 +183,7 @@ def deployment_of(name: str, config: Config) -> str | None:
         return None
     provider, _, model = name.partition("/")
     if provider in config.providers and model:
-        return f"{provider}/{config.providers[provider].models.get(model, model) if model in _ROLES else model}"
+        return f"{provider}/{config.providers[provider].models.get(model, model) if model in ROLES else model}"
     owners = _owners(name, config)
     return f"{owners[0]}/{name}" if len(owners) == 1 else None
 

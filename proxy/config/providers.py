@@ -14,9 +14,10 @@ from proxy.config.reader import INVALID, Reader
 from proxy.config.tree import Entry, Mapping, Scalar
 from proxy.providers.base import Provider
 from proxy.records import Secret
+from proxy.routing.names import ROLES
 
 # Stands for a section that is wrong, so that names that lead to it are not reported too.
-_UNREAD = Provider(models=dict.fromkeys(("default", "reasoning", "fast"), "unread"))
+_UNREAD = Provider(models=dict.fromkeys(ROLES, "unread"))
 _CHECKED = ("headers", "base_url", "allow_private")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 

@@ -16,7 +16,8 @@ from msgspec import Struct
 from proxy.config.problems import near
 from proxy.config.settings import PricingFile, RoutingFile
 from proxy.providers.base import Provider
-from proxy.records import (
+from proxy.records import Timeouts
+from proxy.sections import (
     BudgetConfig,
     BudgetLimits,
     KeyConfig,
@@ -27,7 +28,6 @@ from proxy.records import (
     ServerConfig,
     StorageConfig,
     Tier,
-    Timeouts,
 )
 
 

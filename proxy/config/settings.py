@@ -8,7 +8,8 @@ from msgspec import Struct
 
 from proxy.config.problems import Mark, Path
 from proxy.providers.base import Provider
-from proxy.records import (
+from proxy.records import Secret
+from proxy.sections import (
     BudgetConfig,
     KeyConfig,
     ModelEntry,
@@ -16,7 +17,6 @@ from proxy.records import (
     Pricing,
     RateLimitsConfig,
     RouterConfig,
-    Secret,
     ServerConfig,
     StorageConfig,
 )

@@ -1,7 +1,9 @@
 """Translates: what an OpenAI-compatible server must do on the wire, as pure checks; `run` alone performs I/O.
 
-A check is a generator: it yields what to send, is given what came back, and returns what it saw, or raises Failed or
-Unsupported (`base`). It knows neither sockets nor clocks, so it can be read, and tried, without a server.
+A check is a generator: it yields what to send, is given what came back, and returns what it saw, or raises Failed,
+Unsupported or NotShown (`base`). It knows neither sockets nor clocks, so it can be read, and tried, without a server.
+What the server does is judged, not how well its model obeys: where the model did not do what would show a property, the
+number of tokens that the server read tells whether it was asked at all.
 """
 
 from __future__ import annotations

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, get_args
 
 import msgspec
 from msgspec import Struct
 
 from proxy.codec import encode
 
+FEW_TOKENS = 16  # where only what is read matters; some servers take no less
 MAX_TOKENS = 256  # room for models that think before they speak; the answers that are asked for are a few words
+_END = 2  # tokens of an answer that ends before it begins: the end itself, and what a template adds
+SAY_OK = "Answer with one word: ok"  # small models are brief then: a quarter of what "Say: ok" brings
+CHAT = "/chat/completions"
 DROPPED = "x-proxy-dropped-params"
-Outcome = Literal["passed", "failed", "not supported"]
+Outcome = Literal["passed", "failed", "not supported", "not shown"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
 class Failed(Exception):
@@ -23,11 +28,18 @@ class Unsupported(Exception):
     """The server says openly that it lacks this: an error `unsupported_*`, or the parameter in `DROPPED`."""
 
 
+class NotShown(Exception):
+    """The wire is right as far as can be seen, but the model did not do what would show the rest."""
+
+
 class Probe(Struct, frozen=True):
-    """One HTTP request, by its path behind the base URL."""
+    """One HTTP request, by its path behind the base URL. `begin_only`: no more than the first piece of the answer is
+    read; then the connection is closed.
+    """
 
     path: str
     body: bytes | None = None
+    begin_only: bool = False
 
     @property
     def method(self) -> str:
@@ -35,7 +47,7 @@ class Probe(Struct, frozen=True):
 
 
 class Reply(Struct, frozen=True):
-    """What came back, whole; the names of `headers` are in lower case."""
+    """What came back, as far as the probe asks for it; the names of `headers` are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -104,11 +116,11 @@ def calls_of(some: Iterable[Check], model: str) -> int:
     return len({next(check.steps(model)) for check in some})
 
 
-def chat(model: str, content: Any = "Say: ok", **fields: Any) -> Probe:
+def chat(model: str, content: Any = SAY_OK, **fields: Any) -> Probe:
     """A small question. `content` may be the whole list of messages; a field that is None is left out."""
     messages = content if _are_messages(content) else [{"role": "user", "content": content}]
     body = {"model": model, "messages": messages, "max_completion_tokens": MAX_TOKENS, **fields}
-    return Probe("/chat/completions", encode({name: value for name, value in body.items() if value is not None}))
+    return Probe(CHAT, encode({name: value for name, value in body.items() if value is not None}))
 
 
 def _are_messages(content: Any) -> bool:
@@ -192,9 +204,48 @@ def message_of(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def text_of(answer: dict[str, Any]) -> str:
-    """What the first choice says. Raises Failed where it says nothing."""
-    content = message_of(answer).get("content")
-    return content if isinstance(content, str) and content.strip() else fail(f"content is {content!r}")
+    """What the first choice says, as `spoken`."""
+    return spoken(message_of(answer).get("content"), finish_of(answer), answer.get("usage"))
+
+
+def spoken(content: Any, finish: Any, usage: Any) -> str:
+    """The text, where there is one. Raises NotShown where the model itself was silent, or thought until its limit;
+    Failed where the server is.
+    """
+    if isinstance(content, str) and content.strip():
+        return content
+    at_limit(finish, usage)
+    written = _count(usage, "completion_tokens")
+    if isinstance(content, str) and finish == "stop" and written is not None and written <= _END:
+        raise NotShown("the model said nothing")
+    fail(f"content is {content!r}")
+
+
+def at_limit(finish: Any, usage: Any) -> None:
+    """Raises NotShown for an answer that the limit cut: what would have come is not known. Raises Failed where it
+    cannot have been the limit.
+    """
+    if finish == "length":
+        written = _count(usage, "completion_tokens")
+        expect(written is None or written >= MAX_TOKENS // 2, f"finish_reason is 'length' after {written} tokens")
+        raise NotShown("the model wrote until its limit")
+
+
+def unshown(seen: str, short: Probe, long: Probe) -> Steps:
+    """Of a model that did not do as it was told, it is only known whether it was told. Raises NotShown; Failed where
+    the server reads no more of `long` than of `short`, so that what `long` alone says was lost on the way. The answers
+    do not matter.
+    """
+    few = _count(ok((yield short)).get("usage"), "prompt_tokens")
+    many = _count(ok((yield long)).get("usage"), "prompt_tokens")
+    if few is not None and many is not None and many <= few:
+        fail(f"{seen}; it was not read: {few} tokens without it, {many} with it")
+    raise NotShown(seen)
+
+
+def _count(usage: Any, name: str) -> int | None:
+    found = usage.get(name) if isinstance(usage, dict) else None
+    return found if type(found) is int else None
 
 
 def finish_of(answer: dict[str, Any]) -> Any:
@@ -217,6 +268,6 @@ def usage_adds_up(usage: Any) -> str:
     return f"{prompt} + {completion} = {total}"
 
 
-def shown(text: str) -> str:
+def shown(text: str, most: int = 60) -> str:
     """What a model said, short enough for a row of a table."""
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from proxy.codec import encode
-from proxy.conformance.base import MAX_TOKENS, Probe, Reply, Steps, chat, checks, expect, fail, json_object
+from proxy.conformance.base import (
+    CHAT,
+    MAX_TOKENS,
+    SAY_OK,
+    Probe,
+    Reply,
+    Steps,
+    chat,
+    checks,
+    expect,
+    fail,
+    json_object,
+)
 from proxy.conformance.events import stream
 from proxy.conformance.tools import ASK, WEATHER
 
@@ -36,7 +48,7 @@ def error_shape(model: str) -> Steps:
 
 
 def bad_role(model: str) -> Steps:
-    return _refused((yield chat(model, [{"role": "emperor", "content": "Say: ok"}])))
+    return _refused((yield chat(model, [{"role": "emperor", "content": SAY_OK}])))
 
 
 def no_messages(model: str) -> Steps:
@@ -50,12 +62,12 @@ def missing_messages(model: str) -> Steps:
 
 def not_json(model: str) -> Steps:
     """A body that ends too early."""
-    return _refused((yield Probe("/chat/completions", (chat(model).body or b"")[:-1])))
+    return _refused((yield Probe(CHAT, (chat(model).body or b"")[:-1])))
 
 
 def wrong_type(model: str) -> Steps:
     """Text where a list must be."""
-    return _refused((yield _body({"model": model, "messages": "Say: ok", "max_completion_tokens": MAX_TOKENS})))
+    return _refused((yield _body({"model": model, "messages": SAY_OK, "max_completion_tokens": MAX_TOKENS})))
 
 
 def unknown_tool_choice(model: str) -> Steps:
@@ -66,7 +78,7 @@ def unknown_tool_choice(model: str) -> Steps:
 
 def orphan_result(model: str) -> Steps:
     """A tool's result that no call came before: refused or answered, never a failure of the server."""
-    history = [{"role": "user", "content": "Say: ok"}, {"role": "tool", "tool_call_id": "call_none", "content": "7"}]
+    history = [{"role": "user", "content": SAY_OK}, {"role": "tool", "tool_call_id": "call_none", "content": "7"}]
     reply = yield chat(model, history, tools=[WEATHER])
     if reply.status == 200:
         json_object(reply)
@@ -75,7 +87,7 @@ def orphan_result(model: str) -> Steps:
 
 
 def _body(body: dict[str, Any]) -> Probe:
-    return Probe("/chat/completions", encode(body))
+    return Probe(CHAT, encode(body))
 
 
 def _refused(reply: Reply) -> str:

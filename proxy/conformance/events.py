@@ -7,14 +7,14 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from proxy.conformance.base import Probe, Reply, accept, chat, expect, fail, typed
+from proxy.conformance.base import SAY_OK, Probe, Reply, accept, chat, expect, fail, spoken, typed
 from proxy.errors import ProxyError
 from proxy.framing import Event, EventFraming
 
 ASKED = {"include_usage": True}
 
 
-def stream(model: str, content: Any = "Say: ok", **fields: Any) -> Probe:
+def stream(model: str, content: Any = SAY_OK, **fields: Any) -> Probe:
     """The question of `chat`, streamed, with usage unless told otherwise."""
     return chat(model, content, **{"stream": True, "stream_options": ASKED, **fields})
 
@@ -40,15 +40,23 @@ class Stream(Struct):
     def finishes(self, index: int = 0) -> list[Any]:
         return [choice["finish_reason"] for choice in self.choices(index) if choice.get("finish_reason") is not None]
 
+    def finish(self) -> Any:
+        return next(iter(self.finishes()), None)
+
+    def said(self, index: int = 0) -> str:
+        """The text of a choice, as `spoken`: Failed or NotShown where there is none."""
+        return spoken(self.text(index), next(iter(self.finishes(index)), None), self.usage())
+
+    def usage(self) -> Any:
+        return next(iter(self.usages()), None)
+
     def usages(self) -> list[Any]:
         return [chunk["usage"] for chunk in self.chunks if chunk.get("usage") is not None]
 
 
 def read(reply: Reply, *parameters: str) -> Stream:
     """The stream of a good answer; as `ok` does, Failed or Unsupported for another."""
-    accept(reply, *parameters)
-    kind = reply.headers.get("content-type", "")
-    expect(kind.partition(";")[0].strip() == "text/event-stream", f"content-type is {kind or 'missing'}")
+    _accept(reply, *parameters)
     events = _events(reply.body)
     expect(bool(events), "no event")
     ended = events[-1].data == b"[DONE]"
@@ -56,10 +64,24 @@ def read(reply: Reply, *parameters: str) -> Stream:
     return Stream(chunks, ended, [event.name for event in events if event.name])
 
 
-def _events(body: bytes) -> list[Event]:
+def begun(reply: Reply) -> None:
+    """Raises as `read`, for what has come so far of a stream."""
+    _accept(reply)
+    for event in _events(reply.body, whole=False):
+        if event.data != b"[DONE]":
+            _chunk(event.data)
+
+
+def _accept(reply: Reply, *parameters: str) -> None:
+    accept(reply, *parameters)
+    kind = reply.headers.get("content-type", "")
+    expect(kind.partition(";")[0].strip() == "text/event-stream", f"content-type is {kind or 'missing'}")
+
+
+def _events(body: bytes, *, whole: bool = True) -> list[Event]:
     framing = EventFraming()
     try:
-        return [*framing.feed(body), *framing.close()]
+        return [*framing.feed(body), *(framing.close() if whole else ())]
     except ProxyError as error:
         return fail(error.message)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from proxy.conformance.base import (
     Steps,
     accept,
+    at_limit,
     chat,
     checks,
     expect,
@@ -29,6 +30,8 @@ def role_first(model: str) -> Steps:
 def one_finish(model: str) -> Steps:
     """At the end of its choice: nothing is said after it."""
     answer = read((yield stream(model)))
+    if len(answer.finishes()) == 1:
+        at_limit(answer.finish(), answer.usage())
     expect(answer.finishes() == ["stop"], f"the finish reasons are {answer.finishes()}")
     expect(answer.choices()[-1].get("finish_reason") == "stop", "something follows the finish reason")
     return "stop"
@@ -94,7 +97,9 @@ def as_whole(model: str) -> Steps:
     """
     whole = ok((yield chat(model)))
     parts = read((yield stream(model)))
-    expect(bool(parts.text().strip()) and bool(text_of(whole)), "the stream says nothing")
+    text_of(whole), parts.said()
+    at_limit(finish_of(whole), whole.get("usage"))
+    at_limit(parts.finish(), parts.usage())
     expect(parts.finishes() == [finish_of(whole)], f"{parts.finishes()} in the stream, {finish_of(whole)!r} as a whole")
     read_whole = prompt_of(whole)
     counts = [usage.get("prompt_tokens") for usage in parts.usages()]

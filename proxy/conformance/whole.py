@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from proxy.conformance.base import (
     Steps,
+    at_limit,
     chat,
     checks,
     choices_of,
@@ -20,7 +21,7 @@ from proxy.conformance.base import (
 def answer_id(model: str) -> Steps:
     """Text, and another one for another answer."""
     first = ok((yield chat(model)))
-    other = ok((yield chat(model, "Say: yes")))
+    other = ok((yield chat(model, "Answer with one word: yes")))
     found = first.get("id")
     expect(isinstance(found, str) and found != "", f"id is {found!r}")
     expect(found != other.get("id"), f"two answers have the id {found}")
@@ -76,7 +77,9 @@ def annotations_list(model: str) -> Steps:
 
 
 def finish_stop(model: str) -> Steps:
-    found = finish_of(ok((yield chat(model))))
+    answer = ok((yield chat(model)))
+    found = finish_of(answer)
+    at_limit(found, answer.get("usage"))
     expect(found == "stop", f"finish_reason is {found!r}")
     return "stop"
 

@@ -140,6 +140,11 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Headers that carry the provider's key."""
         return {"authorization": f"Bearer {key}"}
 
+    @property
+    def models_path(self) -> str | None:
+        """Where a list of models is to be read, in the form of OpenAI's; None where the price list knows them."""
+        return None
+
     def build_request(self, request: ChatRequest, model: str) -> Built:
         """The vendor's request for the upstream model id `model`. Raises BadRequest for content it cannot carry."""
         raise TypeError(f"{type(self).__name__} does not build requests")
@@ -170,6 +175,11 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         """Tool call id -> what the vendor wants back unchanged with that call on the next turn; {}: nothing."""
         return {}
+
+    @property
+    def counts_call_ids(self) -> bool:
+        """True where tool calls of two conversations may have the same id: servers that count them, or have none."""
+        return False
 
     @property
     def embeddings_batch(self) -> int | None:

@@ -108,6 +108,23 @@ def parts(content: str | list[dict[str, Any]] | None, where: str) -> list[Part]:
     return [_part(raw, f"{where}.{index}") for index, raw in enumerate(content)]
 
 
+def thoughts_in(content: Any) -> tuple[list[str], Any]:
+    """The texts of the `thinking` parts of a content, as Cohere (a text) and Mistral (a list of text parts) have them,
+    and the content without those parts.
+    """
+    if not isinstance(content, list):
+        return [], content
+    thoughts, rest = [], []
+    for raw in content:
+        said = raw.get("thinking") if isinstance(raw, dict) and raw.get("type") == "thinking" else None
+        if not isinstance(said, str | list):
+            rest.append(raw)
+            continue
+        texts = [said] if isinstance(said, str) else [each.get("text") for each in said if isinstance(each, dict)]
+        thoughts.append("".join(text for text in texts if isinstance(text, str)))
+    return thoughts, rest
+
+
 def _part(raw: dict[str, Any], where: str) -> Part:
     kind = raw.get("type") if isinstance(raw, dict) else None
     if kind in ("text", "refusal"):
@@ -185,6 +202,14 @@ def arguments(call: Mapping[str, Any]) -> dict[str, Any]:
     return (
         {} if value is None and text == "null" else {"_raw": text if isinstance(text, str) else encode(text).decode()}
     )
+
+
+def json_instruction(schema: Any, with_tools: bool) -> str:
+    """What stands in for a `response_format` that the vendor does not take; `schema` None: any JSON object."""
+    when = "Unless you call a tool, answer" if with_tools else "Answer"
+    if schema is None:
+        return f"{when} with one JSON object and nothing else."
+    return f"{when} with nothing but JSON that is valid against this JSON schema: {encode(schema).decode()}"
 
 
 def stop_list(stop: Any) -> list[str]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
+from proxy.providers.base import Built
+from proxy.providers.content import json_instruction
 from proxy.providers.openai import OpenAI
 from proxy.providers.openai.errors import ErrorRules
 from proxy.providers.openai.request import Draft
+from proxy.schema import EmbeddingsRequest
 
 _MAX_STOPS = 4
 _FIELDS = frozenset(
@@ -26,6 +29,7 @@ _MESSAGES = {
     "tool": frozenset({"role", "content", "tool_call_id"}),
     "function": frozenset({"role", "content", "name"}),
 }
+_PARTS = ("text", "refusal", "image_url", "document")
 _TEXT_ROLES = ("system", "assistant", "tool", "function")
 _TIERS = {"auto": "auto", "default": "on_demand", "flex": "flex", "priority": "performance"}
 _OWN_TIERS = ("on_demand", "performance")
@@ -62,9 +66,13 @@ class Groq(OpenAI, frozen=True, kw_only=True):
         draft.keep_only(_FIELDS)
         draft.cap_stops(_MAX_STOPS)
         draft.keep_message_fields(_MESSAGES)
+        draft.only_parts(_PARTS)
         draft.flatten_texts(_MESSAGES)
-        draft.refuse_parts(("file", "input_audio", "video_url"))
         draft.refuse_parts(("image_url",), roles=_MESSAGES if _TEXT_ONLY.match(draft.model) else _TEXT_ROLES)
+        _ask_for_json(draft)
+
+    def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
+        raise self._lacks("embeddings", model)
 
     def _name_tier(self, draft: Draft) -> None:
         tier = draft.body.get("service_tier")
@@ -112,3 +120,19 @@ class Groq(OpenAI, frozen=True, kw_only=True):
             body["reasoning_format"] = "parsed"
         elif "reasoning_format" not in body and "include_reasoning" not in body:
             body["reasoning_format"] = "parsed"
+
+
+def _ask_for_json(draft: Draft) -> None:
+    """ "json mode cannot be combined with tool/function calling", whatever the model: then it is asked for in words."""
+    wanted = draft.body.get("response_format")
+    kind = wanted.get("type") if isinstance(wanted, dict) else None
+    if not draft.tools() or kind not in ("json_object", "json_schema"):
+        return
+    inner = draft.body.pop("response_format").get("json_schema")
+    schema = inner.get("schema") if kind == "json_schema" and isinstance(inner, dict) else None
+    said = draft.messages
+    place = next((index for index, message in enumerate(said) if message["role"] != "system"), len(said))
+    asked = {"role": "system", "content": json_instruction(schema, with_tools=True)}
+    draft.body["messages"] = [*said[:place], asked, *said[place:]]
+    draft.adapt("response_format")
+    draft.unchecked_json = True

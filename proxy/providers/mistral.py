@@ -7,12 +7,14 @@ import re
 from typing import Any, ClassVar
 
 from proxy.errors import BadRequest
-from proxy.providers.base import Built
-from proxy.providers.content import Part, parts, refuse
+from proxy.framing import Event
+from proxy.providers.base import Built, HTTPResponse
+from proxy.providers.content import Part, parts, refuse, thoughts_in
 from proxy.providers.openai import OpenAI, embeddings
 from proxy.providers.openai.errors import ErrorRules
 from proxy.providers.openai.request import Draft
-from proxy.schema import EmbeddingsRequest
+from proxy.providers.openai.stream import OpenAIStreamDecoder
+from proxy.schema import ChatChunk, ChatRequest, ChatResponse, EmbeddingsRequest
 
 _FIELDS = frozenset(
     {
@@ -30,12 +32,23 @@ _MESSAGES = {
     "tool": frozenset({"role", "content", "tool_call_id", "name"}),
 }
 _TIERS = {"auto": "auto", "default": "standard_only", "standard_only": "standard_only"}
+_CHUNKS = {  # what it has where OpenAI has something else: by type, the field that holds it, and others
+    "document_url": (("document_url", "document_name"),),
+    "input_audio": (("input_audio",),),
+    "file": (("file_id",),),
+    "reference": (("reference_ids",),),
+}
+_NOTHING = {"type": "text", "text": ""}
 _DETAILS = ("auto", "low", "high")
 _MAX_TEMPERATURE = 1.5
 _FILLER = "OK"  # stands between a tool's result and the next words of the user, where some models want an answer
-_SWITCHED = re.compile(r"mistral-(medium|small)|mistral-large-4|zai-|glm-|deepseek-")  # think or do not
+_SWITCHED = re.compile(r"mistral-(medium|small)|mistral-large-4|deepseek-")  # think or do not
+_LEVELLED = re.compile(r"(zai-)?glm-")  # think, at one of the levels that their refusal of another names
+_LEVELS = ("low", "high", "max")
+_ALWAYS_THINKS = re.compile(r"magistral-")
 _ID = re.compile(r"[a-zA-Z0-9]{9}")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_MAX_INPUTS = 256  # one more is a 400 (seen in recorded traffic)
 _EMBEDDINGS = ("model", "input", "metadata", "output_dimension", "output_dtype", "encoding_format")
 
 
@@ -44,7 +57,6 @@ class Mistral(OpenAI, frozen=True, kw_only=True):
     key_env: ClassVar[str | None] = "MISTRAL_API_KEY"
     stream_usage: ClassVar[bool] = False
     ranks: ClassVar[bool | None] = False
-    reasoning_back: ClassVar[str | None] = None
     error_rules: ClassVar[ErrorRules] = ErrorRules(
         codes={
             "1300": (429, "rate_limit_exceeded"),
@@ -67,7 +79,7 @@ class Mistral(OpenAI, frozen=True, kw_only=True):
 
     @property
     def embeddings_batch(self) -> int | None:
-        return None
+        return _MAX_INPUTS
 
     def shape(self, draft: Draft) -> None:
         draft.name_limit("max_tokens")
@@ -76,9 +88,12 @@ class Mistral(OpenAI, frozen=True, kw_only=True):
         draft.body.pop("stream_options", None)
         draft.narrow_tools()
         draft.only_functions()
+        _level_effort(draft)
+        if _thinks(draft):
+            draft.give_back_reasoning("reasoning_content")
+            _think_back(draft)
         draft.strip_echoes()
         _name_values(draft)
-        _level_effort(draft)
         draft.plain_tools()
         for tool in draft.tools():
             tool["function"].setdefault("parameters", {"type": "object", "properties": {}})
@@ -89,6 +104,19 @@ class Mistral(OpenAI, frozen=True, kw_only=True):
             draft.put_message(index, {**message, "content": content})
         _shorten_ids(draft)
         _order(draft)
+
+    def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
+        """An answer that continues a message begins with that message: OpenAI's clients have it already."""
+        answer = super().parse_response(response, request)
+        begun = _begun(request) if request is not None else ""
+        for choice in answer["choices"] if begun else []:
+            message = choice["message"]
+            message["content"] = message["content"] and message["content"].removeprefix(begun)
+        return answer
+
+    def stream_decoder(self, request: ChatRequest) -> OpenAIStreamDecoder:
+        begun = _begun(request)
+        return _Continuing(request.n, self.error_rules, begun) if begun else super().stream_decoder(request)
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
         """Vectors of whole numbers (`output_dtype`) are asked as numbers: base64 holds floats only for us."""
@@ -102,6 +130,45 @@ class Mistral(OpenAI, frozen=True, kw_only=True):
         body |= {"model": model, "encoding_format": "base64" if floats else "float"}
         dropped = [name for name in request.fields if name not in (*_EMBEDDINGS, "dimensions")]
         return embeddings.built("/embeddings", body, dropped)
+
+
+class _Continuing(OpenAIStreamDecoder):
+    """The stream of an answer that begins with `begun`, which is held back until something else follows."""
+
+    def __init__(self, expected: int, rules: ErrorRules, begun: str) -> None:
+        super().__init__(expected, rules)
+        self._begun = begun
+        self._held: dict[int, str] = {}
+        self._through: set[int] = set()
+
+    def feed(self, event: Event) -> list[ChatChunk]:
+        chunks = super().feed(event)
+        for choice in (choice for chunk in chunks for choice in chunk["choices"]):
+            index, delta = choice["index"], choice["delta"]
+            if index in self._through:
+                continue
+            text = self._held.get(index, "") + (delta.pop("content", None) or "")
+            if text != self._begun and self._begun.startswith(text) and choice["finish_reason"] is None:
+                self._held[index] = text
+                continue
+            self._through.add(index)
+            if said := text.removeprefix(self._begun):
+                delta["content"] = said
+        return chunks
+
+
+def _begun(request: ChatRequest) -> str:
+    """The text of the message that is to be continued because OpenAI's clients may end with the assistant; "" where
+    none is, or the client itself asked for it in the vendor's words.
+    """
+    for message in reversed(request.fields["messages"]):
+        if message["role"] != "assistant" or message.get("tool_calls"):
+            return ""
+        content = thoughts_in(message.get("content"))[1] or message.get("refusal")
+        text = content if isinstance(content, str) else "".join(part.text for part in parts(content, "messages"))
+        if text:
+            return text if message.get("prefix") is None else ""
+    return ""
 
 
 def _name_values(draft: Draft) -> None:
@@ -125,11 +192,13 @@ def _name_values(draft: Draft) -> None:
 
 
 def _level_effort(draft: Draft) -> None:
-    """Its models think or do not; Magistral always does, and the others cannot."""
+    """Its own models think or do not; Magistral always does, and the others cannot."""
     effort = draft.body.get("reasoning_effort")
     if effort is None:
         return
-    if not _SWITCHED.match(draft.model):
+    if _LEVELLED.match(draft.model) and isinstance(effort, str):
+        draft.level_effort(_LEVELS)
+    elif not _SWITCHED.match(draft.model):
         draft.drop("reasoning_effort")
     elif effort == "minimal":
         draft.body["reasoning_effort"] = "none"
@@ -139,12 +208,50 @@ def _level_effort(draft: Draft) -> None:
         draft.adapt("reasoning_effort")
 
 
+def _can_think(draft: Draft) -> bool:
+    return bool(_SWITCHED.match(draft.model) or _ALWAYS_THINKS.match(draft.model))
+
+
+def _thinks(draft: Draft) -> bool:
+    """In this request."""
+    return _can_think(draft) and (draft.body.get("reasoning_effort") == "high" or not _SWITCHED.match(draft.model))
+
+
+def _think_back(draft: Draft) -> None:
+    """Models that think read what they thought before as chunks of the content, but not in a message to continue."""
+    last = len(draft.messages) - 1
+    for index, message in enumerate(draft.messages):
+        thought, content, calls = (message.get(name) for name in ("reasoning_content", "content", "tool_calls"))
+        if message["role"] != "assistant" or not isinstance(thought, str) or not thought or thoughts_in(content)[0]:
+            continue
+        if calls or (content and index < last):
+            said = [{"type": "text", "text": content}] if content and isinstance(content, str) else content or []
+            draft.put_message(index, {**message, "content": [{"type": "thinking", "thinking": thought}, *said]})
+
+
 def _content(draft: Draft, message: dict[str, Any], where: str) -> Any:
     """Texts as they are, other parts as its own chunks."""
     content = message.get("content")
     if not isinstance(content, list):
         return content or ""
-    return [_chunk(draft, part) for part in parts(content, where)]
+    thoughts, rest = thoughts_in(content)
+    own = [_own_chunk(raw) for raw in rest]
+    asked = [_NOTHING if chunk else raw for raw, chunk in zip(rest, own, strict=True)]
+    chunks = [chunk or _chunk(draft, part) for chunk, part in zip(own, parts(asked, where), strict=True)]
+    if thoughts and _can_think(draft):
+        return [*({"type": "thinking", "thinking": [{"type": "text", "text": text}]} for text in thoughts), *chunks]
+    if thoughts:
+        draft.note_dropped("messages.content.thinking")
+    return chunks or ""
+
+
+def _own_chunk(raw: Any) -> dict[str, Any] | None:
+    """A chunk that the client wrote in the vendor's own words; None for OpenAI's parts."""
+    kind = raw.get("type") if isinstance(raw, dict) else None
+    for name, *more in _CHUNKS.get(kind, ()) if isinstance(kind, str) else ():
+        if isinstance(raw.get(name), str | list):
+            return {each: raw[each] for each in ("type", name, *more) if raw.get(each) is not None}
+    return None
 
 
 def _chunk(draft: Draft, part: Part) -> dict[str, Any]:

@@ -63,11 +63,9 @@ class Together(OpenAI, frozen=True, kw_only=True):
             draft.strip_echoes(keep=("reasoning",))
         else:
             draft.strip_echoes()
+        draft.only_parts(("text", "refusal", *_MEDIA))
         draft.flatten_texts(("system", "user", "assistant", "tool"))
-        draft.refuse_parts(("file",))
-        draft.refuse_parts(
-            ("image_url", "video_url", "audio_url", "input_audio"), roles=("system", "assistant", "tool")
-        )
+        draft.refuse_parts(_MEDIA, roles=("system", "assistant", "tool"))
 
     def _name_logprobs(self, draft: Draft) -> None:
         """Its `logprobs` is OpenAI's `top_logprobs`."""

@@ -7,7 +7,9 @@ lent: choices of one answer come from one model.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from functools import partial
+from itertools import islice
 from typing import Any, Protocol, TypeVar, cast
 
 from msgspec.structs import replace
@@ -20,7 +22,12 @@ T = TypeVar("T")
 
 
 class Ask(Protocol):
-    """One deployment, lent for one call; it is asked again where a failure may pass, until an answer begins."""
+    """One deployment, lent for one call; it is asked again where a failure may pass, until an answer begins.
+
+    `at_once`: how many asks may run beside each other.
+    """
+
+    at_once: int
 
     async def complete(self, request: ChatRequest) -> ChatResponse:
         """The whole answer. Raises UpstreamError, BadRequest for what cannot be sent."""
@@ -50,8 +57,10 @@ def _seat(request: ChatRequest, size: int, place: int) -> ChatRequest:
 
 
 async def complete_together(ask: Ask, requests: Sequence[ChatRequest]) -> ChatResponse:
-    """One answer with the choices of all requests, which are asked at once. The first failure cancels the others."""
-    answers = await together([ask.complete(request) for request in requests])
+    """One answer with the choices of all requests, which are asked beside each other. The first failure cancels the
+    others.
+    """
+    answers = await together([partial(ask.complete, request) for request in requests], ask.at_once)
     choices: list[Choice] = []
     first = 0
     for request, answer in zip(requests, answers, strict=True):
@@ -65,15 +74,18 @@ async def stream_together(ask: Ask, requests: Sequence[ChatRequest]) -> AsyncGen
     """The streams of all requests as they come, as one. The first failure, or closing this, ends them all."""
     firsts = [sum(request.n for request in requests[:place]) for place in range(len(requests))]
     streams = [ask.stream(request) for request in requests]
-    running = {asyncio.ensure_future(_next(stream)): place for place, stream in enumerate(streams)}
+    waiting = iter(range(len(streams)))
+    running = {asyncio.ensure_future(_next(streams[place])): place for place in islice(waiting, ask.at_once)}
     try:
         while running:
             done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for task in sorted(done, key=running.__getitem__):
                 batch = task.result()
                 place = running.pop(task)
+                following = next(waiting, None) if batch is None else place
+                if following is not None:
+                    running[asyncio.ensure_future(_next(streams[following]))] = following
                 if batch is not None:
-                    running[asyncio.ensure_future(_next(streams[place]))] = place
                     yield [_renumbered(chunk, firsts[place]) for chunk in batch]
     finally:
         await _cancel(running)
@@ -98,7 +110,8 @@ async def checked(ask: Ask, request: ChatRequest, response: ChatResponse, check:
     cannot be parsed would fail in their code instead; another candidate may still answer. Refusals, tool calls and
     answers that were cut by a limit or a filter are handed on as they are, as their finish_reason says.
     """
-    choices = await together([_right(ask, request, choice, check) for choice in response["choices"]])
+    asks = [partial(_right, ask, request, choice, check) for choice in response["choices"]]
+    choices = await together(asks, ask.at_once)
     return cast(ChatResponse, {**response, "choices": choices})
 
 
@@ -148,11 +161,12 @@ def _invalid(wrong: str) -> UpstreamError:
     return UpstreamError(message, code="invalid_json_answer", upstream_status=200)
 
 
-async def together(asks: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+async def together(asks: Sequence[Callable[[], Awaitable[T]]], at_once: int) -> list[T]:
     """What all of them answer, in order. The first failure cancels the others and is raised when they have ended."""
     if len(asks) == 1:
-        return [await asks[0]]
-    tasks = [asyncio.ensure_future(ask) for ask in asks]
+        return [await asks[0]()]
+    places = asyncio.Semaphore(at_once)
+    tasks = [asyncio.ensure_future(_in_turn(ask, places)) for ask in asks]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         for task in tasks:
@@ -161,6 +175,13 @@ async def together(asks: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         return [task.result() for task in tasks]
     finally:
         await _cancel(tasks)
+
+
+async def _in_turn(ask: Callable[[], Awaitable[T]], places: asyncio.Semaphore) -> T:
+    await places.acquire()
+    answer = await ask()
+    places.release()  # not after a failure: that ends all of them, and no other should begin
+    return answer
 
 
 async def _cancel(tasks: Collection[asyncio.Future[Any]]) -> None:

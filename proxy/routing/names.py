@@ -1,5 +1,4 @@
-"""Translates: the one flat namespace of model names into deployments, and into the list `/v1/models` shows (design,
-section 9).
+"""Translates: the one flat namespace of model names (design, section 9) into deployments, and into `/v1/models`.
 
 Pure: the same configuration, name and draw give the same route.
 """
@@ -8,12 +7,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import reduce
 
 from msgspec import Struct
 
+from proxy import prices
 from proxy.errors import ProxyError
 from proxy.providers.base import Provider
-from proxy.records import ModelEntry, ModelPrice, RouterConfig
+from proxy.records import Cost, Tokens
+from proxy.sections import ModelEntry, ModelPrice, RouterConfig
 
 TASKS = (
     "reasoning",
@@ -28,7 +30,7 @@ TASKS = (
 )
 STRATEGIES = ("cost", "speed", "quality")
 AUTO_NAMES = ("auto", *(f"auto:{word}" for word in (*TASKS, *STRATEGIES)))
-_ROLES = ("default", "reasoning", "fast")
+ROLES = ("default", "reasoning", "fast")
 _MAX_DEPTH = 16
 _MAX_COMPARED = 200
 
@@ -41,16 +43,24 @@ class Deployment(Struct, frozen=True):
     model: str
     price: ModelPrice | None
     price_version: str = ""
+    price_of: Callable[[str], tuple[ModelPrice | None, str]] = lambda name: (None, "")
 
     @property
     def name(self) -> str:
         return f"{self.provider_name}/{self.model}"
 
+    def cost(self, tokens: Tokens) -> Cost | None:
+        """What an answer cost, with what other models of the provider did for it. None: a price is not known."""
+        if not tokens.others:
+            return prices.cost(self.price, tokens)
+        used = [(self.price_of(f"{self.provider_name}/{model}")[0], its_own) for model, its_own in tokens.others]
+        costs = [prices.cost(price, each) for price, each in ((self.price, tokens), *used)]
+        known = [each for each in costs if each is not None]
+        return reduce(prices.added, known) if len(known) == len(costs) else None
+
 
 class Route(Struct, frozen=True):
-    """Who answers to a name, in order. The other two lists replace what is left when a request is too long or
-    filtered.
-    """
+    """Who answers to a name, in order. The other two replace what is left when a request is too long or filtered."""
 
     requested: str
     candidates: tuple[Deployment, ...]
@@ -175,7 +185,7 @@ class Names(Struct, frozen=True, kw_only=True):
         provider = self.providers.get(provider_name)
         if provider is not None and model:
             deployment = self._deployment(
-                provider_name, provider, provider.models.get(model, model) if model in _ROLES else model
+                provider_name, provider, provider.models.get(model, model) if model in ROLES else model
             )
             is_retired = deployment.price is not None and deployment.price.retired is not None
             # The embedded server answers to every name with its one model: that would be a silent change of model.
@@ -215,7 +225,7 @@ class Names(Struct, frozen=True, kw_only=True):
         price, version = self.price_of(f"{provider_name}/{model}")
         if price is None and provider.free:
             price = ModelPrice(input=0, output=0)
-        return Deployment(provider_name, provider, model, price, version)
+        return Deployment(provider_name, provider, model, price, version, self.price_of)
 
     def _missing(self, name: str, target: str) -> ProxyError:
         """Why nothing answers: a retired id, a provider that is off, a bare id with several owners, or no such name."""

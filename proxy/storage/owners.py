@@ -32,7 +32,7 @@ class Owners:
             path = self._path(owner)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             # A sweeper may have locked and removed the file between its creation and our lock: then take another.
-            if _lock(fd) and _is_same_file(fd, path):
+            if take_lock(fd) and is_same_file(fd, path):
                 self.id, self._fd = owner, fd
             else:
                 os.close(fd)
@@ -60,7 +60,7 @@ class Owners:
             yield True
             return
         try:
-            is_dead = _lock(fd)
+            is_dead = take_lock(fd)
             yield is_dead
             if is_dead:
                 # Still locked, so that nobody can take the file over between the unlink and the close.
@@ -73,7 +73,8 @@ class Owners:
         return self.directory / (owner + _SUFFIX)
 
 
-def _lock(fd: int) -> bool:
+def take_lock(fd: int) -> bool:
+    """False where another process holds the file's lock; ours ends with the descriptor, or with this process."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -81,7 +82,8 @@ def _lock(fd: int) -> bool:
     return True
 
 
-def _is_same_file(fd: int, path: Path) -> bool:
+def is_same_file(fd: int, path: Path) -> bool:
+    """False where the file of a descriptor no longer stands at its path."""
     try:
         return os.path.samestat(os.fstat(fd), path.stat())
     except FileNotFoundError:

@@ -58,8 +58,8 @@ class SqliteStore:
     def open(self) -> None:
         try:
             self._create_file()
+            self.write(Batch())  # first, so that a database that is refused has no folder of owners
             self._owners.enter()
-            self.write(Batch())
         except (OSError, StoreError) as error:
             self.close()
             reason = error.strerror if isinstance(error, OSError) else error

@@ -6,6 +6,7 @@ process. What cannot be unsealed (another key, a broken row, a row of another ca
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -104,6 +105,20 @@ class VaultStore:
                 found[tool_call_id] = cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], associated)
         return found
 
+    def expire(self, now_ns: int) -> int:
+        """Drops states of any caller that are too old, not all at once where there are many; says how many.
+
+        Raises StoreError.
+        """
+        too_old = {"oldest": self._oldest_ns(now_ns), "most": _EXPIRED_AT_ONCE}
+        try:
+            db = self._connected()
+            if db.execute(_EXPIRED, too_old).fetchone() is None:  # as usual; and nobody is locked out
+                return 0
+            return db.execute(_EXPIRE, too_old).rowcount
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
     def close(self) -> None:
         """Safe to call twice."""
         if self._db is not None:
@@ -162,6 +177,9 @@ class VaultStore:
         return StoreError(f"Cannot use the reasoning states in {self._database or 'memory'}: {error}.")
 
 
+_EXPIRED_AT_ONCE = 1_000
+_EXPIRED = "SELECT rowid FROM reasoning_states WHERE kept_ns <= :oldest LIMIT :most"
+_EXPIRE = "DELETE FROM reasoning_states WHERE rowid IN (" + _EXPIRED + ")"
 _SUMS = "SELECT COUNT(*), TOTAL(size) FROM reasoning_states"
 _SUMS_OF_CALLER = _SUMS + " WHERE caller = :caller"
 _EXCESS = """
@@ -186,13 +204,14 @@ def shared_key(path: Path) -> bytes:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)  # gone with the process, also in the middle of writing
             key = os.read(fd, _KEY_BYTES + 1)
-            if len(key) > _KEY_BYTES:
-                raise StoreError(f"{path} is not a key of ours. Move it away, or set PROXY_VAULT_KEY.")
-            if len(key) < _KEY_BYTES:  # new, or left by a process that died here: nothing was sealed with it yet
+            if not key:  # new, or left by a process that died here: nothing was sealed with it yet
                 key = os.urandom(_KEY_BYTES)
-                os.ftruncate(fd, 0)
-                os.pwrite(fd, key, 0)
+                if os.write(fd, key) < _KEY_BYTES:
+                    os.ftruncate(fd, 0)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(fd)
+            if len(key) != _KEY_BYTES:
+                raise StoreError(f"{path} is not a key of ours. Move it away, or set PROXY_VAULT_KEY.")
             return key
         finally:
             os.close(fd)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from tests.api.end_to_end import KEYS, PRICING, routing
 from tests.serving import Server, serving, write_files
 from tests.upstream import FakeUpstream
 
@@ -36,3 +38,18 @@ async def server(upstream_of_module: FakeUpstream, database: Path) -> AsyncItera
     """Keyless, with one provider `fake`."""
     async with serving(write_files(database.parent, upstream_of_module.url)) as running:
         yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def vendors(upstream_of_module: FakeUpstream, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    """Keyless, with a provider for each of `VENDORS`, by its name."""
+    written = routing(upstream_of_module.url.removesuffix("/v1"))
+    files = write_files(tmp_path_factory.mktemp("vendors"), upstream_of_module.url, written, PRICING)
+    async with serving(files, KEYS) as running:
+        yield running
+
+
+@pytest.fixture
+def sdk(vendors: Server, upstream: FakeUpstream) -> Any:
+    """The SDK's client of `vendors`, without its types: the tests read what the types call optional."""
+    return vendors.client

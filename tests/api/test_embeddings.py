@@ -34,6 +34,7 @@ providers:
   local: {{type: embedded}}
 models:
   spare: {{use: fake/e503, fallback: [again/ok]}}
+  short: {{use: fake/no_finish, fallback: [again/ok]}}
 router: {{default_model: local/smollm2-135m}}
 """
 PRICING = """
@@ -161,6 +162,8 @@ async def test_a_failure_that_passes_is_retried_and_another_model_stands_in(
     assert (await post(server.port, body("one", "again/fail_first(n=1)"), PATH)).headers("x-proxy-attempts") == ["2"]
     spare = await post(server.port, body("one", "spare"), PATH)
     assert (spare.headers("x-proxy-model"), spare.json["model"]) == (["again/ok"], "again/ok")
+    short = await post(server.port, body("one", "short"), PATH)  # an answer that is not what was asked for
+    assert (short.status, short.headers("x-proxy-model")) == (200, ["again/ok"])
 
 
 async def test_all_vectors_of_an_answer_are_of_one_model(upstream: FakeUpstream, tmp_path: Path) -> None:
@@ -236,7 +239,8 @@ async def test_missing_vectors_are_an_error(upstream: FakeUpstream, server: Serv
     """Never fewer vectors than inputs."""
     answer = await post(server.port, body(["one", "two"], "fake/no_finish"), PATH)
     assert (answer.status, answer.error()["code"]) == (502, "upstream_error")
-    assert (await row_of(database, answer))["outcome"] == "upstream_error"
+    row = await row_of(database, answer)
+    assert (row["outcome"], row["estimated"], row["attempts"]) == ("upstream_error", 0, 1)
 
 
 async def test_errors_of_the_provider_keep_their_status(upstream: FakeUpstream, server: Server) -> None:

@@ -145,7 +145,9 @@ async def test_a_ranking_of_other_documents_is_an_error(upstream: FakeUpstream, 
     """An index that nobody sent would be a crash in the client."""
     answer = await post(server.port, body("fake/no_finish"), PATH)
     assert (answer.status, answer.error()["code"]) == (502, "upstream_error")
-    assert (await row_of(database, answer))["outcome"] == "upstream_error"
+    row = await row_of(database, answer)
+    assert (row["outcome"], row["estimated"]) == ("upstream_error", 0)
+    assert row["cost_nano"] > 0
 
 
 async def test_errors_methods_and_refused_rows(upstream: FakeUpstream, server: Server, database: Path) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 
 from proxy.conformance import CHECKS
-from tests.cli.commands import proxy
+from proxy.conformance.streams import STREAM
+from tests.cli.commands import COMMAND, PATIENCE_S, environment, proxy, wait_until
 from tests.serving import write_files
 from tests.upstream.fake import refusing, spawn
 
@@ -32,17 +36,22 @@ def test_the_configured_proxy_is_checked_and_nothing_is_written(folder):
     said = json.loads(done.stdout)
     assert [each["seen"] for each in said["checks"] if each["outcome"] == "failed"] == []
     assert done.returncode == 0
-    assert said["counts"] == {"passed": len(CHECKS), "failed": 0, "not supported": 0}
+    assert said["counts"] == {"passed": len(CHECKS), "failed": 0, "not supported": 0, "not shown": 0}
     assert sorted(path.name for path in folder.iterdir()) == ["pricing.yaml", "routing_rules.yaml"]
 
 
 def test_the_user_learns_beforehand_how_many_calls_it_makes(folder):
-    """On standard error, so that the table stays a table."""
+    """On standard error, so that the tables stay tables: a row for each check, then one for each group."""
     done = proxy("conformance", "-m", "fake/actor", "--only", "whole", "--only", "stream", cwd=folder)
-    assert done.stderr.splitlines()[0] == "23 checks of fake/actor, in about 3 calls"
-    assert done.stderr.splitlines()[-1] == "23 passed, 0 failed, 0 not supported"
-    assert done.stdout.splitlines()[0].split() == ["CHECK", "GROUP", "RESULT", "SEEN"]
-    assert len(done.stdout.splitlines()) == 24
+    assert done.stderr.splitlines()[0] == "23 checks of fake/actor, in about 3 calls of at most 60 s"
+    assert done.stderr.splitlines()[-1] == "23 passed, 0 failed, 0 not supported, 0 not shown"
+    rows, groups = (table.splitlines() for table in done.stdout.split("\n\n"))
+    assert (rows[0].split(), len(rows)) == (["CHECK", "GROUP", "RESULT", "SEEN"], 24)
+    assert [row.split() for row in groups] == [
+        ["GROUP", "PASSED", "OF", "REST"],
+        ["whole", "12", "12", "-"],
+        ["stream", "11", "11", "-"],
+    ]
 
 
 def test_a_server_is_checked_directly_with_a_key_from_the_environment(folder, upstream):
@@ -52,6 +61,7 @@ def test_a_server_is_checked_directly_with_a_key_from_the_environment(folder, up
     done = proxy(*arguments, "--api-key-env", "THEIR_KEY", cwd=folder, THEIR_KEY="sk-theirs")
     failed = [line for line in done.stdout.splitlines() if "  failed  " in line]
     assert (done.returncode, [line.split()[0] for line in failed]) == (1, ["done_last"])
+    assert done.stdout.splitlines()[-1].split(maxsplit=3) == ["stream", "10", "11", "failed: done_last"]
     assert all(seen.authorization for seen in upstream.ledger())
 
 
@@ -76,6 +86,8 @@ def test_a_picture_by_its_address_only_when_asked(folder, upstream):
     ("arguments", "said"),
     [
         (["--base-url", "ftp://x/v1"], "--base-url must be an http or https address"),
+        (["--base-url", "http://[x/v1"], "--base-url must be an http or https address"),
+        (["--base-url", "http://x:99999/v1"], "--base-url must be an http or https address"),
         (["--base-url", "http://x:1/v1", "--api-key-env", "NOT_SET"], "NOT_SET is not set"),
         (["--api-key-env", "SET"], "--api-key-env is the key of a --base-url"),
         (["--only", "nothing"], "nothing"),
@@ -95,3 +107,57 @@ def test_a_server_that_is_not_there_is_exit_code_2(folder):
         done = proxy("conformance", "-m", "actor", "--base-url", url, cwd=folder)
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{url} cannot be reached" in done.stderr
+
+
+@pytest.mark.parametrize("direct", [True, False], ids=["direct", "configured"])
+@pytest.mark.parametrize(("model", "said"), [("e401", "Incorrect API key"), ("nothing", "answers 404")])
+def test_a_name_that_nothing_can_be_asked_of_is_exit_code_2(folder, upstream, direct, model, said):
+    """In one sentence, after the line that says what was to be done."""
+    arguments = ("-m", model, "--base-url", upstream.url) if direct else ("-m", f"fake/{model}")
+    done = proxy("conformance", *arguments, "--json", cwd=folder)
+    (line,) = done.stderr.splitlines()[1:]
+    assert (done.returncode, done.stdout, said in line) == (2, "", True), line
+    assert line.startswith(f"proxy: {upstream.url if direct else f'fake/{model}'} ")
+
+
+@pytest.mark.parametrize(("form", "number"), [([], signal.SIGINT), (["--json"], signal.SIGTERM)], ids=["table", "json"])
+def test_ctrl_c_keeps_what_is_known_and_leaves_nothing(folder, upstream, tmp_path_factory, form, number):
+    """Rows come one by one: the first are there while a later check still waits for its answer."""
+    own = tmp_path_factory.mktemp("temporary")
+    arguments = ("conformance", "-m", "fake/actor-delay_whole(s=60)", "--only", "stream", *form)
+    upstream.reset()
+    command = subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=folder,
+        env=environment(TMPDIR=str(own)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert command.stdout is not None
+    try:
+        head = [] if form else [command.stdout.readline() for _ in range(10)]
+        wait_until(lambda: len(upstream.ledger()) == 3, "the first answer in one piece is waited for")
+        command.send_signal(number)
+        rest, said = command.communicate(timeout=PATIENCE_S)
+    finally:
+        command.kill()
+        command.communicate()
+    assert (command.returncode, "Traceback" in said) == (130, False), said
+    assert list(own.iterdir()) == []
+    if form:
+        assert [each["check"] for each in json.loads(rest)["checks"]] == [each.name for each in STREAM[:9]]
+    else:
+        assert [line.split()[0] for line in head] == ["CHECK", *(each.name for each in STREAM[:9])]
+        assert rest.splitlines()[-1].split()[:3] == ["stream", "9", "9"]
+        assert said.splitlines()[-1] == "proxy: stopped after 9 of 11 checks."
+
+
+def test_a_closed_pipe_ends_it_without_a_word(folder):
+    """As `| head` does it."""
+    command = f"{sys.executable} -m proxy conformance -m fake/actor --only whole --only tools | head -2"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert len(done.stdout.splitlines()) == 2
+    assert len(done.stderr.splitlines()) == 1, done.stderr

@@ -18,7 +18,7 @@ from proxy.config.reader import described
 from proxy.config.settings import PricingFile, RoutingFile
 from proxy.providers import PROVIDERS
 from proxy.providers.base import Provider
-from proxy.records import ServerConfig
+from proxy.sections import ServerConfig
 from tests.config.files import PRICES
 from tests.config.mistakes import HEAD, MISTAKES, PRICE_MISTAKES
 

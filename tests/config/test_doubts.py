@@ -8,7 +8,7 @@ import pytest
 
 from proxy.config import Severity
 from proxy.config.doubts import doubts
-from proxy.records import ModelPrice
+from proxy.sections import ModelPrice
 from tests.config.files import PRICES, config_of
 
 SERVERS = "ollama: {enabled: false, allow_private: true}, local: {type: embedded, price: free}"

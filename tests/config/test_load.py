@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from proxy.config import Config, ConfigError, find_files, load
-from proxy.records import (
+from proxy.records import Timeouts
+from proxy.sections import (
     BudgetConfig,
     BudgetLimits,
     KeyConfig,
@@ -18,7 +19,6 @@ from proxy.records import (
     RouterConfig,
     ServerConfig,
     StorageConfig,
-    Timeouts,
 )
 from tests.config.files import PRICES, TYPES, Embedded, Hosted, config_of, lines_of
 

@@ -12,7 +12,7 @@ import pytest
 
 from proxy.config import Config, Source, check, configure, load
 from proxy.prices import find_price
-from proxy.records import ServerConfig, StorageConfig
+from proxy.sections import ServerConfig, StorageConfig
 
 TOP = Path(__file__).parents[2]
 TIMEOUTS = {  # seconds for a whole answer; 600 where nothing is said

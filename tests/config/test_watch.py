@@ -28,15 +28,19 @@ class Told:
         self.times += 1
         self._told.set()
 
-    async def next(self) -> None:
-        """Waits until it is told once more than at the last call, and a little longer.
+    async def next(self) -> bool:
+        """Whether it is told once more than at the last call. Waits for it, and a little longer.
 
         By then the next look has been taken, so what a test does from here on is seen only if it is told.
         """
-        async with asyncio.timeout(SOON_S):
-            await self._told.wait()
+        try:
+            async with asyncio.timeout(SOON_S):
+                await self._told.wait()
+        except TimeoutError:
+            return False
         self._told.clear()
         await asyncio.sleep(LOOKED_S)
+        return True
 
 
 @asynccontextmanager
@@ -52,7 +56,7 @@ async def watching(
 
     task = asyncio.create_task(watch())
     try:
-        await told.next()
+        assert await told.next()
         yield told
     finally:
         task.cancel()
@@ -104,7 +108,7 @@ async def test_every_way_to_save_a_file_is_told(file: Path, change: Callable[[Pa
     """By the system, at once: the look every minute has no part in it."""
     async with watching(file) as told:
         change(file)
-        await told.next()
+        assert await told.next()
 
 
 @pytest.mark.parametrize("change", WAYS, ids=lambda way: way.__name__)
@@ -112,10 +116,10 @@ async def test_beside_the_database_too(file: Path, change: Callable[[Path], None
     """There the file itself is watched; and the one that took its place."""
     async with watching(file, busy=file.parent) as told:
         change(file)
-        await told.next()
+        assert await told.next()
         if change is not delete:
             write_in_place(file)
-            await told.next()
+            assert await told.next()
 
 
 async def test_a_link_beside_the_database_is_seen_by_looking(file: Path, tmp_path: Path) -> None:
@@ -127,7 +131,7 @@ async def test_a_link_beside_the_database_is_seen_by_looking(file: Path, tmp_pat
     async with watching(link, busy=tmp_path, poll_s=0.1) as told:
         (tmp_path / "tmp").symlink_to(other)
         (tmp_path / "tmp").rename(link)
-        await told.next()
+        assert await told.next()
 
 
 async def test_the_first_comes_at_once(file: Path) -> None:
@@ -140,7 +144,7 @@ async def test_a_file_that_appears_is_told(tmp_path: Path) -> None:
     """It may be away for as long as it likes."""
     async with watching(tmp_path / "routing_rules.yaml") as told:
         (tmp_path / "routing_rules.yaml").write_text("version: 1\n")
-        await told.next()
+        assert await told.next()
 
 
 async def test_either_file_counts(file: Path, tmp_path: Path) -> None:
@@ -149,9 +153,9 @@ async def test_either_file_counts(file: Path, tmp_path: Path) -> None:
     other.write_text("version: 1\n")
     async with watching(file, other) as told:
         write_in_place(other)
-        await told.next()
+        assert await told.next()
         write_in_place(file)
-        await told.next()
+        assert await told.next()
 
 
 async def test_a_mounted_volume_swaps_a_link(tmp_path: Path) -> None:
@@ -165,10 +169,10 @@ async def test_a_mounted_volume_swaps_a_link(tmp_path: Path) -> None:
     async with watching(file) as told:
         (tmp_path / "..data_tmp").symlink_to("..tuesday")
         (tmp_path / "..data_tmp").rename(tmp_path / "..data")
-        await told.next()
+        assert await told.next()
         # And the new target is the one that is watched from here on.
         write_in_place(tmp_path / "..tuesday" / "routing_rules.yaml")
-        await told.next()
+        assert await told.next()
 
 
 async def test_a_link_to_a_file_elsewhere_is_followed(file: Path, tmp_path: Path) -> None:
@@ -177,7 +181,7 @@ async def test_a_link_to_a_file_elsewhere_is_followed(file: Path, tmp_path: Path
     link.symlink_to(file)
     async with watching(link) as told:
         write_in_place(file)
-        await told.next()
+        assert await told.next()
 
 
 async def test_a_directory_that_is_replaced_is_seen_by_looking(file: Path, tmp_path: Path) -> None:
@@ -187,9 +191,9 @@ async def test_a_directory_that_is_replaced_is_seen_by_looking(file: Path, tmp_p
         (tmp_path / "new" / file.name).write_text("version: 1 # released\n")
         file.parent.rename(tmp_path / "old")
         (tmp_path / "new").rename(file.parent)
-        await told.next()
+        assert await told.next()
         write_in_place(file)
-        await told.next()
+        assert await told.next()
 
 
 async def test_a_directory_that_is_missing_is_looked_for(tmp_path: Path) -> None:
@@ -198,7 +202,7 @@ async def test_a_directory_that_is_missing_is_looked_for(tmp_path: Path) -> None
     async with watching(file, poll_s=0.05) as told:
         file.parent.mkdir()
         file.write_text("version: 1\n")
-        await told.next()
+        assert await told.next()
 
 
 async def test_a_link_into_nowhere_is_watched_where_it_stands(tmp_path: Path) -> None:
@@ -209,7 +213,7 @@ async def test_a_link_into_nowhere_is_watched_where_it_stands(tmp_path: Path) ->
     async with watching(file) as told:
         (tmp_path / "tmp").symlink_to("there.yaml")
         (tmp_path / "tmp").rename(file)
-        await told.next()
+        assert await told.next()
 
 
 async def test_links_in_a_circle_end_nothing(tmp_path: Path) -> None:
@@ -219,7 +223,7 @@ async def test_links_in_a_circle_end_nothing(tmp_path: Path) -> None:
     async with watching(file, poll_s=0.05) as told:
         file.unlink()
         file.write_text("version: 1\n")
-        await told.next()
+        assert await told.next()
 
 
 async def test_one_save_in_many_writes_is_told_once(file: Path) -> None:
@@ -230,7 +234,7 @@ async def test_one_save_in_many_writes_is_told_once(file: Path) -> None:
                 writing.write(f"# {line}\n")
                 writing.flush()
                 await asyncio.sleep(0.02)
-        await told.next()
+        assert await told.next()
         assert told.times == 2
 
 
@@ -241,5 +245,5 @@ async def test_other_files_beside_it_are_not_told(file: Path) -> None:
             (file.parent / "proxy.db-wal").write_text(str(turn))
             await asyncio.sleep(0.02)
         write_in_place(file)
-        await told.next()
+        assert await told.next()
         assert told.times == 2

@@ -21,6 +21,7 @@ PRICING = {
     "models": {
         "fake/*": {"input": INPUT_USD, "output": OUTPUT_USD, "cached_input": 0.5, "max_output": 4096},
         "backup/*": {"input": 4.0, "output": 20.0, "max_output": 4096},
+        "single/*": {"input": INPUT_USD, "output": OUTPUT_USD, "max_output": 4096},
     },
 }
 TIMEOUTS = {"connect": 2.0, "first_token": 5.0, "idle": 5.0, "total": 10.0}
@@ -36,15 +37,19 @@ def files(
 ) -> Path:
     """Both configuration files, in the part of YAML that is JSON; returns the routing file.
 
-    Two providers, `fake` and `backup`, at one upstream; `models` maps a name to what it uses and its fallbacks; `fake`
-    changes keys of that provider.
+    Providers at one upstream: `fake`, `backup`, and `single`, whose vendor gives one choice at a time; `models` maps a
+    name to what it uses and its fallbacks; `fake` changes keys of that provider.
     """
     provider = {"type": "openai", "base_url": upstream_url, "allow_private": True, "retries": 0, "timeout_s": TIMEOUTS}
     routing = {
         "version": 1,
         "server": {"grace_s": grace_s},
         "storage": {"url": f"sqlite:///{folder / 'usage.db'}"},
-        "providers": {"fake": {**provider, **(fake or {})}, "backup": provider},
+        "providers": {
+            "fake": {**provider, **(fake or {})},
+            "backup": provider,
+            "single": {**provider, "type": "groq", "price": None},
+        },
         "router": {"default_model": "fake/ok"},
         "models": {name: {"use": use, "fallback": fallback} for name, (use, fallback) in (models or {}).items()},
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from functools import cached_property
 from typing import Any
 
@@ -137,10 +137,3 @@ async def talk(port: int, model: str, *, stream: bool = True, **fields: Any) -> 
 async def ask(port: int, model: str, *, stream: bool = True, **fields: Any) -> Heard:
     """One request and its whole answer."""
     return await (await talk(port, model, stream=stream, **fields)).rest()
-
-
-async def eventually(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
-    """Waits for something that tells nobody when it changes. Raises TimeoutError."""
-    async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - there is no event to wait for
-            await asyncio.sleep(0.005)

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from tests.faults.books import INPUT_USD, OUTPUT_USD, MemoryPeak, assert_books_agree, attempts_by_call, files, rows
-from tests.faults.talking import MESSAGES, Heard, ask, eventually, talk
+from tests.faults.talking import MESSAGES, Heard, ask, talk
 from tests.serving import Server, serving
 from tests.transports.silence import silent
 from tests.upstream import FakeUpstream, prompt_tokens, refusing
+from tests.waiting import eventually
 
 SHORT = {"connect": 0.3, "first_token": 0.4, "idle": 0.3, "total": 0.8}
 PROMPT = prompt_tokens({"messages": MESSAGES})

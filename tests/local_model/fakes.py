@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
@@ -62,10 +61,3 @@ def is_gone(pid: int) -> bool:
         return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
-
-
-async def eventually(holds: Callable[[], bool], timeout_s: float = 5.0) -> None:
-    """Returns as soon as it holds. Raises TimeoutError."""
-    async with asyncio.timeout(timeout_s):
-        while not holds():  # noqa: ASYNC110  # other processes set no Event
-            await asyncio.sleep(0.005)

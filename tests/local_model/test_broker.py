@@ -13,6 +13,7 @@ from proxy.errors import UpstreamUnavailable
 from proxy.local_model import LocalModel, LocalModelBroker, RemoteLocalModel
 from proxy.records import LocalModelSpec
 from tests.local_model import fakes
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ async def test_a_worker_finds_the_child_that_follows_a_dead_one(broker_of, build
     worker = RemoteLocalModel(path, "local")
     first = await worker.endpoint()
     os.kill(fakes.pids(tmp_path)[0], 9)
-    await fakes.eventually(lambda: len(fakes.pids(tmp_path)) == 2)
+    await eventually(lambda: len(fakes.pids(tmp_path)) == 2)
     second = await worker.endpoint()
     assert (first.base_url, second.base_url) == ("http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1")
 
@@ -82,7 +83,8 @@ async def test_a_model_that_the_supervisor_does_not_run_is_an_error(broker_of, b
 
 async def test_a_model_may_start_with_its_broker(broker_of, build_fake, tmp_path):
     broker_of(build_fake(fakes.SERVES, start="at_start"))
-    await fakes.eventually(lambda: len(fakes.pids(tmp_path)) == 1)
+    await eventually(lambda: bool(fakes.pids(tmp_path)))
+    assert len(fakes.pids(tmp_path)) == 1
 
 
 async def test_stopping_ends_the_child_and_tells_the_workers(broker_of, build_fake, path, tmp_path):
@@ -100,7 +102,7 @@ async def test_stopping_ends_the_child_and_tells_the_workers(broker_of, build_fa
 async def test_stopping_ends_the_wait_of_a_worker(broker_of, build_fake, path, tmp_path):
     broker = broker_of(build_fake(fakes.SERVES_WHEN_TOLD))
     waiting = asyncio.create_task(RemoteLocalModel(path, "local").endpoint())
-    await fakes.eventually(lambda: len(fakes.pids(tmp_path)) == 1)
+    await eventually(lambda: len(fakes.pids(tmp_path)) == 1)
     await asyncio.to_thread(broker.stop)
     with pytest.raises(UpstreamUnavailable):
         await asyncio.wait_for(waiting, 5)
@@ -110,7 +112,7 @@ async def test_a_worker_that_goes_away_harms_nobody(broker_of, build_fake, path,
     broker_of(build_fake(fakes.SERVES_WHEN_TOLD))
     worker = RemoteLocalModel(path, "local")
     gone = asyncio.create_task(worker.endpoint())
-    await fakes.eventually(lambda: len(fakes.pids(tmp_path)) == 1)
+    await eventually(lambda: len(fakes.pids(tmp_path)) == 1)
     gone.cancel()
     await asyncio.wait([gone])
     (tmp_path / "go").touch()

@@ -20,6 +20,7 @@ from proxy.errors import UpstreamUnavailable
 from proxy.local_model import Backoff, LocalModel
 from proxy.records import Endpoint, LocalModelSpec
 from tests.local_model import fakes
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,7 +79,7 @@ async def test_a_killed_child_is_followed_by_another(real_model):
     first = await real_model.endpoint()
     killed = real_model.pid
     os.kill(killed, signal.SIGKILL)
-    await fakes.eventually(lambda: real_model.pid != killed)
+    await eventually(lambda: real_model.pid != killed)
     second = await real_model.endpoint()
     assert (second.base_url, second.key) != (first.base_url, first.key)
     assert (await ask(second, saying("Say hi.")))[0] == 200
@@ -108,7 +109,7 @@ async def test_a_cancelled_caller_does_not_stop_the_start(fake_model, tmp_path):
     model = fake_model(fakes.SERVES_WHEN_TOLD)
     first = asyncio.create_task(model.endpoint())
     second = asyncio.create_task(model.endpoint())
-    await fakes.eventually(lambda: len(fakes.pids(tmp_path)) == 1)
+    await eventually(lambda: len(fakes.pids(tmp_path)) == 1)
     first.cancel()
     await asyncio.wait([first])
     (tmp_path / "go").touch()
@@ -121,7 +122,7 @@ async def test_start_loads_before_anyone_asks(fake_model, tmp_path):
     model = fake_model(fakes.SERVES)
     model.start()
     model.start()
-    await fakes.eventually(lambda: len(fakes.pids(tmp_path)) == 1)
+    await eventually(lambda: len(fakes.pids(tmp_path)) == 1)
     await model.endpoint()
     assert fakes.pids(tmp_path) == [model.pid]
 
@@ -133,9 +134,9 @@ async def test_a_caller_waits_for_as_long_as_it_is_told_to(fake_model, tmp_path)
         await model.endpoint()
     assert caught.value.message == "The embedded model is still loading. Try again in a moment."
     assert (caught.value.status, caught.value.retryable, caught.value.headers) == (503, False, {"retry-after": "2"})
-    await fakes.eventually(lambda: len(fakes.pids(tmp_path)) == 1)
+    await eventually(lambda: len(fakes.pids(tmp_path)) == 1)
     (tmp_path / "go").touch()
-    await fakes.eventually(lambda: model.pid is not None)
+    await eventually(lambda: model.pid is not None)
 
 
 async def test_a_caller_waits_through_crashes(fake_model, tmp_path):
@@ -167,7 +168,7 @@ async def test_restarts_back_off_to_a_cap(fake_model):
     model = fake_model(fakes.REFUSES, log=log, backoff=Backoff(first_s=0.01, cap_s=0.03))
     with pytest.raises(UpstreamUnavailable, match=r"^The embedded model cannot be served: it is broken\.$"):
         await model.endpoint()
-    await fakes.eventually(lambda: len(log.calls) >= 5)
+    await eventually(lambda: len(log.calls) >= 5)
     assert [call.kwargs["restart_in_s"] for call in log.calls[:5]] == [0.0, 0.01, 0.02, 0.03, 0.03]
     assert {call.args for call in log.calls} == {("local_model_stopped",)}
 
@@ -184,7 +185,7 @@ async def test_a_child_that_was_healthy_is_started_again_at_once(fake_model):
         assert (await model.endpoint()).base_url == f"http://127.0.0.1:{life}/v1"
         killed = model.pid
         os.kill(killed, signal.SIGKILL)
-        await fakes.eventually(lambda killed=killed: model.pid != killed)  # type: ignore[misc]
+        await eventually(lambda killed=killed: model.pid != killed)  # type: ignore[misc]
     stops = [call.kwargs["restart_in_s"] for call in log.calls if call.args == ("local_model_stopped",)]
     assert stops == [0.0, 0.0, 0.0]
 
@@ -194,7 +195,7 @@ async def test_a_model_that_loads_in_the_end_is_served(fake_model):
     model = fake_model(fakes.REFUSES_ONCE)
     with pytest.raises(UpstreamUnavailable, match="it is broken"):
         await model.endpoint()
-    await fakes.eventually(lambda: model.pid is not None)
+    await eventually(lambda: model.pid is not None)
     async with asyncio.timeout(5):
         while True:
             try:
@@ -237,7 +238,7 @@ async def test_close_leaves_no_process_and_may_be_repeated(fake_model, tmp_path)
 async def test_close_while_loading_ends_the_load_and_its_waiters(fake_model, tmp_path):
     model = fake_model(fakes.SERVES_WHEN_TOLD)
     waiter = asyncio.create_task(model.endpoint())
-    await fakes.eventually(lambda: len(fakes.pids(tmp_path)) == 1)
+    await eventually(lambda: len(fakes.pids(tmp_path)) == 1)
     await model.close()
     with pytest.raises(UpstreamUnavailable, match="has been shut down"):
         await waiter
@@ -251,7 +252,10 @@ async def test_a_cancelled_close_still_ends_the_child(fake_model, tmp_path):
     await asyncio.sleep(0)
     closing.cancel()
     await asyncio.wait([closing])
-    await fakes.eventually(lambda: fakes.is_gone(fakes.pids(tmp_path)[0]))
+    assert closing.cancelled()
+    [child] = fakes.pids(tmp_path)
+    await eventually(lambda: fakes.is_gone(child))
+    assert model.pid is None
 
 
 async def test_close_before_a_start_does_nothing(fake_model, tmp_path):
@@ -298,7 +302,7 @@ async def test_the_child_is_gone_when_its_owner_was_killed(loop):
         try:
             assert not fakes.is_gone(told["child"])
             owner.kill()
-            await fakes.eventually(lambda: fakes.is_gone(told["child"]), timeout_s=2)
+            await eventually(lambda: fakes.is_gone(told["child"]), timeout_s=2)
             assert [fakes.is_gone(pid) for pid in told["bystanders"]] == [False, False]
         finally:
             for pid in told["bystanders"]:

@@ -11,6 +11,7 @@ import pytest
 from proxy.errors import UpstreamUnavailable
 from proxy.local_model import LocalModel, LocalModelBroker, RemoteLocalModel
 from tests.local_model import fakes
+from tests.waiting import eventually
 
 Make = Callable[..., LocalModel]
 
@@ -21,7 +22,7 @@ async def test_a_models_life(fake_model: Make, tmp_path: Path) -> None:
     assert (await model.state()).state == "not started"
     assert fakes.pids(tmp_path) == []
     asking = asyncio.create_task(model.endpoint())
-    await fakes.eventually(lambda: fakes.pids(tmp_path) != [])
+    await eventually(lambda: fakes.pids(tmp_path) != [])
     assert (await model.state()).state == "starting"
     (tmp_path / "go").touch()
     await asking

@@ -13,6 +13,7 @@ from proxy.codec import decode_chat, encode
 from proxy.errors import BadRequest
 from proxy.providers.anthropic import Anthropic
 from proxy.providers.anthropic.messages import GO_ON, PLACEHOLDER
+from proxy.providers.anthropic.request import API_VERSION
 from proxy.providers.base import Built
 from tests.providers.corpus import (
     CORPUS,
@@ -100,7 +101,7 @@ def test_headers_say_the_version_and_carry_the_key_by_the_vendors_name():
         "accept": "text/event-stream",
         "anthropic-version": "2023-06-01",
     }
-    assert ANTHROPIC.authorize("k") == {"x-api-key": "k"}
+    assert ANTHROPIC.authorize("k") == {"x-api-key": "k", "anthropic-version": API_VERSION}
     assert ANTHROPIC.key_variables == ("ANTHROPIC_API_KEY",)
     assert Anthropic(base_url="http://localhost:1").keyless
     assert Anthropic(base_url="http://localhost:1", api_key_env="K").key_variables == ("K",)

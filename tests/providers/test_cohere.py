@@ -91,6 +91,8 @@ SENT: list[tuple[dict[str, Any], dict[str, Any], list[str], list[str]]] = [
         ["reasoning_effort"],
     ),
     ({"thinking": BUDGET, "reasoning_effort": "low"}, {"thinking": BUDGET}, ["reasoning_effort"], []),
+    ({"thinking": BUDGET | {"clear_thinking": False}}, {"thinking": BUDGET}, ["thinking.clear_thinking"], []),
+    ({"thinking": {"clear_thinking": False}}, {}, ["thinking"], []),
     ({"documents": ["a"]}, {"documents": ["a"]}, [], []),
     ({"documents": [{"id": "1", "data": {"t": "a"}}]}, {"documents": [{"id": "1", "data": {"t": "a"}}]}, [], []),
     ({"citation_options": {"mode": "FAST"}}, {"citation_options": {"mode": "FAST"}}, [], []),
@@ -431,6 +433,47 @@ def test_the_text_beside_tool_calls_is_the_plan():
     answered = {"role": "assistant", "content": "Hello.", **thought}
     assert turns(user(), answered, user())[1]["content"] == [*thinking, {"type": "text", "text": "Hello."}]
     assert turns(user(), answered, user(), model=PLAIN)[1]["content"] == "Hello."
+
+
+@pytest.mark.parametrize("said", ["Well.", [text("Well.")]])
+def test_thinking_parts_of_the_history_go_back_as_thinking(said: Any):
+    """As Cohere writes them, and as Mistral does; before calls too. A model that does not think has plans only."""
+    content = [{"type": "thinking", "thinking": said}, text("So.")]
+    spoke = {"role": "assistant", "content": content}
+    called = {"role": "assistant", "content": content[:1], "tool_calls": [call("c1")]}
+    made = built(user(), spoke, user(), called, result("c1"))
+    found = body_of(made)["messages"]
+    thought = {"type": "thinking", "thinking": "Well."}
+    assert found[1] == {"role": "assistant", "content": [thought, text("So.")]}
+    assert found[3] == {"role": "assistant", "content": [thought], "tool_calls": [call("c1")]}
+    assert made.dropped == []
+    for fields in ({"model": PLAIN}, {"reasoning_effort": "none"}):
+        made = built(user(), spoke, user(), called, result("c1"), **fields)
+        found = body_of(made)["messages"]
+        assert found[1] == {"role": "assistant", "content": "So."}
+        assert found[3] == {"role": "assistant", "tool_plan": "Well.", "tool_calls": [call("c1")]}
+        assert made.dropped == ["messages.content.thinking"]
+
+
+def test_a_plan_in_the_vendors_own_field_stays_there():
+    """After what was said, which the vendor refuses as a content beside calls; one that led to no call has no place."""
+    called = {"role": "assistant", "content": None, "tool_plan": "I will ask.", "tool_calls": [call("c1")]}
+    expected = {"role": "assistant", "tool_plan": "I will ask.", "tool_calls": [call("c1")]}
+    assert turns(user(), called, result("c1"))[1] == expected
+    found = turns(user(), {**called, "content": "Wait."}, result("c1"))[1]
+    assert found == {**expected, "tool_plan": "Wait.\n\nI will ask."}
+    made = built(user(), {"role": "assistant", "content": "So.", "tool_plan": "I will ask."}, user())
+    assert body_of(made)["messages"][1] == {"role": "assistant", "content": "So."}
+    assert made.dropped == ["messages.tool_plan"]
+
+
+def test_what_messages_and_tools_say_in_fields_of_others_is_told():
+    """Echoes of our own answers are not: nothing of the client's is lost with them."""
+    asking = {**user([text("Hi.", weight=2)]), "audience": "all"}
+    made = built(
+        asking, {"role": "assistant", "content": "Ho.", "annotations": []}, user(), tools=[{**tool(), "origin": "x"}]
+    )
+    assert made.dropped == ["tools.origin", "messages.audience", "messages.content.weight"]
 
 
 def test_a_plan_that_the_client_lost_is_put_back():

@@ -17,8 +17,9 @@ from proxy.fold import Fold
 from proxy.framing import Event, EventFraming
 from proxy.providers.base import HTTPResponse
 from proxy.providers.cohere import Cohere
-from proxy.records import ModelPrice, Tokens
+from proxy.records import Tokens
 from proxy.schema import ChatResponse
+from proxy.sections import ModelPrice
 from tests.providers.corpus import result, tool, user
 from tests.providers.recordings import answer, events, load, recordings
 
@@ -398,12 +399,23 @@ def test_log_probabilities_are_openais():
         (USAGE, (9, 4, Tokens(input=3, output=2))),
         ({"tokens": {"input_tokens": 9, "output_tokens": 4}}, (9, 4, Tokens(input=9, output=4))),
         ({"billed_units": {"input_tokens": 3.0, "output_tokens": 2.0}}, (3, 2, Tokens(input=3, output=2))),
+        (
+            {**USAGE, "tokens": {"input_tokens": 9, "output_tokens": 4, "reasoning_tokens": 3}},
+            (9, 4, Tokens(input=3, output=2, reasoning=2)),
+        ),
     ],
 )
 def test_usage_is_what_was_read_and_the_bill_stands_beside_it(usage: dict[str, Any], expected: Any):
     """One stands in for the other where the vendor said only one."""
     found = whole({**said(), "usage": usage})["usage"]
     assert (found["prompt_tokens"], found["completion_tokens"], COHERE.tokens(found)) == expected
+
+
+def test_tokens_of_thoughts_are_where_clients_look():
+    """Models of 2026 count them among their output."""
+    tokens = {"input_tokens": 9, "output_tokens": 4, "reasoning_tokens": 3}
+    found = whole({**said(), "usage": {**USAGE, "tokens": tokens}})["usage"]
+    assert found["completion_tokens_details"] == {"reasoning_tokens": 3}
 
 
 @pytest.mark.parametrize(
@@ -569,6 +581,31 @@ def test_errors_have_openais_status_type_and_code(status: int, message: str, exp
     assert (error.status, error.type, error.code, error.retryable) == expected
     assert error.upstream_status == status
     assert error.message == message
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "message", "expected"),
+    [
+        (400, "TOO_MANY_TOKENS", "size limit exceeded", (400, "context_length_exceeded", False)),
+        (400, "TOO_MANY_TOKENS", TOO_MUCH, (400, "invalid_value", False)),
+        (422, "INVALID_TOOL_GENERATION", "invalid tool generation", (400, "tool_use_failed", True)),
+        (422, "HALLUCINATED_ALL_TOOL_CALLS", "no such tool", (400, "tool_use_failed", True)),
+        (422, "NO_VALID_RESPONSE_GENERATED", "no valid response", (502, "upstream_error", True)),
+        (422, "SOMETHING_NEW", "no", (400, "invalid_value", False)),
+    ],
+)
+def test_the_type_of_an_error_says_what_its_words_do_not(
+    status: int, kind: str, message: str, expected: tuple[int, str, bool]
+):
+    """A call that the model got wrong is worth another try, whole or at the end of a stream."""
+    body = json.dumps({"error_type": kind, "id": "x", "message": message}).encode()
+    error = COHERE.parse_error(HTTPResponse(status, {}, body))
+    assert (error.status, error.code, error.retryable) == expected
+    if status == 422 and error.retryable:
+        with pytest.raises(UpstreamError) as caught:
+            delta = {"finish_reason": "ERROR", "error": message, "error_type": kind}
+            streamed({"type": "message-end", "delta": delta})
+        assert (caught.value.status, caught.value.code, caught.value.retryable) == expected
 
 
 def test_a_limit_of_output_names_its_field():

@@ -168,6 +168,7 @@ def test_tool_calls_can_be_sent_back(name: str):
     message = answer["choices"][0]["message"]
     calls = message.get("tool_calls") or []
     if not calls:
+        assert answer["choices"][0]["finish_reason"] != "tool_calls"
         return
     results = [{"role": "tool", "tool_call_id": call["id"], "content": "done"} for call in calls]
     tools = [tool(name) for name in dict.fromkeys(call["function"]["name"] for call in calls)]

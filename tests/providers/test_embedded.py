@@ -9,13 +9,20 @@ import pytest
 
 from proxy.codec import decode_chat, encode
 from proxy.errors import BadRequest
+from proxy.providers.base import Built
 from proxy.providers.embedded import JSON_PENALTY, Embedded
 from tests.providers.corpus import SCHEMA, image, text, user
 
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+
+
+def built(adapter: Embedded, **fields: Any) -> Built:
+    request = decode_chat(encode({"model": "m", "messages": [user()], **fields}))
+    return adapter.build_request(request, "smollm2-135m")
+
 
 def sent(**fields: Any) -> dict[str, Any]:
-    request = decode_chat(encode({"model": "m", "messages": [user()], **fields}))
-    body: dict[str, Any] = json.loads(Embedded().build_request(request, "smollm2-135m").http.body)
+    body: dict[str, Any] = json.loads(built(Embedded(), **fields).http.body)
     return body
 
 
@@ -48,3 +55,18 @@ def test_a_role_that_nobody_has_is_refused():
     with pytest.raises(BadRequest) as caught:
         sent(messages=[{"role": "emperor", "content": "Hi."}])
     assert caught.value.param == "messages.0.role"
+
+
+def test_what_the_default_model_does_without_is_named():
+    """Its template has no place for tools and it does not think; llama.cpp would leave both out without a word."""
+    lacking = {"tools": TOOLS, "tool_choice": "required", "parallel_tool_calls": False, "reasoning_effort": "high"}
+    request = built(Embedded(), **lacking)
+    assert sorted(request.dropped) == sorted(lacking)
+    assert json.loads(request.http.body).keys() == {"model", "messages"}
+
+
+def test_a_file_of_ones_own_is_asked_for_everything_that_llama_cpp_reads():
+    """What it can do depends on its template; what llama.cpp ignores is named for it too."""
+    request = built(Embedded(model_path="other.gguf"), tools=TOOLS, reasoning_effort="high", user="ada", seed=7)
+    assert request.dropped == ["user"]
+    assert json.loads(request.http.body).keys() == {"model", "messages", "tools", "reasoning_effort", "seed"}

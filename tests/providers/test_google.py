@@ -293,6 +293,18 @@ def test_a_picture_in_a_result_goes_with_it():
     assert contents(*messages, model=OLD)[3] == ("user", [inline, BLANK])
 
 
+def test_a_result_holds_only_what_the_vendor_takes_in_one():
+    """Sounds and films stand behind it; it has no place for the detail of a picture."""
+    sound = {"type": "input_audio", "input_audio": {"data": "UklG", "format": "wav"}}
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}", "detail": "high"}}
+    once = built(user(), asked(call("a")), result("a", [picture, sound]))
+    _, _, answer, behind = json.loads(once.http.body)["contents"]
+    inline = {"inlineData": {"mimeType": "image/png", "data": PNG}}
+    assert answer["parts"][0]["functionResponse"]["parts"] == [inline]
+    assert behind == {"role": "user", "parts": [{"inlineData": {"mimeType": "audio/wav", "data": "UklG"}}, BLANK]}
+    assert once.dropped == ["messages.image_url.detail"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "args"),
     [("", {}), ("null", {}), ('{"a": 1}', {"a": 1}), ("[1]", {"_raw": "[1]"}), ('{"a', {"_raw": '{"a'})],
@@ -626,6 +638,25 @@ def test_fields_of_the_vendors_own_pass_through():
     nested = built(extra_body={"google": {"thinking_config": thinking}}, reasoning_effort="low", model=OLD)
     assert json.loads(nested.http.body)["generationConfig"] == {"thinkingConfig": thinking}
     assert nested.dropped == ["reasoning_effort"]
+
+
+@pytest.mark.parametrize("block", [{"tools": 1}, {"tools": [None]}, {"max_tokens": 9000}, {"stop": 5}, {"n": 8}])
+def test_the_vendors_own_block_holds_only_the_vendors_own(block: dict[str, Any]):
+    """What is OpenAI's is checked where it belongs, and dropped here."""
+    given: dict[str, Any]
+    for given in ({"google": block}, {"extra_body": {"google": block, "more": 1}}):
+        once = built(user("Hi."), **given)
+        assert json.loads(once.http.body) == {"contents": [{"role": "user", "parts": [{"text": "Hi."}]}]}
+        assert once.dropped == [f"google.{name}" for name in block] + ["extra_body.more"] * ("extra_body" in given)
+
+
+def test_a_limit_by_the_vendors_name_does_not_go_beyond_the_requests_own():
+    """What a call may cost was bounded by `max_tokens` and `n`."""
+    own: dict[str, Any] = {"generationConfig": {"max_output_tokens": 9000, "candidateCount": 8, "topK": 3}}
+    once = built(user(), max_tokens=10, **own)
+    assert json.loads(once.http.body)["generationConfig"] == {"maxOutputTokens": 10, "topK": 3}
+    assert sorted(once.dropped) == ["generationConfig.candidateCount", "generationConfig.max_output_tokens"]
+    assert json.loads(built(user(), **own).http.body)["generationConfig"] == {"maxOutputTokens": 9000, "topK": 3}
 
 
 def test_defaults_of_the_file_stand_in_where_the_client_said_nothing():

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from google.genai import types as google_types
+from msgspec import structs
 
 from proxy.codec import decode_chat, encode
 from proxy.errors import UpstreamError, UpstreamTruncated
@@ -15,8 +16,9 @@ from proxy.fold import Fold
 from proxy.framing import Event, EventFraming
 from proxy.providers.base import HTTPResponse
 from proxy.providers.google import Google
+from proxy.providers.google.own_parts import MOST_BYTES
 from proxy.providers.google.stream import GoogleStreamDecoder
-from proxy.schema import ChatResponse
+from proxy.schema import ChatResponse, KeptReasoning
 from tests.providers.corpus import tool, user
 from tests.providers.recordings import FIXTURES
 from tests.upstream.google_wire import GoogleWire
@@ -291,7 +293,7 @@ def test_pieces_of_arguments_of_every_kind():
             (word, "content_filter")
             for word in ("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "OTHER", "LANGUAGE")
         ],
-        *[(word, "content_filter") for word in ("IMAGE_SAFETY", "NO_IMAGE", "MODEL_ARMOR", "ESCALATION")],
+        *[(word, "content_filter") for word in ("IMAGE_SAFETY", "NO_IMAGE", "MODEL_ARMOR", "PUP_LIMITED_DISABLED")],
         *[(word, "stop") for word in ("FINISH_REASON_UNSPECIFIED", "MALFORMED_RESPONSE", "SOMETHING_NEW")],
     ],
 )
@@ -300,6 +302,27 @@ def test_finish_reasons(word: str, reason: str):
     choice: dict[str, Any] = dict(parsed(body({"text": "Hi."}, finish=word))["choices"][0])
     assert choice["finish_reason"] == reason
     assert choice.get("native_finish_reason") == (None if word == "STOP" else word)
+
+
+def test_every_finish_of_the_vendors_sdk_has_a_meaning():
+    """Only what says nothing falls back to stop."""
+    falls_back = set()
+    for word in (each.value for each in google_types.FinishReason):
+        choice: dict[str, Any] = dict(parsed(body({"text": "Hi."}, finish=word))["choices"][0])
+        if choice["finish_reason"] == "stop" and choice.get("native_finish_reason"):
+            falls_back.add(word)
+    failures = {"MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS"}
+    assert falls_back == failures | {"MISSING_THOUGHT_SIGNATURE", "FINISH_REASON_UNSPECIFIED"}
+
+
+def test_an_answer_to_be_continued_holds_what_continues_it():
+    """The request's field of that name takes it."""
+    choice: dict[str, Any] = dict(
+        parsed(body({"text": "Hi."}, finish="CONTINUATION", continuationToken="dG9r"))["choices"][0]
+    )
+    assert choice["continuationToken"] == "dG9r"
+    request = decode_chat(encode({"model": "x", "messages": [user()], "continuationToken": "dG9r"}))
+    assert json.loads(GOOGLE.build_request(request, "gemini-4-argon").http.body)["continuationToken"] == "dG9r"
 
 
 @pytest.mark.parametrize(
@@ -343,6 +366,22 @@ def test_a_stream_without_a_finish_is_truncated(events: list[dict[str, Any]]):
             parsed(events[0])
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_an_error_without_framing_ends_a_stream(end: str, indent: int | None):
+    """Streams that fail in the middle end in the error's JSON as it is, in one line or many."""
+    failed = {"error": {"code": 503, "message": "The model is overloaded.", "status": "UNAVAILABLE"}}
+    for last in (failed, [failed]):
+        said = [f"data: {json.dumps(body({'text': 'Hi'}, finish=None))}", "", json.dumps(last, indent=indent)]
+        framing, decoder = EventFraming(), GoogleStreamDecoder()
+        stream = end.join(said).replace("\r\n", "\n").replace("\n", end).encode()
+        first, second = [*framing.feed(stream), *framing.close()]
+        decoder.feed(first)
+        with pytest.raises(UpstreamError, match="overloaded") as caught:
+            decoder.feed(second)
+        assert (caught.value.status, caught.value.upstream_status) == (503, 503)
+
+
 def test_choices_are_told_apart_by_their_index():
     """One without an index is the first."""
     first = {"content": {"parts": [{"text": "a"}]}, "finishReason": "STOP"}
@@ -357,6 +396,97 @@ def test_choices_are_told_apart_by_their_index():
 
 
 # --- what stands beside the text --------------------------------------------------------------------------------------
+
+
+def told_again(message: dict[str, Any], kept: dict[str, Any], *tools: dict[str, Any]) -> list[dict[str, Any]]:
+    """The model's turn of the next request, in which `message` and a result for each of its calls stand."""
+    results = [{"role": "tool", "tool_call_id": call["id"], "content": "ok"} for call in message.get("tool_calls", [])]
+    given = {"model": "x", "messages": [user(), message, *results, user()], "tools": list(tools)}
+    states = {name: KeptReasoning("google", "gemini-3.8-flash", state) for name, state in kept.items()}
+    request = structs.replace(decode_chat(encode(given)), kept=states)
+    built = json.loads(GOOGLE.build_request(request, "gemini-3.8-flash").http.body)
+    return [part for content in built["contents"] if content["role"] == "model" for part in content["parts"]]
+
+
+def test_searches_of_the_vendors_own_come_back_in_their_places():
+    """What they found is in their signatures; kept here for clients that drop it, sent only where it may be."""
+    search = {"toolCall": {"toolType": "GOOGLE_SEARCH_WEB", "id": "s", "args": {}}, "thoughtSignature": "czE="}
+    found = {"toolResponse": {"toolType": "GOOGLE_SEARCH_WEB", "id": "s", "response": {}}, "thoughtSignature": "czI="}
+    first, second = ({**CALL["functionCall"], "id": name} for name in ("a", "b"))
+    said: list[dict[str, Any]] = [
+        {"text": "I seé."},
+        {"functionCall": first, "thoughtSignature": "Yw=="},
+        search,
+        found,
+        {"text": "There."},
+        {"functionCall": second},
+    ]
+    for answer in (parsed(body(*said)), decoded(restreamed(body(*said)))):
+        message: dict[str, Any] = json.loads(encode(answer["choices"][0]["message"]))
+        state = GOOGLE.reasoning_state(answer["choices"][0]["message"])
+        assert set(state) == {"a"}
+        assert told_again(message, {}, tool(), {"googleSearch": {}}) == said
+        bare = {name: message[name] for name in ("role", "content")}
+        bare["tool_calls"] = [{k: v for k, v in call.items() if k != "extra_content"} for call in message["tool_calls"]]
+        assert told_again(bare, state, tool(), {"googleSearch": {}}) == said
+        assert [part for part in told_again(message, state, tool()) if "text" in part] == [{"text": "I seé.There."}]
+
+
+def test_states_too_large_to_keep_leave_the_signatures():
+    """The signature of the call is what the vendor asks for."""
+    found = {"toolResponse": {"id": "s", "response": {}}, "thoughtSignature": "A" * MOST_BYTES}
+    message = parsed(body(found, {**CALL, "thoughtSignature": "Yw=="}))["choices"][0]["message"]
+    assert list(GOOGLE.reasoning_state(message).values()) == [{"thought_signature": "Yw=="}]
+
+
+def test_code_that_ran_comes_back_where_code_may_run():
+    """Between the texts it stood between, the signature of the message on the last of them."""
+    said: list[dict[str, Any]] = [
+        {"text": "Look:"},
+        {"executableCode": {"language": "PYTHON", "code": "1"}, "thoughtSignature": "czE="},
+        {"codeExecutionResult": {"outcome": "OUTCOME_OK", "output": "1"}},
+        {"text": "One.", "thoughtSignature": "czI="},
+    ]
+    message: dict[str, Any] = json.loads(encode(parsed(body(*said))["choices"][0]["message"]))
+    assert told_again(message, {}, {"codeExecution": {}}) == said
+    assert told_again(message, {}) == [{"text": "Look:One.", "thoughtSignature": "czI="}]
+    edited = told_again({**message, "content": "1"}, {}, {"codeExecution": {}})
+    assert edited == [{"text": "1", "thoughtSignature": "czI="}, *said[1:3]]
+
+
+@pytest.mark.parametrize("note", [None, {}, {"part": []}, {"part": {"text": "a"}}, {"after_calls": "x", "part": {}}])
+def test_notes_that_are_none_are_left_out(note: Any):
+    """They come from the client."""
+    message = {"role": "assistant", "content": "Hi.", "extra_content": {"google": {"parts": [note]}}}
+    assert told_again(message, {}, {"codeExecution": {}}) == [{"text": "Hi."}]
+
+
+def test_pictures_that_the_model_drew_come_back_signed():
+    """The next turn may ask to change them; a link to one is reported."""
+    picture = {"inlineData": {"mimeType": "image/png", "data": "iVBO"}, "thoughtSignature": "czE="}
+    message: dict[str, Any] = json.loads(encode(parsed(body({"text": "Here."}, picture))["choices"][0]["message"]))
+    assert told_again(message, {}) == [{"text": "Here."}, picture]
+    linked = {**message, "images": [{"type": "image_url", "image_url": {"url": "https://x.test/a.png"}}]}
+    request = decode_chat(encode({"model": "x", "messages": [user(), linked, user()]}))
+    assert GOOGLE.build_request(request, "gemini-3.8-flash").dropped == ["messages.images"]
+
+
+def test_what_comes_behind_the_finish_is_told_once():
+    """Some servers finish every event, and tell in the last what the answer rests on."""
+    web = {"web": {"uri": "https://x.test", "title": "x"}}
+    support = {"segment": {"endIndex": 2, "text": "Hi"}, "groundingChunkIndices": [0]}
+    picture = {"inlineData": {"mimeType": "image/png", "data": "iVBO"}}
+    grounded = {"index": 0, "groundingMetadata": {"groundingChunks": [web], "groundingSupports": [support]}}
+    events = [body({"text": "Hi"}, picture), body({"text": " there"}), {"candidates": [grounded]}]
+    decoder = GoogleStreamDecoder()
+    chunks = [chunk for event in events for chunk in decoder.feed(Event("", json.dumps(event).encode()))]
+    deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+    assert sum("images" in delta for delta in deltas) == 1
+    choice: dict[str, Any] = dict(decoded(events)["choices"][0])
+    cited = {"start_index": 0, "end_index": 2, "title": "x", "url": "https://x.test"}
+    assert choice["message"]["annotations"] == [{"type": "url_citation", "url_citation": cited}]
+    assert choice["groundingMetadata"] == grounded["groundingMetadata"]
+    assert choice["finish_reason"] == "stop"
 
 
 def test_pictures_and_sounds_stand_beside_the_text():
@@ -480,6 +610,9 @@ RETRY = {"@type": f"{RPC}RetryInfo", "retryDelay": "34.4s"}
 MINUTE = {"@type": f"{RPC}QuotaFailure", "violations": [{"quotaId": "GenerateRequestsPerMinutePerProjectPerModel"}]}
 DAY = {"@type": f"{RPC}QuotaFailure", "violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]}
 LONG = "The input token count (3475108) exceeds the maximum number of tokens allowed (1048576)."
+NO_DAY = {"@type": f"{RPC}ErrorInfo", "metadata": {"quota_limit": "GenerateContentRequestsPerDayPerProject"}}
+NO_PLAN = "Quota exceeded for metric: free_tier_requests, limit: 0, model: x. Please retry in 25.4s."
+LONGER = "The input token count is 1250074 but model only supports up to 1048576."
 GONE = "models/gemini-3.6-flahs is not found for API version v1beta, or is not supported for generateContent."
 
 
@@ -497,6 +630,7 @@ GONE = "models/gemini-3.6-flahs is not found for API version v1beta, or is not s
         (400, "INVALID_ARGUMENT", "API key expired. Please renew the API key.", [], (401, "invalid_api_key", False)),
         (400, "INVALID_ARGUMENT", "contents.parts must not be empty.", [], (400, "invalid_value", False)),
         (400, "INVALID_ARGUMENT", LONG, [], (400, "context_length_exceeded", False)),
+        (400, "INVALID_ARGUMENT", LONGER, [], (400, "context_length_exceeded", False)),
         (400, "FAILED_PRECONDITION", "User location is not supported.", [], (403, "failed_precondition", False)),
         (
             401,
@@ -511,6 +645,12 @@ GONE = "models/gemini-3.6-flahs is not found for API version v1beta, or is not s
         (404, "NOT_FOUND", "Requested entity was not found.", [], (404, "not_found", False)),
         (429, "RESOURCE_EXHAUSTED", "Quota exceeded.", [MINUTE, RETRY], (429, "rate_limit_exceeded", True)),
         (429, "RESOURCE_EXHAUSTED", "Quota exceeded.", [DAY, RETRY], (429, "insufficient_quota", False)),
+        (429, "RESOURCE_EXHAUSTED", "Quota exceeded.", [NO_DAY], (429, "insufficient_quota", False)),
+        (429, "RESOURCE_EXHAUSTED", NO_PLAN, [MINUTE, RETRY], (429, "insufficient_quota", False)),
+        (429, "RESOURCE_EXHAUSTED", "Tokens a minute, limit: 0.5.", [MINUTE], (429, "rate_limit_exceeded", True)),
+        (429, "RESOURCE_EXHAUSTED", "Your prepayment credits are depleted.", [], (429, "insufficient_quota", False)),
+        (429, "RESOURCE_EXHAUSTED", "It is over its monthly spending cap.", [], (429, "insufficient_quota", False)),
+        (402, "PAYMENT_REQUIRED", "Add money.", [], (429, "insufficient_quota", False)),
         (499, "CANCELLED", "The operation was cancelled.", [], (502, "upstream_error", False)),
         (500, "INTERNAL", "An internal error has occurred.", [], (502, "upstream_error", True)),
         (503, "UNAVAILABLE", "The model is overloaded.", [], (503, "upstream_unavailable", True)),
@@ -590,7 +730,6 @@ ODD = [
     b'{"candidates": [{"content": {"parts": [{"functionCall": {"name": "f", "args": "x"}}]}, "finishReason": "STOP"}]}',
     json.dumps({"candidates": [{"content": {"parts": [_SOUND]}, "finishReason": "STOP"}]}).encode(),
     b'{"candidates": [{"content": {"parts": []}, "finishReason": 5}]}',
-    b'{"candidates": [{"content": {"parts": []}, "finishReason": "STOP"}], "usageMetadata": {"promptTokenCount": "x"}}',
     b'{"promptFeedback": {}}',
     b"\xff\xfe",
     b"[" * 100_000,

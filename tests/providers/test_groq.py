@@ -9,6 +9,7 @@ from groq.types.chat import ChatCompletion, ChatCompletionChunk
 
 from proxy.errors import BadRequest, UpstreamError
 from proxy.providers.groq import Groq
+from proxy.schema import EmbeddingsRequest
 from tests.providers.asking import USER, answered, built, event, folded, messages, request, sent
 from tests.providers.corpus import audio, file, image, text, tool
 from tests.providers.recordings import answer, events, load, recordings
@@ -170,6 +171,7 @@ def test_markers_of_caches_are_told() -> None:
         (QWEN, "tool", image()),
         (QWEN, "user", audio()),
         (QWEN, "user", file()),
+        (OSS, "user", {"type": "document_url", "document_url": "https://example.com/a.pdf"}),
     ],
 )
 def test_content_that_a_model_cannot_take_is_refused(model: str, role: str, part: dict[str, Any]) -> None:
@@ -178,6 +180,40 @@ def test_content_that_a_model_cannot_take_is_refused(model: str, role: str, part
     with pytest.raises(BadRequest, match=model) as caught:
         built(GROQ, model, messages=said)
     assert (caught.value.code, caught.value.param) == ("unsupported_content", f"messages.0.content.0.{part['type']}")
+
+
+def test_thoughts_of_other_vendors_models_are_told() -> None:
+    """It has no part for them."""
+    said = {"role": "assistant", "content": [{"type": "thinking", "thinking": "Well."}, text("So.")]}
+    assert messages(GROQ, USER, said, model=OSS)[1] == {"role": "assistant", "content": "So."}
+    assert built(GROQ, OSS, messages=[USER, said]).dropped == ["messages.content.thinking"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ({"type": "json_object"}, "one JSON object"),
+        ({"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}, '{"type":"object"}'),
+    ],
+)
+def test_json_beside_tools_is_asked_for_in_words(wanted: dict[str, Any], words: str) -> None:
+    """Real refusal: "json mode cannot be combined with tool/function calling"; the answer is checked here."""
+    said = [{"role": "system", "content": "Be brief."}, USER]
+    result = built(GROQ, OSS, messages=said, tools=[tool()], response_format=wanted)
+    body = sent(GROQ, OSS, messages=said, tools=[tool()], response_format=wanted)
+    assert [message["role"] for message in body["messages"]] == ["system", "system", "user"]
+    assert words in body["messages"][1]["content"]
+    assert "response_format" not in body
+    assert (result.adapted, result.unchecked_json) == (["response_format"], True)
+    plain = built(GROQ, OSS, messages=said, response_format=wanted)
+    assert (plain.adapted, plain.unchecked_json) == ([], False)
+
+
+def test_it_has_no_embeddings() -> None:
+    """None of its models makes any: refused before it is asked."""
+    with pytest.raises(BadRequest, match="embeddings") as caught:
+        GROQ.build_embeddings(EmbeddingsRequest(model="x", inputs=["a"], fields={"model": "x", "input": "a"}), "x")
+    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "model")
 
 
 def test_a_model_that_sees_gets_its_picture() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+import msgspec
 import pytest
 from mistralai.client import models as sdk
 
@@ -14,14 +15,14 @@ from proxy.errors import BadRequest
 from proxy.fold import Fold
 from proxy.framing import EventFraming
 from proxy.providers.mistral import Mistral
-from proxy.schema import ChatResponse
+from proxy.schema import ChatResponse, KeptReasoning
 from tests.providers.asking import USER, answered, built, event, folded, messages, request, sent
 from tests.providers.corpus import PDF, PNG, audio, file, image, text, tool
 from tests.providers.recordings import FIXTURES, answer, load, recordings
 
 MISTRAL = Mistral()
 WHOLE = [name for name in recordings("json", "mistral") if b'"choices"' in answer(name).body]
-CALL = {"id": "gSIMJiOkT", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CALL: Any = {"id": "gSIMJiOkT", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 LONG = {**CALL, "id": "call_0123456789"}
 RESULT = {"role": "tool", "tool_call_id": "gSIMJiOkT", "content": "done"}
 
@@ -103,12 +104,15 @@ def test_what_asks_for_another_kind_of_answer_is_refused(name: str) -> None:
         ("magistral-medium-latest", "high", None, [], ["reasoning_effort"]),
         ("mistral-large-latest", "high", None, [], ["reasoning_effort"]),
         ("codestral-2508", "low", None, [], ["reasoning_effort"]),
+        ("zai-glm-5-3", "low", "low", [], []),
+        ("zai-glm-5-3", "none", "low", ["reasoning_effort"], []),
+        ("zai-glm-5-3", "medium", "high", ["reasoning_effort"], []),
     ],
 )
 def test_models_think_or_do_not(
     model: str, effort: str, expected: str | None, adapted: list[str], dropped: list[str]
 ) -> None:
-    """There are two levels where there is a choice at all."""
+    """There are two levels where there is a choice at all, and three of a guest (`['low', 'high', 'max']`)."""
     result = built(MISTRAL, model, reasoning_effort=effort)
     assert sent(MISTRAL, model, reasoning_effort=effort).get("reasoning_effort") == expected
     assert (result.adapted, result.dropped) == (adapted, dropped)
@@ -180,6 +184,100 @@ def test_an_assistant_that_speaks_last_is_to_be_continued() -> None:
     assert built(MISTRAL, messages=said).adapted == ["messages"]
 
 
+BEGUN: dict[str, Any] = {"role": "assistant", "content": "The answer is"}
+
+
+@pytest.mark.parametrize(
+    ("wrote", "left"),
+    [
+        (["The answer is", " 4."], " 4."),
+        (["The", " answer", " is 4."], " 4."),
+        (["", "The answer is 4."], " 4."),
+        (["It is 4."], "It is 4."),
+        (["The answer", " was 4."], "The answer was 4."),
+        (["The answer"], "The answer"),
+        (["The answer is"], ""),
+    ],
+)
+def test_an_answer_that_continues_does_not_say_again_what_it_continues(wrote: list[str], left: str) -> None:
+    """The vendor begins with it; whole and streamed, in every choice."""
+    said = [USER, BEGUN]
+    choice: Any = {"index": 0, "message": {"content": "".join(wrote)}, "finish_reason": "stop"}
+    whole = MISTRAL.parse_response(answered(200, {"choices": [choice]}), request(messages=said))
+    deltas: list[Any] = [{"delta": {"content": piece}, "finish_reason": None} for piece in wrote]
+    deltas.append({"delta": {"content": ""}, "finish_reason": "stop"})
+    frames = [event({"choices": [{"index": index, **delta}]}) for delta in deltas for index in (0, 1)]
+    streamed = folded(MISTRAL, frames, messages=said, n=2)
+    assert whole["choices"][0]["message"]["content"] == left
+    assert [each["message"]["content"] for each in streamed["choices"]] == [left, left]
+
+
+@pytest.mark.parametrize("last", [{**BEGUN, "prefix": True}, USER])
+def test_an_answer_that_we_did_not_ask_to_continue_is_left_as_it_is(last: dict[str, Any]) -> None:
+    """Who says `prefix` knows the vendor."""
+    said = [USER, BEGUN, last]
+    choice = {"index": 0, "message": {"content": "The answer is 4."}, "finish_reason": "stop"}
+    whole = MISTRAL.parse_response(answered(200, {"choices": [choice]}), request(messages=said))
+    frame = {"choices": [{"index": 0, "delta": {"content": "The answer is 4."}, "finish_reason": "stop"}]}
+    streamed = folded(MISTRAL, [event(frame)], messages=said)
+    assert whole["choices"][0]["message"]["content"] == "The answer is 4."
+    assert streamed["choices"][0]["message"]["content"] == "The answer is 4."
+
+
+def test_calls_that_continue_a_message_have_no_content() -> None:
+    """Nothing was said, so nothing is cut."""
+    choice = {"index": 0, "message": {"content": "", "tool_calls": [CALL]}, "finish_reason": "tool_calls"}
+    whole = MISTRAL.parse_response(answered(200, {"choices": [choice]}), request(messages=[USER, BEGUN]))
+    assert whole["choices"][0]["message"]["content"] is None
+
+
+THOUGHT = {"type": "thinking", "thinking": [text("Well.")]}
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "back"),
+    [
+        ("mistral-small-latest", {"reasoning_effort": "medium"}, True),
+        ("magistral-medium-latest", {}, True),
+        ("mistral-small-latest", {}, False),
+        ("open-mistral-nemo", {"reasoning_effort": "high"}, False),
+    ],
+)
+def test_thoughts_go_back_to_a_model_that_thinks(model: str, fields: dict[str, Any], back: bool) -> None:
+    """As chunks before the text, with calls too; an answer that is to be continued keeps its text alone."""
+    spoke = {"role": "assistant", "content": "So.", "reasoning_content": "Well."}
+    said = [USER, spoke, USER, asking(CALL, reasoning_content="Well."), RESULT, spoke]
+    found = sent(MISTRAL, model, messages=said, **fields)["messages"]
+    assert found[1]["content"] == ([THOUGHT, text("So.")] if back else "So.")
+    assert found[3]["content"] == ([THOUGHT] if back else "")
+    assert found[5]["content"] == "So."
+
+
+def test_thoughts_that_a_client_lost_are_put_back() -> None:
+    """Clients of OpenAI send back calls without them; only the same model's count."""
+    kept = MISTRAL.reasoning_state({"reasoning_content": "Well.", "tool_calls": [CALL]})
+    assert kept == {CALL["id"]: {"reasoning_content": "Well."}}
+    asked = request(messages=[USER, asking(CALL), RESULT], reasoning_effort="high")
+    for model, content in (("mistral-small-latest", [THOUGHT]), ("mistral-medium-latest", "")):
+        state = {CALL["id"]: KeptReasoning("mistral", model, kept[CALL["id"]])}
+        body = MISTRAL.build_request(msgspec.structs.replace(asked, kept=state), "mistral-small-latest").http.body
+        assert json.loads(body)["messages"][1]["content"] == content
+
+
+@pytest.mark.parametrize("thinking", ["Well.", [text("Well.")]])
+def test_thinking_parts_of_a_client_are_chunks_or_told(thinking: Any) -> None:
+    """As Cohere has them and as Mistral does; models that cannot think are not shown them."""
+    said = [USER, {"role": "assistant", "content": [{"type": "thinking", "thinking": thinking}, text("So.")]}, USER]
+    assert messages(MISTRAL, *said, model="mistral-small-latest")[1]["content"] == [THOUGHT, text("So.")]
+    assert messages(MISTRAL, *said, model="open-mistral-nemo")[1]["content"] == [text("So.")]
+    assert built(MISTRAL, "open-mistral-nemo", messages=said).dropped == ["messages.content.thinking"]
+
+
+def test_embeddings_are_asked_in_batches_that_the_vendor_takes() -> None:
+    """257 inputs are "Too many inputs in request, split into more batches."."""
+    assert MISTRAL.embeddings_batch == 256
+
+
 def test_a_user_does_not_speak_right_after_a_tool() -> None:
     """ "Unexpected role 'user' after role 'tool'": an answer stands between; told."""
     said = messages(MISTRAL, USER, asking(CALL), RESULT, USER)
@@ -227,6 +325,21 @@ def test_parts_become_chunks(part: dict[str, Any], chunk: dict[str, Any]) -> Non
     """As the SDK's own types have them."""
     assert messages(MISTRAL, {"role": "user", "content": [part]})[0]["content"] == [chunk]
     sdk.UserMessage.model_validate({"role": "user", "content": [chunk]})
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        {"type": "document_url", "document_url": "https://example.com/a.pdf", "document_name": "a"},
+        {"type": "input_audio", "input_audio": "UklGRg=="},
+        {"type": "file", "file_id": "f1"},
+        {"type": "reference", "reference_ids": [1]},
+    ],
+)
+def test_chunks_in_the_vendors_own_words_are_sent_as_they_are(chunk: dict[str, Any]) -> None:
+    """Beside OpenAI's parts."""
+    said = messages(MISTRAL, {"role": "user", "content": [text("?"), chunk]})
+    assert said[0]["content"] == [text("?"), chunk]
 
 
 def test_what_parts_lose_is_told() -> None:
@@ -335,6 +448,23 @@ def test_calls_without_type_index_and_id_are_completed() -> None:
     assert found["tool_calls"] == expected
     body = {"choices": [{"index": 0, "message": {"tool_calls": calls}, "finish_reason": "tool_calls"}]}
     assert MISTRAL.parse_response(answered(200, body))["choices"][0]["message"]["tool_calls"] == expected
+
+
+def test_tokens_of_what_was_heard_are_read_too() -> None:
+    """Its total is 9 + 375 + 248: `prompt_tokens` leaves the audio out."""
+    details = {"cached_tokens": 0, "audio_tokens": 375}
+    usage = {"prompt_tokens": 9, "completion_tokens": 248, "total_tokens": 632, "prompt_tokens_details": details}
+    choice = {"index": 0, "message": {"content": "a"}, "finish_reason": "stop"}
+    found = MISTRAL.parse_response(answered(200, {"choices": [choice], "usage": usage}))["usage"]
+    assert (found["prompt_tokens"], found["completion_tokens"], found["total_tokens"]) == (384, 248, 632)
+    assert MISTRAL.tokens(found).total == 632
+
+
+def test_a_delta_has_what_is_no_part_of_the_message() -> None:
+    """`index` here, `channel` at Groq: sent back with the history they would be refused."""
+    delta = {"content": "a", "index": 0, "channel": "analysis"}
+    found = folded(MISTRAL, [event({"choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}]})])
+    assert set(found["choices"][0]["message"]) == {"role", "content", "refusal", "annotations"}
 
 
 def test_cached_tokens_are_where_clients_look() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -60,17 +61,27 @@ def attempts(value: Any, seed: str) -> Iterator[Any]:
             yield spoiled(value, path, junk)
 
 
+def outcome(read: Callable[[], object]) -> str:
+    """Anything else than these two is a crash."""
+    try:
+        read()
+    except UpstreamError:
+        return "refused"
+    return "read"
+
+
 @pytest.mark.parametrize("name", RECORDED)
 def test_an_answer_spoiled_anywhere_is_read_or_an_upstream_error(name: str) -> None:
     """And what is read can be counted."""
     provider = PROVIDERS[name.partition("/")[0].replace("compatible", "openai")]()
-    for body in attempts(json.loads(answer(name).body), name):
-        try:
-            found = provider.parse_response(HTTPResponse(200, {}, json.dumps(body).encode()))
-        except UpstreamError:
-            continue
-        if "usage" in found:
-            provider.tokens(found["usage"])
+    bodies = attempts(json.loads(answer(name).body), name)
+    assert {outcome(partial(parse, provider, body)) for body in bodies} == {"read", "refused"}
+
+
+def parse(provider: Any, body: Any) -> None:
+    found = provider.parse_response(HTTPResponse(200, {}, json.dumps(body).encode()))
+    if "usage" in found:
+        provider.tokens(found["usage"])
 
 
 def feed(provider: Any, all_events: list[Event]) -> None:
@@ -90,33 +101,34 @@ def test_a_stream_spoiled_anywhere_is_read_or_an_upstream_error(name: str) -> No
     """One event at a time, at its beginning, in its middle and at its end."""
     provider, seen = PROVIDERS[name.partition("/")[0]](), events(name)
     chunks = [place for place, each in enumerate(seen) if each.data.startswith(b"{")]
-    for place in (chunks[0], chunks[len(chunks) // 2], chunks[-1]):
-        for body in attempts(json.loads(seen[place].data), name):
-            try:
-                feed(provider, [*seen[:place], event(body), *seen[place + 1 :]])
-            except UpstreamError:
-                continue
+    told = {
+        outcome(partial(feed, provider, [*seen[:place], event(body), *seen[place + 1 :]]))
+        for place in (chunks[0], chunks[len(chunks) // 2], chunks[-1])
+        for body in attempts(json.loads(seen[place].data), name)
+    }
+    assert told == {"read", "refused"}
 
 
 @pytest.mark.parametrize("name", ["searched", "annotated", "called", "thought"])
 def test_an_answer_of_the_agent_api_spoiled_anywhere(name: str) -> None:
     """Whole and as the last event of a stream."""
     provider = PROVIDERS["perplexity"]()
-    for body in attempts(ANSWERS[name], name):
-        for read in (
-            lambda body=body: provider.parse_response(HTTPResponse(200, {}, json.dumps(body).encode())),
-            lambda body=body: feed(provider, [event({"type": "response.completed", "response": body})]),
-        ):
-            try:
-                read()
-            except UpstreamError:
-                continue
-    for each in streamed_events(ANSWERS[name]):
-        for body in attempts(json.loads(each.data), name):
-            try:
-                feed(provider, [event(body)])
-            except UpstreamError:
-                continue
+    bodies = list(attempts(ANSWERS[name], name))
+    lasts = [[event({"type": "response.completed", "response": body})] for body in bodies]
+    parts = [[event(body)] for each in streamed_events(ANSWERS[name]) for body in attempts(json.loads(each.data), name)]
+    assert {outcome(partial(parse, provider, body)) for body in bodies} == {"read", "refused"}
+    assert {outcome(partial(feed, provider, last)) for last in lasts} == {"read", "refused"}
+    assert {outcome(partial(feed, provider, part)) for part in parts} == {"read", "refused"}
+
+
+def test_what_a_search_found_counts_where_only_its_own_event_says_it() -> None:
+    """The last event of a stream may be without it."""
+    told = [json.loads(each.data) for each in streamed_events(ANSWERS["searched"])]
+    told[-1]["response"]["output"] = [item for item in told[-1]["response"]["output"] if item["type"] == "message"]
+    found: Any = folded(PROVIDERS["perplexity"](), [event(each, each["type"]) for each in told])
+    whole: Any = PROVIDERS["perplexity"]().parse_response(answered(200, ANSWERS["searched"]))
+    for name in ("search_results", "citations", "choices"):
+        assert found[name] == whole[name]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -200,6 +212,18 @@ def test_an_error_inside_a_200_has_the_status_that_its_words_mean(
     with pytest.raises(UpstreamError) as caught:
         OPENAI.parse_response(HTTPResponse(200, {}, json.dumps({"error": {"message": "no", **said}}).encode()))
     assert (caught.value.status, caught.value.retryable) == (status, retryable)
+
+
+def test_an_answer_that_stopped_with_an_error_is_one() -> None:
+    """Some servers say it in place of a reason to finish; whole and streamed, to be tried again."""
+    end = {"index": 0, "finish_reason": "error"}
+    for read in (
+        lambda: OPENAI.parse_response(answered(200, {"choices": [{**end, "message": {"content": "a"}}]})),
+        lambda: folded(OPENAI, [event({"choices": [{**end, "delta": {"content": "a"}}]})]),
+    ):
+        with pytest.raises(UpstreamError, match="stopped with an error") as caught:
+            read()
+        assert caught.value.retryable
 
 
 def test_an_answer_that_a_filter_took_whole_has_no_message() -> None:

@@ -149,6 +149,17 @@ def test_messages_become_instructions_and_items() -> None:
     assert built(PPLX, OTHER, messages=said).dropped == ["messages.name", "messages.content.cache_control"]
 
 
+def test_parts_of_other_apis_are_read_or_told() -> None:
+    """Files as its older API had them, thoughts as Cohere and Mistral have them."""
+    linked = {"type": "file_url", "file_url": {"url": "https://example.com/a.pdf"}}
+    spoke = {"role": "assistant", "content": [{"type": "thinking", "thinking": "Well."}, text("So.")]}
+    made = built(PPLX, OTHER, messages=[{"role": "user", "content": [linked]}, spoke, USER])
+    items = json.loads(made.http.body)["input"]
+    assert items[0]["content"] == [{"type": "input_file", "file_url": "https://example.com/a.pdf"}]
+    assert items[1]["content"] == "So."
+    assert made.dropped == ["messages.content.thinking"]
+
+
 def test_a_conversation_of_instructions_alone_is_still_one() -> None:
     """The vendor wants an input."""
     body = sent(PPLX, messages=[{"role": "system", "content": "Say hi."}])
@@ -406,6 +417,43 @@ def test_markers_in_the_text_become_citations() -> None:
     assert found["search_results"] == RESULTS
 
 
+def test_markers_of_the_web_count_over_all_searches() -> None:
+    """`[web:2]` is the second result of all, though each search numbers its own."""
+    searches = [
+        {"type": "search_results", "results": [{"id": 1, "url": f"https://{name}.example"}]} for name in ("a", "b")
+    ]
+    said = {"type": "message", "content": [{"type": "output_text", "text": "So[web:2], no[web:9]."}]}
+    found: Any = parsed({**ANSWERS["searched"], "output": [*searches, said]})
+    [noted] = found["choices"][0]["message"]["annotations"]
+    assert noted["url_citation"]["url"] == "https://b.example"
+    assert (noted["url_citation"]["start_index"], noted["url_citation"]["end_index"]) == (2, 9)
+
+
+@pytest.mark.parametrize("name", ["search_web", "web_search"])
+def test_searches_that_are_billed_are_counted_under_either_name(name: str) -> None:
+    """The vendor asks for `web_search` in requests and bills `search_web`; one item may hold several searches."""
+    usage = {"input_tokens": 5, "output_tokens": 2, "tool_calls_details": {name: {"cost_usd": 0.005, "invocation": 2}}}
+    found: Any = parsed({**ANSWERS["searched"], "usage": usage})["usage"]
+    assert found["num_search_queries"] == 2
+    assert PPLX.tokens(found).searches == 2
+
+
+def test_a_search_in_a_stream_is_neither_a_call_nor_a_thought() -> None:
+    """The vendor announces its own search as a call of `search_web`, and says how it goes where thoughts stand."""
+    body: Any = ANSWERS["searched"]
+    searching = {"type": "function_call", "call_id": "c", "name": "search_web", "arguments": "{}"}
+    said: list[dict[str, Any]] = [
+        {"type": "response.created", "response": {**body, "status": "in_progress", "output": [], "usage": None}},
+        {"type": "response.output_item.added", "item": searching},
+        {"type": "response.reasoning.search_queries", "queries": ["q"], "thought": "Searching the web..."},
+        {"type": "response.reasoning.search_results", "results": RESULTS, "thought": "Found 2 results"},
+        {"type": "response.output_item.done", "item": body["output"][0]},
+        {"type": "response.output_item.added", "item": {"type": "message", "content": None}},
+        {"type": "response.completed", "response": body},
+    ]
+    assert folded(PPLX, [event(each, each["type"]) for each in said])["choices"] == parsed(body)["choices"]
+
+
 def test_places_of_annotations_are_those_of_the_whole_text() -> None:
     """Each message counts from its own start."""
     found: Any = parsed(ANSWERS["annotated"])
@@ -490,6 +538,7 @@ def test_items_that_are_none_are_left_out(output: Any) -> None:
         ({"type": "error", "message": "no"}, 502, "upstream_error"),
         ({"error": {"message": "no"}}, 502, "upstream_error"),
         ({"type": "response.completed"}, 502, "upstream_error"),
+        ({"type": "response.error"}, 502, "upstream_error"),
     ],
 )
 def test_an_error_in_a_stream_is_one(said: dict[str, Any], status: int, code: str) -> None:
@@ -562,6 +611,11 @@ def test_searches_and_reasoning_of_the_older_api_are_counted() -> None:
     ("status", "body", "expected"),
     [
         (400, {"error": {"message": "x", "type": "invalid_message", "code": 400}}, (400, "invalid_value", False)),
+        (
+            400,
+            {"error": {"message": "too long", "type": "too_many_prompt_tokens"}},
+            (400, "context_length_exceeded", False),
+        ),
         (401, b"<html>401 Authorization Required</html>", (401, "invalid_api_key", False)),
         (402, {"error": {"message": "no credits"}}, (429, "insufficient_quota", False)),
         (404, {"error": {"message": "no model", "type": "invalid_model"}}, (404, "model_not_found", False)),

@@ -86,7 +86,15 @@ def test_texts_are_flat_and_media_stay_with_the_user() -> None:
     ]
 
 
-@pytest.mark.parametrize(("role", "part"), [("user", file()), ("tool", image()), ("system", audio())])
+@pytest.mark.parametrize(
+    ("role", "part"),
+    [
+        ("user", file()),
+        ("user", {"type": "document_url", "document_url": "https://example.com/a.pdf"}),
+        ("tool", image()),
+        ("system", audio()),
+    ],
+)
 def test_content_it_cannot_carry_is_refused(role: str, part: dict[str, Any]) -> None:
     """With its place."""
     with pytest.raises(BadRequest) as caught:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from proxy.errors import ProxyError
-from proxy.records import ModelEntry, RouterConfig
 from proxy.routing.allowed import Allowed, Views
+from proxy.sections import ModelEntry, RouterConfig
 from tests.routing.test_names import names
 
 MINI = {

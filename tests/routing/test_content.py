@@ -9,10 +9,10 @@ import pytest
 
 from proxy.codec import decode_chat
 from proxy.providers.openai import OpenAI
-from proxy.records import ModelPrice
 from proxy.routing.content import held, refusal
 from proxy.routing.names import Deployment
 from proxy.schema import ChatRequest
+from proxy.sections import ModelPrice
 
 PARTS = {
     "images": {"type": "image_url", "image_url": {"url": "https://a.example/b.png"}},

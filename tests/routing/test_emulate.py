@@ -38,6 +38,8 @@ def piece(text: str) -> list[ChatChunk]:
 class Scripted:
     """Answers in order; an exception is raised, an Event waited for. Notes what was asked and how each ask ended."""
 
+    at_once = 16
+
     def __init__(self, *answers: ChatResponse | Exception | asyncio.Event | Sequence[Any]) -> None:
         self.asked: list[ChatRequest] = []
         self.ended: list[str] = []
@@ -120,6 +122,40 @@ async def test_all_are_asked_at_once() -> None:
     async with asyncio.timeout(5):
         merged = await complete_together(Gated(answer("a"), answer("b"), answer("c")), seats(request(3), 1))
     assert texts(merged) == [(0, "a"), (1, "b"), (2, "c")]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_no_more_are_asked_at_once_than_may_be(stream: bool) -> None:
+    """The next begins when one has ended; all of them are asked."""
+
+    class Counted(Scripted):
+        at_once = 2
+        running = most = 0
+
+        async def _play(self, step: Any) -> Any:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            await asyncio.sleep(0)
+            self.running -= 1
+            return await super()._play(step)
+
+    if stream:
+        streaming = Counted(*([piece(f"{number}")] for number in range(5)))
+        assert sorted(await collect(streaming, 5)) == [(number, f"{number}") for number in range(5)]
+        assert streaming.most == 2
+    else:
+        whole = Counted(*(answer(f"{number}") for number in range(5)))
+        assert texts(await complete_together(whole, seats(request(5), 1))) == [(n, f"{n}") for n in range(5)]
+        assert whole.most == 2
+
+
+async def test_those_that_were_not_asked_yet_are_not_asked_after_a_failure() -> None:
+    """They would be paid for nothing."""
+    ask = Scripted(asyncio.Event(), UpstreamError("no"), answer("c"))
+    ask.at_once = 2
+    with pytest.raises(UpstreamError, match="no"):
+        await complete_together(ask, seats(request(3), 1))
+    assert (len(ask.asked), ask.ended) == (2, ["cancelled"])
 
 
 async def test_the_first_failure_cancels_the_others() -> None:

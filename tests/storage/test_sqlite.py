@@ -64,7 +64,7 @@ def test_the_view_has_the_names_people_look_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["directory", "text"])
 def test_a_path_that_is_no_database_is_refused_with_its_name(tmp_path: Path, content: str) -> None:
-    """The operator reads which file, what is wrong and what to do; the owner lock is not left behind."""
+    """The operator reads which file, what is wrong and what to do; no folder of owners is left behind."""
     path = tmp_path / "x.db"
     if content == "directory":
         path.mkdir()
@@ -72,7 +72,7 @@ def test_a_path_that_is_no_database_is_refused_with_its_name(tmp_path: Path, con
         path.write_text("This is a text. " * 100)
     with pytest.raises(StoreError, match=r"x\.db: .* --db"):
         SqliteStore(path).open()
-    assert list(tmp_path.glob("x.db-owners/*")) == []
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_database_that_comes_back_is_used_again(tmp_path: Path) -> None:

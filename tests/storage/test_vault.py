@@ -184,19 +184,25 @@ def test_of_many_that_start_together_one_makes_the_key(tmp_path: Path) -> None:
     assert len(keys) == 1
 
 
-def test_a_key_that_was_cut_off_is_made_anew(tmp_path: Path) -> None:
-    """A process that died while it wrote had sealed nothing yet."""
-    (tmp_path / "key").write_bytes(b"half")
+def test_a_key_that_was_never_written_is_made(tmp_path: Path) -> None:
+    """A process that died before it wrote had sealed nothing yet."""
+    (tmp_path / "key").touch()
     key = shared_key(tmp_path / "key")
     assert len(key) == 32
     assert shared_key(tmp_path / "key") == key == (tmp_path / "key").read_bytes()
 
 
-def test_a_file_that_is_no_key_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "key").write_bytes(b"x" * 100)
+@pytest.mark.parametrize("length", [1, 31, 33, 100])
+def test_a_file_that_is_no_key_is_left_alone(tmp_path: Path, length: int) -> None:
+    """Whatever it is, also behind a link, it is not ours to overwrite."""
+    (tmp_path / "other").write_bytes(b"x" * length)
+    (tmp_path / "key").symlink_to(tmp_path / "other")
     with pytest.raises(StoreError, match="PROXY_VAULT_KEY"):
         shared_key(tmp_path / "key")
-    assert (tmp_path / "key").read_bytes() == b"x" * 100
+    assert (tmp_path / "other").read_bytes() == b"x" * length
+
+
+def test_a_key_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="Cannot use the key file"):
         shared_key(tmp_path / "missing" / "key")
 
@@ -274,7 +280,19 @@ def test_without_a_database_there_is_an_error(made: Make, tmp_path: Path, use: C
 
 
 def test_closing_twice_is_safe(made: Make, path: Path) -> None:
+    """What was kept is still there."""
     store = made(path)
     store.put("mobile", {"call_1": STATE}, NOW)
     store.close()
     store.close()
+    assert made(path).find("mobile", ["call_1"], NOW) == {"call_1": STATE}
+
+
+def test_old_states_go_also_where_none_are_kept_any_more(path: Path, made: Make) -> None:
+    """A thousand at once at most, of any caller, and no other; without a key."""
+    store = made(path)
+    store.put("a", {f"call_{number}": STATE for number in range(1_200)}, NOW - HOUR)
+    store.put("b", {"call": STATE}, NOW - HOUR + SECOND)
+    other = made(path, Secret("another"))
+    assert [other.expire(NOW) for _ in range(3)] == [1_000, 200, 0]
+    assert store.find("b", ["call"], NOW) == {"call": STATE}

@@ -5,8 +5,8 @@
     with refusing() as url:                    # a port where connections are refused
 
 It speaks OpenAI's wire (`openai_wire`); other vendors' wires stand beside it, and nothing else changes: `modes` reads
-the model name, `delivery` puts the answer on the socket, `ledger` notes what was seen, `http1` reads requests and
-writes bytes.
+the model name, `spoken` says what a model then says, `delivery` puts the answer on the socket, `ledger` notes what was
+seen, `http1` reads requests and writes bytes.
 
 A model name is a mode with arguments, `ok` or `stall_after(k=5)`, or several joined by `-`:
 `tools(n=2)-cut_rst(k=3)`; where two change the same thing the later one wins. An unknown name or argument is a 404

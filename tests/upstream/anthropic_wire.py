@@ -14,16 +14,15 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta
 
-from tests.upstream.actor import act
 from tests.upstream.http1 import Request
 from tests.upstream.modes import Script
-from tests.upstream.wire import Ask, Frame, Refused, Said, Wanted
+from tests.upstream.spoken import pieces_of, say, tokens_of
+from tests.upstream.wire import Ask, Frame, Refused, Said, Strict, Wanted, Wire
 
 SIGNATURE = "c2lnbmVk"
 MAX_BREAKPOINTS = 4
-_ECHO_PIECE = 24
 _encode = msgspec.json.Encoder().encode
 _ID = re.compile(r"[a-zA-Z0-9_-]+")
 # By model, as the vendor's errors say it.
@@ -58,134 +57,130 @@ _CODES = {
 _STOP = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 
 
-class _Strict(Struct, forbid_unknown_fields=True):
-    pass
-
-
-class _Mark(_Strict):
+class _Mark(Strict):
     type: Literal["ephemeral"]
     ttl: Literal["5m", "1h"] = "5m"
 
 
-class _Base64(_Strict, tag_field="type", tag="base64"):
+class _Base64(Strict, tag_field="type", tag="base64"):
     media_type: Literal["image/jpeg", "image/png", "image/gif", "image/webp", "application/pdf"]
     data: str
 
 
-class _Plain(_Strict, tag_field="type", tag="text"):
+class _Plain(Strict, tag_field="type", tag="text"):
     media_type: Literal["text/plain"]
     data: str
 
 
-class _Link(_Strict, tag_field="type", tag="url"):
+class _Link(Strict, tag_field="type", tag="url"):
     url: str
 
 
-class _Stored(_Strict, tag_field="type", tag="file"):
+class _Stored(Strict, tag_field="type", tag="file"):
     file_id: str
 
 
-class _Text(_Strict, tag_field="type", tag="text"):
+class _Text(Strict, tag_field="type", tag="text"):
     text: str
     cache_control: _Mark | None = None
 
 
-class _Image(_Strict, tag_field="type", tag="image"):
+class _Image(Strict, tag_field="type", tag="image"):
     source: _Base64 | _Link | _Stored
     cache_control: _Mark | None = None
 
 
-class _Document(_Strict, tag_field="type", tag="document"):
+class _Document(Strict, tag_field="type", tag="document"):
     source: _Base64 | _Plain | _Link | _Stored
     title: str | None = None
     cache_control: _Mark | None = None
 
 
-class _Use(_Strict, tag_field="type", tag="tool_use"):
+class _Use(Strict, tag_field="type", tag="tool_use"):
     id: str
     name: str
     input: dict[str, Any]
     cache_control: _Mark | None = None
 
 
-class _Result(_Strict, tag_field="type", tag="tool_result"):
+class _Result(Strict, tag_field="type", tag="tool_result"):
     tool_use_id: str
     content: str | list[_Text | _Image | _Document] = ""
     is_error: bool = False
     cache_control: _Mark | None = None
 
 
-class _Thinking(_Strict, tag_field="type", tag="thinking"):
+class _Thinking(Strict, tag_field="type", tag="thinking"):
     thinking: str
     signature: str
 
 
-class _Redacted(_Strict, tag_field="type", tag="redacted_thinking"):
+class _Redacted(Strict, tag_field="type", tag="redacted_thinking"):
     data: str
 
 
 _Block = _Text | _Image | _Document | _Use | _Result | _Thinking | _Redacted
 
 
-class _Message(_Strict):
+class _Message(Strict):
     role: Literal["user", "assistant", "system"]
     content: str | list[_Block]
 
 
-class _Auto(_Strict, tag_field="type", tag="auto"):
+class _Auto(Strict, tag_field="type", tag="auto"):
     disable_parallel_tool_use: bool = False
 
 
-class _Any(_Strict, tag_field="type", tag="any"):
+class _Any(Strict, tag_field="type", tag="any"):
     disable_parallel_tool_use: bool = False
 
 
-class _One(_Strict, tag_field="type", tag="tool"):
+class _One(Strict, tag_field="type", tag="tool"):
     name: str
     disable_parallel_tool_use: bool = False
 
 
-class _None(_Strict, tag_field="type", tag="none"):
+class _None(Strict, tag_field="type", tag="none"):
     pass
 
 
-class _Binding(_Strict):
+class _Binding(Strict):
     prefix_mismatch_behavior: Literal["error", "drop_block"] = "error"
 
 
-class _Adaptive(_Strict, tag_field="type", tag="adaptive"):
+class _Adaptive(Strict, tag_field="type", tag="adaptive"):
     display: Literal["summarized", "omitted"] | None = None
     block_binding: _Binding | None = None
 
 
-class _Enabled(_Strict, tag_field="type", tag="enabled"):
+class _Enabled(Strict, tag_field="type", tag="enabled"):
     budget_tokens: Annotated[int, Meta(ge=1024)]
     display: Literal["summarized", "omitted"] | None = None
 
 
-class _Disabled(_Strict, tag_field="type", tag="disabled"):
+class _Disabled(Strict, tag_field="type", tag="disabled"):
     pass
 
 
-class _BetweenTools(_Strict, tag_field="type", tag="between_tools"):
+class _BetweenTools(Strict, tag_field="type", tag="between_tools"):
     pass
 
 
-class _Schema(_Strict):
+class _Schema(Strict):
     type: Literal["json_schema"]
     schema: dict[str, Any]
 
 
-class _Output(_Strict):
+class _Output(Strict):
     effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
     format: _Schema | None = None
 
 
-class _Metadata(_Strict):
+class _Metadata(Strict):
     user_id: Annotated[str, Meta(max_length=512)] | None = None
 
 
-class _Body(_Strict):
+class _Body(Strict):
     model: str
     max_tokens: Annotated[int, Meta(ge=1)]
     messages: Annotated[list[_Message], Meta(min_length=1)]
@@ -204,14 +199,11 @@ class _Body(_Strict):
     top_k: Annotated[int, Meta(ge=0)] | None = None
 
 
-class AnthropicWire:
+class AnthropicWire(Wire):
     """`/messages`; the prefix before it does not matter."""
 
     def claims(self, path: str) -> bool:
         return path.endswith("/messages")
-
-    def lookup(self, request: Request) -> tuple[int, bytes] | None:
-        return None
 
     def headers(self, seq: int, script: Script) -> list[tuple[str, str]]:
         request_id = "req_dup" if script.same_ids else f"req_{seq:08d}"
@@ -234,14 +226,14 @@ class AnthropicWire:
         return Ask(body.model, body.stream, body, request.body, seq)
 
     def frames(self, ask: Ask, script: Script) -> Iterator[Frame]:
-        said = say(ask, script)
+        said = say(ask, script, wants(ask.body))
         usage = usage_of(ask.body, script, said)
         yield from stream(said, _ids(ask, script, said), None if script.no_finish else said.finish, usage)
         if not script.no_end:
             yield Frame(_event("message_stop", {}), end=True)
 
     def whole(self, ask: Ask, script: Script) -> Frame:
-        said = say(ask, script)
+        said = say(ask, script, wants(ask.body))
         usage = usage_of(ask.body, script, said)
         finish = None if script.no_finish else said.finish
         answer = {"model": ask.model, **whole(said, _ids(ask, script, said), finish)}
@@ -280,31 +272,6 @@ def wants(body: Any) -> Wanted:
     )
 
 
-def say(ask: Ask, script: Script) -> Said:
-    """What the script makes the model say, cut at the request's limit."""
-    if script.actor:
-        return act(wants(ask.body))
-    tokens, reasoning = _tokens(ask, script), [f"think{index} " for index in range(script.reasoning)]
-    cap = ask.body.max_tokens
-    cut = cap < len(reasoning) + len(tokens)
-    if cut:
-        reasoning = reasoning[:cap]
-        tokens = tokens[: cap - len(reasoning)]
-    if script.refusal:
-        return Said(tokens=tokens, reasoning=reasoning, refusal=True, finish="content_filter")
-    finish = script.finish_reason or ("length" if cut else "tool_calls" if script.tools else "stop")
-    if not script.tools:
-        return Said(tokens=tokens, reasoning=reasoning, finish=finish)
-    names = [tool["name"] for tool in ask.body.tools] or [f"tool{index}" for index in range(script.tools)]
-    if isinstance(ask.body.tool_choice, _One):
-        names = [ask.body.tool_choice.name]
-    calls = []
-    for index in range(script.tools):
-        own = " ".join(token.strip() for token in tokens[index :: script.tools])
-        calls.append((names[index % len(names)], json.dumps({"text": own}, separators=(",", ":")) if own else "{}"))
-    return Said(reasoning=reasoning, calls=calls, finish=finish)
-
-
 def whole(said: Said, ids: Sequence[str], finish: str | None) -> dict[str, Any]:
     """The answer without model and usage. `ids`: the answer's, then one for each call."""
     content: list[dict[str, Any]] = []
@@ -341,7 +308,7 @@ def stream(said: Said, ids: Sequence[str], finish: str | None, usage: dict[str, 
     for (name, arguments), call_id in zip(said.calls, ids[1:], strict=True):
         yield Frame(_start(index, {"type": "tool_use", "id": call_id, "name": name, "input": {}}))
         yield Frame(_piece(index, {"type": "input_json_delta", "partial_json": ""}))
-        for piece in pieces_of(arguments) if arguments != "{}" else []:
+        for piece in pieces_of(arguments):
             yield Frame(_piece(index, {"type": "input_json_delta", "partial_json": piece}), 1)
         yield Frame(_event("content_block_stop", {"index": index}))
         index += 1
@@ -350,11 +317,6 @@ def stream(said: Said, ids: Sequence[str], finish: str | None, usage: dict[str, 
         if usage is not None and "output_tokens" in usage:
             end["usage"] = {name: count for name, count in usage.items() if name != "cache_creation"}
         yield Frame(_event("message_delta", end), finish=True, usage=usage)
-
-
-def tokens_of(said: Said) -> int:
-    written = sum(len(pieces_of(arguments)) for _, arguments in said.calls if arguments != "{}")
-    return len(said.reasoning) + len(said.tokens) + written
 
 
 def usage_of(body: Any, script: Script, said: Said) -> dict[str, Any] | None:
@@ -375,11 +337,6 @@ def usage_of(body: Any, script: Script, said: Said) -> dict[str, Any] | None:
         "output_tokens_details": {"thinking_tokens": len(said.reasoning)},
         "service_tier": "standard",
     }
-
-
-def pieces_of(arguments: str) -> list[str]:
-    """One for each word, so that a token is a piece."""
-    return re.findall(r" ?[^ ]+| +", arguments)
 
 
 def _stop(said: Said, finish: str | None) -> dict[str, Any]:
@@ -414,16 +371,6 @@ def _refused(message: str) -> Refused:
 def _ids(ask: Ask, script: Script, said: Said) -> list[str]:
     seq = "dup" if script.same_ids else f"{ask.seq:08d}"
     return [f"msg_{seq}", *(f"toolu_{seq}_{place}" for place in range(len(said.calls)))]
-
-
-def _tokens(ask: Ask, script: Script) -> list[str]:
-    if script.pieces == "echo":
-        body = ask.raw.decode()
-        return [body[start : start + _ECHO_PIECE] for start in range(0, len(body), _ECHO_PIECE)]
-    if script.pieces == "giant":
-        return ["a" * script.giant_bytes]
-    suffix = "é漢😀" if script.pieces == "unicode" else ""
-    return [f"{' ' if index else ''}tok{index}{suffix}" for index in range(script.n_tokens)]
 
 
 # --- what the vendor refuses ------------------------------------------------------------------------------------------

@@ -7,21 +7,20 @@ are the words of the messages and the tokens that were generated; what the model
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta
+from msgspec.structs import replace
 
-from tests.upstream.actor import act
 from tests.upstream.http1 import Request
 from tests.upstream.modes import Script
-from tests.upstream.wire import Ask, Frame, Refused, Said, Wanted
+from tests.upstream.spoken import pieces_of, say, tokens_of
+from tests.upstream.wire import Ask, Frame, Refused, Said, Strict, Wanted, Wire
 
 TEMPLATE_TOKENS = 500  # of the vendor's own prompt, not billed
 END_TOKENS = 2
-_ECHO_PIECE = 24
 _encode = msgspec.json.Encoder().encode
 
 _MESSAGES = {
@@ -43,89 +42,85 @@ _CODES = {
 _FINISH = {"stop": "COMPLETE", "length": "MAX_TOKENS", "tool_calls": "TOOL_CALL", "content_filter": "ERROR_TOXIC"}
 
 
-class _Strict(Struct, forbid_unknown_fields=True):
-    pass
-
-
-class _Text(_Strict, tag_field="type", tag="text"):
+class _Text(Strict, tag_field="type", tag="text"):
     text: str
 
 
-class _Thinking(_Strict, tag_field="type", tag="thinking"):
+class _Thinking(Strict, tag_field="type", tag="thinking"):
     thinking: str
 
 
-class _Link(_Strict):
+class _Link(Strict):
     url: str
     detail: Literal["auto", "low", "high"] | None = None
 
 
-class _Image(_Strict, tag_field="type", tag="image_url"):
+class _Image(Strict, tag_field="type", tag="image_url"):
     image_url: _Link
 
 
-class _Document(_Strict):
+class _Document(Strict):
     data: dict[str, Any]
     id: str | None = None
 
 
-class _DocumentPart(_Strict, tag_field="type", tag="document"):
+class _DocumentPart(Strict, tag_field="type", tag="document"):
     document: _Document
 
 
-class _CallFunction(_Strict):
+class _CallFunction(Strict):
     name: str
     arguments: str
 
 
-class _Call(_Strict):
+class _Call(Strict):
     id: str
     type: Literal["function"]
     function: _CallFunction
 
 
-class _System(_Strict, tag_field="role", tag="system"):
+class _System(Strict, tag_field="role", tag="system"):
     content: str | list[_Text]
 
 
-class _User(_Strict, tag_field="role", tag="user"):
+class _User(Strict, tag_field="role", tag="user"):
     content: str | list[_Text | _Image]
 
 
-class _Assistant(_Strict, tag_field="role", tag="assistant"):
+class _Assistant(Strict, tag_field="role", tag="assistant"):
     content: str | list[_Text | _Thinking] | None = None
     tool_calls: list[_Call] | None = None
     tool_plan: str | None = None
     citations: list[dict[str, Any]] | None = None
 
 
-class _Tool(_Strict, tag_field="role", tag="tool"):
+class _Tool(Strict, tag_field="role", tag="tool"):
     tool_call_id: str
     content: str | list[_Text | _DocumentPart]
 
 
-class _Function(_Strict):
+class _Function(Strict):
     name: str
     parameters: dict[str, Any]
     description: str | None = None
 
 
-class _ToolSpec(_Strict):
+class _ToolSpec(Strict):
     type: Literal["function"]
     function: _Function
 
 
-class _Format(_Strict):
+class _Format(Strict):
     type: Literal["text", "json_object"]
     json_schema: dict[str, Any] | None = None
 
 
-class _ThinkingOption(_Strict):
+class _ThinkingOption(Strict):
     type: Literal["enabled", "disabled"]
     token_budget: Annotated[int, Meta(ge=1)] | None = None
 
 
-class _CitationOptions(_Strict):
+class _CitationOptions(Strict):
     mode: Literal["ENABLED", "DISABLED", "FAST", "ACCURATE", "OFF"] | None = None
 
 
@@ -134,7 +129,7 @@ _Penalty = Annotated[float, Meta(ge=0, le=1)]
 _Messages = Annotated[list[_System | _User | _Assistant | _Tool], Meta(min_length=1)]
 
 
-class _Chat(_Strict):
+class _Chat(Strict):
     model: str
     messages: _Messages
     stream: bool = False
@@ -158,7 +153,7 @@ class _Chat(_Strict):
     priority: Annotated[int, Meta(ge=0, le=999)] | None = None
 
 
-class _Embed(_Strict):
+class _Embed(Strict):
     model: str
     texts: Annotated[list[str], Meta(min_length=1, max_length=96)]
     input_type: Literal["search_document", "search_query", "classification", "clustering"]
@@ -169,7 +164,7 @@ class _Embed(_Strict):
     priority: int | None = None
 
 
-class _Rerank(_Strict):
+class _Rerank(Strict):
     model: str
     query: str
     documents: Annotated[list[str], Meta(min_length=1)]
@@ -181,14 +176,11 @@ class _Rerank(_Strict):
 _BODIES: dict[str, type[_Chat | _Embed | _Rerank]] = {"/v2/chat": _Chat, "/v2/embed": _Embed, "/v2/rerank": _Rerank}
 
 
-class CohereWire:
+class CohereWire(Wire):
     """`/v2/chat`, `/v2/embed` and `/v2/rerank`; the prefix before them does not matter."""
 
     def claims(self, path: str) -> bool:
         return path.endswith(tuple(_BODIES))
-
-    def lookup(self, request: Request) -> tuple[int, bytes] | None:
-        return None
 
     def headers(self, seq: int, script: Script) -> list[tuple[str, str]]:
         return [("x-debug-trace-id", "trace_dup" if script.same_ids else f"trace_{seq:08d}"), ("num_tokens", "1")]
@@ -207,7 +199,7 @@ class CohereWire:
         return Ask(body.model, isinstance(body, _Chat) and body.stream, body, request.body, seq)
 
     def frames(self, ask: Ask, script: Script) -> Iterator[Frame]:
-        said = say(ask, script)
+        said = _say(ask, script)
         usage = None if script.usage == "never" else usage_of(ask.body, script, tokens_of(said))
         finish = None if script.no_finish else said.finish
         yield from stream(said, _ids(ask, script, said), finish, usage)
@@ -219,7 +211,7 @@ class CohereWire:
             return _embedded(ask.body, _ids(ask, script, Said())[0])
         if isinstance(ask.body, _Rerank):
             return _ranked(ask.body, _ids(ask, script, Said())[0])
-        said = say(ask, script)
+        said = _say(ask, script)
         answer = whole(said, _ids(ask, script, said), None if script.no_finish else said.finish)
         if ask.body.logprobs and script.actor:
             answer["logprobs"] = [{"text": token, "token_ids": [0], "logprobs": [0.0]} for token in said.tokens]
@@ -265,26 +257,9 @@ def wants(body: Any) -> Wanted:
     )
 
 
-def say(ask: Ask, script: Script) -> Said:
-    """What the script makes the model say, cut at the request's limit. A refusal is a text like any other here."""
-    if script.actor:
-        return act(wants(ask.body))
-    tokens, reasoning = _tokens(ask, script), [f"think{index} " for index in range(script.reasoning)]
-    cap, finish = ask.body.max_tokens, script.finish_reason
-    cut = cap is not None and cap < len(reasoning) + len(tokens)
-    if cut:
-        reasoning = reasoning[:cap]
-        tokens = tokens[: cap - len(reasoning)]
-    finish = finish or ("length" if cut else "tool_calls" if script.tools else "stop")
-    if not script.tools:
-        return Said(tokens=tokens, reasoning=reasoning, finish=finish)
-    names = [tool.function.name for tool in ask.body.tools] or [f"tool{index}" for index in range(script.tools)]
-    calls = []
-    for index in range(script.tools):
-        own = " ".join(token.strip() for token in tokens[index :: script.tools])
-        closed = '"}' if finish != "length" else ""
-        calls.append((names[index % len(names)], f'{{"text":"{own}{closed}' if own else "{}"))
-    return Said(reasoning=reasoning, calls=calls, finish=finish)
+def _say(ask: Ask, script: Script) -> Said:
+    """A refusal is a text like any other here."""
+    return say(ask, replace(script, refusal=False), wants(ask.body), cut_arguments=True)
 
 
 def whole(said: Said, ids: Sequence[str], finish: str | None) -> dict[str, Any]:
@@ -328,10 +303,6 @@ def stream(
         yield Frame(_event("message-end", {"delta": delta}), finish=True, usage=usage)
 
 
-def tokens_of(said: Said) -> int:
-    return len(said.reasoning) + len(said.tokens) + sum(_written(arguments) for _, arguments in said.calls)
-
-
 def usage_of(body: Any, script: Script, generated: int) -> dict[str, Any] | None:
     """None where the script has none."""
     if script.usage in ("never", "null"):
@@ -349,7 +320,7 @@ def usage_of(body: Any, script: Script, generated: int) -> dict[str, Any] | None
 
 def _call_frames(said: Said, ids: Sequence[str], turns: Sequence[int]) -> Iterator[Frame]:
     """Calls open in order; what no turn came for is written at the end."""
-    left = [[] if arguments == "{}" else pieces_of(arguments) for _, arguments in said.calls]
+    left = [pieces_of(arguments) for _, arguments in said.calls]
     order = [turn for turn in turns if turn < len(left)]
     order += [place for place, pieces in enumerate(left) for _ in range(max(1, len(pieces)))]
     opened = 0
@@ -362,15 +333,6 @@ def _call_frames(said: Said, ids: Sequence[str], turns: Sequence[int]) -> Iterat
             yield Frame(_event("tool-call-delta", _calling(place, {"function": {"arguments": piece}})), 1)
     for place in range(len(left)):
         yield Frame(_event("tool-call-end", {"index": place}))
-
-
-def pieces_of(arguments: str) -> list[str]:
-    """One for each word, so that a token is a piece."""
-    return re.findall(r" ?[^ ]+| +", arguments)
-
-
-def _written(arguments: str) -> int:
-    return 0 if arguments == "{}" else len(pieces_of(arguments))
 
 
 def _call(call: tuple[str, str], call_id: str) -> dict[str, Any]:
@@ -397,16 +359,6 @@ def _said_error(message: str) -> bytes:
 def _ids(ask: Ask, script: Script, said: Said) -> list[str]:
     seq = "dup" if script.same_ids else f"{ask.seq:08d}"
     return [f"answer-{seq}", *(f"{name}_{seq}{place}" for place, (name, _) in enumerate(said.calls))]
-
-
-def _tokens(ask: Ask, script: Script) -> list[str]:
-    if script.pieces == "echo":
-        body = ask.raw.decode()
-        return [body[start : start + _ECHO_PIECE] for start in range(0, len(body), _ECHO_PIECE)]
-    if script.pieces == "giant":
-        return ["a" * script.giant_bytes]
-    suffix = "é漢😀" if script.pieces == "unicode" else ""
-    return [f"{' ' if index else ''}tok{index}{suffix}" for index in range(script.n_tokens)]
 
 
 def _texts(message: Any) -> str:

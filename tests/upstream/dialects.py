@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta
 from msgspec.structs import replace
 
 from tests.upstream.http1 import Request
 from tests.upstream.modes import Script
 from tests.upstream.openai_wire import OpenAIWire
-from tests.upstream.wire import Ask, Frame, Refused
+from tests.upstream.wire import Ask, Frame, Refused, Strict
 
 MISTRAL, GROQ = "/mistral/v1", "/groq/openai/v1"
 _encode = msgspec.json.Encoder().encode
@@ -26,99 +26,95 @@ _Count = Annotated[int, Meta(ge=1)]
 _NINE = re.compile(r"[a-zA-Z0-9]{9}")
 
 
-class _Strict(Struct, forbid_unknown_fields=True):
-    pass
-
-
-class _Named(_Strict):
+class _Named(Strict):
     name: str
 
 
-class _Choice(_Strict):
+class _Choice(Strict):
     type: Literal["function"]
     function: _Named
 
 
-class _Function(_Strict):
+class _Function(Strict):
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
-class _ToolSpec(_Strict):
+class _ToolSpec(Strict):
     type: Literal["function"]
     function: _Function
 
 
-class _CalledFunction(_Strict):
+class _CalledFunction(Strict):
     name: str
     arguments: str
 
 
-class _Call(_Strict):
+class _Call(Strict):
     id: str
     function: _CalledFunction
     type: Literal["function"] = "function"
 
 
-class _Text(_Strict, tag_field="type", tag="text"):
+class _Text(Strict, tag_field="type", tag="text"):
     text: str
 
 
-class _Link(_Strict):
+class _Link(Strict):
     url: str
     detail: Literal["auto", "low", "high"] | None = None
 
 
-class _Image(_Strict, tag_field="type", tag="image_url"):
+class _Image(Strict, tag_field="type", tag="image_url"):
     image_url: _Link
 
 
 # --- Mistral ----------------------------------------------------------------------------------------------------------
 
 
-class _Document(_Strict, tag_field="type", tag="document_url"):
+class _Document(Strict, tag_field="type", tag="document_url"):
     document_url: str
     document_name: str | None = None
 
 
-class _Audio(_Strict, tag_field="type", tag="input_audio"):
+class _Audio(Strict, tag_field="type", tag="input_audio"):
     input_audio: str
 
 
-class _File(_Strict, tag_field="type", tag="file"):
+class _File(Strict, tag_field="type", tag="file"):
     file_id: str
 
 
-class _MistralSystem(_Strict, tag_field="role", tag="system"):
+class _MistralSystem(Strict, tag_field="role", tag="system"):
     content: str | list[_Text]
 
 
-class _MistralUser(_Strict, tag_field="role", tag="user"):
+class _MistralUser(Strict, tag_field="role", tag="user"):
     content: str | list[_Text | _Image | _Document | _Audio | _File]
 
 
-class _MistralAssistant(_Strict, tag_field="role", tag="assistant"):
+class _MistralAssistant(Strict, tag_field="role", tag="assistant"):
     content: str | list[_Text] | None = None
     tool_calls: list[_Call] | None = None
     prefix: bool = False
 
 
-class _MistralTool(_Strict, tag_field="role", tag="tool"):
+class _MistralTool(Strict, tag_field="role", tag="tool"):
     content: str | list[_Text | _Image]
     tool_call_id: str
     name: str | None = None
 
 
-class _MistralFunction(_Strict):
+class _MistralFunction(Strict):
     name: str
     parameters: dict[str, Any]
     description: str | None = None
     strict: bool | None = None
 
 
-class _MistralToolSpec(_Strict):
+class _MistralToolSpec(Strict):
     type: Literal["function"]
     function: _MistralFunction
 
@@ -126,7 +122,7 @@ class _MistralToolSpec(_Strict):
 _MistralMessage = _MistralSystem | _MistralUser | _MistralAssistant | _MistralTool
 
 
-class _MistralBody(_Strict):
+class _MistralBody(Strict):
     model: str
     messages: Annotated[list[_MistralMessage], Meta(min_length=1)]
     temperature: Annotated[float, Meta(ge=0, le=1.5)] | None = None
@@ -181,6 +177,7 @@ class MistralWire(OpenAIWire):
 
     def frames(self, ask: Ask, script: Script) -> Iterator[Frame]:
         script = replace(script, usage="in_last") if script.usage == "asked" else script
+        seq = 0 if script.same_ids else ask.seq
         calls: list[dict[str, Any]] = []
         for frame in super().frames(ask, script):
             if frame.end:
@@ -193,19 +190,20 @@ class MistralWire(OpenAIWire):
                 delta.pop("refusal", None)
                 _as_chunks(delta)
                 if choice["finish_reason"] and calls:
-                    delta["tool_calls"] = [_mistral_call(call, ask.seq, place) for place, call in enumerate(calls)]
+                    delta["tool_calls"] = [_mistral_call(call, seq, place) for place, call in enumerate(calls)]
             yield replace(frame, data=_event(_plainer(chunk)))
 
     def whole(self, ask: Ask, script: Script) -> Frame:
         frame = super().whole(ask, script)
         answer = msgspec.json.decode(frame.data)
+        seq = 0 if script.same_ids else ask.seq
         for choice in answer["choices"]:
             message = choice["message"]
             for name in ("refusal", "annotations"):
                 message.pop(name, None)
             _as_chunks(message)
             calls = message.get("tool_calls") or []
-            message["tool_calls"] = [_mistral_call(call, ask.seq, place) for place, call in enumerate(calls)] or None
+            message["tool_calls"] = [_mistral_call(call, seq, place) for place, call in enumerate(calls)] or None
             message["content"] = message.get("content") or ""
         return replace(frame, data=_encode(_plainer(answer)))
 
@@ -290,32 +288,32 @@ def _mistral_error(status: int, message: object, kind: str, code: str | None) ->
 # --- Groq -------------------------------------------------------------------------------------------------------------
 
 
-class _GroqSystem(_Strict, tag_field="role", tag="system"):
+class _GroqSystem(Strict, tag_field="role", tag="system"):
     content: str
     name: str | None = None
 
 
-class _GroqUser(_Strict, tag_field="role", tag="user"):
+class _GroqUser(Strict, tag_field="role", tag="user"):
     content: str | list[_Text | _Image]
     name: str | None = None
 
 
-class _GroqAssistant(_Strict, tag_field="role", tag="assistant"):
+class _GroqAssistant(Strict, tag_field="role", tag="assistant"):
     content: str | None = None
     name: str | None = None
     tool_calls: list[_Call] | None = None
 
 
-class _GroqTool(_Strict, tag_field="role", tag="tool"):
+class _GroqTool(Strict, tag_field="role", tag="tool"):
     content: str
     tool_call_id: str
 
 
-class _GroqStreamOptions(_Strict):
+class _GroqStreamOptions(Strict):
     include_usage: bool | None = None
 
 
-class _GroqBody(_Strict):
+class _GroqBody(Strict):
     model: str
     messages: Annotated[list[_GroqSystem | _GroqUser | _GroqAssistant | _GroqTool], Meta(min_length=1)]
     stream: bool = False

@@ -141,7 +141,7 @@ class FakeUpstream:
             self._book.end(seen)
 
     def _seen(self, connection: Connection, request: Request) -> Seen:
-        keys = [request.headers.pop(name) for name in _KEY_HEADERS if name in request.headers]
+        keys = {name: request.headers.pop(name) for name in _KEY_HEADERS if name in request.headers}
         return Seen(
             seq=self._book.next_seq(),
             id=request.headers.get("x-client-request-id"),
@@ -151,7 +151,8 @@ class FakeUpstream:
             attempt=0,
             stream=False,
             connection=connection.number,
-            authorization=key_hash(keys[0].removeprefix("Bearer ")) if keys else None,
+            authorization=key_hash(next(iter(keys.values())).removeprefix("Bearer ")) if keys else None,
+            key_headers=list(keys),
             headers=request.headers,
             request_bytes=len(request.body),
             t_recv=time.monotonic(),

@@ -17,15 +17,14 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Meta, Struct
 
-from tests.upstream.actor import act
 from tests.upstream.http1 import Request
 from tests.upstream.modes import Script
-from tests.upstream.wire import Ask, Frame, Refused, Said, Wanted
+from tests.upstream.spoken import pieces_of, say, tokens_of
+from tests.upstream.wire import Ask, Frame, Refused, Said, Wanted, Wire
 
 SIGNATURE = base64.b64encode(b"thought of the fake").decode()
 _BYPASS = base64.b64encode(b"skip_thought_signature_validator").decode()
 _PATH = re.compile(r"/models/([^/]+):(generateContent|streamGenerateContent|batchEmbedContents)$")
-_ECHO_PIECE = 24
 _encode = msgspec.json.Encoder().encode
 _STATUS = {
     400: ("INVALID_ARGUMENT", "Request contains an invalid argument."),
@@ -184,14 +183,11 @@ class _Embed(_Strict, frozen=True):
     requests: Annotated[list[_EmbedOne], Meta(min_length=1, max_length=100)]
 
 
-class GoogleWire:
+class GoogleWire(Wire):
     """The three methods of a model; the version before `/models` does not matter."""
 
     def claims(self, path: str) -> bool:
         return _PATH.search(path) is not None
-
-    def lookup(self, request: Request) -> tuple[int, bytes] | None:
-        return None
 
     def headers(self, seq: int, script: Script) -> list[tuple[str, str]]:
         return [("server-timing", "gfet4t7; dur=1")]
@@ -214,13 +210,13 @@ class GoogleWire:
         return Ask(model, stream, body, request.body, seq)
 
     def frames(self, ask: Ask, script: Script) -> Iterator[Frame]:
-        said = say(ask, script)
+        said = _say(ask, script)
         yield from stream(said, _head(ask, script), script, _words(ask.body))
 
     def whole(self, ask: Ask, script: Script) -> Frame:
         if isinstance(ask.body, _Embed):
             return _embedded(ask.body)
-        said = say(ask, script)
+        said = _say(ask, script)
         usage = usage_of(script, _words(ask.body), said, tokens_of(said))
         answer = {**whole(said, script.no_finish), **_head(ask, script)}
         if ask.body.generation_config.response_logprobs and script.actor:
@@ -241,9 +237,6 @@ class GoogleWire:
             details.append({"@type": f"{_RPC}QuotaFailure", "violations": [quota]})
             details.append({"@type": f"{_RPC}RetryInfo", "retryDelay": "7.5s"})
         return _error(status, message.replace("{}", model), details)
-
-    def error_frame(self, status: int, code: str | None, model: str) -> bytes:
-        return b"data: " + self.error(status, code, model) + b"\n\n"
 
 
 def wants(body: Any) -> Wanted:
@@ -272,28 +265,10 @@ def wants(body: Any) -> Wanted:
     )
 
 
-def say(ask: Ask, script: Script) -> Said:
-    """What the script makes the model say, cut at the request's limit; thoughts count, as the vendor counts them."""
-    if script.actor:
-        return act(wants(ask.body))
-    tokens, reasoning = _tokens(ask, script), [f"think{index} " for index in range(script.reasoning)]
-    cap = ask.body.generation_config.max_output_tokens
-    cut = cap is not None and cap < len(reasoning) + len(tokens)
-    if cut:
-        reasoning = reasoning[:cap]
-        tokens = tokens[: cap - len(reasoning)]
-    finish = script.finish_reason or ("length" if cut else "stop")
-    if script.refusal:
-        return Said(refusal=True, finish="content_filter")
-    if not script.tools:
-        return Said(tokens=tokens, reasoning=reasoning, finish=finish)
-    names = list(wants(ask.body).tools) or [f"tool{index}" for index in range(script.tools)]
-    dealt = ["".join(tokens[index :: script.tools]) for index in range(script.tools)]
-    calls = [
-        (names[index % len(names)], _encode({"text": text} if text else {}).decode())
-        for index, text in enumerate(dealt)
-    ]
-    return Said(reasoning=reasoning, calls=calls, finish=finish)
+def _say(ask: Ask, script: Script) -> Said:
+    """Of a prompt that is refused nothing is said at all."""
+    said = say(ask, script, wants(ask.body))
+    return Said(refusal=True, finish=said.finish) if said.refusal else said
 
 
 def whole(said: Said, unfinished: bool = False) -> dict[str, Any]:
@@ -312,7 +287,7 @@ def stream(said: Said, head: dict[str, Any], script: Script, prompt: int) -> Ite
     pieces: list[tuple[dict[str, Any], int]] = [({"text": each, "thought": True}, 1) for each in said.reasoning]
     pieces += [({"text": each}, 1) for each in said.tokens]
     for place, call in enumerate(said.calls):
-        pieces.append((_call(call, first=place == 0), len(call[1].split())))
+        pieces.append((_call(call, first=place == 0), len(pieces_of(call[1]))))
     for part, tokens in pieces:
         done += tokens
         yield _frame({"candidates": [_candidate([part])], **head}, usage_of(script, prompt, said, done), tokens)
@@ -324,10 +299,6 @@ def stream(said: Said, head: dict[str, Any], script: Script, prompt: int) -> Ite
         yield _frame({"candidates": [last], **head}, usage, finish=True, end=not script.no_end)
     elif not script.no_end:
         yield Frame(b": the end\n\n", end=True)
-
-
-def tokens_of(said: Said) -> int:
-    return len(said.reasoning) + len(said.tokens) + sum(len(arguments.split()) for _, arguments in said.calls)
 
 
 def usage_of(script: Script, prompt: int, said: Said, done: int) -> dict[str, Any] | None:
@@ -367,16 +338,6 @@ def _call(call: tuple[str, str], *, first: bool) -> dict[str, Any]:
 
 def _head(ask: Ask, script: Script) -> dict[str, Any]:
     return {"modelVersion": ask.model, "responseId": "dup" if script.same_ids else f"answer{ask.seq:08d}"}
-
-
-def _tokens(ask: Ask, script: Script) -> list[str]:
-    if script.pieces == "echo":
-        body = ask.raw.decode()
-        return [body[start : start + _ECHO_PIECE] for start in range(0, len(body), _ECHO_PIECE)]
-    if script.pieces == "giant":
-        return ["a" * script.giant_bytes]
-    suffix = "é漢😀" if script.pieces == "unicode" else ""
-    return [f"{' ' if index else ''}tok{index}{suffix}" for index in range(script.n_tokens)]
 
 
 def _words(body: _Chat) -> int:

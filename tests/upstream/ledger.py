@@ -17,11 +17,12 @@ from msgspec import Struct
 class Seen(Struct, kw_only=True):
     """One request that arrived whole, and how far its answer got.
 
-    `id` is the X-Client-Request-Id; `authorization` the `key_hash` of the key that came, never the key; `headers` are
-    lower-cased, repeated ones joined by ", ". `bytes_sent` and `tokens_sent` count what the kernel took; `tokens_sent`
-    is the same number as `completion_tokens` once all went out. `usage` is what was sent as usage (None: none was).
-    `complete`: the answer went out to its last byte and its mode did not cut it short (an error answer can be complete,
-    a stream that ends in an error frame is not). `peer_closed_early`: the client hung up first.
+    `id` is the X-Client-Request-Id; `authorization` the `key_hash` of the key that came, never the key, and
+    `key_headers` where it came; `headers` are the other ones, lower-cased, repeated ones joined by ", ". `bytes_sent`
+    and `tokens_sent` count what the kernel took; `tokens_sent` is the same number as `completion_tokens` once all went
+    out. `usage` is what was sent as usage (None: none was). `complete`: the answer went out to its last byte and its
+    mode did not cut it short (an error answer can be complete, a stream that ends in an error frame is not).
+    `peer_closed_early`: the client hung up first.
     """
 
     seq: int
@@ -33,6 +34,7 @@ class Seen(Struct, kw_only=True):
     stream: bool
     connection: int
     authorization: str | None
+    key_headers: list[str]
     headers: dict[str, str]
     request_bytes: int
     t_recv: float

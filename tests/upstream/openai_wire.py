@@ -15,10 +15,10 @@ from msgspec.structs import replace
 from tests.upstream.actor import act
 from tests.upstream.http1 import Request
 from tests.upstream.modes import MODES, Script, UnknownMode, parse
-from tests.upstream.wire import Ask, Frame, Refused, Wanted
+from tests.upstream.spoken import words
+from tests.upstream.wire import Ask, Frame, Refused, Wanted, Wire
 
 CREATED = 1_760_000_000
-_ECHO_PIECE = 24
 _ROLES = ("developer", "system", "user", "assistant", "tool", "function")
 _encode = msgspec.json.Encoder().encode
 
@@ -111,7 +111,7 @@ class _Said(Struct):
 _decode = msgspec.json.Decoder(_Body).decode
 
 
-class OpenAIWire:
+class OpenAIWire(Wire):
     """Chat completions and the list of models; the prefix before them does not matter."""
 
     def claims(self, path: str) -> bool:
@@ -199,9 +199,6 @@ class OpenAIWire:
             kind, message = _CODES[code]
         message = message.replace("{}", model)
         return _encode({"error": {"message": message, "type": kind, "param": None, "code": code or usual}})
-
-    def error_frame(self, status: int, code: str | None, model: str) -> bytes:
-        return b"data: " + self.error(status, code, model) + b"\n\n"
 
 
 class _Chunks:
@@ -313,26 +310,8 @@ def _logprobs(ask: Ask, script: Script, said: _Said) -> dict[str, Any] | None:
 
 def _said(ask: Ask, script: Script) -> _Said:
     """The tokens of a choice, cut at the request's max_completion_tokens (or max_tokens) as the vendor would."""
-    reasoning = [f"think{index} " for index in range(script.reasoning)]
-    text = _text(ask, script)
-    cap = ask.body.max_completion_tokens or ask.body.max_tokens
-    cut = False
-    if cap is not None and cap < len(reasoning) + len(text):
-        cut = True
-        reasoning = reasoning[:cap]
-        text = text[: cap - len(reasoning)]
-    reason = script.finish_reason or ("length" if cut else "tool_calls" if script.tools else "stop")
-    return _Said(reasoning, text, None if script.no_finish else reason)
-
-
-def _text(ask: Ask, script: Script) -> list[str]:
-    if script.pieces == "echo":
-        body = ask.raw.decode()
-        return [body[start : start + _ECHO_PIECE] for start in range(0, len(body), _ECHO_PIECE)]
-    if script.pieces == "giant":
-        return ["a" * script.giant_bytes]
-    suffix = "é漢😀" if script.pieces == "unicode" else ""
-    return [f"{' ' if index else ''}tok{index}{suffix}" for index in range(script.n_tokens)]
+    said = words(ask.raw, script, ask.body.max_completion_tokens or ask.body.max_tokens)
+    return _Said(said.reasoning, said.tokens, None if script.no_finish else said.finish)
 
 
 def _usage(ask: Ask, script: Script, said: _Said) -> dict[str, Any] | None:

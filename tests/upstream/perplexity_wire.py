@@ -10,96 +10,92 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta
+from msgspec.structs import replace
 
-from tests.upstream.actor import act
 from tests.upstream.http1 import Request
 from tests.upstream.modes import Script
-from tests.upstream.wire import Ask, Frame, Refused, Said, Wanted
+from tests.upstream.spoken import pieces_of, say, tokens_of
+from tests.upstream.wire import Ask, Frame, Refused, Said, Strict, Wanted, Wire
 
 CREATED = 1_760_000_000
 RESULT = {"id": 1, "title": "A page", "url": "https://example.com/a", "snippet": "tok0", "date": None, "source": "web"}
 SEARCH_USD, COST_USD = 0.0025, 0.01
-_ECHO_PIECE = 24
 _encode = msgspec.json.Encoder().encode
 
 
-class _Strict(Struct, forbid_unknown_fields=True):
-    pass
-
-
-class _InputText(_Strict, tag_field="type", tag="input_text"):
+class _InputText(Strict, tag_field="type", tag="input_text"):
     text: str
 
 
-class _InputImage(_Strict, tag_field="type", tag="input_image"):
+class _InputImage(Strict, tag_field="type", tag="input_image"):
     image_url: str
 
 
-class _InputFile(_Strict, tag_field="type", tag="input_file"):
+class _InputFile(Strict, tag_field="type", tag="input_file"):
     file_data: str | None = None
     file_url: str | None = None
     filename: str | None = None
 
 
-class _MessageItem(_Strict, tag_field="type", tag="message"):
+class _MessageItem(Strict, tag_field="type", tag="message"):
     role: Literal["user", "assistant", "system", "developer"]
     content: str | list[_InputText | _InputImage | _InputFile]
 
 
-class _CallItem(_Strict, tag_field="type", tag="function_call"):
+class _CallItem(Strict, tag_field="type", tag="function_call"):
     call_id: str
     name: str
     arguments: str
     thought_signature: str | None = None
 
 
-class _OutputItem(_Strict, tag_field="type", tag="function_call_output"):
+class _OutputItem(Strict, tag_field="type", tag="function_call_output"):
     call_id: str
     output: str
     name: str | None = None
 
 
-class _FunctionTool(_Strict, tag_field="type", tag="function"):
+class _FunctionTool(Strict, tag_field="type", tag="function"):
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
-class _SearchTool(_Strict, tag_field="type", tag="web_search"):
+class _SearchTool(Strict, tag_field="type", tag="web_search"):
     filters: dict[str, Any] | None = None
     search_context_size: Literal["low", "medium", "high"] | None = None
     search_type: Literal["web", "fast"] | None = None
     user_location: dict[str, Any] | None = None
 
 
-class _FetchTool(_Strict, tag_field="type", tag="fetch_url"):
+class _FetchTool(Strict, tag_field="type", tag="fetch_url"):
     max_urls: int | None = None
 
 
-class _NamedChoice(_Strict):
+class _NamedChoice(Strict):
     type: Literal["function"]
     name: str
 
 
-class _Reasoning(_Strict):
+class _Reasoning(Strict):
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
 
-class _JsonSchema(_Strict):
+class _JsonSchema(Strict):
     name: str
     schema: dict[str, Any]
     strict: bool | None = None
     description: str | None = None
 
 
-class _Format(_Strict):
+class _Format(Strict):
     type: Literal["json_schema"]
     json_schema: _JsonSchema
 
 
-class _Body(_Strict):
+class _Body(Strict):
     input: str | Annotated[list[_MessageItem | _CallItem | _OutputItem], Meta(min_length=1)]
     model: str | None = None
     models: Annotated[list[str], Meta(max_length=5)] | None = None
@@ -124,14 +120,11 @@ class _Body(_Strict):
     skills: list[Any] | None = None
 
 
-class PerplexityWire:
+class PerplexityWire(Wire):
     """`/v1/responses`; the prefix before it does not matter."""
 
     def claims(self, path: str) -> bool:
         return path.endswith("/v1/responses")
-
-    def lookup(self, request: Request) -> tuple[int, bytes] | None:
-        return None
 
     def headers(self, seq: int, script: Script) -> list[tuple[str, str]]:
         return [("x-request-id", f"req_{seq:08d}")]
@@ -149,7 +142,7 @@ class PerplexityWire:
         return Ask(body.model or "", body.stream, body, request.body, seq)
 
     def frames(self, ask: Ask, script: Script) -> Iterator[Frame]:
-        said = say(ask, script)
+        said = _say(ask, script)
         head = _head(ask, script) | {"status": "in_progress", "output": []}
         yield Frame(_event("response.created", {"response": head}))
         yield Frame(_event("response.in_progress", {"response": head}))
@@ -162,8 +155,8 @@ class PerplexityWire:
             yield Frame(_event("response.output_text.delta", {"delta": piece, **place}), 1)
         if said.tokens:
             yield Frame(_event("response.output_text.done", {"text": "".join(said.tokens)}))
-        for index, item in enumerate(_calls(ask, said)):
-            tokens = len(said.calls[index][1].split())
+        for index, item in enumerate(_calls(ask, script, said)):
+            tokens = len(pieces_of(said.calls[index][1]))
             yield Frame(_event("response.output_item.done", {"item": item, "output_index": index}), tokens)
         if script.no_finish:
             yield Frame(b": the end of the body is the only end\n\n", end=True)
@@ -173,11 +166,11 @@ class PerplexityWire:
         yield Frame(last, finish=True, end=not script.no_end, usage=answer.get("usage"))
 
     def whole(self, ask: Ask, script: Script) -> Frame:
-        said = say(ask, script)
+        said = _say(ask, script)
         answer = _answer(ask, script, said)
         if script.no_finish:
             answer["status"] = "in_progress"
-        return Frame(_encode(answer), _written(said), not script.no_finish, True, answer.get("usage"))
+        return Frame(_encode(answer), tokens_of(said), not script.no_finish, True, answer.get("usage"))
 
     def error(self, status: int, code: str | None, model: str) -> bytes:
         if code == "context_length_exceeded":
@@ -219,25 +212,9 @@ def wants(body: Any) -> Wanted:
     )
 
 
-def say(ask: Ask, script: Script) -> Said:
-    """What the script makes the model say, cut at the request's limit. A refusal is a text like any other here."""
-    if script.actor:
-        return act(wants(ask.body))
-    tokens, reasoning = _tokens(ask, script), [f"think{index} " for index in range(script.reasoning)]
-    cap = ask.body.max_output_tokens
-    cut = cap is not None and cap < len(reasoning) + len(tokens)
-    if cut:
-        reasoning = reasoning[:cap]
-        tokens = tokens[: cap - len(reasoning)]
-    finish = script.finish_reason or ("length" if cut else "tool_calls" if script.tools else "stop")
-    if not script.tools:
-        return Said(tokens=tokens, reasoning=reasoning, finish=finish)
-    names = list(wants(ask.body).tools) or [f"tool{index}" for index in range(script.tools)]
-    calls = []
-    for index in range(script.tools):
-        own = " ".join(token.strip() for token in tokens[index :: script.tools])
-        calls.append((names[index % len(names)], f'{{"text":"{own}"}}' if own else "{}"))
-    return Said(reasoning=reasoning, calls=calls, finish=finish)
+def _say(ask: Ask, script: Script) -> Said:
+    """A refusal is a text like any other here."""
+    return say(ask, replace(script, refusal=False), wants(ask.body))
 
 
 def _answer(ask: Ask, script: Script, said: Said) -> dict[str, Any]:
@@ -254,9 +231,9 @@ def _answer(ask: Ask, script: Script, said: Said) -> dict[str, Any]:
         output.append(
             {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [content]}
         )
-    answer = _head(ask, script) | {"status": "completed", "output": output + _calls(ask, said)}
+    answer = _head(ask, script) | {"status": "completed", "output": output + _calls(ask, script, said)}
     if said.finish == "length":
-        answer["max_output_tokens"] = _written(said)
+        answer["max_output_tokens"] = tokens_of(said)
     if said.finish == "content_filter":
         answer |= {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}}
     usage = _usage(ask, script, said)
@@ -268,7 +245,7 @@ def _usage(ask: Ask, script: Script, said: Said) -> dict[str, Any] | None:
         return None
     items = [_MessageItem("user", ask.body.input)] if isinstance(ask.body.input, str) else ask.body.input
     texts = [ask.body.instructions or "", *(_texts(item) for item in items)]
-    prompt, written = sum(len(text.split()) for text in texts), _written(said)
+    prompt, written = sum(len(text.split()) for text in texts), tokens_of(said)
     if script.usage == "partial":
         return {"input_tokens": prompt}
     usage: dict[str, Any] = {"input_tokens": prompt, "output_tokens": written, "total_tokens": prompt + written}
@@ -282,18 +259,13 @@ def _usage(ask: Ask, script: Script, said: Said) -> dict[str, Any] | None:
     return usage
 
 
-def _written(said: Said) -> int:
-    """An argument's words are its tokens."""
-    calls = sum(len(arguments.split()) for _, arguments in said.calls if arguments != "{}")
-    return len(said.reasoning) + len(said.tokens) + calls
-
-
-def _calls(ask: Ask, said: Said) -> list[dict[str, Any]]:
+def _calls(ask: Ask, script: Script, said: Said) -> list[dict[str, Any]]:
+    seq = "dup" if script.same_ids else f"{ask.seq:08d}"
     return [
         {
             "type": "function_call",
-            "id": f"fc_{ask.seq:08d}_{place}",
-            "call_id": f"call_{ask.seq:08d}_{place}",
+            "id": f"fc_{seq}_{place}",
+            "call_id": f"call_{seq}_{place}",
             "name": name,
             "arguments": arguments,
             "status": "completed",
@@ -334,16 +306,6 @@ def _texts(item: Any) -> str:
         return ""
     content = item.content
     return content if isinstance(content, str) else " ".join(part.text for part in content if hasattr(part, "text"))
-
-
-def _tokens(ask: Ask, script: Script) -> list[str]:
-    if script.pieces == "echo":
-        body = ask.raw.decode()
-        return [body[start : start + _ECHO_PIECE] for start in range(0, len(body), _ECHO_PIECE)]
-    if script.pieces == "giant":
-        return ["a" * script.giant_bytes]
-    suffix = "é漢😀" if script.pieces == "unicode" else ""
-    return [f"{' ' if index else ''}tok{index}{suffix}" for index in range(script.n_tokens)]
 
 
 def _event(kind: str, fields: dict[str, Any]) -> bytes:

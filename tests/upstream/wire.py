@@ -43,6 +43,10 @@ class Frame(Struct):
     usage: dict[str, Any] | None = None
 
 
+class Strict(Struct, forbid_unknown_fields=True):
+    """A part of a request that has no fields but its own."""
+
+
 class Wire(Protocol):
     """One vendor's way to say it."""
 
@@ -52,7 +56,7 @@ class Wire(Protocol):
 
     def lookup(self, request: Request) -> tuple[int, bytes] | None:
         """Status and body for what is not an attempt (lists of models); None for the rest."""
-        ...
+        return None
 
     def headers(self, seq: int, script: Script) -> list[tuple[str, str]]:
         """Response headers of every answer, besides those of HTTP itself."""
@@ -76,7 +80,7 @@ class Wire(Protocol):
 
     def error_frame(self, status: int, code: str | None, model: str) -> bytes:
         """An error as an event of a stream that already began."""
-        ...
+        return b"data: " + self.error(status, code, model) + b"\n\n"
 
 
 class Wanted(Struct):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from proxy.errors import UpstreamError
 from proxy.providers.anthropic.errors import error_from
 from proxy.providers.anthropic.names import Names
-from proxy.providers.anthropic.request import build_chat
+from proxy.providers.anthropic.request import API_VERSION, build_chat
 from proxy.providers.anthropic.stream import AnthropicStreamDecoder, parse
 from proxy.providers.anthropic.usage import tokens_of
 from proxy.providers.base import Built, HTTPResponse, Provider
@@ -31,15 +31,21 @@ class Anthropic(Provider, frozen=True, kw_only=True):
         return super().key_variables
 
     def authorize(self, key: str) -> dict[str, str]:
-        return {"x-api-key": key}
+        """With the version, which the vendor wants in every request, also in those that are not built here."""
+        return {"x-api-key": key, "anthropic-version": API_VERSION}
 
     def max_choices(self, model: str) -> int:
         return 1
 
+    @property
+    def models_path(self) -> str | None:
+        """Servers at another address list what they serve, in this vendor's form or in OpenAI's."""
+        return None if self.base_url is None else f"{self._root}/models?limit=1000"
+
     def build_request(self, request: ChatRequest, model: str) -> Built:
-        path = "/messages" if (self.base_url or "").rstrip("/").endswith("/v1") else "/v1/messages"
         betas = [value for name, value in self.headers.items() if name.lower() == "anthropic-beta" and value]
-        return build_chat(request, model, self.parameters, path, betas if self.base_url is None else None)
+        ours = betas if self.base_url is None else None
+        return build_chat(request, model, self.parameters, f"{self._root}/messages", ours)
 
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
         return parse(response, self._names(request))
@@ -59,6 +65,10 @@ class Anthropic(Provider, frozen=True, kw_only=True):
         if not blocks:
             return {}
         return {call["id"]: {"thinking_blocks": blocks} for call in message.get("tool_calls") or []}
+
+    @property
+    def _root(self) -> str:
+        return "" if (self.base_url or "").rstrip("/").endswith("/v1") else "/v1"
 
     def _names(self, request: ChatRequest | None) -> Names:
         return Names({**self.parameters, **(request.fields if request is not None else {})})

@@ -54,6 +54,9 @@ def error_from(response: HTTPResponse) -> UpstreamError:
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         body = None
     said = body.get("error") if isinstance(body, dict) else None
+    if isinstance(body, dict) and not isinstance(said, dict):  # as clouds say it that serve these models
+        text = said or body.get("message")
+        said = {"message": text} if isinstance(text, str) and text else None
     if not isinstance(said, dict):
         kind = response.headers.get("content-type", "no content type").split(";")[0]
         said = {"message": f"The provider answered {response.status} ({kind}) without an error message."}

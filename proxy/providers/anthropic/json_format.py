@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from proxy.codec import encode
 from proxy.errors import BadRequest
+from proxy.providers.anthropic.grammar import size_of
 from proxy.providers.anthropic.models import Traits
 from proxy.providers.anthropic.tools import AT_TOP, SUBSET, Tools
 from proxy.providers.content import Fields
@@ -31,7 +32,8 @@ class Format(Struct, frozen=True):
 
 def format_of(fields: Fields, traits: Traits, tools: Tools, json_tool: str, has_budget: bool) -> Format:
     """Older models have no formats: a tool with that schema is forced on them, beside the client's own, or where
-    thinking with a budget forbids that they are told. Adds the tool to `tools`.
+    thinking with a budget forbids that they are told. So are the others of a schema that is too large for a format.
+    Adds the tool to `tools`.
     """
     wanted = fields.take("response_format")
     kind = wanted.get("type") if isinstance(wanted, dict) else None
@@ -45,9 +47,10 @@ def format_of(fields: Fields, traits: Traits, tools: Tools, json_tool: str, has_
         levelled = down_level(schema, SUBSET, _WHERE)
         if levelled.changes:
             fields.adapt("response_format")
-        return Format(levelled.schema)
+        if size_of(levelled.schema).is_taken_alone:
+            return Format(levelled.schema)
     fields.adapt("response_format")
-    if schema is None or has_budget or not _is_plain(schema) or tools.choice == "none":
+    if schema is None or has_budget or traits.formats or not _is_plain(schema) or tools.choice == "none":
         return Format(instruction=_instruction(schema, bool(tools.functions)), is_unchecked=True)
     if not tools.is_forced:
         description = "Gives the answer. Call it with the answer as its arguments."

@@ -12,7 +12,8 @@ _IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _PDF = "application/pdf"
 _PDF_START = "JVBERi0"  # base64 of `%PDF-`: some clients send files without a type
 _TEXTS = ("application/json", "application/xml", "application/x-yaml")
-_BREAKPOINTS = ("cache_control", "prompt_cache_breakpoint")  # the vendor's name, OpenAI's
+_OPTIONS = (("title", str), ("context", str), ("citations", dict))  # of a document, as the vendor says them
+BREAKPOINTS = ("cache_control", "prompt_cache_breakpoint")  # the vendor's name, OpenAI's
 
 
 def block_of(part: Part, model: str, fields: Fields) -> dict[str, Any] | None:
@@ -34,7 +35,7 @@ def block_of(part: Part, model: str, fields: Fields) -> dict[str, Any] | None:
 
 def cache_mark(raw: dict[str, Any], fields: Fields) -> dict[str, Any] | None:
     """Where the prompt is to be cached, as the vendor says it."""
-    mark = next((raw[name] for name in _BREAKPOINTS if raw.get(name) is not None), None)
+    mark = next((raw[name] for name in BREAKPOINTS if raw.get(name) is not None), None)
     if mark is None:
         return None
     if "cache_control" not in raw:
@@ -66,7 +67,9 @@ def _file(part: Part, model: str) -> dict[str, Any]:
         source = {"type": "text", "media_type": "text/plain", "data": _text(part)}
     else:
         raise refuse(part, model, f"it takes PDF and text files, not {media_type}")
-    return {"type": "document", "source": source, **({"title": part.filename} if part.filename else {})}
+    named = {"title": part.filename} if part.filename else {}
+    own = {name: part.raw[name] for name, kind in _OPTIONS if isinstance(part.raw.get(name), kind)}
+    return {"type": "document", "source": source, **named, **own}
 
 
 def _source(part: Part, media_type: str | None, model: str) -> dict[str, Any]:

@@ -10,10 +10,12 @@ import re
 from typing import Any
 
 from proxy.errors import BadRequest
-from proxy.providers.anthropic.media import block_of, cache_mark
+from proxy.providers.anthropic.media import BREAKPOINTS, block_of, cache_mark
 from proxy.providers.anthropic.models import Traits, same_model
 from proxy.providers.anthropic.names import Names
 from proxy.providers.content import Fields, Part, arguments, parts, refuse
+from proxy.providers.openai.request import ECHOES
+from proxy.providers.openai.response import listed, objects
 from proxy.schema import ChatRequest
 
 DIALECT = "anthropic"
@@ -22,8 +24,10 @@ GO_ON = "Continue."
 _NOT_RUN = "This tool was not run."
 _EARLIER = "The result of an earlier tool call:"
 _WRONG_ID = re.compile(r"[^a-zA-Z0-9_-]")
-_LOST = ("audio", "function_call")
 _THOUGHTS = ("thinking", "redacted_thinking")
+AFTER = "after_calls"  # of a thinking block: how many calls of its message stand before it; left out where none does
+_READ = {"role", "content", "refusal", "name", "tool_calls", "tool_call_id", "is_error", *BREAKPOINTS, *ECHOES}
+_SILENT = {"type": "text", "text": ""}
 
 Block = dict[str, Any]
 
@@ -98,9 +102,9 @@ class Conversation:
         role = message["role"]
         if message.get("name") is not None and role != "tool":
             self._fields.drop("messages.name")
-        for name in _LOST:
-            if message.get(name) is not None:
-                self._fields.drop(f"messages.{name}")
+        for name, value in message.items():
+            if value is not None and name not in _READ:
+                self._fields.drop(f"messages.{name}"[:96])
         if role in ("system", "developer"):
             self._instruct(self._texts(message, where))
         elif role == "user":
@@ -145,9 +149,12 @@ class Conversation:
             blocks = [{"type": "text", "text": refusal}]
         calls = message.get("tool_calls") or []
         thoughts = self._thoughts(message, calls)
-        blocks += [self._call(call, f"{where}.tool_calls.{place}") for place, call in enumerate(calls)]
+        first = [thought for after, thought in thoughts if not after]
+        for place, call in enumerate(calls):
+            blocks += [thought for after, thought in thoughts if after == place and after]
+            blocks.append(self._call(call, f"{where}.tool_calls.{place}"))
         if blocks:  # a message that says nothing is refused
-            self._say("assistant", [*thoughts, *blocks])
+            self._say("assistant", [*first, *blocks])
 
     def _say(self, role: str, blocks: list[Block]) -> None:
         """Turns of one role in a row are one."""
@@ -173,7 +180,11 @@ class Conversation:
         return self._blocks(message, where)
 
     def _parts(self, message: dict[str, Any], where: str) -> list[Part]:
-        return parts(message.get("content"), f"{where}.content")
+        """Without thoughts: some clients send them as parts of the content."""
+        content = message.get("content")
+        if message["role"] == "assistant" and isinstance(content, list):
+            content = [_SILENT if part.get("type") in _THOUGHTS else part for part in content]
+        return parts(content, f"{where}.content")
 
     # --- calls and results --------------------------------------------------------------------------------------------
 
@@ -208,22 +219,23 @@ class Conversation:
             result["is_error"] = True
         self._results.append({**result, "cache_control": marks[-1]} if marks else result)
 
-    def _thoughts(self, message: dict[str, Any], calls: list[dict[str, Any]]) -> list[Block]:
-        """The thinking that belongs to a message: what came with it, else what was kept for its calls. Only the model
-        that thought it can read it.
+    def _thoughts(self, message: dict[str, Any], calls: list[dict[str, Any]]) -> list[tuple[int, Block]]:
+        """The thinking that belongs to a message, each with its `AFTER`: what came with it, else what was kept for its
+        calls. Only the model that thought it can read it.
         """
         kept = next((found for call in calls if (found := self._kept.get(str(call.get("id")))) is not None), None)
         if kept is not None and not (kept.dialect == DIALECT and same_model(kept.model, self._model)):
             return []
-        given = message.get("thinking_blocks")
-        own = given if isinstance(given, list) else []
+        name, own = "thinking_blocks", listed(message.get("thinking_blocks"))
+        if not own:
+            name = "content.thinking"
+            own = [part for part in objects(message.get("content")) if part.get("type") in _THOUGHTS]
         thoughts = [clean for block in own if (clean := _thought(block)) is not None]
         if len(thoughts) < len(own):
-            self._fields.drop("messages.thinking_blocks")
+            self._fields.drop(f"messages.{name}")
         if thoughts or kept is None:
             return thoughts
-        state = kept.state.get("thinking_blocks")
-        return [clean for block in (state if isinstance(state, list) else []) if (clean := _thought(block)) is not None]
+        return [clean for block in listed(kept.state.get("thinking_blocks")) if (clean := _thought(block)) is not None]
 
 
 def _free_id(wanted: str, used: set[str]) -> str:
@@ -234,7 +246,7 @@ def _free_id(wanted: str, used: set[str]) -> str:
     return call_id
 
 
-def _thought(block: object) -> Block | None:
+def _thought(block: object) -> tuple[int, Block] | None:
     """A thinking block as the vendor takes it back: signed, or redacted. Its text may be empty."""
     if not isinstance(block, dict):
         return None
@@ -243,4 +255,6 @@ def _thought(block: object) -> Block | None:
         return None
     if not block[fields[-1]]:
         return None
-    return {"type": block["type"], **{name: block[name] for name in fields}}
+    after = block.get(AFTER)
+    clean = {"type": block["type"], **{name: block[name] for name in fields}}
+    return (after if isinstance(after, int) else 0), clean

@@ -78,11 +78,14 @@ _TRAITS: tuple[tuple[re.Pattern[str], Traits], ...] = tuple(
         (r"claude-.*", _5_5),
     )
 )
+_POINT = re.compile(r"(?<=\d)\.(?=\d)")
 _DATED = re.compile(r"[-@](?:\d{8}|latest)$")
 
 
 def traits_of(model: str) -> Traits:
-    return next((traits for pattern, traits in _TRAITS if pattern.fullmatch(model)), _OTHER)
+    """Gateways write versions with a point: `anthropic/claude-haiku-4.5`."""
+    name = _POINT.sub("-", model)
+    return next((traits for pattern, traits in _TRAITS if pattern.fullmatch(name)), _OTHER)
 
 
 def same_model(one: str, other: str) -> bool:

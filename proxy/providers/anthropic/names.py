@@ -13,11 +13,11 @@ WEB_SEARCH = "web_search"
 _JSON_TOOL = "json_tool_call"
 _RIGHT = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_NAME}}}")
 _WRONG = re.compile(r"[^a-zA-Z0-9_-]")
-_NATIVE = re.compile(r"[a-z][a-z_]*_\d{8}")
+_NATIVE = re.compile(r"[a-z][a-z0-9_]*_\d{8}|mcp_toolset|tool_search_tool_(?:bm25|regex)")
 
 
 def is_native(tool: Mapping[str, Any]) -> bool:
-    """One of the vendor's own tools: their types are dated, such as `web_search_20250305`."""
+    """One of the vendor's own tools: most of their types are dated, such as `web_search_20250305`."""
     kind = tool.get("type")
     return isinstance(kind, str) and _NATIVE.fullmatch(kind) is not None
 
@@ -30,9 +30,13 @@ class Names:
     """
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
-        reserved = {WEB_SEARCH} if fields.get("web_search_options") is not None else set()
-        reserved |= {str(tool.get("name")) for tool in _objects(fields.get("tools")) if is_native(tool)}
-        given = list(dict.fromkeys(_function_names(fields)))
+        tools = _objects(fields.get("tools"))
+        native = {name for tool in tools if is_native(tool) and isinstance(name := tool.get("name"), str)}
+        reserved = native | ({WEB_SEARCH} if fields.get("web_search_options") is not None else set())
+        calls = [call for message in _objects(fields.get("messages")) for call in _objects(message.get("tool_calls"))]
+        # The client runs some of the vendor's own tools: their calls stand in its history.
+        called = (name for name in _function_names(calls) if name not in native)
+        given = list(dict.fromkeys([*_function_names(tools), *called]))
         self._sent = {name: name for name in given if _RIGHT.fullmatch(name) and name not in reserved}
         taken = reserved | set(self._sent)
         for name in given:
@@ -60,11 +64,8 @@ def _free(wanted: str, taken: set[str]) -> str:
     return name
 
 
-def _function_names(fields: Mapping[str, Any]) -> Iterator[str]:
-    """Those of the tools, then those that the history calls."""
-    carriers = list(_objects(fields.get("tools")))
-    for message in _objects(fields.get("messages")):
-        carriers += _objects(message.get("tool_calls"))
+def _function_names(carriers: list[dict[str, Any]]) -> Iterator[str]:
+    """Those of tools, or of calls."""
     for carrier in carriers:
         function = carrier.get("function")
         name = function.get("name") if isinstance(function, dict) else None

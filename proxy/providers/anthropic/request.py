@@ -8,6 +8,7 @@ from typing import Any
 
 from proxy.codec import encode
 from proxy.errors import BadRequest
+from proxy.providers.anthropic.grammar import loosen
 from proxy.providers.anthropic.json_format import Format, format_of
 from proxy.providers.anthropic.messages import Conversation
 from proxy.providers.anthropic.models import Traits, traits_of
@@ -55,9 +56,10 @@ def build_chat(
     limit = _limit(request, traits, fields)
     thinking, tools = thinking_of(fields, traits, limit), tools_of(fields, traits, names)
     form = format_of(fields, traits, tools, names.json_tool, thinking.has_budget)
+    loosen(tools.tools, form.schema, fields)
     conversation = Conversation(request, model, traits, names, fields)
     if thinking.has_budget and (tools.is_forced or conversation.lacks_thoughts):
-        fields.adapt("reasoning_effort")
+        fields.adapt(thinking.asked)
         thinking = Thinking()
     if not thinking.is_on:
         conversation.strip_thoughts()

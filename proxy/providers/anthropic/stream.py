@@ -16,6 +16,7 @@ from proxy.framing import Event
 from proxy.providers.anthropic.citations import url_citations, without_url
 from proxy.providers.anthropic.errors import error_in
 from proxy.providers.anthropic.json_format import answer_of
+from proxy.providers.anthropic.messages import AFTER
 from proxy.providers.anthropic.names import Names
 from proxy.providers.anthropic.usage import merged, usage_of
 from proxy.providers.base import HTTPResponse
@@ -80,9 +81,10 @@ class AnthropicStreamDecoder:
     def __init__(self, names: Names) -> None:
         self._names = names
         self._head: dict[str, Any] = {}
-        self._started = False
+        self._first: dict[str, Any] | None = None  # the message as it stands in the event that starts the stream
         self._blocks: dict[object, _Block] = {}
         self._calls = 0
+        self._answered = False  # by the tool for JSON
         self._length = 0  # of the content
         self._has_thought = False
         self._thoughts: list[dict[str, Any]] = []
@@ -109,6 +111,7 @@ class AnthropicStreamDecoder:
             return self.end(_object(body.get("delta")), body)
         if kind == "message_stop":
             self.done = True
+            return [] if self.finished else self.end(self._first or {}, {})
         return [] if self.finished else self._content(str(kind), body)
 
     def close(self) -> list[ChatChunk]:
@@ -117,10 +120,15 @@ class AnthropicStreamDecoder:
         return []
 
     def start(self, message: dict[str, Any]) -> list[ChatChunk]:
-        """A gateway that tries again may send a second start into the stream: the first one counts."""
-        if self._started:
+        """What is whole already stands in it: a call that a tool of the vendor's makes comes as such a message, with
+        its end. A gateway may say the start twice; where it begins a second answer, neither of the two is whole.
+        """
+        if self._first is not None:
+            if not self.finished and message.get("id") != self._first.get("id"):
+                why = "The provider's stream began another answer before the first one ended."
+                raise UpstreamError(why, retryable=True)
             return []
-        self._started = True
+        self._first = message
         self._usage = merged(self._usage, message.get("usage"))
         if isinstance(message.get("id"), str):
             self._head["id"] = message["id"]
@@ -190,7 +198,7 @@ class AnthropicStreamDecoder:
             block.signature = _text(raw.get("signature"))
             return block, self._thought(block, _text(raw.get("thinking")))
         if block.kind == "redacted_thinking" and _text(raw.get("data")):
-            self._thoughts.append({"type": "redacted_thinking", "data": raw["data"]})
+            self._keep({"type": "redacted_thinking", "data": raw["data"]})
         return block, self._call(block, raw) if block.kind == "tool_use" else []
 
     def _delta(self, block: _Block, delta: dict[str, Any]) -> list[ChatChunk]:
@@ -200,7 +208,7 @@ class AnthropicStreamDecoder:
             case "thinking_delta":
                 return self._thought(block, _text(delta.get("thinking")))
             case "signature_delta":
-                block.signature += _text(delta.get("signature"))
+                block.signature = _text(delta.get("signature")) or block.signature
             case "citations_delta":
                 block.citations.append(delta.get("citation"))
             case "input_json_delta":
@@ -212,8 +220,7 @@ class AnthropicStreamDecoder:
     def _close(self, block: _Block) -> list[ChatChunk]:
         if block.kind == "thinking":
             if block.signature:  # without one nobody takes it back
-                whole = {"type": "thinking", "thinking": "".join(block.pieces), "signature": block.signature}
-                self._thoughts.append(whole)
+                self._keep({"type": "thinking", "thinking": "".join(block.pieces), "signature": block.signature})
         elif block.kind == "tool_use":
             written = "".join(block.pieces)
             # Arguments that no piece brought stand at the start: `{}` of a tool that has none.
@@ -227,12 +234,16 @@ class AnthropicStreamDecoder:
             return [self._chunk({"annotations": found})] if found else []
         return []
 
+    def _keep(self, thought: dict[str, Any]) -> None:
+        """For the next turn, in which it is to stand where it stood."""
+        self._thoughts.append({**thought, AFTER: self._calls} if self._calls else thought)
+
     def _call(self, block: _Block, raw: dict[str, Any]) -> list[ChatChunk]:
         name, call_id = raw.get("name"), raw.get("id")
         if not isinstance(name, str) or not name:
             raise UpstreamError("The provider's answer has a tool call without a name.", retryable=True)
         if name == self._names.json_tool:
-            block.is_json = True
+            block.is_json, self._answered = not self._answered, True  # called twice, the first is the answer
             return []
         block.call = self._calls
         self._calls += 1

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
+from msgspec.structs import astuple, replace
+
+from proxy.providers.openai.response import objects
 from proxy.records import Tokens
 from proxy.schema import Usage
+
+_COUNTED = ("message", "fallback_message")  # passes of the model that the vendor's counts are the sum of
 
 
 def merged(usage: dict[str, Any], newer: object) -> dict[str, Any]:
@@ -36,12 +42,34 @@ def usage_of(raw: dict[str, Any]) -> Usage | None:
         "completion_tokens_details": {"reasoning_tokens": min(thought, output)},
     }
     used = {name: count for name, count in _object(raw.get("server_tool_use")).items() if _count(count)}
-    return cast(Usage, usage | ({"server_tool_use": used} if used else {}))
+    usage |= {"server_tool_use": used} if used else {}
+    passes = objects(raw.get("iterations"))
+    beside = any(each.get("type") not in _COUNTED for each in passes)
+    return cast(Usage, usage | ({"iterations": passes} if beside else {}))
 
 
 def tokens_of(usage: Usage) -> Tokens:
-    """Tokens in normal form, and the searches that the vendor bills beside them."""
+    """Tokens in normal form as they are billed, with the searches and what the vendor leaves out of its counts: what it
+    took to summarize the conversation (`compaction`), and what a model used that this one asked (`advisor_message`).
+    """
     given = cast("dict[str, Any]", usage)
+    used, others = _tokens(given), []
+    for each in objects(given.get("iterations")):
+        counted, model = usage_of(each), each.get("model")
+        if counted is None:
+            continue
+        if each.get("type") == "compaction":
+            used = _added(used, _tokens(counted))
+        elif each.get("type") == "advisor_message" and isinstance(model, str):
+            others.append((model, _tokens(counted)))
+    return replace(used, others=tuple(others))
+
+
+def _added(one: Tokens, other: Tokens) -> Tokens:
+    return Tokens(*(a + b for a, b in zip(astuple(one), astuple(other), strict=True)))
+
+
+def _tokens(given: Mapping[str, Any]) -> Tokens:
     details, output_details = (_object(given.get(f"{side}_tokens_details")) for side in ("prompt", "completion"))
     prompt, output = _count(given.get("prompt_tokens")), _count(given.get("completion_tokens"))
     read = min(_count(details.get("cached_tokens")), prompt)

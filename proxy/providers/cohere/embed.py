@@ -10,6 +10,7 @@ from proxy.providers.base import Built, HTTPRequest, HTTPResponse
 from proxy.providers.cohere.errors import error_in
 from proxy.providers.cohere.usage import billed_usage
 from proxy.providers.content import Fields
+from proxy.providers.openai.embeddings import is_vector
 from proxy.providers.openai.response import decode
 from proxy.schema import EmbeddingsRequest, EmbeddingsResponse
 
@@ -51,7 +52,7 @@ def parse_embeddings(response: HTTPResponse) -> EmbeddingsResponse:
         raise error
     found = body.get("embeddings")
     vectors = found.get("float") if isinstance(found, dict) else found
-    if not isinstance(vectors, list) or not all(_is_vector(vector) for vector in vectors):
+    if not isinstance(vectors, list) or not all(is_vector(vector) for vector in vectors):
         message = "The provider's answer has no embeddings as numbers."
         raise UpstreamError(message, retryable=True, upstream_status=response.status)
     answer: dict[str, Any] = {"embeddings": vectors}
@@ -59,7 +60,3 @@ def parse_embeddings(response: HTTPResponse) -> EmbeddingsResponse:
     if usage is not None:
         answer["usage"] = usage
     return cast(EmbeddingsResponse, answer)
-
-
-def _is_vector(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(type(number) in (int, float) for number in value)

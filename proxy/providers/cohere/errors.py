@@ -1,6 +1,7 @@
 """Translates: Cohere's errors into UpstreamError with OpenAI's status, type and code.
 
-Their body is `{"id", "message"}`, without type or code: what the status does not tell apart, the prose must.
+Their body is `{"id", "message"}`, and a few have an `error_type` (seen in 2026): what neither that nor the status tells
+apart, the prose must.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ _LIMITS = {  # the vendor's names -> OpenAI's
 }
 _PASSED = ("x-ratelimit-", "retry-after")
 _RETRYABLE = (408, 409, 429, 499, 500, 502, 503, 504)  # 501 is "not implemented", 498 a token or a blocked answer
+# Values of `error_type` for what the model got wrong, where another try may do better -> our status and code.
+_AGAIN = {
+    "INVALID_TOOL_GENERATION": (400, "tool_use_failed"),
+    "HALLUCINATED_ALL_TOOL_CALLS": (400, "tool_use_failed"),
+    "NO_VALID_RESPONSE_GENERATED": (502, "upstream_error"),
+}
 # Said of 429, where a limit of a month and one of a minute share the status.
 _SPENT = ("/ month", "per month", "monthly")
 
@@ -37,7 +44,8 @@ def error_from(response: HTTPResponse) -> UpstreamError:
     if message is None:
         kind = response.headers.get("content-type", "no content type").split(";")[0]
         message = f"The provider answered {response.status} ({kind}) without an error message."
-    return error_said(message, response.status, _headers(response.headers))
+    error_type = body.get("error_type") if isinstance(body, dict) else None
+    return error_said(message, response.status, _headers(response.headers), error_type)
 
 
 def error_in(body: Mapping[str, Any], status: int = 502) -> UpstreamError | None:
@@ -46,18 +54,22 @@ def error_in(body: Mapping[str, Any], status: int = 502) -> UpstreamError | None
     if kind in ("error", "stream-error") or (kind is None and isinstance(body.get("message"), str)):
         said = body.get("status_code")
         said = said if isinstance(said, int) and 400 <= said < 600 else status
-        return error_said(_message(body) or "The provider's answer is an error without a message.", said, {})
+        message = _message(body) or "The provider's answer is an error without a message."
+        return error_said(message, said, {}, body.get("error_type"))
     return None
 
 
-def error_said(message: str, upstream_status: int, headers: dict[str, str]) -> UpstreamError:
-    """The table: the vendor's status and words -> status, type, code, retryable."""
+def error_said(message: str, upstream_status: int, headers: dict[str, str], error_type: object = None) -> UpstreamError:
+    """The table: the vendor's status, type and words -> status, type, code, retryable."""
     lowered = message.lower()
     said: dict[str, Any] = {"message": _KEY.sub("[redacted]", message)}
     status = upstream_status
-    if upstream_status in (400, 413, 422):
+    again = isinstance(error_type, str) and error_type in _AGAIN
+    if again:
+        status, said["code"] = _AGAIN[str(error_type)]
+    elif upstream_status in (400, 413, 422):
         status = 413 if upstream_status == 413 else 400  # 422 is the vendor's word for a field that is wrong
-        said |= _wrong(lowered)
+        said |= _wrong(lowered, error_type)
     elif upstream_status == 402 or (upstream_status == 429 and any(word in lowered for word in _SPENT)):
         status, said["code"] = 429, "insufficient_quota"
     elif upstream_status == 498:
@@ -69,16 +81,16 @@ def error_said(message: str, upstream_status: int, headers: dict[str, str]) -> U
         status = 502
     error = build(said, status, headers)
     error.upstream_status = upstream_status
-    error.retryable = upstream_status in _RETRYABLE and error.code != "insufficient_quota"
+    error.retryable = again or (upstream_status in _RETRYABLE and error.code != "insufficient_quota")
     return error
 
 
-def _wrong(lowered: str) -> dict[str, Any]:
-    """What is wrong with a request, as far as its message says."""
-    if "too many tokens" in lowered and "max tokens must be" not in lowered:
-        return {"code": "context_length_exceeded"}
+def _wrong(lowered: str, error_type: object) -> dict[str, Any]:
+    """What is wrong with a request, as far as its message says: too many tokens may be asked for, too."""
     if "max tokens must be" in lowered:
         return {"code": "invalid_value", "param": "max_tokens"}
+    if "too many tokens" in lowered or error_type == "TOO_MANY_TOKENS":
+        return {"code": "context_length_exceeded"}
     return {"code": "invalid_value"}
 
 

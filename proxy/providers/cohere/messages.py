@@ -9,22 +9,27 @@ import msgspec
 
 from proxy.codec import encode
 from proxy.errors import BadRequest
-from proxy.providers.cohere.models import reasons, refuses_images
-from proxy.providers.content import Fields, Part, arguments, parts, refuse
+from proxy.providers.cohere.models import refuses_images
+from proxy.providers.content import Fields, Part, arguments, parts, refuse, thoughts_in
+from proxy.providers.openai.request import ECHOES
 from proxy.schema import ChatRequest
 
 DIALECT = "cohere"
+_FIELDS = ("role", "content", "refusal", "reasoning_content", "tool_calls", "tool_call_id", "tool_plan")
 _DETAILS = ("auto", "low", "high")
 _NO_OUTPUT = "{}"  # of a tool that said nothing: an empty result is refused like any empty turn
 
 
 class Turns:
-    """The turns of one request, in order; `fields` is told what could not be kept."""
+    """The turns of one request, in order; `fields` is told what could not be kept. `thinks`: the model does, in this
+    request, and is shown what it thought before.
+    """
 
-    def __init__(self, request: ChatRequest, model: str, fields: Fields) -> None:
+    def __init__(self, request: ChatRequest, model: str, fields: Fields, *, thinks: bool) -> None:
         self._request = request
         self._model = model
         self._fields = fields
+        self._thinks = thinks
 
     def build(self, instruction: str | None) -> list[dict[str, Any]]:
         """`instruction` joins the system turn. Raises BadRequest for content that the model cannot take."""
@@ -33,8 +38,9 @@ class Turns:
         for index, message in enumerate(self._request.fields["messages"]):
             where = f"messages.{index}"
             role = message["role"]
-            if message.get("name") is not None:
-                self._fields.drop("messages.name")
+            for name, value in message.items():
+                if value is not None and name not in _FIELDS and name not in ECHOES:
+                    self._fields.drop(f"messages.{name}")
             if role in ("system", "developer") and not turns:
                 system.append(self._system(message, where))
             else:
@@ -74,6 +80,7 @@ class Turns:
     def _assistant(self, message: dict[str, Any], where: str) -> list[dict[str, Any]]:
         """With tool calls the text is the plan that led to them; what was thought before goes back as thinking."""
         content = message.get("content")
+        thoughts, content = thoughts_in(content)
         texts = [content] if isinstance(content, str) else [part.text for part in self._said(content, where)]
         refusal = message.get("refusal")
         texts += [refusal] if isinstance(refusal, str) else []
@@ -83,16 +90,20 @@ class Turns:
             for place, call in enumerate(message.get("tool_calls") or [])
         ]
         thought = message.get("reasoning_content")
-        thought = thought if isinstance(thought, str) else ""
+        thought = "".join(thoughts) or (thought if isinstance(thought, str) else "")
         turn: dict[str, Any] = {"role": "assistant"}
+        plan = message.get("tool_plan")
+        plan = plan if isinstance(plan, str) else ""
         if calls:
-            plan = text or thought or self._kept_plan(calls)
-            thought = thought if text else ""
+            plan, text = "\n\n".join(filter(None, (text, plan))), ""  # a text of its own is refused beside calls
+            if not plan and not (thoughts and self._thinks):
+                plan, thought = thought or self._kept_plan(calls), ""
             turn |= {"tool_calls": calls, **({"tool_plan": plan} if plan else {})}
-            text = ""
-        blocks = [{"type": "thinking", "thinking": thought}] if thought and reasons(self._model) else []
+        elif plan:
+            self._fields.drop("messages.tool_plan")
+        blocks = [{"type": "thinking", "thinking": thought}] if thought and self._thinks else []
         if thought and not blocks:
-            self._fields.drop("messages.reasoning_content")
+            self._fields.drop("messages.content.thinking" if thoughts else "messages.reasoning_content")
         if blocks and text:
             turn["content"] = [*blocks, {"type": "text", "text": text}]
         elif blocks or text:
@@ -139,9 +150,9 @@ class Turns:
         """Without texts that are empty."""
         found = parts(content, f"{where}.content")
         for part in found:
-            for marker in ("cache_control", "prompt_cache_breakpoint"):
-                if part.raw.get(marker) is not None:
-                    self._fields.drop(f"messages.content.{marker}")
+            for name, value in part.raw.items():
+                if value is not None and name not in ("type", part.raw["type"]):
+                    self._fields.drop(f"messages.content.{name}")
         return [part for part in found if part.text or part.kind != "text"]
 
     def _said(self, content: Any, where: str) -> list[Part]:

@@ -11,7 +11,7 @@ from proxy.providers.base import Built, HTTPRequest
 from proxy.providers.cohere.messages import Turns
 from proxy.providers.cohere.models import max_output, reasons
 from proxy.providers.cohere.tools import tool_fields
-from proxy.providers.content import Fields, stop_list
+from proxy.providers.content import Fields, json_instruction, stop_list
 from proxy.schema import ChatRequest
 from proxy.schemas import Subset, down_level
 
@@ -24,6 +24,7 @@ _USUAL: dict[str, Callable[[Any], bool]] = {
     "service_tier": lambda value: value in ("auto", "default"),
     "store": lambda value: value is False,
 }
+_THINKING = ("type", "token_budget")
 _BUDGETS = {"minimal": 512, "low": 1024, "medium": 4096, "high": 16_384, "xhigh": 32_768, "max": None}  # tokens
 # What a schema of an answer may say (structured outputs, "unsupported schema features"): no lengths, no ranges.
 JSON_SUBSET = Subset(
@@ -49,7 +50,8 @@ def build_chat(request: ChatRequest, model: str, defaults: Mapping[str, Any]) ->
         if value is not None:
             options[name] = value
     _thinking(model, fields, options)
-    turns = Turns(request, model, fields)
+    thinks = reasons(model) and options.get("thinking", {}).get("type") != "disabled"
+    turns = Turns(request, model, fields, thinks=thinks)
     instruction = _format(request, fields, options)
     for name, is_usual in _USUAL.items():
         value = fields.take(name)
@@ -125,7 +127,7 @@ def _thinking(model: str, fields: Fields, options: dict[str, Any]) -> None:
     """`reasoning_effort` as a budget of thinking tokens, less than the limit of the whole answer."""
     native, effort = fields.take("thinking"), fields.take("reasoning_effort")
     if native is not None:
-        options["thinking"] = native
+        options |= _native_thinking(native, fields)
         if effort is not None:
             fields.drop("reasoning_effort")
         return
@@ -148,6 +150,17 @@ def _thinking(model: str, fields: Fields, options: dict[str, Any]) -> None:
     options["thinking"] = {"type": "enabled"} if budget is None else {"type": "enabled", "token_budget": budget}
 
 
+def _native_thinking(given: Any, fields: Fields) -> dict[str, Any]:
+    """The vendor's own `thinking`, without what other vendors have in theirs."""
+    if not isinstance(given, dict) or given.get("type") not in ("enabled", "disabled"):
+        fields.drop("thinking")
+        return {}
+    for name in given:
+        if name not in _THINKING:
+            fields.drop(f"thinking.{name}")
+    return {"thinking": {name: given[name] for name in given if name in _THINKING and given[name] is not None}}
+
+
 def _format(request: ChatRequest, fields: Fields, options: dict[str, Any]) -> str | None:
     """`response_format`, or the instruction that stands in for it where the vendor takes none: with tools, with
     documents, and for a schema that requires nothing.
@@ -167,7 +180,7 @@ def _format(request: ChatRequest, fields: Fields, options: dict[str, Any]) -> st
     takes_none = "tools" in options or "documents" in options
     if takes_none or (schema is not None and not _is_enforced(schema)):
         fields.adapt("response_format")
-        return _instruction(schema, "tools" in options)
+        return json_instruction(schema, "tools" in options)
     if schema is None:
         options["response_format"] = {"type": "json_object"}
         if any("json" in text.lower() for text in request.texts()):
@@ -197,13 +210,6 @@ def _schema(wanted: Mapping[str, Any]) -> dict[str, Any] | None:
 def _is_enforced(schema: Any) -> bool:
     """The vendor takes a schema of an object that requires at least one of its fields."""
     return isinstance(schema, dict) and schema.get("type") == "object" and bool(schema.get("required"))
-
-
-def _instruction(schema: Any, with_tools: bool) -> str:
-    when = "Unless you call a tool, answer" if with_tools else "Answer"
-    if schema is None:
-        return f"{when} with one JSON object and nothing else."
-    return f"{when} with nothing but JSON that is valid against this JSON schema: {encode(schema).decode()}"
 
 
 def _number(fields: Fields, *names: str) -> float | None:

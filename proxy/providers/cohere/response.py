@@ -105,13 +105,15 @@ def text_of(block: object, name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def finish_reason(value: object, has_calls: bool, error: object) -> tuple[str | None, dict[str, Any]]:
+def finish_reason(
+    value: object, has_calls: bool, error: object, error_type: object = None
+) -> tuple[str | None, dict[str, Any]]:
     """One of OpenAI's five words and the vendor's own beside it. None stays None: never invented.
 
-    Raises UpstreamError for an answer that ended in an error, which `error` may name.
+    Raises UpstreamError for an answer that ended in an error, which `error` and `error_type` may name.
     """
     if isinstance(error, str) and error:
-        raise error_said(error, 504 if value == "TIMEOUT" else 500, {})
+        raise error_said(error, 504 if value == "TIMEOUT" else 500, {}, error_type)
     if not isinstance(value, str) or not value:
         return None, {}
     if value == "ERROR":

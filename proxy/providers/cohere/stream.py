@@ -91,24 +91,25 @@ class CohereStreamDecoder:
 
     def _said(self, body: dict[str, Any]) -> list[ChatChunk]:
         message = _object(_object(body.get("delta")).get("message"))
+        index = body["index"] if isinstance(body.get("index"), int) else None
         match body.get("type"):
             case "content-start" | "content-delta":
                 said = body.get("logprobs")
-                return self._content(body.get("index"), message.get("content"), logprobs([said] if said else []))
+                return self._content(index, message.get("content"), logprobs([said] if said else []))
             case "tool-plan-delta":
                 return self._plan(message.get("tool_plan"))
             case "tool-call-start":
-                return self._call_start(body.get("index"), message.get("tool_calls"))
+                return self._call_start(index, message.get("tool_calls"))
             case "tool-call-delta":
-                return self._call_delta(body.get("index"), message.get("tool_calls"))
+                return self._call_delta(index, message.get("tool_calls"))
             case "tool-call-end":
-                return self._call_end(self._calls.get(body.get("index")))
+                return self._call_end(self._calls.get(index))
             case "citation-start":
                 return self._citation(message.get("citations"))
         return []
 
-    def _content(self, index: object, block: object, said: dict[str, Any] | None) -> list[ChatChunk]:
-        place = index if isinstance(index, int) else 0
+    def _content(self, index: int | None, block: object, said: dict[str, Any] | None) -> list[ChatChunk]:
+        place = index or 0
         text, thinking = text_of(block, "text"), text_of(block, "thinking")
         self._texts[place] = self._texts.get(place, "") + text
         self._thought = self._thought or bool(thinking)
@@ -124,7 +125,7 @@ class CohereStreamDecoder:
         self._planned = True
         return [self._chunk({"delta": {"reasoning_content": between + plan}})]
 
-    def _call_start(self, index: object, raw: object) -> list[ChatChunk]:
+    def _call_start(self, index: int | None, raw: object) -> list[ChatChunk]:
         """`tool_calls` is one call here, not a list of them."""
         fields = _object(raw)
         function = _object(fields.get("function"))
@@ -133,7 +134,7 @@ class CohereStreamDecoder:
             raise UpstreamError("The provider's stream has a tool call without a function name.", retryable=True)
         if index in self._calls:
             raise UpstreamError("The provider's stream has two tool calls of one index.", retryable=True)
-        call = self._calls[index if isinstance(index, int) else None] = _Call(len(self._calls))
+        call = self._calls[index] = _Call(len(self._calls))
         call_id = fields.get("id")
         started = {
             "index": call.place,
@@ -143,8 +144,8 @@ class CohereStreamDecoder:
         }
         return [self._chunk({"delta": {"tool_calls": [started]}})]
 
-    def _call_delta(self, index: object, raw: object) -> list[ChatChunk]:
-        call = self._calls.get(index if isinstance(index, int) else None)
+    def _call_delta(self, index: int | None, raw: object) -> list[ChatChunk]:
+        call = self._calls.get(index)
         if call is None:
             raise UpstreamError("The provider's stream has arguments of a tool call that never began.", retryable=True)
         fragment = arguments_text(_object(_object(raw).get("function")).get("arguments"))
@@ -167,7 +168,8 @@ class CohereStreamDecoder:
 
     def _end(self, delta: dict[str, Any]) -> list[ChatChunk]:
         chunks = [chunk for call in self._calls.values() for chunk in self._call_end(call)]
-        reason, native = finish_reason(delta.get("finish_reason"), bool(self._calls), delta.get("error"))
+        told = delta.get("error"), delta.get("error_type")
+        reason, native = finish_reason(delta.get("finish_reason"), bool(self._calls), *told)
         usage = usage_of(delta.get("usage"))
         if reason is not None and not self.finished:
             self.finished = True

@@ -8,6 +8,7 @@ from proxy.errors import BadRequest
 from proxy.providers.content import Fields
 
 MAX_STRICT_FIELDS = 200  # over all tools (the vendor's guide to structured outputs)
+_FIELDS = ("type", "function", "name", "description", "parameters", "strict")
 _NO_PARAMETERS = {"type": "object", "properties": {}}
 _CHOICES = {"none": "NONE", "required": "REQUIRED", "any": "REQUIRED", "NONE": "NONE", "REQUIRED": "REQUIRED"}
 
@@ -49,8 +50,9 @@ def _tool(raw: Any, where: str, fields: Fields) -> dict[str, Any]:
     parameters = function.get("parameters")
     if parameters is not None and not isinstance(parameters, dict):
         raise BadRequest("The parameters of a tool are a JSON schema.", param=f"{where}.function.parameters")
-    if raw.get("cache_control") is not None:
-        fields.drop("tools.cache_control")
+    for key, value in [*raw.items(), *function.items()]:
+        if value is not None and key not in _FIELDS:
+            fields.drop(f"tools.{key}")
     built: dict[str, Any] = {"name": name}
     if isinstance(function.get("description"), str):
         built["description"] = function["description"]

@@ -23,9 +23,11 @@ def usage_of(raw: object) -> Usage | None:
     else:
         return None
     usage: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
-    cached = count(raw.get("cached_tokens"))
+    cached, reasoning = count(raw.get("cached_tokens")), count(_object(raw.get("tokens")).get("reasoning_tokens"))
     if cached is not None:
         usage["prompt_tokens_details"] = {"cached_tokens": min(cached, prompt)}
+    if reasoning is not None:
+        usage["completion_tokens_details"] = {"reasoning_tokens": min(reasoning, output)}
     return cast(Usage, usage | billed_units(billed))
 
 
@@ -59,9 +61,11 @@ def billed_tokens(usage: Usage) -> Tokens:
     """
     billed = cast("dict[str, Any]", usage).get("billed_units")
     if not isinstance(billed, dict) or not billed:
-        return Tokens(input=usage.get("prompt_tokens", 0), output=usage.get("completion_tokens", 0))
+        billed = {"input_tokens": usage.get("prompt_tokens", 0), "output_tokens": usage.get("completion_tokens", 0)}
     parts = {"input": "input_tokens", "output": "output_tokens", "searches": "search_units"}
-    return Tokens(**{part: billed.get(name, 0) for part, name in parts.items()})
+    counts = {part: billed.get(name, 0) for part, name in parts.items()}
+    thought = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens", 0)
+    return Tokens(**counts, reasoning=min(thought, counts["output"]))
 
 
 def count(value: object) -> int | None:
@@ -69,6 +73,10 @@ def count(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return int(value) if 0 <= value < 2**53 else None
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _pair(counts: object) -> tuple[int | None, int | None]:

@@ -13,6 +13,7 @@ from proxy.providers.base import Built, HTTPResponse, Provider
 from proxy.providers.google.embeddings import BATCH, build_embeddings, parse_embeddings
 from proxy.providers.google.errors import error_from
 from proxy.providers.google.models import most_choices
+from proxy.providers.google.own_parts import kept_notes
 from proxy.providers.google.request import build_chat
 from proxy.providers.google.stream import GoogleStreamDecoder, parse
 from proxy.providers.google.usage import normal_form
@@ -71,13 +72,19 @@ class Google(Provider, frozen=True, kw_only=True):
         return normal_form(usage)
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
-        """The signatures of thoughts, each with the call that it belongs to."""
+        """The signatures of thoughts, each with the call that it belongs to; with the first what else is the vendor's
+        own.
+        """
         state: dict[str, JsonObject] = {}
-        for call in message.get("tool_calls") or []:
+        notes = kept_notes(message)
+        for place, call in enumerate(message.get("tool_calls") or []):
             given: dict[str, Any] = dict(call)
             signature = given.get("extra_content", {}).get("google", {}).get("thought_signature")
-            if signature:
-                state[call["id"]] = {"thought_signature": signature}
+            kept: JsonObject = {"thought_signature": signature} if signature else {}
+            if notes and place == 0:
+                kept["parts"] = notes
+            if kept:
+                state[call["id"]] = kept
         return state
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:

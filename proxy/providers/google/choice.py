@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from proxy.codec import encode
 from proxy.errors import UpstreamError
 from proxy.providers.google.arguments import Arguments
 from proxy.providers.google.grounding import queries, url_citations
+from proxy.providers.google.own_parts import CODE, note
 from proxy.providers.google.wire import Blob, Candidate, FunctionCall, Logprobs, Part, Token
 from proxy.providers.openai.errors import scrub
 
@@ -18,6 +19,7 @@ _FINISH = {"STOP": "stop", "MAX_TOKENS": "length", "CONTINUATION": "length"}
 _FILTERED = (
     *("SAFETY", "RECITATION", "LANGUAGE", "OTHER", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "ESCALATION"),
     *("IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION", "IMAGE_OTHER", "NO_IMAGE", "MODEL_ARMOR"),
+    "PUP_LIMITED_DISABLED",  # the account broke the policy of use
 )
 _AGAIN = ("MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL")
 _FAILED = (*_AGAIN, "TOO_MANY_TOOL_CALLS", "MISSING_THOUGHT_SIGNATURE")  # nothing was said, and it is nobody's answer
@@ -32,9 +34,11 @@ class ChoiceDecoder:
         self._calls = 0
         self._open: Arguments | None = None  # of the last call, while it comes in pieces
         self._text: list[str] = []
-        self._media: list[Blob] = []
+        self._characters = 0  # of those texts
+        self._media: list[_Medium] = []
         self._signature: str | None = None
         self._code: dict[str, list[Any]] = {}
+        self._own: list[dict[str, Any]] = []
         self._extras: dict[str, Any] = {}
         self._cited = False
         self.finished = False
@@ -49,6 +53,8 @@ class ChoiceDecoder:
         self._keep(candidate)
         if candidate.finish_reason:
             entries += self._finish(candidate.finish_reason, candidate.finish_message)
+        elif self.finished:
+            entries += self._late(candidate)
         return entries
 
     def _entry(self, delta: dict[str, Any]) -> dict[str, Any]:
@@ -64,15 +70,25 @@ class ChoiceDecoder:
             deltas.append({"reasoning_content" if part.thought else "content": part.text})
             if not part.thought:
                 self._text.append(part.text)
+                self._characters += len(part.text)
         if part.inline_data is not None and not part.thought:
-            self._media.append(part.inline_data)
+            self._media.append(_Medium(part.inline_data, part.thought_signature))
+        self._note_own(part)
+        return deltas
+
+    def _note_own(self, part: Part) -> None:
+        """Parts that only the vendor has: they go along beside the message, to come back with it."""
         for name, value in (
             ("executableCode", part.executable_code),
             ("codeExecutionResult", part.code_execution_result),
+            ("toolCall", part.tool_call),
+            ("toolResponse", part.tool_response),
         ):
-            if value is not None:
+            if value is None:
+                continue
+            if name in CODE:
                 self._code.setdefault(name, []).append(value)
-        return deltas
+            self._own.append(note({name: value}, part.thought_signature, self._characters, self._calls))
 
     # --- tool calls ---------------------------------------------------------------------------------------------------
 
@@ -130,13 +146,14 @@ class ChoiceDecoder:
             "citationMetadata": candidate.citation_metadata,
             "urlContextMetadata": candidate.url_context_metadata,
             "safetyRatings": candidate.safety_ratings,
+            "continuationToken": candidate.continuation_token,  # goes back as the field of that name
         }
         self._extras |= {name: value for name, value in kept.items() if value}
         self.queries = queries(self._extras.get("groundingMetadata", {}))
 
     def _finish(self, word: str, message: str | None) -> list[dict[str, Any]]:
         entries = [self._entry(delta) for delta in self._close_call()]
-        said = bool(self._calls or self._text or self._media)
+        said = bool(self._calls or self._text or self._media) or self.finished
         if word in _FAILED and not said:
             told = scrub(f"The model stopped without an answer ({word}). {message or ''}")
             raise UpstreamError(told, retryable=word in _AGAIN, upstream_status=200)
@@ -154,27 +171,41 @@ class ChoiceDecoder:
         self.finished = True
         return [*entries, last]
 
+    def _late(self, candidate: Candidate) -> list[dict[str, Any]]:
+        """What comes behind the finish: some servers tell there what the answer rests on."""
+        delta = self._beside()
+        if not delta and candidate.grounding_metadata is None:
+            return []
+        return [{**self._entry(delta), **self._extras}]
+
     def _beside(self) -> dict[str, Any]:
-        """What the message holds besides texts and calls, once the whole of it is known."""
+        """What the message holds besides texts and calls and was not told yet, once the whole of it is known."""
         delta: dict[str, Any] = {}
         if not self._cited:
             cited = url_citations(self._extras.get("groundingMetadata", {}), "".join(self._text))
             delta |= {"annotations": cited} if cited else {}
             self._cited = bool(cited)
-        if self._signature:
-            delta["extra_content"] = {"google": {"thought_signature": self._signature}}
-        return delta | _media(self._media, self._answer_id) | self._code
+        google: dict[str, Any] = {"thought_signature": self._signature} if self._signature else {}
+        google |= {"parts": self._own} if self._own else {}
+        delta |= {"extra_content": {"google": google}} if google else {}
+        delta |= _media(self._media, self._answer_id) | self._code
+        self._signature, self._own, self._media, self._code = None, [], [], {}
+        return delta
 
 
-def _media(blobs: list[Blob], answer_id: str) -> dict[str, Any]:
+class _Medium(NamedTuple):
+    blob: Blob
+    signature: str | None
+
+
+def _media(media: list[_Medium], answer_id: str) -> dict[str, Any]:
     """`images` as data URLs, `audio` in OpenAI's shape (one sound, its pieces joined), anything else as it came."""
-    images = [blob for blob in blobs if blob.mime_type.startswith("image/")]
-    sounds = [blob for blob in blobs if blob.mime_type.startswith("audio/")]
-    others = [blob for blob in blobs if blob not in images and blob not in sounds]
+    images = [each for each in media if each.blob.mime_type.startswith("image/")]
+    sounds = [each.blob for each in media if each.blob.mime_type.startswith("audio/")]
+    others = [each.blob for each in media if not each.blob.mime_type.startswith(("image/", "audio/"))]
     delta: dict[str, Any] = {}
     if images:
-        urls = [f"data:{blob.mime_type};base64,{blob.data}" for blob in images]
-        delta["images"] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+        delta["images"] = [_image(each) for each in images]
     if sounds:
         data = base64.b64encode(b"".join(_decoded(blob.data) for blob in sounds)).decode()
         sound = {"id": f"audio_{answer_id}", "data": data, "expires_at": 0, "transcript": ""}
@@ -182,6 +213,14 @@ def _media(blobs: list[Blob], answer_id: str) -> dict[str, Any]:
     if others:
         delta["inlineData"] = [{"mimeType": blob.mime_type, "data": blob.data} for blob in others]
     return delta
+
+
+def _image(medium: _Medium) -> dict[str, Any]:
+    url = f"data:{medium.blob.mime_type};base64,{medium.blob.data}"
+    image: dict[str, Any] = {"type": "image_url", "image_url": {"url": url}}
+    if medium.signature:
+        image["extra_content"] = {"google": {"thought_signature": medium.signature}}
+    return image
 
 
 def _decoded(data: str) -> bytes:

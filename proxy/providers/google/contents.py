@@ -5,6 +5,7 @@ The vendor is strict about turns: results stand in one content right after the c
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -12,8 +13,9 @@ from msgspec import Struct
 
 from proxy.errors import BadRequest
 from proxy.providers.content import Fields, Part, arguments, parts, refuse
-from proxy.providers.google.media import media_part
+from proxy.providers.google.media import media_part, result_part
 from proxy.providers.google.models import Traits
+from proxy.providers.google.own_parts import notes_in, woven
 from proxy.schema import ChatRequest, Message
 
 # The vendor's own word for calls whose signature is lost or was never there: base64 of
@@ -33,12 +35,16 @@ class _Turn(Struct):
 
 
 class Conversation:
-    """The messages of one request on their way; `system` and `contents` are the result."""
+    """The messages of one request on their way; `system` and `contents` are the result.
 
-    def __init__(self, request: ChatRequest, traits: Traits, fields: Fields) -> None:
+    `names`: the parts of the vendor's own that the request may hold.
+    """
+
+    def __init__(self, request: ChatRequest, traits: Traits, fields: Fields, names: Collection[str]) -> None:
         self._kept = request.kept
         self._traits = traits
         self._fields = fields
+        self._names = names
         self.system: list[dict[str, Any]] = []
         self.contents: list[dict[str, Any]] = []
         raws = request.fields["messages"]
@@ -129,11 +135,7 @@ class Conversation:
             if isinstance(refusal, str) and refusal and not texts:
                 texts = [{"text": refusal}]
             made = [self._call(turn, place, calls) for place in range(len(turn.message.tool_calls or []))]
-            signature = _signature(turn.raw)
-            signed = texts[-1] if texts else made[0] if made else {}
-            if signature and "thoughtSignature" not in signed:
-                signed["thoughtSignature"] = signature
-            said += [*texts, *made]
+            said += self._spoken(turn, texts, made)
         first = next((part for part in said if "functionCall" in part), None)
         if first is not None and self._traits.is_three and "thoughtSignature" not in first:
             first["thoughtSignature"] = UNSIGNED
@@ -143,6 +145,36 @@ class Conversation:
             self._answers(calls, results)
         else:
             self._orphans(results)
+
+    def _spoken(self, turn: _Turn, texts: list[dict[str, Any]], made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """One message of the model: its texts and pictures, its calls, and between them what is the vendor's own."""
+        kept = (self._kept.get(str(call.get("id"))) for call in turn.message.tool_calls or [])
+        states = [each.state.get("parts") for each in kept if each is not None and each.dialect == DIALECT]
+        notes = notes_in(turn.raw) or next((each for each in states if isinstance(each, list)), [])
+        spoken = woven(texts, made, notes, self._names)
+        place = next((place for place, part in enumerate(spoken) if "functionCall" in part), len(spoken))
+        spoken[place:place] = self._pictures(turn)
+        signature = _signature(turn.raw)
+        last = next((part for part in reversed(spoken) if "text" in part), made[0] if made else {})
+        if signature and "thoughtSignature" not in last:
+            last["thoughtSignature"] = signature
+        return spoken
+
+    def _pictures(self, turn: _Turn) -> list[dict[str, Any]]:
+        """What the model drew, as our answers hold it: the next turn may be about it."""
+        images = turn.raw.get("images")
+        found: list[dict[str, Any]] = []
+        for place, image in enumerate(images) if isinstance(images, list) else ():
+            inner = image.get("image_url") if isinstance(image, dict) else None
+            url = inner.get("url") if isinstance(inner, dict) else None
+            if not isinstance(url, str) or not url.startswith("data:"):
+                self._fields.drop("messages.images")
+                continue
+            where = f"{turn.where}.images.{place}"
+            drawn = self._part(parts([{"type": "image_url", "image_url": {"url": url}}], where)[0])
+            signature = _signature(image)
+            found.append({**drawn, "thoughtSignature": signature} if signature else drawn)
+        return found
 
     def _call(self, turn: _Turn, place: int, calls: list[tuple[str, str]]) -> dict[str, Any]:
         call = (turn.message.tool_calls or [])[place]
@@ -175,17 +207,25 @@ class Conversation:
                 said: dict[str, Any] = {"name": name, "response": {"output": ""}}
             else:
                 waiting.remove(turn)
-                said = {"name": name, "response": self._response(turn)}
-                media = [self._part(part) for part in self._parts(turn) if part.kind not in ("text", "refusal")]
-                if media and self._traits.is_three:
-                    said["parts"] = media
-                else:
-                    beside += media
+                held, others = self._media(turn)
+                said = {"name": name, "response": self._response(turn)} | ({"parts": held} if held else {})
+                beside += others
             answers.append({"functionResponse": self._with_id(said, identity)})
         self.contents.append({"role": "user", "parts": answers})
         if beside:
             self.contents.append({"role": "user", "parts": [*beside, _BLANK]})
         self._orphans(waiting)
+
+    def _media(self, turn: _Turn) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Pictures and files of a result: those it may hold, and those that stand behind the results."""
+        held: list[dict[str, Any]] = []
+        beside: list[dict[str, Any]] = []
+        for part in self._parts(turn):
+            if part.kind not in ("text", "refusal"):
+                sent = self._part(part)
+                inner = result_part(sent, self._fields) if self._traits.is_three else None
+                (beside if inner is None else held).append(inner or sent)
+        return held, beside
 
     def _response(self, turn: _Turn) -> dict[str, Any]:
         """An object is what the vendor wants: the result's own, or one around its text."""

@@ -12,7 +12,7 @@ from proxy.errors import BadRequest, UpstreamError
 from proxy.providers.base import Built, HTTPRequest, HTTPResponse
 from proxy.providers.content import Fields
 from proxy.providers.google.errors import error_in
-from proxy.providers.google.wire import UsageMetadata
+from proxy.providers.google.wire import counted
 from proxy.schema import EmbeddingsRequest, EmbeddingsResponse
 
 BATCH = 100  # "at most 100 requests can be in one batch"
@@ -24,7 +24,7 @@ class _Values(Struct):
 
 class _Body(Struct, rename="camel"):
     embeddings: list[_Values] | None = None
-    usage_metadata: UsageMetadata | None = None
+    usage_metadata: Any = None
     error: Any = None
 
 
@@ -64,7 +64,8 @@ def parse_embeddings(response: HTTPResponse) -> EmbeddingsResponse:
         message = "The provider's answer has no embeddings."
         raise UpstreamError(message, retryable=True, upstream_status=response.status)
     answer: dict[str, Any] = {"embeddings": [each.values for each in body.embeddings]}
-    counted = body.usage_metadata.prompt_token_count if body.usage_metadata is not None else None
-    if counted is not None and counted >= 0:
-        answer["usage"] = {"prompt_tokens": counted, "completion_tokens": 0, "total_tokens": counted}
+    meta = counted(body.usage_metadata)
+    prompt = meta.prompt_token_count if meta is not None else None
+    if prompt is not None and prompt >= 0:
+        answer["usage"] = {"prompt_tokens": prompt, "completion_tokens": 0, "total_tokens": prompt}
     return cast(EmbeddingsResponse, answer)

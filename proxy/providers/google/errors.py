@@ -46,10 +46,12 @@ _WORDS = {  # of HTTP, where the body says none
     504: "DEADLINE_EXCEEDED",
 }
 _FAILED = (502, "upstream_error", True)
-_CONTEXT = "exceeds the maximum number of tokens allowed"  # has no code of its own
+_CONTEXT = re.compile(r"exceeds the maximum number of tokens allowed|input token count is \d+ but")  # has no code
 _BAD_KEY = ("api key not valid", "api key expired", "unregistered callers")
 _DELAY = re.compile(r"(\d{1,9}(?:\.\d{1,12})?)s")
 _AGAIN_IN = re.compile(r"retry in (\d{1,9}(?:\.\d{1,12})?)s")
+_SPENT = ("prepayment credits are depleted", "spending cap")  # have no code of their own
+_NO_LIMIT = re.compile(r"\blimit: 0\b(?!\.)")  # a model that the account's plan does not have
 
 
 def error_from(response: HTTPResponse) -> UpstreamError:
@@ -85,10 +87,10 @@ def error_said(said: object, status: int) -> UpstreamError:
     ours, code, retryable = _MEANINGS.get(word, _FAILED if status >= 500 else (status, "invalid_value", False))
     if _is_bad_key(details, message):
         ours, code = 401, "invalid_api_key"
-    elif ours == 400 and _CONTEXT in message:
+    elif ours == 400 and _CONTEXT.search(message):
         code = "context_length_exceeded"
-    elif ours == 429 and _is_spent(details):
-        code, retryable = "insufficient_quota", False
+    elif ours == 402 or (ours == 429 and _is_spent(details, message)):
+        ours, code, retryable = 429, "insufficient_quota", False
     elif ours == 404 and isinstance(text, str) and "model" not in text:
         code = "not_found"
     error = UpstreamError(message, status=ours, code=code, retryable=retryable, upstream_status=status)
@@ -113,10 +115,15 @@ def _is_bad_key(details: list[Mapping[str, Any]], message: str) -> bool:
     return any(phrase in lowered for phrase in _BAD_KEY)
 
 
-def _is_spent(details: list[Mapping[str, Any]]) -> bool:
-    """A limit of a day: no wait that a client would sit out helps."""
+def _is_spent(details: list[Mapping[str, Any]], message: str) -> bool:
+    """A limit of a day, a limit of nothing, or no money left: no wait that a client would sit out helps."""
     violations = [one for each in details if isinstance(each.get("violations"), list) for one in each["violations"]]
-    return any("PerDay" in str(one.get("quotaId")) for one in violations if isinstance(one, Mapping))
+    limits = [one.get("quotaId") for one in violations if isinstance(one, Mapping)]
+    limits += [each["metadata"].get("quota_limit") for each in details if isinstance(each.get("metadata"), Mapping)]
+    if any("PerDay" in str(limit) for limit in limits):
+        return True
+    lowered = message.lower()
+    return any(phrase in lowered for phrase in _SPENT) or _NO_LIMIT.search(message) is not None
 
 
 def _delay_s(details: list[Mapping[str, Any]], message: str) -> float | None:

@@ -31,6 +31,7 @@ _TYPES = {name: f"{kind}/{name}" for kind, names in _NAMES.items() for name in n
     "py": "text/x-python",
     "js": "text/javascript",
 }
+_IN_RESULTS = ("image/png", "image/jpeg", "image/webp", "application/pdf", "text/plain")
 _DETAILS = {"low": "LOW", "medium": "MEDIUM", "high": "HIGH", "original": "ULTRA_HIGH"}
 
 
@@ -46,7 +47,7 @@ def media_part(part: Part, traits: Traits, fields: Fields) -> dict[str, Any]:
     inner = _inner(part)
     detail = inner.get("detail")
     if detail is not None and detail != "auto":
-        if traits.is_three and detail in _DETAILS:
+        if traits.is_three and isinstance(detail, str) and detail in _DETAILS:
             sent["mediaResolution"] = {"level": f"MEDIA_RESOLUTION_{_DETAILS[detail]}"}
         else:
             fields.drop("messages.image_url.detail")
@@ -54,6 +55,16 @@ def media_part(part: Part, traits: Traits, fields: Fields) -> dict[str, Any]:
     if isinstance(video, dict):
         sent["videoMetadata"] = video
     return sent
+
+
+def result_part(sent: dict[str, Any], fields: Fields) -> dict[str, Any] | None:
+    """What `media_part` made, as the result of a function may hold it; None for the types it may not."""
+    kept: dict[str, Any] = {name: sent[name] for name in ("inlineData", "fileData") if name in sent}
+    if any(held["mimeType"] not in _IN_RESULTS for held in kept.values()):
+        return None
+    if "mediaResolution" in sent:
+        fields.drop("messages.image_url.detail")
+    return kept
 
 
 def _uri(part: Part, traits: Traits) -> str:

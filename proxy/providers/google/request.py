@@ -13,6 +13,7 @@ from proxy.providers.base import Built, HTTPRequest
 from proxy.providers.content import Fields, stop_list
 from proxy.providers.google.contents import Conversation
 from proxy.providers.google.models import EFFORTS, Traits, traits_of
+from proxy.providers.google.own_parts import names_taken
 from proxy.providers.google.tools import JSON_SCHEMA, tool_fields
 from proxy.schema import ChatRequest
 from proxy.schemas import down_level
@@ -27,6 +28,7 @@ _OPTIONS = (
     *("modelSelectionConfig", "enableAffectiveDialog", "thinkingConfig"),
 )
 _OWN = ("safetySettings", "cachedContent", "continuationToken")
+_BLOCK = (*_OPTIONS, *_OWN, "generationConfig", "toolConfig", "serviceTier")
 _GENERATION = {
     *(*_OPTIONS, "temperature", "topP", "candidateCount", "maxOutputTokens", "stopSequences", "seed", "logprobs"),
     *("presencePenalty", "frequencyPenalty", "responseMimeType", "responseSchema", "responseJsonSchema"),
@@ -47,11 +49,11 @@ def build_chat(request: ChatRequest, model: str, defaults: Mapping[str, Any], pa
     fields = Fields(_flat(request.fields), defaults)
     for name in ("model", "messages", "stream", "stream_options", "n"):
         fields.take(name)
-    conversation = Conversation(request, traits, fields)
     tools = tool_fields(fields, traits)
+    conversation = Conversation(request, traits, fields, names_taken(tools))
     config, stops = _generation(request, traits, fields)
     asked = _format(fields, traits, bool(tools.get("tools")))
-    config |= asked.config | _native(fields)
+    config |= asked.config | _native(request, fields)
     system = [*conversation.system, *([{"text": asked.instruction}] if asked.instruction else [])]
     body: dict[str, Any] = {"systemInstruction": {"parts": system}} if system else {}
     body |= {"contents": conversation.contents, **tools}
@@ -62,7 +64,7 @@ def build_chat(request: ChatRequest, model: str, defaults: Mapping[str, Any], pa
         if value is not None:
             body[name] = value
     tier = fields.take("service_tier", "serviceTier")
-    if tier in _TIERS or tier in _TIERS.values():
+    if isinstance(tier, str) and (tier in _TIERS or tier in _TIERS.values()):
         body["serviceTier"] = _TIERS.get(tier, tier)
     elif tier is not None and tier != "auto":
         fields.drop("service_tier")
@@ -77,12 +79,19 @@ def build_chat(request: ChatRequest, model: str, defaults: Mapping[str, Any], pa
 
 
 def _flat(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The vendor's OpenAI-compatible endpoint reads its own fields from `extra_body.google`, and so do we."""
+    """The vendor's OpenAI-compatible endpoint reads its own fields from `extra_body.google`, and so do we.
+
+    Not OpenAI's from there: nobody has checked those, nor bounded what they cost.
+    """
     inner = given.get("extra_body")
-    google = inner.get("google") if isinstance(inner, Mapping) else given.get("google")
-    if not isinstance(google, Mapping):
+    body = inner if isinstance(inner, Mapping) else {}
+    blocks = [each for each in (given.get("google"), body.get("google")) if isinstance(each, Mapping)]
+    if not blocks:
         return dict(given)
-    return {**{name: value for name, value in given.items() if name not in ("extra_body", "google")}, **google}
+    own = {name for each in _BLOCK for name in (each, _snake(each))}
+    told = {name if name in own else f"google.{name}": value for block in blocks for name, value in block.items()}
+    told |= {f"extra_body.{name}": value for name, value in body.items() if name != "google"}
+    return {**{name: value for name, value in given.items() if name not in ("extra_body", "google")}, **told}
 
 
 def _generation(request: ChatRequest, traits: Traits, fields: Fields) -> tuple[dict[str, Any], list[str]]:
@@ -195,8 +204,12 @@ def _instruction(schema: object) -> str:
     return f"When you answer, answer with JSON that fits this JSON schema, {plain}:\n{encode(schema).decode()}"
 
 
-def _native(fields: Fields) -> dict[str, Any]:
-    """Options by the vendor's own names, alone or in a `generationConfig`."""
+def _native(request: ChatRequest, fields: Fields) -> dict[str, Any]:
+    """Options by the vendor's own names, alone or in a `generationConfig`.
+
+    Not those that say how much is written where the request says it too: what it may cost was bounded by that.
+    """
+    bound = {"candidateCount"} if request.max_tokens is None else {"candidateCount", "maxOutputTokens"}
     config: dict[str, Any] = {}
     for name in _OPTIONS:
         value = fields.take(name, _snake(name))
@@ -205,7 +218,7 @@ def _native(fields: Fields) -> dict[str, Any]:
     given = fields.take("generationConfig", "generation_config")
     for name, value in given.items() if isinstance(given, dict) else ():
         ours = _camel(str(name))
-        if ours in _GENERATION:
+        if ours in _GENERATION - bound:
             config[ours] = value
         else:
             fields.drop(f"generationConfig.{name}"[:96])

@@ -12,7 +12,7 @@ from proxy.providers.google.choice import ChoiceDecoder
 from proxy.providers.google.errors import error_in
 from proxy.providers.google.models import searches_billed
 from proxy.providers.google.usage import usage_of
-from proxy.providers.google.wire import Answer, PromptFeedback, read
+from proxy.providers.google.wire import Answer, PromptFeedback, counted, read
 from proxy.providers.openai.errors import scrub
 from proxy.schema import ChatChunk, ChatResponse
 
@@ -84,10 +84,11 @@ class GoogleStreamDecoder:
         if answer.model_version:
             chunk["model"] = answer.model_version
         searched = sum(choice.queries for choice in self._choices.values())
-        usage = usage_of(answer.usage_metadata, searches_billed(searched, answer.model_version))
+        meta = counted(answer.usage_metadata)
+        usage = usage_of(meta, searches_billed(searched, answer.model_version))
         if usage is not None:
             chunk["usage"] = usage
-        tier = _TIERS.get((answer.usage_metadata and answer.usage_metadata.service_tier) or "")
+        tier = _TIERS.get((meta and meta.service_tier) or "")
         if tier is not None:
             chunk["service_tier"] = tier
         return cast(ChatChunk, chunk)

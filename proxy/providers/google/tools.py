@@ -77,7 +77,8 @@ def _declared(fields: Fields, traits: Traits) -> tuple[list[dict[str, Any]], dic
         elif own is not None and isinstance(tool[own], dict):
             native[_NATIVE[own]] = tool[own]
         else:
-            message = f"{traits.model} takes function tools and the provider's own ({', '.join(_NATIVE.values())})."
+            known = ", ".join(dict.fromkeys(_NATIVE.values()))
+            message = f"{traits.model} takes function tools and the provider's own ({known})."
             raise BadRequest(message, param=f"tools.{place}.type", code="unsupported_parameter")
     return functions, native, strict
 

@@ -13,7 +13,7 @@ _PARTS = {"TEXT": "text_tokens", "IMAGE": "image_tokens", "AUDIO": "audio_tokens
 
 def usage_of(meta: UsageMetadata | None, searches: int) -> Usage | None:
     """None where not both, prompt and answer, were counted. `searches`: those of the answer so far that are billed."""
-    if meta is None or meta.prompt_token_count is None:
+    if meta is None or meta.prompt_token_count is None or meta.prompt_token_count < 0:
         return None
     if meta.total_token_count is None and meta.candidates_token_count is None:
         return None

@@ -42,6 +42,8 @@ class Part(Struct, rename="camel"):
     inline_data: Blob | None = None
     executable_code: dict[str, Any] | None = None
     code_execution_result: dict[str, Any] | None = None
+    tool_call: dict[str, Any] | None = None
+    tool_response: dict[str, Any] | None = None
 
 
 class Content(Struct):
@@ -74,6 +76,7 @@ class Candidate(Struct, rename="camel"):
     grounding_metadata: dict[str, Any] | None = None
     url_context_metadata: dict[str, Any] | None = None
     logprobs_result: Logprobs | None = None
+    continuation_token: str | None = None
 
 
 class PromptFeedback(Struct, rename="camel"):
@@ -105,7 +108,7 @@ class Answer(Struct, rename="camel"):
 
     candidates: list[Candidate] | None = None
     prompt_feedback: PromptFeedback | None = None
-    usage_metadata: UsageMetadata | None = None
+    usage_metadata: Any = None  # read by `counted`
     model_version: str | None = None
     response_id: str | None = None
     error: Any = None
@@ -131,6 +134,14 @@ def read(data: bytes) -> Answer:
     if failed is None:
         raise _no_answer()
     return failed
+
+
+def counted(usage_metadata: object) -> UsageMetadata | None:
+    """What the vendor says was used; None for what says nothing of the kind: the answer beside it is still one."""
+    try:
+        return msgspec.convert(usage_metadata, UsageMetadata | None, strict=False)
+    except msgspec.ValidationError:
+        return None
 
 
 def _no_answer() -> UpstreamError:

@@ -5,7 +5,7 @@ A dialect that differs overrides the class variables below, and `shape` where th
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from proxy.errors import UpstreamError
 from proxy.providers.base import Built, HTTPResponse, Provider
@@ -116,11 +116,22 @@ class OpenAI(Provider, frozen=True, kw_only=True):
         )
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
-        """Kept for servers that refuse a tool's result without the thoughts before its call (DeepSeek and others)."""
-        text, calls = message.get("reasoning_content"), message.get("tool_calls")
-        if self.reasoning_back is None or not text or not calls or "id" not in calls[0]:
+        """Kept for servers that refuse a tool's result without the thoughts before its call (DeepSeek and others) or
+        without their signature (Google's models).
+        """
+        calls: list[Any] = [call for call in message.get("tool_calls") or [] if "id" in call]
+        if self.reasoning_back is None or not calls:
             return {}
-        return {calls[0]["id"]: {"reasoning_content": text}}
+        signed = {call["id"]: call["extra_content"] for call in calls if isinstance(call.get("extra_content"), dict)}
+        state: dict[str, JsonObject] = {call_id: {"extra_content": extra} for call_id, extra in signed.items()}
+        if text := message.get("reasoning_content"):
+            state.setdefault(calls[0]["id"], {})["reasoning_content"] = text
+        return state
+
+    @property
+    def counts_call_ids(self) -> bool:
+        """Some models do it whoever serves them: `functions.look:0`."""
+        return True
 
     @property
     def embeddings_batch(self) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import sys
 from array import array
 from collections.abc import Callable
@@ -71,16 +72,26 @@ def parse(
 
 def _vector(value: object, numbers: Callable[[str], list[float]]) -> list[float]:
     vector: list[float] = []
-    if isinstance(value, list) and all(isinstance(number, int | float) for number in value):
-        vector = value
+    if is_vector(value):
+        vector = cast("list[float]", value)
     elif isinstance(value, str):
         try:
             vector = numbers(value)
         except ValueError:
             vector = []
+        if not math.isfinite(sum(vector)):
+            vector = []  # a model that ran out of numbers; JSON has none of these
     if not vector:
         raise UpstreamError("The provider's answer has an embedding that is no vector.", retryable=True)
     return vector
+
+
+def is_vector(value: object) -> bool:
+    """Numbers, at least one; whole ones of a size that a float holds."""
+    numbers = value if isinstance(value, list) else []
+    return bool(numbers) and all(
+        type(number) is float or (type(number) is int and -(2**53) <= number <= 2**53) for number in numbers
+    )
 
 
 def input_usage(raw: object) -> Usage | None:

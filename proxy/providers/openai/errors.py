@@ -14,7 +14,10 @@ from proxy.errors import UpstreamError
 from proxy.providers.base import HTTPResponse
 
 _MAX_MESSAGE = 2000
-_SECRETS = re.compile(r"\b(sk|gsk|pplx|org|xai|AIza)[-_A-Za-z0-9*.]{6,}")
+_MAX_WORD = 128
+_MAX_HEADER = 256
+# Keys and accounts: a word such as "organization" is none. Anthropic says `(org: <uuid>, ...)`.
+_SECRETS = re.compile(r"\b(?:(?:sk|gsk|pplx|org|xai)[-_*]|AIza)[-_A-Za-z0-9*.]{6,}|(?<=\borg: )[-0-9a-f]{36}")
 _CONTEXT = (  # vendors without a code say it in prose; collected from their servers' sources and traffic
     "maximum context length is",
     "exceed context limit",
@@ -79,8 +82,9 @@ _OPENAI = ErrorRules()
 
 
 def scrub(text: str) -> str:
-    """A vendor's words without what looks like a key or an account's id, one line, capped."""
-    return " ".join(_SECRETS.sub("[redacted]", text).split())[:_MAX_MESSAGE]
+    """A vendor's words without what looks like a key or an account's id, one line that can be printed, capped."""
+    line = " ".join(_SECRETS.sub("[redacted]", text).split())[:_MAX_MESSAGE]
+    return line if line.isprintable() else "".join(letter for letter in line if letter.isprintable())
 
 
 def error_from(response: HTTPResponse, rules: ErrorRules = _OPENAI) -> UpstreamError:
@@ -98,7 +102,7 @@ def _headers(given: Mapping[str, str], rules: ErrorRules) -> dict[str, str]:
     headers = {}
     for name, value in given.items():
         ours = rules.headers.get(name, name)
-        if ours.startswith(_PASSED_HEADERS) and value.isprintable() and value.isascii():
+        if ours.startswith(_PASSED_HEADERS) and value.isprintable() and value.isascii() and len(value) <= _MAX_HEADER:
             in_seconds = ours != name and "-reset-" in ours and _NUMBER.fullmatch(value)
             headers[ours] = f"{value}s" if in_seconds else value
     identity = next((given[name] for name in _ID_HEADERS if given.get(name)), "")
@@ -124,7 +128,7 @@ def build(said: dict[str, Any], status: int, headers: dict[str, str], rules: Err
     """`said`: message, type, param, code as the vendor sent them, any of them missing; `status`: the vendor's."""
     text, where = _message(said.get("message"))
     message = scrub(text or f"The provider answered {status}.")
-    kind, told = _text(said.get("type")), _text(said.get("code"))
+    kind, told = _word(said.get("type")), _word(said.get("code"))
     now, code = _meaning(status, kind, told, message, rules)
     out_of_money = code == "insufficient_quota" or now == 402
     ours = 429 if out_of_money else _status(now)
@@ -135,7 +139,7 @@ def build(said: dict[str, Any], status: int, headers: dict[str, str], rules: Err
         retryable=((now in (408, 409, 429) or (now >= 498 and now != 499)) or code in rules.again) and not out_of_money,
         upstream_status=status,
     )
-    error.param = _text(said.get("param")) or where
+    error.param = _word(said.get("param")) or _word(where)
     named = kind if kind and not _CLASS_NAME.fullmatch(kind) else None
     error.type = (named if ours < 500 else None) or error.type
     error.headers |= headers
@@ -219,6 +223,12 @@ def _text(value: object) -> str | None:
     if value is None or value == "":
         return None
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _word(value: object) -> str | None:
+    """A type, a code or a field: rows, log lines and clients' programs repeat it."""
+    text = _text(value)
+    return (scrub(text)[:_MAX_WORD] or None) if text else None
 
 
 def _is_status(value: object) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from proxy.codec import encode
 from proxy.errors import BadRequest
 from proxy.providers.base import Built, HTTPRequest
-from proxy.providers.content import Fields, Part, refuse, stop_list
+from proxy.providers.content import Fields, Part, refuse, stop_list, thoughts_in
 from proxy.schema import ChatRequest
 
 _LIMITS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
@@ -251,28 +251,48 @@ class Draft:
                     self.note_dropped(f"messages.content.{name}")
                 self.put_message(index, {**message, "content": "\n".join(_text_of(part) for part in content)})
 
-    def refuse_parts(self, kinds: Collection[str], roles: Collection[str] | None = None) -> None:
+    def refuse_parts(self, kinds: Collection[Any], roles: Collection[str] | None = None) -> None:
         """Raises BadRequest `unsupported_content` for a content part of such a type, in a message of such a role."""
         for index, message in enumerate(self.messages):
-            content = message.get("content")
-            for place, raw in enumerate(content if isinstance(content, list) else []):
+            for place, raw in enumerate(_listed(message)):
                 kind = raw.get("type")
                 if kind in kinds and (roles is None or message["role"] in roles):
                     raise refuse(Part(str(kind), f"messages.{index}.content.{place}.{kind}", raw), self.model)
+
+    def only_parts(self, kinds: Collection[str]) -> None:
+        """Raises BadRequest `unsupported_content` for parts of another type. Thoughts are left out, and told."""
+        for index, message in enumerate(self.messages):
+            thoughts, content = thoughts_in(message.get("content"))
+            if thoughts:
+                self.note_dropped("messages.content.thinking")
+                self.put_message(index, {**message, "content": content or ""})
+        types = [raw.get("type") for each in self.messages for raw in _listed(each)]
+        self.refuse_parts([kind for kind in types if kind not in kinds])
 
     def give_back_reasoning(self, name: str) -> None:
         """What the same model thought before its tool calls, for clients that did not send it: some servers refuse a
         tool's result without it. `name`: the vendor's field.
         """
         for index, message in enumerate(self.messages):
-            if message["role"] != "assistant" or message.get(name) or message.get("reasoning_content"):
+            calls = message.get("tool_calls")
+            if message["role"] != "assistant" or not isinstance(calls, list):
                 continue
-            for call in message.get("tool_calls") or []:
-                kept = self.request.kept.get(str(call.get("id")))
-                text = kept.state.get("reasoning_content") if kept is not None and kept.model == self.model else None
-                if isinstance(text, str) and text:
-                    self.put_message(index, {**message, name: text})
-                    break
+            states = [self._kept_with(call) for call in calls]
+            texts = [text for state in states if isinstance(text := state.get("reasoning_content"), str) and text]
+            given: dict[str, Any] = {}
+            if texts and not message.get(name) and not message.get("reasoning_content"):
+                given[name] = texts[0]
+            if any("extra_content" in state for state in states):  # signatures of Google's models, of each call its own
+                given["tool_calls"] = [
+                    {**{name: state[name] for name in ("extra_content",) if name in state}, **call}
+                    for state, call in zip(states, calls, strict=True)
+                ]
+            if given:
+                self.put_message(index, {**message, **given})
+
+    def _kept_with(self, call: dict[str, Any]) -> dict[str, Any]:
+        kept = self.request.kept.get(str(call.get("id")))
+        return kept.state if kept is not None and kept.model == self.model else {}
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -305,6 +325,11 @@ def tool_name(tool: object) -> str | None:
     function = tool.get("function") if isinstance(tool, dict) else None
     name = function.get("name") if isinstance(function, dict) else None
     return name if isinstance(name, str) else None
+
+
+def _listed(message: dict[str, Any]) -> list[dict[str, Any]]:
+    content = message.get("content")
+    return content if isinstance(content, list) else []
 
 
 def _is_text(part: object) -> bool:

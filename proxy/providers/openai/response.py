@@ -4,6 +4,7 @@ share.
 
 from __future__ import annotations
 
+import re
 from typing import Any, cast
 
 import msgspec
@@ -15,6 +16,7 @@ from proxy.providers.openai.errors import ErrorRules, error_in, scrub
 from proxy.schema import FINISH_REASONS, ChatResponse, Choice, Usage
 
 _decode = msgspec.json.Decoder().decode
+_NO_LETTER = re.compile(r"[^a-zA-Z0-9]")
 _BROKEN_OFF = "Input data was truncated"  # msgspec's words
 _FINISH = {"eos": "stop", "model_length": "length", "max_tokens": "length", "tool_use": "tool_calls"}
 _TIERS = {"on_demand": "default", "performance": "default"}  # Groq's words
@@ -51,7 +53,7 @@ def parse(response: HTTPResponse, rules: ErrorRules) -> ChatResponse:
     answer = {
         **envelope(body),
         "object": "chat.completion",
-        "choices": [_choice(raw, place) for place, raw in enumerate(choices)],
+        "choices": [_choice(raw, place, body.get("id")) for place, raw in enumerate(choices)],
     }
     usage = usage_of(body)
     if usage is not None:
@@ -69,13 +71,14 @@ def envelope(body: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _choice(raw: dict[str, Any], place: int) -> Choice:
+def _choice(raw: dict[str, Any], place: int, answer_id: object) -> Choice:
     message = raw.get("message")
     if message is None and raw.get("finish_reason") == "content_filter":
         message = {}  # Azure sends none where its filter took the whole answer
     if not isinstance(message, dict):
         raise UpstreamError("The provider's answer has a choice without a message.", retryable=True)
-    calls = [tool_call(call, f"call_{place}_{i}") for i, call in enumerate(listed(message.get("tool_calls")))]
+    told = listed(message.get("tool_calls"))
+    calls = [tool_call(call, spare_id(answer_id, place, i)) for i, call in enumerate(told)]
     clean = {"role": "assistant", "content": None, "refusal": None, "annotations": [], **plain(message)}
     clean["role"], clean["annotations"] = "assistant", objects(message.get("annotations"))
     clean.pop("tool_calls", None)
@@ -187,6 +190,14 @@ def tool_call(raw: object, spare_id: str) -> dict[str, Any]:
     return {**call, "id": call_id(call.get("id")) or spare_id, "type": "function", "function": function}
 
 
+def spare_id(answer_id: object, choice: int, call: int) -> str:
+    """The id of a call that came without one: another in each answer, as clients look results up by it; the same for
+    whole and streamed answers. OpenAI takes 40 characters.
+    """
+    own = _NO_LETTER.sub("", answer_id)[-24:] if isinstance(answer_id, str) else ""
+    return f"call_{own}_{choice}_{call}" if own else f"call_{choice}_{call}"
+
+
 def call_id(value: object) -> str | None:
     """A tool call's id; Mistral's SDK says "null" where there is none."""
     return value if isinstance(value, str) and value not in ("", "null") else None
@@ -206,6 +217,7 @@ def usage_of(body: dict[str, Any]) -> Usage | None:
         if isinstance(raw, dict):
             prompt, output = _whole(raw.get("prompt_tokens")), _whole(raw.get("completion_tokens"))
             if prompt is not None and output is not None:
+                prompt += _audio_beside(raw, prompt + output)
                 output += _reasoning_beside(raw, prompt + output)
                 counted = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
                 rest = {name: value for name, value in raw.items() if name != "cost" and _is_sound(name, value)}
@@ -246,5 +258,12 @@ def _reasoning_beside(raw: dict[str, Any], counted: int) -> int:
     return 0
 
 
+def _audio_beside(raw: dict[str, Any], counted: int) -> int:
+    """Likewise the tokens of what was heard, which Mistral counts in the total but not in prompt_tokens."""
+    details, total = raw.get("prompt_tokens_details"), raw.get("total_tokens")
+    audio = details.get("audio_tokens") if isinstance(details, dict) else None
+    return audio if isinstance(total, int) and isinstance(audio, int) and 0 < audio == total - counted else 0
+
+
 def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -19,16 +19,21 @@ from proxy.providers.openai.response import (
     logprobs,
     objects,
     plain,
+    spare_id,
     usage_of,
 )
 from proxy.schema import ChatChunk
+
+# Of a delta alone, and no part of the message: Together's `token_id`, Groq's `channel`, Mistral's `index`.
+_NO_PART = frozenset({"role", "tool_calls", "token_id", "channel", "index"})
 
 
 class _Calls:
     """Gives the tool calls of one choice dense indexes, and lets id, type and name through once per call."""
 
-    def __init__(self, choice: int) -> None:
+    def __init__(self, choice: int, answer_id: object) -> None:
         self._choice = choice
+        self._answer_id = answer_id
         self._by_key: dict[object, int] = {}
         self._ids: list[str] = []  # of the calls so far, by their dense index
 
@@ -45,8 +50,9 @@ class _Calls:
             return {"index": index, kind: {field: text}} if text else None
         if name is None:
             raise UpstreamError("The provider's stream has a tool call without a function name.")
-        self._ids.append(call_id(raw.get("id")) or f"call_{self._choice}_{index}")
-        return {"index": index, "id": self._ids[index], "type": kind, kind: {"name": name, field: text}}
+        self._ids.append(call_id(raw.get("id")) or spare_id(self._answer_id, self._choice, index))
+        signed = {"extra_content": raw["extra_content"]} if isinstance(raw.get("extra_content"), dict) else {}
+        return {"index": index, "id": self._ids[index], "type": kind, kind: {"name": name, field: text}, **signed}
 
     def _index(self, raw: dict[str, Any], name: str | None) -> int:
         """By the server's index, else by id, else the call that is being written. One that comes with a name is another
@@ -91,7 +97,9 @@ class OpenAIStreamDecoder:
         if error is not None:
             raise error
         chunk = envelope(body)
-        chunk["choices"] = [self._choice(choice) for choice in listed(body.get("choices")) if isinstance(choice, dict)]
+        chunk["choices"] = [
+            self._choice(choice, body.get("id")) for choice in listed(body.get("choices")) if isinstance(choice, dict)
+        ]
         usage = usage_of(body)
         if usage is not None:
             chunk["usage"] = usage
@@ -103,10 +111,10 @@ class OpenAIStreamDecoder:
             raise UpstreamTruncated("The provider's stream ended before the answer did.")
         return []
 
-    def _choice(self, raw: dict[str, Any]) -> dict[str, Any]:
+    def _choice(self, raw: dict[str, Any], answer_id: object) -> dict[str, Any]:
         index = raw.get("index")
         index = index if isinstance(index, int) else 0
-        calls = self._calls.setdefault(index, _Calls(index))
+        calls = self._calls.setdefault(index, _Calls(index, answer_id))
         delta = self._delta(raw.get("delta"), calls)
         choice = {name: value for name, value in raw.items() if name not in CHOICE_PADDING}
         choice |= {"index": index, "delta": delta, "finish_reason": None}
@@ -128,7 +136,7 @@ class OpenAIStreamDecoder:
         delta = {
             name: value
             for name, value in raw.items()
-            if value not in (None, "", []) and name not in ("role", "tool_calls", "token_id") and name not in PADDING
+            if value not in (None, "", []) and name not in _NO_PART and name not in PADDING
         }
         if "annotations" in delta:
             delta["annotations"] = objects(delta["annotations"])

@@ -36,7 +36,9 @@ _EMBEDDINGS = ("model", "input", "dimensions")
 class Perplexity(Provider, frozen=True, kw_only=True):
     """Models of Perplexity's own (`perplexity/sonar`) and of others, all of which can search the web."""
 
-    error_rules: ClassVar[ErrorRules] = ErrorRules(statuses={422: 400})
+    error_rules: ClassVar[ErrorRules] = ErrorRules(
+        codes={"too_many_prompt_tokens": (400, "context_length_exceeded")}, statuses={422: 400}
+    )
 
     @property
     def default_base_url(self) -> str | None:

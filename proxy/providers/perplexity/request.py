@@ -8,7 +8,7 @@ from typing import Any
 from proxy.codec import encode
 from proxy.errors import BadRequest
 from proxy.providers.base import Built, HTTPRequest
-from proxy.providers.content import Fields, Part, parts, refuse, stop_list
+from proxy.providers.content import Fields, Part, parts, refuse, stop_list, thoughts_in
 from proxy.providers.openai.request import ECHOES, LEVELS, NEUTRAL, allowed_tools, headers, tool_name
 from proxy.schema import ChatRequest, Message
 
@@ -130,7 +130,7 @@ def _report(request: ChatRequest, fields: Fields) -> None:
         content = message.get("content")
         for part in content if isinstance(content, list) else []:
             for name in part:
-                if name not in ("type", part["type"]):
+                if name not in ("type", part["type"]) or name == "thinking":
                     fields.drop(f"messages.content.{name}")
 
 
@@ -148,7 +148,7 @@ def _items(request: ChatRequest, message: Message, where: str, model: str) -> li
         raise BadRequest(f"{model} knows no messages with role {role[:64]!r}.", param=f"{where}.role")
     if isinstance(message.content, str) or role != "user":
         return [{"type": "message", "role": role, "content": _plain(message.content, f"{where}.content", model)}]
-    content = [_part(part, model) for part in parts(message.content, f"{where}.content")]
+    content = [_part(part, model) for part in parts(_with_files(message.content), f"{where}.content")]
     return [{"type": "message", "role": role, "content": content}]
 
 
@@ -160,11 +160,19 @@ def _refusal(request: ChatRequest, where: str) -> str:
 
 def _plain(content: str | list[dict[str, Any]] | None, where: str, model: str) -> str:
     """The texts of a message that takes nothing else."""
-    found = parts(content, where)
+    found = parts(thoughts_in(content)[1], where)
     for part in found:
         if part.kind not in ("text", "refusal"):
             raise refuse(part, model)
     return "\n".join(part.text for part in found)
+
+
+def _with_files(content: Any) -> Any:
+    """The older API's parts for files, `{"file_url": {"url"}}`, as OpenAI's."""
+    if not isinstance(content, list):
+        return content
+    older = [isinstance(raw, dict) and raw.get("type") == "file_url" and "file_url" in raw for raw in content]
+    return [{"type": "file", "file": raw["file_url"]} if old else raw for raw, old in zip(content, older, strict=True)]
 
 
 def _part(part: Part, model: str) -> dict[str, Any]:

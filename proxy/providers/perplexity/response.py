@@ -10,7 +10,9 @@ from proxy.providers.openai.errors import ErrorRules, build, error_in
 from proxy.providers.openai.response import arguments_text, call_id, listed
 from proxy.schema import ChatResponse, Usage
 
-_MARKER = re.compile(r"\[(\d{1,4})\]")  # the texts carry the numbers of the search results they lean on
+# The texts carry the numbers of the search results they lean on: their ids, or, after `web:`, their places among all.
+_MARKER = re.compile(r"\[(web:)?(\d{1,4})\]")
+_SEARCHES = ("search_web", "web_search")  # the first is what it says, the second what it is asked for
 _ANSWERED = ("completed", "incomplete", "requires_action")
 
 
@@ -111,9 +113,10 @@ def _citation(raw: object, offset: int) -> dict[str, Any] | None:
 def _marked(text: str, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Citations from the markers in the text, where the answer names none itself."""
     by_id = {result.get("id"): result for result in results if isinstance(result.get("id"), int)}
+    by_place = dict(enumerate(results, 1))
     found = []
     for match in _MARKER.finditer(text):
-        result = by_id.get(int(match[1]))
+        result = (by_place if match[1] else by_id).get(int(match[2]))
         if result is not None:
             place = {"start_index": match.start(), "end_index": match.end()}
             found.append(_citation({**result, **place}, 0))
@@ -184,9 +187,10 @@ def usage_of(body: dict[str, Any], items: list[dict[str, Any]]) -> Usage | None:
     if reasoning is not None:
         usage["completion_tokens_details"] = {"reasoning_tokens": reasoning}
     calls = _object(raw.get("tool_calls_details"))
-    searches = _whole(_object(calls.get("web_search")).get("invocation"))
-    usage["num_search_queries"] = (
-        searches if searches is not None else sum(item.get("type") == "search_results" for item in items)
+    searches = [_whole(_object(calls.get(name)).get("invocation")) for name in _SEARCHES]
+    usage["num_search_queries"] = next(
+        (count for count in searches if count is not None),
+        sum(item.get("type") == "search_results" for item in items),
     )
     if calls:
         usage["tool_calls_details"] = calls
@@ -201,4 +205,4 @@ def _object(value: object) -> dict[str, Any]:
 
 
 def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

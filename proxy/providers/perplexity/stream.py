@@ -24,7 +24,9 @@ from proxy.providers.perplexity.response import (
 from proxy.schema import ChatChunk
 
 _LAST = ("response.completed", "response.incomplete")
-_FAILED = ("response.failed", "response.cancelled", "error")
+# Beside these, `thought` says how a search goes ("Searching the web..."), which whole answers do not.
+_THOUGHTS = (".started", ".stopped")
+_FAILED = ("response.failed", "response.cancelled", "response.error", "error")
 
 
 class PerplexityStreamDecoder:
@@ -87,6 +89,8 @@ class PerplexityStreamDecoder:
         if kind.startswith("response.reasoning."):
             results = [result for result in listed(body.get("results")) if isinstance(result, dict)]
             self._searched += results if kind.endswith(".search_results") else []
+            if not kind.endswith(_THOUGHTS):
+                return []
             thought, self._thought = self._thought, body.get("thought") or self._thought
             return self._text("reasoning_content", self._thought) if self._thought != thought else []
         item = body.get("item")

@@ -1,0 +1,84 @@
+"""Translates: parts that OpenAI has no words for (searches the vendor made, code it ran) into notes beside a message,
+and back into their places among its texts and calls.
+
+A note is `{"after_characters", "after_calls", "part"}`: how much of the content and how many calls stood before it.
+What a search found is in the signature of its part: without it the next turn knows nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from proxy.codec import encode
+
+CODE = ("executableCode", "codeExecutionResult")
+SEARCHES = ("toolCall", "toolResponse")
+MOST_BYTES = 384 * 1024  # of the notes that are kept for a client that drops them
+
+
+def note(part: dict[str, Any], signature: str | None, characters: int, calls: int) -> dict[str, Any]:
+    """`part`: the vendor's, under its own name."""
+    signed = {**part, "thoughtSignature": signature} if signature else part
+    return {"after_characters": characters, "after_calls": calls, "part": signed}
+
+
+def notes_in(message: Mapping[str, Any]) -> list[Any]:
+    """What a message carries in `extra_content.google.parts`, as it came."""
+    extra = message.get("extra_content")
+    google = extra.get("google") if isinstance(extra, Mapping) else None
+    notes = google.get("parts") if isinstance(google, Mapping) else None
+    return notes if isinstance(notes, list) else []
+
+
+def kept_notes(message: Mapping[str, Any]) -> list[Any]:
+    """Those to keep here; none where they are too many."""
+    notes = notes_in(message)
+    return notes if len(encode(notes)) <= MOST_BYTES else []
+
+
+def names_taken(tools: Mapping[str, Any]) -> frozenset[str]:
+    """The parts that a request with these `tools` and this `toolConfig` may hold."""
+    code = CODE if any("codeExecution" in tool for tool in tools.get("tools", [])) else ()
+    searches = SEARCHES if tools.get("toolConfig", {}).get("includeServerSideToolInvocations") is True else ()
+    return frozenset((*code, *searches))
+
+
+def woven(
+    texts: list[dict[str, Any]], calls: list[dict[str, Any]], notes: list[Any], names: Collection[str]
+) -> list[dict[str, Any]]:
+    """One turn: texts and calls as they are, with the noted parts of `names` in their places."""
+    own = [found for each in notes if (found := _read(each, names)) is not None]
+    if not own:
+        return [*texts, *calls]
+    content = "".join(each["text"] for each in texts if each.keys() == {"text"})
+    if any(each.keys() != {"text"} for each in texts):
+        return [*(part for _, _, part in own), *texts, *calls]
+    said: list[dict[str, Any]] = []
+    told = called = 0
+    for characters, number, part in own:
+        if content[told:characters]:
+            said.append({"text": content[told:characters]})
+        told = max(told, characters)
+        said += calls[called:number]
+        called = max(called, number)
+        said.append(part)
+    rest = [{"text": content[told:]}] if content[told:] else []
+    return [*said, *rest, *calls[called:]]
+
+
+def _read(given: object, names: Collection[str]) -> tuple[int, int, dict[str, Any]] | None:
+    part = given.get("part") if isinstance(given, dict) else None
+    if not isinstance(given, dict) or not isinstance(part, dict):
+        return None
+    sent: dict[str, Any] = {name: value for name, value in part.items() if name in names and isinstance(value, dict)}
+    if len(sent) != 1:
+        return None
+    signature = part.get("thoughtSignature")
+    if isinstance(signature, str) and signature:
+        sent["thoughtSignature"] = signature
+    return _count(given.get("after_characters")), _count(given.get("after_calls")), sent
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0

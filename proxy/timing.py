@@ -1,0 +1,56 @@
+"""Translates: moments into durations: how long a call takes, and how much of that is the proxy's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class Clock:
+    """The two clocks of metering: Unix nanoseconds for rows, monotonic seconds for durations."""
+
+    def __init__(self, unix_ns: Callable[[], int], monotonic_s: Callable[[], float]) -> None:
+        self.unix_ns = unix_ns
+        self.monotonic_s = monotonic_s
+
+
+class CallTime:
+    """The time of one call. `started`: when it began, if that was before now."""
+
+    def __init__(self, clock: Clock, started: float | None = None) -> None:
+        self._now_s = clock.monotonic_s
+        self.started = self._now_s() if started is None else started
+        self._waits = 0  # for how many attempts, or pauses between them, the call waits at the moment
+        self._waits_since = 0.0
+        self._waited_s = 0.0
+        self._overhead_ms: float | None = None  # until a stream's first token
+
+    def elapsed_ms(self) -> float:
+        return (self._now_s() - self.started) * 1000
+
+    def begin_wait(self) -> None:
+        """From here on time is not the proxy's; attempts that run at once count once."""
+        if self._waits == 0:
+            self._waits_since = self._now_s()
+        self._waits += 1
+
+    def end_wait(self) -> None:
+        self._waits -= 1
+        if self._waits == 0:
+            self._waited_s += self._now_s() - self._waits_since
+
+    def note_first_token(self) -> float:
+        """Milliseconds since the call began; its overhead is what it is at the first of all its streams' tokens."""
+        elapsed_ms = self.elapsed_ms()
+        if self._overhead_ms is None:
+            self._overhead_ms = self._unwaited_ms(elapsed_ms)
+        return elapsed_ms
+
+    def overhead_ms(self) -> float:
+        """Time spent here while no provider was waited for: until a stream's first token, of another answer until
+        now.
+        """
+        return self._unwaited_ms(self.elapsed_ms()) if self._overhead_ms is None else self._overhead_ms
+
+    def _unwaited_ms(self, elapsed_ms: float) -> float:
+        waited_s = self._waited_s + (self._now_s() - self._waits_since if self._waits else 0.0)
+        return max(0.0, elapsed_ms - waited_s * 1000)
