@@ -9,6 +9,8 @@ from typing import Any, cast
 from proxy.schema import ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, ResponseMessage, ToolCall, Usage
 
 _TEXTS = ("content", "refusal", "reasoning_content")
+# Fields of a delta that come in pieces, and the texts in them that continue one another; of the rest the last counts.
+_PIECES = {"audio": ("data", "transcript"), "reasoning_details": ("text", "summary")}
 _CHUNK_ONLY = frozenset({"object", "choices", "usage"})
 
 
@@ -46,6 +48,8 @@ class _ChoiceFold:
                     self._add_call(call)
             elif name == "annotations":
                 self.annotations.extend(cast("list[Any]", value) or [])
+            elif name in _PIECES and name in self.extra:
+                self.extra[name] = _continued(self.extra[name], value, _PIECES[name])
             elif name != "role":
                 self.extra[name] = value
 
@@ -91,6 +95,34 @@ class _ChoiceFold:
             "finish_reason": self.finish_reason,
             **self.choice_extra,  # type: ignore[typeddict-item]
         }
+
+
+def _continued(so_far: Any, piece: Any, texts: tuple[str, ...]) -> Any:
+    """An object, or a list of objects with an `index` each, with the next piece of it."""
+    if isinstance(so_far, dict) and isinstance(piece, dict):
+        joined = {name: so_far[name] + piece[name] for name in texts if _are_texts(so_far.get(name), piece.get(name))}
+        return {**so_far, **piece, **joined}
+    if not isinstance(so_far, list) or not isinstance(piece, list):
+        return piece
+    items = list(so_far)
+    for item in piece:
+        at = [place for place, other in enumerate(items) if _is_of(item, other)]
+        if at:
+            items[at[0]] = _continued(items[at[0]], item, texts)
+        else:
+            items.append(item)
+    return items
+
+
+def _are_texts(*values: Any) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _is_of(piece: Any, item: Any) -> bool:
+    """Whether a piece continues an item: the same kind of thing at the same index."""
+    if not isinstance(piece, dict) or not isinstance(item, dict) or not isinstance(piece.get("index"), int):
+        return False
+    return (piece["index"], piece.get("type")) == (item.get("index"), item.get("type"))
 
 
 class Fold:

@@ -17,7 +17,7 @@ from proxy.schema import ChatRequest, EmbeddingsRequest, RerankRequest
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 # Measured with SmolLM2-135M, 12 seeded answers to each of four requests: without it up to 5 of 36 ran into a limit of
 # 400 tokens, with it none of 48; a lower temperature makes it worse.
-JSON_PENALTY = 0.3
+JSON_PENALTY = 0.3  # of repetition, unless the client or `parameters` set one
 _DEFAULT_MODEL_ID = "smollm2-135m"
 # llama.cpp takes them without a word and does nothing about them.
 _IGNORED = (
@@ -25,8 +25,8 @@ _IGNORED = (
     *("web_search_options", "safety_identifier", "moderation", "functions", "function_call"),
     *("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"),
 )
-# The chat template of the default model has no place for tools: llama.cpp leaves them out, and a forced call is not
-# forced (measured: as many tokens are read with tools as without). Nor does this model think.
+# The chat template of the default model has no place for tools: llama.cpp leaves them out, and forces no call
+# (measured: as many tokens are read with tools as without). Nor does this model think.
 _BEYOND_DEFAULT = ("tools", "tool_choice", "parallel_tool_calls", "reasoning_effort")
 
 
@@ -52,15 +52,30 @@ class Embedded(SelfHosted, frozen=True, kw_only=True):
                     param=f"messages.{index}.content",
                     code="unsupported_content",
                 )
-        built = super().build_request(_calmed(request), model)
+        built = super().build_request(request, model)
         return replace(built, http=replace(built.http, headers={**built.http.headers, "connection": "close"}))
 
     def shape(self, draft: Draft) -> None:
-        """What a GGUF file of one's own can do depends on its template: it is sent all that llama.cpp reads."""
+        """What a GGUF file of one's own can do depends on its template: it is sent all that llama.cpp reads.
+
+        Raises BadRequest for a call that the default model is made to make and cannot.
+        """
         super().shape(draft)
         draft.drop(*_IGNORED)
         if self.model_path is None:
+            if draft.body.get("tool_choice", "auto") not in (None, "auto", "none"):
+                raise BadRequest(
+                    f"{draft.model} cannot call tools. Leave `tool_choice` out, or name a model that can.",
+                    param="tool_choice",
+                    code="unsupported_parameter",
+                )
+            for name, nothing in (("tools", []), ("reasoning_effort", "none")):
+                if draft.body.get(name) == nothing:
+                    del draft.body[name]
             draft.drop(*_BEYOND_DEFAULT)
+        wanted = draft.body.get("response_format")
+        if isinstance(wanted, dict) and wanted.get("type") != "text":
+            draft.body.setdefault("frequency_penalty", JSON_PENALTY)
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
         """Refused: llama.cpp embeds an input in one batch, and batches here are small so that chats do not wait; and
@@ -78,16 +93,6 @@ class Embedded(SelfHosted, frozen=True, kw_only=True):
     @property
     def free(self) -> bool:
         return True
-
-
-def _calmed(request: ChatRequest) -> ChatRequest:
-    """A JSON answer with a mild penalty on repetition, unless the client set one: between two values the grammar allows
-    white space without end, and inside a list one more element; a small model falls into both.
-    """
-    wanted = request.fields.get("response_format")
-    if not isinstance(wanted, dict) or wanted.get("type") == "text" or "frequency_penalty" in request.fields:
-        return request
-    return replace(request, fields={**request.fields, "frequency_penalty": JSON_PENALTY})
 
 
 def model_id(spec: LocalModelSpec) -> str:

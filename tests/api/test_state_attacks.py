@@ -58,7 +58,9 @@ class Thinker:
         function = {"name": "look", "arguments": '{"a": 1, "b": 2}'}
         signature = {"google": {"thought_signature": f"signed {self.answers}"}}
         call = {"id": self.call_id, "type": "function", "function": function, "extra_content": signature}
-        message = {"reasoning_content": f"he said: {messages[0]['content']}", "tool_calls": [call]}
+        message: dict[str, Any] = {"reasoning_content": f"he said: {messages[0]['content']}", "tool_calls": [call]}
+        thought = {"type": "reasoning.text", "index": 0, "text": "hm", "signature": f"sealed {self.answers}"}
+        message["reasoning_details"] = [thought]
         choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
         return {"id": f"answer-{self.answers}", "choices": [choice]}
 
@@ -110,10 +112,16 @@ async def test_calls_without_an_id_get_another_in_each_answer(tmp_path: Path) ->
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_signatures_of_calls_return_to_servers_that_wrote_them(tmp_path: Path, stream: bool) -> None:
-    """Google's models behind an OpenAI-shaped server refuse a call of this turn without its own."""
+    """Google's models behind an OpenAI-shaped server refuse a call of this turn without its own, and OpenRouter hands
+    on what other models signed.
+    """
     async with thinking("") as thinker, serving(write_files(tmp_path, thinker.url, ROUTING)) as server:
         talk: list[Any] = [{"role": "user", "content": "look"}]
         for _ in range(3):
             talk = await said(server.client, talk, stream)
         calls = [call for message in thinker.seen[-1] for call in message.get("tool_calls", [])]
         assert [call["extra_content"]["google"]["thought_signature"] for call in calls] == ["signed 1", "signed 2"]
+        thoughts = [
+            message.get("reasoning_details", [{}])[0] for message in thinker.seen[-1] if "tool_calls" in message
+        ]
+        assert [thought.get("signature") for thought in thoughts] == ["sealed 1", "sealed 2"]

@@ -59,10 +59,31 @@ def test_a_role_that_nobody_has_is_refused():
 
 def test_what_the_default_model_does_without_is_named():
     """Its template has no place for tools and it does not think; llama.cpp would leave both out without a word."""
-    lacking = {"tools": TOOLS, "tool_choice": "required", "parallel_tool_calls": False, "reasoning_effort": "high"}
+    lacking = {"tools": TOOLS, "parallel_tool_calls": False, "reasoning_effort": "high"}
     request = built(Embedded(), **lacking)
     assert sorted(request.dropped) == sorted(lacking)
     assert json.loads(request.http.body).keys() == {"model", "messages"}
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "f"}}])
+def test_a_call_that_the_default_model_cannot_make_is_refused(choice: Any):
+    """A text in its place would be of no use to who forces a call."""
+    with pytest.raises(BadRequest, match="cannot call tools") as caught:
+        sent(tools=TOOLS, tool_choice=choice)
+    assert (caught.value.param, caught.value.code) == ("tool_choice", "unsupported_parameter")
+
+
+def test_what_says_nothing_is_not_told_as_lost():
+    """No tools, and no thought."""
+    request = built(Embedded(), tools=[], reasoning_effort="none", tool_choice=None)
+    assert request.dropped == []
+    assert json.loads(request.http.body).keys() == {"model", "messages"}
+
+
+def test_a_penalty_of_the_file_stands():
+    """`parameters` of the provider are the operator's word."""
+    adapter = Embedded(parameters={"frequency_penalty": 0.1})
+    assert json.loads(built(adapter, response_format={"type": "json_object"}).http.body)["frequency_penalty"] == 0.1
 
 
 def test_a_file_of_ones_own_is_asked_for_everything_that_llama_cpp_reads():

@@ -512,6 +512,7 @@ def test_penalties_are_for_models_that_take_them():
 def test_log_probabilities():
     """The count only together with the switch."""
     assert config(logprobs=True, top_logprobs=5) == {"responseLogprobs": True, "logprobs": 5}
+    assert config(logprobs=True, top_logprobs=1)["logprobs"] == 1
     assert built(top_logprobs=5).dropped == ["top_logprobs"]
     assert built(logprobs=False).dropped == []
 

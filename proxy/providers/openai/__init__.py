@@ -117,15 +117,16 @@ class OpenAI(Provider, frozen=True, kw_only=True):
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         """Kept for servers that refuse a tool's result without the thoughts before its call (DeepSeek and others) or
-        without their signature (Google's models).
+        without their signature (Google's models; Anthropic's and OpenAI's behind OpenRouter).
         """
         calls: list[Any] = [call for call in message.get("tool_calls") or [] if "id" in call]
         if self.reasoning_back is None or not calls:
             return {}
         signed = {call["id"]: call["extra_content"] for call in calls if isinstance(call.get("extra_content"), dict)}
         state: dict[str, JsonObject] = {call_id: {"extra_content": extra} for call_id, extra in signed.items()}
-        if text := message.get("reasoning_content"):
-            state.setdefault(calls[0]["id"], {})["reasoning_content"] = text
+        for name in ("reasoning_content", "reasoning_details"):
+            if thought := message.get(name):
+                state.setdefault(calls[0]["id"], {})[name] = thought
         return state
 
     @property

@@ -282,6 +282,9 @@ class Draft:
             given: dict[str, Any] = {}
             if texts and not message.get(name) and not message.get("reasoning_content"):
                 given[name] = texts[0]
+            details = [found for state in states if isinstance(found := state.get("reasoning_details"), list)]
+            if details and not message.get("reasoning_details"):
+                given["reasoning_details"] = details[0]
             if any("extra_content" in state for state in states):  # signatures of Google's models, of each call its own
                 given["tool_calls"] = [
                     {**{name: state[name] for name in ("extra_content",) if name in state}, **call}
