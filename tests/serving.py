@@ -16,11 +16,11 @@ from pathlib import Path
 import uvicorn
 from openai import AsyncOpenAI
 
-from proxy.app import Application, server_auth
 from proxy.cli.serve import server_config
 from proxy.config.source import ConfigFiles
-from proxy.log import build_log
-from proxy.parts import Parts, local_models
+from proxy.server.app import Application, server_auth
+from proxy.server.log import build_log
+from proxy.server.wiring import Parts, local_models
 
 ROUTING = """
 version: 1

@@ -9,16 +9,16 @@ from typing import Any
 
 import click
 
-from proxy.api.answers import new_id
 from proxy.cli.output import json_option, print_json
 from proxy.cli.settings import configuration_options, read_config, store_problem
-from proxy.codec import decode_object, encode
 from proxy.config import Config
-from proxy.errors import ProxyError
-from proxy.framing import EventFraming
-from proxy.log import build_log
-from proxy.parts import local_models, running
-from proxy.records import Caller
+from proxy.schema.errors import ProxyError
+from proxy.schema.json import decode_object, encode
+from proxy.schema.records import Caller
+from proxy.schema.sse import EventFraming
+from proxy.server.api.answers import new_id
+from proxy.server.log import build_log
+from proxy.server.wiring import local_models, running
 from proxy.storage.base import StoreError
 
 

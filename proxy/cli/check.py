@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 from proxy.cli.output import json_option, print_json
+from proxy.cli.provider_types import listed_price, states
 from proxy.cli.settings import config_files, configuration_options, places
-from proxy.cli.vendors import listed_price, states
 from proxy.config import Config, ConfigError, Problem, Severity
 from proxy.config import check as find_problems
-from proxy.config.doubts import doubts
+from proxy.config.warnings import doubts
 
 
 @click.command()

@@ -19,17 +19,17 @@ import click
 import uvicorn
 from msgspec.structs import replace
 
-from proxy.app import Application, server_auth
 from proxy.cli.output import json_option, print_json, print_table, shown
 from proxy.cli.serve import server_config
 from proxy.cli.settings import configuration_options, fail, read_config, store_problem
+from proxy.client.conformance import CHECKS, GROUPS
+from proxy.client.conformance.base import OUTCOMES, Check, Verdict, calls_of
+from proxy.client.conformance.formats import image_link
+from proxy.client.conformance.run import TIMEOUT_S, Unusable, run
 from proxy.config import Config
-from proxy.conformance import CHECKS, GROUPS
-from proxy.conformance.base import OUTCOMES, Check, Verdict, calls_of
-from proxy.conformance.formats import image_link
-from proxy.conformance.run import TIMEOUT_S, Unusable, run
-from proxy.log import build_log
-from proxy.parts import local_models
+from proxy.server.app import Application, server_auth
+from proxy.server.log import build_log
+from proxy.server.wiring import local_models
 from proxy.storage.base import StoreError
 
 _HEADINGS = ("CHECK", "GROUP", "RESULT", "SEEN")

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from proxy.cli.output import json_option, print_json
+from proxy.cli.provider_types import states
 from proxy.cli.settings import fail
-from proxy.cli.vendors import states
 from proxy.config import Config, ConfigError, find_files, load
 from proxy.config.files import PRICING, ROUTING, shipped, write_file
 

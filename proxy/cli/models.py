@@ -10,16 +10,16 @@ from typing import Any
 
 import click
 
-from proxy.api.cards import model_card
 from proxy.cli.output import json_option, print_json, print_table
 from proxy.cli.settings import configuration_options, fail, read_config
 from proxy.config import Config
 from proxy.config.namespace import build_names, enabled, endpoint_of
-from proxy.model_lists import ModelLists, models_path
-from proxy.price_book import PriceBook
-from proxy.records import Endpoint
-from proxy.transports.httpx import HttpxTransport
-from proxy.upstream import Pool, Upstream
+from proxy.metering.price_book import PriceBook
+from proxy.schema.records import Endpoint
+from proxy.server.api.cards import model_card
+from proxy.upstream.model_discovery import ModelLists, models_path
+from proxy.upstream.transports.httpx import HttpxTransport
+from proxy.upstream.upstream import Pool, Upstream
 
 
 @click.command()

@@ -7,14 +7,14 @@ import time
 
 from msgspec import Struct
 
-from proxy.api.answers import new_id
-from proxy.codec import decode_object, encode
 from proxy.config import Config
 from proxy.config.namespace import enabled
-from proxy.errors import ProxyError
-from proxy.log import build_log
-from proxy.parts import Parts, local_models, running
-from proxy.records import Caller
+from proxy.schema.errors import ProxyError
+from proxy.schema.json import decode_object, encode
+from proxy.schema.records import Caller
+from proxy.server.api.answers import new_id
+from proxy.server.log import build_log
+from proxy.server.wiring import Parts, local_models, running
 
 # Room for models that think before they speak: with less, some vendors answer an error instead of a short answer.
 _MAX_TOKENS = 256

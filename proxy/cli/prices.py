@@ -13,14 +13,14 @@ import click
 from msgspec import Struct
 
 from proxy.cli.output import json_option, print_json, print_table
+from proxy.cli.provider_types import listed_price
 from proxy.cli.settings import config_files, configuration_options, fail
-from proxy.cli.vendors import listed_price
 from proxy.config import Config, ConfigError, Source
 from proxy.config.files import is_installed, read_file, write_file
 from proxy.config.price_changes import Difference, differences, updated
 from proxy.config.price_file import with_prices
-from proxy.price_lookup import lookup_version
-from proxy.sections import ModelPrice
+from proxy.metering.genai_prices import lookup_version
+from proxy.metering.pricing import ModelPrice
 
 Compared = dict[str, tuple[ModelPrice, ModelPrice | None]]
 

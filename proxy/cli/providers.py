@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from proxy.cli.output import json_option, print_json, print_table
+from proxy.cli.provider_types import states
 from proxy.cli.settings import configuration_options, read_config, store_problem
-from proxy.cli.vendors import states
 from proxy.storage.base import StoreError
 
 

@@ -20,9 +20,6 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from proxy import __version__
-from proxy.api.http1 import HTTP1Protocol
-from proxy.app import Application, is_loopback, server_auth
-from proxy.cli.hangup import hangup_handler
 from proxy.cli.settings import (
     config_files,
     configuration_options,
@@ -32,17 +29,20 @@ from proxy.cli.settings import (
     seed_volume,
     store_problem,
 )
+from proxy.cli.sighup import hangup_handler
 from proxy.cli.worker import BROKER_VARIABLE, METRICS_VARIABLE
 from proxy.config import Config
 from proxy.config.namespace import enabled, names_now
 from proxy.config.source import ConfigFiles
-from proxy.local_model import LocalModel, LocalModelBroker
-from proxy.log import build_log
-from proxy.metrics import mark_dead
-from proxy.parts import build_ledger, key_store, local_models
+from proxy.server.app import Application, is_loopback, server_auth
+from proxy.server.http1 import HTTP1Protocol
+from proxy.server.log import build_log
+from proxy.server.metrics import mark_dead
+from proxy.server.wiring import build_ledger, key_store, local_models
 from proxy.storage.base import StoreError
 from proxy.storage.keys import StoredKey
 from proxy.storage.scratch import scratch_folder
+from proxy.upstream.local_model import LocalModel, LocalModelBroker
 
 KEY_VARIABLES = ("PROXY_API_KEY", "PROXY_ADMIN_KEY")
 MIN_KEY = 16

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from proxy.api.queries import usage_query
 from proxy.cli.output import json_option, print_json, print_table
 from proxy.cli.settings import configuration_options, fail, read_config, store_problem
-from proxy.errors import BadRequest
-from proxy.records import Caller
+from proxy.schema.errors import BadRequest
+from proxy.schema.records import Caller
+from proxy.server.api.queries import usage_query
 from proxy.storage.base import StoreError
 from proxy.storage.sqlite import SqliteStore, sqlite_path
 

@@ -8,12 +8,12 @@ import signal
 import threading
 from pathlib import Path
 
-from proxy.app import Application, server_auth
-from proxy.cli.hangup import hangup_handler
 from proxy.cli.settings import config_files, read_config
+from proxy.cli.sighup import hangup_handler
 from proxy.config.namespace import enabled
-from proxy.local_model import RemoteLocalModel
-from proxy.log import build_log
+from proxy.server.app import Application, server_auth
+from proxy.server.log import build_log
+from proxy.upstream.local_model import RemoteLocalModel
 
 BROKER_VARIABLE = "PROXY_LOCAL_MODEL_SOCKET"
 METRICS_VARIABLE = "PROXY_METRICS_FOLDER"

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from proxy.config.files import find_files, seed
 from proxy.config.load import Source, configure, load
-from proxy.config.names import check
 from proxy.config.problems import ConfigError, Problem, Severity
+from proxy.config.references import check
 from proxy.config.settings import Config
 
 __all__ = ["Config", "ConfigError", "Problem", "Severity", "Source", "check", "configure", "find_files", "load", "seed"]

@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct, inspect
 
+from proxy.config.constraints import Rule, rule_for
 from proxy.config.providers import NAME
 from proxy.config.reader import EXACT, described
-from proxy.config.rules import Rule, rule_for
 from proxy.config.settings import PricingFile, RoutingFile
-from proxy.providers.base import Provider
-from proxy.sections import ModelEntry
+from proxy.providers.base.contract import Provider
+from proxy.routing.settings import ModelEntry
 
 JsonSchema = dict[str, Any]
 Texts = Mapping[str, Mapping[str, str]]  # Struct -> key -> what it means: key_texts.json

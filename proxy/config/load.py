@@ -12,16 +12,19 @@ import msgspec
 from msgspec import Struct, inspect
 
 from proxy.config.files import read_file
-from proxy.config.names import name_problems
 from proxy.config.problems import ConfigError, Mark, Path, Problem, problem
 from proxy.config.providers import read_providers
 from proxy.config.reader import INVALID, Reader, described
+from proxy.config.references import name_problems
+from proxy.config.server import ServerConfig
 from proxy.config.settings import LATER, Config, PricingFile, RoutingFile
 from proxy.config.tree import Entry, Mapping, Scalar, Sequence, parse, plain_value
+from proxy.metering.budgets import BudgetConfig
+from proxy.metering.pricing import ModelPrice, Pricing
 from proxy.providers import PROVIDERS
-from proxy.providers.base import Provider
-from proxy.records import Secret
-from proxy.sections import BudgetConfig, ModelEntry, ModelPrice, Pricing, RouterConfig, ServerConfig
+from proxy.providers.base.contract import Provider
+from proxy.routing.settings import ModelEntry, RouterConfig
+from proxy.schema.records import Secret
 
 VAULT_KEY = "PROXY_VAULT_KEY"
 MIN_VAULT_KEY = 32  # characters

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from proxy.config.settings import Config
-from proxy.price_book import PriceBook
-from proxy.providers.base import Provider
+from proxy.metering.price_book import PriceBook
+from proxy.providers.base.contract import Provider
 from proxy.providers.embedded import model_id
-from proxy.records import Endpoint
 from proxy.routing.names import Names
+from proxy.schema.records import Endpoint
 
 
 def enabled(config: Config) -> dict[str, Provider]:

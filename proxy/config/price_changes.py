@@ -10,7 +10,7 @@ from datetime import date, timedelta
 
 from msgspec import Struct, structs
 
-from proxy.sections import ModelPrice, PastPrice, Tier
+from proxy.metering.pricing import ModelPrice, PastPrice, Tier
 
 PRICES = ("input", "output", "cached_input", "cache_write", "cache_write_1h", "per_request")
 TIER_PRICES = ("input", "output", "cached_input", "cache_write", "cache_write_1h")

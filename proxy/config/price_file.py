@@ -16,7 +16,7 @@ from msgspec import Struct, to_builtins
 from proxy.config.load import Source, read_pricing
 from proxy.config.problems import ConfigError, Mark, Problem, problem
 from proxy.config.tree import Mapping, Node, Scalar, Sequence, parse
-from proxy.sections import ModelPrice, PastPrice, Tier
+from proxy.metering.pricing import ModelPrice, PastPrice, Tier
 
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _TOKEN = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'|[^\s,#{}\[\]&*!|>%@`\"':]+")

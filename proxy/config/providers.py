@@ -12,9 +12,9 @@ from proxy.config.addresses import wrong_header, wrong_url
 from proxy.config.problems import Mark, Path, looks_like_key, near, shown
 from proxy.config.reader import INVALID, Reader
 from proxy.config.tree import Entry, Mapping, Scalar
-from proxy.providers.base import Provider
-from proxy.records import Secret
+from proxy.providers.base.contract import Provider
 from proxy.routing.names import ROLES
+from proxy.schema.records import Secret
 
 # Stands for a section that is wrong, so that names that lead to it are not reported too.
 _UNREAD = Provider(models=dict.fromkeys(ROLES, "unread"))

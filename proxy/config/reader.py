@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from msgspec import inspect
 
+from proxy.config.constraints import Rule, rule_for
 from proxy.config.problems import Mark, Path, Problem, looks_like_key, names_a_key, near, problem, shown
-from proxy.config.rules import Rule, rule_for
 from proxy.config.tree import Entry, Mapping, Node, Scalar, Sequence
-from proxy.providers.base import Provider
+from proxy.providers.base.contract import Provider
 
 
 class _Invalid(Enum):

@@ -7,19 +7,14 @@ from typing import Any
 from msgspec import Struct
 
 from proxy.config.problems import Mark, Path
-from proxy.providers.base import Provider
-from proxy.records import Secret
-from proxy.sections import (
-    BudgetConfig,
-    KeyConfig,
-    ModelEntry,
-    ModelPrice,
-    Pricing,
-    RateLimitsConfig,
-    RouterConfig,
-    ServerConfig,
-    StorageConfig,
-)
+from proxy.config.server import ServerConfig
+from proxy.metering.budgets import BudgetConfig
+from proxy.metering.pricing import ModelPrice, Pricing
+from proxy.pipeline.admission import KeyConfig, RateLimitsConfig
+from proxy.providers.base.contract import Provider
+from proxy.routing.settings import ModelEntry, RouterConfig
+from proxy.schema.records import Secret
+from proxy.storage.settings import StorageConfig
 
 
 class Config(Struct, frozen=True, kw_only=True):

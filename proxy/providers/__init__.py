@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxy.providers.anthropic import Anthropic
-from proxy.providers.base import Provider
+from proxy.providers.base.contract import Provider
 from proxy.providers.cohere import Cohere
 from proxy.providers.embedded import Embedded
 from proxy.providers.google import Google

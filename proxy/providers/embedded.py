@@ -7,12 +7,12 @@ from pathlib import PurePath
 
 from msgspec.structs import replace
 
-from proxy.errors import BadRequest
-from proxy.providers.base import Built
+from proxy.providers.base.contract import Built
 from proxy.providers.openai.request import Draft
 from proxy.providers.selfhosted import SelfHosted
-from proxy.records import LocalModelSpec
-from proxy.schema import ChatRequest, EmbeddingsRequest, RerankRequest
+from proxy.schema.chat import ChatRequest, EmbeddingsRequest, RerankRequest
+from proxy.schema.errors import BadRequest
+from proxy.schema.records import LocalModelSpec
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 # Measured with SmolLM2-135M, 12 seeded answers to each of four requests: without it up to 5 of 36 ran into a limit of

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from proxy.providers.base import Built
-from proxy.providers.content import json_instruction
+from proxy.providers.base.content import json_instruction
+from proxy.providers.base.contract import Built
 from proxy.providers.openai import OpenAI
 from proxy.providers.openai.errors import ErrorRules
 from proxy.providers.openai.request import Draft
-from proxy.schema import EmbeddingsRequest
+from proxy.schema.chat import EmbeddingsRequest
 
 _MAX_STOPS = 4
 _FIELDS = frozenset(

@@ -6,15 +6,15 @@ import hashlib
 import re
 from typing import Any, ClassVar
 
-from proxy.errors import BadRequest
-from proxy.framing import Event
-from proxy.providers.base import Built, HTTPResponse
-from proxy.providers.content import Part, parts, refuse, thoughts_in
+from proxy.providers.base.content import Part, parts, refuse, thoughts_in
+from proxy.providers.base.contract import Built, HTTPResponse
 from proxy.providers.openai import OpenAI, embeddings
 from proxy.providers.openai.errors import ErrorRules
 from proxy.providers.openai.request import Draft
 from proxy.providers.openai.stream import OpenAIStreamDecoder
-from proxy.schema import ChatChunk, ChatRequest, ChatResponse, EmbeddingsRequest
+from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, EmbeddingsRequest
+from proxy.schema.errors import BadRequest
+from proxy.schema.sse import Event
 
 _FIELDS = frozenset(
     {

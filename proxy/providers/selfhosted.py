@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from proxy.providers.content import parts, refuse
+from proxy.providers.base.content import parts, refuse
 from proxy.providers.openai import OpenAI
 from proxy.providers.openai.errors import ErrorRules
 from proxy.providers.openai.request import Draft, tool_name

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from proxy.errors import BadRequest
-from proxy.providers.base import Built
-from proxy.providers.content import stop_list
+from proxy.providers.base.content import stop_list
+from proxy.providers.base.contract import Built
 from proxy.providers.openai import OpenAI, embeddings
 from proxy.providers.openai.errors import ErrorRules
 from proxy.providers.openai.request import Draft
-from proxy.schema import EmbeddingsRequest
+from proxy.schema.chat import EmbeddingsRequest
+from proxy.schema.errors import BadRequest
 
 _LACKS = (
     *("service_tier", "store", "metadata", "user", "prediction", "modalities", "audio", "verbosity"),

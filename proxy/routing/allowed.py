@@ -13,8 +13,8 @@ from fnmatch import fnmatchcase
 
 from msgspec import Struct, structs
 
-from proxy.errors import ProxyError
 from proxy.routing.names import AUTO_NAMES, Names, Route
+from proxy.schema.errors import ProxyError
 
 _SHOWN = 12
 _MAX_VIEWS = 256

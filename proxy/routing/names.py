@@ -11,11 +11,12 @@ from functools import reduce
 
 from msgspec import Struct
 
-from proxy import prices
-from proxy.errors import ProxyError
-from proxy.providers.base import Provider
-from proxy.records import Cost, Tokens
-from proxy.sections import ModelEntry, ModelPrice, RouterConfig
+from proxy.metering import prices
+from proxy.metering.pricing import ModelPrice
+from proxy.providers.base.contract import Provider
+from proxy.routing.settings import ModelEntry, RouterConfig
+from proxy.schema.errors import ProxyError
+from proxy.schema.records import Cost, Tokens
 
 TASKS = (
     "reasoning",

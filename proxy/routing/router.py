@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from proxy.price_book import PriceBook
+from proxy.metering.price_book import PriceBook
 from proxy.routing.allowed import Allowed, Views
 from proxy.routing.names import Route
 

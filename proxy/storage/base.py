@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from proxy.records import UsageQuery
+from proxy.schema.records import UsageQuery
 from proxy.storage.batch import Batch
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
-from proxy.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen
+from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen
 
 
 class EndedAttempt(Struct, frozen=True):

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.records import AttemptOpen, CallOpen, Outcome
+from proxy.schema.records import AttemptOpen, CallOpen, Outcome
 from proxy.storage.batch import Batch, ClosedCall, EndedAttempt
 
 _OPEN_CALL = """

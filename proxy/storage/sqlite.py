@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from proxy.records import UsageQuery
+from proxy.schema.records import UsageQuery
 from proxy.storage.base import StoreError
 from proxy.storage.batch import Batch
 from proxy.storage.migrations import MIGRATIONS, migrate

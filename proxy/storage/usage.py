@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from proxy.errors import BadRequest
-from proxy.records import NANO_PER_USD, UsageQuery
+from proxy.schema.errors import BadRequest
+from proxy.schema.records import NANO_PER_USD, UsageQuery
 
 # What a caller may group by, and the SQL for it: no text of a caller ever reaches a statement.
 _GROUPS = {

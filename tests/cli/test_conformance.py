@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from proxy.conformance import CHECKS
-from proxy.conformance.streams import STREAM
+from proxy.client.conformance import CHECKS
+from proxy.client.conformance.streams import STREAM
 from tests.cli.commands import COMMAND, PATIENCE_S, environment, proxy, wait_until
 from tests.serving import write_files
 from tests.upstream.fake import refusing, spawn

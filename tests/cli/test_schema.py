@@ -12,11 +12,11 @@ import pytest
 from msgspec import inspect
 
 from proxy.config import ConfigError, Source, configure
+from proxy.config.constraints import a_time_zone, rule_for
 from proxy.config.files import key_texts
 from proxy.config.json_schema import pricing_schema, routing_schema
 from proxy.config.problems import Mark, Problem
 from proxy.config.reader import Reader, described
-from proxy.config.rules import a_time_zone, rule_for
 from proxy.config.settings import PricingFile, RoutingFile
 from proxy.config.tree import Entry, Mapping, Node, Scalar, Sequence
 from proxy.providers import PROVIDERS

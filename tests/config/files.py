@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from proxy.config import Config, ConfigError, Source, configure
-from proxy.providers.base import Provider
-from proxy.records import LocalModelSpec
+from proxy.providers.base.contract import Provider
+from proxy.schema.records import LocalModelSpec
 
 
 class Hosted(Provider, frozen=True, kw_only=True):

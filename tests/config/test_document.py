@@ -15,10 +15,10 @@ from msgspec import Struct, inspect
 from proxy.config import ConfigError, Source, configure
 from proxy.config.problems import looks_like_key
 from proxy.config.reader import described
+from proxy.config.server import ServerConfig
 from proxy.config.settings import PricingFile, RoutingFile
 from proxy.providers import PROVIDERS
-from proxy.providers.base import Provider
-from proxy.sections import ServerConfig
+from proxy.providers.base.contract import Provider
 from tests.config.files import PRICES
 from tests.config.mistakes import HEAD, MISTAKES, PRICE_MISTAKES
 

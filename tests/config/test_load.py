@@ -7,19 +7,14 @@ from pathlib import Path
 import pytest
 
 from proxy.config import Config, ConfigError, find_files, load
-from proxy.records import Timeouts
-from proxy.sections import (
-    BudgetConfig,
-    BudgetLimits,
-    KeyConfig,
-    ModelEntry,
-    ModelPrice,
-    RateLimit,
-    RateLimitsConfig,
-    RouterConfig,
-    ServerConfig,
-    StorageConfig,
-)
+from proxy.config.server import ServerConfig
+from proxy.metering.budgets import BudgetConfig, BudgetLimits
+from proxy.metering.pricing import ModelPrice
+from proxy.pipeline.admission import KeyConfig, RateLimitsConfig
+from proxy.pipeline.limits import RateLimit
+from proxy.routing.settings import ModelEntry, RouterConfig
+from proxy.schema.records import Timeouts
+from proxy.storage.settings import StorageConfig
 from tests.config.files import PRICES, TYPES, Embedded, Hosted, config_of, lines_of
 
 MINIMAL = "version: 1\nproviders: {openai: {}}\n"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from proxy.config import ConfigError, Source, configure
 from proxy.config.price_changes import Difference, differences, updated
 from proxy.config.price_file import with_prices
-from proxy.sections import ModelPrice, PastPrice, Tier
+from proxy.metering.pricing import ModelPrice, PastPrice, Tier
 
 TODAY = date(2026, 11, 22)
 ROW = ModelPrice(input=2, output=10, context=1000)

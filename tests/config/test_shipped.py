@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from proxy.config import Config, Source, check, configure, load
-from proxy.prices import find_price
-from proxy.sections import ServerConfig, StorageConfig
+from proxy.config.server import ServerConfig
+from proxy.metering.prices import find_price
+from proxy.storage.settings import StorageConfig
 
 TOP = Path(__file__).parents[2]
 TIMEOUTS = {  # seconds for a whole answer; 600 where nothing is said

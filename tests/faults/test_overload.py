@@ -15,9 +15,9 @@ import psutil
 import pytest
 from msgspec import Struct
 
-from tests.api.raw import get
 from tests.faults.books import assert_books_agree, files
 from tests.faults.talking import ask
+from tests.server.api.raw import get
 from tests.serving import spawned
 from tests.upstream import spawn
 

@@ -21,9 +21,9 @@ import pytest
 from msgspec import Struct
 
 from proxy.config.load import version_of
-from tests.api.raw import get, post
 from tests.faults.books import PRICING, assert_books_agree, rows
 from tests.faults.talking import Heard, ask, talk
+from tests.server.api.raw import get, post
 from tests.serving import Server, Spawned, serving, spawned
 from tests.upstream import FakeUpstream, spawn
 from tests.waiting import eventually

@@ -13,8 +13,8 @@ import pytest
 from tests.faults.books import INPUT_USD, OUTPUT_USD, MemoryPeak, assert_books_agree, attempts_by_call, files, rows
 from tests.faults.talking import MESSAGES, Heard, ask, talk
 from tests.serving import Server, serving
-from tests.transports.silence import silent
 from tests.upstream import FakeUpstream, prompt_tokens, refusing
+from tests.upstream.transports.silence import silent
 from tests.waiting import eventually
 
 SHORT = {"connect": 0.3, "first_token": 0.4, "idle": 0.3, "total": 0.8}

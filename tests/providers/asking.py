@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from proxy.codec import decode_chat
-from proxy.fold import Fold
-from proxy.framing import Event
-from proxy.providers.base import Built, HTTPResponse, Provider
-from proxy.schema import ChatRequest, ChatResponse
+from proxy.providers.base.contract import Built, HTTPResponse, Provider
+from proxy.schema.chat import ChatRequest, ChatResponse
+from proxy.schema.fold import Fold
+from proxy.schema.sse import Event
+from proxy.server.formats.chat import decode_chat
 
 USER: dict[str, Any] = {"role": "user", "content": "hi"}
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from proxy.framing import Event, EventFraming
-from proxy.providers.base import HTTPResponse
+from proxy.providers.base.contract import HTTPResponse
+from proxy.schema.sse import Event, EventFraming
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from proxy.codec import decode_chat, encode
-from proxy.errors import BadRequest
 from proxy.providers.anthropic import Anthropic
 from proxy.providers.anthropic.messages import GO_ON, PLACEHOLDER
 from proxy.providers.anthropic.request import API_VERSION
-from proxy.providers.base import Built
+from proxy.providers.base.contract import Built
+from proxy.schema.errors import BadRequest
+from proxy.schema.json import encode
+from proxy.server.formats.chat import decode_chat
 from tests.providers.corpus import (
     CORPUS,
     PDF,

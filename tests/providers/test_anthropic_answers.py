@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 from anthropic.types import Message as SDKMessage
 
-from proxy.codec import decode_chat, encode
-from proxy.errors import UpstreamError, UpstreamTruncated
-from proxy.fold import Fold
-from proxy.framing import Event, EventFraming
 from proxy.providers.anthropic import Anthropic
-from proxy.providers.base import HTTPResponse
-from proxy.records import Tokens
-from proxy.schema import ChatRequest, ChatResponse
+from proxy.providers.base.contract import HTTPResponse
+from proxy.schema.chat import ChatRequest, ChatResponse
+from proxy.schema.errors import UpstreamError, UpstreamTruncated
+from proxy.schema.fold import Fold
+from proxy.schema.json import encode
+from proxy.schema.records import Tokens
+from proxy.schema.sse import Event, EventFraming
+from proxy.server.formats.chat import decode_chat
 from tests.providers.corpus import SCHEMA, tool, user
 from tests.providers.recordings import FIXTURES
 from tests.upstream import anthropic_wire

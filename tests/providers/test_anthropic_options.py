@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from proxy.codec import decode_chat, encode
 from proxy.providers.anthropic import Anthropic
 from proxy.providers.anthropic.request import BINDING_BETA
-from proxy.providers.base import Built
-from proxy.schema import KeptReasoning
+from proxy.providers.base.contract import Built
+from proxy.schema.chat import KeptReasoning
+from proxy.schema.json import encode
+from proxy.server.formats.chat import decode_chat
 from tests.providers.corpus import RICH, SCHEMA, asked, call, result, tool, user
 from tests.providers.test_anthropic import (
     ALWAYS,

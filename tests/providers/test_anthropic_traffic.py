@@ -11,12 +11,13 @@ import pytest
 from anthropic.types import MessageCreateParams
 from msgspec.structs import replace
 
-from proxy.codec import decode_chat, encode
-from proxy.errors import BadRequest, UpstreamError, UpstreamTruncated
-from proxy.framing import Event
-from proxy.providers.base import HTTPResponse
-from proxy.records import Tokens
-from proxy.schema import KeptReasoning
+from proxy.providers.base.contract import HTTPResponse
+from proxy.schema.chat import KeptReasoning
+from proxy.schema.errors import BadRequest, UpstreamError, UpstreamTruncated
+from proxy.schema.json import encode
+from proxy.schema.records import Tokens
+from proxy.schema.sse import Event
+from proxy.server.formats.chat import decode_chat
 from tests.providers.corpus import asked, call, result, tool, user
 from tests.providers.sdk_types import wrong
 from tests.providers.test_anthropic import ALWAYS, ANTHROPIC, BUDGET, LATER, NEW, built, sent

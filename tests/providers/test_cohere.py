@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.codec import decode_chat
-from proxy.errors import BadRequest
-from proxy.providers.base import Built
+from proxy.providers.base.contract import Built
 from proxy.providers.cohere import Cohere
-from proxy.schema import ChatRequest, EmbeddingsRequest, KeptReasoning, RerankRequest
+from proxy.schema.chat import ChatRequest, EmbeddingsRequest, KeptReasoning, RerankRequest
+from proxy.schema.errors import BadRequest
+from proxy.server.formats.chat import decode_chat
 from tests.providers.corpus import CORPUS, PNG, RICH, SCHEMA, asked, audio, call, file, image, result, text, tool, user
 from tests.upstream.cohere_wire import CohereWire, wants
 from tests.upstream.http1 import Request

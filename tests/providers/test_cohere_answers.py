@@ -10,16 +10,16 @@ from cohere.types.embed_by_type_response import EmbedByTypeResponse
 from cohere.v2.types.v2chat_response import V2ChatResponse
 from cohere.v2.types.v2rerank_response import V2RerankResponse
 
-from proxy import prices
-from proxy.codec import decode_chat
-from proxy.errors import UpstreamError, UpstreamTruncated
-from proxy.fold import Fold
-from proxy.framing import Event, EventFraming
-from proxy.providers.base import HTTPResponse
+from proxy.metering import prices
+from proxy.metering.pricing import ModelPrice
+from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.cohere import Cohere
-from proxy.records import Tokens
-from proxy.schema import ChatResponse
-from proxy.sections import ModelPrice
+from proxy.schema.chat import ChatResponse
+from proxy.schema.errors import UpstreamError, UpstreamTruncated
+from proxy.schema.fold import Fold
+from proxy.schema.records import Tokens
+from proxy.schema.sse import Event, EventFraming
+from proxy.server.formats.chat import decode_chat
 from tests.providers.corpus import result, tool, user
 from tests.providers.recordings import answer, events, load, recordings
 

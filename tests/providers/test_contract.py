@@ -9,14 +9,15 @@ from typing import Any, cast
 import pytest
 from openai.types.chat import ChatCompletion
 
-from proxy import wire
-from proxy.codec import decode_chat, encode
-from proxy.errors import UpstreamError, UpstreamTruncated
-from proxy.fold import Fold
-from proxy.framing import Event, EventFraming
 from proxy.providers import PROVIDERS
-from proxy.providers.base import HTTPResponse, Provider
-from proxy.schema import ChatRequest, ChatResponse
+from proxy.providers.base.contract import HTTPResponse, Provider
+from proxy.schema.chat import ChatRequest, ChatResponse
+from proxy.schema.errors import UpstreamError, UpstreamTruncated
+from proxy.schema.fold import Fold
+from proxy.schema.json import encode
+from proxy.schema.sse import Event, EventFraming
+from proxy.server.formats import chat_stream as wire
+from proxy.server.formats.chat import decode_chat
 from tests.providers.corpus import tool, user
 from tests.providers.recordings import FIXTURES
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from proxy.codec import decode_chat, encode
-from proxy.errors import BadRequest
-from proxy.providers.base import Built
+from proxy.providers.base.contract import Built
 from proxy.providers.embedded import JSON_PENALTY, Embedded
+from proxy.schema.errors import BadRequest
+from proxy.schema.json import encode
+from proxy.server.formats.chat import decode_chat
 from tests.providers.corpus import SCHEMA, image, text, user
 
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]

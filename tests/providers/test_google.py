@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from proxy.codec import decode_chat, encode
-from proxy.errors import BadRequest
-from proxy.providers.base import Built
+from proxy.providers.base.contract import Built
 from proxy.providers.google import Google
 from proxy.providers.google.contents import UNSIGNED
-from proxy.schema import EmbeddingsRequest, KeptReasoning
+from proxy.schema.chat import EmbeddingsRequest, KeptReasoning
+from proxy.schema.errors import BadRequest
+from proxy.schema.json import encode
+from proxy.server.formats.chat import decode_chat
 from tests.providers.corpus import (
     CORPUS,
     PDF,

@@ -10,15 +10,16 @@ import pytest
 from google.genai import types as google_types
 from msgspec import structs
 
-from proxy.codec import decode_chat, encode
-from proxy.errors import UpstreamError, UpstreamTruncated
-from proxy.fold import Fold
-from proxy.framing import Event, EventFraming
-from proxy.providers.base import HTTPResponse
+from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.google import Google
 from proxy.providers.google.own_parts import MOST_BYTES
 from proxy.providers.google.stream import GoogleStreamDecoder
-from proxy.schema import ChatResponse, KeptReasoning
+from proxy.schema.chat import ChatResponse, KeptReasoning
+from proxy.schema.errors import UpstreamError, UpstreamTruncated
+from proxy.schema.fold import Fold
+from proxy.schema.json import encode
+from proxy.schema.sse import Event, EventFraming
+from proxy.server.formats.chat import decode_chat
 from tests.providers.corpus import tool, user
 from tests.providers.recordings import FIXTURES
 from tests.upstream.google_wire import GoogleWire

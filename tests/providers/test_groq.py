@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from groq.types.chat import ChatCompletion, ChatCompletionChunk
 
-from proxy.errors import BadRequest, UpstreamError
 from proxy.providers.groq import Groq
-from proxy.schema import EmbeddingsRequest
+from proxy.schema.chat import EmbeddingsRequest
+from proxy.schema.errors import BadRequest, UpstreamError
 from tests.providers.asking import USER, answered, built, event, folded, messages, request, sent
 from tests.providers.corpus import audio, file, image, text, tool
 from tests.providers.recordings import answer, events, load, recordings

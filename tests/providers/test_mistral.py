@@ -10,12 +10,12 @@ import msgspec
 import pytest
 from mistralai.client import models as sdk
 
-from proxy.codec import encode
-from proxy.errors import BadRequest
-from proxy.fold import Fold
-from proxy.framing import EventFraming
 from proxy.providers.mistral import Mistral
-from proxy.schema import ChatResponse, KeptReasoning
+from proxy.schema.chat import ChatResponse, KeptReasoning
+from proxy.schema.errors import BadRequest
+from proxy.schema.fold import Fold
+from proxy.schema.json import encode
+from proxy.schema.sse import EventFraming
 from tests.providers.asking import USER, answered, built, event, folded, messages, request, sent
 from tests.providers.corpus import PDF, PNG, audio, file, image, text, tool
 from tests.providers.recordings import FIXTURES, answer, load, recordings

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from proxy.errors import BadRequest, UpstreamError
 from proxy.providers import PROVIDERS
 from proxy.providers.openai import OpenAI
 from proxy.providers.perplexity import Perplexity
-from proxy.schema import EmbeddingsRequest, RerankRequest
+from proxy.schema.chat import EmbeddingsRequest, RerankRequest
+from proxy.schema.errors import BadRequest, UpstreamError
 from tests.providers.asking import answered
 from tests.providers.recordings import answer, load
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from proxy.codec import decode_chat
-from proxy.errors import BadRequest, UpstreamError
-from proxy.fold import Fold
-from proxy.framing import Event
 from proxy.providers import PROVIDERS
-from proxy.providers.base import HTTPResponse
+from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.openai import OpenAI
+from proxy.schema.errors import BadRequest, UpstreamError
+from proxy.schema.fold import Fold
+from proxy.schema.sse import Event
+from proxy.server.formats.chat import decode_chat
 from tests.providers.asking import answered, event, folded, request
 from tests.providers.corpus import CORPUS
 from tests.providers.recordings import answer, events

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from proxy.errors import BadRequest
 from proxy.providers.openai import OpenAI
 from proxy.providers.openai.rules import rules_of
-from proxy.schema import KeptReasoning
+from proxy.schema.chat import KeptReasoning
+from proxy.schema.errors import BadRequest
 from tests.providers.asking import USER, built, messages, request, sent
 
 OPENAI, ELSEWHERE = OpenAI(), OpenAI(base_url="https://models.example/v1")

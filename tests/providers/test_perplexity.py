@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from proxy.errors import BadRequest, UpstreamError, UpstreamTruncated
 from proxy.providers.perplexity import Perplexity
-from proxy.schema import ChatResponse, KeptReasoning
+from proxy.schema.chat import ChatResponse, KeptReasoning
+from proxy.schema.errors import BadRequest, UpstreamError, UpstreamTruncated
 from tests.providers.asking import USER, answered, built, event, folded, request, sent
 from tests.providers.corpus import PDF, PNG, audio, file, image, text, tool
 from tests.providers.recordings import answer, events, load

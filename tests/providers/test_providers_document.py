@@ -10,11 +10,12 @@ from typing import Any
 
 from openai.types.chat import completion_create_params as openai_types
 
-from proxy.codec import decode_chat, encode
-from proxy.errors import BadRequest
 from proxy.providers import PROVIDERS
-from proxy.providers.base import Built, Provider
-from proxy.schema import ChatRequest
+from proxy.providers.base.contract import Built, Provider
+from proxy.schema.chat import ChatRequest
+from proxy.schema.errors import BadRequest
+from proxy.schema.json import encode
+from proxy.server.formats.chat import decode_chat
 from tests.providers.corpus import PDF, SCHEMA, audio, call, file, image, result, text, tool, user
 from tests.providers.corpus import asked as asked_for
 from tests.providers.vendors import MODELS

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from proxy.errors import BadRequest
 from proxy.providers import PROVIDERS
 from proxy.providers.openai import OpenAI
 from proxy.providers.selfhosted import VLLM, LMStudio, LocalAI, Ollama
+from proxy.schema.errors import BadRequest
 from tests.providers.asking import USER, answered, built, event, folded, messages, sent
 from tests.providers.corpus import audio, file, image, text, tool
 

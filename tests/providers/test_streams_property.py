@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletionChunk
 
-from proxy.codec import decode_chat
-from proxy.errors import UpstreamError
-from proxy.fold import Fold
-from proxy.framing import Event, EventFraming
 from proxy.providers import PROVIDERS
-from proxy.providers.base import StreamDecoder
-from proxy.schema import ChatChunk, Usage
-from proxy.wire import ChunkWriter
+from proxy.providers.base.contract import StreamDecoder
+from proxy.schema.chat import ChatChunk, Usage
+from proxy.schema.errors import UpstreamError
+from proxy.schema.fold import Fold
+from proxy.schema.sse import Event, EventFraming
+from proxy.server.formats.chat import decode_chat
+from proxy.server.formats.chat_stream import ChunkWriter
 from tests.upstream import anthropic_wire, cohere_wire, google_wire
 from tests.upstream.modes import Script
 from tests.upstream.wire import Said

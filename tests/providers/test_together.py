@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from proxy.errors import BadRequest
 from proxy.providers.together import Together
+from proxy.schema.errors import BadRequest
 from tests.providers.asking import USER, answered, built, event, folded, messages, sent
 from tests.providers.corpus import audio, file, image, text
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.errors import ProxyError
 from proxy.routing.allowed import Allowed, Views
-from proxy.sections import ModelEntry, RouterConfig
+from proxy.routing.settings import ModelEntry, RouterConfig
+from proxy.schema.errors import ProxyError
 from tests.routing.test_names import names
 
 MINI = {

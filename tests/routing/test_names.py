@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from proxy.errors import ProxyError
-from proxy.providers.base import Provider
+from proxy.metering.pricing import ModelPrice
+from proxy.providers.base.contract import Provider
 from proxy.providers.embedded import Embedded
 from proxy.providers.openai import OpenAI
-from proxy.records import Tokens
 from proxy.routing.names import AUTO_NAMES, Names
-from proxy.sections import ModelEntry, ModelPrice, RouterConfig
+from proxy.routing.settings import ModelEntry, RouterConfig
+from proxy.schema.errors import ProxyError
+from proxy.schema.records import Tokens
 
 PRICES = {
     "openai/gpt-a": ModelPrice(input=1, output=2, context=1000),

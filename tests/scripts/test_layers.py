@@ -22,8 +22,10 @@ def test_every_contract_fires(tmp_path):
     """In a copy, a low module imports what it may not, and a module has no place: each contract breaks."""
     shutil.copytree(ROOT / "proxy", tmp_path / "proxy", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    with (tmp_path / "proxy" / "framing.py").open("a") as file:
+    with (tmp_path / "proxy" / "schema" / "sse.py").open("a") as file:
         file.write(FORBIDDEN)
+    with (tmp_path / "proxy" / "providers" / "google" / "wire.py").open("a") as file:
+        file.write("import proxy.providers.cohere\n")
     (tmp_path / "proxy" / "unplaced.py").touch()
     lint = "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
     done = subprocess.run(
@@ -34,6 +36,11 @@ def test_every_contract_fires(tmp_path):
         text=True,
     )
     assert done.returncode == 1
-    assert "Contracts: 0 kept, 5 broken." in done.stdout
-    for finding in ("proxy.framing -> aiohttp", "proxy.framing -> proxy.storage", "- proxy.unplaced"):
+    assert "Contracts: 0 kept, 6 broken." in done.stdout
+    for finding in (
+        "proxy.schema.sse -> aiohttp",
+        "proxy.schema.sse -> proxy.storage",
+        "- proxy.unplaced",
+        "proxy.providers.google.wire -> proxy.providers.cohere",
+    ):
         assert finding in done.stdout

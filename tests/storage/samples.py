@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from proxy.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Outcome, Tokens
+from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Outcome, Tokens
 
 HOLD_NANO = 5_000
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from proxy.errors import BadRequest
-from proxy.records import AttemptEnd, CallEnd, Outcome, Tokens, UsageQuery
+from proxy.schema.errors import BadRequest
+from proxy.schema.records import AttemptEnd, CallEnd, Outcome, Tokens, UsageQuery
 from proxy.storage.batch import Batch, OpenCall, rejected
 from proxy.storage.sqlite import SqliteStore
 from tests.storage.samples import attempt, call, call_end

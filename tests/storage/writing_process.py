@@ -16,9 +16,9 @@ from pathlib import Path
 
 import structlog
 
-from proxy.errors import StorageUnavailable
-from proxy.ledger import Ledger, Waits
-from proxy.records import Outcome, Tokens
+from proxy.metering.ledger import Ledger, Waits
+from proxy.schema.errors import StorageUnavailable
+from proxy.schema.records import Outcome, Tokens
 from proxy.storage.sqlite import SqliteStore
 from tests.storage.samples import attempt, attempt_end, call, call_end
 

@@ -5,15 +5,15 @@ Facts of November 2026 (the vendor's SDK 2.12, recorded traffic).
 
 from __future__ import annotations
 
-from proxy.errors import UpstreamError
 from proxy.providers.anthropic.errors import error_from
 from proxy.providers.anthropic.names import Names
 from proxy.providers.anthropic.request import API_VERSION, build_chat
 from proxy.providers.anthropic.stream import AnthropicStreamDecoder, parse
 from proxy.providers.anthropic.usage import tokens_of
-from proxy.providers.base import Built, HTTPResponse, Provider
-from proxy.records import JsonObject, Tokens
-from proxy.schema import ChatRequest, ChatResponse, ResponseMessage, Usage
+from proxy.providers.base.contract import Built, HTTPResponse, Provider
+from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage, Usage
+from proxy.schema.errors import UpstreamError
+from proxy.schema.records import JsonObject, Tokens
 
 
 class Anthropic(Provider, frozen=True, kw_only=True):

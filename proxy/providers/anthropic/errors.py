@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from proxy.errors import UpstreamError
-from proxy.providers.base import HTTPResponse
+from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.openai.errors import ErrorRules, build
+from proxy.schema.errors import UpstreamError
 
 # The vendor's type -> the status it comes with. Inside a stream only the type is said.
 _STATUSES = {

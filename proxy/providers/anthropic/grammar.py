@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from proxy.providers.content import Fields
+from proxy.providers.base.content import Fields
 from proxy.providers.openai.response import objects
 
 MAX_TOOLS = 20

@@ -7,13 +7,13 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from proxy.codec import encode
-from proxy.errors import BadRequest
 from proxy.providers.anthropic.grammar import size_of
 from proxy.providers.anthropic.models import Traits
 from proxy.providers.anthropic.tools import AT_TOP, SUBSET, Tools
-from proxy.providers.content import Fields
-from proxy.schemas import down_level
+from proxy.providers.base.content import Fields
+from proxy.providers.base.json_schema import down_level
+from proxy.schema.errors import BadRequest
+from proxy.schema.json import encode
 
 _WHERE = "response_format.json_schema.schema"
 _WRAPPERS = ("values", "parameters")  # of answers by tool: seen around the object that was asked for

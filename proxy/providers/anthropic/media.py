@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from proxy.errors import BadRequest
-from proxy.providers.content import Fields, Part, refuse
+from proxy.providers.base.content import Fields, Part, refuse
+from proxy.schema.errors import BadRequest
 
 _IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _PDF = "application/pdf"

@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from proxy.errors import BadRequest
 from proxy.providers.anthropic.media import BREAKPOINTS, block_of, cache_mark
 from proxy.providers.anthropic.models import Traits, same_model
 from proxy.providers.anthropic.names import Names
-from proxy.providers.content import Fields, Part, arguments, parts, refuse
+from proxy.providers.base.content import Fields, Part, arguments, parts, refuse
 from proxy.providers.openai.request import ECHOES
 from proxy.providers.openai.response import listed, objects
-from proxy.schema import ChatRequest
+from proxy.schema.chat import ChatRequest
+from proxy.schema.errors import BadRequest
 
 DIALECT = "anthropic"
 PLACEHOLDER = "."  # for a turn that must be there and that nobody spoke

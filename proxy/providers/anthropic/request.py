@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from proxy.codec import encode
-from proxy.errors import BadRequest
 from proxy.providers.anthropic.grammar import loosen
 from proxy.providers.anthropic.json_format import Format, format_of
 from proxy.providers.anthropic.messages import Conversation
@@ -15,10 +13,12 @@ from proxy.providers.anthropic.models import Traits, traits_of
 from proxy.providers.anthropic.names import Names
 from proxy.providers.anthropic.thinking import Thinking, thinking_of
 from proxy.providers.anthropic.tools import stand_in, tools_of
-from proxy.providers.base import Built, HTTPRequest
-from proxy.providers.content import Fields, stop_list
+from proxy.providers.base.content import Fields, stop_list
+from proxy.providers.base.contract import Built, HTTPRequest
 from proxy.providers.openai.request import NEUTRAL
-from proxy.schema import ChatRequest
+from proxy.schema.chat import ChatRequest
+from proxy.schema.errors import BadRequest
+from proxy.schema.json import encode
 
 API_VERSION = "2023-06-01"  # 2026-10-21 refuses every sampling parameter, on all models
 BINDING_BETA = "thinking-binding-controls-2026-08-01"

@@ -9,20 +9,20 @@ from typing import Any, cast
 
 from msgspec import Struct, field
 
-from proxy.codec import encode
-from proxy.errors import UpstreamError, UpstreamTruncated
-from proxy.fold import Fold
-from proxy.framing import Event
 from proxy.providers.anthropic.citations import url_citations, without_url
 from proxy.providers.anthropic.errors import error_in
 from proxy.providers.anthropic.json_format import answer_of
 from proxy.providers.anthropic.messages import AFTER
 from proxy.providers.anthropic.names import Names
 from proxy.providers.anthropic.usage import merged, usage_of
-from proxy.providers.base import HTTPResponse
+from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.openai.errors import scrub
 from proxy.providers.openai.response import decode, listed
-from proxy.schema import ChatChunk, ChatResponse
+from proxy.schema.chat import ChatChunk, ChatResponse
+from proxy.schema.errors import UpstreamError, UpstreamTruncated
+from proxy.schema.fold import Fold
+from proxy.schema.json import encode
+from proxy.schema.sse import Event
 
 BETWEEN = "\n\n"  # one thought and the next
 _FINISH = {

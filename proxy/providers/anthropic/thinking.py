@@ -6,9 +6,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from proxy.errors import BadRequest
 from proxy.providers.anthropic.models import EFFORTS, Traits
-from proxy.providers.content import Fields
+from proxy.providers.base.content import Fields
+from proxy.schema.errors import BadRequest
 
 MIN_BUDGET = 1024
 _BUDGETS = {"minimal": 1024, "low": 1024, "medium": 2048, "high": 4096, "xhigh": 8192, "max": 16_384}  # tokens

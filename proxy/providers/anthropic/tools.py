@@ -8,13 +8,13 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from proxy.errors import BadRequest
 from proxy.providers.anthropic.media import cache_mark
 from proxy.providers.anthropic.models import Traits
 from proxy.providers.anthropic.names import WEB_SEARCH, Names, is_native
-from proxy.providers.content import Fields
+from proxy.providers.base.content import Fields
+from proxy.providers.base.json_schema import Subset, down_level
 from proxy.providers.openai.response import listed
-from proxy.schemas import Subset, down_level
+from proxy.schema.errors import BadRequest
 
 _SEARCH_TYPE = "web_search_20250305"  # the one that every served model has
 _PLACE = ("city", "country", "region", "timezone")

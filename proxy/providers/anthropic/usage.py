@@ -8,8 +8,8 @@ from typing import Any, cast
 from msgspec.structs import astuple, replace
 
 from proxy.providers.openai.response import objects
-from proxy.records import Tokens
-from proxy.schema import Usage
+from proxy.schema.chat import Usage
+from proxy.schema.records import Tokens
 
 _COUNTED = ("message", "fallback_message")  # passes of the model that the vendor's counts are the sum of
 

@@ -5,8 +5,7 @@ Facts of November 2026 (the vendor's SDK 7.3.1, recorded traffic).
 
 from __future__ import annotations
 
-from proxy.errors import UpstreamError
-from proxy.providers.base import Built, HTTPResponse, Provider
+from proxy.providers.base.contract import Built, HTTPResponse, Provider
 from proxy.providers.cohere.embed import EMBED_BATCH, build_embeddings, parse_embeddings
 from proxy.providers.cohere.errors import error_from
 from proxy.providers.cohere.request import build_chat
@@ -14,8 +13,7 @@ from proxy.providers.cohere.rerank import build_rerank, parse_rerank
 from proxy.providers.cohere.response import parse
 from proxy.providers.cohere.stream import CohereStreamDecoder
 from proxy.providers.cohere.usage import billed_tokens
-from proxy.records import JsonObject, Tokens
-from proxy.schema import (
+from proxy.schema.chat import (
     ChatRequest,
     ChatResponse,
     EmbeddingsRequest,
@@ -25,6 +23,8 @@ from proxy.schema import (
     ResponseMessage,
     Usage,
 )
+from proxy.schema.errors import UpstreamError
+from proxy.schema.records import JsonObject, Tokens
 
 
 class Cohere(Provider, frozen=True, kw_only=True):

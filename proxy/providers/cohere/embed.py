@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from proxy.codec import encode
-from proxy.errors import BadRequest, UpstreamError
-from proxy.providers.base import Built, HTTPRequest, HTTPResponse
+from proxy.providers.base.content import Fields
+from proxy.providers.base.contract import Built, HTTPRequest, HTTPResponse
 from proxy.providers.cohere.errors import error_in
 from proxy.providers.cohere.usage import billed_usage
-from proxy.providers.content import Fields
 from proxy.providers.openai.embeddings import is_vector
 from proxy.providers.openai.response import decode
-from proxy.schema import EmbeddingsRequest, EmbeddingsResponse
+from proxy.schema.chat import EmbeddingsRequest, EmbeddingsResponse
+from proxy.schema.errors import BadRequest, UpstreamError
+from proxy.schema.json import encode
 
 EMBED_BATCH = 96
 JSON_HEADERS = {"content-type": "application/json", "accept": "application/json"}

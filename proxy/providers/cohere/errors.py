@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from proxy.errors import UpstreamError
-from proxy.providers.base import HTTPResponse
+from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.openai.errors import build
+from proxy.schema.errors import UpstreamError
 
 _KEY = re.compile(r"\b[A-Za-z0-9]{40}\b")  # the form of the vendor's keys
 _LIMITS = {  # the vendor's names -> OpenAI's

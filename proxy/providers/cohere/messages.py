@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from proxy.codec import encode
-from proxy.errors import BadRequest
+from proxy.providers.base.content import Fields, Part, arguments, parts, refuse, thoughts_in
 from proxy.providers.cohere.models import refuses_images
-from proxy.providers.content import Fields, Part, arguments, parts, refuse, thoughts_in
 from proxy.providers.openai.request import ECHOES
-from proxy.schema import ChatRequest
+from proxy.schema.chat import ChatRequest
+from proxy.schema.errors import BadRequest
+from proxy.schema.json import encode
 
 DIALECT = "cohere"
 _FIELDS = ("role", "content", "refusal", "reasoning_content", "tool_calls", "tool_call_id", "tool_plan")

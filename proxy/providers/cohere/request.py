@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from proxy.codec import encode
-from proxy.errors import BadRequest
-from proxy.providers.base import Built, HTTPRequest
+from proxy.providers.base.content import Fields, json_instruction, stop_list
+from proxy.providers.base.contract import Built, HTTPRequest
+from proxy.providers.base.json_schema import Subset, down_level
 from proxy.providers.cohere.messages import Turns
 from proxy.providers.cohere.models import max_output, reasons
 from proxy.providers.cohere.tools import tool_fields
-from proxy.providers.content import Fields, json_instruction, stop_list
-from proxy.schema import ChatRequest
-from proxy.schemas import Subset, down_level
+from proxy.schema.chat import ChatRequest
+from proxy.schema.errors import BadRequest
+from proxy.schema.json import encode
 
 MAX_STOPS = 5
 # The vendor's own parameters, from its SDK; others are renamed below.

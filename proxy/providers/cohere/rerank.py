@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from proxy.codec import encode
-from proxy.errors import UpstreamError
-from proxy.providers.base import Built, HTTPRequest, HTTPResponse
+from proxy.providers.base.content import Fields
+from proxy.providers.base.contract import Built, HTTPRequest, HTTPResponse
 from proxy.providers.cohere.embed import JSON_HEADERS
 from proxy.providers.cohere.errors import error_in
 from proxy.providers.cohere.usage import billed_usage
-from proxy.providers.content import Fields
 from proxy.providers.openai.response import decode
-from proxy.schema import RerankRequest, RerankResponse
+from proxy.schema.chat import RerankRequest, RerankResponse
+from proxy.schema.errors import UpstreamError
+from proxy.schema.json import encode
 
 _NATIVE = ("max_tokens_per_doc", "relevant_spans", "priority")
 

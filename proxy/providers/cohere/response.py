@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from proxy.errors import UpstreamError, UpstreamTruncated
-from proxy.providers.base import HTTPResponse
+from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.cohere.errors import error_in, error_said
 from proxy.providers.cohere.usage import usage_of
 from proxy.providers.openai.errors import scrub
 from proxy.providers.openai.response import decode, listed, tool_call
-from proxy.schema import ChatResponse
+from proxy.schema.chat import ChatResponse
+from proxy.schema.errors import UpstreamError, UpstreamTruncated
 
 _FINISH = {
     "COMPLETE": "stop",

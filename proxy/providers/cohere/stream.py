@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from proxy.errors import UpstreamError, UpstreamTruncated
-from proxy.framing import Event
 from proxy.providers.cohere.errors import error_in
-from proxy.providers.cohere.response import (
-    BETWEEN,
-    finish_reason,
-    identity,
-    logprobs,
-    spare_id,
-    text_of,
-    url_citations,
-)
+from proxy.providers.cohere.response import BETWEEN, finish_reason, identity, logprobs, spare_id, text_of, url_citations
 from proxy.providers.cohere.usage import usage_of
 from proxy.providers.openai.response import arguments_text, decode, listed
-from proxy.schema import ChatChunk
+from proxy.schema.chat import ChatChunk
+from proxy.schema.errors import UpstreamError, UpstreamTruncated
+from proxy.schema.sse import Event
 
 _NULL = "null"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.errors import BadRequest
-from proxy.providers.content import Fields
+from proxy.providers.base.content import Fields
+from proxy.schema.errors import BadRequest
 
 MAX_STRICT_FIELDS = 200  # over all tools (the vendor's guide to structured outputs)
 _FIELDS = ("type", "function", "name", "description", "parameters", "strict")

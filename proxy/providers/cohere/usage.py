@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from proxy.records import Tokens
-from proxy.schema import Usage
+from proxy.schema.chat import Usage
+from proxy.schema.records import Tokens
 
 
 def usage_of(raw: object) -> Usage | None:

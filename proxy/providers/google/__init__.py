@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from proxy.errors import BadRequest, UpstreamError
-from proxy.providers.base import Built, HTTPResponse, Provider
+from proxy.providers.base.contract import Built, HTTPResponse, Provider
 from proxy.providers.google.embeddings import BATCH, build_embeddings, parse_embeddings
 from proxy.providers.google.errors import error_from
 from proxy.providers.google.models import most_choices
@@ -17,15 +16,9 @@ from proxy.providers.google.own_parts import kept_notes
 from proxy.providers.google.request import build_chat
 from proxy.providers.google.stream import GoogleStreamDecoder, parse
 from proxy.providers.google.usage import normal_form
-from proxy.records import JsonObject, Tokens
-from proxy.schema import (
-    ChatRequest,
-    ChatResponse,
-    EmbeddingsRequest,
-    EmbeddingsResponse,
-    ResponseMessage,
-    Usage,
-)
+from proxy.schema.chat import ChatRequest, ChatResponse, EmbeddingsRequest, EmbeddingsResponse, ResponseMessage, Usage
+from proxy.schema.errors import BadRequest, UpstreamError
+from proxy.schema.records import JsonObject, Tokens
 
 _VERSIONS = ("/v1", "/v1beta", "/v1alpha")
 

@@ -9,8 +9,8 @@ import re
 from itertools import pairwise
 from typing import Any
 
-from proxy.errors import UpstreamError
 from proxy.providers.google.wire import PartialArg
+from proxy.schema.errors import UpstreamError
 
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d{1,9})\]|\['([^']*)'\]|\[\"([^\"]*)\"\]")
 

@@ -7,13 +7,13 @@ import binascii
 import hashlib
 from typing import Any, NamedTuple
 
-from proxy.codec import encode
-from proxy.errors import UpstreamError
 from proxy.providers.google.arguments import Arguments
 from proxy.providers.google.grounding import queries, url_citations
 from proxy.providers.google.own_parts import CODE, note
 from proxy.providers.google.wire import Blob, Candidate, FunctionCall, Logprobs, Part, Token
 from proxy.providers.openai.errors import scrub
+from proxy.schema.errors import UpstreamError
+from proxy.schema.json import encode
 
 _FINISH = {"STOP": "stop", "MAX_TOKENS": "length", "CONTINUATION": "length"}
 _FILTERED = (

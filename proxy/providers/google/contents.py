@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from proxy.errors import BadRequest
-from proxy.providers.content import Fields, Part, arguments, parts, refuse
+from proxy.providers.base.content import Fields, Part, arguments, parts, refuse
 from proxy.providers.google.media import media_part, result_part
 from proxy.providers.google.models import Traits
 from proxy.providers.google.own_parts import notes_in, woven
-from proxy.schema import ChatRequest, Message
+from proxy.schema.chat import ChatRequest, Message
+from proxy.schema.errors import BadRequest
 
 # The vendor's own word for calls whose signature is lost or was never there: base64 of
 # `skip_thought_signature_validator`.

@@ -7,13 +7,13 @@ from typing import Any, cast
 import msgspec
 from msgspec import Struct
 
-from proxy.codec import encode
-from proxy.errors import BadRequest, UpstreamError
-from proxy.providers.base import Built, HTTPRequest, HTTPResponse
-from proxy.providers.content import Fields
+from proxy.providers.base.content import Fields
+from proxy.providers.base.contract import Built, HTTPRequest, HTTPResponse
 from proxy.providers.google.errors import error_in
 from proxy.providers.google.wire import counted
-from proxy.schema import EmbeddingsRequest, EmbeddingsResponse
+from proxy.schema.chat import EmbeddingsRequest, EmbeddingsResponse
+from proxy.schema.errors import BadRequest, UpstreamError
+from proxy.schema.json import encode
 
 BATCH = 100  # "at most 100 requests can be in one batch"
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from proxy.errors import UpstreamError
-from proxy.providers.base import HTTPResponse
+from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.openai.errors import scrub
+from proxy.schema.errors import UpstreamError
 
 # The vendor's status word: our status, our code, whether the same request may succeed later.
 _MEANINGS: dict[str, tuple[int, str, bool]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
-from proxy.providers.content import Fields, Part, refuse
+from proxy.providers.base.content import Fields, Part, refuse
 from proxy.providers.google.models import Traits
 
 FILES_HOST = "https://generativelanguage.googleapis.com"

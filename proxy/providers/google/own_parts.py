@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from proxy.codec import encode
+from proxy.schema.json import encode
 
 CODE = ("executableCode", "codeExecutionResult")
 SEARCHES = ("toolCall", "toolResponse")

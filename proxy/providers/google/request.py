@@ -7,16 +7,16 @@ from typing import Any
 
 from msgspec import Struct
 
-from proxy.codec import encode
-from proxy.errors import BadRequest
-from proxy.providers.base import Built, HTTPRequest
-from proxy.providers.content import Fields, stop_list
+from proxy.providers.base.content import Fields, stop_list
+from proxy.providers.base.contract import Built, HTTPRequest
+from proxy.providers.base.json_schema import down_level
 from proxy.providers.google.contents import Conversation
 from proxy.providers.google.models import EFFORTS, Traits, traits_of
 from proxy.providers.google.own_parts import names_taken
 from proxy.providers.google.tools import JSON_SCHEMA, tool_fields
-from proxy.schema import ChatRequest
-from proxy.schemas import down_level
+from proxy.schema.chat import ChatRequest
+from proxy.schema.errors import BadRequest
+from proxy.schema.json import encode
 
 MAX_STOPS = 5
 MAX_SEED = 2**31 - 1

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from proxy.errors import UpstreamError, UpstreamTruncated
-from proxy.fold import Fold
-from proxy.framing import Event
-from proxy.providers.base import HTTPResponse
+from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.google.choice import ChoiceDecoder
 from proxy.providers.google.errors import error_in
 from proxy.providers.google.models import searches_billed
 from proxy.providers.google.usage import usage_of
 from proxy.providers.google.wire import Answer, PromptFeedback, counted, read
 from proxy.providers.openai.errors import scrub
-from proxy.schema import ChatChunk, ChatResponse
+from proxy.schema.chat import ChatChunk, ChatResponse
+from proxy.schema.errors import UpstreamError, UpstreamTruncated
+from proxy.schema.fold import Fold
+from proxy.schema.sse import Event
 
 _TIERS = {"standard": "default", "flex": "flex", "priority": "priority"}
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.errors import BadRequest
-from proxy.providers.content import Fields
+from proxy.providers.base.content import Fields
+from proxy.providers.base.json_schema import Subset, down_level
 from proxy.providers.google.models import Traits
-from proxy.schemas import Subset, down_level
+from proxy.schema.errors import BadRequest
 
 # What `parametersJsonSchema` and `responseJsonSchema` are documented to take. `$ref` only without anything beside it
 # and only unrolled to some depth: so they are inlined here.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, cast
 
 from proxy.providers.google.wire import Modality, UsageMetadata
-from proxy.records import Tokens
-from proxy.schema import Usage
+from proxy.schema.chat import Usage
+from proxy.schema.records import Tokens
 
 _PARTS = {"TEXT": "text_tokens", "IMAGE": "image_tokens", "AUDIO": "audio_tokens", "VIDEO": "video_tokens"}
 

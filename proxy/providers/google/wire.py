@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from proxy.errors import UpstreamError, UpstreamTruncated
+from proxy.schema.errors import UpstreamError, UpstreamTruncated
 
 _BROKEN_OFF = "Input data was truncated"  # msgspec's words
 

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from proxy.errors import UpstreamError
-from proxy.providers.base import Built, HTTPResponse, Provider
+from proxy.providers.base.contract import Built, HTTPResponse, Provider
 from proxy.providers.openai import embeddings, rerank
 from proxy.providers.openai.errors import ErrorRules, error_from
 from proxy.providers.openai.request import Draft
 from proxy.providers.openai.response import parse
 from proxy.providers.openai.rules import obey, rules_of
 from proxy.providers.openai.stream import OpenAIStreamDecoder
-from proxy.records import JsonObject, Tokens
-from proxy.schema import (
+from proxy.schema.chat import (
     ChatRequest,
     ChatResponse,
     EmbeddingsRequest,
@@ -26,6 +24,8 @@ from proxy.schema import (
     ResponseMessage,
     Usage,
 )
+from proxy.schema.errors import UpstreamError
+from proxy.schema.records import JsonObject, Tokens
 
 _MAX_STOPS = 4
 _MAX_INPUTS = 2048

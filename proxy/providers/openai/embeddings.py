@@ -10,13 +10,13 @@ from array import array
 from collections.abc import Callable
 from typing import Any, cast
 
-from proxy.codec import encode
-from proxy.errors import BadRequest, UpstreamError
-from proxy.providers.base import Built, HTTPRequest, HTTPResponse
+from proxy.providers.base.contract import Built, HTTPRequest, HTTPResponse
 from proxy.providers.openai.errors import ErrorRules, error_in
 from proxy.providers.openai.request import headers
 from proxy.providers.openai.response import decode
-from proxy.schema import EmbeddingsRequest, EmbeddingsResponse, Usage
+from proxy.schema.chat import EmbeddingsRequest, EmbeddingsResponse, Usage
+from proxy.schema.errors import BadRequest, UpstreamError
+from proxy.schema.json import encode
 
 
 def texts_only(request: EmbeddingsRequest, model: str) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from proxy.errors import UpstreamError
-from proxy.providers.base import HTTPResponse
+from proxy.providers.base.contract import HTTPResponse
+from proxy.schema.errors import UpstreamError
 
 _MAX_MESSAGE = 2000
 _MAX_WORD = 128

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from proxy.errors import UpstreamError
-from proxy.providers.base import HTTPResponse
+from proxy.providers.base.contract import HTTPResponse
+from proxy.schema.errors import UpstreamError
 
 MAX_IDS = 5_000
 _MAX_ID = 200  # characters

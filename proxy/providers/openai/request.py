@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from proxy.codec import encode
-from proxy.errors import BadRequest
-from proxy.providers.base import Built, HTTPRequest
-from proxy.providers.content import Fields, Part, refuse, stop_list, thoughts_in
-from proxy.schema import ChatRequest
+from proxy.providers.base.content import Fields, Part, refuse, stop_list, thoughts_in
+from proxy.providers.base.contract import Built, HTTPRequest
+from proxy.schema.chat import ChatRequest
+from proxy.schema.errors import BadRequest
+from proxy.schema.json import encode
 
 _LIMITS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")  # of `reasoning_effort`, in order

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from proxy.codec import encode
-from proxy.errors import UpstreamError
-from proxy.providers.base import Built, HTTPRequest, HTTPResponse
+from proxy.providers.base.contract import Built, HTTPRequest, HTTPResponse
 from proxy.providers.openai.embeddings import input_usage
 from proxy.providers.openai.errors import ErrorRules, error_in
 from proxy.providers.openai.request import headers
 from proxy.providers.openai.response import decode
-from proxy.schema import Ranked, RerankRequest, RerankResponse
+from proxy.schema.chat import Ranked, RerankRequest, RerankResponse
+from proxy.schema.errors import UpstreamError
+from proxy.schema.json import encode
 
 _OURS = ("model", "query", "documents", "top_n", "return_documents")
 

@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import msgspec
 
-from proxy.codec import encode
-from proxy.errors import UpstreamError, UpstreamTruncated
-from proxy.providers.base import HTTPResponse
+from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.openai.errors import ErrorRules, error_in, scrub
-from proxy.schema import FINISH_REASONS, ChatResponse, Choice, Usage
+from proxy.schema.chat import FINISH_REASONS, ChatResponse, Choice, Usage
+from proxy.schema.errors import UpstreamError, UpstreamTruncated
+from proxy.schema.json import encode
 
 _decode = msgspec.json.Decoder().decode
 _NO_LETTER = re.compile(r"[^a-zA-Z0-9]")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from proxy.errors import UpstreamError, UpstreamTruncated
-from proxy.framing import Event
 from proxy.providers.openai.errors import ErrorRules, error_in
 from proxy.providers.openai.response import (
     CHOICE_PADDING,
@@ -22,7 +20,9 @@ from proxy.providers.openai.response import (
     spare_id,
     usage_of,
 )
-from proxy.schema import ChatChunk
+from proxy.schema.chat import ChatChunk
+from proxy.schema.errors import UpstreamError, UpstreamTruncated
+from proxy.schema.sse import Event
 
 # Of a delta alone, and no part of the message: Together's `token_id`, Groq's `channel`, Mistral's `index`.
 _NO_PART = frozenset({"role", "tool_calls", "token_id", "channel", "index"})

@@ -11,8 +11,7 @@ import binascii
 from array import array
 from typing import Any, ClassVar
 
-from proxy.errors import UpstreamError
-from proxy.providers.base import Built, HTTPResponse, Provider
+from proxy.providers.base.contract import Built, HTTPResponse, Provider
 from proxy.providers.openai import embeddings
 from proxy.providers.openai.errors import ErrorRules, error_from
 from proxy.providers.openai.response import decode
@@ -20,15 +19,9 @@ from proxy.providers.openai.response import parse as parse_chat
 from proxy.providers.perplexity.request import build
 from proxy.providers.perplexity.response import parse
 from proxy.providers.perplexity.stream import PerplexityStreamDecoder
-from proxy.records import JsonObject, Tokens
-from proxy.schema import (
-    ChatRequest,
-    ChatResponse,
-    EmbeddingsRequest,
-    EmbeddingsResponse,
-    ResponseMessage,
-    Usage,
-)
+from proxy.schema.chat import ChatRequest, ChatResponse, EmbeddingsRequest, EmbeddingsResponse, ResponseMessage, Usage
+from proxy.schema.errors import UpstreamError
+from proxy.schema.records import JsonObject, Tokens
 
 _EMBEDDINGS = ("model", "input", "dimensions")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from proxy.codec import encode
-from proxy.errors import BadRequest
-from proxy.providers.base import Built, HTTPRequest
-from proxy.providers.content import Fields, Part, parts, refuse, stop_list, thoughts_in
+from proxy.providers.base.content import Fields, Part, parts, refuse, stop_list, thoughts_in
+from proxy.providers.base.contract import Built, HTTPRequest
 from proxy.providers.openai.request import ECHOES, LEVELS, NEUTRAL, allowed_tools, headers, tool_name
-from proxy.schema import ChatRequest, Message
+from proxy.schema.chat import ChatRequest, Message
+from proxy.schema.errors import BadRequest
+from proxy.schema.json import encode
 
 SEARCHING = "perplexity/sonar"
 # The models of the API that ended: the one model that replaced them, and how hard it is to try.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
-from proxy.errors import UpstreamError
 from proxy.providers.openai.errors import ErrorRules, build, error_in
 from proxy.providers.openai.response import arguments_text, call_id, listed
-from proxy.schema import ChatResponse, Usage
+from proxy.schema.chat import ChatResponse, Usage
+from proxy.schema.errors import UpstreamError
 
 # The texts carry the numbers of the search results they lean on: their ids, or, after `web:`, their places among all.
 _MARKER = re.compile(r"\[(web:)?(\d{1,4})\]")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from proxy.errors import UpstreamTruncated
-from proxy.framing import Event
 from proxy.providers.openai.errors import ErrorRules, build, error_in
 from proxy.providers.openai.response import decode, listed
 from proxy.providers.openai.stream import OpenAIStreamDecoder
@@ -21,7 +19,9 @@ from proxy.providers.perplexity.response import (
     tool_call,
     usage_of,
 )
-from proxy.schema import ChatChunk
+from proxy.schema.chat import ChatChunk
+from proxy.schema.errors import UpstreamTruncated
+from proxy.schema.sse import Event
 
 _LAST = ("response.completed", "response.incomplete")
 # Beside these, `thought` says how a search goes ("Searching the web..."), which whole answers do not.

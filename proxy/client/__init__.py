@@ -1,0 +1,1 @@
+"""Performs I/O: what talks to a server from outside."""

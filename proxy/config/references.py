@@ -1,0 +1,244 @@
+"""Translates: every name a configuration uses into problems: unknown, ambiguous, going round in circles, retired.
+
+How names are resolved when a request comes is `proxy.routing.names`; what is refused here can never be asked there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+
+from msgspec import Struct
+
+from proxy.config.problems import Mark, Path, Problem, Severity, looks_like_key, near, problem, shown
+from proxy.config.settings import Config
+from proxy.metering.budgets import BudgetConfig, BudgetLimits
+from proxy.metering.prices import find_price
+from proxy.routing.names import AUTO_NAMES, ROLES
+
+SOON = timedelta(days=90)
+
+
+class Reference(Struct, frozen=True):
+    """A place where a name stands for a model. `owner`: the name it helps to define, None elsewhere."""
+
+    path: Path
+    name: str
+    owner: str | None = None
+
+
+def check(config: Config, today: date) -> list[Problem]:
+    """What `proxy check` says of a configuration: names that lead nowhere, and models that are going away."""
+    return [*name_problems(config), *retirements(config, today)]
+
+
+def name_problems(config: Config) -> list[Problem]:
+    """Names that do not exist, are given twice, or lead back to themselves."""
+    found = [*_definitions(config)]
+    for reference in references(config):
+        wrong = _wrong(reference, config)
+        if wrong:
+            found.append(problem_at(config, reference.path, wrong))
+    for scope in config.budget.per_provider if config.budget else ():
+        if scope not in config.providers:
+            hint = near(scope, config.providers)
+            found.append(
+                problem_at(config, ("budget", "per_provider", scope), f'unknown provider "{shown(scope)}"{hint}')
+            )
+    return [*found, *_circles(config), *_successors(config)]
+
+
+def retirements(config: Config, today: date) -> list[Problem]:
+    """A warning for each name that leads to a model that is retired, or will be within 90 days of `today`."""
+    found = []
+    for reference in references(config):
+        deployment = deployment_of(reference.name, config)
+        price = find_price(config.pricing, deployment) if deployment else None
+        day = price and (price.retired or price.retires)
+        if not price or not day or date.fromisoformat(day) > today + SOON:
+            continue
+        left = (date.fromisoformat(day) - today).days
+        when = f"was retired on {day}" if left <= 0 or price.retired else f"retires on {day}, in {left} days"
+        after = f"; its successor is {price.successor}" if price.successor else ""
+        found.append(problem_at(config, reference.path, f"{deployment} {when}{after}", Severity.WARNING))
+    return found
+
+
+def _successors(config: Config) -> Iterator[Problem]:
+    """Rows of pricing.yaml whose successor nobody can call. One that is only not listed is `proxy.config.doubts`."""
+    rows = config.pricing.models
+    owners = {name.partition("/")[0] for name in rows} | set(config.providers)
+    for name, row in rows.items():
+        owner, _, model = (row.successor or "").partition("/")
+        if row.successor is None or row.successor in config.models or row.successor in config.aliases:
+            continue
+        if not model:
+            close = next((f'; did you mean "{other}"?' for other in rows if other.partition("/")[2] == owner), "")
+            yield successor_problem(config, name, f"must be provider/model{close}")
+        elif owner not in owners:
+            yield successor_problem(config, name, f'unknown provider "{shown(owner)}"{near(owner, owners)}')
+
+
+def successor_problem(config: Config, row: str, message: str, severity: Severity = Severity.ERROR) -> Problem:
+    """A problem with the successor of a row of pricing.yaml."""
+    path = ("models", row, "successor")
+    return problem(config.price_marks.get(path, Mark("pricing.yaml")), path, message, severity)
+
+
+def _definitions(config: Config) -> Iterator[Problem]:
+    for section, names in (("models", config.models), ("aliases", config.aliases)):
+        for name in names:
+            path = (section, name)
+            if looks_like_key(name):
+                yield problem_at(config, path, "this looks like a key; keys do not belong in this file")
+            elif name == "auto" or name.startswith(("auto:", "ensemble:")):
+                yield problem_at(config, path, "names that start with auto or ensemble are taken")
+            elif not name.strip() or len(name) > 200 or not name.isprintable():
+                yield problem_at(config, path, "a name is 1 to 200 printable characters")
+            elif section == "aliases" and name in config.models:
+                yield problem_at(config, path, "is also a name under models:")
+    for name, entry in config.models.items():
+        if entry.use is not None and entry.weighted is not None:
+            yield problem_at(config, ("models", name), "has both use and weighted; keep one of them")
+
+
+def references(config: Config) -> Iterator[Reference]:
+    for name, entry in config.models.items():
+        path = ("models", name)
+        if entry.use is not None:
+            written = (*path, "use")
+            yield Reference(written if written in config.marks else path, entry.use, name)
+        for other in entry.weighted or ():
+            yield Reference((*path, "weighted", other), other, name)
+        for key in ("fallback", "context_fallback", "content_fallback"):
+            for place, other in enumerate(getattr(entry, key)):
+                yield Reference((*path, key, str(place)), other, name)
+    for name, target in config.aliases.items():
+        yield Reference(("aliases", name), target, name)
+    if config.router.default_model is not None:
+        yield Reference(("router", "default_model"), config.router.default_model)
+    for place, other in enumerate(config.router.fallback):
+        yield Reference(("router", "fallback", str(place)), other)
+    for name, provider in config.providers.items():
+        for role, model in provider.models.items():
+            yield Reference(("providers", name, "models", role), f"{name}/{model}")
+    yield from _budget_references(config)
+    for name, key_config in config.keys.items():
+        for place, other in enumerate(key_config.models or ()):
+            if not any(sign in other for sign in "*?["):
+                yield Reference(("keys", name, "models", str(place)), other)
+
+
+def _budget_references(config: Config) -> Iterator[Reference]:
+    if config.budget is None:
+        return
+    for path, limits in budget_scopes(config.budget):
+        if limits.downgrade_to is not None:
+            yield Reference((*path, "downgrade_to"), limits.downgrade_to)
+    for name in config.budget.per_model:
+        yield Reference(("budget", "per_model", name), name)
+
+
+def budget_scopes(budget: BudgetConfig) -> Iterator[tuple[Path, BudgetLimits]]:
+    """The limits for everything, then those for single keys, providers, models and tags, each with its place."""
+    yield ("budget",), budget
+    for key in ("per_key", "per_provider", "per_model", "per_tag"):
+        yield from ((("budget", key, name), limits) for name, limits in getattr(budget, key).items())
+
+
+def _wrong(reference: Reference, config: Config) -> str | None:
+    """Why a name leads nowhere."""
+    name = reference.name
+    if name in config.models or name in config.aliases:
+        return None
+    if name == "auto" or name.startswith("auto:"):
+        if name not in AUTO_NAMES:
+            return f'unknown route "{shown(name)}"{near(name, AUTO_NAMES)}'
+        if reference.path[0] in ("models", "router"):
+            return f'"{name}" picks a model itself and cannot be one of them'
+        return None
+    if name.startswith("ensemble:"):
+        return "ensembles are not supported by this version; they belong to a later one"
+    provider, _, model = name.partition("/")
+    if provider in config.providers and model:
+        if model in ROLES and model not in config.providers[provider].models:
+            return f'providers.{provider}.models has no "{model}"'
+        return None
+    owners = _owners(name, config)
+    if len(owners) == 1:
+        return None
+    if owners:
+        return (
+            f'several providers have "{shown(name)}"; say which: {" or ".join(f"{owner}/{name}" for owner in owners)}'
+        )
+    if model:
+        return f'unknown provider "{shown(provider)}"{near(provider, config.providers)}'
+    hint = near(name, (*config.models, *config.aliases, *AUTO_NAMES, *_listed(config)))
+    return f'unknown model "{shown(name)}"{hint or "; use a name under models: or aliases:, or provider/model"}'
+
+
+def deployment_of(name: str, config: Config) -> str | None:
+    """`provider/model` where the name stands for one upstream model, None where it stands for other names."""
+    if name in config.models or name in config.aliases:
+        return None
+    provider, _, model = name.partition("/")
+    if provider in config.providers and model:
+        return f"{provider}/{config.providers[provider].models.get(model, model) if model in ROLES else model}"
+    owners = _owners(name, config)
+    return f"{owners[0]}/{name}" if len(owners) == 1 else None
+
+
+def _owners(model: str, config: Config) -> list[str]:
+    """The providers that list a bare upstream id and are not switched off."""
+    return [
+        name
+        for name, provider in config.providers.items()
+        if provider.enabled and (f"{name}/{model}" in config.pricing.models or model in provider.models.values())
+    ]
+
+
+def _listed(config: Config) -> list[str]:
+    """Names that would do: `provider/model`, and the bare id where it cannot be taken for another provider's."""
+    rows = [name.partition("/") for name in config.pricing.models]
+    ours = [(provider, model) for provider, _, model in rows if provider in config.providers]
+    return [f"{provider}/{model}" for provider, model in ours] + [model for _, model in ours if "/" not in model]
+
+
+def _circles(config: Config) -> list[Problem]:
+    """One problem for each way round: a -> b -> a. Fallbacks count, since they are followed to their ends too."""
+    edges: dict[str, list[Reference]] = {}
+    for reference in references(config):
+        if reference.owner is not None and (reference.name in config.models or reference.name in config.aliases):
+            edges.setdefault(reference.owner, []).append(reference)
+    found: list[Problem] = []
+    done: set[str] = set()
+    for start in edges:
+        trail: list[Reference] = []
+        walks = [iter(edges[start])] if start not in done else []
+        while walks:
+            step = next(walks[-1], None)
+            if step is None:
+                walks.pop()
+                done.add(trail.pop().name if trail else start)
+                continue
+            names = [start, *(taken.name for taken in trail)]
+            if step.name in names:
+                chain = [*names[names.index(step.name) :], step.name]
+                found.append(
+                    problem_at(
+                        config, step.path, f"goes round in circles: {' -> '.join(shown(name) for name in chain)}"
+                    )
+                )
+            elif step.name not in done:
+                trail.append(step)
+                walks.append(iter(edges.get(step.name, ())))
+    return found
+
+
+def problem_at(config: Config, path: Path, message: str, severity: Severity = Severity.ERROR) -> Problem:
+    """A problem where its path was written, or where the nearest path above was."""
+    for length in range(len(path), 0, -1):
+        mark = config.marks.get(path[:length])
+        if mark is not None:
+            return problem(mark, path, message, severity)
+    return problem(Mark("configuration"), path, message, severity)

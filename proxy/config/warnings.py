@@ -1,0 +1,133 @@
+"""Translates: a configuration that loads into what its writer cannot have meant: entries that never take effect, prices
+nobody knows. All of them are warnings; what cannot work at all is `proxy.config.names`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import date
+from fnmatch import fnmatchcase
+
+from proxy.config.problems import Path, Problem, Severity, near, shown
+from proxy.config.references import Reference, budget_scopes, deployment_of, problem_at, references, successor_problem
+from proxy.config.settings import Config
+from proxy.metering.prices import find_price
+from proxy.metering.pricing import ModelPrice
+from proxy.routing.names import AUTO_NAMES
+
+PriceOf = Callable[[str], ModelPrice | None]
+
+
+def doubts(config: Config, today: date, listed_price: PriceOf) -> list[Problem]:
+    """A warning for each. `listed_price` answers for models without a row in pricing.yaml; it is asked last, since it
+    may be slow.
+    """
+    found = [*_dead_names(config), *_dead_fallbacks(config), *_dead_keys(config, today), *_dead_limits(config)]
+    found += _unpriced(config, listed_price)
+    placed = [problem_at(config, path, message, Severity.WARNING) for path, message in found]
+    return placed + [
+        successor_problem(config, name, message, Severity.WARNING)
+        for name, message in _successors(config, listed_price)
+    ]
+
+
+Doubt = tuple[Path, str]
+
+
+def _dead_names(config: Config) -> Iterator[Doubt]:
+    """Names for models of a provider that is switched off. (One without its key is passed over, and may get it.)"""
+    for reference in references(config):
+        deployment = deployment_of(reference.name, config)
+        provider = deployment.partition("/")[0] if deployment else None
+        own = reference.path[:2] == ("providers", provider)
+        if provider and not own and not config.providers[provider].enabled:
+            yield reference.path, f"never called: providers.{provider} is switched off (enabled: false)"
+
+
+def _dead_fallbacks(config: Config) -> Iterator[Doubt]:
+    """Fallbacks that were tried before they are reached, and the embedded model, which is nobody's fallback."""
+    chains: list[tuple[Path, str | None, list[str]]] = [
+        (("router", "fallback"), config.router.default_model, config.router.fallback)
+    ]
+    for name, entry in config.models.items():
+        for key in ("fallback", "context_fallback", "content_fallback"):
+            chains.append((("models", name, key), entry.use, getattr(entry, key)))
+    for path, first, names in chains:
+        tried = {_meaning(first, config)} if first else set()
+        for place, name in enumerate(names):
+            meaning = _meaning(name, config)
+            provider = config.providers.get(meaning.partition("/")[0])
+            if provider is not None and provider.local_model is not None and meaning not in config.models:
+                yield (*path, str(place)), "never called: the embedded model does not stand in for others"
+            elif meaning in tried:
+                yield (*path, str(place)), f'never called: "{shown(name)}" was tried before'
+            tried.add(meaning)
+
+
+def _meaning(name: str, config: Config) -> str:
+    """What a name stands for: `provider/model`, or a name under `models:`."""
+    while name in config.aliases:
+        name = config.aliases[name]
+    return deployment_of(name, config) or name
+
+
+def _dead_keys(config: Config, today: date) -> Iterator[Doubt]:
+    """Keys that have expired, and patterns that no name has."""
+    known = [*AUTO_NAMES, *config.models, *config.aliases, *config.pricing.models]
+    for key, limits in config.keys.items():
+        if limits.expires and date.fromisoformat(limits.expires) <= today:
+            yield ("keys", key, "expires"), f"expired on {limits.expires}"
+        for place, pattern in enumerate(limits.models or ()):
+            fixed = re.split(r"[*?[]", pattern)[0]
+            # Of a provider anything may be asked, listed or not.
+            open_ended = any(f"{name}/".startswith(fixed) or fixed.startswith(f"{name}/") for name in config.providers)
+            if fixed != pattern and not open_ended and not any(fnmatchcase(name, pattern) for name in known):
+                yield ("keys", key, "models", str(place)), f'no model is called like "{shown(pattern)}"'
+
+
+def _dead_limits(config: Config) -> Iterator[Doubt]:
+    """What follows a spent budget, where nothing follows."""
+    if config.budget is None:
+        return
+    for path, limits in budget_scopes(config.budget):
+        spent = limits.when_spent or config.budget.when_spent
+        for key in ("downgrade_to", "hard_usd"):
+            if spent == "reject" and getattr(limits, key) is not None:
+                yield (*path, key), "never used: with when_spent: reject the limit itself is hard"
+
+
+def _successors(config: Config, listed_price: PriceOf) -> Iterator[tuple[str, str]]:
+    """Rows whose successor is itself gone, or that nobody knows: who follows it asks for what is not there."""
+    for name, row in config.pricing.models.items():
+        if row.successor is None or row.successor in config.models or row.successor in config.aliases:
+            continue
+        after = find_price(config.pricing, row.successor)
+        if after is not None and after.retired:
+            yield name, f"{row.successor} was itself retired on {after.retired}"
+        elif after is None and (not config.pricing.lookup or listed_price(row.successor) is None):
+            hint = near(row.successor, config.pricing.models)
+            yield name, f'no row is called "{shown(row.successor)}"{hint}'
+
+
+def _unpriced(config: Config, listed_price: PriceOf) -> Iterator[Doubt]:
+    """Names that lead to a model of a provider that is on, and whose price nobody knows: its calls have no cost."""
+    for reference in references(config):
+        deployment = deployment_of(reference.name, config)
+        if deployment is None or not _costs_money(reference, deployment, config):
+            continue
+        row = find_price(config.pricing, deployment)
+        if row is None and config.pricing.lookup:
+            row = listed_price(deployment)
+        if row is None or row.input is None or row.output is None:
+            yield reference.path, f"{shown(deployment)} has no price; give it a row in pricing.yaml"
+
+
+def _costs_money(reference: Reference, deployment: str, config: Config) -> bool:
+    """False for a provider that is off or free, and for names that only limit others."""
+    provider = deployment.partition("/")[0]
+    return (
+        provider not in config.disabled
+        and not config.providers[provider].free
+        and reference.path[0] not in ("budget", "keys")
+    )

@@ -1,0 +1,1 @@
+"""Orchestrates: what calls cost and what was spent."""

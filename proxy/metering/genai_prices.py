@@ -1,0 +1,82 @@
+"""Performs I/O: looks up models that pricing.yaml does not list in the price list of the package `genai-prices`.
+
+The package is imported by the first look-up, not at start: that takes 0.6 s and 31 MB, and stalls other threads for up
+to 0.2 s (measured in November 2026). So call it in a worker thread, and only for a model that has no row. It never uses
+the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from proxy.metering.pricing import ModelPrice, Tier
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelPrice as ListedPrice
+
+VENDORS = frozenset({"openai", "anthropic", "google", "groq", "mistral", "cohere", "perplexity", "together"})
+_TOLD_APART = {"input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok", "cache_write_1h_mtok"}
+
+
+def lookup_price(name: str, now: datetime | None = None) -> ModelPrice | None:
+    """The listed price of `vendor/model` at `now` (default: this moment), where `vendor` is a provider's `type`."""
+    vendor, _, model = name.partition("/")
+    if vendor not in VENDORS or not model:
+        return None
+    from genai_prices.data_snapshot import get_snapshot  # lazy: 0.6 s and 31 MB, see above
+
+    provider = next((provider for provider in get_snapshot().providers if provider.id == vendor), None)
+    # Not `find_provider_model`: it keeps every name it was ever asked for, and callers choose the names.
+    listed = provider.find_model(model) if provider else None
+    if listed is None:
+        return None
+    return _row(listed.get_prices(now or datetime.now(UTC)), listed.context_window)
+
+
+def lookup_version() -> str:
+    """What rows priced by a look-up say as their price version."""
+    return f"genai-prices-{version('genai-prices')}"
+
+
+def _row(listed: ListedPrice, context: int | None) -> ModelPrice | None:
+    """One row of the list as ours; None where it prices tokens that `Tokens` does not tell apart (audio), or none."""
+    prices = {key: price for key, price in vars(listed).items() if price is not None and key.endswith("_mtok")}
+    if not {"input_mtok", "output_mtok"} <= prices.keys() <= _TOLD_APART:
+        return None
+    starts = sorted({tier.start for price in prices.values() for tier in getattr(price, "tiers", ())})
+    requests = vars(listed).get("requests_kcount")
+    return ModelPrice(
+        input=_at(prices, "input_mtok"),
+        output=_at(prices, "output_mtok"),
+        cached_input=_at(prices, "cache_read_mtok"),
+        cache_write=_at(prices, "cache_write_mtok"),
+        cache_write_1h=_at(prices, "cache_write_1h_mtok"),
+        per_request=None if requests is None else float(requests) / 1000,
+        tiers=[
+            Tier(
+                start,
+                input=_at(prices, "input_mtok", start + 1),
+                output=_at(prices, "output_mtok", start + 1),
+                cached_input=_at(prices, "cache_read_mtok", start + 1),
+                cache_write=_at(prices, "cache_write_mtok", start + 1),
+                cache_write_1h=_at(prices, "cache_write_1h_mtok", start + 1),
+            )
+            for start in starts
+        ],
+        context=context,
+    )
+
+
+def _at(prices: Mapping[str, Any], key: str, input_tokens: int = 0) -> float | None:
+    """USD per 1M tokens of one part, in a request of this size."""
+    price = prices.get(key)
+    if price is None:
+        return None
+    usd = getattr(price, "base", price)
+    for tier in getattr(price, "tiers", ()):
+        if input_tokens > tier.start:
+            usd = tier.price
+    return float(usd)

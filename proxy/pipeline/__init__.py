@@ -1,0 +1,1 @@
+"""Orchestrates: one request from admission to settlement."""

@@ -1,0 +1,127 @@
+"""Orchestrates: what the configuration, and the key itself, let a caller do; from a call to its route."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+
+from msgspec import Struct, structs
+
+from proxy.metering import tokens
+from proxy.pipeline.call import Call
+from proxy.pipeline.limits import Limits, Place, RateLimit
+from proxy.routing.allowed import Allowed
+from proxy.routing.names import Route
+from proxy.routing.router import Router
+from proxy.schema.chat import AnyRequest, ChatRequest
+from proxy.schema.records import NANO_PER_USD, Caller, StoredCaller
+
+EXPECTED_OUTPUT = 256  # tokens reserved for an answer whose request sets no limit
+_LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
+_UNLIMITED = RateLimit()
+
+
+class RateLimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Section `rate_limits`: for every key, and for single keys by name."""
+
+    default: RateLimit = RateLimit()
+    per_key: dict[str, RateLimit] = {}
+
+
+class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """One name under `keys:`. `models` None: every model; entries may be globs. `expires`: first day it is refused."""
+
+    models: list[str] | None = None
+    max_output_tokens: int | None = None
+    expires: str | None = None
+    store_text: bool = False
+
+
+class Permit(Struct, frozen=True):
+    """What one caller may do. `expires_ns`: Unix nanoseconds of the first moment it may nothing."""
+
+    name: str | None = None
+    allowed: Allowed | None = None
+    max_output_tokens: int | None = None
+    expires_ns: int | None = None
+    rate: RateLimit = _UNLIMITED
+
+    def cap(self, request: AnyRequest) -> tuple[AnyRequest, list[str]]:
+        """The request with at most `max_output_tokens` for each choice, and the fields that were changed for it."""
+        most = self.max_output_tokens
+        if most is None or not isinstance(request, ChatRequest):
+            return request, []
+        over = [name for name in _LIMIT_FIELDS if (request.fields.get(name) or 0) > most]
+        if request.max_tokens is None:
+            over = [_LIMIT_FIELDS[0]]
+        if not over:
+            return request, []
+        fields = {**request.fields, **dict.fromkeys(over, most)}
+        return structs.replace(request, max_tokens=min(request.max_tokens or most, most), fields=fields), over
+
+
+class Permits:
+    """The sections `keys` and `rate_limits` of one configuration; what was used outlives it, in `limits`."""
+
+    def __init__(self, keys: Mapping[str, KeyConfig], rates: RateLimitsConfig | None, limits: Limits) -> None:
+        rates = rates or RateLimitsConfig()
+        self._limits = limits
+        self._default = rates.default
+        names = {*keys, *rates.per_key}
+        self._named = {name: _permit(name, keys.get(name), rates.per_key.get(name), rates.default) for name in names}
+
+    def of(self, caller: Caller) -> Permit:
+        """What this caller may do: by its name, and by the list that was made with its key."""
+        permit = self._named.get(caller.key_id or "") or Permit(caller.key_id, rate=self._default)
+        if isinstance(caller, StoredCaller) and caller.models is not None:
+            lists = (*(permit.allowed.lists if permit.allowed else ()), caller.models)
+            permit = structs.replace(permit, allowed=Allowed(caller.key_id or "", lists))
+        return permit
+
+    def enter(self, permit: Permit, request: AnyRequest) -> Place | None:
+        """A place within the rate limits, None where there are none. Raises ProxyError 429."""
+        if permit.rate == _UNLIMITED:
+            return None
+        prompt = output = 0
+        if permit.rate.tokens_per_minute is not None:
+            prompt = tokens.estimate_prompt(request)
+            if isinstance(request, ChatRequest):
+                output = (request.max_tokens or EXPECTED_OUTPUT) * request.n
+        return self._limits.enter(permit.name, permit.rate, prompt, output)
+
+
+class Gate:
+    """From a call to the route it may take, on one configuration."""
+
+    def __init__(self, permits: Permits, router: Router) -> None:
+        self._permits = permits
+        self._router = router
+
+    async def admit(self, call: Call) -> Route:
+        """Caps the call's request, takes a place in the caller's limits, finds who may answer. Raises ProxyError 403,
+        404, 429 or 503; whatever comes of the call, `Call.note_ended` gives the place back.
+        """
+        permit = self._permits.of(call.caller)
+        call.request, call.adapted = permit.cap(call.request)
+        place = self._permits.enter(permit, call.request)
+        if place is not None:
+            call.limit_headers, call.leave = place.headers, place.leave
+        return await self._router.route(call.request.model, permit.allowed)
+
+
+def day_ns(day: str) -> int:
+    """The first moment of a day, in UTC and Unix nanoseconds."""
+    start = datetime.combine(date.fromisoformat(day), datetime.min.time(), UTC)
+    return int(start.timestamp()) * NANO_PER_USD
+
+
+def _permit(name: str, key: KeyConfig | None, rate: RateLimit | None, default: RateLimit) -> Permit:
+    key = key or KeyConfig()
+    given = {} if rate is None else {part: value for part, value in structs.asdict(rate).items() if value is not None}
+    return Permit(
+        name=name,
+        allowed=None if key.models is None else Allowed(name, (tuple(key.models),)),
+        max_output_tokens=key.max_output_tokens,
+        expires_ns=None if key.expires is None else day_ns(key.expires),
+        rate=structs.replace(default, **given),
+    )

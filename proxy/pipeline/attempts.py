@@ -1,0 +1,286 @@
+"""Orchestrates: one deployment asked for one call: its retries, its attempts, and what stands in for what it lacks.
+
+Asking        an answer of one deployment, in as many asks as it takes (`emulate`)
+an ask        is tried again where a failure may pass, until a delta has left
+an attempt    one request upstream, its intent row committed before it leaves
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing
+from itertools import count
+from typing import cast
+
+from msgspec import Struct
+
+from proxy.metering import prices, tokens
+from proxy.metering.ledger import Ledger
+from proxy.pipeline import emulate
+from proxy.pipeline.call import Attempt, Call
+from proxy.pipeline.json_check import JSONCheck
+from proxy.pipeline.stop_sequences import StopCut
+from proxy.pipeline.stream_reader import Leftover, StreamReading
+from proxy.providers.base.contract import Built, build, parse
+from proxy.routing.names import Deployment
+from proxy.schema.chat import (
+    AnyRequest,
+    AnyResponse,
+    ChatChunk,
+    ChatRequest,
+    ChatResponse,
+    EmbeddingsRequest,
+    EmbeddingsResponse,
+    RerankRequest,
+    RerankResponse,
+)
+from proxy.schema.errors import BadRequest, ProxyError, UpstreamError, UpstreamTimeout, UpstreamTruncated
+from proxy.schema.records import Outcome
+from proxy.server.formats import embeddings, rerank
+from proxy.upstream.upstream import Upstream
+
+AT_ONCE = 16  # of one call's asks: more would be a flood to the vendor, and wait too long for its `max_concurrent`
+MAX_BACKOFF_S = 8.0
+MAX_RETRY_AFTER_S = 10.0  # a provider that asks for more is left for the next candidate
+_MAX_NAMED, _MAX_NAME = 32, 64  # names of parameters that are told of, and characters of each
+
+
+class Means(Struct, frozen=True):
+    """What one configuration asks with. `random` in [0, 1) is the share of a wait that is waited; the first is at most
+    `backoff_s`, each later one at most twice the one before.
+    """
+
+    upstreams: Mapping[str, Upstream]
+    ledger: Ledger
+    config_version: str
+    random: Callable[[], float]
+    backoff_s: float
+
+
+class Asking:
+    """One deployment, asked for one call, at most `tries` times at one go: the `Ask` that is lent to what asks more
+    than once.
+    """
+
+    def __init__(self, means: Means, call: Call, deployment: Deployment, tries: int) -> None:
+        self.tried = 0  # attempts, one after the other, of the ask that made most
+        self._means = means
+        self._call = call
+        self._deployment = deployment
+        self._upstream = means.upstreams[deployment.provider_name]
+        self._tries = min(deployment.provider.retries + 1, tries)
+        self.at_once = min(deployment.provider.max_concurrent or AT_ONCE, AT_ONCE)
+        self._attempts: list[Attempt] = []
+        self._adapted: list[str] = []  # what several asks stand in for
+        self._check: JSONCheck | None = None
+
+    async def answer(self, request: AnyRequest) -> AnyResponse:
+        """The whole answer, in as many asks as it takes."""
+        if not isinstance(request, ChatRequest):
+            return await self._ask(request)
+        seats = self._seats(request)
+        response = await (emulate.complete_together(self, seats) if seats else self.complete(request))
+        return response if self._check is None else await emulate.checked(self, request, response, self._check)
+
+    def answer_stream(self, request: ChatRequest) -> AsyncGenerator[list[ChatChunk], None]:
+        """The same as a stream. JSON is not checked: what is wrong with it shows when it has left."""
+        seats = self._seats(request)
+        return emulate.stream_together(self, seats) if seats else self.stream(request)
+
+    def _seats(self, request: ChatRequest) -> list[ChatRequest]:
+        """What to ask at once where one ask cannot bring all choices; [] where it can."""
+        if request.n == 1:
+            return []
+        most = self._deployment.provider.max_choices(self._deployment.model)
+        if most is None or most >= request.n:
+            return []
+        self._adapted.append("n")
+        return emulate.seats(request, most)
+
+    async def withdraw(self) -> None:
+        """Nothing of this deployment's answer is used: what it did is paid, but no part of the call's answer."""
+        leftovers = []
+        for attempt in self._attempts:
+            if attempt in self._call.answered:
+                self._call.answered.remove(attempt)
+            if attempt.leftover is not None:
+                leftovers.append(attempt.leftover())
+                attempt.leftover = None
+        await asyncio.gather(*leftovers)
+        for attempt in self._attempts:
+            attempt.end(Outcome.CANCELLED)
+
+    async def complete(self, request: ChatRequest) -> ChatResponse:
+        return cast(ChatResponse, await self._ask(request))
+
+    async def _ask(self, request: AnyRequest) -> AnyResponse:
+        before: Attempt | None = None
+        for tried in count(1):
+            attempt, built, cut = await self._begin(request, before)
+            try:
+                response = await self._whole(attempt, built)
+                return response if cut is None else cut.whole(cast(ChatResponse, response))
+            except UpstreamError as error:
+                attempt.note_failure(error)
+                await self._wait_or_raise(error, tried)
+            before = attempt
+        raise RuntimeError("the attempts ended without a failure")
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[list[ChatChunk], None]:
+        before: Attempt | None = None
+        for tried in count(1):
+            attempt, built, cut = await self._begin(request, before)
+            is_committed = False
+            try:
+                async with aclosing(self._streamed(attempt, built, cut)) as batches:
+                    async for batch in batches:
+                        is_committed = True
+                        yield batch
+                return
+            except UpstreamError as error:
+                attempt.note_failure(error)
+                if is_committed:
+                    raise
+                await self._wait_or_raise(error, tried)
+            before = attempt
+
+    async def _wait_or_raise(self, error: UpstreamError, tried: int) -> None:
+        """Returns when the deployment may be asked again."""
+        self.tried = max(self.tried, tried)
+        retry_after_s = error.retry_after_s or 0.0
+        if not error.retryable or tried >= self._tries or retry_after_s > MAX_RETRY_AFTER_S:
+            raise error
+        ceiling_s: float = min(MAX_BACKOFF_S, self._means.backoff_s * 2 ** (tried - 1))
+        self._call.time.begin_wait()
+        try:
+            await asyncio.sleep(max(self._means.random() * ceiling_s, retry_after_s))
+        finally:
+            self._call.time.end_wait()
+
+    async def _begin(self, request: AnyRequest, before: Attempt | None) -> tuple[Attempt, Built, StopCut | None]:
+        """Builds the request and commits its intent row. Nothing has left when this raises."""
+        call, deployment, ledger = self._call, self._deployment, self._means.ledger
+        try:
+            built = build(deployment.provider, request, deployment.model)
+        except RecursionError:  # it could just be read, and is written from deeper in the stack
+            raise BadRequest("The JSON body is nested too deeply.", code="invalid_json") from None
+        attempt = Attempt(call, deployment, request)
+        cut = self._emulate(attempt, built)
+        opening = attempt.opening(_bound(request, deployment, built.http.body))
+        before = before or (call.attempts[-1] if call.attempts else None)
+        call.attempts.append(attempt)
+        self._attempts.append(attempt)
+        try:
+            if before is None:
+                await ledger.open(call.opening(self._means.config_version), opening)
+            else:
+                await ledger.intend(before.ended, opening)
+        except ProxyError:
+            if before is not None:  # its row does not exist
+                call.attempts.remove(attempt)
+                self._attempts.remove(attempt)
+            raise
+        return attempt, built, cut
+
+    def _emulate(self, attempt: Attempt, built: Built) -> StopCut | None:
+        """Notes what the vendor is not told as the client said it, and readies what stands in for it.
+
+        Raises BadRequest where the request is `strict` and something is lost, and for a schema or stops that cannot be
+        checked.
+        """
+        request = attempt.request
+        attempt.dropped, attempt.adapted = _named(built.dropped), _named(built.adapted)
+        if isinstance(request, ChatRequest) and built.unchecked_json:
+            if request.stream:
+                attempt.adapted = [*attempt.adapted, "response_format"]
+            elif self._check is None:
+                self._check = JSONCheck(request.fields.get("response_format") or {})
+        if request.strict and (lost := list(dict.fromkeys([*attempt.dropped, *attempt.adapted]))):
+            message = f"{self._deployment.name} cannot be sent {', '.join(lost)} as asked for (routing.strict)."
+            raise BadRequest(message, param=lost[0], code="unsupported_parameter")
+        if self._adapted or built.stops:
+            attempt.adapted = [*attempt.adapted, *self._adapted, *(["stop"] if built.stops else [])]
+        return StopCut(built.stops) if built.stops else None
+
+    async def _whole(self, attempt: Attempt, built: Built) -> AnyResponse:
+        attempt.note_sent()
+        async with self._upstream.exchange(built, attempt.id, stream=False) as exchange:
+            attempt.note_accepted(exchange.status, exchange.request_id)
+            try:
+                answer = await exchange.body()
+                attempt.note_received()
+                response = parse(self._upstream.provider, attempt.request, answer)
+            except (UpstreamTruncated, UpstreamTimeout):
+                limit = _output_limit(attempt.request, self._deployment)
+                attempt.lost_bytes = exchange.body_bytes if limit is None else min(exchange.body_bytes, 4 * limit)
+                raise
+        attempt.note_whole(response)
+        _check(attempt.request, response)
+        attempt.note_answered()
+        return response
+
+    async def _streamed(
+        self, attempt: Attempt, built: Built, cut: StopCut | None
+    ) -> AsyncGenerator[list[ChatChunk], None]:
+        """One attempt's chunks. A client that leaves after the finish leaves the rest of the stream to
+        `Attempt.leftover`.
+        """
+        provider = self._upstream.provider
+        reader = StreamReading(attempt, provider.stream_decoder(cast(ChatRequest, attempt.request)), provider.timeout_s)
+        attempt.note_sent()
+        async with AsyncExitStack() as stack:
+            exchange = await stack.enter_async_context(self._upstream.exchange(built, attempt.id, stream=True))
+            attempt.note_accepted(exchange.status, exchange.request_id)
+            held: list[ChatChunk] = []
+            try:
+                while (chunks := await reader.next(exchange)) is not None:
+                    held += chunks if cut is None else cut.feed(chunks)
+                    if held and attempt.committed:
+                        yield held
+                        held = []
+            except (asyncio.CancelledError, GeneratorExit):
+                if attempt.finished and attempt.fold.usage is None:
+                    attempt.leftover = Leftover(stack.pop_all(), exchange, reader).drain
+                raise
+            if held:
+                yield held
+        attempt.note_answered()
+
+
+def _check(request: AnyRequest, response: AnyResponse) -> None:
+    """Raises UpstreamError for an answer that does not fit the request; what it used is known."""
+    if isinstance(request, EmbeddingsRequest):
+        embeddings.check(request, cast(EmbeddingsResponse, response))
+    elif isinstance(request, RerankRequest):
+        rerank.check(request, cast(RerankResponse, response))
+
+
+def _bound(request: AnyRequest, deployment: Deployment, body: bytes) -> int | None:
+    """An upper bound of one attempt's cost in nano-USD; None: no price is known, or no limit of its output."""
+    price = deployment.price
+    if price is None:
+        return None
+    input_bound = tokens.input_bound(request, body)
+    limit = _output_limit(request, deployment)
+    if limit is None and price.output:
+        return None
+    return prices.upper_bound(price, input_bound, limit or 0)
+
+
+def _output_limit(request: AnyRequest, deployment: Deployment) -> int | None:
+    """The most tokens that the answer can have, over all its choices; None: nobody says."""
+    if not isinstance(request, ChatRequest):
+        return 0
+    price = deployment.price
+    limit = request.max_tokens or (price and (price.max_output or price.context))
+    return limit * request.n if limit else None
+
+
+def _named(names: list[str]) -> list[str]:
+    """What headers, rows and errors can repeat of the names of parameters, which are the client's own words."""
+    shown = [
+        "".join(letter if letter.isprintable() and letter != "," else "?" for letter in name[:_MAX_NAME])
+        for name in names[:_MAX_NAMED]
+    ]
+    return [*shown, "..."] if len(names) > _MAX_NAMED else shown

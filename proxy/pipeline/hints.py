@@ -1,0 +1,87 @@
+"""Translates: the routing hints of a request, in its body, headers or metadata, into values (design, section 10).
+
+Body wins over header, header over metadata. All are removed: no provider sees them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec.structs import replace
+
+from proxy.schema.chat import AnyRequest
+from proxy.schema.errors import BadRequest
+
+NAMES = (
+    *("task", "priority", "latency_critical", "accuracy_critical", "budget_mode", "preferred_model", "strategy"),
+    *("fallback", "no_fallback", "max_cost_usd", "deadline_ms", "allow_downgrade", "strict", "trace", "progress"),
+    *("ensemble", "experiment", "tags"),
+)
+HEADER = "x-proxy-"
+METADATA = "routing."
+_KNOWN = ("strict",)
+_BOOLEANS = {"true": True, "false": False}
+
+
+def applied(request: AnyRequest, headers: Mapping[str, str]) -> AnyRequest:
+    """The request without its hints, which are now what it says; header names are lower case.
+
+    Raises BadRequest for a hint that is unknown, not supported yet, or makes no sense.
+    """
+    fields = request.fields
+    metadata = fields.get("metadata")
+    found: dict[str, tuple[Any, str]] = {}
+    if isinstance(metadata, dict) and any(name.startswith(METADATA) for name in metadata):
+        found |= _found({f"metadata.{name}": value for name, value in metadata.items()}, f"metadata.{METADATA}")
+        rest = {name: value for name, value in metadata.items() if not name.startswith(METADATA)}
+        fields = {name: value for name, value in fields.items() if name != "metadata"}
+        if rest:
+            fields["metadata"] = rest
+    for name, value in headers.items():
+        if name.startswith(HEADER) and (hint := _of_header(name)) is not None:
+            found[hint] = (value, name)
+    if "routing" in fields:
+        body = fields["routing"]
+        if not isinstance(body, dict | None):
+            raise BadRequest("routing: expected an object.", param="routing")
+        found |= _found({f"routing.{name}": value for name, value in (body or {}).items()}, "routing.")
+        fields = {name: value for name, value in fields.items() if name != "routing"}
+    if not found:
+        return request if fields is request.fields else replace(request, fields=fields)
+    return replace(request, fields=fields, strict=_flag(*found["strict"]))
+
+
+def _found(given: Mapping[str, Any], prefix: str) -> dict[str, tuple[Any, str]]:
+    """Hint -> its value and where it stands; null says nothing."""
+    hints = {where: value for where, value in given.items() if where.startswith(prefix)}
+    known = {_known(where.removeprefix(prefix), where): (value, where) for where, value in hints.items()}
+    return {name: found for name, found in known.items() if found[0] is not None}
+
+
+def _known(name: str, where: str) -> str:
+    if name in _KNOWN:
+        return name
+    if name in NAMES:
+        message = f"The hint {name!r} is not supported by this version. Leave it out."
+    else:
+        near = difflib.get_close_matches(name[:64], NAMES, n=2, cutoff=0.6)
+        message = f"There is no hint {name[:64]!r}." + (f" Did you mean {' or '.join(near)}?" if near else "")
+    raise BadRequest(message, param=where[:128], code="unsupported_parameter")
+
+
+def _of_header(name: str) -> str | None:
+    """The hint that a header stands for; None: some other proxy's header, which is nothing like one."""
+    hint = name.removeprefix(HEADER).replace("-", "_")
+    if hint not in NAMES and not difflib.get_close_matches(hint[:64], NAMES, n=1, cutoff=0.75):
+        return None
+    return _known(hint, name)
+
+
+def _flag(value: Any, where: str) -> bool:
+    if isinstance(value, str) and not where.startswith("routing."):
+        value = _BOOLEANS.get(value.strip().lower(), value)
+    if not isinstance(value, bool):
+        raise BadRequest(f"{where}: expected true or false.", param=where)
+    return value

@@ -1,0 +1,212 @@
+"""Orchestrates: how much may be asked for in a minute and at once, by key; how often a wrong key may be tried.
+
+All of it is in the memory of one worker, which holds its share: limit / workers. Tokens are reserved by an estimate and
+corrected by what was used; who used more than was reserved waits until the minute's share has made up for it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from proxy.schema.errors import ProxyError
+
+FAILURES_PER_MINUTE = 120  # wrong keys from one address (one /64 of IPv6)
+ALL_FAILURES_PER_MINUTE = 1_200  # wrong keys from everywhere
+_MAX_ADDRESSES = 4_096
+
+
+class RateLimit(Struct, frozen=True, forbid_unknown_fields=True):
+    """What one key may ask for; None: no limit."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent: int | None = None
+
+
+class RateLimited(ProxyError):
+    """429: which limit, how much of it is used, and when there is room again (seconds; None: when a call ends)."""
+
+    def __init__(self, who: str, limiter: str, current: int, limit: int, reset_s: float | None) -> None:
+        again = "when one of them has ended" if reset_s is None else f"in {_shown(reset_s)}"
+        super().__init__(
+            f"Rate limit reached for {who}: {limiter} is {limit}, {current} in use. Try again {again}.",
+            status=429,
+            code="rate_limit_exceeded",
+            headers={"retry-after": str(math.ceil(reset_s or 1))},
+        )
+        reset_s = None if reset_s is None else round(reset_s, 3)
+        self._limits = {"limiter": limiter, "current": current, "limit": limit, "reset_s": reset_s}
+
+    def body(self) -> dict[str, object]:
+        error: dict[str, Any] = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return {"error": {**error, "metadata": self._limits}}
+
+
+class Bucket:
+    """So much a minute, evenly. What is not taken is kept, up to a minute's worth (and to one, for small shares)."""
+
+    __slots__ = ("_at_s", "_level")
+
+    def __init__(self) -> None:
+        self._level: float | None = None
+        self._at_s = 0.0
+
+    def level(self, per_minute: float, now_s: float) -> float:
+        """What can be taken now; below zero after more was used than there was."""
+        most = max(1.0, per_minute)
+        if self._level is None:
+            self._level = most
+        else:
+            self._level = min(most, self._level + max(0.0, now_s - self._at_s) * per_minute / 60)
+        self._at_s = now_s
+        return self._level
+
+    def take(self, amount: float) -> None:
+        """Takes from what `level` said; a negative amount gives back."""
+        self._level = (self._level or 0.0) - amount
+
+
+class _Used:
+    """What one key has used."""
+
+    __slots__ = ("requests", "running", "tokens")
+
+    def __init__(self) -> None:
+        self.requests = Bucket()
+        self.tokens = Bucket()
+        self.running = 0
+
+
+class Place:
+    """One admitted call: `headers` say what is left, `leave` gives back what the call did not use."""
+
+    __slots__ = ("_left", "_reserved", "_used", "headers")
+
+    def __init__(self, used: _Used, reserved: int | None, headers: dict[str, str]) -> None:
+        self._used = used
+        self._reserved = reserved
+        self._left = False
+        self.headers = headers
+
+    def leave(self, tokens: int) -> None:
+        """The call has ended, however it did, and used so many tokens. Only the first time counts."""
+        if not self._left:
+            self._left = True
+            self._used.running -= 1
+            if self._reserved is not None:
+                self._used.tokens.take(tokens - self._reserved)
+
+
+class Limits:
+    """The limits of every key, as one of `workers` enforces them."""
+
+    def __init__(self, workers: int = 1, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._workers = workers
+        self._clock_s = clock_s
+        self._used: dict[str | None, _Used] = {}
+
+    def enter(self, name: str | None, rate: RateLimit, prompt_tokens: int, output_tokens: int) -> Place:
+        """Reserves all three or none. Raises RateLimited; where the prompt alone is too long, for good."""
+        used = self._used.get(name)
+        if used is None:
+            used = self._used[name] = _Used()
+        now_s = self._clock_s()
+        who = "callers without a key" if name is None else f"the key {name!r}"
+        if rate.concurrent is not None and used.running >= max(1, rate.concurrent // self._workers):
+            raise RateLimited(who, "concurrent", used.running * self._workers, rate.concurrent, None)
+        headers: dict[str, str] = {}
+        if rate.requests_per_minute is not None:
+            self._fit(used.requests, 1, (who, "requests_per_minute", rate.requests_per_minute), now_s)
+        reserved = None
+        if rate.tokens_per_minute is not None:
+            limit = rate.tokens_per_minute
+            if prompt_tokens > limit:
+                raise _too_long(who, prompt_tokens, limit)
+            reserved = int(min(prompt_tokens + output_tokens, max(1, limit / self._workers)))
+            self._fit(used.tokens, reserved, (who, "tokens_per_minute", limit), now_s)
+            used.tokens.take(reserved)
+            headers |= self._headers("tokens", used.tokens, limit, now_s)
+        if rate.requests_per_minute is not None:
+            used.requests.take(1)
+            headers |= self._headers("requests", used.requests, rate.requests_per_minute, now_s)
+        used.running += 1
+        return Place(used, reserved, headers)
+
+    def _fit(self, bucket: Bucket, amount: int, limiter: tuple[str, str, int], now_s: float) -> None:
+        who, name, limit = limiter
+        share = limit / self._workers
+        level = bucket.level(share, now_s)
+        if level < amount:
+            current = round((max(1.0, share) - level) * self._workers)
+            refused = RateLimited(who, name, current, limit, (amount - level) * 60 / share)
+            refused.headers |= self._headers(name.partition("_")[0], bucket, limit, now_s)
+            raise refused
+
+    def _headers(self, what: str, bucket: Bucket, limit: int, now_s: float) -> dict[str, str]:
+        """OpenAI's names: the limit, what is left of it, and how long until all of it is there again."""
+        share = limit / self._workers
+        level = bucket.level(share, now_s)
+        missing_s = (max(1.0, share) - level) * 60 / share
+        return {
+            f"x-ratelimit-limit-{what}": str(limit),
+            f"x-ratelimit-remaining-{what}": str(min(limit, max(0, int(level * self._workers)))),
+            f"x-ratelimit-reset-{what}": _shown(missing_s),
+        }
+
+
+class FailedLogins:
+    """Counts wrong keys. Right ones are not asked here, so nobody's failures lock another out."""
+
+    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._clock_s = clock_s
+        self._all = Bucket()
+        self._by_network: dict[str, Bucket] = {}
+
+    def note(self, address: str) -> None:
+        """One more from this address, which is the connection's own, never a header's. Raises ProxyError 429."""
+        now_s = self._clock_s()
+        network = _network(address)
+        bucket = self._by_network.pop(network, None) or Bucket()
+        if len(self._by_network) >= _MAX_ADDRESSES:
+            del self._by_network[next(iter(self._by_network))]  # the one that failed longest ago
+        self._by_network[network] = bucket
+        for counted, per_minute in ((bucket, FAILURES_PER_MINUTE), (self._all, ALL_FAILURES_PER_MINUTE)):
+            level = counted.level(per_minute, now_s)
+            if level < 1:
+                refused = RateLimited("wrong API keys", "failed_logins", per_minute, per_minute, 60 / per_minute)
+                refused.headers["x-should-retry"] = "false"  # the same key would be as wrong
+                raise refused
+        bucket.take(1)
+        self._all.take(1)
+
+
+def _too_long(who: str, tokens: int, limit: int) -> ProxyError:
+    refused = RateLimited(who, "tokens_per_minute", tokens, limit, None)
+    refused.message = f"Rate limit of {who}: the prompt has about {tokens} tokens, tokens_per_minute is {limit}."
+    refused.headers = {"x-should-retry": "false"}
+    return refused
+
+
+def _network(address: str) -> str:
+    """An IPv4 address, or the /64 of an IPv6 one: whoever has one address of it has all of them."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
+
+
+def _shown(seconds: float) -> str:
+    """As OpenAI writes it: 17ms, 8.64s, 6m0s."""
+    if seconds < 1:
+        return f"{max(0, math.ceil(seconds * 1000))}ms"
+    minutes, rest = divmod(seconds, 60)
+    return f"{int(minutes)}m{math.ceil(rest)}s" if minutes else f"{rest:.2f}".rstrip("0").rstrip(".") + "s"

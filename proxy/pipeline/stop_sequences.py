@@ -1,0 +1,147 @@
+"""Translates: cuts answers at stop sequences that a vendor does not take itself. Pure, over chunk borders.
+
+Only `content` is looked at, as the vendors do it: reasoning, refusals and tool calls pass. A choice that is cut ends
+with the finish_reason `stop`, unless it called tools. In a stream, text that may be the beginning of a stop is held
+back until what follows it is known. After the cut the stream is read on to its end, and nothing more of that choice's
+text is passed on: the vendor bills all that it wrote, and says so only there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, cast
+
+from proxy.schema.chat import ChatChunk, ChatResponse, Choice, ChunkChoice
+from proxy.schema.errors import BadRequest
+
+MAX_STOPS = 64
+MAX_LENGTH = 1_000  # characters of one stop: how much text is searched again with each chunk
+
+
+class StopCut:
+    """Cuts one answer, whole or streamed, at the first of `stops`. Raises BadRequest for too many or too long ones."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        if len(stops) > MAX_STOPS or any(len(stop) > MAX_LENGTH for stop in stops):
+            message = f"stop: expected at most {MAX_STOPS} sequences of at most {MAX_LENGTH} characters each."
+            raise BadRequest(message, param="stop")
+        self._stops = [stop for stop in stops if stop]
+        self._choices: dict[int, _ChoiceCut] = {}
+
+    def whole(self, response: ChatResponse) -> ChatResponse:
+        """The answer up to the first stop of each choice."""
+        return cast(ChatResponse, {**response, "choices": [self._whole(choice) for choice in response["choices"]]})
+
+    def _whole(self, choice: Choice) -> Choice:
+        message = choice["message"]
+        text = message.get("content") or ""
+        end = first_stop(text, self._stops)
+        if end is None:
+            return choice
+        cut: dict[str, Any] = {**choice, "message": {**message, "content": text[:end]}}
+        if not message.get("tool_calls"):
+            cut["finish_reason"] = "stop"
+        logprobs = choice.get("logprobs")
+        if isinstance(logprobs, dict) and isinstance(logprobs.get("content"), list):
+            cut["logprobs"] = {**logprobs, "content": _within(logprobs["content"], end)}
+        return cast(Choice, cut)
+
+    def feed(self, chunks: list[ChatChunk]) -> list[ChatChunk]:
+        """The chunks with what of their text may go out; every chunk stays, its delta may be empty."""
+        return [cast(ChatChunk, {**chunk, "choices": self._cut(chunk.get("choices", []))}) for chunk in chunks]
+
+    def _cut(self, choices: list[ChunkChoice]) -> list[ChunkChoice]:
+        return [self._choice(choice.get("index", 0)).feed(choice) for choice in choices]
+
+    def _choice(self, index: int) -> _ChoiceCut:
+        if index not in self._choices:
+            self._choices[index] = _ChoiceCut(self._stops)
+        return self._choices[index]
+
+
+class _ChoiceCut:
+    """One choice of a stream: the text that is held back, and the log probabilities that belong to it."""
+
+    def __init__(self, stops: list[str]) -> None:
+        self._stops = stops
+        self._held = ""
+        self._tokens: deque[Any] = deque()
+        self._ahead = 0  # characters that went out beyond the tokens that did
+        self._is_cut = False
+        self._has_calls = False
+
+    def feed(self, choice: ChunkChoice) -> ChunkChoice:
+        delta: dict[str, Any] = {**(choice.get("delta") or {})}
+        self._has_calls |= bool(delta.get("tool_calls"))
+        out: dict[str, Any] = {**choice, "delta": delta}
+        text = self._pass(delta.pop("content", None) or "", bool(choice.get("finish_reason")))
+        if text:
+            delta["content"] = text
+        logprobs = choice.get("logprobs")
+        if isinstance(logprobs, dict) and isinstance(logprobs.get("content"), list):
+            self._tokens.extend(logprobs["content"])
+            out["logprobs"] = {**logprobs, "content": []}
+        if self._tokens and (tokens := self._due(text, bool(choice.get("finish_reason")))):
+            out["logprobs"] = {**(out.get("logprobs") or {}), "content": tokens}
+        if self._is_cut and choice.get("finish_reason") and not self._has_calls:
+            out["finish_reason"] = "stop"
+        return cast(ChunkChoice, out)
+
+    def _pass(self, text: str, is_last: bool) -> str:
+        """What may go out now of the text held back and of this text."""
+        if self._is_cut:
+            return ""
+        text = self._held + text
+        end = first_stop(text, self._stops)
+        if end is not None:
+            self._is_cut, self._held = True, ""
+            return text[:end]
+        keep = len(text) if is_last else begun_stop(text, self._stops)
+        self._held = text[keep:]
+        return text[:keep]
+
+    def _due(self, text: str, is_last: bool) -> list[Any]:
+        """The tokens whose text has gone out."""
+        self._ahead += len(text)
+        due: list[Any] = []
+        while self._tokens and (_length(self._tokens[0]) <= self._ahead or (is_last and not self._is_cut)):
+            self._ahead -= _length(self._tokens[0])
+            due.append(self._tokens.popleft())
+        return due
+
+
+def first_stop(text: str, stops: Sequence[str]) -> int | None:
+    """Where that of `stops` begins which is the first to be complete, as for who writes on token by token; None: none
+    is.
+    """
+    found = [(place + len(stop), place) for stop in stops if (place := text.find(stop)) >= 0]
+    return min(found)[1] if found else None
+
+
+def begun_stop(text: str, stops: Sequence[str]) -> int:
+    """Where the longest end of `text` begins that may be the beginning of a stop; its length where there is none."""
+    begun = len(text)
+    for stop in stops:
+        place = text.find(stop[0], max(0, len(text) - len(stop) + 1), begun)
+        while place >= 0 and not stop.startswith(text[place:]):
+            place = text.find(stop[0], place + 1, begun)
+        if place >= 0:
+            begun = place
+    return begun
+
+
+def _within(tokens: list[Any], characters: int) -> list[Any]:
+    """The tokens that lie before that many characters."""
+    kept: list[Any] = []
+    for token in tokens:
+        characters -= _length(token)
+        if characters < 0:
+            break
+        kept.append(token)
+    return kept
+
+
+def _length(token: Any) -> int:
+    text = token.get("token") if isinstance(token, dict) else None
+    return len(text) if isinstance(text, str) else 0

@@ -1,0 +1,218 @@
+"""Translates: what every translation of an OpenAI request into another vendor's language reads: fields and content
+parts.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from proxy.schema.errors import BadRequest
+from proxy.schema.json import encode
+
+_DATA_URL = re.compile(r"data:(?P<type>[\w.+/-]+)?(?:;[\w=.+-]+)*?(?P<b64>;base64)?,", re.ASCII)
+_LINKED = ("http://", "https://", "gs://")
+_REFUSED = {
+    "functions": "Send `tools` instead; it is deprecated.",
+    "function_call": "Send `tool_choice` instead; it is deprecated.",
+    "audio": "Leave it out, or name a model that speaks.",
+}
+_KINDS = {"image_url": "image", "input_audio": "audio", "video_url": "video", "file": "file", "document": "file"}
+
+
+class Fields:
+    """The fields of a request as a translation takes them; what nobody took was dropped, and is reported as such.
+
+    `defaults` are the provider's `parameters`: they stand in where the client said nothing. Null means not said.
+    """
+
+    def __init__(self, fields: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
+        given = {name: value for name, value in fields.items() if value is not None}
+        self._left = {name: value for name, value in (defaults or {}).items() if value is not None} | given
+        self._sent = frozenset(given)
+        self.dropped: list[str] = []
+        self.adapted: list[str] = []
+
+    def take(self, *names: str) -> Any:
+        """The value of the first of `names` that is set, None when none is. All of them count as taken.
+
+        What the client said under any of the names stands above a default.
+        """
+        values = [self._left.pop(name, None) for name in sorted(names, key=lambda name: name not in self._sent)]
+        return next((value for value in values if value is not None), None)
+
+    def drop(self, name: str) -> None:
+        """The vendor lacks it, or this value of it."""
+        self._left.pop(name, None)
+        if name not in self.dropped:
+            self.dropped.append(name)
+
+    def adapt(self, name: str) -> None:
+        """It goes out with another value, or by means that may differ in their effect."""
+        if name not in self.adapted:
+            self.adapted.append(name)
+
+    def rest(self) -> list[str]:
+        """Drops what nobody took; returns everything that was dropped. A provider's own default is no loss.
+
+        Raises BadRequest for what asks for another kind of answer: without it the answer would be of no use.
+        """
+        for name, instead in _REFUSED.items():
+            if name in self._left:
+                message = f"{name} is not something this provider has. {instead}"
+                raise BadRequest(message, param=name, code="unsupported_parameter")
+        if self._left.get("modalities") == ["text"]:
+            del self._left["modalities"]  # says what is the case anyway
+        elif "modalities" in self._left:
+            message = 'This provider answers in text only. Send modalities ["text"], or leave it out.'
+            raise BadRequest(message, param="modalities", code="unsupported_parameter")
+        for name in list(self._left):
+            if name in self._sent:
+                self.drop(name)
+        return self.dropped
+
+
+class Part(Struct, frozen=True):
+    """One content part. `kind`: text, refusal, image, audio, video, file.
+
+    Text and refusals have `text`; the others have `data` (base64) with `media_type`, or `url`, or a vendor's `file_id`.
+    `raw` is the part as it came, with what only one vendor reads (`cache_control`, `detail`); `where` its dotted path.
+    """
+
+    kind: str
+    where: str
+    raw: dict[str, Any]
+    text: str = ""
+    url: str | None = None
+    media_type: str | None = None
+    data: str | None = None
+    file_id: str | None = None
+    filename: str | None = None
+
+
+def parts(content: str | list[dict[str, Any]] | None, where: str) -> list[Part]:
+    """The parts of a message's content; `where` is its dotted path (`messages.0.content`).
+
+    Raises BadRequest for a part of an unknown type, without its content, or with a broken data URL.
+    """
+    if content is None:
+        return []
+    if isinstance(content, str):
+        return [Part("text", where, {"type": "text", "text": content}, content)] if content else []
+    return [_part(raw, f"{where}.{index}") for index, raw in enumerate(content)]
+
+
+def thoughts_in(content: Any) -> tuple[list[str], Any]:
+    """The texts of the `thinking` parts of a content, as Cohere (a text) and Mistral (a list of text parts) have them,
+    and the content without those parts.
+    """
+    if not isinstance(content, list):
+        return [], content
+    thoughts, rest = [], []
+    for raw in content:
+        said = raw.get("thinking") if isinstance(raw, dict) and raw.get("type") == "thinking" else None
+        if not isinstance(said, str | list):
+            rest.append(raw)
+            continue
+        texts = [said] if isinstance(said, str) else [each.get("text") for each in said if isinstance(each, dict)]
+        thoughts.append("".join(text for text in texts if isinstance(text, str)))
+    return thoughts, rest
+
+
+def _part(raw: dict[str, Any], where: str) -> Part:
+    kind = raw.get("type") if isinstance(raw, dict) else None
+    if kind in ("text", "refusal"):
+        text = raw.get(kind)
+        if not isinstance(text, str):
+            raise BadRequest(f"A part of type {kind!r} needs a text in `{kind}`.", param=f"{where}.{kind}")
+        return Part(kind, where, raw, text)
+    if not isinstance(kind, str) or kind not in _KINDS:
+        known = ", ".join(("text", "refusal", *_KINDS))
+        message = f"Unknown type of content part {str(kind)[:64]!r}. Known: {known}."
+        raise BadRequest(message, param=f"{where}.type", code="unsupported_content")
+    inner = raw.get(kind)
+    if isinstance(inner, str):
+        inner = {"url": inner}  # seen from clients that write `"image_url": "https://..."`
+    if not isinstance(inner, dict):
+        raise BadRequest(f"A part of type {kind!r} needs an object in `{kind}`.", param=f"{where}.{kind}")
+    return _media(_KINDS[kind], raw, inner, f"{where}.{kind}")
+
+
+def _media(kind: str, raw: dict[str, Any], inner: dict[str, Any], where: str) -> Part:
+    """`{"url"}` (a link or a data URL), `{"data", "format"}` of audio, `{"file_data" | "file_id"}` of files."""
+    filename = inner.get("filename") if isinstance(inner.get("filename"), str) else None
+    if isinstance(inner.get("file_id"), str):
+        return Part(kind, where, raw, file_id=inner["file_id"], filename=filename)
+    if isinstance(inner.get("data"), str):
+        media_type = f"audio/{inner.get('format') or 'wav'}"
+        return Part(kind, where, raw, media_type=media_type, data=_base64(inner["data"], f"{where}.data"))
+    name = "file_data" if "file_data" in inner else "url"
+    url = inner.get(name)
+    if not isinstance(url, str) or not url:
+        message = f"A part of type {raw['type']!r} needs its content in `{name}`."
+        raise BadRequest(message, param=f"{where}.{name}")
+    if url.startswith(_LINKED):
+        return Part(kind, where, raw, url=url, filename=filename)
+    media_type, data = data_url(url, f"{where}.{name}")
+    return Part(kind, where, raw, media_type=media_type, data=data, filename=filename)
+
+
+def data_url(url: str, where: str) -> tuple[str, str]:
+    """Media type and base64 data of a data URL. Raises BadRequest for anything else."""
+    match = _DATA_URL.match(url)
+    if match is None or not match["b64"]:
+        message = "Expected a link (https://...) or a data URL (data:<media type>;base64,<data>)."
+        raise BadRequest(message, param=where)
+    return (match["type"] or "application/octet-stream").lower(), _base64(url[match.end() :], where)
+
+
+def _base64(data: str, where: str) -> str:
+    try:
+        if not base64.b64decode(data, validate=True):
+            raise BadRequest("Expected base64 data, got none.", param=where)
+    except (binascii.Error, ValueError):
+        raise BadRequest("The data is not valid base64.", param=where) from None
+    return data
+
+
+def refuse(part: Part, model: str, why: str = "") -> BadRequest:
+    """The error for a part that `model` cannot take; names both."""
+    reason = f": {why}" if why else ""
+    return BadRequest(f"{model} cannot take {part.kind} content{reason}.", param=part.where, code="unsupported_content")
+
+
+def arguments(call: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a tool call as an object; what is no JSON object rides in `_raw`, so that nothing is lost."""
+    function = call.get("function")
+    text = function.get("arguments") if isinstance(function, Mapping) else None
+    if text is None or (isinstance(text, str) and not text.strip()):
+        return {}
+    try:
+        value = msgspec.json.decode(text) if isinstance(text, str) else text
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        value = None
+    if isinstance(value, dict):
+        return value
+    return (
+        {} if value is None and text == "null" else {"_raw": text if isinstance(text, str) else encode(text).decode()}
+    )
+
+
+def json_instruction(schema: Any, with_tools: bool) -> str:
+    """What stands in for a `response_format` that the vendor does not take; `schema` None: any JSON object."""
+    when = "Unless you call a tool, answer" if with_tools else "Answer"
+    if schema is None:
+        return f"{when} with one JSON object and nothing else."
+    return f"{when} with nothing but JSON that is valid against this JSON schema: {encode(schema).decode()}"
+
+
+def stop_list(stop: Any) -> list[str]:
+    """`stop` as a list of texts that are not empty."""
+    given = [stop] if isinstance(stop, str) else stop if isinstance(stop, list) else []
+    return [text for text in given if isinstance(text, str) and text]

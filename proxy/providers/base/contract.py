@@ -1,0 +1,225 @@
+"""Translates: what a provider is. A provider is one vendor's dialect: values in, values out, no clock, no socket.
+
+A provider is a Struct whose fields are its keys in `routing_rules.yaml`; the registry maps `type` to the Struct
+(design, section 5). `proxy.upstream` sends what `build_request` built, adds `authorize(key)` and feeds back what
+arrives.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from msgspec import Struct, field
+
+from proxy.schema.chat import (
+    AnyRequest,
+    AnyResponse,
+    ChatChunk,
+    ChatRequest,
+    ChatResponse,
+    EmbeddingsRequest,
+    EmbeddingsResponse,
+    RerankRequest,
+    RerankResponse,
+    ResponseMessage,
+    Usage,
+)
+from proxy.schema.errors import BadRequest, UpstreamError
+from proxy.schema.records import JsonObject, LocalModelSpec, Timeouts, Tokens
+from proxy.schema.sse import Event
+
+
+class HTTPRequest(Struct, frozen=True):
+    """One upstream request without origin and credentials: `proxy.upstream` joins `path` to the provider's base URL.
+
+    Header names are lower case.
+    """
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+class HTTPResponse(Struct, frozen=True):
+    """A whole upstream answer; header names are lower case, the body is capped by `proxy.upstream`."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Built(Struct, frozen=True):
+    """One upstream request, and what it does not say as the client said it.
+
+    `dropped`: parameters the vendor lacks, not sent. `adapted`: sent with another value, or by means that may differ in
+    their effect; another name for the same thing is neither. `stops`: stop sequences the vendor does not take, at which
+    the answer is cut here. `unchecked_json`: the vendor does not enforce `response_format`, so the answer is checked.
+    """
+
+    http: HTTPRequest
+    dropped: list[str] = []
+    adapted: list[str] = []
+    stops: list[str] = []
+    unchecked_json: bool = False
+
+
+class StreamDecoder(Protocol):
+    """Turns the events of one stream into canonical chunks; holds the state of that stream only."""
+
+    def feed(self, event: Event) -> list[ChatChunk]:
+        """Chunks of one event. Raises UpstreamError for an error event inside a 200."""
+        ...
+
+    def close(self) -> list[ChatChunk]:
+        """The stream ended. Raises UpstreamTruncated when no finish_reason arrived for every choice."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """True once every choice has its finish_reason: what follows can only be usage."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """True once the vendor's end marker arrived (`[DONE]`): nothing follows, do not wait for the connection to
+        close.
+        """
+        ...
+
+
+class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One vendor dialect and the keys of its section under `providers:`. Subclasses override what their vendor has."""
+
+    enabled: bool = True
+    api_key_env: str | list[str] | None = None
+    base_url: str | None = None
+    headers: dict[str, str] = {}
+    timeout_s: Timeouts = field(default_factory=Timeouts)
+    models: dict[str, str] = {}
+    parameters: dict[str, Any] = {}
+    max_concurrent: int | None = None
+    allow_private: bool = False
+    transport: str = "aiohttp"
+    price: str | None = None
+    trust_cost: bool = False
+    ca_file: str | None = None
+    retries: int = 2
+
+    @property
+    def default_base_url(self) -> str | None:
+        """The vendor's public API, used when `base_url` is not set."""
+        return None
+
+    @property
+    def local_model(self) -> LocalModelSpec | None:
+        """What to run on this machine before the first request; None for everything that runs elsewhere."""
+        return None
+
+    @property
+    def keyless(self) -> bool:
+        """True where the server needs no key (self-hosted, embedded): a missing key does not disable it."""
+        return not self.key_variables
+
+    @property
+    def key_variables(self) -> tuple[str, ...]:
+        """Environment variables that may hold the key; the first one that is set counts."""
+        return (self.api_key_env,) if isinstance(self.api_key_env, str) else tuple(self.api_key_env or ())
+
+    @property
+    def header_variables(self) -> dict[str, str]:
+        """Headers that belong to the origin -> the environment variable that holds their value."""
+        return {}
+
+    @property
+    def free(self) -> bool:
+        """True where calls cost nothing unless pricing.yaml says otherwise."""
+        return self.allow_private or self.price == "free"
+
+    def authorize(self, key: str) -> dict[str, str]:
+        """Headers that carry the provider's key."""
+        return {"authorization": f"Bearer {key}"}
+
+    @property
+    def models_path(self) -> str | None:
+        """Where a list of models is to be read, in the form of OpenAI's; None where the price list knows them."""
+        return None
+
+    def build_request(self, request: ChatRequest, model: str) -> Built:
+        """The vendor's request for the upstream model id `model`. Raises BadRequest for content it cannot carry."""
+        raise TypeError(f"{type(self).__name__} does not build requests")
+
+    def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
+        """A whole 2xx answer to `request` as OpenAI's shape; who renamed its tools finds their names there.
+
+        Raises UpstreamError when it is not what the vendor promises.
+        """
+        raise TypeError(f"{type(self).__name__} does not parse responses")
+
+    def parse_error(self, response: HTTPResponse) -> UpstreamError:
+        """A non-2xx answer as an error with OpenAI's status, type and code."""
+        raise TypeError(f"{type(self).__name__} does not parse errors")
+
+    def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
+        """A decoder for one streamed answer to `request`."""
+        raise TypeError(f"{type(self).__name__} does not decode streams")
+
+    def tokens(self, usage: Usage) -> Tokens:
+        """Usage in normal form; the provider knows whether its prompt tokens include cached ones."""
+        raise TypeError(f"{type(self).__name__} does not count tokens")
+
+    def max_choices(self, model: str) -> int | None:
+        """How many choices (`n`) one call of the vendor answers; None: as many as are asked for."""
+        return None
+
+    def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
+        """Tool call id -> what the vendor wants back unchanged with that call on the next turn; {}: nothing."""
+        return {}
+
+    @property
+    def counts_call_ids(self) -> bool:
+        """True where tool calls of two conversations may have the same id: servers that count them, or have none."""
+        return False
+
+    @property
+    def embeddings_batch(self) -> int | None:
+        """How many inputs one embeddings call of the vendor takes; None: as many as are asked for."""
+        return None
+
+    def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
+        """As `build_request`, for `/v1/embeddings`."""
+        raise self._lacks("embeddings", model)
+
+    def parse_embeddings(self, response: HTTPResponse) -> EmbeddingsResponse:
+        """As `parse_response`; vectors in the order of the inputs."""
+        raise TypeError(f"{type(self).__name__} does not parse embeddings")
+
+    def build_rerank(self, request: RerankRequest, model: str) -> Built:
+        """As `build_request`, for `/v1/rerank`."""
+        raise self._lacks("rerank", model)
+
+    def parse_rerank(self, response: HTTPResponse) -> RerankResponse:
+        """As `parse_response`, for `/v1/rerank`."""
+        raise TypeError(f"{type(self).__name__} does not parse rankings")
+
+    def _lacks(self, what: str, model: str) -> BadRequest:
+        message = f"The provider of {model} has no {what}. Name a model of a provider that has."
+        return BadRequest(message, param="model", code="unsupported_parameter")
+
+
+def build(provider: Provider, request: AnyRequest, model: str) -> Built:
+    """The vendor's request, whichever of our endpoints was asked. Raises BadRequest for what it cannot carry."""
+    if isinstance(request, ChatRequest):
+        return provider.build_request(request, model)
+    if isinstance(request, EmbeddingsRequest):
+        return provider.build_embeddings(request, model)
+    return provider.build_rerank(request, model)
+
+
+def parse(provider: Provider, request: AnyRequest, response: HTTPResponse) -> AnyResponse:
+    """A whole 2xx answer to `request` as our endpoint's shape. Raises UpstreamError when it is not one."""
+    if isinstance(request, ChatRequest):
+        return provider.parse_response(response, request)
+    if isinstance(request, EmbeddingsRequest):
+        return provider.parse_embeddings(response)
+    return provider.parse_rerank(response)

@@ -1,0 +1,248 @@
+"""Translates: a JSON schema into the subset of JSON Schema that one vendor takes. Pure and deterministic.
+
+What the vendor has no keyword for goes into the `description`, where the model still reads it; every such place is
+reported. The order of keys follows the schema, so that the same schema gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from proxy.schema.errors import BadRequest
+from proxy.schema.json import encode
+
+MAX_NODES = 5_000  # `$ref`s that double at each step would grow without end when they are inlined
+MAX_DEPTH = 100
+
+_TOO_LARGE = "The schema is too large or too deep once its references are inlined."
+_SILENT = frozenset({"$schema", "$id", "$comment", "$anchor"})  # say nothing about the value
+_BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
+_SINGLE = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
+_REF_HOMES = ("$defs", "definitions")
+
+
+class Subset(Struct, frozen=True):
+    """What one vendor takes.
+
+    `keywords`: the keywords it knows (`type`, `description` and `enum` always). `refs`: it knows `$ref` and `$defs`;
+    otherwise they are inlined and recursion is cut. `closed`: every object must say `additionalProperties: false`.
+    `formats`: the values of `format` it knows (None: any). `nullable`: how it says that a value may be null: `type`
+    (`["string", "null"]`), `any_of`, or `keyword` (`nullable: true`). `limits`: keyword -> the only values it may have.
+    """
+
+    keywords: frozenset[str]
+    refs: bool = False
+    closed: bool = False
+    formats: frozenset[str] | None = None
+    nullable: str = "type"
+    limits: Mapping[str, frozenset[Any]] = {}
+
+
+class Levelled(Struct, frozen=True):
+    """The schema as the vendor takes it; `changes`: dotted paths of what it can no longer enforce, each once."""
+
+    schema: dict[str, Any]
+    changes: list[str]
+
+
+def down_level(schema: Mapping[str, Any], subset: Subset, where: str) -> Levelled:
+    """`where`: the dotted path of the schema in the request. Raises BadRequest for a `$ref` that leads nowhere or out
+    of the schema, and for a schema that is too large or too deep once its references are inlined.
+    """
+    walk = _Walk(schema, subset, where)
+    return Levelled(walk.node(schema, (), ()), list(dict.fromkeys(walk.changes)))
+
+
+class _Walk:
+    """One schema on its way down."""
+
+    def __init__(self, root: Mapping[str, Any], subset: Subset, where: str) -> None:
+        self._root = root
+        self._subset = subset
+        self._where = where
+        self._nodes = 0
+        self.changes: list[str] = []
+
+    def node(self, schema: object, path: tuple[str, ...], refs: tuple[str, ...]) -> dict[str, Any]:
+        """`refs`: the references that led here; one that comes again is a recursion."""
+        self._nodes += 1
+        if self._nodes > MAX_NODES or len(path) > MAX_DEPTH:
+            raise self._refuse(_TOO_LARGE, path)
+        if isinstance(schema, bool):
+            return self._anything(schema, path)
+        if not isinstance(schema, Mapping):
+            raise self._refuse("Expected a JSON schema: an object or a boolean.", path)
+        if "$ref" in schema and not self._subset.refs:
+            return self._inline(schema, path, refs)
+        schema = self._united(dict(schema), path)
+        kept: dict[str, Any] = {}
+        notes: list[str] = []
+        for keyword, value in schema.items():
+            self._keyword(keyword, value, kept, notes, (path, refs))
+        if self._subset.closed and (_is_object(kept) or "properties" in kept):
+            self._close(schema, kept, path)
+        self._nullable(kept)
+        if notes:
+            kept["description"] = ". ".join(filter(None, [str(kept.get("description") or "").rstrip("."), *notes]))
+        return kept
+
+    def _keyword(
+        self,
+        keyword: str,
+        value: Any,
+        kept: dict[str, Any],
+        notes: list[str],
+        place: tuple[tuple[str, ...], tuple[str, ...]],
+    ) -> None:
+        path, refs = place
+        below = (*path, keyword)
+        if keyword in _SILENT and keyword not in self._subset.keywords:
+            return
+        if keyword in _REF_HOMES and not self._subset.refs:
+            return  # inlined where they are used
+        if not self._takes(keyword, value):
+            self.changes.append(".".join(below))
+            notes.append(f"{keyword}: {value if isinstance(value, str) else encode(value).decode()}")
+        elif keyword in _BY_NAME and isinstance(value, Mapping):
+            kept[keyword] = {name: self.node(each, (*below, str(name)), refs) for name, each in value.items()}
+        elif keyword in _LISTS and isinstance(value, list):
+            kept[keyword] = [self.node(each, (*below, str(place)), refs) for place, each in enumerate(value)]
+        elif keyword in _SINGLE and not (keyword == "additionalProperties" and isinstance(value, bool)):
+            kept[keyword] = self.node(value, below, refs)
+        else:
+            kept[keyword] = value
+
+    def _takes(self, keyword: str, value: Any) -> bool:
+        subset = self._subset
+        if keyword in ("type", "description", "enum"):
+            return True
+        if keyword in ("$ref", *_REF_HOMES):
+            return subset.refs
+        if keyword == "additionalProperties" and subset.closed:
+            return value is False
+        only = subset.formats if keyword == "format" else subset.limits.get(keyword)
+        if only is not None and (not isinstance(value, str | int | float) or value not in only):
+            return False
+        return keyword in subset.keywords
+
+    def _united(self, schema: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+        """`const`, `oneOf`, `allOf` and lists of types said with the keywords the vendor has."""
+        known = self._subset.keywords
+        if "const" in schema and "const" not in known and "enum" not in schema:
+            schema = {("enum" if name == "const" else name): value for name, value in schema.items()}
+            schema["enum"] = [schema["enum"]]
+        if "oneOf" in schema and "oneOf" not in known and "anyOf" in known and "anyOf" not in schema:
+            schema = {("anyOf" if name == "oneOf" else name): value for name, value in schema.items()}
+        while "allOf" in schema and "allOf" not in known:
+            schema = self._merged(schema, path)
+        kinds = schema.get("type")
+        if isinstance(kinds, list):
+            schema = self._one_type(schema, [kind for kind in kinds if isinstance(kind, str)])
+        return schema
+
+    def _merged(self, schema: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+        """`allOf`: properties and required add up; of two other values the first stands, and that is a change."""
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise self._refuse(_TOO_LARGE, path)
+        merged = {name: value for name, value in schema.items() if name != "allOf"}
+        for place, part in enumerate(schema["allOf"] if isinstance(schema["allOf"], list) else []):
+            at = (*path, "allOf", str(place))
+            part = self._looked_up(part, at) if isinstance(part, Mapping) and "$ref" in part else part
+            if not isinstance(part, Mapping):
+                raise self._refuse("Expected a JSON schema: an object.", at)
+            for name, value in part.items():
+                if name == "properties" and isinstance(value, Mapping):
+                    merged[name] = {**value, **merged.get(name, {})}
+                elif name == "required" and isinstance(value, list):
+                    merged[name] = list(dict.fromkeys([*merged.get(name, []), *value]))
+                elif merged.setdefault(name, value) != value:
+                    self.changes.append(".".join((*at, name)))
+        return merged
+
+    def _one_type(self, schema: dict[str, Any], kinds: list[str]) -> dict[str, Any]:
+        named = [kind for kind in kinds if kind != "null"]
+        if self._subset.nullable == "type" and len(named) <= 1:
+            return schema
+        if len(named) == 1:
+            return {**schema, "type": kinds}  # told apart again in `_nullable`, when the rest is known
+        rest = {name: value for name, value in schema.items() if name != "type"}
+        if "anyOf" not in self._subset.keywords or "anyOf" in rest:
+            return {**rest, "type": named[0]} if named else rest
+        return {**rest, "anyOf": [{"type": kind} for kind in kinds]}
+
+    def _nullable(self, kept: dict[str, Any]) -> None:
+        """Says "may be null" as the vendor says it."""
+        style, kinds = self._subset.nullable, kept.get("type")
+        if isinstance(kinds, list) and style != "type":
+            kept["type"] = next((kind for kind in kinds if kind != "null"), "null")
+            if style == "keyword":
+                kept["nullable"] = True
+            else:
+                described = {"description": kept.pop("description")} if "description" in kept else {}
+                inner = dict(kept)
+                kept.clear()
+                kept.update({"anyOf": [inner, {"type": "null"}], **described})
+        elif style == "keyword" and isinstance(kept.get("anyOf"), list) and {"type": "null"} in kept["anyOf"]:
+            others = [each for each in kept["anyOf"] if each != {"type": "null"}]
+            kept["nullable"] = True
+            if len(others) == 1:
+                del kept["anyOf"]
+                for name, value in others[0].items():
+                    kept.setdefault(name, value)
+            else:
+                kept["anyOf"] = others
+
+    def _close(self, schema: Mapping[str, Any], kept: dict[str, Any], path: tuple[str, ...]) -> None:
+        if schema.get("additionalProperties") is not False and not kept.get("properties"):
+            self.changes.append(".".join((*path, "additionalProperties")))  # any key was allowed, now none is
+        kept["additionalProperties"] = False
+
+    def _anything(self, schema: bool, path: tuple[str, ...]) -> dict[str, Any]:
+        if not schema:
+            self.changes.append(".".join(path) or "schema")
+        return {}
+
+    def _inline(self, schema: Mapping[str, Any], path: tuple[str, ...], refs: tuple[str, ...]) -> dict[str, Any]:
+        """What a `$ref` names, in its place; keywords beside the `$ref` stand above those of its target."""
+        ref = schema["$ref"]
+        target = self._looked_up(schema, path)
+        beside = {name: value for name, value in schema.items() if name not in ("$ref", *_REF_HOMES)}
+        if ref in refs:
+            self.changes.append(".".join(path) or "$ref")
+            named = str(ref).rpartition("/")[2] or "the whole"
+            said = filter(None, [str(beside.get("description") or "").rstrip("."), f"Nested again like {named}"])
+            kind = target.get("type", "object")
+            cut: dict[str, Any] = {"type": kind if isinstance(kind, str) else "object", "description": ". ".join(said)}
+            return self.node({**cut, "items": {}} if kind == "array" else cut, path, refs)
+        return self.node({**target, **beside}, path, (*refs, ref))
+
+    def _looked_up(self, schema: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any]:
+        ref = schema["$ref"]
+        if not isinstance(ref, str) or not ref.startswith("#"):
+            shown = str(ref)[:64]
+            raise self._refuse(f"$ref {shown!r} leads out of the schema. Only `#/...` is followed.", (*path, "$ref"))
+        found: Any = self._root
+        for step in ref.removeprefix("#").split("/")[1:]:
+            name = step.replace("~1", "/").replace("~0", "~")
+            if isinstance(found, list) and name.isdecimal() and int(name) < len(found):
+                found = found[int(name)]
+            elif isinstance(found, Mapping) and name in found:
+                found = found[name]
+            else:
+                raise self._refuse(f"$ref {ref[:64]!r} names nothing in the schema.", (*path, "$ref"))
+        if not isinstance(found, Mapping):
+            raise self._refuse(f"$ref {ref[:64]!r} names no schema.", (*path, "$ref"))
+        return found
+
+    def _refuse(self, message: str, path: tuple[str, ...]) -> BadRequest:
+        return BadRequest(message, param=".".join((self._where, *path)))
+
+
+def _is_object(schema: Mapping[str, Any]) -> bool:
+    kind = schema.get("type")
+    return kind == "object" or (isinstance(kind, list) and "object" in kind)

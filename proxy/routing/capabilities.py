@@ -1,0 +1,59 @@
+"""Translates: what a request holds beside text, against what pricing.yaml says its model takes.
+
+A row without `supports` is not known to lack anything. Tools and JSON schemas are left to the provider.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from proxy.routing.names import Deployment
+from proxy.schema.chat import AnyRequest, ChatRequest
+from proxy.schema.errors import BadRequest
+
+# Type of a content part: what it is, and its name under `supports`.
+_KINDS = {
+    "image_url": ("image", "images"),
+    "input_audio": ("audio", "audio"),
+    "video_url": ("video", "video"),
+    "file": ("file", "files"),
+    "document": ("file", "files"),
+}
+
+
+class Held(Struct, frozen=True):
+    """One part that is not text: its dotted path, what it is, and the capability it needs."""
+
+    where: str
+    kind: str
+    needs: str
+
+
+def held(request: AnyRequest) -> list[Held]:
+    """The first part of each kind, in order; nothing for requests that hold only text."""
+    if not isinstance(request, ChatRequest):
+        return []
+    found: dict[str, Held] = {}
+    for part in _parts(request):
+        found.setdefault(part.needs, part)
+    return list(found.values())
+
+
+def _parts(request: ChatRequest) -> Iterator[Held]:
+    for number, message in enumerate(request.messages):
+        if isinstance(message.content, list):
+            for place, part in enumerate(message.content):
+                if isinstance(kind := part.get("type"), str) and kind in _KINDS:
+                    yield Held(f"messages.{number}.content.{place}", *_KINDS[kind])
+
+
+def refusal(parts: list[Held], deployment: Deployment) -> BadRequest | None:
+    """The error that names the first part which the model does not take; None: it takes them all, or nobody knows."""
+    takes = deployment.price.supports if deployment.price is not None else None
+    missing = next((part for part in parts if takes is not None and part.needs not in takes), None)
+    if missing is None:
+        return None
+    message = f"{deployment.name} cannot take {missing.kind} content."
+    return BadRequest(message, param=missing.where, code="unsupported_content")

@@ -1,0 +1,22 @@
+"""Values: the sections `router` and `models` of routing_rules.yaml."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class RouterConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Section `router`, first cut: the model behind `auto`, and what is tried when it fails."""
+
+    default_model: str | None = None
+    fallback: list[str] = []
+
+
+class ModelEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """One name under `models:`. `weighted` maps names to shares; `use` and `weighted` exclude each other."""
+
+    use: str | None = None
+    fallback: list[str] = []
+    context_fallback: list[str] = []
+    content_fallback: list[str] = []
+    weighted: dict[str, float] | None = None

@@ -1,0 +1,124 @@
+"""Values: every error a caller can meet, with its HTTP status and its code.
+
+    ProxyError                  status, type, code, param, message (public), headers
+    ├── BadRequest              400  invalid_value unless another code is given
+    ├── UpstreamError           what a provider answered or failed to answer; knows its Outcome and `retryable`
+    │   ├── UpstreamTruncated   502  the answer ended before its end
+    │   ├── UpstreamTimeout     504  a phase took longer than its time-out
+    │   └── UpstreamUnavailable 503  no connection, or the embedded model is not ready
+    └── StorageUnavailable      503  the ledger cannot write
+
+Everything else is a bug and becomes `500 internal_error` without detail. Messages are shown to callers: they never hold
+keys, file paths, stack traces or internal hosts.
+"""
+
+from __future__ import annotations
+
+from proxy.schema.records import Outcome
+
+_TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
+
+
+class ProxyError(Exception):
+    """An error with the shape OpenAI's SDKs expect: `{"error": {"message", "type", "param", "code"}}`."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str | None,
+        param: str | None = None,
+        type: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.code = code
+        self.param = param
+        self.type = type or _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+        self.headers = headers or {}
+
+    def body(self) -> dict[str, object]:
+        """The JSON body, also sent as the last frame of a stream that fails after its first byte."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+class BadRequest(ProxyError):
+    """400: the request cannot be served as it is; `param` names the field in dotted form (`messages.0.role`)."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str = "invalid_value") -> None:
+        super().__init__(message, status=400, code=code, param=param)
+
+
+class StorageUnavailable(ProxyError):
+    """503: the ledger cannot write, so a call could not be metered."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The usage database cannot be written, so the call was refused (`storage.when_down: refuse`).",
+            status=503,
+            code="storage_unavailable",
+            headers={"retry-after": "5"},
+        )
+
+
+class UpstreamError(ProxyError):
+    """A provider's failure. `retryable`: the same request may succeed elsewhere or later.
+
+    `upstream_status` is the vendor's own HTTP status (None: no answer); `retry_after_s` its wish, in seconds, set by
+    who knows it, as are `param`, `type` and `headers`.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 502,
+        code: str | None = "upstream_error",
+        outcome: Outcome = Outcome.UPSTREAM_ERROR,
+        retryable: bool = False,
+        upstream_status: int | None = None,
+    ) -> None:
+        super().__init__(message, status=status, code=code)
+        self.outcome = outcome
+        self.retryable = retryable
+        self.upstream_status = upstream_status
+        self.retry_after_s: float | None = None
+
+    @property
+    def nothing_sent(self) -> bool:
+        """True where the request never reached the provider, so that nothing can have been used."""
+        return self.outcome is Outcome.TIMEOUT_CONNECT
+
+    def body(self) -> dict[str, object]:
+        error: dict[str, object] = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        if self.upstream_status is not None:
+            error["metadata"] = {"upstream_status": self.upstream_status}
+        return {"error": error}
+
+
+class UpstreamTruncated(UpstreamError):
+    """502: the provider's answer ended before its end; a finish_reason is never invented."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="upstream_truncated", outcome=Outcome.UPSTREAM_TRUNCATED, retryable=True)
+
+
+class UpstreamTimeout(UpstreamError):
+    """504: one phase of the upstream call took longer than the provider's `timeout_s` allows."""
+
+    def __init__(self, message: str, outcome: Outcome) -> None:
+        super().__init__(message, status=504, code="upstream_timeout", outcome=outcome, retryable=True)
+
+
+class UpstreamUnavailable(UpstreamError):
+    """503: the provider could not be reached at all; nothing was sent."""
+
+    def __init__(self, message: str, *, code: str = "upstream_unavailable", retryable: bool = True) -> None:
+        super().__init__(message, status=503, code=code, retryable=retryable)
+
+    @property
+    def nothing_sent(self) -> bool:
+        return True

@@ -1,0 +1,1 @@
+"""Performs I/O: the process, its front door and everything it is wired from."""

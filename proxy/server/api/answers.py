@@ -1,0 +1,63 @@
+"""Performs I/O: writes one whole answer, or one error, to an ASGI client in as few sends as ASGI allows."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from litestar.types import Send
+
+from proxy.schema.errors import ProxyError
+from proxy.schema.json import encode
+
+_MAX_VALUE = 4096  # characters of one header: some clients read 16 kB of all of them, vendors send what they like
+NO_STORE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+
+
+def new_id() -> str:
+    """The id of one request: of its call and its rows, and what a caller quotes from `x-request-id`.
+
+    It begins with the time, so that rows are appended to the database's index and not scattered over it.
+    """
+    return f"{time.time_ns() // 1000:014x}{os.urandom(6).hex()}"
+
+
+def safe_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers that can be sent: a value that could end its line (S20), or is longer than clients read, is left out;
+    other scripts become `?`.
+    """
+    return {
+        name: value.encode("latin-1", "replace").decode("latin-1")
+        for name, value in headers.items()
+        if value.isprintable() and len(value) <= _MAX_VALUE
+    }
+
+
+def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """`safe_headers` as ASGI wants them."""
+    return [(name.encode("ascii"), value.encode("latin-1")) for name, value in safe_headers(headers).items()]
+
+
+async def send_json(
+    send: Send,
+    status: int,
+    body: bytes,
+    headers: Mapping[str, str],
+    linger: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """One whole JSON answer."""
+    full = {"content-type": "application/json", "content-length": str(len(body)), **NO_STORE, **headers}
+    await send({"type": "http.response.start", "status": status, "headers": raw_headers(full)})
+    if linger is not None:
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await linger()
+        body = b""
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def send_error(
+    send: Send, error: ProxyError, headers: Mapping[str, str], linger: Callable[[], Awaitable[None]] | None = None
+) -> None:
+    """One error answer in OpenAI's shape; `linger` runs when it has left, before the connection may close."""
+    await send_json(send, error.status, encode(error.body()), {**error.headers, **headers}, linger)

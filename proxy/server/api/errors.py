@@ -1,0 +1,60 @@
+"""Performs I/O: every error of the framework itself in OpenAI's shape: its 404, 405, 400, 413 and what a handler let
+through.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+from litestar.types import ExceptionHandlersMap
+
+from proxy.schema.errors import ProxyError
+from proxy.schema.json import encode
+from proxy.server.api.answers import NO_STORE, new_id
+from proxy.server.api.chat import internal_error
+
+_CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "conflict",
+    413: "request_too_large",
+    415: "unsupported_media_type",
+}
+
+
+def exception_handlers(log: structlog.typing.FilteringBoundLogger) -> ExceptionHandlersMap:
+    """Litestar's map from exception to answer."""
+
+    def known(_: Request[Any, Any, Any], error: ProxyError) -> Response[bytes]:
+        return respond(error)
+
+    def framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+        status = error.status_code
+        if status >= 500:
+            return unforeseen(request, error)
+        message = {
+            404: f"There is nothing at {request.scope['path'][:200]!r}; the API is at /v1/chat/completions.",
+            405: f"{request.method} is not allowed here.",
+        }.get(status, str(error.detail)[:300])
+        headers = {"allow": allow} if (allow := (error.headers or {}).get("allow")) else {}
+        return respond(ProxyError(message, status=status, code=_CODES.get(status, "invalid_value"), headers=headers))
+
+    def unforeseen(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+        request_id = new_id()
+        log.error("internal_error", request_id=request_id, path=request.scope["path"], exc_info=error)
+        return respond(internal_error(), request_id)
+
+    return {ProxyError: known, HTTPException: framework, Exception: unforeseen}
+
+
+def respond(error: ProxyError, request_id: str | None = None) -> Response[bytes]:
+    """An error as a Litestar response."""
+    return Response(
+        encode(error.body()),
+        status_code=error.status,
+        media_type="application/json",
+        headers={**NO_STORE, **error.headers, "x-request-id": request_id or new_id()},
+    )

@@ -1,0 +1,123 @@
+"""Performs I/O: what stands before every route: Host and Origin on loopback, limits of the request line, CORS as
+configured, and the role that the matched route demands.
+
+A page in a browser must not reach a keyless server on this machine, neither by a cross-origin call nor by a name that
+resolves to it (DNS rebinding). So on a keyless server the Host must be exactly one of ours, and an Origin none but
+listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from proxy.pipeline.admission import Permits
+from proxy.schema.errors import ProxyError
+from proxy.schema.records import Caller
+from proxy.server.api.answers import new_id, send_error
+from proxy.server.auth import Auth
+
+Connection = ASGIConnection[Any, Any, Any, Any]
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+_MAX_URL_BYTES = 8 * 1024
+_MAX_HEADER_BYTES = 32 * 1024
+_MAX_HEADERS = 100
+
+
+class Guard:
+    """Wraps the application. While it is `keyless`, Host must be one of `hosts`; a server with keys is reached by
+    whatever name its network gives it.
+    """
+
+    def __init__(
+        self, app: ASGIApp, keyless: Callable[[], bool], hosts: frozenset[str], origins: frozenset[str]
+    ) -> None:
+        self.app = app
+        self._keyless = keyless
+        self._hosts = hosts
+        self._origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = self._refusal(scope) if scope["type"] in ("http", "websocket") else None
+        if error is not None:
+            await send_error(send, error, {"x-request-id": new_id()})
+            return
+        await self.app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> ProxyError | None:
+        headers = list(scope["headers"])
+        path_bytes = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
+        if path_bytes > _MAX_URL_BYTES:
+            return ProxyError("The URL is longer than 8 KB.", status=414, code="invalid_value")
+        if len(headers) > _MAX_HEADERS or sum(len(name) + len(value) for name, value in headers) > _MAX_HEADER_BYTES:
+            return ProxyError("The headers are larger than 32 KB or more than 100.", status=431, code="invalid_value")
+        hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
+        if len(hosts) != 1 or not hosts[0]:
+            return ProxyError("Send exactly one Host header.", status=400, code="invalid_value", param="host")
+        if self._keyless() and _without_port(hosts[0]) not in self._hosts:
+            return _forbidden("This Host is not served here. Add it to server.allowed_hosts.")
+        for name, value in headers:
+            if name == b"origin" and value.decode("latin-1") not in self._origins:
+                return _forbidden("Browser pages of this origin may not call the proxy. Add it to server.cors_origins.")
+            if name == b"sec-fetch-site" and value in (b"cross-site", b"same-site") and not self._origins:
+                return _forbidden("Browser pages of other sites may not call the proxy.")
+        return None
+
+
+class Access:
+    """Who asks, and whether the matched route is for them. Each handler says its role: `none`, `key` or `admin`.
+
+    Handlers find the caller in `request.user`; the plain ASGI route of chat asks for it itself.
+    """
+
+    def __init__(self, auth: Auth, permits: Callable[[], Permits], now_ns: Callable[[], int]) -> None:
+        self._auth = auth
+        self._permits = permits
+        self._now_ns = now_ns
+
+    async def caller(self, scope: Scope, headers: Mapping[str, str]) -> Caller:
+        """Raises ProxyError 401, 429 or 503. The address is the connection's own: anybody can write X-Forwarded-For."""
+        client = scope.get("client")
+        address = client[0] if client else ""
+        caller = await self._auth.identify(headers, address)
+        expires_ns = self._permits().of(caller).expires_ns
+        if expires_ns is not None and expires_ns <= self._now_ns():
+            raise self._auth.refusal(address)
+        return caller
+
+    def guard(self) -> Callable[[Connection, BaseRouteHandler], Awaitable[None]]:
+        """Litestar's guard of every handler. One that says no role is for nobody.
+
+        A function, not a method: Litestar copies guards deeply, and a method's object with it.
+        """
+
+        async def role_guard(connection: Connection, handler: BaseRouteHandler) -> None:
+            role = handler.opt.get("role")
+            if role == "none":
+                return
+            caller = await self.caller(connection.scope, connection.headers)
+            if role not in ("key", "admin") or (role == "admin" and not caller.admin):
+                raise ProxyError(
+                    "Only an admin key may do this: the one in PROXY_ADMIN_KEY, or one made with `--role admin`.",
+                    status=403,
+                    code="admin_required",
+                )
+            connection.scope["user"] = caller
+
+        return role_guard
+
+
+def _forbidden(message: str) -> ProxyError:
+    return ProxyError(message, status=403, code="origin_not_allowed")
+
+
+def _without_port(host: str) -> str:
+    """The name in a Host header, lower case, without its port; `""` where the port is not a number."""
+    name, colon, port = host.lower().rpartition(":")
+    if not colon or host.endswith("]"):
+        return host.lower()
+    return name if port.isascii() and port.isdecimal() else ""

@@ -1,0 +1,142 @@
+"""Performs I/O: what watches the server: `/livez`, `/readyz`, `/health` and `/metrics`. They call no model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from litestar import Request, Response, get
+from litestar.handlers import HTTPRouteHandler
+from msgspec import Struct
+
+from proxy.metering.ledger import LedgerState
+from proxy.schema.json import encode
+from proxy.server.api.answers import NO_STORE
+
+
+class Standing(Struct, frozen=True):
+    """What can be told at once. `ledger` None: not open; `refuses`: what cannot be metered is not served."""
+
+    uptime_s: float
+    draining: bool
+    ledger: LedgerState | None
+    refuses: bool
+    in_flight: int
+    max_in_flight: int
+    config_version: str
+    config_loaded_at: float
+    config_error: str | None
+
+    def problems(self) -> list[str]:
+        """Why no call should be sent here; none: it serves."""
+        found = ["the server is stopping"] if self.draining else []
+        if self.ledger is None:
+            return [*found, "the server is not running"]
+        return [*found, "the usage database cannot be written"] if self.ledger.degraded and self.refuses else found
+
+
+class ProviderState(Struct, frozen=True, omit_defaults=True):
+    """`on` or `off`; of an embedded model not started, starting, running or failing. `why` it is so, if that helps."""
+
+    state: str
+    why: str | None = None
+
+
+class Watched:
+    """What `/health` and `/metrics` ask for, lent by the application."""
+
+    def __init__(
+        self,
+        version: str,
+        standing: Callable[[], Standing],
+        providers: Callable[[], Awaitable[dict[str, ProviderState]]],
+        metrics: Callable[[str], Awaitable[tuple[bytes, str]]],
+    ) -> None:
+        self.version = version
+        self.standing = standing
+        self.providers = providers
+        self.metrics = metrics
+
+
+class Health:
+    """The routes. `access` to `/metrics`: public, admin or off."""
+
+    def __init__(self, watched: Watched, access: str) -> None:
+        self._watched = watched
+        self._access = access
+
+    def routes(self) -> list[HTTPRouteHandler]:
+        """The Litestar handlers."""
+
+        @get("/livez", sync_to_thread=False, role="none")
+        def livez() -> Response[bytes]:
+            """Answers as long as the process does."""
+            return _json({"status": "ok"}, 200)
+
+        @get("/readyz", sync_to_thread=False, role="none")
+        def readyz() -> Response[bytes]:
+            """200 while calls can be sent here, 503 with the problems otherwise."""
+            problems = self._watched.standing().problems()
+            return _json({"status": "degraded" if problems else "ok", "problems": problems}, 503 if problems else 200)
+
+        @get("/health", role="none")
+        async def health() -> Response[bytes]:
+            """The state of the server and its parts; its status is that of `/readyz`."""
+            standing = self._watched.standing()
+            return _json(
+                report(self._watched.version, standing, await self._watched.providers()),
+                503 if standing.problems() else 200,
+            )
+
+        @get("/metrics", role="none" if self._access == "public" else "admin")
+        async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+            """Counters for Prometheus, in its text format or as OpenMetrics."""
+            body, content_type = await self._watched.metrics(request.headers.get("accept", ""))
+            return Response(body, headers={**NO_STORE, "content-type": content_type})
+
+        return [livez, readyz, health, *([metrics] if self._access != "off" else [])]
+
+
+def report(version: str, standing: Standing, providers: dict[str, ProviderState]) -> dict[str, Any]:
+    """The body of `/health`: no key, no address, no place of a file."""
+    ledger = standing.ledger
+    return {
+        "status": _status(standing),
+        "problems": standing.problems(),
+        "version": version,
+        "uptime_s": round(standing.uptime_s, 1),
+        "draining": standing.draining,
+        "in_flight": standing.in_flight,
+        "max_in_flight": standing.max_in_flight,
+        "config": {
+            "version": standing.config_version,
+            "loaded_at": round(standing.config_loaded_at),
+            "error": None if standing.config_error is None else without_folders(standing.config_error),
+        },
+        "database": None
+        if ledger is None
+        else {
+            "state": "degraded" if ledger.degraded else "ok",
+            "pending_changes": ledger.pending,
+            "open_calls": ledger.open_calls,
+            "lost_calls": ledger.lost,
+        },
+        "providers": providers,
+    }
+
+
+def without_folders(error: str) -> list[str]:
+    """The lines of a configuration's error, each file by its name alone."""
+    return [re.sub(r"^[^:]*/", "", line) for line in error.splitlines()]
+
+
+def _status(standing: Standing) -> str:
+    if standing.draining:
+        return "draining"
+    ledger = standing.ledger
+    return "degraded" if ledger is None or ledger.degraded or standing.config_error is not None else "ok"
+
+
+def _json(value: object, status: int) -> Response[bytes]:
+    return Response(encode(value), status_code=status, media_type="application/json", headers=NO_STORE)

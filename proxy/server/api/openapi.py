@@ -1,0 +1,236 @@
+"""Translates: the application's routes into an OpenAPI 3.1 document, and serves it.
+
+The routes are read from the running application, so none can be missing; what is said of them is `DESCRIBED`. Handlers
+answer bytes they encoded themselves and the chat route is plain ASGI, so types alone would say little.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import msgspec
+from litestar import Response, get
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
+from litestar.routes import ASGIRoute, BaseRoute, HTTPRoute
+from msgspec import Struct
+
+from proxy import __version__
+from proxy.schema.chat import ChatChunk, ChatResponse
+from proxy.schema.json import encode
+from proxy.server.api.answers import NO_STORE
+from proxy.server.api.shapes import (
+    EmbeddingsAnswer,
+    ErrorAnswer,
+    HealthAnswer,
+    ModelCard,
+    ModelList,
+    Readiness,
+    ReloadAnswer,
+    RerankAnswer,
+    UsageAnswer,
+)
+from proxy.server.formats.chat import KNOWN_FIELDS, ChatBody
+from proxy.server.formats.embeddings import EmbeddingsBody
+from proxy.server.formats.rerank import RerankBody
+
+PATH = "/schema/openapi.json"
+ROLES = ("none", "key", "admin")
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
+}
+
+
+# --- what is said of each route ---------------------------------------------------------------------------------------
+
+
+class Described(Struct, frozen=True):
+    """One operation. `answers`: status -> media type -> its Struct or TypedDict, None for text that has no schema."""
+
+    summary: str
+    answers: dict[str, dict[str, Any]]
+    body: Any = None
+    query: dict[str, str] = {}
+    headers: dict[str, str] = {}
+    errors: tuple[int, ...] = ()
+
+
+_JSON = "application/json"
+_CHAT_HEADERS = {
+    "x-request-id": "The call's id; its rows in the database carry it.",
+    "x-proxy-model": "The deployment that answered, `provider/model`.",
+    "x-proxy-provider": "Its provider.",
+    "x-proxy-attempts": "How many requests to providers it took.",
+    "x-proxy-config": "The version of the configuration that the call ran on: 12 hex digits.",
+    "x-proxy-dropped-params": "Parameters that the provider does not have and that were left out.",
+    "x-proxy-adapted-params": "Parameters that were sent in another form.",
+    "x-proxy-cost-usd": "What the call cost in US dollars; whole answers only, and only where the price is known.",
+    "x-ratelimit-limit-requests": "The key's limit a minute, where it has one; `-tokens` likewise.",
+    "x-ratelimit-remaining-requests": "What is left of it; `-tokens` likewise.",
+    "x-ratelimit-reset-requests": "How long until all of it is there again, like 8.64s; `-tokens` likewise.",
+    "x-proxy-overhead-ms": "Milliseconds in the proxy while no provider was waited for; whole answers only.",
+}
+_CHAT_ERRORS = (400, 401, 403, 404, 405, 413, 415, 429, 500, 502, 503, 504)
+_READY: dict[str, dict[str, Any]] = {"200": {_JSON: Readiness}, "503": {_JSON: Readiness}}
+# By method and path without /v1. What is not here is described by its docstring, as JSON that may hold anything.
+DESCRIBED: dict[tuple[str, str], Described] = {
+    ("POST", "/chat/completions"): Described(
+        "A chat completion, whole or as a stream of events that ends with `data: [DONE]`.",
+        {"200": {_JSON: ChatResponse, "text/event-stream": ChatChunk}},
+        body=ChatBody,
+        headers=_CHAT_HEADERS,
+        errors=_CHAT_ERRORS,
+    ),
+    ("POST", "/embeddings"): Described(
+        "Vectors of texts, as numbers or as base64 of little-endian float32.",
+        {"200": {_JSON: EmbeddingsAnswer}},
+        body=EmbeddingsBody,
+        headers=_CHAT_HEADERS,
+        errors=_CHAT_ERRORS,
+    ),
+    ("POST", "/rerank"): Described(
+        "Documents in the order of their relevance to a query.",
+        {"200": {_JSON: RerankAnswer}},
+        body=RerankBody,
+        headers=_CHAT_HEADERS,
+        errors=_CHAT_ERRORS,
+    ),
+    ("GET", "/models"): Described("Every name that can be called now.", {"200": {_JSON: ModelList}}, errors=(401,)),
+    ("GET", "/models/{model_id}"): Described(
+        "One model; its id may hold slashes.", {"200": {_JSON: ModelCard}}, errors=(401, 404, 503)
+    ),
+    ("GET", "/usage"): Described(
+        "What calls used and cost: the caller's own, all of them for an admin.",
+        {"200": {_JSON: UsageAnswer}},
+        query={
+            "since": "ISO 8601, UTC where no zone is given.",
+            "until": "ISO 8601; calls that began before it.",
+            "group_by": "Comma-separated: model, provider, day, task_type.",
+        },
+        errors=(400, 401, 503),
+    ),
+    ("GET", "/livez"): Described("Is the process alive?", {"200": {_JSON: Readiness}}),
+    ("GET", "/readyz"): Described("May calls be sent here?", _READY),
+    ("GET", "/health"): Described(
+        "The server and its parts.", {"200": {_JSON: HealthAnswer}, "503": {_JSON: HealthAnswer}}
+    ),
+    ("GET", "/metrics"): Described(
+        "Counters for Prometheus.",
+        {"200": {"text/plain": None, "application/openmetrics-text": None}},
+        errors=(401, 403),
+    ),
+    ("POST", "/admin/reload"): Described(
+        "Reads both configuration files again; 409 where they are wrong and nothing has changed.",
+        {"200": {_JSON: ReloadAnswer}, "409": {_JSON: ReloadAnswer}},
+        errors=(401, 403),
+    ),
+    ("GET", PATH): Described("This document.", {"200": {_JSON: None}}),
+}
+_ASGI_METHODS = dict.fromkeys(("/chat/completions", "/embeddings", "/rerank"), "POST")
+
+
+def openapi_route(routes: Callable[[], Iterable[BaseRoute]]) -> HTTPRouteHandler:
+    """`GET /schema/openapi.json`; `routes` are asked for at the first request, when all are known."""
+    made: list[bytes] = []
+
+    @get(PATH, sync_to_thread=False, role="none")
+    def openapi() -> Response[bytes]:
+        """This document."""
+        if not made:
+            made.append(encode(document(routes())))
+        return Response(made[0], media_type=_JSON, headers=NO_STORE)
+
+    return openapi
+
+
+def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
+    """The whole document."""
+    paths: dict[str, dict[str, Any]] = {}
+    for path, method, handler in operations(routes):
+        paths.setdefault(path, {})[method.lower()] = _operation(path, method, handler)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "multi-model-proxy",
+            "version": __version__,
+            "description": "One OpenAI-compatible endpoint in front of every model.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {"schemas": _schemas(), "securitySchemes": _SCHEMES},
+    }
+
+
+def operations(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, BaseRouteHandler]]:
+    """Path, method and handler of everything the application serves; HEAD and OPTIONS go without saying."""
+    for route in routes:
+        path = re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path)
+        if isinstance(route, HTTPRoute):
+            for method, handler in route.route_handler_map.items():
+                if method not in ("HEAD", "OPTIONS"):
+                    yield path, method, handler[0] if isinstance(handler, tuple) else handler
+        elif isinstance(route, ASGIRoute):
+            yield path, _ASGI_METHODS.get(path.removeprefix("/v1"), "GET"), route.route_handler
+
+
+def _operation(path: str, method: str, handler: BaseRouteHandler) -> dict[str, Any]:
+    role = handler.opt.get("role")
+    said = DESCRIBED.get((method, path.removeprefix("/v1"))) or _by_docstring(handler)
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"\{(\w+)\}", path)
+    ] + [
+        {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
+        for name, text in said.query.items()
+    ]
+    operation: dict[str, Any] = {
+        "operationId": re.sub(r"\W+", "_", f"{method.lower()}{path}").strip("_"),
+        "summary": said.summary,
+        "x-role": role,
+        "security": [] if role == "none" else [{name: []} for name in _SCHEMES],
+        "responses": _responses(said),
+    }
+    if parameters:
+        operation["parameters"] = parameters
+    if said.body is not None:
+        operation["requestBody"] = {"required": True, "content": {_JSON: {"schema": _reference(said.body)}}}
+    return operation
+
+
+def _by_docstring(handler: BaseRouteHandler) -> Described:
+    text = (handler.fn.__doc__ or handler.handler_name).strip()
+    return Described(" ".join(text.split()), {"200": {_JSON: None}}, errors=(400, 401, 403, 404, 500))
+
+
+def _responses(said: Described) -> dict[str, Any]:
+    headers = {name: {"description": text, "schema": {"type": "string"}} for name, text in said.headers.items()}
+    found: dict[str, Any] = {}
+    for status, contents in said.answers.items():
+        content = {media: {"schema": _reference(type_)} if type_ else {} for media, type_ in contents.items()}
+        answer: dict[str, Any] = {"description": "The answer." if status == "200" else "Not now.", "content": content}
+        found[status] = answer | ({"headers": headers} if headers else {})
+    for status_code in said.errors:
+        content = {_JSON: {"schema": _reference(ErrorAnswer)}}
+        found.setdefault(str(status_code), {"description": "An error.", "content": content})
+    return found
+
+
+def _reference(type_: Any) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{type_.__name__}"}
+
+
+def _schemas() -> dict[str, Any]:
+    types: list[Any] = [ErrorAnswer]
+    for said in DESCRIBED.values():
+        types += [said.body, *(type_ for contents in said.answers.values() for type_ in contents.values())]
+    wanted = {type_.__name__: type_ for type_ in types if type_ is not None}
+    _, schemas = msgspec.json.schema_components(wanted.values(), ref_template="#/components/schemas/{name}")
+    body = schemas[ChatBody.__name__]
+    body["description"] = "OpenAI's request. Fields that the proxy does not look at reach providers that speak OpenAI."
+    for name in sorted(KNOWN_FIELDS - body["properties"].keys()):
+        body["properties"][name] = {}
+    return schemas

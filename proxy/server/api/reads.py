@@ -1,0 +1,60 @@
+"""The routes that only read: models and usage."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from litestar import Request, Response, get
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
+
+from proxy.pipeline.admission import Permits
+from proxy.routing.allowed import Views
+from proxy.schema.json import encode
+from proxy.schema.records import Caller, UsageQuery
+from proxy.server.api.answers import NO_STORE
+from proxy.server.api.cards import model_card
+from proxy.server.api.queries import usage_query
+
+
+class Reads:
+    """What the reading routes need."""
+
+    def __init__(
+        self,
+        views: Callable[[], Views],
+        permits: Callable[[], Permits],
+        usage: Callable[[UsageQuery], Awaitable[dict[str, Any]]],
+        started: int,
+    ) -> None:
+        self.views = views
+        self.permits = permits
+        self.usage = usage
+        self.started = started
+
+    def routes(self) -> list[HTTPRouteHandler]:
+        """The Litestar handlers, each with and without `/v1`."""
+
+        @get(["/v1/models", "/models"], sync_to_thread=False, role="key")
+        def list_models(request: Request[Caller, Any, Any]) -> Response[bytes]:
+            names = self.views().of(self.permits().of(request.user).allowed)
+            cards = [model_card(names.resolve(name), self.started) for name in names.names()]
+            return _json({"object": "list", "data": cards})
+
+        @get(["/v1/models/{model_id:path}", "/models/{model_id:path}"], sync_to_thread=False, role="key")
+        def get_model(request: Request[Caller, Any, Any], model_id: FromPath[str]) -> Response[bytes]:
+            allowed = self.permits().of(request.user).allowed
+            return _json(model_card(self.views().resolve(model_id.removeprefix("/"), 0.0, allowed), self.started))
+
+        @get(["/v1/usage", "/usage"], role="key")
+        async def get_usage(request: Request[Caller, Any, Any]) -> Response[bytes]:
+            parameters = dict(request.query_params)
+            answer = await self.usage(usage_query(parameters, request.user))
+            return _json({"since": parameters.get("since"), "until": parameters.get("until"), **answer, "budget": None})
+
+        return [list_models, get_model, get_usage]
+
+
+def _json(value: object, status: int = 200) -> Response[bytes]:
+    return Response(encode(value), status_code=status, media_type="application/json", headers=NO_STORE)

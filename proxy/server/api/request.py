@@ -1,0 +1,109 @@
+"""Performs I/O: reads a request's body under a cap, and watches for the client to leave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+from litestar.types import Receive
+
+from proxy.schema.errors import ProxyError
+
+LINGER_S = 1.0
+
+
+class ClientGone(Exception):
+    """The client closed its connection while its request was read."""
+
+
+class BodyTooLarge(ProxyError):
+    """413, and the connection ends: the rest of the body is not wanted."""
+
+    def __init__(self, max_bytes: int) -> None:
+        message = f"The body is larger than {max_bytes / (1024 * 1024):g} MB. Raise server.max_body_mb if it has to be."
+        super().__init__(message, status=413, code="request_too_large", headers={"connection": "close"})
+
+
+async def read_body(receive: Receive, headers: Mapping[str, str], max_bytes: int) -> bytes:
+    """The body, at most `max_bytes` of it. Raises ProxyError 413 as soon as it is known to be larger, 415 for another
+    kind.
+    """
+    kind = headers.get("content-type", "application/json").split(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        message = f"Send JSON with the header `content-type: application/json`; got {kind[:64]!r}."
+        raise ProxyError(message, status=415, code="unsupported_media_type")
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise ProxyError("Send the body without content-encoding.", status=415, code="unsupported_media_type")
+    declared = headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise BodyTooLarge(max_bytes)
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message_in = await receive()
+        if message_in["type"] != "http.request":
+            raise ClientGone
+        piece = message_in.get("body", b"")
+        size += len(piece)
+        if size > max_bytes:
+            raise BodyTooLarge(max_bytes)
+        pieces.append(piece)
+        if not message_in.get("more_body", False):
+            return b"".join(pieces) if len(pieces) > 1 else pieces[0]
+
+
+async def discard_rest(receive: Receive, max_bytes: int) -> None:
+    """Reads on for a moment, `max_bytes` at most: a connection that closes with bytes unread is reset, and a client
+    that looks for its answer only after its last byte would not find it.
+    """
+    try:
+        async with asyncio.timeout(LINGER_S):
+            while max_bytes > 0:
+                message = await receive()
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+                max_bytes -= len(message.get("body", b""))
+    except TimeoutError:
+        return
+
+
+class Places:
+    """How many requests are served at once. One more than `limit` is refused before anything is done for it: who waits
+    in a queue that grows faster than it is served gets no answer at all.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.taken = 0
+        self.refused = 0
+
+    def __enter__(self) -> None:
+        if self.taken >= self.limit:
+            self.refused += 1
+            message = f"The proxy serves {self.limit} requests (server.max_in_flight) already. Try again in a moment."
+            raise ProxyError(message, status=503, code="overloaded", headers={"retry-after": "1"})
+        self.taken += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.taken -= 1
+
+
+@asynccontextmanager
+async def client_watch(receive: Receive, on_gone: Callable[[], None]) -> AsyncIterator[None]:
+    """Cancels the block when the client closes its connection, after telling `on_gone`."""
+    owner = asyncio.current_task()
+    if owner is None:
+        raise RuntimeError("client_watch needs a running task")
+
+    async def wait() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            continue
+        on_gone()
+        owner.cancel()
+
+    task = asyncio.get_running_loop().create_task(wait())
+    try:
+        yield
+    finally:
+        task.cancel()

@@ -1,0 +1,243 @@
+"""Orchestrates: the composition root: the ASGI application around what `parts` builds; its lifespan closes all it
+opened.
+
+Only here and in `parts` is anything constructed. Everything else receives what it needs as arguments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import signal
+import time
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from litestar import Litestar, Router, asgi
+from litestar.config.cors import CORSConfig
+from litestar.handlers import ASGIRouteHandler
+from litestar.plugins import PluginProtocol
+from litestar.plugins.core import MsgspecDIPlugin
+from litestar.types import ASGIApp, Receive, Scope, Send
+from sse_starlette.sse import AppStatus
+from structlog.typing import FilteringBoundLogger
+
+from proxy import __version__
+from proxy.config import Config
+from proxy.config.namespace import enabled
+from proxy.config.source import ConfigFiles
+from proxy.pipeline.limits import FailedLogins
+from proxy.pipeline.pipeline import Pipeline
+from proxy.schema.chat import EmbeddingsRequest, RerankRequest
+from proxy.schema.records import Secret
+from proxy.server.api.admin import Admin
+from proxy.server.api.chat import Chat
+from proxy.server.api.errors import exception_handlers
+from proxy.server.api.guard import LOOPBACK_HOSTS, Access, Guard
+from proxy.server.api.health import Health, ProviderState, Standing, Watched
+from proxy.server.api.openapi import openapi_route
+from proxy.server.api.reads import Reads
+from proxy.server.api.request import Places
+from proxy.server.auth import Auth, StoredKeys
+from proxy.server.metrics import Metrics
+from proxy.server.reload import Reloads
+from proxy.server.wiring import LocalModels, Parts, Running, database_folder, key_store, running
+from proxy.upstream.local_model import LocalModel
+
+
+class Application:
+    """The ASGI application; `config` is what it starts with.
+
+    `metrics_folder`: where several workers share what they count. `files`: what is read again when they change, or when
+    `reload_soon` is called; None: the configuration is not from files and stays.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        models: LocalModels,
+        auth: Auth,
+        log: FilteringBoundLogger,
+        metrics_folder: Path | None = None,
+        files: ConfigFiles | None = None,
+    ) -> None:
+        self._running: Running | None = None
+        self._reloads = Reloads(files, config, self._run, log)
+        self._config = config
+        self._models = models
+        self._log = log
+        self._started = time.monotonic()
+        server = config.server
+        self._places = Places(server.max_in_flight)
+        self._metrics = Metrics(__version__, self._read, metrics_folder)
+        self._auth = auth
+        access = Access(auth, lambda: self.live.permits, time.time_ns)
+        chat = Chat(self._pipeline, access, int(server.max_body_mb * 1024 * 1024), self._places, log)
+        reads = Reads(
+            lambda: self.live.views,
+            lambda: self.live.permits,
+            lambda query: self.live.ledger.usage(query),
+            int(time.time()),
+        )
+        watched = Watched(__version__, self._standing, self._providers, self._metrics.exposition)
+        health = Health(watched, server.metrics)
+        admin = Admin(self._reloads.reload)
+
+        described = openapi_route(lambda: self.litestar.routes)
+        guarded = [*reads.routes(), *health.routes(), *admin.routes(), described]
+        self.litestar = _Litestar(
+            [*_model_routes(chat), Router("/", guards=[access.guard()], route_handlers=guarded)],
+            lifespan=[self._lifespan],
+            exception_handlers=exception_handlers(log),
+            cors_config=CORSConfig(allow_origins=server.cors_origins) if server.cors_origins else None,
+            openapi_config=None,
+            logging_config=None,
+            request_max_body_size=int(server.max_body_mb * 1024 * 1024),
+        )
+        own = (*LOOPBACK_HOSTS, server.host, *server.allowed_hosts)
+        hosts = frozenset(host.lower() for host in own)
+        self.asgi: ASGIApp = Guard(self.litestar, lambda: auth.keyless, hosts, frozenset(server.cors_origins))
+
+    @property
+    def live(self) -> Parts:
+        """The parts of the running server. Raises RuntimeError before its start."""
+        if self._running is None:
+            raise RuntimeError("the application is not running")
+        return self._running.parts.current
+
+    def reload_soon(self) -> None:
+        """Asks for a reload; from a signal's handler or any thread."""
+        self._reloads.soon()
+
+    @contextmanager
+    def _pipeline(self) -> Iterator[Pipeline]:
+        """The pipeline of one call: what it needs stays open until the call has ended, also over a reload."""
+        if self._running is None:
+            raise RuntimeError("the application is not running")
+        with self._running.parts.using() as parts:
+            yield parts.pipeline
+
+    def _run(self, config: Config) -> None:
+        if self._running is not None:
+            self._running.run(config)
+
+    @property
+    def draining(self) -> bool:
+        """True from SIGTERM on. uvicorn tells nobody, but its handler of the signal is a method of the server."""
+        server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+        return bool(getattr(server, "should_exit", False))
+
+    def _standing(self) -> Standing:
+        return Standing(
+            uptime_s=time.monotonic() - self._started,
+            draining=self.draining,
+            ledger=None if self._running is None else self.live.ledger.state,
+            refuses=self._config.storage.when_down == "refuse",
+            in_flight=self._places.taken,
+            max_in_flight=self._places.limit,
+            config_version=self._reloads.state.config_version,
+            config_loaded_at=self._reloads.state.config_loaded_at,
+            config_error=self._reloads.state.config_error,
+        )
+
+    async def _providers(self) -> dict[str, ProviderState]:
+        config = self._config if self._running is None else self.live.config
+        states = {name: ProviderState("on") for name in enabled(config)}
+        for name in states.keys() & self._models.keys():
+            local = await self._models[name].state()
+            states[name] = ProviderState(local.state, local.why)
+        return states | {name: ProviderState("off", why) for name, why in config.disabled.items()}
+
+    def _read(self) -> dict[str, float]:
+        """What metrics do not count themselves."""
+        values: dict[str, float] = {
+            "mmproxy_in_flight_requests": self._places.taken,
+            "mmproxy_overloaded": self._places.refused,
+            "mmproxy_config_ok": float(self._reloads.state.config_error is None),
+            "mmproxy_config_reloads": self._reloads.state.reloads,
+            "mmproxy_config_reload_errors": self._reloads.state.refused,
+            "mmproxy_workers": 1,
+        }
+        if self._running is not None:
+            ledger = self.live.ledger.state
+            values["mmproxy_ledger_pending_changes"] = ledger.pending
+            values["mmproxy_ledger_degraded"] = float(ledger.degraded)
+            values["mmproxy_ledger_lost"] = ledger.lost
+            values["mmproxy_vault_failures"] = self._running.vault.failures
+        return values
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Litestar) -> AsyncGenerator[None, None]:
+        # sse-starlette would end live streams at SIGTERM; uvicorn drains them for grace_s.
+        AppStatus.enable_automatic_graceful_drain = False
+        async with running(self._config, self._models, self._log, self._metrics) as server:
+            self._running = server
+            for model in self._models.values():
+                if isinstance(model, LocalModel) and model.spec.start == "at_start":
+                    model.start()
+            await self._auth.refresh()
+            followers = [
+                self._metrics.watch(),
+                self._reloads.follow_files(database_folder(self._config)),
+                self._reloads.follow_requests(),
+                server.vault.expire(),
+            ]
+            tasks = [asyncio.create_task(follower) for follower in followers]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+                self._running = None
+
+
+class _Litestar(Litestar):
+    """Without the plug-ins it would add for Pydantic and attrs, which no route of ours speaks: 8 MB, and 0.2 s at the
+    start.
+    """
+
+    @staticmethod
+    def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
+        return [*plugins, MsgspecDIPlugin()]
+
+
+def _model_routes(chat: Chat) -> list[ASGIRouteHandler]:
+    """The endpoints that call models."""
+
+    @asgi(["/v1/chat/completions", "/chat/completions"], copy_scope=False, role="key")
+    async def chat_completions(scope: Scope, receive: Receive, send: Send) -> None:
+        await chat(scope, receive, send)
+
+    @asgi(["/v1/embeddings", "/embeddings"], copy_scope=False, role="key")
+    async def embeddings(scope: Scope, receive: Receive, send: Send) -> None:
+        await chat(scope, receive, send, EmbeddingsRequest)
+
+    @asgi(["/v1/rerank", "/rerank"], copy_scope=False, role="key")
+    async def rerank(scope: Scope, receive: Receive, send: Send) -> None:
+        await chat(scope, receive, send, RerankRequest)
+
+    return [chat_completions, embeddings, rerank]
+
+
+def server_auth(environ: Mapping[str, str], config: Config) -> Auth:
+    """The server's keys: PROXY_API_KEY, PROXY_ADMIN_KEY, and those in the database."""
+    key, admin = environ.get("PROXY_API_KEY"), environ.get("PROXY_ADMIN_KEY")
+    return Auth(
+        Secret(key) if key else None,
+        Secret(admin) if admin else None,
+        StoredKeys(key_store(config).look),
+        needs_key=config.server.require_key is True or not is_loopback(config.server.host),
+        note_failure=FailedLogins().note,
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """True where only this machine can reach a server that listens on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,1 @@
+"""Translates: the wire shapes that clients speak, one file per endpoint."""

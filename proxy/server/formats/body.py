@@ -1,0 +1,76 @@
+"""Translates: what the bodies of all endpoints have in common: named fields, checked one by one."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from proxy.schema.errors import BadRequest
+from proxy.schema.json import decode_object
+
+MAX_NAME = 256  # characters of a model name: rows, log lines and answers repeat it
+_PATH = re.compile(r"^(?P<what>.*) - at `\$\.?(?P<path>.*)`$", re.DOTALL)
+T = TypeVar("T", bound=Struct)
+
+
+def request_fields(body: bytes, known: frozenset[str]) -> dict[str, Any]:
+    """The fields of a request to any of our endpoints; `known`: those that the endpoint has. Raises BadRequest."""
+    fields = decode_object(body)
+    for name in fields:
+        if name not in known and name.casefold() in known:
+            raise BadRequest(f"Unknown parameter {name!r}. Did you mean {name.casefold()!r}?", param=name[:64])
+    return fields
+
+
+def view_of(fields: dict[str, Any], kind: type[T]) -> T:
+    """The fields that a Struct declares, checked. Raises BadRequest that names the field."""
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error)) from None
+
+
+def without_nulls(fields: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    """The fields less nulls of known ones, which SDKs in the wild send and servers refuse."""
+    return {name: value for name, value in fields.items() if value is not None or name not in known}
+
+
+def named_model(body: bytes) -> str | None:
+    """The model that a body names whatever else is wrong with it, cut to MAX_NAME; None where none can be read."""
+    try:
+        model = decode_object(body).get("model")
+    except BadRequest:
+        return None
+    return model[:MAX_NAME] if isinstance(model, str) else None
+
+
+def _invalid(text: str) -> BadRequest:
+    """msgspec's message with the path of the field in OpenAI's dotted form."""
+    match = _PATH.match(text)
+    if match is None:
+        missing = re.search(r"missing required field `(\w+)`", text)
+        return BadRequest(text, param=missing[1] if missing else None)
+    path = match["path"].replace("[", ".").replace("]", "").strip(".")
+    missing = re.search(r"missing required field `(\w+)`", match["what"])
+    if missing:
+        path = f"{path}.{missing[1]}"
+    return BadRequest(f"{path}: {match['what']}.", param=path)
+
+
+def check_model(name: str) -> None:
+    """A name that rows, log lines and answers can repeat. Raises BadRequest."""
+    if not name.strip():
+        raise BadRequest("model: name a model, for example `auto`.", param="model")
+    if len(name) > MAX_NAME or not name.isprintable():
+        raise BadRequest(f"model: expected at most {MAX_NAME} printable characters.", param="model")
+
+
+def in_range(name: str, value: int | None, most: int) -> None:
+    """Raises BadRequest for a number that is below 1 or above `most`."""
+    if value is not None and value < 1:
+        raise BadRequest(f"{name}: expected at least 1.", param=name)
+    if value is not None and value > most:
+        raise BadRequest(f"{name}: expected at most {most}.", param=name)

@@ -1,0 +1,113 @@
+"""Translates: the body of `/v1/chat/completions` into a checked ChatRequest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from proxy.schema.chat import ChatRequest, Message, StreamOptions
+from proxy.schema.errors import BadRequest
+from proxy.schema.records import MAX_TOKENS
+from proxy.server.formats.body import check_model, in_range, request_fields, view_of, without_nulls
+
+MAX_CHOICES = 128
+
+
+class ChatBody(Struct, frozen=True):
+    """The fields of a chat request that the proxy reads; every optional one may be null, as SDKs in the wild send
+    it.
+    """
+
+    model: str
+    messages: list[Message]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: str | list[str] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    response_format: dict[str, Any] | None = None
+    seed: int | None = None
+    user: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+KNOWN_FIELDS = frozenset(field.name for field in msgspec.structs.fields(ChatBody)) | {
+    "audio",
+    "frequency_penalty",
+    "function_call",
+    "functions",
+    "logit_bias",
+    "logprobs",
+    "modalities",
+    "moderation",
+    "parallel_tool_calls",
+    "prediction",
+    "presence_penalty",
+    "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "reasoning_effort",
+    "safety_identifier",
+    "service_tier",
+    "store",
+    "top_logprobs",
+    "verbosity",
+    "web_search_options",
+}
+
+
+def decode_chat(body: bytes) -> ChatRequest:
+    """A chat request from its bytes. Raises BadRequest that names the field."""
+    fields = request_fields(body, KNOWN_FIELDS)
+    view = view_of(fields, ChatBody)
+    _check(view)
+    return ChatRequest(
+        model=view.model,
+        messages=view.messages,
+        stream=bool(view.stream),
+        include_usage=bool(view.stream_options and view.stream_options.include_usage),
+        max_tokens=view.max_completion_tokens or view.max_tokens,
+        n=view.n or 1,
+        fields=without_nulls(fields, KNOWN_FIELDS),
+    )
+
+
+def _check(view: ChatBody) -> None:
+    """The rules that types cannot say. Raises BadRequest."""
+    check_model(view.model)
+    if not view.messages:
+        raise BadRequest("messages: expected at least one message, got an empty list.", param="messages")
+    for index, message in enumerate(view.messages):
+        if not message.role:
+            raise BadRequest("A message needs a role.", param=f"messages.{index}.role")
+        if message.role == "tool" and not message.tool_call_id:
+            raise BadRequest(
+                "A message with role `tool` needs the tool_call_id it answers.", param=f"messages.{index}.tool_call_id"
+            )
+    _check_choice(view)
+    if view.stream_options is not None and not view.stream:
+        raise BadRequest("stream_options is only allowed when stream is true.", param="stream_options")
+    in_range("n", view.n, MAX_CHOICES)
+    in_range("max_tokens", view.max_tokens, MAX_TOKENS)
+    in_range("max_completion_tokens", view.max_completion_tokens, MAX_TOKENS)
+
+
+def _check_choice(view: ChatBody) -> None:
+    """A choice of one tool names one of `tools`: no vendor can call another, and some answer as if nothing was said."""
+    name = _tool_name(view.tool_choice)
+    if name is not None and name not in map(_tool_name, view.tools or []):
+        raise BadRequest(f"tool_choice names {name[:64]!r}, which is none of the tools.", param="tool_choice")
+
+
+def _tool_name(tool: object) -> str | None:
+    """Of a function, of a custom tool, or of a vendor's own."""
+    kind = (tool.get("function") or tool.get("custom") or tool) if isinstance(tool, dict) else None
+    name = kind.get("name") if isinstance(kind, dict) else None
+    return name if isinstance(name, str) else None

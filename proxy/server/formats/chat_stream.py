@@ -1,0 +1,111 @@
+"""Translates: canonical chunks and answers into the bytes of our own endpoint, by the rules that OpenAI's clients
+rely on.
+
+A stream starts with the role, carries finish_reason once per choice in its last content chunk, a usage chunk with no
+choices
+only when asked, and `[DONE]`. The end (finish, usage, `[DONE]`) is held back: it leaves in one write once the call is
+settled.
+Source: providers' fact page for OpenAI, section 5, checked in November 2026.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from proxy.schema.chat import ChatChunk, ChatResponse, ChunkChoice, Delta, Usage
+from proxy.schema.json import encode
+
+_MAX_CHOICES = 128  # OpenAI's `n` at most
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+class ChunkWriter:
+    """Writes one stream. `write` returns what may leave now, `tail` the end."""
+
+    def __init__(self, completion_id: str, model: str, created: int, include_usage: bool) -> None:
+        self._head: dict[str, Any] = {
+            "id": completion_id,
+            "object": "chat.completion.chunk",
+            "created": created,
+            "model": model,
+        }
+        self._include_usage = include_usage
+        self._started: set[int] = set()
+        self._finished: dict[int, ChunkChoice] = {}
+        self._cited: dict[int, int] = {}  # annotations sent so far, by choice
+
+    def write(self, chunks: list[ChatChunk]) -> bytes:
+        """The frames of `chunks` less every finish_reason and usage, which `tail` sends."""
+        return b"".join([self._frame(choice, chunk) for chunk in chunks for choice in chunk.get("choices", [])])
+
+    def tail(self, usage: Usage) -> bytes:
+        """The finish of each choice, the usage chunk when it was asked for, `[DONE]`."""
+        frames = [self._opening(index) + self._encode(choice) for index, choice in sorted(self._finished.items())]
+        if self._include_usage:
+            frames.append(sse({**self._head, "choices": [], "usage": usage}))
+        return b"".join(frames) + DONE
+
+    def _frame(self, choice: ChunkChoice, chunk: ChatChunk) -> bytes:
+        index = choice.get("index", 0)
+        delta = self._numbered(index, choice.get("delta") or {})
+        if choice.get("finish_reason"):
+            self._keep_extras(chunk)
+            self._finished[index] = cast(ChunkChoice, {**choice, "index": index, "delta": {}, "logprobs": None})
+            choice = cast(ChunkChoice, {**choice, "finish_reason": None})
+        if not delta and not choice.get("logprobs"):
+            return b""
+        frame = self._opening(index, chunk)
+        head = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+        return frame + self._encode(cast(ChunkChoice, {**head, **choice, "delta": delta}))
+
+    def _numbered(self, choice: int, delta: Delta) -> Delta:
+        """Annotations with their place in the message: OpenAI's SDK cannot add up lists of objects without it."""
+        found = cast("dict[str, Any]", delta).get("annotations")
+        if not found:
+            return delta
+        first = self._cited.get(choice, 0)
+        self._cited[choice] = first + len(found)
+        numbered = [{**each, "index": place} for place, each in enumerate(found, first)]
+        return cast(Delta, {**delta, "annotations": numbered})
+
+    def _opening(self, index: int, chunk: ChatChunk | None = None) -> bytes:
+        """The first chunk of a choice: the role and an empty content, once. Those of lower index come first: OpenAI's
+        SDK takes the first choice that it sees for the first.
+        """
+        if index in self._started:
+            return b""
+        lower = range(index) if index < _MAX_CHOICES else ()
+        new = [each for each in (*lower, index) if each not in self._started]
+        self._started.update(new)
+        if chunk is not None:
+            self._keep_extras(chunk)
+        delta: Any = {"role": "assistant", "content": ""}
+        first: ChunkChoice = {"delta": delta, "logprobs": None, "finish_reason": None}
+        return b"".join(self._encode({"index": each, **first}) for each in new)
+
+    def _keep_extras(self, chunk: ChatChunk) -> None:
+        """Fields a vendor adds to its chunks (service_tier, system_fingerprint) ride along from where they were
+        seen.
+        """
+        for name, value in chunk.items():
+            if name not in ("id", "object", "created", "model", "choices", "usage"):
+                self._head[name] = value
+
+    def _encode(self, choice: ChunkChoice) -> bytes:
+        body = {**self._head, "choices": [choice]}
+        if self._include_usage:
+            body["usage"] = None
+        return b"data: " + encode(body) + b"\n\n"
+
+
+def whole(response: ChatResponse, completion_id: str, model: str, created: int, usage: Usage) -> bytes:
+    """A whole answer under our own id, with the model that answered and complete usage."""
+    head = {"id": completion_id, "object": "chat.completion", "created": created, "model": model}
+    return encode({**response, **head, "usage": usage})
+
+
+def sse(value: object) -> bytes:
+    """One event of our own streams: a `data:` line with LF ends."""
+    return b"data: " + encode(value) + b"\n\n"

@@ -1,0 +1,83 @@
+"""Translates: a request to `/v1/rerank` into a checked one, and a ranking into Cohere's answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from proxy.schema.chat import RerankRequest, RerankResponse, Usage
+from proxy.schema.errors import BadRequest, UpstreamError
+from proxy.schema.json import encode
+from proxy.schema.records import MAX_TOKENS
+from proxy.server.formats.body import check_model, in_range, request_fields, view_of, without_nulls
+
+MAX_DOCUMENTS = 10_000  # Cohere's own limit
+
+
+class Document(Struct, frozen=True):
+    """A document as an object, as Cohere's first version had it."""
+
+    text: str
+
+
+class RerankBody(Struct, frozen=True):
+    """The fields of a rerank request that the proxy reads; documents are texts, or objects with a text."""
+
+    model: str
+    query: str
+    documents: list[str | Document]
+    top_n: int | None = None
+    return_documents: bool | None = None
+    max_tokens_per_doc: int | None = None
+
+
+_KNOWN = frozenset(RerankBody.__struct_fields__)
+
+
+def decode_rerank(body: bytes) -> RerankRequest:
+    """A rerank request from its bytes. Raises BadRequest that names the field, `documents.3` for the fourth one."""
+    fields = request_fields(body, _KNOWN)
+    view = view_of(fields, RerankBody)
+    check_model(view.model)
+    if not view.query.strip():
+        raise BadRequest("query: expected a text that is not empty.", param="query")
+    documents = [document if isinstance(document, str) else document.text for document in view.documents]
+    if not documents or len(documents) > MAX_DOCUMENTS:
+        message = f"documents: expected 1 to {MAX_DOCUMENTS} documents, got {len(documents)}."
+        raise BadRequest(message, param="documents")
+    if "" in documents:
+        place = f"documents.{documents.index('')}"
+        raise BadRequest(f"{place}: is empty. Leave it out.", param=place)
+    in_range("top_n", view.top_n, MAX_TOKENS)
+    in_range("max_tokens_per_doc", view.max_tokens_per_doc, MAX_TOKENS)
+    return RerankRequest(
+        model=view.model,
+        query=view.query,
+        documents=documents,
+        top_n=view.top_n,
+        return_documents=bool(view.return_documents),
+        fields=without_nulls(fields, _KNOWN),
+    )
+
+
+def check(request: RerankRequest, response: RerankResponse) -> None:
+    """Raises UpstreamError for documents that were not sent, or that are ranked twice."""
+    places = [each["index"] for each in response["results"]]
+    if len(set(places)) != len(places) or any(not 0 <= place < len(request.documents) for place in places):
+        raise UpstreamError("The provider ranked documents that were not sent, or one twice.")
+
+
+def whole(response: RerankResponse, request: RerankRequest, rerank_id: str, model: str, usage: Usage) -> bytes:
+    """Cohere's answer, with the model that answered and what it cost."""
+    results: list[dict[str, Any]] = []
+    for each in response["results"][: request.top_n]:
+        result: dict[str, Any] = {"index": each["index"], "relevance_score": each["relevance_score"]}
+        if request.return_documents:
+            result["document"] = {"text": request.documents[each["index"]]}
+        results.append(result)
+    answer: dict[str, Any] = {"id": rerank_id, "model": model, "results": results}
+    if "searches" in response:
+        answer["meta"] = {"billed_units": {"search_units": response["searches"]}}
+    shown = {name: value for name, value in usage.items() if name != "completion_tokens"}
+    return encode({**answer, "usage": shown})

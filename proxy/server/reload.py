@@ -1,0 +1,146 @@
+"""Orchestrates: reads both files again while the server runs. What is right is swapped in whole, what is wrong changes
+nothing and is said: in the log, in `/health` and to whoever asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec import structs
+from structlog.typing import FilteringBoundLogger
+
+from proxy.config import Config, ConfigError
+from proxy.config.source import ConfigFiles
+from proxy.config.watch import changes, file_states
+from proxy.server.swap import ConfigState, Reloaded
+
+RETRY_S = 0.3  # a file that is being saved may be gone, empty or cut off for a moment
+MAX_PROBLEMS = 20
+_MAX_TRIES = 5
+_NEXT_START = "takes effect at the next start"
+
+
+class Reloads:
+    """`start` is what the server was started with, `swap` makes another configuration the one that runs.
+
+    `swap` raises ConfigError, and changes nothing, where it cannot. `files` None: there is nothing to read again.
+    """
+
+    def __init__(
+        self, files: ConfigFiles | None, start: Config, swap: Callable[[Config], None], log: FilteringBoundLogger
+    ) -> None:
+        self.state = ConfigState(config_version=start.version, config_loaded_at=time.time())
+        self._files = files
+        self._start = start
+        self._swap = swap
+        self._log = log
+        self._at_restart: list[str] = []
+        self._one_at_a_time = asyncio.Lock()
+        self._asked = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def reload(self) -> Reloaded:
+        """Runs what the files say now, or says what is wrong with them; never raises for the files' sake."""
+        async with self._one_at_a_time:
+            try:
+                config = await self._read()
+                if config is not None:
+                    self._run(config)
+                elif self.state.config_error is not None:
+                    self._log.info("config_right_again", config=self.state.config_version)
+            except ConfigError as error:
+                return self._refuse(_summary(error))
+            except Exception:  # a bug must not end the reloads: what runs goes on running
+                self._log.exception("config_reload_failed")
+                return self._refuse("internal error while the files were read; the server's log has the details")
+            self.state.config_error = None
+            return Reloaded(self.state.config_version, config is not None, None, self._at_restart)
+
+    def soon(self) -> None:
+        """Asks for a reload; from a signal's handler or any thread. Those asked for while one is under way make one."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._asked.set)
+
+    async def follow_files(self, busy: Path | None = None) -> None:
+        """Reloads whenever the files change, until cancelled. `busy`: the directory of the database."""
+        if self._files is not None:
+            async for _ in changes(self._files.paths, busy):
+                await self.reload()
+
+    async def follow_requests(self) -> None:
+        """Reloads whenever `soon` was called, until cancelled."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            while True:
+                await self._asked.wait()
+                self._asked.clear()
+                await self.reload()
+        finally:
+            self._loop = None
+
+    async def _read(self) -> Config | None:
+        """What the files say, None where that runs already. Raises ConfigError once what is wrong stays as it is."""
+        if self._files is None:
+            return None
+        for last in range(_MAX_TRIES, 0, -1):
+            before = await asyncio.to_thread(file_states, self._files.paths)
+            try:
+                return await asyncio.to_thread(self._files.load_changed, self.state.config_version)
+            except ConfigError:
+                await asyncio.sleep(RETRY_S)
+                if last == 1 or await asyncio.to_thread(file_states, self._files.paths) == before:
+                    raise
+        return None
+
+    def _run(self, config: Config) -> None:
+        kept, at_restart = carry_over(self._start, config)
+        self._swap(kept)
+        before, self.state.config_version = self.state.config_version, config.version
+        self.state.config_loaded_at = time.time()
+        self.state.reloads += 1
+        self._at_restart = at_restart
+        self._log.info("config_reloaded", config=config.version, before=before, at_restart=at_restart)
+
+    def _refuse(self, error: str) -> Reloaded:
+        self.state.config_error = error
+        self.state.refused += 1
+        self._log.error("config_refused", config=self.state.config_version, error=error)
+        return Reloaded(self.state.config_version, False, error, self._at_restart)
+
+
+def _summary(error: ConfigError) -> str:
+    """A line for each problem, the first ones of many."""
+    lines = [str(problem) for problem in error.problems]
+    more = len(lines) - MAX_PROBLEMS
+    return "\n".join([*lines[:MAX_PROBLEMS], f"... and {more} more: `proxy check` has them all"] if more > 0 else lines)
+
+
+def carry_over(start: Config, loaded: Config) -> tuple[Config, list[str]]:
+    """`loaded` with what a running server cannot change as it was at the start, and a line for each such thing."""
+    lines = [
+        f"{section}.{name}: {_NEXT_START}"
+        for section in ("server", "storage")
+        for name, value in structs.asdict(getattr(start, section)).items()
+        if getattr(getattr(loaded, section), name) != value
+    ]
+    providers, disabled = dict(loaded.providers), dict(loaded.disabled)
+    runs = {name: provider for name, provider in start.providers.items() if name not in start.disabled}
+    for name, provider in loaded.providers.items():
+        started = runs.get(name)
+        has, had = provider.local_model, started.local_model if started else None
+        if has is None or has == had or name in disabled:
+            continue
+        lines.append(f"providers.{name}: the embedded model {_NEXT_START}")
+        if started is not None and had is not None:
+            providers[name] = started
+        else:
+            disabled[name] = f"the embedded model {_NEXT_START}"
+    for name, started in runs.items():
+        gone = name in disabled or name not in providers or providers[name].local_model is None
+        if started.local_model is not None and gone:
+            lines.append(f"providers.{name}: off; the embedded model's process ends with the server")
+    config = structs.replace(loaded, server=start.server, storage=start.storage, providers=providers, disabled=disabled)
+    return config, lines

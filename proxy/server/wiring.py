@@ -1,0 +1,245 @@
+"""Orchestrates: one configuration after the other -> the live objects that serve it, on the one ledger.
+
+What a configuration says is built anew for each, so that a call runs wholly on one. What must outlive a reload is
+here, in `Running`: the ledger, connections, the embedded models, counters.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+from msgspec import Struct
+from structlog.typing import FilteringBoundLogger
+
+from proxy.config import Config, ConfigError
+from proxy.config.namespace import build_names, enabled, endpoint_of
+from proxy.config.problems import Mark, problem
+from proxy.metering.ledger import Ledger
+from proxy.metering.price_book import PriceBook
+from proxy.pipeline.admission import Gate, Permits
+from proxy.pipeline.call import Call
+from proxy.pipeline.dispatch import Dispatcher
+from proxy.pipeline.limits import Limits
+from proxy.pipeline.pipeline import Pipeline
+from proxy.pipeline.reasoning_state import Vault
+from proxy.pipeline.timing import Clock
+from proxy.providers import PROVIDERS
+from proxy.providers.base.contract import Provider
+from proxy.routing.allowed import Views
+from proxy.routing.names import Names
+from proxy.routing.router import Router
+from proxy.schema.records import CallEnd, Endpoint
+from proxy.server.metrics import Metrics
+from proxy.server.swap import Swap
+from proxy.storage.keys import KeyStore
+from proxy.storage.reasoning_states import VaultStore
+from proxy.storage.sqlite import SqliteStore, sqlite_path
+from proxy.upstream.local_model import LocalModel, RemoteLocalModel
+from proxy.upstream.model_discovery import ModelLists
+from proxy.upstream.transports.aiohttp import AiohttpTransport
+from proxy.upstream.transports.base import Transport
+from proxy.upstream.transports.httpx import HttpxTransport
+from proxy.upstream.upstream import Origin, Pool, Pools, Upstream
+
+LocalModels = Mapping[str, LocalModel | RemoteLocalModel]
+
+
+class Parts(Struct, frozen=True):
+    """The live objects of one configuration; `ledger` is the server's own."""
+
+    config: Config
+    names: Names
+    views: Views
+    permits: Permits
+    pipeline: Pipeline
+    ledger: Ledger
+    upstreams: Mapping[str, Upstream]
+    lists: ModelLists
+
+
+class Running:
+    """One server: the parts of the configuration it runs, and those of earlier ones while calls still use them."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        vault: Vault,
+        models: LocalModels,
+        log: FilteringBoundLogger,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.parts: Swap[Parts] = Swap()
+        self._ledger = ledger
+        self.vault = vault
+        self._models = models
+        self._log = log
+        self._metrics = metrics
+        self._pools = Pools(_transport)
+        self._limits: Limits | None = None
+        self._lists: ModelLists | None = None
+
+    def run(self, config: Config) -> None:
+        """New calls run on `config` from now on. Raises ConfigError, and changes nothing, where it cannot be run."""
+        with ExitStack() as pools:
+            parts = self._built(config, pools)
+            taken = pools.pop_all()
+
+        async def close() -> None:
+            await parts.lists.close()
+            await parts.pipeline.close()
+            taken.close()
+
+        self.parts.put(parts, close)
+        self._lists = parts.lists
+        self._lists.refresh()
+
+    def _built(self, config: Config, pools: ExitStack) -> Parts:
+        upstreams = {
+            name: Upstream(
+                name, provider, _origin(config, name, provider, self._models), self._pool(config, name, pools)
+            )
+            for name, provider in enabled(config).items()
+        }
+        lists = ModelLists(upstreams, self._log.warning, self._lists)
+        book = PriceBook(config.pricing, _vendors(config))
+        names = build_names(config, book, lists)
+        views = Views(names)
+        self._limits = self._limits or Limits(config.server.workers)  # what was used outlives a reload
+        permits = Permits(config.keys, config.rate_limits, self._limits)
+        pipeline = Pipeline(
+            Gate(permits, Router(views, book, random.random)),
+            Dispatcher(upstreams, self._ledger, config.version, random.random),
+            self.vault,
+            self._ledger,
+            Clock(time.time_ns, time.perf_counter),
+            _on_end(self._log, self._metrics, names),
+        )
+        return Parts(config, names, views, permits, pipeline, self._ledger, upstreams, lists)
+
+    def _pool(self, config: Config, name: str, pools: ExitStack) -> Pool:
+        """A provider's pool, given back when `pools` closes."""
+        try:
+            pool = self._pools.take(name, config.providers[name])
+        except OSError as error:
+            path = ("providers", name, "ca_file")
+            why = f"cannot be used: {(error.strerror or type(error).__name__).lower()}"
+            raise ConfigError([problem(config.marks.get(path, Mark("configuration")), path, why)]) from None
+        pools.callback(self._pools.give_back, pool)
+        return pool
+
+    async def close(self) -> None:
+        """Ends the embedded models, then everything else."""
+        for model in self._models.values():
+            if isinstance(model, LocalModel):
+                await model.close()
+        await self.parts.close()
+        await self._pools.close()
+        await self.vault.close()
+
+
+@asynccontextmanager
+async def running(
+    config: Config, models: LocalModels, log: FilteringBoundLogger, metrics: Metrics | None = None
+) -> AsyncGenerator[Running, None]:
+    """Opens the ledger, runs `config`, and closes everything at the end."""
+    ledger = build_ledger(config)
+    await ledger.start()
+    server = Running(ledger, build_vault(config, log), models, log, metrics)
+    try:
+        server.run(config)
+        yield server
+    finally:
+        try:
+            await server.close()
+        finally:
+            await ledger.stop()
+
+
+def local_models(config: Config) -> dict[str, LocalModel]:
+    """One supervised child per provider that runs on this machine; nothing is started yet."""
+    specs = {name: provider.local_model for name, provider in enabled(config).items()}
+    return {name: LocalModel(spec) for name, spec in specs.items() if spec is not None}
+
+
+def build_ledger(config: Config) -> Ledger:
+    """The ledger on its store; nothing is opened yet."""
+    store = SqliteStore(sqlite_path(config.storage.url), durability=config.storage.durability)
+    return Ledger(store, when_down=config.storage.when_down)
+
+
+def build_vault(config: Config, log: FilteringBoundLogger) -> Vault:
+    """Where reasoning is kept between two requests, if it is; nothing is opened yet."""
+    store: VaultStore | None = None
+    if config.storage.reasoning_state == "store":
+        store = VaultStore(sqlite_path(config.storage.url), config.vault_key)
+    elif config.storage.reasoning_state == "memory":
+        store = VaultStore(None)
+    return Vault(store, {kind: name for name, kind in PROVIDERS.items()}, log.warning)
+
+
+def key_store(config: Config) -> KeyStore:
+    """Where `proxy keys` keeps them: in the database of usage; nothing is opened yet."""
+    return KeyStore(sqlite_path(config.storage.url))
+
+
+def database_folder(config: Config) -> Path:
+    """Where the database is written."""
+    return sqlite_path(config.storage.url).parent
+
+
+def _vendors(config: Config) -> dict[str, str]:
+    """Providers at their vendor's own address, where its list prices hold."""
+    kinds = {kind: name for name, kind in PROVIDERS.items()}
+    return {name: kinds[type(provider)] for name, provider in enabled(config).items() if provider.base_url is None}
+
+
+def _transport(provider: Provider) -> Transport:
+    return HttpxTransport(provider.ca_file) if provider.transport == "httpx" else AiohttpTransport(provider.ca_file)
+
+
+def _origin(config: Config, name: str, provider: Provider, models: LocalModels) -> Origin:
+    if provider.local_model is not None and name in models:
+        return models[name].endpoint
+    endpoint = endpoint_of(config, name)
+
+    async def fixed() -> Endpoint:
+        return endpoint
+
+    return fixed
+
+
+def _on_end(log: FilteringBoundLogger, metrics: Metrics | None, names: Names) -> Callable[[Call, CallEnd], None]:
+    """What is told of every call that ended: the log, and the metrics where they are read."""
+    configured = names.configured()
+
+    def ended(call: Call, end: CallEnd) -> None:
+        _log_call(log, call, end)
+        if metrics is not None:
+            metrics.note_end(configured, call, end)
+
+    return ended
+
+
+def _log_call(log: FilteringBoundLogger, call: Call, end: CallEnd) -> None:
+    attempt = end.attempt
+    log.info(
+        "call",
+        request_id=call.id,
+        key=call.caller.key_id,
+        requested=call.request.model,
+        model=call.attempts[-1].deployment.name if call.attempts else None,
+        stream=call.request.stream,
+        outcome=str(end.outcome),
+        status=end.status,
+        code=end.error_code,
+        attempts=len(call.attempts),
+        input_tokens=attempt.tokens.prompt if attempt else None,
+        output_tokens=attempt.tokens.output if attempt else None,
+        cost_nano_usd=attempt.cost_nano if attempt else None,
+        latency_ms=round(end.latency_ms, 1),
+        first_token_ms=None if end.first_token_ms is None else round(end.first_token_ms, 1),
+    )

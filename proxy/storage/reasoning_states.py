@@ -1,0 +1,224 @@
+"""Performs I/O: reasoning states, sealed, in the database of usage: by caller and tool call id, for an hour.
+
+One connection, used from one thread of its owner's. Without a database the same table is in memory, and gone with the
+process. What cannot be unsealed (another key, a broken row, a row of another caller) is as if it were not there.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import sqlite3
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from msgspec import Struct
+from sqlite_utils import Database
+
+from proxy.schema.records import Secret
+from proxy.storage.base import StoreError
+from proxy.storage.migrations import m005_reasoning_states
+
+KEY_SUFFIX = "-vault-key"  # the key's file lies beside the database
+_KEY_BYTES = 32
+_NONCE_BYTES = 12
+
+
+class VaultLimits(Struct, frozen=True):
+    """How long a state is kept, in seconds, and how much: the oldest goes first. Bytes are those of sealed states."""
+
+    ttl_s: float = 3600.0
+    caller_states: int = 2_000
+    caller_bytes: int = 32 * 1024 * 1024
+    all_states: int = 20_000
+    all_bytes: int = 256 * 1024 * 1024
+
+
+class VaultStore:
+    """The states of every caller. `database` None: in memory. `key` None: the one in the file beside the database."""
+
+    def __init__(
+        self,
+        database: Path | None,
+        key: Secret | None = None,
+        limits: VaultLimits | None = None,
+        *,
+        busy_s: float = 1.0,
+    ) -> None:
+        self._database = database
+        self._key = key
+        self._limits = limits or VaultLimits()
+        self._busy_s = busy_s
+        self._cipher: AESGCM | None = None
+        self._db: sqlite3.Connection | None = None
+
+    def put(self, caller: str, states: Mapping[str, bytes], now_ns: int) -> None:
+        """Commits states by tool call id, in place of earlier ones, and drops what is too old or too much.
+
+        Raises StoreError.
+        """
+        cipher = self._opened()
+        rows = []
+        for tool_call_id, state in states.items():
+            nonce = os.urandom(_NONCE_BYTES)
+            sealed = nonce + cipher.encrypt(nonce, state, _bound_to(caller, tool_call_id))
+            rows.append((caller, tool_call_id, now_ns, len(sealed), sealed))
+        try:
+            db = self._connected()
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany(
+                "INSERT OR REPLACE INTO reasoning_states (caller, tool_call_id, kept_ns, size, sealed)"
+                " VALUES (?, ?, ?, ?, ?)",
+                rows,
+            )
+            self._drop(db, caller, now_ns)
+            db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def find(self, caller: str, tool_call_ids: Iterable[str], now_ns: int) -> dict[str, bytes]:
+        """This caller's states that are not too old. Raises StoreError."""
+        cipher = self._opened()
+        ids = msgspec.json.encode(list(tool_call_ids)).decode()
+        try:
+            rows = (
+                self._connected()
+                .execute(
+                    "SELECT tool_call_id, sealed FROM reasoning_states WHERE caller = ? AND kept_ns > ?"
+                    " AND tool_call_id IN (SELECT value FROM json_each(?))",
+                    (caller, self._oldest_ns(now_ns), ids),
+                )
+                .fetchall()
+            )
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+        found = {}
+        for tool_call_id, sealed in rows:
+            with suppress(InvalidTag, ValueError):
+                associated = _bound_to(caller, tool_call_id)
+                found[tool_call_id] = cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], associated)
+        return found
+
+    def expire(self, now_ns: int) -> int:
+        """Drops states of any caller that are too old, not all at once where there are many; says how many.
+
+        Raises StoreError.
+        """
+        too_old = {"oldest": self._oldest_ns(now_ns), "most": _EXPIRED_AT_ONCE}
+        try:
+            db = self._connected()
+            if db.execute(_EXPIRED, too_old).fetchone() is None:  # as usual; and nobody is locked out
+                return 0
+            return db.execute(_EXPIRE, too_old).rowcount
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def close(self) -> None:
+        """Safe to call twice."""
+        if self._db is not None:
+            with suppress(sqlite3.Error):  # it goes away either way
+                self._db.close()
+            self._db = None
+
+    def _oldest_ns(self, now_ns: int) -> int:
+        return now_ns - int(self._limits.ttl_s * 1e9)
+
+    def _drop(self, db: sqlite3.Connection, caller: str, now_ns: int) -> None:
+        limits = self._limits
+        db.execute("DELETE FROM reasoning_states WHERE kept_ns <= ?", (self._oldest_ns(now_ns),))
+        own = {"caller": caller, "states": limits.caller_states, "bytes": limits.caller_bytes}
+        for sums, excess, most in (
+            (_SUMS_OF_CALLER, _EXCESS_OF_CALLER, own),
+            (_SUMS, _EXCESS, {"states": limits.all_states, "bytes": limits.all_bytes}),
+        ):
+            states, size = db.execute(sums, most).fetchone()
+            if states > most["states"] or size > most["bytes"]:
+                db.execute(excess, most)
+
+    def _opened(self) -> AESGCM:
+        if self._cipher is None:
+            self._cipher = AESGCM(self._key_bytes())
+        return self._cipher
+
+    def _key_bytes(self) -> bytes:
+        if self._key is not None:
+            return hashlib.sha256(b"reasoning vault\0" + self._key.reveal().encode()).digest()
+        if self._database is None:
+            return os.urandom(_KEY_BYTES)
+        return shared_key(self._database.with_name(self._database.name + KEY_SUFFIX))
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._db is None:
+            self._db = self._connect()
+        return self._db
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._database is None:
+            db = sqlite3.connect(":memory:", isolation_level=None)
+            m005_reasoning_states(Database(db, recursive_triggers=False, execute_plugins=False))
+            return db
+        place = self._database.absolute().as_uri() + "?mode=rw"  # the ledger makes the file, and its schema
+        db = sqlite3.connect(place, uri=True, timeout=self._busy_s, isolation_level=None)
+        db.execute("PRAGMA synchronous=NORMAL")  # survives the process; after a power loss providers do without
+        return db
+
+    def _failed(self, error: sqlite3.Error) -> StoreError:
+        """The next call connects anew, also to end a transaction that was begun."""
+        if self._database is not None:
+            self.close()
+        elif self._db is not None and self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        return StoreError(f"Cannot use the reasoning states in {self._database or 'memory'}: {error}.")
+
+
+_EXPIRED_AT_ONCE = 1_000
+_EXPIRED = "SELECT rowid FROM reasoning_states WHERE kept_ns <= :oldest LIMIT :most"
+_EXPIRE = "DELETE FROM reasoning_states WHERE rowid IN (" + _EXPIRED + ")"
+_SUMS = "SELECT COUNT(*), TOTAL(size) FROM reasoning_states"
+_SUMS_OF_CALLER = _SUMS + " WHERE caller = :caller"
+_EXCESS = """
+    DELETE FROM reasoning_states WHERE rowid IN (
+        SELECT rowid FROM (
+            SELECT rowid, ROW_NUMBER() OVER newest AS place, SUM(size) OVER newest AS total
+            FROM reasoning_states {where} WINDOW newest AS (ORDER BY kept_ns DESC, rowid DESC)
+        ) WHERE place > :states OR total > :bytes
+    )
+"""
+_EXCESS_OF_CALLER = _EXCESS.replace("{where}", "WHERE caller = :caller")
+_EXCESS = _EXCESS.replace("{where}", "")
+
+
+def shared_key(path: Path) -> bytes:
+    """The key in a file for this user only, made at the first use; of several processes one makes it, the others wait.
+
+    Raises StoreError.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)  # gone with the process, also in the middle of writing
+            key = os.read(fd, _KEY_BYTES + 1)
+            if not key:  # new, or left by a process that died here: nothing was sealed with it yet
+                key = os.urandom(_KEY_BYTES)
+                if os.write(fd, key) < _KEY_BYTES:
+                    os.ftruncate(fd, 0)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(fd)
+            if len(key) != _KEY_BYTES:
+                raise StoreError(f"{path} is not a key of ours. Move it away, or set PROXY_VAULT_KEY.")
+            return key
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise StoreError(f"Cannot use the key file {path}: {error.strerror}.") from error
+
+
+def _bound_to(caller: str, tool_call_id: str) -> bytes:
+    """What a sealed state is tied to, so that it cannot be moved to another row."""
+    return msgspec.json.encode([caller, tool_call_id])

@@ -1,0 +1,1 @@
+"""Performs I/O: the only HTTP to providers."""

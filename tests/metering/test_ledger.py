@@ -1,0 +1,482 @@
+"""The ledger on real files and real threads: committed when it says so, and once, whatever is cancelled or broken."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from proxy.metering.ledger import Ledger, Waits
+from proxy.schema.errors import StorageUnavailable
+from proxy.schema.records import Outcome, Tokens
+from proxy.storage.base import RowRefused, StoreError
+from proxy.storage.sqlite import SqliteStore
+from tests.storage.samples import HOLD_NANO, attempt, attempt_end, call, call_end, outcomes, rows
+from tests.storage.stores import BrokenStore, GatedStore
+
+WAITS = Waits(settle=0.05, retry=0.02, sweep=0.05)
+BLOCKED = 2  # changes of the call at the gate: its row and its end
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "calls.db"
+
+
+@contextlib.asynccontextmanager
+async def running(store: SqliteStore, **options: Any) -> AsyncIterator[Ledger]:
+    ledger = Ledger(store, **({"waits": WAITS} | options))
+    await ledger.start()
+    try:
+        yield ledger
+    finally:
+        await ledger.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - the writer is a thread
+            await asyncio.sleep(0.001)
+
+
+async def blocked(ledger: Ledger, store: GatedStore) -> None:
+    """Closes the gate and lets the writer arrive at it with a call that is not of interest."""
+    store.gate.clear()
+    store.waiting.clear()
+    ledger.reject(call("in-the-way"), call_end("in-the-way", Outcome.REJECTED, attempt=None))
+    await until(store.waiting.is_set)
+
+
+async def test_an_open_call_is_in_the_file_when_open_returns(path: Path) -> None:
+    """Call and first attempt are committed before the request may leave."""
+    async with running(SqliteStore(path)) as ledger:
+        await ledger.open(call("a", stream=True), attempt("a"))
+        [row] = rows(path, "SELECT * FROM calls")
+        assert (row["outcome"], row["closed_ns"], row["hold_nano"], row["stream"]) == ("open", None, HOLD_NANO, 1)
+        [row] = rows(path, "SELECT * FROM attempts")
+        assert (row["id"], row["outcome"], row["price_version"]) == ("a-1", "open", "v1")
+        assert (ledger.state.open_calls, ledger.state.reserved_nano) == (1, HOLD_NANO)
+
+
+async def test_a_settled_call_sums_its_attempts(path: Path) -> None:
+    """Tokens and cost of the call are those of all attempts; the raw parts stay with each attempt."""
+    async with running(SqliteStore(path), clock_ns=lambda: 99) as ledger:
+        await ledger.open(call("a"), attempt("a"))
+        failed = attempt_end("a", outcome=Outcome.UPSTREAM_TRUNCATED, usage_source="estimated")
+        await ledger.intend(failed, attempt("a", 2, provider="groq", model="oss"))
+        assert rows(path, "SELECT hold_nano FROM calls") == [{"hold_nano": 300 + HOLD_NANO}]
+        used = Tokens(input=1, cache_read=2, cache_write=4, output=8, reasoning=5, cache_write_1h=3, searches=6)
+        last = attempt_end("a", 2, tokens=used, cost_nano=11, upstream_request_id="req-2")
+        await ledger.settle(call_end("a", attempt=last, fallback=True, dropped=["seed"], provider="groq", model="oss"))
+        [row] = rows(path, "SELECT * FROM calls")
+        expected = {
+            "closed_ns": 99,
+            "outcome": "ok",
+            "provider": "groq",
+            "model": "oss",
+            "input_tokens": 17,
+            "output_tokens": 28,
+            "total_tokens": 45,
+            "cached_tokens": 2,
+            "cache_write_tokens": 4,
+            "reasoning_tokens": 5,
+            "cost_nano": 311,
+            "estimated": 1,
+            "attempts": 2,
+            "fallback": 1,
+            "success": 1,
+            "dropped": '["seed"]',
+        }
+        assert {name: row[name] for name in expected} == expected
+        first, second = rows(path, "SELECT * FROM attempts ORDER BY seq")
+        assert (first["outcome"], first["usage_source"], first["cost_nano"]) == ("upstream_truncated", "estimated", 300)
+        parts = {part: count for part, count in structs.asdict(used).items() if part != "others"}  # priced, not kept
+        assert {part: second[part] for part in parts} == parts
+        assert second["upstream_request_id"] == "req-2"
+        assert (ledger.state.open_calls, ledger.state.reserved_nano) == (0, 0)
+
+
+@pytest.mark.parametrize(("tokens", "cost_nano"), [(Tokens(input=1), None), (Tokens(), 300)])
+async def test_an_unknown_price_is_null_where_tokens_were_used(
+    path: Path, tokens: Tokens, cost_nano: int | None
+) -> None:
+    """An attempt without usage has nothing to price; any other without a price makes the whole call unpriced."""
+    async with running(SqliteStore(path)) as ledger:
+        await ledger.open(call("a"), attempt("a", hold_nano=None))
+        await ledger.intend(attempt_end("a", tokens=tokens, cost_nano=None), attempt("a", 2))
+        await ledger.settle(call_end("a", attempt=attempt_end("a", 2)))
+        assert rows(path, "SELECT cost_nano FROM calls") == [{"cost_nano": cost_nano}]
+
+
+async def test_attempts_may_run_beside_each_other(path: Path) -> None:
+    """What is held is what was spent and the bounds of all that run; the call is the sum over what they used."""
+    async with running(SqliteStore(path)) as ledger:
+        opening = asyncio.create_task(ledger.open(call("a"), attempt("a")))
+        await asyncio.sleep(0)
+        await asyncio.gather(opening, ledger.intend(None, attempt("a", 2)), ledger.intend(None, attempt("a", 3)))
+        assert rows(path, "SELECT hold_nano FROM calls") == [{"hold_nano": 3 * HOLD_NANO}]
+        assert ledger.state.reserved_nano == 3 * HOLD_NANO
+        await ledger.intend(attempt_end("a", 2, Outcome.UPSTREAM_ERROR, cost_nano=7), attempt("a", 4))
+        assert rows(path, "SELECT hold_nano FROM calls") == [{"hold_nano": 3 * HOLD_NANO + 7}]
+        ends = [attempt_end("a", 1), attempt_end("a", 2), attempt_end("a", 3, Outcome.CANCELLED, cost_nano=5)]
+        ledger.end("a", ends)
+        await ledger.settle(call_end("a", attempt=attempt_end("a", 4)))
+        assert (ledger.state.open_calls, ledger.state.reserved_nano) == (0, 0)
+    assert rows(path, "SELECT cost_nano, attempts, total_tokens FROM calls") == [
+        {"cost_nano": 300 + 7 + 5 + 300, "attempts": 4, "total_tokens": 120}
+    ]
+    assert [row["outcome"] for row in rows(path, "SELECT outcome FROM attempts ORDER BY seq")] == [
+        "ok",
+        "upstream_error",
+        "cancelled",
+        "ok",
+    ]
+
+
+async def test_attempts_beside_each_other_are_refused_together(path: Path) -> None:
+    """A store that fails leaves no row of them, and nothing held."""
+    store = BrokenStore(path)
+    async with running(store) as ledger:
+        store.break_down()
+        asked = [ledger.open(call("a"), attempt("a")), ledger.intend(None, attempt("a", 2))]
+        refused = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(error) for error in refused] == [StorageUnavailable, StorageUnavailable]
+        ledger.end("a", [attempt_end("a")])
+        ledger.close(call_end("a", Outcome.REJECTED, attempt=None))
+        store.heal()
+        await until(lambda: ledger.state.pending == 0)
+        assert (ledger.state.open_calls, ledger.state.reserved_nano) == (0, 0)
+    assert rows(path, "SELECT id FROM calls") == rows(path, "SELECT id FROM attempts") == []
+
+
+async def test_an_intent_that_was_not_committed_when_its_call_ends_leaves_no_row(path: Path) -> None:
+    """Its request never left; the attempt that ran beside it keeps its end."""
+    store = GatedStore(path)
+    async with running(store) as ledger:
+        await ledger.open(call("a"), attempt("a"))
+        await blocked(ledger, store)
+        late = asyncio.create_task(ledger.intend(None, attempt("a", 2)))
+        await asyncio.sleep(0)
+        ledger.end("a", [attempt_end("a", 1, Outcome.CLIENT_CLOSED)])
+        unsent = attempt_end("a", 2, Outcome.CLIENT_CLOSED, tokens=Tokens(), usage_source="none", cost_nano=0)
+        ledger.close(call_end("a", Outcome.CLIENT_CLOSED, attempt=unsent))
+        store.gate.set()
+        with pytest.raises(RowRefused):
+            await late
+    assert rows(path, "SELECT id, outcome FROM attempts") == [{"id": "a-1", "outcome": "client_closed"}]
+    assert rows(path, "SELECT cost_nano, attempts FROM calls WHERE id = 'a'") == [{"cost_nano": 300, "attempts": 1}]
+
+
+async def test_the_first_end_stands(path: Path) -> None:
+    """Settling is idempotent by call id, whether the ends meet in one batch or not."""
+    async with running(SqliteStore(path)) as ledger:
+        await ledger.open(call("a"), attempt("a"))
+        first = asyncio.create_task(ledger.settle(call_end("a")))
+        second = asyncio.create_task(ledger.settle(call_end("a", Outcome.CLIENT_CLOSED)))
+        await asyncio.gather(first, second)
+        await ledger.settle(call_end("a", Outcome.TIMEOUT_IDLE))
+        ledger.close(call_end("a", Outcome.CANCELLED))
+    assert rows(path, "SELECT outcome, total_tokens, attempts FROM calls") == [
+        {"outcome": "ok", "total_tokens": 30, "attempts": 1}
+    ]
+
+
+async def test_a_rejected_call_has_one_row_and_no_attempt(path: Path) -> None:
+    """What is refused before any attempt is in the log, free of charge."""
+    async with running(SqliteStore(path)) as ledger:
+        ledger.reject(
+            call("a"), call_end("a", Outcome.REJECTED, status=404, error_code="model_not_found", attempt=None)
+        )
+    [row] = rows(path, "SELECT * FROM calls")
+    assert (row["outcome"], row["status"], row["error_code"]) == ("rejected", 404, "model_not_found")
+    assert (row["cost_nano"], row["attempts"], row["success"]) == (0, 0, 0)
+    assert rows(path, "SELECT * FROM attempts") == []
+
+
+async def test_calls_that_wait_together_are_committed_together(path: Path) -> None:
+    """While one commit runs all others gather; they need one more."""
+    store = GatedStore(path)
+    async with running(store) as ledger:
+        await blocked(ledger, store)
+        before = ledger.state.commits
+        opens = [asyncio.create_task(ledger.open(call(f"c{n}"), attempt(f"c{n}"))) for n in range(64)]
+        await until(lambda: ledger.state.pending == BLOCKED + 64)
+        store.gate.set()
+        await asyncio.gather(*opens)
+        assert ledger.state.commits - before == 2
+        assert list(outcomes(path).values()).count("open") == 64
+
+
+async def test_a_call_cancelled_before_its_open_is_committed_leaves_no_row(path: Path) -> None:
+    """Its request never left, so there was no call."""
+    store = GatedStore(path)
+    async with running(store) as ledger:
+        await blocked(ledger, store)
+        task = asyncio.create_task(ledger.open(call("a"), attempt("a")))
+        await until(lambda: ledger.state.pending == BLOCKED + 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        ledger.close(call_end("a", Outcome.CLIENT_CLOSED, status=499))
+        store.gate.set()
+    assert outcomes(path) == {"in-the-way": "rejected"}
+    assert rows(path, "SELECT * FROM attempts") == []
+    assert (ledger.state.open_calls, ledger.state.reserved_nano, ledger.state.pending) == (0, 0, 0)
+
+
+async def test_a_call_cancelled_while_its_open_is_being_committed_is_settled(path: Path) -> None:
+    """The row exists by then, so the close ends it; the attempt that never left costs nothing."""
+    store = GatedStore(path)
+    async with running(store) as ledger:
+        store.gate.clear()
+        task = asyncio.create_task(ledger.open(call("a"), attempt("a")))
+        await until(store.waiting.is_set)
+        task.cancel()
+        ledger.close(call_end("a", Outcome.CLIENT_CLOSED, status=499, attempt=None))
+        store.gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert outcomes(path) == {"a": "client_closed"}
+    assert rows(path, "SELECT outcome, cost_nano FROM attempts") == [{"outcome": "client_closed", "cost_nano": 0}]
+
+
+async def test_a_cancelled_caller_does_not_keep_the_others_waiting(path: Path) -> None:
+    """All who share a commit are woken by one callback; one of them is gone by then."""
+    store = GatedStore(path)
+    async with running(store, waits=Waits(open=60)) as ledger:
+        await blocked(ledger, store)
+        first, second = (asyncio.create_task(ledger.open(call(name), attempt(name))) for name in ("a", "b"))
+        await until(lambda: ledger.state.pending == BLOCKED + 2)
+        first.cancel()
+        store.gate.set()
+        async with asyncio.timeout(5):
+            await second
+    assert first.cancelled()
+
+
+async def test_a_retry_cancelled_before_its_intent_is_committed_leaves_no_attempt(path: Path) -> None:
+    """The end of the attempt before it came with the same operation and is kept."""
+    store = GatedStore(path)
+    async with running(store) as ledger:
+        await ledger.open(call("a"), attempt("a"))
+        await blocked(ledger, store)
+        task = asyncio.create_task(
+            ledger.intend(attempt_end("a", outcome=Outcome.UPSTREAM_ERROR), attempt("a", 2, provider="groq"))
+        )
+        await until(lambda: ledger.state.pending == BLOCKED + 1)
+        task.cancel()
+        unsent = attempt_end("a", 2, Outcome.CLIENT_CLOSED, tokens=Tokens(), cost_nano=0)
+        ledger.close(call_end("a", Outcome.CLIENT_CLOSED, attempt=unsent))
+        store.gate.set()
+    assert rows(path, "SELECT seq, outcome FROM attempts") == [{"seq": 1, "outcome": "upstream_error"}]
+    [row] = rows(path, "SELECT attempts, cost_nano, provider FROM calls WHERE id = 'a'")
+    assert row == {"attempts": 1, "cost_nano": 300, "provider": "openai"}
+
+
+async def test_one_bad_row_harms_no_other_call(path: Path) -> None:
+    """A used id and a number no column can take are refused alone, in a batch that the others share."""
+    store = GatedStore(path)
+    async with running(store) as ledger:
+        for name in ("used", "huge", "fine"):
+            await ledger.open(call(name), attempt(name))
+        await ledger.settle(call_end("used"))
+        await blocked(ledger, store)
+        results = asyncio.gather(
+            ledger.open(call("new"), attempt("new")),
+            ledger.open(call("used"), attempt("used", 9)),
+            ledger.open(call("\ud800"), attempt("\ud800")),
+            ledger.settle(call_end("huge", attempt=attempt_end("huge", tokens=Tokens(input=2**70)))),
+            ledger.settle(call_end("fine")),
+            return_exceptions=True,
+        )
+        await until(lambda: ledger.state.pending == BLOCKED + 5)
+        store.gate.set()
+        new, used, surrogate, huge, fine = await results
+        assert (new, huge, fine) == (None, None, None)
+        assert isinstance(used, RowRefused)
+        assert isinstance(surrogate, RowRefused)
+        await until(lambda: ledger.state.pending == 0)
+        assert not ledger.state.degraded
+        found = {"used": "ok", "huge": "unknown", "fine": "ok", "new": "open", "in-the-way": "rejected"}
+        assert outcomes(path) == found
+        [row] = rows(path, "SELECT cost_nano, estimated FROM calls WHERE id = 'huge'")
+        assert row == {"cost_nano": HOLD_NANO, "estimated": 1}
+        assert (ledger.state.open_calls, ledger.state.lost) == (1, 2)
+
+
+async def test_a_store_that_fails_refuses_new_calls_and_keeps_ends(path: Path) -> None:
+    """503 for what would go unmetered; what runs is answered in time and written once the store works again."""
+    store = BrokenStore(path)
+    async with running(store) as ledger:
+        await ledger.open(call("a"), attempt("a"))
+        store.break_down()
+        with pytest.raises(StorageUnavailable):
+            await ledger.open(call("b"), attempt("b"))
+        assert ledger.state.degraded
+        tries = store.tries
+        with pytest.raises(StorageUnavailable):
+            await ledger.intend(attempt_end("a"), attempt("a", 2))
+        async with asyncio.timeout(1):
+            await ledger.settle(call_end("a"))
+        assert outcomes(path) == {"a": "open"}
+        await until(lambda: store.tries > tries + 3)
+        store.heal()
+        await until(lambda: not ledger.state.degraded)
+        assert outcomes(path) == {"a": "ok"}
+        await ledger.open(call("c"), attempt("c"))
+        assert (ledger.state.pending, ledger.state.open_calls) == (0, 1)
+
+
+async def test_a_bug_in_the_store_does_not_end_the_writer(path: Path) -> None:
+    """Whatever is raised in the writer thread, calls go on being metered."""
+    store = BrokenStore(path)
+    async with running(store) as ledger:
+        store.fault = ZeroDivisionError("a bug")
+        with pytest.raises(StorageUnavailable):
+            await ledger.open(call("a"), attempt("a"))
+        store.heal()
+        await until(lambda: not ledger.state.degraded)
+        await ledger.open(call("b"), attempt("b"))
+        assert outcomes(path) == {"b": "open"}
+
+
+async def test_unmetered_serves_while_the_store_is_down_and_writes_later(path: Path) -> None:
+    """Every call is let out, and has its rows once the store works again."""
+    store = BrokenStore(path)
+    async with running(store, when_down="unmetered") as ledger:
+        store.break_down()
+        for name in ("a", "b", "c"):
+            await ledger.open(call(name), attempt(name))
+        await ledger.intend(attempt_end("a", outcome=Outcome.UPSTREAM_ERROR), attempt("a", 2))
+        ledger.close(call_end("a", Outcome.CLIENT_CLOSED, attempt=attempt_end("a", 2, Outcome.CLIENT_CLOSED)))
+        await ledger.settle(call_end("b"))
+        assert ledger.state.degraded
+        assert outcomes(path) == {}
+        store.heal()
+        await until(lambda: ledger.state.pending == 0)
+        assert outcomes(path) == {"a": "client_closed", "b": "ok", "c": "open"}
+        assert rows(path, "SELECT attempts, cost_nano FROM calls WHERE id = 'a'") == [{"attempts": 2, "cost_nano": 600}]
+
+
+async def test_unmetered_counts_what_it_cannot_keep(path: Path) -> None:
+    """Memory is bounded: beyond `max_pending` changes a call is served, counted, and without a row."""
+    store = BrokenStore(path)
+    async with running(store, when_down="unmetered", max_pending=4) as ledger:
+        store.break_down()
+        for name in ("a", "b", "c", "d"):
+            await ledger.open(call(name), attempt(name))
+            await until(lambda: ledger.state.open_calls + ledger.state.lost > 0)
+            await ledger.settle(call_end(name))
+        lost = ledger.state.lost
+        store.heal()
+        await until(lambda: ledger.state.pending == 0)
+        assert lost > 0
+        assert len(outcomes(path)) == 4 - lost
+
+
+async def test_a_lock_held_for_long_refuses_in_bounded_time_and_is_survived(path: Path) -> None:
+    """Another program in the middle of a long write: 503 after the busy time-out, and no restart needed."""
+    async with running(SqliteStore(path, busy_s=0.1)) as ledger:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            before = time.monotonic()
+            with pytest.raises(StorageUnavailable):
+                await ledger.open(call("a"), attempt("a"))
+            assert time.monotonic() - before < 2
+            other.execute("ROLLBACK")
+        await until(lambda: not ledger.state.degraded)
+        await ledger.open(call("b"), attempt("b"))
+    assert outcomes(path) == {"b": "open"}
+
+
+async def test_a_disk_that_hangs_is_waited_for_only_so_long(path: Path) -> None:
+    """An open that gives up leaves no row, although the writer comes back to it later."""
+    store = GatedStore(path)
+    async with running(store, waits=Waits(open=0.02, settle=0.02)) as ledger:
+        await blocked(ledger, store)
+        with pytest.raises(StorageUnavailable):
+            await ledger.open(call("a"), attempt("a"))
+        store.gate.set()
+        await until(lambda: ledger.state.pending == 0)
+        assert outcomes(path) == {"in-the-way": "rejected"}
+        assert ledger.state.open_calls == 0
+
+
+async def test_a_cancelled_settle_is_written_all_the_same(path: Path) -> None:
+    """Nobody has to wait for an end that is in the FIFO."""
+    store = GatedStore(path)
+    async with running(store) as ledger:
+        await ledger.open(call("a"), attempt("a"))
+        await blocked(ledger, store)
+        task = asyncio.create_task(ledger.settle(call_end("a")))
+        await until(lambda: ledger.state.pending == BLOCKED + 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        store.gate.set()
+    assert outcomes(path)["a"] == "ok"
+
+
+async def test_calls_of_dead_owners_become_unknown_at_the_cost_of_their_holds(path: Path) -> None:
+    """What was spent before plus what was held; the calls of those who live are left alone."""
+    async with running(SqliteStore(path), waits=Waits(sweep=60)) as dying:
+        await dying.open(call("held"), attempt("held"))
+        await dying.intend(attempt_end("held"), attempt("held", 2, provider="groq"))
+        await dying.open(call("unpriced"), attempt("unpriced", hold_nano=None))
+        async with running(SqliteStore(path)) as ledger:
+            await ledger.open(call("own"), attempt("own"))
+            assert set(outcomes(path).values()) == {"open"}
+            await dying.stop()
+            await until(lambda: ledger.state.swept == 2)
+            assert outcomes(path) == {"held": "unknown", "unpriced": "unknown", "own": "open"}
+            columns = "cost_nano, attempts, total_tokens, estimated, provider"
+            assert rows(path, f"SELECT {columns} FROM calls WHERE id = 'held'") == [
+                {"cost_nano": 300 + HOLD_NANO, "attempts": 2, "total_tokens": 30, "estimated": 1, "provider": "groq"}
+            ]
+            assert rows(path, "SELECT cost_nano FROM calls WHERE id = 'unpriced'") == [{"cost_nano": None}]
+            assert rows(path, "SELECT outcome FROM attempts WHERE call_id = 'held' ORDER BY seq") == [
+                {"outcome": "ok"},
+                {"outcome": "unknown"},
+            ]
+
+
+async def test_a_call_that_another_process_swept_stays_unknown(path: Path) -> None:
+    """Someone deleted the lock file of a living process: the first end stands also between processes."""
+    async with running(SqliteStore(path)) as ledger, running(SqliteStore(path), waits=Waits(sweep=60)) as robbed:
+        await robbed.open(call("a"), attempt("a"))
+        await ledger.open(call("own"), attempt("own"))
+        for lock in path.with_name("calls.db-owners").iterdir():
+            lock.unlink()
+        await until(lambda: ledger.state.swept == 1)
+        await robbed.settle(call_end("a"))
+        assert outcomes(path) == {"a": "unknown", "own": "open"}
+    assert rows(path, "SELECT outcome, cost_nano FROM attempts WHERE call_id = 'a'") == [
+        {"outcome": "unknown", "cost_nano": HOLD_NANO}
+    ]
+
+
+async def test_an_unwritable_path_is_told_at_the_start(tmp_path: Path) -> None:
+    """The message names the file and the way out."""
+    ledger = Ledger(SqliteStore(tmp_path / "missing" / "calls.db"))
+    with pytest.raises(StoreError, match=r"missing/calls\.db: No such file or directory\. Make sure .* --db"):
+        await ledger.start()
+    await ledger.stop()
+
+
+async def test_stopping_writes_everything_and_lets_nothing_in(path: Path) -> None:
+    """What was enqueued before the stop is in the file; what comes after is refused."""
+    async with running(SqliteStore(path)) as ledger:
+        await ledger.open(call("a"), attempt("a"))
+        ledger.close(call_end("a"))
+        await ledger.stop()
+        with pytest.raises(StorageUnavailable):
+            await ledger.open(call("b"), attempt("b"))
+    assert outcomes(path) == {"a": "ok"}
+    assert list(path.with_name("calls.db-owners").iterdir()) == []

@@ -1,0 +1,103 @@
+"""What a caller may do, by its name in the configuration and by the list that was made with its key."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.pipeline.admission import KeyConfig, Permits, RateLimitsConfig, day_ns
+from proxy.pipeline.limits import Limits, RateLimit
+from proxy.routing.allowed import Allowed
+from proxy.schema.chat import ChatRequest, Message
+from proxy.schema.errors import ProxyError
+from proxy.schema.records import Caller, StoredCaller
+
+KEYS = {"mobile": KeyConfig(models=["cheap"], max_output_tokens=100, expires="2027-01-01")}
+RATES = RateLimitsConfig(RateLimit(60, None, 5), {"mobile": RateLimit(tokens_per_minute=100), "batch": RateLimit(600)})
+
+
+@pytest.fixture
+def permits():
+    return Permits(KEYS, RATES, Limits())
+
+
+def request(**fields):
+    limit = fields.get("max_completion_tokens") or fields.get("max_tokens")
+    messages = [Message("user", "hello")]
+    return ChatRequest(model="m", messages=messages, max_tokens=limit, n=fields.get("n", 1), fields=fields)
+
+
+def test_a_name_has_what_stands_under_it_and_the_default_for_the_rest(permits):
+    """Limits of the default that a key does not set hold for it too."""
+    mobile = permits.of(Caller("mobile"))
+    assert mobile.rate == RateLimit(60, 100, 5)
+    assert mobile.allowed == Allowed("mobile", (("cheap",),))
+    assert mobile.expires_ns == day_ns("2027-01-01") == 1798761600 * 10**9
+    assert permits.of(Caller("batch")).rate == RateLimit(600, None, 5)
+    for other in (Caller("other"), Caller("default"), Caller("admin", admin=True), Caller(None, admin=True)):
+        assert permits.of(other).rate == RateLimit(60, None, 5)
+        assert (permits.of(other).allowed, permits.of(other).expires_ns) == (None, None)
+
+
+def test_the_list_of_the_key_and_that_of_its_name_both_hold(permits):
+    """Neither can give what the other does not."""
+    assert permits.of(StoredCaller("mobile", models=("fast",))).allowed == Allowed("mobile", (("cheap",), ("fast",)))
+    assert permits.of(StoredCaller("other", models=("fast",))).allowed == Allowed("other", (("fast",),))
+    assert permits.of(StoredCaller("other")).allowed is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected", "changed"),
+    [
+        ({}, {"max_completion_tokens": 100}, ["max_completion_tokens"]),
+        ({"max_tokens": 50}, {"max_tokens": 50}, []),
+        ({"max_tokens": 100}, {"max_tokens": 100}, []),
+        ({"max_tokens": 5000}, {"max_tokens": 100}, ["max_tokens"]),
+        ({"max_completion_tokens": 101}, {"max_completion_tokens": 100}, ["max_completion_tokens"]),
+        (
+            {"max_tokens": 5000, "max_completion_tokens": 10},
+            {"max_tokens": 100, "max_completion_tokens": 10},
+            ["max_tokens"],
+        ),
+        ({"n": 3}, {"n": 3, "max_completion_tokens": 100}, ["max_completion_tokens"]),
+    ],
+)
+def test_a_request_is_capped_and_the_change_is_named(permits, fields, expected, changed):
+    """A program that asks for more is served, with less; the limit is for each choice, as OpenAI's is."""
+    before = dict(fields)
+    capped, adapted = permits.of(Caller("mobile")).cap(request(**fields))
+    assert (capped.fields, adapted) == (expected, changed)
+    assert capped.max_tokens == min(v for k, v in expected.items() if k != "n")
+    assert fields == before
+
+
+def test_without_a_cap_the_request_stays_as_it_is(permits):
+    """The very same object."""
+    asked = request(max_tokens=10**6)
+    assert permits.of(Caller("other")).cap(asked) == (asked, [])
+
+
+def test_no_limits_no_place():
+    """What nobody configured costs nothing."""
+    permits = Permits({}, None, Limits())
+    assert permits.enter(permits.of(Caller("a")), request()) is None
+
+
+def test_tokens_are_reserved_for_every_choice():
+    """An answer without a limit counts as 256 tokens, until it is known."""
+    permits = Permits({}, RateLimitsConfig(RateLimit(tokens_per_minute=10_000)), Limits())
+    place = permits.enter(permits.of(Caller("a")), request(n=2, max_tokens=1000))
+    assert place is not None
+    assert place.headers["x-ratelimit-remaining-tokens"] == str(10_000 - 2000 - 5)
+    place = permits.enter(permits.of(Caller("a")), request())
+    assert place is not None
+    assert place.headers["x-ratelimit-remaining-tokens"] == str(8000 - 5 - 256 - 5)
+
+
+def test_limits_outlive_the_configuration_they_were_counted_under():
+    """A reload is no way to more."""
+    limits = Limits()
+    one = Permits({}, RateLimitsConfig(RateLimit(requests_per_minute=1)), limits)
+    one.enter(one.of(Caller("a")), request())
+    two = Permits({}, RateLimitsConfig(RateLimit(requests_per_minute=1)), limits)
+    with pytest.raises(ProxyError):
+        two.enter(two.of(Caller("a")), request())

@@ -1,0 +1,276 @@
+"""Emulation over an Ask: several choices from several asks, JSON with one repair. The Ask is scripted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any, cast
+
+import pytest
+
+from proxy.pipeline.emulate import checked, complete_together, seats, stream_together
+from proxy.pipeline.json_check import JSONCheck
+from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, Message
+from proxy.schema.errors import BadRequest, UpstreamError
+
+OBJECT = JSONCheck({"type": "json_object"})
+
+
+def request(n: int = 1, **fields: Any) -> ChatRequest:
+    messages = [{"role": "user", "content": "hi"}]
+    body = {"model": "m", "messages": messages, **({"n": n} if n > 1 else {}), **fields}
+    return ChatRequest(model="m", messages=[Message("user", "hi")], n=n, fields=body)
+
+
+def answer(*texts: str, finish_reason: str = "stop", **message: Any) -> ChatResponse:
+    choices = [
+        {"index": index, "message": {"role": "assistant", "content": text, **message}, "finish_reason": finish_reason}
+        for index, text in enumerate(texts)
+    ]
+    return cast(ChatResponse, {"id": "one", "choices": choices, "usage": {"total_tokens": 1}})
+
+
+def piece(text: str) -> list[ChatChunk]:
+    return [cast(ChatChunk, {"choices": [{"index": 0, "delta": {"content": text}}]})]
+
+
+class Scripted:
+    """Answers in order; an exception is raised, an Event waited for. Notes what was asked and how each ask ended."""
+
+    at_once = 16
+
+    def __init__(self, *answers: ChatResponse | Exception | asyncio.Event | Sequence[Any]) -> None:
+        self.asked: list[ChatRequest] = []
+        self.ended: list[str] = []
+        self._answers = list(answers)
+
+    async def complete(self, request: ChatRequest) -> ChatResponse:
+        self.asked.append(request)
+        script = self._answers.pop(0)
+        try:
+            return cast(ChatResponse, await self._play(script))
+        except asyncio.CancelledError:
+            self.ended.append("cancelled")
+            raise
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[list[ChatChunk], None]:
+        self.asked.append(request)
+        place = len(self.asked) - 1
+        script = cast("Sequence[Any]", self._answers.pop(0))
+        try:
+            for step in script:
+                played = await self._play(step)
+                if isinstance(played, list):
+                    yield played
+        except (asyncio.CancelledError, GeneratorExit):
+            self.ended.append(f"{place} cancelled")
+            raise
+
+    async def _play(self, step: Any) -> Any:
+        if isinstance(step, Exception):
+            raise step
+        if isinstance(step, asyncio.Event):
+            await step.wait()
+        return step
+
+
+def texts(response: ChatResponse) -> list[tuple[int, str | None]]:
+    return [(choice["index"], choice["message"]["content"]) for choice in response["choices"]]
+
+
+# --- seats ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "most", "sizes"), [(3, 1, [1, 1, 1]), (5, 2, [2, 2, 1]), (4, 4, [4])])
+def test_seats_add_up_to_the_choices_that_were_asked_for(n: int, most: int, sizes: list[int]) -> None:
+    """A seat for one choice does not speak of `n`: its vendor may refuse the word."""
+    found = seats(request(n, temperature=0.5), most)
+    assert [seat.n for seat in found] == sizes
+    assert [seat.fields.get("n", 1) for seat in found] == sizes
+    assert all(("n" in seat.fields) is (seat.n > 1) and seat.fields["temperature"] == 0.5 for seat in found)
+
+
+def test_each_seat_has_a_seed_of_its_own() -> None:
+    """Or all would say the same."""
+    assert [seat.fields["seed"] for seat in seats(request(3, seed=7), 1)] == [7, 8, 9]
+
+
+# --- whole ------------------------------------------------------------------------------------------------------------
+
+
+async def test_choices_of_several_answers_are_numbered_through() -> None:
+    """In the order of their asks, under the first one's head; the usage of one would not be the whole."""
+    ask = Scripted(answer("a", "b"), answer("c"))
+    merged = await complete_together(ask, seats(request(3), 2))
+    assert texts(merged) == [(0, "a"), (1, "b"), (2, "c")]
+    assert merged["id"] == "one"
+    assert "usage" not in merged
+
+
+async def test_all_are_asked_at_once() -> None:
+    """The first waits while the others are answered."""
+    gate = asyncio.Event()
+
+    class Gated(Scripted):
+        async def _play(self, step: Any) -> Any:
+            if len(self.asked) == 3:
+                gate.set()
+            await gate.wait()
+            return await super()._play(step)
+
+    async with asyncio.timeout(5):
+        merged = await complete_together(Gated(answer("a"), answer("b"), answer("c")), seats(request(3), 1))
+    assert texts(merged) == [(0, "a"), (1, "b"), (2, "c")]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_no_more_are_asked_at_once_than_may_be(stream: bool) -> None:
+    """The next begins when one has ended; all of them are asked."""
+
+    class Counted(Scripted):
+        at_once = 2
+        running = most = 0
+
+        async def _play(self, step: Any) -> Any:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            await asyncio.sleep(0)
+            self.running -= 1
+            return await super()._play(step)
+
+    if stream:
+        streaming = Counted(*([piece(f"{number}")] for number in range(5)))
+        assert sorted(await collect(streaming, 5)) == [(number, f"{number}") for number in range(5)]
+        assert streaming.most == 2
+    else:
+        whole = Counted(*(answer(f"{number}") for number in range(5)))
+        assert texts(await complete_together(whole, seats(request(5), 1))) == [(n, f"{n}") for n in range(5)]
+        assert whole.most == 2
+
+
+async def test_those_that_were_not_asked_yet_are_not_asked_after_a_failure() -> None:
+    """They would be paid for nothing."""
+    ask = Scripted(asyncio.Event(), UpstreamError("no"), answer("c"))
+    ask.at_once = 2
+    with pytest.raises(UpstreamError, match="no"):
+        await complete_together(ask, seats(request(3), 1))
+    assert (len(ask.asked), ask.ended) == (2, ["cancelled"])
+
+
+async def test_the_first_failure_cancels_the_others() -> None:
+    """And they have ended when it is raised."""
+    ask = Scripted(asyncio.Event(), UpstreamError("no"), asyncio.Event())
+    with pytest.raises(UpstreamError, match="no"):
+        await complete_together(ask, seats(request(3), 1))
+    assert ask.ended == ["cancelled", "cancelled"]
+
+
+async def test_a_caller_who_leaves_cancels_all() -> None:
+    """None goes on alone."""
+    ask = Scripted(asyncio.Event(), asyncio.Event())
+    asking = asyncio.ensure_future(complete_together(ask, seats(request(2), 1)))
+    while len(ask.asked) < 2:  # noqa: ASYNC110 - nothing tells when it changes
+        await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert ask.ended == ["cancelled", "cancelled"]
+
+
+# --- streams ----------------------------------------------------------------------------------------------------------
+
+
+async def collect(ask: Scripted, n: int) -> list[tuple[int, str]]:
+    found = []
+    async with aclosing(stream_together(ask, seats(request(n), 1))) as batches:
+        async for batch in batches:
+            found += [(choice["index"], choice["delta"]["content"] or "") for c in batch for choice in c["choices"]]
+    return found
+
+
+async def test_streams_come_as_they_come() -> None:
+    """A slow one holds up none of the others."""
+    gate = asyncio.Event()
+    ask = Scripted([gate, piece("a")], [piece("b1"), piece("b2")])
+    found = []
+    async with asyncio.timeout(5), aclosing(stream_together(ask, seats(request(2), 1))) as batches:
+        async for batch in batches:
+            found.append((batch[0]["choices"][0]["index"], batch[0]["choices"][0]["delta"]["content"]))
+            if found[-1][1] == "b2":
+                gate.set()
+    assert found == [(1, "b1"), (1, "b2"), (0, "a")]
+
+
+async def test_a_failure_of_one_stream_ends_them_all() -> None:
+    """The others are closed by the time it is raised."""
+    ask = Scripted([piece("a"), asyncio.Event()], [piece("b"), UpstreamError("broke off")], [asyncio.Event()])
+    with pytest.raises(UpstreamError, match="broke off"):
+        await collect(ask, 3)
+    assert sorted(ask.ended) == ["0 cancelled", "2 cancelled"]
+
+
+async def test_closing_the_stream_closes_them_all() -> None:
+    """Also the one whose batch was just handed out."""
+    ask = Scripted([piece("a"), asyncio.Event()], [asyncio.Event()])
+    async with aclosing(stream_together(ask, seats(request(2), 1))) as batches:
+        await anext(batches)
+    assert sorted(ask.ended) == ["0 cancelled", "1 cancelled"]
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------------
+
+
+async def check(ask: Scripted, response: ChatResponse) -> ChatResponse:
+    return await checked(ask, request(response_format={"type": "json_object"}), response, OBJECT)
+
+
+async def test_json_that_is_right_is_asked_for_once() -> None:
+    """A fence around it costs nothing."""
+    ask = Scripted()
+    assert texts(await check(ask, answer("{}"))) == [(0, "{}")]
+    assert texts(await check(ask, answer("```json\n{}\n```"))) == [(0, "{}")]
+    assert ask.asked == []
+
+
+async def test_json_that_is_wrong_is_repaired_once() -> None:
+    """The model sees its answer and what is wrong with it; the rest of the request is the same."""
+    ask = Scripted(answer("```\n{}\n```"))
+    assert texts(await check(ask, answer("oh", "{}"))) == [(0, "{}"), (1, "{}")]
+    (repair,) = ask.asked
+    said, told = repair.fields["messages"][1:]
+    assert said == {"role": "assistant", "content": "oh"}
+    assert told["role"] == "user"
+    assert "not valid JSON" in told["content"]
+    assert [message.role for message in repair.messages] == ["user", "assistant", "user"]
+    assert repair.fields["response_format"] == {"type": "json_object"}
+
+
+async def test_json_that_stays_wrong_is_an_error() -> None:
+    """Who asked for JSON would fail on it in their own code."""
+    with pytest.raises(UpstreamError) as caught:
+        await check(Scripted(answer("oh")), answer("oh"))
+    assert (caught.value.status, caught.value.code, caught.value.retryable) == (502, "invalid_json_answer", False)
+    with pytest.raises(UpstreamError) as caught:
+        await check(Scripted(BadRequest("too long")), answer("oh"))
+    assert caught.value.code == "invalid_json_answer"
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        answer("{", finish_reason="length"),
+        answer("", finish_reason="content_filter"),
+        answer("", refusal="no"),
+        answer("", finish_reason="tool_calls", tool_calls=[{"id": "c"}]),
+    ],
+)
+async def test_what_does_not_claim_to_be_json_is_handed_on(response: ChatResponse) -> None:
+    """Its finish_reason, refusal or tool calls say why."""
+    assert await check(Scripted(), response) == response
+
+
+async def test_a_repair_that_fails_is_told_as_it_failed() -> None:
+    """The provider's own error, on which others may be asked."""
+    with pytest.raises(UpstreamError, match="busy"):
+        await check(Scripted(UpstreamError("busy", status=503)), answer("oh"))

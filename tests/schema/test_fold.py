@@ -1,0 +1,61 @@
+"""What comes in pieces of a vendor's own is put together, as texts and tool calls are."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from proxy.schema.chat import ChatChunk
+from proxy.schema.fold import Fold
+
+
+def folded(*deltas: dict[str, Any]) -> Any:
+    """The message that these deltas spell."""
+    fold = Fold()
+    for delta in deltas:
+        fold.add(cast(ChatChunk, {"id": "a", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}))
+    return fold.response()["choices"][0]["message"]
+
+
+def test_details_of_thoughts_grow_by_their_index():
+    """Texts and summaries go on, a signature that comes later is added; another kind at the same index is its own."""
+    thought = {"type": "reasoning.text", "index": 0, "format": "unknown"}
+    sealed = {"type": "reasoning.encrypted", "index": 0, "data": "c2VhbGVk"}
+    message = folded(
+        {"reasoning_details": [{**thought, "text": "He wants", "signature": ""}]},
+        {
+            "reasoning_details": [
+                {**thought, "text": " two."},
+                {"type": "reasoning.summary", "index": 1, "summary": "T"},
+            ]
+        },
+        {"reasoning_details": [{"type": "reasoning.summary", "index": 1, "summary": "wo"}, sealed]},
+        {"reasoning_details": [{**thought, "signature": "signed"}]},
+    )
+    assert message["reasoning_details"] == [
+        {**thought, "text": "He wants two.", "signature": "signed"},
+        {"type": "reasoning.summary", "index": 1, "summary": "Two"},
+        sealed,
+    ]
+
+
+def test_details_without_an_index_stand_one_after_the_other():
+    """Nothing says that they belong together."""
+    pieces: list[Any] = [{"text": "a"}, {"text": "b"}, "c"]
+    assert folded(*({"reasoning_details": [piece]} for piece in pieces))["reasoning_details"] == pieces
+
+
+def test_audio_grows():
+    """Data and transcript come in pieces, the id and the end once."""
+    message = folded(
+        {"audio": {"id": "audio_1", "transcript": "Hel"}},
+        {"audio": {"data": "AAAA", "transcript": "lo"}},
+        {"audio": {"data": "BBBB"}},
+        {"audio": {"expires_at": 1795404526}},
+    )
+    assert message["audio"] == {"id": "audio_1", "transcript": "Hello", "data": "AAAABBBB", "expires_at": 1795404526}
+
+
+def test_pieces_that_are_none_replace():
+    """Whatever a server sends there, it ends no call."""
+    assert folded({"audio": {"id": "a"}}, {"audio": 7})["audio"] == 7
+    assert folded({"reasoning_details": "a"}, {"reasoning_details": [1]})["reasoning_details"] == [1]

@@ -1,0 +1,59 @@
+"""Rules of reading an event stream: it may be cut anywhere, and nothing a server sends grows memory without end."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.schema.errors import UpstreamError
+from proxy.schema.sse import Event, EventFraming
+
+SAMPLE = (
+    '\ufeffdata: {"a": "é漢🙂"}\r\n\r\n: ping\n\nevent: error\ndata: x\ndata: y\n\n'
+    "id: 7\nretry: 10\ndata:no space\r\rdata:  two spaces\n\ndata\n\ndata: [DONE]\n\n"
+).encode()
+EVENTS = [
+    Event("", '{"a": "é漢🙂"}'.encode()),
+    Event("error", b"x\ny"),
+    Event("", b"no space"),
+    Event("", b" two spaces"),
+    Event("", b""),
+    Event("", b"[DONE]"),
+]
+
+
+def read(pieces: list[bytes], max_event_bytes: int = 1024) -> list[Event]:
+    framing = EventFraming(max_event_bytes)
+    return [event for piece in pieces for event in framing.feed(piece)] + framing.close()
+
+
+@given(st.lists(st.integers(0, len(SAMPLE)), max_size=12))
+def test_a_stream_reads_the_same_wherever_it_is_cut(cuts: list[int]) -> None:
+    """Multi-byte characters, CRLF and the byte order mark may be cut in two."""
+    places = [0, *sorted(cuts), len(SAMPLE)]
+    assert read([SAMPLE[a:b] for a, b in itertools.pairwise(places)]) == EVENTS
+
+
+def test_a_stream_of_single_bytes_reads_the_same() -> None:
+    """The smallest pieces there are."""
+    assert read([SAMPLE[i : i + 1] for i in range(len(SAMPLE))]) == EVENTS
+
+
+def test_an_event_that_lacks_its_blank_line_counts_at_the_end() -> None:
+    """Some servers close after `data: [DONE]`."""
+    assert read([b"data: a\n\ndata: [DONE]"]) == [Event("", b"a"), Event("", b"[DONE]")]
+
+
+@pytest.mark.parametrize("piece", [b"data: " + b"x" * 2000, b"data: x\n" * 300, b"x" * 2000, b": " + b"x" * 2000])
+def test_an_event_over_the_cap_is_an_error(piece: bytes) -> None:
+    """One line without end, or data lines without end."""
+    with pytest.raises(UpstreamError, match="more than 1024 bytes"):
+        read([piece])
+
+
+def test_many_small_events_are_no_large_one() -> None:
+    """The cap is per event, comments and other fields of past lines do not add up."""
+    assert len(read([b": ping\n" * 500 + b"event: x\n" * 500 + b"data: 1\n\n"] * 50)) == 50
