@@ -20,7 +20,7 @@ from proxy.cli.serve import server_config
 from proxy.config.source import ConfigFiles
 from proxy.server.app import Application, server_auth
 from proxy.server.log import build_log
-from proxy.server.wiring import Parts, local_models
+from proxy.server.wiring import Runtime, local_models
 
 ROUTING = """
 version: 1
@@ -38,7 +38,7 @@ TIMEOUTS = "{connect: 2, first_token: 2, idle: 2, total: 5}"
 
 
 class Server:
-    """A running proxy: its base URL with /v1, its live parts (in-process only) and an SDK client without retries."""
+    """A running proxy: its base URL with /v1, its live objects (in-process only) and an SDK client without retries."""
 
     def __init__(self, port: int, application: Application) -> None:
         self.port = port
@@ -47,7 +47,7 @@ class Server:
         self.client = AsyncOpenAI(base_url=self.base_url, api_key="any", max_retries=0)
 
     @property
-    def parts(self) -> Parts:
+    def runtime(self) -> Runtime:
         return self._application.live
 
 

@@ -43,7 +43,7 @@ def ask(question: str, model: str, as_json: bool, **flags: Any) -> None:
 async def _answer(config: Config, body: bytes, as_json: bool) -> None:
     models = local_models(config)
     async with running(config, models, build_log("json", quiet=True)) as server:
-        pipeline = server.parts.current.pipeline
+        pipeline = server.runtimes.current.pipeline
         call, route = await pipeline.admit(new_id(), Caller("cli"), body)
         if as_json:
             print_json(decode_object(await pipeline.complete(call, route)))

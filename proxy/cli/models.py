@@ -17,7 +17,7 @@ from proxy.config.namespace import build_names, enabled, endpoint_of
 from proxy.metering.price_book import PriceBook
 from proxy.schema.records import Endpoint
 from proxy.server.api.cards import model_card
-from proxy.upstream.model_discovery import ModelLists, models_path
+from proxy.upstream.model_discovery import ModelDiscovery, models_path
 from proxy.upstream.transports.httpx import HttpxTransport
 from proxy.upstream.upstream import Pool, Upstream
 
@@ -39,7 +39,7 @@ async def _cards(config: Config) -> list[dict[str, Any]]:
     """Nothing is called but the servers that list their models; the ledger stays closed."""
     async with AsyncExitStack() as closing:
         asked = [name for name, provider in enabled(config).items() if models_path(provider) is not None]
-        found = ModelLists({name: await _upstream(config, name, closing) for name in asked}, _unread)
+        found = ModelDiscovery({name: await _upstream(config, name, closing) for name in asked}, _unread)
         found.refresh()
         await found.settled()
         names = build_names(config, PriceBook(config.pricing, {}), found)

@@ -14,7 +14,7 @@ from proxy.schema.json import decode_object, encode
 from proxy.schema.records import Caller
 from proxy.server.api.answers import new_id
 from proxy.server.log import build_log
-from proxy.server.wiring import Parts, local_models, running
+from proxy.server.wiring import Runtime, local_models, running
 
 # Room for models that think before they speak: with less, some vendors answer an error instead of a short answer.
 _MAX_TOKENS = 256
@@ -39,34 +39,34 @@ def ping_all(config: Config) -> dict[str, Ping]:
 
 async def _ping_all(config: Config) -> dict[str, Ping]:
     async with running(config, local_models(config), build_log("json", quiet=True)) as server:
-        parts = server.parts.current
-        await parts.lists.settled()
+        runtime = server.runtimes.current
+        await runtime.lists.settled()
         names = list(enabled(config))
-        pings = await asyncio.gather(*(_ping(parts, name) for name in names))
+        pings = await asyncio.gather(*(_ping(runtime, name) for name in names))
         return dict(zip(names, pings, strict=True))
 
 
-async def _ping(parts: Parts, provider: str) -> Ping:
-    model = _small_model(parts, provider)
+async def _ping(runtime: Runtime, provider: str) -> Ping:
+    model = _small_model(runtime, provider)
     if model is None:
         return Ping(False, None, error=f"it lists no model; name one: providers.{provider}.models.default")
     name = f"{provider}/{model}"
     messages = [{"role": "user", "content": "Say: ok"}]
-    is_local = parts.config.providers[provider].local_model is not None
+    is_local = runtime.config.providers[provider].local_model is not None
     most = _LOCAL_MAX_TOKENS if is_local else _MAX_TOKENS
     body = encode({"model": name, "messages": messages, "max_completion_tokens": most})
     started = time.perf_counter()
     try:
-        call, route = await parts.pipeline.admit(new_id(), Caller("cli"), body)
-        answer = decode_object(await parts.pipeline.complete(call, route))
+        call, route = await runtime.pipeline.admit(new_id(), Caller("cli"), body)
+        answer = decode_object(await runtime.pipeline.complete(call, route))
     except ProxyError as error:
         return Ping(False, name, error=f"{error.code}: {error.message}" if error.code else error.message)
     latency_ms = round((time.perf_counter() - started) * 1000)
     return Ping(True, name, latency_ms, answer["usage"].get("cost"))
 
 
-def _small_model(parts: Parts, provider: str) -> str | None:
+def _small_model(runtime: Runtime, provider: str) -> str | None:
     """The cheapest that the configuration knows of: a role, else what is listed, else what its server lists."""
-    roles = parts.config.providers[provider].models
-    known = (*(roles[role] for role in _ROLES if role in roles), *parts.names.listed.get(provider, ()))
-    return next(iter((*known, *parts.names.found.get(provider, ()))), None)
+    roles = runtime.config.providers[provider].models
+    known = (*(roles[role] for role in _ROLES if role in roles), *runtime.names.listed.get(provider, ()))
+    return next(iter((*known, *runtime.names.found.get(provider, ()))), None)

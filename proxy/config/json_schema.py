@@ -19,7 +19,7 @@ from proxy.providers.base.contract import Provider
 from proxy.routing.settings import ModelEntry
 
 JsonSchema = dict[str, Any]
-Texts = Mapping[str, Mapping[str, str]]  # Struct -> key -> what it means: key_texts.json
+Texts = Mapping[str, Mapping[str, str]]  # Struct -> key -> what it resources: key_texts.json
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _TYPES: dict[type[inspect.Type], str] = {

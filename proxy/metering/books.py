@@ -17,7 +17,7 @@ Waiter = Future[None] | None
 Answer = tuple[Future[None], Exception | None]
 
 
-class Admission:
+class Intent:
     """An attempt that asks to be let out. `left`: its request may have left without a row (`when_down: unmetered`)."""
 
     __slots__ = ("attempt", "call", "ended", "future", "left")
@@ -36,7 +36,7 @@ class Books:
     def __init__(self, clock_ns: Callable[[], int], refuses: bool) -> None:
         self._clock_ns = clock_ns
         self._refuses = refuses
-        self._admissions: dict[str, Admission] = {}  # by attempt id, until their rows are committed
+        self._intents: dict[str, Intent] = {}  # by attempt id, until their rows are committed
         self._settling: list[Waiter] = []
         self.calls: dict[str, OpenCall] = {}
         self.batch = Batch()
@@ -44,26 +44,26 @@ class Books:
         self.reserved_nano = 0
         self.lost = 0
 
-    def open(self, admission: Admission) -> None:
-        call, attempt = admission.call, admission.attempt
+    def open(self, intent: Intent) -> None:
+        call, attempt = intent.call, intent.attempt
         if call is None or call.id in self.calls or call.id in self.batch.closed:
             raise RowRefused(f"call {attempt.call_id} is already there")
         self.calls[call.id] = OpenCall(call.id)
         self.batch.opened[call.id] = (call, attempt)
-        self._start(admission)
+        self._start(intent)
 
-    def intend(self, admission: Admission) -> None:
-        entry = self.calls.get(admission.attempt.call_id)
+    def intend(self, intent: Intent) -> None:
+        entry = self.calls.get(intent.attempt.call_id)
         if entry is None:
             if self._refuses:
-                raise RowRefused(f"call {admission.attempt.call_id} is not open")
-            self.answer(admission.future)  # its open was one too many to keep, or was kept from the store
+                raise RowRefused(f"call {intent.attempt.call_id} is not open")
+            self.answer(intent.future)  # its open was one too many to keep, or was kept from the store
             return
-        if admission.attempt.id in entry.running:
-            raise RowRefused(f"attempt {admission.attempt.id} is already there")
-        if admission.ended is not None and (ended := entry.finish(admission.ended, self._clock_ns())) is not None:
+        if intent.attempt.id in entry.running:
+            raise RowRefused(f"attempt {intent.attempt.id} is already there")
+        if intent.ended is not None and (ended := entry.finish(intent.ended, self._clock_ns())) is not None:
             self.batch.ended.append(ended)
-        self._start(admission)
+        self._start(intent)
         self.batch.holds[entry.call_id] = entry.hold_nano
 
     def end(self, call_id: str, ends: Sequence[AttemptEnd]) -> None:
@@ -72,8 +72,8 @@ class Books:
         if entry is None:
             return
         for end in ends:
-            admission = self._admissions.get(end.id)
-            if (admission is None or admission.left) and (ended := entry.finish(end, self._clock_ns())) is not None:
+            intent = self._intents.get(end.id)
+            if (intent is None or intent.left) and (ended := entry.finish(end, self._clock_ns())) is not None:
                 self.batch.ended.append(ended)
 
     def close(self, end: CallEnd, future: Waiter) -> None:
@@ -81,9 +81,9 @@ class Books:
         entry = self.calls.get(end.call_id)
         if entry is not None:
             for attempt_id in list(entry.running):
-                admission = self._admissions.get(attempt_id)
-                if admission is not None and not admission.left:
-                    self._forget(admission, RowRefused(f"call {end.call_id} was closed"))
+                intent = self._intents.get(attempt_id)
+                if intent is not None and not intent.left:
+                    self._forget(intent, RowRefused(f"call {end.call_id} was closed"))
             if end.call_id in self.calls:
                 del self.calls[end.call_id]
                 self.reserved_nano -= entry.hold_nano or 0
@@ -103,10 +103,10 @@ class Books:
     def committed(self, refused: dict[str, str]) -> None:
         """The batch is in the store, but for the calls that were refused."""
         batch, self.batch = self.batch, Batch()
-        admissions, self._admissions = self._admissions, {}
-        for admission in admissions.values():
-            reason = refused.get(admission.attempt.call_id)
-            self.answer(admission.future, None if reason is None else RowRefused(reason))
+        intents, self._intents = self._intents, {}
+        for intent in intents.values():
+            reason = refused.get(intent.attempt.call_id)
+            self.answer(intent.future, None if reason is None else RowRefused(reason))
         for call_id in refused:
             if (entry := self.calls.pop(call_id, None)) is not None:
                 self.reserved_nano -= entry.hold_nano or 0
@@ -120,32 +120,32 @@ class Books:
         self._settling = []
 
     def failed(self) -> None:
-        """Nothing of the batch is in the store. Ends wait for the next try; admissions are refused, or let out."""
-        for admission in list(self._admissions.values()):
+        """Nothing of the batch is in the store. Ends wait for the next try; intents are refused, or let out."""
+        for intent in list(self._intents.values()):
             if self._refuses:
-                self._forget(admission, StorageUnavailable())
+                self._forget(intent, StorageUnavailable())
             else:
-                admission.left = True
-                self.answer(admission.future)
+                intent.left = True
+                self.answer(intent.future)
 
     def answer(self, future: Waiter, error: Exception | None = None) -> None:
         if future is not None:
             self.answers.append((future, error))
 
-    def _start(self, admission: Admission) -> None:
-        attempt = admission.attempt
+    def _start(self, intent: Intent) -> None:
+        attempt = intent.attempt
         entry = self.calls[attempt.call_id]
         self.reserved_nano -= entry.hold_nano or 0
         entry.start(attempt)
         self.reserved_nano += entry.hold_nano or 0
         self.batch.intents[attempt.id] = attempt
-        self._admissions[attempt.id] = admission
+        self._intents[attempt.id] = intent
 
-    def _forget(self, admission: Admission, error: Exception) -> None:
+    def _forget(self, intent: Intent, error: Exception) -> None:
         """Takes back an attempt that is in the batch only; with a call's first attempt goes the call."""
-        attempt = admission.attempt
+        attempt = intent.attempt
         entry = self.calls[attempt.call_id]
-        del self._admissions[attempt.id], self.batch.intents[attempt.id]
+        del self._intents[attempt.id], self.batch.intents[attempt.id]
         self.reserved_nano -= entry.hold_nano or 0
         entry.forget(attempt.id)
         if entry.started:
@@ -154,4 +154,4 @@ class Books:
         else:
             del self.calls[attempt.call_id], self.batch.opened[attempt.call_id]
             self.batch.holds.pop(attempt.call_id, None)
-        self.answer(admission.future, error)
+        self.answer(intent.future, error)

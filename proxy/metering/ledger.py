@@ -21,7 +21,7 @@ from typing import Any
 import structlog
 from msgspec import Struct
 
-from proxy.metering.books import Admission, Answer, Books, Waiter
+from proxy.metering.books import Answer, Books, Intent, Waiter
 from proxy.schema.errors import StorageUnavailable
 from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Outcome, UsageQuery
 from proxy.storage.base import Store, StoreError
@@ -105,7 +105,7 @@ class Ledger:
     async def open(self, call: CallOpen, attempt: AttemptOpen) -> None:
         """Returns once call and first attempt are committed. Raises StorageUnavailable, RowRefused for a used id."""
         try:
-            await self._admit(Admission(attempt, call, None))
+            await self._admit(Intent(attempt, call, None))
         except StorageUnavailable:
             # It may be committed yet if the store is merely slow; then this ends it.
             self.close(CallEnd(call_id=call.id, outcome=Outcome.REJECTED, status=503, error_code="storage_unavailable"))
@@ -117,7 +117,7 @@ class Ledger:
 
         When it raises, the attempt's request must not leave, and `ended` belongs into the end of the call.
         """
-        await self._admit(Admission(attempt, None, ended))
+        await self._admit(Intent(attempt, None, ended))
 
     def end(self, call_id: str, ends: Sequence[AttemptEnd]) -> None:
         """Attempts that ended, of a call that had several at once; committed with the call's next change.
@@ -170,28 +170,28 @@ class Ledger:
 
     # --- on the event loop --------------------------------------------------------------------------------------------
 
-    async def _admit(self, admission: Admission) -> None:
+    async def _admit(self, intent: Intent) -> None:
         if self._stopping or (self._degraded and self._refuses):
             raise StorageUnavailable
         if self._degraded:
             if self._has_room():
-                admission.left = True
-                self._put_admission(admission)
+                intent.left = True
+                self._put_intent(intent)
             return
-        admission.future = self._loop.create_future()
-        self._put_admission(admission)
-        timer = self._loop.call_later(self._waits.open, _waited_too_long, admission.future)
+        intent.future = self._loop.create_future()
+        self._put_intent(intent)
+        timer = self._loop.call_later(self._waits.open, _waited_too_long, intent.future)
         try:
-            await admission.future
+            await intent.future
         except StorageUnavailable:
             if self._refuses:
                 raise
-            admission.left = True
+            intent.left = True
         finally:
             timer.cancel()
 
-    def _put_admission(self, admission: Admission) -> None:
-        self._put(self._books.open if admission.call else self._books.intend, admission)
+    def _put_intent(self, intent: Intent) -> None:
+        self._put(self._books.open if intent.call else self._books.intend, intent)
 
     def _put(self, operation: Callable[..., None], *arguments: Any) -> None:
         self._queue.put((operation, arguments))
@@ -252,7 +252,7 @@ class Ledger:
         except Exception as error:  # a bad operation harms nobody but its caller
             last = arguments[-1] if arguments else None
             waiter: Waiter = (
-                last.future if isinstance(last, Admission) else last if isinstance(last, asyncio.Future) else None
+                last.future if isinstance(last, Intent) else last if isinstance(last, asyncio.Future) else None
             )
             self._books.answer(waiter, error)
             if waiter is None:

@@ -37,7 +37,7 @@ class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True):
     store_text: bool = False
 
 
-class Permit(Struct, frozen=True):
+class KeyPolicy(Struct, frozen=True):
     """What one caller may do. `expires_ns`: Unix nanoseconds of the first moment it may nothing."""
 
     name: str | None = None
@@ -60,7 +60,7 @@ class Permit(Struct, frozen=True):
         return structs.replace(request, max_tokens=min(request.max_tokens or most, most), fields=fields), over
 
 
-class Permits:
+class KeyPolicies:
     """The sections `keys` and `rate_limits` of one configuration; what was used outlives it, in `limits`."""
 
     def __init__(self, keys: Mapping[str, KeyConfig], rates: RateLimitsConfig | None, limits: Limits) -> None:
@@ -68,45 +68,45 @@ class Permits:
         self._limits = limits
         self._default = rates.default
         names = {*keys, *rates.per_key}
-        self._named = {name: _permit(name, keys.get(name), rates.per_key.get(name), rates.default) for name in names}
+        self._named = {name: _policy(name, keys.get(name), rates.per_key.get(name), rates.default) for name in names}
 
-    def of(self, caller: Caller) -> Permit:
+    def of(self, caller: Caller) -> KeyPolicy:
         """What this caller may do: by its name, and by the list that was made with its key."""
-        permit = self._named.get(caller.key_id or "") or Permit(caller.key_id, rate=self._default)
+        policy = self._named.get(caller.key_id or "") or KeyPolicy(caller.key_id, rate=self._default)
         if isinstance(caller, StoredCaller) and caller.models is not None:
-            lists = (*(permit.allowed.lists if permit.allowed else ()), caller.models)
-            permit = structs.replace(permit, allowed=Allowed(caller.key_id or "", lists))
-        return permit
+            lists = (*(policy.allowed.lists if policy.allowed else ()), caller.models)
+            policy = structs.replace(policy, allowed=Allowed(caller.key_id or "", lists))
+        return policy
 
-    def enter(self, permit: Permit, request: AnyRequest) -> Place | None:
+    def enter(self, policy: KeyPolicy, request: AnyRequest) -> Place | None:
         """A place within the rate limits, None where there are none. Raises ProxyError 429."""
-        if permit.rate == _UNLIMITED:
+        if policy.rate == _UNLIMITED:
             return None
         prompt = output = 0
-        if permit.rate.tokens_per_minute is not None:
+        if policy.rate.tokens_per_minute is not None:
             prompt = tokens.estimate_prompt(request)
             if isinstance(request, ChatRequest):
                 output = (request.max_tokens or EXPECTED_OUTPUT) * request.n
-        return self._limits.enter(permit.name, permit.rate, prompt, output)
+        return self._limits.enter(policy.name, policy.rate, prompt, output)
 
 
-class Gate:
+class Admission:
     """From a call to the route it may take, on one configuration."""
 
-    def __init__(self, permits: Permits, router: Router) -> None:
-        self._permits = permits
+    def __init__(self, policies: KeyPolicies, router: Router) -> None:
+        self._policies = policies
         self._router = router
 
     async def admit(self, call: Call) -> Route:
         """Caps the call's request, takes a place in the caller's limits, finds who may answer. Raises ProxyError 403,
         404, 429 or 503; whatever comes of the call, `Call.note_ended` gives the place back.
         """
-        permit = self._permits.of(call.caller)
-        call.request, call.adapted = permit.cap(call.request)
-        place = self._permits.enter(permit, call.request)
+        policy = self._policies.of(call.caller)
+        call.request, call.adapted = policy.cap(call.request)
+        place = self._policies.enter(policy, call.request)
         if place is not None:
             call.limit_headers, call.leave = place.headers, place.leave
-        return await self._router.route(call.request.model, permit.allowed)
+        return await self._router.route(call.request.model, policy.allowed)
 
 
 def day_ns(day: str) -> int:
@@ -115,10 +115,10 @@ def day_ns(day: str) -> int:
     return int(start.timestamp()) * NANO_PER_USD
 
 
-def _permit(name: str, key: KeyConfig | None, rate: RateLimit | None, default: RateLimit) -> Permit:
+def _policy(name: str, key: KeyConfig | None, rate: RateLimit | None, default: RateLimit) -> KeyPolicy:
     key = key or KeyConfig()
     given = {} if rate is None else {part: value for part, value in structs.asdict(rate).items() if value is not None}
-    return Permit(
+    return KeyPolicy(
         name=name,
         allowed=None if key.models is None else Allowed(name, (tuple(key.models),)),
         max_output_tokens=key.max_output_tokens,

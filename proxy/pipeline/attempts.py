@@ -1,6 +1,6 @@
 """Orchestrates: one deployment asked for one call: its retries, its attempts, and what stands in for what it lacks.
 
-Asking        an answer of one deployment, in as many asks as it takes (`emulate`)
+DeploymentAsk        an answer of one deployment, in as many asks as it takes (`emulate`)
 an ask        is tried again where a failure may pass, until a delta has left
 an attempt    one request upstream, its intent row committed before it leaves
 """
@@ -20,8 +20,8 @@ from proxy.metering.ledger import Ledger
 from proxy.pipeline import emulate
 from proxy.pipeline.call import Attempt, Call
 from proxy.pipeline.json_check import JSONCheck
-from proxy.pipeline.stop_sequences import StopCut
-from proxy.pipeline.stream_reader import Leftover, StreamReading
+from proxy.pipeline.stop_sequences import StopSequences
+from proxy.pipeline.stream_reader import StreamReader, UsageDrain
 from proxy.providers.base.contract import Built, build, parse
 from proxy.routing.names import Deployment
 from proxy.schema.chat import (
@@ -46,7 +46,7 @@ MAX_RETRY_AFTER_S = 10.0  # a provider that asks for more is left for the next c
 _MAX_NAMED, _MAX_NAME = 32, 64  # names of parameters that are told of, and characters of each
 
 
-class Means(Struct, frozen=True):
+class Resources(Struct, frozen=True):
     """What one configuration asks with. `random` in [0, 1) is the share of a wait that is waited; the first is at most
     `backoff_s`, each later one at most twice the one before.
     """
@@ -58,17 +58,17 @@ class Means(Struct, frozen=True):
     backoff_s: float
 
 
-class Asking:
+class DeploymentAsk:
     """One deployment, asked for one call, at most `tries` times at one go: the `Ask` that is lent to what asks more
     than once.
     """
 
-    def __init__(self, means: Means, call: Call, deployment: Deployment, tries: int) -> None:
+    def __init__(self, resources: Resources, call: Call, deployment: Deployment, tries: int) -> None:
         self.tried = 0  # attempts, one after the other, of the ask that made most
-        self._means = means
+        self._resources = resources
         self._call = call
         self._deployment = deployment
-        self._upstream = means.upstreams[deployment.provider_name]
+        self._upstream = resources.upstreams[deployment.provider_name]
         self._tries = min(deployment.provider.retries + 1, tries)
         self.at_once = min(deployment.provider.max_concurrent or AT_ONCE, AT_ONCE)
         self._attempts: list[Attempt] = []
@@ -151,16 +151,16 @@ class Asking:
         retry_after_s = error.retry_after_s or 0.0
         if not error.retryable or tried >= self._tries or retry_after_s > MAX_RETRY_AFTER_S:
             raise error
-        ceiling_s: float = min(MAX_BACKOFF_S, self._means.backoff_s * 2 ** (tried - 1))
+        ceiling_s: float = min(MAX_BACKOFF_S, self._resources.backoff_s * 2 ** (tried - 1))
         self._call.time.begin_wait()
         try:
-            await asyncio.sleep(max(self._means.random() * ceiling_s, retry_after_s))
+            await asyncio.sleep(max(self._resources.random() * ceiling_s, retry_after_s))
         finally:
             self._call.time.end_wait()
 
-    async def _begin(self, request: AnyRequest, before: Attempt | None) -> tuple[Attempt, Built, StopCut | None]:
+    async def _begin(self, request: AnyRequest, before: Attempt | None) -> tuple[Attempt, Built, StopSequences | None]:
         """Builds the request and commits its intent row. Nothing has left when this raises."""
-        call, deployment, ledger = self._call, self._deployment, self._means.ledger
+        call, deployment, ledger = self._call, self._deployment, self._resources.ledger
         try:
             built = build(deployment.provider, request, deployment.model)
         except RecursionError:  # it could just be read, and is written from deeper in the stack
@@ -173,7 +173,7 @@ class Asking:
         self._attempts.append(attempt)
         try:
             if before is None:
-                await ledger.open(call.opening(self._means.config_version), opening)
+                await ledger.open(call.opening(self._resources.config_version), opening)
             else:
                 await ledger.intend(before.ended, opening)
         except ProxyError:
@@ -183,7 +183,7 @@ class Asking:
             raise
         return attempt, built, cut
 
-    def _emulate(self, attempt: Attempt, built: Built) -> StopCut | None:
+    def _emulate(self, attempt: Attempt, built: Built) -> StopSequences | None:
         """Notes what the vendor is not told as the client said it, and readies what stands in for it.
 
         Raises BadRequest where the request is `strict` and something is lost, and for a schema or stops that cannot be
@@ -201,7 +201,7 @@ class Asking:
             raise BadRequest(message, param=lost[0], code="unsupported_parameter")
         if self._adapted or built.stops:
             attempt.adapted = [*attempt.adapted, *self._adapted, *(["stop"] if built.stops else [])]
-        return StopCut(built.stops) if built.stops else None
+        return StopSequences(built.stops) if built.stops else None
 
     async def _whole(self, attempt: Attempt, built: Built) -> AnyResponse:
         attempt.note_sent()
@@ -221,13 +221,13 @@ class Asking:
         return response
 
     async def _streamed(
-        self, attempt: Attempt, built: Built, cut: StopCut | None
+        self, attempt: Attempt, built: Built, cut: StopSequences | None
     ) -> AsyncGenerator[list[ChatChunk], None]:
         """One attempt's chunks. A client that leaves after the finish leaves the rest of the stream to
         `Attempt.leftover`.
         """
         provider = self._upstream.provider
-        reader = StreamReading(attempt, provider.stream_decoder(cast(ChatRequest, attempt.request)), provider.timeout_s)
+        reader = StreamReader(attempt, provider.stream_decoder(cast(ChatRequest, attempt.request)), provider.timeout_s)
         attempt.note_sent()
         async with AsyncExitStack() as stack:
             exchange = await stack.enter_async_context(self._upstream.exchange(built, attempt.id, stream=True))
@@ -241,7 +241,7 @@ class Asking:
                         held = []
             except (asyncio.CancelledError, GeneratorExit):
                 if attempt.finished and attempt.fold.usage is None:
-                    attempt.leftover = Leftover(stack.pop_all(), exchange, reader).drain
+                    attempt.leftover = UsageDrain(stack.pop_all(), exchange, reader).drain
                 raise
             if held:
                 yield held

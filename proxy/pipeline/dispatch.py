@@ -5,8 +5,8 @@ never after.
     HEADERS_SENT  the first byte to the client (the API layer's gate): from here on errors are frames
 
     Dispatcher    runs the course of a route
-    Course        who is next (routing)
-    Asking        asks one of them, with its retries
+    FallbackOrder        who is next (routing)
+    DeploymentAsk        asks one of them, with its retries
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 from proxy.metering.ledger import Ledger
-from proxy.pipeline.attempts import Asking, Means
+from proxy.pipeline.attempts import DeploymentAsk, Resources
 from proxy.pipeline.call import Call
-from proxy.routing.fallback import Course
+from proxy.routing.fallback import FallbackOrder
 from proxy.routing.names import Route
 from proxy.schema.chat import AnyRequest, AnyResponse, ChatChunk, ChatRequest
 from proxy.schema.errors import BadRequest, UpstreamError
@@ -38,7 +38,7 @@ class Dispatcher:
         backoff_s: float = BACKOFF_S,
     ) -> None:
         self.config_version = config_version
-        self._means = Means(upstreams, ledger, config_version, random, backoff_s)
+        self._resources = Resources(upstreams, ledger, config_version, random, backoff_s)
 
     async def complete(self, call: Call, route: Route, request: AnyRequest | None = None) -> AnyResponse:
         """The whole answer to `request` (None: the call's own; a call may ask for several, one after the other).
@@ -47,9 +47,9 @@ class Dispatcher:
         before anything was sent.
         """
         request = request or call.request
-        course = Course(route, request)
+        course = FallbackOrder(route, request)
         while True:
-            asking = Asking(self._means, call, course.deployment, course.tries_left)
+            asking = DeploymentAsk(self._resources, call, course.deployment, course.tries_left)
             try:
                 return await asking.answer(request)
             except (UpstreamError, BadRequest) as error:
@@ -61,9 +61,9 @@ class Dispatcher:
         request = call.request
         if not isinstance(request, ChatRequest):
             raise TypeError("only chat is streamed")
-        course = Course(route, request)
+        course = FallbackOrder(route, request)
         while True:
-            asking = Asking(self._means, call, course.deployment, course.tries_left)
+            asking = DeploymentAsk(self._resources, call, course.deployment, course.tries_left)
             is_committed = False
             try:
                 async with aclosing(asking.answer_stream(request)) as batches:

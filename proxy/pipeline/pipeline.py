@@ -16,10 +16,10 @@ from typing import cast
 
 from proxy.metering.ledger import Ledger
 from proxy.pipeline import hints
-from proxy.pipeline.admission import Gate
+from proxy.pipeline.admission import Admission
 from proxy.pipeline.call import Call
 from proxy.pipeline.dispatch import Dispatcher
-from proxy.pipeline.reasoning_state import Vault
+from proxy.pipeline.reasoning_state import ReasoningState
 from proxy.pipeline.timing import Clock
 from proxy.routing.names import Route
 from proxy.schema.chat import (
@@ -52,9 +52,9 @@ class Pipeline:
 
     def __init__(
         self,
-        gate: Gate,
+        gate: Admission,
         dispatcher: Dispatcher,
-        vault: Vault,
+        vault: ReasoningState,
         ledger: Ledger,
         clock: Clock,
         on_end: Callable[[Call, CallEnd], None],

@@ -24,7 +24,7 @@ from proxy.routing.names import Deployment
 from proxy.schema.chat import AnyRequest, ChatRequest, KeptReasoning, ResponseMessage
 from proxy.schema.records import Caller
 from proxy.storage.base import StoreError
-from proxy.storage.reasoning_states import VaultStore
+from proxy.storage.reasoning_states import ReasoningStates
 
 MAX_STATE_BYTES = 512 * 1024
 MAX_ID = 1024  # characters of a tool call id
@@ -37,7 +37,7 @@ T = TypeVar("T")
 _decode = msgspec.msgpack.Decoder(KeptReasoning).decode
 
 
-class Vault:
+class ReasoningState:
     """One per process. `store` None: nothing is kept. `dialects`: the name of each kind of provider, its `type`.
 
     `warn` logs an event with fields.
@@ -45,7 +45,7 @@ class Vault:
 
     def __init__(
         self,
-        store: VaultStore | None,
+        store: ReasoningStates | None,
         dialects: Mapping[type[Provider], str],
         warn: Callable[..., object],
         clock_ns: Callable[[], int] = time.time_ns,

@@ -19,7 +19,7 @@ MAX_STOPS = 64
 MAX_LENGTH = 1_000  # characters of one stop: how much text is searched again with each chunk
 
 
-class StopCut:
+class StopSequences:
     """Cuts one answer, whole or streamed, at the first of `stops`. Raises BadRequest for too many or too long ones."""
 
     def __init__(self, stops: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ MAX_STREAM_BYTES = 512 * 1024 * 1024  # 100,000 tokens with 20 log probabilities
 AFTER_FINISH_S = 5.0  # after the finish, how long usage and end marker are waited for at most
 
 
-class StreamReading:
+class StreamReader:
     """The state of one stream as it is read."""
 
     def __init__(self, attempt: Attempt, decoder: StreamDecoder, timeouts: Timeouts) -> None:
@@ -92,10 +92,10 @@ def _has_delta(chunk: ChatChunk) -> bool:
     return any(choice.get("delta") for choice in chunk.get("choices", []))
 
 
-class Leftover:
+class UsageDrain:
     """A finished stream whose client left: what is still to come is its usage."""
 
-    def __init__(self, stack: AsyncExitStack, exchange: Exchange, reading: StreamReading) -> None:
+    def __init__(self, stack: AsyncExitStack, exchange: Exchange, reading: StreamReader) -> None:
         self._stack = stack
         self._exchange = exchange
         self._reading = reading

@@ -23,7 +23,7 @@ _KINDS = {
 }
 
 
-class Held(Struct, frozen=True):
+class ContentNeed(Struct, frozen=True):
     """One part that is not text: its dotted path, what it is, and the capability it needs."""
 
     where: str
@@ -31,25 +31,25 @@ class Held(Struct, frozen=True):
     needs: str
 
 
-def held(request: AnyRequest) -> list[Held]:
+def needs(request: AnyRequest) -> list[ContentNeed]:
     """The first part of each kind, in order; nothing for requests that hold only text."""
     if not isinstance(request, ChatRequest):
         return []
-    found: dict[str, Held] = {}
-    for part in _parts(request):
+    found: dict[str, ContentNeed] = {}
+    for part in _content_needs(request):
         found.setdefault(part.needs, part)
     return list(found.values())
 
 
-def _parts(request: ChatRequest) -> Iterator[Held]:
+def _content_needs(request: ChatRequest) -> Iterator[ContentNeed]:
     for number, message in enumerate(request.messages):
         if isinstance(message.content, list):
             for place, part in enumerate(message.content):
                 if isinstance(kind := part.get("type"), str) and kind in _KINDS:
-                    yield Held(f"messages.{number}.content.{place}", *_KINDS[kind])
+                    yield ContentNeed(f"messages.{number}.content.{place}", *_KINDS[kind])
 
 
-def refusal(parts: list[Held], deployment: Deployment) -> BadRequest | None:
+def refusal(parts: list[ContentNeed], deployment: Deployment) -> BadRequest | None:
     """The error that names the first part which the model does not take; None: it takes them all, or nobody knows."""
     takes = deployment.price.supports if deployment.price is not None else None
     missing = next((part for part in parts if takes is not None and part.needs not in takes), None)

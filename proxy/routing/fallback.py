@@ -1,6 +1,6 @@
 """Translates: who is asked next for one request, after what failed.
 
-Pure: neither waits nor asks. What a deployment does with its turn is `Asking`'s.
+Pure: neither waits nor asks. What a deployment does with its turn is `DeploymentAsk`'s.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ _CLIENT_FAULTS = (400, 413, 422)  # another model would say the same
 _FILTERED = ("content_filter", "content_policy_violation")
 
 
-class Course:
+class FallbackOrder:
     """Who is asked next for one request. Raises BadRequest where none of the candidates takes what it holds."""
 
     def __init__(self, route: Route, request: AnyRequest) -> None:
         self._route = route
-        self._parts = content.held(request)
+        self._content_needs = content.needs(request)
         self._queue = self._able(route.candidates)
         self._failure: UpstreamError | None = None
         self.tries_left = MAX_ATTEMPTS
-        if not self._queue and (refusal := content.refusal(self._parts, route.candidates[0])) is not None:
+        if not self._queue and (refusal := content.refusal(self._content_needs, route.candidates[0])) is not None:
             raise refusal
 
     @property
@@ -63,6 +63,6 @@ class Course:
 
     def _able(self, deployments: tuple[Deployment, ...]) -> list[Deployment]:
         """Those that take what the request holds."""
-        if not self._parts:
+        if not self._content_needs:
             return list(deployments)
-        return [d for d in deployments if content.refusal(self._parts, d) is None]
+        return [d for d in deployments if content.refusal(self._content_needs, d) is None]

@@ -1,7 +1,7 @@
-"""Orchestrates: the composition root: the ASGI application around what `parts` builds; its lifespan closes all it
+"""Orchestrates: the composition root: the ASGI application around what `wiring` builds; its lifespan closes all it
 opened.
 
-Only here and in `parts` is anything constructed. Everything else receives what it needs as arguments.
+Only here and in `wiring` is anything constructed. Everything else receives what it needs as arguments.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from proxy.server.api.request import Places
 from proxy.server.auth import Auth, StoredKeys
 from proxy.server.metrics import Metrics
 from proxy.server.reload import Reloads
-from proxy.server.wiring import LocalModels, Parts, Running, database_folder, key_store, running
+from proxy.server.wiring import LocalModels, Running, Runtime, database_folder, key_store, running
 from proxy.upstream.local_model import LocalModel
 
 
@@ -72,11 +72,11 @@ class Application:
         self._places = Places(server.max_in_flight)
         self._metrics = Metrics(__version__, self._read, metrics_folder)
         self._auth = auth
-        access = Access(auth, lambda: self.live.permits, time.time_ns)
+        access = Access(auth, lambda: self.live.policies, time.time_ns)
         chat = Chat(self._pipeline, access, int(server.max_body_mb * 1024 * 1024), self._places, log)
         reads = Reads(
             lambda: self.live.views,
-            lambda: self.live.permits,
+            lambda: self.live.policies,
             lambda query: self.live.ledger.usage(query),
             int(time.time()),
         )
@@ -100,11 +100,11 @@ class Application:
         self.asgi: ASGIApp = Guard(self.litestar, lambda: auth.keyless, hosts, frozenset(server.cors_origins))
 
     @property
-    def live(self) -> Parts:
-        """The parts of the running server. Raises RuntimeError before its start."""
+    def live(self) -> Runtime:
+        """The live objects of the running server. Raises RuntimeError before its start."""
         if self._running is None:
             raise RuntimeError("the application is not running")
-        return self._running.parts.current
+        return self._running.runtimes.current
 
     def reload_soon(self) -> None:
         """Asks for a reload; from a signal's handler or any thread."""
@@ -115,8 +115,8 @@ class Application:
         """The pipeline of one call: what it needs stays open until the call has ended, also over a reload."""
         if self._running is None:
             raise RuntimeError("the application is not running")
-        with self._running.parts.using() as parts:
-            yield parts.pipeline
+        with self._running.runtimes.using() as runtime:
+            yield runtime.pipeline
 
     def _run(self, config: Config) -> None:
         if self._running is not None:

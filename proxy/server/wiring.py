@@ -20,12 +20,12 @@ from proxy.config.namespace import build_names, enabled, endpoint_of
 from proxy.config.problems import Mark, problem
 from proxy.metering.ledger import Ledger
 from proxy.metering.price_book import PriceBook
-from proxy.pipeline.admission import Gate, Permits
+from proxy.pipeline.admission import Admission, KeyPolicies
 from proxy.pipeline.call import Call
 from proxy.pipeline.dispatch import Dispatcher
 from proxy.pipeline.limits import Limits
 from proxy.pipeline.pipeline import Pipeline
-from proxy.pipeline.reasoning_state import Vault
+from proxy.pipeline.reasoning_state import ReasoningState
 from proxy.pipeline.timing import Clock
 from proxy.providers import PROVIDERS
 from proxy.providers.base.contract import Provider
@@ -36,10 +36,10 @@ from proxy.schema.records import CallEnd, Endpoint
 from proxy.server.metrics import Metrics
 from proxy.server.swap import Swap
 from proxy.storage.keys import KeyStore
-from proxy.storage.reasoning_states import VaultStore
+from proxy.storage.reasoning_states import ReasoningStates
 from proxy.storage.sqlite import SqliteStore, sqlite_path
 from proxy.upstream.local_model import LocalModel, RemoteLocalModel
-from proxy.upstream.model_discovery import ModelLists
+from proxy.upstream.model_discovery import ModelDiscovery
 from proxy.upstream.transports.aiohttp import AiohttpTransport
 from proxy.upstream.transports.base import Transport
 from proxy.upstream.transports.httpx import HttpxTransport
@@ -48,31 +48,31 @@ from proxy.upstream.upstream import Origin, Pool, Pools, Upstream
 LocalModels = Mapping[str, LocalModel | RemoteLocalModel]
 
 
-class Parts(Struct, frozen=True):
+class Runtime(Struct, frozen=True):
     """The live objects of one configuration; `ledger` is the server's own."""
 
     config: Config
     names: Names
     views: Views
-    permits: Permits
+    policies: KeyPolicies
     pipeline: Pipeline
     ledger: Ledger
     upstreams: Mapping[str, Upstream]
-    lists: ModelLists
+    lists: ModelDiscovery
 
 
 class Running:
-    """One server: the parts of the configuration it runs, and those of earlier ones while calls still use them."""
+    """One server: the runtime of its current configuration, and those of earlier ones until their last call ends."""
 
     def __init__(
         self,
         ledger: Ledger,
-        vault: Vault,
+        vault: ReasoningState,
         models: LocalModels,
         log: FilteringBoundLogger,
         metrics: Metrics | None = None,
     ) -> None:
-        self.parts: Swap[Parts] = Swap()
+        self.runtimes: Swap[Runtime] = Swap()
         self._ledger = ledger
         self.vault = vault
         self._models = models
@@ -80,45 +80,45 @@ class Running:
         self._metrics = metrics
         self._pools = Pools(_transport)
         self._limits: Limits | None = None
-        self._lists: ModelLists | None = None
+        self._lists: ModelDiscovery | None = None
 
     def run(self, config: Config) -> None:
         """New calls run on `config` from now on. Raises ConfigError, and changes nothing, where it cannot be run."""
         with ExitStack() as pools:
-            parts = self._built(config, pools)
+            runtime = self._built(config, pools)
             taken = pools.pop_all()
 
         async def close() -> None:
-            await parts.lists.close()
-            await parts.pipeline.close()
+            await runtime.lists.close()
+            await runtime.pipeline.close()
             taken.close()
 
-        self.parts.put(parts, close)
-        self._lists = parts.lists
+        self.runtimes.put(runtime, close)
+        self._lists = runtime.lists
         self._lists.refresh()
 
-    def _built(self, config: Config, pools: ExitStack) -> Parts:
+    def _built(self, config: Config, pools: ExitStack) -> Runtime:
         upstreams = {
             name: Upstream(
                 name, provider, _origin(config, name, provider, self._models), self._pool(config, name, pools)
             )
             for name, provider in enabled(config).items()
         }
-        lists = ModelLists(upstreams, self._log.warning, self._lists)
+        lists = ModelDiscovery(upstreams, self._log.warning, self._lists)
         book = PriceBook(config.pricing, _vendors(config))
         names = build_names(config, book, lists)
         views = Views(names)
         self._limits = self._limits or Limits(config.server.workers)  # what was used outlives a reload
-        permits = Permits(config.keys, config.rate_limits, self._limits)
+        policies = KeyPolicies(config.keys, config.rate_limits, self._limits)
         pipeline = Pipeline(
-            Gate(permits, Router(views, book, random.random)),
+            Admission(policies, Router(views, book, random.random)),
             Dispatcher(upstreams, self._ledger, config.version, random.random),
             self.vault,
             self._ledger,
             Clock(time.time_ns, time.perf_counter),
             _on_end(self._log, self._metrics, names),
         )
-        return Parts(config, names, views, permits, pipeline, self._ledger, upstreams, lists)
+        return Runtime(config, names, views, policies, pipeline, self._ledger, upstreams, lists)
 
     def _pool(self, config: Config, name: str, pools: ExitStack) -> Pool:
         """A provider's pool, given back when `pools` closes."""
@@ -136,7 +136,7 @@ class Running:
         for model in self._models.values():
             if isinstance(model, LocalModel):
                 await model.close()
-        await self.parts.close()
+        await self.runtimes.close()
         await self._pools.close()
         await self.vault.close()
 
@@ -171,14 +171,14 @@ def build_ledger(config: Config) -> Ledger:
     return Ledger(store, when_down=config.storage.when_down)
 
 
-def build_vault(config: Config, log: FilteringBoundLogger) -> Vault:
+def build_vault(config: Config, log: FilteringBoundLogger) -> ReasoningState:
     """Where reasoning is kept between two requests, if it is; nothing is opened yet."""
-    store: VaultStore | None = None
+    store: ReasoningStates | None = None
     if config.storage.reasoning_state == "store":
-        store = VaultStore(sqlite_path(config.storage.url), config.vault_key)
+        store = ReasoningStates(sqlite_path(config.storage.url), config.vault_key)
     elif config.storage.reasoning_state == "memory":
-        store = VaultStore(None)
-    return Vault(store, {kind: name for name, kind in PROVIDERS.items()}, log.warning)
+        store = ReasoningStates(None)
+    return ReasoningState(store, {kind: name for name, kind in PROVIDERS.items()}, log.warning)
 
 
 def key_store(config: Config) -> KeyStore:

@@ -30,7 +30,7 @@ _KEY_BYTES = 32
 _NONCE_BYTES = 12
 
 
-class VaultLimits(Struct, frozen=True):
+class StateLimits(Struct, frozen=True):
     """How long a state is kept, in seconds, and how much: the oldest goes first. Bytes are those of sealed states."""
 
     ttl_s: float = 3600.0
@@ -40,20 +40,20 @@ class VaultLimits(Struct, frozen=True):
     all_bytes: int = 256 * 1024 * 1024
 
 
-class VaultStore:
+class ReasoningStates:
     """The states of every caller. `database` None: in memory. `key` None: the one in the file beside the database."""
 
     def __init__(
         self,
         database: Path | None,
         key: Secret | None = None,
-        limits: VaultLimits | None = None,
+        limits: StateLimits | None = None,
         *,
         busy_s: float = 1.0,
     ) -> None:
         self._database = database
         self._key = key
-        self._limits = limits or VaultLimits()
+        self._limits = limits or StateLimits()
         self._busy_s = busy_s
         self._cipher: AESGCM | None = None
         self._db: sqlite3.Connection | None = None

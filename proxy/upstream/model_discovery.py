@@ -31,7 +31,7 @@ class _List(Struct):
     failed: bool = False
 
 
-class ModelLists(Mapping[str, tuple[str, ...]]):
+class ModelDiscovery(Mapping[str, tuple[str, ...]]):
     """Provider name -> the ids its server lists, as far as is known. Belongs to one configuration, as its Upstreams do.
 
     `warn` is told of a server whose list cannot be read: the event, `provider` and `reason`. `before`: the lists of the
@@ -42,7 +42,7 @@ class ModelLists(Mapping[str, tuple[str, ...]]):
         self,
         upstreams: Mapping[str, Upstream],
         warn: Callable[..., object],
-        before: ModelLists | None = None,
+        before: ModelDiscovery | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._upstreams = {name: each for name, each in upstreams.items() if models_path(each.provider) is not None}

@@ -88,9 +88,9 @@ def test_the_server_does_not_load_what_none_of_its_routes_speaks(tmp_path):
     routing_file = write_files(tmp_path, "http://127.0.0.1:9")
     script = (
         "import json, pathlib, sys\n"
-        "from proxy.app import Application, server_auth\n"
+        "from proxy.server.app import Application, server_auth\n"
         "from proxy.config.source import ConfigFiles\n"
-        "from proxy.log import build_log\n"
+        "from proxy.server.log import build_log\n"
         "path = pathlib.Path(sys.argv[1])\n"
         "config = ConfigFiles(path, path.with_name('pricing.yaml'), {}).load()\n"
         "Application(config, {}, server_auth({}, config), build_log('json'))\n"

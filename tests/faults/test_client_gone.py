@@ -40,7 +40,7 @@ async def pair(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 
 async def nothing_is_left(server: Server, timeout_s: float = 2.0) -> None:
     """No request upstream, no open call, no hold, and every row written: within two seconds."""
-    parts = server.parts
+    parts = server.runtime
     await eventually(lambda: not any(each.active for each in parts.upstreams.values()), timeout_s)
     await eventually(lambda: not parts.ledger.state.open_calls and not parts.ledger.state.pending, timeout_s)
     assert parts.ledger.state.reserved_nano == 0

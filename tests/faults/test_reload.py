@@ -143,7 +143,7 @@ async def run_steps(server: Server, files: Mounted) -> list[float]:
     took = []
     for number in range(1, RELOADS + 1):
         step = STEPS[number % len(STEPS)]
-        before = server.parts.config.version
+        before = server.runtime.config.version
         begun = time.monotonic()
         step.do(files, number)
         if number // 2 % 2:
@@ -153,14 +153,14 @@ async def run_steps(server: Server, files: Mounted) -> list[float]:
             await at_generation(server, files, number)
         else:
             await refused(server.port)
-            assert server.parts.config.version == before
+            assert server.runtime.config.version == before
         took.append(time.monotonic() - begun)
     return took
 
 
 async def at_generation(server: Server, files: Mounted, number: int) -> None:
     """Waits until this generation runs."""
-    await eventually(lambda: files.right.get(server.parts.config.version) == number)
+    await eventually(lambda: files.right.get(server.runtime.config.version) == number)
 
 
 async def refused(port: int) -> None:
@@ -179,11 +179,11 @@ async def test_a_hundred_reloads_under_load_fail_no_call(tmp_path: Path) -> None
             load = Load(server.port)
             took = await run_steps(server, files)
             heard = await load.stop()
-            await eventually(lambda: not any(each.active for each in server.parts.upstreams.values()))
+            await eventually(lambda: not any(each.active for each in server.runtime.upstreams.values()))
             await eventually(
                 lambda: len(upstream.connections) <= 2 * CLIENTS + 2
             )  # idle ones of two providers' last pools
-            await eventually(lambda: not server.parts.ledger.state.pending)
+            await eventually(lambda: not server.runtime.ledger.state.pending)
         seen = list(upstream.ledger)
     assert_whole(files, heard)
     assert_one_configuration_each(files, heard, tmp_path, {each.id: each.headers["x-generation"] for each in seen})

@@ -32,7 +32,7 @@ async def server(tmp_path: Path, upstream: FakeUpstream) -> AsyncIterator[Server
     """Two providers without retries. At the end the upstream's ledger and the attempts agree, and nothing is open."""
     async with serving(files(tmp_path, upstream.url, fake={"timeout_s": SHORT})) as running:
         yield running
-        assert all(each.active == 0 for each in running.parts.upstreams.values())
+        assert all(each.active == 0 for each in running.runtime.upstreams.values())
     assert_books_agree(tmp_path, upstream.ledger)
 
 
@@ -348,7 +348,7 @@ async def test_retries_answer_after_two_failures(
     fake = {"retries": 2, "transport": transport}
     async with serving(files(tmp_path, upstream.url, fake=fake)) as server:
         heard = await ask(server.port, "fake/fail_first(n=2)", stream=stream)
-        assert server.parts.upstreams["fake"].active == 0
+        assert server.runtime.upstreams["fake"].active == 0
     assert (heard.content, heard.headers["x-proxy-attempts"]) == (said(10), "3")
     assert [row["outcome"] for row in rows(tmp_path, "attempts")] == ["upstream_error", "upstream_error", "ok"]
     assert [row["cost_nano"] for row in rows(tmp_path, "attempts")][:2] == [0, 0]

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from proxy.metering.books import Admission, Books
+from proxy.metering.books import Books, Intent
 from proxy.schema.errors import StorageUnavailable
 from proxy.schema.records import Outcome
 from proxy.storage.base import RowRefused
@@ -28,7 +28,7 @@ class Expected:
     def __init__(self) -> None:
         self.row: str | None = None  # the committed or awaited outcome; None: no row
         self.attempts = 0
-        self.asking: str | None = None  # "open" or "intend": an admission that is not committed
+        self.asking: str | None = None  # "open" or "intend": an intent that is not committed
         self.closing = False  # the end waits for its commit
 
 
@@ -47,7 +47,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(name=CALLS)
     def open(self, name: str) -> None:
         expected = self.expected[name]
-        if self.refused(self.books.open, self.admission(name, call(name))):
+        if self.refused(self.books.open, self.intent(name, call(name))):
             assert expected.asking == "open" or expected.row is not None
         elif expected.row is None or expected.row != "open":
             expected.asking = "open"
@@ -56,7 +56,7 @@ class Interleavings(RuleBasedStateMachine):
     def intend(self, name: str) -> None:
         expected = self.expected[name]
         if expected.row == "open" and expected.asking is None:
-            self.books.intend(self.admission(name, None, expected.attempts + 1))
+            self.books.intend(self.intent(name, None, expected.attempts + 1))
             expected.asking = "intend"
 
     @rule(name=CALLS, outcome=ENDS)
@@ -89,7 +89,8 @@ class Interleavings(RuleBasedStateMachine):
     @invariant()
     def reserved_is_the_sum_of_open_holds(self) -> None:
         assert self.books.reserved_nano == sum(entry.hold_nano or 0 for entry in self.books.calls.values())
-        assert self.books.reserved_nano >= HOLD_NANO * len(self.books.calls)
+        running = sum(len(entry.running) for entry in self.books.calls.values())
+        assert self.books.reserved_nano >= HOLD_NANO * running
 
     def teardown(self) -> None:
         self.commit()
@@ -101,15 +102,15 @@ class Interleavings(RuleBasedStateMachine):
         self.store.close()
         self.directory.cleanup()
 
-    def admission(self, name: str, opening: Any, seq: int = 1) -> Admission:
+    def intent(self, name: str, opening: Any, seq: int = 1) -> Intent:
         ended = None if opening else attempt_end(name, seq - 1, Outcome.UPSTREAM_ERROR)
-        admission = Admission(attempt(name, seq), opening, ended)
-        admission.future = cast("Future[None]", object())  # only passed through
-        return admission
+        intent = Intent(attempt(name, seq), opening, ended)
+        intent.future = cast("Future[None]", object())  # only passed through
+        return intent
 
-    def refused(self, operation: Any, admission: Admission) -> bool:
+    def refused(self, operation: Any, intent: Intent) -> bool:
         try:
-            operation(admission)
+            operation(intent)
         except RowRefused:
             return True
         return False

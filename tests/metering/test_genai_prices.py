@@ -71,5 +71,5 @@ def test_the_version_names_the_list() -> None:
 
 def test_the_list_is_not_loaded_at_start() -> None:
     """Importing the module imports no price."""
-    code = "import sys, proxy.price_lookup; print('genai_prices' in sys.modules)"
+    code = "import sys, proxy.metering.genai_prices; print('genai_prices' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.pipeline.admission import KeyConfig, Permits, RateLimitsConfig, day_ns
+from proxy.pipeline.admission import KeyConfig, KeyPolicies, RateLimitsConfig, day_ns
 from proxy.pipeline.limits import Limits, RateLimit
 from proxy.routing.allowed import Allowed
 from proxy.schema.chat import ChatRequest, Message
@@ -16,8 +16,8 @@ RATES = RateLimitsConfig(RateLimit(60, None, 5), {"mobile": RateLimit(tokens_per
 
 
 @pytest.fixture
-def permits():
-    return Permits(KEYS, RATES, Limits())
+def policies():
+    return KeyPolicies(KEYS, RATES, Limits())
 
 
 def request(**fields):
@@ -26,23 +26,23 @@ def request(**fields):
     return ChatRequest(model="m", messages=messages, max_tokens=limit, n=fields.get("n", 1), fields=fields)
 
 
-def test_a_name_has_what_stands_under_it_and_the_default_for_the_rest(permits):
+def test_a_name_has_what_stands_under_it_and_the_default_for_the_rest(policies):
     """Limits of the default that a key does not set hold for it too."""
-    mobile = permits.of(Caller("mobile"))
+    mobile = policies.of(Caller("mobile"))
     assert mobile.rate == RateLimit(60, 100, 5)
     assert mobile.allowed == Allowed("mobile", (("cheap",),))
     assert mobile.expires_ns == day_ns("2027-01-01") == 1798761600 * 10**9
-    assert permits.of(Caller("batch")).rate == RateLimit(600, None, 5)
+    assert policies.of(Caller("batch")).rate == RateLimit(600, None, 5)
     for other in (Caller("other"), Caller("default"), Caller("admin", admin=True), Caller(None, admin=True)):
-        assert permits.of(other).rate == RateLimit(60, None, 5)
-        assert (permits.of(other).allowed, permits.of(other).expires_ns) == (None, None)
+        assert policies.of(other).rate == RateLimit(60, None, 5)
+        assert (policies.of(other).allowed, policies.of(other).expires_ns) == (None, None)
 
 
-def test_the_list_of_the_key_and_that_of_its_name_both_hold(permits):
+def test_the_list_of_the_key_and_that_of_its_name_both_hold(policies):
     """Neither can give what the other does not."""
-    assert permits.of(StoredCaller("mobile", models=("fast",))).allowed == Allowed("mobile", (("cheap",), ("fast",)))
-    assert permits.of(StoredCaller("other", models=("fast",))).allowed == Allowed("other", (("fast",),))
-    assert permits.of(StoredCaller("other")).allowed is None
+    assert policies.of(StoredCaller("mobile", models=("fast",))).allowed == Allowed("mobile", (("cheap",), ("fast",)))
+    assert policies.of(StoredCaller("other", models=("fast",))).allowed == Allowed("other", (("fast",),))
+    assert policies.of(StoredCaller("other")).allowed is None
 
 
 @pytest.mark.parametrize(
@@ -61,34 +61,34 @@ def test_the_list_of_the_key_and_that_of_its_name_both_hold(permits):
         ({"n": 3}, {"n": 3, "max_completion_tokens": 100}, ["max_completion_tokens"]),
     ],
 )
-def test_a_request_is_capped_and_the_change_is_named(permits, fields, expected, changed):
+def test_a_request_is_capped_and_the_change_is_named(policies, fields, expected, changed):
     """A program that asks for more is served, with less; the limit is for each choice, as OpenAI's is."""
     before = dict(fields)
-    capped, adapted = permits.of(Caller("mobile")).cap(request(**fields))
+    capped, adapted = policies.of(Caller("mobile")).cap(request(**fields))
     assert (capped.fields, adapted) == (expected, changed)
     assert capped.max_tokens == min(v for k, v in expected.items() if k != "n")
     assert fields == before
 
 
-def test_without_a_cap_the_request_stays_as_it_is(permits):
+def test_without_a_cap_the_request_stays_as_it_is(policies):
     """The very same object."""
     asked = request(max_tokens=10**6)
-    assert permits.of(Caller("other")).cap(asked) == (asked, [])
+    assert policies.of(Caller("other")).cap(asked) == (asked, [])
 
 
 def test_no_limits_no_place():
     """What nobody configured costs nothing."""
-    permits = Permits({}, None, Limits())
-    assert permits.enter(permits.of(Caller("a")), request()) is None
+    policies = KeyPolicies({}, None, Limits())
+    assert policies.enter(policies.of(Caller("a")), request()) is None
 
 
 def test_tokens_are_reserved_for_every_choice():
     """An answer without a limit counts as 256 tokens, until it is known."""
-    permits = Permits({}, RateLimitsConfig(RateLimit(tokens_per_minute=10_000)), Limits())
-    place = permits.enter(permits.of(Caller("a")), request(n=2, max_tokens=1000))
+    policies = KeyPolicies({}, RateLimitsConfig(RateLimit(tokens_per_minute=10_000)), Limits())
+    place = policies.enter(policies.of(Caller("a")), request(n=2, max_tokens=1000))
     assert place is not None
     assert place.headers["x-ratelimit-remaining-tokens"] == str(10_000 - 2000 - 5)
-    place = permits.enter(permits.of(Caller("a")), request())
+    place = policies.enter(policies.of(Caller("a")), request())
     assert place is not None
     assert place.headers["x-ratelimit-remaining-tokens"] == str(8000 - 5 - 256 - 5)
 
@@ -96,8 +96,8 @@ def test_tokens_are_reserved_for_every_choice():
 def test_limits_outlive_the_configuration_they_were_counted_under():
     """A reload is no way to more."""
     limits = Limits()
-    one = Permits({}, RateLimitsConfig(RateLimit(requests_per_minute=1)), limits)
+    one = KeyPolicies({}, RateLimitsConfig(RateLimit(requests_per_minute=1)), limits)
     one.enter(one.of(Caller("a")), request())
-    two = Permits({}, RateLimitsConfig(RateLimit(requests_per_minute=1)), limits)
+    two = KeyPolicies({}, RateLimitsConfig(RateLimit(requests_per_minute=1)), limits)
     with pytest.raises(ProxyError):
         two.enter(two.of(Caller("a")), request())

@@ -11,11 +11,11 @@ import pytest
 
 from proxy.metering.ledger import Ledger
 from proxy.metering.pricing import ModelPrice
-from proxy.pipeline.admission import Gate
+from proxy.pipeline.admission import Admission
 from proxy.pipeline.call import Attempt, Call
 from proxy.pipeline.dispatch import Dispatcher
 from proxy.pipeline.pipeline import Pipeline
-from proxy.pipeline.reasoning_state import Vault
+from proxy.pipeline.reasoning_state import ReasoningState
 from proxy.pipeline.timing import Clock
 from proxy.providers.openai import OpenAI
 from proxy.routing.names import Deployment, Route
@@ -28,7 +28,7 @@ CHOICE = {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish
 
 
 class World:
-    """Gate, dispatcher, vault and ledger at once. The vault never comes to an end with `stuck_at`."""
+    """Admission, dispatcher, vault and ledger at once. The vault never comes to an end with `stuck_at`."""
 
     def __init__(self, stuck_at: str) -> None:
         self.config_version = "v1"
@@ -82,9 +82,9 @@ class World:
     def pipeline(self) -> Pipeline:
         me: Any = self
         return Pipeline(
-            cast(Gate, me),
+            cast(Admission, me),
             cast(Dispatcher, me),
-            cast(Vault, me),
+            cast(ReasoningState, me),
             cast(Ledger, me),
             Clock(lambda: 1, lambda: 1.0),
             lambda call, end: self.told.append(end),

@@ -10,13 +10,13 @@ from typing import Any, cast
 
 import msgspec
 
-from proxy.pipeline.reasoning_state import MAX_ID, MAX_STATE_BYTES, Vault
+from proxy.pipeline.reasoning_state import MAX_ID, MAX_STATE_BYTES, ReasoningState
 from proxy.providers.base.contract import Provider
 from proxy.routing.names import Deployment
 from proxy.schema.chat import ChatRequest, EmbeddingsRequest, KeptReasoning, Message, ResponseMessage
 from proxy.schema.records import Caller, JsonObject
 from proxy.storage.base import StoreError
-from proxy.storage.reasoning_states import VaultStore
+from proxy.storage.reasoning_states import ReasoningStates
 
 HOUR = 3600 * 10**9
 MOBILE = Caller("mobile")
@@ -33,7 +33,7 @@ class Thinker(Provider, frozen=True, kw_only=True):
 THINKER = Deployment("one", Thinker(), "deep", None)
 
 
-class Watched(VaultStore):
+class Watched(ReasoningStates):
     """In memory; counts what it is asked, and does first what `before` says."""
 
     def __init__(self, before: Callable[[], None] = lambda: None) -> None:
@@ -80,9 +80,9 @@ class Log:
 
 @asynccontextmanager
 async def vault_on(
-    store: VaultStore | None, clock: Time | None = None, log: Log | None = None, **waits: float
-) -> AsyncIterator[Vault]:
-    vault = Vault(store, {Thinker: "thinker"}, log or Log(), clock or Time(), **waits)
+    store: ReasoningStates | None, clock: Time | None = None, log: Log | None = None, **waits: float
+) -> AsyncIterator[ReasoningState]:
+    vault = ReasoningState(store, {Thinker: "thinker"}, log or Log(), clock or Time(), **waits)
     try:
         yield vault
     finally:
@@ -103,7 +103,7 @@ def asking(*ids: str, role: str = "assistant") -> ChatRequest:
     )
 
 
-async def kept(vault: Vault, request: ChatRequest, caller: Caller = MOBILE) -> Mapping[str, KeptReasoning]:
+async def kept(vault: ReasoningState, request: ChatRequest, caller: Caller = MOBILE) -> Mapping[str, KeptReasoning]:
     restored = await vault.restore(caller, request)
     assert isinstance(restored, ChatRequest)
     return restored.kept
@@ -114,21 +114,21 @@ async def kept(vault: Vault, request: ChatRequest, caller: Caller = MOBILE) -> M
 
 async def test_what_was_kept_comes_back_with_its_writer() -> None:
     """By tool call id: the dialect, the model, and the state as the provider gave it."""
-    async with vault_on(VaultStore(None)) as vault:
+    async with vault_on(ReasoningStates(None)) as vault:
         await vault.keep(MOBILE, THINKER, [answer("call_1", "call_2", thought={"deep": [1, None, "é"]})])
         state = KeptReasoning("thinker", "deep", {"thought": {"deep": [1, None, "é"]}})
         assert await kept(vault, asking("call_2", "call_9")) == {"call_2": state}
 
 
 async def test_every_choice_of_an_answer_counts() -> None:
-    async with vault_on(VaultStore(None)) as vault:
+    async with vault_on(ReasoningStates(None)) as vault:
         await vault.keep(MOBILE, THINKER, [answer("call_1"), answer("call_2")])
         assert set(await kept(vault, asking("call_1", "call_2"))) == {"call_1", "call_2"}
 
 
 async def test_nobody_reads_what_another_caller_left() -> None:
     """The same tool call id, another key; callers without a key are one caller."""
-    async with vault_on(VaultStore(None)) as vault:
+    async with vault_on(ReasoningStates(None)) as vault:
         await vault.keep(MOBILE, THINKER, [answer("call_1")])
         await vault.keep(Caller(), THINKER, [answer("call_2")])
         assert await kept(vault, asking("call_1", "call_2"), Caller("batch")) == {}
@@ -137,7 +137,7 @@ async def test_nobody_reads_what_another_caller_left() -> None:
 
 async def test_after_an_hour_there_is_nothing() -> None:
     clock = Time()
-    async with vault_on(VaultStore(None), clock) as vault:
+    async with vault_on(ReasoningStates(None), clock) as vault:
         await vault.keep(MOBILE, THINKER, [answer("call_1")])
         clock.ns += HOUR - 1
         assert set(await kept(vault, asking("call_1"))) == {"call_1"}
@@ -148,14 +148,14 @@ async def test_after_an_hour_there_is_nothing() -> None:
 async def test_what_is_too_large_is_not_kept_and_the_rest_is() -> None:
     """A state, or an id that no vendor should make up."""
     long_id = "c" * (MAX_ID + 1)
-    async with vault_on(VaultStore(None)) as vault:
+    async with vault_on(ReasoningStates(None)) as vault:
         await vault.keep(MOBILE, THINKER, [answer("call_1", thought="x" * MAX_STATE_BYTES), answer("call_2", long_id)])
         assert set(await kept(vault, asking("call_1", "call_2", long_id))) == {"call_2"}
 
 
 async def test_what_another_version_wrote_is_not_there() -> None:
     """Sealed with the right key, but of another form."""
-    store = VaultStore(None)
+    store = ReasoningStates(None)
     clock = Time()
     async with vault_on(store, clock) as vault:
         await vault.keep(MOBILE, THINKER, [answer("call_1")])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.pipeline.stop_sequences import MAX_LENGTH, MAX_STOPS, StopCut
+from proxy.pipeline.stop_sequences import MAX_LENGTH, MAX_STOPS, StopSequences
 from proxy.schema.chat import ChatChunk, ChatResponse
 from proxy.schema.errors import BadRequest
 from proxy.schema.fold import Fold
@@ -27,14 +27,14 @@ def chunk(text: str | None, index: int = 0, finish_reason: str | None = None, **
 
 def cut_stream(stops: list[str], chunks: list[ChatChunk]) -> ChatResponse:
     """What a client makes of the stream."""
-    cut, fold = StopCut(stops), Fold()
+    cut, fold = StopSequences(stops), Fold()
     for each in chunks:
         for passed in cut.feed([each]):
             fold.add(passed)
     return fold.response()
 
 
-def passed(cut: StopCut, *chunks: ChatChunk) -> list[str]:
+def passed(cut: StopSequences, *chunks: ChatChunk) -> list[str]:
     """The text that goes out with each chunk."""
     return [out["choices"][0]["delta"].get("content") or "" for out in cut.feed(list(chunks))]
 
@@ -54,7 +54,7 @@ def passed(cut: StopCut, *chunks: ChatChunk) -> list[str]:
 )
 def test_an_answer_ends_before_the_first_stop(stops: list[str], text: str, left: str) -> None:
     """The stop is not part of it, and finish_reason says `stop` where it was cut."""
-    choice = StopCut(stops).whole(whole(text))["choices"][0]
+    choice = StopSequences(stops).whole(whole(text))["choices"][0]
     assert choice["message"]["content"] == left
     assert choice["finish_reason"] == ("stop" if left != text else "length")
 
@@ -73,21 +73,21 @@ def test_where_chunks_end_does_not_matter(text: str, stops: list[str], sizes: li
         chunks.append(chunk(text[place : place + size]))
         place += size
     streamed = cut_stream(stops, [*chunks, chunk(None, finish_reason="length")])["choices"][0]
-    expected = StopCut(stops).whole(whole(text))["choices"][0]
+    expected = StopSequences(stops).whole(whole(text))["choices"][0]
     assert streamed["message"]["content"] == expected["message"]["content"]
     assert streamed["finish_reason"] == expected["finish_reason"]
 
 
 def test_only_what_may_be_a_stop_is_held_back() -> None:
     """It goes out as soon as it is known to be none, and at the end."""
-    cut = StopCut(["<end>"])
+    cut = StopSequences(["<end>"])
     assert passed(cut, chunk("one <"), chunk("en"), chunk("try <e")) == ["one ", "", "<entry "]
     assert passed(cut, chunk(None, finish_reason="stop")) == ["<e"]
 
 
 def test_after_the_cut_nothing_goes_out() -> None:
     """Whatever else the model writes, further stops included; the finish says `stop`."""
-    cut = StopCut(["X"])
+    cut = StopSequences(["X"])
     assert passed(cut, chunk("aXb"), chunk("c"), chunk("Xd")) == ["a", "", ""]
     (last,) = cut.feed([chunk("e", finish_reason="length")])
     assert last["choices"][0] == {"index": 0, "delta": {}, "finish_reason": "stop"}
@@ -111,7 +111,7 @@ def test_only_content_is_cut() -> None:
     assert (message["content"], message["reasoning_content"], message["refusal"]) == ("a", "X1", "X2")
     assert message["tool_calls"][0]["function"]["arguments"] == '"X"'
     assert out["finish_reason"] == "tool_calls"
-    kept = StopCut(["X"]).whole(whole("aX", "tool_calls", tool_calls=[call]))["choices"][0]
+    kept = StopSequences(["X"]).whole(whole("aX", "tool_calls", tool_calls=[call]))["choices"][0]
     assert (kept["message"]["content"], kept["finish_reason"]) == ("a", "tool_calls")
 
 
@@ -119,7 +119,7 @@ def test_log_probabilities_go_with_their_text() -> None:
     """Those of text that is held back are held back, those of text that was cut are gone; whole answers likewise."""
     tokens: list[dict[str, Any]] = [{"token": text, "logprob": -1.0} for text in ("one ", "E", "x", "END", "two")]
     chunks = [chunk(token["token"], logprobs={"content": [token]}) for token in tokens]
-    cut = StopCut(["END"])
+    cut = StopSequences(["END"])
     passed_on = [
         [token["token"] for token in (out["choices"][0].get("logprobs") or {}).get("content", [])]
         for out in cut.feed([*chunks, chunk(None, finish_reason="stop")])
@@ -127,18 +127,18 @@ def test_log_probabilities_go_with_their_text() -> None:
     assert passed_on == [["one "], [], ["E", "x"], [], [], []]
     answer = whole("".join(token["token"] for token in tokens))
     answer["choices"][0]["logprobs"] = {"content": tokens}
-    assert StopCut(["END"]).whole(answer)["choices"][0]["logprobs"] == {"content": tokens[:3]}
+    assert StopSequences(["END"]).whole(answer)["choices"][0]["logprobs"] == {"content": tokens[:3]}
 
 
 def test_chunks_keep_what_else_they_carry() -> None:
     """Usage, and fields of the vendor's own."""
     given_chunk = cast(ChatChunk, {"choices": [], "usage": {"total_tokens": 3}, "system_fingerprint": "fp"})
-    assert StopCut(["X"]).feed([given_chunk]) == [given_chunk]
+    assert StopSequences(["X"]).feed([given_chunk]) == [given_chunk]
 
 
 @pytest.mark.parametrize("stops", [["x"] * (MAX_STOPS + 1), ["x" * (MAX_LENGTH + 1)]])
 def test_what_cannot_be_looked_for_is_refused(stops: list[str]) -> None:
     """Before anything is sent."""
     with pytest.raises(BadRequest) as caught:
-        StopCut(stops)
+        StopSequences(stops)
     assert caught.value.param == "stop"

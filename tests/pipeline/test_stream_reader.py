@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from proxy.pipeline.call import Attempt, Call
-from proxy.pipeline.stream_reader import AFTER_FINISH_S, DRAIN_S, Leftover, StreamReading
+from proxy.pipeline.stream_reader import AFTER_FINISH_S, DRAIN_S, StreamReader, UsageDrain
 from proxy.pipeline.timing import Clock
 from proxy.providers.openai import OpenAI
 from proxy.routing.names import Deployment
@@ -60,7 +60,7 @@ class Reader:
         self.attempt = Attempt(call, Deployment("openai", OpenAI(), "m", None), request)
         self.script = Script(pieces)
         self.exchange = cast(Exchange, self.script)
-        self.reading = StreamReading(self.attempt, OpenAI().stream_decoder(request), TIMEOUTS)
+        self.reading = StreamReader(self.attempt, OpenAI().stream_decoder(request), TIMEOUTS)
         self.begun = asyncio.get_running_loop().time()
 
     async def next(self) -> list[str] | None:
@@ -207,7 +207,7 @@ async def drained(reader: Reader) -> tuple[bool, float]:
     stack = AsyncExitStack()
     stack.callback(closed.append, True)
     begun = asyncio.get_running_loop().time()
-    await Leftover(stack, reader.exchange, reader.reading).drain()
+    await UsageDrain(stack, reader.exchange, reader.reading).drain()
     return closed == [True], asyncio.get_running_loop().time() - begun
 
 

@@ -27,7 +27,7 @@ def test_of_several_names_the_first_that_is_set_counts_and_all_are_taken():
 
 
 def test_a_default_stands_in_where_the_client_said_nothing():
-    """The provider's `parameters`; null in the file means: leave it out."""
+    """The provider's `parameters`; null in the file resources: leave it out."""
     fields = Fields({"temperature": None}, {"temperature": 0.5, "top_p": None})
     assert fields.take("temperature") == 0.5
     assert fields.take("top_p") is None

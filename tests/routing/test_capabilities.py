@@ -9,7 +9,7 @@ import pytest
 
 from proxy.metering.pricing import ModelPrice
 from proxy.providers.openai import OpenAI
-from proxy.routing.capabilities import held, refusal
+from proxy.routing.capabilities import needs, refusal
 from proxy.routing.names import Deployment
 from proxy.schema.chat import ChatRequest
 from proxy.server.formats.chat import decode_chat
@@ -32,21 +32,21 @@ def deployment(supports: list[str] | None) -> Deployment:
     return Deployment("a", OpenAI(), "m", ModelPrice(supports=supports))
 
 
-@pytest.mark.parametrize("needs", PARTS)
-def test_a_part_that_the_model_lacks_is_named(needs: str) -> None:
+@pytest.mark.parametrize("capability", PARTS)
+def test_a_part_that_the_model_lacks_is_named(capability: str) -> None:
     """With the model, and where it stands."""
-    others = [name for name in PARTS if name != needs]
-    error = refusal(held(request(PARTS[needs])), deployment(others))
+    others = [name for name in PARTS if name != capability]
+    error = refusal(needs(request(PARTS[capability])), deployment(others))
     assert error is not None
     assert (error.status, error.code, error.param) == (400, "unsupported_content", "messages.1.content.1")
     assert error.message.startswith("a/m cannot take ")
-    assert refusal(held(request(PARTS[needs])), deployment([needs])) is None
+    assert refusal(needs(request(PARTS[capability])), deployment([capability])) is None
 
 
 def test_the_first_part_of_each_kind_counts() -> None:
     """In the order of the request."""
     image, audio = PARTS["images"], PARTS["audio"]
-    found = held(request(image, audio, image))
+    found = needs(request(image, audio, image))
     assert [(part.where, part.kind) for part in found] == [
         ("messages.1.content.1", "image"),
         ("messages.1.content.2", "audio"),
@@ -55,7 +55,7 @@ def test_the_first_part_of_each_kind_counts() -> None:
 
 def test_what_is_not_known_is_let_through() -> None:
     """No row, a row that does not say, a part nobody knows, a request of text."""
-    assert refusal(held(request(PARTS["images"])), Deployment("a", OpenAI(), "m", None)) is None
-    assert refusal(held(request(PARTS["images"])), deployment(None)) is None
-    assert held(request({"type": "hologram"})) == []
-    assert refusal(held(request()), deployment([])) is None
+    assert refusal(needs(request(PARTS["images"])), Deployment("a", OpenAI(), "m", None)) is None
+    assert refusal(needs(request(PARTS["images"])), deployment(None)) is None
+    assert needs(request({"type": "hologram"})) == []
+    assert refusal(needs(request()), deployment([])) is None

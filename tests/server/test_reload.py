@@ -272,7 +272,7 @@ async def test_wrong_files_are_answered_with_the_reasons(tmp_path: Path, upstrea
     """409, and what ran goes on."""
     path = write_files(tmp_path, upstream.url)
     async with serving(path) as server:
-        version = server.parts.config.version
+        version = server.runtime.config.version
         path.write_text(path.read_text().replace("retries: 0", "retries: many"))
         refused = await reload(server)
         assert (refused.status, refused.json["version"], refused.json["changed"]) == (409, version, False)
@@ -311,7 +311,7 @@ async def test_a_saved_file_is_enough(tmp_path: Path, upstream: FakeUpstream) ->
     path = write_files(tmp_path, upstream.url)
     async with serving(path) as server:
         path.write_text(path.read_text() + "aliases: {new: fake/ok}\n")
-        await eventually(lambda: "new" in server.parts.names.aliases)
+        await eventually(lambda: "new" in server.runtime.names.aliases)
         assert (await post(server.port, chat("new"))).status == 200
         path.write_text("version: 1\nprov")
         async with asyncio.timeout(5):
@@ -328,7 +328,7 @@ async def test_a_call_keeps_what_it_started_with(tmp_path: Path, upstream: FakeU
         + "models: {m: {use: 'second/e503(delay=0.3)', fallback: ['second/ok(n_tokens=4,pace=0.05)']}}\n"
     )
     async with serving(path) as server:
-        version = server.parts.config.version
+        version = server.runtime.config.version
         calls = [asyncio.create_task(ask(server.port, "m", stream=stream)) for stream in (True, False)]
         await upstream.until(lambda: upstream.open == 2)
         path.write_text(ROUTING.format(db=tmp_path / "usage.db", upstream=upstream.url, timeouts="{}"))

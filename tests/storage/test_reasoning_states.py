@@ -14,12 +14,12 @@ import pytest
 
 from proxy.schema.records import Secret
 from proxy.storage.base import StoreError
-from proxy.storage.reasoning_states import KEY_SUFFIX, VaultLimits, VaultStore, shared_key
+from proxy.storage.reasoning_states import KEY_SUFFIX, ReasoningStates, StateLimits, shared_key
 from proxy.storage.sqlite import SqliteStore
 
 NOW = 1_795_000_000 * 10**9
 SECOND, HOUR = 10**9, 3600 * 10**9
-Make = Callable[..., VaultStore]
+Make = Callable[..., ReasoningStates]
 STATE = b"what nobody else may read"
 
 
@@ -37,8 +37,8 @@ def made() -> Iterator[Make]:
     """Makes stores, and closes them."""
     with ExitStack() as stack:
 
-        def make(path: Path | None, key: Secret | None = None, **options: Any) -> VaultStore:
-            store = VaultStore(path, key, **options)
+        def make(path: Path | None, key: Secret | None = None, **options: Any) -> ReasoningStates:
+            store = ReasoningStates(path, key, **options)
             stack.callback(store.close)
             return store
 
@@ -46,7 +46,7 @@ def made() -> Iterator[Make]:
 
 
 @pytest.fixture(params=["store", "memory"])
-def store(request: pytest.FixtureRequest, path: Path, made: Make) -> VaultStore:
+def store(request: pytest.FixtureRequest, path: Path, made: Make) -> ReasoningStates:
     return made(path if request.param == "store" else None)
 
 
@@ -62,14 +62,14 @@ def count(path: Path) -> int:
 # --- who finds what ---------------------------------------------------------------------------------------------------
 
 
-def test_a_caller_finds_what_it_left(store: VaultStore) -> None:
+def test_a_caller_finds_what_it_left(store: ReasoningStates) -> None:
     """By tool call id; what was never kept is not there."""
     store.put("mobile", {"call_1": STATE, "call_2": b""}, NOW)
     assert store.find("mobile", ["call_1", "call_2", "call_3"], NOW) == {"call_1": STATE, "call_2": b""}
     assert store.find("mobile", [], NOW) == {}
 
 
-def test_nobody_finds_what_another_left(store: VaultStore) -> None:
+def test_nobody_finds_what_another_left(store: ReasoningStates) -> None:
     """The same tool call id under another key, and without any, is another state or none."""
     store.put("mobile", {"call_1": STATE}, NOW)
     assert store.find("batch", ["call_1"], NOW) == store.find("", ["call_1"], NOW) == {}
@@ -77,13 +77,13 @@ def test_nobody_finds_what_another_left(store: VaultStore) -> None:
     assert store.find("mobile", ["call_1"], NOW) == {"call_1": STATE}
 
 
-def test_the_last_state_of_a_tool_call_stands(store: VaultStore) -> None:
+def test_the_last_state_of_a_tool_call_stands(store: ReasoningStates) -> None:
     store.put("mobile", {"call_1": b"before"}, NOW)
     store.put("mobile", {"call_1": STATE}, NOW + 1)
     assert store.find("mobile", ["call_1"], NOW + 1) == {"call_1": STATE}
 
 
-def test_a_state_is_kept_for_an_hour(store: VaultStore) -> None:
+def test_a_state_is_kept_for_an_hour(store: ReasoningStates) -> None:
     """To the nanosecond, by the clock that is passed in."""
     store.put("mobile", {"call_1": STATE}, NOW)
     assert store.find("mobile", ["call_1"], NOW + HOUR - 1) == {"call_1": STATE}
@@ -98,7 +98,7 @@ def test_what_is_too_old_is_deleted(made: Make, path: Path) -> None:
     assert count(path) == 1
 
 
-def test_any_text_is_a_tool_call_id(store: VaultStore) -> None:
+def test_any_text_is_a_tool_call_id(store: ReasoningStates) -> None:
     """Vendors make them up."""
     ids = ['a"b', "é漢😀", "x" * 1000, "'; DROP TABLE calls; --", "\\", "\n"]
     store.put("mobile", dict.fromkeys(ids, STATE), NOW)
@@ -224,15 +224,15 @@ SEALED = 28  # bytes that sealing adds
 @pytest.mark.parametrize(
     ("limits", "kept"),
     [
-        (VaultLimits(caller_states=3), ["call_2", "call_3", "call_4"]),
-        (VaultLimits(caller_bytes=2 * (10 + SEALED)), ["call_3", "call_4"]),
-        (VaultLimits(all_states=4), ["call_2", "call_3", "call_4"]),
-        (VaultLimits(all_bytes=4 * (10 + SEALED) + 9), ["call_2", "call_3", "call_4"]),
-        (VaultLimits(caller_bytes=10), []),
+        (StateLimits(caller_states=3), ["call_2", "call_3", "call_4"]),
+        (StateLimits(caller_bytes=2 * (10 + SEALED)), ["call_3", "call_4"]),
+        (StateLimits(all_states=4), ["call_2", "call_3", "call_4"]),
+        (StateLimits(all_bytes=4 * (10 + SEALED) + 9), ["call_2", "call_3", "call_4"]),
+        (StateLimits(caller_bytes=10), []),
     ],
 )
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_the_oldest_go_first(made: Make, path: Path, limits: VaultLimits, kept: list[str], in_memory: bool) -> None:
+def test_the_oldest_go_first(made: Make, path: Path, limits: StateLimits, kept: list[str], in_memory: bool) -> None:
     """By number and by bytes, of one caller and of all; here another caller has one state, the newest but one."""
     store = made(None if in_memory else path, limits=limits)
     for place in range(5):
@@ -272,7 +272,9 @@ def test_a_locked_database_is_told_in_time_and_works_again(made: Make, path: Pat
         lambda store: store.find("mobile", ["call_1"], NOW),
     ],
 )
-def test_without_a_database_there_is_an_error(made: Make, tmp_path: Path, use: Callable[[VaultStore], object]) -> None:
+def test_without_a_database_there_is_an_error(
+    made: Make, tmp_path: Path, use: Callable[[ReasoningStates], object]
+) -> None:
     """And no empty database in its place."""
     with pytest.raises(StoreError):
         use(made(tmp_path / "none.db"))

@@ -20,7 +20,7 @@ from proxy.providers.openai.models import MAX_IDS, parse_models
 from proxy.providers.selfhosted import Ollama
 from proxy.schema.errors import UpstreamError
 from proxy.schema.records import Endpoint, Secret, Timeouts
-from proxy.upstream.model_discovery import FRESH_S, MAX_BYTES, RETRY_S, ModelLists, models_path
+from proxy.upstream.model_discovery import FRESH_S, MAX_BYTES, RETRY_S, ModelDiscovery, models_path
 from proxy.upstream.transports.aiohttp import AiohttpTransport
 from proxy.upstream.upstream import Pool, Upstream
 from tests.server.api.raw import chat, get, post
@@ -154,9 +154,9 @@ class Setting:
         """What is known now; asking may start a reading."""
         return list(self.lists["own"])
 
-    def new(self, before: ModelLists | None = None, upstream: Upstream | None = None) -> ModelLists:
+    def new(self, before: ModelDiscovery | None = None, upstream: Upstream | None = None) -> ModelDiscovery:
         log = structlog.wrap_logger(None, processors=[self.captured], wrapper_class=structlog.stdlib.BoundLogger)
-        return ModelLists({"own": upstream or self.upstream}, log.warning, before, lambda: self.now)
+        return ModelDiscovery({"own": upstream or self.upstream}, log.warning, before, lambda: self.now)
 
     async def read(self) -> tuple[str, ...]:
         """What is known once nothing is being read."""
@@ -311,7 +311,7 @@ providers:
 async def server(tmp_path: Path) -> AsyncIterator[Server]:
     """The fake upstream lists its modes; no file names one of them."""
     async with FakeUpstream() as upstream, serving(write_files(tmp_path, upstream.url, OWN)) as running:
-        await running.parts.lists.settled()
+        await running.runtime.lists.settled()
         yield running
 
 
@@ -343,7 +343,7 @@ async def test_what_the_files_say_of_a_bare_id_goes_first(tmp_path: Path) -> Non
         "  second: {{type: openai, base_url: '{upstream}', allow_private: true, models: {{default: ok}}}}\nrouter:",
     )
     async with FakeUpstream() as upstream, serving(write_files(tmp_path, upstream.url, two)) as server:
-        await server.parts.lists.settled()
+        await server.runtime.lists.settled()
         assert (await post(server.port, chat("ok"))).headers("x-proxy-model") == ["second/ok"]
         several = await post(server.port, chat("echo"))
         assert several.status == 404
@@ -355,7 +355,7 @@ async def test_a_server_that_is_down_delays_neither_start_nor_calls(tmp_path: Pa
     with refusing() as url:
         down = OWN + f"  down: {{{{type: ollama, base_url: '{url}', allow_private: true}}}}\n"
         async with FakeUpstream() as upstream, serving(write_files(tmp_path, upstream.url, down)) as server:
-            await server.parts.lists.settled()
+            await server.runtime.lists.settled()
             assert not [name for name in await listed(server) if name.startswith("down/")]
             assert (await post(server.port, chat("fake/ok"))).status == 200
             assert (await post(server.port, chat("down/any"))).status == 503
@@ -370,7 +370,7 @@ async def test_thousands_of_models_slow_nobody(tmp_path: Path) -> None:
         endpoint = await setting.upstream._origin()
         path.write_text(path.read_text().replace("http://127.0.0.1:9/v1", endpoint.base_url))
         async with serving(path) as server:
-            await server.parts.lists.settled()
+            await server.runtime.lists.settled()
             loop = asyncio.get_running_loop()
             begun = loop.time()
             missing = await post(server.port, chat("fake-model-numbr-77"))
@@ -392,5 +392,5 @@ def test_ollama_is_asked_where_it_listens() -> None:
 async def test_a_list_arrives_by_itself_after_the_start(tmp_path: Path) -> None:
     """Nobody has to ask twice."""
     async with FakeUpstream() as upstream, serving(write_files(tmp_path, upstream.url, OWN)) as server:
-        await eventually(lambda: "ok" in server.parts.names.found["fake"])
+        await eventually(lambda: "ok" in server.runtime.names.found["fake"])
         assert "fake/ok" in await listed(server)

@@ -1,7 +1,7 @@
 """Translates: what a provider is. A provider is one vendor's dialect: values in, values out, no clock, no socket.
 
 A provider is a Struct whose fields are its keys in `routing_rules.yaml`; the registry maps `type` to the Struct
-(design, section 5). `proxy.upstream` sends what `build_request` built, adds `authorize(key)` and feeds back what
+(design, section 5). `upstream` sends what `build_request` built, adds `authorize(key)` and feeds back what
 arrives.
 """
 
@@ -30,7 +30,7 @@ from proxy.schema.sse import Event
 
 
 class HTTPRequest(Struct, frozen=True):
-    """One upstream request without origin and credentials: `proxy.upstream` joins `path` to the provider's base URL.
+    """One upstream request without origin and credentials: `upstream` joins `path` to the provider's base URL.
 
     Header names are lower case.
     """
@@ -42,7 +42,7 @@ class HTTPRequest(Struct, frozen=True):
 
 
 class HTTPResponse(Struct, frozen=True):
-    """A whole upstream answer; header names are lower case, the body is capped by `proxy.upstream`."""
+    """A whole upstream answer; header names are lower case, the body is capped by `upstream`."""
 
     status: int
     headers: dict[str, str]

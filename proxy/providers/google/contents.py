@@ -14,7 +14,7 @@ from msgspec import Struct
 from proxy.providers.base.content import Fields, Part, arguments, parts, refuse
 from proxy.providers.google.media import media_part, result_part
 from proxy.providers.google.models import Traits
-from proxy.providers.google.own_parts import notes_in, woven
+from proxy.providers.google.own_parts import interleaved, notes_in
 from proxy.schema.chat import ChatRequest, Message
 from proxy.schema.errors import BadRequest
 
@@ -151,7 +151,7 @@ class Conversation:
         kept = (self._kept.get(str(call.get("id"))) for call in turn.message.tool_calls or [])
         states = [each.state.get("parts") for each in kept if each is not None and each.dialect == DIALECT]
         notes = notes_in(turn.raw) or next((each for each in states if isinstance(each, list)), [])
-        spoken = woven(texts, made, notes, self._names)
+        spoken = interleaved(texts, made, notes, self._names)
         place = next((place for place, part in enumerate(spoken) if "functionCall" in part), len(spoken))
         spoken[place:place] = self._pictures(turn)
         signature = _signature(turn.raw)

@@ -44,7 +44,7 @@ def names_taken(tools: Mapping[str, Any]) -> frozenset[str]:
     return frozenset((*code, *searches))
 
 
-def woven(
+def interleaved(
     texts: list[dict[str, Any]], calls: list[dict[str, Any]], notes: list[Any], names: Collection[str]
 ) -> list[dict[str, Any]]:
     """One turn: texts and calls as they are, with the noted parts of `names` in their places."""

@@ -15,7 +15,7 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from proxy.pipeline.admission import Permits
+from proxy.pipeline.admission import KeyPolicies
 from proxy.schema.errors import ProxyError
 from proxy.schema.records import Caller
 from proxy.server.api.answers import new_id, send_error
@@ -74,9 +74,9 @@ class Access:
     Handlers find the caller in `request.user`; the plain ASGI route of chat asks for it itself.
     """
 
-    def __init__(self, auth: Auth, permits: Callable[[], Permits], now_ns: Callable[[], int]) -> None:
+    def __init__(self, auth: Auth, policies: Callable[[], KeyPolicies], now_ns: Callable[[], int]) -> None:
         self._auth = auth
-        self._permits = permits
+        self._policies = policies
         self._now_ns = now_ns
 
     async def caller(self, scope: Scope, headers: Mapping[str, str]) -> Caller:
@@ -84,7 +84,7 @@ class Access:
         client = scope.get("client")
         address = client[0] if client else ""
         caller = await self._auth.identify(headers, address)
-        expires_ns = self._permits().of(caller).expires_ns
+        expires_ns = self._policies().of(caller).expires_ns
         if expires_ns is not None and expires_ns <= self._now_ns():
             raise self._auth.refusal(address)
         return caller

@@ -9,7 +9,7 @@ from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from proxy.pipeline.admission import Permits
+from proxy.pipeline.admission import KeyPolicies
 from proxy.routing.allowed import Views
 from proxy.schema.json import encode
 from proxy.schema.records import Caller, UsageQuery
@@ -24,12 +24,12 @@ class Reads:
     def __init__(
         self,
         views: Callable[[], Views],
-        permits: Callable[[], Permits],
+        policies: Callable[[], KeyPolicies],
         usage: Callable[[UsageQuery], Awaitable[dict[str, Any]]],
         started: int,
     ) -> None:
         self.views = views
-        self.permits = permits
+        self.policies = policies
         self.usage = usage
         self.started = started
 
@@ -38,13 +38,13 @@ class Reads:
 
         @get(["/v1/models", "/models"], sync_to_thread=False, role="key")
         def list_models(request: Request[Caller, Any, Any]) -> Response[bytes]:
-            names = self.views().of(self.permits().of(request.user).allowed)
+            names = self.views().of(self.policies().of(request.user).allowed)
             cards = [model_card(names.resolve(name), self.started) for name in names.names()]
             return _json({"object": "list", "data": cards})
 
         @get(["/v1/models/{model_id:path}", "/models/{model_id:path}"], sync_to_thread=False, role="key")
         def get_model(request: Request[Caller, Any, Any], model_id: FromPath[str]) -> Response[bytes]:
-            allowed = self.permits().of(request.user).allowed
+            allowed = self.policies().of(request.user).allowed
             return _json(model_card(self.views().resolve(model_id.removeprefix("/"), 0.0, allowed), self.started))
 
         @get(["/v1/usage", "/usage"], role="key")

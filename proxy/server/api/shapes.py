@@ -1,4 +1,4 @@
-"""Values: the shapes of our own answers, for the OpenAPI document; those of chat are in `proxy.schema`."""
+"""Values: the shapes of our own answers, for the OpenAPI document; those of chat are in `proxy.schema.chat`."""
 
 from __future__ import annotations
 

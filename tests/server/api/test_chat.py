@@ -599,7 +599,7 @@ async def test_models_lists_what_can_be_called(named: Server) -> None:
 
 async def test_every_listed_model_answers(named: Server) -> None:
     """The list is what can be routed now; that the upstream's own ids answer too is the upstream's word."""
-    theirs = {f"fake/{model}" for model in named.parts.names.found["fake"]}
+    theirs = {f"fake/{model}" for model in named.runtime.names.found["fake"]}
     for name in {model.id async for model in named.client.models.list()} - theirs:
         assert (await post(named.port, chat(name))).status == 200, name
 

@@ -125,7 +125,7 @@ async def test_a_client_who_leaves_ends_every_ask(lacking: Server, upstream: Fak
     made = rows(database, "SELECT * FROM attempts WHERE call_id = ?", call_id)
     assert [each["outcome"] for each in made] == ["client_closed"] * 3
     assert all(each["usage_source"] == "estimated" and each["cost_nano"] > 0 for each in made)
-    assert lacking.parts.ledger.state.reserved_nano == 0
+    assert lacking.runtime.ledger.state.reserved_nano == 0
 
 
 async def test_a_stream_that_breaks_off_ends_with_an_error(lacking: Server, database: Path) -> None:
@@ -235,7 +235,7 @@ async def test_a_broken_answer_is_a_502_with_the_vendors_status(
     row = await row_of(database, answer)
     assert (row["status"], row["success"]) == (502, 0)
     assert all(each["closed_ns"] for each in attempts(database, answer))
-    assert lacking.parts.ledger.state.reserved_nano == 0
+    assert lacking.runtime.ledger.state.reserved_nano == 0
 
 
 async def test_a_line_without_end_is_an_error(lacking: Server, database: Path) -> None:

@@ -162,7 +162,7 @@ async def test_before_its_start_and_after_its_end_it_is_not_ready(upstream: Fake
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_the_embedded_models_state_is_told(tmp_path: Path, workers: int) -> None:
-    """Asking starts nothing; a question does. Workers ask the process that owns it."""
+    """DeploymentAsk starts nothing; a question does. Workers ask the process that owns it."""
     routing = tmp_path / "routing_rules.yaml"
     routing.write_text("version: 1\nproviders:\n  local: {type: embedded}\n")
     (tmp_path / "pricing.yaml").write_text("version: 1\n")

@@ -17,7 +17,7 @@ import pytest_asyncio
 from litestar import Litestar, get
 
 from proxy.config import load
-from proxy.pipeline.admission import Permits
+from proxy.pipeline.admission import KeyPolicies
 from proxy.pipeline.limits import Limits
 from proxy.server.api.errors import exception_handlers
 from proxy.server.api.guard import Access
@@ -179,7 +179,7 @@ async def test_a_route_without_a_role_is_for_nobody(tmp_path: Path) -> None:
         return "done"
 
     config = load(write_files(tmp_path, "http://127.0.0.1:9"), None, {})
-    access = Access(server_auth(ENVIRON, config), lambda: Permits({}, None, Limits()), time.time_ns)
+    access = Access(server_auth(ENVIRON, config), lambda: KeyPolicies({}, None, Limits()), time.time_ns)
     handlers = exception_handlers(build_log("json"))
     app = Litestar([new, forgotten], guards=[access.guard()], exception_handlers=handlers, openapi_config=None)
     for path, key, status in (

@@ -267,8 +267,8 @@ async def test_close_before_a_start_does_nothing(fake_model, tmp_path):
 
 OWNER = """
 import asyncio, json, subprocess, sys
-from proxy.local_model import LocalModel
-from proxy.records import LocalModelSpec
+from proxy.upstream.local_model import LocalModel
+from proxy.schema.records import LocalModelSpec
 
 def bystander():
     return subprocess.Popen(["sleep", "60"], close_fds=False, stdout=subprocess.DEVNULL).pid

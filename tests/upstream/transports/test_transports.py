@@ -1,4 +1,4 @@
-"""One contract, two transports: what `proxy.upstream` may rely on, on real sockets."""
+"""One contract, two transports: what `upstream` may rely on, on real sockets."""
 
 from __future__ import annotations
 
