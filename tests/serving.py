@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from openai import AsyncOpenAI
 
 from proxy.cli.serve import server_config
 from proxy.config.source import ConfigFiles
-from proxy.server.app import Application, server_auth
+from proxy.server.app import Application, Options, server_auth
+from proxy.server.formats import FORMATS, EndpointFormat
 from proxy.server.log import build_log
 from proxy.server.wiring import Runtime, local_models
 
@@ -64,13 +65,19 @@ def write_files(
 
 
 @asynccontextmanager
-async def serving(routing_file: Path, environ: Mapping[str, str] | None = None) -> AsyncIterator[Server]:
+async def serving(
+    routing_file: Path, environ: Mapping[str, str] | None = None, formats: Sequence[EndpointFormat] = FORMATS
+) -> AsyncIterator[Server]:
     """The application in this process, behind uvicorn on a free port."""
     environ = environ or {}
     files = ConfigFiles(routing_file, routing_file.parent / "pricing.yaml", environ)
     config = files.load()
     application = Application(
-        config, local_models(config), server_auth(environ, config), build_log("json"), files=files
+        config,
+        local_models(config),
+        server_auth(environ, config),
+        build_log("json"),
+        Options(files=files, formats=formats),
     )
     sock = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(server_config(config, application.asgi))

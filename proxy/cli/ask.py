@@ -17,6 +17,7 @@ from proxy.schema.json import decode_object, encode
 from proxy.schema.records import Caller
 from proxy.schema.sse import EventFraming
 from proxy.server.api.answers import new_id
+from proxy.server.formats.chat import CHAT
 from proxy.server.log import build_log
 from proxy.server.wiring import local_models, running
 from proxy.storage.base import StoreError
@@ -44,12 +45,12 @@ async def _answer(config: Config, body: bytes, as_json: bool) -> None:
     models = local_models(config)
     async with running(config, models, build_log("json", quiet=True)) as server:
         pipeline = server.runtimes.current.pipeline
-        call, route = await pipeline.admit(new_id(), Caller("cli"), body)
+        call, route = await pipeline.admit(new_id(), Caller("cli"), body, CHAT)
         if as_json:
-            print_json(decode_object(await pipeline.complete(call, route)))
+            print_json(decode_object(await pipeline.complete(call, route, CHAT)))
             return
         framing = EventFraming()
-        async for frames in pipeline.stream(call, route):
+        async for frames in pipeline.stream(call, route, CHAT.writer(call)):
             for event in framing.feed(frames):
                 if event.data != b"[DONE]":
                     _print_delta(decode_object(event.data))

@@ -13,6 +13,7 @@ from proxy.schema.errors import ProxyError
 from proxy.schema.json import decode_object, encode
 from proxy.schema.records import Caller
 from proxy.server.api.answers import new_id
+from proxy.server.formats.chat import CHAT
 from proxy.server.log import build_log
 from proxy.server.wiring import Runtime, local_models, running
 
@@ -57,8 +58,8 @@ async def _ping(runtime: Runtime, provider: str) -> Ping:
     body = encode({"model": name, "messages": messages, "max_completion_tokens": most})
     started = time.perf_counter()
     try:
-        call, route = await runtime.pipeline.admit(new_id(), Caller("cli"), body)
-        answer = decode_object(await runtime.pipeline.complete(call, route))
+        call, route = await runtime.pipeline.admit(new_id(), Caller("cli"), body, CHAT)
+        answer = decode_object(await runtime.pipeline.complete(call, route, CHAT))
     except ProxyError as error:
         return Ping(False, name, error=f"{error.code}: {error.message}" if error.code else error.message)
     latency_ms = round((time.perf_counter() - started) * 1000)

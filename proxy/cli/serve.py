@@ -34,7 +34,7 @@ from proxy.cli.worker import BROKER_VARIABLE, METRICS_VARIABLE
 from proxy.config import Config
 from proxy.config.namespace import enabled, names_now
 from proxy.config.source import ConfigFiles
-from proxy.server.app import Application, is_loopback, server_auth
+from proxy.server.app import Application, Options, is_loopback, server_auth
 from proxy.server.http1 import HTTP1Protocol
 from proxy.server.log import build_log
 from proxy.server.metrics import mark_dead
@@ -103,7 +103,7 @@ def server_config(config: Config, app: Any, **extra: Any) -> uvicorn.Config:
 
 def _serve_alone(config: Config, files: ConfigFiles, models: dict[str, LocalModel], sock: socket.socket) -> None:
     log = build_log(config.server.log_format)
-    app = Application(config, models, server_auth(os.environ, config), log, files=files)
+    app = Application(config, models, server_auth(os.environ, config), log, Options(files=files))
     signal.signal(signal.SIGHUP, hangup_handler(app.reload_soon))
     server = uvicorn.Server(server_config(config, app.asgi))
     server.run(sockets=[sock])

@@ -11,7 +11,7 @@ from pathlib import Path
 from proxy.cli.settings import config_files, read_config
 from proxy.cli.sighup import hangup_handler
 from proxy.config.namespace import enabled
-from proxy.server.app import Application, server_auth
+from proxy.server.app import Application, Options, server_auth
 from proxy.server.log import build_log
 from proxy.upstream.local_model import RemoteLocalModel
 
@@ -31,7 +31,7 @@ def application() -> object:
     metrics_folder = Path(os.environ[METRICS_VARIABLE])
     log = build_log(config.server.log_format)
     files = config_files({}, os.environ)
-    app = Application(config, models, server_auth(os.environ, config), log, metrics_folder, files)
+    app = Application(config, models, server_auth(os.environ, config), log, Options(metrics_folder, files))
     signal.signal(signal.SIGHUP, hangup_handler(app.reload_soon, may_stop=False))  # that is for the supervisor
     return app.asgi
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from proxy.schema.chat import AnyRequest, ChatRequest, RerankRequest
+from proxy.schema.chat import AnyRequest
 
+_TEMPLATE = 4  # tokens around one prompt in a common chat template
 _MESSAGE_OVERHEAD = 16  # role and separators of the widest chat templates
 
 
@@ -15,25 +16,16 @@ def estimate(text: str) -> int:
 
 
 def estimate_prompt(request: AnyRequest) -> int:
-    """A likely token count of the prompt's texts."""
-    if isinstance(request, RerankRequest):
-        each = 4 + estimate(request.query)  # a model reads it with every document
-        return sum(each + estimate(document) for document in request.documents)
-    return sum(4 + estimate(text) for text in request.texts())
+    """A likely token count of the texts that the vendor reads."""
+    each = _TEMPLATE + estimate(request.repeated)
+    return request.prompts * each + sum(estimate(text) for text in request.texts())
 
 
 def input_bound(request: AnyRequest, body: bytes) -> int:
     """An upper bound of the prompt's tokens: a token of a byte-level vocabulary covers at least one byte of the
-    request. Who ranks reads the query again with each document.
+    request. A repeated text (the query of a reranker) counts once for each prompt.
 
     It does not hold for what a vendor fetches itself (remote images, files, search).
     """
-    again = 0
-    if isinstance(request, ChatRequest):
-        prompts = len(request.messages)
-    elif isinstance(request, RerankRequest):
-        prompts = len(request.documents)
-        again = (prompts - 1) * len(request.query.encode("utf-8", "replace"))
-    else:
-        prompts = len(request.inputs)
-    return len(body) + again + _MESSAGE_OVERHEAD * (prompts + 1)
+    again = max(0, request.prompts - 1) * len(request.repeated.encode("utf-8", "replace"))
+    return len(body) + again + _MESSAGE_OVERHEAD * (request.prompts + 1)

@@ -13,11 +13,10 @@ from proxy.pipeline.limits import Limits, Place, RateLimit
 from proxy.routing.allowed import Allowed
 from proxy.routing.names import Route
 from proxy.routing.router import Router
-from proxy.schema.chat import AnyRequest, ChatRequest
+from proxy.schema.chat import AnyRequest
 from proxy.schema.records import NANO_PER_USD, Caller, StoredCaller
 
 EXPECTED_OUTPUT = 256  # tokens reserved for an answer whose request sets no limit
-_LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
 _UNLIMITED = RateLimit()
 
 
@@ -48,16 +47,7 @@ class KeyPolicy(Struct, frozen=True):
 
     def cap(self, request: AnyRequest) -> tuple[AnyRequest, list[str]]:
         """The request with at most `max_output_tokens` for each choice, and the fields that were changed for it."""
-        most = self.max_output_tokens
-        if most is None or not isinstance(request, ChatRequest):
-            return request, []
-        over = [name for name in _LIMIT_FIELDS if (request.fields.get(name) or 0) > most]
-        if request.max_tokens is None:
-            over = [_LIMIT_FIELDS[0]]
-        if not over:
-            return request, []
-        fields = {**request.fields, **dict.fromkeys(over, most)}
-        return structs.replace(request, max_tokens=min(request.max_tokens or most, most), fields=fields), over
+        return (request, []) if self.max_output_tokens is None else request.capped(self.max_output_tokens)
 
 
 class KeyPolicies:
@@ -85,8 +75,7 @@ class KeyPolicies:
         prompt = output = 0
         if policy.rate.tokens_per_minute is not None:
             prompt = tokens.estimate_prompt(request)
-            if isinstance(request, ChatRequest):
-                output = (request.max_tokens or EXPECTED_OUTPUT) * request.n
+            output = request.output_limit(EXPECTED_OUTPUT) or 0
         return self._limits.enter(policy.name, policy.rate, prompt, output)
 
 

@@ -20,9 +20,10 @@ from proxy.metering.ledger import Ledger
 from proxy.pipeline import emulate
 from proxy.pipeline.call import Attempt, Call
 from proxy.pipeline.json_check import JSONCheck
+from proxy.pipeline.native import NativeAnswer
 from proxy.pipeline.stop_sequences import StopSequences
 from proxy.pipeline.stream_reader import StreamReader, UsageDrain
-from proxy.providers.base.contract import Built, build, parse
+from proxy.providers.base.contract import Built, build, is_native, parse
 from proxy.routing.names import Deployment
 from proxy.schema.chat import (
     AnyRequest,
@@ -30,14 +31,9 @@ from proxy.schema.chat import (
     ChatChunk,
     ChatRequest,
     ChatResponse,
-    EmbeddingsRequest,
-    EmbeddingsResponse,
-    RerankRequest,
-    RerankResponse,
 )
 from proxy.schema.errors import BadRequest, ProxyError, UpstreamError, UpstreamTimeout, UpstreamTruncated
 from proxy.schema.records import Outcome
-from proxy.server.formats import embeddings, rerank
 from proxy.upstream.upstream import Upstream
 
 AT_ONCE = 16  # of one call's asks: more would be a flood to the vendor, and wait too long for its `max_concurrent`
@@ -77,18 +73,18 @@ class DeploymentAsk:
 
     async def answer(self, request: AnyRequest) -> AnyResponse:
         """The whole answer, in as many asks as it takes."""
-        if not isinstance(request, ChatRequest):
-            return await self._ask(request)
         seats = self._seats(request)
-        response = await (emulate.complete_together(self, seats) if seats else self.complete(request))
-        return response if self._check is None else await emulate.checked(self, request, response, self._check)
+        response = await (emulate.complete_together(self, seats) if seats else self._ask(request))
+        if self._check is None:
+            return response
+        return await emulate.checked(self, cast(ChatRequest, request), cast(ChatResponse, response), self._check)
 
     def answer_stream(self, request: ChatRequest) -> AsyncGenerator[list[ChatChunk], None]:
         """The same as a stream. JSON is not checked: what is wrong with it shows when it has left."""
         seats = self._seats(request)
         return emulate.stream_together(self, seats) if seats else self.stream(request)
 
-    def _seats(self, request: ChatRequest) -> list[ChatRequest]:
+    def _seats(self, request: AnyRequest) -> list[ChatRequest]:
         """What to ask at once where one ask cannot bring all choices; [] where it can."""
         if request.n == 1:
             return []
@@ -96,7 +92,7 @@ class DeploymentAsk:
         if most is None or most >= request.n:
             return []
         self._adapted.append("n")
-        return emulate.seats(request, most)
+        return emulate.seats(cast(ChatRequest, request), most)
 
     async def withdraw(self) -> None:
         """Nothing of this deployment's answer is used: what it did is paid, but no part of the call's answer."""
@@ -166,6 +162,8 @@ class DeploymentAsk:
         except RecursionError:  # it could just be read, and is written from deeper in the stack
             raise BadRequest("The JSON body is nested too deeply.", code="invalid_json") from None
         attempt = Attempt(call, deployment, request)
+        if is_native(deployment.provider, request):
+            attempt.native = NativeAnswer()
         cut = self._emulate(attempt, built)
         opening = attempt.opening(_bound(request, deployment, built.http.body))
         before = before or (call.attempts[-1] if call.attempts else None)
@@ -191,7 +189,7 @@ class DeploymentAsk:
         """
         request = attempt.request
         attempt.dropped, attempt.adapted = _named(built.dropped), _named(built.adapted)
-        if isinstance(request, ChatRequest) and built.unchecked_json:
+        if built.unchecked_json:
             if request.stream:
                 attempt.adapted = [*attempt.adapted, "response_format"]
             elif self._check is None:
@@ -212,11 +210,13 @@ class DeploymentAsk:
                 attempt.note_received()
                 response = parse(self._upstream.provider, attempt.request, answer)
             except (UpstreamTruncated, UpstreamTimeout):
-                limit = _output_limit(attempt.request, self._deployment)
+                limit = attempt.request.output_limit(_model_limit(self._deployment))
                 attempt.lost_bytes = exchange.body_bytes if limit is None else min(exchange.body_bytes, 4 * limit)
                 raise
         attempt.note_whole(response)
-        _check(attempt.request, response)
+        attempt.request.check(response)
+        if attempt.native is not None:
+            attempt.native.whole = answer.body
         attempt.note_answered()
         return response
 
@@ -248,33 +248,22 @@ class DeploymentAsk:
         attempt.note_answered()
 
 
-def _check(request: AnyRequest, response: AnyResponse) -> None:
-    """Raises UpstreamError for an answer that does not fit the request; what it used is known."""
-    if isinstance(request, EmbeddingsRequest):
-        embeddings.check(request, cast(EmbeddingsResponse, response))
-    elif isinstance(request, RerankRequest):
-        rerank.check(request, cast(RerankResponse, response))
-
-
 def _bound(request: AnyRequest, deployment: Deployment, body: bytes) -> int | None:
     """An upper bound of one attempt's cost in nano-USD; None: no price is known, or no limit of its output."""
     price = deployment.price
     if price is None:
         return None
     input_bound = tokens.input_bound(request, body)
-    limit = _output_limit(request, deployment)
+    limit = request.output_limit(_model_limit(deployment))
     if limit is None and price.output:
         return None
     return prices.upper_bound(price, input_bound, limit or 0)
 
 
-def _output_limit(request: AnyRequest, deployment: Deployment) -> int | None:
-    """The most tokens that the answer can have, over all its choices; None: nobody says."""
-    if not isinstance(request, ChatRequest):
-        return 0
+def _model_limit(deployment: Deployment) -> int | None:
+    """The most tokens the model can write in one choice; None: nobody says."""
     price = deployment.price
-    limit = request.max_tokens or (price and (price.max_output or price.context))
-    return limit * request.n if limit else None
+    return None if price is None else price.max_output or price.context
 
 
 def _named(names: list[str]) -> list[str]:

@@ -11,9 +11,10 @@ from msgspec.structs import replace
 
 from proxy.metering import tokens
 from proxy.metering.usage import Used, usage_of
+from proxy.pipeline.native import NativeAnswer
 from proxy.pipeline.timing import CallTime, Clock
 from proxy.routing.names import Deployment
-from proxy.schema.chat import AnyRequest, AnyResponse, ChatResponse, EmbeddingsRequest, RerankRequest, Usage
+from proxy.schema.chat import AnyRequest, AnyResponse, ChatResponse, Usage
 from proxy.schema.errors import ProxyError, UpstreamError
 from proxy.schema.fold import Fold
 from proxy.schema.records import (
@@ -28,8 +29,6 @@ from proxy.schema.records import (
     Outcome,
     Tokens,
 )
-
-_TASKS: dict[type[AnyRequest], str] = {EmbeddingsRequest: "embeddings", RerankRequest: "rerank"}
 
 
 class Attempt:
@@ -52,6 +51,7 @@ class Attempt:
         self.first_token_ms: float | None = None
         self.dropped: list[str] = []
         self.adapted: list[str] = []
+        self.native: NativeAnswer | None = None  # where the vendor's own bytes are the answer
         self.fold = Fold()
         self.lost_bytes = 0  # of a whole answer that broke off
         self.failure: UpstreamError | None = None
@@ -185,10 +185,6 @@ class Call:
         self.settled: CallEnd | None = None
 
     @property
-    def completion_id(self) -> str:
-        return f"chatcmpl-{self.id}"
-
-    @property
     def created(self) -> int:
         """Unix seconds, as OpenAI's `created`."""
         return self.opened_ns // NANO_PER_USD
@@ -218,7 +214,7 @@ class Call:
             key_id=self.caller.key_id,
             requested_model=self.request.model,
             stream=self.request.stream,
-            task_type=_TASKS.get(type(self.request)),
+            task_type=self.request.task_type,
             config_version=config_version,
         )
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from typing import cast
 
 from proxy.metering.ledger import Ledger
 from proxy.pipeline.attempts import DeploymentAsk, Resources
@@ -58,9 +59,7 @@ class Dispatcher:
 
     async def stream(self, call: Call, route: Route) -> AsyncGenerator[list[ChatChunk], None]:
         """The answer in batches of chunks, the first of them once `COMMITTED` is closed. Raises as `complete` does."""
-        request = call.request
-        if not isinstance(request, ChatRequest):
-            raise TypeError("only chat is streamed")
+        request = cast(ChatRequest, call.request)
         course = FallbackOrder(route, request)
         while True:
             asking = DeploymentAsk(self._resources, call, course.deployment, course.tries_left)

@@ -1,8 +1,8 @@
 """Orchestrates: the life of one request, in order, on one screen.
 
-    bytes -> codec -> ChatRequest -> gate (limits, what the key may use, names) -> Route
-          -> vault.restore -> dispatch (ledger.open, attempts) -> wire
-          -> vault.keep, ledger.settle (committed) -> last bytes
+    bytes -format.decode-> request -hints-> request -admission (limits, what the key may use, names)-> Route
+      -> reasoning state restored -> dispatch (ledger.open, attempts) -> answer, or chunks
+      -> reasoning state kept, ledger.settle (committed) -> format.whole / writer.tail -> last bytes
 
 Settle before the end: what tells a client that its answer is complete leaves only after its row is committed.
 """
@@ -19,32 +19,16 @@ from proxy.pipeline import hints
 from proxy.pipeline.admission import Admission
 from proxy.pipeline.call import Call
 from proxy.pipeline.dispatch import Dispatcher
+from proxy.pipeline.format import Format, StreamWriter
 from proxy.pipeline.reasoning_state import ReasoningState
 from proxy.pipeline.timing import Clock
 from proxy.routing.names import Route
-from proxy.schema.chat import (
-    AnyRequest,
-    AnyResponse,
-    ChatRequest,
-    ChatResponse,
-    EmbeddingsRequest,
-    EmbeddingsResponse,
-    RerankRequest,
-    RerankResponse,
-)
+from proxy.schema.chat import AnyResponse, ChatResponse
 from proxy.schema.errors import BadRequest, ProxyError, UpstreamError
+from proxy.schema.json import named_model
 from proxy.schema.records import CallEnd, Caller, Outcome
-from proxy.server.formats import chat_stream as wire
-from proxy.server.formats import embeddings, rerank
-from proxy.server.formats.body import named_model
-from proxy.server.formats.chat import decode_chat
 
 _NO_HEADERS: Mapping[str, str] = {}
-_DECODERS: dict[type[AnyRequest], Callable[[bytes], AnyRequest]] = {
-    ChatRequest: decode_chat,
-    EmbeddingsRequest: embeddings.decode_embeddings,
-    RerankRequest: rerank.decode_rerank,
-}
 
 
 class Pipeline:
@@ -52,44 +36,39 @@ class Pipeline:
 
     def __init__(
         self,
-        gate: Admission,
+        admission: Admission,
         dispatcher: Dispatcher,
-        vault: ReasoningState,
+        reasoning: ReasoningState,
         ledger: Ledger,
         clock: Clock,
         on_end: Callable[[Call, CallEnd], None],
     ) -> None:
         self.config_version = dispatcher.config_version
-        self._gate = gate
+        self._admission = admission
         self._dispatcher = dispatcher
-        self._vault = vault
+        self._reasoning = reasoning
         self._ledger = ledger
         self._clock = clock
         self._on_end = on_end
         self._drains: set[asyncio.Task[None]] = set()
 
     async def admit(
-        self,
-        call_id: str,
-        caller: Caller,
-        body: bytes,
-        kind: type[AnyRequest] = ChatRequest,
-        headers: Mapping[str, str] = _NO_HEADERS,
+        self, call_id: str, caller: Caller, body: bytes, format: Format, headers: Mapping[str, str] = _NO_HEADERS
     ) -> tuple[Call, Route]:
-        """The call and its route; `kind`: what its endpoint takes. Raises BadRequest, or ProxyError for a name that
-        nobody answers to or that is not for this caller, and for a limit that is reached; metered as rejected where the
-        body names a model.
+        """The call and its route. Raises BadRequest for a body or hint that cannot be used, ProxyError for a name that
+        nobody answers to or that is not for this caller, and for a limit that is reached. A refusal is metered as
+        rejected where the body names a model.
         """
         started = self._clock.monotonic_s()
         try:
-            request = hints.applied(_DECODERS[kind](body), headers)
+            request = hints.applied(format.decode(body), headers)
         except BadRequest as error:
             if (model := named_model(body)) is not None:
-                self._reject(Call(call_id, caller, _unread(kind, model), self._clock, started), error)
+                self._reject(Call(call_id, caller, format.unread(model), self._clock, started), error)
             raise
         call = Call(call_id, caller, request, self._clock, started)
         try:
-            return call, await self._gate.admit(call)
+            return call, await self._admission.admit(call)
         except ProxyError as error:
             self._reject(call, error)
             raise
@@ -102,7 +81,7 @@ class Pipeline:
         self._ledger.reject(call.opening(self.config_version), end)
         self._ended(call, end)
 
-    async def complete(self, call: Call, route: Route) -> bytes:
+    async def complete(self, call: Call, route: Route, format: Format) -> bytes:
         """The whole answer, settled. Raises ProxyError."""
         try:
             answer = await self._answer(call, route)
@@ -113,43 +92,32 @@ class Pipeline:
         except BaseException as error:
             self._abandon(call, error)
             raise
-        return _written(call, answer)
+        return format.whole(call, answer)
 
     async def _answer(self, call: Call, route: Route) -> AnyResponse:
-        if isinstance(call.request, EmbeddingsRequest):
-            return await self._embed(call, route, call.request)
-        call.request = await self._vault.restore(call.caller, call.request)
-        answer = await self._dispatcher.complete(call, route)
-        if "choices" in answer:
-            messages = [choice["message"] for choice in cast(ChatResponse, answer)["choices"]]
-            await self._vault.keep(call.caller, call.answering.deployment, messages, call.request)
+        """Whoever answers the first part of a request answers all parts: vectors of two models cannot be compared."""
+        request = call.request = await self._reasoning.restore(call.caller, call.request)
+        answers: list[AnyResponse] = []
+        for part in request.parts(candidate.provider.embeddings_batch for candidate in route.candidates):
+            answers.append(await self._dispatcher.complete(call, route, part))
+            route = Route(route.requested, (call.answering.deployment,))
+        answer: AnyResponse = request.joined(answers)
+        messages = [choice["message"] for choice in cast(ChatResponse, answer).get("choices", ())]
+        await self._reasoning.keep(call.caller, call.answering.deployment, messages, call.request)
         return answer
 
-    async def _embed(self, call: Call, route: Route, request: EmbeddingsRequest) -> EmbeddingsResponse:
-        """All vectors from one model, asked as often as its provider demands, one part after the other: vectors of
-        two models cannot be compared, so whoever answers the first part answers all of them.
-        """
-        answers: list[EmbeddingsResponse] = []
-        for part in embeddings.parts(request, [each.provider.embeddings_batch for each in route.candidates]):
-            answers.append(cast(EmbeddingsResponse, await self._dispatcher.complete(call, route, part)))
-            route = Route(route.requested, (call.answering.deployment,))
-        return embeddings.joined(answers)
-
-    async def stream(self, call: Call, route: Route) -> AsyncGenerator[bytes, None]:
+    async def stream(self, call: Call, route: Route, writer: StreamWriter) -> AsyncGenerator[bytes, None]:
         """The answer's frames. Raises ProxyError; whether that is a status or a frame is for the API layer to know."""
-        writer: wire.ChunkWriter | None = None
+        is_begun = False
         try:
-            call.request = await self._vault.restore(call.caller, call.request)
+            call.request = await self._reasoning.restore(call.caller, call.request)
             async with aclosing(self._dispatcher.stream(call, route)) as batches:
                 async for batch in batches:
-                    if writer is None:
-                        name = call.answering.deployment.name
-                        wants_usage = isinstance(call.request, ChatRequest) and call.request.include_usage
-                        writer = wire.ChunkWriter(call.completion_id, name, call.created, wants_usage)
+                    is_begun = True
                     if frames := writer.write(batch):
                         yield frames
             messages = [message for attempt in call.answered for message in attempt.fold.tool_messages()]
-            await self._vault.keep(call.caller, call.answering.deployment, messages, call.request)
+            await self._reasoning.keep(call.caller, call.answering.deployment, messages, call.request)
             await self._settle(call, Outcome.OK)
         except ProxyError as error:
             await self._settle(call, _outcome(error), error)
@@ -157,7 +125,7 @@ class Pipeline:
         except BaseException as error:
             self._abandon(call, error)
             raise
-        if writer is not None:
+        if is_begun:
             yield writer.tail(call.usage())
 
     async def close(self) -> None:
@@ -210,25 +178,6 @@ class Pipeline:
         self._tell_earlier(call)
         self._ledger.close(end)
         self._ended(call, end)
-
-
-def _written(call: Call, answer: AnyResponse) -> bytes:
-    """The answer of a settled call, as its endpoint gives it."""
-    request, model, usage = call.request, call.answering.deployment.name, call.usage()
-    if isinstance(request, EmbeddingsRequest):
-        return embeddings.whole(cast(EmbeddingsResponse, answer), request, model, usage)
-    if isinstance(request, RerankRequest):
-        return rerank.whole(cast(RerankResponse, answer), request, f"rerank-{call.id}", model, usage)
-    return wire.whole(cast(ChatResponse, answer), call.completion_id, model, call.created, usage)
-
-
-def _unread(kind: type[AnyRequest], model: str) -> AnyRequest:
-    """What stands for a request that could not be read, in its row and in the log."""
-    if kind is EmbeddingsRequest:
-        return EmbeddingsRequest(model=model, inputs=[], fields={})
-    if kind is RerankRequest:
-        return RerankRequest(model=model, query="", documents=[], fields={})
-    return ChatRequest(model=model, messages=[], fields={})
 
 
 def _outcome(error: ProxyError) -> Outcome:

@@ -55,7 +55,10 @@ class StreamReader:
             self._bytes += len(piece)
             if self._bytes > MAX_STREAM_BYTES:
                 raise UpstreamError(f"The provider sent a stream of more than {MAX_STREAM_BYTES} bytes.")
-            return self._note(self._framing.feed(piece))
+            chunks = self._note(self._framing.feed(piece))
+            if self._attempt.native is not None:
+                self._attempt.native.add(piece, self._decoder.finished)
+            return chunks
         self._ended = True
         chunks = self._note(self._framing.close())
         if self._failure is not None and self._failure.upstream_status is None:

@@ -7,11 +7,14 @@ encode.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Self, TypedDict
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from proxy.schema.errors import UpstreamError
+
+_LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter", "function_call")
 
 
@@ -41,65 +44,170 @@ class KeptReasoning(Struct, frozen=True):
     state: dict[str, Any]
 
 
-class ChatRequest(Struct, frozen=True, kw_only=True):
-    """One request to `/v1/chat/completions`.
+class NativeBody(Struct, frozen=True):
+    """A request in one vendor's own wire shape, as the client sent it.
+
+    A deployment whose provider is of type `dialect` gets `body` at `path` (joined to its base URL), with nothing but
+    the model's name replaced; every other deployment gets the translated request.
+    """
+
+    dialect: str
+    path: str
+    body: bytes
+    headers: dict[str, str] = {}
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """What the requests of all endpoints have in common.
 
     `fields` is the body as the client sent it, less nulls of known fields and what only concerns the proxy; the other
-    attributes are checked views of it. Providers forward `fields`; they never change it. `kept` holds, by tool call id,
-    the reasoning that belongs to tool calls in the messages. `strict`: refuse what would be dropped or adapted.
+    attributes are checked views of it. Providers forward `fields`; they never change it. `strict`: refuse what would be
+    dropped or adapted. What differs between endpoints is a method, so no other room asks where a request came from.
     """
 
-    model: str
-    messages: list[Message]
+    task_type: ClassVar[str | None] = None
     stream: bool = False
-    include_usage: bool = False
-    max_tokens: int | None = None
     n: int = 1
-    strict: bool = False
-    kept: Mapping[str, KeptReasoning] = {}
-    fields: dict[str, Any]
-
-    def texts(self) -> list[str]:
-        """The prompt's texts, one for each message, for counting."""
-        return [_text(message.content) for message in self.messages]
-
-
-class EmbeddingsRequest(Struct, frozen=True, kw_only=True):
-    """One request to `/v1/embeddings`: `inputs` are texts, or lists of token ids where the client sent those.
-
-    `fields` as in `ChatRequest`; `base64` is how the client wants its vectors, not how the vendor is asked.
-    """
 
     model: str
-    inputs: list[str] | list[list[int]]
-    dimensions: int | None = None
-    base64: bool = False
     strict: bool = False
+    native: NativeBody | None = None
     fields: dict[str, Any]
 
     @property
-    def stream(self) -> bool:
-        return False
+    def prompts(self) -> int:
+        """How many prompts or messages the vendor reads, each with the overhead of its template."""
+        raise TypeError(f"{type(self).__name__} does not count its prompts")
+
+    @property
+    def repeated(self) -> str:
+        """A text that the vendor reads again with every prompt, beside `texts`."""
+        return ""
 
     def texts(self) -> list[str]:
-        """The inputs; of a list of tokens, one character in English for a quarter token."""
+        """The texts that the vendor reads, for counting."""
+        raise TypeError(f"{type(self).__name__} does not list its texts")
+
+    def output_limit(self, otherwise: int | None) -> int | None:
+        """The most tokens the answer may have, over all its choices. `otherwise` stands in for a limit that the request
+        does not set; None: nothing limits it.
+        """
+        return 0
+
+    def capped(self, max_tokens: int) -> tuple[Self, list[str]]:
+        """The request with at most `max_tokens` of output for each choice, and the fields changed for it."""
+        return self, []
+
+    def parts(self, limits: Iterable[int | None]) -> list[Self]:
+        """The request in pieces that every candidate takes; `limits`: how many inputs each of them takes at once."""
+        return [self]
+
+    def joined(self, answers: Sequence[Any]) -> Any:
+        """One answer from the answers to `parts`."""
+        return answers[0]
+
+    def check(self, response: Any) -> None:
+        """Raises UpstreamError for an answer that does not fit the request."""
+
+
+class ChatRequest(Request, frozen=True, kw_only=True):
+    """One request to `/v1/chat/completions`, or what another chat endpoint translated into its shape.
+
+    `kept` holds, by tool call id, the reasoning that belongs to tool calls in the messages.
+    """
+
+    messages: list[Message]
+    include_usage: bool = False
+    max_tokens: int | None = None
+    kept: Mapping[str, KeptReasoning] = {}
+
+    @property
+    def prompts(self) -> int:
+        return len(self.messages)
+
+    def texts(self) -> list[str]:
+        return [_text(message.content) for message in self.messages]
+
+    def output_limit(self, otherwise: int | None) -> int | None:
+        limit = self.max_tokens or otherwise
+        return limit * self.n if limit else None
+
+    def capped(self, max_tokens: int) -> tuple[Self, list[str]]:
+        over = [name for name in _LIMIT_FIELDS if (self.fields.get(name) or 0) > max_tokens]
+        if self.max_tokens is None:
+            over = [_LIMIT_FIELDS[0]]
+        if not over:
+            return self, []
+        fields = {**self.fields, **dict.fromkeys(over, max_tokens)}
+        limit = min(self.max_tokens or max_tokens, max_tokens)
+        return structs.replace(self, max_tokens=limit, native=None, fields=fields), over
+
+
+class EmbeddingsRequest(Request, frozen=True, kw_only=True):
+    """One request to `/v1/embeddings`: `inputs` are texts, or lists of token ids where the client sent those.
+
+    `base64` is how the client wants its vectors, not how the vendor is asked.
+    """
+
+    task_type: ClassVar[str | None] = "embeddings"
+
+    inputs: list[str] | list[list[int]]
+    dimensions: int | None = None
+    base64: bool = False
+
+    @property
+    def prompts(self) -> int:
+        return len(self.inputs)
+
+    def texts(self) -> list[str]:
+        """The inputs; a list of token ids counts as four English characters for each token."""
         return [text if isinstance(text, str) else "xxxx" * len(text) for text in self.inputs]
 
+    def parts(self, limits: Iterable[int | None]) -> list[Self]:
+        most = min((limit for limit in limits if limit is not None), default=len(self.inputs))
+        if len(self.inputs) <= most:
+            return [self]
+        pieces: list[Any] = [self.inputs[start : start + most] for start in range(0, len(self.inputs), most)]
+        return [structs.replace(self, inputs=piece, fields={**self.fields, "input": piece}) for piece in pieces]
 
-class RerankRequest(Struct, frozen=True, kw_only=True):
-    """One request to `/v1/rerank`, Cohere's shape. `documents` are texts; `fields` as in `ChatRequest`."""
+    def joined(self, answers: Sequence[Any]) -> EmbeddingsResponse:
+        """All vectors in the order of the inputs."""
+        return {"embeddings": [vector for answer in answers for vector in answer["embeddings"]]}
 
-    model: str
+    def check(self, response: Any) -> None:
+        """Raises UpstreamError unless there is one vector for each input."""
+        if len(response["embeddings"]) != len(self.inputs):
+            message = f"The provider sent {len(response['embeddings'])} embeddings for {len(self.inputs)} inputs."
+            raise UpstreamError(message)
+
+
+class RerankRequest(Request, frozen=True, kw_only=True):
+    """One request to `/v1/rerank`, Cohere's shape. `documents` are texts."""
+
+    task_type: ClassVar[str | None] = "rerank"
+
     query: str
     documents: list[str]
     top_n: int | None = None
     return_documents: bool = False
-    strict: bool = False
-    fields: dict[str, Any]
 
     @property
-    def stream(self) -> bool:
-        return False
+    def prompts(self) -> int:
+        return len(self.documents)
+
+    @property
+    def repeated(self) -> str:
+        """A reranker reads the query with every document."""
+        return self.query
+
+    def texts(self) -> list[str]:
+        return self.documents
+
+    def check(self, response: Any) -> None:
+        """Raises UpstreamError for documents that were not sent, or that are ranked twice."""
+        places = [each["index"] for each in response["results"]]
+        if len(set(places)) != len(places) or any(not 0 <= place < len(self.documents) for place in places):
+            raise UpstreamError("The provider ranked documents that were not sent, or one twice.")
 
 
 AnyRequest = ChatRequest | EmbeddingsRequest | RerankRequest

@@ -10,7 +10,7 @@ import asyncio
 import ipaddress
 import signal
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from litestar.handlers import ASGIRouteHandler
 from litestar.plugins import PluginProtocol
 from litestar.plugins.core import MsgspecDIPlugin
 from litestar.types import ASGIApp, Receive, Scope, Send
+from msgspec import Struct
 from sse_starlette.sse import AppStatus
 from structlog.typing import FilteringBoundLogger
 
@@ -29,10 +30,9 @@ from proxy.config.namespace import enabled
 from proxy.config.source import ConfigFiles
 from proxy.pipeline.limits import FailedLogins
 from proxy.pipeline.pipeline import Pipeline
-from proxy.schema.chat import EmbeddingsRequest, RerankRequest
 from proxy.schema.records import Secret
 from proxy.server.api.admin import Admin
-from proxy.server.api.chat import Chat
+from proxy.server.api.calls import ModelCalls
 from proxy.server.api.errors import exception_handlers
 from proxy.server.api.guard import LOOPBACK_HOSTS, Access, Guard
 from proxy.server.api.health import Health, ProviderState, Standing, Watched
@@ -40,18 +40,31 @@ from proxy.server.api.openapi import openapi_route
 from proxy.server.api.reads import Reads
 from proxy.server.api.request import Places
 from proxy.server.auth import Auth, StoredKeys
+from proxy.server.formats import FORMATS, EndpointFormat
 from proxy.server.metrics import Metrics
 from proxy.server.reload import Reloads
 from proxy.server.wiring import LocalModels, Running, Runtime, database_folder, key_store, running
 from proxy.upstream.local_model import LocalModel
 
 
-class Application:
-    """The ASGI application; `config` is what it starts with.
+class Options(Struct, frozen=True):
+    """What an application may have beside its configuration.
 
-    `metrics_folder`: where several workers share what they count. `files`: what is read again when they change, or when
-    `reload_soon` is called; None: the configuration is not from files and stays.
+    `metrics_folder`: where several workers share their counters. `files`: reread when they change, or when
+    `reload_soon` is called; None: the configuration does not come from files and never changes. `formats`: the
+    endpoints that call models.
     """
+
+    metrics_folder: Path | None = None
+    files: ConfigFiles | None = None
+    formats: Sequence[EndpointFormat] = FORMATS
+
+
+_NO_OPTIONS = Options()
+
+
+class Application:
+    """The ASGI application; `config` is what it starts with."""
 
     def __init__(
         self,
@@ -59,21 +72,20 @@ class Application:
         models: LocalModels,
         auth: Auth,
         log: FilteringBoundLogger,
-        metrics_folder: Path | None = None,
-        files: ConfigFiles | None = None,
+        options: Options = _NO_OPTIONS,
     ) -> None:
         self._running: Running | None = None
-        self._reloads = Reloads(files, config, self._run, log)
+        self._reloads = Reloads(options.files, config, self._run, log)
         self._config = config
         self._models = models
         self._log = log
         self._started = time.monotonic()
         server = config.server
         self._places = Places(server.max_in_flight)
-        self._metrics = Metrics(__version__, self._read, metrics_folder)
+        self._metrics = Metrics(__version__, self._read, options.metrics_folder)
         self._auth = auth
         access = Access(auth, lambda: self.live.policies, time.time_ns)
-        chat = Chat(self._pipeline, access, int(server.max_body_mb * 1024 * 1024), self._places, log)
+        calls = ModelCalls(self._pipeline, access, int(server.max_body_mb * 1024 * 1024), self._places, log)
         reads = Reads(
             lambda: self.live.views,
             lambda: self.live.policies,
@@ -86,8 +98,9 @@ class Application:
 
         described = openapi_route(lambda: self.litestar.routes)
         guarded = [*reads.routes(), *health.routes(), *admin.routes(), described]
+        model_routes = [_model_route(calls, format) for format in options.formats]
         self.litestar = _Litestar(
-            [*_model_routes(chat), Router("/", guards=[access.guard()], route_handlers=guarded)],
+            [*model_routes, Router("/", guards=[access.guard()], route_handlers=guarded)],
             lifespan=[self._lifespan],
             exception_handlers=exception_handlers(log),
             cors_config=CORSConfig(allow_origins=server.cors_origins) if server.cors_origins else None,
@@ -203,22 +216,14 @@ class _Litestar(Litestar):
         return [*plugins, MsgspecDIPlugin()]
 
 
-def _model_routes(chat: Chat) -> list[ASGIRouteHandler]:
-    """The endpoints that call models."""
+def _model_route(calls: ModelCalls, format: EndpointFormat) -> ASGIRouteHandler:
+    """One endpoint that calls models."""
 
-    @asgi(["/v1/chat/completions", "/chat/completions"], copy_scope=False, role="key")
-    async def chat_completions(scope: Scope, receive: Receive, send: Send) -> None:
-        await chat(scope, receive, send)
+    @asgi(list(format.paths), copy_scope=False, role="key")
+    async def call_model(scope: Scope, receive: Receive, send: Send) -> None:
+        await calls(scope, receive, send, format)
 
-    @asgi(["/v1/embeddings", "/embeddings"], copy_scope=False, role="key")
-    async def embeddings(scope: Scope, receive: Receive, send: Send) -> None:
-        await chat(scope, receive, send, EmbeddingsRequest)
-
-    @asgi(["/v1/rerank", "/rerank"], copy_scope=False, role="key")
-    async def rerank(scope: Scope, receive: Receive, send: Send) -> None:
-        await chat(scope, receive, send, RerankRequest)
-
-    return [chat_completions, embeddings, rerank]
+    return call_model
 
 
 def server_auth(environ: Mapping[str, str], config: Config) -> Auth:

@@ -14,6 +14,7 @@ from proxy.routing.names import Deployment
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, Message
 from proxy.schema.errors import ProxyError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from proxy.schema.records import Caller, Cost, Outcome, Tokens
+from proxy.server.formats.chat import completion_id
 
 PRICE = ModelPrice(input=2.0, output=10.0, cached_input=0.5)  # 2,000, 10,000 and 500 nano-USD a token
 USAGE = {
@@ -184,7 +185,7 @@ def test_the_first_end_of_an_attempt_stands(call: Call) -> None:
 def test_ids_join_call_attempt_and_answer(call: Call) -> None:
     """One id in the row, upstream and in the answer."""
     first, second = attempt_of(call), attempt_of(call)
-    assert (call.completion_id, first.id, second.id) == ("chatcmpl-call1", "call1-1", "call1-2")
+    assert (completion_id(call), first.id, second.id) == ("chatcmpl-call1", "call1-1", "call1-2")
     assert [first.seq, second.seq] == [1, 2]
     opening = first.opening(123)
     assert (opening.id, opening.call_id, opening.provider, opening.model) == ("call1-1", "call1", "openai", "gpt")

@@ -26,7 +26,7 @@ from proxy.schema.chat import ChatRequest, ChatResponse
 from proxy.schema.errors import BadRequest, ProxyError, StorageUnavailable, UpstreamError, UpstreamTruncated
 from proxy.schema.records import AttemptEnd, AttemptOpen, Caller, CallOpen, Endpoint, Outcome, Timeouts
 from proxy.server.formats.chat import decode_chat
-from proxy.server.formats.chat_stream import DONE, sse
+from proxy.server.formats.chat_answer import DONE, sse
 from proxy.upstream.transports.base import ConnectFailed, ConnectionLost
 from proxy.upstream.upstream import Pool, Upstream
 

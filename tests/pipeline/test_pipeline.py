@@ -19,8 +19,9 @@ from proxy.pipeline.reasoning_state import ReasoningState
 from proxy.pipeline.timing import Clock
 from proxy.providers.openai import OpenAI
 from proxy.routing.names import Deployment, Route
-from proxy.schema.chat import AnyRequest, ChatChunk, ChatRequest, ChatResponse
+from proxy.schema.chat import AnyRequest, ChatChunk, ChatResponse
 from proxy.schema.records import CallEnd, Caller, Outcome
+from proxy.server.formats.chat import CHAT
 
 ROUTE = Route("x", (Deployment("a", OpenAI(), "m", ModelPrice(input=1, output=1)),))
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
@@ -58,7 +59,7 @@ class World:
         attempt.note_sent()
         return attempt
 
-    async def complete(self, call: Call, route: Route) -> ChatResponse:
+    async def complete(self, call: Call, route: Route, request: AnyRequest) -> ChatResponse:
         response = cast(ChatResponse, {"choices": [CHOICE], "usage": USAGE})
         attempt = self._answered(call)
         attempt.note_whole(response)
@@ -100,14 +101,14 @@ async def test_a_client_that_leaves_while_the_vault_works_is_settled_once(
     world = World(stuck_at)
     pipeline = world.pipeline()
     body = {"model": "x", "messages": [{"role": "user", "content": "hi"}], "stream": stream}
-    call, route = await pipeline.admit("c", Caller(), json.dumps(body).encode(), ChatRequest)
+    call, route = await pipeline.admit("c", Caller(), json.dumps(body).encode(), CHAT)
 
     async def read() -> None:
         if stream:
-            async for _ in pipeline.stream(call, route):
+            async for _ in pipeline.stream(call, route, CHAT.writer(call)):
                 continue
         else:
-            await pipeline.complete(call, route)
+            await pipeline.complete(call, route, CHAT)
 
     reading = asyncio.create_task(read())
     await world.reached.wait()

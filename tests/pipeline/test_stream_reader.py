@@ -17,7 +17,7 @@ from proxy.routing.names import Deployment
 from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated
 from proxy.schema.records import Caller, Outcome, Timeouts
-from proxy.server.formats.chat_stream import DONE, sse
+from proxy.server.formats.chat_answer import DONE, sse
 from proxy.upstream.upstream import Exchange
 
 LOST = UpstreamTruncated("lost")

@@ -16,7 +16,7 @@ from proxy.schema.errors import UpstreamError, UpstreamTruncated
 from proxy.schema.fold import Fold
 from proxy.schema.json import encode
 from proxy.schema.sse import Event, EventFraming
-from proxy.server.formats import chat_stream as wire
+from proxy.server.formats import chat_answer as wire
 from proxy.server.formats.chat import decode_chat
 from tests.providers.corpus import tool, user
 from tests.providers.recordings import FIXTURES

@@ -22,7 +22,7 @@ from proxy.schema.errors import UpstreamError
 from proxy.schema.fold import Fold
 from proxy.schema.sse import Event, EventFraming
 from proxy.server.formats.chat import decode_chat
-from proxy.server.formats.chat_stream import ChunkWriter
+from proxy.server.formats.chat_answer import ChunkWriter
 from tests.upstream import anthropic_wire, cohere_wire, google_wire
 from tests.upstream.modes import Script
 from tests.upstream.wire import Said
@@ -177,7 +177,7 @@ def decoded(kind: str, events: list[Event]) -> tuple[list[ChatChunk], StreamDeco
 
 def as_the_sdk_has_it(chunks: list[ChatChunk]) -> Any:
     """Our own stream of these chunks, put together by the `openai` package. Every frame is one JSON value."""
-    writer = ChunkWriter("chatcmpl-1", "vendor/model", 1, include_usage=True)
+    writer = ChunkWriter("chatcmpl-1", 1, lambda: "vendor/model", include_usage=True)
     data = b"".join([*(writer.write([chunk]) for chunk in chunks), writer.tail(USAGE)])
     *events, done = framed(data, [])
     assert done.data == b"[DONE]"

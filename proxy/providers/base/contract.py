@@ -7,7 +7,7 @@ arrives.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from msgspec import Struct, field
 
@@ -19,12 +19,14 @@ from proxy.schema.chat import (
     ChatResponse,
     EmbeddingsRequest,
     EmbeddingsResponse,
+    NativeBody,
     RerankRequest,
     RerankResponse,
     ResponseMessage,
     Usage,
 )
 from proxy.schema.errors import BadRequest, UpstreamError
+from proxy.schema.json import with_member
 from proxy.schema.records import JsonObject, LocalModelSpec, Timeouts, Tokens
 from proxy.schema.sse import Event
 
@@ -91,6 +93,8 @@ class StreamDecoder(Protocol):
 class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One vendor dialect and the keys of its section under `providers:`. Subclasses override what their vendor has."""
 
+    type: ClassVar[str] = ""
+
     enabled: bool = True
     api_key_env: str | list[str] | None = None
     base_url: str | None = None
@@ -148,6 +152,11 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def build_request(self, request: ChatRequest, model: str) -> Built:
         """The vendor's request for the upstream model id `model`. Raises BadRequest for content it cannot carry."""
         raise TypeError(f"{type(self).__name__} does not build requests")
+
+    def build_native(self, native: NativeBody, model: str) -> Built:
+        """A request in the vendor's own wire shape: the client's bytes, with the upstream model id in their `model`."""
+        headers = {"content-type": "application/json", **native.headers}
+        return Built(HTTPRequest("POST", native.path, headers, with_member(native.body, "model", model)))
 
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
         """A whole 2xx answer to `request` as OpenAI's shape; who renamed its tools finds their names there.
@@ -207,8 +216,15 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return BadRequest(message, param="model", code="unsupported_parameter")
 
 
+def is_native(provider: Provider, request: AnyRequest) -> bool:
+    """True where the client's own bytes go to this provider: they are in its wire shape, and nothing is to be added."""
+    return request.native is not None and request.native.dialect == provider.type and not provider.parameters
+
+
 def build(provider: Provider, request: AnyRequest, model: str) -> Built:
     """The vendor's request, whichever of our endpoints was asked. Raises BadRequest for what it cannot carry."""
+    if request.native is not None and is_native(provider, request):
+        return provider.build_native(request.native, model)
     if isinstance(request, ChatRequest):
         return provider.build_request(request, model)
     if isinstance(request, EmbeddingsRequest):

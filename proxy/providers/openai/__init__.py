@@ -34,6 +34,8 @@ _MAX_INPUTS = 2048
 class OpenAI(Provider, frozen=True, kw_only=True):
     """api.openai.com and every server that speaks its chat API, by `type: openai` and `base_url`."""
 
+    type: ClassVar[str] = "openai"
+
     organization_env: str | None = None
 
     base: ClassVar[str | None] = "https://api.openai.com/v1"

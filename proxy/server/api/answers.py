@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from litestar.types import Send
 
 from proxy.schema.errors import ProxyError
-from proxy.schema.json import encode
 
 _MAX_VALUE = 4096  # characters of one header: some clients read 16 kB of all of them, vendors send what they like
 NO_STORE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
@@ -57,7 +56,13 @@ async def send_json(
 
 
 async def send_error(
-    send: Send, error: ProxyError, headers: Mapping[str, str], linger: Callable[[], Awaitable[None]] | None = None
+    send: Send,
+    error: ProxyError,
+    body: bytes,
+    headers: Mapping[str, str],
+    linger: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
-    """One error answer in OpenAI's shape; `linger` runs when it has left, before the connection may close."""
-    await send_json(send, error.status, encode(error.body()), {**error.headers, **headers}, linger)
+    """One error answer; `body` is the error in the endpoint's shape. `linger` runs once it has left, before the
+    connection may close.
+    """
+    await send_json(send, error.status, body, {**error.headers, **headers}, linger)

@@ -17,6 +17,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from proxy.pipeline.admission import KeyPolicies
 from proxy.schema.errors import ProxyError
+from proxy.schema.json import encode
 from proxy.schema.records import Caller
 from proxy.server.api.answers import new_id, send_error
 from proxy.server.auth import Auth
@@ -44,7 +45,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = self._refusal(scope) if scope["type"] in ("http", "websocket") else None
         if error is not None:
-            await send_error(send, error, {"x-request-id": new_id()})
+            await send_error(send, error, encode(error.body()), {"x-request-id": new_id()})
             return
         await self.app(scope, receive, send)
 

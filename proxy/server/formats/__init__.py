@@ -1,1 +1,23 @@
-"""Translates: the wire shapes that clients speak, one file per endpoint."""
+"""Translates: the wire shapes that clients speak, one file per endpoint.
+
+`FORMATS` are the endpoints that call models: each a `Format` (proxy/pipeline/format.py), and the paths it answers at.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from proxy.pipeline.format import Format
+from proxy.server.formats.chat import CHAT
+from proxy.server.formats.embeddings import EmbeddingsFormat
+from proxy.server.formats.rerank import RerankFormat
+
+
+class EndpointFormat(Format, Protocol):
+    """A Format and the paths of its endpoint."""
+
+    @property
+    def paths(self) -> tuple[str, ...]: ...
+
+
+FORMATS: tuple[EndpointFormat, ...] = (CHAT, EmbeddingsFormat(), RerankFormat())

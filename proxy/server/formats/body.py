@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from proxy.schema.chat import Usage
 from proxy.schema.errors import BadRequest
-from proxy.schema.json import decode_object
+from proxy.schema.json import MAX_NAME, decode_object
 
-MAX_NAME = 256  # characters of a model name: rows, log lines and answers repeat it
 _PATH = re.compile(r"^(?P<what>.*) - at `\$\.?(?P<path>.*)`$", re.DOTALL)
 T = TypeVar("T", bound=Struct)
 
@@ -36,15 +36,6 @@ def view_of(fields: dict[str, Any], kind: type[T]) -> T:
 def without_nulls(fields: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
     """The fields less nulls of known ones, which SDKs in the wild send and servers refuse."""
     return {name: value for name, value in fields.items() if value is not None or name not in known}
-
-
-def named_model(body: bytes) -> str | None:
-    """The model that a body names whatever else is wrong with it, cut to MAX_NAME; None where none can be read."""
-    try:
-        model = decode_object(body).get("model")
-    except BadRequest:
-        return None
-    return model[:MAX_NAME] if isinstance(model, str) else None
 
 
 def _invalid(text: str) -> BadRequest:
@@ -74,3 +65,8 @@ def in_range(name: str, value: int | None, most: int) -> None:
         raise BadRequest(f"{name}: expected at least 1.", param=name)
     if value is not None and value > most:
         raise BadRequest(f"{name}: expected at most {most}.", param=name)
+
+
+def without_output(usage: Usage) -> dict[str, Any]:
+    """Usage for endpoints whose answers have no output tokens."""
+    return {name: value for name, value in usage.items() if name != "completion_tokens"}

@@ -1,16 +1,19 @@
-"""Translates: the body of `/v1/chat/completions` into a checked ChatRequest."""
+"""Translates: `/v1/chat/completions`: a body into a checked ChatRequest, answers into OpenAI's bytes."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from msgspec import Struct
 
-from proxy.schema.chat import ChatRequest, Message, StreamOptions
-from proxy.schema.errors import BadRequest
+from proxy.pipeline.call import Call
+from proxy.schema.chat import AnyResponse, ChatRequest, ChatResponse, Message, StreamOptions
+from proxy.schema.errors import BadRequest, ProxyError
+from proxy.schema.json import encode
 from proxy.schema.records import MAX_TOKENS
 from proxy.server.formats.body import check_model, in_range, request_fields, view_of, without_nulls
+from proxy.server.formats.chat_answer import ChunkWriter, whole
 
 MAX_CHOICES = 128
 
@@ -61,6 +64,37 @@ KNOWN_FIELDS = frozenset(field.name for field in msgspec.structs.fields(ChatBody
     "verbosity",
     "web_search_options",
 }
+
+
+class ChatFormat:
+    """`/v1/chat/completions`: the canonical shape."""
+
+    paths = ("/v1/chat/completions", "/chat/completions")
+
+    def decode(self, body: bytes) -> ChatRequest:
+        return decode_chat(body)
+
+    def unread(self, model: str) -> ChatRequest:
+        return ChatRequest(model=model, messages=[], fields={})
+
+    def whole(self, call: Call, answer: AnyResponse) -> bytes:
+        model = call.answering.deployment.name
+        return whole(cast(ChatResponse, answer), completion_id(call), model, call.created, call.usage())
+
+    def writer(self, call: Call) -> ChunkWriter:
+        include_usage = cast(ChatRequest, call.request).include_usage
+        return ChunkWriter(completion_id(call), call.created, lambda: call.answering.deployment.name, include_usage)
+
+    def error(self, error: ProxyError) -> bytes:
+        return encode(error.body())
+
+
+CHAT = ChatFormat()
+
+
+def completion_id(call: Call) -> str:
+    """The id of a chat answer, as OpenAI forms it."""
+    return f"chatcmpl-{call.id}"
 
 
 def decode_chat(body: bytes) -> ChatRequest:

@@ -1,19 +1,20 @@
-"""Translates: a request to `/v1/embeddings` into a checked one and its parts, and vectors into OpenAI's answer."""
+"""Translates: a request to `/v1/embeddings` into a checked one and vectors into OpenAI's answer."""
 
 from __future__ import annotations
 
 import base64
 import sys
 from array import array
-from collections.abc import Iterable
-from typing import Any, cast
+from typing import cast
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
-from proxy.schema.chat import EmbeddingsRequest, EmbeddingsResponse, Usage
-from proxy.schema.errors import BadRequest, UpstreamError
+from proxy.pipeline.call import Call
+from proxy.pipeline.format import StreamWriter
+from proxy.schema.chat import AnyResponse, EmbeddingsRequest, EmbeddingsResponse
+from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.json import encode
-from proxy.server.formats.body import check_model, in_range, request_fields, view_of, without_nulls
+from proxy.server.formats.body import check_model, in_range, request_fields, view_of, without_nulls, without_output
 
 MAX_INPUTS = 2048  # OpenAI's own limit
 MAX_DIMENSIONS = 65_536
@@ -73,40 +74,32 @@ def _inputs(given: str | list[str | int | list[int]]) -> list[str] | list[list[i
     return cast("list[str] | list[list[int]]", given)
 
 
-def parts(request: EmbeddingsRequest, limits: Iterable[int | None]) -> list[EmbeddingsRequest]:
-    """The request in pieces that every one of the providers takes; `limits`: how many inputs each takes at once."""
-    most = min((limit for limit in limits if limit is not None), default=len(request.inputs))
-    if len(request.inputs) <= most:
-        return [request]
-    starts = range(0, len(request.inputs), most)
-    return [_part(request, request.inputs[start : start + most]) for start in starts]
+class EmbeddingsFormat:
+    """`/v1/embeddings` in OpenAI's shape."""
 
+    paths = ("/v1/embeddings", "/embeddings")
 
-def _part(request: EmbeddingsRequest, inputs: Any) -> EmbeddingsRequest:
-    return structs.replace(request, inputs=inputs, fields={**request.fields, "input": inputs})
+    def decode(self, body: bytes) -> EmbeddingsRequest:
+        return decode_embeddings(body)
 
+    def unread(self, model: str) -> EmbeddingsRequest:
+        return EmbeddingsRequest(model=model, inputs=[], fields={})
 
-def check(request: EmbeddingsRequest, response: EmbeddingsResponse) -> None:
-    """Raises UpstreamError where there is not one vector for each input."""
-    if len(response["embeddings"]) != len(request.inputs):
-        message = f"The provider sent {len(response['embeddings'])} embeddings for {len(request.inputs)} inputs."
-        raise UpstreamError(message)
+    def whole(self, call: Call, answer: AnyResponse) -> bytes:
+        """OpenAI's answer: numbers, or base64 of little-endian float32."""
+        vectors = cast(EmbeddingsResponse, answer)["embeddings"]
+        write = _base64 if cast(EmbeddingsRequest, call.request).base64 else _same
+        data = [
+            {"object": "embedding", "index": index, "embedding": write(vector)} for index, vector in enumerate(vectors)
+        ]
+        usage = without_output(call.usage())
+        return encode({"object": "list", "data": data, "model": call.answering.deployment.name, "usage": usage})
 
+    def writer(self, call: Call) -> StreamWriter:
+        raise TypeError("embeddings are not streamed")
 
-def joined(answers: list[EmbeddingsResponse]) -> EmbeddingsResponse:
-    """All vectors in the order of the inputs."""
-    return {"embeddings": [vector for answer in answers for vector in answer["embeddings"]]}
-
-
-def whole(response: EmbeddingsResponse, request: EmbeddingsRequest, model: str, usage: Usage) -> bytes:
-    """OpenAI's answer: numbers, or base64 of little-endian float32."""
-    written = _base64 if request.base64 else _same
-    data = [
-        {"object": "embedding", "index": index, "embedding": written(vector)}
-        for index, vector in enumerate(response["embeddings"])
-    ]
-    shown = {name: value for name, value in usage.items() if name != "completion_tokens"}
-    return encode({"object": "list", "data": data, "model": model, "usage": shown})
+    def error(self, error: ProxyError) -> bytes:
+        return encode(error.body())
 
 
 def _same(vector: list[float]) -> list[float]:

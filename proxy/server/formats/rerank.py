@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from msgspec import Struct
 
-from proxy.schema.chat import RerankRequest, RerankResponse, Usage
-from proxy.schema.errors import BadRequest, UpstreamError
+from proxy.pipeline.call import Call
+from proxy.pipeline.format import StreamWriter
+from proxy.schema.chat import AnyResponse, RerankRequest, RerankResponse
+from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.json import encode
 from proxy.schema.records import MAX_TOKENS
-from proxy.server.formats.body import check_model, in_range, request_fields, view_of, without_nulls
+from proxy.server.formats.body import check_model, in_range, request_fields, view_of, without_nulls, without_output
 
 MAX_DOCUMENTS = 10_000  # Cohere's own limit
 
@@ -61,23 +63,33 @@ def decode_rerank(body: bytes) -> RerankRequest:
     )
 
 
-def check(request: RerankRequest, response: RerankResponse) -> None:
-    """Raises UpstreamError for documents that were not sent, or that are ranked twice."""
-    places = [each["index"] for each in response["results"]]
-    if len(set(places)) != len(places) or any(not 0 <= place < len(request.documents) for place in places):
-        raise UpstreamError("The provider ranked documents that were not sent, or one twice.")
+class RerankFormat:
+    """`/v1/rerank` in Cohere's shape."""
 
+    paths = ("/v1/rerank", "/rerank")
 
-def whole(response: RerankResponse, request: RerankRequest, rerank_id: str, model: str, usage: Usage) -> bytes:
-    """Cohere's answer, with the model that answered and what it cost."""
-    results: list[dict[str, Any]] = []
-    for each in response["results"][: request.top_n]:
-        result: dict[str, Any] = {"index": each["index"], "relevance_score": each["relevance_score"]}
-        if request.return_documents:
-            result["document"] = {"text": request.documents[each["index"]]}
-        results.append(result)
-    answer: dict[str, Any] = {"id": rerank_id, "model": model, "results": results}
-    if "searches" in response:
-        answer["meta"] = {"billed_units": {"search_units": response["searches"]}}
-    shown = {name: value for name, value in usage.items() if name != "completion_tokens"}
-    return encode({**answer, "usage": shown})
+    def decode(self, body: bytes) -> RerankRequest:
+        return decode_rerank(body)
+
+    def unread(self, model: str) -> RerankRequest:
+        return RerankRequest(model=model, query="", documents=[], fields={})
+
+    def whole(self, call: Call, answer: AnyResponse) -> bytes:
+        """Cohere's answer, with the model that answered and what it cost."""
+        request, response = cast(RerankRequest, call.request), cast(RerankResponse, answer)
+        results: list[dict[str, Any]] = []
+        for each in response["results"][: request.top_n]:
+            result: dict[str, Any] = {"index": each["index"], "relevance_score": each["relevance_score"]}
+            if request.return_documents:
+                result["document"] = {"text": request.documents[each["index"]]}
+            results.append(result)
+        body: dict[str, Any] = {"id": f"rerank-{call.id}", "model": call.answering.deployment.name, "results": results}
+        if "searches" in response:
+            body["meta"] = {"billed_units": {"search_units": response["searches"]}}
+        return encode({**body, "usage": without_output(call.usage())})
+
+    def writer(self, call: Call) -> StreamWriter:
+        raise TypeError("rankings are not streamed")
+
+    def error(self, error: ProxyError) -> bytes:
+        return encode(error.body())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from proxy.schema.errors import BadRequest
 from proxy.schema.json import decode_object, encode
 from proxy.server.formats.chat import decode_chat
-from proxy.server.formats.chat_stream import sse
+from proxy.server.formats.chat_answer import sse
 
 HELLO = [{"role": "user", "content": "hello"}]
 

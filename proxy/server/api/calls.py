@@ -1,6 +1,6 @@
-"""`POST /v1/chat/completions`, the hot path, and its siblings `/v1/embeddings` and `/v1/rerank`: lean ASGI routes.
+"""Performs I/O: the routes that call models, lean ASGI. Each lends the pipeline its Format.
 
-Here is the gate `HEADERS_SENT`.
+The gate `HEADERS_SENT` is here.
 """
 
 from __future__ import annotations
@@ -13,24 +13,23 @@ from typing import Any, cast
 
 import structlog
 from litestar.types import HTTPScope, Receive, Scope, Send
-from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette import EventSourceResponse
 
 from proxy.pipeline.call import Call
+from proxy.pipeline.format import Format, StreamWriter
 from proxy.pipeline.pipeline import Pipeline
 from proxy.routing.names import Route
-from proxy.schema.chat import AnyRequest, ChatRequest
 from proxy.schema.errors import ProxyError
 from proxy.server.api.answers import NO_STORE, new_id, safe_headers, send_error, send_json
 from proxy.server.api.guard import Access
 from proxy.server.api.request import BodyTooLarge, ClientGone, Places, client_watch, discard_rest, read_body
-from proxy.server.formats.chat_stream import sse
 
 HEADERS_AFTER_S = 10.0  # a stream's headers leave with its first byte, or after this long so that no client gives up
 PING_S = 15
 LINGER_BODIES = 4  # after a 413, how much more is read and discarded, in largest bodies
 
 
-class Chat:
+class ModelCalls:
     """The routes that call models. `pipeline` lends each request the one that is current: a reload swaps it."""
 
     def __init__(
@@ -49,8 +48,7 @@ class Chat:
         self._log = log
         self._headers_after_s = headers_after_s
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, kind: type[AnyRequest] = ChatRequest) -> None:
-        """`kind`: what the route takes."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, format: Format) -> None:
         call_id = new_id()
         identity = {"x-request-id": call_id}
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -65,27 +63,29 @@ class Chat:
                 body = await read_body(receive, headers, self._max_body_bytes)
                 with self._pipeline() as pipeline:
                     identity["x-proxy-config"] = pipeline.config_version
-                    call, route = await pipeline.admit(call_id, caller, body, kind, headers)
+                    call, route = await pipeline.admit(call_id, caller, body, format, headers)
                     if call.request.stream:
-                        await self._stream(pipeline, call, route, scope, receive, send)
+                        await self._stream(pipeline, call, route, format.writer(call), (scope, receive, send))
                     else:
-                        await self._whole(pipeline, call, route, receive, send)
+                        await self._whole(pipeline, call, route, format, receive, send)
         except BodyTooLarge as error:
-            await send_error(
-                send, error, identity, partial(discard_rest, receive, LINGER_BODIES * self._max_body_bytes)
-            )
+            linger = partial(discard_rest, receive, LINGER_BODIES * self._max_body_bytes)
+            await send_error(send, error, format.error(error), identity, linger)
         except ProxyError as error:
-            await send_error(send, error, identity)
+            await send_error(send, error, format.error(error), identity)
         except ClientGone:
             return
         except Exception:
             self._log.exception("internal_error", request_id=call_id)
-            await send_error(send, internal_error(), identity)
+            failure = internal_error()
+            await send_error(send, failure, format.error(failure), identity)
 
-    async def _whole(self, pipeline: Pipeline, call: Call, route: Route, receive: Receive, send: Send) -> None:
+    async def _whole(
+        self, pipeline: Pipeline, call: Call, route: Route, format: Format, receive: Receive, send: Send
+    ) -> None:
         try:
             async with client_watch(receive, call.note_gone):
-                body = await pipeline.complete(call, route)
+                body = await pipeline.complete(call, route, format)
         except asyncio.CancelledError:
             if call.client_gone:
                 return
@@ -94,18 +94,18 @@ class Chat:
         await send_json(send, 200, body, _facts(pipeline, call) | _money(call) | overhead)
 
     async def _stream(
-        self, pipeline: Pipeline, call: Call, route: Route, scope: Scope, receive: Receive, send: Send
+        self, pipeline: Pipeline, call: Call, route: Route, writer: StreamWriter, asgi: tuple[Scope, Receive, Send]
     ) -> None:
         """Waits for the first frames, then hands over to sse-starlette. Errors before that have their own status."""
-        frames = pipeline.stream(call, route)
+        frames = pipeline.stream(call, route, writer)
         first = asyncio.ensure_future(anext(frames))
         try:
-            async with client_watch(receive, call.note_gone):
+            async with client_watch(asgi[1], call.note_gone):
                 await asyncio.wait({first}, timeout=self._headers_after_s)
             if first.done():
                 first.result()
             known = _facts(pipeline, call) if first.done() else _identity(pipeline, call)
-            await self._send_stream(call, self._frames(first, frames, call), known, (scope, receive, send))
+            await self._send_stream(call, self._frames(first, frames, call, writer), known, writer.keep_alive, asgi)
         except asyncio.CancelledError:
             if not call.client_gone:
                 raise
@@ -113,20 +113,25 @@ class Chat:
             await _end(first, frames)
 
     async def _send_stream(
-        self, call: Call, frames: AsyncGenerator[bytes, None], known: dict[str, str], asgi: tuple[Scope, Receive, Send]
+        self,
+        call: Call,
+        frames: AsyncGenerator[bytes, None],
+        known: dict[str, str],
+        keep_alive: bytes,
+        asgi: tuple[Scope, Receive, Send],
     ) -> None:
         response = EventSourceResponse(
             frames,
             headers=safe_headers({**NO_STORE, **known}),
             ping=PING_S,
-            ping_message_factory=_ping,
+            ping_message_factory=cast(Any, lambda: keep_alive),
             client_close_handler_callable=partial(_note_gone, call),
         )
         del response.headers["connection"]  # the server's to say: this says keep-alive, also to who asked to close
         await response(*cast("tuple[Any, Any, Any]", asgi))
 
     async def _frames(
-        self, first: asyncio.Future[bytes], frames: AsyncGenerator[bytes, None], call: Call
+        self, first: asyncio.Future[bytes], frames: AsyncGenerator[bytes, None], call: Call, writer: StreamWriter
     ) -> AsyncGenerator[bytes, None]:
         """`HEADERS_SENT`: from here on an error is the stream's last frame, without `[DONE]`."""
         try:
@@ -134,10 +139,10 @@ class Chat:
             async for frame in frames:
                 yield frame
         except ProxyError as error:
-            yield sse(error.body())
+            yield writer.error(error)
         except Exception:
             self._log.exception("internal_error", request_id=call.id)
-            yield sse(internal_error().body())
+            yield writer.error(internal_error())
 
 
 async def _end(first: asyncio.Future[bytes], frames: AsyncGenerator[bytes, None]) -> None:
@@ -153,10 +158,6 @@ async def _end(first: asyncio.Future[bytes], frames: AsyncGenerator[bytes, None]
 def internal_error() -> ProxyError:
     """500 without detail: the log has it."""
     return ProxyError("Internal error. The server's log has the details.", status=500, code="internal_error")
-
-
-def _ping() -> ServerSentEvent:
-    return ServerSentEvent(comment="ping", sep="\n")
 
 
 async def _note_gone(call: Call, _message: object) -> None:

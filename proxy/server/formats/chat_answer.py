@@ -10,9 +10,11 @@ Source: providers' fact page for OpenAI, section 5, checked in November 2026.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from proxy.schema.chat import ChatChunk, ChatResponse, ChunkChoice, Delta, Usage
+from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
 
 _MAX_CHOICES = 128  # OpenAI's `n` at most
@@ -22,15 +24,13 @@ DONE = b"data: [DONE]\n\n"
 
 
 class ChunkWriter:
-    """Writes one stream. `write` returns what may leave now, `tail` the end."""
+    """Writes one stream. `model` names the deployment that answers; it is asked once the first chunk is here."""
 
-    def __init__(self, completion_id: str, model: str, created: int, include_usage: bool) -> None:
-        self._head: dict[str, Any] = {
-            "id": completion_id,
-            "object": "chat.completion.chunk",
-            "created": created,
-            "model": model,
-        }
+    keep_alive = b": ping\n\n"
+
+    def __init__(self, completion_id: str, created: int, model: Callable[[], str], include_usage: bool) -> None:
+        self._head: dict[str, Any] = {"id": completion_id, "object": "chat.completion.chunk", "created": created}
+        self._model = model
         self._include_usage = include_usage
         self._started: set[int] = set()
         self._finished: dict[int, ChunkChoice] = {}
@@ -46,6 +46,10 @@ class ChunkWriter:
         if self._include_usage:
             frames.append(sse({**self._head, "choices": [], "usage": usage}))
         return b"".join(frames) + DONE
+
+    def error(self, error: ProxyError) -> bytes:
+        """The last frame of a stream that fails after its first byte: no finish_reason, no `[DONE]`."""
+        return sse(error.body())
 
     def _frame(self, choice: ChunkChoice, chunk: ChatChunk) -> bytes:
         index = choice.get("index", 0)
@@ -76,6 +80,8 @@ class ChunkWriter:
         """
         if index in self._started:
             return b""
+        if not self._started:
+            self._head["model"] = self._model()
         lower = range(index) if index < _MAX_CHOICES else ()
         new = [each for each in (*lower, index) if each not in self._started]
         self._started.update(new)

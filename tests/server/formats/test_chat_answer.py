@@ -9,13 +9,13 @@ from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletionChunk
 
 from proxy.schema.chat import ChatChunk, Usage
-from proxy.server.formats.chat_stream import ChunkWriter, whole
+from proxy.server.formats.chat_answer import ChunkWriter, whole
 
 USAGE: Usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
 
 
 def writer(include_usage: bool = False) -> ChunkWriter:
-    return ChunkWriter("chatcmpl-1", "openai/m", 17, include_usage)
+    return ChunkWriter("chatcmpl-1", 17, lambda: "openai/m", include_usage)
 
 
 def parsed(frames: bytes) -> list[Any]:

@@ -1,0 +1,62 @@
+"""Values: the endpoint seam. A Format is one wire shape that clients speak; each route lends the pipeline its own.
+
+The pipeline knows requests, answers and chunks; only a Format knows bytes. A new endpoint is one file in
+`server/formats` and one entry in its registry.
+
+A Format may read a vendor's own wire shape (`/v1/messages`). Its requests then carry a `NativeBody`: a deployment of
+that vendor gets the client's bytes and answers with its own, both untouched, and the call is metered all the same.
+Every other deployment gets the translated request. `Attempt.native` tells the Format which of the two happened.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from proxy.pipeline.call import Call
+from proxy.schema.chat import AnyRequest, AnyResponse, ChatChunk, Usage
+from proxy.schema.errors import ProxyError
+
+
+class StreamWriter(Protocol):
+    """Writes the frames of one stream.
+
+    `keep_alive` is the frame that shows a waiting client that the connection lives.
+    """
+
+    keep_alive: bytes
+
+    def write(self, chunks: list[ChatChunk]) -> bytes:
+        """The frames that may leave now; whatever tells the client that its answer is complete is held back."""
+        ...
+
+    def tail(self, usage: Usage) -> bytes:
+        """The end of the stream, sent once the call is settled."""
+        ...
+
+    def error(self, error: ProxyError) -> bytes:
+        """The last frame of a stream that fails after its first byte."""
+        ...
+
+
+class Format(Protocol):
+    """One wire shape: bytes from a client to a request, answers and errors back to bytes."""
+
+    def decode(self, body: bytes) -> AnyRequest:
+        """The checked request. Raises BadRequest that names the field."""
+        ...
+
+    def unread(self, model: str) -> AnyRequest:
+        """A stand-in for a request that could not be read, for its row and the log."""
+        ...
+
+    def whole(self, call: Call, answer: AnyResponse) -> bytes:
+        """The body of a whole answer to a settled call."""
+        ...
+
+    def writer(self, call: Call) -> StreamWriter:
+        """A writer for the streamed answer to one call. Only requests with `stream` are streamed."""
+        ...
+
+    def error(self, error: ProxyError) -> bytes:
+        """The body of an error answer."""
+        ...
