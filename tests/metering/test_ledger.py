@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from proxy.metering.ledger import Ledger, Waits
+from proxy.metering.ledger import Ledger
+from proxy.metering.writer import Waits
 from proxy.schema.errors import StorageUnavailable
-from proxy.schema.records import Outcome, Tokens
+from proxy.schema.records import Granted, Outcome, Tokens
 from proxy.storage.base import RowRefused, StoreError
 from proxy.storage.sqlite import SqliteStore
 from tests.storage.samples import HOLD_NANO, attempt, attempt_end, call, call_end, outcomes, rows
@@ -40,6 +41,12 @@ async def running(store: SqliteStore, **options: Any) -> AsyncIterator[Ledger]:
         await ledger.stop()
 
 
+async def settle(ledger: Ledger, name: str, outcome: Outcome = Outcome.OK, seq: int = 1) -> None:
+    """The only attempt that still runs ends, and the call."""
+    ledger.end(attempt_end(name, seq, outcome))
+    await ledger.settle(call_end(name, outcome))
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not condition():  # noqa: ASYNC110 - the writer is a thread
@@ -50,7 +57,7 @@ async def blocked(ledger: Ledger, store: GatedStore) -> None:
     """Closes the gate and lets the writer arrive at it with a call that is not of interest."""
     store.gate.clear()
     store.waiting.clear()
-    ledger.reject(call("in-the-way"), call_end("in-the-way", Outcome.REJECTED, attempt=None))
+    ledger.reject(call("in-the-way"), call_end("in-the-way", Outcome.REJECTED))
     await until(store.waiting.is_set)
 
 
@@ -70,11 +77,13 @@ async def test_a_settled_call_sums_its_attempts(path: Path) -> None:
     async with running(SqliteStore(path), clock_ns=lambda: 99) as ledger:
         await ledger.open(call("a"), attempt("a"))
         failed = attempt_end("a", outcome=Outcome.UPSTREAM_TRUNCATED, usage_source="estimated")
-        await ledger.intend(failed, attempt("a", 2, provider="groq", model="oss"))
+        ledger.end(failed)
+        await ledger.intend(attempt("a", 2, provider="groq", model="oss"))
         assert rows(path, "SELECT hold_nano FROM calls") == [{"hold_nano": 300 + HOLD_NANO}]
         used = Tokens(input=1, cache_read=2, cache_write=4, output=8, reasoning=5, cache_write_1h=3, searches=6)
         last = attempt_end("a", 2, tokens=used, cost_nano=11, upstream_request_id="req-2")
-        await ledger.settle(call_end("a", attempt=last, fallback=True, dropped=["seed"], provider="groq", model="oss"))
+        ledger.end(last)
+        await ledger.settle(call_end("a", fallback=True, dropped=["seed"], provider="groq", model="oss"))
         [row] = rows(path, "SELECT * FROM calls")
         expected = {
             "closed_ns": 99,
@@ -110,8 +119,9 @@ async def test_an_unknown_price_is_null_where_tokens_were_used(
     """An attempt without usage has nothing to price; any other without a price makes the whole call unpriced."""
     async with running(SqliteStore(path)) as ledger:
         await ledger.open(call("a"), attempt("a", hold_nano=None))
-        await ledger.intend(attempt_end("a", tokens=tokens, cost_nano=None), attempt("a", 2))
-        await ledger.settle(call_end("a", attempt=attempt_end("a", 2)))
+        ledger.end(attempt_end("a", tokens=tokens, cost_nano=None))
+        await ledger.intend(attempt("a", 2))
+        await settle(ledger, "a", seq=2)
         assert rows(path, "SELECT cost_nano FROM calls") == [{"cost_nano": cost_nano}]
 
 
@@ -120,14 +130,16 @@ async def test_attempts_may_run_beside_each_other(path: Path) -> None:
     async with running(SqliteStore(path)) as ledger:
         opening = asyncio.create_task(ledger.open(call("a"), attempt("a")))
         await asyncio.sleep(0)
-        await asyncio.gather(opening, ledger.intend(None, attempt("a", 2)), ledger.intend(None, attempt("a", 3)))
+        await asyncio.gather(opening, ledger.intend(attempt("a", 2)), ledger.intend(attempt("a", 3)))
         assert rows(path, "SELECT hold_nano FROM calls") == [{"hold_nano": 3 * HOLD_NANO}]
         assert ledger.state.reserved_nano == 3 * HOLD_NANO
-        await ledger.intend(attempt_end("a", 2, Outcome.UPSTREAM_ERROR, cost_nano=7), attempt("a", 4))
+        ledger.end(attempt_end("a", 2, Outcome.UPSTREAM_ERROR, cost_nano=7))
+        await ledger.intend(attempt("a", 4))
         assert rows(path, "SELECT hold_nano FROM calls") == [{"hold_nano": 3 * HOLD_NANO + 7}]
         ends = [attempt_end("a", 1), attempt_end("a", 2), attempt_end("a", 3, Outcome.CANCELLED, cost_nano=5)]
-        ledger.end("a", ends)
-        await ledger.settle(call_end("a", attempt=attempt_end("a", 4)))
+        for end in ends:
+            ledger.end(end)
+        await settle(ledger, "a", seq=4)
         assert (ledger.state.open_calls, ledger.state.reserved_nano) == (0, 0)
     assert rows(path, "SELECT cost_nano, attempts, total_tokens FROM calls") == [
         {"cost_nano": 300 + 7 + 5 + 300, "attempts": 4, "total_tokens": 120}
@@ -145,11 +157,11 @@ async def test_attempts_beside_each_other_are_refused_together(path: Path) -> No
     store = BrokenStore(path)
     async with running(store) as ledger:
         store.break_down()
-        asked = [ledger.open(call("a"), attempt("a")), ledger.intend(None, attempt("a", 2))]
+        asked = [ledger.open(call("a"), attempt("a")), ledger.intend(attempt("a", 2))]
         refused = await asyncio.gather(*asked, return_exceptions=True)
         assert [type(error) for error in refused] == [StorageUnavailable, StorageUnavailable]
-        ledger.end("a", [attempt_end("a")])
-        ledger.close(call_end("a", Outcome.REJECTED, attempt=None))
+        ledger.end(attempt_end("a"))
+        ledger.close(call_end("a", Outcome.REJECTED))
         store.heal()
         await until(lambda: ledger.state.pending == 0)
         assert (ledger.state.open_calls, ledger.state.reserved_nano) == (0, 0)
@@ -162,11 +174,10 @@ async def test_an_intent_that_was_not_committed_when_its_call_ends_leaves_no_row
     async with running(store) as ledger:
         await ledger.open(call("a"), attempt("a"))
         await blocked(ledger, store)
-        late = asyncio.create_task(ledger.intend(None, attempt("a", 2)))
+        late = asyncio.create_task(ledger.intend(attempt("a", 2)))
         await asyncio.sleep(0)
-        ledger.end("a", [attempt_end("a", 1, Outcome.CLIENT_CLOSED)])
-        unsent = attempt_end("a", 2, Outcome.CLIENT_CLOSED, tokens=Tokens(), usage_source="none", cost_nano=0)
-        ledger.close(call_end("a", Outcome.CLIENT_CLOSED, attempt=unsent))
+        ledger.end(attempt_end("a", 1, Outcome.CLIENT_CLOSED))
+        ledger.close(call_end("a", Outcome.CLIENT_CLOSED))
         store.gate.set()
         with pytest.raises(RowRefused):
             await late
@@ -178,6 +189,8 @@ async def test_the_first_end_stands(path: Path) -> None:
     """Settling is idempotent by call id, whether the ends meet in one batch or not."""
     async with running(SqliteStore(path)) as ledger:
         await ledger.open(call("a"), attempt("a"))
+        ledger.end(attempt_end("a"))
+        ledger.end(attempt_end("a", outcome=Outcome.CANCELLED))
         first = asyncio.create_task(ledger.settle(call_end("a")))
         second = asyncio.create_task(ledger.settle(call_end("a", Outcome.CLIENT_CLOSED)))
         await asyncio.gather(first, second)
@@ -191,9 +204,7 @@ async def test_the_first_end_stands(path: Path) -> None:
 async def test_a_rejected_call_has_one_row_and_no_attempt(path: Path) -> None:
     """What is refused before any attempt is in the log, free of charge."""
     async with running(SqliteStore(path)) as ledger:
-        ledger.reject(
-            call("a"), call_end("a", Outcome.REJECTED, status=404, error_code="model_not_found", attempt=None)
-        )
+        ledger.reject(call("a"), call_end("a", Outcome.REJECTED, status=404, error_code="model_not_found"))
     [row] = rows(path, "SELECT * FROM calls")
     assert (row["outcome"], row["status"], row["error_code"]) == ("rejected", 404, "model_not_found")
     assert (row["cost_nano"], row["attempts"], row["success"]) == (0, 0, 0)
@@ -232,19 +243,19 @@ async def test_a_call_cancelled_before_its_open_is_committed_leaves_no_row(path:
 
 
 async def test_a_call_cancelled_while_its_open_is_being_committed_is_settled(path: Path) -> None:
-    """The row exists by then, so the close ends it; the attempt that never left costs nothing."""
+    """The row exists by then, so the close ends it; the attempt, which never left, costs nothing."""
     store = GatedStore(path)
     async with running(store) as ledger:
         store.gate.clear()
         task = asyncio.create_task(ledger.open(call("a"), attempt("a")))
         await until(store.waiting.is_set)
         task.cancel()
-        ledger.close(call_end("a", Outcome.CLIENT_CLOSED, status=499, attempt=None))
-        store.gate.set()
         with pytest.raises(asyncio.CancelledError):
             await task
+        ledger.close(call_end("a", Outcome.CLIENT_CLOSED, status=499))
+        store.gate.set()
     assert outcomes(path) == {"a": "client_closed"}
-    assert rows(path, "SELECT outcome, cost_nano FROM attempts") == [{"outcome": "client_closed", "cost_nano": 0}]
+    assert rows(path, "SELECT outcome, cost_nano FROM attempts") == [{"outcome": "cancelled", "cost_nano": 0}]
 
 
 async def test_a_cancelled_caller_does_not_keep_the_others_waiting(path: Path) -> None:
@@ -262,18 +273,17 @@ async def test_a_cancelled_caller_does_not_keep_the_others_waiting(path: Path) -
 
 
 async def test_a_retry_cancelled_before_its_intent_is_committed_leaves_no_attempt(path: Path) -> None:
-    """The end of the attempt before it came with the same operation and is kept."""
+    """The end of the attempt before it was told first, and is kept."""
     store = GatedStore(path)
     async with running(store) as ledger:
         await ledger.open(call("a"), attempt("a"))
         await blocked(ledger, store)
-        task = asyncio.create_task(
-            ledger.intend(attempt_end("a", outcome=Outcome.UPSTREAM_ERROR), attempt("a", 2, provider="groq"))
-        )
-        await until(lambda: ledger.state.pending == BLOCKED + 1)
+        ledger.end(attempt_end("a", outcome=Outcome.UPSTREAM_ERROR))
+        task = asyncio.create_task(ledger.intend(attempt("a", 2, provider="groq")))
+        await until(lambda: ledger.state.pending == BLOCKED + 2)
         task.cancel()
-        unsent = attempt_end("a", 2, Outcome.CLIENT_CLOSED, tokens=Tokens(), cost_nano=0)
-        ledger.close(call_end("a", Outcome.CLIENT_CLOSED, attempt=unsent))
+        await asyncio.wait([task])
+        ledger.close(call_end("a", Outcome.CLIENT_CLOSED))
         store.gate.set()
     assert rows(path, "SELECT seq, outcome FROM attempts") == [{"seq": 1, "outcome": "upstream_error"}]
     [row] = rows(path, "SELECT attempts, cost_nano, provider FROM calls WHERE id = 'a'")
@@ -286,20 +296,21 @@ async def test_one_bad_row_harms_no_other_call(path: Path) -> None:
     async with running(store) as ledger:
         for name in ("used", "huge", "fine"):
             await ledger.open(call(name), attempt(name))
-        await ledger.settle(call_end("used"))
+        await settle(ledger, "used")
         await blocked(ledger, store)
+        ledger.end(attempt_end("huge", tokens=Tokens(input=2**70)))
         results = asyncio.gather(
             ledger.open(call("new"), attempt("new")),
-            ledger.open(call("used"), attempt("used", 9)),
+            ledger.open(call("used", opened_ns=2_000), attempt("used", 9)),
             ledger.open(call("\ud800"), attempt("\ud800")),
-            ledger.settle(call_end("huge", attempt=attempt_end("huge", tokens=Tokens(input=2**70)))),
-            ledger.settle(call_end("fine")),
+            ledger.settle(call_end("huge")),
+            settle(ledger, "fine"),
             return_exceptions=True,
         )
-        await until(lambda: ledger.state.pending == BLOCKED + 5)
+        await until(lambda: ledger.state.pending == BLOCKED + 7)
         store.gate.set()
         new, used, surrogate, huge, fine = await results
-        assert (new, huge, fine) == (None, None, None)
+        assert (new, huge, fine) == (Granted(), None, None)
         assert isinstance(used, RowRefused)
         assert isinstance(surrogate, RowRefused)
         await until(lambda: ledger.state.pending == 0)
@@ -322,9 +333,9 @@ async def test_a_store_that_fails_refuses_new_calls_and_keeps_ends(path: Path) -
         assert ledger.state.degraded
         tries = store.tries
         with pytest.raises(StorageUnavailable):
-            await ledger.intend(attempt_end("a"), attempt("a", 2))
+            await ledger.intend(attempt("a", 2))
         async with asyncio.timeout(1):
-            await ledger.settle(call_end("a"))
+            await settle(ledger, "a")
         assert outcomes(path) == {"a": "open"}
         await until(lambda: store.tries > tries + 3)
         store.heal()
@@ -354,9 +365,11 @@ async def test_unmetered_serves_while_the_store_is_down_and_writes_later(path: P
         store.break_down()
         for name in ("a", "b", "c"):
             await ledger.open(call(name), attempt(name))
-        await ledger.intend(attempt_end("a", outcome=Outcome.UPSTREAM_ERROR), attempt("a", 2))
-        ledger.close(call_end("a", Outcome.CLIENT_CLOSED, attempt=attempt_end("a", 2, Outcome.CLIENT_CLOSED)))
-        await ledger.settle(call_end("b"))
+        ledger.end(attempt_end("a", outcome=Outcome.UPSTREAM_ERROR))
+        await ledger.intend(attempt("a", 2))
+        ledger.end(attempt_end("a", 2, Outcome.CLIENT_CLOSED))
+        ledger.close(call_end("a", Outcome.CLIENT_CLOSED))
+        await settle(ledger, "b")
         assert ledger.state.degraded
         assert outcomes(path) == {}
         store.heal()
@@ -373,7 +386,7 @@ async def test_unmetered_counts_what_it_cannot_keep(path: Path) -> None:
         for name in ("a", "b", "c", "d"):
             await ledger.open(call(name), attempt(name))
             await until(lambda: ledger.state.open_calls + ledger.state.lost > 0)
-            await ledger.settle(call_end(name))
+            await settle(ledger, name)
         lost = ledger.state.lost
         store.heal()
         await until(lambda: ledger.state.pending == 0)
@@ -415,8 +428,8 @@ async def test_a_cancelled_settle_is_written_all_the_same(path: Path) -> None:
     async with running(store) as ledger:
         await ledger.open(call("a"), attempt("a"))
         await blocked(ledger, store)
-        task = asyncio.create_task(ledger.settle(call_end("a")))
-        await until(lambda: ledger.state.pending == BLOCKED + 1)
+        task = asyncio.create_task(settle(ledger, "a"))
+        await until(lambda: ledger.state.pending == BLOCKED + 2)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -428,7 +441,8 @@ async def test_calls_of_dead_owners_become_unknown_at_the_cost_of_their_holds(pa
     """What was spent before plus what was held; the calls of those who live are left alone."""
     async with running(SqliteStore(path), waits=Waits(sweep=60)) as dying:
         await dying.open(call("held"), attempt("held"))
-        await dying.intend(attempt_end("held"), attempt("held", 2, provider="groq"))
+        dying.end(attempt_end("held"))
+        await dying.intend(attempt("held", 2, provider="groq"))
         await dying.open(call("unpriced"), attempt("unpriced", hold_nano=None))
         async with running(SqliteStore(path)) as ledger:
             await ledger.open(call("own"), attempt("own"))
@@ -447,21 +461,6 @@ async def test_calls_of_dead_owners_become_unknown_at_the_cost_of_their_holds(pa
             ]
 
 
-async def test_a_call_that_another_process_swept_stays_unknown(path: Path) -> None:
-    """Someone deleted the lock file of a living process: the first end stands also between processes."""
-    async with running(SqliteStore(path)) as ledger, running(SqliteStore(path), waits=Waits(sweep=60)) as robbed:
-        await robbed.open(call("a"), attempt("a"))
-        await ledger.open(call("own"), attempt("own"))
-        for lock in path.with_name("calls.db-owners").iterdir():
-            lock.unlink()
-        await until(lambda: ledger.state.swept == 1)
-        await robbed.settle(call_end("a"))
-        assert outcomes(path) == {"a": "unknown", "own": "open"}
-    assert rows(path, "SELECT outcome, cost_nano FROM attempts WHERE call_id = 'a'") == [
-        {"outcome": "unknown", "cost_nano": HOLD_NANO}
-    ]
-
-
 async def test_an_unwritable_path_is_told_at_the_start(tmp_path: Path) -> None:
     """The message names the file and the way out."""
     ledger = Ledger(SqliteStore(tmp_path / "missing" / "calls.db"))
@@ -474,6 +473,7 @@ async def test_stopping_writes_everything_and_lets_nothing_in(path: Path) -> Non
     """What was enqueued before the stop is in the file; what comes after is refused."""
     async with running(SqliteStore(path)) as ledger:
         await ledger.open(call("a"), attempt("a"))
+        ledger.end(attempt_end("a"))
         ledger.close(call_end("a"))
         await ledger.stop()
         with pytest.raises(StorageUnavailable):

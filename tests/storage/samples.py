@@ -34,15 +34,11 @@ def attempt_end(call_id: str, seq: int = 1, outcome: Outcome = Outcome.OK, **cha
         "usage_source": "provider",
         "cost_nano": 300,
     } | changes
-    return AttemptEnd(id=f"{call_id}-{seq}", outcome=outcome, **values)
+    return AttemptEnd(id=f"{call_id}-{seq}", call_id=call_id, outcome=outcome, **values)
 
 
 def call_end(call_id: str, outcome: Outcome = Outcome.OK, **changes: Any) -> CallEnd:
-    values: dict[str, Any] = {
-        "status": 200,
-        "latency_ms": 7.0,
-        "attempt": attempt_end(call_id, outcome=outcome),
-    } | changes
+    values: dict[str, Any] = {"status": 200, "latency_ms": 7.0} | changes
     return CallEnd(call_id=call_id, outcome=outcome, **values)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from proxy.storage.base import StoreError
+from proxy.storage.base import Answers, StoreError
 from proxy.storage.batch import Batch
 from proxy.storage.sqlite import SqliteStore
 
@@ -19,7 +19,7 @@ class GatedStore(SqliteStore):
         self.gate.set()
         self.waiting = threading.Event()
 
-    def write(self, batch: Batch) -> dict[str, str]:
+    def write(self, batch: Batch) -> Answers:
         if not self.gate.is_set():
             self.waiting.set()
             self.gate.wait()
@@ -32,7 +32,7 @@ class BrokenStore(SqliteStore):
     fault: Exception | None = None
     tries = 0
 
-    def write(self, batch: Batch) -> dict[str, str]:
+    def write(self, batch: Batch) -> Answers:
         self.tries += 1
         if self.fault is not None:
             raise self.fault
@@ -43,3 +43,15 @@ class BrokenStore(SqliteStore):
 
     def heal(self) -> None:
         self.fault = None
+
+
+class FarStore(BrokenStore):
+    """As in a database beyond a network: while `loses_answers`, a batch is committed and its answer does not arrive."""
+
+    loses_answers = False
+
+    def write(self, batch: Batch) -> Answers:
+        answers = super().write(batch)
+        if self.loses_answers:
+            raise StoreError("the connection was reset at COMMIT")
+        return answers
