@@ -88,8 +88,8 @@ class Ledger:
     async def open(self, call: CallOpen, attempt: AttemptOpen) -> Granted:
         """Grants a call and its first attempt once both are committed, in one transaction.
 
-        Raises StorageUnavailable, or the Refusal of the store (RowRefused for a used id). Then there is no call, so there
-        is nothing to end or to close. When it is cancelled, the caller closes the call.
+        Raises StorageUnavailable, or the Refusal of the store (RowRefused for a used id). Then there is no call, and
+        nothing to end or to close. When it is cancelled, the caller closes the call.
         """
         granted = await self._admit(Intent(attempt, call))
         self._granted.add(call.id)
@@ -112,7 +112,7 @@ class Ledger:
         The ends of the call's attempts come first. The first end of a call stands; a later one waits for it. There is
         nothing to wait for where `open` did not let the call in.
         """
-        if end.call_id not in self._granted:
+        if end.call_id not in self._granted or self._writer.is_dead:
             return
         future = self._writer.loop.create_future()
         self._put(self._books.close, end, future)

@@ -105,7 +105,8 @@ class Writer:
             self._has_ended = True
         except BaseException as error:
             self._has_died = True
-            _note("ledger_dead", error=repr(error))
+            _note("ledger_dead", error=_text(error))
+            self._tell([(self._started, StoreError(f"the ledger's thread ended: {_text(error)}"))])
             if self._on_death is not None:
                 with contextlib.suppress(RuntimeError):
                     self.loop.call_soon_threadsafe(self._on_death)
@@ -176,7 +177,7 @@ class Writer:
             )
             self._books.answer(waiter, error)
             if waiter is None:
-                _note("ledger_operation_failed", error=repr(error))
+                _note("ledger_operation_failed", error=_text(error))
 
     def _commit(self) -> None:
         has_changes = bool(self._books.batch)
@@ -196,23 +197,24 @@ class Writer:
     def _fail(self, error: Exception) -> None:
         """Nothing may be raised here. A store that fails right after each recovery is tried less and less often."""
         now = time.monotonic()
-        if not self.is_degraded:
-            self.is_degraded = True
+        was_degraded, self.is_degraded = self.is_degraded, True
+        if not was_degraded:
             is_relapse = self._recovered_at and now < self._recovered_at + _HEALTHY_S
             self._relapses = self._relapses + 1 if is_relapse else 0
-            _note("ledger_degraded", error=str(error) or repr(error))
         self._retry_at = now + max(self._waits.retry, min(_MAX_RETRY_S, self._waits.retry * 2**self._relapses))
         try:
             self._books.failed()
-        except Exception as bug:  # who waits for an intent gives up in time, and withdraws it
-            _note("ledger_bug", error=repr(bug))
+        except Exception as bug:  # whoever waits for an intent gives up in time, and withdraws it
+            _note("ledger_bug", error=_text(bug))
+        if not was_degraded:
+            _note("ledger_degraded", error=_text(error))
 
     def _sweep(self) -> None:
         self._sweep_at = time.monotonic() + self._waits.sweep
         try:
             swept = self._store.sweep(self._clock_ns())
         except StoreError as error:
-            _note("ledger_sweep_failed", error=str(error))
+            _note("ledger_sweep_failed", error=_text(error))
             self._commit()  # tells whether calls can be written; if not, this is raised
             return
         self.swept += swept
@@ -241,6 +243,14 @@ def resolve(answers: list[Answer]) -> None:
             future.set_result(None)
         else:
             future.set_exception(error)
+
+
+def _text(error: BaseException) -> str:
+    """What an error says; an error that cannot say it must not stop the metering."""
+    try:
+        return str(error) or repr(error)
+    except Exception:
+        return type(error).__name__
 
 
 def _note(event: str, **fields: object) -> None:

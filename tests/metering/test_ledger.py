@@ -17,10 +17,11 @@ from proxy.metering.ledger import Ledger
 from proxy.metering.writer import Waits
 from proxy.schema.errors import StorageUnavailable
 from proxy.schema.records import Granted, Outcome, Tokens
-from proxy.storage.base import RowRefused, StoreError
+from proxy.storage.base import Answers, RowRefused, StoreError
+from proxy.storage.batch import Batch
 from proxy.storage.sqlite import SqliteStore
 from tests.storage.samples import HOLD_NANO, attempt, attempt_end, call, call_end, outcomes, rows
-from tests.storage.stores import BrokenStore, GatedStore
+from tests.storage.stores import BrokenStore, FarStore, GatedStore, StuckStore
 
 WAITS = Waits(settle=0.05, retry=0.02, sweep=0.05)
 BLOCKED = 2  # changes of the call at the gate: its row and its end
@@ -480,3 +481,263 @@ async def test_stopping_writes_everything_and_lets_nothing_in(path: Path) -> Non
             await ledger.open(call("b"), attempt("b"))
     assert outcomes(path) == {"a": "ok"}
     assert list(path.with_name("calls.db-owners").iterdir()) == []
+
+
+# --- the writer outlives everything -----------------------------------------------------------------------------------
+
+
+async def test_an_attempt_that_ends_before_it_is_granted_cannot_stop_the_writer(path: Path) -> None:
+    """A seat is cancelled while it waits for its intent, the fallback asks, and then the store fails."""
+    store = StuckStore(path)
+    async with running(store) as ledger:
+        await ledger.open(call("a"), attempt("a"))
+        await blocked(ledger, store)
+        seat = asyncio.create_task(ledger.intend(attempt("a", 2)))
+        await asyncio.sleep(0)
+        seat.cancel()
+        await asyncio.wait([seat])
+        unsent = {"tokens": Tokens(), "usage_source": "none", "cost_nano": 0}
+        ledger.end(attempt_end("a", 2, Outcome.CANCELLED, **unsent))
+        fallback = asyncio.create_task(ledger.intend(attempt("a", 3)))
+        await asyncio.sleep(0)
+        store.fails = True
+        store.gate.set()
+        with pytest.raises(StorageUnavailable):
+            await fallback
+        store.fails = False
+        await until(lambda: not ledger.state.degraded)
+        assert ledger.state.reserved_nano == HOLD_NANO
+        await ledger.intend(attempt("a", 4))
+        await settle(ledger, "a", seq=4)
+        assert not ledger.state.is_dead
+    assert [row["seq"] for row in rows(path, "SELECT seq FROM attempts ORDER BY seq")] == [1, 4]
+
+
+class Unspeakable(StoreError):
+    """Even asking what it says fails."""
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+    __repr__ = __str__
+
+
+async def test_the_writer_outlives_an_error_in_its_error_handling(path: Path) -> None:
+    """Whatever a store raises is survived, and the calls after it are metered."""
+    store = BrokenStore(path)
+    async with running(store) as ledger:
+        store.fault = Unspeakable()
+        with pytest.raises(StorageUnavailable):
+            await ledger.open(call("a"), attempt("a"))
+        store.heal()
+        await until(lambda: not ledger.state.degraded)
+        await ledger.open(call("b"), attempt("b"))
+        assert not ledger.state.is_dead
+    assert outcomes(path) == {"b": "open"}
+
+
+@pytest.mark.parametrize("when_down", ["refuse", "unmetered"])
+async def test_a_dead_writer_is_known_at_once(path: Path, when_down: str) -> None:
+    """What no thread survives is no full disk: nobody waits for it, the state says so, and the process is told."""
+    deaths: list[str] = []
+    store = BrokenStore(path)
+    waits = Waits(open=60, settle=60, stop=60)
+    async with running(store, when_down=when_down, waits=waits, on_death=lambda: deaths.append("dead")) as ledger:
+        await ledger.open(call("a"), attempt("a"))
+        assert (ledger.state.is_dead, ledger.state.degraded, deaths) == (False, False, [])
+        store.fault = SystemExit()
+        ledger.reject(call("b"), call_end("b", Outcome.REJECTED))
+        await until(lambda: bool(deaths))
+        assert (ledger.state.is_dead, ledger.state.degraded, deaths) == (True, True, ["dead"])
+        async with asyncio.timeout(1):
+            opening = asyncio.gather(ledger.open(call("c"), attempt("c")), return_exceptions=True)
+            expected = StorageUnavailable if when_down == "refuse" else Granted
+            assert [type(answer) for answer in await opening] == [expected]
+            await settle(ledger, "a")
+            await ledger.stop()
+    store.close()
+    assert outcomes(path) == {"a": "open"}
+
+
+async def test_a_writer_that_dies_while_it_starts_fails_the_start(path: Path) -> None:
+    """Nobody waits for it for ever."""
+
+    class Dying(SqliteStore):
+        def sweep(self, now_ns: int) -> int:
+            raise SystemExit
+
+    ledger = Ledger(Dying(path))
+    async with asyncio.timeout(2):
+        with pytest.raises(StoreError, match="thread ended"):
+            await ledger.start()
+        await ledger.stop()
+
+
+# --- a commit whose answer is lost ------------------------------------------------------------------------------------
+
+
+async def test_a_call_refused_after_a_lost_answer_leaves_no_row(path: Path) -> None:
+    """It was committed, and its caller was told 503: no row stays open with a hold."""
+    store = FarStore(path)
+    async with running(store) as ledger:
+        store.loses_answers = True
+        with pytest.raises(StorageUnavailable):
+            await ledger.open(call("a"), attempt("a"))
+        assert outcomes(path) == {"a": "open"}
+        store.loses_answers = False
+        await until(lambda: not ledger.state.degraded)
+        await until(lambda: ledger.state.pending == 0)
+        assert (ledger.state.open_calls, ledger.state.reserved_nano) == (0, 0)
+        assert rows(path, "SELECT id FROM calls") == rows(path, "SELECT id FROM attempts") == []
+        await ledger.open(call("a"), attempt("a"))
+        await settle(ledger, "a")
+    assert outcomes(path) == {"a": "ok"}
+
+
+async def test_an_attempt_refused_after_a_lost_answer_leaves_no_row(path: Path) -> None:
+    """Its call goes on, with the hold of what it really runs; the same attempt may be asked for again."""
+    store = FarStore(path)
+    async with running(store) as ledger:
+        await ledger.open(call("a"), attempt("a"))
+        ledger.end(attempt_end("a", outcome=Outcome.UPSTREAM_ERROR))
+        store.loses_answers = True
+        with pytest.raises(StorageUnavailable):
+            await ledger.intend(attempt("a", 2))
+        store.loses_answers = False
+        await until(lambda: not ledger.state.degraded)
+        assert rows(path, "SELECT hold_nano FROM calls") == [{"hold_nano": 300}]
+        await ledger.intend(attempt("a", 2))
+        assert rows(path, "SELECT hold_nano FROM calls") == [{"hold_nano": 300 + HOLD_NANO}]
+        await settle(ledger, "a", seq=2)
+    assert rows(path, "SELECT attempts, cost_nano FROM calls") == [{"attempts": 2, "cost_nano": 600}]
+
+
+@pytest.mark.parametrize("when_down", ["refuse", "unmetered"])
+async def test_an_end_whose_answer_is_lost_counts_once(path: Path, when_down: str) -> None:
+    """The batch is written again, and changes nothing; no row is refused as a used id."""
+    store = FarStore(path)
+    async with running(store, when_down=when_down) as ledger:
+        await ledger.open(call("a"), attempt("a"))
+        store.loses_answers = True
+        await settle(ledger, "a")
+        if when_down == "unmetered":
+            await ledger.open(call("b"), attempt("b"))
+            await settle(ledger, "b")
+        ledger.reject(call("c"), call_end("c", Outcome.REJECTED))
+        tries = store.tries
+        await until(lambda: store.tries > tries + 2)
+        store.loses_answers = False
+        await until(lambda: ledger.state.pending == 0)
+        assert (ledger.state.lost, ledger.state.reserved_nano) == (0, 0)
+    expected = {"a": "ok", "c": "rejected"} | ({"b": "ok"} if when_down == "unmetered" else {})
+    assert outcomes(path) == expected
+    assert {row["cost_nano"] for row in rows(path, "SELECT cost_nano FROM calls WHERE outcome = 'ok'")} == {300}
+
+
+async def test_an_id_of_another_owner_or_time_is_used(path: Path) -> None:
+    """Only the very same call may be written twice."""
+    async with running(SqliteStore(path)) as one, running(SqliteStore(path)) as other:
+        await one.open(call("a"), attempt("a"))
+        with pytest.raises(RowRefused):
+            await other.open(call("a"), attempt("a"))
+        await other.settle(call_end("a"))
+        assert outcomes(path) == {"a": "open"}
+        assert (other.state.open_calls, other.state.reserved_nano) == (0, 0)
+        await settle(one, "a")
+    assert outcomes(path) == {"a": "ok"}
+
+
+# --- one by one -------------------------------------------------------------------------------------------------------
+
+
+async def test_an_end_shares_the_commit_of_what_follows_it(path: Path) -> None:
+    """The end of an attempt alone is not worth a commit: the next intent or the call's end brings it along."""
+    async with running(SqliteStore(path), waits=Waits(gather=60)) as ledger:
+        await ledger.open(call("a"), attempt("a"))
+        before = ledger.state.commits
+        ledger.end(attempt_end("a", outcome=Outcome.UPSTREAM_ERROR))
+        await asyncio.sleep(0.02)
+        await ledger.intend(attempt("a", 2))
+        ledger.end(attempt_end("a", 2))
+        await asyncio.sleep(0.02)
+        await ledger.settle(call_end("a"))
+        assert ledger.state.commits - before == 2
+    assert rows(path, "SELECT attempts, cost_nano FROM calls") == [{"attempts": 2, "cost_nano": 600}]
+
+
+async def test_an_end_that_nothing_follows_is_committed_soon(path: Path) -> None:
+    """The call goes on with others; its hold is what they need."""
+    async with running(SqliteStore(path), waits=Waits(gather=0.01)) as ledger:
+        await ledger.open(call("a"), attempt("a"))
+        await ledger.intend(attempt("a", 2, parent="a-1", seat=1))
+        ledger.end(attempt_end("a", 2))
+        await until(lambda: ledger.state.pending == 0)
+        assert rows(path, "SELECT hold_nano FROM calls") == [{"hold_nano": HOLD_NANO + 300}]
+        assert ledger.state.reserved_nano == HOLD_NANO + 300
+    found = rows(path, "SELECT seq, parent, seat, outcome FROM attempts ORDER BY seq")
+    assert [tuple(row.values()) for row in found] == [(1, None, 0, "open"), (2, "a-1", 1, "ok")]
+
+
+async def test_an_attempt_whose_end_nobody_told_costs_its_hold(path: Path) -> None:
+    """It was let out and may have used anything up to it; the call says that this is an estimate."""
+    async with running(SqliteStore(path)) as ledger:
+        await ledger.open(call("a"), attempt("a"))
+        await ledger.intend(attempt("a", 2))
+        await settle(ledger, "a", seq=2)
+    assert [row["outcome"] for row in rows(path, "SELECT outcome FROM attempts ORDER BY seq")] == ["unknown", "ok"]
+    [row] = rows(path, "SELECT outcome, cost_nano, estimated FROM calls")
+    assert row == {"outcome": "ok", "cost_nano": HOLD_NANO + 300, "estimated": 1}
+
+
+async def test_an_attempt_cancelled_before_its_call_has_a_row_leaves_the_call_open(path: Path) -> None:
+    """Its sibling asks after it, and the call gets its row with that."""
+    store = GatedStore(path)
+    async with running(store) as ledger:
+        await blocked(ledger, store)
+        first = asyncio.create_task(ledger.open(call("a"), attempt("a")))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait([first])
+        second = asyncio.create_task(ledger.intend(attempt("a", 2, provider="groq")))
+        await asyncio.sleep(0)
+        store.gate.set()
+        await second
+        assert rows(path, "SELECT provider, hold_nano FROM calls WHERE outcome = 'open'") == [
+            {"provider": "groq", "hold_nano": HOLD_NANO}
+        ]
+        ledger.end(attempt_end("a", 2))
+        ledger.close(call_end("a"))
+    assert rows(path, "SELECT attempts, cost_nano FROM calls WHERE id = 'a'") == [{"attempts": 1, "cost_nano": 300}]
+
+
+async def test_a_call_that_was_refused_waits_for_nothing(path: Path) -> None:
+    """There is nothing to settle where `open` raised, however long the writer waits for a lock."""
+    store = GatedStore(path)
+    async with running(store, waits=Waits(open=0.02, settle=60)) as ledger:
+        await blocked(ledger, store)
+        with pytest.raises(StorageUnavailable):
+            await ledger.open(call("a"), attempt("a"))
+        async with asyncio.timeout(1):
+            await settle(ledger, "a", Outcome.REJECTED)
+            await ledger.settle(call_end("never asked"))
+        store.gate.set()
+
+
+async def test_a_store_that_fails_after_each_recovery_is_tried_less_and_less(path: Path) -> None:
+    """As with broken pages: what tells whether it works again does not meet them. It must not flap all the time."""
+
+    class Spoiled(BrokenStore):
+        def write(self, batch: Batch) -> Answers:
+            self.fault = StoreError("database disk image is malformed") if batch.opened else None
+            return super().write(batch)
+
+    store = Spoiled(path)
+    async with running(store, waits=Waits(retry=0.002, settle=0.01)) as ledger:
+        begun = time.monotonic()
+        for number in range(6):
+            await until(lambda: not ledger.state.degraded)
+            with pytest.raises(StorageUnavailable):
+                await ledger.open(call(f"c{number}"), attempt(f"c{number}"))
+        assert time.monotonic() - begun > 0.002 * (1 + 2 + 4 + 8 + 16)
+        assert store.tries < 40
+        await until(lambda: not ledger.state.degraded)

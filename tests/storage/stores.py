@@ -26,10 +26,24 @@ class GatedStore(SqliteStore):
         return super().write(batch)
 
 
+class StuckStore(GatedStore):
+    """Fails what comes through the gate while `fails`."""
+
+    fails = False
+
+    def write(self, batch: Batch) -> Answers:
+        if not self.gate.is_set():
+            self.waiting.set()
+            self.gate.wait()
+        if self.fails:
+            raise StoreError("database or disk is full")
+        return super().write(batch)
+
+
 class BrokenStore(SqliteStore):
     """Fails every write with `fault` while there is one."""
 
-    fault: Exception | None = None
+    fault: BaseException | None = None
     tries = 0
 
     def write(self, batch: Batch) -> Answers:
