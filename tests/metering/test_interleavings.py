@@ -1,10 +1,9 @@
-"""The whole ledger, its thread included: callers with several seats, cancels, a store that fails at random, restarts."""
+"""The whole ledger, its thread included: calls with several seats, cancels, a store that fails at random, restarts."""
 
 from __future__ import annotations
 
 import asyncio
 import faulthandler
-import os
 import random
 import tempfile
 from collections import Counter
@@ -21,7 +20,7 @@ from proxy.schema.records import Outcome
 from proxy.storage.base import Answers, StoreError
 from proxy.storage.batch import Batch
 from proxy.storage.sqlite import SqliteStore
-from tests.storage.samples import HOLD_NANO, attempt, attempt_end, call, call_end, rows
+from tests.storage.samples import FAST_FOLDER, HOLD_NANO, attempt, attempt_end, call, call_end, rows
 
 ABREAST = 20
 CALLS_PER_PROCESS = 100
@@ -167,7 +166,7 @@ async def test_callers_side_by_side_lose_and_double_nothing(count: int, when_dow
     """Whatever fails and whoever leaves: holds add up, every row is as it was told, and the writer lives."""
     faulthandler.cancel_dump_traceback_later()  # thousands of them take longer than a test usually may
     facts: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
+    with tempfile.TemporaryDirectory(dir=FAST_FOLDER) as folder:
         for seed in range(count // CALLS_PER_PROCESS):
             path = Path(folder) / f"{seed}.db"
             callers = [Caller(f"{seed}.{number}") for number in range(CALLS_PER_PROCESS)]
