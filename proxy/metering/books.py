@@ -1,16 +1,17 @@
-"""Translates: calls in flight into the next batch, and what became of it into answers. Pure, given a clock.
+"""Translates: calls in flight into the next batch, and the store's answers into those to callers. Pure, given a clock.
 
-All of it belongs to the ledger's writer thread. A future is only passed through: who waits is told by the ledger.
+Everything here belongs to the ledger's writer thread. Futures are only passed through: the ledger resolves them.
 """
 
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+from proxy.schema.attempt_state import AttemptState, step
 from proxy.schema.errors import StorageUnavailable
 from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen
-from proxy.storage.base import RowRefused
+from proxy.storage.base import Answers, Refusal, RowRefused
 from proxy.storage.batch import Batch, OpenCall, rejected
 
 Waiter = Future[None] | None
@@ -18,96 +19,143 @@ Answer = tuple[Future[None], Exception | None]
 
 
 class Intent:
-    """An attempt that asks to be let out. `left`: its request may have left without a row (`when_down: unmetered`)."""
+    """An attempt that asks to be granted; `call` is its call's own row where it is the first attempt.
 
-    __slots__ = ("attempt", "call", "ended", "future", "left")
+    `state` leaves INTENDED with the commit of its row, or before it where `when_down: unmetered` waives that.
+    `is_taken`: the books hold it, or held it.
+    """
 
-    def __init__(self, attempt: AttemptOpen, call: CallOpen | None, ended: AttemptEnd | None) -> None:
+    __slots__ = ("attempt", "call", "future", "is_taken", "state")
+
+    def __init__(self, attempt: AttemptOpen, call: CallOpen | None = None) -> None:
         self.attempt = attempt
         self.call = call
-        self.ended = ended
         self.future: Waiter = None
-        self.left = False
+        self.is_taken = False
+        self.state = AttemptState.INTENDED
+
+    def grant(self) -> None:
+        if self.state is AttemptState.INTENDED:
+            self.state = step(self.state, AttemptState.GRANTED)
 
 
 class Books:
-    """The calls in flight and the batch they make: all of the writer's state, touched by no other thread."""
+    """The calls in flight and the batch they make: all of the writer's state, touched by no other thread.
+
+    A call is in `calls` from `open` until `close`. It has a row once one of its attempts was committed.
+    """
 
     def __init__(self, clock_ns: Callable[[], int], refuses: bool) -> None:
         self._clock_ns = clock_ns
         self._refuses = refuses
         self._intents: dict[str, Intent] = {}  # by attempt id, until their rows are committed
         self._settling: list[Waiter] = []
+        self._was_tried = False  # a write of this batch failed, and may have been kept all the same
         self.calls: dict[str, OpenCall] = {}
         self.batch = Batch()
+        self.is_urgent = False  # somebody waits for this batch, or it ends a call
         self.answers: list[Answer] = []
         self.reserved_nano = 0
         self.lost = 0
 
+    # --- what callers tell --------------------------------------------------------------------------------------------
+
     def open(self, intent: Intent) -> None:
-        call, attempt = intent.call, intent.attempt
+        """A new call, with its first attempt. Raises RowRefused for a used id."""
+        call = intent.call
         if call is None or call.id in self.calls or call.id in self.batch.closed:
-            raise RowRefused(f"call {attempt.call_id} is already there")
-        self.calls[call.id] = OpenCall(call.id)
-        self.batch.opened[call.id] = (call, attempt)
+            raise RowRefused(f"the call {intent.attempt.call_id} is already there")
+        self.calls[call.id] = OpenCall(call)
         self._start(intent)
 
     def intend(self, intent: Intent) -> None:
+        """One more attempt of an open call. Raises RowRefused for a used id, or where the call is not open."""
         entry = self.calls.get(intent.attempt.call_id)
         if entry is None:
             if self._refuses:
-                raise RowRefused(f"call {intent.attempt.call_id} is not open")
-            self.answer(intent.future)  # its open was one too many to keep, or was kept from the store
+                raise RowRefused(f"the call {intent.attempt.call_id} is not open")
+            self.answer(intent.future)  # its call could not be kept in memory, and is counted as lost
             return
-        if intent.attempt.id in entry.running:
-            raise RowRefused(f"attempt {intent.attempt.id} is already there")
-        if intent.ended is not None and (ended := entry.finish(intent.ended, self._clock_ns())) is not None:
-            self.batch.ended.append(ended)
+        if intent.attempt.id in entry.started:
+            raise RowRefused(f"the attempt {intent.attempt.id} is already there")
         self._start(intent)
-        self.batch.holds[entry.call_id] = entry.hold_nano
 
-    def end(self, call_id: str, ends: Sequence[AttemptEnd]) -> None:
-        """Attempts that ended; whose intent is not committed yet never left, and is for `close` to forget."""
-        entry = self.calls.get(call_id)
-        if entry is None:
+    def waive(self, intent: Intent) -> None:
+        """`unmetered`: the store took too long, so the request leaves without waiting for its row."""
+        intent.grant()
+
+    def withdraw(self, intent: Intent, end: AttemptEnd, closing: CallEnd | None) -> None:
+        """The caller no longer waits for this intent, so its request never leaves. A committed row gets this `end`.
+
+        `closing` ends the call as well, if this intent opened it.
+        """
+        entry = self.calls.get(end.call_id)
+        if entry is None or not intent.is_taken:
             return
-        for end in ends:
-            intent = self._intents.get(end.id)
-            if (intent is None or intent.left) and (ended := entry.finish(end, self._clock_ns())) is not None:
-                self.batch.ended.append(ended)
+        if self._intents.get(end.id) is intent:
+            self._forget(intent)
+        elif end.id in entry.running:
+            self._finish(entry, end)
+        if closing is not None and intent.call is not None:
+            self.close(closing, None)
+
+    def end(self, end: AttemptEnd) -> None:
+        """One attempt ended; the first end stands. An attempt that was not granted yet never left: it is forgotten."""
+        entry = self.calls.get(end.call_id)
+        if entry is None or end.id not in entry.running:
+            return
+        intent = self._intents.get(end.id)
+        if intent is not None and intent.state is AttemptState.INTENDED:
+            self._forget(intent, RowRefused(f"the attempt {end.id} was ended"))
+        else:
+            self._finish(entry, end)
 
     def close(self, end: CallEnd, future: Waiter) -> None:
-        """The first end stands. A call whose request never left is forgotten, as if it had not been opened."""
+        """A call ended; the first end stands. Without a granted attempt it leaves no row, as if it had never been."""
         entry = self.calls.get(end.call_id)
         if entry is not None:
             for attempt_id in list(entry.running):
                 intent = self._intents.get(attempt_id)
-                if intent is not None and not intent.left:
-                    self._forget(intent, RowRefused(f"call {end.call_id} was closed"))
-            if end.call_id in self.calls:
-                del self.calls[end.call_id]
-                self.reserved_nano -= entry.hold_nano or 0
+                if intent is not None and intent.state is AttemptState.INTENDED:
+                    self._forget(intent, RowRefused(f"the call {end.call_id} was closed"))
+            del self.calls[end.call_id]
+            self.reserved_nano -= entry.hold_nano or 0
+            if entry.started or entry.opening is None:
                 ended, self.batch.closed[end.call_id] = entry.close(end, self._clock_ns())
                 self.batch.ended += ended
+                self.batch.holds.pop(end.call_id, None)
         if end.call_id in self.batch.closed:
+            self.is_urgent = True
             self._settling.append(future)
         else:
             self.answer(future)
 
     def reject(self, call: CallOpen, end: CallEnd) -> None:
+        """A call that was refused before any attempt. Raises RowRefused for a used id."""
         if call.id in self.calls or call.id in self.batch.closed:
-            raise RowRefused(f"call {call.id} is already there")
+            raise RowRefused(f"the call {call.id} is already there")
         self.batch.opened[call.id] = (call, None)
         self.batch.closed[call.id] = rejected(end, self._clock_ns())
+        self.is_urgent = True
 
-    def committed(self, refused: dict[str, str]) -> None:
-        """The batch is in the store, but for the calls that were refused."""
+    # --- what the store tells -----------------------------------------------------------------------------------------
+
+    def committed(self, answers: Answers) -> None:
+        """The batch is in the store, except for what it refused."""
         batch, self.batch = self.batch, Batch()
         intents, self._intents = self._intents, {}
+        settling, self._settling = self._settling, []
+        self._was_tried = self.is_urgent = False
         for intent in intents.values():
-            reason = refused.get(intent.attempt.call_id)
-            self.answer(intent.future, None if reason is None else RowRefused(reason))
-        for call_id in refused:
+            refusal = answers.to(intent.attempt)
+            self.answer(intent.future, refusal)
+            if refusal is None:
+                intent.grant()
+                if (entry := self.calls.get(intent.attempt.call_id)) is not None:
+                    entry.opening = None
+            elif intent.attempt.call_id not in answers.calls:
+                self._drop(intent, refusal)
+        for call_id in answers.calls:
             if (entry := self.calls.pop(call_id, None)) is not None:
                 self.reserved_nano -= entry.hold_nano or 0
             if call_id in batch.opened or call_id in batch.abandoned:
@@ -115,43 +163,83 @@ class Books:
             else:
                 # Its row is open in the store and cannot take its end: it ends as a dead owner's call would.
                 self.batch.abandoned[call_id] = self._clock_ns()
-        for future in self._settling:
+                self.is_urgent = True
+        for future in settling:
             self.answer(future)
-        self._settling = []
 
     def failed(self) -> None:
-        """Nothing of the batch is in the store. Ends wait for the next try; intents are refused, or let out."""
+        """Nothing of the batch is known to be in the store. Ends wait for the next try; intents are refused, or waived.
+
+        Nothing here may raise: it runs while another error is being dealt with.
+        """
+        self._was_tried = True
         for intent in list(self._intents.values()):
             if self._refuses:
                 self._forget(intent, StorageUnavailable())
-            else:
-                intent.left = True
+            elif intent.state is AttemptState.INTENDED:
+                intent.grant()
                 self.answer(intent.future)
 
     def answer(self, future: Waiter, error: Exception | None = None) -> None:
         if future is not None:
             self.answers.append((future, error))
 
+    # --- within -------------------------------------------------------------------------------------------------------
+
     def _start(self, intent: Intent) -> None:
         attempt = intent.attempt
         entry = self.calls[attempt.call_id]
         self.reserved_nano -= entry.hold_nano or 0
         entry.start(attempt)
-        self.reserved_nano += entry.hold_nano or 0
+        if entry.opening is not None and entry.call_id not in self.batch.opened:
+            self.batch.opened[entry.call_id] = (entry.opening, attempt)
+        self._reserve(entry)
         self.batch.intents[attempt.id] = attempt
         self._intents[attempt.id] = intent
+        intent.is_taken = True
+        self.is_urgent = True
 
-    def _forget(self, intent: Intent, error: Exception) -> None:
-        """Takes back an attempt that is in the batch only; with a call's first attempt goes the call."""
+    def _finish(self, entry: OpenCall, end: AttemptEnd) -> None:
+        self.reserved_nano -= entry.hold_nano or 0
+        ended = entry.finish(end, self._clock_ns())
+        self._reserve(entry)
+        if ended is not None:
+            self.batch.ended.append(ended)
+
+    def _forget(self, intent: Intent, error: Exception | None = None) -> None:
+        """Takes back an attempt without a row. Where a write of it may have been kept, the next one removes the row."""
         attempt = intent.attempt
-        entry = self.calls[attempt.call_id]
-        del self._intents[attempt.id], self.batch.intents[attempt.id]
+        self._intents.pop(attempt.id, None)
+        self.batch.intents.pop(attempt.id, None)
+        if self._was_tried:
+            self.batch.withdrawn[attempt.id] = attempt
+        self._remove(attempt)
+        if error is not None:
+            self.answer(intent.future, error)
+
+    def _drop(self, intent: Intent, refusal: Refusal) -> None:
+        """The store refused this attempt, and with a first attempt its call."""
+        self._remove(intent.attempt)
+        entry = self.calls.get(intent.attempt.call_id)
+        if entry is not None and not entry.started and entry.opening is not None:
+            del self.calls[entry.call_id]
+        self.lost += intent.call is not None and isinstance(refusal, RowRefused)
+
+    def _remove(self, attempt: AttemptOpen) -> None:
+        entry = self.calls.get(attempt.call_id)
+        if entry is None or attempt.id not in entry.running:
+            return
         self.reserved_nano -= entry.hold_nano or 0
         entry.forget(attempt.id)
-        if entry.started:
-            self.reserved_nano += entry.hold_nano or 0
-            self.batch.holds[attempt.call_id] = entry.hold_nano
+        if not entry.started and self.batch.opened.pop(entry.call_id, None) is not None and self._was_tried:
+            self.batch.unopened.add(entry.call_id)
+        self._reserve(entry)
+
+    def _reserve(self, entry: OpenCall) -> None:
+        """Adds the hold of a call to the sum, and to the batch unless the call's new row already says so."""
+        self.reserved_nano += entry.hold_nano or 0
+        _, first = self.batch.opened.get(entry.call_id, (None, None))
+        if entry.opening is not None and (first is None or first.hold_nano == entry.hold_nano):
+            self.batch.holds.pop(entry.call_id, None)
         else:
-            del self.calls[attempt.call_id], self.batch.opened[attempt.call_id]
-            self.batch.holds.pop(attempt.call_id, None)
-        self.answer(intent.future, error)
+            self.batch.holds[entry.call_id] = entry.hold_nano

@@ -173,7 +173,9 @@ class DeploymentAsk:
             if before is None:
                 await ledger.open(call.opening(self._resources.config_version), opening)
             else:
-                await ledger.intend(before.ended, opening)
+                if before.ended is not None:
+                    ledger.end(before.ended)
+                await ledger.intend(opening)
         except ProxyError:
             if before is not None:  # its row does not exist
                 call.attempts.remove(attempt)

@@ -151,6 +151,7 @@ class Attempt:
             self._cost = cost = self.deployment.cost(measured) if source != "none" else Cost()
             self.ended = AttemptEnd(
                 id=self.id,
+                call_id=self.call.id,
                 outcome=outcome,
                 status=status or self.status,
                 error_code=error_code,
@@ -195,9 +196,9 @@ class Call:
         return self.answered[-1] if self.answered else self.attempts[-1]
 
     @property
-    def earlier(self) -> list[AttemptEnd]:
-        """The ends of all attempts but the last, whose end is in `CallEnd.attempt`."""
-        return [attempt.ended for attempt in self.attempts[:-1] if attempt.ended]
+    def ends(self) -> list[AttemptEnd]:
+        """The ends of the attempts that ended."""
+        return [attempt.ended for attempt in self.attempts if attempt.ended]
 
     def note_gone(self) -> None:
         self.client_gone = True
@@ -222,7 +223,8 @@ class Call:
         """How the call ended; with it end the attempts that were still running."""
         answering = self.answering if self.attempts else None
         code = error.code if error else None
-        ends = [attempt.end(outcome, code) for attempt in self.attempts]
+        for attempt in self.attempts:
+            attempt.end(outcome, code)
         return CallEnd(
             call_id=self.id,
             outcome=outcome,
@@ -234,7 +236,6 @@ class Call:
             first_token_ms=self._first_token_ms(),
             fallback=len({attempt.deployment.name for attempt in self.attempts}) > 1,
             dropped=answering.dropped if answering else [],
-            attempt=ends[-1] if ends else None,
         )
 
     def _first_token_ms(self) -> float | None:

@@ -136,17 +136,17 @@ class Pipeline:
         call.settled = end = call.end(outcome, error)
         try:
             if call.attempts:
-                self._tell_earlier(call)
+                self._tell_ends(call)
                 await self._ledger.settle(end)
             else:
                 self._ledger.reject(call.opening(self.config_version), end)
         finally:
             self._ended(call, end)
 
-    def _tell_earlier(self, call: Call) -> None:
-        """The call's end brings the end of its last attempt; others may have run beside it."""
-        if earlier := call.earlier:
-            self._ledger.end(call.id, earlier)
+    def _tell_ends(self, call: Call) -> None:
+        """The ends of its attempts go before the call's own."""
+        for end in call.ends:
+            self._ledger.end(end)
 
     def _ended(self, call: Call, end: CallEnd) -> None:
         call.note_ended()
@@ -175,7 +175,7 @@ class Pipeline:
         else:
             end = call.end(Outcome.UNKNOWN)
         call.settled = end
-        self._tell_earlier(call)
+        self._tell_ends(call)
         self._ledger.close(end)
         self._ended(call, end)
 

@@ -122,6 +122,8 @@ class AttemptOpen(Struct, frozen=True):
     """The intent to send one request upstream; committed before that request leaves.
 
     `id` goes upstream as `X-Client-Request-Id`. `hold_nano` is the upper bound of its cost (None: no price known).
+    `parent` is the id of the attempt that this one was made for (None: the call itself); `seat` numbers those that run
+    side by side.
     """
 
     id: str
@@ -132,12 +134,21 @@ class AttemptOpen(Struct, frozen=True):
     opened_ns: int
     hold_nano: int | None = None
     price_version: str | None = None
+    parent: str | None = None
+    seat: int = 0
+
+
+class Granted(Struct, frozen=True):
+    """The ledger's permission to send one attempt. `cap_nano`: the most that it may cost; None: no cap."""
+
+    cap_nano: int | None = None
 
 
 class AttemptEnd(Struct, frozen=True):
     """How one attempt ended. `usage_source`: provider, estimated or none; `cost_nano` None: the price is unknown."""
 
     id: str
+    call_id: str
     outcome: Outcome
     status: int | None = None
     error_code: str | None = None
@@ -164,10 +175,7 @@ class CallOpen(Struct, frozen=True):
 
 
 class CallEnd(Struct, frozen=True):
-    """One client request as it ended; its tokens and cost are the sums over its attempts.
-
-    `attempt` is the end of the attempt that was still running (None: already ended by `Ledger.intend`, or none ran).
-    """
+    """One client request as it ended. Its tokens and cost are the sums over its attempts, which end one by one."""
 
     call_id: str
     outcome: Outcome
@@ -179,7 +187,6 @@ class CallEnd(Struct, frozen=True):
     first_token_ms: float | None = None
     fallback: bool = False
     dropped: list[str] = field(default_factory=list)
-    attempt: AttemptEnd | None = None
 
 
 class UsageQuery(Struct, frozen=True):

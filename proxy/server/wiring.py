@@ -225,7 +225,7 @@ def _on_end(log: FilteringBoundLogger, metrics: Metrics | None, names: Names) ->
 
 
 def _log_call(log: FilteringBoundLogger, call: Call, end: CallEnd) -> None:
-    attempt = end.attempt
+    attempt = call.attempts[-1].ended if call.attempts else None
     log.info(
         "call",
         request_id=call.id,

@@ -1,16 +1,15 @@
-"""Translates: what the ledger was told about calls in flight into the rows of one transaction."""
+"""Translates: what the ledger knows about calls in flight into the rows of one transaction."""
 
 from __future__ import annotations
 
 from msgspec import Struct, field
 
-from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen
+from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Outcome
 
 
 class EndedAttempt(Struct, frozen=True):
-    """The end of one attempt, with the key of its row."""
+    """The end of one attempt; with its call's id, `seq` is the key of its row."""
 
-    call_id: str
     seq: int
     closed_ns: int
     end: AttemptEnd
@@ -36,11 +35,14 @@ class ClosedCall(Struct, frozen=True):
 class Batch(Struct):
     """The rows of one transaction.
 
-    `opened` (by call id) and `intents` (by attempt id) are new rows, written first; `holds`, `ended` and `closed`
-    change rows, new ones included. `abandoned` maps calls whose own end could not be written to the time they are
-    closed as `unknown`.
+    `withdrawn` (attempts, by id) and `unopened` (ids of calls) are rows that must not be there, although an earlier
+    transaction without an answer may have written them. `opened` (by call id) and `intents` (by attempt id) are new
+    rows; `holds`, `ended` and `closed` change rows, new ones included. `abandoned` maps calls whose own end could not
+    be written to the time they are closed as `unknown`. They are written in this order.
     """
 
+    withdrawn: dict[str, AttemptOpen] = field(default_factory=dict)
+    unopened: set[str] = field(default_factory=set)
     opened: dict[str, tuple[CallOpen, AttemptOpen | None]] = field(default_factory=dict)
     intents: dict[str, AttemptOpen] = field(default_factory=dict)
     holds: dict[str, int | None] = field(default_factory=dict)
@@ -51,7 +53,9 @@ class Batch(Struct):
     def __len__(self) -> int:
         """How many changes wait in the batch."""
         return (
-            len(self.opened)
+            len(self.withdrawn)
+            + len(self.unopened)
+            + len(self.opened)
             + len(self.intents)
             + len(self.holds)
             + len(self.ended)
@@ -66,6 +70,10 @@ class Batch(Struct):
         def part(call_id: str) -> Batch:
             return parts.setdefault(call_id, Batch())
 
+        for attempt in self.withdrawn.values():
+            part(attempt.call_id).withdrawn[attempt.id] = attempt
+        for call_id in self.unopened:
+            part(call_id).unopened.add(call_id)
         for call_id, opened in self.opened.items():
             part(call_id).opened[call_id] = opened
         for attempt in self.intents.values():
@@ -73,16 +81,31 @@ class Batch(Struct):
         for call_id, hold_nano in self.holds.items():
             part(call_id).holds[call_id] = hold_nano
         for ended in self.ended:
-            part(ended.call_id).ended.append(ended)
+            part(ended.end.call_id).ended.append(ended)
         for call_id, closed in self.closed.items():
             part(call_id).closed[call_id] = closed
         for call_id, closed_ns in self.abandoned.items():
             part(call_id).abandoned[call_id] = closed_ns
         return parts
 
+    def admissions(self) -> list[Batch]:
+        """The new attempts of one call's batch, one by one; the first brings the call's row where that is new."""
+        parts = [Batch(intents={attempt.id: attempt}) for attempt in self.intents.values()]
+        if parts:
+            parts[0].opened = self.opened
+        return parts
+
+    def changes(self) -> Batch:
+        """The rest of one call's batch: what changes rows that are there."""
+        return Batch(holds=self.holds, ended=self.ended, closed=self.closed, abandoned=self.abandoned)
+
 
 class OpenCall:
-    """One call in flight: which attempts run, and the sums over those that ended."""
+    """One call in flight: its attempts, and the sums over those that ended.
+
+    `opening` is the call's own row until it is committed, then None. `started` (all attempts but those forgotten) and
+    `running` are by attempt id.
+    """
 
     __slots__ = (
         "cache_write_tokens",
@@ -92,15 +115,17 @@ class OpenCall:
         "estimated",
         "hold_nano",
         "input_tokens",
+        "opening",
         "output_tokens",
         "reasoning_tokens",
         "running",
         "started",
     )
 
-    def __init__(self, call_id: str) -> None:
-        self.call_id = call_id
-        self.started: list[AttemptOpen] = []
+    def __init__(self, opening: CallOpen) -> None:
+        self.call_id = opening.id
+        self.opening: CallOpen | None = opening
+        self.started: dict[str, AttemptOpen] = {}
         self.running: dict[str, AttemptOpen] = {}
         self.input_tokens = self.output_tokens = 0
         self.cached_tokens = self.cache_write_tokens = self.reasoning_tokens = 0
@@ -109,14 +134,13 @@ class OpenCall:
         self.hold_nano: int | None = 0
 
     def start(self, attempt: AttemptOpen) -> None:
-        """One more attempt intends to run; the hold becomes what was spent plus the bounds of what runs."""
-        self.started.append(attempt)
-        self.running[attempt.id] = attempt
+        """Adds an attempt; the hold is always what was spent plus the bounds of what runs."""
+        self.started[attempt.id] = self.running[attempt.id] = attempt
         self._rehold()
 
     def forget(self, attempt_id: str) -> None:
-        """The attempt's request never left and its row was never written."""
-        self.started.remove(self.running.pop(attempt_id))
+        """Removes an attempt whose request never left and that has no row."""
+        del self.started[attempt_id], self.running[attempt_id]
         self._rehold()
 
     def finish(self, end: AttemptEnd, closed_ns: int) -> EndedAttempt | None:
@@ -131,31 +155,27 @@ class OpenCall:
         self.cache_write_tokens += tokens.cache_write
         self.reasoning_tokens += tokens.reasoning
         if end.cost_nano is None:
-            if tokens.total:  # without usage there is nothing to price
+            if tokens.total or end.outcome is Outcome.UNKNOWN:  # otherwise there is nothing to price
                 self.cost_nano = None
         elif self.cost_nano is not None:
             self.cost_nano += end.cost_nano
-        self.estimated |= end.usage_source == "estimated"
-        return EndedAttempt(call_id=self.call_id, seq=attempt.seq, closed_ns=closed_ns, end=end)
+        self.estimated |= end.usage_source == "estimated" or end.outcome is Outcome.UNKNOWN
+        self._rehold()
+        return EndedAttempt(seq=attempt.seq, closed_ns=closed_ns, end=end)
 
     def close(self, end: CallEnd, closed_ns: int) -> tuple[list[EndedAttempt], ClosedCall]:
-        """Ends what still runs, and the call.
-
-        A running attempt for which `end` brings no result never left this process, so it cost nothing.
-        """
+        """Ends the call. Nobody knows what an attempt used whose end was not told, so it costs its hold."""
         ended: list[EndedAttempt] = []
-        if end.attempt is not None and (attempt := self.finish(end.attempt, closed_ns)) is not None:
-            ended.append(attempt)
-        for attempt_id in list(self.running):
-            unsent = AttemptEnd(id=attempt_id, outcome=end.outcome, error_code=end.error_code)
-            if (attempt := self.finish(unsent, closed_ns)) is not None:
-                ended.append(attempt)
-        last = self.started[-1]
+        for attempt in list(self.running.values()):
+            untold = AttemptEnd(attempt.id, self.call_id, Outcome.UNKNOWN, cost_nano=attempt.hold_nano)
+            if (finished := self.finish(untold, closed_ns)) is not None:
+                ended.append(finished)
+        last = next(reversed(self.started.values()), None)
         return ended, ClosedCall(
             end=end,
             closed_ns=closed_ns,
-            provider=end.provider or last.provider,
-            model=end.model or last.model,
+            provider=end.provider or (last.provider if last else None),
+            model=end.model or (last.model if last else None),
             attempts=len(self.started),
             input_tokens=self.input_tokens,
             output_tokens=self.output_tokens,

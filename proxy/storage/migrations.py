@@ -110,7 +110,7 @@ def m004_parts_of_usage(db: Database) -> None:
 
 
 def m005_reasoning_states(db: Database) -> None:
-    """What models thought before tool calls, sealed, for an hour (storage/vault.py)."""
+    """What models thought before tool calls, sealed, for an hour (storage/reasoning_states.py)."""
     db.execute(
         """
         CREATE TABLE reasoning_states (
@@ -124,6 +124,13 @@ def m005_reasoning_states(db: Database) -> None:
     db.execute("CREATE INDEX reasoning_states_by_age ON reasoning_states (kept_ns, size)")
 
 
+def m006_attempt_tree(db: Database) -> None:
+    """Which attempt an attempt was made for, and its place among those that ran beside it."""
+    # An attempt is only reached through its call, so a tree needs no index.
+    db.execute("ALTER TABLE attempts ADD COLUMN parent TEXT")
+    db.execute("ALTER TABLE attempts ADD COLUMN seat INTEGER NOT NULL DEFAULT 0")
+
+
 _COUNTS = (
     *("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"),
     *("estimated", "fallback", "attempts", "success"),
@@ -135,6 +142,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     m003_keys,
     m004_parts_of_usage,
     m005_reasoning_states,
+    m006_attempt_tree,
 )
 
 

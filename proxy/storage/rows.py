@@ -8,16 +8,22 @@ from typing import Any
 import msgspec
 
 from proxy.schema.records import AttemptOpen, CallOpen, Outcome
+from proxy.storage.base import RowRefused
 from proxy.storage.batch import Batch, ClosedCall, EndedAttempt
 
 _OPEN_CALL = """
     INSERT INTO calls (id, opened_ns, owner, key_id, requested_model, stream, task_type, config_version, provider,
         model, hold_nano, attempts, outcome) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')
+    ON CONFLICT (id) DO NOTHING
 """
+_IS_OURS = "SELECT 1 FROM calls WHERE id = ? AND owner = ? AND opened_ns = ?"
 _OPEN_ATTEMPT = """
-    INSERT INTO attempts (call_id, seq, id, provider, model, opened_ns, hold_nano, price_version, outcome)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'open')
+    INSERT INTO attempts (call_id, seq, id, provider, model, opened_ns, hold_nano, price_version, parent, seat, outcome)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open') ON CONFLICT (call_id, seq) DO NOTHING
 """
+_IS_SAME_ATTEMPT = "SELECT 1 FROM attempts WHERE call_id = ? AND seq = ? AND id = ? AND opened_ns = ?"
+_WITHDRAW = "DELETE FROM attempts WHERE call_id = ? AND seq = ? AND id = ? AND closed_ns IS NULL"
+_UNOPEN = "DELETE FROM calls WHERE id = ? AND owner = ? AND closed_ns IS NULL"
 _HOLD = "UPDATE calls SET hold_nano = ? WHERE id = ? AND closed_ns IS NULL"
 # `closed_ns IS NULL`: the first end of a call or an attempt stands, also against a process that swept it.
 _END_ATTEMPT = """
@@ -33,7 +39,7 @@ _CLOSE_CALL = """
         dropped = ?
     WHERE id = ? AND closed_ns IS NULL
 """
-# What became of these requests nobody saw, so they cost what was held for them, until reconciled.
+# Nobody saw how these requests ended, so they cost what was held for them, until reconciled.
 _LOSE_ATTEMPTS = """
     UPDATE attempts SET closed_ns = :now, outcome = 'unknown', usage_source = 'none', cost_nano = hold_nano
     WHERE closed_ns IS NULL AND call_id IN (SELECT id FROM calls WHERE closed_ns IS NULL AND {which})
@@ -56,11 +62,26 @@ _LOSE_BY_ID = tuple(statement.replace("{which}", "id = :which") for statement in
 
 
 def put(db: sqlite3.Connection, batch: Batch, owner: str) -> None:
-    """Writes what the batch holds. Raises sqlite3.Error, and whatever Python says of values that no column can take."""
+    """Writes what the batch holds; again, if an answer was lost: then it finds its own rows and changes nothing.
+
+    Raises RowRefused for a used id, sqlite3.Error, and whatever Python says of values that no column can take.
+    """
+    if batch.withdrawn:
+        keys = [(attempt.call_id, attempt.seq, attempt.id) for attempt in batch.withdrawn.values()]
+        db.executemany(_WITHDRAW, keys)
+    if batch.unopened:
+        db.executemany(_UNOPEN, [(call_id, owner) for call_id in batch.unopened])
     if batch.opened:
-        db.executemany(_OPEN_CALL, [_opened(call, attempt, owner) for call, attempt in batch.opened.values()])
+        opened = [_opened(call, attempt, owner) for call, attempt in batch.opened.values()]
+        if db.executemany(_OPEN_CALL, opened).rowcount < len(opened):
+            calls = [call for call, _ in batch.opened.values()]
+            _check(db, _IS_OURS, [(call.id, owner, call.opened_ns) for call in calls], "call")
     if batch.intents:
-        db.executemany(_OPEN_ATTEMPT, [_intended(attempt) for attempt in batch.intents.values()])
+        intended = [_intended(attempt) for attempt in batch.intents.values()]
+        if db.executemany(_OPEN_ATTEMPT, intended).rowcount < len(intended):
+            intents = batch.intents.values()
+            keys_there = [(each.call_id, each.seq, each.id, each.opened_ns) for each in intents]
+            _check(db, _IS_SAME_ATTEMPT, keys_there, "attempt of call")
     if batch.holds:
         db.executemany(_HOLD, [(hold_nano, call_id) for call_id, hold_nano in batch.holds.items()])
     if batch.ended:
@@ -69,6 +90,13 @@ def put(db: sqlite3.Connection, batch: Batch, owner: str) -> None:
         db.executemany(_CLOSE_CALL, [_closed(closed) for closed in batch.closed.values()])
     for call_id, closed_ns in batch.abandoned.items():
         _lose(db, _LOSE_BY_ID, call_id, closed_ns)
+
+
+def _check(db: sqlite3.Connection, statement: str, keys: list[tuple[Any, ...]], what: str) -> None:
+    """Raises RowRefused where a row that was there before is not the one that was to be written."""
+    for key in keys:
+        if db.execute(statement, key).fetchone() is None:
+            raise RowRefused(f"the {what} {key[0]} is already there")
 
 
 def lose_calls_of(db: sqlite3.Connection, owner: str, now_ns: int) -> int:
@@ -111,6 +139,8 @@ def _intended(attempt: AttemptOpen) -> tuple[Any, ...]:
         attempt.opened_ns,
         attempt.hold_nano,
         attempt.price_version,
+        attempt.parent,
+        attempt.seat,
     )
 
 
@@ -134,7 +164,7 @@ def _ended(ended: EndedAttempt) -> tuple[Any, ...]:
         end.duration_ms,
         end.first_token_ms,
         end.upstream_request_id,
-        ended.call_id,
+        end.call_id,
         ended.seq,
     )
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from proxy.schema.records import UsageQuery
-from proxy.storage.base import StoreError
+from proxy.storage.base import Answers, Refusal, RowRefused, StoreError, TooSlow
 from proxy.storage.batch import Batch
 from proxy.storage.migrations import MIGRATIONS, migrate
 from proxy.storage.owners import Owners
@@ -26,6 +26,7 @@ _SYNCHRONOUS = {"process": "PRAGMA synchronous=NORMAL", "power": "PRAGMA synchro
 _WAL_LIMIT = "PRAGMA journal_size_limit=67108864"  # what a long reader made the log grow to is given back
 # Changes nothing but writes a page: only a write tells whether writing works. (A pragma takes no parameters.)
 _PROBE = "PRAGMA user_version = " + str(len(MIGRATIONS))
+_PROGRESS_STEPS = 20_000  # of SQLite's virtual machine, about a millisecond
 _ROW_FAULTS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 _PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
 
@@ -68,7 +69,7 @@ class SqliteStore:
                 "Make sure that its directory exists and can be written, or name another file with --db."
             ) from error
 
-    def write(self, batch: Batch) -> dict[str, str]:
+    def write(self, batch: Batch) -> Answers:
         try:
             db = self._db or self._connect()
             try:
@@ -81,7 +82,7 @@ class SqliteStore:
                 if _is_fault_of_store(error):
                     raise
                 return self._write_apart(db, batch)
-            return {}
+            return Answers()
         except sqlite3.Error as error:
             self._after(error)
             raise StoreError(str(error)) from error
@@ -103,12 +104,15 @@ class SqliteStore:
             self._after(error)
             raise StoreError(str(error)) from error
 
-    def usage(self, query: UsageQuery) -> dict[str, Any]:
+    def usage(self, query: UsageQuery, give_up: Callable[[], bool] = lambda: False) -> dict[str, Any]:
         try:
             with closing(sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None)) as db:
                 db.execute("PRAGMA query_only=1")
+                db.set_progress_handler(give_up, _PROGRESS_STEPS)
                 return read_usage(db, query)
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+                raise TooSlow("the query was given up") from error
             raise StoreError(str(error)) from error
 
     def close(self) -> None:
@@ -146,21 +150,46 @@ class SqliteStore:
         if getattr(error, "sqlite_errorcode", None) not in _PASSING:
             self._disconnect()
 
-    def _write_apart(self, db: sqlite3.Connection, batch: Batch) -> dict[str, str]:
-        """Call by call in one transaction; returns those that were refused, and why."""
-        refused = {}
+    def _write_apart(self, db: sqlite3.Connection, batch: Batch) -> Answers:
+        """Call by call in one transaction, and attempt by attempt where a call's rows are refused."""
+        answers = Answers()
         with _transaction(db):
             for call_id, part in batch.split().items():
-                db.execute("SAVEPOINT one_call")
-                try:
-                    put(db, part, self.owner)
-                except Exception as error:
-                    if _is_fault_of_store(error):
-                        raise
-                    db.execute("ROLLBACK TO one_call")
-                    refused[call_id] = str(error)
-                db.execute("RELEASE one_call")
-        return refused
+                refusal = self._refusal(db, part)
+                if refusal is None:
+                    continue
+                has_ended = part.closed or any(ended.end.id in part.intents for ended in part.ended)
+                if has_ended or not part.intents:  # sums over attempts that are not there would be wrong
+                    answers.calls[call_id] = refusal
+                else:
+                    self._admit_apart(db, call_id, part, answers)
+        return answers
+
+    def _admit_apart(self, db: sqlite3.Connection, call_id: str, part: Batch, answers: Answers) -> None:
+        self._refusal(db, Batch(withdrawn=part.withdrawn, unopened=part.unopened))
+        unopened: Refusal | None = None  # why the call itself, and so each of its attempts, is refused
+        for admission in part.admissions():
+            refusal = unopened or self._refusal(db, admission)
+            if refusal is not None:
+                unopened = refusal if admission.opened else unopened
+                answers.admissions |= dict.fromkeys(admission.intents, refusal)
+        if unopened is None and (refusal := self._refusal(db, part.changes())) is not None:
+            answers.calls[call_id] = refusal
+
+    def _refusal(self, db: sqlite3.Connection, part: Batch) -> Refusal | None:
+        """Writes a part of a batch as a whole or, where it says why it was refused, not at all."""
+        db.execute("SAVEPOINT part")
+        try:
+            put(db, part, self.owner)
+        except Exception as error:
+            if _is_fault_of_store(error):
+                raise
+            db.execute("ROLLBACK TO part")
+            return error if isinstance(error, Refusal) else RowRefused(str(error))
+        finally:
+            if db.in_transaction:
+                db.execute("RELEASE part")
+        return None
 
 
 @contextmanager

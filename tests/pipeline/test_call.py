@@ -209,8 +209,7 @@ def test_durations_are_measured_on_the_monotonic_clock(call: Call, hands: Hands)
     hands.monotonic_s += 0.5
     end = call.end(Outcome.OK)
     assert (end.first_token_ms, end.latency_ms) == (250.0, 750.0)
-    assert end.attempt is not None
-    assert (end.attempt.first_token_ms, end.attempt.duration_ms) == (250.0, 750.0)
+    assert [(each.first_token_ms, each.duration_ms) for each in call.ends] == [(250.0, 750.0)]
 
 
 @pytest.mark.parametrize(
@@ -235,7 +234,7 @@ def test_a_rows_status_is_what_the_client_saw(
 def test_a_call_without_attempts_names_no_model(call: Call) -> None:
     """It was refused before anybody was chosen."""
     end = call.end(Outcome.REJECTED)
-    assert (end.provider, end.model, end.attempt, end.fallback) == (None, None, None, False)
+    assert (end.provider, end.model, call.ends, end.fallback) == (None, None, [], False)
 
 
 def test_fallback_means_another_model_not_another_try(call: Call) -> None:
@@ -340,10 +339,9 @@ def test_the_end_of_a_call_ends_all_its_attempts(call: Call) -> None:
     """Those that answered ended well before; those that still ran end as the call does."""
     answered, running, last = attempt_of(call), attempt_of(call), attempt_of(call)
     give(answered, answer_of(USAGE))
-    end = call.end(Outcome.CLIENT_CLOSED)
-    assert [each.outcome for each in call.earlier] == [Outcome.OK, Outcome.CLIENT_CLOSED]
-    assert [each.id for each in call.earlier] == [answered.id, running.id]
-    assert end.attempt is last.ended
+    call.end(Outcome.CLIENT_CLOSED)
+    assert [each.outcome for each in call.ends] == [Outcome.OK, Outcome.CLIENT_CLOSED, Outcome.CLIENT_CLOSED]
+    assert [each.id for each in call.ends] == [answered.id, running.id, last.id]
 
 
 def test_a_calls_first_token_is_the_first_of_all_that_answer(call: Call, hands: Hands) -> None:

@@ -113,9 +113,10 @@ class World:
     async def open(self, call: CallOpen, attempt: AttemptOpen) -> None:
         await self._intend("open", attempt)
 
-    async def intend(self, ended: AttemptEnd | None, attempt: AttemptOpen) -> None:
-        if ended is not None:
-            self.ended.append(ended)
+    def end(self, end: AttemptEnd) -> None:
+        self.ended.append(end)
+
+    async def intend(self, attempt: AttemptOpen) -> None:
         await self._intend("intend", attempt)
 
     async def _intend(self, what: str, attempt: AttemptOpen) -> None:
@@ -620,8 +621,8 @@ async def test_a_caller_who_leaves_during_the_repair_pays_for_both_turns() -> No
     asking.cancel()
     await asyncio.wait([asking])
     assert waiting.closed
-    end = call.end(Outcome.CLIENT_CLOSED)
-    assert [each.usage_source for each in (*call.earlier, end.attempt) if each is not None] == ["provider", "estimated"]
+    call.end(Outcome.CLIENT_CLOSED)
+    assert [each.usage_source for each in call.ends] == ["provider", "estimated"]
     assert (call.cost_usd() or 0) * 1e9 > 3 * 2_000 + 10_000
 
 

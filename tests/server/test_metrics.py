@@ -78,9 +78,9 @@ def ended_call(model: str = "ok", cost_nano: int | None = 1_000_000, **tokens: A
     request = ChatRequest(model=f"fake/{model}", messages=[], fields={})
     call = Call("c", Caller("somebody"), request, Clock(time.time_ns, time.perf_counter))
     attempt = Attempt(call, Deployment("fake", Provider(), model, None), request)
-    attempt.ended = AttemptEnd(id="c-1", outcome=Outcome.OK, tokens=Tokens(**tokens), cost_nano=cost_nano)
+    attempt.ended = AttemptEnd(id="c-1", call_id="c", outcome=Outcome.OK, tokens=Tokens(**tokens), cost_nano=cost_nano)
     call.attempts.append(attempt)
-    return call, CallEnd("c", Outcome.OK, 200, latency_ms=20.0, first_token_ms=5.0, attempt=attempt.ended)
+    return call, CallEnd("c", Outcome.OK, 200, latency_ms=20.0, first_token_ms=5.0)
 
 
 def counting(known: str = "fake/ok", folder: Path | None = None) -> Metrics:

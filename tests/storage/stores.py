@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from proxy.storage.base import StoreError
+from proxy.storage.base import Answers, StoreError
 from proxy.storage.batch import Batch
 from proxy.storage.sqlite import SqliteStore
 
@@ -19,20 +19,34 @@ class GatedStore(SqliteStore):
         self.gate.set()
         self.waiting = threading.Event()
 
-    def write(self, batch: Batch) -> dict[str, str]:
+    def write(self, batch: Batch) -> Answers:
         if not self.gate.is_set():
             self.waiting.set()
             self.gate.wait()
         return super().write(batch)
 
 
+class StuckStore(GatedStore):
+    """Fails what comes through the gate while `fails`."""
+
+    fails = False
+
+    def write(self, batch: Batch) -> Answers:
+        if not self.gate.is_set():
+            self.waiting.set()
+            self.gate.wait()
+        if self.fails:
+            raise StoreError("database or disk is full")
+        return super().write(batch)
+
+
 class BrokenStore(SqliteStore):
     """Fails every write with `fault` while there is one."""
 
-    fault: Exception | None = None
+    fault: BaseException | None = None
     tries = 0
 
-    def write(self, batch: Batch) -> dict[str, str]:
+    def write(self, batch: Batch) -> Answers:
         self.tries += 1
         if self.fault is not None:
             raise self.fault
@@ -43,3 +57,15 @@ class BrokenStore(SqliteStore):
 
     def heal(self) -> None:
         self.fault = None
+
+
+class FarStore(BrokenStore):
+    """As in a database beyond a network: while `loses_answers`, a batch is committed and its answer does not arrive."""
+
+    loses_answers = False
+
+    def write(self, batch: Batch) -> Answers:
+        answers = super().write(batch)
+        if self.loses_answers:
+            raise StoreError("the connection was reset at COMMIT")
+        return answers

@@ -11,18 +11,21 @@ from pathlib import Path
 import pytest
 
 from proxy.schema.records import UsageQuery
-from proxy.storage.base import StoreError
+from proxy.storage.base import Answers, StoreError
 from proxy.storage.batch import Batch, OpenCall
 from proxy.storage.sqlite import SqliteStore, sqlite_path
-from tests.storage.samples import attempt, call, call_end, outcomes, rows
+from tests.storage.samples import attempt, attempt_end, call, call_end, outcomes, rows
 
 
 def settled(name: str) -> Batch:
     """A whole call in one batch."""
     batch = Batch(opened={name: (call(name), attempt(name))}, intents={name: attempt(name)})
-    entry = OpenCall(name)
+    entry = OpenCall(call(name))
     entry.start(attempt(name))
-    batch.ended, batch.closed[name] = entry.close(call_end(name), 2_000)
+    ended = entry.finish(attempt_end(name), 2_000)
+    assert ended is not None
+    _, batch.closed[name] = entry.close(call_end(name), 2_000)
+    batch.ended = [ended]
     return batch
 
 
@@ -104,7 +107,7 @@ def test_a_connection_whose_file_went_bad_is_replaced(tmp_path: Path) -> None:
     os.close(unwritable)
     with pytest.raises(StoreError):
         store.write(settled("b"))
-    assert store.write(settled("b")) == {}
+    assert store.write(settled("b")) == Answers()
     store.close()
     assert outcomes(tmp_path / "x.db") == {"a": "ok", "b": "ok"}
 
@@ -120,7 +123,7 @@ def test_an_empty_batch_fails_where_a_full_one_would(tmp_path: Path) -> None:
             store.write(Batch())
         other.execute("ROLLBACK")
     before = (tmp_path / "x.db-wal").stat().st_size
-    assert store.write(Batch()) == {}
+    assert store.write(Batch()) == Answers()
     assert (tmp_path / "x.db-wal").stat().st_size > before
     store.close()
 

@@ -46,13 +46,15 @@ def add(batch: Batch, fact: dict[str, Any]) -> None:
     name, outcome = fact["id"], fact["outcome"]
     opening = call(name, opened_ns=fact["opened_ns"], key_id=fact["key_id"])
     first = attempt(name, provider=fact["provider"], model=fact["model"])
-    entry = OpenCall(name)
+    entry = OpenCall(opening)
     entry.start(first)
-    ended = AttemptEnd(f"{name}-1", outcome, tokens=fact["tokens"], cost_nano=fact["cost_nano"])
+    end = AttemptEnd(f"{name}-1", name, outcome, tokens=fact["tokens"], cost_nano=fact["cost_nano"])
     measured = {key: fact[key] for key in ("latency_ms", "first_token_ms", "fallback")}
     batch.opened[name], batch.intents[first.id] = (opening, first), first
-    ends, batch.closed[name] = entry.close(CallEnd(name, outcome, 200, attempt=ended, **measured), 9)
-    batch.ended += ends
+    ended = entry.finish(end, 9)
+    assert ended is not None
+    batch.ended.append(ended)
+    _, batch.closed[name] = entry.close(CallEnd(name, outcome, 200, **measured), 9)
 
 
 def expected(chosen: list[dict[str, Any]]) -> dict[str, Any]:
@@ -144,7 +146,7 @@ def test_no_calls_are_zeros_and_nothing_to_average(store: SqliteStore) -> None:
 
 def test_calls_that_never_reached_a_provider_do_not_count_as_fast(store: SqliteStore) -> None:
     """A rejected call is a call and an error, free of charge, and no measure of latency; an open call is neither."""
-    end = call_end("r", Outcome.REJECTED, latency_ms=0.1, attempt=None)
+    end = call_end("r", Outcome.REJECTED, latency_ms=0.1)
     store.write(Batch(opened={"r": (call("r"), None)}, closed={"r": rejected(end, 5)}))
     store.write(Batch(opened={"o": (call("o"), attempt("o"))}, intents={"o": attempt("o")}))
     total = store.usage(UsageQuery())["total"]

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import structlog
 
-from proxy.metering.ledger import Ledger, Waits
+from proxy.metering.ledger import Ledger
+from proxy.metering.writer import Waits
 from proxy.schema.errors import StorageUnavailable
 from proxy.schema.records import Outcome, Tokens
 from proxy.storage.sqlite import SqliteStore
@@ -33,10 +34,12 @@ async def endless(ledger: Ledger, prefix: str) -> None:
             end = attempt_end(name, tokens=Tokens(input=number, output=1), cost_nano=number)
             await ledger.open(call(name), attempt(name))
             if number % 3 == 0:
-                await ledger.intend(attempt_end(name, outcome=Outcome.UPSTREAM_ERROR, cost_nano=7), attempt(name, 2))
+                ledger.end(attempt_end(name, outcome=Outcome.UPSTREAM_ERROR, cost_nano=7))
+                await ledger.intend(attempt(name, 2))
                 end = attempt_end(name, 2, tokens=Tokens(input=number, output=1), cost_nano=number)
             await asyncio.sleep(0)
-            await ledger.settle(call_end(name, attempt=end))
+            ledger.end(end)
+            await ledger.settle(call_end(name))
             print(number, flush=True)
 
     await asyncio.gather(*(caller() for _ in range(8)))
@@ -50,6 +53,7 @@ async def paced(ledger: Ledger, prefix: str) -> None:
         before = time.monotonic()
         await ledger.open(call(name), attempt(name))
         slowest_s = max(slowest_s, time.monotonic() - before)
+        ledger.end(attempt_end(name))
         await ledger.settle(call_end(name))
         await asyncio.sleep(max(0.0, begun + (number + 1) * 0.005 - time.monotonic()))
     print(slowest_s * 1000, flush=True)
@@ -57,6 +61,7 @@ async def paced(ledger: Ledger, prefix: str) -> None:
 
 async def once(ledger: Ledger, prefix: str) -> None:
     await ledger.open(call(prefix), attempt(prefix))
+    ledger.end(attempt_end(prefix))
     await ledger.settle(call_end(prefix))
 
 
@@ -70,12 +75,14 @@ async def full(ledger: Ledger, prefix: str) -> None:
         print("during: open")
     except StorageUnavailable:
         print("during: refused")
+    ledger.end(attempt_end("before"))
     await ledger.settle(call_end("before"))
     print("degraded:", ledger.state.degraded)
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     while ledger.state.degraded:  # noqa: ASYNC110 - it is the writer thread that recovers
         await asyncio.sleep(0.01)
     await ledger.open(call("after"), attempt("after"))
+    ledger.end(attempt_end("after"))
     await ledger.settle(call_end("after"))
     print("after: settled", flush=True)
 

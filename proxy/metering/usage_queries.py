@@ -1,0 +1,74 @@
+"""Orchestrates: reads of what was used. They run on threads of their own, a few at a time, each for a bounded time.
+
+So nobody who asks for usage delays calls, key look-ups or the end of the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from proxy.schema.errors import BadRequest, ProxyError
+from proxy.schema.records import UsageQuery
+from proxy.storage.base import Store, StoreError, TooSlow
+
+AT_ONCE = 2
+MAX_ASKED = 8  # running and waiting
+QUERY_S = 5.0
+
+
+class UsageQueries:
+    """`GET /v1/usage` on a store."""
+
+    def __init__(self, store: Store, *, query_s: float = QUERY_S) -> None:
+        self._store = store
+        self._query_s = query_s
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="usage")
+        self._asked = 0
+        self._is_closed = False
+
+    async def read(self, query: UsageQuery) -> dict[str, Any]:
+        """`{"total", "groups"}`. Raises BadRequest for an unknown group or a query that takes too long; ProxyError 429
+        where too many are asked at once, 503 where the database cannot be read.
+        """
+        if self._asked >= MAX_ASKED:
+            raise ProxyError(
+                "Too many usage queries are running. Try again in a few seconds.",
+                status=429,
+                code="rate_limit_exceeded",
+                headers={"retry-after": "5"},
+            )
+        self._asked += 1
+        reading = asyncio.get_running_loop().run_in_executor(self._threads, self._read, query)
+        reading.add_done_callback(self._note_done)  # also when nobody waits for it any more
+        try:
+            return await asyncio.shield(reading)
+        except TooSlow as error:
+            raise BadRequest(
+                f"The query took longer than {self._query_s:g} s. Ask for a shorter time (since, until).",
+                param="since",
+                code="query_too_slow",
+            ) from error
+        except StoreError as error:
+            raise ProxyError(
+                "The usage database cannot be read.",
+                status=503,
+                code="storage_unavailable",
+                headers={"retry-after": "5"},
+            ) from error
+
+    def close(self) -> None:
+        """Ends what runs within milliseconds. Safe to call twice."""
+        self._is_closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _read(self, query: UsageQuery) -> dict[str, Any]:
+        until = time.monotonic() + self._query_s
+        return self._store.usage(query, lambda: self._is_closed or time.monotonic() > until)
+
+    def _note_done(self, reading: asyncio.Future[dict[str, Any]]) -> None:
+        self._asked -= 1
+        if not reading.cancelled():
+            reading.exception()  # seen, where nobody waits any more

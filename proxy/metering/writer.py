@@ -1,0 +1,258 @@
+"""Orchestrates: the ledger's writer thread. It drains the FIFO into a batch, commits it, and answers all who wait.
+
+What cannot be committed stays in the batch and is tried again until it can. The thread outlives every error, its own
+error handling included. Should it end all the same, nothing can be metered any more: `is_dead` says so, and `on_death`
+is called so that the process ends and its supervisor starts another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from msgspec import Struct
+
+from proxy.metering.books import Answer, Books, Intent, Waiter
+from proxy.storage.base import Store, StoreError
+
+_log = structlog.get_logger("ledger")
+_MAX_DRAIN = 2000  # operations in one commit: the first of them should not wait for the last of a flood
+_MAX_RETRY_S = 8.0
+_HEALTHY_S = 10.0  # after a recovery: a failure before then is the same trouble again
+
+
+class Waits(Struct, frozen=True):
+    """Seconds. `open`, `settle`: how long a caller waits for the store; `retry`: until a failing store is tried again.
+
+    `gather`: how long ends of attempts wait for their call's next change, to share its commit; `sweep`: between two
+    sweeps for dead owners; `stop`: how long the last changes may take when the process ends.
+    """
+
+    open: float = 5.0
+    settle: float = 2.0
+    retry: float = 0.25
+    gather: float = 0.05
+    sweep: float = 30.0
+    stop: float = 5.0
+
+
+class Writer:
+    """One thread that owns the store's connection and the books."""
+
+    def __init__(
+        self,
+        store: Store,
+        books: Books,
+        clock_ns: Callable[[], int],
+        waits: Waits,
+        on_death: Callable[[], None] | None = None,
+    ) -> None:
+        self.is_degraded = False
+        self.commits = self.swept = 0
+        self._store = store
+        self._books = books
+        self._clock_ns = clock_ns
+        self._waits = waits
+        self._on_death = on_death
+        self._queue: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._has_ended = self._has_died = False
+        self._retry_at = self._sweep_at = self._gathered_at = self._recovered_at = 0.0
+        self._relapses = 0
+        self._stop_at: float | None = None
+
+    @property
+    def is_dead(self) -> bool:
+        """True where the thread ended although nobody stopped it."""
+        is_gone = self._thread is not None and not self._thread.is_alive()
+        return self._has_died or (is_gone and not self._has_ended)
+
+    @property
+    def pending(self) -> int:
+        """Operations and changes that are not committed."""
+        return self._queue.qsize() + len(self._books.batch)
+
+    async def start(self) -> None:
+        """Opens the store, settles the calls of dead owners. Raises StoreError: path and fix."""
+        self.loop = asyncio.get_running_loop()
+        self._started, self._stopped = self.loop.create_future(), self.loop.create_future()
+        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self._thread.start()
+        await self._started
+
+    def put(self, operation: Callable[..., None], *arguments: Any) -> None:
+        """Adds an operation on the books to the FIFO; where its last argument waits, it is told of an error."""
+        self._queue.put((operation, arguments))
+
+    async def stop(self) -> None:
+        """Returns when what is left is written, or after about `Waits.stop`: a disk that hangs delays nobody."""
+        if self._stop_at is None:
+            self.put(self._begin_stop)
+        await asyncio.wait([self._stopped], timeout=2 * self._waits.stop)
+
+    # --- on the thread ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            if self._open():
+                self._work()
+            self._has_ended = True
+        except BaseException as error:
+            self._has_died = True
+            _note("ledger_dead", error=_text(error))
+            self._tell([(self._started, StoreError(f"the ledger's thread ended: {_text(error)}"))])
+            if self._on_death is not None:
+                with contextlib.suppress(RuntimeError):
+                    self.loop.call_soon_threadsafe(self._on_death)
+        self._tell([(self._stopped, None)])
+
+    def _open(self) -> bool:
+        try:
+            self._store.open()
+            self.swept += self._store.sweep(self._clock_ns())
+        except Exception as error:
+            self._store.close()
+            self._tell([(self._started, error)])
+            return False
+        self._sweep_at = time.monotonic() + self._waits.sweep
+        self._tell([(self._started, None)])
+        return True
+
+    def _work(self) -> None:
+        while not self._is_done():
+            try:
+                self._turn()
+            except Exception as error:  # StoreError, or a bug: whatever it is, calls go on being metered
+                self._fail(error)
+            answers, self._books.answers = self._books.answers, []
+            self._tell(answers)
+        if self._books.batch:
+            _note("ledger_left_changes_unwritten", changes=len(self._books.batch))
+        self._store.close()
+
+    def _turn(self) -> None:
+        """Takes what is in the FIFO, or waits for it, and commits it."""
+        self._drain(max(0.0, self._wake_at() - time.monotonic()))
+        now = time.monotonic()
+        if self.is_degraded:
+            if now >= self._retry_at:
+                self._commit()
+        elif self._books.batch:
+            self._gathered_at = self._gathered_at or now + self._waits.gather
+            if self._books.is_urgent or now >= self._gathered_at:
+                self._commit()
+        if now >= self._sweep_at and not self.is_degraded:
+            self._sweep()
+
+    def _wake_at(self) -> float:
+        if self.is_degraded:
+            return self._retry_at
+        if not self._books.batch:
+            return self._sweep_at
+        return 0.0 if self._books.is_urgent else self._gathered_at
+
+    def _drain(self, wait_s: float) -> None:
+        try:
+            operation, arguments = self._queue.get(timeout=wait_s)
+            for _ in range(_MAX_DRAIN):
+                self._apply(operation, arguments)
+                operation, arguments = self._queue.get_nowait()
+            self._apply(operation, arguments)
+        except queue.Empty:
+            return
+
+    def _apply(self, operation: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        try:
+            operation(*arguments)
+        except Exception as error:  # a bad operation harms nobody but its caller
+            last = arguments[-1] if arguments else None
+            waiter: Waiter = (
+                last.future if isinstance(last, Intent) else last if isinstance(last, asyncio.Future) else None
+            )
+            self._books.answer(waiter, error)
+            if waiter is None:
+                _note("ledger_operation_failed", error=_text(error))
+
+    def _commit(self) -> None:
+        has_changes = bool(self._books.batch)
+        answers = self._store.write(self._books.batch)
+        self.commits += 1
+        self._gathered_at = 0.0
+        self._books.committed(answers)
+        for row_id, refusal in [*answers.admissions.items(), *answers.calls.items()]:
+            _note("ledger_row_refused", id=row_id, reason=str(refusal))
+        if self.is_degraded:
+            self.is_degraded = False
+            self._recovered_at = time.monotonic()
+            _note("ledger_recovered")
+        elif has_changes and self._relapses and time.monotonic() > self._recovered_at + _HEALTHY_S:
+            self._relapses = 0
+
+    def _fail(self, error: Exception) -> None:
+        """Nothing may be raised here. A store that fails right after each recovery is tried less and less often."""
+        now = time.monotonic()
+        was_degraded, self.is_degraded = self.is_degraded, True
+        if not was_degraded:
+            is_relapse = self._recovered_at and now < self._recovered_at + _HEALTHY_S
+            self._relapses = self._relapses + 1 if is_relapse else 0
+        self._retry_at = now + max(self._waits.retry, min(_MAX_RETRY_S, self._waits.retry * 2**self._relapses))
+        try:
+            self._books.failed()
+        except Exception as bug:  # whoever waits for an intent gives up in time, and withdraws it
+            _note("ledger_bug", error=_text(bug))
+        if not was_degraded:
+            _note("ledger_degraded", error=_text(error))
+
+    def _sweep(self) -> None:
+        self._sweep_at = time.monotonic() + self._waits.sweep
+        try:
+            swept = self._store.sweep(self._clock_ns())
+        except StoreError as error:
+            _note("ledger_sweep_failed", error=_text(error))
+            self._commit()  # tells whether calls can be written; if not, this is raised
+            return
+        self.swept += swept
+        if swept:
+            _note("ledger_swept", calls=swept)
+
+    def _begin_stop(self) -> None:
+        self._stop_at = time.monotonic() + self._waits.stop
+        self._books.is_urgent = True
+
+    def _is_done(self) -> bool:
+        return self._stop_at is not None and (not self._books.batch or time.monotonic() >= self._stop_at)
+
+    def _tell(self, answers: list[Answer]) -> None:
+        if answers:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self.loop.call_soon_threadsafe(resolve, answers)
+
+
+def resolve(answers: list[Answer]) -> None:
+    """Wakes those who wait, on their loop."""
+    for future, error in answers:
+        if future.done():
+            continue  # its caller was cancelled, or waited long enough
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+
+def _text(error: BaseException) -> str:
+    """What an error says; an error that cannot say it must not stop the metering."""
+    try:
+        return str(error) or repr(error)
+    except Exception:
+        return type(error).__name__
+
+
+def _note(event: str, **fields: object) -> None:
+    with contextlib.suppress(Exception):  # a log that cannot be written must not stop the metering
+        _log.warning(event, **fields)
