@@ -18,8 +18,9 @@ from proxy.metering.price_book import PriceBook
 from proxy.schema.records import Endpoint
 from proxy.server.api.cards import model_card
 from proxy.upstream.model_discovery import ModelDiscovery, models_path
+from proxy.upstream.pools import Pool, tls_context
 from proxy.upstream.transports.httpx import HttpxTransport
-from proxy.upstream.upstream import Pool, Upstream
+from proxy.upstream.upstream import Upstream
 
 
 @click.command()
@@ -52,7 +53,7 @@ async def _upstream(config: Config, name: str, closing: AsyncExitStack) -> Upstr
     """One server, over httpx whatever its calls use: aiohttp would double the time of this command."""
     provider, endpoint = config.providers[name], endpoint_of(config, name)
     try:
-        transport = HttpxTransport(provider.ca_file)
+        transport = HttpxTransport(tls_context(provider.ca_file))
     except OSError as error:
         fail(f"providers.{name}.ca_file cannot be used: {(error.strerror or type(error).__name__).lower()}.")
     closing.push_async_callback(transport.close)

@@ -7,6 +7,7 @@ here, in `Running`: the ledger, connections, the embedded models, counters.
 from __future__ import annotations
 
 import random
+import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
@@ -40,10 +41,11 @@ from proxy.storage.reasoning_states import ReasoningStates
 from proxy.storage.sqlite import SqliteStore, sqlite_path
 from proxy.upstream.local_model import LocalModel, RemoteLocalModel
 from proxy.upstream.model_discovery import ModelDiscovery
+from proxy.upstream.pools import Pool, Pools
 from proxy.upstream.transports.aiohttp import AiohttpTransport
 from proxy.upstream.transports.base import Transport
 from proxy.upstream.transports.httpx import HttpxTransport
-from proxy.upstream.upstream import Origin, Pool, Pools, Upstream
+from proxy.upstream.upstream import Origin, Upstream
 
 LocalModels = Mapping[str, LocalModel | RemoteLocalModel]
 
@@ -197,8 +199,8 @@ def _vendors(config: Config) -> dict[str, str]:
     return {name: kinds[type(provider)] for name, provider in enabled(config).items() if provider.base_url is None}
 
 
-def _transport(provider: Provider) -> Transport:
-    return HttpxTransport(provider.ca_file) if provider.transport == "httpx" else AiohttpTransport(provider.ca_file)
+def _transport(provider: Provider, context: ssl.SSLContext) -> Transport:
+    return HttpxTransport(context) if provider.transport == "httpx" else AiohttpTransport(context)
 
 
 def _origin(config: Config, name: str, provider: Provider, models: LocalModels) -> Origin:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -27,8 +27,9 @@ from proxy.schema.errors import BadRequest, ProxyError, StorageUnavailable, Upst
 from proxy.schema.records import AttemptEnd, AttemptOpen, Caller, CallOpen, Endpoint, Outcome, Timeouts
 from proxy.server.formats.chat import decode_chat
 from proxy.server.formats.chat_answer import DONE, sse
-from proxy.upstream.transports.base import ConnectFailed, ConnectionLost
-from proxy.upstream.upstream import Pool, Upstream
+from proxy.upstream.pools import Pool
+from proxy.upstream.transports.base import ConnectFailed, ConnectionLost, Outgoing
+from proxy.upstream.upstream import Upstream
 
 PRICE = ModelPrice(input=2.0, output=10.0, max_output=100)
 USAGE = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
@@ -51,7 +52,7 @@ class Answer:
             await asyncio.get_running_loop().create_future()
         return piece or b""
 
-    async def close(self) -> None:
+    def close(self, *, complete: bool = False) -> None:
         self.closed = True
 
 
@@ -94,13 +95,13 @@ class World:
 
     # The transport.
 
-    async def send(
-        self, method: str, url: str, headers: dict[str, str], body: bytes, connect_timeout_s: float
-    ) -> Answer:
-        self.log.append(("send", headers["x-client-request-id"]))
+    async def send(self, request: Outgoing, connect_timeout_s: float, on_sent: Callable[[], None]) -> Answer:
+        self.log.append(("send", request.headers["x-client-request-id"]))
         self.times.append(asyncio.get_running_loop().time())
-        self.bodies.append(json.loads(body))
+        self.bodies.append(json.loads(request.body))
         answer = self._answers.pop(0)
+        if not isinstance(answer, ConnectFailed):
+            on_sent()
         if isinstance(answer, Exception):
             raise answer
         return answer

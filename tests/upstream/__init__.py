@@ -40,6 +40,10 @@ What is said:
     no_finish                   no finish_reason; whole: null
     no_done                     a stream ends after finish and usage without [DONE], and the connection closes
 
+The end of a streamed body, HTTP's last chunk, leaves 2 ms after the end marker, in a packet of its own:
+    late_end(s=0.02)            it leaves s seconds after
+    no_last_chunk               it never leaves; the connection stays open
+
 When:
     slow_ttft(s=2)              streams: headers at once, then s seconds; whole: s seconds before headers
     delay_whole(s=1)            whole answers only: s seconds before headers

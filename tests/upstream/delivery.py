@@ -123,10 +123,17 @@ class Delivery:
             await self._send_compressed(list(frames), script.gzip_bytes)
         elif not await self._send_frames(frames, ask):
             return
-        if script.no_end:
-            await self._connection.send(LAST_CHUNK, self._complete)
+        await self._send_last_chunk(self._complete if script.no_end else None)
         if script.close_after:
             self._connection.close()
+
+    async def _send_last_chunk(self, taken: Callable[[], None] | None = None) -> None:
+        """The end of a chunked body, in a write and a packet of its own, as servers send it."""
+        script = self._script
+        if script.no_last_chunk:
+            await self._forever()
+        await asyncio.sleep(script.end_gap_s)
+        await self._connection.send(LAST_CHUNK, taken)
 
     async def _send_frames(self, frames: Iterable[Frame], ask: Ask) -> bool:
         """Event by event, or in batches; False if the script stopped it."""
@@ -186,10 +193,11 @@ class Delivery:
             connection.reset()
             return
         elif script.stop == "end" and self._chunked:
-            await connection.send(LAST_CHUNK)
+            await self._send_last_chunk()
         elif script.stop == "error" and ask is not None:
             error = self._wire.error_frame(script.fail_status, script.error_code, ask.model)
-            await connection.send(chunk(self._dressed(Frame(error), first=False)) + LAST_CHUNK)
+            await connection.send(chunk(self._dressed(Frame(error), first=False)))
+            await self._send_last_chunk()
         elif script.stop == "mid_frame" and next_frame:
             whole = chunk(next_frame)
             await connection.send(whole[: len(whole) // 2])
@@ -238,16 +246,14 @@ class Delivery:
             await self._connection.send(data)
 
     async def _send_body(self, data: bytes, frames: list[Frame]) -> None:
-        """These frames' bytes, as a part of a chunked body. The end of the body leaves with the end marker: a client
-        that hangs up on the marker had everything."""
-        end = LAST_CHUNK if frames[-1].end else b""
+        """These frames' bytes, as a part of a chunked body. A client that hangs up on the end marker had everything."""
         if self._script.split == "utf8":
             pieces = list(_inside_characters(data))
         else:
             pieces = [data[start : start + _WRITE_BYTES] for start in range(0, len(data), _WRITE_BYTES)]
         for piece in pieces[:-1]:
             await self._send(chunk(piece))
-        await self._send(chunk(pieces[-1]) + end, lambda: self._note(frames))
+        await self._send(chunk(pieces[-1]), lambda: self._note(frames))
 
     async def _send(self, data: bytes, taken: Callable[[], None] | None = None) -> None:
         """Bytes of a body, in the script's portions; other tasks run after each."""

@@ -59,6 +59,8 @@ class Script(Struct, frozen=True, kw_only=True):
     stop: Literal["stall", "end", "fin", "rst", "error", "mid_frame"] = "stall"
     stop_wait_s: float = 0.0
     close_after: bool = False
+    end_gap_s: float = 0.002
+    no_last_chunk: bool = False
 
     split: Literal["", "bytes", "utf8"] = ""
     head_byte_s: float | None = None
@@ -141,6 +143,8 @@ MODES: dict[str, Callable[..., dict[str, Any]]] = {
     "usage_partial": lambda: {"usage": "partial"},
     "slow_usage": lambda s=1.0: {"usage_delay_s": s},
     "no_finish": lambda: {"no_finish": True},
+    "late_end": lambda s=0.02: {"end_gap_s": s},
+    "no_last_chunk": lambda: {"no_last_chunk": True},
     "no_done": lambda: {"no_end": True, "close_after": True},
     "slow_ttft": lambda s=2.0: {"first_token_s": s},
     "delay_whole": lambda s=1.0: {"delay_whole_s": s},

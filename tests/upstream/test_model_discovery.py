@@ -21,8 +21,9 @@ from proxy.providers.selfhosted import Ollama
 from proxy.schema.errors import UpstreamError
 from proxy.schema.records import Endpoint, Secret, Timeouts
 from proxy.upstream.model_discovery import FRESH_S, MAX_BYTES, RETRY_S, ModelDiscovery, models_path
+from proxy.upstream.pools import Pool
 from proxy.upstream.transports.aiohttp import AiohttpTransport
-from proxy.upstream.upstream import Pool, Upstream
+from proxy.upstream.upstream import Upstream
 from tests.server.api.raw import chat, get, post
 from tests.serving import ROUTING, Server, serving, write_files
 from tests.upstream import FakeUpstream, refusing
@@ -367,7 +368,7 @@ async def test_thousands_of_models_slow_nobody(tmp_path: Path) -> None:
         lists.body = listing(*(f"vendor-{n % 70}/model-number-{n}-instruct" for n in range(MAX_IDS)))
         path = tmp_path / "routing_rules.yaml"
         write_files(tmp_path, "http://127.0.0.1:9/v1", OWN)
-        endpoint = await setting.upstream._origin()
+        endpoint = await setting.upstream.origin()
         path.write_text(path.read_text().replace("http://127.0.0.1:9/v1", endpoint.base_url))
         async with serving(path) as server:
             await server.runtime.lists.settled()

@@ -1,86 +1,287 @@
-"""Performs I/O: the default transport, aiohttp. Design section 14 has its price: 85 µs a call."""
+"""Performs I/O: the default transport, on aiohttp's connector (pool, look-ups, TLS) and its parser in C.
+
+Requests do not go through aiohttp's session. Its request and response objects, its cookie jar and the task that writes
+each body cost more than the rest of an exchange, and it throws away what a broken connection had delivered.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import ssl
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.http import HttpProcessingError
+from yarl import URL
 
-from proxy.upstream.transports.base import ConnectFailed, ConnectionLost, ConnectTimedOut
+from proxy.upstream.transports.base import (
+    LINGER_S,
+    MAX_LINGERING,
+    MAX_PIECE_BYTES,
+    READ_BUFFER_BYTES,
+    SOCKET_BUFFER_BYTES,
+    STALE_S,
+    ConnectFailed,
+    ConnectionLost,
+    ConnectTimedOut,
+    Outgoing,
+    Resolve,
+    encoded,
+)
 
 _MAX_HEADER_BYTES = 96 * 1024  # of one line; httpx's limit is 100 kB for all of them, aiohttp's own 8 kB are too few
-_READ_BUFFER = 64 * 1024  # past twice this the socket is not read: a slow client slows the provider (back-pressure)
+_MAX_INTERIM = 32  # 1xx answers before the real one
+_MAX_ROUTES = 1024  # URLs whose request line is kept; some name a model, and clients choose those
+_JOINED_BYTES = 64 * 1024  # a head and a body up to this leave in one write; a longer body is not copied
+_FAILURES = (aiohttp.ClientError, aiohttp.EofStream, HttpProcessingError, OSError, RuntimeError)
+
+
+class _Protocol(ResponseHandler):
+    """One connection. It counts its requests, and the bytes that came since the last one was sent or done."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.requests = 0
+        self.received = 0
+
+    def data_received(self, data: bytes) -> None:
+        self.received += len(data)
+        super().data_received(data)
+
+
+class _Connector(aiohttp.TCPConnector):
+    def __init__(self, context: ssl.SSLContext, resolve: Resolve | None) -> None:
+        super().__init__(
+            limit=0,
+            keepalive_timeout=30,
+            ttl_dns_cache=60,
+            ssl=context,
+            resolver=None if resolve is None else _Resolver(resolve),
+            socket_factory=_new_socket,
+        )
+        self._factory = cast(Any, partial(_Protocol, loop=self._loop))  # aiohttp has no other way to say it (3.14)
+
+
+class _Resolver(AbstractResolver):
+    def __init__(self, resolve: Resolve) -> None:
+        self._resolve = resolve
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        addresses = await self._resolve(host, port)
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=0)
+            for address in addresses
+        ]
+
+    async def close(self) -> None:
+        return
+
+
+class _Route:
+    """One URL: where aiohttp's connector connects to, and the first bytes of a request."""
+
+    def __init__(self, url: str) -> None:
+        """Raises ValueError."""
+        parsed = URL(url)
+        if parsed.scheme not in ("http", "https") or not parsed.raw_host:
+            raise ValueError("not an http or https URL")
+        self.request = aiohttp.ClientRequest("GET", parsed, loop=asyncio.get_running_loop())
+        self.target = f" {parsed.raw_path_qs} HTTP/1.1\r\n".encode() + encoded({"host": self.request.headers["host"]})
 
 
 class AiohttpAnswer:
-    def __init__(self, response: aiohttp.ClientResponse, in_flight: set[object]) -> None:
-        self.status = response.status
+    def __init__(
+        self, transport: AiohttpTransport, connection: Connection, message: Any, content: aiohttp.StreamReader
+    ) -> None:
+        self.status: int = message.code
         self.headers: dict[str, str] = {}
-        for name, value in response.headers.items():
+        for name, value in message.headers.items():
             self.headers.setdefault(name.lower(), value)
-        self._response = response
-        self._in_flight = in_flight
+        self._transport = transport
+        self._connection: Connection | None = connection
+        self._content = content
+        self._failure: BaseException | None = None
 
     async def read(self) -> bytes:
-        try:
-            return await self._response.content.readany()
-        except (aiohttp.ClientError, OSError) as error:
-            raise ConnectionLost(type(error).__name__) from error
+        content = self._content
+        if self._failure is None:
+            self._failure = content.exception()
+            if self._failure is None:
+                try:
+                    return await content.read(MAX_PIECE_BYTES)
+                except _FAILURES as error:
+                    self._failure = error
+            # aiohttp hands out nothing after a failure; what had arrived before it is still in the buffer.
+            content.set_exception(cast(Any, None))
+        piece = content.read_nowait(MAX_PIECE_BYTES)
+        if not piece:
+            raise ConnectionLost(type(self._failure).__name__) from self._failure
+        return piece
 
-    async def close(self) -> None:
-        self._in_flight.discard(self)
-        if self._response.content.at_eof():
-            self._response.release()
+    def close(self, *, complete: bool = False) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        self._transport.active -= 1
+        if self._content.is_eof() and self._failure is None:
+            keep(connection)
+        elif complete and self._failure is None:
+            self._transport.linger(connection, self._content)
         else:
-            self._response.close()
+            hang_up(connection)
 
 
 class AiohttpTransport:
-    """One connection pool; `ca_file` adds a certificate authority for its origins."""
+    """One pool of connections; `context` says whom TLS trusts, `resolve` replaces the system's look-up of names."""
 
-    def __init__(self, ca_file: str | None = None) -> None:
-        context = ssl.create_default_context()
-        if ca_file:
-            context.load_verify_locations(ca_file)
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ttl_dns_cache=60, ssl=context)
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            auto_decompress=False,
-            raise_for_status=False,
-            read_bufsize=_READ_BUFFER,
-            max_line_size=_MAX_HEADER_BYTES,
-            max_field_size=_MAX_HEADER_BYTES,
-            skip_auto_headers=("user-agent",),
-        )
-        self._in_flight: set[object] = set()
+    def __init__(self, context: ssl.SSLContext | None = None, resolve: Resolve | None = None) -> None:
+        self.active = 0
+        self._connector = _Connector(context or ssl.create_default_context(), resolve)
+        self._loop = asyncio.get_running_loop()
+        self._routes: dict[str, _Route] = {}
+        self._lingering: dict[Connection, asyncio.TimerHandle] = {}
 
-    @property
-    def active(self) -> int:
-        return len(self._in_flight)
-
-    async def send(
-        self, method: str, url: str, headers: dict[str, str], body: bytes, connect_timeout_s: float
-    ) -> AiohttpAnswer:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s)
-        marker = object()
-        self._in_flight.add(marker)
+    async def send(self, request: Outgoing, connect_timeout_s: float, on_sent: Callable[[], None]) -> AiohttpAnswer:
         try:
-            response = await self._session.request(
-                method, url, headers=headers, data=body or None, allow_redirects=False, timeout=timeout
+            route = self._route(request.url)
+            length = f"content-length: {len(request.body)}\r\n\r\n" if request.body else "\r\n"
+            head = b"".join(
+                (request.method.encode(), route.target, request.fixed.lines, encoded(request.headers), length.encode())
             )
-        except aiohttp.ConnectionTimeoutError as error:
-            raise ConnectTimedOut(type(error).__name__) from error
-        except aiohttp.ClientConnectorError as error:
+        except ValueError as error:
             raise ConnectFailed(type(error).__name__) from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise ConnectionLost(type(error).__name__) from error
-        finally:
-            self._in_flight.discard(marker)
-        answer = AiohttpAnswer(response, self._in_flight)
-        self._in_flight.add(answer)
-        return answer
+        self.active += 1
+        try:
+            return await self._sent(route, (head, request.body), connect_timeout_s, on_sent)
+        except BaseException:
+            self.active -= 1
+            raise
+
+    async def _sent(
+        self, route: _Route, data: tuple[bytes, bytes], connect_timeout_s: float, on_sent: Callable[[], None]
+    ) -> AiohttpAnswer:
+        """The answer; a kept connection that turns out to be stale is replaced once."""
+        is_repeated = False
+        while True:
+            connection = await self._connect(route, connect_timeout_s, fresh=is_repeated)
+            protocol = cast(_Protocol, connection.protocol)
+            may_be_stale = protocol.requests > 0
+            begun = self._loop.time()
+            try:
+                message, content = await _converse(protocol, data, on_sent)
+            except _FAILURES as error:
+                hang_up(connection)
+                if may_be_stale and protocol.received == 0 and self._loop.time() - begun < STALE_S:
+                    is_repeated = True
+                    continue
+                raise ConnectionLost(type(error).__name__) from error
+            except BaseException:
+                hang_up(connection)
+                raise
+            return AiohttpAnswer(self, connection, message, content)
+
+    async def _connect(self, route: _Route, timeout_s: float, *, fresh: bool) -> Connection:
+        """A connection; with `fresh` a new one, and the idle ones it meets on the way are closed, being as old."""
+        while True:
+            try:
+                timeout = aiohttp.ClientTimeout(total=None, connect=timeout_s)
+                connection = await self._connector.connect(route.request, [], timeout)
+            except TimeoutError as error:
+                raise ConnectTimedOut(type(error).__name__) from error
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                raise ConnectFailed(type(error).__name__) from error
+            protocol = cast(_Protocol, connection.protocol)
+            # Bytes that nobody asked for must not become the next request's answer.
+            if protocol.requests == 0 or not (fresh or protocol.received or protocol.transport is None):
+                return connection
+            hang_up(connection)
+
+    def _route(self, url: str) -> _Route:
+        route = self._routes.get(url)
+        if route is None:
+            if len(self._routes) >= _MAX_ROUTES:
+                self._routes.clear()
+            route = self._routes[url] = _Route(url)
+        return route
+
+    def linger(self, connection: Connection, content: aiohttp.StreamReader) -> None:
+        """Keeps the connection if the end of its answer comes within LINGER_S."""
+        if len(self._lingering) >= MAX_LINGERING:
+            hang_up(connection)
+            return
+        self._lingering[connection] = self._loop.call_later(LINGER_S, self._end_linger, connection, hang_up)
+        content.on_eof(partial(self._end_linger, connection, keep))
+
+    def _end_linger(self, connection: Connection, then: Callable[[Connection], None]) -> None:
+        timer = self._lingering.pop(connection, None)
+        if timer is not None:
+            timer.cancel()
+            then(connection)
 
     async def close(self) -> None:
-        await self._session.close()
+        for connection in list(self._lingering):
+            self._end_linger(connection, hang_up)
+        await self._connector.close()
+
+
+async def _converse(
+    protocol: _Protocol, data: tuple[bytes, bytes], on_sent: Callable[[], None]
+) -> tuple[Any, aiohttp.StreamReader]:
+    """Sends a request's head and body, and returns the head of its answer and a reader of its body."""
+    protocol.set_response_params(
+        read_until_eof=True,
+        auto_decompress=False,
+        read_bufsize=READ_BUFFER_BYTES,
+        max_line_size=_MAX_HEADER_BYTES,
+        max_field_size=_MAX_HEADER_BYTES,
+    )
+    protocol.requests += 1
+    protocol.received = 0
+    transport = protocol.transport
+    if transport is None:
+        raise aiohttp.ServerDisconnectedError
+    on_sent()
+    head, body = data
+    if len(body) <= _JOINED_BYTES:
+        transport.write(head + body)
+    else:
+        transport.write(head)
+        transport.write(body)
+    for _ in range(_MAX_INTERIM):
+        message, content = await protocol.read()
+        if message.code >= 200 or message.code == 101:
+            return message, content
+    raise aiohttp.ClientPayloadError("too many interim answers")
+
+
+def keep(connection: Connection) -> None:
+    """Gives the connection back to the pool, unless a part of its request has still not left."""
+    protocol = cast(_Protocol, connection.protocol)
+    if protocol.transport is None or protocol.transport.get_write_buffer_size():
+        hang_up(connection)
+        return
+    protocol.received = 0
+    connection.release()
+
+
+def hang_up(connection: Connection) -> None:
+    """Closes the connection without waiting for what is still to be sent, or for the other side's end of TLS."""
+    if connection.transport is not None:
+        connection.transport.abort()
+    connection.close()
+
+
+def _new_socket(address: tuple[Any, ...]) -> socket.socket:
+    family, kind, protocol = address[:3]
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
+    made.setblocking(False)
+    return made

@@ -1,13 +1,43 @@
-"""The contract of a transport: one HTTP request to an origin, its answer read piece by piece.
+"""The contract of a transport: it sends one HTTP request to an origin and hands out the answer piece by piece.
 
 No redirects, no cookies, no proxies from the environment, no decompression (requests ask for `identity`). Cancelling
-the
-awaiting task closes the connection at once, in every phase, so that the provider stops working.
+the awaiting task closes the connection at once, in every phase, so that the provider stops working.
+
+A failure is one of three, each a statement about the request:
+
+    ConnectFailed         nothing was sent: no connection, no such name, TLS refused
+      ConnectTimedOut     the same, because looking up the name and connecting took too long
+    ConnectionLost        the request was sent; no whole answer will come
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
+
+from msgspec import Struct
+
+MAX_PIECE_BYTES = 32 * 1024  # of one read: what a reader does with one piece is a bounded step on the event loop
+READ_BUFFER_BYTES = 64 * 1024  # past twice this the socket is not read: a slow client slows the provider
+SOCKET_BUFFER_BYTES = 128 * 1024  # SO_RCVBUF, so that the kernel does not take in megabytes for a client that stalls
+
+# Servers end a stream's body in a packet of its own, after their end marker. A connection is kept for the next request
+# if that packet comes within this time; nobody waits for it.
+LINGER_S = 0.05
+MAX_LINGERING = 256  # connections of one transport; more are closed at once
+
+# A server may close an idle connection at the moment a request is on its way to it. A client may then send the request
+# again where it can tell that the first one was not applied (RFC 9110, 9.2.2; RFC 9112, 9.3.1). What tells it here: the
+# connection was kept from an earlier request, it ended before one byte of an answer, and it ended at once, within a
+# round trip and not after a time in which a model may have worked. Browsers and curl repeat requests on these terms,
+# POST included, though without the limit of time. A connection made for the request is never given up that way.
+STALE_S = 1.0
+
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+"""Looks up a host (and port): its addresses as text. Raises OSError."""
+
+_UNSAFE = re.compile(r"[\r\n\0]")
 
 
 class ConnectFailed(Exception):
@@ -15,11 +45,33 @@ class ConnectFailed(Exception):
 
 
 class ConnectTimedOut(ConnectFailed):
-    """No connection within the time given."""
+    """No connection within the time given, the look-up of the name included."""
 
 
 class ConnectionLost(Exception):
     """The connection broke or spoke something that is not HTTP; what arrived so far is all there is."""
+
+
+class HeaderBlock:
+    """Header lines, checked and encoded once: what every request to one origin carries. Names become lower case."""
+
+    __slots__ = ("lines", "names", "pairs")
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        """Raises ValueError for a name or value that would end its line."""
+        self.pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        self.names = frozenset(name.lower() for name in headers)
+        self.lines = encoded(headers)
+
+
+class Outgoing(Struct, frozen=True):
+    """One request: `fixed` headers are its origin's, `headers` its own. No name is in both."""
+
+    method: str
+    url: str
+    fixed: HeaderBlock
+    headers: Mapping[str, str] = {}
+    body: bytes = b""
 
 
 class Answer(Protocol):
@@ -29,20 +81,28 @@ class Answer(Protocol):
     headers: dict[str, str]
 
     async def read(self) -> bytes:
-        """The next piece of the body, `b""` at its end. Raises ConnectionLost when it ends before its end."""
+        """The next piece of the body, at most MAX_PIECE_BYTES; `b""` at its end.
+
+        Raises ConnectionLost when the connection breaks before that, after everything that had arrived was handed out.
+        """
         ...
 
-    async def close(self) -> None:
-        """Gives the connection back when the body was read to its end, else closes it at once; waits for nobody."""
+    def close(self, *, complete: bool = False) -> None:
+        """Keeps the connection if the body was read to its end, else closes it at once. Returns immediately.
+
+        `complete`: the caller has all it needs, only the end of the body is missing. The connection is kept if that
+        comes within LINGER_S.
+        """
         ...
 
 
 class Transport(Protocol):
-    async def send(
-        self, method: str, url: str, headers: dict[str, str], body: bytes, connect_timeout_s: float
-    ) -> Answer:
-        """Sends one request and waits for the headers of its answer. Raises ConnectFailed, ConnectTimedOut,
-        ConnectionLost.
+    async def send(self, request: Outgoing, connect_timeout_s: float, on_sent: Callable[[], None]) -> Answer:
+        """Sends one request and waits for the headers of its answer.
+
+        `connect_timeout_s` covers the look-up of the name, the connection and TLS. `on_sent` is called when a
+        connection is there and the request's first byte is about to leave; twice if a stale connection is replaced
+        (STALE_S). Raises ConnectFailed, ConnectTimedOut, ConnectionLost.
         """
         ...
 
@@ -54,3 +114,11 @@ class Transport(Protocol):
     def active(self) -> int:
         """Requests in flight, for tests and metrics."""
         ...
+
+
+def encoded(headers: Mapping[str, str]) -> bytes:
+    """Header lines as they are sent. Raises ValueError for a name or value that would end its line."""
+    text = "".join([f"{name.lower()}: {value}\n" for name, value in headers.items()])
+    if text.count("\n") != len(headers) or _UNSAFE.search(text.replace("\n", "")):
+        raise ValueError("a header holds a line end or a zero byte")
+    return text.replace("\n", "\r\n").encode()

