@@ -73,8 +73,13 @@ def check_nesting(body: bytes) -> None:
 
     Costs next to nothing for a body with few brackets, as the events of streams are.
     """
-    if len(body) > MAX_NESTING and _containers(body) > MAX_NESTING:
-        _check_depth(_structure(body))
+    if len(body) > MAX_NESTING and _containers(body) > MAX_NESTING and nesting(body) > MAX_NESTING:
+        raise RecursionError(f"JSON nested deeper than {MAX_NESTING} levels")
+
+
+def nesting(body: bytes) -> int:
+    """How many levels deep a JSON text is nested."""
+    return _deepest(_structure(body))
 
 
 def _structure(body: bytes) -> bytes:
@@ -86,8 +91,8 @@ def _structure(body: bytes) -> bytes:
 
 def _check_limits(structure: bytes) -> None:
     containers = _containers(structure)
-    if containers > MAX_NESTING:
-        _check_depth(structure[: 2 * MAX_CONTAINERS])
+    if containers > MAX_NESTING and _deepest(structure[: 2 * MAX_CONTAINERS]) > MAX_NESTING:
+        raise RecursionError(f"JSON nested deeper than {MAX_NESTING} levels")
     values, pairs = containers + structure.count(b","), structure.count(b":")  # a value follows a comma or a bracket
     if values > MAX_VALUES or pairs > MAX_PAIRS or containers > MAX_CONTAINERS:
         most = f"{MAX_VALUES:,} values, {MAX_PAIRS:,} of them with a key, and {MAX_CONTAINERS:,} objects and arrays"
@@ -99,10 +104,9 @@ def _containers(structure: bytes) -> int:
     return structure.count(b"[") + structure.count(b"{")
 
 
-def _check_depth(structure: bytes) -> None:
+def _deepest(structure: bytes) -> int:
     steps = accumulate(structure.translate(_STEPS, _NO_BRACKETS))
-    if max((up - place for place, up in enumerate(steps, 1)), default=0) > MAX_NESTING:
-        raise RecursionError(f"JSON nested deeper than {MAX_NESTING} levels")
+    return max((up - place for place, up in enumerate(steps, 1)), default=0)
 
 
 def _pairs(value: object) -> int:
