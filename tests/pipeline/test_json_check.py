@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from proxy.pipeline.json_check import JSONCheck, bare
 from proxy.schema.errors import BadRequest
+
+STEP_MS = 40  # the bound is 20 ms on a quiet machine
+
+
+def cpu_ms(call: Callable[[], object]) -> float:
+    """The least of three."""
+    times = []
+    for _ in range(3):
+        began = time.thread_time()
+        try:
+            call()
+        except BadRequest:
+            pass
+        times.append((time.thread_time() - began) * 1000)
+    return min(times)
+
 
 PERSON = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
 
@@ -121,16 +139,95 @@ def test_recursion_in_many_ways_is_not_followed_for_ever() -> None:
     assert time.process_time() - began < 1
 
 
-@pytest.mark.parametrize("pattern", ["^(a+)+$", "^(?=a)(a+)+$", r"(a*)*\1$"])
-def test_patterns_cannot_run_away(pattern: str) -> None:
-    """Neither those that backtrack nor those that look ahead."""
-    began = time.process_time()
-    assert check({"type": "string", "pattern": pattern}).wrong('"' + "a" * 5000 + 'b"') is not None
-    assert time.process_time() - began < 1
+@pytest.mark.parametrize("pattern", ["^(a+)+$", "^(?=a)(a+)+$", r"(a*)*\1$", "(?=a)a*a*a*a*a*b$", r"\b(a|aa)+$"])
+@pytest.mark.parametrize("wrap", [lambda inner: inner, lambda inner: {"not": inner}, lambda inner: {"items": inner}])
+@pytest.mark.parametrize("size", [30, 4_900, 40_000])
+def test_patterns_cannot_run_away(pattern: str, wrap: Callable[[Any], Any], size: int) -> None:
+    """Neither those that backtrack nor those that look ahead, on one long text or on many."""
+    checked = check(wrap({"type": "string", "pattern": pattern}))
+    for answer in (json.dumps("a" * size + "!"), json.dumps(["a" * 30 + "!"] * (size // 34 + 1))):
+        assert cpu_ms(lambda: checked.wrong(answer)) < STEP_MS  # noqa: B023
+
+
+def test_a_pattern_that_looks_ahead_is_checked() -> None:
+    """One that gives up on a text proves nothing against the answer."""
+    checked = check({"type": "string", "pattern": r"^(?=.*\d)[a-z\d]+$"})
+    assert checked.wrong('"abc1"') is None
+    assert checked.wrong('"abc"') is not None
+    assert check({"pattern": r"(a*)*\1$"}).wrong('"' + "a" * 50 + '!"') is None
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"allOf": [{"pattern": r"^[\s\S]{0,2000}$"}] * 50},
+        {"allOf": [{"pattern": r"^(\w{1,99}){1,99}$"}] * 50},
+        {"patternProperties": {f"^x{number}[a-z]+$": {} for number in range(3000)}},
+    ],
+)
+def test_patterns_that_take_long_to_prepare_are_not_prepared(schema: dict[str, Any]) -> None:
+    """Then nothing but JSON is asked of the answer."""
+    assert cpu_ms(lambda: check(schema)) < STEP_MS
+    assert check(schema).wrong("1") is None
+    assert check(schema).wrong("{") is not None
+
+
+def numbers(count: int) -> list[dict[str, Any]]:
+    return [{"const": number} for number in range(count)]
+
+
+HEAVY: dict[str, tuple[dict[str, Any], Any]] = {
+    "branches": ({"items": {"anyOf": numbers(2000)}}, [-1] * 1000),
+    "some branches": ({"items": {"anyOf": numbers(200)}}, [199] * 400),
+    "objects to choose from": ({"items": {"enum": [{"a": number} for number in range(3000)]}}, [{"a": 2999}] * 4000),
+    "what is left over": (
+        {"unevaluatedItems": False, "anyOf": [{"contains": one} for one in numbers(200)]},
+        [*range(2000)],
+    ),
+    "fractions": ({"items": {"multipleOf": 1e-300}}, [1e300] * 8000),
+    "unique": ({"uniqueItems": True}, [*range(8000), 0]),
+    "branches within branches": ({"anyOf": [{"anyOf": [{"anyOf": numbers(20)}] * 10}] * 20}, -1),
+    "long texts": ({"anyOf": [{"const": "a" * 9_000 + str(number)} for number in range(100)]}, "a" * 9_000 + "x"),
+}
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_no_schema_holds_up_the_event_loop(name: str) -> None:
+    """The checker cannot be interrupted, so what would take long is not begun."""
+    schema, answer = HEAVY[name]
+    text = json.dumps(answer)
+    assert cpu_ms(lambda: check(schema)) < STEP_MS
+    checked = check(schema)
+    assert cpu_ms(lambda: checked.wrong(text)) < STEP_MS
 
 
 def test_a_large_answer_to_a_large_schema_passes_unchecked() -> None:
     """What would hold up every other call is not begun."""
-    checked = check({"anyOf": [{"const": number} for number in range(5000)]})
+    checked = check({"anyOf": numbers(5000)})
     assert checked.wrong("5001") is not None
     assert checked.wrong("[" + "1," * 20_000 + "1]") is None
+
+
+def test_a_long_list_of_like_objects_is_checked() -> None:
+    """One value meets one of the `properties`, however many there are."""
+    names = [f"field_{number}" for number in range(30)]
+    row = {"type": "object", "properties": {name: {"type": "string"} for name in names}, "required": names}
+    checked = check({"type": "object", "properties": {"rows": {"type": "array", "items": row}}})
+    good = dict.fromkeys(names, "text, and more")
+    assert checked.wrong(json.dumps({"rows": [good] * 200})) is None
+    assert checked.wrong(json.dumps({"rows": [good] * 199 + [{**good, "field_7": 1}]})) is not None
+
+
+def test_recursion_in_one_way_is_followed_to_any_depth() -> None:
+    """A list or a tree has one way to each value; its depth does not multiply the work."""
+    tree = check({"type": "object", "properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}}})
+    good, wrong = ('{"left": ' * 90 + leaf + "}" * 90 for leaf in ("{}", "1"))
+    assert tree.wrong(good) is None
+    assert tree.wrong(wrong) is not None
+
+
+@pytest.mark.parametrize("text", [" " * 200_000, "```json" + " " * 200_000, "```\n" + " \n" * 100_000 + "x"])
+def test_blanks_without_end_are_trimmed_in_one_pass(text: str) -> None:
+    """Models in JSON mode do write them."""
+    assert cpu_ms(lambda: bare(text)) < STEP_MS
+    assert bare(text) == text
