@@ -14,7 +14,7 @@ from proxy.cli.provider_types import listed_price, states
 from proxy.cli.settings import config_files, configuration_options, places
 from proxy.config import Config, ConfigError, Problem, Severity
 from proxy.config import check as find_problems
-from proxy.config.warnings import doubts
+from proxy.config.warnings import find_warnings
 
 
 @click.command()
@@ -28,7 +28,7 @@ def check(strict: bool, as_json: bool, **flags: Any) -> None:
     files = config_files(flags, os.environ)
     try:
         config = files.load()
-        problems = [*find_problems(config, today), *doubts(config, today, listed_price(config))]
+        problems = [*find_problems(config, today), *find_warnings(config, today, listed_price(config))]
     except ConfigError as error:
         problems = error.problems
     used = places(files, config)
