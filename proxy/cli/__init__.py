@@ -1,7 +1,7 @@
 """The command line: `proxy`, also installed as `mmproxy`.
 
-Each command is a module here, loaded when it is called: help, completion and light commands do not wait for the web
-framework.
+Each command is a module in this package, loaded only when it runs. Help, completion and light commands therefore do not
+wait for the web framework.
 Exit codes: 0 done; 1 the command ran and found a problem; 2 it could not run (bad option, bad file, port in use).
 """
 
@@ -15,27 +15,27 @@ import click
 
 from proxy import __version__
 
-COMMANDS = {  # the first sentence of each, so that a list of them loads none of them
+COMMANDS = {  # name -> first sentence of its help, so that listing the commands loads none of them
     "ask": "Ask QUESTION and stream the answer.",
-    "check": "Check routing_rules.yaml and pricing.yaml without serving.",
-    "completion": "Print the script that completes commands and options.",
-    "conformance": "Check what a model, or a server, does of OpenAI's wire.",
-    "init": "Write routing_rules.yaml and pricing.yaml to start from.",
-    "keys": "Make, list and revoke the keys of this proxy.",
-    "models": "List the names that can be called, as /v1/models does.",
+    "check": "Check routing_rules.yaml and pricing.yaml without starting the server.",
+    "completion": "Print the shell completion script.",
+    "conformance": "Check how well a model or server conforms to OpenAI's API.",
+    "init": "Write a starter routing_rules.yaml and pricing.yaml.",
+    "keys": "Create, list and revoke API keys for this proxy.",
+    "models": "List the models you can call, like /v1/models.",
     "prices": "Compare pricing.yaml with the bundled price list.",
     "providers": "List the providers: which are on, and why the others are off.",
-    "schema": "Print the JSON Schema of a file, for editors.",
+    "schema": "Print the JSON Schema of a configuration file, for editors.",
     "serve": "Serve the OpenAI-compatible endpoint.",
-    "usage": "Say what was used, and what it cost.",
+    "usage": "Report usage and cost.",
 }
 
 
 class Deferred(click.Command):
-    """A command that is known by its name and its first sentence until somebody calls it."""
+    """A command whose module is loaded when the command runs; until then only its name and first sentence exist."""
 
     def loaded(self) -> click.Command:
-        """The command itself: of the module that has its name, what has its name."""
+        """The command itself, from the module of the same name."""
         command: click.Command = getattr(import_module(f"{__name__}.{self.name}"), str(self.name))
         return command
 

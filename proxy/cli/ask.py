@@ -1,4 +1,4 @@
-"""`proxy ask`: one question, its answer streamed to the terminal; runs the same pipeline as the server, metered too."""
+"""`proxy ask`: asks one question and streams the answer. Runs the server's pipeline, so the call is metered too."""
 
 from __future__ import annotations
 

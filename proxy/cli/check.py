@@ -1,4 +1,4 @@
-"""`proxy check`: everything that is wrong or doubtful in the two files, at once."""
+"""`proxy check`: reports every error and warning in the two configuration files at once."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from proxy.cli.provider_types import listed_price, states
 from proxy.cli.settings import config_files, configuration_options, places
 from proxy.config import Config, ConfigError, Problem, Severity
 from proxy.config import check as find_problems
-from proxy.config.warnings import doubts
+from proxy.config.warnings import find_warnings
 
 
 @click.command()
-@click.option("--strict", is_flag=True, help="Exit code 1 where there are warnings.")
+@click.option("--strict", is_flag=True, help="Exit with code 1 if there are warnings.")
 @json_option
 @configuration_options
 def check(strict: bool, as_json: bool, **flags: Any) -> None:
-    """Check routing_rules.yaml and pricing.yaml without serving."""
+    """Check routing_rules.yaml and pricing.yaml without starting the server."""
     today = datetime.now(UTC).date()
     config: Config | None = None
     files = config_files(flags, os.environ)
     try:
         config = files.load()
-        problems = [*find_problems(config, today), *doubts(config, today, listed_price(config))]
+        problems = [*find_problems(config, today), *find_warnings(config, today, listed_price(config))]
     except ConfigError as error:
         problems = error.problems
     used = places(files, config)
@@ -60,7 +60,7 @@ def _print(config: Config | None, problems: list[Problem], errors: int, used: di
 def _report(
     config: Config | None, problems: list[Problem], errors: int, used: dict[str, str | None]
 ) -> dict[str, object]:
-    """`config_version` null and no providers: the files cannot be used."""
+    """The JSON report. `config_version` is null, and `providers` empty, if the files do not load."""
     return {
         "errors": errors,
         "warnings": len(problems) - errors,

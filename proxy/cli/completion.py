@@ -1,4 +1,4 @@
-"""`proxy completion`: the script with which a shell completes commands and options."""
+"""`proxy completion`: prints the script with which a shell completes commands and options."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NAMES = ("proxy", "mmproxy")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the script that completes commands and options.
+    """Print the shell completion script.
 
     \b
     bash  eval "$(proxy completion bash)"      in ~/.bashrc
@@ -23,5 +23,5 @@ def completion(ctx: click.Context, shell: str) -> None:
     name = root.info_name if root.info_name in _NAMES else _NAMES[0]
     kind = get_completion_class(shell)
     if kind is None:
-        raise click.UsageError(f"click knows no completion for {shell}")
+        raise click.UsageError(f"click has no completion for {shell}")
     click.echo(kind(root.command, {}, name, f"_{name.upper()}_COMPLETE").source())

@@ -1,4 +1,4 @@
-"""`proxy conformance`: what a server, or one name behind the configured proxy, does of OpenAI's wire."""
+"""`proxy conformance`: checks a server, or a model behind the configured proxy, against OpenAI's API."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import click
 import uvicorn
 from msgspec.structs import replace
 
-from proxy.cli.output import json_option, print_json, print_table, shown
+from proxy.cli.output import format_cell, json_option, print_json, print_table
 from proxy.cli.serve import server_config
 from proxy.cli.settings import configuration_options, fail, read_config, store_problem
 from proxy.client.conformance import CHECKS, GROUPS
@@ -35,31 +35,31 @@ from proxy.storage.base import StoreError
 _HEADINGS = ("CHECK", "GROUP", "RESULT", "SEEN")
 _LONGEST = max(OUTCOMES, key=len)
 _COLOURS = {"failed": "red", "passed": "green"}
-_INTERRUPTED = 130  # as shells say it of Ctrl-C
+_INTERRUPTED = 130  # the shells' exit code for Ctrl-C
 
 
 @click.command()
-@click.option("-m", "--model", required=True, metavar="NAME", help="The name that is called.")
+@click.option("-m", "--model", required=True, metavar="NAME", help="The model to call.")
 @click.option(
-    "--base-url", metavar="URL", help="A server to talk to directly, up to /v1. Default: the configured proxy."
+    "--base-url", metavar="URL", help="Check this server directly; ends in /v1. Default: the configured proxy."
 )
-@click.option("--api-key-env", metavar="VAR", help="The variable that holds its key.")
-@click.option("--only", multiple=True, type=click.Choice(GROUPS), help="Run this group of checks; may come repeatedly.")
-@click.option("--image-link", metavar="URL", help="Also ask about this picture, which the provider fetches.")
+@click.option("--api-key-env", metavar="VAR", help="Environment variable that holds the server's API key.")
+@click.option("--only", multiple=True, type=click.Choice(GROUPS), help="Run only this group of checks; repeatable.")
+@click.option("--image-link", metavar="URL", help="Also ask about this image, which the provider fetches.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
     default=TIMEOUT_S,
     show_default=True,
     metavar="SECONDS",
-    help="For each answer.",
+    help="Time limit for each answer.",
 )
 @json_option
 @configuration_options
 def conformance(model: str, base_url: str | None, only: tuple[str, ...], as_json: bool, **flags: Any) -> None:
-    """Check what a model, or a server, does of OpenAI's wire.
+    """Check how well a model or server conforms to OpenAI's API.
 
-    It makes real calls, which may cost.
+    It makes real calls, which may cost money.
     """
     key, link, timeout_s = _key(base_url, flags.pop("api_key_env")), flags.pop("image_link"), flags.pop("timeout")
     chosen = [check for check in CHECKS if not only or check.group in only]
@@ -69,10 +69,10 @@ def conformance(model: str, base_url: str | None, only: tuple[str, ...], as_json
     click.echo(f"{len(chosen)} checks of {model}, in about {calls} calls of at most {timeout_s:g} s", err=True)
     report = _Report(chosen, as_json=as_json)
     interrupted = False
-    # As Ctrl-C ends it: the proxy that was started is stopped, and its folder removed.
+    # SIGTERM ends it like Ctrl-C, so that the proxy we started is stopped and its folder removed.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        asyncio.run(_checked(partial(run, chosen, model, timeout_s=timeout_s), config, (base_url or "", key), report))
+        asyncio.run(_run(partial(run, chosen, model, timeout_s=timeout_s), config, (base_url or "", key), report))
     except StoreError as error:
         store_problem(error)
     except Unusable as error:
@@ -92,18 +92,18 @@ def conformance(model: str, base_url: str | None, only: tuple[str, ...], as_json
 
 
 def _key(base_url: str | None, variable: str | None) -> str | None:
-    """The key of the server at `base_url`. Ends the process where that, or the key, cannot be used."""
+    """The API key of the server at `base_url`. Exits if the URL or the key is unusable."""
     if base_url is None:
         if variable is not None:
-            fail("--api-key-env is the key of a --base-url; the configured proxy has those of its providers.")
+            fail("--api-key-env is the key of a --base-url; the configured proxy uses the keys of its providers.")
         return None
     if not _is_address(base_url):
-        fail("--base-url must be an http or https address, as http://127.0.0.1:8000/v1.")
+        fail("--base-url must be an http or https address, like http://127.0.0.1:8000/v1.")
     if variable is None:
         return None
     key = os.environ.get(variable, "")
     if not key or not key.isascii() or not key.isprintable():
-        fail(f"{variable} is not set, or holds what cannot be a key.")
+        fail(f"{variable} is not set, or its value cannot be an API key.")
     return key
 
 
@@ -111,12 +111,12 @@ def _is_address(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # half an IPv6 address, a port that is none
+    except ValueError:  # a truncated IPv6 address, an invalid port
         return False
 
 
 class _Report:
-    """What was found, printed row by row as it comes unless `as_json`; on a terminal also what is being checked."""
+    """Collects the verdicts. Unless `as_json`, prints each row as it comes; a terminal also shows the current check."""
 
     def __init__(self, chosen: list[Check], *, as_json: bool) -> None:
         self.found: list[Verdict] = []
@@ -128,7 +128,7 @@ class _Report:
         self._widths = [max(map(len, column)) for column in columns]
 
     def announce(self) -> None:
-        """What is checked next, on a terminal."""
+        """Shows the next check, on a terminal."""
         if len(self.found) < len(self._chosen):
             upcoming = self._chosen[len(self.found)]
             self._overwrite(f"{upcoming.group}: {upcoming.name} ({len(self.found) + 1} of {len(self._chosen)}) ...")
@@ -137,11 +137,11 @@ class _Report:
         if self._prints and not self.found:
             self._print_row(_HEADINGS)
         if self._prints:
-            self._print_row((verdict.check, verdict.group, verdict.outcome, shown(verdict.seen)))
+            self._print_row((verdict.check, verdict.group, verdict.outcome, format_cell(verdict.seen)))
         self.found.append(verdict)
 
     def end(self) -> None:
-        """Prints how much of each group works, and what does not."""
+        """Prints the summary by group: how many checks passed, and which did not."""
         self._overwrite("")
         if self._prints and self.found:
             groups = dict.fromkeys(each.group for each in self.found)
@@ -166,24 +166,24 @@ class _Report:
         click.echo("  ".join(padded).rstrip())
 
     def _overwrite(self, text: str) -> None:
-        """In place of what was announced before."""
+        """Replaces the last announcement."""
         if self._is_live and (text or self._announced):
             click.echo(f"\r{' ' * len(self._announced)}\r{text}", nl=False, err=True)
             self._announced = text
 
 
-async def _checked(
-    asked: Callable[..., AsyncGenerator[Verdict, None]],
+async def _run(
+    run_checks: Callable[..., AsyncGenerator[Verdict, None]],
     config: Config | None,
     server: tuple[str, str | None],
     report: _Report,
 ) -> None:
-    """Of the server at a base URL with its key; where there is a configuration, of one that is started for this."""
+    """Checks `server` (base URL and key) or, given a configuration, a proxy started for the purpose."""
     if config is None:
-        await _collect(asked(*server), report)
+        await _collect(run_checks(*server), report)
         return
-    async with _started(config) as base_url:
-        await _collect(asked(base_url, environment=False), report)
+    async with _own_proxy(config) as base_url:
+        await _collect(run_checks(base_url, environment=False), report)
 
 
 async def _collect(verdicts: AsyncGenerator[Verdict, None], report: _Report) -> None:
@@ -195,7 +195,7 @@ async def _collect(verdicts: AsyncGenerator[Verdict, None], report: _Report) -> 
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's own, but that signals stay with the command, and that it says when it listens, or never will."""
+    """uvicorn's server, except that it leaves signals to the command and sets `ready` once it listens or has failed."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -204,7 +204,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
             await super().startup(sockets)
-        except SystemExit:  # what the application could not do at its start is in the log
+        except SystemExit:  # the log says why the application did not start
             self.should_exit = True
         finally:
             self.ready.set()
@@ -215,8 +215,8 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def _started(config: Config) -> AsyncGenerator[str, None]:
-    """The base URL of a proxy on loopback that asks for no key and keeps its books in a folder that is gone later."""
+async def _own_proxy(config: Config) -> AsyncGenerator[str, None]:
+    """Runs a proxy on loopback, without a key and with a database in a temporary folder. Yields its base URL."""
     with tempfile.TemporaryDirectory(prefix="multi-model-proxy-") as folder:
         own = replace(config.server, host="127.0.0.1", workers=1, require_key=False)
         storage = replace(config.storage, url=f"sqlite:///{Path(folder) / 'usage.db'}")
@@ -229,7 +229,7 @@ async def _started(config: Config) -> AsyncGenerator[str, None]:
             try:
                 await server.ready.wait()
                 if not server.started:
-                    fail("the proxy did not start; `proxy serve` says why.")
+                    fail("the proxy did not start. Run `proxy serve` to see why.")
                 yield f"http://127.0.0.1:{sock.getsockname()[1]}/v1"
             finally:
                 server.should_exit = True

@@ -1,4 +1,4 @@
-"""`proxy init`: the two files to start from. They work as they are: a provider is on as soon as its key is set."""
+"""`proxy init`: writes the two starter files. They work unedited: a provider is on as soon as its API key is set."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from proxy.config.files import PRICING, ROUTING, shipped, write_file
 
 
 @click.command()
-@click.option("--dir", "folder", metavar="DIR", default=".", help="Where to write them (default: here).")
-@click.option("--force", is_flag=True, help="Replace files that are there.")
+@click.option("--dir", "folder", metavar="DIR", default=".", help="Target directory (default: the current one).")
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
 @json_option
 def init(folder: str, force: bool, as_json: bool) -> None:
-    """Write routing_rules.yaml and pricing.yaml to start from.
+    """Write a starter routing_rules.yaml and pricing.yaml.
 
-    They are those that come with the product; a provider is on as soon as its key is set in the environment.
+    These are the shipped files. A provider is on as soon as its API key is set in the environment.
     """
     routing, pricing = (Path(folder) / name for name in (ROUTING, PRICING))
     there = [str(path) for path in (routing, pricing) if path.exists() or path.is_symlink()]
     if there and not force:
-        fail(f"{' and '.join(there)} would be lost; --force replaces what is there, --dir names another place.")
+        fail(f"{' and '.join(there)} would be overwritten. --force replaces them, --dir selects another folder.")
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         for path in (routing, pricing):
             write_file(path, _shipped(path.name))
         config = load(routing, pricing, os.environ)
     except OSError as error:
-        fail(f"{folder}: cannot be written: {(error.strerror or type(error).__name__).lower()}")
+        fail(f"cannot write to {folder}: {(error.strerror or type(error).__name__).lower()}")
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(2)
@@ -49,12 +49,12 @@ def init(folder: str, force: bool, as_json: bool) -> None:
 def _shipped(name: str) -> bytes:
     source = shipped(name)
     if source is None:
-        fail(f"the installed package came without its {name}; install it again.")
+        fail(f"the installed package lacks its {name}. Reinstall it.")
     return source.read_bytes()
 
 
 def _next_step(routing: Path, pricing: Path) -> str:
-    """The command that serves with these files, wherever else the server would look for its own."""
+    """The command that serves with these files, wherever the server would otherwise look."""
     if find_files(None, None, os.environ, Path.cwd()) == (Path.cwd() / routing, Path.cwd() / pricing):
         return "proxy serve"
     return f"proxy serve --config {shlex.quote(str(routing))} --pricing {shlex.quote(str(pricing))}"

@@ -1,4 +1,4 @@
-"""`proxy keys`: makes, lists and revokes the keys of this proxy. A running server follows within two seconds."""
+"""`proxy keys`: creates, lists and revokes API keys. A running server picks changes up within two seconds."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ from proxy.storage.sqlite import sqlite_path
 PREFIX = "mmp-"
 _BYTES = 32  # 256 bits of randomness
 _NAME = re.compile(r"(?!mmp-|key_)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_LAST_NS = 2**63 - 1  # what a row can hold
-_TAKEN = (KEY_NAME, ADMIN_KEY_NAME, "cli")  # the environment's two keys, and `proxy ask`
+_LAST_NS = 2**63 - 1  # the largest value a row can hold
+_RESERVED = (KEY_NAME, ADMIN_KEY_NAME, "cli")  # the two environment keys, and `proxy ask`
 
 
 @click.group()
 def keys() -> None:
-    """Make, list and revoke the keys of this proxy."""
+    """Create, list and revoke API keys for this proxy."""
 
 
 @keys.command()
 @click.argument("name")
 @click.option("--role", type=click.Choice(["key", "admin"]), default="key", show_default=True)
-@click.option("--models", metavar="A,B", help="The only models it may use; globs such as 'groq/*' too.")
-@click.option("--expires", metavar="DATE", help="The first day it is refused, like 2027-01-31 (UTC).")
+@click.option("--models", metavar="A,B", help="Allow only these models; globs such as 'groq/*' work.")
+@click.option("--expires", metavar="DATE", help="First day (UTC) on which the key is refused, like 2027-01-31.")
 @json_option
 @configuration_options
 def create(name: str, role: str, models: str | None, expires: str | None, **flags: Any) -> None:
-    """Make a key for NAME and print it, once: only its SHA-256 is kept."""
+    """Create a key for NAME and print it once. Only its SHA-256 is stored."""
     config = read_config(flags, os.environ)
-    if not _NAME.fullmatch(name) or name in _TAKEN:
-        fail(f"{name[:64]!r} cannot be the name of a key. {_name_rule()}")
+    if not _NAME.fullmatch(name) or name in _RESERVED:
+        fail(f"{name[:64]!r} is not a valid key name. {_name_rule()}")
     allowed = _models(config, name, models)
     now_ns = time.time_ns()
     key = PREFIX + secrets.token_urlsafe(_BYTES)
@@ -61,10 +61,10 @@ def create(name: str, role: str, models: str | None, expires: str | None, **flag
     except StoreError as error:
         store_problem(error)
     if flags["as_json"]:
-        print_json({"key": key, **_described(made, now_ns)})
+        print_json({"key": key, **_record(made, now_ns)})
         return
     click.echo(key)
-    click.echo(f"proxy: this key of {name} ({made.id}) is shown once and kept nowhere. Save it now.", err=True)
+    click.echo(f"proxy: this key of {name} ({made.id}) is shown only once and stored nowhere. Save it now.", err=True)
     if others:
         click.echo(f"proxy: {name} now has {others + 1} keys; they share limits, budget and usage.", err=True)
 
@@ -73,13 +73,13 @@ def create(name: str, role: str, models: str | None, expires: str | None, **flag
 @json_option
 @configuration_options
 def list_keys(**flags: Any) -> None:
-    """List every key that was made, without the keys."""
+    """List all created keys, without the secret keys themselves."""
     now_ns = time.time_ns()
-    found = [_described(key, now_ns) for key in _all(_store(read_config(flags, os.environ)))]
+    found = [_record(key, now_ns) for key in _all(_store(read_config(flags, os.environ)))]
     if flags["as_json"]:
         print_json({"keys": found})
     elif not found:
-        click.echo("No keys. Make one: proxy keys create NAME", err=True)
+        click.echo("No keys. Create one: proxy keys create NAME", err=True)
     else:
         columns = ["id", "name", "role", "state", "ends_in", "created", "expires", "revoked", "models"]
         rows = [[",".join(row[c] or ()) if c == "models" else row[c] for c in columns] for row in found]
@@ -91,7 +91,7 @@ def list_keys(**flags: Any) -> None:
 @json_option
 @configuration_options
 def revoke(name_or_id: str, **flags: Any) -> None:
-    """End a key by its ID, or all keys of a NAME."""
+    """Revoke a key by its ID, or all keys of a NAME."""
     store = _store(read_config(flags, os.environ))
     now_ns = time.time_ns()
     known = [key for key in _all(store) if name_or_id in (key.id, key.name)]
@@ -100,20 +100,21 @@ def revoke(name_or_id: str, **flags: Any) -> None:
     except StoreError as error:
         store_problem(error)
     if flags["as_json"]:
-        print_json({"revoked": [_described(key, now_ns) for key in ended]})
+        print_json({"revoked": [_record(key, now_ns) for key in ended]})
     elif ended:
         named = ", ".join(f"{key.name} ({key.id})" for key in ended)
         click.echo(f"Revoked {named}. A running server refuses it within two seconds.")
     elif known:
-        click.echo("Revoked already.")
+        click.echo("Already revoked.")
     if not known:
-        shown = "that" if name_or_id.startswith(PREFIX) else repr(name_or_id[:64])  # a key given by mistake
-        click.echo(f"proxy: no key has the name or id {shown}. `proxy keys list` shows them.", err=True)
+        # Never repeat an API key that was given by mistake.
+        quoted = "you gave (it looks like a key)" if name_or_id.startswith(PREFIX) else repr(name_or_id[:64])
+        click.echo(f"proxy: no key has the name or id {quoted}. `proxy keys list` shows them.", err=True)
         sys.exit(1)
 
 
 def _store(config: Config) -> KeyStore:
-    """Nothing is opened yet."""
+    """The key store; does not open the database yet."""
     return KeyStore(sqlite_path(config.storage.url))
 
 
@@ -125,12 +126,12 @@ def _all(store: KeyStore) -> list[StoredKey]:
 
 
 def _models(config: Config, name: str, given: str | None) -> tuple[str, ...] | None:
-    """The list of `--models`, each entry a glob or a name that leads somewhere."""
+    """The entries of `--models`: globs, or names that resolve."""
     if given is None:
         return None
     entries = tuple(dict.fromkeys(part.strip() for part in given.split(",") if part.strip()))
     if not entries:
-        fail("--models is empty. Leave it out to allow every model.")
+        fail("--models is empty. Omit it to allow every model.")
     path = f"keys.{name}.models."
     checked = structs.replace(config, keys={name: KeyConfig(models=list(entries))})
     for problem in name_problems(checked):
@@ -145,22 +146,22 @@ def _expiry(given: str | None, now_ns: int) -> int | None:
     try:
         expires_ns = day_ns(date.fromisoformat(given).isoformat())
     except ValueError:
-        fail(f"--expires {given[:32]!r}: expected a day that exists, like 2027-01-31.")
+        fail(f"--expires {given[:32]!r}: expected a valid date, like 2027-01-31.")
     if expires_ns <= now_ns:
-        fail(f"--expires {given}: that day has begun already.")
+        fail(f"--expires {given}: that day has already begun.")
     if expires_ns > _LAST_NS:
-        fail(f"--expires {given}: the last day it can be is 2262-04-11. Leave it out for a key without an end.")
+        fail(f"--expires {given}: the latest possible day is 2262-04-11. Omit it for a key that never expires.")
     return expires_ns
 
 
 def _name_rule() -> str:
     return (
         "Use 1 to 64 letters, digits, dots, dashes and underscores; "
-        f"{', '.join(_TAKEN)} and what begins with {PREFIX} or key_ are taken."
+        f"{', '.join(_RESERVED)} and names that start with {PREFIX} or key_ are reserved."
     )
 
 
-def _described(key: StoredKey, now_ns: int) -> dict[str, Any]:
+def _record(key: StoredKey, now_ns: int) -> dict[str, Any]:
     state = "on" if key.opens(now_ns) else "revoked" if key.revoked_ns is not None else "expired"
     return {
         "id": key.id,

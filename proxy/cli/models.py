@@ -1,4 +1,4 @@
-"""`proxy models`: what `/v1/models` lists, servers' own lists included."""
+"""`proxy models`: the models of `/v1/models`, including those that servers list themselves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from proxy.upstream.upstream import Upstream
 @json_option
 @configuration_options
 def models(as_json: bool, **flags: Any) -> None:
-    """List the names that can be called, as /v1/models does."""
+    """List the models you can call, like /v1/models."""
     cards = asyncio.run(_cards(read_config(flags, os.environ)))
     if as_json:
         print_json({"object": "list", "data": cards})
@@ -37,10 +37,10 @@ def models(as_json: bool, **flags: Any) -> None:
 
 
 async def _cards(config: Config) -> list[dict[str, Any]]:
-    """Nothing is called but the servers that list their models; the ledger stays closed."""
+    """Contacts only the servers that list their models, and never opens the ledger."""
     async with AsyncExitStack() as closing:
         asked = [name for name, provider in enabled(config).items() if models_path(provider) is not None]
-        found = ModelDiscovery({name: await _upstream(config, name, closing) for name in asked}, _unread)
+        found = ModelDiscovery({name: await _upstream(config, name, closing) for name in asked}, _note_missing)
         found.refresh()
         await found.settled()
         names = build_names(config, PriceBook(config.pricing, {}), found)
@@ -50,12 +50,12 @@ async def _cards(config: Config) -> list[dict[str, Any]]:
 
 
 async def _upstream(config: Config, name: str, closing: AsyncExitStack) -> Upstream:
-    """One server, over httpx whatever its calls use: aiohttp would double the time of this command."""
+    """One server, always over httpx: importing aiohttp would double the run time of this command."""
     provider, endpoint = config.providers[name], endpoint_of(config, name)
     try:
         transport = HttpxTransport(tls_context(provider.ca_file))
     except OSError as error:
-        fail(f"providers.{name}.ca_file cannot be used: {(error.strerror or type(error).__name__).lower()}.")
+        fail(f"cannot use providers.{name}.ca_file: {(error.strerror or type(error).__name__).lower()}.")
     closing.push_async_callback(transport.close)
 
     async def origin() -> Endpoint:
@@ -64,8 +64,8 @@ async def _upstream(config: Config, name: str, closing: AsyncExitStack) -> Upstr
     return Upstream(name, provider, origin, Pool(transport))
 
 
-def _unread(_: str, *, provider: str, reason: str) -> None:
-    click.echo(f"note: the list of {provider} is missing: {reason}", err=True)
+def _note_missing(_: str, *, provider: str, reason: str) -> None:
+    click.echo(f"note: {provider} did not list its models: {reason}", err=True)
 
 
 def _row(card: dict[str, Any]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Performs I/O: what commands print: tables for people and pipes, JSON for programs. Nothing is wrapped or cut."""
+"""Performs I/O: prints command output, as tables for people and pipes or as JSON for programs. Never wraps or cuts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ _RIGHT = (int, float)
 
 
 def json_option(command: Callable[..., None]) -> Callable[..., None]:
-    """`--json`, as the parameter `as_json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on standard output.")(
-        command
-    )
+    """Adds `--json`, passed as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print only JSON on standard output.")(command)
 
 
 def print_json(value: object) -> None:
@@ -24,11 +22,11 @@ def print_json(value: object) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns with two blanks between them, numbers to the right, `-` for what is not known.
+    """Columns separated by two spaces, numbers right-aligned, `-` for unknown values.
 
-    Text with blanks belongs into the last column, so that `awk` finds the others. Colours are for terminals only.
+    Put text that contains spaces in the last column, so that `awk` can find the others. Colours are for terminals only.
     """
-    texts = [list(map(shown, row)) for row in rows]
+    texts = [list(map(format_cell, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(headings, *texts, strict=True)]
     right = [any(isinstance(row[place], _RIGHT) for row in rows) for place in range(len(headings))]
     click.echo(_line(headings, widths, right))
@@ -36,8 +34,8 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> No
         click.echo(_line(row, widths, right))
 
 
-def shown(value: object) -> str:
-    """One cell: on one line, whatever a server or a file put into it; money to the nano-dollar."""
+def format_cell(value: object) -> str:
+    """One table cell on one line, whatever a server or a file put into it; money to the nano-dollar."""
     if value is None or value == "":
         return "-"
     if isinstance(value, float):

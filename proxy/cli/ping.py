@@ -1,4 +1,4 @@
-"""Orchestrates: one small call to each provider, through the same pipeline as every other, metered too."""
+"""Orchestrates: one small call to each provider, through the pipeline of every other call, so it is metered too."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from proxy.server.formats.chat import CHAT
 from proxy.server.log import build_log
 from proxy.server.wiring import Runtime, local_models, running
 
-# Room for models that think before they speak: with less, some vendors answer an error instead of a short answer.
+# Room for reasoning models: with a smaller limit, some vendors answer with an error instead of a short answer.
 _MAX_TOKENS = 256
-_LOCAL_MAX_TOKENS = 16  # the embedded one does not think, and takes its time for each token
+_LOCAL_MAX_TOKENS = 16  # the embedded model does not reason, and every token takes time
 _ROLES = ("fast", "default", "reasoning")
 
 
 class Ping(Struct, frozen=True):
-    """`error`: what failed, with its code; None where an answer came. `cost_usd` None: its price is not known."""
+    """`error`: the code and message of the failure, None if the model answered. `cost_usd`: None if unpriced."""
 
     ok: bool
     model: str | None
@@ -34,7 +34,7 @@ class Ping(Struct, frozen=True):
 
 
 def ping_all(config: Config) -> dict[str, Ping]:
-    """Provider -> how it answered, for all that are on, at the same time. Raises StoreError."""
+    """Calls all enabled providers in parallel: provider -> result. Raises StoreError."""
     return asyncio.run(_ping_all(config))
 
 
@@ -50,7 +50,7 @@ async def _ping_all(config: Config) -> dict[str, Ping]:
 async def _ping(runtime: Runtime, provider: str) -> Ping:
     model = _small_model(runtime, provider)
     if model is None:
-        return Ping(False, None, error=f"it lists no model; name one: providers.{provider}.models.default")
+        return Ping(False, None, error=f"no known model; set providers.{provider}.models.default")
     name = f"{provider}/{model}"
     messages = [{"role": "user", "content": "Say: ok"}]
     is_local = runtime.config.providers[provider].local_model is not None
@@ -67,7 +67,7 @@ async def _ping(runtime: Runtime, provider: str) -> Ping:
 
 
 def _small_model(runtime: Runtime, provider: str) -> str | None:
-    """The cheapest that the configuration knows of: a role, else what is listed, else what its server lists."""
+    """The model of its first role (`fast` first), else the first configured one, else the first its server lists."""
     roles = runtime.config.providers[provider].models
     known = (*(roles[role] for role in _ROLES if role in roles), *runtime.names.listed.get(provider, ()))
     return next(iter((*known, *runtime.names.found.get(provider, ()))), None)

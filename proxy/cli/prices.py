@@ -1,4 +1,4 @@
-"""`proxy prices`: what pricing.yaml says beside the price list of the package genai-prices; no network is used."""
+"""`proxy prices`: compares pricing.yaml with the price list of the package genai-prices, without network access."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Compared = dict[str, tuple[ModelPrice, ModelPrice | None]]
 
 
 class Row(Struct, frozen=True):
-    """One row of pricing.yaml. `state`: same, differs, unlisted, or retired (kept as it was)."""
+    """One row of pricing.yaml. `state` is `same`, `differs`, `unlisted` or `retired` (keeps its last price)."""
 
     model: str
     input: float | None
@@ -37,14 +37,14 @@ class Row(Struct, frozen=True):
 
 @click.command()
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
-@click.option("--diff", is_flag=True, help="Only what differs; exit code 1 if anything does.")
-@click.option("--update", is_flag=True, help="Write the listed prices into pricing.yaml; comments stay.")
+@click.option("--diff", is_flag=True, help="Print only differences; exit with code 1 if there are any.")
+@click.option("--update", is_flag=True, help="Write the listed prices to pricing.yaml, keeping comments.")
 @json_option
 @configuration_options
 def prices(models: tuple[str, ...], diff: bool, update: bool, as_json: bool, **flags: Any) -> None:
     """Compare pricing.yaml with the bundled price list.
 
-    Only rows like MODEL (`openai/*`), where any is given.
+    MODEL limits the rows; it may be a glob such as `openai/*`.
     """
     try:
         files = config_files(flags, os.environ)
@@ -71,12 +71,12 @@ def prices(models: tuple[str, ...], diff: bool, update: bool, as_json: bool, **f
 
 
 def _compared(config: Config, patterns: tuple[str, ...]) -> Compared:
-    """Each row, with the same model in the list: None for what is not there, or gone and so kept as it was."""
+    """Each row with its counterpart in the list; None if the list lacks the model, or if the model is retired."""
     find = listed_price(config)
     names = [name for name in config.pricing.models if not name.endswith("/*")]
     chosen = [name for name in names if not patterns or any(fnmatchcase(name, each) for each in patterns)]
     if patterns and not chosen:
-        fail(f"no row of pricing.yaml is called like {' or '.join(patterns)}.")
+        fail(f"no row of pricing.yaml matches {' or '.join(patterns)}.")
     rows = {name: config.pricing.models[name] for name in chosen}
     return {name: (row, None if row.retired else find(name)) for name, row in rows.items()}
 
@@ -90,9 +90,9 @@ def _row(name: str, row: ModelPrice, listed: ModelPrice | None) -> Row:
 
 
 def _write(paths: list[Path], compared: Compared, found: list[Difference]) -> None:
-    """The file with what can be written of `found`. Raises ConfigError, and leaves the file as it is."""
+    """Writes the writable differences to the file. Raises ConfigError and leaves the file unchanged if it cannot."""
     if not paths or is_installed(paths[0]):
-        fail("the prices are those of the installed package; `proxy init` writes a file of your own.")
+        fail("the prices in use belong to the installed package. Create your own file with `proxy init`.")
     (path,) = paths
     today = datetime.now(UTC).date()
     names = {each.model for each in found if each.writable}
@@ -108,4 +108,4 @@ def _print_differences(found: list[Difference]) -> None:
     )
     for each in found:
         if not each.writable:
-            click.echo(f"note: {each.model} has other tiers in the list; change them by hand", err=True)
+            click.echo(f"note: {each.model} has different tiers in the list; edit them by hand", err=True)

@@ -1,4 +1,4 @@
-"""Translates: a configured provider into its type, and into the vendor whose list prices hold there."""
+"""Translates: a configured provider into its type, and into the vendor whose list prices apply to it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def kind_of(config: Config, name: str) -> str | None:
 
 
 def vendor_of(config: Config, name: str) -> str | None:
-    """The vendor's name in the bundled price list; None at an address of one's own."""
-    if name not in config.providers:  # a row for one who is not there yet
+    """The vendor's name in the bundled price list; None if the provider has a custom base URL."""
+    if name not in config.providers:  # a price row for a provider that is not configured yet
         return name
     return kind_of(config, name) if config.providers[name].base_url is None else None
 
 
 def listed_price(config: Config) -> PriceOf:
-    """Looks up `provider/model` in the bundled list; the first look-up takes half a second."""
+    """A function that looks up `provider/model` in the bundled price list. The first look-up takes half a second."""
 
     def find(deployment: str) -> ModelPrice | None:
         name, _, model = deployment.partition("/")

@@ -1,4 +1,4 @@
-"""`proxy providers`: who can be called, and with `--ping` who answers."""
+"""`proxy providers`: lists which providers can be called and, with `--ping`, which ones answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from proxy.storage.base import StoreError
 
 
 @click.command()
-@click.option("--ping", is_flag=True, help="Make one small call to each that is on; it is metered, and may cost.")
+@click.option(
+    "--ping", is_flag=True, help="Make one small call to each enabled provider. It is metered and may cost money."
+)
 @json_option
 @configuration_options
 def providers(ping: bool, as_json: bool, **flags: Any) -> None:
@@ -23,7 +25,7 @@ def providers(ping: bool, as_json: bool, **flags: Any) -> None:
     config = read_config(flags, os.environ)
     rows: list[dict[str, Any]] = [{"name": name, **state} for name, state in states(config).items()]
     if ping:
-        from proxy.cli.ping import ping_all  # lazy: the whole pipeline, twice the time of everything else here
+        from proxy.cli.ping import ping_all  # lazy: loads the whole pipeline, twice the time of everything else here
 
         try:
             pings = ping_all(config)
@@ -34,14 +36,14 @@ def providers(ping: bool, as_json: bool, **flags: Any) -> None:
         print_json({"providers": rows})
     elif ping:
         headings = ("NAME", "TYPE", "STATE", "MS", "COST_USD", "MODEL", "WHY")
-        print_table(headings, [_pinged(row) for row in rows])
+        print_table(headings, [_ping_row(row) for row in rows])
     else:
         print_table(("NAME", "TYPE", "STATE", "WHY"), [list(row.values()) for row in rows])
     if any(row.get("ping") and not row["ping"].ok for row in rows):
         sys.exit(1)
 
 
-def _pinged(row: dict[str, Any]) -> list[Any]:
+def _ping_row(row: dict[str, Any]) -> list[Any]:
     found = row["ping"]
     if found is None:
         return [row["name"], row["type"], row["state"], None, None, None, row["why"]]

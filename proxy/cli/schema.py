@@ -1,4 +1,4 @@
-"""`proxy schema`: what editors need to complete and explain the keys of the two files."""
+"""`proxy schema`: the JSON Schema with which editors complete and explain the keys of the two files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from proxy.providers import PROVIDERS
 @click.command()
 @click.argument("file", type=click.Choice(["routing", "pricing"]))
 def schema(file: str) -> None:
-    """Print the JSON Schema of a file, for editors.
+    """Print the JSON Schema of a configuration file, for editors.
 
     \b
     proxy schema routing > routing_rules.schema.json
-    then, as the first line of routing_rules.yaml:
+    Then make this the first line of routing_rules.yaml:
     # yaml-language-server: $schema=routing_rules.schema.json
     """
     texts = key_texts()

@@ -1,4 +1,4 @@
-"""`proxy serve`: binds, says what is enabled, serves until SIGTERM, drains."""
+"""`proxy serve`: binds the socket, prints what is enabled, serves until SIGTERM and drains."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from proxy.upstream.local_model import LocalModel, LocalModelBroker
 
 KEY_VARIABLES = ("PROXY_API_KEY", "PROXY_ADMIN_KEY")
 MIN_KEY = 16
-KEEP_ALIVE_S = 75  # longer than the idle time-outs of the clients' pools, so that they close first
+KEEP_ALIVE_S = 75  # longer than the idle time-outs of client pools, so that the client closes first
 
 
 @click.command()
@@ -84,7 +84,7 @@ def serve(**flags: Any) -> None:
 
 
 def server_config(config: Config, app: Any, **extra: Any) -> uvicorn.Config:
-    """uvicorn as we run it: no access log (we have one line per call), no proxy headers, no server banner."""
+    """The uvicorn configuration: no access log (we log one line per call), no proxy headers, no `server` header."""
     return uvicorn.Config(
         app,
         http=HTTP1Protocol,
@@ -112,8 +112,8 @@ def _serve_alone(config: Config, files: ConfigFiles, models: dict[str, LocalMode
 
 
 def _serve_workers(config: Config, flags: dict[str, Any], models: dict[str, LocalModel], sock: socket.socket) -> None:
-    """uvicorn's supervisor. This process owns the embedded model, which it lends to the workers over a Unix socket, and
-    the folder where they share what they count.
+    """Runs uvicorn's supervisor. This process owns the embedded model, which the workers reach over a Unix socket, and
+    the folder in which the workers share their metrics.
     """
     with scratch_folder() as folder:
         path = str(folder / "models.sock")
@@ -132,15 +132,17 @@ def _serve_workers(config: Config, flags: dict[str, Any], models: dict[str, Loca
 
 
 class _Supervisor(Multiprocess):
-    """uvicorn's own, but that it stops listening when its workers do: who connects during the drain is refused at once
-    instead of waiting for a worker that does not come; that SIGHUP makes the workers reload and restarts none, so that
-    their streams go on. And it marks what a dead worker counted in `metrics_folder`.
+    """uvicorn's supervisor, with three changes.
+
+    It stops listening together with its workers, so a client that connects during the drain is refused at once instead
+    of waiting for a worker that never comes. SIGHUP makes the workers reload instead of restarting them, so their
+    streams go on. It marks the metrics of a dead worker in `metrics_folder`.
     """
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], metrics_folder: Path) -> None:
-        hung_up = hangup_handler(lambda: self.signal_queue.append(signal.SIGHUP))
+        hang_up = hangup_handler(lambda: self.signal_queue.append(signal.SIGHUP))
         super().__init__(config, sockets)
-        signal.signal(signal.SIGHUP, hung_up)
+        signal.signal(signal.SIGHUP, hang_up)
         self._metrics_folder = metrics_folder
         self._seen: set[int] = set()
 
@@ -153,7 +155,7 @@ class _Supervisor(Multiprocess):
 
     def handle_hup(self) -> None:
         for process in self.processes:
-            if process.pid is not None and process.is_ready():  # one that starts reads the files anyway
+            if process.pid is not None and process.is_ready():  # a starting worker reads the files anyway
                 os.kill(process.pid, signal.SIGHUP)
 
     def terminate_all(self) -> None:
@@ -177,16 +179,16 @@ def _refuse_open_bind(config: Config) -> None:
         return
     if not any(key.opens(time.time_ns()) for key in _stored_keys(config)):
         fail(
-            f"a server on {server.host} needs a key, or everyone who reaches it can spend your money. Make one first:\n"
+            f"a server on {server.host} needs a key, or anyone who reaches it can spend your money. Create one first:\n"
             '  export PROXY_API_KEY="$(python3 -c \'import secrets; print("mmp-" + secrets.token_urlsafe(32))\')"\n'
-            "and hand it to a container with: docker run --env PROXY_API_KEY ...\n"
-            "Or keep it in the database, with a name, limits and an end:\n"
+            "and pass it to a container with: docker run --env PROXY_API_KEY ...\n"
+            "Or store a key in the database, with a name, limits and an expiry date:\n"
             "  proxy keys create NAME"
         )
 
 
 def _stored_keys(config: Config) -> list[StoredKey]:
-    """Every key that was made for this database."""
+    """Every key in the database."""
     store = key_store(config)
     try:
         return store.all() if store.is_there else []
@@ -195,14 +197,14 @@ def _stored_keys(config: Config) -> list[StoredKey]:
 
 
 def _key_variable(config: Config) -> str | None:
-    """The variable that holds the caller's key in the line to try, None where no key is asked for."""
+    """The variable that holds the API key in the suggested `curl` line; None if no key is required."""
     own = next((name for name in KEY_VARIABLES if os.environ.get(name)), None)
     return own or (KEY_VARIABLES[0] if config.server.require_key is True or _stored_keys(config) else None)
 
 
 def _allow_files(max_in_flight: int) -> None:
-    """Raises this process's limit of open files, as far as it may: a call in flight holds two connections, and most
-    systems let a process that does not ask have 1,024.
+    """Raises the limit of open files as far as the system allows. A call in flight holds two connections, and the
+    default on most systems is 1,024.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 4 * max_in_flight + 256
@@ -223,14 +225,14 @@ def _bind(host: str, port: int) -> socket.socket:
         sock.listen(2048)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            fail(f"port {port} on {host} is in use. Choose another with --port, or stop what listens there.")
+            fail(f"port {port} on {host} is in use. Choose another with --port, or stop the process that uses it.")
         fail(f"cannot listen on {host}:{port}: {error.strerror or error}.")
     sock.set_inheritable(True)
     return sock
 
 
 def _try_store(config: Config) -> None:
-    """Opens the database once before anything else, so that a wrong path is one line and not a stack of them."""
+    """Opens the database once before anything else, so that a wrong path gives one line and not a traceback."""
 
     async def once() -> None:
         ledger = build_ledger(config)
@@ -262,13 +264,13 @@ def _banner(config: Config, used: dict[str, str | None], models: dict[str, Local
 
 
 def _short_keys() -> list[str]:
-    """The keys of the environment that somebody thought up: only a long random one cannot be guessed."""
+    """A warning for each short environment key: only a long random key cannot be guessed."""
     short = [name for name in KEY_VARIABLES if 0 < len(os.environ.get(name, "")) < MIN_KEY]
-    return [f"{name} has fewer than {MIN_KEY} characters and can be guessed; use a long random one" for name in short]
+    return [f"{name} has fewer than {MIN_KEY} characters and can be guessed; use a long, random one" for name in short]
 
 
 def _trial(config: Config, base_url: str) -> str:
-    """A shell line that works as it stands: a question to a name that answers, `auto` if it does, else the list."""
+    """A `curl` line that works as printed: a question to a model that answers (`auto` first), or the model list."""
     variable = _key_variable(config)
     key = f' -H "authorization: Bearer ${variable}"' if variable else ""
     name = next(iter(names_now(config)), None)

@@ -1,6 +1,4 @@
-"""Performs I/O: what every command needs first: the configuration from flags, environment and files, or one clear
-line.
-"""
+"""Performs I/O: reads the configuration that every command needs first, or exits with a clear error."""
 
 from __future__ import annotations
 
@@ -17,27 +15,27 @@ from proxy.storage.base import StoreError
 
 _SERVER_FLAGS = ("host", "port", "workers", "log_format")
 _OPTIONS = (
-    click.option("--config", "config_path", metavar="FILE", help="routing_rules.yaml to use (PROXY_CONFIG)."),
-    click.option("--pricing", "pricing_path", metavar="FILE", help="pricing.yaml to use (PROXY_PRICING)."),
-    click.option("--db", metavar="FILE", help="SQLite database of usage (PROXY_DB)."),
+    click.option("--config", "config_path", metavar="FILE", help="Path of routing_rules.yaml (PROXY_CONFIG)."),
+    click.option("--pricing", "pricing_path", metavar="FILE", help="Path of pricing.yaml (PROXY_PRICING)."),
+    click.option("--db", metavar="FILE", help="Path of the SQLite database (PROXY_DB)."),
 )
 
 
 def configuration_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options every command takes that reads the configuration."""
+    """Adds the options of every command that reads the configuration."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
 def fail(message: str) -> NoReturn:
-    """One clear line on standard error, exit code 2."""
+    """Prints one line on standard error and exits with code 2."""
     click.echo(f"proxy: {message}", err=True)
     sys.exit(2)
 
 
 def config_files(flags: Mapping[str, Any], environ: Mapping[str, str]) -> ConfigFiles:
-    """Where the configuration comes from: flag > environment > file > default."""
+    """The sources of the configuration, in order of precedence: flag, environment, file, default."""
     given = {f"PROXY_{name.upper()}": str(flags[name]) for name in _SERVER_FLAGS if flags.get(name) is not None}
     routing, pricing = find_files(_path(flags, "config_path"), _path(flags, "pricing_path"), environ, Path.cwd())
     db = flags.get("db") or environ.get("PROXY_DB")
@@ -45,7 +43,7 @@ def config_files(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Config
 
 
 def seed_volume(flags: Mapping[str, Any], environ: Mapping[str, str]) -> None:
-    """Lays the shipped files into an empty /data, unless others are named. Ends the process where that fails."""
+    """Copies the shipped files to an empty /data, unless the user named other files. Exits if that fails."""
     named = [
         flags.get("config_path"),
         flags.get("pricing_path"),
@@ -62,21 +60,21 @@ def seed_volume(flags: Mapping[str, Any], environ: Mapping[str, str]) -> None:
 
 
 def places(files: ConfigFiles, config: Config | None) -> dict[str, str | None]:
-    """What is in use: `routing`, `pricing` (None: no file) and `database` (None: the files do not load), by paths as
-    one would type them here.
+    """The paths in use, relative to the working directory where possible: `routing`, `pricing` (None: no file) and
+    `database` (None: the files do not load).
     """
-    routing, pricing = [*map(_typed, files.paths), None][:2]
+    routing, pricing = [*map(_short_path, files.paths), None][:2]
     database = config.storage.url.removeprefix("sqlite:///") if config else None
     return {"routing": routing, "pricing": pricing, "database": database}
 
 
-def _typed(path: Path) -> str:
+def _short_path(path: Path) -> str:
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def read_config(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Config:
-    """What the files say. Ends the process with exit code 2 and every problem when one of them is wrong."""
+    """The configuration. If a file has mistakes, prints all of them and exits with code 2."""
     try:
         return config_files(flags, environ).load()
     except ConfigError as error:
@@ -89,5 +87,5 @@ def _path(flags: Mapping[str, Any], name: str) -> Path | None:
 
 
 def store_problem(error: StoreError) -> NoReturn:
-    """An unwritable database, in one line."""
+    """Reports an unusable database in one line and exits."""
     fail(str(error))

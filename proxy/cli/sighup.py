@@ -1,5 +1,7 @@
-"""Performs I/O: what SIGHUP means. It asks for a reload; a server whose terminal was closed ends instead of staying
-behind, where nobody would know of it, with its port in use.
+"""Performs I/O: handles SIGHUP, which normally reloads the configuration.
+
+If the server's terminal has closed, SIGHUP stops the server instead. Otherwise it would linger unnoticed, with its port
+in use.
 """
 
 from __future__ import annotations
@@ -10,20 +12,20 @@ from collections.abc import Callable
 
 
 def hangup_handler(reload: Callable[[], None], *, may_stop: bool = True) -> Callable[..., None]:
-    """A handler for SIGHUP, made before the first one is set: under `nohup` it never stops the server."""
-    shown = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
+    """A SIGHUP handler. Create it before installing any other: it detects `nohup`, which keeps the server alive."""
+    terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
     had_terminal = _has_terminal()
     stops = may_stop and had_terminal and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
 
-    def hung_up(*_: object) -> None:
+    def handle(*_: object) -> None:
         if had_terminal and not _has_terminal():
-            _silence(shown)
+            _silence(terminals)
             if stops:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
         reload()
 
-    return hung_up
+    return handle
 
 
 def _has_terminal() -> bool:
@@ -35,7 +37,7 @@ def _has_terminal() -> bool:
 
 
 def _silence(descriptors: list[int]) -> None:
-    """A line that is written to a closed terminal is an error; calls that are still answered must not meet it."""
+    """Redirects output to /dev/null: writing to a closed terminal fails, and calls in flight must not fail for that."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in descriptors:
         os.dup2(nowhere, descriptor)

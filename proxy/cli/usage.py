@@ -1,4 +1,4 @@
-"""`proxy usage`: what `GET /v1/usage` answers, from the same ledger, whether or not a server runs."""
+"""`proxy usage`: the answer of `GET /v1/usage`, read from the same ledger. No server has to run."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _COLUMNS = {
 
 
 @click.command()
-@click.option("--since", metavar="TIME", help="From this day or time on, like 2026-11-22 or 2026-11-22T08:00:00Z.")
-@click.option("--until", metavar="TIME", help="Up to this day or time, which is not part of it.")
-@click.option("--group-by", metavar="KEYS", help="Of model, provider, day and task_type; several with commas.")
+@click.option("--since", metavar="TIME", help="Start of the period, inclusive: 2026-11-22 or 2026-11-22T08:00:00Z.")
+@click.option("--until", metavar="TIME", help="End of the period, exclusive.")
+@click.option("--group-by", metavar="KEYS", help="Comma-separated: model, provider, day, task_type.")
 @json_option
 @configuration_options
 def usage(since: str | None, until: str | None, group_by: str | None, as_json: bool, **flags: Any) -> None:
-    """Say what was used, and what it cost."""
+    """Report usage and cost."""
     given = {"since": since, "until": until, "group_by": group_by}
     try:
         query = usage_query({name: value for name, value in given.items() if value}, Caller("cli", admin=True))
@@ -46,7 +46,7 @@ def usage(since: str | None, until: str | None, group_by: str | None, as_json: b
     try:
         path = sqlite_path(config.storage.url)
         if not path.is_file():
-            fail(f"there is no database at {path} yet: `proxy serve` makes it, --db names another.")
+            fail(f"there is no database at {path} yet. `proxy serve` creates it; --db selects another.")
         answer = SqliteStore(path).usage(query)
     except StoreError as error:
         store_problem(error)
@@ -57,7 +57,7 @@ def usage(since: str | None, until: str | None, group_by: str | None, as_json: b
 
 
 def _print(keys: tuple[str, ...], answer: Mapping[str, Any]) -> None:
-    """The groups, and the sum of all as the last line."""
+    """One row per group, then the total."""
     rows = [[*(group[key] for key in keys), *_values(group)] for group in answer["groups"]]
     total = [["total", *("" for _ in keys[1:])][: len(keys)] + _values(answer["total"])]
     print_table([*(key.upper() for key in keys), *_COLUMNS], rows + total)

@@ -1,4 +1,4 @@
-"""Orchestrates: one worker of several; uvicorn's supervisor calls `application` in a process of its own."""
+"""Orchestrates: one worker of several. uvicorn's supervisor calls `application` in each worker process."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ METRICS_VARIABLE = "PROXY_METRICS_FOLDER"
 
 
 def application() -> object:
-    """The ASGI application, from the environment that `proxy serve` prepared; the embedded model is the
-    supervisor's.
+    """The ASGI application, built from the environment that `proxy serve` prepared.
+
+    The embedded model belongs to the supervisor; this process only talks to it.
     """
     threading.Thread(target=_follow_parent, daemon=True).start()
     config = read_config({}, os.environ)
@@ -32,12 +33,12 @@ def application() -> object:
     log = build_log(config.server.log_format)
     files = config_files({}, os.environ)
     app = Application(config, models, server_auth(os.environ, config), log, Options(metrics_folder, files))
-    signal.signal(signal.SIGHUP, hangup_handler(app.reload_soon, may_stop=False))  # that is for the supervisor
+    signal.signal(signal.SIGHUP, hangup_handler(app.reload_soon, may_stop=False))  # the supervisor decides
     return app.asgi
 
 
 def _follow_parent() -> None:
-    """Ends this worker when its supervisor is gone, also by kill -9: nobody would restart or stop it any more."""
+    """Stops this worker when its supervisor is gone, even by kill -9: nothing would restart or stop it afterwards."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,6 +1,6 @@
-"""Orchestrates: the two YAML files into one `Config`, strictly: every problem with its place, all at once.
+"""Orchestrates: turns the two YAML files into one checked `Config`. Reports all problems at once, with their positions.
 
-bytes -tree-> nodes with positions -reader, rules-> Structs -providers, addresses, names-> Config
+bytes -tree-> nodes with positions -reader, constraints-> Structs -providers, addresses, references-> Config
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Translates: a provider's base URL, or a header, into what is wrong with it. Nothing is looked up: literal forms only.
+"""Translates: a provider's base URL, or a header, into the reason to refuse it. Judges the text and resolves no names.
 
-An address inside the own network may be meant (a model on this machine), so it needs `allow_private: true`. Link-local
-and metadata addresses hand out the machine's own credentials and are never meant.
+An address inside the own network may be intended (a model on this machine), so it needs `allow_private: true`.
+Link-local and metadata addresses hand out the machine's own credentials and are always refused.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ _TRANSPORT = (
 
 
 def wrong_url(url: str, allow_private: bool) -> str | None:
-    """What is wrong with a base URL; the answer never repeats it, since it may hold a password."""
+    """The reason to refuse a base URL, or None. Never repeats the URL, which may contain a password."""
     if not url.isascii() or any(char <= " " or char in '\\"<>^`{|}\x7f' for char in url):
-        return "must be plain ASCII without blanks or backslashes; write international names in their xn-- form"
+        return "must be plain ASCII without spaces or backslashes; write international names in their xn-- form"
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -56,24 +56,24 @@ def wrong_url(url: str, allow_private: bool) -> str | None:
     if parts.scheme not in ("http", "https"):
         return "must start with http:// or https://"
     if "@" in parts.netloc:
-        return "must not hold a user name or password; keys come from api_key_env"
+        return "must not contain a user name or password; keys come from api_key_env"
     if "?" in url or "#" in url:
-        return "must not hold a query or a fragment"
+        return "must not contain a query or a fragment"
     if not host:
         return "has no host"
     return _wrong_host(host.removesuffix("."), allow_private)
 
 
 def wrong_header(name: str, value: str) -> str | None:
-    """What is wrong with a header that a provider's section adds to every request."""
+    """The reason to refuse a header that a provider's section adds to every request, or None."""
     if not _TOKEN.fullmatch(name):
-        return "is not the name of a header"
+        return "is not a valid header name"
     if name.lower() in _CREDENTIALS:
         return "credentials do not belong in this file; use api_key_env"
     if name.lower() in _TRANSPORT:
         return "this header belongs to the connection and cannot be set"
     if not all(" " <= char <= "~" for char in value):
-        return "a header holds printable ASCII only"
+        return "a header value must be printable ASCII"
     return None
 
 
@@ -88,7 +88,7 @@ def _wrong_host(host: str, allow_private: bool) -> str | None:
     if any(ip.is_link_local or ip in _METADATA for ip in inner):
         return "a link-local or metadata address is never allowed"
     if not allow_private and any(_is_private(ip) for ip in inner):
-        return "an address inside your own network; add allow_private: true if that is meant"
+        return "an address inside your own network; add allow_private: true if this is intended"
     return None
 
 
@@ -98,14 +98,14 @@ def _wrong_name(host: str, allow_private: bool) -> str | None:
     if host in _METADATA_NAMES:
         return "a link-local or metadata address is never allowed"
     if not allow_private and ("." not in host or host.endswith(_PRIVATE_ENDINGS)):
-        return "a name inside your own network; add allow_private: true if that is meant"
+        return "a name inside your own network; add allow_private: true if this is intended"
     return None
 
 
 def _address(host: str) -> _IP | None:
-    """The address a host spells, in any form that resolvers read (127.1, 0x7f000001, 2130706433); None for a name.
+    """The address a host denotes, in any notation that resolvers accept (127.1, 0x7f000001, 2130706433). A name: None.
 
-    Raises ValueError for what starts out as an address and is none: resolvers disagree about it.
+    Raises ValueError for a malformed address: resolvers disagree about those.
     """
     if ":" in host:
         return IPv6Address(host) if "%" not in host else IPv6Address(host.partition("%")[0])
@@ -128,7 +128,7 @@ def _number(label: str) -> int:
 
 
 def _inner(address: _IP) -> list[_IP]:
-    """The address, and the IPv4 addresses that an IPv6 address carries."""
+    """The address, and any IPv4 addresses embedded in it."""
     if isinstance(address, IPv4Address):
         return [address]
     inner: list[_IP] = [address]

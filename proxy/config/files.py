@@ -1,4 +1,4 @@
-"""Performs I/O: finds and reads the two files."""
+"""Performs I/O: finds, reads and writes the two files."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def find_files(
     cwd: Path,
     volume: Path = VOLUME,
 ) -> tuple[Path, Path | None]:
-    """Where routing_rules.yaml and pricing.yaml are.
+    """The paths of routing_rules.yaml and pricing.yaml.
 
-    Looked for in this order: flag, PROXY_CONFIG or PROXY_PRICING, `volume` if it is writable, `cwd`, the shipped files.
-    A file named by a flag or the environment is taken at its word, also if it does not exist. The second is None only
-    where the package came without its own.
+    The search order is: flag, PROXY_CONFIG or PROXY_PRICING, `volume` if it is writable, `cwd`, the shipped files. A
+    file named by a flag or the environment is used even if it does not exist. The second path is None only if the
+    package lacks its own copy.
     """
     routing = _find(ROUTING, flag_config, environ.get("PROXY_CONFIG"), cwd, volume)
     return routing or cwd / ROUTING, _find(PRICING, flag_pricing, environ.get("PROXY_PRICING"), cwd, volume)
 
 
 def seed(cwd: Path, volume: Path = VOLUME) -> list[Path]:
-    """Copies the two shipped files into a writable `volume` that has neither, so that they can be edited there; tells
-    which it wrote. `cwd` with a file of its own is left alone: that one is used. Raises ConfigError.
+    """Copies the shipped files to a writable `volume` that has neither, so that they can be edited there. Returns the
+    paths written. Does nothing if `cwd` has a file of its own, because that one is used. Raises ConfigError.
     """
     if not _writable(volume) or any(
         (folder / name).exists() for folder in (volume, cwd) for name in (ROUTING, PRICING)
@@ -56,15 +56,12 @@ def seed(cwd: Path, volume: Path = VOLUME) -> list[Path]:
 
 
 def shipped(name: str) -> Path | None:
-    """A file that comes with the product, by its path in the checkout; None where the package came without it."""
+    """The path of a shipped file, given its path in the checkout; None if the package lacks it."""
     return next((folder / name for folder in _SHIPPED if (folder / name).is_file()), None)
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Writes a file, or what a link leads to: whole or not at all, whatever happens meanwhile; its mode stays.
-
-    Raises ConfigError with one problem.
-    """
+    """Writes a file atomically, following links and keeping the file mode. Raises ConfigError with one problem."""
     try:
         target = path.resolve()
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".new", dir=target.parent)
@@ -85,17 +82,17 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def key_texts() -> dict[str, dict[str, str]]:
-    """Struct -> key -> what it means, as docs/configuration.md says it; a test writes the file and keeps it in step."""
+    """Struct -> key -> description, taken from docs/configuration.md. A test generates the file."""
     return decode((_HERE / "key_texts.json").read_bytes(), type=dict[str, dict[str, str]])
 
 
 def is_installed(path: Path) -> bool:
-    """True for a file inside the installed package, which is nobody's to edit."""
+    """True for a file inside the installed package, which nobody should edit."""
     return path.absolute().parent == _HERE / "defaults"
 
 
 def read_file(path: Path) -> bytes:
-    """The whole file, or one byte more than is allowed. Raises ConfigError with one problem."""
+    """The file's content, cut off one byte above the size limit. Raises ConfigError with one problem."""
     try:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)

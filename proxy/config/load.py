@@ -1,4 +1,4 @@
-"""Orchestrates: files -> trees -> Structs -> one checked `Config`, or all that is wrong with them at once."""
+"""Orchestrates: files -> trees -> Structs -> one checked `Config`, or an error with every problem in them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _NOT_ENFORCED: tuple[Path, ...] = (
 
 
 class Source(Struct, frozen=True):
-    """One file as it was read."""
+    """The name and content of one file."""
 
     name: str
     data: bytes
@@ -50,7 +50,7 @@ def load(
     environ: MappingOf[str, str],
     types: MappingOf[str, type[Provider]] = PROVIDERS,
 ) -> Config:
-    """Reads and checks both files; without `pricing_path` no price is known. Raises ConfigError with every problem."""
+    """Reads and checks both files. Without `pricing_path` no price is known. Raises ConfigError with every problem."""
     problems: list[Problem] = []
     sources: list[Source | None] = []
     for path in (routing_path, pricing_path):
@@ -72,7 +72,7 @@ def configure(
     types: MappingOf[str, type[Provider]] = PROVIDERS,
     problems: list[Problem] | None = None,
 ) -> Config:
-    """What `load` does once the files are read; pure. `problems`: what is already known to be wrong."""
+    """The pure part of `load`, after the files are read. `problems` holds problems already found."""
     problems = [] if problems is None else problems
     unread = bool(problems)
     price_marks: dict[Path, Mark] = {}
@@ -110,23 +110,23 @@ def configure(
 
 
 def version_of(routing: bytes, pricing: bytes = b"") -> str:
-    """What names the configuration that two files make: 12 hex digits."""
+    """The version of the configuration in two files: 12 hex digits of their hash."""
     return hashlib.sha256(routing + b"\0" + pricing).hexdigest()[:12]
 
 
 def _vault_key(environ: MappingOf[str, str], problems: list[Problem]) -> Secret | None:
-    """What reasoning states are sealed with, where the environment says it."""
+    """The key that encrypts reasoning states, if the environment sets one."""
     text = environ.get(VAULT_KEY, "")
     if not text:
         return None
     if len(text) < MIN_VAULT_KEY:
-        why = f"must have at least {MIN_VAULT_KEY} characters; make one with `openssl rand -base64 32`"
+        why = f"must have at least {MIN_VAULT_KEY} characters; generate one with `openssl rand -base64 32`"
         problems.append(problem(Mark(f"environment variable {VAULT_KEY}"), (), why))
     return Secret(text)
 
 
 def _notices(reader: Reader, sections: dict[str, Any], providers: dict[str, Provider]) -> list[str]:
-    """What the files ask for and this version does not do: said at every start, so that nobody relies on it."""
+    """Settings that this version does not enforce. Every start reports them, so that nobody relies on them."""
     asked = [path for path in _NOT_ENFORCED if path in reader.marks and sections.get(path[0])]
     asked += [("keys", name, "store_text") for name, key in sections.get("keys", {}).items() if key.store_text]
     asked += [("providers", name, "trust_cost") for name, provider in providers.items() if provider.trust_cost]
@@ -134,7 +134,7 @@ def _notices(reader: Reader, sections: dict[str, Any], providers: dict[str, Prov
 
 
 def _names(root: Mapping, reader: Reader) -> dict[str, Any]:
-    """The sections `models` and `aliases`. An entry that is wrong stays known as a name that leads nowhere."""
+    """The sections `models` and `aliases`. An invalid entry is kept as a name that resolves to nothing."""
     models: dict[str, ModelEntry] = {}
     aliases: dict[str, str] = {}
     for name, entry in reader.mapping(root.entries.get("models"), ("models",)).entries.items():
@@ -142,7 +142,7 @@ def _names(root: Mapping, reader: Reader) -> dict[str, Any]:
         read = reader.read(entry.node, _ENTRY, path)
         models[name] = ModelEntry(use=read) if isinstance(read, str) else ModelEntry() if read is INVALID else read
         if isinstance(read, ModelEntry) and read.use is None and not read.weighted:
-            reader.note(entry.mark, path, "has neither use nor weighted")
+            reader.note(entry.mark, path, "has neither use nor weighted; set one of them")
     for name, entry in reader.mapping(root.entries.get("aliases"), ("aliases",)).entries.items():
         read = reader.read(entry.node, inspect.StrType(), ("aliases", name))
         if read is INVALID:
@@ -153,7 +153,7 @@ def _names(root: Mapping, reader: Reader) -> dict[str, Any]:
 
 
 def read_pricing(source: Source, problems: list[Problem], marks: dict[Path, Mark]) -> Pricing | None:
-    """pricing.yaml by itself, None where it is no YAML. `marks` is told where each successor was written."""
+    """Reads pricing.yaml on its own; None if it is not YAML. Adds the position of each successor to `marks`."""
     root = parse(source.data, source.name, problems)
     if root is None:
         return None
@@ -162,24 +162,24 @@ def read_pricing(source: Source, problems: list[Problem], marks: dict[Path, Mark
     marks |= {path: mark for path, mark in reader.marks.items() if path[-1] == "successor"}
     models = values.get("models", {})
     if models is INVALID:
-        # Their names are still known, so that the names in the other file can be checked.
-        return Pricing(models=dict.fromkeys(_listed(root), ModelPrice()))
+        # Keep the row names, so that names in the other file can still be checked.
+        return Pricing(models=dict.fromkeys(_row_names(root), ModelPrice()))
     for name in models:
         if "/" not in name.strip("/") or "*" in name.removesuffix("/*"):
             mark = reader.marks.get(("models", name), root.mark)
-            reader.note(mark, ("models", name), "a row is called provider/model or provider/*")
+            reader.note(mark, ("models", name), "the name of a row must be provider/model or provider/*")
     plain = {key: value for key, value in values.items() if key in ("lookup", "updated") and value is not INVALID}
     version = hashlib.sha256(msgspec.json.encode(models, order="deterministic")).hexdigest()[:12]
     return Pricing(models=models, version=version, **plain)
 
 
-def _listed(root: Mapping) -> list[str]:
+def _row_names(root: Mapping) -> list[str]:
     section = root.entries["models"].node
     return list(section.entries) if isinstance(section, Mapping) else []
 
 
 def _overlay(root: Mapping, environ: MappingOf[str, str]) -> None:
-    """PROXY_PORT and its like stand above the section `server`, and are read by the same rules."""
+    """Applies PROXY_PORT and similar variables, which take precedence over the section `server`, by the same rules."""
     given: dict[str, Entry] = {}
     for field in described(ServerConfig).fields:
         name = f"PROXY_{field.encode_name.upper()}"

@@ -1,4 +1,4 @@
-"""Translates: one Config into who can be called: the providers that are on, their addresses, and the names."""
+"""Translates: one Config into what can be called: the enabled providers, their addresses, and the model names."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from proxy.schema.records import Endpoint
 
 
 def enabled(config: Config) -> dict[str, Provider]:
-    """The providers that may be called."""
+    """The providers that are on."""
     return {name: provider for name, provider in config.providers.items() if name not in config.disabled}
 
 
 def endpoint_of(config: Config, name: str) -> Endpoint:
-    """Where a provider that runs elsewhere is reached, with its key and the headers of its origin."""
+    """The base URL of a remote provider, with its API key and extra headers."""
     provider = config.providers[name]
     base_url = (provider.base_url or provider.default_base_url or "").rstrip("/")
     return Endpoint(base_url, config.secrets.get(name), config.headers.get(name, {}))
 
 
 def build_names(config: Config, book: PriceBook, found: Mapping[str, tuple[str, ...]]) -> Names:
-    """The namespace of one configuration; `found`: the ids that servers list at the moment."""
+    """The namespace of one configuration. `found` holds the ids that servers currently list."""
     return Names(
         providers=enabled(config),
         disabled=config.disabled,
@@ -39,12 +39,12 @@ def build_names(config: Config, book: PriceBook, found: Mapping[str, tuple[str, 
 
 
 def names_now(config: Config) -> list[str]:
-    """What `/v1/models` will list before any server was asked for its models, for the banner."""
+    """The names that `/v1/models` lists before any server has been asked for its models."""
     return build_names(config, PriceBook(config.pricing, {}), {}).names()
 
 
 def _listed(config: Config, provider_name: str) -> tuple[str, ...]:
-    """The upstream ids known to exist at one provider: its own model, its roles, its rows in pricing.yaml."""
+    """The upstream ids configured for one provider: its embedded model, or its roles and rows in pricing.yaml."""
     spec = config.providers[provider_name].local_model
     if spec is not None:
         return (model_id(spec),)

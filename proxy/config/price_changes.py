@@ -1,6 +1,6 @@
-"""Translates: a row of pricing.yaml beside the same model in a price list -> what differs, and the row as it should be.
+"""Translates: a row of pricing.yaml and the same model in a price list -> the differences, and the updated row.
 
-What the list does not say is no difference: it never takes anything away.
+A price that the list lacks is not a difference: the list never removes anything.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from proxy.metering.pricing import ModelPrice, PastPrice, Tier
 
 PRICES = ("input", "output", "cached_input", "cache_write", "cache_write_1h", "per_request")
 TIER_PRICES = ("input", "output", "cached_input", "cache_write", "cache_write_1h")
-_KEPT = ("input", "output", "cached_input")  # of a price that is over
+_KEPT = ("input", "output", "cached_input")  # the prices that `history` records
 
 
 class Difference(Struct, frozen=True):
-    """One price. `key` is dotted (`tiers.0.input`); `file`, `listed`: USD per 1M tokens, `file` null where it has none.
+    """One price that differs. `key` is dotted (`tiers.0.input`). `file` and `listed` are in USD per 1M tokens; `file`
+    is null if the file has no such price.
 
-    `writable` false: the two have other tiers, which only a person can bring together; the values are their sizes.
+    If `writable` is false, the two have different tiers, which only a person can reconcile. The values then name the
+    tiers.
     """
 
     model: str
@@ -31,8 +33,8 @@ class Difference(Struct, frozen=True):
 
 
 def differences(model: str, row: ModelPrice, listed: ModelPrice) -> list[Difference]:
-    """What the list says otherwise, in the order of the keys."""
-    found = [Difference(model, *change) for change in _changed(row, listed, PRICES)]
+    """All prices that differ, in the order of the keys."""
+    found = [Difference(model, *change) for change in _changes(row, listed, PRICES)]
     if not listed.tiers:
         return found
     sizes, listed_sizes = _sizes(row), _sizes(listed)
@@ -43,20 +45,20 @@ def differences(model: str, row: ModelPrice, listed: ModelPrice) -> list[Differe
     for place, (tier, other) in enumerate(zip(row.tiers, listed.tiers, strict=True)):
         found += [
             Difference(model, f"tiers.{place}.{key}", ours, theirs)
-            for key, ours, theirs in _changed(tier, other, TIER_PRICES)
+            for key, ours, theirs in _changes(tier, other, TIER_PRICES)
         ]
     return found
 
 
 def updated(row: ModelPrice, listed: ModelPrice, today: date) -> ModelPrice:
-    """The row with what the list says. What it cost until yesterday goes into `history`, once a day."""
-    changes = {key: theirs for key, _, theirs in _changed(row, listed, PRICES)}
+    """The row with the listed prices. Yesterday's prices go into `history`, at most once a day."""
+    changes = {key: theirs for key, _, theirs in _changes(row, listed, PRICES)}
     tiers = row.tiers
     if not tiers:
         tiers = listed.tiers
     elif _sizes(row) == _sizes(listed):
         tiers = [
-            structs.replace(tier, **{key: theirs for key, _, theirs in _changed(tier, other, TIER_PRICES)})
+            structs.replace(tier, **{key: theirs for key, _, theirs in _changes(tier, other, TIER_PRICES)})
             for tier, other in zip(tiers, listed.tiers, strict=True)
         ]
     until = (today - timedelta(days=1)).isoformat()
@@ -67,7 +69,7 @@ def updated(row: ModelPrice, listed: ModelPrice, today: date) -> ModelPrice:
     return structs.replace(row, **changes, tiers=tiers)
 
 
-def _changed(
+def _changes(
     ours: ModelPrice | Tier, theirs: ModelPrice | Tier, keys: tuple[str, ...]
 ) -> Iterator[tuple[str, float | None, float]]:
     for key in keys:

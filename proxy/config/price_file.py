@@ -1,7 +1,7 @@
-"""Translates: the text of pricing.yaml into the same text with other prices. Only what changes is touched: comments,
-order, spacing and line breaks stay as their writer left them, which a YAML library that writes a tree anew cannot do.
+"""Translates: the text of pricing.yaml into the same text with other prices. Touches only the prices: comments, order,
+spacing and line breaks stay as written, which a YAML library that re-emits the tree cannot guarantee.
 
-The result is read again before it is given away: it says exactly what was asked for, or nothing is changed.
+The result is parsed again before it is returned. If it does not contain exactly the requested prices, nothing changes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FLOW = re.compile(r"(?:&\S+\s+)?[{\[]")
 
 
 class Edit(Struct, frozen=True):
-    """`text` in the place of `length` characters."""
+    """Replaces `length` characters at `at` by `text`."""
 
     at: int
     length: int
@@ -32,9 +32,9 @@ class Edit(Struct, frozen=True):
 
 
 def with_prices(source: Source, rows: MappingOf[str, ModelPrice], today: date) -> bytes:
-    """The file with `rows` in place of those of the same names, and `today` as the day it was `updated`.
+    """The file with `rows` replacing those of the same names, and `updated` set to `today`.
 
-    Raises ConfigError for a file that does not load, or is written in a way that has to be changed by hand.
+    Raises ConfigError for a file that does not load, or that has to be edited by hand.
     """
     before = _rows(source)
     text = source.data.decode("utf-8")
@@ -61,11 +61,11 @@ def _rows(source: Source) -> dict[str, ModelPrice]:
 
 
 def _by_hand(mark: Mark) -> ConfigError:
-    return ConfigError([problem(mark, (), "written in a way that cannot be changed safely; change the prices by hand")])
+    return ConfigError([problem(mark, (), "cannot be edited safely the way it is written; change the prices by hand")])
 
 
 class _Writer:
-    """Collects the edits of one file. Marks count characters, and lines as YAML has them."""
+    """Collects the edits of one file. Marks count characters, and lines as YAML defines them."""
 
     def __init__(self, source: Source, text: str) -> None:
         self._text = text.removeprefix("\ufeff")
@@ -79,7 +79,7 @@ class _Writer:
         self._root = root
 
     def result(self) -> str:
-        """The text with all edits; what goes to the same place stays in the order it was asked for."""
+        """The text with all edits applied. Edits at the same place keep their order."""
         pieces, end = [self._bom], 0
         for edit in sorted(self._edits, key=lambda edit: edit.at):
             pieces += [self._text[end : edit.at], edit.text]
@@ -87,7 +87,7 @@ class _Writer:
         return "".join([*pieces, self._text[end:]])
 
     def day(self, today: date) -> None:
-        """The key `updated`, where the file has it."""
+        """Sets the key `updated`, if the file has it."""
         if "updated" in self._root.entries:
             self._replace(self._root.entries["updated"].node, today.isoformat())
 
@@ -100,7 +100,7 @@ class _Writer:
             if key == "tiers" and before.tiers:
                 self._tiers(node.entries[key].node, before.tiers, after.tiers)
             elif key == "history" and before.history:
-                self._prepend(node.entries[key].node, _written(after.history[0]))
+                self._prepend(node.entries[key].node, _flow(after.history[0]))
             else:
                 self._set(node, key, getattr(after, key), ModelPrice)
 
@@ -114,25 +114,25 @@ class _Writer:
 
     def _set(self, node: Mapping, key: str, value: object, cls: type[ModelPrice | Tier]) -> None:
         if key in node.entries:
-            self._replace(node.entries[key].node, _written(value))
+            self._replace(node.entries[key].node, _flow(value))
             return
-        # Before the first key that comes after it in our own files; else before all others.
+        # Insert it before the first key that follows it in the shipped files, else before all others.
         order = cls.__struct_fields__
         after = order[order.index(key) + 1 :]
         later = [name for name in node.entries if name in after]
         first = later[0] if later else next(iter(node.entries), None)
         if first is None:
-            self._insert(self._offset(node.mark) + 1, f"{key}: {_written(value)}, ")
+            self._insert(self._offset(node.mark) + 1, f"{key}: {_flow(value)}, ")
             return
         mark = node.entries[first].mark
         at = self._offset(mark)
         flow = self._is_flow(node)
         own_line = not flow or not self._text[self._starts[mark.line - 1] : at].strip()
         between = self._newline + " " * (mark.column - 1) if own_line else " "
-        self._insert(at, f"{key}: {_written(value)}{',' if flow else ''}{between}")
+        self._insert(at, f"{key}: {_flow(value)}{',' if flow else ''}{between}")
 
     def _prepend(self, node: Node, item: str) -> None:
-        """A new first element of a list."""
+        """Inserts a new first element of a list."""
         at = self._offset(node.mark)
         if self._is_flow(node):
             self._insert(self._text.index("[", at) + 1, f"{item}, ")
@@ -140,7 +140,7 @@ class _Writer:
             self._insert(at, f"- {item}{self._newline}{' ' * (node.mark.column - 1)}")
 
     def _replace(self, node: Node, text: str) -> None:
-        """Another value for a scalar, in quotes if it was."""
+        """Replaces a scalar, in quotes if it had quotes."""
         at = self._offset(node.mark)
         token = _TOKEN.match(self._text, at)
         if not isinstance(node, Scalar) or token is None:
@@ -158,13 +158,13 @@ class _Writer:
         return self._starts[mark.line - 1] + mark.column - 1
 
 
-def _written(value: object) -> str:
-    """A value as it stands in a line of YAML; what a Struct leaves out is left out."""
+def _flow(value: object) -> str:
+    """A value in YAML flow style; null fields of a Struct are left out."""
     if isinstance(value, list):
-        return f"[{', '.join(map(_written, value))}]"
+        return f"[{', '.join(map(_flow, value))}]"
     if isinstance(value, Tier | PastPrice):
-        said: dict[str, Any] = {key: each for key, each in to_builtins(value).items() if each is not None}
-        return "{" + ", ".join(f"{key}: {_written(each)}" for key, each in said.items()) + "}"
+        fields: dict[str, Any] = {key: each for key, each in to_builtins(value).items() if each is not None}
+        return "{" + ", ".join(f"{key}: {_flow(each)}" for key, each in fields.items()) + "}"
     if isinstance(value, float):
         return f"{value:.12f}".rstrip("0").rstrip(".")
     return str(value)

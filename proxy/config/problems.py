@@ -1,4 +1,4 @@
-"""Translates: what is wrong with a configuration, and where. Messages never repeat a value that may be a key."""
+"""Translates: configuration mistakes into problems with a position. Messages never repeat a value that may be a key."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KEY_SHAPES = re.compile(
     r"(?<![A-Za-z0-9])(?:sk-|gsk_|xai-|hf_|csk-|nvapi-|mmp-|ghp_|github_pat_|xox[abp]-)[A-Za-z0-9_-]{6,}"
     r"|(?<![A-Za-z0-9])(?:pplx-[A-Za-z0-9]{24,}|AIza[A-Za-z0-9_-]{6,}|AKIA[A-Z0-9]{12,}|tgp_v1_[A-Za-z0-9_-]{6,})"
     r"|(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{10,}\."
-    # Vendors whose keys have no prefix send 32 to 64 letters and digits.
+    # Vendors whose keys have no prefix use 32 to 64 letters and digits.
     r"|\A(?=[^\s]*[0-9])(?=[^\s]*[A-Za-z])[A-Za-z0-9]{32,}\Z"
 )
 _KEY_NAMES = re.compile(
@@ -30,7 +30,7 @@ class Severity(StrEnum):
 
 
 class Mark(Struct, frozen=True):
-    """A place in a file, counted from 1; line 0: the file as a whole, or something that is no file."""
+    """A position in a file, counted from 1. Line 0 means the file as a whole, or something that is not a file."""
 
     file: str
     line: int = 0
@@ -38,7 +38,7 @@ class Mark(Struct, frozen=True):
 
 
 class Problem(Struct, frozen=True):
-    """One thing to mend. `path` is dotted, empty for the file as a whole."""
+    """One error or warning. `path` is dotted, and empty for the file as a whole."""
 
     file: str
     line: int
@@ -55,7 +55,7 @@ class Problem(Struct, frozen=True):
 
 
 class ConfigError(Exception):
-    """A configuration that cannot be used; `problems` holds all of them, `str()` has one line for each."""
+    """The configuration is unusable. `problems` holds every problem; `str()` has one line for each."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column))
@@ -67,7 +67,7 @@ def problem(mark: Mark, path: Path, message: str, severity: Severity = Severity.
 
 
 def shown(text: str) -> str:
-    """A key or a name as it may be printed: on one line, short, and not if it may be a secret."""
+    """A key or a name made safe to print: on one line, shortened, and masked if it may be a secret."""
     if looks_like_key(text):
         return "****"
     short = text if len(text) <= 100 else text[:97] + "..."
@@ -75,19 +75,19 @@ def shown(text: str) -> str:
 
 
 def near(word: str, known: Iterable[str]) -> str:
-    """`; did you mean "x"?`, or nothing where no known word is close."""
+    """`; did you mean "x"?`, or an empty text if no known word is close."""
     plain = {_plain(name): name for name in known}
     close = difflib.get_close_matches(_plain(word[:100]), plain, n=1, cutoff=0.7)
     return f'; did you mean "{shown(plain[close[0]])}"?' if close else ""
 
 
 def looks_like_key(text: str) -> bool:
-    """True for what has the shape of a vendor's key; such text is refused and never repeated."""
+    """True for text in the format of a vendor's API key. Such text is refused and never repeated."""
     return _KEY_SHAPES.search(text) is not None
 
 
 def names_a_key(word: str) -> bool:
-    """True for `api_key`, `secret`, `auth-token` and the like: what people call a key they write in clear."""
+    """True for `api_key`, `secret`, `auth-token` and similar names for a secret in plain text."""
     return _KEY_NAMES.fullmatch(word) is not None
 
 

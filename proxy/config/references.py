@@ -1,6 +1,6 @@
-"""Translates: every name a configuration uses into problems: unknown, ambiguous, going round in circles, retired.
+"""Translates: the names a configuration uses into problems: unknown, ambiguous, circular or retired.
 
-How names are resolved when a request comes is `proxy.routing.names`; what is refused here can never be asked there.
+`proxy.routing.names` resolves names when a request comes. A name refused here never gets there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SOON = timedelta(days=90)
 
 
 class Reference(Struct, frozen=True):
-    """A place where a name stands for a model. `owner`: the name it helps to define, None elsewhere."""
+    """A use of a model name. `owner` is the name it helps to define, None elsewhere."""
 
     path: Path
     name: str
@@ -28,15 +28,15 @@ class Reference(Struct, frozen=True):
 
 
 def check(config: Config, today: date) -> list[Problem]:
-    """What `proxy check` says of a configuration: names that lead nowhere, and models that are going away."""
+    """The problems that `proxy check` reports for names: unknown names, and models that retire."""
     return [*name_problems(config), *retirements(config, today)]
 
 
 def name_problems(config: Config) -> list[Problem]:
-    """Names that do not exist, are given twice, or lead back to themselves."""
+    """Names that do not exist, are defined twice, or refer back to themselves."""
     found = [*_definitions(config)]
     for reference in references(config):
-        wrong = _wrong(reference, config)
+        wrong = _fault_of(reference, config)
         if wrong:
             found.append(problem_at(config, reference.path, wrong))
     for scope in config.budget.per_provider if config.budget else ():
@@ -45,11 +45,11 @@ def name_problems(config: Config) -> list[Problem]:
             found.append(
                 problem_at(config, ("budget", "per_provider", scope), f'unknown provider "{shown(scope)}"{hint}')
             )
-    return [*found, *_circles(config), *_successors(config)]
+    return [*found, *_cycles(config), *_successors(config)]
 
 
 def retirements(config: Config, today: date) -> list[Problem]:
-    """A warning for each name that leads to a model that is retired, or will be within 90 days of `today`."""
+    """A warning for each name that leads to a model that is retired, or will retire within 90 days of `today`."""
     found = []
     for reference in references(config):
         deployment = deployment_of(reference.name, config)
@@ -65,7 +65,7 @@ def retirements(config: Config, today: date) -> list[Problem]:
 
 
 def _successors(config: Config) -> Iterator[Problem]:
-    """Rows of pricing.yaml whose successor nobody can call. One that is only not listed is `proxy.config.doubts`."""
+    """Rows of pricing.yaml whose successor cannot be called. `proxy.config.warnings` handles one merely unlisted."""
     rows = config.pricing.models
     owners = {name.partition("/")[0] for name in rows} | set(config.providers)
     for name, row in rows.items():
@@ -92,11 +92,11 @@ def _definitions(config: Config) -> Iterator[Problem]:
             if looks_like_key(name):
                 yield problem_at(config, path, "this looks like a key; keys do not belong in this file")
             elif name == "auto" or name.startswith(("auto:", "ensemble:")):
-                yield problem_at(config, path, "names that start with auto or ensemble are taken")
+                yield problem_at(config, path, "names that start with auto or ensemble are reserved")
             elif not name.strip() or len(name) > 200 or not name.isprintable():
-                yield problem_at(config, path, "a name is 1 to 200 printable characters")
+                yield problem_at(config, path, "a name must have 1 to 200 printable characters")
             elif section == "aliases" and name in config.models:
-                yield problem_at(config, path, "is also a name under models:")
+                yield problem_at(config, path, "is already defined under models:")
     for name, entry in config.models.items():
         if entry.use is not None and entry.weighted is not None:
             yield problem_at(config, ("models", name), "has both use and weighted; keep one of them")
@@ -140,14 +140,14 @@ def _budget_references(config: Config) -> Iterator[Reference]:
 
 
 def budget_scopes(budget: BudgetConfig) -> Iterator[tuple[Path, BudgetLimits]]:
-    """The limits for everything, then those for single keys, providers, models and tags, each with its place."""
+    """The overall limits, then those of single keys, providers, models and tags, each with its path."""
     yield ("budget",), budget
     for key in ("per_key", "per_provider", "per_model", "per_tag"):
         yield from ((("budget", key, name), limits) for name, limits in getattr(budget, key).items())
 
 
-def _wrong(reference: Reference, config: Config) -> str | None:
-    """Why a name leads nowhere."""
+def _fault_of(reference: Reference, config: Config) -> str | None:
+    """Why a name does not resolve; None if it does."""
     name = reference.name
     if name in config.models or name in config.aliases:
         return None
@@ -155,10 +155,10 @@ def _wrong(reference: Reference, config: Config) -> str | None:
         if name not in AUTO_NAMES:
             return f'unknown route "{shown(name)}"{near(name, AUTO_NAMES)}'
         if reference.path[0] in ("models", "router"):
-            return f'"{name}" picks a model itself and cannot be one of them'
+            return f'"{name}" chooses among models, so it cannot be used as one'
         return None
     if name.startswith("ensemble:"):
-        return "ensembles are not supported by this version; they belong to a later one"
+        return "ensembles are not supported by this version; a later version will add them"
     provider, _, model = name.partition("/")
     if provider in config.providers and model:
         if model in ROLES and model not in config.providers[provider].models:
@@ -168,9 +168,7 @@ def _wrong(reference: Reference, config: Config) -> str | None:
     if len(owners) == 1:
         return None
     if owners:
-        return (
-            f'several providers have "{shown(name)}"; say which: {" or ".join(f"{owner}/{name}" for owner in owners)}'
-        )
+        return f'several providers have "{shown(name)}"; write {" or ".join(f"{owner}/{name}" for owner in owners)}'
     if model:
         return f'unknown provider "{shown(provider)}"{near(provider, config.providers)}'
     hint = near(name, (*config.models, *config.aliases, *AUTO_NAMES, *_listed(config)))
@@ -178,7 +176,7 @@ def _wrong(reference: Reference, config: Config) -> str | None:
 
 
 def deployment_of(name: str, config: Config) -> str | None:
-    """`provider/model` where the name stands for one upstream model, None where it stands for other names."""
+    """`provider/model` if the name stands for one upstream model; None if it stands for other names."""
     if name in config.models or name in config.aliases:
         return None
     provider, _, model = name.partition("/")
@@ -198,14 +196,14 @@ def _owners(model: str, config: Config) -> list[str]:
 
 
 def _listed(config: Config) -> list[str]:
-    """Names that would do: `provider/model`, and the bare id where it cannot be taken for another provider's."""
+    """Valid names: `provider/model`, and the bare id unless it could be taken for `provider/model`."""
     rows = [name.partition("/") for name in config.pricing.models]
     ours = [(provider, model) for provider, _, model in rows if provider in config.providers]
     return [f"{provider}/{model}" for provider, model in ours] + [model for _, model in ours if "/" not in model]
 
 
-def _circles(config: Config) -> list[Problem]:
-    """One problem for each way round: a -> b -> a. Fallbacks count, since they are followed to their ends too."""
+def _cycles(config: Config) -> list[Problem]:
+    """One problem per cycle: a -> b -> a. Fallbacks count, because they are followed to their ends too."""
     edges: dict[str, list[Reference]] = {}
     for reference in references(config):
         if reference.owner is not None and (reference.name in config.models or reference.name in config.aliases):
@@ -225,9 +223,7 @@ def _circles(config: Config) -> list[Problem]:
             if step.name in names:
                 chain = [*names[names.index(step.name) :], step.name]
                 found.append(
-                    problem_at(
-                        config, step.path, f"goes round in circles: {' -> '.join(shown(name) for name in chain)}"
-                    )
+                    problem_at(config, step.path, f"circular reference: {' -> '.join(shown(name) for name in chain)}")
                 )
             elif step.name not in done:
                 trail.append(step)
@@ -236,7 +232,7 @@ def _circles(config: Config) -> list[Problem]:
 
 
 def problem_at(config: Config, path: Path, message: str, severity: Severity = Severity.ERROR) -> Problem:
-    """A problem where its path was written, or where the nearest path above was."""
+    """A problem at the position of its path, or of the nearest parent path that has a position."""
     for length in range(len(path), 0, -1):
         mark = config.marks.get(path[:length])
         if mark is not None:

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Section `server`: flag > environment (PROXY_*) > file > default. `max_in_flight` holds for each worker."""
+    """Section `server`. Precedence: flag, environment (PROXY_*), file, default. `max_in_flight` applies per worker."""
 
     host: str = "127.0.0.1"
     port: int = 8000

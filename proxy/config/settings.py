@@ -1,4 +1,4 @@
-"""Values: the two files as they run, and as they are written."""
+"""Values: the contents of the two files, as written and as a checked configuration."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from proxy.storage.settings import StorageConfig
 
 
 class Config(Struct, frozen=True, kw_only=True):
-    """Everything the two files and the environment say, checked.
+    """The checked configuration, from the two files and the environment.
 
-    `providers` holds all of them; those in `disabled` (name -> one line why) must not be called. `secrets` has the key
-    of each that needs one and is on, `headers` what the environment adds to its requests. `vault_key` seals reasoning
-    states; None: a key that lies beside the database. `notices` are lines for the start. `version` is a short hash of
-    both files.
-    `marks` says where each value of routing_rules.yaml was written, `price_marks` where each successor in pricing.yaml.
+    `providers` holds all providers; those in `disabled` (name -> reason) must not be called. `secrets` has the API key
+    of each enabled provider that needs one. `headers` has the request headers that come from the environment.
+    `vault_key` encrypts reasoning states; None means a key stored beside the database. `notices` are lines to print at
+    the start. `version` is a short hash of both files. `marks` has the position of each value in routing_rules.yaml,
+    `price_marks` that of each successor in pricing.yaml.
     """
 
     server: ServerConfig = ServerConfig()
@@ -48,7 +48,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
 
 class RoutingFile(Struct, forbid_unknown_fields=True):
-    """routing_rules.yaml as it is written; the types of `providers` depend on what is in it."""
+    """routing_rules.yaml as written. The types of its `providers` depend on their content."""
 
     version: int
     providers: dict[str, Any]
@@ -63,7 +63,7 @@ class RoutingFile(Struct, forbid_unknown_fields=True):
 
 
 class PricingFile(Struct, forbid_unknown_fields=True):
-    """pricing.yaml as it is written."""
+    """pricing.yaml as written."""
 
     version: int
     currency: str = "USD"

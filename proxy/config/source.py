@@ -1,4 +1,4 @@
-"""Performs I/O: where a configuration comes from, so that it can be read again while it runs."""
+"""Performs I/O: remembers where a configuration came from, so that a running server can read it again."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from proxy.config.settings import Config
 
 
 class ConfigFiles:
-    """Both files, and what stands above them: the environment and the flags as they were at the start.
+    """Both files, with the environment and flags of the start, which take precedence.
 
-    `environ` holds flags as PROXY_* too; `storage_url` replaces the file's own.
+    `environ` also holds flags, as PROXY_* variables. `storage_url` replaces that of the file.
     """
 
     def __init__(
@@ -28,13 +28,13 @@ class ConfigFiles:
         self._storage_url = storage_url
 
     def load(self) -> Config:
-        """Raises ConfigError with every problem."""
+        """The configuration. Raises ConfigError with every problem."""
         config = load(self._routing, self._pricing, self._environ)
         if self._storage_url is None:
             return config
         return replace(config, storage=replace(config.storage, url=self._storage_url))
 
     def load_changed(self, version: str) -> Config | None:
-        """The configuration, or None where the files are those of `version`. Raises ConfigError."""
+        """The configuration, or None if the files still are those of `version`. Raises ConfigError."""
         data = [read_file(path) for path in self.paths]
         return None if version_of(*data) == version else self.load()

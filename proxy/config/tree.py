@@ -1,7 +1,7 @@
-"""Translates: the bytes of a YAML 1.2 file into a tree that knows where everything was written.
+"""Translates: the bytes of a YAML 1.2 file into a tree in which every node knows its position.
 
-Built from the parser's events, so that nothing is constructed, tags do nothing, and the caps hold while the file is
-read: an alias shares the node it names, and its size is added up before anything is expanded.
+It is built from the parser's events. No objects are constructed, tags have no effect, and the size limits apply while
+the file is read: an alias shares the node it refers to, and its size is added up before anything is expanded.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Sequence(Struct):
 
 
 class Entry(Struct):
-    """One key of a mapping: where the key stands, and what it holds."""
+    """One key of a mapping: the position of the key, and its value."""
 
     mark: Mark
     node: Node
@@ -70,7 +70,7 @@ Node = Scalar | Sequence | Mapping
 
 
 def parse(data: bytes, file: str, problems: list[Problem]) -> Mapping | None:
-    """The tree of one file. What is wrong is added to `problems`; None if nothing could be read."""
+    """The tree of one file, or None if it could not be parsed. Adds mistakes to `problems`."""
     try:
         return _Builder(file, problems).build(_text(data, file))
     except ConfigError as stop:
@@ -79,7 +79,7 @@ def parse(data: bytes, file: str, problems: list[Problem]) -> Mapping | None:
 
 
 def plain_value(text: str) -> bool | int | float | str | None:
-    """What an unquoted scalar means."""
+    """The value of an unquoted scalar."""
     if text in _WORDS:
         return _WORDS[text]
     if _WHOLE.fullmatch(text):
@@ -108,14 +108,14 @@ def _place(file: str, text: str, position: int) -> Mark:
 
 
 class _Open:
-    """A mapping or sequence whose end has not come yet. `key` None: the next node is a key."""
+    """A mapping or sequence that has not ended yet. If `key` is None, the next node is a key."""
 
     def __init__(self, node: Mapping | Sequence, anchor: str | None) -> None:
         self.node = node
         self.anchor = anchor
         self.key: str | None = None
         self.key_mark = node.mark
-        self.keep = True  # False: the value that follows belongs to a key that was refused
+        self.keep = True  # False: the next value belongs to a refused key
 
 
 class _Builder:
@@ -132,27 +132,27 @@ class _Builder:
             for event in YAML(typ="safe", pure=True).parse(text):
                 documents += isinstance(event, DocumentStartEvent)
                 if documents > 1:
-                    raise self._stop(self._mark(event), "a second document starts here; a file holds one")
+                    raise self._stop(self._mark(event), "a second document starts here; a file may hold only one")
                 self._take(event)
         except MarkedYAMLError as error:
             raise self._syntax(error, text) from None
         except ReaderError as error:
             message = f"the control character U+{ord(text[error.position]):04X} is not allowed"
             raise self._stop(_place(self._file, text, error.position), message) from None
-        except ValueError:  # the parser passes any eight hex digits to chr()
+        except ValueError:  # the parser passes any eight hex digits to chr(), which rejects large ones
             escape = _TOO_HIGH.search(text)
             raise self._stop(
                 _place(self._file, text, escape.start() if escape else 0), "an escape beyond U+10FFFF"
             ) from None
         if self._root is None or (isinstance(self._root, Scalar) and self._root.value is None):
-            raise self._stop(Mark(self._file), "the file is empty; it starts with `version: 1`")
+            raise self._stop(Mark(self._file), "the file is empty; it must start with `version: 1`")
         if not isinstance(self._root, Mapping):
             raise self._stop(self._root.mark, "expected keys and values at the top level")
         return self._root
 
     def _take(self, event: Event) -> None:
         if isinstance(event, MappingStartEvent | SequenceStartEvent):
-            self._tagged(event)
+            self._refuse_tag(event)
             mark = self._mark(event)
             if len(self._open) == MAX_DEPTH:
                 raise self._stop(mark, f"nested deeper than {MAX_DEPTH} levels")
@@ -162,33 +162,33 @@ class _Builder:
             closed = self._open.pop()
             self._add(closed.node, closed.anchor)
         elif isinstance(event, ScalarEvent):
-            self._tagged(event)
+            self._refuse_tag(event)
             value = event.value if event.style else plain_value(event.value)
             if any(0xD800 <= ord(char) <= 0xDFFF for char in event.value):
-                raise self._stop(self._mark(event), "half a surrogate pair is not text")
+                raise self._stop(self._mark(event), "a lone surrogate is not valid text")
             mark = self._mark(event)
             if value is None and not event.value and self._open and self._open[-1].key is not None:
                 mark = self._open[-1].key_mark  # nothing was written: the parser's place is the next token
             self._add(Scalar(mark, value), event.anchor, event.value)
         elif isinstance(event, AliasEvent):
-            self._add(self._named(event), None, at=self._mark(event))
+            self._add(self._resolve(event), None, at=self._mark(event))
 
-    def _tagged(self, event: MappingStartEvent | SequenceStartEvent | ScalarEvent) -> None:
+    def _refuse_tag(self, event: MappingStartEvent | SequenceStartEvent | ScalarEvent) -> None:
         if event.tag is not None:
             self._problems.append(
                 problem(self._mark(event), self._path(), "tags (`!...`) are not allowed; write plain YAML")
             )
 
-    def _named(self, event: AliasEvent) -> Node:
+    def _resolve(self, event: AliasEvent) -> Node:
         node = self._anchors.get(event.anchor)
         if node is not None:
             return node
         if any(opened.anchor == event.anchor for opened in self._open):
-            raise self._stop(self._mark(event), "an alias stands inside what it names")
-        raise self._stop(self._mark(event), "an alias without an anchor of that name before it")
+            raise self._stop(self._mark(event), "this alias refers to a node that contains it")
+        raise self._stop(self._mark(event), "unknown alias; no anchor of this name comes before it")
 
     def _add(self, node: Node, anchor: str | None, key: str | None = None, at: Mark | None = None) -> None:
-        """Put a finished node where it belongs; `key` is its text if it can be a key, `at` the place of an alias."""
+        """Adds a complete node to its parent. `key` is its text if it can be a key, `at` the position of an alias."""
         if anchor:
             self._anchors[anchor] = node
         if not self._open:
@@ -200,7 +200,7 @@ class _Builder:
             return
         parent.node.size += node.size
         if sum(opened.node.size for opened in self._open) > MAX_NODES:
-            raise self._stop(at or node.mark, f"more than {MAX_NODES:,} values, aliases expanded")
+            raise self._stop(at or node.mark, f"more than {MAX_NODES:,} values once aliases are expanded")
         if isinstance(parent.node, Sequence):
             parent.node.items.append(node)
             return
@@ -209,7 +209,7 @@ class _Builder:
         parent.key = None
 
     def _name(self, parent: _Open, node: Node, key: str | None) -> None:
-        """`node` is a key: remember it, or refuse it together with its value."""
+        """Handles a node that is a key: remembers it, or refuses it together with its value."""
         parent.key, parent.key_mark, parent.keep = "?" if key is None else key, node.mark, True
         wrong = None
         entries = parent.node.entries if isinstance(parent.node, Mapping) else {}
@@ -218,7 +218,7 @@ class _Builder:
         elif key == "<<":
             wrong = "merge keys (`<<`) are not part of YAML 1.2; write the keys out"
         elif key in entries:
-            wrong = f"given twice, first in line {entries[key].mark.line}"
+            wrong = f"duplicate key; it first appears in line {entries[key].mark.line}"
         if wrong:
             parent.keep = False
             self._problems.append(problem(node.mark, self._path(), wrong))
@@ -237,14 +237,14 @@ class _Builder:
         return ConfigError([problem(mark, (), message)])
 
     def _syntax(self, error: MarkedYAMLError, text: str) -> ConfigError:
-        """What the parser says, in words for people; it cannot go on, so this is the last problem of the file."""
+        """The parser's error in plain words. The parser cannot continue, so this is the last problem of the file."""
         at = error.problem_mark or error.context_mark
         mark = Mark(self._file, at.line + 1, at.column + 1)
         lines = text.split("\n")
         line = lines[at.line] if at.line < len(lines) else ""
         tab = line.find("\t", 0, at.column + 1)
         if tab >= 0 and not line[:tab].strip():
-            return self._stop(Mark(self._file, mark.line, tab + 1), "a tab; YAML is indented with spaces")
+            return self._stop(Mark(self._file, mark.line, tab + 1), "a tab character; YAML is indented with spaces")
         started = ""
         if error.context and error.context_mark and error.context_mark.line != at.line:
             started = f" ({error.context} that starts in line {error.context_mark.line + 1})"

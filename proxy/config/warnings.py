@@ -1,5 +1,6 @@
-"""Translates: a configuration that loads into what its writer cannot have meant: entries that never take effect, prices
-nobody knows. All of them are warnings; what cannot work at all is `proxy.config.names`.
+"""Translates: a valid configuration into warnings about likely mistakes: entries without effect, unknown prices.
+
+Names that cannot work at all are errors, found by `proxy.config.references`.
 """
 
 from __future__ import annotations
@@ -19,10 +20,8 @@ from proxy.routing.names import AUTO_NAMES
 PriceOf = Callable[[str], ModelPrice | None]
 
 
-def doubts(config: Config, today: date, listed_price: PriceOf) -> list[Problem]:
-    """A warning for each. `listed_price` answers for models without a row in pricing.yaml; it is asked last, since it
-    may be slow.
-    """
+def find_warnings(config: Config, today: date, listed_price: PriceOf) -> list[Problem]:
+    """All warnings. `listed_price` prices models without a row in pricing.yaml. It may be slow, so it comes last."""
     found = [*_dead_names(config), *_dead_fallbacks(config), *_dead_keys(config, today), *_dead_limits(config)]
     found += _unpriced(config, listed_price)
     placed = [problem_at(config, path, message, Severity.WARNING) for path, message in found]
@@ -32,11 +31,11 @@ def doubts(config: Config, today: date, listed_price: PriceOf) -> list[Problem]:
     ]
 
 
-Doubt = tuple[Path, str]
+Finding = tuple[Path, str]
 
 
-def _dead_names(config: Config) -> Iterator[Doubt]:
-    """Names for models of a provider that is switched off. (One without its key is passed over, and may get it.)"""
+def _dead_names(config: Config) -> Iterator[Finding]:
+    """Names of models whose provider is switched off. A provider that only lacks its key may still get one."""
     for reference in references(config):
         deployment = deployment_of(reference.name, config)
         provider = deployment.partition("/")[0] if deployment else None
@@ -45,8 +44,8 @@ def _dead_names(config: Config) -> Iterator[Doubt]:
             yield reference.path, f"never called: providers.{provider} is switched off (enabled: false)"
 
 
-def _dead_fallbacks(config: Config) -> Iterator[Doubt]:
-    """Fallbacks that were tried before they are reached, and the embedded model, which is nobody's fallback."""
+def _dead_fallbacks(config: Config) -> Iterator[Finding]:
+    """Fallbacks that have been tried before they are reached, and the embedded model, which never is a fallback."""
     chains: list[tuple[Path, str | None, list[str]]] = [
         (("router", "fallback"), config.router.default_model, config.router.fallback)
     ]
@@ -54,51 +53,51 @@ def _dead_fallbacks(config: Config) -> Iterator[Doubt]:
         for key in ("fallback", "context_fallback", "content_fallback"):
             chains.append((("models", name, key), entry.use, getattr(entry, key)))
     for path, first, names in chains:
-        tried = {_meaning(first, config)} if first else set()
+        tried = {_target(first, config)} if first else set()
         for place, name in enumerate(names):
-            meaning = _meaning(name, config)
-            provider = config.providers.get(meaning.partition("/")[0])
-            if provider is not None and provider.local_model is not None and meaning not in config.models:
-                yield (*path, str(place)), "never called: the embedded model does not stand in for others"
-            elif meaning in tried:
-                yield (*path, str(place)), f'never called: "{shown(name)}" was tried before'
-            tried.add(meaning)
+            target = _target(name, config)
+            provider = config.providers.get(target.partition("/")[0])
+            if provider is not None and provider.local_model is not None and target not in config.models:
+                yield (*path, str(place)), "never called: the embedded model is not a fallback for other models"
+            elif target in tried:
+                yield (*path, str(place)), f'never called: "{shown(name)}" has already been tried'
+            tried.add(target)
 
 
-def _meaning(name: str, config: Config) -> str:
-    """What a name stands for: `provider/model`, or a name under `models:`."""
+def _target(name: str, config: Config) -> str:
+    """The target of a name: `provider/model`, or a name under `models:`."""
     while name in config.aliases:
         name = config.aliases[name]
     return deployment_of(name, config) or name
 
 
-def _dead_keys(config: Config, today: date) -> Iterator[Doubt]:
-    """Keys that have expired, and patterns that no name has."""
+def _dead_keys(config: Config, today: date) -> Iterator[Finding]:
+    """Keys that have expired, and patterns that match no name."""
     known = [*AUTO_NAMES, *config.models, *config.aliases, *config.pricing.models]
     for key, limits in config.keys.items():
         if limits.expires and date.fromisoformat(limits.expires) <= today:
             yield ("keys", key, "expires"), f"expired on {limits.expires}"
         for place, pattern in enumerate(limits.models or ()):
             fixed = re.split(r"[*?[]", pattern)[0]
-            # Of a provider anything may be asked, listed or not.
+            # Any model of a provider can be called, listed or not.
             open_ended = any(f"{name}/".startswith(fixed) or fixed.startswith(f"{name}/") for name in config.providers)
             if fixed != pattern and not open_ended and not any(fnmatchcase(name, pattern) for name in known):
-                yield ("keys", key, "models", str(place)), f'no model is called like "{shown(pattern)}"'
+                yield ("keys", key, "models", str(place)), f'no model matches "{shown(pattern)}"'
 
 
-def _dead_limits(config: Config) -> Iterator[Doubt]:
-    """What follows a spent budget, where nothing follows."""
+def _dead_limits(config: Config) -> Iterator[Finding]:
+    """Downgrade settings of a budget that rejects calls once it is spent."""
     if config.budget is None:
         return
     for path, limits in budget_scopes(config.budget):
         spent = limits.when_spent or config.budget.when_spent
         for key in ("downgrade_to", "hard_usd"):
             if spent == "reject" and getattr(limits, key) is not None:
-                yield (*path, key), "never used: with when_spent: reject the limit itself is hard"
+                yield (*path, key), "never used: with when_spent: reject, the limit itself is hard"
 
 
 def _successors(config: Config, listed_price: PriceOf) -> Iterator[tuple[str, str]]:
-    """Rows whose successor is itself gone, or that nobody knows: who follows it asks for what is not there."""
+    """Rows whose successor is itself retired, or unknown: a client that follows it would get an error."""
     for name, row in config.pricing.models.items():
         if row.successor is None or row.successor in config.models or row.successor in config.aliases:
             continue
@@ -107,11 +106,11 @@ def _successors(config: Config, listed_price: PriceOf) -> Iterator[tuple[str, st
             yield name, f"{row.successor} was itself retired on {after.retired}"
         elif after is None and (not config.pricing.lookup or listed_price(row.successor) is None):
             hint = near(row.successor, config.pricing.models)
-            yield name, f'no row is called "{shown(row.successor)}"{hint}'
+            yield name, f'no row is named "{shown(row.successor)}"{hint}'
 
 
-def _unpriced(config: Config, listed_price: PriceOf) -> Iterator[Doubt]:
-    """Names that lead to a model of a provider that is on, and whose price nobody knows: its calls have no cost."""
+def _unpriced(config: Config, listed_price: PriceOf) -> Iterator[Finding]:
+    """Names of models of enabled providers whose price is unknown, so that their calls have no cost."""
     for reference in references(config):
         deployment = deployment_of(reference.name, config)
         if deployment is None or not _costs_money(reference, deployment, config):
@@ -120,7 +119,7 @@ def _unpriced(config: Config, listed_price: PriceOf) -> Iterator[Doubt]:
         if row is None and config.pricing.lookup:
             row = listed_price(deployment)
         if row is None or row.input is None or row.output is None:
-            yield reference.path, f"{shown(deployment)} has no price; give it a row in pricing.yaml"
+            yield reference.path, f"{shown(deployment)} has no price; add a row to pricing.yaml"
 
 
 def _costs_money(reference: Reference, deployment: str, config: Config) -> bool:

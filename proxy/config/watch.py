@@ -1,9 +1,9 @@
-"""Performs I/O: tells when one of a few files has changed, in whatever way.
+"""Performs I/O: reports when one of a few files has changed, in whatever way.
 
-The directories are watched, not the files: editors and deployments put another file, or another link, in the place of
-the first. Only where the database is written all the time the files are, since there each write would cost 5 µs. And
-the files are looked at every `POLL_S` all the same, for what no system reports: a network or container mount, a
-directory that was itself replaced, a limit of watches that is reached.
+It watches the directories, not the files, because editors and deployments replace files and links. The exception is the
+directory of the database: every write there would cost 5 µs, so it watches the files themselves. In addition it polls
+the files every `POLL_S`, for changes that the system does not report: on a network or container mount, when the
+directory itself is replaced, or when the limit of watches is reached.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from watchfiles import awatch
 
 POLL_S = 1.0
 QUIET_S = 0.1  # one save is often several writes
-_MAX_WAITS = 20  # for a writer that never rests
-_STEP_MS, _GROUP_MS = 100, 500  # what else happens in a directory must not wake us all the time
+_MAX_WAITS = 20  # in case the writer never pauses
+_STEP_MS, _GROUP_MS = 100, 500  # other activity in the directory must not wake us all the time
 
 FileState = tuple[int, ...] | None
 
 
 def file_states(paths: Sequence[Path]) -> list[FileState]:
-    """What tells one content of each file from the next, links followed; None where there is none."""
+    """The state of each file, which changes with its content; None for a file that does not exist. Follows links."""
     return [_state(path) for path in paths]
 
 
@@ -39,9 +39,9 @@ def _state(path: Path) -> FileState:
 async def changes(
     paths: Sequence[Path], busy: Path | None = None, *, poll_s: float = POLL_S, quiet_s: float = QUIET_S
 ) -> AsyncGenerator[None, None]:
-    """Comes at once, so that nothing is missed that happened before, then after each change, once the writing rests.
+    """Yields once at the start, so that no earlier change is missed, then after each change, once the file is stable.
 
-    `busy`: the directory of the database.
+    `busy` is the directory of the database.
     """
     while True:
         seen = await _at_rest(paths, quiet_s)
@@ -49,7 +49,7 @@ async def changes(
         wake = asyncio.Event()
         waking = asyncio.create_task(_wake(await asyncio.to_thread(_places, paths, busy), poll_s, wake))
         try:
-            await asyncio.sleep(0)  # from here on it is watched: nothing falls between two looks
+            await asyncio.sleep(0)  # the watch starts here, so that no change falls between two looks
             while await asyncio.to_thread(file_states, paths) == seen:
                 await wake.wait()
                 wake.clear()
@@ -59,7 +59,7 @@ async def changes(
 
 
 async def _at_rest(paths: Sequence[Path], quiet_s: float) -> list[FileState]:
-    """The files' states when nobody has written for `quiet_s`, or does not stop to write."""
+    """The files' states once nothing has been written for `quiet_s`, or after `_MAX_WAITS` tries."""
     now = await asyncio.to_thread(file_states, paths)
     for _ in range(_MAX_WAITS):
         await asyncio.sleep(quiet_s)
@@ -70,7 +70,7 @@ async def _at_rest(paths: Sequence[Path], quiet_s: float) -> list[FileState]:
 
 
 async def _wake(places: set[Path], poll_s: float, wake: asyncio.Event) -> None:
-    """Sets `wake` when anything happens at these places, and every `poll_s`."""
+    """Sets `wake` when anything happens in these places, and every `poll_s`."""
     events = awatch(
         *places,
         watch_filter=None,
@@ -80,7 +80,7 @@ async def _wake(places: set[Path], poll_s: float, wake: asyncio.Event) -> None:
         yield_on_timeout=True,
         recursive=False,
     )
-    with suppress(OSError, RuntimeError):  # a place is gone again, or the system has no watches left
+    with suppress(OSError, RuntimeError):  # a place has vanished, or the system has no watches left
         async for _ in events:
             wake.set()
     while True:
@@ -89,9 +89,9 @@ async def _wake(places: set[Path], poll_s: float, wake: asyncio.Event) -> None:
 
 
 def _places(paths: Sequence[Path], busy: Path | None) -> set[Path]:
-    """What to watch: where the files stand, and where the links lead to, as far as that exists."""
+    """The places to watch: the directories of the files and of their link targets, if they exist."""
     files = {path.absolute() for path in paths}
-    with suppress(OSError, RuntimeError):  # links in a circle
+    with suppress(OSError, RuntimeError):  # circular links
         files |= {path.resolve() for path in paths}
         busy = busy and busy.resolve()
     places = {file if file.parent.resolve() == busy else file.parent for file in files}

@@ -38,7 +38,7 @@ def test_a_file_that_is_there_is_not_replaced(tmp_path, name):
     (tmp_path / name).write_text("mine")
     done = proxy("init", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"proxy: {name} would be lost; --force replaces what is there, --dir names another place.\n"
+    assert done.stderr == f"proxy: {name} would be overwritten. --force replaces them, --dir selects another folder.\n"
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
 
 
@@ -78,4 +78,4 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     done = proxy("init", "--dir", "file/below", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "proxy: file/below: cannot be written: not a directory\n"
+    assert done.stderr == "proxy: cannot write to file/below: not a directory\n"

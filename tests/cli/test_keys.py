@@ -45,7 +45,7 @@ def test_a_key_is_shown_once_and_alone_on_standard_output(folder):
     key = out.strip()
     assert re.fullmatch(r"mmp-[A-Za-z0-9_-]{43}", key)
     assert out == f"{key}\n"
-    assert "shown once" in err
+    assert "shown only once" in err
     assert key not in err
     again, _ = keys(folder, "create", "mobile")
     assert again != out
@@ -99,7 +99,7 @@ def test_revoking_ends_one_key_or_all_of_a_name(folder):
     assert [key["state"] for key in listed(folder)] == ["revoked", "on", "on"]
     out, _ = keys(folder, "revoke", "mobile")
     assert [key_id in out for key_id in ids] == [False, True, True]
-    assert keys(folder, "revoke", "mobile")[0] == "Revoked already.\n"
+    assert keys(folder, "revoke", "mobile")[0] == "Already revoked.\n"
     assert keys(folder, "revoke", "mobil", code=1)[0] == ""
 
 
@@ -113,21 +113,21 @@ def test_a_key_given_for_a_name_is_not_repeated(folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["default"], "cannot be the name of a key"),
-        (["admin"], "cannot be the name of a key"),
-        (["a b"], "cannot be the name of a key"),
-        (["-"], "cannot be the name of a key"),
-        (["a/b"], "cannot be the name of a key"),
-        (["key_1"], "cannot be the name of a key"),
-        (["mmp-abc"], "cannot be the name of a key"),
-        (["a" * 65], "cannot be the name of a key"),
+        (["default"], "is not a valid key name"),
+        (["admin"], "is not a valid key name"),
+        (["a b"], "is not a valid key name"),
+        (["-"], "is not a valid key name"),
+        (["a/b"], "is not a valid key name"),
+        (["key_1"], "is not a valid key name"),
+        (["mmp-abc"], "is not a valid key name"),
+        (["a" * 65], "is not a valid key name"),
         (["a", "--models", "cheep"], '--models: unknown model "cheep"; did you mean "cheap"?'),
         (["a", "--models", "nobody/x"], '--models: unknown provider "nobody"'),
         (["a", "--models", " , "], "--models is empty"),
-        (["a", "--expires", "2026-02-30"], "expected a day that exists"),
-        (["a", "--expires", "tomorrow"], "expected a day that exists"),
-        (["a", "--expires", "2020-01-01"], "has begun already"),
-        (["a", "--expires", "2999-01-01"], "the last day it can be is 2262-04-11"),
+        (["a", "--expires", "2026-02-30"], "expected a valid date"),
+        (["a", "--expires", "tomorrow"], "expected a valid date"),
+        (["a", "--expires", "2020-01-01"], "has already begun"),
+        (["a", "--expires", "2999-01-01"], "the latest possible day is 2262-04-11"),
         (["a", "--role", "root"], "'root' is not one of"),
     ],
 )

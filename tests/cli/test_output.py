@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from proxy.cli.output import print_table, shown
+from proxy.cli.output import format_cell, print_table
 from tests.cli.commands import environment, proxy
 
 WIDE = "version: 1\nproviders: {" + ", ".join(f"p{'-x' * 30}{n}: {{type: groq}}" for n in range(3)) + "}\n"
@@ -112,7 +112,7 @@ def test_files_that_do_not_load_leave_standard_output_empty(tmp_path, arguments)
 )
 def test_a_cell_is_on_one_line_and_holds_no_commands_of_terminals(value, text):
     """Names come from servers."""
-    assert shown(value) == text
+    assert format_cell(value) == text
 
 
 def test_columns_are_as_wide_as_their_widest_cell(capsys):

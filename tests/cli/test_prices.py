@@ -101,7 +101,7 @@ def test_tiers_that_differ_are_left_and_said(tmp_path):
     write(tmp_path, pricing)
     done = proxy("prices", "--update", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr == "note: openai/gpt-5.4 has other tiers in the list; change them by hand\n"
+    assert done.stderr == "note: openai/gpt-5.4 has different tiers in the list; edit them by hand\n"
     text = (tmp_path / "pricing.yaml").read_text()
     assert "input: 2.5" in text and "tiers: [{above_input_tokens: 1, input: 9}]" in text
 
@@ -121,7 +121,7 @@ def test_a_name_that_no_row_has_is_refused(tmp_path):
     write(tmp_path)
     done = proxy("prices", "--diff", "opnai/*", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "proxy: no row of pricing.yaml is called like opnai/*.\n"
+    assert done.stderr == "proxy: no row of pricing.yaml matches opnai/*.\n"
 
 
 def test_the_shipped_prices_can_be_brought_up_to_date(tmp_path):

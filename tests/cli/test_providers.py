@@ -91,7 +91,7 @@ def test_a_ping_says_who_answered_and_what_failed(folder):
         "model": None,
         "latency_ms": None,
         "cost_usd": None,
-        "error": "it lists no model; name one: providers.none.models.default",
+        "error": "no known model; set providers.none.models.default",
     }
     assert (pings["keyed"], pings["closed"]) == (None, None)
 
@@ -141,8 +141,11 @@ def test_a_database_that_cannot_be_opened_is_one_line(folder):
 def test_models_are_those_of_v1_models(folder):
     """In its shape, with prices and sizes; the ledger stays closed."""
     done = proxy("models", "--json", cwd=folder)
-    missing = [line.partition("is missing")[0] for line in done.stderr.splitlines()]
-    assert (done.returncode, missing) == (0, ["note: the list of gone ", "note: the list of none "])
+    missing = [line.rpartition(" models: ")[0] + " models" for line in done.stderr.splitlines()]
+    assert (done.returncode, missing) == (
+        0,
+        ["note: gone did not list its models", "note: none did not list its models"],
+    )
     answer = json.loads(done.stdout)
     cards = {card["id"]: card for card in answer["data"]}
     assert answer["object"] == "list"
@@ -168,7 +171,7 @@ def test_models_that_a_server_lists_are_among_them(tmp_path, upstream):
     routing.write_text(routing.read_text().replace("good: {", "good: {ca_file: missing.pem, "))
     done = proxy("models", cwd=tmp_path)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
-    assert "providers.good.ca_file cannot be used: no such file" in done.stderr
+    assert "cannot use providers.good.ca_file: no such file" in done.stderr
 
 
 def test_models_as_a_table(folder):

@@ -30,7 +30,7 @@ def taken():
 
 def test_a_port_in_use_is_one_line(tmp_path, taken):
     """It names the port and what to do."""
-    message = f"port {taken} on 127.0.0.1 is in use. Choose another with --port, or stop what listens there."
+    message = f"port {taken} on 127.0.0.1 is in use. Choose another with --port, or stop the process that uses it."
     assert refused(tmp_path, "--port", str(taken)) == f"proxy: {message}\n"
 
 

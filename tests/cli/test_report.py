@@ -39,7 +39,7 @@ def test_a_report_has_all_that_the_lines_have(tmp_path):
     assert [(each["path"], each["message"].split(";")[0]) for each in report["problems"]] == [
         ("models.mine.use", "fake/one was retired on 2020-01-01"),
         ("models.mine.fallback.0", "fake/one was retired on 2020-01-01"),
-        ("models.mine.fallback.0", 'never called: "fake/one" was tried before'),
+        ("models.mine.fallback.0", 'never called: "fake/one" has already been tried'),
         ("models.mine.fallback.1", "vendor/of-tomorrow has no price"),
     ]
     first = report["problems"][0]

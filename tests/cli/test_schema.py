@@ -34,10 +34,11 @@ PRICING = pricing_schema(key_texts())
 # What only the check knows: other values, other files, names, addresses, the shape of keys.
 BEYOND = {
     *("a bad time zone", "a bad day", "not a number", "infinite"),
-    *("no address", "a private address", "a metadata address", "a key in a header"),
-    *("a connection header", "a vendor's own rule", "an unknown name", "an unknown name, nothing near"),
+    *("no address", "a private address", "a metadata address", "an API key in a header"),
+    *("a connection header", "a vendor's own rule", "an unknown name", "an unknown name, nothing similar"),
     *("an unknown provider in a name", "an ambiguous id", "an unknown route", "a route inside a model", "an ensemble"),
-    *("a role that is not set", "a circle", "an alias of itself", "a name given twice", "a budget for nobody"),
+    *("a role without a model", "a circular reference", "an alias that refers to itself", "a name defined twice"),
+    "a budget for an unknown provider",
 }
 
 

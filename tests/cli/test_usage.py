@@ -86,7 +86,9 @@ def test_no_database_is_one_line_and_makes_none(tmp_path):
     """A wrong path must not look like no usage."""
     done = proxy("usage", "--db", "typo.db", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "proxy: there is no database at typo.db yet: `proxy serve` makes it, --db names another.\n"
+    assert (
+        done.stderr == "proxy: there is no database at typo.db yet. `proxy serve` creates it; --db selects another.\n"
+    )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -37,11 +37,11 @@ aliases: {c: b}
 """
     assert lines_of(routing, "version: 1\nmodels:\n  openai/x: {output: ten}\n  openai/x: {}\n") == [
         "pricing.yaml:3:22: models.openai/x.output: expected a number, got text",
-        "pricing.yaml:4:3: models.openai/x: given twice, first in line 3",
+        "pricing.yaml:4:3: models.openai/x: duplicate key; it first appears in line 3",
         'routing_rules.yaml:3:12: providers.openai.retrys: unknown key; did you mean "retries"?',
         "routing_rules.yaml:3:42: providers.openai.timeout_s.total: must be greater than 0",
         "routing_rules.yaml:4:3: providers.ollama.base_url: a name inside your own network;"
-        " add allow_private: true if that is meant",
+        " add allow_private: true if this is intended",
         "routing_rules.yaml:5:16: server.port: expected a whole number, got text",
         'routing_rules.yaml:5:19: server.wrokers: unknown key; did you mean "workers"?',
         'routing_rules.yaml:7:6: models.a: unknown model "nowhere"'
@@ -54,6 +54,6 @@ def test_each_circle_is_shown_once() -> None:
     """Two circles, two lines, however many names lead into them."""
     models = "models:\n  a: b\n  b: a\n  c: a\n  d: {use: gpt-6-sol, fallback: [e]}\n  e: {use: d, fallback: [c]}\n"
     assert lines_of(HEAD + models) == [
-        "routing_rules.yaml:5:6: models.b: goes round in circles: a -> b -> a",
-        "routing_rules.yaml:8:12: models.e.use: goes round in circles: d -> e -> d",
+        "routing_rules.yaml:5:6: models.b: circular reference: a -> b -> a",
+        "routing_rules.yaml:8:12: models.e.use: circular reference: d -> e -> d",
     ]

@@ -7,7 +7,7 @@ from datetime import date
 import pytest
 
 from proxy.config import Severity
-from proxy.config.warnings import doubts
+from proxy.config.warnings import find_warnings
 from proxy.metering.pricing import ModelPrice
 from tests.config.files import PRICES, config_of
 
@@ -18,7 +18,7 @@ LISTED = {"openai/listed": ModelPrice(input=1, output=2)}
 
 
 def lines(text: str, pricing: str = PRICES) -> list[str]:
-    found = doubts(config_of(HEAD + text, pricing), TODAY, LISTED.get)
+    found = find_warnings(config_of(HEAD + text, pricing), TODAY, LISTED.get)
     assert {problem.severity for problem in found} <= {Severity.WARNING}
     return [str(problem).removeprefix("routing_rules.yaml:") for problem in found]
 
@@ -36,22 +36,22 @@ DOUBTS: list[tuple[str, str, list[str]]] = [
     (
         "a fallback that is the model itself",
         "models: {a: {use: gpt-6-sol, fallback: [openai/gpt-6-sol]}}\n",
-        [f'3:41: warning: models.a.fallback.0: {NEVER}: "openai/gpt-6-sol" was tried before'],
+        [f'3:41: warning: models.a.fallback.0: {NEVER}: "openai/gpt-6-sol" has already been tried'],
     ),
     (
         "a fallback that is given twice, once by an alias",
         "router: {default_model: gpt-6-sol, fallback: [gpt-6-luna, cheap]}\naliases: {cheap: gpt-6-luna}\n",
-        [f'3:59: warning: router.fallback.1: {NEVER}: "cheap" was tried before'],
+        [f'3:59: warning: router.fallback.1: {NEVER}: "cheap" has already been tried'],
     ),
     (
         "a context_fallback that is the model itself",
         "models: {a: {use: gpt-6-sol, context_fallback: [gpt-6-sol]}}\n",
-        [f'3:49: warning: models.a.context_fallback.0: {NEVER}: "gpt-6-sol" was tried before'],
+        [f'3:49: warning: models.a.context_fallback.0: {NEVER}: "gpt-6-sol" has already been tried'],
     ),
     (
         "the embedded model as a fallback",
         "router: {default_model: gpt-6-sol, fallback: [local/smollm2-135m]}\n",
-        [f"3:47: warning: router.fallback.0: {NEVER}: the embedded model does not stand in for others"],
+        [f"3:47: warning: router.fallback.0: {NEVER}: the embedded model is not a fallback for other models"],
     ),
     (
         "a key that has expired",
@@ -61,21 +61,21 @@ DOUBTS: list[tuple[str, str, list[str]]] = [
     (
         "a pattern that no model has",
         "keys: {app: {models: ['gpt-6*', 'openai/gpt-6*', 'groq/x*', 'gr*', '*-luna']}}\n",
-        ['3:23: warning: keys.app.models.0: no model is called like "gpt-6*"'],
+        ['3:23: warning: keys.app.models.0: no model matches "gpt-6*"'],
     ),
     (
         "what follows a limit that is hard",
         "budget: {daily_usd: 1, when_spent: reject, hard_usd: 2, per_key: {app: {downgrade_to: gpt-6-luna}}}\n",
         [
-            "3:54: warning: budget.hard_usd: never used: with when_spent: reject the limit itself is hard",
+            "3:54: warning: budget.hard_usd: never used: with when_spent: reject, the limit itself is hard",
             "3:87: warning: budget.per_key.app.downgrade_to: never used:"
-            " with when_spent: reject the limit itself is hard",
+            " with when_spent: reject, the limit itself is hard",
         ],
     ),
     (
         "a model without a price",
         "models: {a: openai/new, b: openai/listed}\n",
-        ["3:13: warning: models.a: openai/new has no price; give it a row in pricing.yaml"],
+        ["3:13: warning: models.a: openai/new has no price; add a row to pricing.yaml"],
     ),
 ]
 
@@ -107,22 +107,22 @@ def test_a_row_whose_price_is_null_has_no_price() -> None:
     """The row stands before the list, so the list is not asked."""
     pricing = "version: 1\nmodels: {openai/listed: {context: 1000}, openai/half: {input: 1}}\n"
     assert lines("models: {a: openai/listed, b: openai/half}\n", pricing) == [
-        "3:13: warning: models.a: openai/listed has no price; give it a row in pricing.yaml",
-        "3:31: warning: models.b: openai/half has no price; give it a row in pricing.yaml",
+        "3:13: warning: models.a: openai/listed has no price; add a row to pricing.yaml",
+        "3:31: warning: models.b: openai/half has no price; add a row to pricing.yaml",
     ]
 
 
 def test_the_list_is_not_asked_where_it_is_turned_off() -> None:
     """`lookup: null`."""
     assert lines("models: {a: openai/listed}\n", "version: 1\nlookup: null\n") == [
-        "3:13: warning: models.a: openai/listed has no price; give it a row in pricing.yaml"
+        "3:13: warning: models.a: openai/listed has no price; add a row to pricing.yaml"
     ]
 
 
 def test_a_provider_that_is_off_needs_no_price() -> None:
     """Its models are not called."""
     text = "version: 1\nproviders: {openai: {api_key_env: NOT_SET}}\nmodels: {a: openai/new}\n"
-    assert doubts(config_of(text), TODAY, LISTED.get) == []
+    assert find_warnings(config_of(text), TODAY, LISTED.get) == []
 
 
 def test_a_successor_that_is_gone_is_doubted() -> None:
@@ -139,9 +139,9 @@ def test_a_successor_that_is_gone_is_doubted() -> None:
         ("openai/gpt-6-sol", None),
         ("openai/gpt-6-sol-2026-10-01", None),  # by its row without the date
         ("openai/listed", None),  # by the bundled list
-        ("ollama/any", 'no row is called "ollama/any"'),
+        ("ollama/any", 'no row is named "ollama/any"'),
         ("mine", None),  # by routing_rules.yaml
-        ("openai/gpt-6-sool", 'no row is called "openai/gpt-6-sool"; did you mean "openai/gpt-6-sol"?'),
+        ("openai/gpt-6-sool", 'no row is named "openai/gpt-6-sool"; did you mean "openai/gpt-6-sol"?'),
     ],
 )
 def test_a_successor_that_nobody_knows_is_doubted(successor: str, said: str | None) -> None:
