@@ -47,10 +47,11 @@ async def _answer(config: Config, body: bytes, as_json: bool) -> None:
         pipeline = server.runtimes.current.pipeline
         call, route = await pipeline.admit(new_id(), Caller("cli"), body, CHAT)
         if as_json:
-            print_json(decode_object(await pipeline.complete(call, route, CHAT)))
+            print_json(decode_object(await pipeline.start(call, route, CHAT).output.read()))
             return
         framing = EventFraming()
-        async for frames in pipeline.stream(call, route, CHAT.writer(call)):
+        output = pipeline.start(call, route, CHAT).output
+        while frames := await output.read():
             for event in framing.feed(frames):
                 if event.data != b"[DONE]":
                     _print_delta(decode_object(event.data))

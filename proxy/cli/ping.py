@@ -59,7 +59,7 @@ async def _ping(runtime: Runtime, provider: str) -> Ping:
     started = time.perf_counter()
     try:
         call, route = await runtime.pipeline.admit(new_id(), Caller("cli"), body, CHAT)
-        answer = decode_object(await runtime.pipeline.complete(call, route, CHAT))
+        answer = decode_object(await runtime.pipeline.start(call, route, CHAT).output.read())
     except ProxyError as error:
         return Ping(False, name, error=f"{error.code}: {error.message}" if error.code else error.message)
     latency_ms = round((time.perf_counter() - started) * 1000)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from proxy.schema.chat import AnyRequest
+from proxy.schema.json import encode
 
 _TEMPLATE = 4  # tokens around one prompt in a common chat template
+_ADDED = 512  # what a dialect adds: instructions in place of a `response_format`, longer names of tools
 _MESSAGE_OVERHEAD = 16  # role and separators of the widest chat templates
 
 
@@ -21,11 +23,11 @@ def estimate_prompt(request: AnyRequest) -> int:
     return request.prompts * each + sum(estimate(text) for text in request.texts())
 
 
-def input_bound(request: AnyRequest, body: bytes) -> int:
+def input_bound(request: AnyRequest) -> int:
     """An upper bound of the prompt's tokens: a token of a byte-level vocabulary covers at least one byte of the
     request. A repeated text (the query of a reranker) counts once for each prompt.
 
     It does not hold for what a vendor fetches itself (remote images, files, search).
     """
     again = max(0, request.prompts - 1) * len(request.repeated.encode("utf-8", "replace"))
-    return len(body) + again + _MESSAGE_OVERHEAD * (request.prompts + 1)
+    return (request.size or len(encode(request.fields))) + _ADDED + again + _MESSAGE_OVERHEAD * (request.prompts + 1)

@@ -1,34 +1,37 @@
-"""Orchestrates: who is asked for one call. It falls back from deployment to deployment until `COMMITTED` closes, and
-never after.
+"""Orchestrates: who is asked. Each ask falls back from deployment to deployment until its gate closes, never after.
 
-    COMMITTED     the first content, reasoning, tool or refusal delta: from here on no second model may answer
-    HEADERS_SENT  the first byte to the client (the API layer's gate): from here on errors are frames
+COMMITTED     the first content, reasoning, tool or refusal delta: from here on no second model may answer
+HEADERS_SENT  the first byte to the client (the API layer's gate): from here on errors are frames
 
-    Dispatcher    runs the course of a route
-    FallbackOrder        who is next (routing)
-    DeploymentAsk        asks one of them, with its retries
+Dispatcher     asks the deployments of a route until one answers
+CallAsk        asks names, for one call: what ensembles are lent
+FallbackOrder  who is next (routing)
+AttemptLoop    asks one deployment, with its retries
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
-from typing import cast
+from collections.abc import Callable, Mapping
 
 from proxy.metering.ledger import Ledger
-from proxy.pipeline.attempts import DeploymentAsk, Resources
+from proxy.pipeline.attempt import Attempt
+from proxy.pipeline.attempts import AttemptLoop, Resources
 from proxy.pipeline.call import Call
+from proxy.pipeline.gate import CommitGate
+from proxy.routing.allowed import Allowed
+from proxy.routing.ask import CALL, Answer, Origin, Sink
 from proxy.routing.fallback import FallbackOrder
 from proxy.routing.names import Route
-from proxy.schema.chat import AnyRequest, AnyResponse, ChatChunk, ChatRequest
+from proxy.routing.router import Router
+from proxy.schema.chat import AnyRequest, ChatRequest
 from proxy.schema.errors import BadRequest, UpstreamError
 from proxy.upstream.upstream import Upstream
 
-BACKOFF_S = 0.5  # ceiling of the first wait; full jitter, doubles
+BACKOFF_S = 0.5  # ceiling of the first back-off; full jitter, doubles
 
 
 class Dispatcher:
-    """Runs a route's deployments until one answers."""
+    """Asks the deployments of routes."""
 
     def __init__(
         self,
@@ -36,42 +39,55 @@ class Dispatcher:
         ledger: Ledger,
         config_version: str,
         random: Callable[[], float],
+        observe: Callable[[Attempt], None] = lambda attempt: None,
         backoff_s: float = BACKOFF_S,
     ) -> None:
         self.config_version = config_version
-        self._resources = Resources(upstreams, ledger, config_version, random, backoff_s)
+        self.ledger = ledger
+        self._resources = Resources(upstreams, ledger, config_version, observe, random, backoff_s)
 
-    async def complete(self, call: Call, route: Route, request: AnyRequest | None = None) -> AnyResponse:
-        """The whole answer to `request` (None: the call's own; a call may ask for several, one after the other).
+    async def complete(self, call: Call, route: Route, request: AnyRequest, origin: Origin = CALL) -> Answer:
+        """The whole answer to `request`.
 
         Raises the last candidate's UpstreamError, BadRequest for what the first cannot be sent, or StorageUnavailable
         before anything was sent.
         """
-        request = request or call.request
-        course = FallbackOrder(route, request)
+        order = FallbackOrder(route, request)
         while True:
-            asking = DeploymentAsk(self._resources, call, course.deployment, course.tries_left)
+            loop = AttemptLoop(self._resources, call, order.deployment, order.tries_left, CommitGate())
             try:
-                return await asking.answer(request)
+                return await loop.answer(request, origin)
             except (UpstreamError, BadRequest) as error:
-                await asking.withdraw()
-                course.fall_back(error, asking.tried)
+                order.fall_back(error, loop.tried)
 
-    async def stream(self, call: Call, route: Route) -> AsyncGenerator[list[ChatChunk], None]:
-        """The answer in batches of chunks, the first of them once `COMMITTED` is closed. Raises as `complete` does."""
-        request = cast(ChatRequest, call.request)
-        course = FallbackOrder(route, request)
+    async def stream(
+        self, call: Call, route: Route, sink: Sink, gate: CommitGate, request: ChatRequest, origin: Origin = CALL
+    ) -> Answer:
+        """The answer, streamed into `sink`; `gate` closes with its first batch. Raises as `complete` does."""
+        order = FallbackOrder(route, request)
         while True:
-            asking = DeploymentAsk(self._resources, call, course.deployment, course.tries_left)
-            is_committed = False
+            loop = AttemptLoop(self._resources, call, order.deployment, order.tries_left, gate)
             try:
-                async with aclosing(asking.answer_stream(request)) as batches:
-                    async for batch in batches:
-                        is_committed = True
-                        yield batch
-                return
+                return await loop.answer_stream(request, sink, origin)
             except (UpstreamError, BadRequest) as error:
-                await asking.withdraw()
-                if is_committed:
+                if gate.is_closed:
                     raise
-                course.fall_back(error, asking.tried)
+                order.fall_back(error, loop.tried)
+
+
+class CallAsk:
+    """The `Ask` of one call: names of those that its caller may use."""
+
+    def __init__(self, dispatcher: Dispatcher, router: Router, call: Call, allowed: Allowed | None) -> None:
+        self._dispatcher = dispatcher
+        self._router = router
+        self._call = call
+        self._allowed = allowed
+
+    async def ask(self, name: str, request: AnyRequest, origin: Origin = CALL) -> Answer:
+        route = await self._router.route(name, self._allowed)
+        return await self._dispatcher.complete(self._call, route, request, origin)
+
+    async def stream(self, name: str, request: ChatRequest, sink: Sink, origin: Origin = CALL) -> Answer:
+        route = await self._router.route(name, self._allowed)
+        return await self._dispatcher.stream(self._call, route, sink, CommitGate(), request, origin)

@@ -7,33 +7,34 @@ lent: choices of one answer come from one model.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
-from itertools import islice
+from itertools import accumulate
 from typing import Any, Protocol, TypeVar, cast
 
 from msgspec.structs import replace
 
 from proxy.pipeline.json_check import JSONCheck, bare
+from proxy.routing.ask import Answer, Origin, Sink
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, Choice, Message
 from proxy.schema.errors import BadRequest, UpstreamError
 
 T = TypeVar("T")
 
 
-class Ask(Protocol):
-    """One deployment, lent for one call; it is asked again where a failure may pass, until an answer begins.
+class SeatAsk(Protocol):
+    """One deployment, lent for one call: each ask is retried where that may help, until an answer begins.
 
-    `at_once`: how many asks may run beside each other.
+    `at_once`: how many asks may run side by side.
     """
 
     at_once: int
 
-    async def complete(self, request: ChatRequest) -> ChatResponse:
+    async def complete(self, request: ChatRequest, origin: Origin) -> Answer:
         """The whole answer. Raises UpstreamError, BadRequest for what cannot be sent."""
         ...
 
-    def stream(self, request: ChatRequest) -> AsyncGenerator[list[ChatChunk], None]:
+    async def stream(self, request: ChatRequest, sink: Sink, origin: Origin) -> Answer:
         """The answer in batches, the first of them with its first delta. Raises as `complete` does."""
         ...
 
@@ -56,45 +57,39 @@ def _seat(request: ChatRequest, size: int, place: int) -> ChatRequest:
     return replace(request, n=size, fields=fields)
 
 
-async def complete_together(ask: Ask, requests: Sequence[ChatRequest]) -> ChatResponse:
-    """One answer with the choices of all requests, which are asked beside each other. The first failure cancels the
-    others.
-    """
-    answers = await together([partial(ask.complete, request) for request in requests], ask.at_once)
+async def complete_together(ask: SeatAsk, requests: Sequence[ChatRequest]) -> Answer:
+    """One answer with the choices of all requests, asked side by side. The first failure cancels the others."""
+    asks = [partial(ask.complete, request, Origin(seat=seat)) for seat, request in enumerate(requests)]
+    answers = await together(asks, ask.at_once)
+    responses = [cast(ChatResponse, answer.response) for answer in answers]
     choices: list[Choice] = []
-    first = 0
-    for request, answer in zip(requests, answers, strict=True):
-        choices += [cast(Choice, {**choice, "index": first + choice.get("index", 0)}) for choice in answer["choices"]]
-        first += request.n
-    whole = {name: value for name, value in answers[0].items() if name != "usage"}
-    return cast(ChatResponse, {**whole, "choices": choices})
+    for first, response in zip(_firsts(requests), responses, strict=True):
+        choices += [cast(Choice, {**choice, "index": first + choice.get("index", 0)}) for choice in response["choices"]]
+    whole = {name: value for name, value in responses[0].items() if name != "usage"}
+    return _joined(answers, cast(ChatResponse, {**whole, "choices": choices}))
 
 
-async def stream_together(ask: Ask, requests: Sequence[ChatRequest]) -> AsyncGenerator[list[ChatChunk], None]:
-    """The streams of all requests as they come, as one. The first failure, or closing this, ends them all."""
-    firsts = [sum(request.n for request in requests[:place]) for place in range(len(requests))]
-    streams = [ask.stream(request) for request in requests]
-    waiting = iter(range(len(streams)))
-    running = {asyncio.ensure_future(_next(streams[place])): place for place in islice(waiting, ask.at_once)}
-    try:
-        while running:
-            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for task in sorted(done, key=running.__getitem__):
-                batch = task.result()
-                place = running.pop(task)
-                following = next(waiting, None) if batch is None else place
-                if following is not None:
-                    running[asyncio.ensure_future(_next(streams[following]))] = following
-                if batch is not None:
-                    yield [_renumbered(chunk, firsts[place]) for chunk in batch]
-    finally:
-        await _cancel(running)
-        for stream in streams:
-            await stream.aclose()
+async def stream_together(ask: SeatAsk, requests: Sequence[ChatRequest], sink: Sink) -> Answer:
+    """The streams of all requests as they come, as one. The first failure cancels the others."""
+
+    def seat_sink(first: int) -> Sink:
+        return lambda batch: sink([_renumbered(chunk, first) for chunk in batch])
+
+    asks = [
+        partial(ask.stream, request, seat_sink(first), Origin(seat=seat))
+        for seat, (request, first) in enumerate(zip(requests, _firsts(requests), strict=True))
+    ]
+    return _joined(await together(asks, ask.at_once), None)
 
 
-async def _next(stream: AsyncGenerator[T, None]) -> T | None:
-    return await anext(stream, None)
+def _firsts(requests: Sequence[ChatRequest]) -> list[int]:
+    """The index of each request's first choice in the joined answer."""
+    return [0, *accumulate(request.n for request in requests)][:-1]
+
+
+def _joined(answers: Sequence[Answer], response: ChatResponse | None) -> Answer:
+    attempts = tuple(attempt for answer in answers for attempt in answer.attempts)
+    return Answer(response, attempts, tuple(each for answer in answers for each in answer.deployments))
 
 
 def _renumbered(chunk: ChatChunk, first: int) -> ChatChunk:
@@ -102,31 +97,38 @@ def _renumbered(chunk: ChatChunk, first: int) -> ChatChunk:
     return cast(ChatChunk, {**chunk, "choices": choices})
 
 
-async def checked(ask: Ask, request: ChatRequest, response: ChatResponse, check: JSONCheck) -> ChatResponse:
+async def checked(ask: SeatAsk, request: ChatRequest, answer: Answer, check: JSONCheck) -> Answer:
     """The answer with JSON in each choice that says it is complete.
 
     A fence of Markdown around JSON is taken off. A choice that is wrong is asked for once more, with what is wrong.
-    Raises UpstreamError `invalid_json_answer` when it is wrong again: who asks for JSON parses it, and a 200 that
-    cannot be parsed would fail in their code instead; another candidate may still answer. Refusals, tool calls and
-    answers that were cut by a limit or a filter are handed on as they are, as their finish_reason says.
+    Raises UpstreamError `invalid_json_answer` when it is wrong again: a client that asks for JSON parses it, and a 200
+    that cannot be parsed would fail in its code instead; another candidate may still answer. Refusals, tool calls and
+    answers that were cut by a limit or a filter pass as they are, as their finish_reason says.
     """
-    asks = [partial(_right, ask, request, choice, check) for choice in response["choices"]]
-    choices = await together(asks, ask.at_once)
-    return cast(ChatResponse, {**response, "choices": choices})
+    response = cast(ChatResponse, answer.response)
+    asks = [partial(_right, ask, request, choice, check, answer.attempts[-1]) for choice in response["choices"]]
+    rights = await together(asks, ask.at_once)
+    repairs = [repair for _, repair in rights if repair is not None]
+    choices = [choice for choice, _ in rights]
+    return _joined([answer, *repairs], cast(ChatResponse, {**response, "choices": choices}))
 
 
-async def _right(ask: Ask, request: ChatRequest, choice: Choice, check: JSONCheck) -> Choice:
+async def _right(
+    ask: SeatAsk, request: ChatRequest, choice: Choice, check: JSONCheck, parent: str
+) -> tuple[Choice, Answer | None]:
+    """The choice with right JSON, and the answer that repaired it."""
     choice, wrong = _look(choice, check)
     if wrong is None:
-        return choice
+        return choice, None
+    index = choice.get("index", 0)
     try:
-        again = await ask.complete(_repair(request, choice, wrong))
+        again = await ask.complete(_repair(request, choice, wrong), Origin(parent, index))
     except BadRequest as error:  # the longer prompt cannot be sent
         raise _invalid(wrong) from error
-    repaired, wrong = _look(again["choices"][0], check)
+    repaired, wrong = _look(cast(ChatResponse, again.response)["choices"][0], check)
     if wrong is not None:
         raise _invalid(wrong)
-    return cast(Choice, {**repaired, "index": choice.get("index", 0)})
+    return cast(Choice, {**repaired, "index": index}), again
 
 
 def _look(choice: Choice, check: JSONCheck) -> tuple[Choice, str | None]:
@@ -153,7 +155,8 @@ def _repair(request: ChatRequest, choice: Choice, wrong: str) -> ChatRequest:
     fields = {name: value for name, value in request.fields.items() if name != "n"}
     fields["messages"] = [*request.fields["messages"], *turns]
     messages = [*request.messages, *(Message(turn["role"], turn["content"]) for turn in turns)]
-    return replace(request, n=1, messages=messages, fields=fields)
+    size = request.size + sum(len(turn["content"].encode("utf-8", "replace")) + 64 for turn in turns)
+    return replace(request, n=1, messages=messages, size=size, fields=fields)
 
 
 def _invalid(wrong: str) -> UpstreamError:

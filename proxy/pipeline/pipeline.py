@@ -10,47 +10,50 @@ Settle before the end: what tells a client that its answer is complete leaves on
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
 from typing import cast
 
-from proxy.metering.ledger import Ledger
 from proxy.pipeline import hints
 from proxy.pipeline.admission import Admission
 from proxy.pipeline.call import Call
 from proxy.pipeline.dispatch import Dispatcher
 from proxy.pipeline.format import Format, StreamWriter
+from proxy.pipeline.output import Output
 from proxy.pipeline.reasoning_state import ReasoningState
+from proxy.pipeline.running import RunningCall, deadline_passed, stopping
 from proxy.pipeline.timing import Clock
 from proxy.routing.names import Route
-from proxy.schema.chat import AnyResponse, ChatResponse
-from proxy.schema.errors import BadRequest, ProxyError, UpstreamError
+from proxy.schema.chat import AnyResponse, ChatChunk, ChatRequest, ChatResponse
+from proxy.schema.errors import BadRequest, ProxyError, StorageUnavailable, UpstreamError
 from proxy.schema.json import named_model
 from proxy.schema.records import CallEnd, Caller, Outcome
 
+DEADLINE_S = 900.0
 _NO_HEADERS: Mapping[str, str] = {}
 
 
 class Pipeline:
-    """Serves requests on one configuration. `on_end` is told of every call that ended (the log line)."""
+    """Serves requests on one configuration. `on_end` is told of every call that ended (the log line, metrics)."""
 
     def __init__(
         self,
         admission: Admission,
         dispatcher: Dispatcher,
         reasoning: ReasoningState,
-        ledger: Ledger,
         clock: Clock,
         on_end: Callable[[Call, CallEnd], None],
+        deadline_s: float = DEADLINE_S,
     ) -> None:
         self.config_version = dispatcher.config_version
         self._admission = admission
         self._dispatcher = dispatcher
         self._reasoning = reasoning
-        self._ledger = ledger
+        self._ledger = dispatcher.ledger
         self._clock = clock
         self._on_end = on_end
-        self._drains: set[asyncio.Task[None]] = set()
+        self._deadline_s = deadline_s
+        self._running: set[RunningCall] = set()
 
     async def admit(
         self, call_id: str, caller: Caller, body: bytes, format: Format, headers: Mapping[str, str] = _NO_HEADERS
@@ -81,103 +84,96 @@ class Pipeline:
         self._ledger.reject(call.opening(self.config_version), end)
         self._ended(call, end)
 
-    async def complete(self, call: Call, route: Route, format: Format) -> bytes:
-        """The whole answer, settled. Raises ProxyError."""
-        try:
-            answer = await self._answer(call, route)
-            await self._settle(call, Outcome.OK)
-        except ProxyError as error:
-            await self._settle(call, _outcome(error), error)
-            raise
-        except BaseException as error:
-            self._abandon(call, error)
-            raise
-        return format.whole(call, answer)
+    def start(self, call: Call, route: Route, format: Format) -> RunningCall:
+        """The call in a task of its own. Its output is what the client gets, and ends once the call is settled."""
+        running = RunningCall(call, format)
+        self._running.add(running)
+        running.start(self._run(running, route), self._deadline_s, self._running.discard)
+        return running
 
-    async def _answer(self, call: Call, route: Route) -> AnyResponse:
-        """Whoever answers the first part of a request answers all parts: vectors of two models cannot be compared."""
-        request = call.request = await self._reasoning.restore(call.caller, call.request)
-        answers: list[AnyResponse] = []
-        for part in request.parts(candidate.provider.embeddings_batch for candidate in route.candidates):
-            answers.append(await self._dispatcher.complete(call, route, part))
-            route = Route(route.requested, (call.answering.deployment,))
-        answer: AnyResponse = request.joined(answers)
-        messages = [choice["message"] for choice in cast(ChatResponse, answer).get("choices", ())]
-        await self._reasoning.keep(call.caller, call.answering.deployment, messages, call.request)
-        return answer
-
-    async def stream(self, call: Call, route: Route, writer: StreamWriter) -> AsyncGenerator[bytes, None]:
-        """The answer's frames. Raises ProxyError; whether that is a status or a frame is for the API layer to know."""
-        is_begun = False
+    async def _run(self, running: RunningCall, route: Route) -> None:
+        call, output = running.call, running.output
         try:
             call.request = await self._reasoning.restore(call.caller, call.request)
-            async with aclosing(self._dispatcher.stream(call, route)) as batches:
-                async for batch in batches:
-                    is_begun = True
-                    if frames := writer.write(batch):
-                        yield frames
-            messages = [message for attempt in call.answered for message in attempt.fold.tool_messages()]
-            await self._reasoning.keep(call.caller, call.answering.deployment, messages, call.request)
-            await self._settle(call, Outcome.OK)
-        except ProxyError as error:
-            await self._settle(call, _outcome(error), error)
-            raise
+            if call.request.stream:
+                end = await self._stream(call, route, running.writer, output)
+            else:
+                end = await self._complete(call, route, running.format)
         except BaseException as error:
-            self._abandon(call, error)
-            raise
-        if is_begun:
-            yield writer.tail(call.usage())
+            failure = await self._fail(call, error)
+            output.end(error=failure)
+            if failure is error and not isinstance(error, ProxyError) and output.is_discarded:
+                raise  # a bug that nobody else would report
+        else:
+            output.end(end)
 
-    async def close(self) -> None:
-        """Waits for the streams that are being drained; each takes a second at most."""
-        await asyncio.gather(*self._drains, return_exceptions=True)
+    async def _complete(self, call: Call, route: Route, format: Format) -> bytes:
+        """Whoever answers the first part of a request answers all parts: vectors of two models cannot be compared."""
+        request, answers = call.request, []
+        for part in request.parts(candidate.provider.embeddings_batch for candidate in route.candidates):
+            answer = await self._dispatcher.complete(call, route, part)
+            answers.append(answer)
+            route = Route(route.requested, answer.deployments[-1:])
+        call.note_answered([attempt for answer in answers for attempt in answer.attempts])
+        response: AnyResponse = request.joined([answer.response for answer in answers])
+        messages = [choice["message"] for choice in cast(ChatResponse, response).get("choices", ())]
+        await self._reasoning.keep(call.caller, call.answering.deployment, messages, request)
+        await self._settle(call, Outcome.OK)
+        return format.whole(call, response)
+
+    async def _stream(self, call: Call, route: Route, writer: StreamWriter, output: Output) -> bytes:
+        """Writes the frames less the end, which is returned."""
+
+        def sink(batch: list[ChatChunk]) -> Awaitable[None] | None:
+            frames = writer.write(batch)
+            return output.write(frames) if frames else None
+
+        request = cast(ChatRequest, call.request)
+        answer = await self._dispatcher.stream(call, route, sink, call.gate, request)
+        call.note_answered(answer.attempts)
+        messages = [message for attempt in call.answered for message in attempt.fold.tool_messages()]
+        await self._reasoning.keep(call.caller, call.answering.deployment, messages, request)
+        await self._settle(call, Outcome.OK)
+        return writer.tail(call.usage())
+
+    async def _fail(self, call: Call, error: BaseException) -> BaseException:
+        """Settles a call that failed or was cancelled; the error that its reader gets."""
+        if isinstance(error, asyncio.CancelledError) and call.cancelled_by is Outcome.TIMEOUT_TOTAL:
+            error = deadline_passed(self._deadline_s)
+        if isinstance(error, ProxyError):
+            with contextlib.suppress(asyncio.CancelledError):  # the row is on its way; nobody waits for the rest
+                await self._settle(call, _outcome(error), error)
+            return error
+        if call.settled is None:
+            is_cancelled = isinstance(error, asyncio.CancelledError)
+            outcome = (call.cancelled_by or Outcome.CANCELLED) if is_cancelled else Outcome.UNKNOWN
+            call.settled = end = call.end(outcome)
+            self._ledger.close(end)
+            self._ended(call, end)
+        return stopping() if isinstance(error, asyncio.CancelledError) else error
 
     async def _settle(self, call: Call, outcome: Outcome, error: ProxyError | None = None) -> None:
+        if call.settled is not None:
+            return
         call.settled = end = call.end(outcome, error)
         try:
-            if call.attempts:
-                self._tell_ends(call)
+            if call.is_open:
                 await self._ledger.settle(end)
-            else:
+            elif not isinstance(error, StorageUnavailable):
                 self._ledger.reject(call.opening(self.config_version), end)
         finally:
             self._ended(call, end)
-
-    def _tell_ends(self, call: Call) -> None:
-        """The ends of its attempts go before the call's own."""
-        for end in call.ends:
-            self._ledger.end(end)
 
     def _ended(self, call: Call, end: CallEnd) -> None:
         call.note_ended()
         self._on_end(call, end)
 
-    def _abandon(self, call: Call, error: BaseException) -> None:
-        """The client left, the server stops, or a bug: settles without waiting for anything."""
-        if call.settled is not None:
-            return
-        if any(attempt.leftover for attempt in call.attempts):
-            task = asyncio.get_running_loop().create_task(self._drain(call, error))
-            self._drains.add(task)
-            task.add_done_callback(self._drains.discard)
-        else:
-            self._close(call, error)
-
-    async def _drain(self, call: Call, error: BaseException) -> None:
-        try:
-            await asyncio.gather(*(attempt.leftover() for attempt in call.attempts if attempt.leftover is not None))
-        finally:
-            self._close(call, error)
-
-    def _close(self, call: Call, error: BaseException) -> None:
-        if isinstance(error, asyncio.CancelledError | GeneratorExit):
-            end = call.end(Outcome.CLIENT_CLOSED if call.client_gone else Outcome.CANCELLED)
-        else:
-            end = call.end(Outcome.UNKNOWN)
-        call.settled = end
-        self._tell_ends(call)
-        self._ledger.close(end)
-        self._ended(call, end)
+    async def close(self) -> None:
+        """Waits for the calls whose clients are gone, and cancels the others: what holds them has been closed."""
+        for running in list(self._running):
+            running.stop()
+        for running in list(self._running):
+            await running.ended()
 
 
 def _outcome(error: ProxyError) -> Outcome:

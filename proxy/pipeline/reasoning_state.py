@@ -72,7 +72,8 @@ class ReasoningState:
             return request
         found = await self._on_thread(partial(self._store.find, caller.key_id or "", names, self._clock_ns()))
         kept = {names[name]: state for name, data in (found or {}).items() if (state := _read(data))}
-        return structs.replace(request, kept=kept) if kept else request
+        size = request.size + sum(map(len, (found or {}).values()))
+        return structs.replace(request, kept=kept, size=size) if kept else request
 
     async def keep(
         self,

@@ -6,10 +6,13 @@ from msgspec import Struct
 
 
 class RouterConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Section `router`, first cut: the model behind `auto`, and what is tried when it fails."""
+    """Section `router`: the model behind `auto`, what is tried when it fails, and the seconds that a call may take over
+    all its attempts.
+    """
 
     default_model: str | None = None
     fallback: list[str] = []
+    deadline_s: float = 900
 
 
 class ModelEntry(Struct, frozen=True, forbid_unknown_fields=True):

@@ -62,7 +62,8 @@ class Request(Struct, frozen=True, kw_only=True):
 
     `fields` is the body as the client sent it, less nulls of known fields and what only concerns the proxy; the other
     attributes are checked views of it. Providers forward `fields`; they never change it. `strict`: refuse what would be
-    dropped or adapted. What differs between endpoints is a method, so no other room asks where a request came from.
+    dropped or adapted. `size` is a bound of the bytes that a vendor reads as its prompt: those of the body, and of what
+    the proxy added. What differs between endpoints is a method, so no other room asks where a request came from.
     """
 
     task_type: ClassVar[str | None] = None
@@ -72,6 +73,7 @@ class Request(Struct, frozen=True, kw_only=True):
     model: str
     strict: bool = False
     native: NativeBody | None = None
+    size: int = 0
     fields: dict[str, Any]
 
     @property

@@ -92,6 +92,15 @@ class UpstreamError(ProxyError):
         """True where the request never reached the provider, so that nothing can have been used."""
         return self.outcome is Outcome.TIMEOUT_CONNECT
 
+    @property
+    def resendable(self) -> bool:
+        """True where the same deployment may be asked again: it refused, or the request never reached it.
+
+        After a time-out, a broken connection or an unreadable 200 the vendor may be working on the request, or have
+        billed it: sending it again would buy it twice.
+        """
+        return self.retryable and (self.nothing_sent or (self.upstream_status or 0) >= 400)
+
     def body(self) -> dict[str, object]:
         error: dict[str, object] = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         if self.upstream_status is not None:

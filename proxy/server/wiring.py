@@ -116,9 +116,9 @@ class Running:
             Admission(policies, Router(views, book, random.random)),
             Dispatcher(upstreams, self._ledger, config.version, random.random),
             self.vault,
-            self._ledger,
             Clock(time.time_ns, time.perf_counter),
             _on_end(self._log, self._metrics, names),
+            config.router.deadline_s,
         )
         return Runtime(config, names, views, policies, pipeline, self._ledger, upstreams, lists)
 

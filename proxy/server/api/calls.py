@@ -5,7 +5,6 @@ The gate `HEADERS_SENT` is here.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -17,8 +16,9 @@ from sse_starlette import EventSourceResponse
 
 from proxy.pipeline.call import Call
 from proxy.pipeline.format import Format, StreamWriter
+from proxy.pipeline.output import Output
 from proxy.pipeline.pipeline import Pipeline
-from proxy.routing.names import Route
+from proxy.pipeline.running import ClientLeft, RunningCall
 from proxy.schema.errors import ProxyError
 from proxy.server.api.answers import NO_STORE, new_id, safe_headers, send_error, send_json
 from proxy.server.api.guard import Access
@@ -64,80 +64,61 @@ class ModelCalls:
                 with self._pipeline() as pipeline:
                     identity["x-proxy-config"] = pipeline.config_version
                     call, route = await pipeline.admit(call_id, caller, body, format, headers)
-                    if call.request.stream:
-                        await self._stream(pipeline, call, route, format.writer(call), (scope, receive, send))
-                    else:
-                        await self._whole(pipeline, call, route, format, receive, send)
+                    running = pipeline.start(call, route, format)
+                    try:
+                        if call.request.stream:
+                            await self._stream(pipeline, running, (scope, receive, send))
+                        else:
+                            await self._whole(pipeline, running, receive, send)
+                    finally:
+                        running.stop()
         except BodyTooLarge as error:
             linger = partial(discard_rest, receive, LINGER_BODIES * self._max_body_bytes)
             await send_error(send, error, format.error(error), identity, linger)
         except ProxyError as error:
             await send_error(send, error, format.error(error), identity)
-        except ClientGone:
+        except (ClientGone, ClientLeft):
             return
         except Exception:
             self._log.exception("internal_error", request_id=call_id)
             failure = internal_error()
             await send_error(send, failure, format.error(failure), identity)
 
-    async def _whole(
-        self, pipeline: Pipeline, call: Call, route: Route, format: Format, receive: Receive, send: Send
-    ) -> None:
-        try:
-            async with client_watch(receive, call.note_gone):
-                body = await pipeline.complete(call, route, format)
-        except asyncio.CancelledError:
-            if call.client_gone:
-                return
-            raise
+    async def _whole(self, pipeline: Pipeline, running: RunningCall, receive: Receive, send: Send) -> None:
+        async with client_watch(receive, running.leave):
+            body = await running.output.read()
+        call = running.call
         overhead = {"x-proxy-overhead-ms": f"{call.time.overhead_ms():.2f}"}
         await send_json(send, 200, body, _facts(pipeline, call) | _money(call) | overhead)
 
-    async def _stream(
-        self, pipeline: Pipeline, call: Call, route: Route, writer: StreamWriter, asgi: tuple[Scope, Receive, Send]
-    ) -> None:
+    async def _stream(self, pipeline: Pipeline, running: RunningCall, asgi: tuple[Scope, Receive, Send]) -> None:
         """Waits for the first frames, then hands over to sse-starlette. Errors before that have their own status."""
-        frames = pipeline.stream(call, route, writer)
-        first = asyncio.ensure_future(anext(frames))
-        try:
-            async with client_watch(asgi[1], call.note_gone):
-                await asyncio.wait({first}, timeout=self._headers_after_s)
-            if first.done():
-                first.result()
-            known = _facts(pipeline, call) if first.done() else _identity(pipeline, call)
-            await self._send_stream(call, self._frames(first, frames, call, writer), known, writer.keep_alive, asgi)
-        except asyncio.CancelledError:
-            if not call.client_gone:
-                raise
-        finally:
-            await _end(first, frames)
-
-    async def _send_stream(
-        self,
-        call: Call,
-        frames: AsyncGenerator[bytes, None],
-        known: dict[str, str],
-        keep_alive: bytes,
-        asgi: tuple[Scope, Receive, Send],
-    ) -> None:
+        call, output, writer = running.call, running.output, running.writer
+        async with client_watch(asgi[1], running.leave):
+            is_begun = await output.wait(self._headers_after_s)
+            first = await output.read() if is_begun else b""
+        known = _facts(pipeline, call) if is_begun else _identity(pipeline, call)
         response = EventSourceResponse(
-            frames,
+            self._frames(first, output, call, writer),
             headers=safe_headers({**NO_STORE, **known}),
             ping=PING_S,
-            ping_message_factory=cast(Any, lambda: keep_alive),
-            client_close_handler_callable=partial(_note_gone, call),
+            ping_message_factory=cast(Any, lambda: writer.keep_alive),
+            client_close_handler_callable=partial(_leave, running),
         )
         del response.headers["connection"]  # the server's to say: this says keep-alive, also to who asked to close
         await response(*cast("tuple[Any, Any, Any]", asgi))
 
     async def _frames(
-        self, first: asyncio.Future[bytes], frames: AsyncGenerator[bytes, None], call: Call, writer: StreamWriter
+        self, first: bytes, output: Output, call: Call, writer: StreamWriter
     ) -> AsyncGenerator[bytes, None]:
         """`HEADERS_SENT`: from here on an error is the stream's last frame, without `[DONE]`."""
         try:
-            yield await first
-            async for frame in frames:
-                yield frame
+            if first:
+                yield first
+            while frames := await output.read():
+                yield frames
+        except ClientLeft:
+            return
         except ProxyError as error:
             yield writer.error(error)
         except Exception:
@@ -145,23 +126,13 @@ class ModelCalls:
             yield writer.error(internal_error())
 
 
-async def _end(first: asyncio.Future[bytes], frames: AsyncGenerator[bytes, None]) -> None:
-    """Closes a stream wherever it stands; a client may leave before anybody has asked for its first frame."""
-    if not first.done():
-        first.cancel()
-        await asyncio.wait({first})
-    if not first.cancelled():
-        first.exception()  # seen, so that asyncio does not report it
-    await frames.aclose()
-
-
 def internal_error() -> ProxyError:
     """500 without detail: the log has it."""
     return ProxyError("Internal error. The server's log has the details.", status=500, code="internal_error")
 
 
-async def _note_gone(call: Call, _message: object) -> None:
-    call.note_gone()
+async def _leave(running: RunningCall, _message: object) -> None:
+    running.leave()
 
 
 def _identity(pipeline: Pipeline, call: Call) -> dict[str, str]:

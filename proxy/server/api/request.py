@@ -91,16 +91,12 @@ class Places:
 
 @asynccontextmanager
 async def client_watch(receive: Receive, on_gone: Callable[[], None]) -> AsyncIterator[None]:
-    """Cancels the block when the client closes its connection, after telling `on_gone`."""
-    owner = asyncio.current_task()
-    if owner is None:
-        raise RuntimeError("client_watch needs a running task")
+    """Calls `on_gone` when the client closes its connection while the block runs."""
 
     async def wait() -> None:
         while (await receive())["type"] != "http.disconnect":
             continue
         on_gone()
-        owner.cancel()
 
     task = asyncio.get_running_loop().create_task(wait())
     try:

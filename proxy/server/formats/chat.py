@@ -104,6 +104,7 @@ def decode_chat(body: bytes) -> ChatRequest:
     _check(view)
     return ChatRequest(
         model=view.model,
+        size=len(body),
         messages=view.messages,
         stream=bool(view.stream),
         include_usage=bool(view.stream_options and view.stream_options.include_usage),

@@ -44,6 +44,7 @@ def decode_embeddings(body: bytes) -> EmbeddingsRequest:
         raise BadRequest("encoding_format: expected `float` or `base64`.", param="encoding_format")
     return EmbeddingsRequest(
         model=view.model,
+        size=len(body),
         inputs=_inputs(view.input),
         dimensions=view.dimensions,
         base64=view.encoding_format == "base64",

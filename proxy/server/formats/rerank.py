@@ -55,6 +55,7 @@ def decode_rerank(body: bytes) -> RerankRequest:
     in_range("max_tokens_per_doc", view.max_tokens_per_doc, MAX_TOKENS)
     return RerankRequest(
         model=view.model,
+        size=len(body),
         query=view.query,
         documents=documents,
         top_n=view.top_n,

@@ -179,7 +179,7 @@ async def test_strict_refuses_what_the_vendor_lacks(
     assert "one/ok" in error["message"]
     assert upstream.ledger == []
     row = await row_of(database, answer)
-    assert (row["outcome"], row["cost_nano"], row["attempts"]) == ("rejected", 0, 0)
+    assert (row["outcome"], row["cost_nano"], row["attempts"]) == ("rejected", 0, 1)
     assert (await post(lacking.port, chat("one/ok", logit_bias={"1": 2}))).headers("x-proxy-dropped-params") == [
         "logit_bias"
     ]

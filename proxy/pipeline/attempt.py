@@ -1,0 +1,199 @@
+"""Orchestrates: one attempt as it runs, and what it turns into: rows for the ledger, usage for the answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from msgspec.structs import replace
+
+from proxy.metering import tokens
+from proxy.metering.usage import Used
+from proxy.pipeline.native import NativeAnswer
+from proxy.routing.ask import CALL, Origin
+from proxy.routing.names import Deployment
+from proxy.schema.attempt_state import AttemptState, step
+from proxy.schema.chat import AnyRequest, AnyResponse, ChatResponse
+from proxy.schema.errors import UpstreamError
+from proxy.schema.fold import Fold
+from proxy.schema.records import MAX_TOKENS, AttemptEnd, AttemptOpen, Cost, Outcome, Tokens
+
+if TYPE_CHECKING:
+    from proxy.pipeline.call import Call
+
+
+class Attempt:
+    """One try at one deployment. The attempt loop notes here what it sees; `end` says what that amounts to."""
+
+    def __init__(self, call: Call, deployment: Deployment, request: AnyRequest, origin: Origin = CALL) -> None:
+        self.call = call
+        self.deployment = deployment
+        self.request = request
+        self.origin = origin
+        self.seq = call.next_seq()
+        self.id = f"{call.id}-{self.seq}"
+        self.started = call.clock.monotonic_s()
+        self.state = AttemptState.INTENDED
+        self.committed = False  # a delta may leave, or has: no second model may answer in its place
+        self.status: int | None = None
+        self.request_id: str | None = None
+        self.first_token_ms: float | None = None
+        self.retry_after_s: float | None = None
+        self.dropped: list[str] = []
+        self.adapted: list[str] = []
+        self.native: NativeAnswer | None = None  # where the vendor's own bytes are the answer
+        self.fold = Fold()
+        self.hold_nano: int | None = None
+        self.ended: AttemptEnd | None = None
+        self._is_waiting = False  # for this provider; see `CallTime.begin_wait`
+        self._cost: Cost | None = None
+
+    def opening(self, hold_nano: int | None) -> AttemptOpen:
+        """The row of its intent. `hold_nano`: an upper bound of its cost; None: nobody knows one."""
+        self.hold_nano = hold_nano
+        return AttemptOpen(
+            id=self.id,
+            call_id=self.call.id,
+            seq=self.seq,
+            provider=self.deployment.provider_name,
+            model=self.deployment.model,
+            opened_ns=self.call.clock.unix_ns(),
+            hold_nano=hold_nano,
+            price_version=self.deployment.price_version,
+            parent=self.origin.parent,
+            seat=self.origin.seat,
+        )
+
+    # --- its life -----------------------------------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """The whole answer is here; its usage may be missing."""
+        return self.state is AttemptState.FINISHED
+
+    def note_granted(self) -> None:
+        self.state = step(self.state, AttemptState.GRANTED)
+
+    def note_withdrawn(self) -> None:
+        """The ledger did not grant it: it has no row, and its request never leaves."""
+        self.state = step(self.state, AttemptState.WITHDRAWN)
+
+    def begin_wait(self) -> None:
+        """From here on the provider is waited for: a place, a connection, its answer."""
+        self._is_waiting = True
+        self.call.time.begin_wait()
+
+    def note_sent(self) -> None:
+        """The request leaves: from now on the provider may be working on it."""
+        self.state = step(self.state, AttemptState.SENT)
+
+    def note_accepted(self, status: int, request_id: str | None) -> None:
+        """A 2xx answer began."""
+        if self.state is AttemptState.GRANTED:
+            self.note_sent()
+        self.state = step(self.state, AttemptState.ACCEPTED)
+        self.status, self.request_id = status, request_id
+
+    def note_received(self) -> None:
+        """What the caller waited for is here, the whole answer or a stream's first token, or will not come."""
+        if self._is_waiting:
+            self._is_waiting = False
+            self.call.time.end_wait()
+
+    def note_first_token(self) -> None:
+        self.committed = True
+        self.note_received()
+        self.first_token_ms = self.call.time.note_first_token()
+
+    def note_finished(self) -> None:
+        """Every choice has its finish."""
+        if self.state is not AttemptState.FINISHED:
+            self.state = step(self.state, AttemptState.FINISHED)
+
+    def note_whole(self, response: AnyResponse) -> None:
+        self.note_finished()
+        self.fold.usage = response.get("usage")
+        if "choices" in response and self._said() is None:
+            for choice in cast(ChatResponse, response)["choices"]:
+                message = choice["message"]
+                delta: dict[str, Any] = {
+                    name: message.get(name) for name in ("content", "reasoning_content", "refusal")
+                }
+                delta["tool_calls"] = [{**call, "index": i} for i, call in enumerate(message.get("tool_calls") or [])]
+                self.fold.add({"choices": [{"index": choice.get("index", 0), "delta": cast(Any, delta)}]})
+
+    def fail(self, error: UpstreamError) -> None:
+        """A request that the provider refused, or that never reached it, used nothing."""
+        refused = self.state is AttemptState.SENT and ((error.upstream_status or 0) >= 300 or error.nothing_sent)
+        if refused:
+            self.state = step(self.state, AttemptState.GRANTED)
+        self.retry_after_s = error.retry_after_s
+        self.end(error.outcome, error.code, error.upstream_status)
+
+    def end(self, outcome: Outcome, error_code: str | None = None, status: int | None = None) -> AttemptEnd:
+        """The row's end; the first one stands."""
+        if self.ended is None:
+            self.note_received()
+            measured, source = self.measured()
+            self._cost = cost = self._cost_of(measured, source)
+            self.state = step(self.state, AttemptState.ENDED)
+            self.ended = AttemptEnd(
+                id=self.id,
+                call_id=self.call.id,
+                outcome=outcome,
+                status=status or self.status,
+                error_code=error_code,
+                tokens=measured,
+                usage_source=source,
+                cost_nano=None if cost is None else cost.total,
+                duration_ms=(self.call.clock.monotonic_s() - self.started) * 1000,
+                first_token_ms=self.first_token_ms,
+                upstream_request_id=self.request_id,
+            )
+        return self.ended
+
+    # --- what it used -------------------------------------------------------------------------------------------------
+
+    def measured(self) -> tuple[Tokens, str]:
+        """Tokens and where they come from.
+
+        provider    the provider's own usage, of a complete answer
+        estimated   usage is missing, or the answer was cut: what was seen, or what its text amounts to
+        unknown     the provider may have written an answer that nobody saw: it costs its hold until reconciled
+        none        nothing reached the provider, or it refused
+        """
+        if self.ended is not None:
+            return self.ended.tokens, self.ended.usage_source
+        if not self.state.may_have_cost:
+            return Tokens(), "none"
+        seen = self._said()
+        if seen is not None and self.finished:
+            return seen, "provider"
+        output = tokens.estimate(self.fold.text())
+        prompt = Tokens(input=tokens.estimate_prompt(self.request)) if seen is None else seen
+        source = "estimated" if output or self.finished else "unknown"
+        return replace(prompt, output=max(prompt.output, output)), source
+
+    def _said(self) -> Tokens | None:
+        """What the provider says; None where it says nothing, or what nobody used and no column holds the price of."""
+        said = self.deployment.provider.tokens(self.fold.usage) if self.fold.usage is not None else None
+        return said if said is None or max(said.total, said.searches) <= MAX_TOKENS else None
+
+    def cost(self) -> Cost | None:
+        """What it cost in nano-USD by part; None where the price is unknown."""
+        return self._cost_of(*self.measured()) if self.ended is None else self._cost
+
+    def _cost_of(self, measured: Tokens, source: str) -> Cost | None:
+        if source == "none":
+            return Cost()
+        cost = self.deployment.cost(measured)
+        if source != "unknown" or cost is None:
+            return cost
+        if self.hold_nano is None:
+            return None
+        return replace(
+            cost, output=cost.output + max(0, self.hold_nano - cost.total), total=max(cost.total, self.hold_nano)
+        )
+
+    def used(self) -> Used:
+        """What it is to the answer that it is a part of."""
+        return Used(self.fold.usage, *self.measured(), self.cost())
