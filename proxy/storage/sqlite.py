@@ -106,8 +106,8 @@ class SqliteStore:
 
     def usage(self, query: UsageQuery, give_up: Callable[[], bool] = lambda: False) -> dict[str, Any]:
         try:
-            with closing(sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None)) as db:
-                db.execute("PRAGMA query_only=1")
+            place = self._path.absolute().as_uri() + "?mode=ro"  # reading never makes a file
+            with closing(sqlite3.connect(place, uri=True, timeout=self._busy_s, isolation_level=None)) as db:
                 db.set_progress_handler(give_up, _PROGRESS_STEPS)
                 return read_usage(db, query)
         except sqlite3.Error as error:

@@ -1,0 +1,163 @@
+"""Usage is read a few queries at a time, for a bounded time, on threads that nobody else needs."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from proxy.metering.usage_queries import AT_ONCE, MAX_ASKED, UsageQueries
+from proxy.schema.errors import BadRequest, ProxyError
+from proxy.schema.records import UsageQuery
+from proxy.storage.base import Store, StoreError, TooSlow
+from proxy.storage.sqlite import SqliteStore
+
+EVERYTHING = UsageQuery(group_by=("model", "provider", "day", "task_type"))
+
+
+class Gated:
+    """A store whose queries wait until they are let go, or are given up."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.running = self.most = 0
+        self._lock = threading.Lock()
+
+    def usage(self, query: UsageQuery, give_up: Callable[[], bool]) -> dict[str, Any]:
+        with self._lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+        try:
+            while not self.gate.wait(0.001):
+                if give_up():
+                    raise TooSlow
+            return {"total": {}, "groups": []}
+        finally:
+            with self._lock:
+                self.running -= 1
+
+
+def fill(path: Path, count: int) -> None:
+    """That many calls that ended, of twenty models."""
+    store = SqliteStore(path)
+    store.open()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(
+            """
+            INSERT INTO calls (id, opened_ns, closed_ns, owner, key_id, requested_model, provider, model, stream,
+                outcome, input_tokens, output_tokens, total_tokens, cost_nano, latency_ms, first_token_ms, attempts,
+                success)
+            WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+            SELECT printf('%030d', i), 1700000000000000000 + i * 1000000000, 1700000000000000000 + i * 1000000000, 'x',
+                'ann', 'm', 'fake', 'm' || (i % 20), 0, 'ok', 10, 10, 20, 1000, i * 7919 % 10000 / 10.0,
+                i * 104729 % 1000 / 10.0, 1, 1 FROM n
+            """,
+            (count,),
+        )
+        db.commit()
+    store.close()
+
+
+async def refused(asking: Any) -> ProxyError:
+    with pytest.raises(ProxyError) as caught:
+        await asking
+    return caught.value
+
+
+async def test_a_query_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
+    """The caller is told to ask for less, and the thread is free again."""
+    fill(tmp_path / "x.db", 20_000)
+    queries = UsageQueries(SqliteStore(tmp_path / "x.db"), query_s=0.0)
+    error = await refused(queries.read(EVERYTHING))
+    assert (type(error), error.code, error.param) == (BadRequest, "query_too_slow", "since")
+    queries.close()
+    queries = UsageQueries(SqliteStore(tmp_path / "x.db"))
+    assert (await queries.read(EVERYTHING))["total"]["calls"] == 20_000
+    queries.close()
+
+
+async def test_too_many_queries_at_once_are_refused_at_once() -> None:
+    """Two run, six wait, and everybody else may come back in a few seconds."""
+    store = Gated()
+    queries = UsageQueries(cast(Store, store))
+    asked = [asyncio.create_task(queries.read(UsageQuery())) for _ in range(MAX_ASKED)]
+    await asyncio.sleep(0)
+    for _ in range(32):
+        error = await refused(queries.read(UsageQuery()))
+        assert (error.status, error.code, error.headers) == (429, "rate_limit_exceeded", {"retry-after": "5"})
+    store.gate.set()
+    assert len(await asyncio.gather(*asked)) == MAX_ASKED
+    assert store.most <= AT_ONCE
+    await queries.read(UsageQuery())
+    queries.close()
+
+
+async def test_a_query_whose_caller_left_takes_its_place_until_it_ends() -> None:
+    """Else clients that ask and leave would queue up work without end."""
+    store = Gated()
+    queries = UsageQueries(cast(Store, store))
+    asked = [asyncio.create_task(queries.read(UsageQuery())) for _ in range(MAX_ASKED)]
+    await asyncio.sleep(0)
+    for each in asked:
+        each.cancel()
+    await asyncio.wait(asked)
+    assert (await refused(queries.read(UsageQuery()))).status == 429
+    store.gate.set()
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                await queries.read(UsageQuery())
+                break
+            except ProxyError:
+                await asyncio.sleep(0.001)
+    queries.close()
+
+
+async def test_closing_ends_what_runs() -> None:
+    """A server that stops waits for no query."""
+    store = Gated()
+    queries = UsageQueries(cast(Store, store), query_s=60)
+    asked = [asyncio.create_task(queries.read(UsageQuery())) for _ in range(MAX_ASKED)]
+    while not store.running:  # noqa: ASYNC110 - the queries are on threads
+        await asyncio.sleep(0.001)
+    begun = time.monotonic()
+    queries.close()
+    await asyncio.wait(asked)
+    assert time.monotonic() - begun < 1
+    assert store.running == 0
+
+
+async def test_a_database_that_cannot_be_read_refuses_no_call() -> None:
+    """The message is about reading: nothing was called, so nothing was refused for being unmetered."""
+
+    class Broken:
+        def usage(self, query: UsageQuery, give_up: Callable[[], bool]) -> dict[str, Any]:
+            raise StoreError("database disk image is malformed")
+
+    queries = UsageQueries(cast(Store, Broken()))
+    error = await refused(queries.read(UsageQuery()))
+    assert (error.status, error.code, error.message) == (
+        503,
+        "storage_unavailable",
+        "The usage database cannot be read.",
+    )
+    queries.close()
+
+
+async def test_queries_do_not_use_the_threads_of_others() -> None:
+    """The default executor also looks up names and files; it stays free, and may be busy."""
+    store = Gated()
+    queries = UsageQueries(cast(Store, store))
+    asked = [asyncio.create_task(queries.read(UsageQuery())) for _ in range(MAX_ASKED)]
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(asyncio.to_thread(time.monotonic) for _ in range(64)))
+    store.gate.set()
+    await asyncio.gather(*asked)
+    queries.close()
