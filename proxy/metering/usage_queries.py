@@ -16,7 +16,7 @@ from proxy.storage.base import Store, StoreError, TooSlow
 
 AT_ONCE = 2
 MAX_ASKED = 8  # running and waiting
-QUERY_S = 5.0
+QUERY_S = 10.0
 
 
 class UsageQueries:

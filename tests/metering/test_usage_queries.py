@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +16,7 @@ from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.records import UsageQuery
 from proxy.storage.base import Store, StoreError, TooSlow
 from proxy.storage.sqlite import SqliteStore
+from tests.storage.samples import fill_calls
 
 EVERYTHING = UsageQuery(group_by=("model", "provider", "day", "task_type"))
 
@@ -44,27 +43,6 @@ class Gated:
                 self.running -= 1
 
 
-def fill(path: Path, count: int) -> None:
-    """That many calls that ended, of twenty models."""
-    store = SqliteStore(path)
-    store.open()
-    with closing(sqlite3.connect(path)) as db:
-        db.execute(
-            """
-            INSERT INTO calls (id, opened_ns, closed_ns, owner, key_id, requested_model, provider, model, stream,
-                outcome, input_tokens, output_tokens, total_tokens, cost_nano, latency_ms, first_token_ms, attempts,
-                success)
-            WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
-            SELECT printf('%030d', i), 1700000000000000000 + i * 1000000000, 1700000000000000000 + i * 1000000000, 'x',
-                'ann', 'm', 'fake', 'm' || (i % 20), 0, 'ok', 10, 10, 20, 1000, i * 7919 % 10000 / 10.0,
-                i * 104729 % 1000 / 10.0, 1, 1 FROM n
-            """,
-            (count,),
-        )
-        db.commit()
-    store.close()
-
-
 async def refused(asking: Any) -> ProxyError:
     with pytest.raises(ProxyError) as caught:
         await asking
@@ -73,7 +51,7 @@ async def refused(asking: Any) -> ProxyError:
 
 async def test_a_query_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     """The caller is told to ask for less, and the thread is free again."""
-    fill(tmp_path / "x.db", 20_000)
+    fill_calls(tmp_path / "x.db", 20_000)
     queries = UsageQueries(SqliteStore(tmp_path / "x.db"), query_s=0.0)
     error = await refused(queries.read(EVERYTHING))
     assert (type(error), error.code, error.param) == (BadRequest, "query_too_slow", "since")
