@@ -16,7 +16,7 @@ from proxy.storage.base import Store, StoreError, TooSlow
 
 AT_ONCE = 2
 MAX_ASKED = 8  # running and waiting
-QUERY_S = 5.0
+QUERY_S = 10.0
 
 
 class UsageQueries:
@@ -41,7 +41,11 @@ class UsageQueries:
                 headers={"retry-after": "5"},
             )
         self._asked += 1
-        reading = asyncio.get_running_loop().run_in_executor(self._threads, self._read, query)
+        try:
+            reading = asyncio.get_running_loop().run_in_executor(self._threads, self._read, query)
+        except RuntimeError as error:  # the server is stopping
+            self._asked -= 1
+            raise _unreadable() from error
         reading.add_done_callback(self._note_done)  # also when nobody waits for it any more
         try:
             return await asyncio.shield(reading)
@@ -52,12 +56,7 @@ class UsageQueries:
                 code="query_too_slow",
             ) from error
         except StoreError as error:
-            raise ProxyError(
-                "The usage database cannot be read.",
-                status=503,
-                code="storage_unavailable",
-                headers={"retry-after": "5"},
-            ) from error
+            raise _unreadable() from error
 
     def close(self) -> None:
         """Ends what runs within milliseconds. Safe to call twice."""
@@ -72,3 +71,8 @@ class UsageQueries:
         self._asked -= 1
         if not reading.cancelled():
             reading.exception()  # seen, where nobody waits any more
+
+
+def _unreadable() -> ProxyError:
+    message = "The usage database cannot be read."
+    return ProxyError(message, status=503, code="storage_unavailable", headers={"retry-after": "5"})

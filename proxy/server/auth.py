@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
@@ -48,6 +49,7 @@ class StoredKeys:
         self._looked_at = self._down_until = float("-inf")
         self._asked: dict[bytes, asyncio.Future[bool]] = {}
         self._looking: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="keys")  # its own: nobody else's work delays a look
 
     async def exist(self) -> bool:
         """True once a key was made, whatever became of it: from then on every caller needs one."""
@@ -105,7 +107,7 @@ class StoredKeys:
             digests = list(islice(self._asked, _MAX_BATCH))
             is_read = False
             try:
-                found = await asyncio.to_thread(self._look, digests)
+                found = await asyncio.get_running_loop().run_in_executor(self._thread, self._look, digests)
                 self._keep(digests, found)
                 is_read = True
             except StoreError:  # said in the answers; the ledger tells the operator

@@ -131,6 +131,11 @@ def m006_attempt_tree(db: Database) -> None:
     db.execute("ALTER TABLE attempts ADD COLUMN seat INTEGER NOT NULL DEFAULT 0")
 
 
+def m007_owners(db: Database) -> None:
+    """Processes that write, each with the time at which it last said that it lives."""
+    db.execute("CREATE TABLE owners (id TEXT PRIMARY KEY NOT NULL, renewed_ns INTEGER NOT NULL) STRICT, WITHOUT ROWID")
+
+
 _COUNTS = (
     *("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"),
     *("estimated", "fallback", "attempts", "success"),
@@ -143,6 +148,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     m004_parts_of_usage,
     m005_reasoning_states,
     m006_attempt_tree,
+    m007_owners,
 )
 
 

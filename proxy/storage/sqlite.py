@@ -1,7 +1,7 @@
 """Performs I/O: the SQLite store. One connection writes, from one thread; every reading opens its own.
 
 WAL lets readers and the writer work at the same time, and several processes share the file. A committed transaction
-survives kill -9 with `durability: process` (synchronous=NORMAL) a power loss with `power` (FULL: an fsync per commit).
+survives kill -9 with `durability: process` (synchronous=NORMAL), and a power loss with `power` (an fsync per commit).
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from proxy.schema.records import UsageQuery
+from proxy.storage import rescue
 from proxy.storage.base import Answers, Refusal, RowRefused, StoreError, TooSlow
 from proxy.storage.batch import Batch
-from proxy.storage.migrations import MIGRATIONS, migrate
-from proxy.storage.owners import Owners
+from proxy.storage.migrations import migrate
+from proxy.storage.owners import LEASE_S, Owners
+from proxy.storage.rescue import Files
 from proxy.storage.rows import lose_calls_of, put
 from proxy.storage.usage import read_usage
 
 _SYNCHRONOUS = {"process": "PRAGMA synchronous=NORMAL", "power": "PRAGMA synchronous=FULL"}
 _WAL_LIMIT = "PRAGMA journal_size_limit=67108864"  # what a long reader made the log grow to is given back
-# Changes nothing but writes a page: only a write tells whether writing works. (A pragma takes no parameters.)
-_PROBE = "PRAGMA user_version = " + str(len(MIGRATIONS))
 _PROGRESS_STEPS = 20_000  # of SQLite's virtual machine, about a millisecond
 _ROW_FAULTS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 _PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
@@ -44,12 +44,26 @@ def sqlite_path(url: str) -> Path:
 class SqliteStore:
     """A `Store` on one SQLite file. `busy_s`: how long a transaction waits for other processes, in seconds."""
 
-    def __init__(self, path: Path, *, durability: str = "process", busy_s: float = 2.0) -> None:
-        self._path = path
+    def __init__(
+        self,
+        path: Path,
+        *,
+        durability: str = "process",
+        busy_s: float = 2.0,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._path = Path(os.path.realpath(path))  # SQLite's logs and our locks lie beside the file, not beside a link
         self._synchronous = _SYNCHRONOUS[durability]
         self._busy_s = busy_s
-        self._owners = Owners(path)
+        self._clock_ns = clock_ns
+        self._owners = Owners(self._path)
+        self._renewed_at = 0.0
         self._db: sqlite3.Connection | None = None
+        self._files: Files = ()  # that the connection opened
+        self._since_ns = 0
+        self._orphan: tuple[sqlite3.Connection, Files, int] | None = (
+            None  # its file is gone, its rows are not yet saved
+        )
 
     @property
     def owner(self) -> str:
@@ -59,9 +73,12 @@ class SqliteStore:
     def open(self) -> None:
         try:
             self._create_file()
-            self.write(Batch())  # first, so that a database that is refused has no folder of owners
+            if os.stat(self._path).st_nlink > 1:
+                raise StoreError("it has another name (a hard link), so SQLite could keep two logs for it; remove one")
+            self._connect()  # first, so that a database that is refused has no folder of owners
             self._owners.enter()
-        except (OSError, StoreError) as error:
+            self.write(Batch())
+        except (OSError, sqlite3.Error, StoreError) as error:
             self.close()
             reason = error.strerror if isinstance(error, OSError) else error
             raise StoreError(
@@ -70,44 +87,41 @@ class SqliteStore:
             ) from error
 
     def write(self, batch: Batch) -> Answers:
-        try:
-            db = self._db or self._connect()
+        with self._errors():
+            db = self._connected()
+            self._owners.hold()
             try:
                 with _transaction(db):
-                    if batch:
-                        put(db, batch, self.owner)
-                    else:
-                        db.execute(_PROBE)
+                    put(db, batch, self.owner)
+                    self._renew(db, even_if_fresh=not batch)
             except Exception as error:
                 if _is_fault_of_store(error):
                     raise
                 return self._write_apart(db, batch)
             return Answers()
-        except sqlite3.Error as error:
-            self._after(error)
-            raise StoreError(str(error)) from error
 
     def sweep(self, now_ns: int) -> int:
-        try:
-            db = self._db or self._connect()
+        with self._errors():
+            db = self._connected()
+            self._owners.hold()
+            with _transaction(db):
+                self._renew(db, even_if_fresh=True)
             rows = db.execute("SELECT DISTINCT owner FROM calls WHERE closed_ns IS NULL").fetchall()
+            leases = self._owners.leases(db)
             swept = 0
-            for owner in sorted(({owner for (owner,) in rows} | self._owners.lock_files()) - {self.owner}):
-                with self._owners.dead(owner) as is_dead:
+            others = ({owner for (owner,) in rows} | leases.keys() | self._owners.lock_files()) - {self.owner}
+            for owner in sorted(others):
+                with self._owners.dead(owner, leases.get(owner), self._clock_ns()) as is_dead:
                     if is_dead:
                         with _transaction(db):
                             swept += lose_calls_of(db, owner, now_ns)
+                            self._owners.end_lease(db, owner)
             return swept
-        except OSError as error:
-            raise StoreError(str(error)) from error
-        except sqlite3.Error as error:
-            self._after(error)
-            raise StoreError(str(error)) from error
 
     def usage(self, query: UsageQuery, give_up: Callable[[], bool] = lambda: False) -> dict[str, Any]:
         try:
-            with closing(sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None)) as db:
-                db.execute("PRAGMA query_only=1")
+            place = self._path.as_uri() + "?mode=ro"  # reading never makes a file
+            with closing(sqlite3.connect(place, uri=True, timeout=self._busy_s, isolation_level=None)) as db:
                 db.set_progress_handler(give_up, _PROGRESS_STEPS)
                 return read_usage(db, query)
         except sqlite3.Error as error:
@@ -116,8 +130,28 @@ class SqliteStore:
             raise StoreError(str(error)) from error
 
     def close(self) -> None:
+        if self._db is not None and self.owner:
+            with suppress(sqlite3.Error):  # else the lease runs out
+                self._owners.end_lease(self._db, self.owner)
         self._disconnect()
         self._owners.leave()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(str(error)) from error
+        except sqlite3.Error as error:
+            self._after(error)
+            raise StoreError(str(error)) from error
+
+    def _renew(self, db: sqlite3.Connection, even_if_fresh: bool) -> None:
+        """Extends our lease now and then, and in an empty batch always: only a write tells that writing works."""
+        now = time.monotonic()
+        if even_if_fresh or now > self._renewed_at + LEASE_S / 3:
+            self._owners.renew(db, self._clock_ns())
+            self._renewed_at = now
 
     def _create_file(self) -> None:
         # Only a new file is made here: closing a descriptor of an existing one would drop the POSIX locks of every
@@ -126,24 +160,71 @@ class SqliteStore:
         with suppress(FileExistsError):
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
+    def _connected(self) -> sqlite3.Connection:
+        """The connection. Raises StoreError, once, when its file no longer stands at the path; then OSError and
+        sqlite3.Error until the rows are saved into the file that does, or into a new one.
+        """
+        if self._db is not None and not self._is_at_path():
+            self._disconnect()
+            raise StoreError(f"the database file {self._path} was removed or replaced while it was in use")
+        return self._db or self._connect()
+
     def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None)
+        db = self._open_file() if self._orphan is None else self._replace(*self._orphan)
+        self._files, self._since_ns = rescue.file_and_logs(self._path), self._clock_ns()
+        self._db, self._orphan = db, None
+        return db
+
+    def _replace(self, orphan: sqlite3.Connection, files: Files, since_ns: int) -> sqlite3.Connection:
+        """A connection to the file that stands at the path now, or to a new one, with the rows of the orphan."""
+        with rescue.one_at_a_time(self._path.parent):
+            found = rescue.identity(self._path)
+            if found == files[0]:  # it was moved away, and came back
+                return orphan
+            rescue.remove_logs(orphan, self._path, files)
+            if found is None:
+                rescue.recreate(orphan, self._path)
+            db = self._open_file()
+            try:
+                with _transaction(db):
+                    rescue.carry_over(orphan, db, since_ns)
+            except BaseException:
+                db.close()
+                raise
+            return db
+
+    def _open_file(self) -> sqlite3.Connection:
+        place = self._path.as_uri() + "?mode=rw"  # rw, and not rwc: no empty file stands in for one that is gone
+        before = rescue.identity(self._path)
+        db = sqlite3.connect(place, uri=True, timeout=self._busy_s, isolation_level=None)
         try:
             _use_wal(db, time.monotonic() + self._busy_s)
             db.execute(self._synchronous)
             db.execute(_WAL_LIMIT)
             migrate(db)
+            if rescue.identity(self._path) != before:
+                raise StoreError("it was replaced while it was opened")
         except BaseException:
             db.close()
             raise
-        self._db = db
         return db
 
+    def _is_at_path(self) -> bool:
+        try:
+            return rescue.identity(self._path) == self._files[0]
+        except OSError:
+            return False
+
     def _disconnect(self) -> None:
-        if self._db is not None:
+        db, self._db = self._db, None
+        if db is None:
+            return
+        if self._is_at_path():
             with suppress(sqlite3.Error):  # it goes away either way; the next connection says what is wrong
-                self._db.close()
-            self._db = None
+                db.close()
+        else:
+            rescue.keep_open(db)
+            self._orphan = (db, self._files, self._since_ns)
 
     def _after(self, error: sqlite3.Error) -> None:
         """A full disk or a lock passes; after anything else (an I/O error) only a new connection may work."""

@@ -148,10 +148,9 @@ class Interleaving:
 
     def restart(self) -> None:
         """Whatever was in memory is gone; the next process sweeps."""
-        for asked in self.live():
-            asked.was_killed = True
+        doubtful = {each.call_id for each in self.books.batch.withdrawn.values()}  # committed, and nobody knew
         for asked in self.calls:
-            asked.was_killed |= not asked.settled
+            asked.was_killed |= not asked.settled or asked.name in doubtful
         self.waiting.clear()
         self.store.close()
         self._start()

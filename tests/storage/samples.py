@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Outcome, Tokens
+from proxy.storage.sqlite import SqliteStore
 
 HOLD_NANO = 5_000
 FAST_FOLDER = "/dev/shm" if Path("/dev/shm").is_dir() else None  # for thousands of files; None: the usual place
@@ -53,3 +54,24 @@ def rows(path: Path, sql: str, *parameters: Any) -> list[dict[str, Any]]:
 def outcomes(path: Path) -> dict[str, str]:
     """Call id to outcome."""
     return {row["id"]: row["outcome"] for row in rows(path, "SELECT id, outcome FROM calls")}
+
+
+def fill_calls(path: Path, count: int) -> None:
+    """That many calls that ended, of twenty models."""
+    store = SqliteStore(path)
+    store.open()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(
+            """
+            INSERT INTO calls (id, opened_ns, closed_ns, owner, key_id, requested_model, provider, model, stream,
+                outcome, input_tokens, output_tokens, total_tokens, cost_nano, latency_ms, first_token_ms, attempts,
+                success)
+            WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+            SELECT printf('%030d', i), 1700000000000000000 + i * 1000000000, 1700000000000000000 + i * 1000000000, 'x',
+                'ann', 'm', 'fake', 'm' || (i % 20), 0, 'ok', 10, 10, 20, 1000, i * 7919 % 10000 / 10.0,
+                i * 104729 % 1000 / 10.0, 1, 1 FROM n
+            """,
+            (count,),
+        )
+        db.commit()
+    store.close()
