@@ -97,7 +97,7 @@ class Running:
 
         self.runtimes.put(runtime, close)
         self._lists = runtime.lists
-        self._lists.refresh()
+        self._lists.follow()
 
     def _built(self, config: Config, pools: ExitStack) -> Runtime:
         upstreams = {

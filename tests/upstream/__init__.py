@@ -43,6 +43,7 @@ What is said:
 The end of a streamed body, HTTP's last chunk, leaves 2 ms after the end marker, in a packet of its own:
     late_end(s=0.02)            it leaves s seconds after
     no_last_chunk               it never leaves; the connection stays open
+    rst_after                   RST instead of it: the answer was complete, the connection breaks behind it
 
 When:
     slow_ttft(s=2)              streams: headers at once, then s seconds; whole: s seconds before headers
@@ -53,6 +54,7 @@ When:
 Cut short (after the k-th token; k=0: just before the first token, the role chunk is out; k=-1: right after the headers.
 Whole answers: half the body if k > 0, else none of it. There are k + 10 tokens. Cuts take `s`: seconds to wait first):
     stall_after(k=1)            then nothing, the connection stays open
+    pinging_stall(k=1,s=0.2)    streams: then a ping every s seconds (with `named_pings` a named one), for ever
     cut_clean(k=1)              the HTTP body ends properly (whole: Content-Length of the half), then FIN
     cut_fin(k=1)                FIN inside the HTTP body
     cut_rst(k=1)                RST
@@ -90,6 +92,8 @@ Streams as bytes:
     utf8_split                  tokens like "tok0é漢😀", each such character cut by an HTTP chunk
     crlf_sse                    CRLF line ends
     comment_pings               `: ping` before each event
+    named_pings                 `event: ping` before each event
+    flood                       the first token over and over, as fast as the socket takes it, without end
     multi_data_lines            each event over several data lines
     bom                         a byte order mark before the first event (whole: before the body)
     giant_line(mb=10)           the first token is that long, its line never ends, the body ends properly; whole: valid

@@ -23,6 +23,8 @@ _JSON = "application/json"
 _HTML = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>\n"
 _BAD_JSON = b'{"error": {"message": "upstream exploded", "type": "server_err'
 _WRITE_BYTES = 65536
+_PING = b": ping\n\n"
+_NAMED_PING = b'event: ping\ndata: {"type": "ping"}\n\n'  # as Anthropic sends it, before and in the midst of answers
 
 
 @lru_cache(maxsize=8)
@@ -132,6 +134,10 @@ class Delivery:
         script = self._script
         if script.no_last_chunk:
             await self._forever()
+        if script.rst_after:
+            await asyncio.sleep(script.end_gap_s)
+            self._connection.reset()
+            return
         await asyncio.sleep(script.end_gap_s)
         await self._connection.send(LAST_CHUNK, taken)
 
@@ -144,6 +150,8 @@ class Delivery:
         finished = False
         for number, frame in enumerate(frames):
             frame.data = self._dressed(frame, first=number == 0)
+            if script.flood and frame.tokens:
+                await self._flood(frame)
             if self._stops_before(frame, tokens):
                 await self._send_batch(batch)
                 await self._stop(frame.data, ask)
@@ -163,6 +171,13 @@ class Delivery:
                 size = 0
         await self._send_batch(batch)
         return True
+
+    async def _flood(self, frame: Frame) -> None:
+        """One token over and over, as fast as the socket takes it, until the client hangs up."""
+        many = chunk(frame.data * (_WRITE_BYTES // len(frame.data)))
+        while True:
+            await self._connection.send(many)
+            await asyncio.sleep(0)
 
     def _stops_before(self, frame: Frame, tokens: int) -> bool:
         stop_after = self._script.stop_after
@@ -188,7 +203,7 @@ class Delivery:
         script, connection = self._script, self._connection
         await _pause(script.stop_wait_s)
         if script.stop == "stall":
-            await self._forever()
+            await self._stall()
         elif script.stop == "rst":
             connection.reset()
             return
@@ -211,7 +226,9 @@ class Delivery:
         if script.pieces == "giant" and frame.tokens:
             data = data.rstrip(b"\n")
         if script.pings:
-            data = b": ping\n\n" + data
+            data = _PING + data
+        if script.named_pings:
+            data = _NAMED_PING + data
         if script.newline == "crlf":
             data = data.replace(b"\n", b"\r\n")
         return b"\xef\xbb\xbf" + data if script.bom and first else data
@@ -220,6 +237,14 @@ class Delivery:
     def _reused(self) -> bool:
         """Whether this connection already carried an answer before this request."""
         return self._connection.answered > 0
+
+    async def _stall(self) -> None:
+        """Nothing more, or pings only: the connection lives, the model does not."""
+        every_s = self._script.stall_pings_s
+        while every_s is not None and self._chunked:
+            await self._connection.send(chunk(_NAMED_PING if self._script.named_pings else _PING))
+            await asyncio.sleep(every_s)
+        await self._forever()
 
     async def _forever(self) -> None:
         """Wait for the peer: when it hangs up, this task is cancelled."""

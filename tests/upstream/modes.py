@@ -61,6 +61,10 @@ class Script(Struct, frozen=True, kw_only=True):
     close_after: bool = False
     end_gap_s: float = 0.002
     no_last_chunk: bool = False
+    rst_after: bool = False
+    flood: bool = False
+    stall_pings_s: float | None = None
+    named_pings: bool = False
 
     split: Literal["", "bytes", "utf8"] = ""
     head_byte_s: float | None = None
@@ -144,6 +148,10 @@ MODES: dict[str, Callable[..., dict[str, Any]]] = {
     "slow_usage": lambda s=1.0: {"usage_delay_s": s},
     "no_finish": lambda: {"no_finish": True},
     "late_end": lambda s=0.02: {"end_gap_s": s},
+    "rst_after": lambda: {"rst_after": True},
+    "flood": lambda: {"flood": True, "batch_bytes": 65536},
+    "pinging_stall": lambda k=1, s=0.2: _stop("stall")(k) | {"stall_pings_s": s},
+    "named_pings": lambda: {"named_pings": True},
     "no_last_chunk": lambda: {"no_last_chunk": True},
     "no_done": lambda: {"no_end": True, "close_after": True},
     "slow_ttft": lambda s=2.0: {"first_token_s": s},

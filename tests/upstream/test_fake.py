@@ -22,7 +22,7 @@ from tests.upstream.modes import MODES, UnknownMode, parse
 
 PATH = "/v1/chat/completions"
 # Never end by themselves, or only after minutes.
-ENDLESS = ("blackhole", "stall_after", "no_last_chunk", "slow_headers", "slow_body")
+ENDLESS = ("blackhole", "stall_after", "pinging_stall", "flood", "no_last_chunk", "slow_headers", "slow_body")
 
 
 @pytest.fixture

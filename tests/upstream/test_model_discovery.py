@@ -1,4 +1,4 @@
-"""Lists of models that are read from the servers: nobody waits for them, and nothing a server says can do harm."""
+"""Model lists read from the servers: no request waits for them, and nothing a server says can do harm."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import structlog
@@ -152,7 +152,7 @@ class Setting:
         self.lists = self.new()
 
     def known(self) -> list[str]:
-        """What is known now; asking may start a reading."""
+        """What is known now."""
         return list(self.lists["own"])
 
     def new(self, before: ModelDiscovery | None = None, upstream: Upstream | None = None) -> ModelDiscovery:
@@ -183,16 +183,45 @@ async def settings(**changes: Any) -> AsyncIterator[tuple[Setting, ListServer]]:
 
 
 async def test_nobody_waits_for_a_list() -> None:
-    """Who asks first gets nothing, and starts the reading; who asks meanwhile starts no second one."""
+    """A look-up answers what is known; refreshing while a list is being read starts no second reading."""
     async with settings() as (setting, server):
         server.gate.clear()
-        assert [setting.known() for _ in range(3)] == [[]] * 3
+        for _ in range(3):
+            setting.lists.refresh()
+            assert setting.known() == []
         await server.asked.wait()
-        assert setting.known() == []
         server.gate.set()
         await setting.lists.settled()
         assert setting.known() == ["one", "two"]
         assert len(server.heads) == 1
+
+
+async def test_a_look_up_reads_nothing() -> None:
+    """However old the list is: only the server's own call reads."""
+    async with settings() as (setting, server):
+        await setting.read()
+        setting.now += 10 * FRESH_S
+        before = asyncio.all_tasks()
+        assert (setting.known(), len(setting.lists), "own" in setting.lists) == (["one", "two"], 1, True)
+        assert dict(setting.lists.found) == {"own": ("one", "two")}
+        assert asyncio.all_tasks() == before
+        assert len(server.heads) == 1
+
+
+async def test_what_was_found_never_changes() -> None:
+    """Whoever routes by a snapshot keeps it; a list that changed is a new one, a list that did not is the same."""
+    async with settings() as (setting, server):
+        await setting.read()
+        found = setting.lists.found
+        with pytest.raises(TypeError):
+            cast(dict[str, Any], found)["own"] = ()
+        setting.now += FRESH_S
+        await setting.read()
+        assert setting.lists.found is found
+        server.body = listing("three")
+        setting.now += FRESH_S
+        await setting.read()
+        assert (found["own"], setting.lists.found["own"]) == (("one", "two"), ("three",))
 
 
 async def test_a_list_is_asked_for_with_the_providers_key() -> None:
@@ -207,18 +236,28 @@ async def test_a_list_is_asked_for_with_the_providers_key() -> None:
         assert "x-client-request-id" not in head
 
 
-async def test_an_old_list_is_read_again_for_the_next_who_asks() -> None:
-    """Not by itself: a server that nobody uses is left in peace."""
+async def test_a_list_is_read_again_when_it_is_old() -> None:
+    """Not before."""
     async with settings() as (setting, server):
         await setting.read()
         server.body = listing("three")
         setting.now += FRESH_S - 1
         assert await setting.read() == ("one", "two")
         setting.now += 1
-        assert setting.known() == ["one", "two"]
-        await setting.lists.settled()
-        assert setting.known() == ["three"]
+        assert await setting.read() == ("three",)
         assert len(server.heads) == 2
+
+
+async def test_following_reads_each_list_whenever_it_is_due() -> None:
+    """Without anybody's asking, until it is closed."""
+    async with settings() as (setting, server):
+        fast = ModelDiscovery({"own": setting.upstream}, lambda *_, **__: None, fresh_s=0.01)
+        fast.follow()
+        await eventually(lambda: len(server.heads) >= 3)
+        await fast.close()
+        asked = len(server.heads)
+        await asyncio.sleep(0.1)
+        assert len(server.heads) == asked
 
 
 def hang_up(server: ListServer) -> None:
@@ -254,7 +293,9 @@ async def test_a_server_that_fails_keeps_the_list_it_had(fail: Callable[[ListSer
         assert [entry["event"] for entry in setting.captured.entries] == ["model_list_unread"]
         assert "sk-secret" not in str(setting.captured.entries)
         server.status, server.body = 200, listing("well")
-        setting.now += RETRY_S
+        setting.now += 2 * RETRY_S - 1
+        assert await setting.read() == ("one", "two")
+        setting.now += 1
         assert await setting.read() == ("well",)
 
 
