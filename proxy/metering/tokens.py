@@ -8,25 +8,30 @@ _MESSAGE_OVERHEAD = 16  # role and separators of the widest chat templates
 
 
 def estimate(text: str) -> int:
-    """A likely token count: four UTF-8 bytes to a token in English, closer to one character in other scripts."""
-    if not text:
-        return 0
-    return max(1, round(len(text) / 4 if text.isascii() else len(text.encode("utf-8", "replace")) / 3.5))
+    """A likely token count of a text."""
+    return estimate_of(len(text), len(text) if text.isascii() else len(text.encode("utf-8", "replace")))
+
+
+def estimate_of(characters: int, size: int) -> int:
+    """A likely token count of so many characters that take `size` bytes in UTF-8: four bytes per token in English,
+    about one character in other scripts.
+    """
+    return max(1, round(characters / 4 if size == characters else size / 3.5)) if characters else 0
 
 
 def estimate_prompt(request: AnyRequest) -> int:
     """A likely token count of the prompt's texts."""
     if isinstance(request, RerankRequest):
-        each = 4 + estimate(request.query)  # a model reads it with every document
+        each = 4 + estimate(request.query)  # read again with every document
         return sum(each + estimate(document) for document in request.documents)
     return sum(4 + estimate(text) for text in request.texts())
 
 
 def input_bound(request: AnyRequest, body: bytes) -> int:
     """An upper bound of the prompt's tokens: a token of a byte-level vocabulary covers at least one byte of the
-    request. Who ranks reads the query again with each document.
+    request. A model that ranks reads the query again with each document.
 
-    It does not hold for what a vendor fetches itself (remote images, files, search).
+    It does not cover what a vendor fetches itself (remote images, files, search results).
     """
     again = 0
     if isinstance(request, ChatRequest):

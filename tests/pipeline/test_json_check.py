@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -20,10 +21,8 @@ def cpu_ms(call: Callable[[], object]) -> float:
     times = []
     for _ in range(3):
         began = time.thread_time()
-        try:
+        with contextlib.suppress(BadRequest):
             call()
-        except BadRequest:
-            pass
         times.append((time.thread_time() - began) * 1000)
     return min(times)
 
