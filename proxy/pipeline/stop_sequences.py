@@ -115,7 +115,7 @@ class _ChoiceCut:
 
 
 def first_stop(text: str, stops: Sequence[str]) -> int | None:
-    """Where the stop begins that is complete first, as in a text that is written token by token; None: there is none."""
+    """Where the stop begins that is complete first, as in a text written token by token; None: there is none."""
     found = [(place + len(stop), place) for stop in stops if (place := text.find(stop)) >= 0]
     return min(found)[1] if found else None
 
