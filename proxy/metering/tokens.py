@@ -11,10 +11,15 @@ _MESSAGE_OVERHEAD = 16  # role and separators of the widest chat templates
 
 
 def estimate(text: str) -> int:
-    """A likely token count: four UTF-8 bytes to a token in English, closer to one character in other scripts."""
-    if not text:
-        return 0
-    return max(1, round(len(text) / 4 if text.isascii() else len(text.encode("utf-8", "replace")) / 3.5))
+    """A likely token count of a text."""
+    return estimate_of(len(text), len(text) if text.isascii() else len(text.encode("utf-8", "replace")))
+
+
+def estimate_of(characters: int, size: int) -> int:
+    """A likely token count of so many characters that take `size` bytes in UTF-8: four bytes per token in English,
+    about one character in other scripts.
+    """
+    return max(1, round(characters / 4 if size == characters else size / 3.5)) if characters else 0
 
 
 def estimate_prompt(request: AnyRequest) -> int:
@@ -27,7 +32,7 @@ def input_bound(request: AnyRequest) -> int:
     """An upper bound of the prompt's tokens: a token of a byte-level vocabulary covers at least one byte of the
     request. A repeated text (the query of a reranker) counts once for each prompt.
 
-    It does not hold for what a vendor fetches itself (remote images, files, search).
+    It does not cover what a vendor fetches itself (remote images, files, search results).
     """
     again = max(0, request.prompts - 1) * len(request.repeated.encode("utf-8", "replace"))
     return (request.size or len(encode(request.fields))) + _ADDED + again + _MESSAGE_OVERHEAD * (request.prompts + 1)

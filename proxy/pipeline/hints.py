@@ -1,16 +1,16 @@
-"""Translates: the routing hints of a request, in its body, headers or metadata, into values (design, section 10).
+"""Translates: the routing hints of a request, in its body, headers or metadata, into values.
 
-Body wins over header, header over metadata. All are removed: no provider sees them.
+The body wins over a header, a header over metadata. All hints are removed: no provider sees them.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 from msgspec.structs import replace
 
+from proxy.routing.near import NearNames
 from proxy.schema.chat import AnyRequest
 from proxy.schema.errors import BadRequest
 
@@ -21,14 +21,15 @@ NAMES = (
 )
 HEADER = "x-proxy-"
 METADATA = "routing."
+_NEAR = NearNames(NAMES)
 _KNOWN = ("strict",)
 _BOOLEANS = {"true": True, "false": False}
 
 
 def applied(request: AnyRequest, headers: Mapping[str, str]) -> AnyRequest:
-    """The request without its hints, which are now what it says; header names are lower case.
+    """The request with its hints taken out and applied. Header names are lower case.
 
-    Raises BadRequest for a hint that is unknown, not supported yet, or makes no sense.
+    Raises BadRequest for a hint that is unknown, not supported yet, or has a wrong value.
     """
     fields = request.fields
     metadata = fields.get("metadata")
@@ -54,7 +55,7 @@ def applied(request: AnyRequest, headers: Mapping[str, str]) -> AnyRequest:
 
 
 def _found(given: Mapping[str, Any], prefix: str) -> dict[str, tuple[Any, str]]:
-    """Hint -> its value and where it stands; null says nothing."""
+    """Hint -> its value and its place in the request; null means not given."""
     hints = {where: value for where, value in given.items() if where.startswith(prefix)}
     known = {_known(where.removeprefix(prefix), where): (value, where) for where, value in hints.items()}
     return {name: found for name, found in known.items() if found[0] is not None}
@@ -66,15 +67,15 @@ def _known(name: str, where: str) -> str:
     if name in NAMES:
         message = f"The hint {name!r} is not supported by this version. Leave it out."
     else:
-        near = difflib.get_close_matches(name[:64], NAMES, n=2, cutoff=0.6)
+        near = _NEAR.find(name, most=2, cutoff=0.5)
         message = f"There is no hint {name[:64]!r}." + (f" Did you mean {' or '.join(near)}?" if near else "")
     raise BadRequest(message, param=where[:128], code="unsupported_parameter")
 
 
 def _of_header(name: str) -> str | None:
-    """The hint that a header stands for; None: some other proxy's header, which is nothing like one."""
+    """The hint that a header stands for; None: another proxy's header, unlike any hint."""
     hint = name.removeprefix(HEADER).replace("-", "_")
-    if hint not in NAMES and not difflib.get_close_matches(hint[:64], NAMES, n=1, cutoff=0.75):
+    if hint not in NAMES and not _NEAR.find(hint, most=1, cutoff=0.7):
         return None
     return _known(hint, name)
 

@@ -17,7 +17,7 @@ import jsonschema_rs
 import msgspec
 
 from proxy.schema.errors import BadRequest
-from proxy.schema.json import nesting
+from proxy.schema.json import decode, nesting
 
 MAX_NODES = 12_000  # values of a schema, each reference followed; OpenAI takes 5,000 properties
 MAX_DEPTH = 100  # of a schema, each reference followed
@@ -35,7 +35,6 @@ _MOVING = ("$id", "$anchor", "$dynamicRef", "$dynamicAnchor", "$recursiveRef")  
 _WHERE = "response_format.json_schema.schema"
 _BACKTRACKING = re.compile(r"\(\?[=!>(]|\(\?<[=!]|\\[1-9bBgGkK]|[*+?}]\+")
 _REPEATED = re.compile(r"(\))?\{(\d*),?(\d*)\}")
-_decode = msgspec.json.Decoder().decode
 
 
 def bare(text: str) -> str:
@@ -75,7 +74,7 @@ class JSONCheck:
     def wrong(self, text: str) -> str | None:
         """What is wrong with an answer, in words for a model; None: nothing, or checking it would take too long."""
         try:
-            value = _decode(text)
+            value = decode(text)
         except (msgspec.DecodeError, RecursionError, UnicodeError) as bad:
             return f"it is not valid JSON ({_reason(str(bad))})"
         if not self._work.compiles:

@@ -1,9 +1,9 @@
-"""Translates: cuts answers at stop sequences that a vendor does not take itself. Pure, over chunk borders.
+"""Translates: cuts answers at stop sequences for vendors that do not take them. Pure, across chunk borders.
 
-Only `content` is looked at, as the vendors do it: reasoning, refusals and tool calls pass. A choice that is cut ends
-with the finish_reason `stop`, unless it called tools. In a stream, text that may be the beginning of a stop is held
-back until what follows it is known. After the cut the stream is read on to its end, and nothing more of that choice's
-text is passed on: the vendor bills all that it wrote, and says so only there.
+Only `content` is searched, as vendors do: reasoning, refusals and tool calls pass. A choice that is cut ends with the
+finish_reason `stop`, unless it called tools. In a stream, text that may begin a stop is held back until the next text
+decides. After the cut the stream is read to its end, but no more text of that choice is passed on: the vendor bills all
+that it wrote, and reports it only at the end.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ from proxy.schema.chat import ChatChunk, ChatResponse, Choice, ChunkChoice
 from proxy.schema.errors import BadRequest
 
 MAX_STOPS = 64
-MAX_LENGTH = 1_000  # characters of one stop: how much text is searched again with each chunk
+MAX_LENGTH = 1_000  # characters of one stop: so much text is searched again with each chunk
+MAX_TOTAL = 4_000  # characters of all stops: with each chunk every one of them is looked for
 
 
 class StopSequences:
     """Cuts one answer, whole or streamed, at the first of `stops`. Raises BadRequest for too many or too long ones."""
 
     def __init__(self, stops: Sequence[str]) -> None:
-        if len(stops) > MAX_STOPS or any(len(stop) > MAX_LENGTH for stop in stops):
-            message = f"stop: expected at most {MAX_STOPS} sequences of at most {MAX_LENGTH} characters each."
+        lengths = [len(stop) for stop in stops]
+        if len(stops) > MAX_STOPS or max(lengths, default=0) > MAX_LENGTH or sum(lengths) > MAX_TOTAL:
+            each = f"{MAX_STOPS} sequences of at most {MAX_LENGTH} characters each"
+            message = f"stop: expected at most {each}, {MAX_TOTAL} characters in all."
             raise BadRequest(message, param="stop")
         self._stops = [stop for stop in stops if stop]
         self._choices: dict[int, _ChoiceCut] = {}
@@ -48,7 +51,7 @@ class StopSequences:
         return cast(Choice, cut)
 
     def feed(self, chunks: list[ChatChunk]) -> list[ChatChunk]:
-        """The chunks with what of their text may go out; every chunk stays, its delta may be empty."""
+        """The chunks with the text that may go out. Every chunk stays, though its delta may be empty."""
         return [cast(ChatChunk, {**chunk, "choices": self._cut(chunk.get("choices", []))}) for chunk in chunks]
 
     def _cut(self, choices: list[ChunkChoice]) -> list[ChunkChoice]:
@@ -112,15 +115,13 @@ class _ChoiceCut:
 
 
 def first_stop(text: str, stops: Sequence[str]) -> int | None:
-    """Where that of `stops` begins which is the first to be complete, as for who writes on token by token; None: none
-    is.
-    """
+    """Where the stop begins that is complete first, as in a text written token by token; None: there is none."""
     found = [(place + len(stop), place) for stop in stops if (place := text.find(stop)) >= 0]
     return min(found)[1] if found else None
 
 
 def begun_stop(text: str, stops: Sequence[str]) -> int:
-    """Where the longest end of `text` begins that may be the beginning of a stop; its length where there is none."""
+    """Where the longest end of `text` that may begin a stop starts; the length of `text` where there is none."""
     begun = len(text)
     for stop in stops:
         place = text.find(stop[0], max(0, len(text) - len(stop) + 1), begun)

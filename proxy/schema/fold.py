@@ -1,5 +1,6 @@
-"""Translates: the chunks of a stream, folded into the whole answer they spell (the fold law: same as
-parse_response).
+"""Translates: the chunks of a stream, folded into the whole answer (the fold law: it equals `parse_response`).
+
+Texts are kept in pieces and joined once: adding a piece never copies what came before it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _CHUNK_ONLY = frozenset({"object", "choices", "usage"})
 
 
 class _ChoiceFold:
-    """One choice as it grows; texts are kept in pieces and joined once."""
+    """One choice as it grows."""
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -48,8 +49,10 @@ class _ChoiceFold:
                     self._add_call(call)
             elif name == "annotations":
                 self.annotations.extend(cast("list[Any]", value) or [])
-            elif name in _PIECES and name in self.extra:
-                self.extra[name] = _continued(self.extra[name], value, _PIECES[name])
+            elif name in _PIECES:
+                if name not in self.extra:
+                    self.extra[name] = _Pieces(_PIECES[name])
+                self.extra[name].add(value)
             elif name != "role":
                 self.extra[name] = value
 
@@ -87,7 +90,8 @@ class _ChoiceFold:
             message["tool_calls"] = [self.calls[index] for index in sorted(self.calls)]
         elif message["content"] is None and message["refusal"] is None:
             message["content"] = ""
-        message.update(self.extra)
+        for name, value in self.extra.items():
+            message[name] = value.whole() if isinstance(value, _Pieces) else value
         return {
             "index": self.index,
             "message": cast(ResponseMessage, message),
@@ -97,36 +101,86 @@ class _ChoiceFold:
         }
 
 
-def _continued(so_far: Any, piece: Any, texts: tuple[str, ...]) -> Any:
-    """An object, or a list of objects with an `index` each, with the next piece of it."""
-    if isinstance(so_far, dict) and isinstance(piece, dict):
-        joined = {name: so_far[name] + piece[name] for name in texts if _are_texts(so_far.get(name), piece.get(name))}
-        return {**so_far, **piece, **joined}
-    if not isinstance(so_far, list) or not isinstance(piece, list):
-        return piece
-    items = list(so_far)
-    for item in piece:
-        at = [place for place, other in enumerate(items) if _is_of(item, other)]
-        if at:
-            items[at[0]] = _continued(items[at[0]], item, texts)
+class _Object:
+    """An object that comes in pieces: some of its texts continue one another, of the rest the last counts."""
+
+    def __init__(self, texts: tuple[str, ...]) -> None:
+        self._texts = texts
+        self._fields: dict[str, Any] = {}
+        self._parts: dict[str, list[str]] = {}
+
+    def add(self, piece: dict[str, Any]) -> None:
+        for name, value in piece.items():
+            if name in self._texts and isinstance(value, str):
+                self._parts.setdefault(name, []).append(value)
+                self._fields.setdefault(name, value)
+            else:
+                self._parts.pop(name, None)
+                self._fields[name] = value
+
+    def whole(self) -> dict[str, Any]:
+        return self._fields | {name: "".join(parts) for name, parts in self._parts.items()}
+
+
+class _Objects:
+    """A list of objects, each continued by pieces with its `index` and `type`; what has no index stands for itself."""
+
+    def __init__(self, texts: tuple[str, ...]) -> None:
+        self._texts = texts
+        self._items: list[Any] = []
+        self._by_index: dict[tuple[int, str | None], _Object] = {}
+
+    def add(self, piece: list[Any]) -> None:
+        for item in piece:
+            if not isinstance(item, dict):
+                self._items.append(item)
+                continue
+            place = _place(item)
+            found = None if place is None else self._by_index.get(place)
+            if found is None:
+                found = _Object(self._texts)
+                self._items.append(found)
+                if place is not None:
+                    self._by_index[place] = found
+            found.add(item)
+
+    def whole(self) -> list[Any]:
+        return [item.whole() if isinstance(item, _Object) else item for item in self._items]
+
+
+def _place(item: dict[str, Any]) -> tuple[int, str | None] | None:
+    index, kind = item.get("index"), item.get("type")
+    return (index, kind) if isinstance(index, int) and isinstance(kind, str | None) else None
+
+
+class _Pieces:
+    """A field of a vendor's own as it grows; a piece of another kind replaces what was there."""
+
+    def __init__(self, texts: tuple[str, ...]) -> None:
+        self._texts = texts
+        self._grown: Any = None
+
+    def add(self, piece: Any) -> None:
+        if isinstance(piece, dict):
+            if not isinstance(self._grown, _Object):
+                self._grown = _Object(self._texts)
+            self._grown.add(piece)
+        elif isinstance(piece, list):
+            if not isinstance(self._grown, _Objects):
+                self._grown = _Objects(self._texts)
+            self._grown.add(piece)
         else:
-            items.append(item)
-    return items
+            self._grown = piece
 
-
-def _are_texts(*values: Any) -> bool:
-    return all(isinstance(value, str) for value in values)
-
-
-def _is_of(piece: Any, item: Any) -> bool:
-    """Whether a piece continues an item: the same kind of thing at the same index."""
-    if not isinstance(piece, dict) or not isinstance(item, dict) or not isinstance(piece.get("index"), int):
-        return False
-    return (piece["index"], piece.get("type")) == (item.get("index"), item.get("type"))
+    def whole(self) -> Any:
+        return self._grown.whole() if isinstance(self._grown, _Object | _Objects) else self._grown
 
 
 class Fold:
-    """Adds chunks, answers the whole. Usage may come on any chunk; the last that is not null wins."""
+    """The whole answer of a stream. Usage may come on any chunk; the last that is not null wins.
+
+    It keeps everything. What only counts a stream uses `StreamTally`.
+    """
 
     def __init__(self) -> None:
         self.usage: Usage | None = None

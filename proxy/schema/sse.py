@@ -1,4 +1,4 @@
-"""Translates: bytes of an event stream into events (WHATWG server-sent events), cut anywhere, without I/O."""
+"""Translates: bytes of an event stream into events (WHATWG server-sent events), which may be cut anywhere; no I/O."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import re
 from msgspec import Struct
 
 from proxy.schema.errors import UpstreamError
+from proxy.schema.json import check_nesting
 
-MAX_EVENT_BYTES = 8 * 1024 * 1024  # a line without end is an error, not memory
+MAX_EVENT_BYTES = 8 * 1024 * 1024  # a line that never ends is an error, not memory
 
+_COLON = ord(":")
 _BOM = b"\xef\xbb\xbf"
 _ERROR = re.compile(rb'\[?\s*\{\s*"error"\s*:\s*[{"]')
 
@@ -29,16 +31,16 @@ class EventFraming:
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max = max_event_bytes
-        self._line: list[bytes] = []  # pieces of the line that has not ended yet
+        self._line = bytearray()  # the line that has not ended yet
         self._data: list[bytes] = []
         self._bare: list[bytes] = []  # lines of JSON without a field
-        self._size = 0
+        self._size = 0  # bytes in `_data` and `_bare`
         self._name = ""
         self._after_cr = False
         self._at_start = True
 
     def feed(self, piece: bytes) -> list[Event]:
-        """Events that end in `piece`. Raises UpstreamError for an event over the cap."""
+        """Events that end in `piece`. Raises UpstreamError for an event that is too large or nested too deeply."""
         if self._after_cr and piece.startswith(b"\n"):
             piece = piece[1:]
             self._after_cr = False
@@ -47,55 +49,75 @@ class EventFraming:
             piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         elif piece:
             self._after_cr = False
-        first, *lines = piece.split(b"\n")
-        self._line.append(first)
-        self._grow(len(first))
+        *lines, rest = piece.split(b"\n")
         events: list[Event] = []
-        for line in lines:
-            self._end_line(events)
-            self._line.append(line)
-            self._grow(len(line))
+        if lines:
+            lines[0] = self._begun(lines[0])
+            self._add(lines, events)
+        self._line += rest
+        if self._size + len(self._line) > self._max:
+            raise self._too_large()
         return events
 
     def close(self) -> list[Event]:
         """The stream ended; an event that lacks only its blank line still counts (some servers leave it out)."""
         events: list[Event] = []
-        self._end_line(events)
-        self._dispatch(events)
+        self._add([self._begun(b""), b""], events)
         return events
 
-    def _grow(self, size: int) -> None:
-        self._size += size
-        if self._size > self._max:
-            raise UpstreamError(f"The provider sent an event of more than {self._max} bytes.", retryable=True)
-
-    def _end_line(self, events: list[Event]) -> None:
-        line = self._line[0] if len(self._line) == 1 else b"".join(self._line)
-        self._line.clear()
+    def _begun(self, end: bytes) -> bytes:
+        """The line that ends so."""
+        if self._line:
+            self._line += end
+            end = bytes(self._line)
+            self._line.clear()
         if self._at_start:
-            line = line.removeprefix(_BOM)
             self._at_start = False
-        if not line:
-            self._dispatch(events)
-            return
+            end = end.removeprefix(_BOM)
+        return end
+
+    def _add(self, lines: list[bytes], events: list[Event]) -> None:
+        for line in lines:
+            if not line:
+                if self._data or self._bare or self._name:
+                    self._dispatch(events)
+            elif line[0] != _COLON:  # else a comment
+                self._add_field(line)
+
+    def _add_field(self, line: bytes) -> None:
         field, _, value = line.partition(b":")
-        value = value[1:] if value.startswith(b" ") else value
         if field == b"data":
-            self._data.append(value)
+            self._data.append(value[1:] if value.startswith(b" ") else value)
         elif field == b"event":
-            self._name = value.decode("utf-8", "replace")
+            self._name = value.removeprefix(b" ").decode("utf-8", "replace")
+            return
         elif self._bare or line.startswith((b"{", b"[")):
             self._bare.append(line)
+        else:
             return
-        if field != b"data":
-            self._size -= len(line)
+        self._size += len(line) + 1
+        if self._size > self._max:
+            raise self._too_large()
 
     def _dispatch(self, events: list[Event]) -> None:
         if self._data:
-            events.append(Event(self._name, self._data[0] if len(self._data) == 1 else b"\n".join(self._data)))
-            self._data.clear()
+            data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+            events.append(Event(self._name, _shallow(data)))
         elif self._bare and _ERROR.match(bare := b"\n".join(self._bare)):
-            events.append(Event(self._name, bare))
+            events.append(Event(self._name, _shallow(bare)))
+        self._data.clear()
         self._bare.clear()
         self._name = ""
         self._size = 0
+
+    def _too_large(self) -> UpstreamError:
+        return UpstreamError(f"The provider sent an event of more than {self._max} bytes.", retryable=True)
+
+
+def _shallow(data: bytes) -> bytes:
+    """The data itself. Raises UpstreamError where it could not be read, or not be written again."""
+    try:
+        check_nesting(data)
+    except RecursionError:
+        raise UpstreamError("The provider sent JSON that is nested too deeply.") from None
+    return data

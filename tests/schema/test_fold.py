@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import time
 from typing import Any, cast
+
+import pytest
 
 from proxy.schema.chat import ChatChunk
 from proxy.schema.fold import Fold
@@ -59,3 +63,34 @@ def test_pieces_that_are_none_replace():
     """Whatever a server sends there, it ends no call."""
     assert folded({"audio": {"id": "a"}}, {"audio": 7})["audio"] == 7
     assert folded({"reasoning_details": "a"}, {"reasoning_details": [1]})["reasoning_details"] == [1]
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        lambda number: {"audio": {"data": "x" * 800}},
+        lambda number: {"reasoning_details": [{"index": 0, "type": "t", "text": "x" * 80}]},
+        lambda number: {"reasoning_details": [{"index": number, "type": "t", "text": "x"}]},
+        lambda number: {"reasoning_details": [{"text": "x"}]},
+        lambda number: {"content": "x" * 80},
+        lambda number: {"tool_calls": [{"index": number % 500, "function": {"arguments": "x" * 80}}]},
+        lambda number: {"annotations": [{"url": "x"}]},
+    ],
+)
+def test_a_piece_never_copies_what_came_before_it(piece: Any):
+    """Four times as many pieces take about four times as long: 2,000 pieces of audio took 8 seconds."""
+
+    def spent_s(pieces: int) -> float:
+        fold = Fold()
+        chunks = [cast(ChatChunk, {"choices": [{"index": 0, "delta": piece(number)}]}) for number in range(pieces)]
+        gc.collect()
+        gc.disable()
+        began = time.thread_time()
+        for each in chunks:
+            fold.add(each)
+        fold.response()
+        spent = time.thread_time() - began
+        gc.enable()
+        return spent
+
+    assert min(spent_s(8_000) for _ in range(3)) < 10 * min(spent_s(2_000) for _ in range(3))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import time
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.schema.errors import UpstreamError
+from proxy.schema.json import MAX_NESTING
 from proxy.schema.sse import Event, EventFraming
 
 SAMPLE = (
@@ -57,3 +60,41 @@ def test_an_event_over_the_cap_is_an_error(piece: bytes) -> None:
 def test_many_small_events_are_no_large_one() -> None:
     """The cap is per event, comments and other fields of past lines do not add up."""
     assert len(read([b": ping\n" * 500 + b"event: x\n" * 500 + b"data: 1\n\n"] * 50)) == 50
+
+
+@pytest.mark.parametrize("unit", [b"\n", b"\r", b":\n", b"data:\n", b"data: {}\n\n", b"{\n", b"event: x\n", b"x:\n"])
+def test_no_line_is_dear(unit: bytes) -> None:
+    """One read from a socket may bring 256 kB of the shortest lines there are."""
+    piece = unit * (256 * 1024 // len(unit))
+
+    def spent_s() -> float:
+        framing = EventFraming()
+        began = time.thread_time()
+        framing.feed(piece)
+        return time.thread_time() - began
+
+    assert min(spent_s() for _ in range(5)) < 0.06
+
+
+def test_a_line_in_tiny_pieces_takes_its_own_size() -> None:
+    """Two bytes at a time, as a hostile server may send them, took 30 times the memory of the line."""
+    framing = EventFraming()
+    tracemalloc.start()
+    for _ in range(100_000):
+        framing.feed(b"xy")
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 400_000
+
+
+@pytest.mark.parametrize("prefix", ["data: ", ""])
+def test_an_event_nested_too_deeply_is_an_error(prefix: str) -> None:
+    """It could be read, but not be written again from deeper in the stack."""
+    start, end = ('{"error": {"a": ', "}}") if not prefix else ("[[", "]]")
+
+    def framed(levels: int) -> bytes:
+        return (prefix + start + "[" * (levels - 2) + "]" * (levels - 2) + end + "\n\n").encode()
+
+    assert len(EventFraming().feed(framed(MAX_NESTING))) == 1
+    with pytest.raises(UpstreamError, match="nested too deeply"):
+        EventFraming().feed(framed(MAX_NESTING + 1))

@@ -1,0 +1,74 @@
+"""Translates: the chunks of a stream into what the proxy itself needs of them: usage, a count, the calls of tools.
+
+Texts are counted, not kept: `Fold` keeps them for what asks for the whole answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from proxy.metering import tokens
+from proxy.schema.chat import ChatChunk, Delta, ResponseMessage, ToolCall, Usage
+from proxy.schema.fold import Fold
+
+MAX_THOUGHT = 1024 * 1024  # characters of reasoning kept beside calls; twice what `ReasoningState` stores of one call
+_NEVER_KEPT = frozenset({"role", "content", "refusal", "annotations", "audio"})
+
+
+class StreamTally:
+    """Adds up one stream. `has_tools`: the request offers tools, so calls and the reasoning before them are kept."""
+
+    __slots__ = ("_calls", "_characters", "_named", "_size", "_thought", "usage")
+
+    def __init__(self, has_tools: bool = True) -> None:
+        self.usage: Usage | None = None
+        self._characters = 0
+        self._size = 0  # in UTF-8
+        self._thought = 0
+        self._named: set[tuple[int, int]] = set()
+        self._calls = Fold() if has_tools else None
+
+    def add(self, chunk: ChatChunk) -> None:
+        """The next chunk. Usage may come on any; the last that is not null wins."""
+        self.usage = chunk.get("usage") or self.usage
+        for choice in chunk.get("choices", ()):
+            if delta := choice.get("delta"):
+                self._add_delta(choice.get("index", 0), delta)
+
+    @property
+    def output_tokens(self) -> int:
+        """A likely count of what the model wrote so far, over all choices."""
+        return tokens.estimate_of(self._characters, self._size)
+
+    def tool_messages(self) -> list[ResponseMessage]:
+        """The messages that call tools, so far, without their texts."""
+        return [] if self._calls is None else self._calls.tool_messages()
+
+    def _add_delta(self, index: int, delta: Delta) -> None:
+        kept: dict[str, Any] = {}
+        for name, value in delta.items():
+            if name in ("content", "refusal", "reasoning_content"):
+                self._count(value)
+            if name == "tool_calls":
+                for call in cast("list[ToolCall]", value):
+                    self._count_call(index, call)
+            elif name == "reasoning_content" and value:
+                self._thought += len(cast(str, value))
+                if self._thought > MAX_THOUGHT:
+                    continue
+            if name not in _NEVER_KEPT:
+                kept[name] = value
+        if kept and self._calls is not None:
+            self._calls.add({"choices": [{"index": index, "delta": cast(Delta, kept)}]})
+
+    def _count_call(self, index: int, call: ToolCall) -> None:
+        function = call.get("function", {})
+        self._count(function.get("arguments"))
+        if (name := function.get("name")) and (place := (index, call.get("index", 0))) not in self._named:
+            self._named.add(place)
+            self._count(name)
+
+    def _count(self, text: object) -> None:
+        if isinstance(text, str):
+            self._characters += len(text)
+            self._size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))

@@ -1,0 +1,48 @@
+"""Translates: a word that nothing is called -> the names most like it. Bounded, however many names there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+MAX_NAMES = 1_000  # indexed; the others are never suggested
+MAX_COMPARED = 20
+_MAX_LETTERS = 48  # of a word
+_COMMON = 100  # names; a pair of letters that more of them share tells little
+_RARE = 3  # pairs that are looked up however common they are
+
+
+class NearNames:
+    """An index of names by pairs of letters. A look-up compares a word with MAX_COMPARED of them."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names: list[tuple[str, frozenset[str]]] = []
+        self._by_pair: dict[str, list[int]] = {}
+        for place, name in zip(range(MAX_NAMES), dict.fromkeys(names), strict=False):
+            pairs = _pairs(name)
+            self._names.append((name, pairs))
+            for pair in pairs:
+                self._by_pair.setdefault(pair, []).append(place)
+
+    def find(self, word: str, most: int, cutoff: float) -> list[str]:
+        """At most `most` names, the most similar first; similar: they share `cutoff` of their pairs of letters."""
+        pairs = _pairs(word)
+        lists = sorted((self._by_pair[pair] for pair in pairs if pair in self._by_pair), key=len)
+        shared: dict[int, int] = {}
+        for count, places in enumerate(lists):
+            if count < _RARE or len(places) <= _COMMON:
+                for place in places[:_COMMON]:
+                    shared[place] = shared.get(place, 0) + 1
+        compared = sorted(shared, key=lambda place: -shared[place])[:MAX_COMPARED]
+        scored = sorted((-_likeness(pairs, self._names[place][1]), place) for place in compared)
+        return [self._names[place][0] for score, place in scored[:most] if -score >= cutoff]
+
+
+def _pairs(word: str) -> frozenset[str]:
+    word = f" {word[:_MAX_LETTERS].lower()} "
+    return frozenset(map("".join, pairwise(word)))
+
+
+def _likeness(one: frozenset[str], other: frozenset[str]) -> float:
+    """Dice's coefficient: the share of pairs that both have."""
+    return 2 * len(one & other) / (len(one) + len(other))
