@@ -1,8 +1,8 @@
-"""Performs I/O: makes `.venv` hold what the locks name, hash for hash, and the package itself as an editable install.
+"""Performs I/O: installs the locked packages into `.venv`, checked by hash, and the package itself as editable.
 
-`environment.py` prepares what the server needs, `environment.py --test` also the tools of tests and checks. A step
-whose inputs are unchanged is skipped, so a second run costs milliseconds. A step leaves its stamp only when it is
-complete, so what was interrupted is done again. Several runs at once take turns. Needs nothing but Python 3.11.
+`environment.py` prepares what the server needs, and `environment.py --test` also the tools for tests and checks. A step
+whose inputs are unchanged is skipped, so a second run costs milliseconds. A step writes its stamp when it is complete,
+so an interrupted step is repeated. Parallel runs take turns. Requires only Python 3.11.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FROM_LOCK = ("--require-hashes", "--only-binary", ":all:", "-r")
 
 
 class SetupFailed(Exception):
-    """The environment could not be made; the message says why and what to do."""
+    """The environment could not be prepared. The message says why and what to do."""
 
 
 class Environment:
@@ -40,11 +40,11 @@ class Environment:
         self.root = root
         self.steps = steps
         self.path = root / ".venv"
-        # It says who made the directory: without it nothing is ever deleted here.
+        # Marks the directory as ours: without it nothing is ever deleted here.
         self.marker = self.path / ".made-by-scripts"
 
     def prepare(self) -> None:
-        """Do what is missing. Raises SetupFailed, or OSError when the disk refuses."""
+        """Runs the missing steps. Raises SetupFailed, or OSError if the disk fails."""
         if self.missing():
             with self.turn() as lock:
                 started = time.monotonic()
@@ -55,7 +55,7 @@ class Environment:
                 say(f"ready after {time.monotonic() - started:.0f} s")
 
     def missing(self) -> list[str]:
-        """The steps to do: a step that is not done, and `package` and `test` whenever `runtime` starts over."""
+        """The steps to run: those that are not done, and all of them if `runtime` starts over."""
         missing = [step for step in self.steps if not self.is_done(step)]
         return list(self.steps) if "runtime" in missing else missing
 
@@ -69,7 +69,7 @@ class Environment:
         return self.path / f".done-{step}"
 
     def wanted(self, step: str) -> str:
-        """What the stamp of a complete step says: changes with inputs, interpreter and the checkout's place."""
+        """The stamp of a complete step, which changes with the inputs, the interpreter and the checkout's location."""
         digest = hashlib.sha256(f"{self.root}\n{sys.base_prefix}\n{sys.version}\n".encode())
         for name in self.inputs[step]:
             try:
@@ -80,17 +80,17 @@ class Environment:
 
     @contextmanager
     def turn(self) -> Iterator[int]:
-        """Wait for other runs. pip inherits the lock, so it holds until pip is gone, even if this process is killed."""
+        """Waits for other runs. pip inherits the lock and holds it until it ends, even if this process is killed."""
         with (self.root / ".venv.lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                say("waiting for another run that prepares .venv")
+                say("waiting for another run to prepare .venv")
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield file.fileno()
 
     def runtime(self, lock: int) -> None:
-        """A new `.venv` with the packages of requirements.lock: never an old one patched, so it equals the lock."""
+        """Creates `.venv` with the packages of requirements.lock. Never patches an old one, so it matches the lock."""
         if importlib.util.find_spec("ensurepip") is None:
             raise SetupFailed("this Python has no ensurepip; on Debian and Ubuntu: apt install python3-venv")
         if self.path.exists() and not self.marker.exists():
@@ -109,14 +109,14 @@ class Environment:
         self.pip(lock, "--no-build-isolation", "--editable", str(self.root))
 
     def test(self, lock: int) -> None:
-        """Add the test tools. No package is in both locks, so a server that runs from this `.venv` is not disturbed."""
+        """Adds the test tools. No package is in both locks, so a server running from this `.venv` is not disturbed."""
         say("installing requirements-dev.lock")
         self.pip(lock, "--force-reinstall", *FROM_LOCK, str(self.root / "requirements-dev.lock"))
 
     def pip(self, lock: int, *arguments: str) -> None:
         command = [str(self.path / "bin" / "python"), *PIP_INSTALL, *arguments]
         if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, pass_fds=(lock,)).returncode:
-            raise SetupFailed("pip failed, see above; nothing is kept, so just run it again when the cause is gone")
+            raise SetupFailed("pip failed, see above. Fix the cause and run the command again.")
 
 
 def say(line: str) -> None:
@@ -131,7 +131,7 @@ def main(arguments: list[str]) -> int:
         say(str(error))
         return 1
     except KeyboardInterrupt:
-        say("interrupted; the next run does the rest")
+        say("interrupted; the next run continues")
         return 130
     return 0
 

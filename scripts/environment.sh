@@ -1,4 +1,4 @@
-# Sourced by serve, test and check: sets `root` (the checkout) and brings its .venv up to date.
+# Sourced by the other scripts. Sets `root` (the checkout) and provides `environment`, which prepares its .venv.
 # shellcheck shell=bash
 
 root="$(cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -7,7 +7,7 @@ new_enough() {
     "$1" -I -S -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 
-# environment [--test]: make or renew .venv; quick when nothing changed.
+# environment [--test]: create or update .venv; quick if nothing changed.
 environment() {
     local python
     for python in "$root/.venv/bin/python" python3.11 python3 python3.14 python3.13 python3.12 python; do

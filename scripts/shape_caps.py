@@ -1,7 +1,7 @@
-"""Performs I/O: reads the project's files and prints what breaks the rules of shape that no linter of ours knows.
+"""Performs I/O: reads the project's files and reports violations of rules that our linters do not cover.
 
-`shape_caps.py [ROOT]` prints `file:line: what (how to mend it)` for each finding and exits with 1 when there is one.
-The rules are the functions of `CODE_RULES` (Python files of `proxy/`) and `TEXT_RULES` (every file of the repository).
+`shape_caps.py [ROOT]` prints `file:line: problem (how to fix it)` for each finding and exits with 1 if there is any.
+The rules are the functions in `CODE_RULES` (Python files of `proxy/`) and `TEXT_RULES` (every file of the repository).
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ class File:
 
 def long_file(file: File) -> Iterator[Finding]:
     if len(file.lines) > FILE_LINES:
-        yield 1, f"{len(file.lines)} lines, at most {FILE_LINES} (split the file by what it decides)"
+        yield 1, f"{len(file.lines)} lines, at most {FILE_LINES} (split the file at a responsibility)"
 
 
 def long_function(file: File) -> Iterator[Finding]:
     for function in file.functions:
         lines = (function.end_lineno or function.lineno) - function.lineno + 1
         if lines > FUNCTION_LINES:
-            yield function.lineno, f"{function.name} has {lines} lines, at most {FUNCTION_LINES} (name its steps)"
+            yield function.lineno, f"{function.name} has {lines} lines, at most {FUNCTION_LINES} (extract its steps)"
 
 
 def many_arguments(file: File) -> Iterator[Finding]:
@@ -68,13 +68,13 @@ def many_arguments(file: File) -> Iterator[Finding]:
             names = names[1:]
         names += [argument.arg for argument in [*given.kwonlyargs, given.vararg, given.kwarg] if argument]
         if len(names) > ARGUMENTS:
-            yield function.lineno, f"{function.name} takes {len(names)} arguments, at most {ARGUMENTS} (pass a record)"
+            yield function.lineno, f"{function.name} takes {len(names)} arguments, at most {ARGUMENTS} (pass a Struct)"
 
 
 def vague_module_name(file: File) -> Iterator[Finding]:
     for name in file.path.with_suffix("").parts:
         if name in VAGUE_NAMES:
-            yield 1, f"'{name}' says nothing (name it for what it knows)"
+            yield 1, f"'{name}' is a vague name (name the module after its responsibility)"
 
 
 def unfinished(file: File) -> Iterator[Finding]:
@@ -89,7 +89,7 @@ def swallowed_exception(file: File) -> Iterator[Finding]:
         if isinstance(node, ast.ExceptHandler):
             silent = all(isinstance(step, ast.Pass | ast.Continue) or _is_literal(step) for step in node.body)
             if silent and _is_broad(node.type):
-                yield node.lineno, "a broad except that says nothing (name the exception, or report it)"
+                yield node.lineno, "a broad except that hides the error (name the exception, or report it)"
         elif isinstance(node, ast.Call) and _name(node.func) == "suppress" and any(map(_is_broad, node.args)):
             yield node.lineno, "a broad suppress (name the exception)"
 
@@ -102,7 +102,7 @@ def hidden_import(file: File) -> Iterator[Finding]:
         if isinstance(node, ast.Import | ast.ImportFrom)
     }
     for first, last in sorted(inner):
-        # The reason stands on the import or on the line above.
+        # The reason is on the line of the import or on the line above.
         if not any(re.search(r"#.*\blazy: \w", line) for line in file.lines[max(first - 2, 0) : last]):
             yield first, "an import inside a function (move it up, or say why: `# lazy: reason`)"
 
@@ -111,7 +111,7 @@ def format_of_variable(file: File) -> Iterator[Finding]:
     for node in file.nodes:
         called = node.func if isinstance(node, ast.Call) else None
         if isinstance(called, ast.Attribute) and called.attr == "format" and not isinstance(called.value, ast.Constant):
-            yield called.lineno, "format() of a text that is not a literal (its fields reach into objects)"
+            yield called.lineno, "format() of a text that is not a literal (its fields can access attributes)"
 
 
 def composed_sql(file: File) -> Iterator[Finding]:
@@ -130,7 +130,7 @@ def composed_sql(file: File) -> Iterator[Finding]:
 
 
 def _is_literal(node: ast.stmt) -> bool:
-    """`...` or a text that stands alone."""
+    """True for `...` or a bare string."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
@@ -146,7 +146,7 @@ def _name(node: ast.expr) -> str:
 
 # --- rules for every file --------------------------------------------------------------------------------------------
 
-# In pieces, so that this file does not name what it looks for.
+# Split, so that this file does not contain what it looks for.
 REGISTRIES = tuple(
     ("".join(parts), top)
     for *parts, top in (
@@ -164,14 +164,14 @@ def registry_host(file: File) -> Iterator[Finding]:
     hosts = "|".join(r"\.".join(labels) for labels in REGISTRIES)
     for number, line in enumerate(file.lines, 1):
         if found := re.search(rf"(?<![\w-])(?:[\w-]+\.)*(?:{hosts})\b", line):
-            yield number, f"names the host of a package registry: {found[0]} (each machine has its own)"
+            yield number, f"names the host of a package registry: {found[0]} (configure it on the machine)"
 
 
 def path_of_a_home(file: File) -> Iterator[Finding]:
     homes = "|".join("/".join(names) for names in HOMES)
     for number, line in enumerate(file.lines, 1):
         if found := re.search(rf"(?<![\w./}}-])(?:{homes})", line):
-            yield number, f"names a place of one machine: {found[0]} (use a path inside the repository)"
+            yield number, f"names a path on one machine: {found[0]} (use a path inside the repository)"
 
 
 Rule = Callable[[File], Iterator[Finding]]
@@ -190,7 +190,7 @@ TEXT_RULES: tuple[Rule, ...] = (registry_host, path_of_a_home)
 
 
 def findings(file: File) -> Iterator[str]:
-    """What is wrong with one file, a line each, in the order of the rules."""
+    """The findings for one file, one line each, in the order of the rules."""
     is_code = file.path.parts[0] == "proxy" and file.path.suffix == ".py"
     for rule in (*CODE_RULES, *TEXT_RULES) if is_code else TEXT_RULES:
         for line, message in rule(file):
@@ -198,7 +198,7 @@ def findings(file: File) -> Iterator[str]:
 
 
 def files(root: Path) -> Iterator[File]:
-    """The files that are, or would be, committed; those that are not text are left out."""
+    """The text files that are committed or would be."""
     listing = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     for name in sorted(subprocess.run(listing, check=True, capture_output=True, text=True).stdout.split("\0")):
         path = root / name
@@ -212,7 +212,7 @@ def files(root: Path) -> Iterator[File]:
 def main(arguments: list[str]) -> int:
     root = Path(arguments[0]) if arguments else Path(__file__).resolve().parent.parent
     found = [line for file in files(root) for line in findings(file)]
-    print("\n".join(found) if found else "shape: nothing to mend")
+    print("\n".join(found) if found else "shape: ok")
     return 1 if found else 0
 
 

@@ -1,1 +1,1 @@
-"""Performs I/O: what talks to a server from outside."""
+"""Performs I/O: clients of a running server, such as the conformance checks."""

@@ -453,14 +453,14 @@ async def test_a_server_that_is_not_there_is_no_verdict() -> None:
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("e401", "lets nobody in without a good key: 401: Incorrect API key provided: sk-fa***ke."),
+        ("e401", "rejects the API key: 401: Incorrect API key provided: sk-fa***ke."),
         ("e429(code=insufficient_quota)", "answers 429: You exceeded your current quota."),
         ("e503", "answers 503: The engine is currently overloaded."),
         ("nothing", "answers 404: The model `nothing"),
-        ("html_502", "answers 502 with text/html, not with JSON. Is it the whole address, up to /v1?"),
+        ("html_502", "answers 502 with text/html, not with JSON. Is the address complete, up to /v1?"),
         ("redirect(to=metadata)", "redirects (302) to http://169.254.169.254/"),
-        ("close_before_request", "gives no whole answer: RemoteProtocolError"),
-        ("blackhole", "gives no whole answer within 0.1 s"),
+        ("close_before_request", "gives no complete answer: RemoteProtocolError"),
+        ("blackhole", "gives no complete answer within 0.1 s"),
     ],
 )
 async def test_a_server_that_lets_nobody_in_is_no_verdict(actor: Server, model: str, said: str) -> None:
@@ -485,13 +485,13 @@ async def test_a_late_answer_is_not_shown(actor: Server) -> None:
     """Nothing is known of it; the row says how long it was waited for."""
     async with httpx.AsyncClient(trust_env=False) as client:
         late = Server(client, actor.base_url, timeout_s=0.05)
-        assert await judge(CHECKS[0], "blackhole", late.reply) == ("not shown", "no whole answer within 0.05 s")
+        assert await judge(CHECKS[0], "blackhole", late.reply) == ("not shown", "no complete answer within 0.05 s")
 
 
 async def test_a_huge_limit_is_not_waited_for(actor: Server) -> None:
     """The answer has begun, which is enough."""
     (check,) = [check for check in CHECKS if check.name == "max_tokens_huge"]
-    assert await judge(check, "actor-stall_after(k=0)", actor.reply) == ("passed", "taken")
+    assert await judge(check, "actor-stall_after(k=0)", actor.reply) == ("passed", "accepted")
 
 
 async def test_the_key_goes_out_as_a_bearer() -> None:

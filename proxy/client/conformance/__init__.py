@@ -1,9 +1,10 @@
-"""Translates: what an OpenAI-compatible server must do on the wire, as pure checks; `run` alone performs I/O.
+"""Translates: the wire behaviour of an OpenAI-compatible server into pure checks. Only `run` performs I/O.
 
-A check is a generator: it yields what to send, is given what came back, and returns what it saw, or raises Failed,
-Unsupported or NotShown (`base`). It knows neither sockets nor clocks, so it can be read, and tried, without a server.
-What the server does is judged, not how well its model obeys: where the model did not do what would show a property, the
-number of tokens that the server read tells whether it was asked at all.
+A check is a generator: it yields a request, receives the reply, and returns what it saw or raises Failed, Unsupported
+or NotShown (`base`). It uses neither sockets nor clocks, so it can be tested without a server.
+
+The checks judge the server, not how well its model follows instructions. If the model did not do what would show a
+property, the prompt token count shows whether the model was asked at all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Translates: what all checks are made of: the request, the reply as it is read, the verdict."""
+"""Translates: the building blocks of all checks: requests, replies and how to read them, verdicts."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from msgspec import Struct
 
 from proxy.schema.json import encode
 
-FEW_TOKENS = 16  # where only what is read matters; some servers take no less
-MAX_TOKENS = 256  # room for models that think before they speak; the answers that are asked for are a few words
-_END = 2  # tokens of an answer that ends before it begins: the end itself, and what a template adds
-SAY_OK = "Answer with one word: ok"  # small models are brief then: a quarter of what "Say: ok" brings
+FEW_TOKENS = 16  # if only the prompt matters; some servers accept no smaller limit
+MAX_TOKENS = 256  # room for reasoning models; the answers themselves are a few words
+_END = 2  # tokens of an empty answer: the end token, and what a template adds
+SAY_OK = "Answer with one word: ok"  # keeps small models brief: a quarter of the tokens of "Say: ok"
 CHAT = "/chat/completions"
 DROPPED = "x-proxy-dropped-params"
 Outcome = Literal["passed", "failed", "not supported", "not shown"]
@@ -21,20 +21,20 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
 class Failed(Exception):
-    """The server does something else than OpenAI's would."""
+    """The server behaves differently from OpenAI's."""
 
 
 class Unsupported(Exception):
-    """The server says openly that it lacks this: an error `unsupported_*`, or the parameter in `DROPPED`."""
+    """The server says that it lacks the feature: by an error `unsupported_*` or the parameter's name in `DROPPED`."""
 
 
 class NotShown(Exception):
-    """The wire is right as far as can be seen, but the model did not do what would show the rest."""
+    """The wire is right as far as it goes, but the model did not do what would show the feature."""
 
 
 class Probe(Struct, frozen=True):
-    """One HTTP request, by its path behind the base URL. `begin_only`: no more than the first piece of the answer is
-    read; then the connection is closed.
+    """One HTTP request; `path` follows the base URL. With `begin_only`, only the first chunk of the answer is read, and
+    then the connection is closed.
     """
 
     path: str
@@ -47,7 +47,7 @@ class Probe(Struct, frozen=True):
 
 
 class Reply(Struct, frozen=True):
-    """What came back, as far as the probe asks for it; the names of `headers` are in lower case."""
+    """The reply, as far as the probe reads it. Header names are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -80,7 +80,7 @@ class _Usage(Struct):
 
 
 class _Answer(Struct):
-    """The types that the checks rely on, so that a wrong one is a failure with its place."""
+    """The types that the checks rely on, so that a wrong type is reported with its position."""
 
     choices: list[_Choice] = []
     usage: _Usage | None = None
@@ -90,7 +90,7 @@ Steps = Generator[Probe, Reply, str]
 
 
 class Verdict(Struct, frozen=True):
-    """One row of the table; `seen` is the reason, or what the server answered."""
+    """One row of the table. `seen` is the reason, or what the server answered."""
 
     check: str
     group: str
@@ -99,7 +99,7 @@ class Verdict(Struct, frozen=True):
 
 
 class Check(Struct, frozen=True):
-    """One property of the wire. `steps` is given the model's name."""
+    """One property of the wire. `steps` takes the model's name."""
 
     name: str
     group: str
@@ -107,17 +107,17 @@ class Check(Struct, frozen=True):
 
 
 def checks(group: str, *steps: Callable[[str], Steps]) -> tuple[Check, ...]:
-    """The checks of a group, named as their functions are."""
+    """The checks of a group, named after their functions."""
     return tuple(Check(each.__name__, group, each) for each in steps)
 
 
 def calls_of(some: Iterable[Check], model: str) -> int:
-    """How many different requests the checks begin with: about what a run costs."""
+    """The number of distinct first requests, which is about the number of calls of a run."""
     return len({next(check.steps(model)) for check in some})
 
 
 def chat(model: str, content: Any = SAY_OK, **fields: Any) -> Probe:
-    """A small question. `content` may be the whole list of messages; a field that is None is left out."""
+    """A small question. `content` may also be a list of messages. Fields that are None are left out."""
     messages = content if _are_messages(content) else [{"role": "user", "content": content}]
     body = {"model": model, "messages": messages, "max_completion_tokens": MAX_TOKENS, **fields}
     return Probe(CHAT, encode({name: value for name, value in body.items() if value is not None}))
@@ -132,19 +132,19 @@ def fail(reason: str) -> NoReturn:
 
 
 def expect(holds: bool, otherwise: str) -> None:
-    """Raises Failed, with what was found instead."""
+    """Raises Failed with the message `otherwise` unless the condition holds."""
     if not holds:
         raise Failed(otherwise)
 
 
 def ok(reply: Reply, *parameters: str) -> dict[str, Any]:
-    """The object of a good answer. `parameters`: what the check is about; Unsupported where the server dropped one."""
+    """The object of a successful answer. Raises Unsupported if the server dropped one of the checked `parameters`."""
     accept(reply, *parameters)
     return typed(json_object(reply))
 
 
 def typed(answer: dict[str, Any]) -> dict[str, Any]:
-    """The answer, or a chunk of it, as it is. Raises Failed where a field has another type than OpenAI's."""
+    """The answer or chunk, unchanged. Raises Failed if a field's type differs from OpenAI's."""
     try:
         msgspec.convert(answer, _Answer)
     except msgspec.ValidationError as error:
@@ -153,21 +153,21 @@ def typed(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def accept(reply: Reply, *parameters: str) -> None:
-    """Raises Failed unless the status is 200, Unsupported where the server says that it lacks one of `parameters`."""
+    """Raises Failed unless the status is 200, and Unsupported if the server says that it lacks one of `parameters`."""
     if reply.status == 200:
         for name in reply.headers.get(DROPPED, "").split(","):
             if any(name == each or name.startswith(f"{each}.") for each in parameters):
                 raise Unsupported(f"dropped: {name}")
         return
-    said = error_of(reply)
-    told = f"{reply.status} {said.get('code')}: {said.get('message')}"
-    if 400 <= reply.status < 500 and str(said.get("code")).startswith("unsupported_"):
-        raise Unsupported(told)
-    raise Failed(told)
+    error = error_of(reply)
+    reason = f"{reply.status} {error.get('code')}: {error.get('message')}"
+    if 400 <= reply.status < 500 and str(error.get("code")).startswith("unsupported_"):
+        raise Unsupported(reason)
+    raise Failed(reason)
 
 
 def json_object(reply: Reply) -> dict[str, Any]:
-    """The body. Raises Failed where it is not a JSON object, or not announced as JSON."""
+    """The body. Raises Failed if it is not a JSON object, or not labelled as JSON."""
     try:
         found = msgspec.json.decode(reply.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -179,7 +179,7 @@ def json_object(reply: Reply) -> dict[str, Any]:
 
 
 def error_of(reply: Reply) -> dict[str, Any]:
-    """The error object of an answer, empty where it has none."""
+    """The error object of an answer, or an empty one."""
     try:
         found = msgspec.json.decode(reply.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -189,11 +189,11 @@ def error_of(reply: Reply) -> dict[str, Any]:
 
 
 def choices_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    """Raises Failed where there is none, or one that is no object."""
+    """The choices. Raises Failed if there are none, or if one is not an object."""
     choices = answer.get("choices")
     expect(isinstance(choices, list) and bool(choices), "no choices")
     rows: list[dict[str, Any]] = [choice for choice in choices or [] if isinstance(choice, dict)]
-    expect(len(rows) == len(choices or []), "a choice is no object")
+    expect(len(rows) == len(choices or []), "a choice is not an object")
     return rows
 
 
@@ -204,13 +204,13 @@ def message_of(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def text_of(answer: dict[str, Any]) -> str:
-    """What the first choice says, as `spoken`."""
-    return spoken(message_of(answer).get("content"), finish_of(answer), answer.get("usage"))
+    """The text of the first choice, checked as by `answer_text`."""
+    return answer_text(message_of(answer).get("content"), finish_of(answer), answer.get("usage"))
 
 
-def spoken(content: Any, finish: Any, usage: Any) -> str:
-    """The text, where there is one. Raises NotShown where the model itself was silent, or thought until its limit;
-    Failed where the server is.
+def answer_text(content: Any, finish: Any, usage: Any) -> str:
+    """The text, if there is one. Otherwise raises NotShown if the model said nothing or used up its limit on reasoning,
+    and Failed if the server lost the text.
     """
     if isinstance(content, str) and content.strip():
         return content
@@ -222,24 +222,23 @@ def spoken(content: Any, finish: Any, usage: Any) -> str:
 
 
 def at_limit(finish: Any, usage: Any) -> None:
-    """Raises NotShown for an answer that the limit cut: what would have come is not known. Raises Failed where it
-    cannot have been the limit.
+    """Raises NotShown if the token limit cut the answer, because the rest is unknown. Raises Failed if the limit cannot
+    have been the cause.
     """
     if finish == "length":
         written = _count(usage, "completion_tokens")
         expect(written is None or written >= MAX_TOKENS // 2, f"finish_reason is 'length' after {written} tokens")
-        raise NotShown("the model wrote until its limit")
+        raise NotShown("the model ran into its token limit")
 
 
-def unshown(seen: str, short: Probe, long: Probe) -> Steps:
-    """Of a model that did not do as it was told, it is only known whether it was told. Raises NotShown; Failed where
-    the server reads no more of `long` than of `short`, so that what `long` alone says was lost on the way. The answers
-    do not matter.
+def not_shown(seen: str, short: Probe, long: Probe) -> Steps:
+    """Decides about a model that did not do as asked. Raises NotShown, or Failed if the server counts no more prompt
+    tokens for `long` than for `short`: then it lost what only `long` contains. The answers themselves do not matter.
     """
     few = _count(ok((yield short)).get("usage"), "prompt_tokens")
     many = _count(ok((yield long)).get("usage"), "prompt_tokens")
     if few is not None and many is not None and many <= few:
-        fail(f"{seen}; it was not read: {few} tokens without it, {many} with it")
+        fail(f"{seen}; the server did not read it: {few} prompt tokens without it, {many} with it")
     raise NotShown(seen)
 
 
@@ -253,21 +252,21 @@ def finish_of(answer: dict[str, Any]) -> Any:
 
 
 def prompt_of(answer: dict[str, Any]) -> int:
-    """How many tokens the server read."""
+    """The number of prompt tokens."""
     usage_adds_up(answer.get("usage"))
     return int(answer["usage"]["prompt_tokens"])
 
 
 def usage_adds_up(usage: Any) -> str:
-    """Three whole numbers, the third the sum of the others. Returns them in words."""
+    """Checks that usage has three integers and the third is the sum of the others. Returns them as text."""
     names = ("prompt_tokens", "completion_tokens", "total_tokens")
     numbers = [usage.get(name) if isinstance(usage, dict) else None for name in names]
     expect(all(type(number) is int and number >= 0 for number in numbers), f"usage is {usage!r}")
     prompt, completion, total = (int(number or 0) for number in numbers)
-    expect(prompt > 0 and prompt + completion == total, f"{prompt} + {completion} is not {total}, or nothing was read")
+    expect(prompt > 0 and prompt + completion == total, f"{prompt} + {completion} is not {total}, or no prompt tokens")
     return f"{prompt} + {completion} = {total}"
 
 
-def shown(text: str, most: int = 60) -> str:
-    """What a model said, short enough for a row of a table."""
+def shorten(text: str, most: int = 60) -> str:
+    """A model's words, short enough for a row of a table."""
     return text if len(text) <= most else f"{text[: most - 3]}..."

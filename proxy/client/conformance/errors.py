@@ -1,4 +1,4 @@
-"""Translates: the checks of what a server says to a request that it cannot serve."""
+"""Translates: the checks of error answers."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _KEYS = ("message", "type", "param", "code")
 
 
 def unknown_model(model: str) -> Steps:
-    return _not_found((yield chat(f"{model}-that-does-not-exist")))
+    return _expect_not_found((yield chat(f"{model}-that-does-not-exist")))
 
 
 def unknown_model_streamed(model: str) -> Steps:
-    """With its own status, not inside a stream."""
-    return _not_found((yield stream(f"{model}-that-does-not-exist")))
+    """The error has its own status and is not inside a stream."""
+    return _expect_not_found((yield stream(f"{model}-that-does-not-exist")))
 
 
-def _not_found(reply: Reply) -> str:
+def _expect_not_found(reply: Reply) -> str:
     error = _error(reply, 404)
     expect(error.get("code") == "model_not_found", f"404 with the code {error.get('code')!r}")
     return "404 model_not_found"
 
 
 def error_shape(model: str) -> Steps:
-    """All four keys: clients read them without asking."""
+    """The error has all four keys: clients read them unconditionally."""
     error = _error((yield chat(f"{model}-that-does-not-exist")), 404)
     missing = [key for key in _KEYS if key not in error]
     expect(not missing, f"the error has no {', '.join(missing)}")
@@ -48,50 +48,50 @@ def error_shape(model: str) -> Steps:
 
 
 def bad_role(model: str) -> Steps:
-    return _refused((yield chat(model, [{"role": "emperor", "content": SAY_OK}])))
+    return _expect_refusal((yield chat(model, [{"role": "emperor", "content": SAY_OK}])))
 
 
 def no_messages(model: str) -> Steps:
-    """An empty list of them."""
-    return _refused((yield _body({"model": model, "messages": [], "max_completion_tokens": MAX_TOKENS})))
+    """The list of messages is empty."""
+    return _expect_refusal((yield _body({"model": model, "messages": [], "max_completion_tokens": MAX_TOKENS})))
 
 
 def missing_messages(model: str) -> Steps:
-    return _refused((yield _body({"model": model, "max_completion_tokens": MAX_TOKENS})))
+    return _expect_refusal((yield _body({"model": model, "max_completion_tokens": MAX_TOKENS})))
 
 
 def not_json(model: str) -> Steps:
-    """A body that ends too early."""
-    return _refused((yield Probe(CHAT, (chat(model).body or b"")[:-1])))
+    """The body is truncated."""
+    return _expect_refusal((yield Probe(CHAT, (chat(model).body or b"")[:-1])))
 
 
 def wrong_type(model: str) -> Steps:
-    """Text where a list must be."""
-    return _refused((yield _body({"model": model, "messages": SAY_OK, "max_completion_tokens": MAX_TOKENS})))
+    """A text stands where a list is required."""
+    return _expect_refusal((yield _body({"model": model, "messages": SAY_OK, "max_completion_tokens": MAX_TOKENS})))
 
 
 def unknown_tool_choice(model: str) -> Steps:
-    """The name of a tool that was not offered."""
+    """`tool_choice` names a tool that was not offered."""
     choice = {"type": "function", "function": {"name": "get_nothing"}}
-    return _refused((yield chat(model, ASK, tools=[WEATHER], tool_choice=choice)))
+    return _expect_refusal((yield chat(model, ASK, tools=[WEATHER], tool_choice=choice)))
 
 
 def orphan_result(model: str) -> Steps:
-    """A tool's result that no call came before: refused or answered, never a failure of the server."""
+    """A tool result without a preceding call is refused or answered; it is never a server error."""
     history = [{"role": "user", "content": SAY_OK}, {"role": "tool", "tool_call_id": "call_none", "content": "7"}]
     reply = yield chat(model, history, tools=[WEATHER])
     if reply.status == 200:
         json_object(reply)
         return "answered"
-    return _refused(reply)
+    return _expect_refusal(reply)
 
 
 def _body(body: dict[str, Any]) -> Probe:
     return Probe(CHAT, encode(body))
 
 
-def _refused(reply: Reply) -> str:
-    """400, or 422 where a server tells what is well formed and wrong apart."""
+def _expect_refusal(reply: Reply) -> str:
+    """Expects 400, or 422 from servers that use it for well-formed but invalid requests."""
     if reply.status not in (400, 422):
         fail(f"status {reply.status}")
     return f"{reply.status} {_error(reply, reply.status).get('code')}"

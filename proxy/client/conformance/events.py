@@ -1,4 +1,4 @@
-"""Translates: the events of a streamed answer as the checks read them."""
+"""Translates: the events of a streamed answer into what the checks read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from proxy.client.conformance.base import SAY_OK, Probe, Reply, accept, chat, expect, fail, spoken, typed
+from proxy.client.conformance.base import SAY_OK, Probe, Reply, accept, answer_text, chat, expect, fail, typed
 from proxy.schema.errors import ProxyError
 from proxy.schema.sse import Event, EventFraming
 
@@ -15,19 +15,19 @@ ASKED = {"include_usage": True}
 
 
 def stream(model: str, content: Any = SAY_OK, **fields: Any) -> Probe:
-    """The question of `chat`, streamed, with usage unless told otherwise."""
+    """The question of `chat`, streamed, by default with usage."""
     return chat(model, content, **{"stream": True, "stream_options": ASKED, **fields})
 
 
 class Stream(Struct):
-    """`chunks`: the objects in order, without the end marker. `ended`: whether `[DONE]` was the last event."""
+    """`chunks` are the objects in order, without the end marker. `ended` says whether `[DONE]` was the last event."""
 
     chunks: list[dict[str, Any]]
     ended: bool
     names: list[str]
 
     def choices(self, index: int | None = None) -> list[dict[str, Any]]:
-        """The choices of all chunks, or those with one index, in order."""
+        """The choices of all chunks in order, optionally only those with one index."""
         found = [choice for chunk in self.chunks for choice in chunk.get("choices") or []]
         return [choice for choice in found if index is None or choice.get("index") == index]
 
@@ -44,8 +44,8 @@ class Stream(Struct):
         return next(iter(self.finishes()), None)
 
     def said(self, index: int = 0) -> str:
-        """The text of a choice, as `spoken`: Failed or NotShown where there is none."""
-        return spoken(self.text(index), next(iter(self.finishes(index)), None), self.usage())
+        """The text of a choice, checked as by `answer_text`."""
+        return answer_text(self.text(index), next(iter(self.finishes(index)), None), self.usage())
 
     def usage(self) -> Any:
         return next(iter(self.usages()), None)
@@ -55,7 +55,7 @@ class Stream(Struct):
 
 
 def read(reply: Reply, *parameters: str) -> Stream:
-    """The stream of a good answer; as `ok` does, Failed or Unsupported for another."""
+    """The stream of a successful answer. Raises Failed or Unsupported as `ok` does."""
     _accept(reply, *parameters)
     events = _events(reply.body)
     expect(bool(events), "no event")
@@ -64,8 +64,8 @@ def read(reply: Reply, *parameters: str) -> Stream:
     return Stream(chunks, ended, [event.name for event in events if event.name])
 
 
-def begun(reply: Reply) -> None:
-    """Raises as `read`, for what has come so far of a stream."""
+def check_begin(reply: Reply) -> None:
+    """Checks the beginning of a stream, and raises as `read` does."""
     _accept(reply)
     for event in _events(reply.body, whole=False):
         if event.data != b"[DONE]":

@@ -1,4 +1,4 @@
-"""Translates: the checks of JSON answers, of pictures and files, and of thinking."""
+"""Translates: the checks of JSON answers, images, files and reasoning."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from proxy.client.conformance.base import (
     fail,
     finish_of,
     message_of,
+    not_shown,
     ok,
-    shown,
+    shorten,
     text_of,
-    unshown,
 )
 from proxy.client.conformance.events import Stream, read, stream
 
@@ -51,56 +51,56 @@ _SCHEMA: dict[str, Any] = {
 }
 _FORMAT = {"type": "json_schema", "json_schema": {"name": "dog", "strict": True, "schema": _SCHEMA}}
 _SUM = "What is 17 times 23? Answer with the number only."
-_THINKING_TOKENS = 2048  # the least that some vendors take with thinking is above 1024
+_THINKING_TOKENS = 2048  # with reasoning, some vendors require more than 1024
 
 
 def json_object(model: str) -> Steps:
     reply = yield chat(model, _ASK, response_format={"type": "json_object"})
-    return _whole(ok(reply, "response_format"), _object)
+    return _judge_whole(ok(reply, "response_format"), _check_object)
 
 
 def json_object_streamed(model: str) -> Steps:
     reply = yield stream(model, _ASK, response_format={"type": "json_object"})
-    return _streamed(read(reply, "response_format"), _object)
+    return _judge_stream(read(reply, "response_format"), _check_object)
 
 
 def json_schema(model: str) -> Steps:
-    """With a reference and a choice of types, strict."""
-    return _whole(ok((yield chat(model, _ASK, response_format=_FORMAT)), "response_format"), _fits)
+    """A strict schema with a reference and a union of types."""
+    return _judge_whole(ok((yield chat(model, _ASK, response_format=_FORMAT)), "response_format"), _check_schema)
 
 
 def json_schema_streamed(model: str) -> Steps:
-    return _streamed(read((yield stream(model, _ASK, response_format=_FORMAT)), "response_format"), _fits)
+    return _judge_stream(read((yield stream(model, _ASK, response_format=_FORMAT)), "response_format"), _check_schema)
 
 
-def _whole(answer: dict[str, Any], judged: Callable[[str], str]) -> str:
+def _judge_whole(answer: dict[str, Any], judged: Callable[[str], str]) -> str:
     text = text_of(answer)
     at_limit(finish_of(answer), answer.get("usage"))
     return judged(text)
 
 
-def _streamed(answer: Stream, judged: Callable[[str], str]) -> str:
+def _judge_stream(answer: Stream, judged: Callable[[str], str]) -> str:
     text = answer.said()
     at_limit(answer.finish(), answer.usage())
     return judged(text)
 
 
-def _object(text: str) -> str:
-    expect(isinstance(_decoded(text), dict), f"not an object: {shown(text)!r}")
-    return shown(text)
+def _check_object(text: str) -> str:
+    expect(isinstance(_decode(text), dict), f"not an object: {shorten(text)!r}")
+    return shorten(text)
 
 
-def _fits(text: str) -> str:
-    for error in jsonschema_rs.iter_errors(_SCHEMA, _decoded(text)):
-        fail(f"{error.message} in {shown(text)!r}")
-    return shown(text)
+def _check_schema(text: str) -> str:
+    for error in jsonschema_rs.iter_errors(_SCHEMA, _decode(text)):
+        fail(f"{error.message} in {shorten(text)!r}")
+    return shorten(text)
 
 
-def _decoded(text: str) -> Any:
+def _decode(text: str) -> Any:
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
-        return fail(f"not JSON: {shown(text)!r}")
+        return fail(f"not JSON: {shorten(text)!r}")
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
@@ -108,14 +108,14 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def _png(size: int, pixel: bytes) -> bytes:
-    """A square of one colour."""
+    """A PNG square of one colour."""
     rows = (b"\0" + pixel * size) * size
     head = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", head) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
 
 
 def _pdf(text: str) -> bytes:
-    """One page with one line."""
+    """A PDF page with one line of text."""
     content = f"BT /F1 24 Tf 40 100 Td ({text}) Tj ET".encode()
     objects = [
         b"<</Type/Catalog/Pages 2 0 R>>",
@@ -138,44 +138,46 @@ def _data_url(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-_COLOUR = {"type": "text", "text": "Which colour has this picture? One word, in English."}
+_COLOUR = {"type": "text", "text": "Which colour does this image show? One word, in English."}
 _RED = {"type": "image_url", "image_url": {"url": _data_url("image/png", _png(32, b"\xff\x00\x00"))}}
 _WORD = {"type": "text", "text": "Which word is written in this file? Only the word."}
 
 
 def image(model: str) -> Steps:
-    """A red square, in a data URL."""
-    return _seen(model, [_COLOUR, _RED], "red")
+    """The model recognizes a red square in a data URL."""
+    return _recognize(model, [_COLOUR, _RED], "red")
 
 
 def pdf(model: str) -> Steps:
-    """A page with one word, as `file`."""
+    """The model reads a one-word page sent as `file`."""
     data = _data_url("application/pdf", _pdf("walnut"))
     part = {"type": "file", "file": {"filename": "word.pdf", "file_data": data}}
-    return _seen(model, [_WORD, part], "walnut")
+    return _recognize(model, [_WORD, part], "walnut")
 
 
 def image_link(url: str) -> Check:
-    """Asked for by its URL, since somebody else fetches it: the model says anything about it."""
+    """A check for an image given by URL, run on request only because the provider fetches it. Any answer passes."""
 
     def steps(model: str) -> Steps:
         part = {"type": "image_url", "image_url": {"url": url}}
-        return shown(text_of(ok((yield chat(model, [_COLOUR, part])), "messages")))
+        return shorten(text_of(ok((yield chat(model, [_COLOUR, part])), "messages")))
 
     return Check("image_link", "media", steps)
 
 
-def _seen(model: str, parts: list[dict[str, Any]], word: str) -> Steps:
-    """What is in the last part, or at least it is more to read."""
+def _recognize(model: str, parts: list[dict[str, Any]], word: str) -> Steps:
+    """The model names what the last part shows, or at least the part costs more prompt tokens."""
     text = text_of(ok((yield chat(model, parts)), "messages"))
     if word not in text.lower():
-        seen = f"it should have seen {word}, and said {shown(text)!r}"
-        return (yield from unshown(seen, chat(model, parts[:1], max_completion_tokens=FEW_TOKENS), chat(model, parts)))
-    return shown(text)
+        seen = f"expected {word}, but it said {shorten(text)!r}"
+        return (
+            yield from not_shown(seen, chat(model, parts[:1], max_completion_tokens=FEW_TOKENS), chat(model, parts))
+        )
+    return shorten(text)
 
 
 def reasoning(model: str) -> Steps:
-    """Thoughts in `reasoning_content`, or the parameter reported as dropped."""
+    """Reasoning is in `reasoning_content`, or counted as hidden tokens, or the parameter is reported as dropped."""
     probe = chat(model, _SUM, reasoning_effort="high", max_completion_tokens=_THINKING_TOKENS)
     answer = ok((yield probe), "reasoning_effort")
     found = message_of(answer).get("reasoning_content")
@@ -184,13 +186,14 @@ def reasoning(model: str) -> Steps:
     if not found and details.get("reasoning_tokens"):
         return f"{details['reasoning_tokens']} hidden tokens"
     expect(
-        isinstance(found, str) and found != "", f"reasoning_content is {found!r} and no reasoning tokens are counted"
+        isinstance(found, str) and found != "",
+        f"reasoning_content is {found!r} and no reasoning tokens are counted",
     )
-    return shown(str(found))
+    return shorten(str(found))
 
 
 def reasoning_streamed(model: str) -> Steps:
-    """Before the text, not mixed with it."""
+    """Reasoning comes before the text and is not mixed with it."""
     probe = stream(model, _SUM, reasoning_effort="high", max_completion_tokens=_THINKING_TOKENS)
     answer = read((yield probe), "reasoning_effort")
     thought, places = answer.text(0, "reasoning_content"), answer.deltas(0)
@@ -200,8 +203,8 @@ def reasoning_streamed(model: str) -> Steps:
         return f"{details['reasoning_tokens']} hidden tokens"
     expect(bool(thought), "no reasoning_content, and no reasoning tokens are counted")
     first = next(place for place, delta in enumerate(places) if delta.get("content"))
-    expect(not any(delta.get("reasoning_content") for delta in places[first:]), "thoughts follow the text")
-    return shown(thought)
+    expect(not any(delta.get("reasoning_content") for delta in places[first:]), "reasoning follows the text")
+    return shorten(thought)
 
 
 JSON = checks("json", json_object, json_object_streamed, json_schema, json_schema_streamed)

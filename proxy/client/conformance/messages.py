@@ -1,6 +1,6 @@
-"""Translates: the checks of what a conversation may be made of.
+"""Translates: the checks of messages and their roles.
 
-That a message arrived shows in what the model says, or in how much the server has read.
+Whether a message arrived shows in the model's answer, or in the number of prompt tokens.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from proxy.client.conformance.base import (
     chat,
     checks,
     expect,
+    not_shown,
     ok,
     prompt_of,
-    shown,
+    shorten,
     text_of,
-    unshown,
 )
 from proxy.client.conformance.events import read, stream
 
@@ -38,23 +38,22 @@ def developer(model: str) -> Steps:
 
 
 def _obeys(model: str, role: str) -> Steps:
-    """The one word, or at least a longer rule is more to read."""
-    text = text_of(ok((yield _ruled(model, role, _RULE))))
+    """The model says the one word, or at least a longer rule costs more prompt tokens."""
+    text = text_of(ok((yield _with_rule(model, role, _RULE))))
     if "pineapple" not in text.lower():
-        seen = f"it was told to say pineapple and said {shown(text)!r}"
-        return (
-            yield from unshown(seen, _ruled(model, role, _RULE), _ruled(model, role, f"{_RULE} {_RULE}", FEW_TOKENS))
-        )
-    return shown(text)
+        seen = f"told to say pineapple, it said {shorten(text)!r}"
+        longer = _with_rule(model, role, f"{_RULE} {_RULE}", FEW_TOKENS)
+        return (yield from not_shown(seen, _with_rule(model, role, _RULE), longer))
+    return shorten(text)
 
 
-def _ruled(model: str, role: str, rule: str, most: int = MAX_TOKENS) -> Probe:
+def _with_rule(model: str, role: str, rule: str, most: int = MAX_TOKENS) -> Probe:
     messages = [{"role": role, "content": rule}, {"role": "user", "content": "Who are you?"}]
     return chat(model, messages, max_completion_tokens=most)
 
 
 def several_turns(model: str) -> Steps:
-    """The earlier ones are read: more tokens than the last one alone."""
+    """Earlier turns are read: they cost more prompt tokens than the last turn alone."""
     alone = prompt_of(ok((yield chat(model))))
     before = [
         {"role": "user", "content": "The code word is walnut. Remember it."},
@@ -62,40 +61,40 @@ def several_turns(model: str) -> Steps:
     ]
     messages = [*before, {"role": "user", "content": SAY_OK}]
     read_all = prompt_of(ok((yield chat(model, messages, max_completion_tokens=FEW_TOKENS))))
-    expect(read_all > alone, f"{read_all} tokens were read, {alone} of the last turn alone")
-    return f"{read_all} tokens read, {alone} without the earlier turns"
+    expect(read_all > alone, f"{read_all} prompt tokens, {alone} for the last turn alone")
+    return f"{read_all} prompt tokens, {alone} without the earlier turns"
 
 
 def name(model: str) -> Steps:
-    """Of the one who speaks."""
+    """A message may carry the speaker's name."""
     message = {"role": "user", "name": "ada", "content": SAY_OK}
-    return shown(text_of(ok((yield chat(model, [message])), "name", "messages.name")))
+    return shorten(text_of(ok((yield chat(model, [message])), "name", "messages.name")))
 
 
 def text_parts(model: str) -> Steps:
-    """Content as a list, all of it read."""
+    """Content may be a list of parts, and every part is read."""
     alone = prompt_of(ok((yield chat(model))))
     parts = [{"type": "text", "text": "The code word is walnut. "}, {"type": "text", "text": SAY_OK}]
     both = prompt_of(ok((yield chat(model, parts, max_completion_tokens=FEW_TOKENS))))
-    expect(both > alone, f"{both} tokens were read, {alone} of the last part alone")
-    return f"{both} tokens read"
+    expect(both > alone, f"{both} prompt tokens, {alone} for the last part alone")
+    return f"{both} prompt tokens"
 
 
 def unicode(model: str) -> Steps:
-    return _repeats(text_of(ok((yield chat(model, REPEAT)))))
+    return _check_repeat(text_of(ok((yield chat(model, REPEAT)))))
 
 
 def unicode_streamed(model: str) -> Steps:
-    return _repeats(read((yield stream(model, REPEAT))).said())
+    return _check_repeat(read((yield stream(model, REPEAT))).said())
 
 
-def _repeats(text: str) -> str:
-    expect("\ufffd" not in text, "a character was cut")
-    expect(not any(each in text for each in _LATIN), f"UTF-8 was read as Latin-1: {shown(text)!r}")
+def _check_repeat(text: str) -> str:
+    expect("\ufffd" not in text, "a character was cut apart")
+    expect(not any(each in text for each in _LATIN), f"UTF-8 was decoded as Latin-1: {shorten(text)!r}")
     missing = [word for word in ("漢字", "😀") if word not in text]
     if missing:
-        raise NotShown(f"{', '.join(missing)} is missing in {shown(text)!r}")
-    return shown(text)
+        raise NotShown(f"{', '.join(missing)} is missing in {shorten(text)!r}")
+    return shorten(text)
 
 
 MESSAGES = checks("messages", system, developer, several_turns, name, text_parts, unicode, unicode_streamed)

@@ -13,19 +13,19 @@ from proxy.schema.json import encode
 
 _TEXTS = ["one", "two words"]
 _NO_ROUTE = (404, 405, 501)
-_TOLERANCE = 1e-5  # of a float32 written in decimals
+_TOLERANCE = 1e-5  # the rounding of a float32 written in decimal
 
 
 def floats(model: str) -> Steps:
-    """One list of numbers for each text, in order."""
+    """There is one list of numbers per text, in order."""
     vectors = [_numbers(each) for each in _data((yield _embed(model, "float")))]
     return f"{len(vectors)} vectors of {len(vectors[0])} numbers"
 
 
 def base64_same(model: str) -> Steps:
-    """Little-endian float32, the same numbers: what OpenAI's SDKs ask for."""
+    """Base64 holds the same numbers as little-endian float32. OpenAI's SDKs request this encoding."""
     plain = [_numbers(each) for each in _data((yield _embed(model, "float")))]
-    packed = [_unpacked(each) for each in _data((yield _embed(model, "base64")))]
+    packed = [_unpack(each) for each in _data((yield _embed(model, "base64")))]
     for left, right in zip(plain, packed, strict=True):
         expect(len(left) == len(right), f"{len(left)} numbers, {len(right)} in base64")
         alike = all(
@@ -45,7 +45,7 @@ def vector_usage(model: str) -> Steps:
 
 
 def listed(model: str) -> Steps:
-    """Objects with an id; a server without a list says 404."""
+    """The list has objects with an id. A server without a model list answers 404."""
     rows = _rows((yield Probe("/models")))
     wrong = [row for row in rows if not isinstance(row, dict) or not isinstance(row.get("id"), str)]
     expect(not wrong, f"a model is {wrong[:1]!r}")
@@ -59,7 +59,7 @@ def _embed(model: str, encoding: str) -> Probe:
 
 
 def _data(reply: Reply) -> list[Any]:
-    """The vectors. A 4xx in OpenAI's shape is a server, or a model, that has none and says so."""
+    """The vectors. A 4xx in OpenAI's shape means that the server, or the model, openly lacks embeddings."""
     if reply.status in _NO_ROUTE or (400 <= reply.status < 500 and error_of(reply).get("message")):
         raise Unsupported(f"{reply.status}: {error_of(reply).get('message', 'no such path')}")
     rows = ok(reply).get("data")
@@ -76,12 +76,12 @@ def _numbers(found: Any) -> list[float]:
     return list(found)
 
 
-def _unpacked(found: Any) -> list[float]:
+def _unpack(found: Any) -> list[float]:
     try:
         data = base64.b64decode(found, validate=True)
     except (binascii.Error, TypeError, ValueError):
         fail(f"an embedding is not base64: {str(found)[:60]}")
-    expect(len(data) % 4 == 0 and bool(data), f"{len(data)} bytes are no float32")
+    expect(len(data) % 4 == 0 and bool(data), f"{len(data)} bytes are not a list of float32")
     return list(struct.unpack(f"<{len(data) // 4}f", data))
 
 

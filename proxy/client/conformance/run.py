@@ -1,4 +1,4 @@
-"""Performs I/O: the checks against a server, one request after the other."""
+"""Performs I/O: runs the checks against a server, one request after the other."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from proxy.client.conformance.base import (
     Verdict,
     chat,
     error_of,
-    shown,
+    shorten,
 )
 
 MAX_BODY = 16 * 1024 * 1024
-TIMEOUT_S = 60.0  # for each answer, of some hundred tokens at most
+TIMEOUT_S = 60.0  # per answer, which has a few hundred tokens at most
 _SHUT = (401, 402, 403, 429)
 _CONNECT_TIMEOUT_S = 10.0
 
 
 class Unusable(Exception):
-    """No check can say anything: nobody listens, or nobody is let in. The text is a sentence without its subject."""
+    """No check is possible: nothing listens, or access is denied. The text is a sentence without its subject."""
 
 
 async def run(
@@ -41,44 +41,44 @@ async def run(
     environment: bool = True,
     timeout_s: float = TIMEOUT_S,
 ) -> AsyncGenerator[Verdict, None]:
-    """A verdict for each check, in order, as it comes. Raises Unusable, also in the middle.
+    """Yields a verdict for each check, in order, as soon as it is known. Raises Unusable, possibly midway.
 
-    `environment`: whether HTTP_PROXY and its kin hold. The same request is sent once: checks of one answer share it.
-    `timeout_s` is for each request.
+    `environment` says whether HTTP_PROXY and similar variables apply. Checks that send the same request share one
+    answer. `timeout_s` applies to each request.
     """
     chosen = list(checks)
     headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
     timeout = httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S)
     async with httpx.AsyncClient(headers=headers, timeout=timeout, trust_env=environment) as client:
         server = Server(client, base_url.rstrip("/"), timeout_s)
-        await _let_in(server, _first(chosen, model))
+        await _check_access(server, _first(chosen, model))
         for check in chosen:
             outcome, seen = await judge(check, model, server.reply)
             yield Verdict(check.name, check.group, outcome, seen)
 
 
 def _first(chosen: list[Check], model: str) -> Probe:
-    """What a good server answers: the first request of the checks, but for those of errors."""
+    """A request that every good server answers: the first one of the checks, apart from those of errors."""
     return next((next(check.steps(model)) for check in chosen if check.group != "errors"), chat(model))
 
 
-async def _let_in(server: Server, probe: Probe) -> None:
-    """One request that says whether there is anything to check. Raises Unusable."""
+async def _check_access(server: Server, probe: Probe) -> None:
+    """Sends one request to see whether the server can be checked at all. Raises Unusable."""
     try:
         reply = await server.reply(probe)
     except (Failed, NotShown) as missing:
         raise Unusable(f"gives {missing}.") from None
-    said = error_of(reply).get("message")
-    told = f"{reply.status}: {shown(str(said), 200)}" if said else f"{reply.status}."
+    message = error_of(reply).get("message")
+    answer = f"{reply.status}: {shorten(str(message), 200)}" if message else f"{reply.status}."
     if 300 <= reply.status < 400:
-        raise Unusable(f"redirects ({reply.status}) to {reply.headers.get('location')}. Name that address.")
+        raise Unusable(f"redirects ({reply.status}) to {reply.headers.get('location')}. Use that address.")
     if reply.status in _SHUT:
-        raise Unusable(f"lets nobody in without a good key: {told}" if reply.status == 401 else f"answers {told}")
+        raise Unusable(f"rejects the API key: {answer}" if reply.status == 401 else f"answers {answer}")
     if reply.body.lstrip().startswith(b"<"):
         kind = reply.headers.get("content-type", "a page")
-        raise Unusable(f"answers {reply.status} with {kind}, not with JSON. Is it the whole address, up to /v1?")
+        raise Unusable(f"answers {reply.status} with {kind}, not with JSON. Is the address complete, up to /v1?")
     if reply.status >= 500 or (reply.status == 404 and (probe.path == CHAT or _is_model(reply))):
-        raise Unusable(f"answers {told}")
+        raise Unusable(f"answers {answer}")
 
 
 def _is_model(reply: Reply) -> bool:
@@ -86,7 +86,7 @@ def _is_model(reply: Reply) -> bool:
 
 
 async def judge(check: Check, model: str, send: Callable[[Probe], Awaitable[Reply]]) -> tuple[Outcome, str]:
-    """What becomes of one check, and why. `send` may raise as `Server.reply` does."""
+    """The outcome of one check, and the reason. `send` may raise the errors of `Server.reply`."""
     steps = check.steps(model)
     try:
         probe = next(steps)
@@ -105,7 +105,7 @@ async def judge(check: Check, model: str, send: Callable[[Probe], Awaitable[Repl
 
 
 class Server:
-    """One server, and what it has answered: the same request is sent once."""
+    """One server and its answers so far. A repeated request gets the first answer again."""
 
     def __init__(self, client: httpx.AsyncClient, base_url: str, timeout_s: float = TIMEOUT_S) -> None:
         self._client = client
@@ -114,26 +114,26 @@ class Server:
         self._known: dict[Probe, Reply | Failed | NotShown] = {}
 
     async def reply(self, probe: Probe) -> Reply:
-        """Raises Failed where no whole answer came, NotShown where none came in time, Unusable where nobody is."""
+        """The answer. Raises Failed if it was incomplete, NotShown if it took too long, Unusable if nothing listens."""
         if probe not in self._known:
-            self._known[probe] = await self._tried(probe)
+            self._known[probe] = await self._try(probe)
         known = self._known[probe]
         if not isinstance(known, Reply):
             raise type(known)(str(known))
         return known
 
-    async def _tried(self, probe: Probe) -> Reply | Failed | NotShown:
+    async def _try(self, probe: Probe) -> Reply | Failed | NotShown:
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._sent(probe)
+                return await self._send(probe)
         except TimeoutError:
-            return NotShown(f"no whole answer within {self._timeout_s:g} s")
+            return NotShown(f"no complete answer within {self._timeout_s:g} s")
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL) as error:
             raise Unusable(f"cannot be reached: {error or type(error).__name__}.") from error
         except httpx.HTTPError as error:
-            return Failed(f"no whole answer: {type(error).__name__} {error}".rstrip())
+            return Failed(f"no complete answer: {type(error).__name__} {error}".rstrip())
 
-    async def _sent(self, probe: Probe) -> Reply | Failed:
+    async def _send(self, probe: Probe) -> Reply | Failed:
         async with self._client.stream(probe.method, self.base_url + probe.path, content=probe.body) as response:
             pieces, size = [], 0
             async for piece in response.aiter_bytes():

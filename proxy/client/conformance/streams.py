@@ -19,7 +19,7 @@ from proxy.client.conformance.events import read, stream
 
 
 def role_first(model: str) -> Steps:
-    """Once, and before everything else."""
+    """The role comes once, and before everything else."""
     deltas = read((yield stream(model))).deltas()
     roles = [delta["role"] for delta in deltas if delta.get("role") is not None]
     expect(bool(deltas) and deltas[0].get("role") == "assistant", "the first delta has no role")
@@ -28,7 +28,7 @@ def role_first(model: str) -> Steps:
 
 
 def one_finish(model: str) -> Steps:
-    """At the end of its choice: nothing is said after it."""
+    """The finish reason ends its choice: no content follows it."""
     answer = read((yield stream(model)))
     if len(answer.finishes()) == 1:
         at_limit(answer.finish(), answer.usage())
@@ -38,7 +38,7 @@ def one_finish(model: str) -> Steps:
 
 
 def usage_at_end(model: str) -> Steps:
-    """In a chunk of its own, without choices, the last one."""
+    """Usage is alone in the last chunk, which has no choices."""
     answer = read((yield stream(model)))
     expect(len(answer.usages()) == 1, f"{len(answer.usages())} chunks have usage")
     last = answer.chunks[-1]
@@ -47,7 +47,9 @@ def usage_at_end(model: str) -> Steps:
 
 
 def usage_unasked(model: str) -> Steps:
-    """None, and no chunk without choices: older clients read the first choice of every chunk."""
+    """Without `include_usage` there is no usage, and no chunk without choices: older clients read the first choice of
+    every chunk.
+    """
     answer = read((yield stream(model, stream_options=None)))
     expect(not answer.usages(), "a chunk has usage")
     expect(all(chunk["choices"] for chunk in answer.chunks), "a chunk has no choices")
@@ -61,7 +63,7 @@ def done_last(model: str) -> Steps:
 
 
 def one_id(model: str) -> Steps:
-    """The same in all chunks, as are the model and the time."""
+    """The id, the model and the time are the same in all chunks."""
     chunks = read((yield stream(model))).chunks
     for name in ("id", "model", "created"):
         found = {repr(chunk.get(name)) for chunk in chunks}
@@ -76,35 +78,36 @@ def chunk_object(model: str) -> Steps:
 
 
 def nameless_events(model: str) -> Steps:
-    """Events with a name are not for the clients of this wire, and some break on them."""
+    """No event has a name. OpenAI's API has none, and some clients break on them."""
     names = read((yield stream(model))).names
     expect(not names, f"events are named {', '.join(sorted(set(names)))}")
-    return "none has a name"
+    return "no event has a name"
 
 
 def line_ends(model: str) -> Steps:
-    """LF, as OpenAI's are: some clients split at nothing else."""
+    """Lines end with LF, as OpenAI's do: some clients split at nothing else."""
     reply = yield stream(model)
     accept(reply)
     expect(b"\r" not in reply.body, "lines end with CR")
-    expect(reply.body.endswith(b"\n\n"), "the last event is not ended by an empty line")
+    expect(reply.body.endswith(b"\n\n"), "the last event does not end with an empty line")
     return "LF"
 
 
 def as_whole(model: str) -> Steps:
-    """The stream says the same about itself as the answer in one piece: its finish reason, what was read, the keys of
-    its usage. The texts may differ, as models do.
+    """Stream and whole answer agree on the finish reason and the prompt tokens. Their texts may differ, because models
+    vary.
     """
     whole = ok((yield chat(model)))
     parts = read((yield stream(model)))
     text_of(whole), parts.said()
     at_limit(finish_of(whole), whole.get("usage"))
     at_limit(parts.finish(), parts.usage())
-    expect(parts.finishes() == [finish_of(whole)], f"{parts.finishes()} in the stream, {finish_of(whole)!r} as a whole")
+    same_finish = parts.finishes() == [finish_of(whole)]
+    expect(same_finish, f"{parts.finishes()} in the stream, {finish_of(whole)!r} in the whole answer")
     read_whole = prompt_of(whole)
     counts = [usage.get("prompt_tokens") for usage in parts.usages()]
-    expect(counts == [read_whole], f"read {counts} in the stream, {read_whole} as a whole")
-    return "alike"
+    expect(counts == [read_whole], f"{counts} prompt tokens in the stream, {read_whole} in the whole answer")
+    return "the same"
 
 
 def stream_request_id(model: str) -> Steps:

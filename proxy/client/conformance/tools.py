@@ -1,4 +1,4 @@
-"""Translates: the checks of tools: calls, choices, parallel calls, streamed arguments, results."""
+"""Translates: the checks of tools: calls, tool choice, parallel calls, streamed arguments, results."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from proxy.client.conformance.base import (
     fail,
     finish_of,
     message_of,
+    not_shown,
     ok,
-    shown,
+    shorten,
     text_of,
-    unshown,
 )
 from proxy.client.conformance.events import Stream, read, stream
 
@@ -54,119 +54,119 @@ ASK = "What is the weather in Paris, in celsius? Call the tool."
 ASK_BOTH = "What is the weather in Paris, in celsius, and what time is it here? Call both tools now, at once."
 
 
-def _named(name: str) -> dict[str, Any]:
+def _force(name: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name}}
 
 
-def _asked(
+def _ask(
     model: str, asked: str, tools: list[dict[str, Any]], **fields: Any
 ) -> Generator[Probe, Reply, tuple[dict[str, Any], _Calls]]:
-    """The answer in one piece, and its calls. A model need not call, unless `tool_choice` forces it to; but with tools
-    there is at least more to read than without.
+    """The whole answer and its calls. Unless `tool_choice` forces a call, a model need not make one, but the tools must
+    at least cost prompt tokens.
     """
     probe = chat(model, asked, tools=tools, **fields)
     answer = ok((yield probe), "tools", *fields)
     calls = message_of(answer).get("tool_calls")
     at_limit(finish_of(answer), answer.get("usage"))
     if not calls and "tool_choice" not in fields:
-        yield from unshown("no tool was called", chat(model, asked, max_completion_tokens=FEW_TOKENS), probe)
+        yield from not_shown("no tool was called", chat(model, asked, max_completion_tokens=FEW_TOKENS), probe)
     return answer, _calls(calls)
 
 
-def _streamed(
+def _ask_streamed(
     model: str, asked: str, tools: list[dict[str, Any]], **fields: Any
 ) -> Generator[Probe, Reply, tuple[Stream, _Calls]]:
-    """The same of a stream."""
+    """The same for a stream."""
     answer = read((yield stream(model, asked, tools=tools, **fields)), "tools", *fields)
-    calls = _joined(answer)
+    calls = _assemble(answer)
     if len(answer.finishes()) == 1:
         at_limit(answer.finish(), answer.usage())
     if not calls and "tool_choice" not in fields:
         few = {"max_completion_tokens": FEW_TOKENS}
-        yield from unshown("no tool was called", chat(model, asked, **few), chat(model, asked, tools=tools, **few))
+        yield from not_shown("no tool was called", chat(model, asked, **few), chat(model, asked, tools=tools, **few))
     return answer, _calls(calls)
 
 
 def called(model: str) -> Steps:
-    """A call with an id, a type, a name that was offered; the answer ends with `tool_calls`."""
-    answer, calls = yield from _asked(model, ASK, [WEATHER])
+    """A call has an id, a type and the name of an offered tool. The finish reason is `tool_calls`."""
+    answer, calls = yield from _ask(model, ASK, [WEATHER])
     expect(finish_of(answer) == "tool_calls", f"finish_reason is {finish_of(answer)!r}")
-    return _said(calls)
+    return _names_of(calls)
 
 
 def arguments_fit(model: str) -> Steps:
-    """Arguments are JSON text that the tool's schema takes: a strict tool, so that this is the server's to see to."""
+    """Arguments are JSON text that fits the tool's schema. The tool is strict, so the server is responsible for it."""
     strict = {**WEATHER, "function": {**WEATHER["function"], "strict": True}}
-    _, calls = yield from _asked(model, ASK, [strict])
-    return _fitting(calls[0], fail)
+    _, calls = yield from _ask(model, ASK, [strict])
+    return _require_fit(calls[0], fail)
 
 
 def forced_by_name(model: str) -> Steps:
-    """The one that nothing was asked of."""
-    _, calls = yield from _asked(model, ASK, BOTH, tool_choice=_named("get_time"))
-    expect({_name(call) for call in calls} == {"get_time"}, f"called was {_said(calls)}")
-    return _said(calls)
+    """`tool_choice` forces the tool that the question does not call for."""
+    _, calls = yield from _ask(model, ASK, BOTH, tool_choice=_force("get_time"))
+    expect({_name(call) for call in calls} == {"get_time"}, f"it called {_names_of(calls)}")
+    return _names_of(calls)
 
 
 def required(model: str) -> Steps:
-    """A call, though nothing calls for one."""
-    _, calls = yield from _asked(model, SAY_OK, BOTH, tool_choice="required")
-    return _said(calls)
+    """With `required` there is a call, although the question needs none."""
+    _, calls = yield from _ask(model, SAY_OK, BOTH, tool_choice="required")
+    return _names_of(calls)
 
 
 def none(model: str) -> Steps:
-    """No call, though one is asked for."""
+    """With `none` there is no call, although the question asks for one."""
     message = message_of(ok((yield chat(model, ASK, tools=[WEATHER], tool_choice="none")), "tools", "tool_choice"))
     expect(not message.get("tool_calls"), "a tool was called")
-    return shown(str(message.get("content")))
+    return shorten(str(message.get("content")))
 
 
 def parallel(model: str) -> Steps:
-    """Two calls in one answer, with an id for each."""
-    _, calls = yield from _asked(model, ASK_BOTH, BOTH)
+    """One answer has two calls, each with its own id."""
+    _, calls = yield from _ask(model, ASK_BOTH, BOTH)
     return _two(calls)
 
 
 def parallel_off(model: str) -> Steps:
-    """At most one call, though two are asked for."""
-    _, calls = yield from _asked(model, ASK_BOTH, BOTH, parallel_tool_calls=False)
-    expect(len(calls) == 1, f"called was {_said(calls)}")
-    return _said(calls)
+    """There is at most one call, although the question asks for two."""
+    _, calls = yield from _ask(model, ASK_BOTH, BOTH, parallel_tool_calls=False)
+    expect(len(calls) == 1, f"it called {_names_of(calls)}")
+    return _names_of(calls)
 
 
 def no_arguments(model: str) -> Steps:
-    """`{}`, not an empty text: clients decode it."""
-    _, calls = yield from _asked(model, "What time is it?", [TIME], tool_choice=_named("get_time"))
-    return _fitting(calls[0], _strayed)
+    """A call without arguments has `{}`, not an empty text: clients decode it."""
+    _, calls = yield from _ask(model, "What time is it?", [TIME], tool_choice=_force("get_time"))
+    return _require_fit(calls[0], _raise_not_shown)
 
 
 def streamed(model: str) -> Steps:
-    """Id, type and name once, at the call's index; then pieces of its arguments."""
-    answer, calls = yield from _streamed(model, ASK, [WEATHER])
+    """Id, type and name come once, at the call's index; fragments of its arguments follow."""
+    answer, calls = yield from _ask_streamed(model, ASK, [WEATHER])
     expect(answer.finishes() == ["tool_calls"], f"the finish reasons are {answer.finishes()}")
-    return _said(calls)
+    return _names_of(calls)
 
 
 def streamed_parallel(model: str) -> Steps:
-    _, calls = yield from _streamed(model, ASK_BOTH, BOTH)
+    _, calls = yield from _ask_streamed(model, ASK_BOTH, BOTH)
     return _two(calls)
 
 
 def streamed_none(model: str) -> Steps:
-    """A call without arguments says `{}` in a stream too."""
-    _, calls = yield from _streamed(model, "What time is it?", [TIME], tool_choice=_named("get_time"))
-    return _fitting(calls[0], _strayed)
+    """A call without arguments has `{}` in a stream too."""
+    _, calls = yield from _ask_streamed(model, "What time is it?", [TIME], tool_choice=_force("get_time"))
+    return _require_fit(calls[0], _raise_not_shown)
 
 
 def result(model: str) -> Steps:
-    """The call and its result go back; the answer speaks of the result."""
-    first, _ = yield from _asked(model, ASK, [WEATHER])
-    return (yield from _retold(model, [WEATHER], ASK, message_of(first)))
+    """The call and its result are sent back, and the answer uses the result."""
+    first, _ = yield from _ask(model, ASK, [WEATHER])
+    return (yield from _ask_about_results(model, [WEATHER], ASK, message_of(first)))
 
 
 def result_first(model: str) -> Steps:
-    """Right behind the result, as agents do it: no user speaks between them. The model answers or calls again."""
-    first, _ = yield from _asked(model, ASK, [WEATHER])
+    """The result is the last message, as in an agent loop. The model answers or calls again."""
+    first, _ = yield from _ask(model, ASK, [WEATHER])
     answer = ok((yield chat(model, _history(ASK, message_of(first), _RESULTS), tools=[WEATHER])), "tools")
     at_limit(finish_of(answer), answer.get("usage"))
     expect(finish_of(answer) in ("stop", "tool_calls"), f"finish_reason is {finish_of(answer)!r}")
@@ -174,13 +174,13 @@ def result_first(model: str) -> Steps:
 
 
 def two_results(model: str) -> Steps:
-    """Of calls that the client made up: both results are read, whatever the ids look like."""
+    """Results of calls that the client made up are both read, whatever the ids look like."""
     calls: list[dict[str, Any]] = [
         {"id": "call_one", "type": "function", "function": {"name": "get_weather", "arguments": _PARIS}},
         {"id": "call_two", "type": "function", "function": {"name": "get_time", "arguments": "{}"}},
     ]
     message = {"role": "assistant", "content": None, "tool_calls": calls}
-    return (yield from _retold(model, BOTH, ASK_BOTH, message))
+    return (yield from _ask_about_results(model, BOTH, ASK_BOTH, message))
 
 
 _PARIS = '{"city":"Paris","unit":"celsius"}'
@@ -196,36 +196,35 @@ def _history(asked: str, message: dict[str, Any], results: dict[str, str]) -> li
     return [{"role": "user", "content": asked}, said, *told]
 
 
-def _retold(model: str, tools: list[dict[str, Any]], asked: str, message: dict[str, Any]) -> Steps:
-    """The number in each result comes back in what the model says; or at least a longer result is more to read."""
+def _ask_about_results(model: str, tools: list[dict[str, Any]], asked: str, message: dict[str, Any]) -> Steps:
+    """The model repeats the number in each result, or at least a longer result costs more prompt tokens."""
 
-    def told(results: dict[str, str], most: int = MAX_TOKENS) -> Probe:
+    def probe(results: dict[str, str], most: int = MAX_TOKENS) -> Probe:
         history = [*_history(asked, message, results), _TELL]
         return chat(model, history, tools=tools, max_completion_tokens=most)
 
-    answer = ok((yield told(_RESULTS)), "tools")
+    answer = ok((yield probe(_RESULTS)), "tools")
     text = "a call" if message_of(answer).get("tool_calls") else text_of(answer)
     for name in map(_name, message["tool_calls"]):
         number = _RESULTS[name][-4:]
         if number not in text:
             longer = {**_RESULTS, name: f"{_RESULTS[name]}. {_RESULTS[name]}"}
-            return (
-                yield from unshown(f"{number} is missing in {shown(text)!r}", told(_RESULTS), told(longer, FEW_TOKENS))
-            )
-    return shown(text)
+            seen = f"{number} is missing in {shorten(text)!r}"
+            return (yield from not_shown(seen, probe(_RESULTS), probe(longer, FEW_TOKENS)))
+    return shorten(text)
 
 
 def _calls(found: Any) -> list[dict[str, Any]]:
-    """The calls, each as it must be. Raises Failed for none."""
+    """The calls, checked one by one. Raises Failed if there are none."""
     if not isinstance(found, list) or not found:
         fail(f"tool_calls is {found!r}")
-    ids = [_checked(call) for call in found]
-    expect(len(set(ids)) == len(ids), "two calls have one id")
+    ids = [_check_call(call) for call in found]
+    expect(len(set(ids)) == len(ids), "two calls share one id")
     return found
 
 
-def _checked(call: Any) -> str:
-    """The id of a call whose parts are all there."""
+def _check_call(call: Any) -> str:
+    """Checks that a call is complete. Returns its id."""
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict):
         fail(f"a call is {call!r}")
@@ -234,49 +233,49 @@ def _checked(call: Any) -> str:
     if not isinstance(identity, str) or not identity:
         fail(f"the id of a call is {identity!r}")
     if name not in _SCHEMAS:
-        fail(f"called was {name!r}, which was not offered")
-    expect(isinstance(arguments, str) and isinstance(_decoded(arguments), dict), f"arguments is {arguments!r}")
+        fail(f"it called {name!r}, which was not offered")
+    expect(isinstance(arguments, str) and isinstance(_decode(arguments), dict), f"arguments is {arguments!r}")
     return identity
 
 
-def _decoded(arguments: str) -> Any:
+def _decode(arguments: str) -> Any:
     try:
         return msgspec.json.decode(arguments)
     except msgspec.DecodeError:
         return None
 
 
-def _fitting(call: dict[str, Any], otherwise: Callable[[str], NoReturn]) -> str:
-    """The arguments, if the schema of the tool takes them."""
+def _require_fit(call: dict[str, Any], otherwise: Callable[[str], NoReturn]) -> str:
+    """The arguments, if they fit the tool's schema."""
     arguments: str = call["function"]["arguments"]
-    if not jsonschema_rs.is_valid(_SCHEMAS[_name(call)], _decoded(arguments)):
-        otherwise(f"{_name(call)} does not take {shown(arguments)}")
-    return shown(arguments)
+    if not jsonschema_rs.is_valid(_SCHEMAS[_name(call)], _decode(arguments)):
+        otherwise(f"{_name(call)} does not accept {shorten(arguments)}")
+    return shorten(arguments)
 
 
-def _strayed(seen: str) -> NoReturn:
-    """A tool that is not strict is called as the model likes."""
+def _raise_not_shown(seen: str) -> NoReturn:
+    """The model may call a tool that is not strict with any arguments."""
     raise NotShown(seen)
 
 
 def _two(calls: list[dict[str, Any]]) -> str:
     if {_name(call) for call in calls} != set(_SCHEMAS):
-        raise NotShown(f"called was {_said(calls)}")
-    return _said(calls)
+        raise NotShown(f"it called {_names_of(calls)}")
+    return _names_of(calls)
 
 
-def _joined(answer: Stream) -> list[dict[str, Any]]:
-    """The calls that the fragments make. Raises Failed where clients would put them together wrongly."""
+def _assemble(answer: Stream) -> list[dict[str, Any]]:
+    """The calls, assembled from fragments. Raises Failed where clients would assemble them wrongly."""
     calls: list[dict[str, Any]] = []
     for fragment in [each for delta in answer.deltas(0) for each in delta.get("tool_calls") or []]:
         place, function = fragment.get("index"), fragment.get("function") or {}
-        expect(type(place) is int and 0 <= place <= len(calls), f"after {len(calls)} calls the index {place!r}")
+        expect(type(place) is int and 0 <= place <= len(calls), f"after {len(calls)} calls comes the index {place!r}")
         if place == len(calls):
             named = {"name": function.get("name"), "arguments": ""}
             calls.append({"id": fragment.get("id"), "type": fragment.get("type"), "function": named})
         else:
             again = [fragment.get("id"), fragment.get("type"), function.get("name")]
-            expect(again == [None] * 3, f"id, type or name of a call come twice: {again}")
+            expect(again == [None] * 3, f"id, type or name of a call is repeated: {again}")
         calls[place]["function"]["arguments"] += function.get("arguments") or ""
     return calls
 
@@ -285,7 +284,7 @@ def _name(call: dict[str, Any]) -> str:
     return str(call["function"]["name"])
 
 
-def _said(calls: list[dict[str, Any]]) -> str:
+def _names_of(calls: list[dict[str, Any]]) -> str:
     return ", ".join(map(_name, calls))
 
 

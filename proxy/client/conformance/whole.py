@@ -1,4 +1,4 @@
-"""Translates: the checks of an answer in one piece."""
+"""Translates: the checks of a whole (not streamed) answer."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from proxy.client.conformance.base import (
     finish_of,
     message_of,
     ok,
-    shown,
+    shorten,
     text_of,
     usage_adds_up,
 )
 
 
 def answer_id(model: str) -> Steps:
-    """Text, and another one for another answer."""
+    """The id is a text, and different for each answer."""
     first = ok((yield chat(model)))
     other = ok((yield chat(model, "Answer with one word: yes")))
     found = first.get("id")
@@ -35,7 +35,7 @@ def object_name(model: str) -> Steps:
 
 
 def created(model: str) -> Steps:
-    """Seconds, not milliseconds and no fraction."""
+    """The time is in whole seconds, not milliseconds."""
     found = ok((yield chat(model))).get("created")
     expect(type(found) is int and 10**9 < found < 10**11, f"created is {found!r}")
     return str(found)
@@ -58,11 +58,11 @@ def message_text(model: str) -> Steps:
     answer = ok((yield chat(model)))
     role = message_of(answer).get("role")
     expect(role == "assistant", f"role is {role!r}")
-    return shown(text_of(answer))
+    return shorten(text_of(answer))
 
 
 def refusal_null(model: str) -> Steps:
-    """There, and null: clients read it without asking."""
+    """`refusal` is present and null: clients read it unconditionally."""
     message = message_of(ok((yield chat(model))))
     expect("refusal" in message, "no refusal")
     expect(message["refusal"] is None, f"refusal is {message['refusal']!r}")
@@ -85,7 +85,7 @@ def finish_stop(model: str) -> Steps:
 
 
 def no_calls_unasked(model: str) -> Steps:
-    """No tool_calls, not an empty list of them: clients take the key for a call."""
+    """There is no `tool_calls`, not even an empty list: clients take the key for a call."""
     message = message_of(ok((yield chat(model))))
     found = message.get("tool_calls")
     expect(found is None, f"tool_calls is {found!r}")
