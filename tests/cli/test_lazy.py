@@ -36,6 +36,11 @@ HEAVY = {
 }
 
 
+def name_of(case):
+    """The same in every process: sets are sorted."""
+    return " ".join(sorted(case) if isinstance(case, set) else case) or "-"
+
+
 def modules_after(arguments, cwd, **variables):
     """The top-level packages that one run loaded."""
     script = (
@@ -58,13 +63,13 @@ def modules_after(arguments, cwd, **variables):
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize(("arguments", "also_not"), LIGHT, ids=lambda case: "-".join(case) or "-")
+@pytest.mark.parametrize(("arguments", "also_not"), LIGHT, ids=name_of)
 def test_a_light_command_does_not_load_the_server(tmp_path, arguments, also_not):
     """Half a second less, each time."""
     assert modules_after(arguments, tmp_path) & (SERVER | RARE | also_not) == set()
 
 
-@pytest.mark.parametrize(("arguments", "not_needed"), HEAVY.items(), ids=" ".join)
+@pytest.mark.parametrize(("arguments", "not_needed"), HEAVY.items(), ids=name_of)
 def test_a_command_loads_only_what_it_uses(tmp_path, arguments, not_needed):
     """`models` asks servers over httpx, `prices` reads the list, `keys` the database; none of them serves."""
     assert modules_after(arguments, tmp_path) & (not_needed - {"rich"}) == set()

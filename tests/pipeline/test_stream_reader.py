@@ -35,14 +35,20 @@ FAILURE = sse({"error": {"message": "overloaded", "code": 503}})
 
 
 class Script:
-    """Stands in for an Exchange: hands out pieces, raises what is an error, then never answers. Notes each limit."""
+    """Stands in for an Exchange: hands out pieces, raises what is an error, then never answers. Each read takes
+    `pause_s`. Notes each limit, and the seconds that were left of it as the read began.
+    """
 
-    def __init__(self, pieces: Iterable[bytes | Exception]) -> None:
+    def __init__(self, pieces: Iterable[bytes | Exception], pause_s: float = 0) -> None:
         self.limits: list[tuple[float, Outcome]] = []
+        self.left_s: list[float] = []
+        self._pause_s = pause_s
         self._pieces = iter(pieces)
 
     async def read(self, by: float, outcome: Outcome) -> bytes:
         self.limits.append((by, outcome))
+        self.left_s.append(by - asyncio.get_running_loop().time())
+        await asyncio.sleep(self._pause_s)
         piece = next(self._pieces, None)
         if isinstance(piece, Exception):
             raise piece
@@ -54,11 +60,11 @@ class Script:
 class Reader:
     """One attempt and its stream, read from a script."""
 
-    def __init__(self, *pieces: bytes | Exception) -> None:
+    def __init__(self, *pieces: bytes | Exception, pause_s: float = 0) -> None:
         request = ChatRequest(model="m", messages=[], fields={})
         call = Call("call", Caller(), request, Clock(lambda: 0, lambda: 0.0))
         self.attempt = Attempt(call, Deployment("openai", OpenAI(), "m", None), request)
-        self.script = Script(pieces)
+        self.script = Script(pieces, pause_s)
         self.exchange = cast(Exchange, self.script)
         self.reading = StreamReader(self.attempt, OpenAI().stream_decoder(request), TIMEOUTS)
         self.begun = asyncio.get_running_loop().time()
@@ -120,18 +126,19 @@ async def test_until_the_first_delta_the_limit_stands_still() -> None:
 
 
 async def test_only_events_move_the_idle_limit() -> None:
-    """Bytes that make no event, pings among them, are no progress."""
-    reader = Reader(TEXT, TEXT, PING, TEXT[:9], PING)
-    await reader.next()
-    waited = []
-    for _ in range(4):
-        before = asyncio.get_running_loop().time()
-        task = asyncio.ensure_future(reader.next())
-        await task
-        waited.append(reader.script.limits[-1][0] - before)
-    assert {outcome for _, outcome in reader.script.limits[1:]} == {Outcome.TIMEOUT_IDLE}
-    assert waited == [pytest.approx(TIMEOUTS.idle, abs=0.1)] * 4
-    assert waited[1] > waited[2] > waited[3]
+    """Bytes that make no event, pings among them, are no progress: the time they took is gone."""
+    pause_s = 0.02
+    reader = Reader(TEXT, TEXT, PING, PING, TEXT[:9], TEXT[9:], PING, pause_s=pause_s)
+    asked_at = []
+    for _ in range(7):
+        asked_at.append(asyncio.get_running_loop().time())
+        await reader.next()
+    limits, left_s = reader.script.limits, reader.script.left_s
+    assert {outcome for _, outcome in limits[1:]} == {Outcome.TIMEOUT_IDLE}
+    for after_event in (1, 2, 6):
+        assert limits[after_event][0] - asked_at[after_event] >= TIMEOUTS.idle - 0.001
+    for later, wasted_reads in ((3, 1), (4, 2), (5, 3)):
+        assert left_s[later] <= TIMEOUTS.idle - wasted_reads * pause_s + 0.001
 
 
 async def test_while_nobody_reads_the_idle_limit_stands_still() -> None:
