@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePath
+from typing import ClassVar
 
 from msgspec.structs import replace
 
 from proxy.providers.base.contract import Built
-from proxy.providers.openai.request import Draft
-from proxy.providers.selfhosted import SelfHosted
+from proxy.providers.compatible.request import Draft
+from proxy.providers.compatible.selfhosted import SelfHosted
 from proxy.schema.chat import ChatRequest, EmbeddingsRequest, RerankRequest
 from proxy.schema.errors import BadRequest
 from proxy.schema.records import LocalModelSpec
@@ -36,6 +37,8 @@ class Embedded(SelfHosted, frozen=True, kw_only=True):
     model_path: str | None = None
     start: str = "on_first_use"
     context: int = 2048
+
+    type: ClassVar[str] = "embedded"
 
     def build_request(self, request: ChatRequest, model: str) -> Built:
         """Each request has a connection of its own: an idle one would occupy one of the child's HTTP threads, and the
