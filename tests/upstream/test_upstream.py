@@ -7,13 +7,15 @@ from typing import Any, cast
 
 import pytest
 
+from proxy.providers import PROVIDERS
+from proxy.providers.base.errors import request_id
 from proxy.providers.openai import OpenAI
 from proxy.schema.errors import UpstreamUnavailable
 from proxy.schema.records import Endpoint, Timeouts
 from proxy.server.formats.chat import decode_chat
 from proxy.upstream.pools import Pool, Pools
 from proxy.upstream.transports.aiohttp import AiohttpTransport
-from proxy.upstream.upstream import Upstream, vendor_request_id
+from proxy.upstream.upstream import Upstream
 from tests.upstream import FakeUpstream
 
 
@@ -48,23 +50,23 @@ async def test_max_concurrent_lets_that_many_requests_out_and_no_more() -> None:
 
 
 @pytest.mark.parametrize(
-    ("headers", "expected"),
+    ("kind", "headers", "expected"),
     [
-        ({"x-request-id": "a", "cf-ray": "z"}, "a"),
-        ({"request-id": "b"}, "b"),
-        ({"mistral-correlation-id": "c"}, "c"),
-        ({"x-debug-trace-id": "d"}, "d"),
-        ({"x-request-id": "", "cf-ray": "e"}, "e"),
-        ({"server-timing": "f"}, None),
-        ({"x-request-id": "g\x01"}, None),
-        ({"x-request-id": "h" * 300}, "h" * 128),
+        ("openai", {"x-request-id": "a", "cf-ray": "z"}, "a"),
+        ("anthropic", {"request-id": "b", "x-request-id": "z"}, "b"),
+        ("mistral", {"mistral-correlation-id": "c"}, "c"),
+        ("cohere", {"x-debug-trace-id": "d"}, "d"),
+        ("together", {"x-request-id": "", "cf-ray": "e"}, "e"),
+        ("google", {"server-timing": "f", "request-id": "f"}, None),
+        ("openai", {"x-request-id": "g\x01"}, None),
+        ("openai", {"x-request-id": "h" * 300}, "h" * 128),
     ],
 )
 def test_the_vendors_id_of_a_request_is_found_by_each_of_its_names(
-    headers: dict[str, str], expected: str | None
+    kind: str, headers: dict[str, str], expected: str | None
 ) -> None:
-    """The most telling first; what cannot be printed is none."""
-    assert vendor_request_id(headers) == expected
+    """The most telling first. An id that cannot be printed is none."""
+    assert request_id(headers, PROVIDERS[kind].id_headers) == expected
 
 
 class CountedTransport:

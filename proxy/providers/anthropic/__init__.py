@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from proxy.providers.anthropic.errors import error_from
+from proxy.providers.anthropic.messages import DIALECT
 from proxy.providers.anthropic.names import Names
 from proxy.providers.anthropic.request import API_VERSION, build_chat
 from proxy.providers.anthropic.stream import AnthropicStreamDecoder, parse
@@ -21,7 +22,7 @@ from proxy.schema.records import JsonObject, Tokens
 class Anthropic(Provider, frozen=True, kw_only=True):
     """api.anthropic.com, or a `base_url` that speaks like it, `/v1` at its end or not."""
 
-    type: ClassVar[str] = "anthropic"
+    type: ClassVar[str] = DIALECT
     base: ClassVar[str | None] = "https://api.anthropic.com"
     key_env: ClassVar[tuple[str, ...]] = ("ANTHROPIC_API_KEY",)
     catalogue: ClassVar[str | None] = "anthropic"

@@ -19,7 +19,7 @@ from proxy.providers.base.tools import called_function, needed_id
 from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
 
-DIALECT = "anthropic"
+DIALECT = "anthropic"  # the `type`, which kept reasoning is marked with
 PLACEHOLDER = "."  # for a turn that must be there and that nobody spoke
 GO_ON = "Continue."
 _NOT_RUN = "This tool was not run."

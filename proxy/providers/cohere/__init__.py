@@ -10,6 +10,7 @@ from typing import ClassVar
 from proxy.providers.base.contract import Built, HTTPResponse, Provider
 from proxy.providers.cohere.embed import build_embeddings, parse_embeddings
 from proxy.providers.cohere.errors import error_from
+from proxy.providers.cohere.messages import DIALECT
 from proxy.providers.cohere.request import build_chat
 from proxy.providers.cohere.rerank import build_rerank, parse_rerank
 from proxy.providers.cohere.response import parse
@@ -32,7 +33,7 @@ from proxy.schema.records import JsonObject, Tokens
 class Cohere(Provider, frozen=True, kw_only=True):
     """api.cohere.com, and a private deployment of it by `base_url`."""
 
-    type: ClassVar[str] = "cohere"
+    type: ClassVar[str] = DIALECT
     base: ClassVar[str | None] = "https://api.cohere.com"
     key_env: ClassVar[tuple[str, ...]] = ("COHERE_API_KEY", "CO_API_KEY")
     catalogue: ClassVar[str | None] = "cohere"

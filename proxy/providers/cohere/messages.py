@@ -15,7 +15,7 @@ from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
 from proxy.schema.json import encode
 
-DIALECT = "cohere"
+DIALECT = "cohere"  # the `type`, which kept reasoning is marked with
 _FIELDS = ("role", "content", "refusal", "reasoning_content", "tool_calls", "tool_call_id", "tool_plan")
 _DETAILS = ("auto", "low", "high")
 _NO_OUTPUT = "{}"  # of a tool that said nothing: an empty result is refused like any empty turn

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from proxy.providers.base.contract import Built, HTTPResponse, Provider
+from proxy.providers.google.contents import DIALECT
 from proxy.providers.google.embeddings import build_embeddings, parse_embeddings
 from proxy.providers.google.errors import error_from
 from proxy.providers.google.own_parts import kept_notes
@@ -23,7 +24,7 @@ from proxy.schema.records import JsonObject, Tokens
 class Google(Provider, frozen=True, kw_only=True):
     """generativelanguage.googleapis.com, or a `base_url` that speaks like it, a version at its end or not."""
 
-    type: ClassVar[str] = "google"
+    type: ClassVar[str] = DIALECT
     base: ClassVar[str | None] = "https://generativelanguage.googleapis.com"
     key_env: ClassVar[tuple[str, ...]] = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
     catalogue: ClassVar[str | None] = "google"

@@ -23,7 +23,7 @@ from proxy.schema.errors import BadRequest
 # The vendor's own word for calls whose signature is lost or was never there: base64 of
 # `skip_thought_signature_validator`.
 UNSIGNED = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
-DIALECT = "google"
+DIALECT = "google"  # the `type`, which kept reasoning is marked with
 _BLANK = {"text": " "}  # a content must not be empty, nor hold media alone
 _LOST = ("audio", "function_call")
 
