@@ -8,9 +8,9 @@ arrives.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from proxy.schema.chat import (
     AnyRequest,
@@ -26,6 +26,7 @@ from proxy.schema.chat import (
     ResponseMessage,
     Usage,
 )
+from proxy.schema.constraints import Count, NotBlank, Variable, one_of
 from proxy.schema.errors import BadRequest, UpstreamError
 from proxy.schema.json import encode, with_member
 from proxy.schema.records import JsonObject, LocalModelSpec, Timeouts, Tokens
@@ -103,19 +104,19 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One vendor dialect and the keys of its section under `providers:`. Subclasses override what their vendor has."""
 
     enabled: bool = True
-    api_key_env: str | list[str] | None = None
-    base_url: str | None = None
+    api_key_env: Variable | list[Variable] | None = None
+    base_url: NotBlank | None = None
     headers: dict[str, str] = {}
     timeout_s: Timeouts = field(default_factory=Timeouts)
-    models: dict[str, str] = {}
+    models: dict[str, NotBlank] = {}
     parameters: dict[str, Any] = {}
-    max_concurrent: int | None = None
+    max_concurrent: Count | None = None
     allow_private: bool = False
-    transport: str = "aiohttp"
-    price: str | None = None
+    transport: Annotated[str, one_of("aiohttp", "httpx")] = "aiohttp"
+    price: Annotated[str, one_of("free")] | None = None
     trust_cost: bool = False
-    ca_file: str | None = None
-    retries: int = 2
+    ca_file: NotBlank | None = None
+    retries: Annotated[int, Meta(ge=0, le=10)] = 2
 
     # The vendor's name: the value of `type` in routing_rules.yaml.
     type: ClassVar[str] = ""

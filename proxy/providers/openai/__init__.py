@@ -7,6 +7,7 @@ from typing import ClassVar
 from proxy.providers.compatible import Compatible
 from proxy.providers.compatible.request import Draft
 from proxy.providers.openai.rules import obey, rules_of
+from proxy.schema.constraints import Variable
 
 _MAX_STOPS = 4
 
@@ -14,7 +15,7 @@ _MAX_STOPS = 4
 class OpenAI(Compatible, frozen=True, kw_only=True):
     """api.openai.com and every server that speaks its chat API, by `type: openai` and `base_url`."""
 
-    organization_env: str | None = None
+    organization_env: Variable | None = None
 
     type: ClassVar[str] = "openai"
     base: ClassVar[str | None] = "https://api.openai.com/v1"
