@@ -1,4 +1,4 @@
-"""Translates: a configured provider into its type, and into the vendor whose list prices apply to it."""
+"""Translates: a configured provider into its state, and into the list price of its models."""
 
 from __future__ import annotations
 
@@ -9,26 +9,21 @@ from proxy.metering.pricing import ModelPrice
 from proxy.providers import PROVIDERS
 
 
-def kind_of(config: Config, name: str) -> str | None:
-    """The `type` of a provider."""
-    kind = type(config.providers[name])
-    return next((known for known, cls in PROVIDERS.items() if cls is kind), None)
-
-
-def vendor_of(config: Config, name: str) -> str | None:
-    """The vendor's name in the bundled price list; None if the provider has a custom base URL."""
-    if name not in config.providers:  # a price row for a provider that is not configured yet
-        return name
-    return kind_of(config, name) if config.providers[name].base_url is None else None
+def catalogue_of(config: Config, name: str) -> str | None:
+    """The vendor's name in the bundled price list; None at another address than the vendor's own."""
+    provider = config.providers.get(name)
+    if provider is None:  # a row of pricing.yaml for a provider that is not configured yet
+        return PROVIDERS[name].catalogue if name in PROVIDERS else None
+    return provider.catalogue if provider.base_url is None else None
 
 
 def listed_price(config: Config) -> PriceOf:
-    """A function that looks up `provider/model` in the bundled price list. The first look-up takes half a second."""
+    """Looks up `provider/model` in the bundled list; the first look-up takes half a second."""
 
     def find(deployment: str) -> ModelPrice | None:
         name, _, model = deployment.partition("/")
-        vendor = vendor_of(config, name)
-        return lookup_price(f"{vendor}/{model}") if vendor else None
+        catalogue = catalogue_of(config, name)
+        return lookup_price(f"{catalogue}/{model}") if catalogue else None
 
     return find
 
@@ -37,7 +32,7 @@ def states(config: Config) -> dict[str, dict[str, str | None]]:
     """Provider -> `{"type", "state": "on" | "off", "why"}`, in the order of the file."""
     return {
         name: {
-            "type": kind_of(config, name),
+            "type": config.providers[name].type or None,
             "state": "off" if name in config.disabled else "on",
             "why": config.disabled.get(name),
         }

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, inspect
 
-from proxy.config.constraints import Rule, rule_for
+from proxy.config.constraints import schema_of, unwrapped
 from proxy.config.providers import NAME
 from proxy.config.reader import EXACT, described
 from proxy.config.settings import PricingFile, RoutingFile
@@ -108,7 +108,7 @@ class _Writer:
         return schema | ({"required": required} if required else {})
 
     def _field(self, cls: type, field: inspect.Field) -> JsonSchema:
-        schema = self._value(field.type, rule_for(cls, field.name))
+        schema = self._value(field.type)
         tables = (self._texts.get(name, {}) for name in _names(cls))
         text = next((table[field.encode_name] for table in tables if field.encode_name in table), None)
         default = field.default if field.default is not msgspec.NODEFAULT else None
@@ -120,9 +120,10 @@ class _Writer:
             schema["default"] = default
         return schema
 
-    def _value(self, kind: inspect.Type, rule: Rule | None) -> JsonSchema:
+    def _value(self, kind: inspect.Type) -> JsonSchema:
+        kind, _, extra = unwrapped(kind)
         if isinstance(kind, inspect.UnionType):
-            return self._union(kind, rule)
+            return self._union(kind, extra)
         if isinstance(kind, inspect.AnyType):
             return {}
         if isinstance(kind, inspect.StructType):
@@ -130,20 +131,20 @@ class _Writer:
                 self.defs[kind.cls.__name__] = self.struct(kind.cls)
             return {"$ref": f"#/$defs/{kind.cls.__name__}"}
         if isinstance(kind, inspect.ListType):
-            return {"type": ["array", "null"], "items": self._value(kind.item_type, rule)}
+            return {"type": ["array", "null"], "items": self._value(kind.item_type)}
         if isinstance(kind, inspect.DictType):
-            return {"type": ["object", "null"], "additionalProperties": self._value(kind.value_type, rule)}
-        ruled = rule.schema if rule and not isinstance(kind, inspect.NoneType) else {}
+            return {"type": ["object", "null"], "additionalProperties": self._value(kind.value_type)}
+        ruled = schema_of(kind, extra)
         bounds = {"minimum": -EXACT, "maximum": EXACT}
         whole = isinstance(kind, inspect.IntType) and "enum" not in ruled
         return {"type": _TYPES[type(kind)], **(bounds if whole else {}), **ruled}
 
-    def _union(self, union: inspect.UnionType, rule: Rule | None) -> JsonSchema:
+    def _union(self, union: inspect.UnionType, extra: Mapping[str, Any]) -> JsonSchema:
         """Scalars in one schema with several types, which editors show best; with a list or a section, any of them."""
-        members = [self._value(kind, rule) for kind in union.types]
+        members = [self._value(kind) for kind in union.types]
         if not all(isinstance(member.get("type"), str) for member in members):
             return {"anyOf": members}
-        schema: JsonSchema = {}
+        schema: JsonSchema = dict(extra)
         for member in members:
             schema |= member
         schema["type"] = [member["type"] for member in members]

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from msgspec import inspect
 
-from proxy.config.constraints import Rule, rule_for
+from proxy.config.constraints import unwrapped, wrong
 from proxy.config.problems import Mark, Path, Problem, looks_like_key, names_a_key, near, problem, shown
 from proxy.config.tree import Entry, Mapping, Node, Scalar, Sequence
 from proxy.providers.base.contract import Provider
@@ -87,36 +87,38 @@ class Reader:
             if field is None:
                 values[key] = self._unknown(entry.mark, key, cls, list(fields), path)
             elif key not in without:
-                values[field.name] = self.read(entry.node, field.type, (*path, key), rule_for(cls, field.name))
+                values[field.name] = self.read(entry.node, field.type, (*path, key))
         for key, field in fields.items():
             if field.required and key not in node.entries:
                 values[key] = self.note(node.mark, (*path, key), "is missing")
         return values
 
-    def read(self, node: Node, kind: inspect.Type, path: Path, rule: Rule | None = None) -> Any:
+    def read(self, node: Node, kind: inspect.Type, path: Path) -> Any:
         self.marks[path] = node.mark
+        kind, extra, _ = unwrapped(kind)
         if isinstance(kind, inspect.UnionType):
             chosen = _member(kind, node)
             if chosen is None:
                 return self._mismatch(node, kind.types, path)
-            kind = chosen
+            kind, own, _ = unwrapped(chosen)
+            extra = {**extra, **own}
         if isinstance(node, Scalar) and isinstance(node.value, str) and looks_like_key(node.value):
             return self.note(node.mark, path, "this looks like a key; " + _IN_CLEAR)
         if isinstance(kind, inspect.NoneType):
             return None
         if isinstance(kind, inspect.AnyType):
-            return self._anything(node, path, rule)
+            return self._anything(node, path)
         if isinstance(node, Scalar) and node.value is None:
             node = _empty(kind, node)
         if isinstance(kind, inspect.StructType) and isinstance(node, Mapping):
             return self._struct(node, kind, path)
         if isinstance(kind, inspect.DictType) and isinstance(node, Mapping):
-            return self._dict(node, kind, path, rule)
+            return self._dict(node, kind, path)
         if isinstance(kind, inspect.ListType) and isinstance(node, Sequence):
-            read = [self.read(item, kind.item_type, (*path, str(i)), rule) for i, item in enumerate(node.items)]
+            read = [self.read(item, kind.item_type, (*path, str(i))) for i, item in enumerate(node.items)]
             return INVALID if INVALID in read else read
         if isinstance(node, Scalar) and _fits(kind, node):
-            return self._scalar(node, kind, path, rule)
+            return self._scalar(node, kind, path, extra)
         return self._mismatch(node, (kind,), path)
 
     def _struct(self, node: Mapping, kind: inspect.StructType, path: Path) -> Any:
@@ -140,7 +142,7 @@ class Reader:
             hint = f"; known: {', '.join(known)}"
         return self.note(mark, where, f"unknown key{hint}")
 
-    def _dict(self, node: Mapping, kind: inspect.DictType, path: Path, rule: Rule | None) -> Any:
+    def _dict(self, node: Mapping, kind: inspect.DictType, path: Path) -> Any:
         read: dict[str, Any] = {}
         for key, entry in node.entries.items():
             if looks_like_key(key):
@@ -148,33 +150,34 @@ class Reader:
                     entry.mark, (*path, key), "this looks like a key; keys do not belong in this file"
                 )
             else:
-                read[key] = self.read(entry.node, kind.value_type, (*path, key), rule)
+                read[key] = self.read(entry.node, kind.value_type, (*path, key))
         return self._incomplete(read, path) if INVALID in read.values() else read
 
     def _incomplete(self, values: dict[str, Any], path: Path) -> Any:
         self.partial[path] = {key: value for key, value in values.items() if value is not INVALID}
         return INVALID
 
-    def _anything(self, node: Node, path: Path, rule: Rule | None) -> Any:
+    def _anything(self, node: Node, path: Path) -> Any:
         if isinstance(node, Mapping):
-            return self._dict(node, inspect.DictType(inspect.StrType(), inspect.AnyType()), path, rule)
+            return self._dict(node, inspect.DictType(inspect.StrType(), inspect.AnyType()), path)
         if isinstance(node, Sequence):
-            return self.read(node, inspect.ListType(inspect.AnyType()), path, rule)
-        return self._scalar(node, inspect.AnyType(), path, rule)
+            return self.read(node, inspect.ListType(inspect.AnyType()), path)
+        return self._scalar(node, inspect.AnyType(), path, {})
 
-    def _scalar(self, node: Scalar, kind: inspect.Type, path: Path, rule: Rule | None) -> Any:
+    def _scalar(self, node: Scalar, kind: inspect.Type, path: Path, extra: MappingOf[str, Any]) -> Any:
         value = node.value
         if isinstance(value, float) and not math.isfinite(value):
             return self.note(node.mark, path, "must be a finite number")
         if isinstance(value, int) and abs(value) > EXACT:
             return self.note(node.mark, path, "too large a number")
-        wrong = rule(value) if rule and value is not None else None
-        if wrong:
-            return self.note(node.mark, path, wrong)
+        why = wrong(kind, extra, value) if value is not None else None
+        if why:
+            return self.note(node.mark, path, why)
         return float(value) if isinstance(kind, inspect.FloatType) and isinstance(value, int) else value
 
     def _mismatch(self, node: Node, kinds: tuple[inspect.Type, ...], path: Path) -> Any:
-        names = [_EXPECTED[type(kind)] for kind in kinds if not isinstance(kind, inspect.NoneType)]
+        plain = [unwrapped(kind).kind for kind in kinds]
+        names = [_EXPECTED[type(kind)] for kind in plain if not isinstance(kind, inspect.NoneType)]
         message = f"expected {' or '.join(dict.fromkeys(names))}, got {_described(node)}"
         if isinstance(node, Scalar) and "text" in names:
             message += "; put it in quotes" if node.value is not None else ""
@@ -193,6 +196,7 @@ def _member(union: inspect.UnionType, node: Node) -> inspect.Type | None:
 
 
 def _fits(kind: inspect.Type, node: Node) -> bool:
+    kind = unwrapped(kind).kind
     if isinstance(node, Mapping):
         return isinstance(kind, inspect.StructType | inspect.DictType | inspect.AnyType)
     if isinstance(node, Sequence):

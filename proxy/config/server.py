@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from proxy.schema.constraints import Count, NotBlank, NotNegative, Positive, one_of
 
 
 class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Section `server`. Precedence: flag, environment (PROXY_*), file, default. `max_in_flight` applies per worker."""
 
-    host: str = "127.0.0.1"
-    port: int = 8000
-    workers: int = 1
-    require_key: bool | str = "auto"
+    host: NotBlank = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    workers: Count = 1
+    require_key: Annotated[bool | str, one_of("auto", True, False)] = "auto"
     allowed_hosts: list[str] = []
     cors_origins: list[str] = []
-    max_body_mb: float = 32
-    max_in_flight: int = 1000
-    grace_s: float = 30
-    log_format: str = "auto"
-    metrics: str = "public"
+    max_body_mb: Positive = 32
+    max_in_flight: Count = 1000
+    grace_s: NotNegative = 30
+    log_format: Annotated[str, one_of("auto", "console", "json")] = "auto"
+    metrics: Annotated[str, one_of("public", "admin", "off")] = "public"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from msgspec import Struct
 
@@ -13,6 +13,7 @@ from proxy.metering.pricing import ModelPrice, Pricing
 from proxy.pipeline.admission import KeyConfig, RateLimitsConfig
 from proxy.providers.base.contract import Provider
 from proxy.routing.settings import ModelEntry, RouterConfig
+from proxy.schema.constraints import Day, one_of
 from proxy.schema.records import Secret
 from proxy.storage.settings import StorageConfig
 
@@ -50,7 +51,7 @@ class Config(Struct, frozen=True, kw_only=True):
 class RoutingFile(Struct, forbid_unknown_fields=True):
     """routing_rules.yaml as written. The types of its `providers` depend on their content."""
 
-    version: int
+    version: Annotated[int, one_of(1)]
     providers: dict[str, Any]
     server: ServerConfig = ServerConfig()
     storage: StorageConfig = StorageConfig()
@@ -65,11 +66,11 @@ class RoutingFile(Struct, forbid_unknown_fields=True):
 class PricingFile(Struct, forbid_unknown_fields=True):
     """pricing.yaml as written."""
 
-    version: int
-    currency: str = "USD"
-    per: str = "1M tokens"
-    updated: str | None = None
-    lookup: str | None = "genai-prices"
+    version: Annotated[int, one_of(1)]
+    currency: Annotated[str, one_of("USD")] = "USD"
+    per: Annotated[str, one_of("1M tokens")] = "1M tokens"
+    updated: Day | None = None
+    lookup: Annotated[str, one_of("genai-prices")] | None = "genai-prices"
     models: dict[str, ModelPrice] = {}
 
 

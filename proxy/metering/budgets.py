@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from msgspec import Struct, field
+
+from proxy.schema.constraints import NotNegative, Share, TimeZone, Variable, one_of
 
 
 class BudgetLimits(Struct, frozen=True, forbid_unknown_fields=True):
@@ -10,24 +14,24 @@ class BudgetLimits(Struct, frozen=True, forbid_unknown_fields=True):
     whole).
     """
 
-    minute_usd: float | None = None
-    hour_usd: float | None = None
-    daily_usd: float | None = None
-    weekly_usd: float | None = None
-    monthly_usd: float | None = None
-    total_usd: float | None = None
-    when_spent: str | None = None
+    minute_usd: NotNegative | None = None
+    hour_usd: NotNegative | None = None
+    daily_usd: NotNegative | None = None
+    weekly_usd: NotNegative | None = None
+    monthly_usd: NotNegative | None = None
+    total_usd: NotNegative | None = None
+    when_spent: Annotated[str, one_of("downgrade", "reject")] | None = None
     downgrade_to: str | None = None
-    hard_usd: float | None = None
+    hard_usd: NotNegative | None = None
 
 
 class BudgetConfig(BudgetLimits, frozen=True, forbid_unknown_fields=True):
     """Section `budget`: limits for everything, and beside them for single keys, providers, models and tags."""
 
-    timezone: str = "UTC"
-    alert_at: list[float] = field(default_factory=lambda: [0.8, 0.95])
-    alert_webhook_env: str | None = None
-    unknown_price: str = "refuse"
+    timezone: TimeZone = "UTC"
+    alert_at: list[Share] = field(default_factory=lambda: [0.8, 0.95])
+    alert_webhook_env: Variable | None = None
+    unknown_price: Annotated[str, one_of("refuse", "allow")] = "refuse"
     per_key: dict[str, BudgetLimits] = {}
     per_provider: dict[str, BudgetLimits] = {}
     per_model: dict[str, BudgetLimits] = {}

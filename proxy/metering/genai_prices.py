@@ -17,14 +17,13 @@ from proxy.metering.pricing import ModelPrice, Tier
 if TYPE_CHECKING:
     from genai_prices.types import ModelPrice as ListedPrice
 
-VENDORS = frozenset({"openai", "anthropic", "google", "groq", "mistral", "cohere", "perplexity", "together"})
 _TOLD_APART = {"input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok", "cache_write_1h_mtok"}
 
 
 def lookup_price(name: str, now: datetime | None = None) -> ModelPrice | None:
-    """The listed price of `vendor/model` at `now` (default: this moment), where `vendor` is a provider's `type`."""
+    """The listed price of `vendor/model` at `now` (default: this moment); `vendor` is a provider's `catalogue`."""
     vendor, _, model = name.partition("/")
-    if vendor not in VENDORS or not model:
+    if not vendor or not model:
         return None
     from genai_prices.data_snapshot import get_snapshot  # lazy: 0.6 s and 31 MB, see above
 

@@ -2,49 +2,57 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from msgspec import Struct
+
+from proxy.schema.constraints import Count, Day, NotNegative, Positive, Share, one_of
+
+Capability = Annotated[
+    str, one_of("images", "tools", "json_schema", "audio", "video", "files", "web_search", "reasoning")
+]
 
 
 class Tier(Struct, frozen=True, forbid_unknown_fields=True):
     """Other prices above an input size; USD per 1M tokens."""
 
-    above_input_tokens: int
-    input: float | None = None
-    output: float | None = None
-    cached_input: float | None = None
-    cache_write: float | None = None
-    cache_write_1h: float | None = None
+    above_input_tokens: Count
+    input: NotNegative | None = None
+    output: NotNegative | None = None
+    cached_input: NotNegative | None = None
+    cache_write: NotNegative | None = None
+    cache_write_1h: NotNegative | None = None
 
 
 class PastPrice(Struct, frozen=True, forbid_unknown_fields=True):
     """A dated earlier price; `until` is its last day, YYYY-MM-DD."""
 
-    until: str
-    input: float | None = None
-    output: float | None = None
-    cached_input: float | None = None
+    until: Day
+    input: NotNegative | None = None
+    output: NotNegative | None = None
+    cached_input: NotNegative | None = None
 
 
 class ModelPrice(Struct, frozen=True, forbid_unknown_fields=True):
     """One row of pricing.yaml: USD per 1M tokens (None: not known, never zero), sizes in tokens, dates YYYY-MM-DD."""
 
-    input: float | None = None
-    output: float | None = None
-    cached_input: float | None = None
-    cache_write: float | None = None
-    cache_write_1h: float | None = None
+    input: NotNegative | None = None
+    output: NotNegative | None = None
+    cached_input: NotNegative | None = None
+    cache_write: NotNegative | None = None
+    cache_write_1h: NotNegative | None = None
     tiers: list[Tier] = []
     history: list[PastPrice] = []
-    per_request: float | None = None
-    per_search: float | None = None
-    max_searches: int | None = None
-    context: int | None = None
-    max_output: int | None = None
-    supports: list[str] | None = None
-    quality: float | None = None
-    speed: float | None = None
-    retires: str | None = None
-    retired: str | None = None
+    per_request: NotNegative | None = None
+    per_search: NotNegative | None = None
+    max_searches: Count | None = None
+    context: Count | None = None
+    max_output: Count | None = None
+    supports: list[Capability] | None = None
+    quality: Share | None = None
+    speed: Positive | None = None
+    retires: Day | None = None
+    retired: Day | None = None
     successor: str | None = None
 
 

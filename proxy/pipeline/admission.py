@@ -14,6 +14,7 @@ from proxy.routing.allowed import Allowed
 from proxy.routing.names import Route
 from proxy.routing.router import Router
 from proxy.schema.chat import AnyRequest
+from proxy.schema.constraints import Count, Day, NotBlank
 from proxy.schema.records import NANO_PER_USD, Caller, StoredCaller
 
 EXPECTED_OUTPUT = 256  # tokens reserved for an answer whose request sets no limit
@@ -30,9 +31,9 @@ class RateLimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """One name under `keys:`. `models` None: every model; entries may be globs. `expires`: first day it is refused."""
 
-    models: list[str] | None = None
-    max_output_tokens: int | None = None
-    expires: str | None = None
+    models: list[NotBlank] | None = None
+    max_output_tokens: Count | None = None
+    expires: Day | None = None
     store_text: bool = False
 
 

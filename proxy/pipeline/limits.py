@@ -14,6 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from proxy.schema.constraints import Count
 from proxy.schema.errors import ProxyError
 
 FAILURES_PER_MINUTE = 120  # wrong keys from one address (one /64 of IPv6)
@@ -24,9 +25,9 @@ _MAX_ADDRESSES = 4_096
 class RateLimit(Struct, frozen=True, forbid_unknown_fields=True):
     """What one key may ask for; None: no limit."""
 
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    concurrent: int | None = None
+    requests_per_minute: Count | None = None
+    tokens_per_minute: Count | None = None
+    concurrent: Count | None = None
 
 
 class RateLimited(ProxyError):

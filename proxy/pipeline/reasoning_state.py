@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import structs
 
-from proxy.providers.base.contract import Provider
 from proxy.routing.names import Deployment
 from proxy.schema.chat import AnyRequest, ChatRequest, KeptReasoning, ResponseMessage
 from proxy.schema.records import Caller
@@ -38,15 +37,11 @@ _decode = msgspec.msgpack.Decoder(KeptReasoning).decode
 
 
 class ReasoningState:
-    """One per process. `store` None: nothing is kept. `dialects`: the name of each kind of provider, its `type`.
-
-    `warn` logs an event with fields.
-    """
+    """One per process. `store` None: nothing is kept. `warn` logs an event with fields."""
 
     def __init__(
         self,
         store: ReasoningStates | None,
-        dialects: Mapping[type[Provider], str],
         warn: Callable[..., object],
         clock_ns: Callable[[], int] = time.time_ns,
         wait_s: float = WAIT_S,
@@ -54,7 +49,6 @@ class ReasoningState:
     ) -> None:
         self.failures = 0  # states that could not be kept or looked for
         self._store = store
-        self._dialects = dialects
         self._warn = warn
         self._clock_ns = clock_ns
         self._wait_s = wait_s
@@ -86,17 +80,16 @@ class ReasoningState:
         if self._store is None:
             return
         provider = deployment.provider
-        dialect = self._dialects.get(type(provider), "")
         states: dict[str, bytes] = {}
         for message in messages:
             if not message.get("tool_calls"):
                 continue
+            calls = {call.get("id"): call for call in reversed(message["tool_calls"])}  # of two with one id the first
             for tool_call_id, state in provider.reasoning_state(message).items():
-                data = msgspec.msgpack.encode(KeptReasoning(dialect, deployment.model, state))
+                data = msgspec.msgpack.encode(KeptReasoning(provider.type, deployment.model, state))
                 if len(data) <= MAX_STATE_BYTES and len(tool_call_id) <= MAX_ID:
-                    called = [call for call in message["tool_calls"] if call.get("id") == tool_call_id]
-                    is_bound = provider.counts_call_ids and called
-                    states[_bound(called[0], _asked(request)) if is_bound else tool_call_id] = data
+                    called = calls.get(tool_call_id) if provider.counts_call_ids else None
+                    states[_bound(called, _asked(request)) if called else tool_call_id] = data
         if states:
             await self._on_thread(partial(self._store.put, caller.key_id or "", states, self._clock_ns()))
 

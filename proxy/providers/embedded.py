@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePath
+from typing import Annotated, ClassVar
 
+from msgspec import Meta
 from msgspec.structs import replace
 
 from proxy.providers.base.contract import Built
-from proxy.providers.openai.request import Draft
-from proxy.providers.selfhosted import SelfHosted
+from proxy.providers.compatible.request import Draft
+from proxy.providers.compatible.selfhosted import SelfHosted
 from proxy.schema.chat import ChatRequest, EmbeddingsRequest, RerankRequest
+from proxy.schema.constraints import NotBlank, one_of
 from proxy.schema.errors import BadRequest
 from proxy.schema.records import LocalModelSpec
 
@@ -33,9 +36,11 @@ _BEYOND_DEFAULT = ("tools", "tool_choice", "parallel_tool_calls", "reasoning_eff
 class Embedded(SelfHosted, frozen=True, kw_only=True):
     """`model_path` names any GGUF file (null: SmolLM2-135M-Instruct), `context` its window in tokens."""
 
-    model_path: str | None = None
-    start: str = "on_first_use"
-    context: int = 2048
+    model_path: NotBlank | None = None
+    start: Annotated[str, one_of("on_first_use", "at_start")] = "on_first_use"
+    context: Annotated[int, Meta(ge=256)] = 2048
+
+    type: ClassVar[str] = "embedded"
 
     def build_request(self, request: ChatRequest, model: str) -> Built:
         """Each request has a connection of its own: an idle one would occupy one of the child's HTTP threads, and the

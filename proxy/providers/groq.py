@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from proxy.providers.base.content import json_instruction
 from proxy.providers.base.contract import Built
-from proxy.providers.openai import OpenAI
-from proxy.providers.openai.errors import ErrorRules
-from proxy.providers.openai.request import Draft
+from proxy.providers.base.errors import ErrorRules
+from proxy.providers.base.json_schema import json_instruction
+from proxy.providers.compatible import Compatible
+from proxy.providers.compatible.request import Draft
 from proxy.schema.chat import EmbeddingsRequest
 
 _MAX_STOPS = 4
@@ -32,25 +32,25 @@ _MESSAGES = {
 _PARTS = ("text", "refusal", "image_url", "document")
 _TEXT_ROLES = ("system", "assistant", "tool", "function")
 _TIERS = {"auto": "auto", "default": "on_demand", "flex": "flex", "priority": "performance"}
-_OWN_TIERS = ("on_demand", "performance")
+_TIERS |= {tier: tier for tier in ("on_demand", "performance")}
 _TEXT_ONLY = re.compile(r"(openai/gpt-oss|groq/compound|compound|llama-3|llama3|mixtral|gemma|deepseek-r1|qwen/qwen3-)")
 _GPT_OSS = re.compile(r"openai/gpt-oss")
 _HYBRID = re.compile(r"qwen/qwen3|deepseek-r1")
 _TOGGLED = re.compile(r"qwen/qwen3-32b")  # thinks or does not; knows no levels
 
 
-class Groq(OpenAI, frozen=True, kw_only=True):
+class Groq(Compatible, frozen=True, kw_only=True):
+    type: ClassVar[str] = "groq"
     base: ClassVar[str | None] = "https://api.groq.com/openai/v1"
-    key_env: ClassVar[str | None] = "GROQ_API_KEY"
+    key_env: ClassVar[tuple[str, ...]] = ("GROQ_API_KEY",)
+    catalogue: ClassVar[str | None] = "groq"
+    choices_at_once: ClassVar[int | None] = 1
     ranks: ClassVar[bool | None] = False
     reasoning_back: ClassVar[str | None] = None
     error_rules: ClassVar[ErrorRules] = ErrorRules(
         statuses={422: 400},
         again=frozenset({"tool_use_failed", "json_validate_failed", "output_parse_failed"}),
     )
-
-    def max_choices(self, model: str) -> int | None:
-        return 1
 
     def shape(self, draft: Draft) -> None:
         draft.name_limit("max_completion_tokens")
@@ -61,7 +61,7 @@ class Groq(OpenAI, frozen=True, kw_only=True):
         draft.only_functions()
         draft.plain_tools()
         draft.strip_echoes()
-        self._name_tier(draft)
+        draft.name_tier(_TIERS)
         self._level_reasoning(draft)
         draft.keep_only(_FIELDS)
         draft.cap_stops(_MAX_STOPS)
@@ -73,15 +73,6 @@ class Groq(OpenAI, frozen=True, kw_only=True):
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
         raise self._lacks("embeddings", model)
-
-    def _name_tier(self, draft: Draft) -> None:
-        tier = draft.body.get("service_tier")
-        if tier in _OWN_TIERS or tier is None:
-            return
-        if isinstance(tier, str) and tier in _TIERS:
-            draft.body["service_tier"] = _TIERS[tier]
-        else:
-            draft.drop("service_tier")
 
     def _level_reasoning(self, draft: Draft) -> None:
         """Each family has its own levels; `reasoning_format` and `include_reasoning` exclude each other."""

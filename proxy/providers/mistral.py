@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 from proxy.providers.base.content import Part, parts, refuse, thoughts_in
 from proxy.providers.base.contract import Built, HTTPResponse
-from proxy.providers.openai import OpenAI, embeddings
-from proxy.providers.openai.errors import ErrorRules
-from proxy.providers.openai.request import Draft
-from proxy.providers.openai.stream import OpenAIStreamDecoder
+from proxy.providers.base.errors import ErrorRules
+from proxy.providers.base.fields import texts_only
+from proxy.providers.compatible import Compatible, embeddings
+from proxy.providers.compatible.request import Draft
+from proxy.providers.compatible.stream import CompatibleStreamDecoder
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, EmbeddingsRequest
 from proxy.schema.errors import BadRequest
-from proxy.schema.sse import Event
 
 _FIELDS = frozenset(
     {
@@ -48,13 +48,16 @@ _LEVELS = ("low", "high", "max")
 _ALWAYS_THINKS = re.compile(r"magistral-")
 _ID = re.compile(r"[a-zA-Z0-9]{9}")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_MAX_INPUTS = 256  # one more is a 400 (seen in recorded traffic)
 _EMBEDDINGS = ("model", "input", "metadata", "output_dimension", "output_dtype", "encoding_format")
 
 
-class Mistral(OpenAI, frozen=True, kw_only=True):
+class Mistral(Compatible, frozen=True, kw_only=True):
+    type: ClassVar[str] = "mistral"
     base: ClassVar[str | None] = "https://api.mistral.ai/v1"
-    key_env: ClassVar[str | None] = "MISTRAL_API_KEY"
+    key_env: ClassVar[tuple[str, ...]] = ("MISTRAL_API_KEY",)
+    catalogue: ClassVar[str | None] = "mistral"
+    id_headers: ClassVar[tuple[str, ...]] = ("x-request-id", "mistral-correlation-id", "cf-ray")
+    embeddings_batch: ClassVar[int | None] = 256  # one more is a 400 (seen in recorded traffic)
     stream_usage: ClassVar[bool] = False
     ranks: ClassVar[bool | None] = False
     error_rules: ClassVar[ErrorRules] = ErrorRules(
@@ -76,10 +79,6 @@ class Mistral(OpenAI, frozen=True, kw_only=True):
             "ratelimitbysize-reset": "x-ratelimit-reset-tokens",
         },
     )
-
-    @property
-    def embeddings_batch(self) -> int | None:
-        return _MAX_INPUTS
 
     def shape(self, draft: Draft) -> None:
         draft.name_limit("max_tokens")
@@ -114,13 +113,13 @@ class Mistral(OpenAI, frozen=True, kw_only=True):
             message["content"] = message["content"] and message["content"].removeprefix(begun)
         return answer
 
-    def stream_decoder(self, request: ChatRequest) -> OpenAIStreamDecoder:
+    def stream_decoder(self, request: ChatRequest) -> CompatibleStreamDecoder:
         begun = _begun(request)
         return _Continuing(request.n, self.error_rules, begun) if begun else super().stream_decoder(request)
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
         """Vectors of whole numbers (`output_dtype`) are asked as numbers: base64 holds floats only for us."""
-        embeddings.texts_only(request, model)
+        texts_only(request, model)
         body = {
             ("output_dimension" if name == "dimensions" else name): value
             for name, value in request.fields.items()
@@ -132,29 +131,34 @@ class Mistral(OpenAI, frozen=True, kw_only=True):
         return embeddings.built("/embeddings", body, dropped)
 
 
-class _Continuing(OpenAIStreamDecoder):
+class _Continuing(CompatibleStreamDecoder):
     """The stream of an answer that begins with `begun`, which is held back until something else follows."""
 
     def __init__(self, expected: int, rules: ErrorRules, begun: str) -> None:
         super().__init__(expected, rules)
         self._begun = begun
-        self._held: dict[int, str] = {}
+        self._held: dict[int, int] = {}  # choice -> how many characters of `begun` arrived
         self._through: set[int] = set()
 
-    def feed(self, event: Event) -> list[ChatChunk]:
-        chunks = super().feed(event)
+    def read(self, data: bytes, name: str) -> list[ChatChunk]:
+        chunks = super().read(data, name)
         for choice in (choice for chunk in chunks for choice in chunk["choices"]):
             index, delta = choice["index"], choice["delta"]
-            if index in self._through:
-                continue
-            text = self._held.get(index, "") + (delta.pop("content", None) or "")
-            if text != self._begun and self._begun.startswith(text) and choice["finish_reason"] is None:
-                self._held[index] = text
-                continue
-            self._through.add(index)
-            if said := text.removeprefix(self._begun):
-                delta["content"] = said
+            if index not in self._through:
+                self._hold(index, delta, choice["finish_reason"] is not None)
         return chunks
+
+    def _hold(self, index: int, delta: Any, is_last: bool) -> None:
+        held = self._held.get(index, 0)
+        text = delta.pop("content", None) or ""
+        self._held[index] = held + len(text)
+        if self._held[index] < len(self._begun) and self._begun.startswith(text, held) and not is_last:
+            return
+        self._through.add(index)
+        rest = len(self._begun) - held
+        said = text[rest:] if text[:rest] == self._begun[held:] else self._begun[:held] + text
+        if said:
+            delta["content"] = said
 
 
 def _begun(request: ChatRequest) -> str:
@@ -176,11 +180,7 @@ def _name_values(draft: Draft) -> None:
     body = draft.body
     if body.get("tool_choice") == "required":
         body["tool_choice"] = "any"
-    tier = body.get("service_tier")
-    if isinstance(tier, str) and tier in _TIERS:
-        body["service_tier"] = _TIERS[tier]
-    else:
-        draft.drop("service_tier")
+    draft.name_tier(_TIERS)
     temperature = body.get("temperature")
     if isinstance(temperature, int | float) and temperature > _MAX_TEMPERATURE:
         body["temperature"] = _MAX_TEMPERATURE

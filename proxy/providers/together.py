@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from proxy.providers.base.content import stop_list
 from proxy.providers.base.contract import Built
-from proxy.providers.openai import OpenAI, embeddings
-from proxy.providers.openai.errors import ErrorRules
-from proxy.providers.openai.request import Draft
+from proxy.providers.base.errors import ErrorRules
+from proxy.providers.base.fields import stop_list, texts_only
+from proxy.providers.compatible import Compatible, embeddings
+from proxy.providers.compatible.request import Draft
 from proxy.schema.chat import EmbeddingsRequest
 from proxy.schema.errors import BadRequest
 
@@ -24,9 +24,11 @@ _MEDIA = ("image_url", "video_url", "audio_url", "input_audio")
 _EMBEDDINGS = ("model", "input", "truncate_prompt_tokens")
 
 
-class Together(OpenAI, frozen=True, kw_only=True):
+class Together(Compatible, frozen=True, kw_only=True):
+    type: ClassVar[str] = "together"
     base: ClassVar[str | None] = "https://api.together.ai/v1"
-    key_env: ClassVar[str | None] = "TOGETHER_API_KEY"
+    key_env: ClassVar[tuple[str, ...]] = ("TOGETHER_API_KEY",)
+    catalogue: ClassVar[str | None] = "together"
     stream_usage: ClassVar[bool] = False
     lists_models: ClassVar[bool] = True  # more than fifty, others every month
     ranks: ClassVar[bool | None] = True
@@ -41,10 +43,6 @@ class Together(OpenAI, frozen=True, kw_only=True):
         },
     )
 
-    @property
-    def embeddings_batch(self) -> int | None:
-        return None
-
     def shape(self, draft: Draft) -> None:
         draft.name_limit("max_tokens")
         draft.name_roles()
@@ -56,9 +54,7 @@ class Together(OpenAI, frozen=True, kw_only=True):
         self._name_logprobs(draft)
         self._level_reasoning(draft)
         if _THINKS_BACK.search(draft.model):
-            for index, message in enumerate(draft.messages):
-                if message.get("reasoning_content") and not message.get("reasoning"):
-                    draft.put_message(index, {**message, "reasoning": message["reasoning_content"]})
+            draft.return_thoughts()
             draft.give_back_reasoning("reasoning")
             draft.strip_echoes(keep=("reasoning",))
         else:
@@ -86,7 +82,7 @@ class Together(OpenAI, frozen=True, kw_only=True):
             draft.level_effort(("low", "medium", "high"))
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
-        embeddings.texts_only(request, model)
+        texts_only(request, model)
         if request.dimensions is not None:
             raise BadRequest(
                 f"{model} has vectors of one length only. Leave `dimensions` out.",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from proxy.schema.constraints import Positive
+
 
 class RouterConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Section `router`: the model behind `auto`, what is tried when it fails, and the seconds that a call may take over
@@ -22,4 +24,4 @@ class ModelEntry(Struct, frozen=True, forbid_unknown_fields=True):
     fallback: list[str] = []
     context_fallback: list[str] = []
     content_fallback: list[str] = []
-    weighted: dict[str, float] | None = None
+    weighted: dict[str, Positive] | None = None

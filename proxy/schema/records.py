@@ -10,6 +10,8 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from proxy.schema.constraints import Positive
+
 NANO_PER_USD = 1_000_000_000
 MAX_TOKENS = 2**31 - 1  # what a bound of cost is made of stays within 64 bits
 
@@ -71,10 +73,10 @@ class LocalModelSpec(Struct, frozen=True):
 class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds per phase. `first_token` and `idle` bound a stream, `total` a whole answer: a long stream is not cut."""
 
-    connect: float = 5.0
-    first_token: float = 60.0
-    idle: float = 60.0
-    total: float = 600.0
+    connect: Positive = 5.0
+    first_token: Positive = 60.0
+    idle: Positive = 60.0
+    total: Positive = 600.0
 
 
 # --- usage ------------------------------------------------------------------------------------------------------------

@@ -28,7 +28,6 @@ from proxy.pipeline.limits import Limits
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.reasoning_state import ReasoningState
 from proxy.pipeline.timing import Clock
-from proxy.providers import PROVIDERS
 from proxy.providers.base.contract import Provider
 from proxy.routing.allowed import Views
 from proxy.routing.names import Names
@@ -107,7 +106,7 @@ class Running:
             for name, provider in enabled(config).items()
         }
         lists = ModelDiscovery(upstreams, self._log.warning, self._lists)
-        book = PriceBook(config.pricing, _vendors(config))
+        book = PriceBook(config.pricing, _catalogues(config))
         names = build_names(config, book, lists)
         views = Views(names)
         self._limits = self._limits or Limits(config.server.workers)  # what was used outlives a reload
@@ -180,7 +179,7 @@ def build_vault(config: Config, log: FilteringBoundLogger) -> ReasoningState:
         store = ReasoningStates(sqlite_path(config.storage.url), config.vault_key)
     elif config.storage.reasoning_state == "memory":
         store = ReasoningStates(None)
-    return ReasoningState(store, {kind: name for name, kind in PROVIDERS.items()}, log.warning)
+    return ReasoningState(store, log.warning)
 
 
 def key_store(config: Config) -> KeyStore:
@@ -193,10 +192,10 @@ def database_folder(config: Config) -> Path:
     return sqlite_path(config.storage.url).parent
 
 
-def _vendors(config: Config) -> dict[str, str]:
-    """Providers at their vendor's own address, where its list prices hold."""
-    kinds = {kind: name for name, kind in PROVIDERS.items()}
-    return {name: kinds[type(provider)] for name, provider in enabled(config).items() if provider.base_url is None}
+def _catalogues(config: Config) -> dict[str, str]:
+    """Providers at their vendor's own address, where its list prices hold -> the vendor's name in the price list."""
+    at_home = {name: provider for name, provider in enabled(config).items() if provider.base_url is None}
+    return {name: provider.catalogue for name, provider in at_home.items() if provider.catalogue is not None}
 
 
 def _transport(provider: Provider, context: ssl.SSLContext) -> Transport:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from msgspec import Struct
+
+from proxy.schema.constraints import Count, Positive, one_of, text
+
+_ONLY_SQLITE = "be sqlite:///FILE; other databases are not supported by this version"
 
 
 class StorageConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Section `storage`. `durability: process` survives kill -9, `power` a power loss."""
 
-    url: str = "sqlite:///proxy.db"
-    durability: str = "process"
-    when_down: str = "refuse"
-    keep_days: int = 90
-    reasoning_state: str = "store"
-    idempotency_ttl_s: float = 86400
+    url: Annotated[str, text(r"^sqlite:///[\s\S]", _ONLY_SQLITE)] = "sqlite:///proxy.db"
+    durability: Annotated[str, one_of("process", "power")] = "process"
+    when_down: Annotated[str, one_of("refuse", "unmetered")] = "refuse"
+    keep_days: Count = 90
+    reasoning_state: Annotated[str, one_of("store", "memory", "off")] = "store"
+    idempotency_ttl_s: Positive = 86400

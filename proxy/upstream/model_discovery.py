@@ -15,7 +15,7 @@ from types import MappingProxyType
 from msgspec import Struct
 
 from proxy.providers.base.contract import Provider
-from proxy.providers.openai.models import parse_models
+from proxy.providers.compatible.models import parse_models
 from proxy.schema.errors import ProxyError
 from proxy.upstream.upstream import Upstream
 

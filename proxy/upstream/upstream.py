@@ -12,6 +12,7 @@ from types import TracebackType
 import msgspec
 
 from proxy.providers.base.contract import Built, HTTPRequest, HTTPResponse, Provider
+from proxy.providers.base.errors import request_id
 from proxy.schema.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated, UpstreamUnavailable
 from proxy.schema.records import Endpoint, Outcome, Secret
 from proxy.upstream.deadline import Deadline
@@ -28,8 +29,6 @@ from proxy.upstream.transports.base import (
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 256 * 1024
-# Where vendors put a request's id (fact pages, November 2026). Google sends none, Together's edge only Cloudflare's.
-_ID_HEADERS = ("x-request-id", "request-id", "mistral-correlation-id", "x-debug-trace-id", "cf-ray")
 _MIN_SECRET = 8  # anything shorter (`none`, `ollama`) is no secret, and may be a word of the message
 
 Origin = Callable[[], Awaitable[Endpoint]]
@@ -159,7 +158,7 @@ class Exchange:
     @property
     def request_id(self) -> str | None:
         """The vendor's own id of this request, for its support desk."""
-        return vendor_request_id(self.headers)
+        return request_id(self.headers, self._upstream.provider.id_headers)
 
     async def read(self, by: float, outcome: Outcome) -> bytes:
         """The next bytes, `b""` at the end. Raises UpstreamTimeout with `outcome` when none come by the loop time `by`,
@@ -291,14 +290,6 @@ class Exchange:
                 error.upstream_status = self._answer.status  # the vendor did answer; what it answered was broken
             if self._key is not None:
                 _remove(self._key, error)
-
-
-def vendor_request_id(headers: dict[str, str]) -> str | None:
-    """The first of the headers in which vendors send their id; None where it is missing or cannot be printed."""
-    for name in _ID_HEADERS:
-        if value := headers.get(name):
-            return value[:128] if value.isprintable() else None
-    return None
 
 
 def _is_whole_json(pieces: list[bytes]) -> bool:

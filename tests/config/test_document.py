@@ -13,6 +13,7 @@ import pytest
 from msgspec import Struct, inspect
 
 from proxy.config import ConfigError, Source, configure
+from proxy.config.constraints import unwrapped
 from proxy.config.problems import looks_like_key
 from proxy.config.reader import described
 from proxy.config.server import ServerConfig
@@ -65,6 +66,7 @@ def structs_in(kind: inspect.Type) -> Iterator[type]:
 
 def written_type(kind: inspect.Type) -> str:
     """The type of a key as the document has it; null is said by the default."""
+    kind = unwrapped(kind).kind
     if isinstance(kind, inspect.UnionType):
         kinds = [written_type(member) for member in kind.types if not isinstance(member, inspect.NoneType)]
         return " or ".join(dict.fromkeys(kinds))

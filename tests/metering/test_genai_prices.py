@@ -6,9 +6,10 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 
-from proxy.metering.genai_prices import VENDORS, lookup_price, lookup_version
+from proxy.metering.genai_prices import lookup_price, lookup_version
 from proxy.metering.prices import cost
 from proxy.metering.pricing import Tier
+from proxy.providers import PROVIDERS
 from proxy.schema.records import Cost, Tokens
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -52,7 +53,7 @@ def test_every_vendor_is_in_the_list() -> None:
         "groq": "openai/gpt-oss-20b",
     }
     ids |= {"mistral": "mistral-large-2512", "openai": "o3", "perplexity": "sonar", "together": "moonshotai/Kimi-K3"}
-    assert ids.keys() == VENDORS
+    assert ids.keys() == {kind.catalogue for kind in PROVIDERS.values()} - {None}
     assert [vendor for vendor, model in ids.items() if lookup_price(f"{vendor}/{model}", NOW) is None] == []
 
 

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import msgspec
 
@@ -24,6 +24,8 @@ MOBILE = Caller("mobile")
 
 class Thinker(Provider, frozen=True, kw_only=True):
     """A dialect whose messages carry `thought`, which belongs to every tool call."""
+
+    type: ClassVar[str] = "thinker"
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         thought = cast("dict[str, Any]", message).get("thought")
@@ -82,7 +84,7 @@ class Log:
 async def vault_on(
     store: ReasoningStates | None, clock: Time | None = None, log: Log | None = None, **waits: float
 ) -> AsyncIterator[ReasoningState]:
-    vault = ReasoningState(store, {Thinker: "thinker"}, log or Log(), clock or Time(), **waits)
+    vault = ReasoningState(store, log or Log(), clock or Time(), **waits)
     try:
         yield vault
     finally:

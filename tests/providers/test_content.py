@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from proxy.providers.base.content import Fields, arguments, data_url, parts, refuse, stop_list
+from proxy.providers.base.content import arguments, data_url, parts, refuse
+from proxy.providers.base.fields import Fields, stop_list
 from proxy.schema.errors import BadRequest
 from tests.providers.corpus import PDF, PNG, WAV, audio, call, file, image, text
 

@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from proxy.providers import PROVIDERS
+from proxy.providers.lmstudio import LMStudio
+from proxy.providers.localai import LocalAI
+from proxy.providers.ollama import Ollama
 from proxy.providers.openai import OpenAI
-from proxy.providers.selfhosted import VLLM, LMStudio, LocalAI, Ollama
+from proxy.providers.vllm import VLLM
 from proxy.schema.errors import BadRequest
 from tests.providers.asking import USER, answered, built, event, folded, messages, sent
 from tests.providers.corpus import audio, file, image, text, tool

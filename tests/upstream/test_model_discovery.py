@@ -15,9 +15,9 @@ from structlog.testing import LogCapture
 
 from proxy.providers import PROVIDERS
 from proxy.providers.base.contract import HTTPResponse, Provider
+from proxy.providers.compatible.models import MAX_IDS, parse_models
+from proxy.providers.ollama import Ollama
 from proxy.providers.openai import OpenAI
-from proxy.providers.openai.models import MAX_IDS, parse_models
-from proxy.providers.selfhosted import Ollama
 from proxy.schema.errors import UpstreamError
 from proxy.schema.records import Endpoint, Secret, Timeouts
 from proxy.upstream.model_discovery import FRESH_S, MAX_BYTES, RETRY_S, ModelDiscovery, models_path

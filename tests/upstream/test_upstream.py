@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
+from proxy.providers import PROVIDERS
 from proxy.providers.base.contract import HTTPResponse, Provider
+from proxy.providers.base.errors import request_id
 from proxy.providers.openai import OpenAI
 from proxy.schema.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated, UpstreamUnavailable
 from proxy.schema.records import Endpoint, Outcome, Secret, Timeouts
@@ -24,7 +26,7 @@ from proxy.upstream.pools import Pool, Pools
 from proxy.upstream.transports.aiohttp import AiohttpTransport
 from proxy.upstream.transports.base import Resolve, Transport
 from proxy.upstream.transports.httpx import HttpxTransport
-from proxy.upstream.upstream import Upstream, vendor_request_id
+from proxy.upstream.upstream import Upstream
 from tests.upstream import FakeUpstream, key_hash, spawn
 from tests.upstream.transports.peer import Turn, chunk
 from tests.upstream.transports.peer import serving as peer_serving
@@ -248,23 +250,23 @@ async def test_headers_of_the_origin_are_joined_with_those_of_the_request(own: d
 
 
 @pytest.mark.parametrize(
-    ("headers", "expected"),
+    ("kind", "headers", "expected"),
     [
-        ({"x-request-id": "a", "cf-ray": "z"}, "a"),
-        ({"request-id": "b"}, "b"),
-        ({"mistral-correlation-id": "c"}, "c"),
-        ({"x-debug-trace-id": "d"}, "d"),
-        ({"x-request-id": "", "cf-ray": "e"}, "e"),
-        ({"server-timing": "f"}, None),
-        ({"x-request-id": "g\x01"}, None),
-        ({"x-request-id": "h" * 300}, "h" * 128),
+        ("openai", {"x-request-id": "a", "cf-ray": "z"}, "a"),
+        ("anthropic", {"request-id": "b", "x-request-id": "z"}, "b"),
+        ("mistral", {"mistral-correlation-id": "c"}, "c"),
+        ("cohere", {"x-debug-trace-id": "d"}, "d"),
+        ("together", {"x-request-id": "", "cf-ray": "e"}, "e"),
+        ("google", {"server-timing": "f", "request-id": "f"}, None),
+        ("openai", {"x-request-id": "g\x01"}, None),
+        ("openai", {"x-request-id": "h" * 300}, "h" * 128),
     ],
 )
 def test_the_vendors_id_of_a_request_is_found_by_each_of_its_names(
-    headers: dict[str, str], expected: str | None
+    kind: str, headers: dict[str, str], expected: str | None
 ) -> None:
-    """The most telling first; what cannot be printed is none."""
-    assert vendor_request_id(headers) == expected
+    """The most telling first. An id that cannot be printed is none."""
+    assert request_id(headers, PROVIDERS[kind].id_headers) == expected
 
 
 class CountedTransport:

@@ -5,11 +5,14 @@ Facts of November 2026 (the vendor's SDK 2.12, recorded traffic).
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from proxy.providers.anthropic.errors import error_from
+from proxy.providers.anthropic.messages import DIALECT
 from proxy.providers.anthropic.names import Names
 from proxy.providers.anthropic.request import API_VERSION, build_chat
 from proxy.providers.anthropic.stream import AnthropicStreamDecoder, parse
-from proxy.providers.anthropic.usage import tokens_of
+from proxy.providers.anthropic.usage import billed_tokens
 from proxy.providers.base.contract import Built, HTTPResponse, Provider
 from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage, Usage
 from proxy.schema.errors import UpstreamError
@@ -19,23 +22,16 @@ from proxy.schema.records import JsonObject, Tokens
 class Anthropic(Provider, frozen=True, kw_only=True):
     """api.anthropic.com, or a `base_url` that speaks like it, `/v1` at its end or not."""
 
-    @property
-    def default_base_url(self) -> str:
-        return "https://api.anthropic.com"
-
-    @property
-    def key_variables(self) -> tuple[str, ...]:
-        """At the vendor's own address a key is needed, at an address of one's own only if the file says so."""
-        if self.api_key_env is None and self.base_url is None:
-            return ("ANTHROPIC_API_KEY",)
-        return super().key_variables
+    type: ClassVar[str] = DIALECT
+    base: ClassVar[str | None] = "https://api.anthropic.com"
+    key_env: ClassVar[tuple[str, ...]] = ("ANTHROPIC_API_KEY",)
+    catalogue: ClassVar[str | None] = "anthropic"
+    id_headers: ClassVar[tuple[str, ...]] = ("request-id", "x-request-id", "cf-ray")
+    choices_at_once: ClassVar[int | None] = 1
 
     def authorize(self, key: str) -> dict[str, str]:
         """With the version, which the vendor wants in every request, also in those that are not built here."""
         return {"x-api-key": key, "anthropic-version": API_VERSION}
-
-    def max_choices(self, model: str) -> int:
-        return 1
 
     @property
     def models_path(self) -> str | None:
@@ -51,13 +47,13 @@ class Anthropic(Provider, frozen=True, kw_only=True):
         return parse(response, self._names(request))
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
-        return error_from(response)
+        return error_from(response, self.id_headers)
 
     def stream_decoder(self, request: ChatRequest) -> AnthropicStreamDecoder:
         return AnthropicStreamDecoder(self._names(request))
 
     def tokens(self, usage: Usage) -> Tokens:
-        return tokens_of(usage)
+        return billed_tokens(usage)
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         """The signed thoughts before a turn's calls: the vendor wants them back, unchanged, with any of them."""
@@ -68,7 +64,7 @@ class Anthropic(Provider, frozen=True, kw_only=True):
 
     @property
     def _root(self) -> str:
-        return "" if (self.base_url or "").rstrip("/").endswith("/v1") else "/v1"
+        return self.version_path("/v1")
 
     def _names(self, request: ChatRequest | None) -> Names:
         return Names({**self.parameters, **(request.fields if request is not None else {})})

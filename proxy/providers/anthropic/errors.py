@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
-import msgspec
-
+from proxy.providers.base.answers import json_or_none
 from proxy.providers.base.contract import HTTPResponse
-from proxy.providers.openai.errors import ErrorRules, build
+from proxy.providers.base.errors import build, passed_headers, seconds_until, unexplained
 from proxy.schema.errors import UpstreamError
 
 # The vendor's type -> the status it comes with. Inside a stream only the type is said.
@@ -42,25 +40,20 @@ _MEANINGS = {
 }
 # For answers without a type: those of what stands before the API.
 _BY_STATUS = {status: kind for kind, status in _STATUSES.items()}
-_RULES = ErrorRules()
 _SPENT = "credit balance is too low"  # said of a 400 `invalid_request_error`: only the prose tells
 _COUNTED = ("requests", "tokens")  # of the vendor's limits those that OpenAI has names for
 
 
-def error_from(response: HTTPResponse) -> UpstreamError:
-    """The error a non-2xx answer tells of. What stands before the API answers in HTML."""
-    try:
-        body = msgspec.json.decode(response.body)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        body = None
+def error_from(response: HTTPResponse, ids: tuple[str, ...]) -> UpstreamError:
+    """The error of a non-2xx answer."""
+    body = json_or_none(response.body)
     said = body.get("error") if isinstance(body, dict) else None
     if isinstance(body, dict) and not isinstance(said, dict):  # as clouds say it that serve these models
         text = said or body.get("message")
         said = {"message": text} if isinstance(text, str) and text else None
     if not isinstance(said, dict):
-        kind = response.headers.get("content-type", "no content type").split(";")[0]
-        said = {"message": f"The provider answered {response.status} ({kind}) without an error message."}
-    error = _error(said, response.status, _headers(response.headers))
+        said = unexplained(response)
+    error = _error(said, response.status, _headers(response, ids))
     again = response.headers.get("x-should-retry")
     if again in ("true", "false") and error.code != "insufficient_quota":
         error.retryable = again == "true"
@@ -84,40 +77,35 @@ def _error(said: Mapping[str, Any], status: int, headers: dict[str, str]) -> Ups
     told: dict[str, Any] = {"message": message if isinstance(message, str) else None}
     if kind in _MEANINGS:
         told["type"], told["code"] = _MEANINGS[kind]
-    error = build(told, status, headers, _RULES)
+    error = build(told, status, headers)
     if kind in _MEANINGS and error.code != "insufficient_quota":
         error.type, error.code = _MEANINGS[kind]
     return error
 
 
-def _headers(given: Mapping[str, str]) -> dict[str, str]:
-    """Limits under OpenAI's names. The vendor gives the moment of a reset, OpenAI how long it is until then."""
-    safe = {name: value for name, value in given.items() if value.isascii() and value.isprintable()}
-    headers = {"retry-after": safe["retry-after"]} if "retry-after" in safe else {}
+def _headers(response: HTTPResponse, ids: tuple[str, ...]) -> dict[str, str]:
+    """Limits under OpenAI's names. The vendor sends the moment of a reset, OpenAI the time until then."""
+    headers = passed_headers(response, ids)
+    safe = {name: value for name, value in response.headers.items() if value.isascii() and value.isprintable()}
     for what in _COUNTED:
         for part in ("limit", "remaining"):
             value = safe.get(f"anthropic-ratelimit-{what}-{part}")
             if value is not None:
                 headers[f"x-ratelimit-{part}-{what}"] = value
-        wait_s = _until(safe.get(f"anthropic-ratelimit-{what}-reset"), safe.get("date"))
+        reset = _moment(safe.get(f"anthropic-ratelimit-{what}-reset"))
+        wait_s = seconds_until(reset, safe.get("date"))
         if wait_s is not None:
             headers[f"x-ratelimit-reset-{what}"] = _duration(wait_s)
-    if safe.get("request-id"):
-        headers["x-upstream-request-id"] = safe["request-id"][:128]
     return headers
 
 
-def _until(moment: str | None, now: str | None) -> int | None:
-    """Seconds from the answer's own date to `moment` (RFC 3339); no clock is read here."""
-    if not moment or not now:
-        return None
+def _moment(text: str | None) -> datetime | None:
+    """RFC 3339."""
     try:
-        then, date = datetime.fromisoformat(moment), parsedate_to_datetime(now)
+        moment = datetime.fromisoformat(text or "")
     except ValueError:
         return None
-    then = then if then.tzinfo else then.replace(tzinfo=UTC)
-    date = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return max(0, round((then - date).total_seconds()))
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _duration(seconds: int) -> str:

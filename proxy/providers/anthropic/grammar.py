@@ -8,8 +8,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from proxy.providers.base.content import Fields
-from proxy.providers.openai.response import objects
+from proxy.providers.base.answers import listed, mapping, objects
+from proxy.providers.base.fields import Fields
 
 MAX_TOOLS = 20
 MAX_OPTIONAL = 24  # properties that are not required
@@ -51,10 +51,8 @@ def size_of(schema: object) -> Size:
     """Of all that is in it, however deep."""
     if not isinstance(schema, dict):
         return Size(untyped=1)
-    properties = schema.get("properties")
-    found = properties if isinstance(properties, dict) else {}
-    required = schema.get("required")
-    needed = required if isinstance(required, list) else []
+    found = mapping(schema.get("properties"))
+    needed = {name for name in listed(schema.get("required")) if isinstance(name, str)}
     unions = sum(isinstance(each, dict) and _is_union(each) for each in found.values())
     size = Size(sum(name not in needed for name in found), unions, int(_SAYS_WHAT.isdisjoint(schema)))
     inner = [*found.values(), *([schema["items"]] if "items" in schema else [])]

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from proxy.providers.anthropic.grammar import size_of
 from proxy.providers.anthropic.models import Traits
 from proxy.providers.anthropic.tools import AT_TOP, SUBSET, Tools
-from proxy.providers.base.content import Fields
-from proxy.providers.base.json_schema import down_level
+from proxy.providers.base.answers import json_or_none
+from proxy.providers.base.fields import Fields
+from proxy.providers.base.json_schema import SCHEMA_PATH, down_level, wanted_schema
 from proxy.schema.errors import BadRequest
 from proxy.schema.json import encode
 
-_WHERE = "response_format.json_schema.schema"
 _WRAPPERS = ("values", "parameters")  # of answers by tool: seen around the object that was asked for
 _ALONE = "with no code fence and no other text around it"
 
@@ -42,9 +41,9 @@ def format_of(fields: Fields, traits: Traits, tools: Tools, json_tool: str, has_
     if kind not in ("json_object", "json_schema"):
         message = "response_format: `type` is one of text, json_object, json_schema."
         raise BadRequest(message, param="response_format.type")
-    schema = _schema(wanted) if kind == "json_schema" else None
+    schema = wanted_schema(wanted) if kind == "json_schema" else None
     if schema is not None and traits.formats:
-        levelled = down_level(schema, SUBSET, _WHERE)
+        levelled = down_level(schema, SUBSET, SCHEMA_PATH)
         if levelled.changes:
             fields.adapt("response_format")
         if size_of(levelled.schema).is_taken_alone:
@@ -57,18 +56,6 @@ def format_of(fields: Fields, traits: Traits, tools: Tools, json_tool: str, has_
         tools.tools = [*tools.tools, {"name": json_tool, "description": description, "input_schema": schema}]
         tools.force(None if len(tools.tools) > 1 else json_tool)
     return Format(is_unchecked=True)
-
-
-def _schema(wanted: dict[str, Any]) -> dict[str, Any] | None:
-    """The schema, which carries the description that OpenAI has beside it; None where it was left out."""
-    inner = wanted.get("json_schema")
-    schema = inner.get("schema") if isinstance(inner, dict) else None
-    if not isinstance(inner, dict) or not (schema is None or isinstance(schema, dict)):
-        raise BadRequest("response_format: `json_schema` needs an object with the `schema`.", param=_WHERE)
-    description = inner.get("description")
-    if schema is not None and isinstance(description, str) and "description" not in schema:
-        return {**schema, "description": description}
-    return schema
 
 
 def _is_plain(schema: dict[str, Any]) -> bool:
@@ -87,9 +74,8 @@ def answer_of(arguments: str, fields: frozenset[str]) -> str:
     """The JSON text that the arguments of the forced tool are; as they came where they broke off. `fields`: the
     properties that were asked for.
     """
-    try:
-        value = msgspec.json.decode(arguments)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
+    value = json_or_none(arguments)
+    if value is None:
         return arguments
     if isinstance(value, dict) and len(value) == 1:
         [(name, inner)] = value.items()

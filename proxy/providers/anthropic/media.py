@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from proxy.providers.base.content import Fields, Part, refuse
+from proxy.providers.base.content import Part, refuse
+from proxy.providers.base.fields import Fields
 from proxy.schema.errors import BadRequest
 
 _IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")

@@ -11,19 +11,21 @@ from typing import Any
 
 from proxy.providers.anthropic.media import BREAKPOINTS, block_of, cache_mark
 from proxy.providers.anthropic.models import Traits, same_model
-from proxy.providers.anthropic.names import Names
-from proxy.providers.base.content import Fields, Part, arguments, parts, refuse
-from proxy.providers.openai.request import ECHOES
-from proxy.providers.openai.response import listed, objects
+from proxy.providers.anthropic.names import FreeNames, Names
+from proxy.providers.base.answers import listed, objects
+from proxy.providers.base.content import ECHOES, Part, arguments, parts, refuse
+from proxy.providers.base.fields import Fields
+from proxy.providers.base.tools import called_function, needed_id
 from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
 
-DIALECT = "anthropic"
+DIALECT = "anthropic"  # the `type`, which kept reasoning is marked with
 PLACEHOLDER = "."  # for a turn that must be there and that nobody spoke
 GO_ON = "Continue."
 _NOT_RUN = "This tool was not run."
 _EARLIER = "The result of an earlier tool call:"
 _WRONG_ID = re.compile(r"[^a-zA-Z0-9_-]")
+_MAX_ID = 2**31  # the vendor has no limit
 _THOUGHTS = ("thinking", "redacted_thinking")
 AFTER = "after_calls"  # of a thinking block: how many calls of its message stand before it; left out where none does
 _READ = {"role", "content", "refusal", "name", "tool_calls", "tool_call_id", "is_error", *BREAKPOINTS, *ECHOES}
@@ -42,8 +44,9 @@ class Conversation:
         self._names = names
         self._fields = fields
         self._ids: dict[str, str] = {}  # tool call id as the client has it -> as it was last sent
-        self._used: set[str] = set()
-        self._waiting: list[str] = []  # ids of calls without a result yet, as sent
+        # Two calls of one id are refused: some clients count from 0 in each turn.
+        self._free = FreeNames(set(), _MAX_ID)
+        self._waiting: dict[str, None] = {}  # ids of calls without a result yet, as sent, in order
         self._results: list[Block] = []
         self._said: list[Block] = []
         self._instructions: list[list[Block]] = []
@@ -140,7 +143,7 @@ class Conversation:
             else:
                 self._fields.adapt("messages.role")
                 self.system += blocks
-        self._waiting, self._results, self._said, self._instructions = [], [], [], []
+        self._waiting, self._results, self._said, self._instructions = {}, [], [], []
 
     def _answer(self, message: dict[str, Any], where: str) -> None:
         blocks = self._texts(message, where)
@@ -149,9 +152,12 @@ class Conversation:
             blocks = [{"type": "text", "text": refusal}]
         calls = message.get("tool_calls") or []
         thoughts = self._thoughts(message, calls)
-        first = [thought for after, thought in thoughts if not after]
+        before: dict[int, list[Block]] = {}  # place of a call -> the thoughts before it
+        for after, thought in thoughts:
+            before.setdefault(after, []).append(thought)
+        first = before.pop(0, [])
         for place, call in enumerate(calls):
-            blocks += [thought for after, thought in thoughts if after == place and after]
+            blocks += before.get(place, ())
             blocks.append(self._call(call, f"{where}.tool_calls.{place}"))
         if blocks:  # a message that says nothing is refused
             self._say("assistant", [*first, *blocks])
@@ -189,16 +195,10 @@ class Conversation:
     # --- calls and results --------------------------------------------------------------------------------------------
 
     def _call(self, call: dict[str, Any], where: str) -> Block:
-        function, given = call.get("function"), call.get("id")
-        name = function.get("name") if isinstance(function, dict) else None
-        if not isinstance(name, str) or not name:
-            raise BadRequest("A tool call needs the name of its function.", param=f"{where}.function.name")
-        if not isinstance(given, str) or not given:
-            raise BadRequest("A tool call needs an id.", param=f"{where}.id")
-        sent = _free_id(_WRONG_ID.sub("_", given), self._used)
-        self._used.add(sent)
+        name, given = called_function(call, where), needed_id(call, where)
+        sent = self._free.take(_WRONG_ID.sub("_", given))
         self._ids[given] = sent
-        self._waiting.append(sent)
+        self._waiting[sent] = None
         return {"type": "tool_use", "id": sent, "name": self._names.sent(name), "input": arguments(call)}
 
     def _result(self, message: dict[str, Any], where: str) -> None:
@@ -209,7 +209,7 @@ class Conversation:
             self._fields.adapt("messages.tool_call_id")
             self._said += [{"type": "text", "text": _EARLIER}, *blocks]
             return
-        self._waiting.remove(sent)
+        del self._waiting[sent]
         marks = [block.pop("cache_control") for block in blocks if "cache_control" in block]
         content: Any = blocks
         if len(blocks) <= 1 and all(block["type"] == "text" for block in blocks):
@@ -236,14 +236,6 @@ class Conversation:
         if thoughts or kept is None:
             return thoughts
         return [clean for block in listed(kept.state.get("thinking_blocks")) if (clean := _thought(block)) is not None]
-
-
-def _free_id(wanted: str, used: set[str]) -> str:
-    """Two calls of one id are refused: some clients count from 0 in each turn."""
-    call_id, count = wanted, 2
-    while call_id in used:
-        call_id, count = f"{wanted}_{count}", count + 1
-    return call_id
 
 
 def _thought(block: object) -> tuple[int, Block] | None:

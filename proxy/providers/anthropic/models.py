@@ -10,8 +10,6 @@ import re
 from msgspec import Struct
 from msgspec.structs import replace
 
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")  # OpenAI's `reasoning_effort`, in order
-
 
 class Traits(Struct, frozen=True):
     """One generation of models; sizes in tokens.

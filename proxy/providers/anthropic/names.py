@@ -8,6 +8,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from proxy.providers.base.answers import mapping, objects
+from proxy.providers.base.tools import tool_name
+
 MAX_NAME = 128
 WEB_SEARCH = "web_search"
 _JSON_TOOL = "json_tool_call"
@@ -30,21 +33,20 @@ class Names:
     """
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
-        tools = _objects(fields.get("tools"))
+        tools = objects(fields.get("tools"))
         native = {name for tool in tools if is_native(tool) and isinstance(name := tool.get("name"), str)}
         reserved = native | ({WEB_SEARCH} if fields.get("web_search_options") is not None else set())
-        calls = [call for message in _objects(fields.get("messages")) for call in _objects(message.get("tool_calls"))]
+        calls = [call for message in objects(fields.get("messages")) for call in objects(message.get("tool_calls"))]
         # The client runs some of the vendor's own tools: their calls stand in its history.
         called = (name for name in _function_names(calls) if name not in native)
         given = list(dict.fromkeys([*_function_names(tools), *called]))
         self._sent = {name: name for name in given if _RIGHT.fullmatch(name) and name not in reserved}
-        taken = reserved | set(self._sent)
+        free = FreeNames(reserved | set(self._sent), MAX_NAME)
         for name in given:
             if name not in self._sent:
-                self._sent[name] = _free(_WRONG.sub("_", name) or "_", taken)
-                taken.add(self._sent[name])
+                self._sent[name] = free.take(_WRONG.sub("_", name) or "_")
         self._given = {sent: name for name, sent in self._sent.items()}
-        self.json_tool = _free(_JSON_TOOL, taken)
+        self.json_tool = free.take(_JSON_TOOL)
         self.json_fields = _json_fields(fields.get("response_format"))
 
     def sent(self, name: str) -> str:
@@ -56,29 +58,33 @@ class Names:
         return self._given.get(name, name)
 
 
-def _free(wanted: str, taken: set[str]) -> str:
-    name, count = wanted[:MAX_NAME], 2
-    while name in taken:
-        suffix = f"_{count}"
-        name, count = wanted[: MAX_NAME - len(suffix)] + suffix, count + 1
-    return name
+class FreeNames:
+    """Gives each name once: one that is taken gets a number. `longest`: in characters, number included."""
+
+    def __init__(self, taken: set[str], longest: int) -> None:
+        self._taken = taken
+        self._longest = longest
+        self._next: dict[str, int] = {}  # by the start of a name, so that thousands of one name are not counted anew
+
+    def take(self, wanted: str) -> str:
+        name, start = wanted[: self._longest], wanted[: self._longest - 12]
+        count = self._next.get(start, 2)
+        while name in self._taken:
+            suffix = f"_{count}"
+            name, count = wanted[: self._longest - len(suffix)] + suffix, count + 1
+        if count > 2:
+            self._next[start] = count
+        self._taken.add(name)
+        return name
 
 
 def _function_names(carriers: list[dict[str, Any]]) -> Iterator[str]:
     """Those of tools, or of calls."""
     for carrier in carriers:
-        function = carrier.get("function")
-        name = function.get("name") if isinstance(function, dict) else None
-        if isinstance(name, str) and name:
+        if name := tool_name(carrier):
             yield name
 
 
 def _json_fields(wanted: object) -> frozenset[str]:
-    inner = wanted.get("json_schema") if isinstance(wanted, dict) else None
-    schema = inner.get("schema") if isinstance(inner, dict) else None
-    properties = schema.get("properties") if isinstance(schema, dict) else None
-    return frozenset(properties) if isinstance(properties, dict) else frozenset()
-
-
-def _objects(value: object) -> list[dict[str, Any]]:
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+    schema = mapping(mapping(mapping(wanted).get("json_schema")).get("schema"))
+    return frozenset(mapping(schema.get("properties")))

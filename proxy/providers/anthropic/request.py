@@ -13,18 +13,15 @@ from proxy.providers.anthropic.models import Traits, traits_of
 from proxy.providers.anthropic.names import Names
 from proxy.providers.anthropic.thinking import Thinking, thinking_of
 from proxy.providers.anthropic.tools import stand_in, tools_of
-from proxy.providers.base.content import Fields, stop_list
-from proxy.providers.base.contract import Built, HTTPRequest
-from proxy.providers.openai.request import NEUTRAL
+from proxy.providers.base.contract import Built, post_json
+from proxy.providers.base.fields import NEUTRAL, Fields, stop_list
 from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
-from proxy.schema.json import encode
 
 API_VERSION = "2023-06-01"  # 2026-10-21 refuses every sampling parameter, on all models
 BINDING_BETA = "thinking-binding-controls-2026-08-01"
 MAX_CACHE_MARKS = 4
 MIN_LIMIT = 1024
-_LIMITS = ("max_completion_tokens", "max_tokens")
 _UNHEARD = ("frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "verbosity", "store")
 # The vendor's own parameters, from its SDK; others are renamed below.
 _NATIVE = (
@@ -74,32 +71,23 @@ def build_chat(
     beta = _think(body, thinking, betas if traits.binds and conversation.has_thoughts else None)
     stops = _options(body, request, fields, (traits, thinking, form))
     _cap_marks(body, fields)
-    headers = {
-        "content-type": "application/json",
-        "accept": "text/event-stream" if request.stream else "application/json",
-        "anthropic-version": API_VERSION,
-        **beta,
-    }
-    http = HTTPRequest("POST", path, headers, encode(body))
+    http = post_json(path, body, request.stream, {"anthropic-version": API_VERSION, **beta})
     return Built(http, fields.rest(), fields.adapted, stops, form.is_unchecked)
 
 
 def _limit(request: ChatRequest, traits: Traits, fields: Fields) -> int:
-    """`max_tokens`, which the vendor requires. The limit of the request stands above a default under either name: what
-    it may cost was bounded by it. Without any, all that the model can write in what its prompt leaves of its context.
+    """`max_tokens`, which the vendor requires. Where no limit is set: all that the model can write, within the context
+    that its prompt leaves.
     """
-    default = fields.take(*_LIMITS)
-    limit = request.max_tokens if request.max_tokens is not None else default
+    limit = fields.limit(request)
     if limit is None:
         most = traits.max_output
         if traits.context is not None:
             prompt = sum(len(text.encode("utf-8", "replace")) for text in request.texts()) // 3
             most = max(MIN_LIMIT, min(most, traits.context - prompt))
         return most
-    if isinstance(limit, bool) or not isinstance(limit, int):
-        raise BadRequest("max_tokens: expected a whole number.", param="max_tokens")
     if traits.context is not None and limit > traits.max_output:
-        fields.adapt(next((name for name in _LIMITS if name in request.fields), "max_tokens"))
+        fields.adapt_limit(request)
         return traits.max_output
     return limit
 
@@ -141,16 +129,11 @@ def _options(
     taken = [stop for stop in stops if stop.strip()]
     if taken:
         body["stop_sequences"] = taken
-    for name in _NATIVE:
-        value = fields.take(name)
-        if value is not None:
-            body[name] = value
+    body |= fields.take_all(_NATIVE)
     _user(body, fields)
-    tier = fields.take("service_tier")
-    if isinstance(tier, str) and tier in _TIERS:
-        body["service_tier"] = _TIERS[tier]
-    elif tier is not None:
-        fields.drop("service_tier")
+    tier = fields.tier(_TIERS)
+    if tier is not None:
+        body["service_tier"] = tier
     if request.stream:
         body["stream"] = True
     return [stop for stop in stops if not stop.strip()]
@@ -158,7 +141,7 @@ def _options(
 
 def _sampling(body: dict[str, Any], fields: Fields, traits: Traits, thinks: bool) -> None:
     """Who thinks is not to be steered: then only what changes nothing is taken."""
-    values = {name: _number(fields, name) for name in ("temperature", "top_p", "top_k")}
+    values = {name: fields.number(name) for name in ("temperature", "top_p", "top_k")}
     for name, value in values.items():
         if value is None:
             continue
@@ -172,15 +155,6 @@ def _sampling(body: dict[str, Any], fields: Fields, traits: Traits, thinks: bool
     if body.get("temperature", 0) > 1:
         fields.adapt("temperature")
         body["temperature"] = 1
-
-
-def _number(fields: Fields, name: str) -> float | None:
-    value = fields.take(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadRequest(f"{name}: expected a number.", param=name)
-    return value
 
 
 def _user(body: dict[str, Any], fields: Fields) -> None:

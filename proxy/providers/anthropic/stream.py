@@ -15,14 +15,14 @@ from proxy.providers.anthropic.json_format import answer_of
 from proxy.providers.anthropic.messages import AFTER
 from proxy.providers.anthropic.names import Names
 from proxy.providers.anthropic.usage import merged, usage_of
+from proxy.providers.base.answers import decode, listed, mapping, text
 from proxy.providers.base.contract import HTTPResponse
-from proxy.providers.openai.errors import scrub
-from proxy.providers.openai.response import decode, listed
+from proxy.providers.base.errors import scrub
+from proxy.providers.base.stream import EventDecoder
 from proxy.schema.chat import ChatChunk, ChatResponse
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
 from proxy.schema.fold import Fold
 from proxy.schema.json import encode
-from proxy.schema.sse import Event
 
 BETWEEN = "\n\n"  # one thought and the next
 _FINISH = {
@@ -75,7 +75,7 @@ def _whole(body: dict[str, Any], names: Names) -> ChatResponse:
     return fold.response()
 
 
-class AnthropicStreamDecoder:
+class AnthropicStreamDecoder(EventDecoder):
     """One stream: one choice."""
 
     def __init__(self, names: Names) -> None:
@@ -91,24 +91,17 @@ class AnthropicStreamDecoder:
         self._citations: list[dict[str, Any]] = []
         self._usage: dict[str, Any] = {}
         self.finished = False
-        self.done = False
 
-    def feed(self, event: Event) -> list[ChatChunk]:
-        data = event.data.strip()
-        if not data or self.done:
-            return []
-        if data == b"[DONE]":  # other vendors' servers of this API end as OpenAI's do
-            self.done = True
-            return []
+    def read(self, data: bytes, name: str) -> list[ChatChunk]:
         body = decode(data)
-        kind = body.get("type") or event.name
+        kind = body.get("type") or name
         error = error_in({**body, "type": kind})
         if error is not None:
             raise error
         if kind == "message_start":
-            return self.start(_object(body.get("message")))
+            return self.start(mapping(body.get("message")))
         if kind == "message_delta":
-            return self.end(_object(body.get("delta")), body)
+            return self.end(mapping(body.get("delta")), body)
         if kind == "message_stop":
             self.done = True
             return [] if self.finished else self.end(self._first or {}, {})
@@ -137,7 +130,7 @@ class AnthropicStreamDecoder:
             self._head["service_tier"] = _TIERS[tier]
         chunks = [self._counted({"choices": []})]
         for raw in listed(message.get("content")):
-            block, opened = self._open(_object(raw))
+            block, opened = self._open(mapping(raw))
             chunks += [*opened, *self._close(block)]
         return chunks
 
@@ -178,12 +171,12 @@ class AnthropicStreamDecoder:
     def _content(self, kind: str, body: dict[str, Any]) -> list[ChatChunk]:
         index = body.get("index") if isinstance(body.get("index"), int) else None
         if kind == "content_block_start":
-            self._blocks[index], chunks = self._open(_object(body.get("content_block")))
+            self._blocks[index], chunks = self._open(mapping(body.get("content_block")))
             return chunks
         if kind == "content_block_delta":
             if index not in self._blocks:
                 raise UpstreamError("The provider's stream has a piece of a block that never began.", retryable=True)
-            return self._delta(self._blocks[index], _object(body.get("delta")))
+            return self._delta(self._blocks[index], mapping(body.get("delta")))
         if kind == "content_block_stop" and index in self._blocks:
             return self._close(self._blocks.pop(index))
         return []
@@ -193,26 +186,26 @@ class AnthropicStreamDecoder:
         block = _Block(str(raw.get("type")), self._length, input=raw.get("input"))
         block.citations += listed(raw.get("citations"))
         if block.kind == "text":
-            return block, self._text(_text(raw.get("text")))
+            return block, self._content_piece(text(raw.get("text")))
         if block.kind == "thinking":
-            block.signature = _text(raw.get("signature"))
-            return block, self._thought(block, _text(raw.get("thinking")))
-        if block.kind == "redacted_thinking" and _text(raw.get("data")):
+            block.signature = text(raw.get("signature"))
+            return block, self._thought(block, text(raw.get("thinking")))
+        if block.kind == "redacted_thinking" and text(raw.get("data")):
             self._keep({"type": "redacted_thinking", "data": raw["data"]})
         return block, self._call(block, raw) if block.kind == "tool_use" else []
 
     def _delta(self, block: _Block, delta: dict[str, Any]) -> list[ChatChunk]:
         match delta.get("type"):
             case "text_delta":
-                return self._text(_text(delta.get("text")))
+                return self._content_piece(text(delta.get("text")))
             case "thinking_delta":
-                return self._thought(block, _text(delta.get("thinking")))
+                return self._thought(block, text(delta.get("thinking")))
             case "signature_delta":
-                block.signature = _text(delta.get("signature")) or block.signature
+                block.signature = text(delta.get("signature")) or block.signature
             case "citations_delta":
                 block.citations.append(delta.get("citation"))
             case "input_json_delta":
-                piece = _text(delta.get("partial_json"))
+                piece = text(delta.get("partial_json"))
                 block.pieces.append(piece)
                 return self._arguments(block, piece)
         return []
@@ -226,7 +219,7 @@ class AnthropicStreamDecoder:
             # Arguments that no piece brought stand at the start: `{}` of a tool that has none.
             rest = "" if written else encode(block.input if isinstance(block.input, dict) else {}).decode()
             if block.is_json:
-                return self._text(answer_of(written or rest, self._names.json_fields))
+                return self._content_piece(answer_of(written or rest, self._names.json_fields))
             return self._arguments(block, rest)
         elif block.citations:
             self._citations += without_url(block.citations)
@@ -258,17 +251,17 @@ class AnthropicStreamDecoder:
             return []
         return [self._chunk({"tool_calls": [{"index": block.call, "function": {"arguments": piece}}]})]
 
-    def _text(self, text: str) -> list[ChatChunk]:
-        self._length += len(text)
-        return [self._chunk({"content": text})] if text else []
+    def _content_piece(self, piece: str) -> list[ChatChunk]:
+        self._length += len(piece)
+        return [self._chunk({"content": piece})] if piece else []
 
-    def _thought(self, block: _Block, text: str) -> list[ChatChunk]:
-        if not text:
+    def _thought(self, block: _Block, piece: str) -> list[ChatChunk]:
+        if not piece:
             return []
         between = BETWEEN if self._has_thought and not block.pieces else ""
         self._has_thought = True
-        block.pieces.append(text)
-        return [self._chunk({"reasoning_content": between + text})]
+        block.pieces.append(piece)
+        return [self._chunk({"reasoning_content": between + piece})]
 
     def _chunk(self, delta: dict[str, Any]) -> ChatChunk:
         return cast(ChatChunk, {**self._head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
@@ -276,11 +269,3 @@ class AnthropicStreamDecoder:
     def _counted(self, chunk: dict[str, Any]) -> ChatChunk:
         usage = usage_of(self._usage)
         return cast(ChatChunk, {**self._head, **chunk, **({"usage": usage} if usage is not None else {})})
-
-
-def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""

@@ -6,8 +6,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from proxy.providers.anthropic.models import EFFORTS, Traits
-from proxy.providers.base.content import Fields
+from proxy.providers.anthropic.models import Traits
+from proxy.providers.base.fields import LEVELS, Fields, nearest_level
 from proxy.schema.errors import BadRequest
 
 MIN_BUDGET = 1024
@@ -50,8 +50,8 @@ def thinking_of(fields: Fields, traits: Traits, limit: int) -> Thinking:
         return found
     if effort is None:
         return Thinking(is_on=traits.thinks_unasked)
-    if not isinstance(effort, str) or effort not in EFFORTS:
-        message = f"Unknown reasoning_effort {str(effort)[:64]!r}. Known: {', '.join(EFFORTS)}."
+    if not isinstance(effort, str) or effort not in LEVELS:
+        message = f"Unknown reasoning_effort {str(effort)[:64]!r}. Known: {', '.join(LEVELS)}."
         raise BadRequest(message, param="reasoning_effort")
     if effort == "none":
         return _off(fields, traits, "reasoning_effort")
@@ -128,5 +128,4 @@ def _level(effort: str, traits: Traits, fields: Fields) -> str:
     if effort in traits.efforts:
         return effort
     fields.adapt("reasoning_effort")
-    above = [level for level in EFFORTS[EFFORTS.index(effort) :] if level in traits.efforts]
-    return above[0] if above else traits.efforts[-1]
+    return nearest_level(effort, traits.efforts)

@@ -11,9 +11,10 @@ from msgspec import Struct, field
 from proxy.providers.anthropic.media import cache_mark
 from proxy.providers.anthropic.models import Traits
 from proxy.providers.anthropic.names import WEB_SEARCH, Names, is_native
-from proxy.providers.base.content import Fields
+from proxy.providers.base.answers import listed, mapping, text
+from proxy.providers.base.fields import Fields
 from proxy.providers.base.json_schema import Subset, down_level
-from proxy.providers.openai.response import listed
+from proxy.providers.base.tools import allowed_tools, chosen_name, function_of
 from proxy.schema.errors import BadRequest
 
 _SEARCH_TYPE = "web_search_20250305"  # the one that every served model has
@@ -110,13 +111,7 @@ def _function(raw: Mapping[str, Any], where: str, context: tuple[Fields, Traits,
     if raw.get("type", "function") != "function":
         message = f"Anthropic has function tools and its own dated ones, not {str(raw.get('type'))[:64]!r}."
         raise BadRequest(message, param=f"{where}.type", code="unsupported_parameter")
-    function = raw.get("function")
-    name = function.get("name") if isinstance(function, dict) else None
-    if not isinstance(function, dict) or not isinstance(name, str) or not name:
-        raise BadRequest("A tool needs the name of its function.", param=f"{where}.function.name")
-    parameters = function.get("parameters")
-    if parameters is not None and not isinstance(parameters, dict):
-        raise BadRequest("The parameters of a tool are a JSON schema.", param=f"{where}.function.parameters")
+    function, name, parameters = function_of(raw, where)
     tool: dict[str, Any] = {"name": names.sent(name)}
     if isinstance(function.get("description"), str) and function["description"]:
         tool["description"] = function["description"]
@@ -171,13 +166,11 @@ def _flat(schema: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _properties(schema: object) -> dict[str, Any]:
-    found = schema.get("properties") if isinstance(schema, dict) else None
-    return dict(found) if isinstance(found, dict) else {}
+    return dict(mapping(mapping(schema).get("properties")))
 
 
 def _required(schema: object) -> set[str]:
-    names = schema.get("required") if isinstance(schema, dict) else None
-    return {name for name in listed(names) if isinstance(name, str)}
+    return {name for name in listed(mapping(schema).get("required")) if isinstance(name, str)}
 
 
 def _search(options: Any, fields: Fields) -> dict[str, Any]:
@@ -209,7 +202,7 @@ def _choose(found: Tools, choice: Any, names: Names, fields: Fields) -> None:
     elif isinstance(choice, dict) and choice.get("type") == "allowed_tools":
         _narrow(found, choice, names, fields)
     elif isinstance(choice, dict) and "function" in choice:
-        found.force(_declared(choice, found, names))
+        found.force(_declared([choice], found, names)[0])
     else:
         message = "tool_choice: expected auto, none, required, a function or allowed_tools."
         raise BadRequest(message, param="tool_choice")
@@ -217,23 +210,23 @@ def _choose(found: Tools, choice: Any, names: Names, fields: Fields) -> None:
 
 def _narrow(found: Tools, choice: Mapping[str, Any], names: Names, fields: Fields) -> None:
     """`allowed_tools`: only those are sent, and its mode is the choice."""
-    allowed = choice.get("allowed_tools")
-    listed = allowed.get("tools") if isinstance(allowed, dict) else None
-    if not isinstance(allowed, dict) or not isinstance(listed, list) or not listed:
-        raise BadRequest("A choice of allowed_tools needs `allowed_tools.tools`.", param="tool_choice.allowed_tools")
-    wanted = {_declared(each, found, names) for each in listed}
+    allowed, is_forced = allowed_tools(choice)
+    if not allowed:
+        raise BadRequest("A choice of allowed_tools needs at least one tool.", param="tool_choice.allowed_tools")
+    wanted = set(_declared(allowed, found, names))
     if len(wanted) < len(found.tools):
         fields.adapt("tool_choice")  # the others are not shown to the model at all
-    found.tools = [tool for tool in found.tools if tool.get("name") in wanted]
-    found.choice = "any" if allowed.get("mode") == "required" else "auto"
+    found.tools = [tool for tool in found.tools if text(tool.get("name")) in wanted]
+    found.choice = "any" if is_forced else "auto"
 
 
-def _declared(choice: object, found: Tools, names: Names) -> str:
-    function = choice.get("function") if isinstance(choice, dict) else None
-    name = function.get("name") if isinstance(function, dict) else None
-    if not isinstance(name, str) or not name:
-        raise BadRequest("tool_choice: a function needs its name.", param="tool_choice.function.name")
-    sent = names.sent(name)
-    if all(tool.get("name") != sent for tool in found.tools):
-        raise BadRequest(f"tool_choice names {name[:64]!r}, which is none of the tools.", param="tool_choice")
+def _declared(choices: list[Any], found: Tools, names: Names) -> list[str]:
+    """The vendor's names of the tools that `choices` name. Raises BadRequest for one that is none of the tools."""
+    declared = {text(tool.get("name")) for tool in found.tools}
+    sent = []
+    for choice in choices:
+        name = chosen_name(choice)
+        sent.append(names.sent(name))
+        if sent[-1] not in declared:
+            raise BadRequest(f"tool_choice names {name[:64]!r}, which is none of the tools.", param="tool_choice")
     return sent

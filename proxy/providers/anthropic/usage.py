@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from msgspec.structs import astuple, replace
 
-from proxy.providers.openai.response import objects
+from proxy.providers.base.answers import count, mapping, objects, tokens_of, whole
 from proxy.schema.chat import Usage
 from proxy.schema.records import Tokens
 
@@ -25,15 +25,16 @@ def usage_of(raw: dict[str, Any]) -> Usage | None:
 
     None where the vendor did not count both sides. What has no place in OpenAI's form stays under the vendor's name.
     """
-    if not _is_count(raw.get("input_tokens")) or not _is_count(raw.get("output_tokens")):
+    fresh, output = whole(raw.get("input_tokens")), whole(raw.get("output_tokens"))
+    if fresh is None or output is None:
         return None
-    read, written = _count(raw.get("cache_read_input_tokens")), _count(raw.get("cache_creation_input_tokens"))
-    prompt, output = raw["input_tokens"] + read + written, raw["output_tokens"]
+    read, written = count(raw.get("cache_read_input_tokens")), count(raw.get("cache_creation_input_tokens"))
+    prompt = fresh + read + written
     details = {"cached_tokens": read, "cache_write_tokens": written}
-    hour = min(_count(_object(raw.get("cache_creation")).get("ephemeral_1h_input_tokens")), written)
+    hour = min(count(mapping(raw.get("cache_creation")).get("ephemeral_1h_input_tokens")), written)
     if hour:
         details["cache_write_1h_tokens"] = hour
-    thought = _count(_object(raw.get("output_tokens_details")).get("thinking_tokens"))
+    thought = count(mapping(raw.get("output_tokens_details")).get("thinking_tokens"))
     usage: dict[str, Any] = {
         "prompt_tokens": prompt,
         "completion_tokens": output,
@@ -41,14 +42,14 @@ def usage_of(raw: dict[str, Any]) -> Usage | None:
         "prompt_tokens_details": details,
         "completion_tokens_details": {"reasoning_tokens": min(thought, output)},
     }
-    used = {name: count for name, count in _object(raw.get("server_tool_use")).items() if _count(count)}
+    used = {name: uses for name, uses in mapping(raw.get("server_tool_use")).items() if count(uses)}
     usage |= {"server_tool_use": used} if used else {}
     passes = objects(raw.get("iterations"))
     beside = any(each.get("type") not in _COUNTED for each in passes)
     return cast(Usage, usage | ({"iterations": passes} if beside else {}))
 
 
-def tokens_of(usage: Usage) -> Tokens:
+def billed_tokens(usage: Usage) -> Tokens:
     """Tokens in normal form as they are billed, with the searches and what the vendor leaves out of its counts: what it
     took to summarize the conversation (`compaction`), and what a model used that this one asked (`advisor_message`).
     """
@@ -70,28 +71,4 @@ def _added(one: Tokens, other: Tokens) -> Tokens:
 
 
 def _tokens(given: Mapping[str, Any]) -> Tokens:
-    details, output_details = (_object(given.get(f"{side}_tokens_details")) for side in ("prompt", "completion"))
-    prompt, output = _count(given.get("prompt_tokens")), _count(given.get("completion_tokens"))
-    read = min(_count(details.get("cached_tokens")), prompt)
-    written = min(_count(details.get("cache_write_tokens")), prompt - read)
-    return Tokens(
-        input=prompt - read - written,
-        cache_read=read,
-        cache_write=written,
-        output=output,
-        reasoning=min(_count(output_details.get("reasoning_tokens")), output),
-        cache_write_1h=min(_count(details.get("cache_write_1h_tokens")), written),
-        searches=_count(_object(given.get("server_tool_use")).get("web_search_requests")),
-    )
-
-
-def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and _is_count(value) else 0
+    return tokens_of(given, mapping(given.get("server_tool_use")).get("web_search_requests"))

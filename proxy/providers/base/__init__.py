@@ -1,1 +1,1 @@
-"""Translates: what every provider is made of: the contract, and the grammar that vendors share."""
+"""Translates: what every provider is built from: the contract, and the grammar that vendors share."""

@@ -1,6 +1,4 @@
-"""Translates: what every translation of an OpenAI request into another vendor's language reads: fields and content
-parts.
-"""
+"""Translates: the content of messages into parts that a translation into another vendor's language reads."""
 
 from __future__ import annotations
 
@@ -10,72 +8,30 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
+from proxy.providers.base.answers import json_or_none
 from proxy.schema.errors import BadRequest
 from proxy.schema.json import encode
 
 _DATA_URL = re.compile(r"data:(?P<type>[\w.+/-]+)?(?:;[\w=.+-]+)*?(?P<b64>;base64)?,", re.ASCII)
 _LINKED = ("http://", "https://", "gs://")
-_REFUSED = {
-    "functions": "Send `tools` instead; it is deprecated.",
-    "function_call": "Send `tool_choice` instead; it is deprecated.",
-    "audio": "Leave it out, or name a model that speaks.",
-}
+# Fields of our own answers that clients send back with the history, and only some vendors can read.
+ECHOES = frozenset(
+    {
+        "reasoning_content",
+        "reasoning",
+        "reasoning_details",
+        "thinking_blocks",
+        "extra_content",
+        "provider_specific_fields",
+        "annotations",
+        "citations",
+        "search_results",
+        "executed_tools",
+    }
+)
 _KINDS = {"image_url": "image", "input_audio": "audio", "video_url": "video", "file": "file", "document": "file"}
-
-
-class Fields:
-    """The fields of a request as a translation takes them; what nobody took was dropped, and is reported as such.
-
-    `defaults` are the provider's `parameters`: they stand in where the client said nothing. Null means not said.
-    """
-
-    def __init__(self, fields: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
-        given = {name: value for name, value in fields.items() if value is not None}
-        self._left = {name: value for name, value in (defaults or {}).items() if value is not None} | given
-        self._sent = frozenset(given)
-        self.dropped: list[str] = []
-        self.adapted: list[str] = []
-
-    def take(self, *names: str) -> Any:
-        """The value of the first of `names` that is set, None when none is. All of them count as taken.
-
-        What the client said under any of the names stands above a default.
-        """
-        values = [self._left.pop(name, None) for name in sorted(names, key=lambda name: name not in self._sent)]
-        return next((value for value in values if value is not None), None)
-
-    def drop(self, name: str) -> None:
-        """The vendor lacks it, or this value of it."""
-        self._left.pop(name, None)
-        if name not in self.dropped:
-            self.dropped.append(name)
-
-    def adapt(self, name: str) -> None:
-        """It goes out with another value, or by means that may differ in their effect."""
-        if name not in self.adapted:
-            self.adapted.append(name)
-
-    def rest(self) -> list[str]:
-        """Drops what nobody took; returns everything that was dropped. A provider's own default is no loss.
-
-        Raises BadRequest for what asks for another kind of answer: without it the answer would be of no use.
-        """
-        for name, instead in _REFUSED.items():
-            if name in self._left:
-                message = f"{name} is not something this provider has. {instead}"
-                raise BadRequest(message, param=name, code="unsupported_parameter")
-        if self._left.get("modalities") == ["text"]:
-            del self._left["modalities"]  # says what is the case anyway
-        elif "modalities" in self._left:
-            message = 'This provider answers in text only. Send modalities ["text"], or leave it out.'
-            raise BadRequest(message, param="modalities", code="unsupported_parameter")
-        for name in list(self._left):
-            if name in self._sent:
-                self.drop(name)
-        return self.dropped
 
 
 class Part(Struct, frozen=True):
@@ -193,26 +149,9 @@ def arguments(call: Mapping[str, Any]) -> dict[str, Any]:
     text = function.get("arguments") if isinstance(function, Mapping) else None
     if text is None or (isinstance(text, str) and not text.strip()):
         return {}
-    try:
-        value = msgspec.json.decode(text) if isinstance(text, str) else text
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        value = None
+    value = json_or_none(text) if isinstance(text, str) else text
     if isinstance(value, dict):
         return value
     return (
         {} if value is None and text == "null" else {"_raw": text if isinstance(text, str) else encode(text).decode()}
     )
-
-
-def json_instruction(schema: Any, with_tools: bool) -> str:
-    """What stands in for a `response_format` that the vendor does not take; `schema` None: any JSON object."""
-    when = "Unless you call a tool, answer" if with_tools else "Answer"
-    if schema is None:
-        return f"{when} with one JSON object and nothing else."
-    return f"{when} with nothing but JSON that is valid against this JSON schema: {encode(schema).decode()}"
-
-
-def stop_list(stop: Any) -> list[str]:
-    """`stop` as a list of texts that are not empty."""
-    given = [stop] if isinstance(stop, str) else stop if isinstance(stop, list) else []
-    return [text for text in given if isinstance(text, str) and text]

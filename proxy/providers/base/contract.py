@@ -1,15 +1,16 @@
 """Translates: what a provider is. A provider is one vendor's dialect: values in, values out, no clock, no socket.
 
-A provider is a Struct whose fields are its keys in `routing_rules.yaml`; the registry maps `type` to the Struct
-(design, section 5). `upstream` sends what `build_request` built, adds `authorize(key)` and feeds back what
+A provider is a Struct whose fields are its keys in `routing_rules.yaml`; facts that hold for every instance of a
+vendor are class variables. `upstream` sends what `build_request` built, adds `authorize(key)` and feeds back what
 arrives.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Protocol
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from proxy.schema.chat import (
     AnyRequest,
@@ -25,8 +26,9 @@ from proxy.schema.chat import (
     ResponseMessage,
     Usage,
 )
+from proxy.schema.constraints import Count, NotBlank, Variable, one_of
 from proxy.schema.errors import BadRequest, UpstreamError
-from proxy.schema.json import with_member
+from proxy.schema.json import encode, with_member
 from proxy.schema.records import JsonObject, LocalModelSpec, Timeouts, Tokens
 from proxy.schema.sse import Event
 
@@ -41,6 +43,14 @@ class HTTPRequest(Struct, frozen=True):
     path: str
     headers: dict[str, str]
     body: bytes = b""
+
+
+def post_json(path: str, body: object, stream: bool = False, headers: Mapping[str, str] | None = None) -> HTTPRequest:
+    """A POST with a JSON body, for an answer in JSON or as a stream of events. `headers`: further ones."""
+    accept = "text/event-stream" if stream else "application/json"
+    return HTTPRequest(
+        "POST", path, {"content-type": "application/json", "accept": accept, **(headers or {})}, encode(body)
+    )
 
 
 class HTTPResponse(Struct, frozen=True):
@@ -93,27 +103,42 @@ class StreamDecoder(Protocol):
 class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One vendor dialect and the keys of its section under `providers:`. Subclasses override what their vendor has."""
 
-    type: ClassVar[str] = ""
-
     enabled: bool = True
-    api_key_env: str | list[str] | None = None
-    base_url: str | None = None
+    api_key_env: Variable | list[Variable] | None = None
+    base_url: NotBlank | None = None
     headers: dict[str, str] = {}
     timeout_s: Timeouts = field(default_factory=Timeouts)
-    models: dict[str, str] = {}
+    models: dict[str, NotBlank] = {}
     parameters: dict[str, Any] = {}
-    max_concurrent: int | None = None
+    max_concurrent: Count | None = None
     allow_private: bool = False
-    transport: str = "aiohttp"
-    price: str | None = None
+    transport: Annotated[str, one_of("aiohttp", "httpx")] = "aiohttp"
+    price: Annotated[str, one_of("free")] | None = None
     trust_cost: bool = False
-    ca_file: str | None = None
-    retries: int = 2
+    ca_file: NotBlank | None = None
+    retries: Annotated[int, Meta(ge=0, le=10)] = 2
+
+    # The vendor's name: the value of `type` in routing_rules.yaml.
+    type: ClassVar[str] = ""
+    # The vendor's public API, used when `base_url` is not set.
+    base: ClassVar[str | None] = None
+    # Environment variables that may hold the key for the public API.
+    key_env: ClassVar[tuple[str, ...]] = ()
+    # The vendor's name in the price list of genai-prices; None: its prices are not listed.
+    catalogue: ClassVar[str | None] = None
+    # Answer headers that may hold the vendor's id of a request, the most telling first.
+    id_headers: ClassVar[tuple[str, ...]] = ("x-request-id", "cf-ray")
+    # What `max_choices` answers for all models.
+    choices_at_once: ClassVar[int | None] = None
+    # How many inputs one embeddings call takes; None: as many as are asked for.
+    embeddings_batch: ClassVar[int | None] = None
+    # True where tool calls of two conversations may have the same id: servers that count them, or have none.
+    counts_call_ids: ClassVar[bool] = False
 
     @property
     def default_base_url(self) -> str | None:
-        """The vendor's public API, used when `base_url` is not set."""
-        return None
+        """Where requests go when `base_url` is not set."""
+        return self.base
 
     @property
     def local_model(self) -> LocalModelSpec | None:
@@ -127,8 +152,13 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def key_variables(self) -> tuple[str, ...]:
-        """Environment variables that may hold the key; the first one that is set counts."""
-        return (self.api_key_env,) if isinstance(self.api_key_env, str) else tuple(self.api_key_env or ())
+        """Environment variables that may hold the key; the first one that is set counts.
+
+        The vendor's public API needs a key, another address only if the file says so.
+        """
+        if self.api_key_env is None:
+            return self.key_env if self.base_url is None else ()
+        return (self.api_key_env,) if isinstance(self.api_key_env, str) else tuple(self.api_key_env)
 
     @property
     def header_variables(self) -> dict[str, str]:
@@ -139,6 +169,10 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def free(self) -> bool:
         """True where calls cost nothing unless pricing.yaml says otherwise."""
         return self.allow_private or self.price == "free"
+
+    def version_path(self, *versions: str) -> str:
+        """The first of `versions` (`/v1`), or nothing where the base URL already ends with one of them."""
+        return "" if (self.base_url or "").rstrip("/").endswith(versions) else versions[0]
 
     def authorize(self, key: str) -> dict[str, str]:
         """Headers that carry the provider's key."""
@@ -178,22 +212,12 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         raise TypeError(f"{type(self).__name__} does not count tokens")
 
     def max_choices(self, model: str) -> int | None:
-        """How many choices (`n`) one call of the vendor answers; None: as many as are asked for."""
-        return None
+        """How many choices (`n`) one call of this model answers; None: as many as are asked for."""
+        return self.choices_at_once
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         """Tool call id -> what the vendor wants back unchanged with that call on the next turn; {}: nothing."""
         return {}
-
-    @property
-    def counts_call_ids(self) -> bool:
-        """True where tool calls of two conversations may have the same id: servers that count them, or have none."""
-        return False
-
-    @property
-    def embeddings_batch(self) -> int | None:
-        """How many inputs one embeddings call of the vendor takes; None: as many as are asked for."""
-        return None
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
         """As `build_request`, for `/v1/embeddings`."""

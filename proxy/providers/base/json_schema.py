@@ -16,6 +16,7 @@ from proxy.schema.json import encode
 
 MAX_NODES = 5_000  # `$ref`s that double at each step would grow without end when they are inlined
 MAX_DEPTH = 100
+SCHEMA_PATH = "response_format.json_schema.schema"  # where OpenAI's clients put it
 
 _TOO_LARGE = "The schema is too large or too deep once its references are inlined."
 _SILENT = frozenset({"$schema", "$id", "$comment", "$anchor"})  # say nothing about the value
@@ -241,6 +242,29 @@ class _Walk:
 
     def _refuse(self, message: str, path: tuple[str, ...]) -> BadRequest:
         return BadRequest(message, param=".".join((self._where, *path)))
+
+
+def json_instruction(schema: Any, with_tools: bool) -> str:
+    """What stands in for a `response_format` that the vendor does not take; `schema` None: any JSON object."""
+    when = "Unless you call a tool, answer" if with_tools else "Answer"
+    if schema is None:
+        return f"{when} with one JSON object and nothing else."
+    return f"{when} with nothing but JSON that is valid against this JSON schema: {encode(schema).decode()}"
+
+
+def wanted_schema(wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The schema of a `response_format` of type `json_schema`, with the description that OpenAI has beside it; None
+    where it was left out. Raises BadRequest for anything else.
+    """
+    inner = wanted.get("json_schema")
+    schema = inner.get("schema") if isinstance(inner, dict) else None
+    if not isinstance(inner, dict) or not (schema is None or isinstance(schema, dict)):
+        message = "response_format: `json_schema` needs an object with the `schema`."
+        raise BadRequest(message, param=SCHEMA_PATH)
+    description = inner.get("description")
+    if schema is not None and isinstance(description, str) and "description" not in schema:
+        return {**schema, "description": description}
+    return schema
 
 
 def _is_object(schema: Mapping[str, Any]) -> bool:

@@ -5,9 +5,12 @@ Facts of November 2026 (the vendor's SDK 7.3.1, recorded traffic).
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from proxy.providers.base.contract import Built, HTTPResponse, Provider
-from proxy.providers.cohere.embed import EMBED_BATCH, build_embeddings, parse_embeddings
+from proxy.providers.cohere.embed import build_embeddings, parse_embeddings
 from proxy.providers.cohere.errors import error_from
+from proxy.providers.cohere.messages import DIALECT
 from proxy.providers.cohere.request import build_chat
 from proxy.providers.cohere.rerank import build_rerank, parse_rerank
 from proxy.providers.cohere.response import parse
@@ -30,23 +33,13 @@ from proxy.schema.records import JsonObject, Tokens
 class Cohere(Provider, frozen=True, kw_only=True):
     """api.cohere.com, and a private deployment of it by `base_url`."""
 
-    @property
-    def default_base_url(self) -> str:
-        return "https://api.cohere.com"
-
-    @property
-    def key_variables(self) -> tuple[str, ...]:
-        """At the vendor's own address a key is needed, at an address of one's own only if the file says so."""
-        if self.api_key_env is None and self.base_url is None:
-            return ("COHERE_API_KEY", "CO_API_KEY")
-        return super().key_variables
-
-    @property
-    def embeddings_batch(self) -> int:
-        return EMBED_BATCH
-
-    def max_choices(self, model: str) -> int:
-        return 1
+    type: ClassVar[str] = DIALECT
+    base: ClassVar[str | None] = "https://api.cohere.com"
+    key_env: ClassVar[tuple[str, ...]] = ("COHERE_API_KEY", "CO_API_KEY")
+    catalogue: ClassVar[str | None] = "cohere"
+    id_headers: ClassVar[tuple[str, ...]] = ("x-debug-trace-id", "x-request-id", "cf-ray")
+    choices_at_once: ClassVar[int | None] = 1
+    embeddings_batch: ClassVar[int | None] = 96
 
     def build_request(self, request: ChatRequest, model: str) -> Built:
         return build_chat(request, model, self.parameters)
@@ -55,7 +48,7 @@ class Cohere(Provider, frozen=True, kw_only=True):
         return parse(response)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
-        return error_from(response)
+        return error_from(response, self.id_headers)
 
     def stream_decoder(self, request: ChatRequest) -> CohereStreamDecoder:
         return CohereStreamDecoder()

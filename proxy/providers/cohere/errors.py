@@ -10,19 +10,19 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
+from proxy.providers.base.answers import decode, json_or_none, mapping
 from proxy.providers.base.contract import HTTPResponse
-from proxy.providers.openai.errors import build
+from proxy.providers.base.errors import ErrorRules, build, passed_headers, unexplained
 from proxy.schema.errors import UpstreamError
 
 _KEY = re.compile(r"\b[A-Za-z0-9]{40}\b")  # the form of the vendor's keys
-_LIMITS = {  # the vendor's names -> OpenAI's
-    "x-trial-endpoint-call-limit": "x-ratelimit-limit-requests",
-    "x-trial-endpoint-call-remaining": "x-ratelimit-remaining-requests",
-    "x-trial-endpoint-remaining": "x-ratelimit-remaining-requests",
-}
-_PASSED = ("x-ratelimit-", "retry-after")
+_RULES = ErrorRules(
+    headers={
+        "x-trial-endpoint-call-limit": "x-ratelimit-limit-requests",
+        "x-trial-endpoint-call-remaining": "x-ratelimit-remaining-requests",
+        "x-trial-endpoint-remaining": "x-ratelimit-remaining-requests",
+    }
+)
 _RETRYABLE = (408, 409, 429, 499, 500, 502, 503, 504)  # 501 is "not implemented", 498 a token or a blocked answer
 # Values of `error_type` for what the model got wrong, where another try may do better -> our status and code.
 _AGAIN = {
@@ -34,18 +34,20 @@ _AGAIN = {
 _SPENT = ("/ month", "per month", "monthly")
 
 
-def error_from(response: HTTPResponse) -> UpstreamError:
-    """The error a non-2xx answer tells of."""
-    try:
-        body = msgspec.json.decode(response.body)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        body = None
-    message = _message(body) if isinstance(body, dict) else None
-    if message is None:
-        kind = response.headers.get("content-type", "no content type").split(";")[0]
-        message = f"The provider answered {response.status} ({kind}) without an error message."
-    error_type = body.get("error_type") if isinstance(body, dict) else None
-    return error_said(message, response.status, _headers(response.headers), error_type)
+def error_from(response: HTTPResponse, ids: tuple[str, ...]) -> UpstreamError:
+    """The error of a non-2xx answer."""
+    body = mapping(json_or_none(response.body))
+    message = _message(body) or unexplained(response)["message"]
+    return error_said(message, response.status, passed_headers(response, ids, _RULES), body.get("error_type"))
+
+
+def body_of(response: HTTPResponse) -> dict[str, Any]:
+    """The object of a 2xx answer. Raises UpstreamError where it is none, or an error."""
+    body = decode(response.body)
+    error = error_in(body)
+    if error is not None:
+        raise error
+    return body
 
 
 def error_in(body: Mapping[str, Any], status: int = 502) -> UpstreamError | None:
@@ -102,15 +104,3 @@ def _message(body: Mapping[str, Any]) -> str | None:
         if isinstance(value, str) and value:
             return value
     return None
-
-
-def _headers(given: Mapping[str, str]) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for name, value in given.items():
-        ours = _LIMITS.get(name, name if name.startswith(_PASSED) else None)
-        if ours is not None and value.isascii() and value.isprintable():
-            headers[ours] = value
-    identity = given.get("x-debug-trace-id", "")
-    if identity and identity.isascii() and identity.isprintable():
-        headers["x-upstream-request-id"] = identity[:128]
-    return headers

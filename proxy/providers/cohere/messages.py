@@ -7,14 +7,15 @@ from typing import Any
 
 import msgspec
 
-from proxy.providers.base.content import Fields, Part, arguments, parts, refuse, thoughts_in
+from proxy.providers.base.content import ECHOES, Part, arguments, parts, refuse, thoughts_in
+from proxy.providers.base.fields import Fields
+from proxy.providers.base.tools import called_function, needed_id
 from proxy.providers.cohere.models import refuses_images
-from proxy.providers.openai.request import ECHOES
 from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
 from proxy.schema.json import encode
 
-DIALECT = "cohere"
+DIALECT = "cohere"  # the `type`, which kept reasoning is marked with
 _FIELDS = ("role", "content", "refusal", "reasoning_content", "tool_calls", "tool_call_id", "tool_plan")
 _DETAILS = ("auto", "low", "high")
 _NO_OUTPUT = "{}"  # of a tool that said nothing: an empty result is refused like any empty turn
@@ -116,13 +117,8 @@ class Turns:
         return plan if isinstance(plan, str) else ""
 
     def _call(self, call: dict[str, Any], where: str) -> dict[str, Any]:
-        function, call_id = call.get("function"), call.get("id")
-        name = function.get("name") if isinstance(function, Mapping) else None
-        if not isinstance(name, str) or not name:
-            raise BadRequest("A tool call needs the name of a function.", param=f"{where}.function.name")
-        if not isinstance(call_id, str) or not call_id:
-            raise BadRequest("A tool call needs an id.", param=f"{where}.id")
-        return {"id": call_id, "type": "function", "function": {"name": name, "arguments": _arguments(call)}}
+        function = {"name": called_function(call, where), "arguments": _arguments(call)}
+        return {"id": needed_id(call, where), "type": "function", "function": function}
 
     def _tool(self, message: dict[str, Any], where: str) -> dict[str, Any]:
         """Documents (`{"type": "document", "document": {"data": ...}}`, the vendor's own form) are cited."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from proxy.providers.base.content import Fields, json_instruction, stop_list
-from proxy.providers.base.contract import Built, HTTPRequest
-from proxy.providers.base.json_schema import Subset, down_level
+from proxy.providers.base.contract import Built, post_json
+from proxy.providers.base.fields import Fields, stop_list
+from proxy.providers.base.json_schema import SCHEMA_PATH, Subset, down_level, json_instruction, wanted_schema
 from proxy.providers.cohere.messages import Turns
 from proxy.providers.cohere.models import max_output, reasons
 from proxy.providers.cohere.tools import tool_fields
 from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
-from proxy.schema.json import encode
 
 MAX_STOPS = 5
 # The vendor's own parameters, from its SDK; others are renamed below.
@@ -45,10 +44,7 @@ def build_chat(request: ChatRequest, model: str, defaults: Mapping[str, Any]) ->
     _limit(request, model, fields, options)
     stops = _sampling(fields, options)
     options |= tool_fields(fields)
-    for name in _NATIVE:
-        value = fields.take(name)
-        if value is not None:
-            options[name] = value
+    options |= fields.take_all(_NATIVE)
     _thinking(model, fields, options)
     thinks = reasons(model) and options.get("thinking", {}).get("type") != "disabled"
     turns = Turns(request, model, fields, thinks=thinks)
@@ -60,39 +56,30 @@ def build_chat(request: ChatRequest, model: str, defaults: Mapping[str, Any]) ->
     body = {"model": model, "messages": turns.build(instruction), **options}
     if request.stream:
         body["stream"] = True
-    headers = {
-        "content-type": "application/json",
-        "accept": "text/event-stream" if request.stream else "application/json",
-    }
-    http = HTTPRequest("POST", "/v2/chat", headers, encode(body))
+    http = post_json("/v2/chat", body, request.stream)
     unchecked = instruction is not None and "response_format" not in options
     return Built(http, fields.rest(), fields.adapted, stops, unchecked)
 
 
 def _limit(request: ChatRequest, model: str, fields: Fields, options: dict[str, Any]) -> None:
-    """The limit of the request stands above a default under either name: what it may cost was bounded by it."""
-    default = fields.take("max_completion_tokens", "max_tokens")
-    limit = request.max_tokens if request.max_tokens is not None else default
+    limit, most = fields.limit(request), max_output(model)
     if limit is None:
         return
-    if not isinstance(limit, int):
-        raise BadRequest("max_tokens: expected a whole number.", param="max_tokens")
-    most = max_output(model)
     if most is not None and limit > most:
-        fields.adapt("max_completion_tokens" if "max_completion_tokens" in request.fields else "max_tokens")
+        fields.adapt_limit(request)
         limit = most
     options["max_tokens"] = limit
 
 
 def _sampling(fields: Fields, options: dict[str, Any]) -> list[str]:
     """Everything that is a number, and the stops; returns those that are too many for the vendor."""
-    for name, value in (("temperature", _number(fields, "temperature")), ("seed", fields.take("seed"))):
+    for name, value in (("temperature", fields.number("temperature")), ("seed", fields.take("seed"))):
         if value is not None:
             options[name] = value
-    share = _number(fields, "top_p", "p")
+    share = fields.number("top_p", "p")
     if share is not None:
         options["p"] = _within(fields, "top_p", share, 0.01, 0.99)
-    most = _number(fields, "top_k", "k")
+    most = fields.number("top_k", "k")
     if most is not None:
         options["k"] = int(_within(fields, "top_k", most, 0, 500))
     _penalties(fields, options)
@@ -101,7 +88,7 @@ def _sampling(fields: Fields, options: dict[str, Any]) -> list[str]:
         raise BadRequest("logprobs: expected true or false.", param="logprobs")
     if logprobs:
         options["logprobs"] = True
-    if _number(fields, "top_logprobs"):
+    if fields.number("top_logprobs"):
         fields.drop("top_logprobs")
     stops = stop_list(fields.take("stop", "stop_sequences"))
     if stops:
@@ -113,7 +100,7 @@ def _penalties(fields: Fields, options: dict[str, Any]) -> None:
     """Between 0 and 1, and one of the two: several models refuse both."""
     sent: dict[str, float] = {}
     for name in ("frequency_penalty", "presence_penalty"):
-        value = _number(fields, name)
+        value = fields.number(name)
         if not value:
             continue
         if any(sent.values()):
@@ -176,7 +163,7 @@ def _format(request: ChatRequest, fields: Fields, options: dict[str, Any]) -> st
     if kind not in ("json_object", "json_schema"):
         message = "response_format: `type` is one of text, json_object, json_schema."
         raise BadRequest(message, param="response_format.type")
-    schema = _schema(wanted) if kind == "json_schema" else wanted.get("json_schema")
+    schema = wanted_schema(wanted) if kind == "json_schema" else wanted.get("json_schema")
     takes_none = "tools" in options or "documents" in options
     if takes_none or (schema is not None and not _is_enforced(schema)):
         fields.adapt("response_format")
@@ -187,38 +174,16 @@ def _format(request: ChatRequest, fields: Fields, options: dict[str, Any]) -> st
             return None
         fields.adapt("response_format")
         return "Answer with a JSON object."
-    levelled = down_level(schema, JSON_SUBSET, "response_format.json_schema.schema")
+    levelled = down_level(schema, JSON_SUBSET, SCHEMA_PATH)
     if levelled.changes:
         fields.adapt("response_format")
     options["response_format"] = {"type": "json_object", "json_schema": levelled.schema}
     return None
 
 
-def _schema(wanted: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The schema, which carries the description that OpenAI has beside it."""
-    inner = wanted.get("json_schema")
-    schema = inner.get("schema") if isinstance(inner, dict) else None
-    if not isinstance(inner, dict) or not (schema is None or isinstance(schema, dict)):
-        message = "response_format: `json_schema` needs an object with the `schema`."
-        raise BadRequest(message, param="response_format.json_schema.schema")
-    description = inner.get("description")
-    if schema is not None and isinstance(description, str) and "description" not in schema:
-        return {**schema, "description": description}
-    return schema
-
-
 def _is_enforced(schema: Any) -> bool:
     """The vendor takes a schema of an object that requires at least one of its fields."""
     return isinstance(schema, dict) and schema.get("type") == "object" and bool(schema.get("required"))
-
-
-def _number(fields: Fields, *names: str) -> float | None:
-    value = fields.take(*names)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadRequest(f"{names[0]}: expected a number.", param=names[0])
-    return value
 
 
 def _within(fields: Fields, name: str, value: float, least: float, most: float) -> float:

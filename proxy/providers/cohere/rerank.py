@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from proxy.providers.base.content import Fields
-from proxy.providers.base.contract import Built, HTTPRequest, HTTPResponse
-from proxy.providers.cohere.embed import JSON_HEADERS
-from proxy.providers.cohere.errors import error_in
+from proxy.providers.base.contract import Built, HTTPResponse, post_json
+from proxy.providers.base.fields import Fields
+from proxy.providers.cohere.errors import body_of
 from proxy.providers.cohere.usage import billed_usage
-from proxy.providers.openai.response import decode
 from proxy.schema.chat import RerankRequest, RerankResponse
 from proxy.schema.errors import UpstreamError
-from proxy.schema.json import encode
 
 _NATIVE = ("max_tokens_per_doc", "relevant_spans", "priority")
 
@@ -24,19 +21,13 @@ def build_rerank(request: RerankRequest, model: str) -> Built:
     body: dict[str, Any] = {"model": model, "query": request.query, "documents": request.documents}
     if request.top_n is not None:
         body["top_n"] = request.top_n
-    for name in _NATIVE:
-        value = fields.take(name)
-        if value is not None:
-            body[name] = value
-    return Built(HTTPRequest("POST", "/v2/rerank", JSON_HEADERS, encode(body)), fields.rest(), fields.adapted)
+    body |= fields.take_all(_NATIVE)
+    return Built(post_json("/v2/rerank", body), fields.rest(), fields.adapted)
 
 
 def parse_rerank(response: HTTPResponse) -> RerankResponse:
     """Raises UpstreamError when the answer is no ranking."""
-    body = decode(response.body)
-    error = error_in(body)
-    if error is not None:
-        raise error
+    body = body_of(response)
     results = body.get("results")
     if not isinstance(results, list) or not all(_is_ranked(result) for result in results):
         raise UpstreamError("The provider's answer has no ranking.", retryable=True, upstream_status=response.status)

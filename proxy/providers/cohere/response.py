@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any, cast
 
+from proxy.providers.base.answers import listed, objects, text, tool_call
 from proxy.providers.base.contract import HTTPResponse
-from proxy.providers.cohere.errors import error_in, error_said
+from proxy.providers.base.errors import scrub
+from proxy.providers.cohere.errors import body_of, error_said
 from proxy.providers.cohere.usage import usage_of
-from proxy.providers.openai.errors import scrub
-from proxy.providers.openai.response import decode, listed, tool_call
 from proxy.schema.chat import ChatResponse
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
 
@@ -25,14 +26,11 @@ BETWEEN = "\n\n"  # what a model thought, and its plan for the tools
 
 def parse(response: HTTPResponse) -> ChatResponse:
     """Raises UpstreamError when the answer is an error in a 200, has no message, or never finished."""
-    body = decode(response.body)
-    error = error_in(body)
-    if error is not None:
-        raise error
+    body = body_of(response)
     message = body.get("message")
     if not isinstance(message, dict):
         raise UpstreamError("The provider's answer has no message.", retryable=True, upstream_status=response.status)
-    answer_id = identity(body.get("id"))
+    answer_id = text(body.get("id"))
     calls = [whole_call(raw, spare_id(answer_id, place)) for place, raw in enumerate(listed(message.get("tool_calls")))]
     reason, native = finish_reason(body.get("finish_reason"), bool(calls), None)
     if reason is None:
@@ -56,17 +54,17 @@ def parse(response: HTTPResponse) -> ChatResponse:
 def _message(raw: dict[str, Any], calls: list[dict[str, Any]]) -> dict[str, Any]:
     content = raw.get("content")
     blocks = [{"type": "text", "text": content}] if isinstance(content, str) else listed(content)
-    texts = {place: text_of(block, "text") for place, block in enumerate(blocks)}
+    texts = [text_of(block, "text") for block in blocks]
+    starts = dict(enumerate(accumulate(map(len, texts), initial=0)))
     thinking = "".join(text_of(block, "thinking") for block in blocks)
-    plan = raw.get("tool_plan")
-    reasoning = BETWEEN.join(filter(None, [thinking, plan if isinstance(plan, str) else ""]))
-    text = "".join(texts.values())
-    citations = [citation for citation in listed(raw.get("citations")) if isinstance(citation, dict)]
+    reasoning = BETWEEN.join(filter(None, [thinking, text(raw.get("tool_plan"))]))
+    content = "".join(texts)
+    citations = objects(raw.get("citations"))
     message: dict[str, Any] = {
         "role": "assistant",
-        "content": text or (None if calls else ""),
+        "content": content or (None if calls else ""),
         "refusal": None,
-        "annotations": [each for citation in citations for each in url_citations(citation, texts)],
+        "annotations": [each for citation in citations for each in url_citations(citation, starts)],
     }
     if reasoning:
         message["reasoning_content"] = reasoning
@@ -75,10 +73,6 @@ def _message(raw: dict[str, Any], calls: list[dict[str, Any]]) -> dict[str, Any]
     if citations:
         message["citations"] = citations
     return message
-
-
-def identity(value: object) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def spare_id(answer_id: str, place: int) -> str:
@@ -101,8 +95,7 @@ def whole_call(raw: object, spare: str) -> dict[str, Any]:
 
 def text_of(block: object, name: str) -> str:
     """The text (`text`) or the thinking (`thinking`) of one content block, or of a piece of one."""
-    value = block.get(name) if isinstance(block, dict) else None
-    return value if isinstance(value, str) else ""
+    return text(block.get(name)) if isinstance(block, dict) else ""
 
 
 def finish_reason(
@@ -128,17 +121,18 @@ def finish_reason(
     return reason, {"native_finish_reason": scrub(value)[:64]}
 
 
-def url_citations(citation: dict[str, Any], texts: dict[int, str]) -> list[dict[str, Any]]:
-    """The `url_citation`s of one citation: one for each source that has a link. `texts`: by content block.
+def url_citations(citation: dict[str, Any], starts: dict[int, int]) -> list[dict[str, Any]]:
+    """The `url_citation`s of one citation: one for each source that has a link. `starts`: where in the content the text
+    of each block begins.
 
-    Positions count from the start of a block, OpenAI's from the start of the content; those inside a plan or a thought
-    have no place in it.
+    The vendor counts from the start of a block, OpenAI from the start of the content. Citations inside a plan or a
+    thought have no place in it.
     """
     start, end = citation.get("start"), citation.get("end")
     if citation.get("type") not in (None, "TEXT_CONTENT") or not isinstance(start, int) or not isinstance(end, int):
         return []
     block = citation.get("content_index")
-    before = sum(len(text) for place, text in texts.items() if isinstance(block, int) and place < block)
+    before = starts.get(block, 0) if isinstance(block, int) else 0
     found = []
     for source in listed(citation.get("sources")):
         document = source.get("document") or source.get("tool_output") if isinstance(source, dict) else None

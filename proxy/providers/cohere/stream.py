@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from proxy.providers.base.answers import arguments_text, decode, listed, mapping, text
+from proxy.providers.base.stream import EventDecoder
 from proxy.providers.cohere.errors import error_in
-from proxy.providers.cohere.response import BETWEEN, finish_reason, identity, logprobs, spare_id, text_of, url_citations
+from proxy.providers.cohere.response import BETWEEN, finish_reason, logprobs, spare_id, text_of, url_citations
 from proxy.providers.cohere.usage import usage_of
-from proxy.providers.openai.response import arguments_text, decode, listed
 from proxy.schema.chat import ChatChunk
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
-from proxy.schema.sse import Event
 
 _NULL = "null"
 
@@ -20,58 +20,54 @@ class _Call:
 
     def __init__(self, place: int) -> None:
         self.place = place
-        self.held = ""
+        self.held: list[str] = []
+        self.word = ""  # what is held, without white space
         self.written = False
 
     def add(self, fragment: str) -> str:
-        """What of the arguments can be said now."""
+        """The arguments that can go out now."""
         if self.written:
             return fragment
-        self.held += fragment
-        if _NULL.startswith(self.held.strip()):
+        self.held.append(fragment)
+        self.word += fragment.strip()
+        if _NULL.startswith(self.word):
             return ""
         self.written = True
-        return self.held
+        return "".join(self.held)
 
     def end(self) -> str:
-        """What is left: a call without arguments has `{}`."""
+        """The rest: a call without arguments has `{}`."""
         if self.written:
             return ""
         self.written = True
-        return "{}" if self.held.strip() in ("", _NULL) else self.held
+        return "{}" if self.word in ("", _NULL) else "".join(self.held)
 
 
-class CohereStreamDecoder:
+class CohereStreamDecoder(EventDecoder):
     """One stream: one choice."""
 
     def __init__(self) -> None:
         self._id = ""
         self._calls: dict[object, _Call] = {}
-        self._texts: dict[int, str] = {}
+        self._starts: dict[int, int] = {}  # content block -> where in the content its text begins
+        self._length = 0  # of the content
         self._citations: list[dict[str, Any]] = []
         self._thought = self._planned = False
         self.finished = False
-        self.done = False
 
-    def feed(self, event: Event) -> list[ChatChunk]:
-        data = event.data.strip()
-        if not data or self.done:
-            return []
-        if data == b"[DONE]":
-            self.done = True
-            return []
+    def read(self, data: bytes, name: str) -> list[ChatChunk]:
         body = decode(data)
-        if event.name == "error" and "type" not in body:
+        if name == "error" and "type" not in body:
             body["type"] = "error"
         error = error_in(body)
         if error is not None:
             raise error
-        match body.get("type") or event.name:
+        match body.get("type") or name:
             case "message-start":
-                self._id = identity(body.get("id"))
+                self._id = text(body.get("id"))
                 return []
             case "message-end":
-                return self._end(_object(body.get("delta")))
+                return self._end(mapping(body.get("delta")))
         if self.finished:
             return []
         return self._said(body)
@@ -82,7 +78,7 @@ class CohereStreamDecoder:
         return []
 
     def _said(self, body: dict[str, Any]) -> list[ChatChunk]:
-        message = _object(_object(body.get("delta")).get("message"))
+        message = mapping(mapping(body.get("delta")).get("message"))
         index = body["index"] if isinstance(body.get("index"), int) else None
         match body.get("type"):
             case "content-start" | "content-delta":
@@ -101,11 +97,11 @@ class CohereStreamDecoder:
         return []
 
     def _content(self, index: int | None, block: object, said: dict[str, Any] | None) -> list[ChatChunk]:
-        place = index or 0
-        text, thinking = text_of(block, "text"), text_of(block, "thinking")
-        self._texts[place] = self._texts.get(place, "") + text
+        spoken, thinking = text_of(block, "text"), text_of(block, "thinking")
+        self._starts.setdefault(index or 0, self._length)
+        self._length += len(spoken)
         self._thought = self._thought or bool(thinking)
-        delta = {name: value for name, value in (("reasoning_content", thinking), ("content", text)) if value}
+        delta = {name: value for name, value in (("reasoning_content", thinking), ("content", spoken)) if value}
         if not delta and said is None:
             return []
         return [self._chunk({"delta": delta, **({"logprobs": said} if said else {})})]
@@ -119,8 +115,8 @@ class CohereStreamDecoder:
 
     def _call_start(self, index: int | None, raw: object) -> list[ChatChunk]:
         """`tool_calls` is one call here, not a list of them."""
-        fields = _object(raw)
-        function = _object(fields.get("function"))
+        fields = mapping(raw)
+        function = mapping(fields.get("function"))
         name = function.get("name")
         if not isinstance(name, str) or not name:
             raise UpstreamError("The provider's stream has a tool call without a function name.", retryable=True)
@@ -140,22 +136,22 @@ class CohereStreamDecoder:
         call = self._calls.get(index)
         if call is None:
             raise UpstreamError("The provider's stream has arguments of a tool call that never began.", retryable=True)
-        fragment = arguments_text(_object(_object(raw).get("function")).get("arguments"))
+        fragment = arguments_text(mapping(mapping(raw).get("function")).get("arguments"))
         return self._arguments(call, call.add(fragment))
 
     def _call_end(self, call: _Call | None) -> list[ChatChunk]:
         return self._arguments(call, call.end()) if call is not None else []
 
-    def _arguments(self, call: _Call, text: str) -> list[ChatChunk]:
-        if not text:
+    def _arguments(self, call: _Call, piece: str) -> list[ChatChunk]:
+        if not piece:
             return []
-        return [self._chunk({"delta": {"tool_calls": [{"index": call.place, "function": {"arguments": text}}]}})]
+        return [self._chunk({"delta": {"tool_calls": [{"index": call.place, "function": {"arguments": piece}}]}})]
 
     def _citation(self, raw: object) -> list[ChatChunk]:
         """One citation. The list of all goes out at the end: a field of a delta replaces the one before."""
         new = [each for each in (listed(raw) or [raw]) if isinstance(each, dict)]
         self._citations += new
-        found = [each for citation in new for each in url_citations(citation, self._texts)]
+        found = [each for citation in new for each in url_citations(citation, self._starts)]
         return [self._chunk({"delta": {"annotations": found}})] if found else []
 
     def _end(self, delta: dict[str, Any]) -> list[ChatChunk]:
@@ -174,7 +170,3 @@ class CohereStreamDecoder:
     def _chunk(self, choice: dict[str, Any]) -> ChatChunk:
         head = {"id": self._id} if self._id else {}
         return cast(ChatChunk, {**head, "choices": [{"index": 0, "finish_reason": None, **choice}]})
-
-
-def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

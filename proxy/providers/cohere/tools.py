@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.providers.base.content import Fields
+from proxy.providers.base.fields import Fields
+from proxy.providers.base.tools import allowed_tools, chosen_name, function_of
 from proxy.schema.errors import BadRequest
 
 MAX_STRICT_FIELDS = 200  # over all tools (the vendor's guide to structured outputs)
@@ -24,11 +25,11 @@ def tool_fields(fields: Fields) -> dict[str, Any]:
     tools = [_tool(raw, f"tools.{place}", fields) for place, raw in enumerate(given)]
     allowed, said = _choice(choice)
     if allowed is not None:
-        known = [tool["function"]["name"] for tool in tools]
-        missing = [name for name in allowed if name not in known]
-        if missing:
-            raise BadRequest(f"tool_choice names {missing[0][:64]!r}, which is not in `tools`.", param="tool_choice")
-        if len(set(allowed)) < len(tools) or said == "REQUIRED":
+        known = {tool["function"]["name"] for tool in tools}
+        missing = next((name for name in allowed if name not in known), None)
+        if missing is not None:
+            raise BadRequest(f"tool_choice names {missing[:64]!r}, which is not in `tools`.", param="tool_choice")
+        if len(allowed) < len(tools) or said == "REQUIRED":
             fields.adapt("tool_choice")  # the others are not shown to the model at all
         tools = [tool for tool in tools if tool["function"]["name"] in allowed]
     found: dict[str, Any] = {"tools": tools}
@@ -43,13 +44,7 @@ def _tool(raw: Any, where: str, fields: Fields) -> dict[str, Any]:
     if raw.get("type", "function") != "function":
         message = f"Cohere has function tools only, not {str(raw.get('type'))[:64]!r}."
         raise BadRequest(message, param=f"{where}.type", code="unsupported_parameter")
-    function = raw.get("function")
-    name = function.get("name") if isinstance(function, dict) else None
-    if not isinstance(function, dict) or not isinstance(name, str) or not name:
-        raise BadRequest("A tool needs the name of its function.", param=f"{where}.function.name")
-    parameters = function.get("parameters")
-    if parameters is not None and not isinstance(parameters, dict):
-        raise BadRequest("The parameters of a tool are a JSON schema.", param=f"{where}.function.parameters")
+    function, name, parameters = function_of(raw, where)
     for key, value in [*raw.items(), *function.items()]:
         if value is not None and key not in _FIELDS:
             fields.drop(f"tools.{key}")
@@ -59,30 +54,20 @@ def _tool(raw: Any, where: str, fields: Fields) -> dict[str, Any]:
     return {"type": "function", "function": built | {"parameters": parameters or _NO_PARAMETERS}}
 
 
-def _choice(choice: Any) -> tuple[list[str] | None, str | None]:
-    """The tools that may be called (None: all), and the vendor's word for whether one must be."""
+def _choice(choice: Any) -> tuple[dict[str, None] | None, str | None]:
+    """The names of the tools that may be called (None: all), and the vendor's word for whether one must be."""
     if choice is None or choice == "auto":
         return None, None
     if isinstance(choice, str) and choice in _CHOICES:
         return None, _CHOICES[choice]
     if isinstance(choice, dict):
         if choice.get("type") == "allowed_tools":
-            allowed = choice.get("allowed_tools")
-            listed = allowed.get("tools") if isinstance(allowed, dict) else None
-            if isinstance(allowed, dict) and isinstance(listed, list) and listed:
-                mode = "REQUIRED" if allowed.get("mode") == "required" else None
-                return [_name(each) for each in listed], mode
+            allowed, is_forced = allowed_tools(choice)
+            if allowed:
+                return {chosen_name(each): None for each in allowed}, "REQUIRED" if is_forced else None
         elif "function" in choice:
-            return [_name(choice)], "REQUIRED"
+            return {chosen_name(choice): None}, "REQUIRED"
     raise BadRequest("tool_choice: expected auto, none, required, a function or allowed_tools.", param="tool_choice")
-
-
-def _name(choice: Any) -> str:
-    function = choice.get("function") if isinstance(choice, dict) else None
-    name = function.get("name") if isinstance(function, dict) else None
-    if not isinstance(name, str) or not name:
-        raise BadRequest("tool_choice: a function needs its name.", param="tool_choice.function.name")
-    return name
 
 
 def _is_strict(given: list[Any], tools: list[dict[str, Any]], fields: Fields) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from proxy.providers.base.answers import mapping
 from proxy.schema.chat import Usage
 from proxy.schema.records import Tokens
 
@@ -23,7 +24,7 @@ def usage_of(raw: object) -> Usage | None:
     else:
         return None
     usage: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
-    cached, reasoning = count(raw.get("cached_tokens")), count(_object(raw.get("tokens")).get("reasoning_tokens"))
+    cached, reasoning = count(raw.get("cached_tokens")), count(mapping(raw.get("tokens")).get("reasoning_tokens"))
     if cached is not None:
         usage["prompt_tokens_details"] = {"cached_tokens": min(cached, prompt)}
     if reasoning is not None:
@@ -73,10 +74,6 @@ def count(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return int(value) if 0 <= value < 2**53 else None
-
-
-def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _pair(counts: object) -> tuple[int | None, int | None]:

@@ -5,13 +5,13 @@ Facts of November 2026 (the vendor's SDK google-genai 3.3, recorded traffic).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 from proxy.providers.base.contract import Built, HTTPResponse, Provider
-from proxy.providers.google.embeddings import BATCH, build_embeddings, parse_embeddings
+from proxy.providers.google.contents import DIALECT
+from proxy.providers.google.embeddings import build_embeddings, parse_embeddings
 from proxy.providers.google.errors import error_from
-from proxy.providers.google.models import most_choices
 from proxy.providers.google.own_parts import kept_notes
 from proxy.providers.google.request import build_chat
 from proxy.providers.google.stream import GoogleStreamDecoder, parse
@@ -20,33 +20,20 @@ from proxy.schema.chat import ChatRequest, ChatResponse, EmbeddingsRequest, Embe
 from proxy.schema.errors import BadRequest, UpstreamError
 from proxy.schema.records import JsonObject, Tokens
 
-_VERSIONS = ("/v1", "/v1beta", "/v1alpha")
-
 
 class Google(Provider, frozen=True, kw_only=True):
     """generativelanguage.googleapis.com, or a `base_url` that speaks like it, a version at its end or not."""
 
-    @property
-    def default_base_url(self) -> str:
-        return "https://generativelanguage.googleapis.com"
-
-    @property
-    def key_variables(self) -> tuple[str, ...]:
-        """At the vendor's own address a key is needed, at an address of one's own only if the file says so."""
-        if self.api_key_env is None and self.base_url is None:
-            return ("GEMINI_API_KEY", "GOOGLE_API_KEY")
-        return super().key_variables
-
-    @property
-    def embeddings_batch(self) -> int:
-        return BATCH
+    type: ClassVar[str] = DIALECT
+    base: ClassVar[str | None] = "https://generativelanguage.googleapis.com"
+    key_env: ClassVar[tuple[str, ...]] = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
+    catalogue: ClassVar[str | None] = "google"
+    choices_at_once: ClassVar[int | None] = 1  # "Only one candidate can be specified": most models say so
+    embeddings_batch: ClassVar[int | None] = 100  # "at most 100 requests can be in one batch"
 
     def authorize(self, key: str) -> dict[str, str]:
         """Never as `?key=`: addresses get into logs."""
         return {"x-goog-api-key": key}
-
-    def max_choices(self, model: str) -> int:
-        return most_choices(model)
 
     def build_request(self, request: ChatRequest, model: str) -> Built:
         method = "streamGenerateContent?alt=sse" if request.stream else "generateContent"
@@ -56,7 +43,7 @@ class Google(Provider, frozen=True, kw_only=True):
         return parse(response)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
-        return error_from(response)
+        return error_from(response, self.id_headers)
 
     def stream_decoder(self, request: ChatRequest) -> GoogleStreamDecoder:
         return GoogleStreamDecoder(request.n)
@@ -90,5 +77,5 @@ class Google(Provider, frozen=True, kw_only=True):
         """The id is one segment, whatever it holds; none goes upwards, for servers in between may decode it."""
         if ".." in model:
             raise BadRequest("The model's id is not one of this provider's.", param="model")
-        version = "" if (self.base_url or "").rstrip("/").endswith(_VERSIONS) else "/v1beta"
+        version = self.version_path("/v1beta", "/v1", "/v1alpha")
         return f"{version}/models/{quote(model.removeprefix('models/'), safe='')}:{method}"

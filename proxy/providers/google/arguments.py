@@ -15,17 +15,31 @@ from proxy.schema.errors import UpstreamError
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d{1,9})\]|\['([^']*)'\]|\[\"([^\"]*)\"\]")
 
 
+class _Text:
+    """A text that comes in pieces."""
+
+    def __init__(self, piece: str) -> None:
+        self.pieces = [piece]
+
+
 class Arguments:
     """The arguments of one call as they grow."""
 
     def __init__(self) -> None:
-        self.value: dict[str, Any] = {}
+        self._value: dict[str, Any] = {}
+
+    def put(self, args: dict[str, Any]) -> None:
+        """Arguments that came whole."""
+        self._value |= args
+
+    def whole(self) -> dict[str, Any]:
+        return {name: _joined(value) for name, value in self._value.items()}
 
     def add(self, piece: PartialArg) -> None:
         """Raises UpstreamError for a place that cannot be."""
         steps = _steps(piece.json_path)
         last = steps[-1]
-        target: Any = self.value
+        target: Any = self._value
         for step, following in pairwise(steps):
             if _get(target, step) is None:
                 _put(target, step, [] if isinstance(following, int) else {})
@@ -33,8 +47,19 @@ class Arguments:
         value: Any = piece.number_value if piece.bool_value is None else piece.bool_value
         if piece.string_value is not None:
             earlier = _get(target, last)
-            value = earlier + piece.string_value if isinstance(earlier, str) else piece.string_value
+            if isinstance(earlier, _Text):
+                earlier.pieces.append(piece.string_value)
+                return
+            value = _Text((earlier if isinstance(earlier, str) else "") + piece.string_value)
         _put(target, last, value)
+
+
+def _joined(value: Any) -> Any:
+    if isinstance(value, _Text):
+        return "".join(value.pieces)
+    if isinstance(value, dict):
+        return {name: _joined(inner) for name, inner in value.items()}
+    return [_joined(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _steps(path: str) -> list[str | int]:

@@ -7,11 +7,11 @@ import binascii
 import hashlib
 from typing import Any, NamedTuple
 
+from proxy.providers.base.errors import scrub
 from proxy.providers.google.arguments import Arguments
 from proxy.providers.google.grounding import queries, url_citations
 from proxy.providers.google.own_parts import CODE, note
 from proxy.providers.google.wire import Blob, Candidate, FunctionCall, Logprobs, Part, Token
-from proxy.providers.openai.errors import scrub
 from proxy.schema.errors import UpstreamError
 from proxy.schema.json import encode
 
@@ -40,7 +40,7 @@ class ChoiceDecoder:
         self._code: dict[str, list[Any]] = {}
         self._own: list[dict[str, Any]] = []
         self._extras: dict[str, Any] = {}
-        self._cited = False
+        self._can_cite = self._cited = False
         self.finished = False
         self.queries = 0
 
@@ -109,7 +109,7 @@ class ChoiceDecoder:
             self._calls += 1
             self._open = Arguments() if in_pieces else None
         if self._open is not None:
-            self._open.value |= call.args or {}
+            self._open.put(call.args or {})
             for piece in call.partial_args or []:
                 self._open.add(piece)
             if call.will_continue is not True:
@@ -133,7 +133,7 @@ class ChoiceDecoder:
     def _close_call(self) -> list[dict[str, Any]]:
         if self._open is None:
             return []
-        function = {"arguments": encode(self._open.value).decode()}
+        function = {"arguments": encode(self._open.whole()).decode()}
         self._open = None
         return [{"tool_calls": [{"index": self._calls - 1, "function": function}]}]
 
@@ -149,7 +149,9 @@ class ChoiceDecoder:
             "continuationToken": candidate.continuation_token,  # goes back as the field of that name
         }
         self._extras |= {name: value for name, value in kept.items() if value}
-        self.queries = queries(self._extras.get("groundingMetadata", {}))
+        if candidate.grounding_metadata:
+            self.queries = queries(candidate.grounding_metadata)
+            self._can_cite = not self._cited
 
     def _finish(self, word: str, message: str | None) -> list[dict[str, Any]]:
         entries = [self._entry(delta) for delta in self._close_call()]
@@ -181,10 +183,10 @@ class ChoiceDecoder:
     def _beside(self) -> dict[str, Any]:
         """What the message holds besides texts and calls and was not told yet, once the whole of it is known."""
         delta: dict[str, Any] = {}
-        if not self._cited:
-            cited = url_citations(self._extras.get("groundingMetadata", {}), "".join(self._text))
+        if self._can_cite:
+            cited = url_citations(self._extras["groundingMetadata"], "".join(self._text))
             delta |= {"annotations": cited} if cited else {}
-            self._cited = bool(cited)
+            self._can_cite, self._cited = False, bool(cited)
         google: dict[str, Any] = {"thought_signature": self._signature} if self._signature else {}
         google |= {"parts": self._own} if self._own else {}
         delta |= {"extra_content": {"google": google}} if google else {}

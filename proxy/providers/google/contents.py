@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
-from proxy.providers.base.content import Fields, Part, arguments, parts, refuse
+from proxy.providers.base.answers import json_or_none, mapping
+from proxy.providers.base.content import Part, arguments, parts, refuse
+from proxy.providers.base.fields import Fields
+from proxy.providers.base.tools import called_function
 from proxy.providers.google.media import media_part, result_part
 from proxy.providers.google.models import Traits
 from proxy.providers.google.own_parts import interleaved, notes_in
@@ -21,7 +23,7 @@ from proxy.schema.errors import BadRequest
 # The vendor's own word for calls whose signature is lost or was never there: base64 of
 # `skip_thought_signature_validator`.
 UNSIGNED = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
-DIALECT = "google"
+DIALECT = "google"  # the `type`, which kept reasoning is marked with
 _BLANK = {"text": " "}  # a content must not be empty, nor hold media alone
 _LOST = ("audio", "function_call")
 
@@ -178,11 +180,7 @@ class Conversation:
 
     def _call(self, turn: _Turn, place: int, calls: list[tuple[str, str]]) -> dict[str, Any]:
         call = (turn.message.tool_calls or [])[place]
-        function = call.get("function")
-        name = function.get("name") if isinstance(function, dict) else None
-        if not isinstance(name, str) or not name:
-            where = f"{turn.where}.tool_calls.{place}.function.name"
-            raise BadRequest("A tool call needs the name of its function.", param=where)
+        name = called_function(call, f"{turn.where}.tool_calls.{place}")
         identity = call["id"] if isinstance(call.get("id"), str) else ""
         calls.append((identity, name))
         made: dict[str, Any] = {"name": name, "args": arguments(call)}
@@ -197,16 +195,19 @@ class Conversation:
 
     def _answers(self, calls: list[tuple[str, str]], results: list[_Turn]) -> None:
         """One result for each call, in their order; a call nobody answered gets an empty one."""
-        waiting = list(results)
+        waiting = dict(enumerate(results))
+        by_id: dict[str | None, list[int]] = {}
+        for place in reversed(waiting):
+            by_id.setdefault(results[place].message.tool_call_id, []).append(place)
         answers: list[dict[str, Any]] = []
         beside: list[dict[str, Any]] = []
         for identity, name in calls:
-            turn = next((turn for turn in waiting if turn.message.tool_call_id == identity), None)
-            if turn is None:
+            places = by_id.get(identity)
+            if not places:
                 self._fields.adapt("messages.tool_calls")
                 said: dict[str, Any] = {"name": name, "response": {"output": ""}}
             else:
-                waiting.remove(turn)
+                turn = waiting.pop(places.pop())
                 held, others = self._media(turn)
                 said = {"name": name, "response": self._response(turn)} | ({"parts": held} if held else {})
                 beside += others
@@ -214,7 +215,7 @@ class Conversation:
         self.contents.append({"role": "user", "parts": answers})
         if beside:
             self.contents.append({"role": "user", "parts": [*beside, _BLANK]})
-        self._orphans(waiting)
+        self._orphans(list(waiting.values()))
 
     def _media(self, turn: _Turn) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Pictures and files of a result: those it may hold, and those that stand behind the results."""
@@ -230,10 +231,7 @@ class Conversation:
     def _response(self, turn: _Turn) -> dict[str, Any]:
         """An object is what the vendor wants: the result's own, or one around its text."""
         text = "\n".join(part.text for part in self._parts(turn) if part.kind in ("text", "refusal"))
-        try:
-            value = msgspec.json.decode(text) if text.lstrip().startswith("{") else None
-        except (msgspec.DecodeError, RecursionError, UnicodeError):
-            value = None
+        value = json_or_none(text) if text.lstrip().startswith("{") else None
         return value if isinstance(value, dict) else {"output": text}
 
     def _orphans(self, results: list[_Turn]) -> None:
@@ -245,7 +243,5 @@ class Conversation:
 
 def _signature(raw: dict[str, Any]) -> str | None:
     """`extra_content.google.thought_signature`, as the vendor's OpenAI-compatible endpoint writes it."""
-    extra = raw.get("extra_content")
-    google = extra.get("google") if isinstance(extra, dict) else None
-    signature = google.get("thought_signature") if isinstance(google, dict) else None
+    signature = mapping(mapping(raw.get("extra_content")).get("google")).get("thought_signature")
     return signature if isinstance(signature, str) and signature else None

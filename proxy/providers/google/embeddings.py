@@ -7,15 +7,12 @@ from typing import Any, cast
 import msgspec
 from msgspec import Struct
 
-from proxy.providers.base.content import Fields
-from proxy.providers.base.contract import Built, HTTPRequest, HTTPResponse
+from proxy.providers.base.contract import Built, HTTPResponse, post_json
+from proxy.providers.base.fields import Fields, texts_only
 from proxy.providers.google.errors import error_in
 from proxy.providers.google.wire import counted
 from proxy.schema.chat import EmbeddingsRequest, EmbeddingsResponse
-from proxy.schema.errors import BadRequest, UpstreamError
-from proxy.schema.json import encode
-
-BATCH = 100  # "at most 100 requests can be in one batch"
+from proxy.schema.errors import UpstreamError
 
 
 class _Values(Struct):
@@ -32,10 +29,8 @@ _decode = msgspec.json.Decoder(_Body).decode
 
 
 def build_embeddings(request: EmbeddingsRequest, model: str, path: str) -> Built:
-    """`task_type` and `title` pass on. Raises BadRequest for lists of tokens: they mean nothing to this vendor."""
-    if not all(isinstance(text, str) for text in request.inputs):
-        message = f"{model} takes texts, not lists of tokens. Send `input` as text."
-        raise BadRequest(message, param="input", code="unsupported_content")
+    """`task_type` and `title` pass on. Raises BadRequest for lists of tokens."""
+    texts_only(request, model)
     fields = Fields(request.fields)
     fields.take("model", "input", "encoding_format", "dimensions")
     options: dict[str, Any] = {}
@@ -47,9 +42,7 @@ def build_embeddings(request: EmbeddingsRequest, model: str, path: str) -> Built
             options[name] = value
     named = f"models/{model.removeprefix('models/')}"
     asked = [{"model": named, "content": {"parts": [{"text": text}]}, **options} for text in request.inputs]
-    headers = {"content-type": "application/json", "accept": "application/json"}
-    http = HTTPRequest("POST", path, headers, encode({"requests": asked}))
-    return Built(http, fields.rest(), fields.adapted)
+    return Built(post_json(path, {"requests": asked}), fields.rest(), fields.adapted)
 
 
 def parse_embeddings(response: HTTPResponse) -> EmbeddingsResponse:

@@ -11,10 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
+from proxy.providers.base.answers import json_or_none
 from proxy.providers.base.contract import HTTPResponse
-from proxy.providers.openai.errors import scrub
+from proxy.providers.base.errors import passed_headers, retry_after_s, scrub, unexplained
 from proxy.schema.errors import UpstreamError
 
 # The vendor's status word: our status, our code, whether the same request may succeed later.
@@ -54,19 +53,18 @@ _SPENT = ("prepayment credits are depleted", "spending cap")  # have no code of 
 _NO_LIMIT = re.compile(r"\blimit: 0\b(?!\.)")  # a model that the account's plan does not have
 
 
-def error_from(response: HTTPResponse) -> UpstreamError:
-    """The error a non-2xx answer tells of; its status decides, a stream's error is announced as an event stream."""
-    try:
-        body = msgspec.json.decode(response.body)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        body = None
+def error_from(response: HTTPResponse, ids: tuple[str, ...]) -> UpstreamError:
+    """The error of a non-2xx answer; its status decides, a stream's error is announced as an event stream."""
+    body = json_or_none(response.body)
     if isinstance(body, list) and body:
         body = body[0]
     said = body.get("error") if isinstance(body, dict) else None
-    if said is None:
-        kind = response.headers.get("content-type", "no content type").split(";")[0]
-        said = {"message": f"The provider answered {response.status} ({kind}) without an error message."}
-    return error_said(said, response.status)
+    error = error_said(said if said is not None else unexplained(response), response.status)
+    headers = passed_headers(response, ids)  # the API sends none of them, servers in front of it do
+    error.headers = headers | error.headers
+    if error.retryable and error.retry_after_s is None:
+        error.retry_after_s = retry_after_s(headers)
+    return error
 
 
 def error_in(said: object) -> UpstreamError:

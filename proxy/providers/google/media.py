@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
-from proxy.providers.base.content import Fields, Part, refuse
+from proxy.providers.base.answers import mapping
+from proxy.providers.base.content import Part, refuse
+from proxy.providers.base.fields import Fields
 from proxy.providers.google.models import Traits
 
 FILES_HOST = "https://generativelanguage.googleapis.com"
@@ -110,5 +112,4 @@ def _is_youtube(url: str) -> bool:
 
 
 def _inner(part: Part) -> dict[str, Any]:
-    inner = part.raw.get(str(part.raw.get("type")))
-    return inner if isinstance(inner, dict) else {}
+    return mapping(part.raw.get(str(part.raw.get("type"))))

@@ -14,11 +14,9 @@ _SAMPLES_ALONE = ("gemini-3.5-flash-lite", "gemini-3.6-flash", "gemini-3.7-flash
 _NO_MINIMAL = ("gemini-3.7-flash", "gemini-3.8-flash", "gemini-flash-latest")
 _TWO_LEVELS = ("gemini-3-pro-preview",)
 _NOT_THINKING = ("-image", "-tts")
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _LEVELS = {"none": "MINIMAL", "minimal": "MINIMAL", "low": "LOW", "medium": "MEDIUM"}  # all above: HIGH
 _BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 2048, "high": 4096, "xhigh": 4096, "max": 24_576}
 _PRO_BUDGETS = _BUDGETS | {"none": 128, "minimal": 128, "max": 32_768}
-_CANDIDATES = 1  # "Only one candidate can be specified": most models say so
 
 
 class Traits(Struct, frozen=True):
@@ -56,7 +54,7 @@ class Traits(Struct, frozen=True):
         return not self.model.startswith(_SAMPLES_ALONE)
 
     def thinking(self, effort: str) -> tuple[dict[str, Any] | None, bool]:
-        """`thinkingConfig` for one of EFFORTS (None: the model has no such switch), and whether it means just that."""
+        """`thinkingConfig` for one of LEVELS (None: the model has no such switch), and whether it means just that."""
         if any(word in self.model for word in _NOT_THINKING) or self.generation < (2, 5):
             return None, effort == "none"
         shown = effort != "none"
@@ -88,8 +86,3 @@ def traits_of(model: str) -> Traits:
 def searches_billed(queries: int, model: str | None) -> int:
     """Models since Gemini 3 bill each query, those before it each prompt that was searched for."""
     return queries if traits_of(model or "").is_three else min(queries, 1)
-
-
-def most_choices(model: str) -> int:
-    """How many candidates one call answers."""
-    return _CANDIDATES

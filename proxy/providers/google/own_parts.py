@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from proxy.providers.base.answers import count, listed, mapping
 from proxy.schema.json import encode
 
 CODE = ("executableCode", "codeExecutionResult")
@@ -25,10 +26,7 @@ def note(part: dict[str, Any], signature: str | None, characters: int, calls: in
 
 def notes_in(message: Mapping[str, Any]) -> list[Any]:
     """What a message carries in `extra_content.google.parts`, as it came."""
-    extra = message.get("extra_content")
-    google = extra.get("google") if isinstance(extra, Mapping) else None
-    notes = google.get("parts") if isinstance(google, Mapping) else None
-    return notes if isinstance(notes, list) else []
+    return listed(mapping(mapping(message.get("extra_content")).get("google")).get("parts"))
 
 
 def kept_notes(message: Mapping[str, Any]) -> list[Any]:
@@ -77,8 +75,4 @@ def _read(given: object, names: Collection[str]) -> tuple[int, int, dict[str, An
     signature = part.get("thoughtSignature")
     if isinstance(signature, str) and signature:
         sent["thoughtSignature"] = signature
-    return _count(given.get("after_characters")), _count(given.get("after_calls")), sent
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+    return count(given.get("after_characters")), count(given.get("after_calls")), sent

@@ -7,11 +7,11 @@ from typing import Any
 
 from msgspec import Struct
 
-from proxy.providers.base.content import Fields, stop_list
-from proxy.providers.base.contract import Built, HTTPRequest
-from proxy.providers.base.json_schema import down_level
+from proxy.providers.base.contract import Built, post_json
+from proxy.providers.base.fields import LEVELS, Fields, stop_list
+from proxy.providers.base.json_schema import SCHEMA_PATH, down_level
 from proxy.providers.google.contents import Conversation
-from proxy.providers.google.models import EFFORTS, Traits, traits_of
+from proxy.providers.google.models import Traits, traits_of
 from proxy.providers.google.own_parts import names_taken
 from proxy.providers.google.tools import JSON_SCHEMA, tool_fields
 from proxy.schema.chat import ChatRequest
@@ -20,7 +20,7 @@ from proxy.schema.json import encode
 
 MAX_STOPS = 5
 MAX_SEED = 2**31 - 1
-_TIERS = {"flex": "flex", "priority": "priority", "default": "standard"}
+_TIERS = {"auto": "", "flex": "flex", "priority": "priority", "default": "standard", "standard": "standard"}
 # Fields of the vendor's own API that pass through, by both of the names it reads.
 _OPTIONS = (
     *("topK", "mediaResolution", "speechConfig", "imageConfig", "responseModalities", "audioTimestamp"),
@@ -63,18 +63,11 @@ def build_chat(request: ChatRequest, model: str, defaults: Mapping[str, Any], pa
         value = fields.take(name, _snake(name))
         if value is not None:
             body[name] = value
-    tier = fields.take("service_tier", "serviceTier")
-    if isinstance(tier, str) and (tier in _TIERS or tier in _TIERS.values()):
-        body["serviceTier"] = _TIERS.get(tier, tier)
-    elif tier is not None and tier != "auto":
-        fields.drop("service_tier")
+    if tier := fields.tier(_TIERS, "serviceTier"):
+        body["serviceTier"] = tier
     if request.fields.get("store") is False:
         fields.take("store")  # it keeps nothing
-    headers = {
-        "content-type": "application/json",
-        "accept": "text/event-stream" if request.stream else "application/json",
-    }
-    http = HTTPRequest("POST", path, headers, encode(body))
+    http = post_json(path, body, request.stream)
     return Built(http, fields.rest(), fields.adapted, stops, unchecked_json=asked.instruction is not None)
 
 
@@ -97,9 +90,7 @@ def _flat(given: Mapping[str, Any]) -> dict[str, Any]:
 def _generation(request: ChatRequest, traits: Traits, fields: Fields) -> tuple[dict[str, Any], list[str]]:
     """`generationConfig` but for JSON, and the stops that are too many for the vendor."""
     config: dict[str, Any] = {}
-    default = fields.take("max_completion_tokens", "max_tokens")
-    # A limit of the request stands above a default under either name: what it may cost was bounded by it.
-    limit = request.max_tokens if request.max_tokens is not None else default
+    limit = fields.limit(request)
     if limit is not None:
         config["maxOutputTokens"] = limit
     if request.n > 1:
@@ -164,8 +155,8 @@ def _thinking(fields: Fields, traits: Traits, config: dict[str, Any]) -> None:
         return
     if effort is None:
         return
-    if effort not in EFFORTS:
-        known = ", ".join(EFFORTS)
+    if effort not in LEVELS:
+        known = ", ".join(LEVELS)
         raise BadRequest(f"reasoning_effort: expected one of {known}.", param="reasoning_effort")
     thinking, exact = traits.thinking(effort)
     if thinking is not None:
@@ -190,7 +181,7 @@ def _format(fields: Fields, traits: Traits, with_tools: bool) -> _Format:
         return _Format(instruction=_instruction(schema))
     config: dict[str, Any] = {"responseMimeType": "application/json"}
     if isinstance(schema, dict):
-        levelled = down_level(schema, JSON_SCHEMA, "response_format.json_schema.schema")
+        levelled = down_level(schema, JSON_SCHEMA, SCHEMA_PATH)
         config["responseJsonSchema"] = levelled.schema
         if levelled.changes:
             fields.adapt("response_format")

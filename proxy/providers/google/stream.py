@@ -5,41 +5,34 @@ from __future__ import annotations
 from typing import Any, cast
 
 from proxy.providers.base.contract import HTTPResponse
+from proxy.providers.base.errors import scrub
+from proxy.providers.base.stream import EventDecoder
 from proxy.providers.google.choice import ChoiceDecoder
 from proxy.providers.google.errors import error_in
 from proxy.providers.google.models import searches_billed
 from proxy.providers.google.usage import usage_of
 from proxy.providers.google.wire import Answer, PromptFeedback, counted, read
-from proxy.providers.openai.errors import scrub
 from proxy.schema.chat import ChatChunk, ChatResponse
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
 from proxy.schema.fold import Fold
-from proxy.schema.sse import Event
 
 _TIERS = {"standard": "default", "flex": "flex", "priority": "priority"}
 
 
-class GoogleStreamDecoder:
+class GoogleStreamDecoder(EventDecoder):
     """One answer. There are no event names and no end marker: the finish comes with a candidate, then it ends."""
 
     def __init__(self, expected: int = 1) -> None:
         self._expected = expected
         self._choices: dict[int, ChoiceDecoder] = {}
         self._blocked = False
-        self.done = False
 
     @property
     def finished(self) -> bool:
         done = sum(choice.finished for choice in self._choices.values())
         return self._blocked or (done >= self._expected and done == len(self._choices))
 
-    def feed(self, event: Event) -> list[ChatChunk]:
-        data = event.data.strip()
-        if not data or self.done:
-            return []
-        if data == b"[DONE]":  # some servers in between add it
-            self.done = True
-            return []
+    def read(self, data: bytes, name: str) -> list[ChatChunk]:
         return [self.add(read(data))]
 
     def add(self, answer: Answer) -> ChatChunk:

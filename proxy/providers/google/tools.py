@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.providers.base.content import Fields
+from proxy.providers.base.fields import Fields
 from proxy.providers.base.json_schema import Subset, down_level
+from proxy.providers.base.tools import allowed_tools, chosen_name, function_of
 from proxy.providers.google.models import Traits
 from proxy.schema.errors import BadRequest
 
@@ -66,9 +67,8 @@ def _declared(fields: Fields, traits: Traits) -> tuple[list[dict[str, Any]], dic
     for place, tool in enumerate(fields.take("tools") or []):
         own = next((name for name in tool if name in _NATIVE), None)
         if tool.get("type") == "function":
-            function = tool.get("function")
-            functions.append(_function(function, f"tools.{place}.function", fields))
-            wanted = isinstance(function, dict) and function.get("strict") is True
+            functions.append(_function(tool, f"tools.{place}", fields))
+            wanted = tool["function"].get("strict") is True
             if wanted and not traits.validates_tools:
                 fields.drop("tools.strict")
             strict = strict or (wanted and traits.validates_tools)
@@ -83,14 +83,13 @@ def _declared(fields: Fields, traits: Traits) -> tuple[list[dict[str, Any]], dic
     return functions, native, strict
 
 
-def _function(function: object, where: str, fields: Fields) -> dict[str, Any]:
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
-        raise BadRequest("A function needs a name.", param=f"{where}.name")
-    declared: dict[str, Any] = {"name": function["name"]}
+def _function(tool: dict[str, Any], where: str, fields: Fields) -> dict[str, Any]:
+    function, name, parameters = function_of(tool, where)
+    declared: dict[str, Any] = {"name": name}
     if isinstance(function.get("description"), str):
         declared["description"] = function["description"]
-    if isinstance(function.get("parameters"), dict):
-        levelled = down_level(function["parameters"], JSON_SCHEMA, f"{where}.parameters")
+    if parameters is not None:
+        levelled = down_level(parameters, JSON_SCHEMA, f"{where}.function.parameters")
         if levelled.changes:
             fields.adapt("tools.parameters")
         if not _says_nothing(levelled.schema):
@@ -122,17 +121,8 @@ def _wanted(choice: Any) -> tuple[str, list[str]]:
     if isinstance(choice, str) and choice in _MODES:
         return _MODES[choice], []
     if isinstance(choice, dict) and choice.get("type") == "function":
-        return "ANY", [_name(choice, "tool_choice")]
-    allowed = choice.get("allowed_tools", choice) if isinstance(choice, dict) else None
-    if isinstance(allowed, dict) and choice.get("type") == "allowed_tools" and isinstance(allowed.get("tools"), list):
-        names = [_name(tool, f"tool_choice.allowed_tools.tools.{i}") for i, tool in enumerate(allowed["tools"])]
-        return ("ANY" if allowed.get("mode") == "required" else "AUTO"), names
+        return "ANY", [chosen_name(choice)]
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        allowed, is_forced = allowed_tools({"allowed_tools": choice, **choice})  # or flat, as the Responses API has it
+        return "ANY" if is_forced else "AUTO", [chosen_name(tool) for tool in allowed]
     raise BadRequest("tool_choice: expected none, auto, required, a function, or allowed_tools.", param="tool_choice")
-
-
-def _name(tool: object, where: str) -> str:
-    function = tool.get("function") if isinstance(tool, dict) else None
-    name = function.get("name") if isinstance(function, dict) else None
-    if not isinstance(name, str) or not name:
-        raise BadRequest("Expected the name of a function.", param=f"{where}.function.name")
-    return name

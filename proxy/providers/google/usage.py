@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from proxy.providers.base.answers import count, tokens_of
 from proxy.providers.google.wire import Modality, UsageMetadata
 from proxy.schema.chat import Usage
 from proxy.schema.records import Tokens
@@ -17,15 +18,15 @@ def usage_of(meta: UsageMetadata | None, searches: int) -> Usage | None:
         return None
     if meta.total_token_count is None and meta.candidates_token_count is None:
         return None
-    prompt = _count(meta.prompt_token_count) + _count(meta.tool_use_prompt_token_count)
-    thoughts = _count(meta.thoughts_token_count)
+    prompt = count(meta.prompt_token_count) + count(meta.tool_use_prompt_token_count)
+    thoughts = count(meta.thoughts_token_count)
     output = _output(meta, prompt, thoughts)
     usage: dict[str, Any] = {
         "prompt_tokens": prompt,
         "completion_tokens": output,
         "total_tokens": prompt + output,
         "prompt_tokens_details": {
-            "cached_tokens": min(_count(meta.cached_content_token_count), prompt),
+            "cached_tokens": min(count(meta.cached_content_token_count), prompt),
             **_parts(meta.prompt_tokens_details),
         },
         "completion_tokens_details": {
@@ -42,7 +43,7 @@ def _output(meta: UsageMetadata, prompt: int, thoughts: int) -> int:
     """Candidates and thoughts, unless the total says that the candidates hold the thoughts; whatever else the total
     holds was generated too.
     """
-    candidates, total = _count(meta.candidates_token_count), _count(meta.total_token_count)
+    candidates, total = count(meta.candidates_token_count), count(meta.total_token_count)
     if thoughts <= candidates and total == prompt + candidates:
         return candidates
     return max(candidates + thoughts, total - prompt)
@@ -59,13 +60,4 @@ def _parts(details: list[Modality] | None) -> dict[str, int]:
 
 def normal_form(usage: Usage) -> Tokens:
     """The prompt includes what was read from a cache; nobody pays for writing to one."""
-    prompt, output = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
-    details, output_details = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
-    read = min(_count(details.get("cached_tokens")), prompt)
-    reasoning = min(_count(output_details.get("reasoning_tokens")), output)
-    searches = _count(cast("dict[str, Any]", usage).get("searches"))
-    return Tokens(input=prompt - read, cache_read=read, output=output, reasoning=reasoning, searches=searches)
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+    return tokens_of(usage, cast("dict[str, Any]", usage).get("searches"))

@@ -7,9 +7,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from proxy.providers.base.answers import BROKEN_OFF
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
-
-_BROKEN_OFF = "Input data was truncated"  # msgspec's words
 
 
 class PartialArg(Struct, rename="camel"):
@@ -125,7 +124,7 @@ def read(data: bytes) -> Answer:
     try:
         value: Answer | list[Answer] = _decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-        if str(error) == _BROKEN_OFF:
+        if str(error) == BROKEN_OFF:
             raise UpstreamTruncated("The provider's answer broke off in the middle.") from None
         raise _no_answer() from None
     if isinstance(value, Answer):

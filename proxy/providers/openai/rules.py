@@ -9,7 +9,8 @@ import re
 
 from msgspec import Struct
 
-from proxy.providers.openai.request import LEVELS, Draft
+from proxy.providers.base.fields import LEVELS
+from proxy.providers.compatible.request import Draft
 
 _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "top_logprobs")
 

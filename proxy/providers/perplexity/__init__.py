@@ -11,11 +11,13 @@ import binascii
 from array import array
 from typing import Any, ClassVar
 
+from proxy.providers.base.answers import decode, tokens_of
 from proxy.providers.base.contract import Built, HTTPResponse, Provider
-from proxy.providers.openai import embeddings
-from proxy.providers.openai.errors import ErrorRules, error_from
-from proxy.providers.openai.response import decode
-from proxy.providers.openai.response import parse as parse_chat
+from proxy.providers.base.errors import ErrorRules
+from proxy.providers.base.fields import texts_only
+from proxy.providers.compatible import embeddings
+from proxy.providers.compatible.errors import error_from
+from proxy.providers.compatible.response import parse as parse_chat
 from proxy.providers.perplexity.request import build
 from proxy.providers.perplexity.response import parse
 from proxy.providers.perplexity.stream import PerplexityStreamDecoder
@@ -29,28 +31,19 @@ _EMBEDDINGS = ("model", "input", "dimensions")
 class Perplexity(Provider, frozen=True, kw_only=True):
     """Models of Perplexity's own (`perplexity/sonar`) and of others, all of which can search the web."""
 
+    type: ClassVar[str] = "perplexity"
+    base: ClassVar[str | None] = "https://api.perplexity.ai"
+    key_env: ClassVar[tuple[str, ...]] = ("PERPLEXITY_API_KEY", "PPLX_API_KEY")
+    catalogue: ClassVar[str | None] = "perplexity"
+    choices_at_once: ClassVar[int | None] = 1
     error_rules: ClassVar[ErrorRules] = ErrorRules(
         codes={"too_many_prompt_tokens": (400, "context_length_exceeded")}, statuses={422: 400}
     )
 
     @property
-    def default_base_url(self) -> str | None:
-        return "https://api.perplexity.ai"
-
-    @property
-    def key_variables(self) -> tuple[str, ...]:
-        """At the vendor's own address a key is needed, at an address of one's own only if the file says so."""
-        if self.api_key_env is None and self.base_url is None:
-            return ("PERPLEXITY_API_KEY", "PPLX_API_KEY")
-        return super().key_variables
-
-    @property
     def root(self) -> str:
         """Its address has no `/v1`, OpenAI's SDKs are given one with it."""
-        return "" if (self.base_url or "").rstrip("/").endswith("/v1") else "/v1"
-
-    def max_choices(self, model: str) -> int | None:
-        return 1
+        return self.version_path("/v1")
 
     def build_request(self, request: ChatRequest, model: str) -> Built:
         return build(f"{self.root}/responses", request, model, self.parameters)
@@ -60,25 +53,14 @@ class Perplexity(Provider, frozen=True, kw_only=True):
         return parse_chat(response, self.error_rules) if "choices" in body else parse(body, self.error_rules)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
-        return error_from(response, self.error_rules)
+        return error_from(response, self.id_headers, self.error_rules)
 
     def stream_decoder(self, request: ChatRequest) -> PerplexityStreamDecoder:
         return PerplexityStreamDecoder(self.error_rules)
 
     def tokens(self, usage: Usage) -> Tokens:
         """`num_search_queries` counts calls of the web search, which are billed beside the tokens."""
-        prompt, output = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
-        details, output_details = usage.get("prompt_tokens_details", {}), usage.get("completion_tokens_details", {})
-        read = min(_count(details.get("cached_tokens")), prompt)
-        written = min(_count(details.get("cache_write_tokens")), prompt - read)
-        return Tokens(
-            input=prompt - read - written,
-            cache_read=read,
-            cache_write=written,
-            output=output,
-            reasoning=min(_count(output_details.get("reasoning_tokens")), output),
-            searches=_count(usage.get("num_search_queries")),
-        )
+        return tokens_of(usage, usage.get("num_search_queries"))
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         """Signatures of thoughts, which Google's models behind this API want back with their calls."""
@@ -91,7 +73,7 @@ class Perplexity(Provider, frozen=True, kw_only=True):
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
         """Its vectors are whole numbers from -128 to 127, in base64; it knows no other format that we could read."""
-        embeddings.texts_only(request, model)
+        texts_only(request, model)
         body = {name: value for name, value in request.fields.items() if name in _EMBEDDINGS}
         body |= {"model": model, "encoding_format": "base64_int8"}
         dropped = [name for name in request.fields if name not in (*_EMBEDDINGS, "encoding_format")]
@@ -109,7 +91,3 @@ def _int8(text: str) -> list[float]:
     except binascii.Error as error:
         raise ValueError("no base64") from error
     return [float(number) for number in numbers]
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0

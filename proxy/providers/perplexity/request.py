@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from proxy.providers.base.content import Fields, Part, parts, refuse, stop_list, thoughts_in
-from proxy.providers.base.contract import Built, HTTPRequest
-from proxy.providers.openai.request import ECHOES, LEVELS, NEUTRAL, allowed_tools, headers, tool_name
+from proxy.providers.base.content import ECHOES, Part, parts, refuse, thoughts_in
+from proxy.providers.base.contract import Built, post_json
+from proxy.providers.base.fields import LEVELS, NEUTRAL, Fields, stop_list
+from proxy.providers.base.tools import allowed_tools, tool_name
 from proxy.schema.chat import ChatRequest, Message
 from proxy.schema.errors import BadRequest
-from proxy.schema.json import encode
 
 SEARCHING = "perplexity/sonar"
 # The models of the API that ended: the one model that replaced them, and how hard it is to try.
@@ -36,7 +36,7 @@ _NATIVE = (
 _NATIVE_TOOLS = (
     *("web_search", "image_search", "fetch_url", "people_search", "finance_search", "sandbox", "mcp", "connector"),
 )
-_TIERS = ("auto", "default", "flex", "priority", "fast")
+_TIERS = {tier: tier for tier in ("auto", "default", "flex", "priority", "fast")}
 _EFFORTS = LEVELS[:-1]
 _FILTERS = (  # the same names in the older API
     *("search_domain_filter", "search_recency_filter", "search_after_date_filter", "search_before_date_filter"),
@@ -78,16 +78,13 @@ def build(path: str, request: ChatRequest, model: str, parameters: Mapping[str, 
     stops = stop_list(fields.take("stop"))
     if request.stream:
         body["stream"] = True
-    dropped = fields.rest()
-    return Built(
-        HTTPRequest("POST", path, headers(request.stream), encode(body)), dropped, fields.adapted, stops, unchecked
-    )
+    return Built(post_json(path, body, request.stream), fields.rest(), fields.adapted, stops, unchecked)
 
 
 def _limits(request: ChatRequest, fields: Fields, body: dict[str, Any]) -> None:
-    limit = fields.take("max_completion_tokens", "max_tokens")
+    limit = fields.limit(request)
     if limit is not None:
-        body["max_output_tokens"] = request.max_tokens or limit
+        body["max_output_tokens"] = limit
     body |= {name: value for name in _SAME if (value := fields.take(name)) is not None}
     effort = fields.take("reasoning_effort")
     if effort == "max":
@@ -96,11 +93,9 @@ def _limits(request: ChatRequest, fields: Fields, body: dict[str, Any]) -> None:
     reasoning = fields.take("reasoning") or ({"effort": effort} if effort is not None else None)
     if reasoning is not None:
         body["reasoning"] = reasoning
-    tier = fields.take("service_tier")
-    if tier in _TIERS:
+    tier = fields.tier(_TIERS)
+    if tier is not None:
         body["service_tier"] = tier
-    elif tier is not None:
-        fields.drop("service_tier")
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
@@ -221,8 +216,10 @@ def _tools(fields: Fields, body: dict[str, Any], wants_search: bool) -> None:
     given = fields.take("tools") or []
     choice = fields.take("tool_choice")
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
-        names, choice = allowed_tools(choice)
+        allowed, is_forced = allowed_tools(choice)
+        names = {tool_name(tool) for tool in allowed}
         given = [tool for tool in given if tool_name(tool) in names]
+        choice = "required" if is_forced else "auto"
         fields.adapt("tool_choice")
     tools = [_tool(fields, tool, f"tools.{place}") for place, tool in enumerate(given)]
     name = tool_name(choice)

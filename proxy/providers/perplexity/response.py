@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
-from proxy.providers.openai.errors import ErrorRules, build, error_in
-from proxy.providers.openai.response import arguments_text, call_id, listed
+from proxy.providers.base.answers import arguments_text, call_id, listed, mapping, objects, whole
+from proxy.providers.base.errors import ErrorRules, build
+from proxy.providers.compatible.errors import error_in
 from proxy.schema.chat import ChatResponse, Usage
 from proxy.schema.errors import UpstreamError
 
@@ -22,7 +23,7 @@ def parse(body: dict[str, Any], rules: ErrorRules) -> ChatResponse:
     if error is not None:
         raise error
     refuse_unfinished(body, rules)
-    items = [item for item in listed(body.get("output")) if isinstance(item, dict)]
+    items = objects(body.get("output"))
     message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None, "annotations": []}
     text, annotations = text_of(items)
     message["refusal"] = refusal_of(items) or None
@@ -74,14 +75,17 @@ def finish_reason(body: dict[str, Any], has_calls: bool) -> str:
 
 def text_of(items: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
     """The text of all messages, and what it leans on as `url_citation`s with places in that text."""
-    text = ""
+    texts: list[str] = []
+    length = 0
     annotations: list[dict[str, Any]] = []
     for part in _parts(items, "output_text"):
         for raw in listed(part.get("annotations")):
-            citation = _citation(raw, len(text))
+            citation = _citation(raw, length)
             if citation is not None:
                 annotations.append(citation)
-        text += part["text"]
+        texts.append(part["text"])
+        length += len(part["text"])
+    text = "".join(texts)
     return text, annotations or _marked(text, results_of(items))
 
 
@@ -91,8 +95,8 @@ def refusal_of(items: list[dict[str, Any]]) -> str:
 
 def _parts(items: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     """Content parts of all messages that have a text; a refusal's is in `refusal`."""
-    parts = [part for item in items if item.get("type") == "message" for part in listed(item.get("content"))]
-    found = [part for part in parts if isinstance(part, dict) and part.get("type") == kind]
+    parts = [part for item in items if item.get("type") == "message" for part in objects(item.get("content"))]
+    found = [part for part in parts if part.get("type") == kind]
     named = [{**part, "text": part.get("text", part.get("refusal"))} for part in found]
     return [part for part in named if isinstance(part["text"], str)]
 
@@ -125,8 +129,7 @@ def _marked(text: str, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def results_of(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What the searches found, in order."""
-    found = [result for item in items if item.get("type") == "search_results" for result in listed(item.get("results"))]
-    return [result for result in found if isinstance(result, dict)]
+    return [each for item in items if item.get("type") == "search_results" for each in objects(item.get("results"))]
 
 
 def sources(items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -169,7 +172,7 @@ def usage_of(body: dict[str, Any], items: list[dict[str, Any]]) -> Usage | None:
     raw = body.get("usage")
     if not isinstance(raw, dict):
         return None
-    prompt, output = _whole(raw.get("input_tokens")), _whole(raw.get("output_tokens"))
+    prompt, output = whole(raw.get("input_tokens")), whole(raw.get("output_tokens"))
     if prompt is None or output is None:
         return None
     usage: dict[str, Any] = {
@@ -177,32 +180,24 @@ def usage_of(body: dict[str, Any], items: list[dict[str, Any]]) -> Usage | None:
         "completion_tokens": output,
         "total_tokens": prompt + output,
     }
-    details = _object(raw.get("input_tokens_details"))
-    read, written = _whole(details.get("cache_read_input_tokens")), _whole(details.get("cache_creation_input_tokens"))
+    details = mapping(raw.get("input_tokens_details"))
+    read, written = whole(details.get("cache_read_input_tokens")), whole(details.get("cache_creation_input_tokens"))
     usage["prompt_tokens_details"] = {
-        "cached_tokens": read or _whole(details.get("cached_tokens")) or 0,
+        "cached_tokens": read or whole(details.get("cached_tokens")) or 0,
         "cache_write_tokens": written or 0,
     }
-    reasoning = _whole(_object(raw.get("output_tokens_details")).get("reasoning_tokens"))
+    reasoning = whole(mapping(raw.get("output_tokens_details")).get("reasoning_tokens"))
     if reasoning is not None:
         usage["completion_tokens_details"] = {"reasoning_tokens": reasoning}
-    calls = _object(raw.get("tool_calls_details"))
-    searches = [_whole(_object(calls.get(name)).get("invocation")) for name in _SEARCHES]
+    calls = mapping(raw.get("tool_calls_details"))
+    searches = [whole(mapping(calls.get(name)).get("invocation")) for name in _SEARCHES]
     usage["num_search_queries"] = next(
         (count for count in searches if count is not None),
         sum(item.get("type") == "search_results" for item in items),
     )
     if calls:
         usage["tool_calls_details"] = calls
-    cost = _object(raw.get("cost")).get("total_cost")
+    cost = mapping(raw.get("cost")).get("total_cost")
     if isinstance(cost, int | float):
         usage["provider_cost"] = cost  # USD; `cost` is what it costs by pricing.yaml
     return cast(Usage, usage)
-
-
-def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from proxy.providers.openai.errors import ErrorRules, build, error_in
-from proxy.providers.openai.response import decode, listed
-from proxy.providers.openai.stream import OpenAIStreamDecoder
+from proxy.providers.base.answers import decode, mapping, objects
+from proxy.providers.base.errors import ErrorRules, build
+from proxy.providers.compatible.errors import error_in
+from proxy.providers.compatible.stream import CompatibleStreamDecoder
 from proxy.providers.perplexity.response import (
     envelope,
     finish_reason,
@@ -37,7 +38,7 @@ class PerplexityStreamDecoder:
 
     def __init__(self, rules: ErrorRules) -> None:
         self._rules = rules
-        self._chat: OpenAIStreamDecoder | None = None
+        self._chat: CompatibleStreamDecoder | None = None
         self._head: dict[str, Any] = {}
         self._wrote: set[str] = set()  # of content, refusal and reasoning_content: what was streamed
         self._thought: object = None  # the latest; the end of one may say it again
@@ -61,7 +62,7 @@ class PerplexityStreamDecoder:
             return self._chat.feed(event) if self._chat is not None else []
         body = decode(data)
         if "choices" in body:
-            self._chat = OpenAIStreamDecoder(1, self._rules)
+            self._chat = CompatibleStreamDecoder(1, self._rules)
             return self._chat.feed(event)
         kind = body.get("type") or event.name
         if kind in _FAILED:
@@ -87,8 +88,7 @@ class PerplexityStreamDecoder:
         if kind == "response.refusal.delta":
             return self._text("refusal", body.get("delta"))
         if kind.startswith("response.reasoning."):
-            results = [result for result in listed(body.get("results")) if isinstance(result, dict)]
-            self._searched += results if kind.endswith(".search_results") else []
+            self._searched += objects(body.get("results")) if kind.endswith(".search_results") else []
             if not kind.endswith(_THOUGHTS):
                 return []
             thought, self._thought = self._thought, body.get("thought") or self._thought
@@ -114,11 +114,10 @@ class PerplexityStreamDecoder:
 
     def _end(self, body: dict[str, Any]) -> list[ChatChunk]:
         """Finish, usage, citations; and whatever of the answer no event before had."""
-        response = body.get("response")
-        response = response if isinstance(response, dict) else {}
+        response = mapping(body.get("response"))
         refuse_unfinished(response, self._rules)
         self._head = envelope(response)
-        items = [item for item in listed(response.get("output")) if isinstance(item, dict)]
+        items = objects(response.get("output"))
         if not results_of(items) and self._searched:
             items.append({"type": "search_results", "results": self._searched})
         text, annotations = text_of(items)
@@ -150,8 +149,7 @@ class PerplexityStreamDecoder:
 
     def _failure(self, body: dict[str, Any]) -> Exception:
         """The error is beside the type, inside the response, or is the event itself."""
-        response = body.get("response")
-        inner = response.get("error") if isinstance(response, dict) else None
+        inner = mapping(body.get("response")).get("error")
         said = {name: value for name, value in body.items() if name != "type"}
         error = error_in({"error": body.get("error") or inner or said}, self._rules)
         return error or build({}, 502, {}, self._rules)

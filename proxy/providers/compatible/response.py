@@ -7,46 +7,27 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
-import msgspec
-
+from proxy.providers.base.answers import listed, mapping, objects, tool_call, whole
 from proxy.providers.base.contract import HTTPResponse
-from proxy.providers.openai.errors import ErrorRules, error_in, scrub
+from proxy.providers.base.errors import ErrorRules, scrub
+from proxy.providers.compatible.errors import body_of
 from proxy.schema.chat import FINISH_REASONS, ChatResponse, Choice, Usage
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
-from proxy.schema.json import encode
 
-_decode = msgspec.json.Decoder().decode
 _NO_LETTER = re.compile(r"[^a-zA-Z0-9]")
-_BROKEN_OFF = "Input data was truncated"  # msgspec's words
 _FINISH = {"eos": "stop", "model_length": "length", "max_tokens": "length", "tool_use": "tool_calls"}
 _TIERS = {"on_demand": "default", "performance": "default"}  # Groq's words
 _KNOWN_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
-# What servers add and nobody can use: Together's echoes and seeds above 2**53, Groq's own usage, a stream's paddings.
+# Additions of no use to clients: Together's echoes and seeds above 2**53, Groq's own usage, a stream's padding.
 PADDING = frozenset({"prompt", "x_groq", "obfuscation", "p"})
 CHOICE_PADDING = frozenset({"text", "seed", "delta", "message", "prompt_token_ids", "token_ids"})
-# Where else than in `prompt_tokens_details` vendors count cached tokens: Together, Mistral, DeepSeek.
+# Where vendors count cached tokens outside `prompt_tokens_details`: Together, Mistral, DeepSeek.
 _CACHED = ("cached_tokens", "num_cached_tokens", "prompt_cache_hit_tokens")
-
-
-def decode(data: bytes) -> dict[str, Any]:
-    """One JSON object from a provider. Raises UpstreamTruncated for the start of one, UpstreamError for all else."""
-    try:
-        value = _decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-        if str(error) == _BROKEN_OFF:
-            raise UpstreamTruncated("The provider's answer broke off in the middle.") from None
-        value = None
-    if not isinstance(value, dict):
-        raise UpstreamError("The provider's answer is not a JSON object.", retryable=True)
-    return value
 
 
 def parse(response: HTTPResponse, rules: ErrorRules) -> ChatResponse:
     """Raises UpstreamError when the answer is an error in a 200, or has no choices, or a choice never finished."""
-    body = decode(response.body)
-    error = error_in(body, rules)
-    if error is not None:
-        raise error
+    body = body_of(response, rules)
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
         raise UpstreamError("The provider's answer has no choices.", retryable=True)
@@ -62,7 +43,7 @@ def parse(response: HTTPResponse, rules: ErrorRules) -> ChatResponse:
 
 
 def envelope(body: dict[str, Any]) -> dict[str, Any]:
-    """What stands beside choices and usage in an answer or a chunk, less what nobody can use."""
+    """The fields beside choices and usage in an answer or a chunk, without those of no use to clients."""
     kept = {name: value for name, value in body.items() if name not in PADDING and name not in ("choices", "usage")}
     tier = kept.get("service_tier")
     if isinstance(tier, str) and tier not in _KNOWN_TIERS:
@@ -127,14 +108,6 @@ def _token(text: str, number: object, top: object) -> dict[str, Any]:
     return {"token": text, "logprob": likely, "bytes": list(text.encode(errors="replace")), "top_logprobs": others}
 
 
-def listed(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def objects(value: object) -> list[dict[str, Any]]:
-    return [each for each in listed(value) if isinstance(each, dict)]
-
-
 def plain(part: dict[str, Any]) -> dict[str, Any]:
     """A message or delta whose texts are texts: `reasoning` (vLLM, Groq, Ollama) under the name clients read,
     `reasoning_content`, and content parts (Mistral's thinking models) joined into it and `content`.
@@ -177,19 +150,6 @@ def finish_reason(value: object, has_calls: bool) -> tuple[str | None, dict[str,
     return reason, {} if value in FINISH_REASONS else {"native_finish_reason": scrub(value)[:64]}
 
 
-def tool_call(raw: object, spare_id: str) -> dict[str, Any]:
-    """A whole tool call with id, type and its arguments as a JSON string."""
-    call: dict[str, Any] = dict(raw) if isinstance(raw, dict) else {}
-    call.pop("index", None)
-    function = call.get("function")
-    if call.get("type") == "custom" and "custom" in call:
-        return {**call, "id": call_id(call.get("id")) or spare_id}
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise UpstreamError("The provider's answer has a tool call without a function name.", retryable=True)
-    function = {**function, "arguments": arguments_text(function.get("arguments")) or "{}"}
-    return {**call, "id": call_id(call.get("id")) or spare_id, "type": "function", "function": function}
-
-
 def spare_id(answer_id: object, choice: int, call: int) -> str:
     """The id of a call that came without one: another in each answer, as clients look results up by it; the same for
     whole and streamed answers. OpenAI takes 40 characters.
@@ -198,24 +158,11 @@ def spare_id(answer_id: object, choice: int, call: int) -> str:
     return f"call_{own}_{choice}_{call}" if own else f"call_{choice}_{call}"
 
 
-def call_id(value: object) -> str | None:
-    """A tool call's id; Mistral's SDK says "null" where there is none."""
-    return value if isinstance(value, str) and value not in ("", "null") else None
-
-
-def arguments_text(value: object) -> str:
-    """Arguments as text; some servers send an object."""
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else encode(value).decode()
-
-
 def usage_of(body: dict[str, Any]) -> Usage | None:
     """Usage with its three integers, from where vendors put it; None when there is none to trust."""
-    extra = body.get("x_groq")
-    for raw in (body.get("usage"), extra.get("usage") if isinstance(extra, dict) else None):
+    for raw in (body.get("usage"), mapping(body.get("x_groq")).get("usage")):
         if isinstance(raw, dict):
-            prompt, output = _whole(raw.get("prompt_tokens")), _whole(raw.get("completion_tokens"))
+            prompt, output = whole(raw.get("prompt_tokens")), whole(raw.get("completion_tokens"))
             if prompt is not None and output is not None:
                 prompt += _audio_beside(raw, prompt + output)
                 output += _reasoning_beside(raw, prompt + output)
@@ -232,12 +179,11 @@ def _is_sound(name: str, value: object) -> bool:
 def _details(raw: dict[str, Any]) -> dict[str, Any]:
     """Cached and reasoning tokens where clients look for them, when a vendor counts them elsewhere."""
     found: dict[str, Any] = {}
-    inside = raw.get("prompt_tokens_details")
-    inside = inside if isinstance(inside, dict) else {}
-    cached = next((raw[name] for name in _CACHED if _whole(raw.get(name)) is not None), None)
+    inside = mapping(raw.get("prompt_tokens_details"))
+    cached = next((raw[name] for name in _CACHED if whole(raw.get(name)) is not None), None)
     if cached is not None and inside.get("cached_tokens") is None:
         found["prompt_tokens_details"] = {**inside, "cached_tokens": cached}
-    reasoning = _whole(raw.get("reasoning_tokens"))
+    reasoning = whole(raw.get("reasoning_tokens"))
     if reasoning is not None and not isinstance(raw.get("completion_tokens_details"), dict):
         found["completion_tokens_details"] = {"reasoning_tokens": reasoning}
     cost = raw.get("cost")
@@ -263,7 +209,3 @@ def _audio_beside(raw: dict[str, Any], counted: int) -> int:
     details, total = raw.get("prompt_tokens_details"), raw.get("total_tokens")
     audio = details.get("audio_tokens") if isinstance(details, dict) else None
     return audio if isinstance(total, int) and isinstance(audio, int) and 0 < audio == total - counted else 0
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -1,28 +1,25 @@
-"""Translates: the events of one OpenAI-shaped stream into canonical chunks, whatever its server makes of the shape."""
+"""Translates: the events of one OpenAI-shaped stream into canonical chunks, tolerant of how servers vary the shape."""
 
 from __future__ import annotations
 
 from typing import Any, cast
 
-from proxy.providers.openai.errors import ErrorRules, error_in
-from proxy.providers.openai.response import (
+from proxy.providers.base.answers import arguments_text, call_id, decode, listed, objects
+from proxy.providers.base.errors import ErrorRules
+from proxy.providers.base.stream import EventDecoder
+from proxy.providers.compatible.errors import error_in
+from proxy.providers.compatible.response import (
     CHOICE_PADDING,
     PADDING,
-    arguments_text,
-    call_id,
-    decode,
     envelope,
     finish_reason,
-    listed,
     logprobs,
-    objects,
     plain,
     spare_id,
     usage_of,
 )
 from proxy.schema.chat import ChatChunk
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
-from proxy.schema.sse import Event
 
 # Of a delta alone, and no part of the message: Together's `token_id`, Groq's `channel`, Mistral's `index`.
 _NO_PART = frozenset({"role", "tool_calls", "token_id", "channel", "index"})
@@ -71,29 +68,22 @@ class _Calls:
         return bool(self._ids)
 
 
-class OpenAIStreamDecoder:
-    """One stream. `expected` is the number of choices that was asked for; a server may send fewer."""
+class CompatibleStreamDecoder(EventDecoder):
+    """One stream. `expected`: the number of choices in the request; a server may send fewer."""
 
     def __init__(self, expected: int, rules: ErrorRules) -> None:
         self._expected = expected
         self._rules = rules
         self._calls: dict[int, _Calls] = {}
         self._finished: set[int] = set()
-        self.done = False
 
     @property
     def finished(self) -> bool:
         return len(self._finished) >= self._expected and len(self._finished) >= len(self._calls)
 
-    def feed(self, event: Event) -> list[ChatChunk]:
-        data = event.data.strip()
-        if not data or self.done:
-            return []
-        if data == b"[DONE]":
-            self.done = True
-            return []
+    def read(self, data: bytes, name: str) -> list[ChatChunk]:
         body = decode(data)
-        error = error_in(body if event.name != "error" else {"error": body, **body}, self._rules)
+        error = error_in(body if name != "error" else {"error": body, **body}, self._rules)
         if error is not None:
             raise error
         chunk = envelope(body)

@@ -1,72 +1,38 @@
-"""Translates: a request on its way to an OpenAI-shaped vendor, and the changes that several of them need."""
+"""Translates: the draft of a request to an OpenAI-shaped server, with the changes that several of them need."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from proxy.providers.base.content import Fields, Part, refuse, stop_list, thoughts_in
-from proxy.providers.base.contract import Built, HTTPRequest
+from proxy.providers.base.answers import listed
+from proxy.providers.base.content import ECHOES, Part, refuse, thoughts_in
+from proxy.providers.base.contract import Built, post_json
+from proxy.providers.base.fields import LEVELS, LIMITS, NEUTRAL, Fields, nearest_level, stop_list
+from proxy.providers.base.tools import allowed_tools, tool_name
 from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
-from proxy.schema.json import encode
 
-_LIMITS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
-LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")  # of `reasoning_effort`, in order
-# What OpenAI does when nothing is said: leaving such a value out changes nothing, so it is no loss.
-NEUTRAL: dict[str, Any] = {
-    "temperature": 1,
-    "top_p": 1,
-    "frequency_penalty": 0,
-    "presence_penalty": 0,
-    "logit_bias": {},
-    "logprobs": False,
-    "top_logprobs": 0,
-    "n": 1,
-    "tool_choice": "auto",
-    "parallel_tool_calls": True,
-    "modalities": ["text"],
-    "service_tier": "auto",
-    "verbosity": "medium",
-    "metadata": {},
-    "store": False,
-    "stop": [],
-}
-# Fields of our own answers that clients send back with the history, and only some vendors can read.
-ECHOES = frozenset(
-    {
-        "reasoning_content",
-        "reasoning",
-        "reasoning_details",
-        "thinking_blocks",
-        "extra_content",
-        "provider_specific_fields",
-        "annotations",
-        "citations",
-        "search_results",
-        "executed_tools",
-    }
-)
 _FUNCTION = ("name", "description", "parameters", "strict")
 _NULLABLE = ("content", "refusal", "audio", "function_call")  # in messages, by OpenAI's own types
 _CALL_ECHOES = ("extra_content", "provider_specific_fields", "index", "thought_signature")
 
 
 class Draft:
-    """One request body as it is shaped: the client's fields in the client's order, and what they lose on the way.
+    """One request body as it is shaped: the client's fields in the client's order, and a record of what they lose.
 
-    `parameters` are the provider's defaults; they stand in where the client said nothing.
+    `parameters` are the provider's defaults for fields that the client did not set.
     """
 
     def __init__(self, request: ChatRequest, model: str, parameters: Mapping[str, Any]) -> None:
-        # A limit of the request stands above a default under either name: what it may cost was bounded by it.
-        limits = tuple(_LIMITS) if request.max_tokens is not None else ()
+        # The request's own limit overrides a default under either name: the price bound of the call follows from it.
+        limits = LIMITS if request.max_tokens is not None else ()
         defaults = {name: value for name, value in parameters.items() if value is not None and name not in limits}
         self.request = request
         self.model = model
         self.body: dict[str, Any] = {**defaults, **request.fields, "model": model}
-        self.dropped: list[str] = []
-        self.adapted: list[str] = []
+        self._dropped: dict[str, None] = {}  # ordered sets: clients choose how many names there are
+        self._adapted: dict[str, None] = {}
         self.stops: list[str] = []
         self.unchecked_json = False
 
@@ -78,29 +44,29 @@ class Draft:
     # --- what is lost -------------------------------------------------------------------------------------------------
 
     def drop(self, *names: str) -> None:
-        """The vendor lacks them. Said unless the value changes nothing, or was the provider's own default.
+        """The vendor lacks them. Reported unless the value equals OpenAI's default, or is a default of the provider.
 
-        Raises BadRequest for what asks for another kind of answer.
+        Raises BadRequest for fields that ask for another kind of answer.
         """
+        lost = {}
         for name in names:
             if name in self.body:
                 value = self.body.pop(name)
                 if name in self.request.fields and value != NEUTRAL.get(name, NEUTRAL):
-                    for lost in Fields({name: value}).rest():
-                        self.note_dropped(lost)
+                    lost[name] = value
+        for name in Fields(lost).rest() if lost else ():
+            self.note_dropped(name)
 
     def note_dropped(self, name: str) -> None:
-        self.adapted = [other for other in self.adapted if other != name]
-        if name not in self.dropped:
-            self.dropped.append(name)
+        self._adapted.pop(name, None)
+        self._dropped[name] = None
 
     def adapt(self, name: str) -> None:
-        """It goes out with another value, or by means that may differ in their effect."""
-        if name not in self.adapted:
-            self.adapted.append(name)
+        """The request carries it with another value, or by means that may differ in effect."""
+        self._adapted[name] = None
 
     def keep_only(self, allowed: Collection[str]) -> None:
-        """Everything at the top level that is not `allowed` is dropped."""
+        """Drops every field at the top level that is not `allowed`."""
         self.drop(*[name for name in self.body if name not in allowed])
 
     # --- changes that mean the same -----------------------------------------------------------------------------------
@@ -114,7 +80,7 @@ class Draft:
 
     def name_limit(self, name: str) -> None:
         """Servers that know one of the two names ignore or refuse the other; of two limits the smaller one."""
-        other = _LIMITS[name]
+        other = LIMITS[1 - LIMITS.index(name)]
         given = [self.body[each] for each in (name, other) if self.body.get(each) is not None]
         self.rename(other, name)
         if given:
@@ -140,11 +106,17 @@ class Draft:
         effort: str = self.body["reasoning_effort"]
         if effort in levels or effort not in LEVELS:
             return effort
-        above = [level for level in LEVELS[LEVELS.index(effort) :] if level in levels]
-        known = [level for level in LEVELS if level in levels]
-        self.body["reasoning_effort"] = nearest = above[0] if above else known[-1]
+        self.body["reasoning_effort"] = nearest = nearest_level(effort, levels)
         self.adapt("reasoning_effort")
         return nearest
+
+    def name_tier(self, words: Mapping[str, str]) -> None:
+        """`service_tier` in the vendor's words; a tier that has none is dropped."""
+        tier = self.body.get("service_tier")
+        if isinstance(tier, str) and tier in words:
+            self.body["service_tier"] = words[tier]
+        else:
+            self.drop("service_tier")
 
     # --- tools --------------------------------------------------------------------------------------------------------
 
@@ -166,9 +138,10 @@ class Draft:
         """`allowed_tools` for vendors without it: only those tools are sent, and its mode is the choice."""
         choice = self.body.get("tool_choice")
         if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
-            names, mode = allowed_tools(choice)
+            allowed, is_forced = allowed_tools(choice)
+            names = {tool_name(tool) for tool in allowed}
             self.body["tools"] = [tool for tool in self.tools() if tool_name(tool) in names]
-            self.body["tool_choice"] = mode
+            self.body["tool_choice"] = "required" if is_forced else "auto"
             self.adapt("tool_choice")
 
     def plain_tools(self) -> None:
@@ -251,23 +224,31 @@ class Draft:
                     self.note_dropped(f"messages.content.{name}")
                 self.put_message(index, {**message, "content": "\n".join(_text_of(part) for part in content)})
 
-    def refuse_parts(self, kinds: Collection[Any], roles: Collection[str] | None = None) -> None:
+    def refuse_parts(self, kinds: Collection[str], roles: Collection[str] | None = None) -> None:
         """Raises BadRequest `unsupported_content` for a content part of such a type, in a message of such a role."""
-        for index, message in enumerate(self.messages):
-            for place, raw in enumerate(_listed(message)):
-                kind = raw.get("type")
-                if kind in kinds and (roles is None or message["role"] in roles):
-                    raise refuse(Part(str(kind), f"messages.{index}.content.{place}.{kind}", raw), self.model)
+        self._refuse(lambda kind, role: kind in kinds and (roles is None or role in roles))
 
     def only_parts(self, kinds: Collection[str]) -> None:
-        """Raises BadRequest `unsupported_content` for parts of another type. Thoughts are left out, and told."""
+        """Raises BadRequest `unsupported_content` for parts of another type. Thoughts are dropped and reported."""
         for index, message in enumerate(self.messages):
             thoughts, content = thoughts_in(message.get("content"))
             if thoughts:
                 self.note_dropped("messages.content.thinking")
                 self.put_message(index, {**message, "content": content or ""})
-        types = [raw.get("type") for each in self.messages for raw in _listed(each)]
-        self.refuse_parts([kind for kind in types if kind not in kinds])
+        self._refuse(lambda kind, role: kind not in kinds)
+
+    def _refuse(self, is_wrong: Callable[[Any, str], bool]) -> None:
+        for index, message in enumerate(self.messages):
+            for place, raw in enumerate(listed(message.get("content"))):
+                kind = raw.get("type")
+                if is_wrong(kind, message["role"]):
+                    raise refuse(Part(str(kind), f"messages.{index}.content.{place}.{kind}", raw), self.model)
+
+    def return_thoughts(self) -> None:
+        """The thoughts of earlier answers under the name `reasoning`, which the server reads."""
+        for index, message in enumerate(self.messages):
+            if message.get("reasoning_content") and not message.get("reasoning"):
+                self.put_message(index, {**message, "reasoning": message["reasoning_content"]})
 
     def give_back_reasoning(self, name: str) -> None:
         """What the same model thought before its tool calls, for clients that did not send it: some servers refuse a
@@ -307,32 +288,8 @@ class Draft:
                 self.body["stream_options"] = {**self.body.get("stream_options", {}), "include_usage": True}
             else:
                 self.body.pop("stream_options", None)
-        http = HTTPRequest("POST", path, headers(self.request.stream), encode(self.body))
-        return Built(http, self.dropped, self.adapted, self.stops, self.unchecked_json)
-
-
-def headers(stream: bool) -> dict[str, str]:
-    """What every request to an OpenAI-shaped server says about itself."""
-    return {"content-type": "application/json", "accept": "text/event-stream" if stream else "application/json"}
-
-
-def allowed_tools(choice: Mapping[str, Any]) -> tuple[set[str | None], str]:
-    """The names in a tool choice of type `allowed_tools`, and its mode."""
-    allowed = choice.get("allowed_tools")
-    if not isinstance(allowed, dict) or not isinstance(allowed.get("tools"), list):
-        raise BadRequest("A choice of allowed_tools needs `allowed_tools.tools`.", param="tool_choice.allowed_tools")
-    return {tool_name(tool) for tool in allowed["tools"]}, "required" if allowed.get("mode") == "required" else "auto"
-
-
-def tool_name(tool: object) -> str | None:
-    function = tool.get("function") if isinstance(tool, dict) else None
-    name = function.get("name") if isinstance(function, dict) else None
-    return name if isinstance(name, str) else None
-
-
-def _listed(message: dict[str, Any]) -> list[dict[str, Any]]:
-    content = message.get("content")
-    return content if isinstance(content, list) else []
+        http = post_json(path, self.body, self.request.stream)
+        return Built(http, list(self._dropped), list(self._adapted), self.stops, self.unchecked_json)
 
 
 def _is_text(part: object) -> bool:

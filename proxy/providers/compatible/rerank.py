@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from proxy.providers.base.contract import Built, HTTPRequest, HTTPResponse
-from proxy.providers.openai.embeddings import input_usage
-from proxy.providers.openai.errors import ErrorRules, error_in
-from proxy.providers.openai.request import headers
-from proxy.providers.openai.response import decode
+from proxy.providers.base.contract import Built, HTTPResponse, post_json
+from proxy.providers.base.errors import ErrorRules
+from proxy.providers.compatible.embeddings import input_usage
+from proxy.providers.compatible.errors import body_of
 from proxy.schema.chat import Ranked, RerankRequest, RerankResponse
 from proxy.schema.errors import UpstreamError
-from proxy.schema.json import encode
 
 _OURS = ("model", "query", "documents", "top_n", "return_documents")
 
@@ -22,15 +20,12 @@ def build(path: str, request: RerankRequest, model: str) -> Built:
     if request.top_n is not None:
         body["top_n"] = request.top_n
     body |= {name: value for name, value in request.fields.items() if name not in _OURS}
-    return Built(HTTPRequest("POST", path, headers(stream=False), encode(body)))
+    return Built(post_json(path, body))
 
 
 def parse(response: HTTPResponse, rules: ErrorRules) -> RerankResponse:
     """Raises UpstreamError when the answer is no ranking. LocalAI and llama.cpp do not sort: the best comes first."""
-    body = decode(response.body)
-    error = error_in(body, rules)
-    if error is not None:
-        raise error
+    body = body_of(response, rules)
     results = body.get("results")
     if not isinstance(results, list):
         raise UpstreamError("The provider's answer has no ranking.", retryable=True)

@@ -1,15 +1,21 @@
-"""Translates: the error bodies of OpenAI-shaped servers into UpstreamError with OpenAI's status, type and code."""
+"""Translates: what vendors say of a failure into UpstreamError with OpenAI's status, type and code.
+
+Each vendor finds its own words (message, type, code) in the body; what they mean is the same for all.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from proxy.providers.base.answers import listed
 from proxy.providers.base.contract import HTTPResponse
 from proxy.schema.errors import UpstreamError
 
@@ -36,7 +42,6 @@ _CONTEXT_CODES = ("context_length_exceeded", "exceed_context_size_error")
 _MISSING_CODES = ("model_not_found", "model_decommissioned", "model_not_available", "DeploymentNotFound")
 _UNSUPPORTED = ("not_supported_error",)  # llama.cpp, with status 501
 _PASSED_HEADERS = ("x-ratelimit-", "retry-after")
-_ID_HEADERS = ("x-request-id", "mistral-correlation-id")
 _CODES = {
     400: "invalid_value",
     401: "invalid_api_key",
@@ -45,21 +50,10 @@ _CODES = {
     503: "upstream_unavailable",
     504: "upstream_timeout",
 }
-_STATUS_OF = {  # of errors inside a 200, by what they say of themselves
-    "invalid_request_error": 400,
-    "invalid_request": 400,
-    "authentication_error": 401,
-    "invalid_api_key": 401,
-    "insufficient_quota": 429,
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
-    "overloaded_error": 503,
-    "content_filter": 400,
-}
-_NAMED = tuple(_STATUS_OF)
 _OVERLOADED = (498, 503, 529)  # Groq's capacity_exceeded, everyone's, Anthropic-style
 _CLASS_NAME = re.compile(r"[A-Z]\w*Error")  # vLLM sends the names of its Python classes as types
 _NUMBER = re.compile(r"\d+")
+_SECONDS = re.compile(r"\d{1,9}(\.\d+)?")
 _AGAIN_IN = re.compile(r"try again in (?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)(ms|s))?")
 
 
@@ -78,7 +72,7 @@ class ErrorRules(Struct, frozen=True):
     headers: Mapping[str, str] = {}
 
 
-_OPENAI = ErrorRules()
+PLAIN = ErrorRules()
 
 
 def scrub(text: str) -> str:
@@ -87,44 +81,79 @@ def scrub(text: str) -> str:
     return line if line.isprintable() else "".join(letter for letter in line if letter.isprintable())
 
 
-def error_from(response: HTTPResponse, rules: ErrorRules = _OPENAI) -> UpstreamError:
-    """The error a non-2xx answer tells of. A client's mistake keeps its status; a provider's own failure is a 502 or
-    503.
-    """
-    said = _said(response.body)
-    if said is None:
-        kind = response.headers.get("content-type", "no content type").split(";")[0]
-        said = {"message": f"The provider answered {response.status} ({kind}) without an error message."}
-    return build(said, response.status, _headers(response.headers, rules), rules)
+def unexplained(response: HTTPResponse) -> dict[str, Any]:
+    """What stands in for an error body without words: something in front of the API answers in HTML."""
+    kind = response.headers.get("content-type", "no content type").split(";")[0]
+    return {"message": f"The provider answered {response.status} ({kind}) without an error message."}
 
 
-def _headers(given: Mapping[str, str], rules: ErrorRules) -> dict[str, str]:
+# --- headers ----------------------------------------------------------------------------------------------------------
+
+
+def request_id(headers: Mapping[str, str], names: tuple[str, ...]) -> str | None:
+    """The vendor's own id of a request, for its support desk: the first of `names` that is set."""
+    value = next((value for name in names if (value := headers.get(name))), None)
+    return value[:_MAX_WORD] if value and value.isascii() and value.isprintable() else None
+
+
+def passed_headers(response: HTTPResponse, ids: tuple[str, ...], rules: ErrorRules = PLAIN) -> dict[str, str]:
+    """The headers of an error that clients read: limits under OpenAI's names, when to come back, the request's id."""
     headers = {}
-    for name, value in given.items():
+    for name, value in response.headers.items():
         ours = rules.headers.get(name, name)
         if ours.startswith(_PASSED_HEADERS) and value.isprintable() and value.isascii() and len(value) <= _MAX_HEADER:
             in_seconds = ours != name and "-reset-" in ours and _NUMBER.fullmatch(value)
             headers[ours] = f"{value}s" if in_seconds else value
-    identity = next((given[name] for name in _ID_HEADERS if given.get(name)), "")
-    if identity and identity.isascii() and identity.isprintable():
-        headers["x-upstream-request-id"] = identity[:128]
+    wait_s = seconds_until(http_date(headers.get("retry-after")), response.headers.get("date"))
+    if wait_s is not None:
+        headers["retry-after"] = str(wait_s)
+    identity = request_id(response.headers, ids)
+    if identity is not None:
+        headers["x-upstream-request-id"] = identity
     return headers
 
 
-def error_in(event: dict[str, Any], rules: ErrorRules = _OPENAI) -> UpstreamError | None:
-    """The error inside a 200: `{"error": ...}` or `{"object": "error", ...}`; None when there is none."""
-    groq = event.get("x_groq")
-    if not event.get("error") and isinstance(groq, dict) and groq.get("error"):
-        event = {"error": groq["error"]}
-    if not event.get("error") and event.get("object") != "error":
+def http_date(value: str | None) -> datetime | None:
+    """The moment that an HTTP date names (RFC 9110, section 5.6.7), None for anything else."""
+    if not value or _NUMBER.match(value):
         return None
-    said = _fields(event)
-    told = (said.get("status_code"), said.get("raw_status_code"), said.get("status"), said.get("code"))
-    named = [_STATUS_OF[name] for name in (said.get("code"), said.get("type")) if name in _NAMED]
-    return build(said, next((int(code) for code in told if code and _is_status(code)), [*named, 502][0]), {}, rules)
+    try:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def build(said: dict[str, Any], status: int, headers: dict[str, str], rules: ErrorRules = _OPENAI) -> UpstreamError:
+def seconds_until(moment: datetime | None, date: str | None) -> int | None:
+    """Seconds from the answer's own `Date` to `moment`, 0 where it is past. No clock is read here, and the vendor's
+    may be wrong: without a `Date`, None.
+    """
+    now = http_date(date)
+    if moment is None or now is None:
+        return None
+    return max(0, math.ceil((moment - now).total_seconds()))
+
+
+def retry_after_s(headers: Mapping[str, str], message: str = "") -> float | None:
+    """Of `passed_headers`: retry-after-ms or retry-after in seconds; else "try again in 1m2.5s" of a message."""
+    for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        if _SECONDS.fullmatch(headers.get(name, "")):
+            return float(headers[name]) / scale
+    match = _AGAIN_IN.search(message)
+    if match is None or not any(match.groups()):
+        return None
+    hours, minutes, number, unit = match.groups()
+    try:
+        rest = float((number or "0").rstrip(".")) / (1000 if unit == "ms" else 1)
+    except ValueError:
+        return None
+    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + rest
+
+
+# --- meaning ----------------------------------------------------------------------------------------------------------
+
+
+def build(said: dict[str, Any], status: int, headers: dict[str, str], rules: ErrorRules = PLAIN) -> UpstreamError:
     """`said`: message, type, param, code as the vendor sent them, any of them missing; `status`: the vendor's."""
     text, where = _message(said.get("message"))
     message = scrub(text or f"The provider answered {status}.")
@@ -143,7 +172,7 @@ def build(said: dict[str, Any], status: int, headers: dict[str, str], rules: Err
     named = kind if kind and not _CLASS_NAME.fullmatch(kind) else None
     error.type = (named if ours < 500 else None) or error.type
     error.headers |= headers
-    error.retry_after_s = _seconds(headers, message if ours == 429 else "")
+    error.retry_after_s = retry_after_s(headers, message if ours == 429 else "")
     if error.retry_after_s is not None and ours == 429:
         error.headers.setdefault("retry-after", str(math.ceil(error.retry_after_s)))
     return error
@@ -158,7 +187,7 @@ def _meaning(
             return rules.codes[name]
     code = told
     if told and _NUMBER.fullmatch(told):
-        code = kind if kind and status < 500 and not (_is_status(told) or _CLASS_NAME.fullmatch(kind)) else None
+        code = kind if kind and status < 500 and not (is_status(told) or _CLASS_NAME.fullmatch(kind)) else None
     if code in _CONTEXT_CODES or kind in _CONTEXT_CODES:
         return 400, "context_length_exceeded"
     if status in (400, 413, 422) and _speaks_of_context(message):
@@ -181,23 +210,6 @@ def _status(status: int) -> int:
     return status if 400 <= status < 500 else 502
 
 
-def _said(body: bytes) -> dict[str, Any] | None:
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return None
-    return _fields(value) if isinstance(value, dict) else None
-
-
-def _fields(value: dict[str, Any]) -> dict[str, Any]:
-    error = value.get("error")
-    if isinstance(error, dict):
-        return error
-    if isinstance(error, str):
-        return {**value, "message": error}
-    return {**value, "message": value.get("message") or value.get("detail")}
-
-
 def _message(value: object) -> tuple[str | None, str | None]:
     """The message as text and, where a checker of fields wrote it (`{"detail": [{"loc", "msg"}]}`), which field."""
     if isinstance(value, dict):
@@ -206,16 +218,12 @@ def _message(value: object) -> tuple[str | None, str | None]:
         if isinstance(value.get("message"), str):
             return value["message"], None
     if isinstance(value, list) and value and all(isinstance(each, dict) and "msg" in each for each in value):
-        places = [".".join(str(step) for step in _listed(each.get("loc")) if step != "body") for each in value]
+        places = [".".join(str(step) for step in listed(each.get("loc")) if step != "body") for each in value]
         lines = [
             f"{place}: {each['msg']}" if place else str(each["msg"]) for place, each in zip(places, value, strict=True)
         ]
         return "; ".join(lines), places[0] or None
     return _text(value), None
-
-
-def _listed(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def _text(value: object) -> str | None:
@@ -231,7 +239,7 @@ def _word(value: object) -> str | None:
     return (scrub(text)[:_MAX_WORD] or None) if text else None
 
 
-def _is_status(value: object) -> bool:
+def is_status(value: object) -> bool:
     return (isinstance(value, int) and 400 <= value < 600) or (
         isinstance(value, str) and re.fullmatch(r"[45]\d\d", value) is not None
     )
@@ -240,21 +248,3 @@ def _is_status(value: object) -> bool:
 def _speaks_of_context(message: str) -> bool:
     lowered = message.lower()
     return any(phrase in lowered for phrase in _CONTEXT)
-
-
-def _seconds(headers: dict[str, str], message: str) -> float | None:
-    """retry-after-ms or retry-after in seconds, else "try again in 1m2.5s" of a message; an HTTP date is left to the
-    client, who knows its own clock.
-    """
-    for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        if re.fullmatch(r"\d{1,9}(\.\d+)?", headers.get(name, "")):
-            return float(headers[name]) / scale
-    match = _AGAIN_IN.search(message)
-    if match is None or not any(match.groups()):
-        return None
-    hours, minutes, number, unit = match.groups()
-    try:
-        rest = float((number or "0").rstrip(".")) / (1000 if unit == "ms" else 1)
-    except ValueError:
-        return None
-    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + rest

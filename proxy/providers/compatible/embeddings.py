@@ -10,24 +10,16 @@ from array import array
 from collections.abc import Callable
 from typing import Any, cast
 
-from proxy.providers.base.contract import Built, HTTPRequest, HTTPResponse
-from proxy.providers.openai.errors import ErrorRules, error_in
-from proxy.providers.openai.request import headers
-from proxy.providers.openai.response import decode
-from proxy.schema.chat import EmbeddingsRequest, EmbeddingsResponse, Usage
-from proxy.schema.errors import BadRequest, UpstreamError
-from proxy.schema.json import encode
-
-
-def texts_only(request: EmbeddingsRequest, model: str) -> None:
-    """Raises BadRequest for lists of token ids, which only OpenAI's own tokenizers make sense of."""
-    if any(not isinstance(each, str) for each in request.inputs):
-        message = f"{model} takes texts, not lists of token ids: only OpenAI's own models can read those."
-        raise BadRequest(message, param="input", code="unsupported_content")
+from proxy.providers.base.answers import is_vector
+from proxy.providers.base.contract import Built, HTTPResponse, post_json
+from proxy.providers.base.errors import ErrorRules
+from proxy.providers.compatible.errors import body_of
+from proxy.schema.chat import EmbeddingsResponse, Usage
+from proxy.schema.errors import UpstreamError
 
 
 def built(path: str, body: dict[str, Any], dropped: list[str]) -> Built:
-    return Built(HTTPRequest("POST", path, headers(stream=False), encode(body)), dropped)
+    return Built(post_json(path, body), dropped)
 
 
 def float32(text: str) -> list[float]:
@@ -48,10 +40,7 @@ def parse(
     """Vectors as lists of numbers or as base64, read by `numbers`: servers that ignore `encoding_format` send lists.
     Raises UpstreamError when the answer has no vectors, or some are missing.
     """
-    body = decode(response.body)
-    error = error_in(body, rules)
-    if error is not None:
-        raise error
+    body = body_of(response, rules)
     data = body.get("data")
     if not isinstance(data, list) or not data or not all(isinstance(each, dict) for each in data):
         raise UpstreamError("The provider's answer has no embeddings.", retryable=True)
@@ -84,14 +73,6 @@ def _vector(value: object, numbers: Callable[[str], list[float]]) -> list[float]
     if not vector:
         raise UpstreamError("The provider's answer has an embedding that is no vector.", retryable=True)
     return vector
-
-
-def is_vector(value: object) -> bool:
-    """Numbers, at least one; whole ones of a size that a float holds."""
-    numbers = value if isinstance(value, list) else []
-    return bool(numbers) and all(
-        type(number) is float or (type(number) is int and -(2**53) <= number <= 2**53) for number in numbers
-    )
 
 
 def input_usage(raw: object) -> Usage | None:

@@ -1,0 +1,115 @@
+"""Translates: pieces of answers that vendors share: JSON objects, tool calls and counts, read tolerantly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from proxy.schema.errors import UpstreamError, UpstreamTruncated
+from proxy.schema.json import encode
+from proxy.schema.records import Tokens
+
+BROKEN_OFF = "Input data was truncated"  # msgspec's words
+_decode = msgspec.json.Decoder().decode
+
+
+def decode(data: bytes) -> dict[str, Any]:
+    """One JSON object from a provider. Raises UpstreamTruncated for the start of one, UpstreamError for all else."""
+    try:
+        value = _decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        if str(error) == BROKEN_OFF:
+            raise UpstreamTruncated("The provider's answer broke off in the middle.") from None
+        value = None
+    if not isinstance(value, dict):
+        raise UpstreamError("The provider's answer is not a JSON object.", retryable=True)
+    return value
+
+
+def json_or_none(data: bytes | str) -> Any:
+    """The value of a JSON text, None where it is none."""
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return None
+
+
+def listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def objects(value: object) -> list[dict[str, Any]]:
+    """The objects of a list."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def whole(value: object) -> int | None:
+    """A whole number that is not negative."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def count(value: object) -> int:
+    """The same, 0 for anything else."""
+    return whole(value) or 0
+
+
+def is_vector(value: object) -> bool:
+    """Numbers, at least one; whole ones of a size that a float holds."""
+    numbers = value if isinstance(value, list) else []
+    return bool(numbers) and all(
+        type(number) is float or (type(number) is int and -(2**53) <= number <= 2**53) for number in numbers
+    )
+
+
+def call_id(value: object) -> str | None:
+    """A tool call's id; Mistral's SDK says "null" where there is none."""
+    return value if isinstance(value, str) and value not in ("", "null") else None
+
+
+def arguments_text(value: object) -> str:
+    """Arguments as text; some servers send an object."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else encode(value).decode()
+
+
+def tool_call(raw: object, spare_id: str) -> dict[str, Any]:
+    """A whole tool call in OpenAI's shape, with id, type and its arguments as a JSON string."""
+    call: dict[str, Any] = dict(raw) if isinstance(raw, dict) else {}
+    call.pop("index", None)
+    function = call.get("function")
+    if call.get("type") == "custom" and "custom" in call:
+        return {**call, "id": call_id(call.get("id")) or spare_id}
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise UpstreamError("The provider's answer has a tool call without a function name.", retryable=True)
+    function = {**function, "arguments": arguments_text(function.get("arguments")) or "{}"}
+    return {**call, "id": call_id(call.get("id")) or spare_id, "type": "function", "function": function}
+
+
+def tokens_of(usage: Mapping[str, Any], searches: object = 0) -> Tokens:
+    """Usage in OpenAI's form as tokens in normal form: its prompt includes what was read from and written to a cache,
+    its output includes reasoning.
+    """
+    details, output_details = (mapping(usage.get(f"{side}_tokens_details")) for side in ("prompt", "completion"))
+    prompt, output = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
+    read = min(count(details.get("cached_tokens")), prompt)
+    written = min(count(details.get("cache_write_tokens")), prompt - read)
+    return Tokens(
+        input=prompt - read - written,
+        cache_read=read,
+        cache_write=written,
+        output=output,
+        reasoning=min(count(output_details.get("reasoning_tokens")), output),
+        cache_write_1h=min(count(details.get("cache_write_1h_tokens")), written),
+        searches=count(searches),
+    )

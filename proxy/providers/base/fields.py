@@ -1,0 +1,145 @@
+"""Translates: the fields of a request, as a translation into another vendor's language takes them one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from proxy.schema.chat import ChatRequest, EmbeddingsRequest
+from proxy.schema.errors import BadRequest
+
+LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")  # of `reasoning_effort`, in order
+LIMITS = ("max_completion_tokens", "max_tokens")  # OpenAI's two names for the output limit
+# What OpenAI does when nothing is said: leaving such a value out changes nothing, so it is no loss.
+NEUTRAL: dict[str, Any] = {
+    "temperature": 1,
+    "top_p": 1,
+    "frequency_penalty": 0,
+    "presence_penalty": 0,
+    "logit_bias": {},
+    "logprobs": False,
+    "top_logprobs": 0,
+    "n": 1,
+    "tool_choice": "auto",
+    "parallel_tool_calls": True,
+    "modalities": ["text"],
+    "service_tier": "auto",
+    "verbosity": "medium",
+    "metadata": {},
+    "store": False,
+    "stop": [],
+}
+_REFUSED = {
+    "functions": "Send `tools` instead; it is deprecated.",
+    "function_call": "Send `tool_choice` instead; it is deprecated.",
+    "audio": "Leave it out, or name a model that speaks.",
+}
+
+
+class Fields:
+    """The fields of a request. What no call of `take` asked for is reported as dropped.
+
+    `defaults` are the provider's `parameters`; the client's fields override them. A field that is null is not set.
+    """
+
+    def __init__(self, fields: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
+        given = {name: value for name, value in fields.items() if value is not None}
+        self._left = {name: value for name, value in (defaults or {}).items() if value is not None} | given
+        self._sent = frozenset(given)
+        self._dropped: dict[str, None] = {}  # ordered sets: clients choose how many names there are
+        self._adapted: dict[str, None] = {}
+
+    @property
+    def adapted(self) -> list[str]:
+        return list(self._adapted)
+
+    def take(self, *names: str) -> Any:
+        """The value of the first of `names` that is set, None when none is. All of them count as taken.
+
+        The client's value under any of the names overrides a default.
+        """
+        if len(names) == 1:
+            return self._left.pop(names[0], None)
+        values = [self._left.pop(name, None) for name in sorted(names, key=lambda name: name not in self._sent)]
+        return next((value for value in values if value is not None), None)
+
+    def take_all(self, names: Iterable[str]) -> dict[str, Any]:
+        """Those of `names` that are set."""
+        return {name: value for name in names if (value := self.take(name)) is not None}
+
+    def number(self, *names: str) -> float | None:
+        """`take` for a number. Raises BadRequest for anything else."""
+        value = self.take(*names)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise BadRequest(f"{names[0]}: expected a number.", param=names[0])
+        return value
+
+    def limit(self, request: ChatRequest) -> int | None:
+        """The output limit. The request's own limit overrides a default under either name: the price bound of the call
+        was computed from it. Raises BadRequest for a default that is no whole number.
+        """
+        default = self.take(*LIMITS)
+        limit = request.max_tokens if request.max_tokens is not None else default
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
+            raise BadRequest("max_tokens: expected a whole number.", param="max_tokens")
+        return limit
+
+    def adapt_limit(self, request: ChatRequest) -> None:
+        """The output limit is lowered: reported under the name that the client used."""
+        self.adapt(next((name for name in LIMITS if name in request.fields), "max_tokens"))
+
+    def tier(self, words: Mapping[str, str], *names: str) -> str | None:
+        """`service_tier` in the vendor's words; a tier that has none is dropped."""
+        tier = self.take("service_tier", *names)
+        if isinstance(tier, str) and tier in words:
+            return words[tier]
+        if tier is not None:
+            self.drop("service_tier")
+        return None
+
+    def drop(self, name: str) -> None:
+        """The vendor lacks it, or this value of it."""
+        self._left.pop(name, None)
+        self._dropped[name] = None
+
+    def adapt(self, name: str) -> None:
+        """The request carries it with another value, or by means that may differ in effect."""
+        self._adapted[name] = None
+
+    def rest(self) -> list[str]:
+        """Drops what was not taken; returns everything that was dropped. Defaults of the provider are not reported.
+
+        Raises BadRequest for fields that ask for another kind of answer: without them the answer would be useless.
+        """
+        for name, instead in _REFUSED.items():
+            if name in self._left:
+                message = f"{name} is not something this provider has. {instead}"
+                raise BadRequest(message, param=name, code="unsupported_parameter")
+        if self._left.get("modalities") == ["text"]:
+            del self._left["modalities"]  # says what is the case anyway
+        elif "modalities" in self._left:
+            message = 'This provider answers in text only. Send modalities ["text"], or leave it out.'
+            raise BadRequest(message, param="modalities", code="unsupported_parameter")
+        for name in list(self._left):
+            if name in self._sent:
+                self.drop(name)
+        return list(self._dropped)
+
+
+def stop_list(stop: Any) -> list[str]:
+    """`stop` as a list of texts that are not empty."""
+    given = [stop] if isinstance(stop, str) else stop if isinstance(stop, list) else []
+    return [text for text in given if isinstance(text, str) and text]
+
+
+def nearest_level(effort: str, levels: tuple[str, ...]) -> str:
+    """The level of `levels` that is nearest to `effort`, one of LEVELS: the next above, else the highest."""
+    above = [level for level in LEVELS[LEVELS.index(effort) :] if level in levels]
+    return above[0] if above else [level for level in LEVELS if level in levels][-1]
+
+
+def texts_only(request: EmbeddingsRequest, model: str) -> None:
+    """Raises BadRequest for lists of token ids, which only OpenAI's own tokenizers make sense of."""
+    if any(not isinstance(each, str) for each in request.inputs):
+        message = f"{model} takes texts, not lists of token ids: only OpenAI's own models can read those."
+        raise BadRequest(message, param="input", code="unsupported_content")

@@ -1,0 +1,102 @@
+"""Translates: the dialect of OpenAI's chat API as other servers speak it; no vendor, but what many build on.
+
+A vendor that differs overrides the class variables below, and `shape` where the difference is more than a name.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from proxy.providers.base.answers import tokens_of
+from proxy.providers.base.contract import Built, HTTPResponse, Provider
+from proxy.providers.base.errors import ErrorRules
+from proxy.providers.compatible import embeddings, rerank
+from proxy.providers.compatible.errors import error_from
+from proxy.providers.compatible.request import Draft
+from proxy.providers.compatible.response import parse
+from proxy.providers.compatible.stream import CompatibleStreamDecoder
+from proxy.schema.chat import (
+    ChatRequest,
+    ChatResponse,
+    EmbeddingsRequest,
+    EmbeddingsResponse,
+    RerankRequest,
+    RerankResponse,
+    ResponseMessage,
+    Usage,
+)
+from proxy.schema.errors import UpstreamError
+from proxy.schema.records import JsonObject, Tokens
+
+
+class Compatible(Provider, frozen=True, kw_only=True):
+    """A server that speaks OpenAI's chat API."""
+
+    stream_usage: ClassVar[bool] = True  # False: refuses stream_options, sends usage unasked
+    lists_models: ClassVar[bool] = False  # True: only the server itself knows which models it has
+    ranks: ClassVar[bool | None] = None  # has /rerank; None: at an address of one's own it may
+    reasoning_back: ClassVar[str | None] = "reasoning_content"  # where it reads the thoughts of its earlier answers
+    error_rules: ClassVar[ErrorRules] = ErrorRules()
+    counts_call_ids: ClassVar[bool] = True  # some models do, whichever server runs them: `functions.look:0`
+
+    @property
+    def root(self) -> str:
+        """The path between the base URL and the names of the endpoints."""
+        return ""
+
+    @property
+    def models_path(self) -> str | None:
+        """Where its list of models is to be read; None where the price list knows them."""
+        if self.local_model is not None or not (self.lists_models or self.base_url):
+            return None
+        return f"{self.root}/models"
+
+    def build_request(self, request: ChatRequest, model: str) -> Built:
+        draft = Draft(request, model, self.parameters)
+        self.shape(draft)
+        return draft.built(f"{self.root}/chat/completions", stream_usage=self.stream_usage)
+
+    def shape(self, draft: Draft) -> None:
+        """Changes what the vendor would refuse or ignore; `draft` records what is lost. Nothing, unless overridden."""
+
+    def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
+        return parse(response, self.error_rules)
+
+    def parse_error(self, response: HTTPResponse) -> UpstreamError:
+        return error_from(response, self.id_headers, self.error_rules)
+
+    def stream_decoder(self, request: ChatRequest) -> CompatibleStreamDecoder:
+        return CompatibleStreamDecoder(request.n, self.error_rules)
+
+    def tokens(self, usage: Usage) -> Tokens:
+        return tokens_of(usage, usage.get("num_search_queries"))  # Perplexity's older API counts searches there
+
+    def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
+        """Kept for servers that refuse a tool's result without the thoughts before its call (DeepSeek and others) or
+        without their signature (Google's models; Anthropic's and OpenAI's behind OpenRouter).
+        """
+        calls: list[Any] = [call for call in message.get("tool_calls") or [] if "id" in call]
+        if self.reasoning_back is None or not calls:
+            return {}
+        signed = {call["id"]: call["extra_content"] for call in calls if isinstance(call.get("extra_content"), dict)}
+        state: dict[str, JsonObject] = {call_id: {"extra_content": extra} for call_id, extra in signed.items()}
+        for name in ("reasoning_content", "reasoning_details"):
+            if thought := message.get(name):
+                state.setdefault(calls[0]["id"], {})[name] = thought
+        return state
+
+    def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
+        """Base64 is a quarter of the size of numbers; servers that do not know it send numbers."""
+        body = {**request.fields, "model": model, "encoding_format": "base64"}
+        return embeddings.built(f"{self.root}/embeddings", body, [])
+
+    def parse_embeddings(self, response: HTTPResponse) -> EmbeddingsResponse:
+        return embeddings.parse(response, self.error_rules)
+
+    def build_rerank(self, request: RerankRequest, model: str) -> Built:
+        if self.ranks is False or (self.ranks is None and self.base_url is None):
+            raise self._lacks("rerank", model)
+        return rerank.build(f"{self.root}/rerank", request, model)
+
+    def parse_rerank(self, response: HTTPResponse) -> RerankResponse:
+        return rerank.parse(response, self.error_rules)

@@ -1,0 +1,23 @@
+"""Translates: what the OpenAI-shaped servers that people run themselves have in common."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from proxy.providers.base.errors import ErrorRules
+from proxy.providers.compatible import Compatible
+from proxy.providers.compatible.request import Draft
+
+
+class SelfHosted(Compatible, frozen=True, kw_only=True):
+    """They know `max_tokens` and `system`, and need no key. `base` is the port each listens on out of the box."""
+
+    lists_models: ClassVar[bool] = True
+    ranks: ClassVar[bool | None] = True
+    reasoning_back: ClassVar[str | None] = None
+    error_rules: ClassVar[ErrorRules] = ErrorRules(statuses={422: 400})
+
+    def shape(self, draft: Draft) -> None:
+        draft.name_limit("max_tokens")
+        draft.name_roles()
+        draft.strip_echoes()

@@ -1,0 +1,63 @@
+"""Translates: the dialect of Ollama, which ignores every field it does not know (server source of August 2026)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from proxy.providers.base.content import parts, refuse
+from proxy.providers.base.tools import tool_name
+from proxy.providers.compatible.request import Draft
+from proxy.providers.compatible.selfhosted import SelfHosted
+
+# What its endpoint reads (server source of 2026-08-21).
+_READS = frozenset(
+    {
+        *("model", "messages", "stream", "stream_options", "max_tokens", "seed", "stop", "temperature", "top_p"),
+        *("frequency_penalty", "presence_penalty", "response_format", "tools", "reasoning", "reasoning_effort"),
+        *("logprobs", "top_logprobs"),
+    }
+)
+
+
+class Ollama(SelfHosted, frozen=True, kw_only=True):
+    """Its own address has no `/v1`, and people write it so: the path is added here."""
+
+    type: ClassVar[str] = "ollama"
+    base: ClassVar[str | None] = "http://localhost:11434"
+    reasoning_back: ClassVar[str | None] = "reasoning"
+    ranks: ClassVar[bool | None] = False
+    choices_at_once: ClassVar[int | None] = 1
+
+    @property
+    def root(self) -> str:
+        return self.version_path("/v1")
+
+    def shape(self, draft: Draft) -> None:
+        draft.name_limit("max_tokens")
+        draft.name_roles()
+        draft.narrow_tools()
+        self._choose(draft)
+        draft.body.pop("n", None)  # one call, one choice
+        draft.keep_only(_READS)
+        draft.give_back_reasoning("reasoning")
+        draft.flatten_texts(("system", "user", "assistant", "tool"))
+        draft.refuse_parts(("video_url", "file"))
+        draft.return_thoughts()
+        for index, message in enumerate(draft.messages):
+            if message.get("content") is None and not message.get("tool_calls"):
+                draft.put_message(index, {**message, "content": ""})
+            for part in parts(message.get("content"), f"messages.{index}.content"):
+                if part.kind == "image" and part.data is None:
+                    raise refuse(part, draft.model, "Ollama takes images as data URLs only")
+        draft.strip_echoes(keep=("reasoning",))
+
+    def _choose(self, draft: Draft) -> None:
+        """It knows no `tool_choice`: none is said by sending no tools, a named one by sending only that."""
+        choice = draft.body.get("tool_choice")
+        if choice == "none":
+            for field in ("tools", "tool_choice"):
+                draft.body.pop(field, None)
+        elif (name := tool_name(choice)) is not None:
+            draft.only_tool(name)
+            draft.body.pop("tool_choice")
+            draft.adapt("tool_choice")

@@ -1,0 +1,22 @@
+"""Translates: the dialect of vLLM."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from proxy.providers.compatible.request import Draft
+from proxy.providers.compatible.selfhosted import SelfHosted
+
+
+class VLLM(SelfHosted, frozen=True, kw_only=True):
+    """It reads `reasoning_content` of earlier answers, and many of its models need it in a loop of tool calls."""
+
+    type: ClassVar[str] = "vllm"
+    base: ClassVar[str | None] = "http://localhost:8000/v1"
+    reasoning_back: ClassVar[str | None] = "reasoning_content"
+
+    def shape(self, draft: Draft) -> None:
+        draft.name_limit("max_tokens")
+        draft.name_roles()
+        draft.give_back_reasoning("reasoning_content")
+        draft.strip_echoes(keep=("reasoning_content", "reasoning"))
