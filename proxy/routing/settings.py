@@ -14,7 +14,7 @@ class RouterConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     default_model: str | None = None
     fallback: list[str] = []
-    deadline_s: float = 900
+    deadline_s: Positive = 900
 
 
 class ModelEntry(Struct, frozen=True, forbid_unknown_fields=True):

@@ -71,12 +71,14 @@ class LocalModelSpec(Struct, frozen=True):
 
 
 class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
-    """Seconds per phase. `first_token` and `idle` bound a stream, `total` a whole answer: a long stream is not cut."""
+    """Seconds per phase of one attempt. `first_token` and `idle` bound a stream, `total` a whole answer: a long stream is
+    not cut. The defaults suit models that think for minutes.
+    """
 
     connect: Positive = 5.0
-    first_token: Positive = 60.0
+    first_token: Positive = 180.0
     idle: Positive = 60.0
-    total: Positive = 600.0
+    total: Positive = 900.0
 
 
 # --- usage ------------------------------------------------------------------------------------------------------------

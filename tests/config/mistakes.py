@@ -46,7 +46,7 @@ MISTAKES: list[tuple[str, str | bytes, list[str]]] = [
     ("an unknown section", HEAD + "sever: {}\n", [':3:1: sever: unknown key; did you mean "server"?']),
     ("an unknown key", HEAD + "server:\n  prot: 1\n", [':4:3: server.prot: unknown key; did you mean "port"?']),
     ("an unknown key, nothing similar", HEAD + "router: {zzz: 1}\n",
-     [":3:10: router.zzz: unknown key; known: default_model, fallback"]),
+     [":3:10: router.zzz: unknown key; known: default_model, fallback, deadline_s"]),
     ("a section of a later version", HEAD + "rules: []\n",
      [":3:1: rules: not supported by this version; it belongs to a later one"]),
     ("a key of a later version", HEAD + "router: {strategy: x}\n",

@@ -30,7 +30,7 @@ def test_the_bound_is_never_below_the_bytes_of_the_texts(texts: list[str]) -> No
     """A token of a byte-level vocabulary covers a byte at least."""
     fields: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": text} for text in texts]}
     request = decode_chat(encode(fields))
-    bound = input_bound(request, encode(request.fields))
+    bound = input_bound(request)
     assert bound >= sum(len(text.encode()) for text in texts) + len(texts)
     assert estimate_prompt(request) <= bound
 
@@ -48,13 +48,13 @@ def test_a_query_is_read_with_every_document() -> None:
     body = json.dumps(fields).encode()
     request = decode_rerank(body)
     assert estimate_prompt(request) == MAX_DOCUMENTS * (4 + 250_000 + 1)
-    assert input_bound(request, body) > MAX_DOCUMENTS * 1_000_001
-    one = decode_rerank(json.dumps({**fields, "documents": ["d"]}).encode())
-    assert input_bound(one, b"") < 100
+    assert input_bound(request) > MAX_DOCUMENTS * 1_000_001
+    body = json.dumps({**fields, "documents": ["d"]}).encode()
+    assert input_bound(decode_rerank(body)) < len(body) + 1000
 
 
 def test_token_ids_are_tokens() -> None:
     """A list of them is one input."""
     request = decode_embeddings(b'{"model": "m", "input": [[1, 2, 3], [4]]}')
     assert estimate_prompt(request) == 4 + 3 + 4 + 1
-    assert input_bound(request, b"[1,2,3],[4]") >= 4
+    assert input_bound(request) >= 4

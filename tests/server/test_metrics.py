@@ -19,7 +19,8 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.pipeline.call import Attempt, Call
+from proxy.pipeline.attempt import Attempt
+from proxy.pipeline.call import Call
 from proxy.pipeline.timing import Clock
 from proxy.providers.base.contract import Provider
 from proxy.routing.names import Deployment
@@ -204,7 +205,7 @@ def test_overhead_leaves_out_what_was_waited_for() -> None:
     call = hands.call()
     hands.now_s += 2
     tried = attempt(call)
-    tried.note_sent()
+    tried.begin_wait()
     hands.now_s += 5
     tried.note_received()
     hands.now_s += 1
@@ -216,9 +217,9 @@ def test_attempts_that_run_at_once_are_waited_for_once() -> None:
     hands = Hands()
     call = hands.call()
     one, other = attempt(call), attempt(call)
-    one.note_sent()
+    one.begin_wait()
     hands.now_s += 1
-    other.note_sent()
+    other.begin_wait()
     hands.now_s += 1
     one.note_received()
     hands.now_s += 1
@@ -234,7 +235,7 @@ def test_a_streams_overhead_ends_with_its_first_token() -> None:
     call = hands.call()
     hands.now_s += 0.25
     tried = attempt(call)
-    tried.note_sent()
+    tried.begin_wait()
     hands.now_s += 2
     tried.note_first_token()
     hands.now_s += 60

@@ -102,15 +102,15 @@ async def test_a_streamed_usage_that_nobody_can_believe_is_estimated(tmp_path: P
         assert (await row_of(tmp_path / "usage.db", got))["outcome"] == "ok"
 
 
-async def test_a_lost_answer_costs_no_more_than_it_could(tmp_path: Path) -> None:
-    """However much of something came before it broke off."""
+async def test_a_lost_answer_costs_its_hold(tmp_path: Path) -> None:
+    """However much of something came before it broke off: the vendor may have written, and will bill, all of it."""
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 4000000\r\n\r\n"
     async with before(tmp_path, "openai", lambda: head + b"x" * 1_000_000) as server:
         got = await post(server.port, chat("odd/m", max_tokens=50))
         assert got.error()["code"] == "upstream_truncated"
         (attempt,) = rows(tmp_path / "usage.db", "SELECT * FROM attempts")
-        assert (attempt["output"], attempt["usage_source"]) == (50, "estimated")
-        assert attempt["cost_nano"] <= attempt["hold_nano"]
+        assert attempt["usage_source"] == "unknown"
+        assert attempt["cost_nano"] == attempt["hold_nano"] > 0
 
 
 MANY = {f"parameter_{number}": 1 for number in range(10_000)}
