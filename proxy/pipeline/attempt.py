@@ -9,12 +9,12 @@ from msgspec.structs import replace
 from proxy.metering import tokens
 from proxy.metering.usage import Used
 from proxy.pipeline.native import NativeAnswer
+from proxy.pipeline.tally import StreamTally
 from proxy.routing.ask import CALL, Origin
 from proxy.routing.names import Deployment
 from proxy.schema.attempt_state import AttemptState, step
 from proxy.schema.chat import AnyRequest, AnyResponse, ChatResponse
 from proxy.schema.errors import UpstreamError
-from proxy.schema.fold import Fold
 from proxy.schema.records import MAX_TOKENS, AttemptEnd, AttemptOpen, Cost, Outcome, Tokens
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Attempt:
         self.dropped: list[str] = []
         self.adapted: list[str] = []
         self.native: NativeAnswer | None = None  # where the vendor's own bytes are the answer
-        self.fold = Fold()
+        self.tally = StreamTally(has_tools=bool(request.fields.get("tools")))
         self.hold_nano: int | None = None
         self.ended: AttemptEnd | None = None
         self._is_waiting = False  # for this provider; see `CallTime.begin_wait`
@@ -111,7 +111,7 @@ class Attempt:
 
     def note_whole(self, response: AnyResponse) -> None:
         self.note_finished()
-        self.fold.usage = response.get("usage")
+        self.tally.usage = response.get("usage")
         if "choices" in response and self._said() is None:
             for choice in cast(ChatResponse, response)["choices"]:
                 message = choice["message"]
@@ -119,7 +119,7 @@ class Attempt:
                     name: message.get(name) for name in ("content", "reasoning_content", "refusal")
                 }
                 delta["tool_calls"] = [{**call, "index": i} for i, call in enumerate(message.get("tool_calls") or [])]
-                self.fold.add({"choices": [{"index": choice.get("index", 0), "delta": cast(Any, delta)}]})
+                self.tally.add({"choices": [{"index": choice.get("index", 0), "delta": cast(Any, delta)}]})
 
     def fail(self, error: UpstreamError) -> None:
         """A request that the provider refused, or that never reached it, used nothing."""
@@ -168,14 +168,14 @@ class Attempt:
         seen = self._said()
         if seen is not None and self.finished:
             return seen, "provider"
-        output = tokens.estimate(self.fold.text())
+        output = self.tally.output_tokens
         prompt = Tokens(input=tokens.estimate_prompt(self.request)) if seen is None else seen
         source = "estimated" if output or self.finished else "unknown"
         return replace(prompt, output=max(prompt.output, output)), source
 
     def _said(self) -> Tokens | None:
         """What the provider says; None where it says nothing, or what nobody used and no column holds the price of."""
-        said = self.deployment.provider.tokens(self.fold.usage) if self.fold.usage is not None else None
+        said = self.deployment.provider.tokens(self.tally.usage) if self.tally.usage is not None else None
         return said if said is None or max(said.total, said.searches) <= MAX_TOKENS else None
 
     def cost(self) -> Cost | None:
@@ -196,4 +196,4 @@ class Attempt:
 
     def used(self) -> Used:
         """What it is to the answer that it is a part of."""
-        return Used(self.fold.usage, *self.measured(), self.cost())
+        return Used(self.tally.usage, *self.measured(), self.cost())

@@ -131,7 +131,7 @@ class Pipeline:
         request = cast(ChatRequest, call.request)
         answer = await self._dispatcher.stream(call, route, sink, call.gate, request)
         call.note_answered(answer.attempts)
-        messages = [message for attempt in call.answered for message in attempt.fold.tool_messages()]
+        messages = [message for attempt in call.answered for message in attempt.tally.tool_messages()]
         await self._reasoning.keep(call.caller, call.answering.deployment, messages, request)
         await self._settle(call, Outcome.OK)
         return writer.tail(call.usage())

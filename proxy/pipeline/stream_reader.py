@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 
 from proxy.pipeline.attempt import Attempt
 from proxy.providers.base.contract import StreamDecoder
-from proxy.schema.chat import ChatChunk
+from proxy.schema.chat import ChatChunk, TextChunk
 from proxy.schema.errors import UpstreamError
 from proxy.schema.records import Outcome, Timeouts
 from proxy.schema.sse import Event, EventFraming
@@ -74,7 +74,7 @@ class StreamReader:
         """Reads on for at most DRAIN_S after the finish, so that the usage of an abandoned stream is exact."""
         try:
             async with asyncio.timeout(DRAIN_S):
-                while self._attempt.fold.usage is None and await self.next() is not None:
+                while self._attempt.tally.usage is None and await self.next() is not None:
                     continue
         except (TimeoutError, UpstreamError):
             return
@@ -95,16 +95,17 @@ class StreamReader:
             except UpstreamError as error:
                 self._failure = error  # raised by the next call: what came before it in the same bytes still counts
                 break
-        is_progress = False
+        attempt, is_progress = self._attempt, False
+        add = attempt.tally.add
         for chunk in chunks:
-            self._attempt.fold.add(chunk)
-            is_progress = is_progress or _says_something(chunk)
+            add(chunk)
+            is_progress = is_progress or isinstance(chunk, TextChunk) or _says_something(chunk)
         if is_progress:
             self._progress_at = self._now()
-        if self._decoder.finished:
-            self._attempt.note_finished()
-        if not self._attempt.committed and (self._decoder.finished or is_progress):
-            self._attempt.note_first_token()
+        if is_finished := self._decoder.finished:
+            attempt.note_finished()
+        if not attempt.committed and (is_finished or is_progress):
+            attempt.note_first_token()
         return chunks
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from proxy.metering import tokens
-from proxy.schema.chat import ChatChunk, Delta, ResponseMessage, ToolCall, Usage
+from proxy.schema.chat import ChatChunk, Delta, ResponseMessage, TextChunk, ToolCall, Usage
 from proxy.schema.fold import Fold
 
 MAX_THOUGHT = 1024 * 1024  # characters of reasoning kept beside calls; twice what `ReasoningState` stores of one call
@@ -30,6 +30,12 @@ class StreamTally:
 
     def add(self, chunk: ChatChunk) -> None:
         """The next chunk. Usage may come on any; the last that is not null wins."""
+        each: Any = chunk
+        if type(each) is TextChunk:
+            text: str = each.text
+            self._characters += len(text)
+            self._size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+            return
         self.usage = chunk.get("usage") or self.usage
         for choice in chunk.get("choices", ()):
             if delta := choice.get("delta"):

@@ -134,6 +134,8 @@ class Mistral(Compatible, frozen=True, kw_only=True):
 class _Continuing(CompatibleStreamDecoder):
     """The stream of an answer that begins with `begun`, which is held back until something else follows."""
 
+    has_quick_text = False
+
     def __init__(self, expected: int, rules: ErrorRules, begun: str) -> None:
         super().__init__(expected, rules)
         self._begun = begun

@@ -7,7 +7,7 @@ encode.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence
 from typing import Any, ClassVar, Self, TypedDict
 
 from msgspec import Struct, structs
@@ -285,6 +285,40 @@ class Choice(TypedDict, total=False):
     message: ResponseMessage
     finish_reason: str | None
     logprobs: Any
+
+
+class TextChunk(Struct, frozen=True, eq=False, gc=False):
+    """A ChatChunk that adds text to one choice and nothing else, as nearly all chunks of a stream do.
+
+    It reads as the dictionary that it stands for, which is made only for what looks inside. What reads every chunk
+    asks for its type first.
+    """
+
+    index: int
+    text: str
+
+    def whole(self) -> dict[str, Any]:
+        return {"choices": [{"index": self.index, "delta": {"content": self.text}}]}
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.whole().get(name, default)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.whole()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.whole())
+
+    def keys(self) -> KeysView[str]:
+        return self.whole().keys()
+
+    def items(self) -> ItemsView[str, Any]:
+        return self.whole().items()
+
+    def __eq__(self, other: object) -> bool:
+        return self.whole() == (other.whole() if isinstance(other, TextChunk) else other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 class ChatResponse(TypedDict, total=False):

@@ -71,8 +71,8 @@ class LocalModelSpec(Struct, frozen=True):
 
 
 class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
-    """Seconds per phase of one attempt. `first_token` and `idle` bound a stream, `total` a whole answer: a long stream is
-    not cut. The defaults suit models that think for minutes.
+    """Seconds per phase of one attempt. `first_token` and `idle` bound a stream, `total` a whole answer: a long stream
+    is not cut. The defaults suit models that think for minutes.
     """
 
     connect: Positive = 5.0

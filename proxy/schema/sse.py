@@ -7,7 +7,7 @@ import re
 from msgspec import Struct
 
 from proxy.schema.errors import UpstreamError
-from proxy.schema.json import check_nesting
+from proxy.schema.json import MAX_NESTING, check_nesting
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024  # a line that never ends is an error, not memory
 
@@ -49,8 +49,13 @@ class EventFraming:
             piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         elif piece:
             self._after_cr = False
-        *lines, rest = piece.split(b"\n")
         events: list[Event] = []
+        if self._at_start and not self._line and len(piece) >= len(_BOM):
+            self._at_start = False
+            piece = piece.removeprefix(_BOM)
+        if not (self._data or self._bare or self._name or self._at_start):
+            piece = self._add_plain(piece, events)
+        *lines, rest = piece.split(b"\n")
         if lines:
             lines[0] = self._begun(lines[0])
             self._add(lines, events)
@@ -64,6 +69,21 @@ class EventFraming:
         events: list[Event] = []
         self._add([self._begun(b""), b""], events)
         return events
+
+    def _add_plain(self, piece: bytes, events: list[Event]) -> bytes:
+        """Adds events of one `data:` line, as nearly all are, until another kind comes; the bytes from there on."""
+        at = 0
+        while (end := piece.find(b"\n\n", at)) >= 0:
+            line = piece[at:end]
+            if at == 0 and self._line:
+                line = bytes(self._line) + line
+            if not line.startswith(b"data: ") or b"\n" in line or len(line) > self._max:
+                break
+            self._line.clear()
+            data = line[6:]
+            events.append(Event("", data if len(data) <= MAX_NESTING else _shallow(data)))
+            at = end + 2
+        return piece[at:] if at else piece
 
     def _begun(self, end: bytes) -> bytes:
         """The line that ends so."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import msgspec
+from msgspec import Struct
+
 from proxy.providers.base.answers import arguments_text, call_id, decode, listed, objects
 from proxy.providers.base.errors import ErrorRules
 from proxy.providers.base.stream import EventDecoder
@@ -18,7 +21,7 @@ from proxy.providers.compatible.response import (
     spare_id,
     usage_of,
 )
-from proxy.schema.chat import ChatChunk
+from proxy.schema.chat import ChatChunk, TextChunk
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
 
 # Of a delta alone, and no part of the message: Together's `token_id`, Groq's `channel`, Mistral's `index`.
@@ -68,20 +71,61 @@ class _Calls:
         return bool(self._ids)
 
 
+class _TextDelta(Struct, forbid_unknown_fields=True):
+    content: str
+    role: str | None = None
+    refusal: None = None
+    tool_calls: None = None
+
+
+class _TextChoice(Struct, forbid_unknown_fields=True):
+    delta: _TextDelta
+    index: int = 0
+    logprobs: None = None
+    finish_reason: None = None
+
+
+class _TextEvent(Struct, forbid_unknown_fields=True):
+    """An event that adds text to a choice that has begun, and says nothing else. Its other fields repeat what the first
+    event of the stream said.
+    """
+
+    choices: list[_TextChoice]
+    id: Any = None
+    object: Any = None
+    created: Any = None
+    model: Any = None
+    service_tier: Any = None
+    system_fingerprint: Any = None
+    provider: Any = None
+    obfuscation: Any = None
+    p: Any = None
+    usage: None = None
+
+
+_text_event = msgspec.json.Decoder(_TextEvent).decode
+_MAX_MISSES = 8  # events that are of another kind after one another: then this server's are not looked at so any more
+
+
 class CompatibleStreamDecoder(EventDecoder):
     """One stream. `expected`: the number of choices in the request; a server may send fewer."""
+
+    has_quick_text = True  # False where a subclass looks into every chunk
 
     def __init__(self, expected: int, rules: ErrorRules) -> None:
         self._expected = expected
         self._rules = rules
         self._calls: dict[int, _Calls] = {}
         self._finished: set[int] = set()
+        self._misses = 0
 
     @property
     def finished(self) -> bool:
         return len(self._finished) >= self._expected and len(self._finished) >= len(self._calls)
 
     def read(self, data: bytes, name: str) -> list[ChatChunk]:
+        if self.has_quick_text and self._misses < _MAX_MISSES and not name and (text := self._text(data)) is not None:
+            return [text]
         body = decode(data)
         error = error_in(body if name != "error" else {"error": body, **body}, self._rules)
         if error is not None:
@@ -94,6 +138,21 @@ class CompatibleStreamDecoder(EventDecoder):
         if usage is not None:
             chunk["usage"] = usage
         return [cast(ChatChunk, chunk)]
+
+    def _text(self, data: bytes) -> ChatChunk | None:
+        """The chunk of an event that only adds text; None for every other event."""
+        try:
+            choices = _text_event(data).choices
+        except (msgspec.DecodeError, RecursionError, UnicodeError):
+            self._misses += 1
+            return None
+        if len(choices) != 1 or not (text := choices[0].delta.content):
+            return None
+        index = choices[0].index
+        if index not in self._calls or index in self._finished:
+            return None
+        self._misses = 0
+        return cast(ChatChunk, TextChunk(index, text))
 
     def close(self) -> list[ChatChunk]:
         """Raises UpstreamTruncated unless every choice that began has finished; `[DONE]` alone finishes nothing."""

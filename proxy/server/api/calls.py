@@ -5,8 +5,8 @@ The gate `HEADERS_SENT` is here.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractContextManager, aclosing
 from functools import partial
 from typing import Any, cast
 
@@ -27,6 +27,20 @@ from proxy.server.api.request import BodyTooLarge, ClientGone, Places, client_wa
 HEADERS_AFTER_S = 10.0  # a stream's headers leave with its first byte, or after this long so that no client gives up
 PING_S = 15
 LINGER_BODIES = 4  # after a 413, how much more is read and discarded, in largest bodies
+
+
+class FrameStream(EventSourceResponse):
+    """An event stream whose frames are complete. Its watchers are left out: the frames hold the pings, the owner of the
+    call hears of a client that leaves, and the server drains streams when it stops.
+    """
+
+    def __init__(self, frames: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
+        super().__init__(frames, headers=headers)
+        del self.headers["connection"]  # for the server to say: this one says keep-alive to every client
+
+    async def send(self, send: Any) -> None:
+        async with aclosing(cast("AsyncGenerator[bytes, None]", self.body_iterator)):
+            await self._stream_response(send)
 
 
 class ModelCalls:
@@ -97,16 +111,9 @@ class ModelCalls:
         async with client_watch(asgi[1], running.leave):
             is_begun = await output.wait(self._headers_after_s)
             first = await output.read() if is_begun else b""
-        known = _facts(pipeline, call) if is_begun else _identity(pipeline, call)
-        response = EventSourceResponse(
-            self._frames(first, output, call, writer),
-            headers=safe_headers({**NO_STORE, **known}),
-            ping=PING_S,
-            ping_message_factory=cast(Any, lambda: writer.keep_alive),
-            client_close_handler_callable=partial(_leave, running),
-        )
-        del response.headers["connection"]  # the server's to say: this says keep-alive, also to who asked to close
-        await response(*cast("tuple[Any, Any, Any]", asgi))
+            known = _facts(pipeline, call) if is_begun else _identity(pipeline, call)
+            frames = self._frames(first, output, call, writer)
+            await FrameStream(frames, safe_headers({**NO_STORE, **known})).send(cast(Any, asgi[2]))
 
     async def _frames(
         self, first: bytes, output: Output, call: Call, writer: StreamWriter
@@ -115,8 +122,13 @@ class ModelCalls:
         try:
             if first:
                 yield first
-            while frames := await output.read():
-                yield frames
+            while True:
+                if not await output.wait(PING_S):
+                    yield writer.keep_alive
+                elif frames := await output.read():
+                    yield frames
+                else:
+                    return
         except ClientLeft:
             return
         except ProxyError as error:
@@ -129,10 +141,6 @@ class ModelCalls:
 def internal_error() -> ProxyError:
     """500 without detail: the log has it."""
     return ProxyError("Internal error. The server's log has the details.", status=500, code="internal_error")
-
-
-async def _leave(running: RunningCall, _message: object) -> None:
-    running.leave()
 
 
 def _identity(pipeline: Pipeline, call: Call) -> dict[str, str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from proxy.schema.chat import ChatChunk, ChatResponse, ChunkChoice, Delta, Usage
+from proxy.schema.chat import ChatChunk, ChatResponse, ChunkChoice, Delta, TextChunk, Usage
 from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
 
@@ -33,12 +33,32 @@ class ChunkWriter:
         self._model = model
         self._include_usage = include_usage
         self._started: set[int] = set()
+        self._text_heads: dict[int, bytes] = {}
+        self._text_end = b""
         self._finished: dict[int, ChunkChoice] = {}
         self._cited: dict[int, int] = {}  # annotations sent so far, by choice
 
     def write(self, chunks: list[ChatChunk]) -> bytes:
         """The frames of `chunks` less every finish_reason and usage, which `tail` sends."""
-        return b"".join([self._frame(choice, chunk) for chunk in chunks for choice in chunk.get("choices", [])])
+        frames: list[bytes] = []
+        each: Any
+        for each in chunks:
+            if type(each) is TextChunk and each.index in self._started:
+                frames += (
+                    self._text_heads.get(each.index) or self._text_head(each.index),
+                    encode(each.text),
+                    self._text_end,
+                )
+            else:
+                frames += [self._frame(choice, each) for choice in each.get("choices", [])]
+        return b"".join(frames)
+
+    def _text_head(self, index: int) -> bytes:
+        """A frame of text up to the text, prepared once: nearly all frames are of this kind."""
+        frame = self._encode({"index": index, "delta": {"content": ""}, "logprobs": None, "finish_reason": None})
+        head, _, self._text_end = frame.rpartition(b'"content":""')
+        self._text_heads[index] = head + b'"content":'
+        return self._text_heads[index]
 
     def tail(self, usage: Usage) -> bytes:
         """The finish of each choice, the usage chunk when it was asked for, `[DONE]`."""
@@ -98,6 +118,7 @@ class ChunkWriter:
         for name, value in chunk.items():
             if name not in ("id", "object", "created", "model", "choices", "usage"):
                 self._head[name] = value
+                self._text_heads.clear()
 
     def _encode(self, choice: ChunkChoice) -> bytes:
         body = {**self._head, "choices": [choice]}
