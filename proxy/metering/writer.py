@@ -254,5 +254,7 @@ def _text(error: BaseException) -> str:
 
 
 def _note(event: str, **fields: object) -> None:
-    with contextlib.suppress(Exception):  # a log that cannot be written must not stop the metering
+    try:
         _log.warning(event, **fields)
+    except Exception:  # a log that cannot be written must not stop the metering
+        return
