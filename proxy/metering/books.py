@@ -192,6 +192,13 @@ class Books:
                 intent.grant()
                 self.answer(intent.future)
 
+    def give_up(self) -> None:
+        """The writer ended: nothing of this will be committed, and nobody needs to wait for it."""
+        self.failed()
+        settling, self._settling = self._settling, []
+        for future in settling:
+            self.answer(future)
+
     def answer(self, future: Waiter, error: Exception | None = None) -> None:
         if future is not None:
             self.answers.append((future, error))

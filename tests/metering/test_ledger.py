@@ -546,12 +546,14 @@ async def test_a_dead_writer_is_known_at_once(path: Path, when_down: str) -> Non
         await ledger.open(call("a"), attempt("a"))
         assert (ledger.state.is_dead, ledger.state.degraded, deaths) == (False, False, [])
         store.fault = SystemExit()
-        ledger.reject(call("b"), call_end("b", Outcome.REJECTED))
+        expected = StorageUnavailable if when_down == "refuse" else Granted
+        async with asyncio.timeout(1):  # those who wait for it already are let go as well
+            asking = asyncio.gather(ledger.intend(attempt("a", 2)), return_exceptions=True)
+            assert [type(answer) for answer in await asking] == [expected]
         await until(lambda: bool(deaths))
         assert (ledger.state.is_dead, ledger.state.degraded, deaths) == (True, True, ["dead"])
         async with asyncio.timeout(1):
             opening = asyncio.gather(ledger.open(call("c"), attempt("c")), return_exceptions=True)
-            expected = StorageUnavailable if when_down == "refuse" else Granted
             assert [type(answer) for answer in await opening] == [expected]
             await settle(ledger, "a")
             await ledger.stop()
