@@ -107,7 +107,7 @@ def _serve_alone(config: Config, files: ConfigFiles, models: dict[str, LocalMode
     signal.signal(signal.SIGHUP, hangup_handler(app.reload_soon))
     server = uvicorn.Server(server_config(config, app.asgi))
     server.run(sockets=[sock])
-    if not server.started:
+    if not server.started or app.has_failed:
         sys.exit(1)
 
 

@@ -61,12 +61,19 @@ class Books:
     # --- what callers tell --------------------------------------------------------------------------------------------
 
     def open(self, intent: Intent) -> None:
-        """A new call, with its first attempt. Raises RowRefused for a used id."""
+        """A new call, with its first attempt; or the same one again, as after an `open` that was cancelled.
+
+        Raises RowRefused for a used id.
+        """
         call = intent.call
-        if call is None or call.id in self.calls or call.id in self.batch.closed:
+        entry = self.calls.get(intent.attempt.call_id)
+        if call is None or call.id in self.batch.closed or (entry is not None and entry.call != call):
             raise RowRefused(f"the call {intent.attempt.call_id} is already there")
-        self.calls[call.id] = OpenCall(call)
-        self._start(intent)
+        if entry is None:
+            self.calls[call.id] = OpenCall(call)
+            self._start(intent)
+        else:
+            self.intend(intent)
 
     def intend(self, intent: Intent) -> None:
         """One more attempt of an open call. Raises RowRefused for a used id, or where the call is not open."""
@@ -131,7 +138,12 @@ class Books:
             self.answer(future)
 
     def reject(self, call: CallOpen, end: CallEnd) -> None:
-        """A call that was refused before any attempt. Raises RowRefused for a used id."""
+        """A call that was refused before any attempt was sent. Raises RowRefused for a used id."""
+        entry = self.calls.get(call.id)
+        if entry is not None and entry.call == call:  # its `open` was cancelled, and may have been committed
+            self.close(end, None)
+            if call.id in self.batch.closed:
+                return
         if call.id in self.calls or call.id in self.batch.closed:
             raise RowRefused(f"the call {call.id} is already there")
         self.batch.opened[call.id] = (call, None)
@@ -179,6 +191,13 @@ class Books:
             elif intent.state is AttemptState.INTENDED:
                 intent.grant()
                 self.answer(intent.future)
+
+    def give_up(self) -> None:
+        """The writer ended: nothing of this will be committed, and nobody needs to wait for it."""
+        self.failed()
+        settling, self._settling = self._settling, []
+        for future in settling:
+            self.answer(future)
 
     def answer(self, future: Waiter, error: Exception | None = None) -> None:
         if future is not None:

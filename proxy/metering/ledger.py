@@ -63,7 +63,7 @@ class Ledger:
         self._books = Books(clock_ns, self._refuses)
         self._writer = Writer(store, self._books, clock_ns, self._waits, on_death)
         self._queries = UsageQueries(store)
-        self._granted: set[str] = set()  # calls that `open` let in and nobody settled or closed
+        self._calls: dict[str, bool] = {}  # until settled or closed; True once one of its attempts was granted
         self._stopping = False
         self._turned_away = 0
 
@@ -91,9 +91,16 @@ class Ledger:
         Raises StorageUnavailable, or the Refusal of the store (RowRefused for a used id). Then there is no call, and
         nothing to end or to close. When it is cancelled, the caller closes the call.
         """
-        granted = await self._admit(Intent(attempt, call))
-        self._granted.add(call.id)
-        return granted
+        was_known = call.id in self._calls
+        self._calls.setdefault(call.id, False)
+        try:
+            return await self._admit(Intent(attempt, call))
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            if not was_known:
+                self._calls.pop(call.id, None)
+            raise
 
     async def intend(self, attempt: AttemptOpen) -> Granted:
         """Grants one more attempt of an open call once its intent is committed. Raises as `open` does.
@@ -112,7 +119,10 @@ class Ledger:
         The ends of the call's attempts come first. The first end of a call stands; a later one waits for it. There is
         nothing to wait for where `open` did not let the call in.
         """
-        if end.call_id not in self._granted or self._writer.is_dead:
+        if self._writer.is_dead or end.call_id not in self._calls:
+            return
+        if not self._calls[end.call_id]:
+            self.close(end)
             return
         future = self._writer.loop.create_future()
         self._put(self._books.close, end, future)
@@ -121,18 +131,19 @@ class Ledger:
             await future
         finally:
             timer.cancel()
-            self._granted.discard(end.call_id)
+            self._calls.pop(end.call_id, None)
 
     def close(self, end: CallEnd) -> None:
         """Like `settle`, without waiting: for `finally` and cancellation.
 
         A call without a granted attempt leaves no row: no request of it ever left.
         """
-        self._granted.discard(end.call_id)
+        self._calls.pop(end.call_id, None)
         self._put(self._books.close, end, None)
 
     def reject(self, call: CallOpen, end: CallEnd) -> None:
-        """One row for a call that was refused before any attempt; it is committed soon after."""
+        """One row for a call that was refused before any attempt was sent; it is committed soon after."""
+        self._calls.pop(call.id, None)
         if self._has_room():
             self._put(self._books.reject, call, end)
 
@@ -150,6 +161,12 @@ class Ledger:
         await self._writer.stop()
 
     async def _admit(self, intent: Intent) -> Granted:
+        granted = await self._ask(intent)
+        if intent.attempt.call_id in self._calls:
+            self._calls[intent.attempt.call_id] = True
+        return granted
+
+    async def _ask(self, intent: Intent) -> Granted:
         if self._stopping or ((self._writer.is_degraded or self._writer.is_dead) and self._refuses):
             raise StorageUnavailable
         if self._writer.is_degraded or self._writer.is_dead:

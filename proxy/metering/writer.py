@@ -19,6 +19,7 @@ import structlog
 from msgspec import Struct
 
 from proxy.metering.books import Answer, Books, Intent, Waiter
+from proxy.schema.errors import StorageUnavailable
 from proxy.storage.base import Store, StoreError
 
 _log = structlog.get_logger("ledger")
@@ -110,7 +111,21 @@ class Writer:
             if self._on_death is not None:
                 with contextlib.suppress(RuntimeError):
                     self.loop.call_soon_threadsafe(self._on_death)
+            self._release()
         self._tell([(self._stopped, None)])
+
+    def _release(self) -> None:
+        """Nobody waits for a thread that ended: intents are refused, or waived, and ends are let go."""
+        self._books.give_up()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                _, arguments = self._queue.get_nowait()
+                last = arguments[-1] if arguments else None
+                if isinstance(last, Intent):
+                    self._books.answer(last.future, StorageUnavailable())
+                elif isinstance(last, asyncio.Future):
+                    self._books.answer(last)
+        self._tell(self._books.answers)
 
     def _open(self) -> bool:
         try:
@@ -254,5 +269,7 @@ def _text(error: BaseException) -> str:
 
 
 def _note(event: str, **fields: object) -> None:
-    with contextlib.suppress(Exception):  # a log that cannot be written must not stop the metering
+    try:
         _log.warning(event, **fields)
+    except Exception:  # a log that cannot be written must not stop the metering
+        return

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from litestar import Litestar, Router, asgi
 from litestar.config.cors import CORSConfig
@@ -74,6 +75,7 @@ class Application:
         log: FilteringBoundLogger,
         options: Options = _NO_OPTIONS,
     ) -> None:
+        self.has_failed = False  # the process ends by itself, and was not asked to
         self._running: Running | None = None
         self._reloads = Reloads(options.files, config, self._run, log)
         self._config = config
@@ -138,8 +140,13 @@ class Application:
     @property
     def draining(self) -> bool:
         """True from SIGTERM on. uvicorn tells nobody, but its handler of the signal is a method of the server."""
-        server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-        return bool(getattr(server, "should_exit", False))
+        return bool(getattr(_uvicorn(), "should_exit", False))
+
+    def _end(self) -> None:
+        """Only a new process can meter again: this one drains as on SIGTERM, and its supervisor starts another."""
+        self.has_failed = True
+        if (server := _uvicorn()) is not None:
+            server.should_exit = True
 
     def _standing(self) -> Standing:
         return Standing(
@@ -184,7 +191,7 @@ class Application:
     async def _lifespan(self, _: Litestar) -> AsyncGenerator[None, None]:
         # sse-starlette would end live streams at SIGTERM; uvicorn drains them for grace_s.
         AppStatus.enable_automatic_graceful_drain = False
-        async with running(self._config, self._models, self._log, self._metrics) as server:
+        async with running(self._config, self._models, self._log, self._metrics, self._end) as server:
             self._running = server
             for model in self._models.values():
                 if isinstance(model, LocalModel) and model.spec.start == "at_start":
@@ -204,6 +211,12 @@ class Application:
                     task.cancel()
                 await asyncio.wait(tasks)
                 self._running = None
+
+
+def _uvicorn() -> Any:
+    """The server that this process runs, which handles SIGTERM; None where another one embeds the application."""
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return server if hasattr(server, "should_exit") else None
 
 
 class _Litestar(Litestar):

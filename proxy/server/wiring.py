@@ -144,10 +144,14 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    config: Config, models: LocalModels, log: FilteringBoundLogger, metrics: Metrics | None = None
+    config: Config,
+    models: LocalModels,
+    log: FilteringBoundLogger,
+    metrics: Metrics | None = None,
+    on_death: Callable[[], None] | None = None,
 ) -> AsyncGenerator[Running, None]:
-    """Opens the ledger, runs `config`, and closes everything at the end."""
-    ledger = build_ledger(config)
+    """Opens the ledger, runs `config`, and closes everything at the end. `on_death`: the ledger's writer has ended."""
+    ledger = build_ledger(config, on_death)
     await ledger.start()
     server = Running(ledger, build_vault(config, log), models, log, metrics)
     try:
@@ -166,10 +170,10 @@ def local_models(config: Config) -> dict[str, LocalModel]:
     return {name: LocalModel(spec) for name, spec in specs.items() if spec is not None}
 
 
-def build_ledger(config: Config) -> Ledger:
+def build_ledger(config: Config, on_death: Callable[[], None] | None = None) -> Ledger:
     """The ledger on its store; nothing is opened yet."""
     store = SqliteStore(sqlite_path(config.storage.url), durability=config.storage.durability)
-    return Ledger(store, when_down=config.storage.when_down)
+    return Ledger(store, when_down=config.storage.when_down, on_death=on_death)
 
 
 def build_vault(config: Config, log: FilteringBoundLogger) -> ReasoningState:

@@ -103,13 +103,14 @@ class Batch(Struct):
 class OpenCall:
     """One call in flight: its attempts, and the sums over those that ended.
 
-    `opening` is the call's own row until it is committed, then None. `started` (all attempts but those forgotten) and
+    `opening` is the row of `call` until it is committed, then None. `started` (all attempts but those forgotten) and
     `running` are by attempt id.
     """
 
     __slots__ = (
         "cache_write_tokens",
         "cached_tokens",
+        "call",
         "call_id",
         "cost_nano",
         "estimated",
@@ -124,6 +125,7 @@ class OpenCall:
 
     def __init__(self, opening: CallOpen) -> None:
         self.call_id = opening.id
+        self.call = opening
         self.opening: CallOpen | None = opening
         self.started: dict[str, AttemptOpen] = {}
         self.running: dict[str, AttemptOpen] = {}

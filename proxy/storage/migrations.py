@@ -136,6 +136,51 @@ def m007_owners(db: Database) -> None:
     db.execute("CREATE TABLE owners (id TEXT PRIMARY KEY NOT NULL, renewed_ns INTEGER NOT NULL) STRICT, WITHOUT ROWID")
 
 
+def m008_sums_of_reasoning_states(db: Database) -> None:
+    """How many states there are, and how many bytes, of all callers and of each: kept up to date by triggers."""
+    # So a write need not count rows while it holds the write lock. A caller's scope has a prefix, for it may be "all".
+    db.execute(
+        """
+        CREATE TABLE reasoning_state_sums (
+            scope TEXT PRIMARY KEY NOT NULL, states INTEGER NOT NULL, bytes INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    db.execute(
+        """
+        INSERT INTO reasoning_state_sums
+        SELECT 'of ' || caller, COUNT(*), SUM(size) FROM reasoning_states GROUP BY caller
+        UNION ALL SELECT 'all', COUNT(*), IFNULL(SUM(size), 0) FROM reasoning_states
+        """
+    )
+    # `INSERT OR REPLACE` would replace a row without a trigger: states are written by an upsert.
+    for event, row, states, size in (
+        ("INSERT", "NEW", "1", "NEW.size"),
+        ("DELETE", "OLD", "-1", "-OLD.size"),
+        ("UPDATE", "NEW", "0", "NEW.size - OLD.size"),
+    ):
+        parts = {"{event}": event, "{row}": row, "{states}": states, "{size}": size}
+        statement = _SUM_TRIGGER
+        for place, text in parts.items():
+            statement = statement.replace(place, text)
+        db.execute(statement)
+    db.execute(
+        """
+        CREATE TRIGGER reasoning_state_sums_empty AFTER UPDATE ON reasoning_state_sums
+        WHEN NEW.states = 0 AND NEW.scope <> 'all'
+        BEGIN DELETE FROM reasoning_state_sums WHERE scope = NEW.scope; END
+        """
+    )
+
+
+_SUM_TRIGGER = """
+    CREATE TRIGGER reasoning_states_after_{event} AFTER {event} ON reasoning_states
+    BEGIN
+        INSERT INTO reasoning_state_sums (scope, states, bytes) VALUES ('of ' || {row}.caller, {states}, {size})
+        ON CONFLICT (scope) DO UPDATE SET states = states + excluded.states, bytes = bytes + excluded.bytes;
+        UPDATE reasoning_state_sums SET states = states + {states}, bytes = bytes + {size} WHERE scope = 'all';
+    END
+"""
 _COUNTS = (
     *("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"),
     *("estimated", "fallback", "attempts", "success"),
@@ -149,6 +194,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     m005_reasoning_states,
     m006_attempt_tree,
     m007_owners,
+    m008_sums_of_reasoning_states,
 )
 
 

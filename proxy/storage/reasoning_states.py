@@ -23,7 +23,8 @@ from sqlite_utils import Database
 
 from proxy.schema.records import Secret
 from proxy.storage.base import StoreError
-from proxy.storage.migrations import m005_reasoning_states
+from proxy.storage.migrations import m005_reasoning_states, m008_sums_of_reasoning_states
+from proxy.storage.rescue import Identity, identity, keep_open
 
 KEY_SUFFIX = "-vault-key"  # the key's file lies beside the database
 _KEY_BYTES = 32
@@ -51,12 +52,13 @@ class ReasoningStates:
         *,
         busy_s: float = 1.0,
     ) -> None:
-        self._database = database
+        self._database = None if database is None else Path(os.path.realpath(database))
         self._key = key
         self._limits = limits or StateLimits()
         self._busy_s = busy_s
         self._cipher: AESGCM | None = None
         self._db: sqlite3.Connection | None = None
+        self._file: Identity | None = None  # that the connection opened
 
     def put(self, caller: str, states: Mapping[str, bytes], now_ns: int) -> None:
         """Commits states by tool call id, in place of earlier ones, and drops what is too old or too much.
@@ -73,13 +75,14 @@ class ReasoningStates:
             db = self._connected()
             db.execute("BEGIN IMMEDIATE")
             db.executemany(
-                "INSERT OR REPLACE INTO reasoning_states (caller, tool_call_id, kept_ns, size, sealed)"
-                " VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO reasoning_states (caller, tool_call_id, kept_ns, size, sealed) VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT (caller, tool_call_id) DO UPDATE"
+                " SET kept_ns = excluded.kept_ns, size = excluded.size, sealed = excluded.sealed",
                 rows,
             )
             self._drop(db, caller, now_ns)
             db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise self._failed(error) from error
 
     def find(self, caller: str, tool_call_ids: Iterable[str], now_ns: int) -> dict[str, bytes]:
@@ -96,7 +99,7 @@ class ReasoningStates:
                 )
                 .fetchall()
             )
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise self._failed(error) from error
         found = {}
         for tool_call_id, sealed in rows:
@@ -116,30 +119,40 @@ class ReasoningStates:
             if db.execute(_EXPIRED, too_old).fetchone() is None:  # as usual; and nobody is locked out
                 return 0
             return db.execute(_EXPIRE, too_old).rowcount
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise self._failed(error) from error
 
     def close(self) -> None:
         """Safe to call twice."""
-        if self._db is not None:
-            with suppress(sqlite3.Error):  # it goes away either way
-                self._db.close()
-            self._db = None
+        db, self._db = self._db, None
+        if db is None:
+            return
+        if self._is_gone():
+            keep_open(db)
+            return
+        with suppress(sqlite3.Error):  # it goes away either way
+            db.close()
 
     def _oldest_ns(self, now_ns: int) -> int:
         return now_ns - int(self._limits.ttl_s * 1e9)
 
     def _drop(self, db: sqlite3.Connection, caller: str, now_ns: int) -> None:
+        """What is too old or too much, the oldest first. It takes as long as there is to drop, not to keep."""
         limits = self._limits
-        db.execute("DELETE FROM reasoning_states WHERE kept_ns <= ?", (self._oldest_ns(now_ns),))
-        own = {"caller": caller, "states": limits.caller_states, "bytes": limits.caller_bytes}
-        for sums, excess, most in (
-            (_SUMS_OF_CALLER, _EXCESS_OF_CALLER, own),
-            (_SUMS, _EXCESS, {"states": limits.all_states, "bytes": limits.all_bytes}),
-        ):
-            states, size = db.execute(sums, most).fetchone()
-            if states > most["states"] or size > most["bytes"]:
-                db.execute(excess, most)
+        db.execute(_EXPIRE, {"oldest": self._oldest_ns(now_ns), "most": _EXPIRED_AT_ONCE})
+        own = (f"of {caller}", limits.caller_states, limits.caller_bytes)
+        for scope, most_states, most_bytes in (own, ("all", limits.all_states, limits.all_bytes)):
+            row = db.execute("SELECT states, bytes FROM reasoning_state_sums WHERE scope = ?", (scope,)).fetchone()
+            states, size = row or (0, 0)
+            if states <= most_states and size <= most_bytes:
+                continue
+            excess: list[tuple[int]] = []
+            for rowid, sealed in db.execute(*((_OLDEST, ()) if scope == "all" else (_OLDEST_OF_CALLER, (caller,)))):
+                if states <= most_states and size <= most_bytes:
+                    break
+                states, size = states - 1, size - sealed
+                excess.append((rowid,))
+            db.executemany("DELETE FROM reasoning_states WHERE rowid = ?", excess)
 
     def _opened(self) -> AESGCM:
         if self._cipher is None:
@@ -154,21 +167,36 @@ class ReasoningStates:
         return shared_key(self._database.with_name(self._database.name + KEY_SUFFIX))
 
     def _connected(self) -> sqlite3.Connection:
+        if self._db is not None and self._is_gone():
+            keep_open(self._db)
+            self._db = None
         if self._db is None:
             self._db = self._connect()
         return self._db
 
+    def _is_gone(self) -> bool:
+        """The file was removed or replaced; the ledger puts another in its place."""
+        if self._database is None:
+            return False
+        try:
+            return identity(self._database) != self._file
+        except OSError:
+            return True
+
     def _connect(self) -> sqlite3.Connection:
         if self._database is None:
             db = sqlite3.connect(":memory:", isolation_level=None)
-            m005_reasoning_states(Database(db, recursive_triggers=False, execute_plugins=False))
+            schema = Database(db, recursive_triggers=False, execute_plugins=False)
+            m005_reasoning_states(schema)
+            m008_sums_of_reasoning_states(schema)
             return db
-        place = self._database.absolute().as_uri() + "?mode=rw"  # the ledger makes the file, and its schema
+        self._file = identity(self._database)
+        place = self._database.as_uri() + "?mode=rw"  # the ledger makes the file, and its schema
         db = sqlite3.connect(place, uri=True, timeout=self._busy_s, isolation_level=None)
         db.execute("PRAGMA synchronous=NORMAL")  # survives the process; after a power loss providers do without
         return db
 
-    def _failed(self, error: sqlite3.Error) -> StoreError:
+    def _failed(self, error: Exception) -> StoreError:
         """The next call connects anew, also to end a transaction that was begun."""
         if self._database is not None:
             self.close()
@@ -180,18 +208,8 @@ class ReasoningStates:
 _EXPIRED_AT_ONCE = 1_000
 _EXPIRED = "SELECT rowid FROM reasoning_states WHERE kept_ns <= :oldest LIMIT :most"
 _EXPIRE = "DELETE FROM reasoning_states WHERE rowid IN (" + _EXPIRED + ")"
-_SUMS = "SELECT COUNT(*), TOTAL(size) FROM reasoning_states"
-_SUMS_OF_CALLER = _SUMS + " WHERE caller = :caller"
-_EXCESS = """
-    DELETE FROM reasoning_states WHERE rowid IN (
-        SELECT rowid FROM (
-            SELECT rowid, ROW_NUMBER() OVER newest AS place, SUM(size) OVER newest AS total
-            FROM reasoning_states {where} WINDOW newest AS (ORDER BY kept_ns DESC, rowid DESC)
-        ) WHERE place > :states OR total > :bytes
-    )
-"""
-_EXCESS_OF_CALLER = _EXCESS.replace("{where}", "WHERE caller = :caller")
-_EXCESS = _EXCESS.replace("{where}", "")
+_OLDEST = "SELECT rowid, size FROM reasoning_states ORDER BY kept_ns, rowid"
+_OLDEST_OF_CALLER = "SELECT rowid, size FROM reasoning_states WHERE caller = ? ORDER BY kept_ns, rowid"
 
 
 def shared_key(path: Path) -> bytes:

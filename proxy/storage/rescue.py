@@ -17,10 +17,16 @@ from pathlib import Path
 Identity = tuple[int, int]
 Files = tuple[Identity | None, ...]  # a database and its logs
 _LOGS = ("-wal", "-shm")
-_TABLES = {  # with their keys, and the rows of calls that were opened since a time
-    "calls": ("id", "opened_ns >= ?"),
-    "attempts": ("call_id, seq", "call_id IN (SELECT id FROM calls WHERE opened_ns >= ?)"),
+_CHOSEN = {  # by table and key: the rows of calls that were opened since a time
+    ("calls", "id"): "SELECT * FROM calls WHERE opened_ns >= ?",
+    ("attempts", "call_id, seq"): (
+        "SELECT * FROM attempts WHERE call_id IN (SELECT id FROM calls WHERE opened_ns >= ?)"
+    ),
 }
+_ADD = """
+    INSERT INTO {table} ({columns}) VALUES ({marks})
+    ON CONFLICT ({key}) DO UPDATE SET {same} WHERE {table}.closed_ns IS NULL
+"""
 _MANY = 1_000
 
 
@@ -83,16 +89,21 @@ def recreate(orphan: sqlite3.Connection, database: Path) -> None:
 
 def carry_over(orphan: sqlite3.Connection, db: sqlite3.Connection, since_ns: int) -> None:
     """Adds the calls that were opened since then, and the ends of those that were open. Raises sqlite3.Error."""
-    for table, (key, which) in _TABLES.items():
-        rows = orphan.execute(f"SELECT * FROM {table} WHERE {which}", (since_ns,))
+    for (table, key), chosen in _CHOSEN.items():
+        rows = orphan.execute(chosen, (since_ns,))
         columns = [description[0] for description in rows.description]
-        insert = (
-            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
-            f" ON CONFLICT ({key}) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in columns)}"
-            f" WHERE {table}.closed_ns IS NULL"
-        )
+        parts = {
+            "{table}": table,
+            "{key}": key,
+            "{columns}": ", ".join(columns),
+            "{marks}": ", ".join("?" * len(columns)),
+            "{same}": ", ".join(name + " = excluded." + name for name in columns),
+        }
+        statement = _ADD
+        for place, text in parts.items():
+            statement = statement.replace(place, text)
         while some := rows.fetchmany(_MANY):
-            db.executemany(insert, some)
+            db.executemany(statement, some)
 
 
 def _beside(database: Path, suffix: str) -> Path:

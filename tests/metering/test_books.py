@@ -90,8 +90,9 @@ class Interleaving:
         self._ask(asked, self.books.open)
 
     def intend(self) -> None:
+        """Sometimes as an `open` once more, as where the first one was cancelled."""
         if asked := self._pick(self.live()):
-            self._ask(asked, self.books.intend)
+            self._ask(asked, self.books.open if self.dice.random() < 0.2 else self.books.intend)
 
     def cancel(self) -> None:
         """The caller of an attempt that still asks is cancelled."""
@@ -123,8 +124,7 @@ class Interleaving:
     def misuse(self) -> None:
         """Used ids and calls that are not there harm nobody."""
         if asked := self._pick(self.live()):
-            refused = self._refused(self.books.open, Intent(attempt(asked.name), call(asked.name)))
-            assert refused
+            assert self._refused(self.books.open, Intent(attempt(asked.name), call(asked.name, opened_ns=1)))
             if asked.tries[0].is_asking or asked.tries[0].sent:
                 assert self._refused(self.books.intend, Intent(attempt(asked.name)))
         self.books.end(attempt_end("nobody"))

@@ -546,12 +546,14 @@ async def test_a_dead_writer_is_known_at_once(path: Path, when_down: str) -> Non
         await ledger.open(call("a"), attempt("a"))
         assert (ledger.state.is_dead, ledger.state.degraded, deaths) == (False, False, [])
         store.fault = SystemExit()
-        ledger.reject(call("b"), call_end("b", Outcome.REJECTED))
+        expected = StorageUnavailable if when_down == "refuse" else Granted
+        async with asyncio.timeout(1):  # those who wait for it already are let go as well
+            asking = asyncio.gather(ledger.intend(attempt("a", 2)), return_exceptions=True)
+            assert [type(answer) for answer in await asking] == [expected]
         await until(lambda: bool(deaths))
         assert (ledger.state.is_dead, ledger.state.degraded, deaths) == (True, True, ["dead"])
         async with asyncio.timeout(1):
             opening = asyncio.gather(ledger.open(call("c"), attempt("c")), return_exceptions=True)
-            expected = StorageUnavailable if when_down == "refuse" else Granted
             assert [type(answer) for answer in await opening] == [expected]
             await settle(ledger, "a")
             await ledger.stop()
@@ -741,3 +743,83 @@ async def test_a_store_that_fails_after_each_recovery_is_tried_less_and_less(pat
         assert time.monotonic() - begun > 0.002 * (1 + 2 + 4 + 8 + 16)
         assert store.tries < 40
         await until(lambda: not ledger.state.degraded)
+
+
+async def test_a_cancelled_open_may_be_repeated(path: Path) -> None:
+    """The first candidate's attempt was cancelled while it asked; the next one opens the same call."""
+    store = GatedStore(path)
+    async with running(store) as ledger:
+        for name, is_late in (("early", False), ("late", True)):
+            if is_late:
+                store.gate.clear()
+                store.waiting.clear()
+            else:
+                await blocked(ledger, store)
+            first = asyncio.create_task(ledger.open(call(name), attempt(name)))
+            await (until(store.waiting.is_set) if is_late else asyncio.sleep(0))
+            first.cancel()
+            await asyncio.wait([first])
+            second = asyncio.create_task(ledger.open(call(name), attempt(name, 2)))
+            await asyncio.sleep(0)
+            store.gate.set()
+            await second
+            await settle(ledger, name, seq=2)
+        assert (ledger.state.open_calls, ledger.state.reserved_nano, ledger.state.lost) == (0, 0, 0)
+    found = rows(path, "SELECT id, outcome, attempts, cost_nano FROM calls WHERE id <> 'in-the-way' ORDER BY id")
+    assert [tuple(row.values()) for row in found] == [("early", "ok", 1, 300), ("late", "ok", 2, 300)]
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_a_call_whose_open_was_cancelled_may_be_rejected(path: Path, is_late: bool) -> None:
+    """Its deadline passed: one row either way, and nothing stays open."""
+    store = GatedStore(path)
+    async with running(store) as ledger:
+        if is_late:
+            store.gate.clear()
+        else:
+            await blocked(ledger, store)
+        opening = asyncio.create_task(ledger.open(call("a"), attempt("a")))
+        await (until(store.waiting.is_set) if is_late else asyncio.sleep(0))
+        opening.cancel()
+        await asyncio.wait([opening])
+        ledger.reject(call("a"), call_end("a", Outcome.REJECTED, status=504))
+        store.gate.set()
+        await until(lambda: ledger.state.pending == 0)
+        assert (ledger.state.open_calls, ledger.state.reserved_nano) == (0, 0)
+    found = rows(path, "SELECT outcome, status, cost_nano, attempts FROM calls WHERE id = 'a'")
+    assert [tuple(row.values()) for row in found] == [("rejected", 504, 0, int(is_late))]
+
+
+async def test_a_call_whose_open_was_cancelled_is_settled_by_its_other_seat(path: Path) -> None:
+    """Its row came with the seat that was granted; the end is waited for, and nothing stays open."""
+    store = GatedStore(path)
+    async with running(store) as ledger:
+        await blocked(ledger, store)
+        opening = asyncio.create_task(ledger.open(call("a"), attempt("a")))
+        await asyncio.sleep(0)
+        seat = asyncio.create_task(ledger.intend(attempt("a", 2, seat=1)))
+        await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.wait([opening])
+        store.gate.set()
+        await seat
+        await settle(ledger, "a", seq=2)
+        assert outcomes(path)["a"] == "ok"
+        assert (ledger.state.open_calls, ledger.state.reserved_nano) == (0, 0)
+
+
+async def test_a_call_that_was_never_granted_is_forgotten_by_its_settlement(path: Path) -> None:
+    """Its only seat was cancelled while it asked: no row, no wait, nothing kept in memory."""
+    store = GatedStore(path)
+    async with running(store, waits=Waits(settle=60)) as ledger:
+        await blocked(ledger, store)
+        opening = asyncio.create_task(ledger.open(call("a"), attempt("a")))
+        await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.wait([opening])
+        async with asyncio.timeout(1):
+            await ledger.settle(call_end("a", Outcome.TIMEOUT_TOTAL))
+        store.gate.set()
+        await until(lambda: ledger.state.pending == 0)
+        assert (ledger.state.open_calls, ledger.state.reserved_nano) == (0, 0)
+    assert "a" not in outcomes(path)

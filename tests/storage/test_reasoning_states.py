@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 
 from proxy.schema.records import Secret
 from proxy.storage.base import StoreError
+from proxy.storage.migrations import MIGRATIONS, migrate
 from proxy.storage.reasoning_states import KEY_SUFFIX, ReasoningStates, StateLimits, shared_key
 from proxy.storage.sqlite import SqliteStore
 
@@ -298,3 +300,81 @@ def test_old_states_go_also_where_none_are_kept_any_more(path: Path, made: Make)
     other = made(path, Secret("another"))
     assert [other.expire(NOW) for _ in range(3)] == [1_000, 200, 0]
     assert store.find("b", ["call"], NOW) == {"call": STATE}
+
+
+# --- what a write costs -----------------------------------------------------------------------------------------------
+
+
+def test_sums_stay_exact(path: Path, made: Make) -> None:
+    """They are kept as rows come, change and go, and are what counting would say."""
+    dice = random.Random(3)
+    store = made(path, limits=StateLimits(caller_states=6, caller_bytes=900, all_states=15, all_bytes=2_000, ttl_s=40))
+    for second in range(300):
+        caller = dice.choice(["", "all", "mobile", "batch"])
+        states = {f"call_{dice.randrange(12)}": b"x" * dice.randrange(200) for _ in range(dice.randrange(1, 5))}
+        store.put(caller, states, NOW + second * SECOND)
+        if dice.random() < 0.1:
+            store.expire(NOW + (second + 30) * SECOND)
+        with closing(sqlite3.connect(path)) as db:
+            counted = "SELECT 'of ' || caller, COUNT(*), SUM(size) FROM reasoning_states GROUP BY caller"
+            expected = {scope: (states, size) for scope, states, size in db.execute(counted)}
+            expected["all"] = (sum(n for n, _ in expected.values()), sum(size for _, size in expected.values()))
+            sums = db.execute("SELECT scope, states, bytes FROM reasoning_state_sums").fetchall()
+        assert {scope: (states, size) for scope, states, size in sums} == expected
+
+
+def test_states_of_an_older_database_are_counted_once(tmp_path: Path, made: Make) -> None:
+    """The step that brings the sums starts from the rows that are there."""
+    with closing(sqlite3.connect(tmp_path / "old.db", isolation_level=None)) as db:
+        migrate(db, MIGRATIONS[:7])
+        db.execute(
+            "INSERT INTO reasoning_states VALUES ('mobile', 'call_1', 1, 30, x'00'), ('', 'call_1', 1, 12, x'00')"
+        )
+        migrate(db)
+        found = db.execute("SELECT * FROM reasoning_state_sums ORDER BY scope").fetchall()
+    assert found == [("all", 2, 42), ("of ", 1, 12), ("of mobile", 1, 30)]
+
+
+def test_a_write_does_not_count_what_is_kept(path: Path, made: Make) -> None:
+    """With 20,000 states it takes as many steps of SQLite as with 20, or nearly: no row of others is read."""
+
+    def steps(store: ReasoningStates, second: int) -> int:
+        counted = [0]
+
+        def count_one() -> None:
+            counted[0] += 1
+
+        connection = store._connected()
+        connection.set_progress_handler(count_one, 10)
+        store.put("mobile", {f"new_{second}": STATE}, NOW + second * SECOND)
+        connection.set_progress_handler(None, 0)
+        return counted[0]
+
+    store = made(path)
+    store.put("mobile", {f"call_{number}": STATE for number in range(20)}, NOW)
+    few = steps(store, 1)
+    for caller in range(11):
+        store.put(f"caller_{caller}", {f"call_{number}": STATE for number in range(1_810)}, NOW)
+    many = steps(store, 2)
+    print(f"\n  steps of a write, in tens: {few} with 20 states, {many} with 20,000")
+    assert many < 3 * few
+
+
+def test_a_database_that_was_replaced_is_opened_anew(path: Path, made: Make) -> None:
+    """As the ledger does: what is kept then is where other workers look for it."""
+    store = made(path)
+    store.put("mobile", {"call_1": STATE}, NOW)
+    copy = path.with_name("copy.db")
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("VACUUM INTO ?", (str(copy),))
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    copy.replace(path)
+    store.put("mobile", {"call_2": STATE}, NOW)
+    assert set(store.find("mobile", ["call_1", "call_2"], NOW)) == {"call_1", "call_2"}
+    other = made(path)
+    assert set(other.find("mobile", ["call_1", "call_2"], NOW)) == {"call_1", "call_2"}
+    path.unlink()
+    with pytest.raises(StoreError):
+        store.put("mobile", {"call_3": STATE}, NOW)
+    assert not path.exists()

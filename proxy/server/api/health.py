@@ -33,6 +33,8 @@ class Standing(Struct, frozen=True):
         found = ["the server is stopping"] if self.draining else []
         if self.ledger is None:
             return [*found, "the server is not running"]
+        if self.ledger.is_dead:
+            return [*found, "the ledger's writer has ended: the server must be started anew"]
         return [*found, "the usage database cannot be written"] if self.ledger.degraded and self.refuses else found
 
 
@@ -71,8 +73,10 @@ class Health:
 
         @get("/livez", sync_to_thread=False, role="none")
         def livez() -> Response[bytes]:
-            """Answers as long as the process does."""
-            return _json({"status": "ok"}, 200)
+            """200 as long as the process can serve, 503 where only a new one can: its ledger's writer has ended."""
+            ledger = self._watched.standing().ledger
+            is_dead = ledger is not None and ledger.is_dead
+            return _json({"status": "ledger_dead" if is_dead else "ok"}, 503 if is_dead else 200)
 
         @get("/readyz", sync_to_thread=False, role="none")
         def readyz() -> Response[bytes]:
@@ -117,7 +121,7 @@ def report(version: str, standing: Standing, providers: dict[str, ProviderState]
         "database": None
         if ledger is None
         else {
-            "state": "degraded" if ledger.degraded else "ok",
+            "state": "dead" if ledger.is_dead else "degraded" if ledger.degraded else "ok",
             "pending_changes": ledger.pending,
             "open_calls": ledger.open_calls,
             "lost_calls": ledger.lost,

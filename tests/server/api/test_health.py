@@ -7,15 +7,16 @@ import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
+from msgspec import structs
 
 from proxy import __version__
 from proxy.config import load
 from proxy.metering.ledger import LedgerState
-from proxy.server.api.health import ProviderState, Standing, report, without_folders
+from proxy.server.api.health import Health, ProviderState, Standing, Watched, report, without_folders
 from proxy.server.app import Application, server_auth
 from proxy.server.log import build_log
 from proxy.server.wiring import local_models
@@ -178,3 +179,16 @@ async def test_the_embedded_models_state_is_told(tmp_path: Path, workers: int) -
         assert await states() == {"not started"}
         assert (await send(server.port, request(chat("auto", max_tokens=1)), timeout_s=60)).status == 200
         await until(all_run)
+
+
+async def test_a_dead_ledger_is_no_full_disk() -> None:
+    """`/livez` fails only here, so that whatever watches it starts the process anew; the problem says so."""
+    state = standing(ledger=structs.replace(FAILING, is_dead=True), refuses=False)
+    assert state.problems() == ["the ledger's writer has ended: the server must be started anew"]
+    assert report("1", state, {})["database"]["state"] == "dead"
+    for now, status in ((standing(), 200), (standing(ledger=FAILING), 200), (standing(ledger=None), 200), (state, 503)):
+        watched = Watched("1", lambda now=now: now, cast(Any, None), cast(Any, None))  # type: ignore[misc]
+        livez = Health(watched, "off").routes()[0]
+        answer = cast(Any, livez.fn)()
+        assert (livez.paths, answer.status_code) == ({"/livez"}, status)
+        assert json.loads(answer.content)["status"] == ("ok" if status == 200 else "ledger_dead")
