@@ -84,8 +84,14 @@ class Tally(Struct):
 
 
 def reconcile(folder: Path, seen: Iterable[Seen]) -> Tally:
-    """The upstream's ledger against the table of attempts."""
-    there = Counter(each.id for each in seen)
+    """The upstream's ledger against the table of attempts.
+
+    A request on a kept connection that the upstream closed without a byte of an answer is sent once more within its
+    attempt: the two count as one.
+    """
+    requests = list(seen)
+    later = {each.id: each.seq for each in requests}
+    there = Counter(each.id for each in requests if each.bytes_sent or each.seq == later[each.id])
     here = Counter(row["id"] for row in rows(folder, "attempts"))
     return Tally(
         requests=there.total(),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.books import INPUT_USD, OUTPUT_USD, MemoryPeak, assert_books_agree, attempts_by_call, files, rows
+from tests.faults.books import INPUT_USD, OUTPUT_USD, MemoryPeak, assert_books_agree, files, rows
 from tests.faults.talking import MESSAGES, Heard, ask, talk
 from tests.serving import Server, serving
 from tests.upstream import FakeUpstream, prompt_tokens, refusing
@@ -355,16 +355,16 @@ async def test_retries_answer_after_two_failures(
     assert_books_agree(tmp_path, upstream.ledger)
 
 
-async def test_a_connection_lost_under_a_request_is_an_attempt_of_its_own(
-    tmp_path: Path, upstream: FakeUpstream
+@pytest.mark.parametrize("kind", ["aiohttp", "httpx"])
+async def test_a_stale_connection_is_replaced_within_the_attempt(
+    tmp_path: Path, upstream: FakeUpstream, kind: str
 ) -> None:
-    """The upstream saw the request on the dying connection, so it has its row."""
-    async with serving(files(tmp_path, upstream.url, fake={"retries": 1})) as server:
-        first = await ask(server.port, "fake/stale_keepalive")
-        second = await ask(server.port, "fake/stale_keepalive")
-    assert [heard.content for heard in (first, second)] == [said(10)] * 2
-    attempts = attempts_by_call(tmp_path)[second.call_id]
-    assert [row["outcome"] for row in attempts] == ["upstream_truncated", "ok"]
+    """The provider closed it as the request arrived: no retry is used up, and nothing is billed for it."""
+    async with serving(files(tmp_path, upstream.url, fake={"retries": 0, "transport": kind})) as server:
+        heard = [await ask(server.port, "fake/stale_keepalive") for _ in range(3)]
+    assert [each.content for each in heard] == [said(10)] * 3
+    assert len(upstream.ledger) > 3
+    assert [(row["outcome"], row["usage_source"]) for row in rows(tmp_path, "attempts")] == [("ok", "provider")] * 3
     assert_books_agree(tmp_path, upstream.ledger)
 
 

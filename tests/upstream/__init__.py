@@ -40,9 +40,11 @@ What is said:
     no_finish                   no finish_reason; whole: null
     no_done                     a stream ends after finish and usage without [DONE], and the connection closes
 
-The end of a streamed body, HTTP's last chunk, leaves 2 ms after the end marker, in a packet of its own:
+The end of a chunked body, HTTP's last chunk, leaves 2 ms after the end marker, in a packet of its own, as real servers
+send it:
     late_end(s=0.02)            it leaves s seconds after
     no_last_chunk               it never leaves; the connection stays open
+    chunked_whole               whole answers are chunked too (many vendors' are), in two pieces and an end
     rst_after                   RST instead of it: the answer was complete, the connection breaks behind it
 
 When:

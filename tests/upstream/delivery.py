@@ -106,6 +106,14 @@ class Delivery:
         cut = script.stop_after is not None and script.pieces != "giant"
         half = body[: len(body) // 2] if script.stop_after is not None and script.stop_after > 0 else b""
         promised = half if cut and script.stop == "end" else body
+        if script.chunked_whole and not cut:
+            self._chunked = True
+            await self._send_head(script.status, [*headers, *encoding, ("transfer-encoding", "chunked")])
+            middle = len(body) // 2
+            await self._send(chunk(body[:middle]))
+            await self._send(chunk(body[middle:]), lambda: self._note([frame]))
+            await self._send_last_chunk()
+            return
         await self._send_head(script.status, [*headers, *encoding, ("content-length", str(len(promised)))])
         if cut:
             await self._send(half)

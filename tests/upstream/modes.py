@@ -62,6 +62,7 @@ class Script(Struct, frozen=True, kw_only=True):
     end_gap_s: float = 0.002
     no_last_chunk: bool = False
     rst_after: bool = False
+    chunked_whole: bool = False
     flood: bool = False
     stall_pings_s: float | None = None
     named_pings: bool = False
@@ -148,6 +149,7 @@ MODES: dict[str, Callable[..., dict[str, Any]]] = {
     "slow_usage": lambda s=1.0: {"usage_delay_s": s},
     "no_finish": lambda: {"no_finish": True},
     "late_end": lambda s=0.02: {"end_gap_s": s},
+    "chunked_whole": lambda: {"chunked_whole": True},
     "rst_after": lambda: {"rst_after": True},
     "flood": lambda: {"flood": True, "batch_bytes": 65536},
     "pinging_stall": lambda k=1, s=0.2: _stop("stall")(k) | {"stall_pings_s": s},

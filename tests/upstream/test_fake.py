@@ -362,6 +362,56 @@ class TestCuts:
         assert (no_done.text, no_done.ended_properly, b"[DONE]" in no_done.stream) == ("tok0 tok1", True, False)
 
 
+async def first_bytes(upstream: FakeUpstream, model: str, until: int) -> bytes:
+    """That many bytes of a stream that does not end by itself; then the client hangs up."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", upstream.port)
+    writer.write(request(chat(model, stream=True)))
+    raw = b""
+    try:
+        async with asyncio.timeout(5):
+            while len(raw) < until:
+                raw += await reader.read(65536)
+    finally:
+        writer.transport.abort()
+    await upstream.until(lambda: upstream.open == 0)
+    return raw
+
+
+class TestEnds:
+    """Between the end marker and the end of the body there is a gap, and what happens in it differs."""
+
+    @pytest.mark.parametrize("mode", ["ok", "late_end(s=0.02)", "fast", "chunked_whole"])
+    async def test_the_end_of_the_body_comes_apart(self, upstream, mode):
+        reader, writer = await asyncio.open_connection("127.0.0.1", upstream.port)
+        writer.write(request(chat(mode, stream=mode != "chunked_whole"), close=False))
+        raw, packets = b"", []
+        async with asyncio.timeout(5):
+            while not raw.endswith(b"\r\n0\r\n\r\n"):
+                packets.append(await reader.read(1 << 20))
+                raw += packets[-1]
+        writer.transport.abort()
+        assert packets[-1] == b"0\r\n\r\n"
+        assert upstream.ledger[0].complete
+
+    async def test_the_end_of_the_body_may_never_come(self, upstream):
+        whole_size = len((await streamed(upstream, "ok(tag=no_last_chunk)")).raw) - len(b"0\r\n\r\n")
+        raw = await first_bytes(upstream, "no_last_chunk(tag=ok)", whole_size)
+        assert raw.endswith(b"data: [DONE]\n\n\r\n")
+        assert (upstream.ledger[1].complete, upstream.ledger[1].peer_closed_early) == (True, False)
+
+    async def test_the_connection_may_break_behind_a_complete_answer(self, upstream):
+        answer = await streamed(upstream, "rst_after")
+        assert (answer.reset, answer.ended_properly) == (True, False)
+        assert answer.events[-1] == "[DONE]"
+        assert upstream.ledger[0].complete
+
+    async def test_a_chunked_whole_answer_is_the_same_answer(self, upstream):
+        answer = await whole(upstream, "chunked_whole")
+        assert answer.headers("transfer-encoding") == ["chunked"]
+        assert json.loads(answer.stream)["choices"][0]["message"]["content"].startswith("tok0 tok1")
+        assert len(answer.chunks) == 3
+
+
 class TestErrors:
     @pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 413, 422, 429, 500, 502, 503, 529])
     @pytest.mark.parametrize("stream", [False, True])
@@ -527,6 +577,25 @@ class TestStreamsAsBytes:
     async def test_comments_stand_between_events(self, upstream):
         answer = await streamed(upstream, "comment_pings")
         assert answer.stream.replace(b": ping\n\n", b"") == await self.ok(upstream, "comment_pings")
+
+    async def test_pings_may_be_events_with_a_name(self, upstream):
+        answer = await streamed(upstream, "named_pings")
+        ping = b'event: ping\ndata: {"type": "ping"}\n\n'
+        assert answer.stream.count(ping) == answer.stream.count(b"data: ") / 2
+        assert answer.stream.replace(ping, b"") == await self.ok(upstream, "named_pings")
+
+    @pytest.mark.parametrize(("more", "ping"), [("", b": ping\n\n"), ("-named_pings", b"event: ping\n")])
+    async def test_a_stalled_stream_may_go_on_pinging(self, upstream, more, ping):
+        stalled = len((await streamed(upstream, f"cut_fin(k=2){more}")).raw)
+        raw = await first_bytes(upstream, f"pinging_stall(k=2,s=0.01){more}", stalled + 200)
+        assert raw[stalled - 50 :].count(ping) >= 3
+        assert raw.count(b"tok") == 2
+
+    async def test_a_flood_is_one_token_without_end(self, upstream):
+        raw = await first_bytes(upstream, "flood", 5_000_000)
+        assert raw.count(b"tok0") > 10_000
+        assert b"tok1" not in raw
+        assert upstream.ledger[0].peer_closed_early
 
     async def test_an_event_may_have_many_data_lines(self, upstream):
         answer = await streamed(upstream, "multi_data_lines")
