@@ -135,12 +135,12 @@ def test_every_key_is_explained() -> None:
 
 
 def test_the_words_are_those_of_the_manual() -> None:
-    """Written anew by WRITE_DOCS=1."""
+    """WRITE_DOCS=1 regenerates them."""
     texts = texts_in(PAGE.read_text())
     if os.environ.get("WRITE_DOCS"):
         TEXTS.write_text(json.dumps(texts, indent=2, ensure_ascii=False) + "\n")
         return
-    assert key_texts() == texts, f"docs/configuration.md has changed; write its words anew with: {REWRITE}"
+    assert key_texts() == texts, f"docs/configuration.md has changed; regenerate the texts with: {REWRITE}"
 
 
 HUGE = 2**53 + 1  # not the same everywhere as a whole number

@@ -46,7 +46,7 @@ def test_the_drawing_has_exactly_the_rooms_that_exist() -> None:
 
 
 def test_the_lines_of_the_drawing_are_equally_long() -> None:
-    """A box whose right side is straight."""
+    """So that the right side of the box is straight."""
     lines = PAGE.partition("<!-- rooms: begin -->\n```\n")[2].partition("```")[0].splitlines()
     assert {len(line) for line in lines} == {len(lines[0])}
 
