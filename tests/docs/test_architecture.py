@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "proxy"
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-(LAYERS,) = [contract["layers"] for contract in CONTRACTS if contract["type"] == "layers"]
+(LAYERS,) = [contract["layers"] for contract in CONTRACTS if contract.get("containers") == ["proxy"]]
 
 
 def floors(drawing: str) -> list[list[str]]:
