@@ -1,4 +1,4 @@
-"""`proxy` as a person runs it: a process of its own, in a folder of its own, without the keys of the one who tests."""
+"""Runs `proxy` as a user would: in its own process and folder, without the API keys of whoever runs the tests."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ PATIENCE_S = 30
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Ours without keys and settings of the proxy, and these variables; the package is found from every folder."""
+    """This environment without API keys and proxy settings, plus these variables; finds the package from any folder."""
     clean = {name: value for name, value in os.environ.items() if not re.search(r"_API_KEY$|^PROXY_", name)}
     return {**clean, "PYTHONPATH": str(ROOT), **variables}
 
 
 def proxy(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Runs one command to its end."""
+    """Runs one command until it ends."""
     command = [*COMMAND, *arguments]
     return subprocess.run(
         command, cwd=cwd, env=environment(**variables), capture_output=True, text=True, timeout=PATIENCE_S, check=False
@@ -39,7 +39,7 @@ def proxy(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedP
 
 @contextmanager
 def server(cwd: Path, *arguments: str, **variables: str) -> Iterator[Spawned]:
-    """`proxy serve` in `cwd`, its log in `server.log` there; killed at the end if it still runs."""
+    """Runs `proxy serve` in `cwd`, with its log in `server.log` there, and kills it at the end."""
     with (cwd / "server.log").open("ab") as log:
         process = subprocess.Popen(
             [*COMMAND, "serve", *arguments], cwd=cwd, env=environment(**variables), stdout=subprocess.PIPE, stderr=log
@@ -62,13 +62,13 @@ def server(cwd: Path, *arguments: str, **variables: str) -> Iterator[Spawned]:
 
 
 def ask(running: Spawned, model: str = "auto", headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
-    """One question over a connection of its own."""
+    """Asks one question over a new connection."""
     body = {"model": model, "messages": [{"role": "user", "content": "Say hello."}], **fields}
     return httpx.post(f"{running.base_url}/chat/completions", json=body, headers=headers, timeout=PATIENCE_S)
 
 
 def log_lines(folder: Path) -> list[dict[str, Any]]:
-    """The events a server logged as JSON."""
+    """The events that a server logged as JSON."""
     return [json.loads(line) for line in (folder / "server.log").read_text().splitlines()]
 
 
@@ -87,7 +87,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 def is_gone(process: psutil.Process) -> bool:
-    """True once a process ended, whether or not its parent has looked."""
+    """True once a process has ended, even if its parent has not reaped it."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""`proxy ask`: the answer on standard output and nothing else, as it comes, metered like any other call."""
+"""`proxy ask` prints only the answer, as it comes, and meters it like any other call."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def rows(folder):
 
 
 def test_only_the_answer_is_on_standard_output(folder):
-    """So it can be piped; one line end at its end."""
+    """It can be piped, and ends with one newline."""
     done = proxy("ask", "Say hello.", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == " ".join(f"tok{number}" for number in range(10)) + "\n"
@@ -49,7 +49,7 @@ def test_only_the_answer_is_on_standard_output(folder):
 
 
 def test_the_answer_streams(folder):
-    """The first word is there while the model still thinks about the second."""
+    """The first word arrives before the model has produced the second."""
     command = [*COMMAND, "ask", "Say hello.", "-m", "fake/stall_after(k=1)"]
     with subprocess.Popen(command, cwd=folder, env=environment(), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -58,8 +58,8 @@ def test_the_answer_streams(folder):
         process.kill()
 
 
-def test_an_answer_that_breaks_off_ends_with_1_and_the_reason(folder):
-    """What was said stays on standard output."""
+def test_a_truncated_answer_exits_with_1_and_the_reason(folder):
+    """The text so far stays on standard output."""
     done = proxy("ask", "Say hello.", "-m", "fake/cut_fin(k=3)", cwd=folder)
     assert (done.returncode, done.stdout.split()) == (1, ["tok0", "tok1", "tok2"])
     assert done.stderr.startswith("proxy: fake closed the connection")
@@ -70,15 +70,15 @@ def test_an_answer_that_breaks_off_ends_with_1_and_the_reason(folder):
     ("model", "message"),
     [("nobody/has-it", "The model 'nobody/has-it' does not exist."), ("fake/e401", "Incorrect API key")],
 )
-def test_what_cannot_be_answered_ends_with_1_and_one_line(folder, model, message):
-    """A name nobody has, a key the provider refuses."""
+def test_a_failed_question_exits_with_1_and_one_line(folder, model, message):
+    """An unknown name; a key that the provider rejects."""
     done = proxy("ask", "Say hello.", "--model", model, cwd=folder)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("proxy: ") and message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_a_database_that_cannot_be_written_ends_with_2(folder):
+def test_an_unwritable_database_exits_with_2(folder):
     """As for `proxy serve`."""
     done = proxy("ask", "Say hello.", "--db", "missing/usage.db", cwd=folder)
     assert (done.returncode, done.stdout) == (2, "")
@@ -86,7 +86,7 @@ def test_a_database_that_cannot_be_written_ends_with_2(folder):
 
 
 def test_it_works_beside_a_server_on_the_same_database(folder):
-    """Two processes write; the server's `/v1/usage` shows both calls."""
+    """Two processes write, and the server's `/v1/usage` shows both calls."""
     with server(folder, "--port", "0") as running:
         assert ask(running).status_code == 200
         assert proxy("ask", "Say hello.", cwd=folder).returncode == 0
@@ -96,7 +96,7 @@ def test_it_works_beside_a_server_on_the_same_database(folder):
 
 
 def test_without_any_key_the_embedded_model_answers(tmp_path):
-    """No file, no key, no server: the first thing a new user tries. Killed, it leaves no model behind."""
+    """No file, no key, no server: what a new user tries first. After `kill -9` no model process is left."""
     with subprocess.Popen([*COMMAND, "ask", "Hi."], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.read(1) != b""

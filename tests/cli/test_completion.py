@@ -1,4 +1,4 @@
-"""`proxy completion`: a shell that loads the script completes commands, options and their values."""
+"""`proxy completion`: with the script loaded, a shell completes commands, options and values."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ def words(line, cwd, **variables):
         ("proxy prices --", ["--diff", "--update", "--json", "--config", "--pricing", "--db", "--help"]),
     ],
 )
-def test_what_was_begun_is_completed(tmp_path, line, expected):
-    """Commands, their commands, options, values."""
+def test_words_are_completed(tmp_path, line, expected):
+    """Commands, subcommands, options and values."""
     assert words(line, tmp_path) == expected
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_script_asks_this_command(tmp_path, shell):
-    """By the name people type."""
+def test_the_script_calls_this_command(tmp_path, shell):
+    """It uses the name that people type."""
     done = proxy("completion", shell, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "_PROXY_COMPLETE=" in done.stdout
     assert "python" not in done.stdout
 
 
-def test_the_script_of_the_second_name_asks_by_that_name(tmp_path):
-    """Where another package owns the first."""
+def test_the_script_of_the_second_name_calls_that_name(tmp_path):
+    """For environments where another package owns the first."""
     script = "import sys; sys.argv = ['mmproxy', 'completion', 'zsh']; from proxy.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
@@ -60,8 +60,8 @@ def test_the_script_of_the_second_name_asks_by_that_name(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-def test_bash_takes_the_script(tmp_path):
-    """As the manual says."""
+def test_bash_accepts_the_script(tmp_path):
+    """With the line from the manual."""
     script = proxy("completion", "bash", cwd=tmp_path).stdout
     done = subprocess.run(
         ["bash", "--norc", "-c", f"{script}\ncomplete -p proxy"],
@@ -76,7 +76,7 @@ def test_bash_takes_the_script(tmp_path):
 
 
 def test_another_shell_is_refused(tmp_path):
-    """With those that are known."""
+    """The error lists the known shells."""
     done = proxy("completion", "tcsh", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "bash" in done.stderr and "fish" in done.stderr

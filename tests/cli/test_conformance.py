@@ -1,4 +1,4 @@
-"""`proxy conformance`: the table, its exit codes, and that it leaves nothing behind."""
+"""`proxy conformance`: tables, exit codes and clean-up."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def folder(tmp_path, upstream):
 
 
 def test_the_configured_proxy_is_checked_and_nothing_is_written(folder):
-    """A proxy of its own, with the user's files and not with the user's database; keys for callers do not matter."""
+    """It starts its own proxy with the user's files but not the user's database. Client keys do not matter."""
     done = proxy("conformance", "-m", "fake/actor", "--json", cwd=folder, PROXY_API_KEY="a-key-for-callers-only")
     said = json.loads(done.stdout)
     assert [each["seen"] for each in said["checks"] if each["outcome"] == "failed"] == []
@@ -41,7 +41,7 @@ def test_the_configured_proxy_is_checked_and_nothing_is_written(folder):
 
 
 def test_the_user_learns_beforehand_how_many_calls_it_makes(folder):
-    """On standard error, so that the tables stay tables: a row for each check, then one for each group."""
+    """On standard error, so that standard output has only the tables: one row per check, then one per group."""
     done = proxy("conformance", "-m", "fake/actor", "--only", "whole", "--only", "stream", cwd=folder)
     assert done.stderr.splitlines()[0] == "23 checks of fake/actor, in about 3 calls of at most 60 s"
     assert done.stderr.splitlines()[-1] == "23 passed, 0 failed, 0 not supported, 0 not shown"
@@ -55,7 +55,7 @@ def test_the_user_learns_beforehand_how_many_calls_it_makes(folder):
 
 
 def test_a_server_is_checked_directly_with_a_key_from_the_environment(folder, upstream):
-    """And what it does wrong is exit code 1."""
+    """A failed check gives exit code 1."""
     upstream.reset()
     arguments = ("conformance", "-m", "actor-no_done", "--base-url", upstream.url, "--only", "stream")
     done = proxy(*arguments, "--api-key-env", "THEIR_KEY", cwd=folder, THEIR_KEY="sk-theirs")
@@ -65,8 +65,8 @@ def test_a_server_is_checked_directly_with_a_key_from_the_environment(folder, up
     assert all(seen.authorization for seen in upstream.ledger())
 
 
-def test_what_a_vendor_lacks_is_no_failure(folder, upstream):
-    """Exit code 0, and the reason in the table."""
+def test_a_feature_the_vendor_lacks_is_not_a_failure(folder, upstream):
+    """The exit code is 0, and the table has the reason."""
     routing = folder / "routing_rules.yaml"
     routing.write_text(routing.read_text().replace("type: openai", "type: lmstudio"))
     done = proxy("conformance", "-m", "fake/actor", "--only", "sampling", cwd=folder)
@@ -74,7 +74,7 @@ def test_what_a_vendor_lacks_is_no_failure(folder, upstream):
     assert (done.returncode, row.endswith("not supported  dropped: logprobs")) == (0, True)
 
 
-def test_a_picture_by_its_address_only_when_asked(folder, upstream):
+def test_an_image_link_is_checked_only_on_request(folder, upstream):
     """The provider fetches it."""
     arguments = ("conformance", "-m", "actor", "--base-url", upstream.url, "--only", "models")
     without = proxy(*arguments, cwd=folder)
@@ -95,14 +95,14 @@ def test_a_picture_by_its_address_only_when_asked(folder, upstream):
     ],
     ids=lambda value: "_".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_run_is_exit_code_2(folder, arguments, said):
-    """With one line that says why, before any call."""
+def test_bad_arguments_exit_with_2(folder, arguments, said):
+    """One line says why, before any call."""
     done = proxy("conformance", "-m", "actor", *arguments, cwd=folder, SET="x")
     assert (done.returncode, done.stdout, said in done.stderr) == (2, "", True), done
 
 
-def test_a_server_that_is_not_there_is_exit_code_2(folder):
-    """No check can say anything then."""
+def test_an_unreachable_server_exits_with_2(folder):
+    """No check is possible then."""
     with refusing() as url:
         done = proxy("conformance", "-m", "actor", "--base-url", url, cwd=folder)
     assert (done.returncode, done.stdout) == (2, "")
@@ -111,8 +111,8 @@ def test_a_server_that_is_not_there_is_exit_code_2(folder):
 
 @pytest.mark.parametrize("direct", [True, False], ids=["direct", "configured"])
 @pytest.mark.parametrize(("model", "said"), [("e401", "Incorrect API key"), ("nothing", "answers 404")])
-def test_a_name_that_nothing_can_be_asked_of_is_exit_code_2(folder, upstream, direct, model, said):
-    """In one sentence, after the line that says what was to be done."""
+def test_an_unusable_model_exits_with_2(folder, upstream, direct, model, said):
+    """One sentence says why, after the line with the number of calls."""
     arguments = ("-m", model, "--base-url", upstream.url) if direct else ("-m", f"fake/{model}")
     done = proxy("conformance", *arguments, "--json", cwd=folder)
     (line,) = done.stderr.splitlines()[1:]
@@ -121,8 +121,8 @@ def test_a_name_that_nothing_can_be_asked_of_is_exit_code_2(folder, upstream, di
 
 
 @pytest.mark.parametrize(("form", "number"), [([], signal.SIGINT), (["--json"], signal.SIGTERM)], ids=["table", "json"])
-def test_ctrl_c_keeps_what_is_known_and_leaves_nothing(folder, upstream, tmp_path_factory, form, number):
-    """Rows come one by one: the first are there while a later check still waits for its answer."""
+def test_ctrl_c_keeps_the_results_and_cleans_up(folder, upstream, tmp_path_factory, form, number):
+    """Rows are printed one by one: the first are out while a later check still waits."""
     own = tmp_path_factory.mktemp("temporary")
     arguments = ("conformance", "-m", "fake/actor-delay_whole(s=60)", "--only", "stream", *form)
     upstream.reset()
@@ -153,8 +153,8 @@ def test_ctrl_c_keeps_what_is_known_and_leaves_nothing(folder, upstream, tmp_pat
         assert said.splitlines()[-1] == "proxy: stopped after 9 of 11 checks."
 
 
-def test_a_closed_pipe_ends_it_without_a_word(folder):
-    """As `| head` does it."""
+def test_a_closed_pipe_ends_it_silently(folder):
+    """As with `| head`."""
     command = f"{sys.executable} -m proxy conformance -m fake/actor --only whole --only tools | head -2"
     done = subprocess.run(
         ["bash", "-c", command], cwd=folder, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S

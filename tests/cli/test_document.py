@@ -1,4 +1,4 @@
-"""docs/cli.md says what the commands do: each command, each option, and examples that run."""
+"""docs/cli.md matches the code: every command and every option. Its examples run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXAMPLES = re.findall(r"^```bash\n(.*?)\n```$", PAGE.read_text(), re.DOTALL | re
 
 
 def commands(group: click.Command = main, name: str = "") -> Iterator[tuple[str, click.Command]]:
-    """Every command that can be run, by its name behind `proxy`."""
+    """Every runnable command, by its name after `proxy`."""
     if not isinstance(group, click.Group):
         yield name, group
         return
@@ -35,12 +35,12 @@ def commands(group: click.Command = main, name: str = "") -> Iterator[tuple[str,
 
 
 def table(command: click.Command) -> str:
-    """The options of one command, but for --help."""
+    """The options of one command, except --help."""
     lines = ["| option | what it does |", "|---|---|"]
     for parameter in command.params:
         if isinstance(parameter, click.Argument):
-            said = f"one of {', '.join(parameter.type.choices)}" if isinstance(parameter.type, click.Choice) else ""
-            lines.append(f"| `{parameter.metavar or parameter.human_readable_name}` | {said or 'see above'} |")
+            values = f"one of {', '.join(parameter.type.choices)}" if isinstance(parameter.type, click.Choice) else ""
+            lines.append(f"| `{parameter.metavar or parameter.human_readable_name}` | {values or 'see above'} |")
         elif isinstance(parameter, click.Option):
             choices = parameter.type.choices if isinstance(parameter.type, click.Choice) else ()
             value = "" if parameter.is_flag else " " + (parameter.metavar or "\\|".join(choices) or "VALUE")
@@ -50,7 +50,7 @@ def table(command: click.Command) -> str:
 
 
 def test_every_command_and_option_is_in_the_document() -> None:
-    """The tables are made from the commands."""
+    """The tables are generated from the commands."""
     page = PAGE.read_text()
     known = {name: table(command) for name, command in commands()}
     assert sorted(known) == sorted(name for name, _ in TABLE.findall(page))
@@ -58,11 +58,11 @@ def test_every_command_and_option_is_in_the_document() -> None:
     if os.environ.get("WRITE_DOCS"):
         PAGE.write_text(TABLE.sub(lambda found: f"<!-- options: {found[1]} -->\n{known[found[1]]}<!-- end -->\n", page))
         return
-    assert dict(TABLE.findall(page)) == known, f"docs/cli.md is out of date; write its tables anew with: {REWRITE}"
+    assert dict(TABLE.findall(page)) == known, f"docs/cli.md is out of date; regenerate its tables with: {REWRITE}"
 
 
-def test_the_first_sentence_of_each_command_is_its_own() -> None:
-    """The list of commands does not load them, so it has a copy."""
+def test_the_summary_of_each_command_is_its_first_sentence() -> None:
+    """The list of commands loads none of them, so it has copies."""
     for name, summary in COMMANDS.items():
         command = main.commands[name]
         assert isinstance(command, Deferred)
@@ -73,7 +73,7 @@ def test_the_first_sentence_of_each_command_is_its_own() -> None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
-    """A folder, and an environment where the files lead to a fake upstream."""
+    """A folder, and an environment whose configuration points to a fake upstream."""
     folder, files = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("files")
     scripts = files / "bin"
     scripts.mkdir()
@@ -93,7 +93,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict
         )
 
 
-SHOWN = {  # what the reader sees of each example
+SHOWN = {  # example -> a part of its output
     "proxy --help": "Commands:",
     "proxy init": "wrote routing_rules.yaml\nwrote pricing.yaml\n",
     "proxy check": "0 errors, 0 warnings; on: fake\n",
@@ -113,12 +113,12 @@ FAILING = {"proxy prices --diff 'groq/*'"}
 
 
 def test_every_example_is_run_below() -> None:
-    """In the order of the document, since one makes what the next one shows."""
+    """All examples of the page, since each one builds on the one before."""
     assert sorted(EXAMPLES) == sorted([*SHOWN, "proxy serve --port 0"])
 
 
 def test_the_examples_run(place: tuple[Path, dict[str, str]]) -> None:
-    """One after the other, in one folder."""
+    """They run one after the other, in one folder."""
     folder, environ = place
     for example in [example for example in EXAMPLES if example in SHOWN]:
         done = subprocess.run(
@@ -129,7 +129,7 @@ def test_the_examples_run(place: tuple[Path, dict[str, str]]) -> None:
 
 
 def test_the_example_that_serves_serves(place: tuple[Path, dict[str, str]]) -> None:
-    """Until SIGTERM."""
+    """It serves until SIGTERM."""
     folder, environ = place
     (example,) = [example for example in EXAMPLES if example.startswith("proxy serve")]
     with subprocess.Popen(

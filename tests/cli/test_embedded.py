@@ -1,4 +1,4 @@
-"""The product as it is without any key or file: the model that comes with it, through the unmodified SDK."""
+"""The product without any key or file: the bundled model, called through the unmodified SDK."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def client(running):
 
 
 def test_a_whole_answer(client):
-    """With exact usage, and a cost of zero rather than none."""
+    """It has exact usage, and a cost of zero rather than null."""
     answer = client.chat.completions.create(model="auto", messages=SAY, max_tokens=12)
     assert answer.model == "local/smollm2-135m"
     assert answer.choices[0].message.content
@@ -47,7 +47,7 @@ def test_a_whole_answer(client):
 
 
 def test_a_streamed_answer(client):
-    """Its usage comes last, as asked, and says the same as the whole answer's would."""
+    """Usage comes last, on request, and equals that of the whole answer."""
     options = {"include_usage": True}
     stream = client.chat.completions.create(
         model="local/smollm2-135m", messages=SAY, max_tokens=12, stream=True, stream_options=options
@@ -62,7 +62,7 @@ def test_a_streamed_answer(client):
 
 
 def test_an_answer_that_fits_a_json_schema(client):
-    """The grammar holds it, whatever a small model would rather say."""
+    """The grammar enforces it, whatever a small model would prefer to say."""
     answer = client.chat.completions.create(
         model="auto",
         messages=[{"role": "user", "content": "Name one fruit."}],
@@ -75,7 +75,7 @@ def test_an_answer_that_fits_a_json_schema(client):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_prompt_that_is_too_long_is_a_400_with_its_code(client, stream):
-    """The code that agents look for before they shorten their history; streamed or not."""
+    """Agents look for this code before they shorten their history. Whole and streamed."""
     with pytest.raises(openai.BadRequestError) as raised:
         client.chat.completions.create(
             model="auto", messages=[{"role": "user", "content": "word " * 20_000}], stream=stream
@@ -103,7 +103,7 @@ def test_its_calls_are_in_the_usage(client, running):
 
 
 def test_a_killed_model_is_replaced_before_the_next_answer(running):
-    """Out of memory, or an operator: the next caller waits for a second and is answered."""
+    """By the out-of-memory killer or an operator: the next caller waits a second and gets an answer."""
     assert ask(running, max_tokens=2).status_code == 200
     (child,) = processes_of(running, CHILD)
     child.kill()
@@ -115,7 +115,7 @@ def test_a_killed_model_is_replaced_before_the_next_answer(running):
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_server_leaves_no_process_behind(tmp_path, workers):
-    """kill -9 gives it no chance to clean up: workers and model notice by themselves."""
+    """`kill -9` leaves no time to clean up: workers and model notice by themselves."""
     with server(tmp_path, "--port", "0", "--workers", str(workers)) as killed:
         assert ask(killed, max_tokens=2).status_code == 200
         family = psutil.Process(killed.process.pid).children(recursive=True)
@@ -125,8 +125,8 @@ def test_a_killed_server_leaves_no_process_behind(tmp_path, workers):
 
 
 @pytest.mark.slow
-def test_two_workers_share_one_model_and_stand_in_for_each_other(tmp_path):
-    """Each is killed in turn: whoever is left answers, the killed one is replaced, the model stays the same."""
+def test_two_workers_share_one_model_and_replace_each_other(tmp_path):
+    """Each is killed in turn: the other one answers, the killed one is replaced, the model stays the same."""
     with server(tmp_path, "--port", "0", "--workers", "2") as running:
         wait_until(lambda: len(list(tmp_path.glob("proxy.db-owners/*.lock"))) == 2, "two workers with their ledgers")
         assert ask(running, max_tokens=2).status_code == 200

@@ -1,4 +1,4 @@
-"""`proxy init`: two files to start from, and never at the price of those that are there."""
+"""`proxy init` writes two starter files and never destroys existing ones."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.cli.commands import ROOT, proxy
 NAMES = ("routing_rules.yaml", "pricing.yaml")
 
 
-def test_both_files_are_those_that_are_shipped(tmp_path):
-    """Comments and all, and good as they are."""
+def test_it_writes_the_shipped_files(tmp_path):
+    """With their comments, and valid as they are."""
     done = proxy("init", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     for name in NAMES:
@@ -23,7 +23,7 @@ def test_both_files_are_those_that_are_shipped(tmp_path):
 
 
 def test_it_says_which_keys_it_found_and_what_comes_next(tmp_path):
-    """By the names of the variables, never their values."""
+    """It names the variables, never their values."""
     done = proxy("init", cwd=tmp_path, GROQ_API_KEY="gsk_secret0123456789")
     lines = done.stdout.splitlines()
     assert "on: groq, local" in lines
@@ -33,8 +33,8 @@ def test_it_says_which_keys_it_found_and_what_comes_next(tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_file_that_is_there_is_not_replaced(tmp_path, name):
-    """Nor is the other one written: all or nothing."""
+def test_an_existing_file_is_not_overwritten(tmp_path, name):
+    """The other file is not written either: all or nothing."""
     (tmp_path / name).write_text("mine")
     done = proxy("init", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
@@ -56,8 +56,8 @@ def test_force_replaces_and_keeps_mode_and_link(tmp_path):
     assert real.stat().st_mode & 0o777 == 0o640
 
 
-def test_another_folder_is_made_and_named_in_the_next_step(tmp_path):
-    """The line works as it stands."""
+def test_another_folder_is_created_and_named_in_the_next_step(tmp_path):
+    """The printed command works as it is."""
     done = proxy("init", "--dir", "new/my files", "--json", cwd=tmp_path)
     answer = json.loads(done.stdout)
     assert answer["written"] == [f"new/my files/{name}" for name in NAMES]
@@ -67,13 +67,13 @@ def test_another_folder_is_made_and_named_in_the_next_step(tmp_path):
     assert answer["providers"]["local"] == {"type": "embedded", "state": "on", "why": None}
 
 
-def test_the_next_step_names_the_files_where_the_server_would_take_others(tmp_path):
-    """PROXY_CONFIG leads elsewhere."""
+def test_the_next_step_names_the_files_if_the_server_would_use_others(tmp_path):
+    """PROXY_CONFIG points elsewhere."""
     done = proxy("init", cwd=tmp_path, PROXY_CONFIG="elsewhere.yaml")
     assert done.stdout.splitlines()[-1] == "  proxy serve --config routing_rules.yaml --pricing pricing.yaml"
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+def test_an_unwritable_folder_is_one_line(tmp_path):
     """Exit code 2."""
     (tmp_path / "file").write_text("")
     done = proxy("init", "--dir", "file/below", cwd=tmp_path)

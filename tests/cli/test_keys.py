@@ -1,4 +1,4 @@
-"""`proxy keys` as an operator meets it: a key is shown once, listed without its text, and ends when it is told to."""
+"""`proxy keys`: a key is shown once, listed without its text, and can be revoked."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def test_the_list_has_everything_but_the_keys(folder):
     assert lines[1].split()[:4] == [made["id"], "m", "key", "on"]
 
 
-def test_nothing_made_is_nothing_listed_and_no_database(folder):
-    """Looking is not making."""
+def test_an_empty_list_creates_no_database(folder):
+    """Looking does not create anything."""
     out, err = keys(folder, "list")
     assert (out, "proxy keys create NAME" in err) == ("", True)
     assert json.loads(keys(folder, "list", "--json")[0]) == {"keys": []}
@@ -91,8 +91,8 @@ def test_nothing_made_is_nothing_listed_and_no_database(folder):
     assert [path.name for path in folder.iterdir()] == ["routing_rules.yaml"]
 
 
-def test_revoking_ends_one_key_or_all_of_a_name(folder):
-    """Twice does no harm; a name nobody has is an error."""
+def test_revoking_ends_one_key_or_all_keys_of_a_name(folder):
+    """Revoking twice does no harm. An unknown name is an error."""
     ids = [json.loads(keys(folder, "create", "mobile", "--json")[0])["id"] for _ in range(3)]
     revoked = json.loads(keys(folder, "revoke", ids[0], "--json")[0])["revoked"]
     assert [(key["id"], key["state"]) for key in revoked] == [(ids[0], "revoked")]
@@ -131,8 +131,8 @@ def test_a_key_given_for_a_name_is_not_repeated(folder):
         (["a", "--role", "root"], "'root' is not one of"),
     ],
 )
-def test_what_cannot_be_is_refused_and_nothing_is_made(folder, arguments, message):
-    """One line that says why."""
+def test_invalid_values_are_refused_and_create_nothing(folder, arguments, message):
+    """One line says why."""
     out, err = keys(folder, "create", *arguments, code=2)
     assert out == ""
     assert message in err
@@ -140,7 +140,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_made(folder, arguments, messag
 
 
 def test_a_running_server_follows(folder):
-    """A new key opens and a revoked one closes it within two seconds, without a restart, also with two workers."""
+    """Within two seconds it accepts a new key and rejects a revoked one, without a restart, with two workers too."""
     first = keys(folder, "create", "first")[0].strip()
     with server(folder, "--port", "0", "--workers", "2") as running:
         assert "authorization: Bearer $PROXY_API_KEY" in running.banner
@@ -181,8 +181,8 @@ def test_a_network_needs_a_key_that_opens(folder, host):
     assert (refused.returncode, "needs a key" in refused.stderr) == (2, True)
 
 
-def test_a_key_that_can_be_guessed_is_said(folder):
-    """The limiter slows guesses down, it does not make a bad key a good one."""
+def test_a_key_that_can_be_guessed_is_reported(folder):
+    """The limiter slows guesses down, but does not make a bad key good."""
     with server(folder, "--port", "0", PROXY_API_KEY="secret", PROXY_ADMIN_KEY="long-enough-to-be-random") as running:
         assert "note: PROXY_API_KEY has fewer than 16 characters and can be guessed" in running.banner
         assert "PROXY_ADMIN_KEY has" not in running.banner

@@ -1,4 +1,4 @@
-"""What starts fast: a command loads what it needs and nothing else."""
+"""Commands start fast: each one loads only what it needs."""
 
 from __future__ import annotations
 
@@ -65,31 +65,31 @@ def modules_after(arguments, cwd, **variables):
 
 @pytest.mark.parametrize(("arguments", "also_not"), LIGHT, ids=name_of)
 def test_a_light_command_does_not_load_the_server(tmp_path, arguments, also_not):
-    """Half a second less, each time."""
+    """That saves half a second each time."""
     assert modules_after(arguments, tmp_path) & (SERVER | RARE | also_not) == set()
 
 
 @pytest.mark.parametrize(("arguments", "not_needed"), HEAVY.items(), ids=name_of)
 def test_a_command_loads_only_what_it_uses(tmp_path, arguments, not_needed):
-    """`models` asks servers over httpx, `prices` reads the list, `keys` the database; none of them serves."""
+    """`models` asks servers over httpx, `prices` reads the list, `keys` the database. None of them serves."""
     assert modules_after(arguments, tmp_path) & (not_needed - {"rich"}) == set()
 
 
 def test_the_usage_of_a_database_needs_no_server(tmp_path):
-    """Once there is one."""
+    """If the database exists."""
     made = proxy("keys", "create", "app", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     assert modules_after(["usage"], tmp_path) & ((SERVER | RARE) - {"rich"}) == set()
 
 
 def test_completing_the_name_of_a_command_loads_none(tmp_path):
-    """It happens at each press of the key."""
+    """It happens at every key press."""
     asked = {"_PROXY_COMPLETE": "bash_complete", "COMP_WORDS": "proxy c", "COMP_CWORD": "1"}
     assert modules_after([], tmp_path, **asked) & (SERVER | RARE | {"ruamel", "msgspec", "sqlite3"}) == set()
 
 
-def test_the_server_does_not_load_what_none_of_its_routes_speaks(tmp_path):
-    """Its framework would, where they are installed: a tenth of the memory of an idle server."""
+def test_the_server_does_not_load_formats_that_no_route_uses(tmp_path):
+    """The framework would load them if they are installed: a tenth of the memory of an idle server."""
     routing_file = write_files(tmp_path, "http://127.0.0.1:9")
     script = (
         "import json, pathlib, sys\n"

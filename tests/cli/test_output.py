@@ -1,4 +1,4 @@
-"""What commands print: tables that can be piped, colours for terminals only, JSON and nothing else."""
+"""Command output: tables that can be piped, colours for terminals only, pure JSON."""
 
 from __future__ import annotations
 
@@ -44,31 +44,31 @@ def on_a_terminal(arguments, cwd, **variables):
 
 
 def test_a_terminal_gets_colours(tmp_path):
-    """And a pipe does not."""
+    """A pipe gets none."""
     assert "\x1b[32mon" in on_a_terminal(["providers"], tmp_path)
     assert "\x1b" not in proxy("providers", cwd=tmp_path).stdout
 
 
 def test_no_color_turns_them_off(tmp_path):
-    """https://no-color.org: any value but the empty one."""
+    """https://no-color.org: any value except an empty one."""
     assert "\x1b" not in on_a_terminal(["providers"], tmp_path, NO_COLOR="1")
     assert "\x1b[32mon" in on_a_terminal(["providers"], tmp_path, NO_COLOR="")
 
 
 def test_json_has_no_colours_on_a_terminal_either(tmp_path):
-    """It may be copied."""
+    """So that it can be copied."""
     assert "\x1b" not in on_a_terminal(["providers", "--json"], tmp_path)
 
 
 def test_lines_are_never_wrapped(tmp_path):
-    """One provider, one line, however wide."""
+    """One provider is one line, however wide."""
     (tmp_path / "routing_rules.yaml").write_text(WIDE)
     for output in (proxy("providers", cwd=tmp_path).stdout, on_a_terminal(["providers"], tmp_path)):
         assert len(output.splitlines()) == 4
         assert len(re.findall(r"set GROQ_API_KEY to enable it\r?$", output, re.MULTILINE)) == 3
 
 
-def test_a_pipe_that_closes_early_is_no_stack_of_lines(tmp_path):
+def test_a_pipe_that_closes_early_gives_no_traceback(tmp_path):
     """`proxy models | head -1`."""
     done = subprocess.run(
         ["bash", "-c", f"{sys.executable} -m proxy schema routing | head -1"],
@@ -85,7 +85,7 @@ def test_a_pipe_that_closes_early_is_no_stack_of_lines(tmp_path):
     "arguments", [["check"], ["providers"], ["models"], ["usage"], ["prices"], ["keys", "list"], ["ask", "hello"]]
 )
 def test_files_that_do_not_load_leave_standard_output_empty(tmp_path, arguments):
-    """But for `check`, whose report is what was asked for."""
+    """Except for `check`, whose report is the requested result."""
     (tmp_path / "routing_rules.yaml").write_text("version: 1\nproviders: {groq: {retrys: 1}}\n")
     done = proxy(*arguments, "--json", cwd=tmp_path)
     assert done.returncode == 2
@@ -110,13 +110,13 @@ def test_files_that_do_not_load_leave_standard_output_empty(tmp_path, arguments)
         (True, "True"),
     ],
 )
-def test_a_cell_is_on_one_line_and_holds_no_commands_of_terminals(value, text):
+def test_a_cell_is_one_line_without_terminal_escapes(value, text):
     """Names come from servers."""
     assert format_cell(value) == text
 
 
 def test_columns_are_as_wide_as_their_widest_cell(capsys):
-    """Numbers to the right, no blanks at the end."""
+    """Numbers are right-aligned, and no line ends with spaces."""
     print_table(("NAME", "N", "WHY"), [("a", 1, None), ("bbbbbb", 1000, "two words"), ("c", None, "x")])
     assert capsys.readouterr().out == (
         "NAME       N  WHY\n"

@@ -1,4 +1,4 @@
-"""`proxy prices`: the file beside the bundled list, and the file brought up to date."""
+"""`proxy prices`: compares the file with the bundled list, and updates it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def write(folder, pricing=PRICING):
     (folder / "pricing.yaml").write_text(pricing)
 
 
-def test_each_row_has_its_line_and_how_it_stands(tmp_path):
-    """What is gone, and what is at an address of one's own, is not compared."""
+def test_each_row_is_listed_with_its_state(tmp_path):
+    """Retired models and models at a custom base URL are not compared."""
     write(tmp_path)
     done = proxy("prices", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -41,7 +41,7 @@ def test_each_row_has_its_line_and_how_it_stands(tmp_path):
     ]
 
 
-def test_a_diff_prints_what_differs_and_ends_with_1(tmp_path):
+def test_a_diff_prints_differences_and_exits_with_1(tmp_path):
     """Like diff."""
     write(tmp_path)
     done = proxy("prices", "--diff", "openai/*", cwd=tmp_path)
@@ -53,7 +53,7 @@ def test_a_diff_prints_what_differs_and_ends_with_1(tmp_path):
     assert (tmp_path / "pricing.yaml").read_text() == PRICING
 
 
-def test_no_difference_prints_nothing_and_ends_with_0(tmp_path):
+def test_no_difference_prints_nothing_and_exits_with_0(tmp_path):
     """Like diff."""
     write(tmp_path)
     done = proxy("prices", "--diff", "openai/of-tomorrow", cwd=tmp_path)
@@ -61,7 +61,7 @@ def test_no_difference_prints_nothing_and_ends_with_0(tmp_path):
 
 
 def test_json_has_rows_and_differences(tmp_path):
-    """And names the list."""
+    """It also names the list."""
     write(tmp_path)
     done = proxy("prices", "openai/gpt-4o", "--json", cwd=tmp_path)
     answer = json.loads(done.stdout)
@@ -80,7 +80,7 @@ def test_json_has_rows_and_differences(tmp_path):
 
 
 def test_an_update_writes_the_prices_and_nothing_else(tmp_path):
-    """Comments and layout stay; what it cost goes into its history; the next diff is empty."""
+    """Comments and layout stay, old prices go into `history`, and the next diff is empty."""
     write(tmp_path)
     done = proxy("prices", "--update", "openai/*", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -95,8 +95,8 @@ def test_an_update_writes_the_prices_and_nothing_else(tmp_path):
     assert proxy("check", cwd=tmp_path).returncode == 0
 
 
-def test_tiers_that_differ_are_left_and_said(tmp_path):
-    """Exit code 1: something is left to do by hand."""
+def test_different_tiers_are_left_alone_and_reported(tmp_path):
+    """Exit code 1: someone has to edit them by hand."""
     pricing = "version: 1\nmodels:\n  openai/gpt-5.4: {input: 9, tiers: [{above_input_tokens: 1, input: 9}]}\n"
     write(tmp_path, pricing)
     done = proxy("prices", "--update", cwd=tmp_path)
@@ -106,8 +106,8 @@ def test_tiers_that_differ_are_left_and_said(tmp_path):
     assert "input: 2.5" in text and "tiers: [{above_input_tokens: 1, input: 9}]" in text
 
 
-def test_a_file_that_cannot_be_changed_safely_stays_as_it_is(tmp_path):
-    """Two rows are one text here."""
+def test_a_file_that_cannot_be_edited_safely_stays_unchanged(tmp_path):
+    """Two rows share one text here."""
     pricing = "version: 1\nmodels: {openai/gpt-4o: &row {input: 9}, openai/of-tomorrow: *row}\n"
     write(tmp_path, pricing)
     done = proxy("prices", "--update", cwd=tmp_path)
@@ -116,16 +116,16 @@ def test_a_file_that_cannot_be_changed_safely_stays_as_it_is(tmp_path):
     assert (tmp_path / "pricing.yaml").read_text() == pricing
 
 
-def test_a_name_that_no_row_has_is_refused(tmp_path):
-    """It would look as if all were well."""
+def test_a_pattern_that_matches_no_row_is_refused(tmp_path):
+    """Otherwise everything would look fine."""
     write(tmp_path)
     done = proxy("prices", "--diff", "opnai/*", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "proxy: no row of pricing.yaml matches opnai/*.\n"
 
 
-def test_the_shipped_prices_can_be_brought_up_to_date(tmp_path):
-    """Whatever the list says, the result is a file that loads, line for line the old one but for its prices."""
+def test_the_shipped_prices_can_be_updated(tmp_path):
+    """Whatever the list says, the result loads and equals the old file line by line, apart from prices."""
     for name in ("routing_rules.yaml", "pricing.yaml"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     assert proxy("prices", "--update", "--json", cwd=tmp_path).returncode in (0, 1)

@@ -1,4 +1,4 @@
-"""`proxy providers` and `proxy models`: who can be called, by which names, and who answers."""
+"""`proxy providers` and `proxy models`: which providers and models can be called, and which providers answer."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def listed(done):
     return {row["name"]: row for row in json.loads(done.stdout)["providers"]}
 
 
-def test_each_provider_has_its_line(folder):
-    """Type, state, and why it is off."""
+def test_each_provider_has_a_line(folder):
+    """Type, state, and the reason if it is off."""
     done = proxy("providers", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert [line.split(None, 3) for line in done.stdout.splitlines()] == [
@@ -57,8 +57,8 @@ def test_each_provider_has_its_line(folder):
     ]
 
 
-def test_json_says_the_same_and_nothing_else(folder):
-    """No call is made for it, and no database."""
+def test_json_has_the_same_facts_and_nothing_else(folder):
+    """It makes no call and needs no database."""
     rows = listed(proxy("providers", "--json", cwd=folder))
     assert rows["keyed"] == {
         "name": "keyed",
@@ -70,8 +70,8 @@ def test_json_says_the_same_and_nothing_else(folder):
     assert not (folder / "usage.db").exists()
 
 
-def test_a_ping_says_who_answered_and_what_failed(folder):
-    """One call each, of the small model, with its code where it failed; exit code 1."""
+def test_a_ping_reports_answers_and_failures(folder):
+    """One call to each small model, with the code of each failure. Exit code 1."""
     done = proxy("providers", "--ping", "--json", cwd=folder)
     assert (done.returncode, done.stderr) == (1, "")
     pings = {name: row["ping"] for name, row in listed(done).items()}
@@ -110,7 +110,7 @@ def test_a_ping_is_metered(folder):
 
 
 def test_a_ping_as_a_table_names_the_model(folder):
-    """And says why in the last column."""
+    """The last column has the reason."""
     done = proxy("providers", "--ping", cwd=folder)
     lines = {line.split()[0]: line.split(None, 6) for line in done.stdout.splitlines()}
     assert lines["good"][:3] == ["good", "openai", "ok"]
@@ -119,7 +119,7 @@ def test_a_ping_as_a_table_names_the_model(folder):
     assert lines["closed"][2:] == ["off", "-", "-", "-", "switched off"]
 
 
-def test_all_well_ends_with_0(tmp_path, upstream):
+def test_success_exits_with_0(tmp_path, upstream):
     """So that a script can wait for it."""
     write_files(tmp_path, upstream[0].url, pricing=PRICING)
     text = (tmp_path / "routing_rules.yaml").read_text().replace("price: null,", "models: {default: ok},")
@@ -128,8 +128,8 @@ def test_all_well_ends_with_0(tmp_path, upstream):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_database_that_cannot_be_opened_is_one_line(folder):
-    """Nothing is called unmetered."""
+def test_an_unusable_database_is_one_line(folder):
+    """No call is made unmetered."""
     done = proxy("providers", "--ping", "--db", "no/such/folder/u.db", cwd=folder)
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1 and "no/such/folder/u.db" in done.stderr
@@ -138,8 +138,8 @@ def test_a_database_that_cannot_be_opened_is_one_line(folder):
 # --- models -----------------------------------------------------------------------------------------------------------
 
 
-def test_models_are_those_of_v1_models(folder):
-    """In its shape, with prices and sizes; the ledger stays closed."""
+def test_models_match_v1_models(folder):
+    """The same shape, with prices and sizes. The ledger stays closed."""
     done = proxy("models", "--json", cwd=folder)
     missing = [line.rpartition(" models: ")[0] + " models" for line in done.stderr.splitlines()]
     assert (done.returncode, missing) == (
@@ -162,8 +162,8 @@ def test_models_are_those_of_v1_models(folder):
     assert not (folder / "usage.db").exists()
 
 
-def test_models_that_a_server_lists_are_among_them(tmp_path, upstream):
-    """Over the network, whichever transport its calls use; a wrong certificate file is one line."""
+def test_models_that_a_server_lists_are_included(tmp_path, upstream):
+    """Read over the network, whichever transport calls use. A wrong certificate file gives one line."""
     write_files(tmp_path, upstream[0].url, ROUTING.replace("{gone}", "9"), PRICING)
     names = proxy("models", cwd=tmp_path).stdout.split()
     assert {"good/stall_after", "wrong/stall_after"} <= set(names)
@@ -175,7 +175,7 @@ def test_models_that_a_server_lists_are_among_them(tmp_path, upstream):
 
 
 def test_models_as_a_table(folder):
-    """Context, prices, and where a name leads."""
+    """Context, prices, and what a name resolves to."""
     lines = [line.split() for line in proxy("models", cwd=folder).stdout.splitlines()]
     assert lines[0] == ["NAME", "CONTEXT", "INPUT", "OUTPUT", "CACHED", "MODEL"]
     assert ["mine", "8000", "2", "10", "0.5", "good/ok"] in lines

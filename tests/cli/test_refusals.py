@@ -1,4 +1,4 @@
-"""`proxy serve` that cannot serve says so in one clear line and ends with 2, before it has begun anything."""
+"""`proxy serve` that cannot serve prints one clear line and exits with 2, before it has started anything."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _no_database(folder):
 
 
 @pytest.mark.parametrize("place", [_missing_folder, _folder, _below_a_file, _no_database])
-def test_a_database_that_cannot_be_written_is_one_line(tmp_path, place):
+def test_an_unwritable_database_is_one_line(tmp_path, place):
     """It names the path and what to do."""
     path = place(tmp_path)
     message = refused(tmp_path, "--port", "0", "--db", str(path))
@@ -72,14 +72,14 @@ def test_a_database_that_cannot_be_written_is_one_line(tmp_path, place):
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_database_is_one_line(tmp_path):
-    """Whoever runs the server must own the file."""
+    """The user that runs the server must own the file."""
     (tmp_path / "usage.db").touch(0o400)
     message = refused(tmp_path, "--port", "0", "--db", "usage.db")
     assert message.startswith("proxy: Cannot use the usage database usage.db: ")
 
 
-def test_a_file_of_a_user_is_left_as_it_was(tmp_path):
-    """A wrong path costs nothing."""
+def test_a_file_of_the_user_is_left_unchanged(tmp_path):
+    """A wrong path does no damage."""
     path = _no_database(tmp_path)
     before = path.read_bytes()
     refused(tmp_path, "--port", "0", "--db", str(path))
@@ -87,7 +87,7 @@ def test_a_file_of_a_user_is_left_as_it_was(tmp_path):
 
 
 def test_a_wrong_file_is_refused_with_every_problem(tmp_path):
-    """As `proxy check` would."""
+    """As in `proxy check`."""
     (tmp_path / "routing_rules.yaml").write_text("version: 1\nproviders: {a: {type: x}, b: {type: y}}\nzzz: 1\n")
     lines = refused(tmp_path, "--port", "0").splitlines()
     assert [line.split(": ")[1] for line in lines] == ["providers.a.type", "providers.b.type", "zzz"]
@@ -98,22 +98,22 @@ def test_a_wrong_file_is_refused_with_every_problem(tmp_path):
     [("PROXY_PORT", "eighty", "server.port"), ("PROXY_LOG_FORMAT", "xml", "server.log_format")],
 )
 def test_a_wrong_variable_is_named(tmp_path, variable, value, path):
-    """The fault is in the environment, not in a file."""
+    """The mistake is in the environment, not in a file."""
     message = refused(tmp_path, **{variable: value})
     assert message.startswith(f"environment variable {variable}: {path}: ")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
-def test_a_network_without_a_key_is_refused_with_the_command_that_makes_one(tmp_path, host):
-    """Everyone who reaches it could spend the owner's money."""
+def test_a_network_without_a_key_is_refused_with_the_command_that_creates_one(tmp_path, host):
+    """Anyone who reaches the server could spend the owner's money."""
     message = refused(tmp_path, "--host", host)
     assert f"a server on {host} needs a key" in message
     assert 'export PROXY_API_KEY="$(python3 -c' in message
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the command is for a POSIX shell")
-def test_the_key_that_the_message_makes_lets_the_server_start(tmp_path):
-    """The command is run as it stands, and its key is the one the server asks for."""
+def test_the_command_in_the_message_lets_the_server_start(tmp_path):
+    """It runs unchanged, and the server requires the key it creates."""
     (tmp_path / "routing_rules.yaml").write_text(LOCAL)
     command = refused(tmp_path, "--host", "0.0.0.0").splitlines()[1].strip()
     shell = subprocess.run(f'{command}; printf %s "$PROXY_API_KEY"', shell=True, stdout=subprocess.PIPE, check=True)

@@ -1,4 +1,4 @@
-"""`proxy check --json`, and the doubts in both forms: one report, whatever is wrong."""
+"""`proxy check --json`, and warnings in both output formats: there is one report, whatever is wrong."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def check(folder, *arguments, routing=ROUTING, **variables):
     return proxy("check", *arguments, cwd=folder, **variables)
 
 
-def test_a_report_has_all_that_the_lines_have(tmp_path):
-    """Problems with their places, providers with their states, and exit code 0 for warnings."""
+def test_the_report_has_everything_the_lines_have(tmp_path):
+    """Problems with positions, providers with states, and exit code 0 for warnings."""
     done = check(tmp_path, "--json", GROQ_API_KEY="k")
     report = json.loads(done.stdout)
     assert (done.returncode, done.stderr) == (0, "")
@@ -47,22 +47,22 @@ def test_a_report_has_all_that_the_lines_have(tmp_path):
     assert first["file"].endswith("routing_rules.yaml")
 
 
-def test_the_lines_have_all_that_the_report_has(tmp_path):
-    """On standard error; the sum is the last line of standard output."""
+def test_the_lines_have_everything_the_report_has(tmp_path):
+    """They go to standard error; the last line of standard output is the summary."""
     done = check(tmp_path, GROQ_API_KEY="k")
     assert len(done.stderr.splitlines()) == 4
     used = "routing_rules.yaml, pricing.yaml; database proxy.db"
     assert done.stdout == f"{used}\n0 errors, 4 warnings; on: fake, vendor\n"
 
 
-def test_a_key_that_is_not_set_is_a_state_and_no_problem(tmp_path):
-    """And its models need no price until it is."""
+def test_a_missing_key_is_a_state_and_not_a_problem(tmp_path):
+    """Models of such a provider need no price yet."""
     report = json.loads(check(tmp_path, "--json").stdout)
     assert report["providers"]["vendor"] == {"type": "groq", "state": "off", "why": "set GROQ_API_KEY to enable it"}
     assert report["warnings"] == 3
 
 
-def test_a_file_that_does_not_load_is_a_report_too(tmp_path):
+def test_a_file_that_does_not_load_gives_a_report_too(tmp_path):
     """Exit code 2, no version and no providers."""
     done = check(tmp_path, "--json", routing="version: 1\nproviders: {fake: {type: opnai}}\nx: 1\n")
     report = json.loads(done.stdout)
@@ -78,7 +78,7 @@ def test_a_file_that_does_not_load_is_a_report_too(tmp_path):
     assert [problem["path"] for problem in report["problems"]] == ["providers.fake.type", "x"]
 
 
-def test_a_price_from_the_list_is_a_price(tmp_path):
-    """Rows are not needed for what the bundled list knows."""
+def test_a_price_from_the_list_counts(tmp_path):
+    """Models in the bundled list need no row."""
     routing = ROUTING.replace("vendor/of-tomorrow", "vendor/openai/gpt-oss-20b")
     assert json.loads(check(tmp_path, "--json", routing=routing, GROQ_API_KEY="k").stdout)["warnings"] == 3

@@ -1,4 +1,4 @@
-"""`proxy schema`: what loads is valid, and what is not valid does not load."""
+"""`proxy schema`: a file that loads is valid, and an invalid file does not load."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ BEYOND = {
 
 @pytest.mark.parametrize(("file", "schema"), [("routing", ROUTING), ("pricing", PRICING)])
 def test_the_command_prints_the_schema_and_nothing_else(tmp_path: Path, file: str, schema: dict[str, Any]) -> None:
-    """Ready to be written into a file."""
+    """So that it can be redirected to a file."""
     done = proxy("schema", file, cwd=tmp_path)
     assert (done.returncode, done.stderr, json.loads(done.stdout)) == (0, "", schema)
 
 
 def test_the_shipped_files_are_valid() -> None:
-    """Also with the sections that stand in comments."""
+    """Including the sections in comments."""
     text = (ROOT / "routing_rules.yaml").read_text()
     for shown in (text, re.sub(r"^# (server|storage):", r"\1:", text, flags=re.MULTILINE)):
         assert Validator(ROUTING).wrong(value_of(shown)) == set()
@@ -58,7 +58,7 @@ def test_the_shipped_files_are_valid() -> None:
 
 
 def test_the_snippets_of_the_manual_are_valid() -> None:
-    """Each with the two sections that every file has."""
+    """Each with the two required sections added."""
     for snippet in re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE):
         schema = PRICING if snippet.startswith("# pricing.yaml") else ROUTING
         whole = {"version": 1, **({} if schema is PRICING else {"providers": {}}), **value_of(snippet)}
@@ -80,8 +80,8 @@ MADE = [case for case in MISTAKES if readable(case[1])]
 
 
 @pytest.mark.parametrize(("name", "text", "lines"), MADE, ids=[case[0] for case in MADE])
-def test_an_editor_sees_each_mistake_that_a_schema_can_say(name: str, text: str, lines: list[str]) -> None:
-    """All but those that need names, addresses or the shape of keys."""
+def test_an_editor_sees_every_mistake_that_a_schema_can_express(name: str, text: str, lines: list[str]) -> None:
+    """All except those about names, addresses or the form of API keys."""
     assert {case[0] for case in MADE} >= BEYOND
     wrong = Validator(routing_schema(TYPES, {})).wrong(value_of(text))
     assert bool(wrong) is (name not in BEYOND), wrong
@@ -89,7 +89,7 @@ def test_an_editor_sees_each_mistake_that_a_schema_can_say(name: str, text: str,
 
 @pytest.mark.parametrize(("name", "text"), [case[:2] for case in PRICE_MISTAKES if readable(case[1])])
 def test_an_editor_sees_each_mistake_in_the_prices(name: str, text: str) -> None:
-    """A day is seen by its form; names are not."""
+    """A date is checked by its form; names are not checked."""
     wrong = Validator(PRICING).wrong(value_of(f"version: 1\n{text}\n"))
     assert bool(wrong) is not name.startswith("a successor"), wrong
 
@@ -112,7 +112,7 @@ def structs(*roots: type) -> list[type]:
 
 
 def test_files_with_every_key_load_and_are_valid() -> None:
-    """Every key is in one of them, so a new one needs its line there."""
+    """Every key is in one of them, so a new key needs its line there."""
     folder = ROOT / "tests" / "fixtures" / "config"
     routing, pricing = folder / "routing_rules.yaml", folder / "pricing.yaml"
     configure(Source(routing.name, routing.read_bytes()), Source(pricing.name, pricing.read_bytes()), {})
@@ -134,13 +134,13 @@ def test_every_key_is_explained() -> None:
             assert [key for key, said in keys["properties"].items() if not said.get("description")] == [], section
 
 
-def test_the_words_are_those_of_the_manual() -> None:
-    """Written anew by WRITE_DOCS=1."""
+def test_the_explanations_are_those_of_the_manual() -> None:
+    """WRITE_DOCS=1 regenerates them."""
     texts = texts_in(PAGE.read_text())
     if os.environ.get("WRITE_DOCS"):
         TEXTS.write_text(json.dumps(texts, indent=2, ensure_ascii=False) + "\n")
         return
-    assert key_texts() == texts, f"docs/configuration.md has changed; write its words anew with: {REWRITE}"
+    assert key_texts() == texts, f"docs/configuration.md has changed; regenerate the texts with: {REWRITE}"
 
 
 HUGE = 2**53 + 1  # not the same everywhere as a whole number
@@ -197,8 +197,10 @@ def fields() -> list[tuple[dict[str, Any], dict[str, Any], str, inspect.Field]]:
 
 
 @pytest.mark.parametrize("case", fields(), ids=lambda case: case[2])
-def test_a_value_is_valid_where_it_loads(case: tuple[dict[str, Any], dict[str, Any], str, inspect.Field]) -> None:
-    """And only there, but for what a schema does not know: names of time zones, and how a huge number was written."""
+def test_a_value_is_valid_if_and_only_if_it_loads(
+    case: tuple[dict[str, Any], dict[str, Any], str, inspect.Field],
+) -> None:
+    """Except for what a schema cannot know: names of time zones, and how a huge number was written."""
     file, schema, _, field = case
     check = Validator(file)
     knows_zones = unwrapped(field.type).extra.get("check") == "time_zone"
@@ -218,13 +220,13 @@ NAMES = ["x", "a/b", "", " ", "auto", "auto:x", "automatic", "ensemble:x", "ense
 
 
 @pytest.mark.parametrize("entry", MODELS, ids=repr)
-def test_an_entry_of_models_is_valid_where_it_loads(entry: Any) -> None:
+def test_an_entry_of_models_is_valid_if_it_loads(entry: Any) -> None:
     """It has `use` or `weighted`, not both."""
     assert agrees({"models": {"mine": entry}})
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_of_ones_own_is_valid_where_it_loads(name: str) -> None:
+def test_a_name_of_your_own_is_valid_if_it_loads(name: str) -> None:
     """Also as an alias."""
     assert agrees({"models": {name: "x/y"}})
     assert agrees({"aliases": {name: "x/y"}})
@@ -244,15 +246,15 @@ PROVIDER_SECTIONS: list[Any] = [
 
 
 @pytest.mark.parametrize("providers", PROVIDER_SECTIONS, ids=repr)
-def test_a_provider_is_valid_where_it_loads(providers: Any) -> None:
-    """Its keys are those of the type that it says, or that its name says."""
+def test_a_provider_is_valid_if_it_loads(providers: Any) -> None:
+    """Its keys are those of its `type`, or of the type that its name implies."""
     assert agrees({"providers": providers})
 
 
 @pytest.mark.parametrize(
     "row", ["openai/x", "openai/*", "a/b/c", "a/b/*", "x", "/x", "x/", "/x/y", "*", "*/x", "a/*/b", "a/x*", "//", "/*"]
 )
-def test_the_name_of_a_row_is_valid_where_it_loads(row: str) -> None:
+def test_the_name_of_a_row_is_valid_if_it_loads(row: str) -> None:
     """provider/model or provider/*."""
     prices = {"version": 1, "models": {row: {}}}
     try:

@@ -1,4 +1,4 @@
-"""`proxy serve` as it is met: its banner, the curl line in it, one log line per call, its end."""
+"""`proxy serve` as users see it: the banner and its curl line, one log line per call, shutdown."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def run_curl(banner, **variables):
 
 
 def test_the_banner_says_where_it_listens_and_what_is_on(running):
-    """The base URL is what goes into an SDK."""
+    """The base URL is the one to use in an SDK."""
     lines = running.banner.splitlines()
     assert lines[0].endswith(f" on http://127.0.0.1:{running.port}/v1")
     assert lines[2:4] == ["  files       routing_rules.yaml, pricing.yaml", "  database    usage.db"]
@@ -86,14 +86,14 @@ def test_the_banner_says_where_it_listens_and_what_is_on(running):
 
 
 def test_the_curl_line_works(running):
-    """Copied as it stands."""
+    """Copied unchanged."""
     answer = run_curl(running.banner)
     assert (answer["model"], answer["choices"][0]["finish_reason"]) == ("fake/ok", "stop")
 
 
 @pytest.mark.parametrize("variable", ["PROXY_API_KEY", "PROXY_ADMIN_KEY"])
 def test_the_curl_line_works_with_a_key_and_does_not_show_it(tmp_path, upstream, variable):
-    """The key comes from the shell's environment, whichever of the two is set."""
+    """The key comes from the shell's environment, whichever of the two variables is set."""
     key = {variable: "a-secret-of-the-server"}
     with server(configure(tmp_path, upstream), "--port", "0", **key) as keyed:
         assert "a-secret" not in keyed.banner
@@ -102,8 +102,8 @@ def test_the_curl_line_works_with_a_key_and_does_not_show_it(tmp_path, upstream,
     assert "a-secret" not in (tmp_path / "server.log").read_text()
 
 
-def test_the_curl_line_works_where_auto_has_no_model(tmp_path, upstream):
-    """Without a default there is still something that can be asked."""
+def test_the_curl_line_works_if_auto_has_no_model(tmp_path, upstream):
+    """Without a default model there is still something to call."""
     routing = configure(tmp_path, upstream) / "routing_rules.yaml"
     routing.write_text(routing.read_text().replace("router: {default_model: fake/ok}", ""))
     with server(tmp_path, "--port", "0") as without:
@@ -112,20 +112,20 @@ def test_the_curl_line_works_where_auto_has_no_model(tmp_path, upstream):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is not an address of the machine")
 def test_the_curl_line_works_on_another_loopback_address(tmp_path, upstream):
-    """The address it was told to listen on is one it answers to."""
+    """The server answers on the address it was told to listen on."""
     with server(configure(tmp_path, upstream), "--host", "127.0.0.2", "--port", "0") as elsewhere:
         assert run_curl(elsewhere.banner)["model"] == "fake/ok"
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz"])
 def test_probes_need_no_key_and_call_no_model(running, path):
-    """An orchestrator asks them every few seconds."""
+    """An orchestrator probes every few seconds."""
     answer = httpx.get(f"http://127.0.0.1:{running.port}{path}")
     assert (answer.status_code, answer.json()["status"]) == (200, "ok")
 
 
 def test_each_call_is_one_log_line_without_prompt_or_key(running, folder):
-    """Whole, streamed, refused: the id in the line is the one the caller got."""
+    """Whole, streamed or refused: the line has the id that the caller got."""
     earlier = len(calls_in(folder))
     secret = {"authorization": "Bearer a-key-of-the-caller"}
     answers = [
@@ -149,7 +149,7 @@ def calls_in(folder):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_server_answers_what_it_began_and_ends_with_0(tmp_path, upstream, number):
+def test_a_stopped_server_finishes_its_calls_and_exits_with_0(tmp_path, upstream, number):
     """`docker stop` and Ctrl-C lose no answer and no row."""
     with server(configure(tmp_path, upstream), "--port", "0") as stopping:
         model = f"fake/ok(n_tokens=20,pace=0.03,tag={number.name})"
@@ -174,8 +174,8 @@ LEVELS = ["flag", "environment", "file", "default"]
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is not an address of the machine")
 @pytest.mark.parametrize("level", LEVELS)
-def test_host_and_port_come_from_the_nearest_place(tmp_path, upstream, level):
-    """Each wanted address is taken, so that the refusal says which one it was; port 8000 may be anybody's."""
+def test_host_and_port_follow_the_order_of_precedence(tmp_path, upstream, level):
+    """Every tested address is in use, so the error shows which one was chosen. Port 8000 may be anyone's."""
     hosts = {"flag": "127.0.0.4", "environment": "127.0.0.3", "file": "127.0.0.2", "default": "127.0.0.1"}
     nearer = LEVELS.index(level)
     with socket.socket() as listener:
@@ -197,8 +197,8 @@ def test_host_and_port_come_from_the_nearest_place(tmp_path, upstream, level):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_database_and_log_format_come_from_the_nearest_place(tmp_path, upstream, level):
-    """Seen by the file that appears and by the shape of a line."""
+def test_database_and_log_format_follow_the_order_of_precedence(tmp_path, upstream, level):
+    """Shown by the file that appears and by the form of a log line."""
     nearer = LEVELS.index(level)
     databases = {"flag": "flag.db", "environment": "variable.db", "file": "file.db", "default": "proxy.db"}
     formats = {"flag": "json", "environment": "console", "file": "json", "default": "json"}

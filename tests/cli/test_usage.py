@@ -1,4 +1,4 @@
-"""`proxy usage`: the same ledger as `GET /v1/usage`, with or without a server."""
+"""`proxy usage` reads the ledger of `GET /v1/usage`, with or without a server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def used(tmp_path_factory):
     return folder, answer
 
 
-def test_json_is_the_answer_of_the_server(used):
+def test_json_equals_the_answer_of_the_server(used):
     """To the last digit."""
     folder, answer = used
     done = proxy("usage", "--group-by", "provider,model", "--json", cwd=folder)
@@ -34,8 +34,8 @@ def test_json_is_the_answer_of_the_server(used):
     assert answer["total"]["calls"] == 3
 
 
-def test_a_table_has_the_groups_and_their_sum(used):
-    """The sum is the last line."""
+def test_a_table_has_the_groups_and_the_total(used):
+    """The total is the last line."""
     folder, answer = used
     lines = [line.split() for line in proxy("usage", "--group-by", "provider,model", cwd=folder).stdout.splitlines()]
     assert lines[0][:5] == ["PROVIDER", "MODEL", "CALLS", "OK", "ERRORS"]
@@ -47,7 +47,7 @@ def test_a_table_has_the_groups_and_their_sum(used):
     assert float(lines[-1][7]) == answer["total"]["cost_usd"]
 
 
-def test_without_groups_there_is_the_sum(used):
+def test_without_groups_there_is_only_the_total(used):
     """One line."""
     lines = proxy("usage", cwd=used[0]).stdout.splitlines()
     assert (len(lines), lines[0].split()[0], lines[1].split()[0]) == (2, "CALLS", "3")
@@ -57,8 +57,8 @@ def test_without_groups_there_is_the_sum(used):
     ("period", "calls"),
     [(["--since", "2020-01-01"], 3), (["--until", "2020-01-01"], 0), (["--since", "2200-01-01T00:00:00Z"], 0)],
 )
-def test_a_period_is_kept_to(used, period, calls):
-    """Days and times, as the server takes them."""
+def test_a_period_limits_the_calls(used, period, calls):
+    """Days and times, in the formats of the server."""
     done = proxy("usage", "--json", *period, cwd=used[0])
     assert json.loads(done.stdout)["total"]["calls"] == calls
 
@@ -76,13 +76,13 @@ def test_a_period_is_kept_to(used, period, calls):
         ),
     ],
 )
-def test_what_is_not_understood_is_one_line(used, arguments, said):
+def test_a_bad_parameter_is_one_line(used, arguments, said):
     """Exit code 2."""
     done = proxy("usage", *arguments, cwd=used[0])
     assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
 
 
-def test_no_database_is_one_line_and_makes_none(tmp_path):
+def test_a_missing_database_is_one_line_and_is_not_created(tmp_path):
     """A wrong path must not look like no usage."""
     done = proxy("usage", "--db", "typo.db", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
@@ -92,7 +92,7 @@ def test_no_database_is_one_line_and_makes_none(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_is_no_database_is_one_line(tmp_path):
+def test_a_file_that_is_not_a_database_is_one_line(tmp_path):
     """Exit code 2."""
     (tmp_path / "x.db").write_text("not a database, but long enough to be read as one" * 100)
     done = proxy("usage", "--db", "x.db", cwd=tmp_path)

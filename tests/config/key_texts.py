@@ -1,4 +1,4 @@
-"""What docs/configuration.md says of each key, as `proxy schema` repeats it to editors."""
+"""The descriptions of keys in docs/configuration.md, which `proxy schema` passes on to editors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 
 def texts_in(page: str) -> dict[str, dict[str, str]]:
-    """Struct -> key -> text, by the `<!-- keys: STRUCT -->` before each table of the page."""
+    """Struct -> key -> description, found by the `<!-- keys: STRUCT -->` before each table."""
     row = re.compile(r"^\| `([^`|]+)` \| [^|]+ \| [^|]+ \| (.+) \|$", re.MULTILINE)
     parts = re.split(r"^<!-- keys: (.+) -->\n", page, flags=re.MULTILINE)[1:]
     tables = zip(parts[::2], (part.partition("\n\n")[0] for part in parts[1::2]), strict=True)
@@ -14,5 +14,5 @@ def texts_in(page: str) -> dict[str, dict[str, str]]:
 
 
 def plain(text: str) -> str:
-    """Without what only a page has: links, and bars that are escaped."""
+    """The description without links and escaped bars, which make sense on a page only."""
     return re.sub(r"(?:; see )?\[[^]]*\]\([^)]*\)|; see below$", "", text).replace("\\|", "|")

@@ -1,4 +1,4 @@
-"""Every kind of mistake in either file and the exact lines that answer it: one table for the tests and the docs."""
+"""Every kind of mistake in either file, with the exact messages: one table for the tests and the docs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ HEAD = "version: 1\nproviders: {openai: {}, groq: {}}\n"
 
 BOMB = "a0: &a0 [x, x, x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 12)}]\n" for i in range(1, 9))
 
-# what is wrong, routing_rules.yaml, the lines after `routing_rules.yaml`
+# the mistake, routing_rules.yaml, the messages after `routing_rules.yaml`
 MISTAKES: list[tuple[str, str | bytes, list[str]]] = [
     # the file itself
     ("empty file", "# nothing yet\n", [": the file is empty; it must start with `version: 1`"]),
@@ -164,7 +164,7 @@ MISTAKES: list[tuple[str, str | bytes, list[str]]] = [
      [':3:32: budget.per_provider.opnai: unknown provider "opnai"; did you mean "openai"?']),
 ]  # fmt: skip
 
-# what is wrong, pricing.yaml after `version: 1`, the lines after `pricing.yaml`
+# the mistake, pricing.yaml after `version: 1`, the messages after `pricing.yaml`
 PRICE_MISTAKES: list[tuple[str, str, list[str]]] = [
     ("a negative price", "models: {openai/x: {input: -1}}", [":2:28: models.openai/x.input: must be at least 0"]),
     ("text for a price", "models: {openai/x: {input: free}}",

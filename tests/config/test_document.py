@@ -1,4 +1,4 @@
-"""docs/configuration.md says what the code does: each key with its type and default, each message, each snippet."""
+"""docs/configuration.md matches the code: every key with its type and default, every message, every snippet."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NAMES = {
 
 
 def reachable(*roots: type) -> dict[str, type]:
-    """Every Struct that a file may hold, by name, from its top down."""
+    """Every Struct that a file may contain, by name, from the top down."""
     found: dict[str, type] = {}
     left = list(roots)
     while left:
@@ -65,7 +65,7 @@ def structs_in(kind: inspect.Type) -> Iterator[type]:
 
 
 def written_type(kind: inspect.Type) -> str:
-    """The type of a key as the document has it; null is said by the default."""
+    """The type of a key as the document writes it; the default shows whether it may be null."""
     kind = unwrapped(kind).kind
     if isinstance(kind, inspect.UnionType):
         kinds = [written_type(member) for member in kind.types if not isinstance(member, inspect.NoneType)]
@@ -88,7 +88,7 @@ def written_default(field: inspect.Field) -> str:
 
 
 def keys_of(cls: type) -> dict[str, tuple[str, str]]:
-    """The keys a Struct adds to its parent's: type and default."""
+    """The keys that a Struct adds to those of its parent: type and default."""
     parent = cls.__mro__[1]
     inherited = {field.name for field in described(parent).fields} if parent is not Struct else set()
     own = [field for field in described(cls).fields if field.name not in inherited]
@@ -96,7 +96,7 @@ def keys_of(cls: type) -> dict[str, tuple[str, str]]:
 
 
 def documented_structs() -> dict[str, dict[str, tuple[str, str]]]:
-    """What the code knows, table by table; the keys that only some types of provider have are one table."""
+    """The keys in the code, table by table. Keys that only some provider types have form one table."""
     structs = reachable(RoutingFile, Provider, PricingFile)
     parents = {parent.__name__: parent for cls in structs.values() for parent in cls.__mro__[1:-2] if parent != Struct}
     tables = {name: keys_of(cls) for name, cls in {**parents, **structs}.items()}
@@ -107,7 +107,7 @@ def documented_structs() -> dict[str, dict[str, tuple[str, str]]]:
 
 
 def tables_in(page: str) -> dict[str, dict[str, tuple[str, str]]]:
-    """The tables of the document, each behind `<!-- keys: NAME -->`."""
+    """The tables of the document, each after `<!-- keys: NAME -->`."""
     row = re.compile(r"^\| `([^`|]+)` \| ([^|]+) \| ([^|]+) \| \S.*\|$", re.MULTILINE)
     parts = re.split(r"^<!-- keys: (.+) -->\n", page, flags=re.MULTILINE)[1:]
     return {
@@ -117,7 +117,7 @@ def tables_in(page: str) -> dict[str, dict[str, tuple[str, str]]]:
 
 
 def test_every_key_is_in_the_document_and_no_other() -> None:
-    """With its type and its default, in the table of its section."""
+    """Each has its type and default, in the table of its section."""
     written, known = tables_in(PAGE.read_text()), documented_structs()
     assert sorted(written) == sorted(known)
     for name, keys in known.items():
@@ -125,7 +125,7 @@ def test_every_key_is_in_the_document_and_no_other() -> None:
 
 
 def test_every_variable_of_the_environment_is_in_the_document() -> None:
-    """What the code reads and what stands above the section `server`; what our own processes hand on is not."""
+    """All variables that the code reads or that override `server`, except those that only our own processes use."""
     source = "".join(path.read_text() for path in (TOP / "proxy").rglob("*.py"))
     handed_on = set(re.findall(r"^[A-Z]+_VARIABLE = \"(\w+)\"", source, re.MULTILINE))
     read = set(re.findall(r"\bPROXY_[A-Z_]+[A-Z]", source)) - handed_on
@@ -142,7 +142,7 @@ def snippets() -> list[str]:
 
 @pytest.mark.parametrize("snippet", snippets())
 def test_a_snippet_loads(snippet: str) -> None:
-    """As it stands, or with the two sections that every file has. Its first line names its file."""
+    """It loads unchanged, or with the two required sections added. Its first line names its file."""
     name = snippet.partition("\n")[0].removeprefix("# ")
     text = snippet if "\nversion:" in snippet else f"{snippet}version: 1\n"
     prices = (TOP / "pricing.yaml").read_text()
@@ -159,7 +159,7 @@ def test_a_snippet_loads(snippet: str) -> None:
 
 
 def messages() -> str:
-    """The table of mistakes, each with the line where it was made and the whole message."""
+    """The table of mistakes, each with the line at fault and the whole message."""
     lines = ["| mistake | the line | message |", "|---|---|---|"]
     for name, text, _ in MISTAKES:
         if name not in TESTS_ONLY:
@@ -170,7 +170,7 @@ def messages() -> str:
 
 
 def rows(name: str, routing: str | bytes, pricing: str) -> Iterator[str]:
-    """One row for each line of the answer, by the product's own providers."""
+    """One row per message, with the product's own providers."""
     rules, prices = routing if isinstance(routing, bytes) else routing.encode(), pricing.encode()
     files = {"routing_rules.yaml": rules, "pricing.yaml": prices}
     with pytest.raises(ConfigError) as raised:
@@ -181,7 +181,7 @@ def rows(name: str, routing: str | bytes, pricing: str) -> Iterator[str]:
 
 
 def shortened(line: str) -> str:
-    """A line as a reader can see it; nothing of one that is not text, or that may hold a key."""
+    """A line made visible; empty if it is not text or may contain a key."""
     if "\ufffd" in line or any(map(looks_like_key, line.split())):
         return ""
     visible = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in line.strip(" "))
@@ -196,8 +196,8 @@ def code(text: str) -> str:
     return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
-def test_the_table_of_messages_is_what_the_code_says() -> None:
-    """Generated from the table of mistakes that the other tests use, at least thirty of them."""
+def test_the_table_of_messages_matches_the_code() -> None:
+    """It is generated from the table of mistakes that the other tests use, and has at least thirty rows."""
     page = PAGE.read_text()
     before, _, rest = page.partition(BEGIN)
     committed, _, after = rest.partition(END)
@@ -206,11 +206,11 @@ def test_the_table_of_messages_is_what_the_code_says() -> None:
         PAGE.write_text(before + BEGIN + table + END + after)
         return
     assert table.count("\n") - 2 >= 30
-    assert committed == table, f"docs/configuration.md is out of date; write its table anew with: {REWRITE}"
+    assert committed == table, f"docs/configuration.md is out of date; regenerate its table with: {REWRITE}"
 
 
-def test_the_mistakes_people_make_are_all_in_the_table() -> None:
-    """The list that every release must answer well."""
+def test_common_mistakes_are_all_in_the_table() -> None:
+    """Every release must answer these well."""
     named = {case[0] for case in (*MISTAKES, *PRICE_MISTAKES)}
     wanted = ["text for a number", "an unknown key", "an unknown name", "a duplicate key", "a circular reference"]
     wanted += [

@@ -1,4 +1,4 @@
-"""Every kind of mistake has one clear line, at the place where it was made."""
+"""Every kind of mistake gets one clear message with its position."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.config.mistakes import HEAD, MISTAKES, PRICE_MISTAKES
 
 @pytest.mark.parametrize(("text", "expected"), [case[1:] for case in MISTAKES], ids=[case[0] for case in MISTAKES])
 def test_a_mistake_has_one_exact_line(text: str | bytes, expected: list[str]) -> None:
-    """File, line, column, path and message are what the table says, and nothing else is reported."""
+    """File, line, column, path and message are as in the table, and nothing else is reported."""
     assert lines_of(text) == [f"routing_rules.yaml{line}" for line in expected]
 
 
@@ -18,12 +18,12 @@ def test_a_mistake_has_one_exact_line(text: str | bytes, expected: list[str]) ->
     ("text", "expected"), [case[1:] for case in PRICE_MISTAKES], ids=[c[0] for c in PRICE_MISTAKES]
 )
 def test_a_mistake_in_the_prices_has_one_exact_line(text: str, expected: list[str]) -> None:
-    """The same rules hold for pricing.yaml."""
+    """The same rules apply to pricing.yaml."""
     assert lines_of(HEAD, f"version: 1\n{text}\n") == [f"pricing.yaml{line}" for line in expected]
 
 
-def test_all_mistakes_of_both_files_come_at_once() -> None:
-    """Nobody mends a file one message at a time; they come in the order of the files and their lines."""
+def test_all_mistakes_of_both_files_are_reported_at_once() -> None:
+    """Nobody wants to fix a file one message at a time. They are sorted by file and line."""
     routing = """\
 version: 1
 providers:
@@ -50,8 +50,8 @@ aliases: {c: b}
     ]
 
 
-def test_each_circle_is_shown_once() -> None:
-    """Two circles, two lines, however many names lead into them."""
+def test_each_cycle_is_reported_once() -> None:
+    """Two cycles give two messages, however many names lead into them."""
     models = "models:\n  a: b\n  b: a\n  c: a\n  d: {use: gpt-6-sol, fallback: [e]}\n  e: {use: d, fallback: [c]}\n"
     assert lines_of(HEAD + models) == [
         "routing_rules.yaml:5:6: models.b: circular reference: a -> b -> a",

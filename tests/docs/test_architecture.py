@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "proxy"
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-(LAYERS,) = [contract["layers"] for contract in CONTRACTS if contract["type"] == "layers"]
+(LAYERS,) = [contract["layers"] for contract in CONTRACTS if contract.get("containers") == ["proxy"]]
 
 
 def floors(drawing: str) -> list[list[str]]:
@@ -46,7 +46,7 @@ def test_the_drawing_has_exactly_the_rooms_that_exist() -> None:
 
 
 def test_the_lines_of_the_drawing_are_equally_long() -> None:
-    """A box whose right side is straight."""
+    """So that the right side of the box is straight."""
     lines = PAGE.partition("<!-- rooms: begin -->\n```\n")[2].partition("```")[0].splitlines()
     assert {len(line) for line in lines} == {len(lines[0])}
 

@@ -1,4 +1,4 @@
-"""docs/embeddings.md is run: its snippets against a real server, with the fake upstream in the providers' places."""
+"""Runs the snippets of docs/embeddings.md against a real server, with the fake upstream in place of the providers."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def run(command: list[str], text: str, server: Spawned) -> str:
 
 @pytest.mark.slow
 def test_the_python_snippet_runs_with_the_unmodified_sdk(server: Spawned) -> None:
-    """One vector for each text, and what it cost."""
+    """It prints one vector per text, and the cost."""
     lines = run([sys.executable, "-c"], BLOCKS["python"], server).splitlines()
     assert lines == ["0 4", "1 4", "openai/text-embedding-3-small 6 tokens, 1.2e-07 USD"]
 
 
 @pytest.mark.slow
 def test_the_shell_snippet_runs(server: Spawned) -> None:
-    """The best document, with its text."""
+    """It returns the best document with its text."""
     answer = json.loads(run(["bash", "-c"], BLOCKS["bash"], server))
     assert answer["model"] == "cohere/rerank-v3.5"
     assert [(each["index"], each["document"]) for each in answer["results"]] == [(1, {"text": "the red fox"})]
@@ -66,7 +66,7 @@ def test_the_shell_snippet_runs(server: Spawned) -> None:
     assert answer["usage"]["cost"] == pytest.approx(0.002)
 
 
-def test_what_the_page_says_is_the_codes() -> None:
-    """The number of inputs; the models are of providers that exist."""
+def test_the_facts_on_the_page_match_the_code() -> None:
+    """The input limit is the code's, and the models belong to existing providers."""
     assert f"at most {MAX_INPUTS} texts" in PAGE
     assert set(re.findall(r'"?model"?[=:] ?"(\w+)/', PAGE)) <= PROVIDERS.keys()

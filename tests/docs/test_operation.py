@@ -1,4 +1,4 @@
-"""docs/operation.md is run: its commands in their order, as one person would type them. Its tables are the code's."""
+"""Runs the commands of docs/operation.md in order, and compares its tables with the code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MARK = "=== "
 
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What each command of the page printed, the first that fails ends it."""
+    """The output of each command of the page. The first failing command ends the run."""
     if shutil.which("curl") is None:
         pytest.skip("the page uses curl")
     folder = tmp_path_factory.mktemp("operation")
@@ -68,13 +68,13 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def output(printed: dict[str, str], words: str) -> str:
-    """Of the last command that holds these words."""
+    """The output of the last command that contains these words."""
     return [text for command, text in printed.items() if words in command][-1]
 
 
 @pytest.mark.slow
 def test_every_command_does_what_the_page_says(printed: dict[str, str]) -> None:
-    """Start, watch, ask, reload, back up, stop, restore; each command ends with code 0."""
+    """Start, monitor, ask, reload, back up, stop, restore: every command exits with code 0."""
     assert printed.keys() == {"folder", *SHELL}
     assert '"status":"ok"' in output(printed, "/readyz")
     assert '"draining":false' in output(printed, "/health")
@@ -88,7 +88,7 @@ def test_every_command_does_what_the_page_says(printed: dict[str, str]) -> None:
 
 @pytest.mark.slow
 def test_the_restored_database_holds_the_call(printed: dict[str, str]) -> None:
-    """What the backup took while the server ran is whole."""
+    """A backup taken while the server runs is complete."""
     folder = Path(printed["folder"])
     with closing(sqlite3.connect(folder / "proxy.db")) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -96,8 +96,8 @@ def test_the_restored_database_holds_the_call(printed: dict[str, str]) -> None:
 
 
 @pytest.mark.slow
-def test_files_are_for_their_user_only(printed: dict[str, str]) -> None:
-    """The database and the folder of the locks; of the workers' folder nothing is left."""
+def test_only_their_user_can_read_the_files(printed: dict[str, str]) -> None:
+    """This applies to the database and the lock folder. The workers' folder is removed."""
     folder = Path(printed["folder"])
     assert stat.S_IMODE((folder / "proxy.db-owners").stat().st_mode) == 0o700
     for name in ("proxy.db", "backup.db"):
@@ -105,8 +105,8 @@ def test_files_are_for_their_user_only(printed: dict[str, str]) -> None:
     assert list((folder / "proxy.db-owners").iterdir()) == []
 
 
-def test_the_table_of_metrics_is_the_codes() -> None:
-    """Name, kind, labels and meaning of each, in order."""
+def test_the_table_of_metrics_matches_the_code() -> None:
+    """Name, kind, labels and meaning of each metric, in order."""
     rows = [
         (family.exposed, family.kind, ", ".join(f"`{label}`" for label in family.labels) or "-", family.help)
         for family in FAMILIES.values()
@@ -116,7 +116,7 @@ def test_the_table_of_metrics_is_the_codes() -> None:
 
 
 def test_alarms_watch_metrics_that_exist() -> None:
-    """Each name on the page is a metric, or a series of one."""
+    """Every name on the page is a metric, or a series of one."""
     series = {family.exposed for family in FAMILIES.values()}
     for family in FAMILIES.values():
         if family.kind == "histogram":
@@ -127,7 +127,7 @@ def test_alarms_watch_metrics_that_exist() -> None:
 
 
 def test_settings_on_the_page_exist() -> None:
-    """`server.…` keys and PROXY_… variables."""
+    """Every `server.…` key and every PROXY_… variable."""
     known = set(ServerConfig.__struct_fields__)
     assert set(re.findall(r"server\.(\w+)", PAGE)) <= known
     variables = {f"PROXY_{name.upper()}" for name in known} | {"PROXY_API_KEY", "PROXY_ADMIN_KEY"}
@@ -135,7 +135,7 @@ def test_settings_on_the_page_exist() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    """Files beside the page."""
+    """Linked files exist."""
     links = re.findall(r"\]\(([^)#]+)\)", PAGE)
     assert links
     assert [link for link in links if not (ROOT / "docs" / link).exists()] == []
@@ -145,7 +145,7 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_docker_run_fits_the_dockerfile() -> None:
-    """Volume, port, read-only root; a key is handed on by name, never by value."""
+    """Volume, port and read-only root agree. Keys are passed by name, never by value."""
     (run,) = [words for words in DOCKER if words[1] == "run"]
     given = dict(pairwise(run[2:]))
     assert given["--volume"].partition(":")[2] == arguments("VOLUME")[0]
@@ -161,7 +161,7 @@ def test_docker_run_fits_the_dockerfile() -> None:
 
 
 def test_the_compose_file_fits_the_dockerfile() -> None:
-    """The same limits as `docker run`, and every provider's key is handed on."""
+    """It has the limits of `docker run` and passes on every provider's key."""
     service: dict[str, Any] = YAML(typ="safe").load((ROOT / "deploy" / "compose.yaml").read_text())["services"]["proxy"]
     assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
     assert service["security_opt"] == ["no-new-privileges:true"]

@@ -1,4 +1,4 @@
-"""The README is run: every command and every snippet in it does what it says, on a machine without keys."""
+"""Runs every command and snippet of the README, on a machine without keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ADDRESS = "http://127.0.0.1:8000"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spawned]:
-    """The product with the files it ships."""
+    """A server with the shipped files."""
     folder = tmp_path_factory.mktemp("readme")
     for name in ("routing_rules.yaml", "pricing.yaml"):
         shutil.copy(ROOT / name, folder / name)
@@ -40,7 +40,7 @@ def run(command: list[str] | str, server: Spawned, environ: dict[str, str] | Non
 
 
 def test_the_python_snippet_runs_with_the_unmodified_sdk(server: Spawned) -> None:
-    """Whole, streamed, JSON schema, list of models, as the reader copies it."""
+    """Whole answer, stream, JSON schema and model list, exactly as printed."""
     (snippet,) = [text for kind, text in BLOCKS if kind == "python"]
     output = run([sys.executable, "-c", snippet.replace(ADDRESS, f"http://127.0.0.1:{server.port}")], server)
     assert output.startswith("local/smollm2-135m ")
@@ -50,7 +50,7 @@ def test_the_python_snippet_runs_with_the_unmodified_sdk(server: Spawned) -> Non
 
 
 def test_each_shell_line_is_one_that_is_tested() -> None:
-    """A new command in the README needs its test: the table says where."""
+    """A new command in the README needs a test. The table says where it is."""
     tested = {
         r"scripts/serve( --host 0\.0\.0\.0)?": "test_packaging (fresh copy), cli/",
         r'curl "http://127\.0\.0\.1:8000/v1/usage.*"': "below",
@@ -65,7 +65,7 @@ def test_each_shell_line_is_one_that_is_tested() -> None:
 
 
 def test_the_usage_line_answers(server: Spawned) -> None:
-    """curl shows the calls by model, provider and day."""
+    """It shows calls by model, provider and day."""
     (line,) = [line for line in COMMANDS if line.startswith("curl")]
     url = line.split('"')[1].replace(ADDRESS, f"http://127.0.0.1:{server.port}")
     code = f"import urllib.request; print(urllib.request.urlopen({url!r}).read().decode())"
@@ -73,28 +73,28 @@ def test_the_usage_line_answers(server: Spawned) -> None:
 
 
 def test_the_ask_line_answers(server: Spawned, tmp_path: Path) -> None:
-    """Also while a server runs."""
+    """It also works while a server runs."""
     (line,) = [line for line in COMMANDS if line.startswith("scripts/proxy ask")]
     command = line.replace("scripts/proxy", f"{sys.executable} -m proxy") + f" --db {tmp_path / 'ask.db'}"
     assert run(command, server).strip()
 
 
-def test_the_line_that_makes_a_key_for_a_caller_makes_one(server: Spawned, tmp_path: Path) -> None:
-    """Its list holds names that the shipped files have."""
+def test_the_line_that_creates_a_key_for_a_caller_works(server: Spawned, tmp_path: Path) -> None:
+    """Its list contains names that exist in the shipped files."""
     (line,) = [line for line in COMMANDS if line.startswith("scripts/proxy keys create")]
     command = line.replace("scripts/proxy", f"{sys.executable} -m proxy") + f" --db {tmp_path / 'keys.db'}"
     assert run(command, server).startswith("mmp-")
 
 
 def test_the_path_line_names_the_folder_of_the_command() -> None:
-    """From the top of the checkout, where `scripts/serve` made it."""
+    """It starts from the top of the checkout, where `scripts/serve` creates the environment."""
     (line,) = [line for line in COMMANDS if line.startswith("export PATH")]
     folder = line.split("$PWD/")[1].partition(":")[0]
     assert f'exec "$root/{folder}/proxy"' in (ROOT / "scripts" / "proxy").read_text()
 
 
 def test_the_key_lines_work(server: Spawned) -> None:
-    """The one that makes a key makes one; the ones that set a provider's key turn that provider on."""
+    """One generates an API key. The others set a provider's key, which turns that provider on."""
     (line,) = [line for line in COMMANDS if line.startswith("export PROXY_API_KEY")]
     assert len(run(line + "; echo $PROXY_API_KEY", server).strip()) > 40
     environ = dict(
@@ -105,7 +105,7 @@ def test_the_key_lines_work(server: Spawned) -> None:
 
 
 def test_the_models_it_names_have_a_price() -> None:
-    """The table of providers can be copied from."""
+    """Names copied from the table of providers work."""
     names = re.findall(r"\| `([\w.-]+/[\w./-]+)` \|", README)
     config = load(ROOT / "routing_rules.yaml", ROOT / "pricing.yaml", {})
     assert len(names) >= 5
@@ -115,7 +115,7 @@ def test_the_models_it_names_have_a_price() -> None:
 
 
 def test_every_link_leads_somewhere() -> None:
-    """Files named in the README exist."""
+    """Linked files exist."""
     links = re.findall(r"\]\(([^)#]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []

@@ -1,4 +1,4 @@
-"""docs/security.md is run, and its tables and numbers are the code's."""
+"""Runs the commands of docs/security.md and compares its tables and numbers with the code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TEXT = " ".join(PAGE.split())
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the commands are for a POSIX shell")
 def test_the_commands_do_what_the_page_says(tmp_path: Path) -> None:
-    """They run as they stand, in their order."""
+    """They run unchanged, in order."""
     (tmp_path / "routing_rules.yaml").write_text((ROOT / "routing_rules.yaml").read_text())
     (tmp_path / "proxy").write_text(f'#!/bin/sh\nexec {sys.executable} -m proxy "$@"\n')
     (tmp_path / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
@@ -58,8 +58,8 @@ def test_the_commands_do_what_the_page_says(tmp_path: Path) -> None:
     assert [key for key in keys if key.encode() in database] == []
 
 
-def test_the_table_of_roles_is_the_codes(tmp_path: Path) -> None:
-    """A route that is added or changes its role is added or changed there."""
+def test_the_table_of_roles_matches_the_code(tmp_path: Path) -> None:
+    """A new route, or a new role of a route, has to appear there."""
     path = tmp_path / "routing_rules.yaml"
     path.write_text(f'version: 1\nstorage: {{url: "sqlite:///{tmp_path}/usage.db"}}\nproviders: {{}}\n')
     config = load(path, None, {})
@@ -70,8 +70,8 @@ def test_the_table_of_roles_is_the_codes(tmp_path: Path) -> None:
     assert {f"/v1{path}" for path in found.keys() - short.keys()} == {path for path in short if path.startswith("/v1")}
 
 
-def test_numbers_on_the_page_are_the_codes() -> None:
-    """Two seconds, so many wrong keys, so many characters, so many tokens."""
+def test_numbers_on_the_page_match_the_code() -> None:
+    """Seconds until a key works, failed attempts, key length, reserved tokens."""
     assert f"{FAILURES_PER_MINUTE} a minute from one address" in TEXT
     assert f"and {ALL_FAILURES_PER_MINUTE} in all" in TEXT
     assert f"fewer than {MIN_KEY} characters" in TEXT
@@ -80,14 +80,14 @@ def test_numbers_on_the_page_are_the_codes() -> None:
 
 
 def test_settings_on_the_page_exist() -> None:
-    """Under `keys.NAME` and `rate_limits`."""
+    """Every setting under `keys.NAME` and `rate_limits`."""
     assert set(re.findall(r"keys\.NAME\.(\w+)", PAGE)) <= set(KeyConfig.__struct_fields__)
     for name in RateLimit.__struct_fields__:
         assert f"`{name}`" in PAGE
 
 
-def test_the_example_of_a_list_is_true() -> None:
-    """`cheap` and `auto` by what cheap uses, never by smart."""
+def test_the_example_of_an_allow_list_is_true() -> None:
+    """`cheap` and `auto` are answered by what `cheap` uses, never by `smart`."""
     assert 'models: [cheap, "auto*"]' in PAGE
     changes = {"models": {"cheap": names().models["best"], "smart": names().models["smart"]}, "aliases": {}}
     router = type(names().router)(default_model="cheap", fallback=["groq/fast"])
@@ -98,8 +98,8 @@ def test_the_example_of_a_list_is_true() -> None:
         assert asked == "cheap" or len(views.resolve(asked, 0.0, None).candidates) == 2
 
 
-def test_links_and_codes_exist() -> None:
-    """The error codes are those of the code."""
+def test_error_codes_on_the_page_exist() -> None:
+    """Every error code on the page is one that the code uses."""
     source = "".join(path.read_text() for path in (ROOT / "proxy").rglob("*.py"))
     codes = ("admin_required", "model_not_allowed", "rate_limit_exceeded", "storage_unavailable", "origin_not_allowed")
     for code in codes:

@@ -43,7 +43,7 @@ class Stream(Struct):
     def finish(self) -> Any:
         return next(iter(self.finishes()), None)
 
-    def said(self, index: int = 0) -> str:
+    def checked_text(self, index: int = 0) -> str:
         """The text of a choice, checked as by `answer_text`."""
         return answer_text(self.text(index), next(iter(self.finishes(index)), None), self.usage())
 

@@ -80,7 +80,7 @@ def _judge_whole(answer: dict[str, Any], judged: Callable[[str], str]) -> str:
 
 
 def _judge_stream(answer: Stream, judged: Callable[[str], str]) -> str:
-    text = answer.said()
+    text = answer.checked_text()
     at_limit(answer.finish(), answer.usage())
     return judged(text)
 
@@ -197,7 +197,7 @@ def reasoning_streamed(model: str) -> Steps:
     probe = stream(model, _SUM, reasoning_effort="high", max_completion_tokens=_THINKING_TOKENS)
     answer = read((yield probe), "reasoning_effort")
     thought, places = answer.text(0, "reasoning_content"), answer.deltas(0)
-    answer.said()
+    answer.checked_text()
     details = (answer.usage() or {}).get("completion_tokens_details") or {}
     if not thought and details.get("reasoning_tokens"):
         return f"{details['reasoning_tokens']} hidden tokens"

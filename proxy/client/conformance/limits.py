@@ -122,7 +122,7 @@ def two_choices_streamed(model: str) -> Steps:
     expect(found == ["0", "1"], f"the indexes are {', '.join(found)}")
     for index in (0, 1):
         expect(len(answer.finishes(index)) == 1, f"choice {index} has {len(answer.finishes(index))} finish reasons")
-        answer.said(index)
+        answer.checked_text(index)
         expect(answer.deltas(index)[0].get("role") == "assistant", f"choice {index} starts without a role")
     return "indexes 0 and 1"
 
@@ -156,7 +156,7 @@ def _note_refusal(reply: Reply, parameter: str) -> None:
 
 def stop_streamed(model: str) -> Steps:
     answer = read((yield stream(model, COUNT, stop=["7"])), "stop")
-    return _before_seven(answer.said(), answer.finishes(), answer.usage())
+    return _before_seven(answer.checked_text(), answer.finishes(), answer.usage())
 
 
 def _check_stop(answer: dict[str, Any]) -> str:

@@ -85,7 +85,7 @@ def unicode(model: str) -> Steps:
 
 
 def unicode_streamed(model: str) -> Steps:
-    return _check_repeat(read((yield stream(model, REPEAT))).said())
+    return _check_repeat(read((yield stream(model, REPEAT))).checked_text())
 
 
 def _check_repeat(text: str) -> str:

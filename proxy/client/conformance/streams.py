@@ -99,7 +99,7 @@ def as_whole(model: str) -> Steps:
     """
     whole = ok((yield chat(model)))
     parts = read((yield stream(model)))
-    text_of(whole), parts.said()
+    text_of(whole), parts.checked_text()
     at_limit(finish_of(whole), whole.get("usage"))
     at_limit(parts.finish(), parts.usage())
     same_finish = parts.finishes() == [finish_of(whole)]

@@ -191,9 +191,11 @@ _TELL = {"role": "user", "content": "Tell me now, with the numbers of the statio
 def _history(asked: str, message: dict[str, Any], results: dict[str, str]) -> list[dict[str, Any]]:
     """The question, the assistant's message with its calls, and a result for each."""
     calls = _calls(message.get("tool_calls"))
-    said = {"role": "assistant", "content": message.get("content"), "tool_calls": calls}
-    told = [{"role": "tool", "tool_call_id": call["id"], "content": results.get(_name(call), "ok")} for call in calls]
-    return [{"role": "user", "content": asked}, said, *told]
+    call_message = {"role": "assistant", "content": message.get("content"), "tool_calls": calls}
+    answers = [
+        {"role": "tool", "tool_call_id": call["id"], "content": results.get(_name(call), "ok")} for call in calls
+    ]
+    return [{"role": "user", "content": asked}, call_message, *answers]
 
 
 def _ask_about_results(model: str, tools: list[dict[str, Any]], asked: str, message: dict[str, Any]) -> Steps:
