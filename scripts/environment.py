@@ -1,8 +1,9 @@
 """Performs I/O: installs the locked packages into `.venv`, checked by hash, and the package itself as editable.
 
-`environment.py` prepares what the server needs, and `environment.py --test` also the tools for tests and checks. A step
-whose inputs are unchanged is skipped, so a second run costs milliseconds. A step writes its stamp when it is complete,
-so an interrupted step is repeated. Parallel runs take turns. Requires only Python 3.11.
+`environment.py` prepares what the server needs, and `environment.py --test` also the tools for tests and checks.
+`--in FOLDER` uses another environment, for another interpreter. A step whose inputs are unchanged is skipped, so a
+second run costs milliseconds. A step writes its stamp when it is complete, so an interrupted step is repeated. Parallel
+runs take turns. Requires only Python 3.11.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ class Environment:
         "test": ("requirements-dev.lock",),
     }
 
-    def __init__(self, root: Path, steps: tuple[str, ...]) -> None:
+    def __init__(self, root: Path, steps: tuple[str, ...], folder: str = ".venv") -> None:
         self.root = root
         self.steps = steps
-        self.path = root / ".venv"
+        self.path = root / folder
         # Marks the directory as ours: without it nothing is ever deleted here.
         self.marker = self.path / ".made-by-scripts"
 
@@ -81,11 +82,11 @@ class Environment:
     @contextmanager
     def turn(self) -> Iterator[int]:
         """Waits for other runs. pip inherits the lock and holds it until it ends, even if this process is killed."""
-        with (self.root / ".venv.lock").open("w") as file:
+        with self.path.with_name(f"{self.path.name}.lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                say("waiting for another run to prepare .venv")
+                say(f"waiting for another run to prepare {self.path.name}")
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield file.fileno()
 
@@ -95,7 +96,7 @@ class Environment:
             raise SetupFailed("this Python has no ensurepip; on Debian and Ubuntu: apt install python3-venv")
         if self.path.exists() and not self.marker.exists():
             raise SetupFailed(f"{self.path} was not made by these scripts; move it away and try again")
-        say(f"making .venv with Python {sys.version.split()[0]}")
+        say(f"making {self.path.name} with Python {sys.version.split()[0]}")
         if self.path.exists():
             shutil.rmtree(self.path)
         self.path.mkdir()
@@ -125,8 +126,9 @@ def say(line: str) -> None:
 
 def main(arguments: list[str]) -> int:
     steps = ("runtime", "package", "test") if "--test" in arguments else ("runtime", "package")
+    folder = arguments[arguments.index("--in") + 1] if "--in" in arguments else ".venv"
     try:
-        Environment(Path(__file__).resolve().parent.parent, steps).prepare()
+        Environment(Path(__file__).resolve().parent.parent, steps, folder).prepare()
     except (SetupFailed, OSError) as error:
         say(str(error))
         return 1

@@ -1,8 +1,10 @@
 """Rules for all tests: property tests try the same examples in every run, and none fails because the machine is busy;
-of a test marked `sampled(rate)` the quick part runs one case in `rate` and the slow part the others.
+of a test marked `sampled(rate)` the quick part runs about one case in `rate`, the slow part the others.
 """
 
 from __future__ import annotations
+
+from collections.abc import Hashable
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,14 +17,19 @@ settings.load_profile("same")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what is left out of a sample as slow, before `-m` selects."""
-    products: dict[tuple[str, int], dict[str, pytest.Item]] = {}
+    """Marks as slow what a sample leaves out, before `-m` selects."""
+    products: dict[tuple[str, int], dict[str, pytest.Function]] = {}
     for item in items:
-        if (mark := item.get_closest_marker("sampled")) is not None:
+        if isinstance(item, pytest.Function) and (mark := item.get_closest_marker("sampled")) is not None:
             test, _, case = item.nodeid.partition("[")
             products.setdefault((test, *mark.args), {})[case] = item
     for (_, rate), cases in products.items():
-        chosen = sample(cases, rate)
-        for case, item in cases.items():
-            if case not in chosen:
-                item.add_marker(pytest.mark.slow)
+        chosen = sample({case: traits(case, item) for case, item in cases.items()}, rate)
+        for case in cases.keys() - chosen:
+            cases[case].add_marker(pytest.mark.slow)
+
+
+def traits(case: str, item: pytest.Function) -> set[Hashable]:
+    """The value of each parameter (cases that share one share the object), and of a file in a folder that folder."""
+    values: set[Hashable] = {(name, id(value)) for name, value in item.callspec.params.items()}
+    return values | {case.partition("/")[0]} if "/" in case else values

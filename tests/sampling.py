@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Hashable, Mapping, Set
 
 
-def sample(names: Iterable[str], rate: int) -> set[str]:
-    """One name in `rate`, rounded up, of each family: the text before the first `/`, or all names without one.
+def sample(cases: Mapping[str, Set[Hashable]], rate: int) -> set[str]:
+    """One case in `rate`, and more where it takes more to see each trait that several cases share.
 
-    The hash of a name decides, so a new case moves at most one other in or out.
+    `cases`: the traits of each, by its name: its value for each parameter, the vendor of its recording. The hash of the
+    name decides who goes first.
     """
-    families: dict[str, list[str]] = {}
-    for name in names:
-        families.setdefault(name.partition("/")[0] if "/" in name else "", []).append(name)
+    counts = Counter(trait for traits in cases.values() for trait in traits)
+    unseen = {trait for trait, count in counts.items() if count > 1}
     chosen: set[str] = set()
-    for family in families.values():
-        chosen.update(sorted(family, key=_place)[: -(-len(family) // rate)])
-    return chosen
+    left = []
+    for name in sorted(cases, key=_place):
+        if unseen.isdisjoint(cases[name]):
+            left.append(name)
+        else:
+            unseen -= cases[name]
+            chosen.add(name)
+    wanted = -(-len(cases) // rate)
+    return chosen.union(left[: max(0, wanted - len(chosen))])
 
 
 def _place(name: str) -> str:

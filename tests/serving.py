@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 
 import uvicorn
@@ -45,11 +46,37 @@ class Server:
         self.port = port
         self.base_url = f"http://127.0.0.1:{port}/v1"
         self._application = application
-        self.client = AsyncOpenAI(base_url=self.base_url, api_key="any", max_retries=0)
+
+    @cached_property
+    def client(self) -> AsyncOpenAI:
+        return AsyncOpenAI(base_url=self.base_url, api_key="any", max_retries=0)
 
     @property
     def runtime(self) -> Runtime:
         return self._application.live
+
+    async def close(self) -> None:
+        if "client" in self.__dict__:
+            await self.client.close()
+
+
+class _StopsAtOnce(uvicorn.Server):
+    """uvicorn's main loop with an event instead of a sleep, which saves up to 0.1 s whenever a server stops."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.stopping = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        tick = 0
+        while not await self.on_tick(tick):
+            tick += 1
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), 0.1)
+
+    def stop(self) -> None:
+        self.should_exit = True
+        self.stopping.set()
 
 
 def write_files(
@@ -79,10 +106,10 @@ async def serving(
         build_log("json"),
         Options(files=files, formats=formats),
     )
-    # With its protocol named, as `proxy serve` does: else asyncio leaves Nagle's algorithm on, 40 ms for each answer.
+    # `proxy serve` names the protocol too. Without it asyncio leaves Nagle's algorithm on: 40 ms for each answer.
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(server_config(config, application.asgi))
+    server = _StopsAtOnce(server_config(config, application.asgi))
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     task = asyncio.create_task(server.serve(sockets=[sock]))
     try:
@@ -93,9 +120,9 @@ async def serving(
             await asyncio.sleep(0.005)
         running = Server(sock.getsockname()[1], application)
         yield running
-        await running.client.close()
+        await running.close()
     finally:
-        server.should_exit = True
+        server.stop()
         await task
         sock.close()
 

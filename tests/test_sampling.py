@@ -1,4 +1,4 @@
-"""The quick part's sample of a large product: stable, spread over its families, and never empty."""
+"""The quick part's sample of a large product: the same everywhere, with each kind of case in it, and never empty."""
 
 from __future__ import annotations
 
@@ -8,29 +8,31 @@ from tests.sampling import sample
 
 pytest_plugins = ["pytester"]
 
-CASES = [f"{vendor}/case-{number}" for vendor in ("anthropic", "google") for number in range(50)]
+FILES = {f"{vendor}/{number}": {vendor} for vendor in ("anthropic", "google", "groq") for number in range(40)}
+PAIRS = {f"{mode}-{vendor}": {("mode", mode), ("vendor", vendor)} for mode in range(12) for vendor in range(7)}
 
 
-def test_a_sample_is_one_in_so_many_of_each_family() -> None:
-    """No vendor is left out because its recordings are few."""
-    chosen = sample([*CASES, "groq/only", "one", "two", "three"], 10)
-    families = [name.partition("/")[0] for name in chosen if "/" in name]
-    assert {family: families.count(family) for family in families} == {"anthropic": 5, "google": 5, "groq": 1}
-    assert len(chosen & {"one", "two", "three"}) == 1
+def test_a_sample_is_one_case_in_so_many() -> None:
+    """A rate of one is everything, and of nothing there is no sample."""
+    assert len(sample(FILES, 10)) == 12
+    assert len(sample(dict.fromkeys(FILES, frozenset()), 7)) == 18
+    assert sample(FILES, 1) == FILES.keys()
+    assert sample({}, 8) == set()
 
 
-def test_a_rate_of_one_is_everything_and_nothing_stays_nothing() -> None:
-    """So the mark can stay where the rate is in question."""
-    assert sample(CASES, 1) == set(CASES)
-    assert sample([], 8) == set()
+def test_each_trait_that_cases_share_is_in_the_sample() -> None:
+    """Each vendor and each fault, however few of the pairs are tried."""
+    assert {name.partition("/")[0] for name in sample(FILES, 1000)} == {"anthropic", "google", "groq"}
+    chosen = sample(PAIRS, 1000)
+    assert set().union(*(PAIRS[name] for name in chosen)) == set().union(*PAIRS.values())
+    assert len(chosen) < len(PAIRS) / 3
 
 
-def test_a_sample_depends_on_the_names_alone() -> None:
+def test_a_sample_depends_on_the_cases_alone() -> None:
     """Not on their order, and a new case replaces at most one other."""
-    chosen = sample(CASES, 10)
-    assert sample(reversed(CASES), 10) == chosen
-    for number in range(20):
-        assert len(chosen - sample([*CASES, f"google/new-{number}"], 10)) <= 1
+    chosen = sample(FILES, 10)
+    assert sample(dict(reversed(FILES.items())), 10) == chosen
+    assert all(len(chosen - sample({**FILES, f"google/new-{n}": {"google"}}, 10)) <= 1 for n in range(20))
 
 
 def test_both_parts_together_run_each_case_once(pytester: pytest.Pytester) -> None:
@@ -40,16 +42,18 @@ def test_both_parts_together_run_each_case_once(pytester: pytest.Pytester) -> No
     pytester.makepyfile("""
         import pytest
 
-        @pytest.mark.sampled(4)
-        @pytest.mark.parametrize("case", [str(case) for case in range(10)])
-        def test_product(case):
+        @pytest.mark.sampled(5)
+        @pytest.mark.parametrize("case", [str(case) for case in range(4)])
+        @pytest.mark.parametrize("stream", [False, True])
+        def test_product(case, stream):
             pass
 
         def test_rule():
             pass
     """)
-    quick = pytester.inline_run("-m", "not slow").listoutcomes()[0]
-    slow = pytester.inline_run("-m", "slow").listoutcomes()[0]
-    names = {report.nodeid.partition("::")[2] for report in [*quick, *slow]}
-    assert (len(quick), len(slow)) == (3 + 1, 7)
-    assert names == {"test_rule", *(f"test_product[{case}]" for case in range(10))}
+    quick = [report.nodeid for report in pytester.inline_run("-m", "not slow").listoutcomes()[0]]
+    slow = [report.nodeid for report in pytester.inline_run("-m", "slow").listoutcomes()[0]]
+    assert len(set(quick) | set(slow)) == len(quick) + len(slow) == 8 + 1
+    assert len(slow) >= 3
+    sampled = [name.partition("[")[2].rstrip("]").split("-") for name in quick if "[" in name]
+    assert {value for pair in sampled for value in pair} == {"False", "True", *"0123"}

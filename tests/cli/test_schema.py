@@ -196,6 +196,7 @@ def fields() -> list[tuple[dict[str, Any], dict[str, Any], str, inspect.Field]]:
     return found
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("case", fields(), ids=lambda case: case[2])
 def test_a_value_is_valid_if_and_only_if_it_loads(
     case: tuple[dict[str, Any], dict[str, Any], str, inspect.Field],

@@ -416,6 +416,7 @@ async def test_an_error_is_not_supported_only_where_it_says_so(actor: Server) ->
     assert outcomes == ["not supported", "failed", "failed"]
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("body", NONSENSE)
 @pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
 @pytest.mark.parametrize("number", [200, 400, 404])

@@ -57,6 +57,7 @@ def test_a_short_vault_key_is_refused_and_not_repeated() -> None:
     assert config_of(HEAD).vault_key is None
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("canary", CANARIES)
 @pytest.mark.parametrize("place", PLACES)
 def test_a_key_in_the_file_is_refused_and_not_repeated(place: str, canary: str) -> None:

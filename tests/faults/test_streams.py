@@ -255,6 +255,7 @@ async def ask_pair(tmp_path: Path, upstream: FakeUpstream, first: str, **fields:
     return heard
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(
     ("first", "outcome"),
@@ -402,6 +403,7 @@ async def test_at_most_four_attempts_are_made(tmp_path: Path, upstream: FakeUpst
 # --- R26: odd wires ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "mode",
     [

@@ -304,14 +304,14 @@ async def test_a_provider_that_asks_for_too_much_time_is_left() -> None:
     world, call = World(error(429, retry_after="11"), whole(), retries=2), new_call()
     await world.complete(call, "ab")
     assert asked(call) == "ab"
-    assert waits(world) == [pytest.approx(0, abs=0.05)]
+    assert waits(world) == [pytest.approx(0, abs=5)]
 
 
 async def test_falling_back_does_not_wait() -> None:
     """The next provider has done nothing to be waited for."""
     world = World(error(500), whole())
-    await world.dispatcher(backoff_s=5).complete(new_call(), world.route("ab"))
-    assert waits(world) == [pytest.approx(0, abs=0.05)]
+    await world.dispatcher(backoff_s=60).complete(new_call(), world.route("ab"))
+    assert waits(world) == [pytest.approx(0, abs=5)]
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------

@@ -106,6 +106,7 @@ def test_the_recordings_are_there():
     assert len(STREAMED) >= 20
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_recorded_answer_and_its_stream_are_the_same(name: str):
     """The fold law, over everything that was recorded."""
@@ -113,6 +114,7 @@ def test_a_recorded_answer_and_its_stream_are_the_same(name: str):
     assert decoded(restreamed(body)) == parsed(body)
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", WHOLE)
 def test_the_vendors_sdk_reads_the_same_in_an_answer(name: str):
     """Text, thoughts, calls and counts."""

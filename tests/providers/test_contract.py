@@ -116,6 +116,7 @@ def check(name: str, answer: ChatResponse) -> None:
     assert tokens.reasoning <= tokens.output
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_whole_answer_becomes_openais_shape(name: str):
     """Parsed, typed by the SDK itself, its usage adds up: sum(parts) == total."""
@@ -126,6 +127,7 @@ def test_a_whole_answer_becomes_openais_shape(name: str):
     check(name, answer)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", STREAMED)
 def test_a_stream_becomes_the_same_answer_wherever_its_bytes_are_cut(name: str):
     """In one piece, byte by byte, and at random offsets: multi-byte characters and line ends included."""
@@ -139,6 +141,7 @@ def test_a_stream_becomes_the_same_answer_wherever_its_bytes_are_cut(name: str):
     assert streamed(name, events(crlf, [])) == streamed(name, expected)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", STREAMED)
 def test_a_stream_that_breaks_off_is_an_error_at_every_event(name: str):
     """Until the finish arrived nothing may call the answer complete."""
@@ -162,6 +165,7 @@ def test_both_forms_of_an_answer_have_the_same_fields(name: str):
     assert set(one["usage"]) == set(other["usage"])
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", [*WHOLE, *STREAMED])
 def test_tool_calls_can_be_sent_back(name: str):
     """An answer with calls, and a result for each, make a request that holds every name and argument."""

@@ -95,6 +95,7 @@ CALL = {"functionCall": {"name": "weather", "args": {"city": "Paris"}}}
 # --- recordings -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_whole_answer_folds_from_its_stream(name: str):
     """The fold law on recorded answers, streamed again in pieces."""
@@ -118,6 +119,7 @@ def test_a_stream_is_the_same_wherever_its_bytes_are_cut(name: str):
         assert decoded(events) == expected
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", WHOLE)
 def test_an_answer_holds_what_the_vendors_sdk_reads_in_it(name: str):
     """Text, thoughts, calls and usage, as google-genai understands them."""
@@ -162,6 +164,7 @@ def _sdk_parts(each: google_types.Candidate) -> list[google_types.Part]:
     return list(each.content.parts or []) if each.content is not None else []
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", [*WHOLE, *STREAMED])
 def test_the_parts_of_usage_sum_to_its_total(name: str):
     """The usage law on all recordings."""

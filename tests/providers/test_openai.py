@@ -83,6 +83,7 @@ def test_a_folded_stream_is_a_whole_answer_in_normal_form(name: str) -> None:
     assert OPENAI.parse_response(HTTPResponse(200, {}, json.dumps(whole).encode())) == whole
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_whole_answer_folds_from_its_stream(name: str) -> None:
     """The fold law on recorded answers: streamed in pieces, they fold to what parse_response says."""
@@ -101,6 +102,7 @@ def _compared(choice: Any) -> Any:
     return message, choice["finish_reason"], choice["index"]
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", WHOLE + STREAMED)
 def test_the_parts_of_usage_sum_to_its_total(name: str) -> None:
     """The usage law on all recordings."""

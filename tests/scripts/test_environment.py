@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -139,6 +140,21 @@ def test_serve_and_test_install_once_each_what_they_need(project, tmp_path):
     code, output, errors = project.run("serve")
     assert (code, errors) == (0, "")
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.slow
+def test_another_interpreter_has_an_environment_of_its_own(project):
+    """Beside `.venv`, which stays as it is."""
+    assert project.run("serve")[0] == 0
+    project.env["TEST_PYTHON"] = sys.executable
+    version = "{}.{}".format(*sys.version_info)
+    code, output, errors = project.run("test", "-k", "x")
+    assert (code, output) == (0, f"tests ['-k', 'x'] {project.root}\n"), errors
+    assert errors.startswith(f"setup: making .venv-{version} with Python {version}.")
+    assert (project.root / f".venv-{version}" / ".done-test").exists()
+    assert project.installed() == ["package", "runtime"]
+    project.env["TEST_PYTHON"] = "no-such-python"
+    assert project.run("test")[0] != 0
 
 
 @pytest.mark.slow

@@ -855,6 +855,7 @@ class TestTable:
         for name, arguments in rows:
             assert parse(f"{name}({arguments})" if name != "e429" else name) == parse(name)
 
+    @pytest.mark.sampled(4)
     @pytest.mark.parametrize("stream", [False, True])
     @pytest.mark.parametrize("mode", sorted(set(MODES) - set(ENDLESS)))
     async def test_every_mode_ends_without_a_failure_of_the_fake_itself(self, upstream, mode, stream):

@@ -388,6 +388,7 @@ PATHS = [
 ]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "OPTIONS"])
 async def test_no_spelling_of_a_path_gets_past_the_key(keyed: Server, method: str, path: str) -> None:

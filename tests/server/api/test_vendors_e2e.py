@@ -178,6 +178,7 @@ async def test_what_the_vendor_would_refuse_is_dropped_or_adapted_and_told(
     assert [set(",".join(each).split(",")) - {""} for each in told] == [VENDORS[name].dropped, VENDORS[name].adapted]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("name", "mode"), [(name, mode) for name, vendor in VENDORS.items() for mode in {**ERRORS, **vendor.errors}]
 )
@@ -213,6 +214,7 @@ async def test_a_stream_that_breaks_ends_in_an_error_frame(
     assert all(choice["finish_reason"] is None for event in events for choice in event["choices"])
 
 
+@pytest.mark.sampled(4)
 @EACH
 @pytest.mark.parametrize(
     "mode", ["chunk_split", "utf8_split", "crlf_sse", "comment_pings", "multi_data_lines", "bom", "no_done"]

@@ -277,6 +277,7 @@ async def cancel(task: asyncio.Task[bytes], *, twice: bool = False) -> float:
     return now
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
 @pytest.mark.parametrize(
     "mode",
