@@ -84,7 +84,7 @@ class Pipeline:
         try:
             request = hints.applied(_DECODERS[kind](body), headers)
         except BadRequest as error:
-            if (model := named_model(body)) is not None:
+            if error.code != "invalid_json" and (model := named_model(body)) is not None:
                 self._reject(Call(call_id, caller, _unread(kind, model), self._clock, started), error)
             raise
         call = Call(call_id, caller, request, self._clock, started)
