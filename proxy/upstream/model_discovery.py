@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 from msgspec import Struct
 
@@ -51,9 +52,11 @@ class ModelDiscovery(Mapping[str, tuple[str, ...]]):
         self._lists = {name: _List() for name in self._upstreams}
         self._reading: dict[str, asyncio.Task[None]] = {}
         self._closed = False
+        self._published: Mapping[str, tuple[str, ...]] = MappingProxyType({})
         for name, earlier in before._upstreams.items() if before else ():
             if before is not None and name in self and self._upstreams[name].pool is earlier.pool:
                 self._lists[name] = before._lists[name]
+        self._publish()
 
     def __getitem__(self, name: str) -> tuple[str, ...]:
         found = self._lists[name]
@@ -66,6 +69,18 @@ class ModelDiscovery(Mapping[str, tuple[str, ...]]):
 
     def __len__(self) -> int:
         return len(self._lists)
+
+    def current(self) -> Mapping[str, tuple[str, ...]]:
+        """What is known at this moment: a mapping that never changes, and another one once a list was read.
+
+        Starts reading the lists that are due.
+        """
+        if not self._closed:
+            self.refresh()
+        return self._published
+
+    def _publish(self) -> None:
+        self._published = MappingProxyType({name: found.ids for name, found in self._lists.items()})
 
     def refresh(self) -> None:
         """Reads every list that is due."""
@@ -88,6 +103,7 @@ class ModelDiscovery(Mapping[str, tuple[str, ...]]):
         try:
             async with asyncio.timeout(ANSWER_S):
                 into.ids = parse_models(await upstream.fetch(models_path(upstream.provider) or "", MAX_BYTES))
+            self._publish()
             into.due_at, into.failed = self._clock() + FRESH_S, False
         except (TimeoutError, ProxyError) as error:
             into.due_at = self._clock() + RETRY_S
