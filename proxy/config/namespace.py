@@ -33,7 +33,7 @@ def build_names(config: Config, book: PriceBook, found: Mapping[str, tuple[str, 
         aliases=config.aliases,
         router=config.router,
         listed={name: _listed(config, name) for name in config.providers},
-        price_of=book.find,
+        price_of=book.current.find,
         found=found,
     )
 

@@ -1,4 +1,7 @@
-"""Performs I/O: the price of any model: its row in pricing.yaml, else what the package genai-prices lists."""
+"""Performs I/O: the price of any model: its row in pricing.yaml, else what the package genai-prices lists.
+
+`Prices` is what is known at one moment and never changes; `PriceBook` publishes another one when the list is read.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,26 @@ from proxy.metering.genai_prices import lookup_price, lookup_version
 from proxy.metering.prices import find_price
 from proxy.metering.pricing import ModelPrice, Pricing
 
-_MAX_KEPT = 4096  # callers choose the names
+WAIT_S = 5.0  # how long a call waits for the list; one that comes later is priced without it
+_MAX_KEPT = 4096  # names come from clients
+
+Lookup = Callable[[str], ModelPrice | None]
 
 
-class PriceBook:
-    """`vendors` maps a provider's name to the vendor whose list prices hold there; a `base_url` of one's own has
-    none.
-    """
+class Prices:
+    """The price of every model, by the file and, once it is read, the list. The same name always has the same price."""
 
-    def __init__(
-        self,
-        pricing: Pricing,
-        vendors: Mapping[str, str],
-        lookup: Callable[[str], ModelPrice | None] = lookup_price,
-    ) -> None:
+    def __init__(self, pricing: Pricing, vendors: Mapping[str, str], lookup: Lookup | None) -> None:
         self._pricing = pricing
-        self._vendors = vendors if pricing.lookup else {}
+        self._vendors = vendors
         self._lookup = lookup
-        self._loaded = False
-        self._found: dict[str, ModelPrice | None] = {}
+        self._version = pricing.version if lookup is None else lookup_version()
+        self._found: dict[str, ModelPrice | None] = {}  # what the list says, so that it is searched once for a name
 
     def find(self, name: str) -> tuple[ModelPrice | None, str]:
         """The price of `provider/model` and the version that rows say they were priced by."""
         listed = find_price(self._pricing, name)
-        if listed is not None or not self._loaded:
+        if listed is not None or self._lookup is None:
             return listed, self._pricing.version
         if name not in self._found:
             if len(self._found) >= _MAX_KEPT:
@@ -40,13 +39,46 @@ class PriceBook:
             provider, _, model = name.partition("/")
             vendor = self._vendors.get(provider)
             self._found[name] = self._lookup(f"{vendor}/{model}") if vendor else None
-        return self._found[name], lookup_version()
+        return self._found[name], self._version
+
+
+class PriceBook:
+    """The prices of one configuration: `current`.
+
+    `vendors` maps a provider's name to the vendor whose list prices apply; a provider at another `base_url` has none.
+    """
+
+    def __init__(self, pricing: Pricing, vendors: Mapping[str, str], lookup: Lookup = lookup_price) -> None:
+        self._pricing = pricing
+        self._vendors = vendors if pricing.lookup else {}
+        self._lookup = lookup
+        self._loading: asyncio.Task[None] | None = None
+        self._loaded = False
+        self.current = Prices(pricing, self._vendors, None)
+
+    def find(self, name: str) -> tuple[ModelPrice | None, str]:
+        """As `Prices.find`, at this moment."""
+        return self.current.find(name)
 
     def may_find(self, name: str) -> bool:
         """True when `load` could give this model a price."""
         return not self._loaded and name.partition("/")[0] in self._vendors
 
-    async def load(self) -> None:
-        """Reads the list, once, off the event loop: it takes half a second and 31 MB, so not before it is needed."""
+    async def load(self, wait_s: float = WAIT_S) -> None:
+        """Reads the list, once, off the event loop, and publishes the prices with it. Returns after `wait_s` at most.
+
+        It takes half a second and 31 MB, so it is read when a model first needs it.
+        """
+        if self._loaded:
+            return
+        if self._loading is None:
+            self._loading = asyncio.get_running_loop().create_task(self._read())
+        await asyncio.wait({self._loading}, timeout=wait_s)
+        if self._loading is not None and self._loading.done():
+            reading, self._loading = self._loading, None
+            reading.result()
+
+    async def _read(self) -> None:
         await asyncio.to_thread(self._lookup, "openai/gpt-4o")
+        self.current = Prices(self._pricing, self._vendors, self._lookup)
         self._loaded = True

@@ -1,7 +1,7 @@
 """Translates: token counts and a row of pricing.yaml into nano-USD. Integers only: no float ever meets a sum of money.
 
-A price in USD per 1M tokens is `usd * 1_000_000` pico-USD per token, whole for every price with up to six decimals. A
-price that is not known makes the cost None, never zero.
+A price in USD per 1M tokens is `usd * 1_000_000` pico-USD per token, whole for every price with up to six decimals.
+`Rates` holds them. An unknown price makes the cost None, never zero.
 """
 
 from __future__ import annotations
@@ -29,53 +29,96 @@ class Rate(Struct, frozen=True):
     output: int | None
 
 
+class Rates(Struct, frozen=True):
+    """One row of pricing.yaml in integers, made once when it is read: what costs and bounds are computed from.
+
+    `tiers`: rates above so many input tokens, from the lowest on. Fees are nano-USD; `searches_known` is False where a
+    search has a price that nobody knows.
+    """
+
+    base: Rate
+    tiers: tuple[tuple[int, Rate], ...]
+    per_request_nano: int
+    per_search_nano: int
+    max_searches: int | None
+    searches_known: bool
+
+    @classmethod
+    def of(cls, price: ModelPrice) -> Rates:
+        tiers = sorted(price.tiers, key=lambda tier: tier.above_input_tokens)
+        is_free = price.input == price.output == 0 and not price.per_request
+        return cls(
+            base=_rate(price, None),
+            tiers=tuple((tier.above_input_tokens, _rate(price, tier)) for tier in tiers),
+            per_request_nano=_nano(price.per_request),
+            per_search_nano=_nano(price.per_search),
+            max_searches=price.max_searches,
+            searches_known=price.per_search is not None or is_free,
+        )
+
+    def rate(self, tokens: Tokens) -> Rate:
+        """What a token of each part costs in a request of this size: the highest tier it exceeds applies to all."""
+        found = self.base
+        for above, tier in self.tiers:
+            if tokens.prompt > above:
+                found = tier
+        return found
+
+    def cost(self, tokens: Tokens) -> Cost | None:
+        """What `tokens` cost; each part is rounded once, half up.
+
+        None: a part was used whose price is not known, or searches where only tokens have a price.
+        """
+        if tokens.searches and not self.searches_known:
+            return None
+        each = self.rate(tokens)
+        hour = min(tokens.cache_write_1h, tokens.cache_write)
+        input_nano = _part((each.input, tokens.input))
+        read_nano = _part((each.cache_read, tokens.cache_read))
+        write_nano = _part((each.cache_write, tokens.cache_write - hour), (each.cache_write_1h, hour))
+        output_nano = _part((each.output, tokens.output))
+        if input_nano is None or read_nano is None or write_nano is None or output_nano is None:
+            return None
+        parts = (input_nano, read_nano, write_nano, output_nano)
+        fees = (self.per_request_nano, self.per_search_nano * tokens.searches)
+        return Cost(sum(parts) + sum(fees), *parts, *fees)
+
+    def upper_bound(self, input_tokens: int, output_tokens: int) -> int | None:
+        """Nano-USD that no usage within these counts exceeds, whatever is cached, for however long, in any tier.
+
+        None: a price that may apply is not known, or searches cost money and `max_searches` does not limit them.
+        """
+        if self.per_search_nano and self.max_searches is None:
+            return None
+        rates = [self.base, *(tier for above, tier in self.tiers if above < input_tokens)]
+        inputs = [
+            part for each in rates for part in (each.input, each.cache_read, each.cache_write, each.cache_write_1h)
+        ]
+        input_nano = _dearest(inputs, input_tokens)
+        output_nano = _dearest([each.output for each in rates], output_tokens)
+        if input_nano is None or output_nano is None:
+            return None
+        return input_nano + output_nano + self.per_request_nano + self.per_search_nano * (self.max_searches or 0)
+
+
 def rate(price: ModelPrice, tokens: Tokens) -> Rate:
-    """What a token of each part costs in a request of this size: the highest tier it exceeds holds for all of them."""
-    reached = [tier for tier in price.tiers if tokens.prompt > tier.above_input_tokens]
-    return _rate(price, max(reached, key=lambda tier: tier.above_input_tokens, default=None))
+    """The rate of a row that is used once."""
+    return Rates.of(price).rate(tokens)
 
 
 def cost(price: ModelPrice | None, tokens: Tokens) -> Cost | None:
-    """What `tokens` cost; each part is rounded once, half up.
+    """The cost by a row that is used once; None: it is not known."""
+    return None if price is None else Rates.of(price).cost(tokens)
 
-    None: no price, a part without price that was used, or searches where only tokens have a price.
-    """
-    if price is None or (tokens.searches and price.per_search is None and not _is_free(price)):
-        return None
-    each = rate(price, tokens)
-    hour = min(tokens.cache_write_1h, tokens.cache_write)
-    input_nano = _part((each.input, tokens.input))
-    read_nano = _part((each.cache_read, tokens.cache_read))
-    write_nano = _part((each.cache_write, tokens.cache_write - hour), (each.cache_write_1h, hour))
-    output_nano = _part((each.output, tokens.output))
-    if input_nano is None or read_nano is None or write_nano is None or output_nano is None:
-        return None
-    parts = (input_nano, read_nano, write_nano, output_nano)
-    fees = (_nano(price.per_request), _nano(price.per_search) * tokens.searches)
-    return Cost(sum(parts) + sum(fees), *parts, *fees)
+
+def upper_bound(price: ModelPrice | None, input_tokens_bound: int, output_tokens_bound: int) -> int | None:
+    """The bound by a row that is used once; None: there is none."""
+    return None if price is None else Rates.of(price).upper_bound(input_tokens_bound, output_tokens_bound)
 
 
 def added(one: Cost, other: Cost) -> Cost:
     """Part by part."""
     return Cost(*(a + b for a, b in zip(astuple(one), astuple(other), strict=True)))
-
-
-def upper_bound(price: ModelPrice | None, input_tokens_bound: int, output_tokens_bound: int) -> int | None:
-    """Nano-USD that no usage within the bounds exceeds, whatever is cached, for however long, and whichever tier it
-    falls into.
-
-    None: a price that may be needed is not known, or searches cost money and `max_searches` does not limit them.
-    """
-    if price is None or (price.per_search and price.max_searches is None):
-        return None
-    tiers = [tier for tier in price.tiers if tier.above_input_tokens < input_tokens_bound]
-    rates = [_rate(price, tier) for tier in (None, *tiers)]
-    inputs = [part for each in rates for part in (each.input, each.cache_read, each.cache_write, each.cache_write_1h)]
-    input_nano = _dearest(inputs, input_tokens_bound)
-    output_nano = _dearest([each.output for each in rates], output_tokens_bound)
-    if input_nano is None or output_nano is None:
-        return None
-    return input_nano + output_nano + _nano(price.per_request) + _nano(price.per_search) * (price.max_searches or 0)
 
 
 def find_price(pricing: Pricing, name: str) -> ModelPrice | None:
@@ -95,9 +138,7 @@ def find_price(pricing: Pricing, name: str) -> ModelPrice | None:
 
 
 def _rate(price: ModelPrice, tier: Tier | None) -> Rate:
-    """A tier changes what it names. Cache prices that are not given anywhere are the price of input; an hour's, that of
-    any other write.
-    """
+    """A tier changes what it names. A cache price given nowhere is the input price; an hour's, that of other writes."""
     changed = tier or Tier(0)
     usual = _first(changed.input, price.input)
     read, write = _first(changed.cached_input, price.cached_input), _first(changed.cache_write, price.cache_write)
@@ -109,10 +150,6 @@ def _rate(price: ModelPrice, tier: Tier | None) -> Rate:
         cache_write_1h=_pico(_first(_first(changed.cache_write_1h, price.cache_write_1h), write)),
         output=_pico(_first(changed.output, price.output)),
     )
-
-
-def _is_free(price: ModelPrice) -> bool:
-    return price.input == price.output == 0 and not price.per_request
 
 
 def _first(changed: float | None, usual: float | None) -> float | None:

@@ -66,7 +66,7 @@ class Pipeline:
         try:
             request = hints.applied(format.decode(body), headers)
         except BadRequest as error:
-            if (model := named_model(body)) is not None:
+            if error.code != "invalid_json" and (model := named_model(body)) is not None:
                 self._reject(Call(call_id, caller, format.unread(model), self._clock, started), error)
             raise
         call = Call(call_id, caller, request, self._clock, started)

@@ -8,11 +8,12 @@ would answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
 from msgspec import Struct, structs
 
+from proxy.metering.price_book import PriceBook
 from proxy.routing.names import AUTO_NAMES, Names, Route
 from proxy.schema.errors import ProxyError
 
@@ -29,21 +30,44 @@ class Allowed(Struct, frozen=True):
 
 
 class Views:
-    """One namespace, and what is left of it for each allow-list."""
+    """The current snapshot of the namespace, and what is left of it for each allow-list.
 
-    def __init__(self, names: Names) -> None:
+    `book` and `found` publish what may change while the configuration stays: prices, and the ids that servers list.
+    """
+
+    def __init__(
+        self,
+        names: Names,
+        book: PriceBook | None = None,
+        found: Callable[[], Mapping[str, tuple[str, ...]]] | None = None,
+    ) -> None:
         self._names = names
+        self._book = book
+        self._prices = None if book is None else book.current
+        self._found = found
         self._views: dict[Allowed, Names] = {}
+
+    def current(self) -> Names:
+        """The snapshot that holds at this moment; another one only where something was published."""
+        found = self._names.found if self._found is None else self._found()
+        prices = None if self._book is None else self._book.current
+        if found is not self._names.found or prices is not self._prices:
+            price_of = self._names.price_of if prices is None else prices.find
+            self._names = structs.replace(self._names, found=found, price_of=price_of)
+            self._prices = prices
+            self._views.clear()
+        return self._names
 
     def of(self, allowed: Allowed | None) -> Names:
         """The names that can be called, and what answers to them."""
+        names = self.current()
         if allowed is None:
-            return self._names
+            return names
         view = self._views.get(allowed)
         if view is None:
             if len(self._views) >= _MAX_VIEWS:
                 self._views.clear()
-            view = self._views[allowed] = structs.replace(self._names, may=_permitted(self._names, allowed))
+            view = self._views[allowed] = structs.replace(names, may=_permitted(names, allowed))
         return view
 
     def resolve(self, name: str, draw: float, allowed: Allowed | None) -> Route:
@@ -54,7 +78,7 @@ class Views:
             if allowed is None:
                 raise
             try:
-                route = self._names.resolve(name, draw)
+                route = self.current().resolve(name, draw)
             except ProxyError:
                 raise missing from None
             raise _refusal(allowed, route) from None

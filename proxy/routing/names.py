@@ -1,19 +1,20 @@
-"""Translates: the one flat namespace of model names (design, section 9) into deployments, and into `/v1/models`.
+"""Translates: the one flat namespace of model names into deployments, and into `/v1/models`.
 
-Pure: the same configuration, name and draw give the same route.
+Pure: the same snapshot, name and draw give the same route.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import reduce
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
-from proxy.metering import prices
+from proxy.metering.prices import Rates, added
 from proxy.metering.pricing import ModelPrice
 from proxy.providers.base.contract import Provider
+from proxy.routing.near import NearNames
 from proxy.routing.settings import ModelEntry, RouterConfig
 from proxy.schema.errors import ProxyError
 from proxy.schema.records import Cost, Tokens
@@ -33,11 +34,14 @@ STRATEGIES = ("cost", "speed", "quality")
 AUTO_NAMES = ("auto", *(f"auto:{word}" for word in (*TASKS, *STRATEGIES)))
 ROLES = ("default", "reasoning", "fast")
 _MAX_DEPTH = 16
-_MAX_COMPARED = 200
+_MAX_ROUTES = 1024  # kept; names come from clients
 
 
 class Deployment(Struct, frozen=True):
-    """A provider, the upstream's own model id, its price (None: unknown) and the version rows priced by it name."""
+    """A provider, the upstream's own model id, its price (None: unknown) and the version that rows priced by it name.
+
+    `rates` is the price in integers.
+    """
 
     provider_name: str
     provider: Provider
@@ -45,23 +49,31 @@ class Deployment(Struct, frozen=True):
     price: ModelPrice | None
     price_version: str = ""
     price_of: Callable[[str], tuple[ModelPrice | None, str]] = lambda name: (None, "")
+    rates: Rates | None = None
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "rates", None if self.price is None else Rates.of(self.price))
 
     @property
     def name(self) -> str:
         return f"{self.provider_name}/{self.model}"
 
     def cost(self, tokens: Tokens) -> Cost | None:
-        """What an answer cost, with what other models of the provider did for it. None: a price is not known."""
-        if not tokens.others:
-            return prices.cost(self.price, tokens)
-        used = [(self.price_of(f"{self.provider_name}/{model}")[0], its_own) for model, its_own in tokens.others]
-        costs = [prices.cost(price, each) for price, each in ((self.price, tokens), *used)]
-        known = [each for each in costs if each is not None]
-        return reduce(prices.added, known) if len(known) == len(costs) else None
+        """What an answer cost, including what other models of the provider did for it. None: a price is not known."""
+        own = None if self.rates is None else self.rates.cost(tokens)
+        if own is None or not tokens.others:
+            return own
+        costs = [own]
+        for model, used in tokens.others:
+            price, _ = self.price_of(f"{self.provider_name}/{model}")
+            if price is None or (cost := Rates.of(price).cost(used)) is None:
+                return None
+            costs.append(cost)
+        return reduce(added, costs)
 
 
 class Route(Struct, frozen=True):
-    """Who answers to a name, in order. The other two replace what is left when a request is too long or filtered."""
+    """The candidates for a name, in order. The other two replace those left when a request is too long or filtered."""
 
     requested: str
     candidates: tuple[Deployment, ...]
@@ -69,13 +81,23 @@ class Route(Struct, frozen=True):
     content_fallback: tuple[Deployment, ...] = ()
 
 
-class Names(Struct, frozen=True, kw_only=True):
-    """Everything that gives names a meaning: the configured parts of the namespace.
+class _Memo:
+    """What one `Names` has worked out already."""
 
-    `disabled` maps a provider to why it is off; `listed` maps provider names, those that are off too, to the upstream
-    ids that the files give it, `found` to those that its server lists at the moment. What the files say of a bare id
-    goes first, so that a server cannot change what it means. `may` says which `provider/model` may answer, None: each
-    of them.
+    __slots__ = ("near", "routes", "weights")
+
+    def __init__(self) -> None:
+        self.routes: dict[tuple[str, ...], Route] = {}
+        self.weights: dict[str, tuple[Mapping[str, float], ...]] = {}
+        self.near: NearNames | None = None
+
+
+class Names(Struct, frozen=True, kw_only=True):
+    """Everything that gives names a meaning, at one moment: a snapshot, which nothing changes.
+
+    `disabled` maps a provider to why it is off. `listed` maps provider names, disabled ones included, to the upstream
+    ids that the files give them, `found` to those that their servers list. For a bare id the files go first, so that a
+    server cannot change what it means. `may` says which `provider/model` may answer; None: all of them.
     """
 
     providers: Mapping[str, Provider]
@@ -87,9 +109,34 @@ class Names(Struct, frozen=True, kw_only=True):
     price_of: Callable[[str], tuple[ModelPrice | None, str]]
     found: Mapping[str, tuple[str, ...]] = {}
     may: Callable[[str], bool] | None = None
+    memo: _Memo | None = None
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "memo", _Memo())  # never that of the snapshot it was made from
 
     def resolve(self, name: str, draw: float = 0.0) -> Route:
-        """The route of `name`; `draw` in [0, 1) picks among `weighted` names. Raises ProxyError 404 or 503."""
+        """The route of `name`; `draw` in [0, 1) picks among `weighted` names. Raises ProxyError 404 or 503.
+
+        Pure: the same name and draw have the same route. It is kept, for each name that a draw may pick.
+        """
+        memo = self.memo or _Memo()
+        weights = memo.weights.get(name)
+        if weights is None:
+            weights = tuple(self._weights(name))
+        elif self.may is None or not weights:
+            known = memo.routes.get((name, *(_drawn(each, draw) for each in weights)))
+            if known is not None:
+                return known
+        route = self._resolve(name, draw)
+        if len(memo.routes) >= _MAX_ROUTES or len(memo.weights) >= _MAX_ROUTES:
+            memo.routes.clear()
+            memo.weights.clear()
+        memo.weights[name] = weights
+        if self.may is None or not weights:  # else shares are drawn among the names that the caller may use
+            memo.routes[name, *(_drawn(each, draw) for each in weights)] = route
+        return route
+
+    def _resolve(self, name: str, draw: float) -> Route:
         target = self._unaliased(name)
         if target.startswith("auto"):
             route = self._auto(target, draw)
@@ -107,6 +154,25 @@ class Names(Struct, frozen=True, kw_only=True):
             _unique(d for other in entry.context_fallback for d in self._expand(other, draw, 0)),
             _unique(d for other in entry.content_fallback for d in self._expand(other, draw, 0)),
         )
+
+    def _weights(self, name: str) -> Iterator[Mapping[str, float]]:
+        """The shares that a draw may have to choose by on the way from `name` to its deployments."""
+        automatic = [self.router.default_model, *self.router.fallback] if name.startswith("auto") else []
+        rest: list[str | None] = [name, *automatic]
+        seen: set[str] = set()
+        while rest:
+            following = self._unaliased(rest.pop() or "")
+            entry = self.models.get(following)
+            if entry is None or following in seen:
+                if following.startswith("auto") and following not in seen:
+                    seen.add(following)
+                    rest += [self.router.default_model, *self.router.fallback]
+                continue
+            seen.add(following)
+            if entry.weighted:
+                yield entry.weighted
+            rest += [entry.use, *(entry.weighted or ()), *entry.fallback]
+            rest += [*entry.context_fallback, *entry.content_fallback]
 
     def names(self) -> list[str]:
         """Every name that can be called now, virtual ones first."""
@@ -252,14 +318,15 @@ class Names(Struct, frozen=True, kw_only=True):
             return self._not_found(f"Several providers have the model {name!r}. Say which: {choices}.")
         if target.startswith("ensemble:"):
             return self._not_found(f"There is no ensemble {target!r}; none is configured.")
-        near = difflib.get_close_matches(target[:200], self._resembling(target), n=3, cutoff=0.5)
+        near = self._near().find(target, most=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(near)}?" if near else " GET /v1/models lists what can be called."
         return self._not_found(f"The model {name[:200]!r} does not exist.{hint}")
 
-    def _resembling(self, target: str) -> list[str]:
-        """The names worth a comparison: each costs 80 µs, and servers may list thousands."""
-        names, begins = self.names(), target.rpartition("/")[2][:3].lower()
-        return list(dict.fromkeys([*(name for name in names if begins in name.lower()), *names]))[:_MAX_COMPARED]
+    def _near(self) -> NearNames:
+        memo = self.memo or _Memo()
+        if memo.near is None:
+            memo.near = NearNames(self.names())
+        return memo.near
 
     def _not_found(self, message: str) -> ProxyError:
         return ProxyError(message, status=404, code="model_not_found", param="model")

@@ -16,12 +16,12 @@ class NearNames:
     """An index of names by pairs of letters. A look-up compares a word with MAX_COMPARED of them."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._names: list[tuple[str, frozenset[str]]] = []
+        self._names: list[tuple[str, frozenset[str], frozenset[str]]] = []
         self._by_pair: dict[str, list[int]] = {}
         for place, name in zip(range(MAX_NAMES), dict.fromkeys(names), strict=False):
-            pairs = _pairs(name)
-            self._names.append((name, pairs))
-            for pair in pairs:
+            pairs, last = _pairs(name), _pairs(name.rpartition("/")[2])
+            self._names.append((name, pairs, last))
+            for pair in pairs | last:
                 self._by_pair.setdefault(pair, []).append(place)
 
     def find(self, word: str, most: int, cutoff: float) -> list[str]:
@@ -34,8 +34,13 @@ class NearNames:
                 for place in places[:_COMMON]:
                     shared[place] = shared.get(place, 0) + 1
         compared = sorted(shared, key=lambda place: -shared[place])[:MAX_COMPARED]
-        scored = sorted((-_likeness(pairs, self._names[place][1]), place) for place in compared)
+        scored = sorted((-self._likeness(pairs, place), place) for place in compared)
         return [self._names[place][0] for score, place in scored[:most] if -score >= cutoff]
+
+    def _likeness(self, pairs: frozenset[str], place: int) -> float:
+        """With the whole name, or with what follows its last slash."""
+        _, whole, last = self._names[place]
+        return max(_dice(pairs, whole), _dice(pairs, last))
 
 
 def _pairs(word: str) -> frozenset[str]:
@@ -43,6 +48,6 @@ def _pairs(word: str) -> frozenset[str]:
     return frozenset(map("".join, pairwise(word)))
 
 
-def _likeness(one: frozenset[str], other: frozenset[str]) -> float:
-    """Dice's coefficient: the share of pairs that both have."""
+def _dice(one: frozenset[str], other: frozenset[str]) -> float:
+    """The share of pairs that both have."""
     return 2 * len(one & other) / (len(one) + len(other))

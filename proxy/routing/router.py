@@ -18,8 +18,9 @@ class Router:
         self._random = random
 
     async def route(self, name: str, allowed: Allowed | None = None) -> Route:
-        """Who answers to a name of those that are `allowed`. Raises ProxyError 403, 404 or 503. The first model that
-        pricing.yaml does not list waits for the list to be read.
+        """The route of a name among the `allowed` models. Raises ProxyError 403, 404 or 503.
+
+        The first call of a model that pricing.yaml does not list waits until the price list is read, `WAIT_S` at most.
         """
         draw = self._random()
         route = self._views.resolve(name, draw, allowed)

@@ -19,8 +19,8 @@ MAX_VALUES = 250_000  # in one request
 MAX_PAIRS = 100_000  # of a key and a value in one request: a key that is new costs as much as 20 numbers
 MAX_CONTAINERS = 50_000  # objects and arrays in one request: so does each of these, with garbage collection
 MAX_NESTING = 512  # levels; the interpreter's own limit is 1,000 up to Python 3.12 and 10,000 later
-_PREFIX = 1024 * 1024  # bytes of a body that are looked at first: enough to refuse one that is all structure
 MAX_NAME = 256  # characters of a model name: rows, log lines and answers repeat it
+_PREFIX = 512 * 1024  # bytes of a body that are looked at first: enough to refuse one that is all structure
 _NAMED = 64 * 1024  # bytes; in a larger body a duplicate key is refused without naming it, which takes a slow parser
 
 
@@ -57,8 +57,7 @@ def decode_object(body: bytes) -> dict[str, Any]:
     """
     structure = b""
     try:
-        if len(body) > 2 * _PREFIX:
-            _check_limits(_structure(body[:_PREFIX]))
+        _check_beginning(body)
         marks = body.translate(None, _UNMARKED)  # those in strings too, so an upper bound
         colons = marks.count(b":")
         hides_colons = b"\\" in body and b"\\u003" in body
@@ -117,20 +116,37 @@ def nesting(body: bytes) -> int:
 
 def _structure(body: bytes) -> bytes:
     """Commas, colons and brackets outside the strings of a JSON text; of one cut anywhere, those before the cut."""
-    escaped = body.translate(None, _UNWANTED).replace(b"\\\\", b"").replace(b'\\"', b"")
+    kept = body.translate(None, _UNWANTED)
+    if b"\\" in kept:
+        kept = kept.replace(b"\\\\", b"").replace(b'\\"', b"")
     # Where one string ends beside the next one's beginning, the two become one: nothing else changes sides.
-    return b"".join(escaped.translate(None, _ESCAPES).replace(b'""', b"").split(b'"')[::2])
+    return b"".join(kept.translate(None, _ESCAPES).replace(b'""', b"").split(b'"')[::2])
 
 
 def _check_limits(structure: bytes) -> None:
     containers = _containers(structure)
-    if containers > MAX_NESTING and _deepest(structure[: 2 * MAX_CONTAINERS]) > MAX_NESTING:
-        raise RecursionError(f"JSON nested deeper than {MAX_NESTING} levels")
     values, pairs = containers + structure.count(b","), structure.count(b":")  # a value follows a comma or a bracket
-    if values > MAX_VALUES or pairs > MAX_PAIRS or containers > MAX_CONTAINERS:
+    is_too_much = values > MAX_VALUES or pairs > MAX_PAIRS or containers > MAX_CONTAINERS
+    looked_at = structure[: 4 * MAX_NESTING] if is_too_much else structure
+    if containers > MAX_NESTING and _deepest(looked_at) > MAX_NESTING:
+        raise RecursionError(f"JSON nested deeper than {MAX_NESTING} levels")
+    if is_too_much:
         most = f"{MAX_VALUES:,} values, {MAX_PAIRS:,} of them with a key, and {MAX_CONTAINERS:,} objects and arrays"
         message = f"The JSON body has too many values. A request may have {most}."
         raise ProxyError(message, status=413, code="request_too_large")
+
+
+def _check_beginning(body: bytes) -> None:
+    """Refuses a large body as soon as its beginning shows that it has too many values."""
+    size = _PREFIX
+    while len(body) > 1.5 * size:
+        structure = _structure(body[:size])
+        _check_limits(structure)
+        # Where a body that goes on like this would be over a limit.
+        used = max(
+            _containers(structure) / MAX_CONTAINERS, structure.count(b":") / MAX_PAIRS, len(structure) / MAX_VALUES
+        )
+        size = max(2 * size, int(1.05 * size / used) if used > 0.01 else len(body))
 
 
 def _containers(structure: bytes) -> int:

@@ -53,13 +53,17 @@ class Runtime(Struct, frozen=True):
     """The live objects of one configuration; `ledger` is the server's own."""
 
     config: Config
-    names: Names
     views: Views
     policies: KeyPolicies
     pipeline: Pipeline
     ledger: Ledger
     upstreams: Mapping[str, Upstream]
     lists: ModelDiscovery
+
+    @property
+    def names(self) -> Names:
+        """The namespace at this moment."""
+        return self.views.current()
 
 
 class Running:
@@ -107,8 +111,8 @@ class Running:
         }
         lists = ModelDiscovery(upstreams, self._log.warning, self._lists)
         book = PriceBook(config.pricing, _catalogues(config))
-        names = build_names(config, book, lists)
-        views = Views(names)
+        names = build_names(config, book, lists.found)
+        views = Views(names, book, lambda: lists.found)
         self._limits = self._limits or Limits(config.server.workers)  # what was used outlives a reload
         policies = KeyPolicies(config.keys, config.rate_limits, self._limits)
         pipeline = Pipeline(
@@ -119,7 +123,7 @@ class Running:
             _on_end(self._log, self._metrics, names),
             config.router.deadline_s,
         )
-        return Runtime(config, names, views, policies, pipeline, self._ledger, upstreams, lists)
+        return Runtime(config, views, policies, pipeline, self._ledger, upstreams, lists)
 
     def _pool(self, config: Config, name: str, pools: ExitStack) -> Pool:
         """A provider's pool, given back when `pools` closes."""

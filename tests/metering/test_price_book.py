@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 from proxy.metering.price_book import PriceBook
 from proxy.metering.pricing import ModelPrice, Pricing
 
@@ -57,3 +60,32 @@ async def test_a_provider_at_an_address_of_its_own_has_no_list_price() -> None:
 def test_the_list_is_not_read_where_the_file_says_so() -> None:
     """`lookup: null` turns it off."""
     assert not PriceBook(Pricing(lookup=None), {"openai": "openai"}, List()).may_find("openai/gpt-b")
+
+
+async def test_what_was_published_never_changes() -> None:
+    """A snapshot gives a name the same price before and after the list is read."""
+    book = PriceBook(PRICING, {"openai": "openai"}, List())
+    before = book.current
+    assert before.find("openai/gpt-b")[0] is None
+    await book.load()
+    assert book.current is not before
+    assert (before.find("openai/gpt-b")[0], book.current.find("openai/gpt-b")[0]) == (None, LISTED)
+
+
+async def test_calls_wait_for_the_list_together_and_not_without_end() -> None:
+    """It is read once; a list that does not come leaves a model without a price."""
+    may_end = threading.Event()
+    asked: list[str] = []
+
+    def slow(name: str) -> ModelPrice | None:
+        asked.append(name)
+        may_end.wait(10)
+        return LISTED
+
+    book = PriceBook(PRICING, {"openai": "openai"}, slow)
+    await asyncio.gather(*(book.load(wait_s=0.01) for _ in range(3)))
+    assert (len(asked), book.find("openai/gpt-b")[0], book.may_find("openai/gpt-b")) == (1, None, True)
+    may_end.set()
+    await book.load()
+    assert (asked, book.may_find("openai/gpt-b")) == (["openai/gpt-4o"], False)
+    assert book.find("openai/gpt-b")[0] == LISTED

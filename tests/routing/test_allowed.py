@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from proxy.metering.price_book import PriceBook
+from proxy.metering.pricing import ModelPrice, Pricing
 from proxy.routing.allowed import Allowed, Views
 from proxy.routing.settings import ModelEntry, RouterConfig
 from proxy.schema.errors import ProxyError
@@ -163,11 +165,27 @@ def test_the_list_of_names_is_what_can_be_called():
 
 
 def test_models_that_a_server_lists_later_count_by_their_bare_id():
-    """The lists are read while the server runs, so what an entry means is looked up when it is asked."""
-    found: dict[str, tuple[str, ...]] = {}
-    served = views(found=found)
+    """The lists are read while the server runs: a new one is a new snapshot, in which entries mean what it lists."""
+    published: list[dict[str, tuple[str, ...]]] = [{}]
+    served = Views(names(models=MINI, router=MINI_ROUTER, aliases=ALIASES), found=lambda: published[-1])
     with pytest.raises(ProxyError):
         served.resolve("openai/new", 0.0, allow("new"))
-    found["openai"] = ("new",)
+    published.append({"openai": ("new",)})
     assert served.resolve("new", 0.0, allow("new")).candidates[0].name == "openai/new"
     assert served.resolve("openai/new", 0.0, allow("new")).candidates[0].name == "openai/new"
+
+
+async def test_a_snapshot_stays_until_something_is_published():
+    """Routes are kept in it, so that the same name is not worked out again for each request."""
+    book = PriceBook(Pricing(), {"openai": "openai"}, lambda name: ModelPrice(input=1, output=2))
+    found: dict[str, tuple[str, ...]] = {}
+    served = Views(names(models=MINI, price_of=book.current.find), book, lambda: found)
+    before = served.current()
+    route = served.resolve("gpt-mini", 0.3, None)
+    assert served.current() is before
+    assert served.resolve("gpt-mini", 0.9, None) is route
+    assert route.candidates[0].price is None
+    await book.load()
+    assert served.current() is not before
+    assert served.resolve("gpt-mini", 0.3, None).candidates[0].price == ModelPrice(input=1, output=2)
+    assert before.resolve("gpt-mini", 0.3).candidates[0].price is None

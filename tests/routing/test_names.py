@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import time
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.metering.pricing import ModelPrice
 from proxy.providers.base.contract import Provider
@@ -194,3 +198,57 @@ def test_what_other_models_did_for_an_answer_is_paid_at_their_own_price() -> Non
     assert cost is not None
     assert (cost.total, cost.input, cost.output) == (10 * 100 + 5 * 200 + 20 * 100, 10 * 100 + 20 * 100, 5 * 200)
     assert cheap.cost(Tokens(input=10, others=(("nobody-knows", Tokens(output=5)),))) is None
+
+
+WEIGHTED = {
+    "best": ModelEntry(use="openai/gpt-a"),
+    "split": ModelEntry(weighted={"best": 90, "inner": 10}, fallback=["far"]),
+    "inner": ModelEntry(weighted={"groq/openai/oss": 50, "openai/other": 50}),
+    "far": ModelEntry(use="openai/far", context_fallback=["inner"]),
+}
+CALLED = ["auto", "auto:code", "alias", "split", "inner", "far", "best", "gpt-a", "groq/fast", "openai/anything"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(CALLED), st.floats(0, 1, exclude_max=True)), max_size=40), st.booleans())
+def test_a_route_that_was_kept_is_the_route_that_would_be_found(asked: list[tuple[str, float]], limited: bool) -> None:
+    """Whatever was asked before: routes are kept for each name that a draw may pick."""
+    changes: dict[str, Any] = {"models": WEIGHTED, "aliases": {"alias": "split"}, "router": RouterConfig("split")}
+    if limited:
+        changes["may"] = lambda name: name != "openai/gpt-a"
+    kept = names(**changes)
+    for name, draw in asked:
+        fresh, route = names(**changes), None
+        try:
+            route = kept.resolve(name, draw)
+        except ProxyError as error:
+            with pytest.raises(ProxyError, match=re.escape(error.message)):
+                fresh.resolve(name, draw)
+            continue
+        found = fresh.resolve(name, draw)
+        assert [d.name for d in route.candidates] == [d.name for d in found.candidates]
+        assert [d.name for d in route.context_fallback] == [d.name for d in found.context_fallback]
+
+
+def test_names_that_clients_make_up_are_not_kept_without_end() -> None:
+    """Any `provider/model` is a name."""
+    kept = names()
+    for number in range(5_000):
+        kept.resolve(f"openai/model-{number}")
+    assert kept.memo is not None
+    assert max(len(kept.memo.routes), len(kept.memo.weights)) <= 1_100
+
+
+def test_an_unknown_name_costs_little() -> None:
+    """270 wrong names a second filled a core."""
+    listed = {**LISTED, "groq": tuple(f"family-{number % 20}/model-{number}-instruct" for number in range(3_000))}
+    served = names(listed=listed)
+
+    def refuse() -> None:
+        with pytest.raises(ProxyError):
+            served.resolve("model-33-instrukt-of-a-family")
+
+    refuse()
+    began = time.thread_time()
+    for _ in range(50):
+        refuse()
+    assert (time.thread_time() - began) / 50 < 0.001
