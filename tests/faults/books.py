@@ -84,8 +84,14 @@ class Tally(Struct):
 
 
 def reconcile(folder: Path, seen: Iterable[Seen]) -> Tally:
-    """The upstream's ledger against the table of attempts."""
-    there = Counter(each.id for each in seen)
+    """The upstream's ledger against the table of attempts.
+
+    A request that a kept connection took down with it, unanswered, is sent again by the same attempt: it counts once.
+    """
+    requests = list(seen)
+    last = {each.id: each for each in requests}
+    is_repeated = [last[each.id] is not each and not (each.bytes_sent or each.peer_closed_early) for each in requests]
+    there = Counter(each.id for each, repeated in zip(requests, is_repeated, strict=True) if not repeated)
     here = Counter(row["id"] for row in rows(folder, "attempts"))
     return Tally(
         requests=there.total(),
