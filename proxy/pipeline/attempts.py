@@ -78,7 +78,8 @@ class AttemptLoop:
         answer = await (emulate.complete_together(self, seats) if seats else self.complete(request, origin))
         if self._check is None:
             return answer
-        return await emulate.checked(self, cast(ChatRequest, request), answer, self._check)
+        sizes = [seat.n for seat in seats] or [request.n]
+        return await emulate.checked(self, cast(ChatRequest, request), answer, self._check, sizes)
 
     async def answer_stream(self, request: ChatRequest, sink: Sink, origin: Origin) -> Answer:
         """The same, streamed. JSON is not checked: what is wrong with it shows when it has left."""

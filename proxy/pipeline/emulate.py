@@ -97,8 +97,8 @@ def _renumbered(chunk: ChatChunk, first: int) -> ChatChunk:
     return cast(ChatChunk, {**chunk, "choices": choices})
 
 
-async def checked(ask: SeatAsk, request: ChatRequest, answer: Answer, check: JSONCheck) -> Answer:
-    """The answer with JSON in each choice that says it is complete.
+async def checked(ask: SeatAsk, request: ChatRequest, answer: Answer, check: JSONCheck, sizes: Sequence[int]) -> Answer:
+    """The answer with JSON in each choice that says it is complete. `sizes`: how many choices each attempt was for.
 
     A fence of Markdown around JSON is taken off. A choice that is wrong is asked for once more, with what is wrong.
     Raises UpstreamError `invalid_json_answer` when it is wrong again: a client that asks for JSON parses it, and a 200
@@ -106,7 +106,12 @@ async def checked(ask: SeatAsk, request: ChatRequest, answer: Answer, check: JSO
     answers that were cut by a limit or a filter pass as they are, as their finish_reason says.
     """
     response = cast(ChatResponse, answer.response)
-    asks = [partial(_right, ask, request, choice, check, answer.attempts[-1]) for choice in response["choices"]]
+    made_by = [attempt for attempt, size in zip(answer.attempts, sizes, strict=True) for _ in range(size)]
+    parents = [made_by[min(choice.get("index", 0), len(made_by) - 1)] for choice in response["choices"]]
+    asks = [
+        partial(_right, ask, request, choice, check, parent)
+        for choice, parent in zip(response["choices"], parents, strict=True)
+    ]
     rights = await together(asks, ask.at_once)
     repairs = [repair for _, repair in rights if repair is not None]
     choices = [choice for choice, _ in rights]

@@ -19,6 +19,7 @@ from tests.waiting import eventually
 
 SHORT = {"connect": 0.3, "first_token": 0.4, "idle": 0.3, "total": 0.8}
 PROMPT = prompt_tokens({"messages": MESSAGES})
+MOST_NANO = 4096 * OUTPUT_USD * 1000  # of the output alone: what nobody saw may have been as much
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ async def test_a_stream_cut_before_its_first_token_is_a_502(server: Server, tmp_
     heard = await ask(server.port, "fake/" + cut)
     assert (heard.status, heard.error["code"]) == (502, "upstream_truncated")
     assert only(tmp_path)["outcome"] == "upstream_truncated"
-    assert only(tmp_path)["cost_nano"] > 0  # the prompt was worked on
+    assert only(tmp_path)["cost_nano"] >= MOST_NANO  # it may have been answered in full
 
 
 async def test_a_stream_without_finish_reason_is_truncated(server: Server, tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ async def test_a_whole_answer_that_breaks_off_is_a_502(server: Server, tmp_path:
     assert (heard.status, heard.error["code"]) == (502, "upstream_truncated")
     call = only(tmp_path)
     assert call["outcome"] == "upstream_truncated"
-    assert call["cost_nano"] > 0
+    assert call["cost_nano"] >= MOST_NANO
 
 
 async def test_an_error_frame_of_the_upstream_ends_the_stream(server: Server, tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ async def test_each_phase_has_its_time_out(
     assert (heard.status, heard.error["code"]) == (504, "upstream_timeout")
     assert limit_s <= took_s < limit_s + 0.4
     assert (only(tmp_path)["outcome"], only(tmp_path, "attempts")["outcome"]) == (outcome, outcome)
-    assert only(tmp_path)["cost_nano"] > 0
+    assert (only(tmp_path, "attempts")["usage_source"], only(tmp_path)["cost_nano"] >= MOST_NANO) == ("unknown", True)
 
 
 async def test_a_stream_that_stalls_after_its_first_token_ends_in_an_error_frame(
@@ -162,6 +163,26 @@ async def test_a_stream_that_stalls_after_its_first_token_ends_in_an_error_frame
     assert (heard.content, heard.error["code"]) == (said(5), "upstream_timeout")
     assert only(tmp_path)["outcome"] == "timeout_idle"
     assert only(tmp_path)["output_tokens"] == pytest.approx(5, abs=3)
+
+
+@pytest.mark.parametrize("pings", ["pinging_stall(k=3,s=0.05)", "pinging_stall(k=3,s=0.05)-named_pings"])
+async def test_pings_do_not_keep_a_stalled_stream_alive(server: Server, tmp_path: Path, pings: str) -> None:
+    """Whatever is sent to show that the connection lives shows nothing of the model."""
+    begun = time.monotonic()
+    heard = await ask(server.port, "fake/" + pings)
+    assert SHORT["idle"] <= time.monotonic() - begun < SHORT["idle"] + 0.4
+    assert_no_invented_end(heard)
+    assert (heard.content, heard.error["code"]) == (said(3), "upstream_timeout")
+    assert only(tmp_path)["outcome"] == "timeout_idle"
+
+
+@pytest.mark.parametrize("pings", ["pinging_stall(k=0,s=0.05)", "pinging_stall(k=0,s=0.05)-named_pings"])
+async def test_pings_do_not_put_off_the_first_token(server: Server, tmp_path: Path, pings: str) -> None:
+    """Its time-out counts from the answer's headers on."""
+    begun = time.monotonic()
+    heard = await ask(server.port, "fake/" + pings)
+    assert SHORT["first_token"] <= time.monotonic() - begun < SHORT["first_token"] + 0.4
+    assert (heard.status, only(tmp_path)["outcome"]) == (504, "timeout_first_token")
 
 
 async def test_bytes_that_make_no_event_are_no_progress(tmp_path: Path, upstream: FakeUpstream) -> None:
@@ -366,6 +387,27 @@ async def test_a_stale_connection_is_replaced_within_the_attempt(
     assert [each.content for each in heard] == [said(10)] * 3
     assert len(upstream.ledger) > 3
     assert [(row["outcome"], row["usage_source"]) for row in rows(tmp_path, "attempts")] == [("ok", "provider")] * 3
+    assert_books_agree(tmp_path, upstream.ledger)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    "mode",
+    ["cut_clean(k=0)", "cut_rst(k=0)", "stall_after(k=0)", "blackhole", "half_headers", "empty_200", "wrong_ctype"],
+)
+async def test_a_request_that_may_be_worked_on_is_sent_once(
+    tmp_path: Path, upstream: FakeUpstream, mode: str, stream: bool
+) -> None:
+    """Time-outs, broken connections and unreadable answers are not retried: the vendor would be paid twice."""
+    async with serving(files(tmp_path, upstream.url, fake={"retries": 2, "timeout_s": SHORT})) as server:
+        heard = await ask(server.port, "fake/" + mode, stream=stream)
+    if mode == "wrong_ctype" and not stream:  # a whole answer is read for what it is
+        assert heard.status == 200
+    else:
+        assert (heard.status in (502, 504), heard.headers["x-should-retry"]) == (True, "false")
+        assert only(tmp_path, "attempts")["usage_source"] == "unknown"
+        assert only(tmp_path)["cost_nano"] >= MOST_NANO
+    assert len(upstream.ledger) == 1
     assert_books_agree(tmp_path, upstream.ledger)
 
 

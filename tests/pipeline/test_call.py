@@ -1,4 +1,4 @@
-"""What a call and its attempts turn into: rows for the ledger, usage for the answer."""
+"""What a call turns into: its row, the usage of its answer, its first token."""
 
 from __future__ import annotations
 
@@ -7,176 +7,36 @@ from typing import Any, cast
 import pytest
 
 from proxy.metering.pricing import ModelPrice
-from proxy.pipeline.call import Attempt, Call
-from proxy.pipeline.timing import Clock
-from proxy.providers.openai import OpenAI
-from proxy.routing.names import Deployment
-from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, Message
-from proxy.schema.errors import ProxyError, UpstreamError, UpstreamTimeout, UpstreamUnavailable
-from proxy.schema.records import Caller, Cost, Outcome, Tokens
+from proxy.pipeline.attempt import Attempt
+from proxy.pipeline.call import Call
+from proxy.schema.errors import ProxyError, UpstreamError, UpstreamTimeout
+from proxy.schema.records import Outcome
 from proxy.server.formats.chat import completion_id
+from tests.pipeline.calls import EXACT_NANO, PRICE, USAGE, HandClock, answer_of, attempt_of, chunk_of, new_call
 
-PRICE = ModelPrice(input=2.0, output=10.0, cached_input=0.5)  # 2,000, 10,000 and 500 nano-USD a token
-USAGE = {
-    "prompt_tokens": 100,
-    "completion_tokens": 7,
-    "total_tokens": 107,
-    "prompt_tokens_details": {"cached_tokens": 40},
-}
-EXACT = Tokens(input=60, cache_read=40, output=7)
-EXACT_NANO = 60 * 2_000 + 40 * 500 + 7 * 10_000
-
-
-class Hands:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.unix_ns = 1_760_000_000_500_000_000
-        self.monotonic_s = 10.0
-
-    def clock(self) -> Clock:
-        return Clock(lambda: self.unix_ns, lambda: self.monotonic_s)
+MISSING_NANO = 1_234_567  # the hold of an attempt whose answer nobody saw
 
 
 @pytest.fixture
-def hands() -> Hands:
-    return Hands()
+def hands() -> HandClock:
+    return HandClock()
 
 
 @pytest.fixture
-def call(hands: Hands) -> Call:
-    request = ChatRequest(model="smart", messages=[Message("user", "x" * 40)], fields={})
-    return Call("call1", Caller("default"), request, hands.clock())
+def call(hands: HandClock) -> Call:
+    return new_call(hands)
 
 
-def attempt_of(call: Call, model: str = "gpt", price: ModelPrice | None = PRICE) -> Attempt:
-    """One more attempt, as the dispatcher begins it."""
-    attempt = Attempt(call, Deployment("openai", OpenAI(), model, price), call.request)
-    call.attempts.append(attempt)
-    attempt.sent = True
-    return attempt
+def give(attempt: Attempt, usage: dict[str, Any] | None, **message: Any) -> None:
+    """A whole answer comes, is what was asked for, and is part of the call's answer."""
+    attempt.note_accepted(200, None)
+    attempt.note_whole(answer_of(usage, **message))
+    attempt.end(Outcome.OK)
+    answer_with(attempt.call, attempt)
 
 
-def give(attempt: Attempt, response: ChatResponse) -> None:
-    """A whole answer comes, and is what was asked for."""
-    attempt.note_whole(response)
-    attempt.note_answered()
-
-
-def answer_of(usage: dict[str, Any] | None, **message: Any) -> ChatResponse:
-    """A whole answer as a provider parses it."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": None, **message}, "finish_reason": "stop"}
-    return cast(ChatResponse, {"choices": [choice]} | ({"usage": usage} if usage else {}))
-
-
-def chunk_of(content: str, usage: dict[str, Any] | None = None) -> ChatChunk:
-    return cast(ChatChunk, {"choices": [{"index": 0, "delta": {"content": content}}], "usage": usage})
-
-
-# --- tokens and where they are from -----------------------------------------------------------------------------------
-
-
-def test_the_providers_usage_is_exact(call: Call) -> None:
-    """Cached tokens apart from the others."""
-    attempt = attempt_of(call)
-    give(attempt, answer_of(USAGE, content="anything"))
-    assert attempt.measured() == (EXACT, "provider")
-    assert attempt.cost() == Cost(EXACT_NANO, 120_000, 20_000, 0, 70_000)
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        {"content": "y" * 80},
-        {"refusal": "y" * 80},
-        {"reasoning_content": "y" * 80},
-        {"content": "y" * 40, "reasoning_content": "y" * 40},
-        {"tool_calls": [{"id": "1", "type": "function", "function": {"name": "y" * 20, "arguments": "y" * 60}}]},
-    ],
-)
-def test_an_answer_without_usage_is_estimated_from_all_it_says(call: Call, message: dict[str, Any]) -> None:
-    """Never zero for words that were written."""
-    attempt = attempt_of(call)
-    give(attempt, answer_of(None, **message))
-    measured, source = attempt.measured()
-    assert (source, measured.output) == ("estimated", 20)
-    assert measured.input > 0
-
-
-def test_a_request_that_never_left_used_nothing(call: Call) -> None:
-    """And cost nothing, which is not the same as an unknown cost."""
-    attempt = attempt_of(call, price=None)
-    attempt.sent = False
-    assert attempt.measured() == (Tokens(), "none")
-    assert attempt.end(Outcome.CANCELLED).cost_nano == 0
-
-
-def test_a_stream_that_was_cut_costs_the_larger_of_seen_and_counted(call: Call) -> None:
-    """Its text so far, or the usage that a vendor sends with each chunk, and it is flagged as estimated."""
-    attempt = attempt_of(call)
-    attempt.accepted = True
-    attempt.fold.add(chunk_of("y" * 80, {"prompt_tokens": 50, "completion_tokens": 3, "total_tokens": 53}))
-    assert attempt.measured() == (Tokens(input=50, output=20), "estimated")
-    attempt.fold.add(chunk_of("y", {"prompt_tokens": 50, "completion_tokens": 30, "total_tokens": 80}))
-    assert attempt.measured() == (Tokens(input=50, output=30), "estimated")
-
-
-def test_a_cut_before_the_first_token_costs_the_prompt(call: Call) -> None:
-    """The provider has read it."""
-    attempt = attempt_of(call)
-    attempt.accepted = True
-    measured, source = attempt.measured()
-    assert (source, measured.output) == ("estimated", 0)
-    assert measured.input > 0
-
-
-# --- failures ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        UpstreamError("refused", status=429, upstream_status=429),
-        UpstreamError("failed", upstream_status=500),
-        UpstreamUnavailable("nobody listens"),
-        UpstreamTimeout("no connection", Outcome.TIMEOUT_CONNECT),
-    ],
-    ids=str,
-)
-def test_what_was_refused_or_never_arrived_used_nothing(call: Call, error: UpstreamError) -> None:
-    """Vendors do not bill it."""
-    attempt = attempt_of(call)
-    attempt.note_failure(error)
-    assert attempt.ended is not None
-    assert (attempt.ended.usage_source, attempt.ended.cost_nano, attempt.ended.tokens) == ("none", 0, Tokens())
-    assert (attempt.ended.outcome, attempt.ended.status) == (error.outcome, error.upstream_status)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        UpstreamTimeout("no answer", Outcome.TIMEOUT_TOTAL),
-        UpstreamTimeout("no token", Outcome.TIMEOUT_FIRST_TOKEN),
-        UpstreamError("closed without an answer", code="upstream_truncated"),
-    ],
-    ids=str,
-)
-def test_what_may_have_been_worked_on_is_estimated(call: Call, error: UpstreamError) -> None:
-    """Nobody knows, so it is not free."""
-    attempt = attempt_of(call)
-    attempt.note_failure(error)
-    assert attempt.ended is not None
-    assert attempt.ended.usage_source == "estimated"
-    assert (attempt.ended.cost_nano or 0) > 0
-
-
-def test_the_first_end_of_an_attempt_stands(call: Call) -> None:
-    """A late cancellation does not overwrite what happened."""
-    attempt = attempt_of(call)
-    give(attempt, answer_of(USAGE))
-    first = attempt.end(Outcome.OK)
-    assert attempt.end(Outcome.CANCELLED, "late") is first
-    assert first.outcome is Outcome.OK
+def answer_with(call: Call, *attempts: Attempt) -> None:
+    call.note_answered([attempt.id for attempt in (*call.answered, *attempts)])
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -200,16 +60,16 @@ def test_a_call_opens_with_what_was_asked(call: Call) -> None:
     assert call.created == 1_760_000_000
 
 
-def test_durations_are_measured_on_the_monotonic_clock(call: Call, hands: Hands) -> None:
+def test_durations_are_measured_on_the_monotonic_clock(call: Call, hands: HandClock) -> None:
     """A wall clock that jumps changes no latency."""
     attempt = attempt_of(call)
     hands.monotonic_s += 0.25
     hands.unix_ns -= 3_600_000_000_000
     attempt.note_first_token()
     hands.monotonic_s += 0.5
-    end = call.end(Outcome.OK)
+    ended, end = attempt.end(Outcome.OK), call.end(Outcome.OK)
     assert (end.first_token_ms, end.latency_ms) == (250.0, 750.0)
-    assert [(each.first_token_ms, each.duration_ms) for each in call.ends] == [(250.0, 750.0)]
+    assert (ended.first_token_ms, ended.duration_ms) == (250.0, 750.0)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +94,7 @@ def test_a_rows_status_is_what_the_client_saw(
 def test_a_call_without_attempts_names_no_model(call: Call) -> None:
     """It was refused before anybody was chosen."""
     end = call.end(Outcome.REJECTED)
-    assert (end.provider, end.model, call.ends, end.fallback) == (None, None, [], False)
+    assert (end.provider, end.model, end.fallback) == (None, None, False)
 
 
 def test_fallback_means_another_model_not_another_try(call: Call) -> None:
@@ -251,7 +111,7 @@ def test_fallback_means_another_model_not_another_try(call: Call) -> None:
 
 def test_usage_keeps_what_the_provider_said_and_adds_the_cost(call: Call) -> None:
     """Details ride along; the parts of the cost add up to it."""
-    give(attempt_of(call), answer_of({**USAGE, "queue_time": 0.1}))
+    give(attempt_of(call), {**USAGE, "queue_time": 0.1})
     usage = cast(dict[str, Any], call.usage())
     assert usage == {
         **USAGE,
@@ -266,7 +126,7 @@ def test_fees_are_parts_of_the_cost_where_there_are_some(call: Call) -> None:
     """A price per request and per search; without them the parts are those of tokens alone."""
     price = ModelPrice(input=2.0, output=10.0, per_request=0.001, per_search=0.0025)
     attempt = attempt_of(call, price=price)
-    give(attempt, answer_of({"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}))
+    give(attempt, {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2})
     usage = cast(dict[str, Any], call.usage())
     assert usage["cost_details"]["requests"] == 0.001
     assert "searches" not in usage["cost_details"]
@@ -276,30 +136,38 @@ def test_fees_are_parts_of_the_cost_where_there_are_some(call: Call) -> None:
 def test_cost_includes_earlier_attempts_that_cost_something(call: Call) -> None:
     """What was paid for a failed try was paid for this answer."""
     failed = attempt_of(call)
-    failed.accepted = True
+    failed.note_accepted(200, None)
     failed.fold.add(chunk_of("y" * 80))
-    failed.note_failure(UpstreamError("broke off"))
+    failed.fail(UpstreamError("broke off"))
     assert failed.ended is not None
     assert failed.ended.cost_nano
-    give(attempt_of(call, "other"), answer_of(USAGE))
+    give(attempt_of(call, "other"), USAGE)
     usage = call.usage()
     assert round((usage["cost"] or 0) * 1e9) == EXACT_NANO + failed.ended.cost_nano
     assert usage["completion_tokens"] == 7
+
+
+def test_cost_includes_the_hold_of_what_nobody_saw(call: Call) -> None:
+    """A time-out may have been a whole answer, which the vendor bills."""
+    lost = attempt_of(call, hold_nano=MISSING_NANO)
+    lost.fail(UpstreamTimeout("no answer", Outcome.TIMEOUT_TOTAL))
+    give(attempt_of(call, "other"), USAGE)
+    assert round((call.usage()["cost"] or 0) * 1e9) == EXACT_NANO + MISSING_NANO
 
 
 @pytest.mark.parametrize("unpriced", ["the answer", "an earlier attempt"])
 def test_cost_is_null_as_soon_as_a_part_is_unknown(call: Call, unpriced: str) -> None:
     """A sum with an unknown in it is unknown, not smaller."""
     failed = attempt_of(call, price=None if unpriced == "an earlier attempt" else PRICE)
-    failed.accepted = True
-    failed.note_failure(UpstreamError("broke off"))
-    give(attempt_of(call, "other", None if unpriced == "the answer" else PRICE), answer_of(USAGE))
+    failed.note_accepted(200, None)
+    failed.fail(UpstreamError("broke off"))
+    give(attempt_of(call, "other", None if unpriced == "the answer" else PRICE), USAGE)
     assert call.usage()["cost"] is None
 
 
 def test_estimated_usage_says_so_and_has_three_integers(call: Call) -> None:
     """And total is their sum."""
-    give(attempt_of(call), answer_of(None, content="y" * 80))
+    give(attempt_of(call), None, content="y" * 80)
     usage = cast(dict[str, Any], call.usage())
     assert usage["estimated"] is True
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
@@ -308,8 +176,8 @@ def test_estimated_usage_says_so_and_has_three_integers(call: Call) -> None:
 
 def test_usage_is_the_sum_over_what_the_answer_is_made_of(call: Call) -> None:
     """Tokens, details and costs, nested ones too; what is no number stays as the first said it."""
-    give(attempt_of(call), answer_of({**USAGE, "queue_time": 0.25, "tier": "a", "extra": None, "flag": True}))
-    give(attempt_of(call), answer_of({**USAGE, "queue_time": 0.5, "tier": "b", "extra": 1, "flag": True}))
+    give(attempt_of(call), {**USAGE, "queue_time": 0.25, "tier": "a", "extra": None, "flag": True})
+    give(attempt_of(call), {**USAGE, "queue_time": 0.5, "tier": "b", "extra": 1, "flag": True})
     usage = cast(dict[str, Any], call.usage())
     assert usage == {
         "prompt_tokens": 200,
@@ -327,32 +195,56 @@ def test_usage_is_the_sum_over_what_the_answer_is_made_of(call: Call) -> None:
 
 def test_what_was_answered_in_vain_is_paid_but_not_counted_as_the_answer(call: Call) -> None:
     """Its tokens are not the answer's, its cost is the call's."""
-    withdrawn = attempt_of(call)
-    give(withdrawn, answer_of(USAGE))
-    call.answered.remove(withdrawn)
-    give(attempt_of(call, "other"), answer_of(USAGE))
+    withdrawn, answering = attempt_of(call), attempt_of(call, "other")
+    give(withdrawn, USAGE)
+    give(answering, USAGE)
+    call.note_answered([answering.id])
+    assert call.answered == [answering]
     assert call.usage()["total_tokens"] == 107
     assert round((call.usage()["cost"] or 0) * 1e9) == 2 * EXACT_NANO
 
 
-def test_the_end_of_a_call_ends_all_its_attempts(call: Call) -> None:
-    """Those that answered ended well before; those that still ran end as the call does."""
-    answered, running, last = attempt_of(call), attempt_of(call), attempt_of(call)
-    give(answered, answer_of(USAGE))
-    call.end(Outcome.CLIENT_CLOSED)
-    assert [each.outcome for each in call.ends] == [Outcome.OK, Outcome.CLIENT_CLOSED, Outcome.CLIENT_CLOSED]
-    assert [each.id for each in call.ends] == [answered.id, running.id, last.id]
+def test_an_answer_may_come_from_several_deployments(call: Call) -> None:
+    """Its usage is the sum over them; the row names the one whose answer came last."""
+    first, other, last = attempt_of(call), attempt_of(call, "judge"), attempt_of(call, "writer")
+    for attempt in (first, other, last):
+        give(attempt, USAGE)
+    call.note_answered([last.id, first.id])
+    assert call.answered == [first, last]  # in the order they began
+    assert (call.end(Outcome.OK).model, call.answering) == ("writer", last)
+    assert call.usage()["total_tokens"] == 2 * 107
 
 
-def test_a_calls_first_token_is_the_first_of_all_that_answer(call: Call, hands: Hands) -> None:
+def test_while_nobody_answered_the_call_is_that_of_whose_content_leaves(call: Call) -> None:
+    """Else of the one that tried last."""
+    first, last = attempt_of(call), attempt_of(call, "other")
+    assert call.answering is last
+    call.gate.attempt = first
+    assert call.answering is first
+    answer_with(call, last)
+    assert call.answering is last
+
+
+async def test_the_end_of_a_call_gives_its_place_back_with_what_it_used(call: Call) -> None:
+    """Tokens of all attempts that ended; those of one that was withdrawn are none."""
+    given: list[int] = []
+    call.leave = given.append
+    give(attempt_of(call), USAGE)
+    give(attempt_of(call), USAGE)
+    attempt_of(call)
+    call.note_ended()
+    assert given == [2 * 107]
+
+
+def test_a_calls_first_token_is_the_first_of_all_that_answer(call: Call, hands: HandClock) -> None:
     """And its overhead ends there, whatever is waited for after it."""
     first, second = attempt_of(call), attempt_of(call)
     hands.monotonic_s += 0.1
     for attempt in (first, second):
-        attempt.note_sent()
+        attempt.begin_wait()
     for attempt in (second, first):
         hands.monotonic_s += 1
         attempt.note_first_token()
-        attempt.note_answered()
+    answer_with(call, first, second)
     assert call.end(Outcome.OK).first_token_ms == pytest.approx(1100)
     assert call.time.overhead_ms() == pytest.approx(100)

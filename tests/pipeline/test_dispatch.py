@@ -1,183 +1,67 @@
-"""The attempt loop: who is asked, how often, after what wait, and what is written down before. Transport and ledger are
-fakes; everything between them is the product.
-"""
+"""The attempt loop: who is asked, how often, after what wait, and what is written down before."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Sequence
-from contextlib import aclosing
 from typing import Any, cast
 
 import pytest
 from msgspec import structs
 
-from proxy.metering.ledger import Ledger
 from proxy.metering.pricing import ModelPrice
 from proxy.pipeline.call import Call
-from proxy.pipeline.dispatch import Dispatcher
-from proxy.pipeline.timing import Clock
 from proxy.providers.base.contract import Built
 from proxy.providers.openai import OpenAI
 from proxy.routing.fallback import MAX_ATTEMPTS
 from proxy.routing.names import Deployment, Route
-from proxy.schema.chat import ChatRequest, ChatResponse
+from proxy.schema.attempt_state import AttemptState
+from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.errors import BadRequest, ProxyError, StorageUnavailable, UpstreamError, UpstreamTruncated
-from proxy.schema.records import AttemptEnd, AttemptOpen, Caller, CallOpen, Endpoint, Outcome, Timeouts
-from proxy.server.formats.chat import decode_chat
-from proxy.server.formats.chat_answer import DONE, sse
-from proxy.upstream.pools import Pool
-from proxy.upstream.transports.base import ConnectFailed, ConnectionLost, Outgoing
-from proxy.upstream.upstream import Upstream
-
-PRICE = ModelPrice(input=2.0, output=10.0, max_output=100)
-USAGE = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
-
-
-class Answer:
-    """One scripted answer: its pieces, then its end; an exception among them is raised, None waits for ever."""
-
-    def __init__(self, status: int, headers: dict[str, str], pieces: Sequence[bytes | Exception | None]) -> None:
-        self.status = status
-        self.headers = headers
-        self.closed = False
-        self._pieces = iter(pieces)
-
-    async def read(self) -> bytes:
-        piece = next(self._pieces, b"")
-        if isinstance(piece, Exception):
-            raise piece
-        if piece is None:
-            await asyncio.get_running_loop().create_future()
-        return piece or b""
-
-    def close(self, *, complete: bool = False) -> None:
-        self.closed = True
-
-
-def error(status: int, code: str | None = None, **headers: str) -> Answer:
-    body = json.dumps({"error": {"message": "no", "code": code}}).encode()
-    names = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer(status, {"content-type": "application/json", **names}, [body])
-
-
-def whole(text: str = "Hi", usage: dict[str, int] | None = USAGE) -> Answer:
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    return Answer(
-        200, {"content-type": "application/json"}, [json.dumps({"choices": [choice], "usage": usage}).encode()]
-    )
-
-
-def delta(finish_reason: str | None = None, **said: Any) -> bytes:
-    return sse({"choices": [{"index": 0, "delta": said, "finish_reason": finish_reason}]})
-
-
-def streamed(*pieces: bytes | Exception | None) -> Answer:
-    return Answer(200, {"content-type": "text/event-stream"}, pieces)
-
-
-COMPLETE = (delta(content="Hi"), delta("stop") + sse({"choices": [], "usage": USAGE}) + DONE)
-
-
-class World:
-    """Providers `a` to `d` whose answers are scripted in order; `log` is what happened, in order, with its times."""
-
-    def __init__(self, *answers: Answer | Exception, retries: int = 0, kind: type[OpenAI] = OpenAI) -> None:
-        self.log: list[tuple[str, str]] = []
-        self.times: list[float] = []
-        self.bodies: list[dict[str, Any]] = []
-        self.ended: list[AttemptEnd] = []
-        self.refuse_intent_of: int | None = None
-        self._answers = list(answers)
-        self.provider = kind(retries=retries, timeout_s=Timeouts(first_token=1, idle=1, total=1))
-        self.active = 0
-
-    # The transport.
-
-    async def send(self, request: Outgoing, connect_timeout_s: float, on_sent: Callable[[], None]) -> Answer:
-        self.log.append(("send", request.headers["x-client-request-id"]))
-        self.times.append(asyncio.get_running_loop().time())
-        self.bodies.append(json.loads(request.body))
-        answer = self._answers.pop(0)
-        if not isinstance(answer, ConnectFailed):
-            on_sent()
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    async def close(self) -> None:
-        raise RuntimeError("nobody here closes the transport")
-
-    # The ledger.
-
-    async def open(self, call: CallOpen, attempt: AttemptOpen) -> None:
-        await self._intend("open", attempt)
-
-    def end(self, end: AttemptEnd) -> None:
-        self.ended.append(end)
-
-    async def intend(self, attempt: AttemptOpen) -> None:
-        await self._intend("intend", attempt)
-
-    async def _intend(self, what: str, attempt: AttemptOpen) -> None:
-        if attempt.seq == self.refuse_intent_of:
-            raise StorageUnavailable
-        self.log.append((what, attempt.id))
-        self.holds = attempt.hold_nano
-
-    # What a test asks.
-
-    def dispatcher(self, backoff_s: float = 0.0, random: float = 1.0) -> Dispatcher:
-        async def origin() -> Endpoint:
-            return Endpoint("http://upstream.test/v1")
-
-        upstreams = {name: Upstream(name, self.provider, origin, Pool(self)) for name in "abcd"}
-        return Dispatcher(upstreams, cast(Ledger, self), "v1", lambda: random, backoff_s)
-
-    def deployment(self, name: str, price: ModelPrice | None = PRICE) -> Deployment:
-        return Deployment(name, self.provider, "m", price)
-
-    def route(self, names: str = "a", **fallbacks: str) -> Route:
-        lists = {kind: tuple(self.deployment(name) for name in others) for kind, others in fallbacks.items()}
-        return Route("x", tuple(self.deployment(name) for name in names), **lists)
-
-    async def complete(self, call: Call, names: str = "a", **fallbacks: str) -> str:
-        """The text of the whole answer, its choices one after the other."""
-        response = await self.dispatcher().complete(call, self.route(names, **fallbacks))
-        choices = cast(ChatResponse, response)["choices"]
-        assert [choice["index"] for choice in choices] == list(range(len(choices)))
-        return "".join(choice["message"]["content"] or "" for choice in choices)
-
-
-def new_call(stream: bool = False, **fields: Any) -> Call:
-    body = {"model": "x", "messages": [{"role": "user", "content": "hi"}], "stream": stream, **fields}
-    return Call("call", Caller(), decode_chat(json.dumps(body).encode()), Clock(lambda: 1, lambda: 1.0))
-
-
-def asked(call: Call) -> str:
-    return "".join(attempt.deployment.provider_name for attempt in call.attempts)
-
+from proxy.schema.records import Outcome
+from proxy.server.formats.chat_answer import sse
+from proxy.upstream.transports.base import ConnectFailed, ConnectionLost
+from tests.pipeline.world import (
+    ANSWER_NANO,
+    COMPLETE,
+    PRICE,
+    USAGE,
+    USAGE_END,
+    Reply,
+    World,
+    asked,
+    delta,
+    error,
+    new_call,
+    streamed,
+    stuck,
+    turns,
+    whole,
+)
 
 # --- intents ----------------------------------------------------------------------------------------------------------
 
 
 async def test_every_intent_is_committed_before_its_request_leaves() -> None:
-    """The first with the call, the others with the end of the attempt before."""
+    """The first with the call; each attempt has ended before the next begins."""
     world, call = World(error(500), error(503), whole()), new_call()
     assert await world.complete(call, "abc") == "Hi"
     assert world.log == [
         ("open", "call-1"),
         ("send", "call-1"),
+        ("end", "call-1"),
         ("intend", "call-2"),
         ("send", "call-2"),
+        ("end", "call-2"),
         ("intend", "call-3"),
         ("send", "call-3"),
+        ("end", "call-3"),
     ]
     assert [(end.id, end.outcome, end.status) for end in world.ended] == [
         ("call-1", Outcome.UPSTREAM_ERROR, 500),
         ("call-2", Outcome.UPSTREAM_ERROR, 503),
+        ("call-3", Outcome.OK, 200),
     ]
+    assert [attempt.ended for attempt in world.observed] == world.ended
 
 
 @pytest.mark.parametrize("refused", [1, 2])
@@ -188,17 +72,42 @@ async def test_without_its_intent_no_request_leaves(refused: int) -> None:
     with pytest.raises(StorageUnavailable):
         await world.complete(call, "ab")
     assert [what for what, _ in world.log].count("send") == refused - 1
-    assert len(call.attempts) == 1
+    assert [attempt.seq for attempt in call.attempts] == [1][: refused - 1]
+    assert (call.is_open, len(world.ended), len(world.observed)) == (refused > 1, refused - 1, refused - 1)
+
+
+async def test_the_number_of_an_attempt_that_was_withdrawn_is_not_used_again() -> None:
+    """Its row may exist after all, where only the answer of its commit was lost."""
+    world, call = World(whole()), new_call()
+    world.refuse_intent_of = 1
+    with pytest.raises(StorageUnavailable):
+        await world.complete(call)
+    assert await world.complete(call) == "Hi"
+    assert world.log == [("open", "call-2"), ("send", "call-2"), ("end", "call-2")]
+
+
+async def test_an_attempt_that_is_cancelled_before_its_grant_leaves_nothing() -> None:
+    """No request, no end, and its number is spent."""
+    world, call = World(whole()), new_call()
+    world.stuck_at = {"open"}
+    asking = asyncio.create_task(world.complete(call))
+    await world.reached.wait()
+    (attempt,) = call.attempts
+    asking.cancel()
+    await asyncio.wait([asking])
+    assert (call.attempts, call.is_open, attempt.state) == ([], False, AttemptState.WITHDRAWN)
+    assert (world.log, world.ended, world.observed) == ([], [], [])
+    assert call.next_seq() == 2
 
 
 async def test_the_hold_is_a_bound_of_the_cost() -> None:
     """Bytes of the request for its tokens, max_tokens or else the model's limit for the answer's."""
-    bounds = []
+    bounds: list[int | None] = []
     asks: list[dict[str, Any]] = [{}, {"max_tokens": 7}, {"max_tokens": 7, "n": 3}]
     for fields in asks:
         world = World(whole())
         await world.complete(new_call(**fields))
-        bounds.append(world.holds)
+        bounds += world.holds
     default, seven, three_times = bounds
     assert default is not None
     assert seven is not None
@@ -207,8 +116,8 @@ async def test_the_hold_is_a_bound_of_the_cost() -> None:
     assert 7 * 10_000 < seven < default
     assert 14 * 10_000 <= three_times - seven < 14 * 10_000 + 20 * 2_000
     world = World(whole())
-    await world.dispatcher().complete(new_call(), Route("x", (world.deployment("a", price=None),)))
-    assert world.holds is None
+    await world.complete(new_call(), Route("x", (world.deployment("a", price=None),)))
+    assert world.holds == [None]
 
 
 # --- who is asked -----------------------------------------------------------------------------------------------------
@@ -275,19 +184,65 @@ async def test_when_all_fail_the_last_error_is_raised() -> None:
     assert (caught.value.status, caught.value.headers) == (429, {"retry-after": "30"})
 
 
+# --- what is not sent twice -------------------------------------------------------------------------------------------
+
+BROKEN_STREAM = b": ping\n\n"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("failure", "outcome"),
+    [
+        (ConnectionLost(), Outcome.UPSTREAM_TRUNCATED),
+        (None, None),
+        ([], Outcome.UPSTREAM_TRUNCATED),
+        ([b"<html>"], None),
+        ([b": ping\n\n", None], None),
+        ([ConnectionLost()], Outcome.UPSTREAM_TRUNCATED),
+        ([b'data: {"choices"'], None),
+    ],
+    ids=["lost after sending", "no headers", "empty", "unreadable", "stalled", "lost", "half"],
+)
+async def test_a_request_that_may_be_worked_on_is_not_sent_again(
+    failure: Any, outcome: Outcome | None, stream: bool
+) -> None:
+    """The same deployment would be paid twice. The next candidate may answer; the first is booked at its hold."""
+    kind = "text/event-stream" if stream else "application/json"
+    for names in ("a", "ab"):
+        first = Reply(200, {"content-type": kind}, failure) if isinstance(failure, list) else failure
+        second = streamed(*COMPLETE) if stream else whole()
+        world, call = World(first, second, retries=2), new_call(stream=stream)
+        asking = world.stream(call, names) if stream else world.complete(call, names)
+        if names == "a":
+            with pytest.raises(UpstreamError) as caught:
+                await asking
+            assert caught.value.headers["x-should-retry"] == "false"
+        else:
+            assert "".join(await asking) == "Hi"
+        assert asked(call) == names
+        lost = world.ended[0]
+        assert (lost.usage_source, lost.cost_nano) == ("unknown", world.holds[0])
+        assert outcome in (None, lost.outcome)
+
+
+@pytest.mark.parametrize("failure", [ConnectFailed(), error(500), error(429), error(529), error(408)])
+async def test_a_request_that_was_refused_or_never_left_is_sent_again(failure: Any) -> None:
+    """Nobody works on it, and nothing was used."""
+    world, call = World(failure, whole(), retries=2), new_call()
+    assert await world.complete(call) == "Hi"
+    assert [(end.usage_source, end.cost_nano) for end in world.ended] == [("none", 0), ("provider", ANSWER_NANO)]
+
+
 # --- waiting ----------------------------------------------------------------------------------------------------------
-
-
-def waits(world: World) -> list[float]:
-    return [after - before for before, after in zip(world.times, world.times[1:], strict=False)]
 
 
 async def test_the_wait_doubles_and_is_a_random_share() -> None:
     """Full jitter: callers that failed together do not come back together."""
     for share in (1.0, 0.5):
         world = World(error(500), error(500), whole(), retries=2)
-        await world.dispatcher(backoff_s=0.06, random=share).complete(new_call(), world.route())
-        first, second = waits(world)
+        call = new_call()
+        await world.dispatcher(backoff_s=0.06, random=share).complete(call, world.route(), call.request)
+        first, second = world.waits()
         assert first == pytest.approx(0.06 * share, abs=0.025)
         assert second == pytest.approx(0.12 * share, abs=0.025)
 
@@ -296,7 +251,7 @@ async def test_a_provider_that_asks_for_time_gets_it() -> None:
     """Where that is longer than our own wait."""
     world = World(error(429, retry_after="0.1"), error(429, retry_after_ms="50"), whole(), retries=2)
     await world.complete(new_call())
-    assert waits(world) == [pytest.approx(0.1, abs=0.04), pytest.approx(0.05, abs=0.04)]
+    assert world.waits() == [pytest.approx(0.1, abs=0.04), pytest.approx(0.05, abs=0.04)]
 
 
 async def test_a_provider_that_asks_for_too_much_time_is_left() -> None:
@@ -304,25 +259,18 @@ async def test_a_provider_that_asks_for_too_much_time_is_left() -> None:
     world, call = World(error(429, retry_after="11"), whole(), retries=2), new_call()
     await world.complete(call, "ab")
     assert asked(call) == "ab"
-    assert waits(world) == [pytest.approx(0, abs=5)]
+    assert world.waits() == [pytest.approx(0, abs=5)]
 
 
 async def test_falling_back_does_not_wait() -> None:
     """The next provider has done nothing to be waited for."""
     world = World(error(500), whole())
-    await world.dispatcher(backoff_s=60).complete(new_call(), world.route("ab"))
-    assert waits(world) == [pytest.approx(0, abs=5)]
+    call = new_call()
+    await world.dispatcher(backoff_s=60).complete(call, world.route("ab"), call.request)
+    assert world.waits() == [pytest.approx(0, abs=5)]
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------
-
-
-async def texts(world: World, call: Call, names: str = "ab") -> list[str]:
-    """What came of a stream, batch by batch."""
-    said = []
-    async for batch in world.dispatcher().stream(call, world.route(names)):
-        said.append("".join(choice["delta"].get("content") or "" for chunk in batch for choice in chunk["choices"]))
-    return said
 
 
 @pytest.mark.parametrize(
@@ -336,10 +284,10 @@ async def texts(world: World, call: Call, names: str = "ab") -> list[str]:
         streamed(b": ping\n\n", sse({"error": {"message": "no", "code": 500}})),
     ],
 )
-async def test_before_the_first_delta_a_stream_falls_back(failure: Answer | Exception) -> None:
+async def test_before_the_first_delta_a_stream_falls_back(failure: Reply | Exception) -> None:
     """Nothing of the first answer is in the second."""
     world, call = World(failure, streamed(*COMPLETE)), new_call(stream=True)
-    assert "".join(await texts(world, call)) == "Hi"
+    assert "".join(await world.stream(call)) == "Hi"
     assert asked(call) == "ab"
 
 
@@ -348,66 +296,103 @@ async def test_after_the_first_delta_a_stream_fails(piece: dict[str, str]) -> No
     """No second model may answer, and none is retried."""
     world, call = World(streamed(delta(**piece), ConnectionLost()), retries=2), new_call(stream=True)
     with pytest.raises(UpstreamTruncated):
-        await texts(world, call)
+        await world.stream(call)
     assert asked(call) == "a"
+
+
+async def streaming(
+    world: World, call: Call, names: str = "a"
+) -> tuple[asyncio.Task[list[str]], list[list[ChatChunk]]]:
+    """A stream that runs, once everything that can come has come; and its batches."""
+    batches: list[list[ChatChunk]] = []
+    task = asyncio.create_task(world.stream(call, names, batches))
+    await turns()
+    return task, batches
 
 
 async def test_a_stream_gives_out_what_it_has_at_once() -> None:
     """The first batch is here while the second has not been sent."""
     world, call = World(streamed(COMPLETE[0], None)), new_call(stream=True)
-    async with aclosing(world.dispatcher().stream(call, world.route())) as batches:
-        (chunk,) = await anext(batches)
-        assert chunk["choices"][0]["delta"] == {"content": "Hi"}
+    task, batches = await streaming(world, call)
+    ((chunk,),) = batches
+    assert chunk["choices"][0]["delta"] == {"content": "Hi"}
+    task.cancel()
 
 
-async def test_a_stream_that_is_closed_closes_its_connection() -> None:
-    """In the middle there is nothing left to read."""
+async def test_nothing_leaves_before_the_first_delta() -> None:
+    """The role comes with it, in one batch: until then another model may answer."""
+    more = asyncio.Event()
+    world, call = World(streamed(delta(role="assistant", content=""), more, *COMPLETE)), new_call(stream=True)
+    task, batches = await streaming(world, call)
+    assert (batches, call.gate.is_closed) == ([], False)
+    more.set()
+    await task
+    assert [chunk["choices"][0]["delta"] for chunk in batches[0]] == [{}, {"content": "Hi"}]
+    assert call.gate.attempt is call.answering
+
+
+async def test_a_full_sink_holds_its_stream_up() -> None:
+    """What the sink returns is awaited before the next bytes are read."""
+    room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    taken: list[list[ChatChunk]] = []
+
+    def sink(batch: list[ChatChunk]) -> asyncio.Future[None]:
+        taken.append(batch)
+        return room
+
+    world, call = World(streamed(delta(content="a"), delta(content="b"), *COMPLETE)), new_call(stream=True)
+    request = cast(ChatRequest, call.request)
+    task = asyncio.create_task(world.dispatcher().stream(call, world.route(), sink, call.gate, request))
+    await turns()
+    assert len(taken) == 1
+    room.set_result(None)
+    await task
+    assert len(taken) > 2
+
+
+async def test_a_stream_that_is_cancelled_closes_its_connection() -> None:
+    """In the middle there is nothing left to read; what came is counted."""
     answer = streamed(COMPLETE[0], None)
     world, call = World(answer), new_call(stream=True)
-    async with aclosing(world.dispatcher().stream(call, world.route())) as batches:
-        await anext(batches)
-    assert answer.closed
-    assert call.answering.leftover is None
+    task, _ = await streaming(world, call)
+    task.cancel()
+    await asyncio.wait([task])
+    assert (task.cancelled(), answer.closed) == (True, True)
+    (end,) = world.ended
+    assert (end.outcome, end.usage_source, end.tokens.output) == (Outcome.CANCELLED, "estimated", 1)
 
 
-@pytest.mark.parametrize("how", ["closed", "cancelled"])
-async def test_a_stream_that_is_left_after_its_finish_leaves_its_usage(how: str) -> None:
-    """The connection stays open for it, and is closed once it is read."""
-    answer = streamed(COMPLETE[0] + delta("stop"), sse({"choices": [], "usage": USAGE}) + DONE)
-    if how == "cancelled":
-        answer = streamed(COMPLETE[0] + delta("stop"), None)
+@pytest.mark.parametrize("comes", [True, False])
+async def test_a_stream_that_is_cancelled_after_its_finish_is_read_to_its_usage(comes: bool) -> None:
+    """It is paid, so its bill should be exact; the connection is closed once it is read, or after a second."""
+    more = asyncio.Event()
+    answer = streamed(COMPLETE[0] + delta("stop"), *((more, USAGE_END) if comes else (None,)))
     world, call = World(answer), new_call(stream=True)
-    batches = world.dispatcher().stream(call, world.route())
-    await anext(batches)
-    if how == "closed":
-        await batches.aclose()
-    else:
-        waiting = asyncio.ensure_future(anext(batches))
-        await asyncio.sleep(0)
-        waiting.cancel()
-        await asyncio.wait({waiting})
-    attempt = call.answering
-    assert not answer.closed
-    assert attempt.leftover is not None
-    await attempt.leftover()
-    assert answer.closed
-    assert (attempt.fold.usage is not None) is (how == "closed")
+    task, _ = await streaming(world, call)
+    task.cancel()
+    await turns()
+    assert (answer.closed, world.ended) == (False, [])
+    more.set()
+    await asyncio.wait([task])
+    assert (task.cancelled(), answer.closed) == (True, True)
+    (end,) = world.ended
+    assert (end.outcome, end.usage_source) == (Outcome.CANCELLED, "provider" if comes else "estimated")
 
 
 async def test_cancelling_a_wait_makes_no_further_attempt() -> None:
     """A client that leaves in the back-off."""
     world, call = World(error(500), whole(), retries=2), new_call()
-    running = asyncio.ensure_future(world.dispatcher(backoff_s=5).complete(call, world.route()))
+    running = asyncio.ensure_future(world.dispatcher(backoff_s=5).complete(call, world.route(), call.request))
     while not call.attempts or call.attempts[0].ended is None:  # noqa: ASYNC110 - nothing tells when it changes
         await asyncio.sleep(0)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert [what for what, _ in world.log] == ["open", "send"]
+    assert [what for what, _ in world.log] == ["open", "send", "end"]
 
 
 async def test_what_cannot_be_sent_is_the_callers_mistake() -> None:
-    """Nothing is written down for a request that no provider could be sent."""
+    """Its attempt was opened, so it ends: as rejected, and it cost nothing."""
 
     class Refusing(OpenAI, frozen=True, kw_only=True):
         def build_request(self, request: Any, model: str) -> Any:
@@ -415,8 +400,29 @@ async def test_what_cannot_be_sent_is_the_callers_mistake() -> None:
 
     world, call = World(), new_call()
     with pytest.raises(ProxyError, match="no images"):
-        await world.dispatcher().complete(call, Route("x", (Deployment("a", Refusing(), "m", None),)))
-    assert (world.log, call.attempts) == ([], [])
+        await world.complete(call, Route("x", (Deployment("a", Refusing(), "m", PRICE),)))
+    assert_rejected(world, call, "unsupported_content")
+
+
+def assert_rejected(world: World, call: Call, code: str) -> None:
+    """One attempt, which was opened and ended without a request."""
+    assert world.log == [("open", "call-1"), ("end", "call-1")]
+    (end,) = world.ended
+    assert (end.outcome, end.error_code, end.usage_source, end.cost_nano) == (Outcome.REJECTED, code, "none", 0)
+    assert [attempt.ended for attempt in call.attempts] == [end]
+
+
+async def test_a_bug_in_a_dialect_ends_its_attempt() -> None:
+    """As unknown; whatever was raised is told on."""
+
+    class Broken(OpenAI, frozen=True, kw_only=True):
+        def build_request(self, request: Any, model: str) -> Any:
+            raise KeyError("oops")
+
+    world, call = World(), new_call()
+    with pytest.raises(KeyError):
+        await world.complete(call, Route("x", (Deployment("a", Broken(), "m", PRICE),)))
+    assert [(end.outcome, end.cost_nano) for end in world.ended] == [(Outcome.UNKNOWN, 0)]
 
 
 # --- several asks in one call -----------------------------------------------------------------------------------------
@@ -426,11 +432,13 @@ async def test_a_call_may_ask_several_times() -> None:
     """Each ask has its own tries; what answered ended well, whatever came later."""
     world, call = World(error(500), whole("a"), error(500), whole("b"), retries=1), new_call()
     dispatcher, route = world.dispatcher(), world.route()
-    answers = [cast(ChatResponse, await dispatcher.complete(call, route, call.request)) for _ in range(2)]
-    assert [answer["choices"][0]["message"]["content"] for answer in answers] == ["a", "b"]
-    assert [what for what, _ in world.log if what != "send"] == ["open", "intend", "intend", "intend"]
-    assert [end.outcome for end in world.ended] == [Outcome.UPSTREAM_ERROR, Outcome.OK, Outcome.UPSTREAM_ERROR]
-    assert [attempt.seq for attempt in call.answered] == [2, 4]
+    answers = [await dispatcher.complete(call, route, call.request) for _ in range(2)]
+    texts = [cast(ChatResponse, answer.response)["choices"][0]["message"]["content"] for answer in answers]
+    assert texts == ["a", "b"]
+    assert [what for what, _ in world.log if what in ("open", "intend")] == ["open", "intend", "intend", "intend"]
+    assert [end.outcome for end in world.ended] == [Outcome.UPSTREAM_ERROR, Outcome.OK] * 2
+    assert [answer.attempts for answer in answers] == [("call-2",), ("call-4",)]
+    assert call.answered == []  # what an answer is made of is said by who asked
 
 
 class Single(OpenAI, frozen=True, kw_only=True):
@@ -450,6 +458,11 @@ async def test_choices_that_a_vendor_lacks_are_asked_for_at_once() -> None:
         assert world.log.index((intent, f"call-{place}")) < world.log.index(("send", f"call-{place}"))
     assert all(attempt.adapted == ["n"] and attempt.dropped == [] for attempt in call.attempts)
     assert call.usage()["total_tokens"] == 3 * USAGE["total_tokens"]
+    assert [(each.id, each.seq, each.seat, each.parent) for each in world.opened] == [
+        ("call-1", 1, 0, None),
+        ("call-2", 2, 1, None),
+        ("call-3", 3, 2, None),
+    ]
 
 
 async def test_a_vendor_that_has_enough_choices_is_asked_once() -> None:
@@ -461,7 +474,7 @@ async def test_a_vendor_that_has_enough_choices_is_asked_once() -> None:
 
 
 async def test_each_choice_is_retried_on_its_own() -> None:
-    """The others are not asked again."""
+    """The others are not asked again; the retry sits where the refused one sat."""
     world, call = World(error(500), whole("b"), whole("a"), kind=Single, retries=1), new_call(n=2)
     assert await world.complete(call) == "ab"
     assert [(attempt.seq, attempt.ended and attempt.ended.outcome) for attempt in call.attempts] == [
@@ -469,6 +482,19 @@ async def test_each_choice_is_retried_on_its_own() -> None:
         (2, Outcome.OK),
         (3, Outcome.OK),
     ]
+    assert [each.seat for each in world.opened] == [0, 1, 0]
+
+
+async def test_no_id_is_used_twice_by_choices_that_are_withdrawn() -> None:
+    """One is refused by the ledger while others run; what is asked next comes after all of them."""
+    world, call = World(None, error(503), whole("c"), kind=Single), new_call(n=3)
+    world.refuse_intent_of = 2
+    with pytest.raises(StorageUnavailable):
+        await world.complete(call)
+    call.request = structs.replace(call.request, n=1)
+    assert await world.complete(call) == "c"
+    assert [each.seq for each in world.opened] == [each.seq for each in call.attempts] == [1, 3, 4]
+    assert sorted(end.id for end in world.ended) == [each.id for each in world.opened]
 
 
 async def test_all_choices_are_of_one_model() -> None:
@@ -488,19 +514,19 @@ async def test_choices_keep_to_the_places_of_their_provider() -> None:
     world.provider = structs.replace(world.provider, max_concurrent=1)
     assert await world.complete(call) == "HiHiHi"
     kinds = [what for what, _ in world.log]
-    assert kinds == ["open", "send", "intend", "send", "intend", "send"]
+    assert kinds == ["open", "send", "end", "intend", "send", "end", "intend", "send", "end"]
 
 
 async def test_choices_that_are_still_awaited_are_cancelled() -> None:
-    """Their attempts say so, and are counted as what they may have cost."""
-    waiting = Answer(200, {"content-type": "application/json"}, [b"{", None])
+    """Their attempts say so, and are counted as what they may have cost: their holds."""
+    waiting = stuck()
     world, call = World(waiting, error(400), kind=Single), new_call(n=2)
     with pytest.raises(UpstreamError):
         await world.complete(call)
     ends = [attempt.ended for attempt in call.attempts]
     assert [end and end.outcome for end in ends] == [Outcome.CANCELLED, Outcome.UPSTREAM_ERROR]
     assert ends[0] is not None
-    assert (ends[0].usage_source, (ends[0].cost_nano or 0) > 0) == ("estimated", True)
+    assert (ends[0].usage_source, ends[0].cost_nano) == ("unknown", world.holds[0])
     assert waiting.closed
 
 
@@ -510,19 +536,19 @@ async def test_a_caller_who_leaves_ends_all_choices(stream: bool) -> None:
     if stream:
         waiting, done = streamed(delta(content="x"), None), streamed(*COMPLETE)
     else:
-        waiting, done = Answer(200, {"content-type": "application/json"}, [b"{", None]), whole()
+        waiting, done = stuck(), whole()
     world, call = World(waiting, done, kind=Single), new_call(stream=stream, n=2)
-    asking = asyncio.create_task(texts(world, call) if stream else world.complete(call))
-    while not call.answered:  # noqa: ASYNC110 - nothing is slept for
+    asking: asyncio.Task[Any] = asyncio.create_task(world.stream(call) if stream else world.complete(call))
+    while not world.ended:  # noqa: ASYNC110 - nothing is slept for
         await asyncio.sleep(0)
+    call.cancelled_by = Outcome.CLIENT_CLOSED
     asking.cancel()
     await asyncio.wait([asking])
     assert asking.cancelled()
     assert (waiting.closed, done.closed) == (True, True)
-    call.end(Outcome.CLIENT_CLOSED)
     ends = [attempt.ended for attempt in call.attempts]
     assert [(end.outcome, end.usage_source) for end in ends if end is not None] == [
-        (Outcome.CLIENT_CLOSED, "estimated"),
+        (Outcome.CLIENT_CLOSED, "estimated" if stream else "unknown"),
         (Outcome.OK, "provider"),
     ]
 
@@ -531,9 +557,10 @@ async def test_streams_of_choices_become_one() -> None:
     """Numbered through; each has its finish."""
     world, call = World(streamed(*COMPLETE), streamed(*COMPLETE), kind=Single), new_call(stream=True, n=2)
     seen: dict[int, list[str | None]] = {}
-    async for batch in world.dispatcher().stream(call, world.route()):
-        for choice in (choice for chunk in batch for choice in chunk["choices"]):
-            seen.setdefault(choice["index"], []).append(choice["delta"].get("content") or choice.get("finish_reason"))
+    batches: list[list[ChatChunk]] = []
+    await world.stream(call, "a", batches)
+    for choice in (choice for batch in batches for chunk in batch for choice in chunk["choices"]):
+        seen.setdefault(choice["index"], []).append(choice["delta"].get("content") or choice.get("finish_reason"))
     assert seen == {0: ["Hi", "stop"], 1: ["Hi", "stop"]}
     assert call.usage()["total_tokens"] == 2 * USAGE["total_tokens"]
 
@@ -543,7 +570,7 @@ async def test_after_the_first_delta_of_any_choice_no_other_model_is_asked() -> 
     other = streamed(COMPLETE[0], None)
     world, call = World(other, streamed(delta(content="x"), ConnectionLost()), kind=Single), new_call(stream=True, n=2)
     with pytest.raises(UpstreamTruncated):
-        await texts(world, call)
+        await world.stream(call)
     assert asked(call) == "aa"
     assert other.closed
     assert [attempt.ended and attempt.ended.outcome for attempt in call.attempts] == [
@@ -553,22 +580,26 @@ async def test_after_the_first_delta_of_any_choice_no_other_model_is_asked() -> 
 
 
 async def test_before_the_first_delta_a_choice_is_retried_also_when_another_has_begun() -> None:
-    """Nothing of it has left."""
-    answers = [streamed(*COMPLETE), streamed(ConnectionLost()), streamed(*COMPLETE)]
+    """Nothing of it has left, and it was refused."""
+    answers = [streamed(*COMPLETE), error(500), streamed(*COMPLETE)]
     world, call = World(*answers, kind=Single, retries=1), new_call(stream=True, n=2)
-    assert "".join(await texts(world, call, "a")) == "HiHi"
+    assert "".join(await world.stream(call, "a")) == "HiHi"
     assert asked(call) == "aaa"
 
 
 async def test_a_finished_choice_that_is_withdrawn_is_read_to_its_usage() -> None:
     """It is paid, so its bill should be exact."""
-    done = streamed(COMPLETE[0] + delta("stop"), sse({"choices": [], "usage": USAGE}) + DONE)
-    broken = streamed(delta(content="x"), ConnectionLost())
+    breaks, more = asyncio.Event(), asyncio.Event()
+    done = streamed(COMPLETE[0] + delta("stop"), more, USAGE_END)
+    broken = streamed(delta(content="x"), breaks, ConnectionLost())
     world, call = World(broken, done, kind=Single), new_call(stream=True, n=2)
+    task, _ = await streaming(world, call)
+    breaks.set()
+    await turns()
+    assert not task.done()
+    more.set()
     with pytest.raises(UpstreamTruncated):
-        async with aclosing(world.dispatcher().stream(call, world.route())) as batches:
-            async for _ in batches:
-                continue
+        await task
     end = call.attempts[1].ended
     assert end is not None
     assert (end.usage_source, end.tokens.total) == ("provider", USAGE["total_tokens"])
@@ -595,7 +626,7 @@ async def test_answers_are_cut_where_the_vendor_does_not_stop() -> None:
     assert await world.complete(call) == "one "
     assert call.answering.adapted == ["stop"]
     call = new_call(stream=True, stop=["END"])
-    assert "".join(await texts(world, call, "a")) == "one "
+    assert "".join(await world.stream(call, "a")) == "one "
     assert call.answering.fold.text() == "one END twoHi"
     assert call.usage()["total_tokens"] == USAGE["total_tokens"]
 
@@ -607,14 +638,32 @@ async def test_json_that_is_wrong_costs_one_more_attempt() -> None:
     """With its own intent; the answer's usage is that of both."""
     world, call = World(whole("oh"), whole("{}"), kind=Lacking), new_call(**JSON_ASKED)
     assert await world.complete(call) == "{}"
-    assert world.log == [("open", "call-1"), ("send", "call-1"), ("intend", "call-2"), ("send", "call-2")]
-    assert [end.outcome for end in world.ended] == [Outcome.OK]
+    first, second = (("send", "call-1"), ("end", "call-1")), (("send", "call-2"), ("end", "call-2"))
+    assert world.log == [("open", "call-1"), *first, ("intend", "call-2"), *second]
+    assert [end.outcome for end in world.ended] == [Outcome.OK, Outcome.OK]
+    assert [(each.parent, each.seat) for each in world.opened] == [(None, 0), ("call-1", 0)]
     assert call.usage()["total_tokens"] == 2 * USAGE["total_tokens"]
 
 
+async def test_the_repair_of_each_choice_follows_from_that_choice() -> None:
+    """Also where each choice is an attempt of its own."""
+
+    class Both(Lacking, Single, frozen=True, kw_only=True):
+        pass
+
+    world, call = World(whole("oh"), whole("{}"), whole("no"), whole("1"), whole("{}"), kind=Both), new_call(n=3)
+    call.request = structs.replace(call.request, fields={**call.request.fields, **JSON_ASKED})
+    with pytest.raises(UpstreamError):
+        await world.complete(call)
+    assert [(each.id, each.parent, each.seat) for each in world.opened[3:]] == [
+        ("call-4", "call-1", 0),
+        ("call-5", "call-3", 2),
+    ]
+
+
 async def test_a_caller_who_leaves_during_the_repair_pays_for_both_turns() -> None:
-    """The first is known, the second may have cost something."""
-    waiting = Answer(200, {"content-type": "application/json"}, [b"{", None])
+    """The first is known, the second may have cost all it could."""
+    waiting = stuck()
     world, call = World(whole("oh"), waiting, kind=Lacking), new_call(**JSON_ASKED)
     asking = asyncio.create_task(world.complete(call))
     while len(world.bodies) < 2:  # noqa: ASYNC110 - nothing is slept for
@@ -622,9 +671,8 @@ async def test_a_caller_who_leaves_during_the_repair_pays_for_both_turns() -> No
     asking.cancel()
     await asyncio.wait([asking])
     assert waiting.closed
-    call.end(Outcome.CLIENT_CLOSED)
-    assert [each.usage_source for each in call.ends] == ["provider", "estimated"]
-    assert (call.cost_usd() or 0) * 1e9 > 3 * 2_000 + 10_000
+    assert [each.usage_source for each in world.ended] == ["provider", "unknown"]
+    assert round((call.cost_usd() or 0) * 1e9) == ANSWER_NANO + (world.holds[1] or 0)
 
 
 async def test_json_that_stays_wrong_is_asked_of_the_next_candidate() -> None:
@@ -648,18 +696,18 @@ async def test_json_that_nobody_gets_right_ends_after_four_candidates() -> None:
 
 
 async def test_a_schema_that_is_none_is_refused_before_anything_is_sent() -> None:
-    """Nothing is written down either."""
+    """Its attempt says that it was rejected."""
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "objekt"}}}
     world, call = World(kind=Lacking), new_call(response_format=wanted)
-    with pytest.raises(BadRequest, match="not a JSON schema"):
+    with pytest.raises(BadRequest, match="not a JSON schema") as caught:
         await world.complete(call)
-    assert (world.log, call.attempts) == ([], [])
+    assert_rejected(world, call, str(caught.value.code))
 
 
 async def test_streamed_json_is_passed_on_and_said_to_be_unchecked() -> None:
     """What has left cannot be repaired."""
     world, call = World(streamed(*COMPLETE), kind=Lacking), new_call(stream=True, **JSON_ASKED)
-    assert "".join(await texts(world, call, "a")) == "Hi"
+    assert "".join(await world.stream(call, "a")) == "Hi"
     assert call.answering.adapted == ["response_format"]
 
 
@@ -682,13 +730,13 @@ def strict_call(**fields: Any) -> Call:
 
 
 async def test_strict_refuses_what_would_be_lost() -> None:
-    """Names it and the model, before anything is sent or held; without it the answer says what was lost."""
+    """Names it and the model, before anything is sent; without it the answer says what was lost."""
     world, call = World(kind=Losing), strict_call(seed=1, user="u")
     with pytest.raises(BadRequest) as caught:
         await world.complete(call)
     assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "seed")
     assert "a/m cannot be sent seed, user" in caught.value.message
-    assert (world.log, call.attempts) == ([], [])
+    assert_rejected(world, call, "unsupported_parameter")
     world, call = World(whole(), kind=Losing), new_call(seed=1, user="u")
     await world.complete(call)
     assert (call.answering.dropped, call.answering.adapted) == (["seed"], ["user"])
@@ -704,7 +752,7 @@ async def test_strict_lets_pass_what_is_made_up_for() -> None:
     assert await world.complete(call) == "ab"
     assert call.answering.adapted == ["n", "stop"]
     with pytest.raises(BadRequest, match="response_format"):
-        await texts(World(kind=Lacking), strict_call(stream=True, **JSON_ASKED), "a")
+        await World(kind=Lacking).stream(strict_call(stream=True, **JSON_ASKED), "a")
 
 
 async def test_strict_skips_later_candidates_that_would_lose_something() -> None:
@@ -715,12 +763,13 @@ async def test_strict_skips_later_candidates_that_would_lose_something() -> None
         candidates = [losing if name == "b" else world.deployment(name) for name in names]
         call, route = strict_call(seed=1), Route("x", tuple(candidates))
         if answers:
-            await world.dispatcher().complete(call, route)
+            await world.complete(call, route)
         else:
             with pytest.raises(UpstreamError) as caught:
-                await world.dispatcher().complete(call, route)
+                await world.complete(call, route)
             assert caught.value.status == 503
-        assert asked(call) == names.replace("b", "")
+        assert (asked(call), len(world.bodies)) == (names, len(names) - 1)
+        assert [end.outcome for end in world.ended if end.id == "call-2"] == [Outcome.REJECTED]
 
 
 # --- what a model takes -----------------------------------------------------------------------------------------------
@@ -734,9 +783,7 @@ async def test_content_that_no_candidate_takes_is_refused_before_any_money_is_sp
     world, call = World(), new_call(**PICTURED)
     blind = ModelPrice(input=2.0, output=10.0, supports=["tools"])
     with pytest.raises(BadRequest) as caught:
-        await world.dispatcher().complete(
-            call, Route("x", (world.deployment("a", blind), world.deployment("b", blind)))
-        )
+        await world.complete(call, Route("x", (world.deployment("a", blind), world.deployment("b", blind))))
     assert (caught.value.code, caught.value.param) == ("unsupported_content", "messages.0.content.0")
     assert caught.value.message.startswith("a/m ")
     assert (world.log, call.attempts) == ([], [])
@@ -748,11 +795,11 @@ async def test_candidates_that_do_not_take_the_content_are_passed_over() -> None
     world, call = World(error(503), whole()), new_call(**PICTURED)
     prices = {"a": blind, "b": PRICE, "c": blind, "d": PRICE}
     candidates = tuple(world.deployment(name, price) for name, price in prices.items())
-    await world.dispatcher().complete(call, Route("x", candidates))
+    await world.complete(call, Route("x", candidates))
     assert asked(call) == "bd"
     world, call = World(error(400, "context_length_exceeded"), whole()), new_call(**PICTURED)
     route = Route("x", candidates[1:2], context_fallback=candidates[2:4])
-    await world.dispatcher().complete(call, route)
+    await world.complete(call, route)
     assert asked(call) == "bd"
 
 
@@ -765,8 +812,9 @@ async def test_a_later_candidate_that_cannot_be_sent_the_request_is_passed_over(
 
     world, call = World(error(503), whole()), new_call()
     refusing = Deployment("b", Refusing(), "m", PRICE)
-    await world.dispatcher().complete(call, Route("x", (world.deployment("a"), refusing, world.deployment("c"))))
-    assert asked(call) == "ac"
+    await world.complete(call, Route("x", (world.deployment("a"), refusing, world.deployment("c"))))
+    assert (asked(call), len(world.bodies)) == ("abc", 2)
+    assert [end.outcome for end in world.ended] == [Outcome.UPSTREAM_ERROR, Outcome.REJECTED, Outcome.OK]
 
 
 # --- broken answers ---------------------------------------------------------------------------------------------------
@@ -775,7 +823,7 @@ async def test_a_later_candidate_that_cannot_be_sent_the_request_is_passed_over(
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"choices": []}', b'{"choices": [{"ind'])
 async def test_a_broken_answer_is_the_vendors_failure_with_its_status(body: bytes) -> None:
     """Nothing of it is shown."""
-    world, call = World(Answer(200, {"content-type": "application/json"}, [body])), new_call()
+    world, call = World(Reply(200, {"content-type": "application/json"}, [body])), new_call()
     with pytest.raises(UpstreamError) as caught:
         await world.complete(call)
     assert (caught.value.status, caught.value.upstream_status) == (502, 200)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
 
 from proxy.pipeline.emulate import checked, complete_together, seats, stream_together
 from proxy.pipeline.json_check import JSONCheck
+from proxy.providers.openai import OpenAI
+from proxy.routing.ask import Answer, Origin, Sink
+from proxy.routing.names import Deployment
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, Message
 from proxy.schema.errors import BadRequest, UpstreamError
 
 OBJECT = JSONCheck({"type": "json_object"})
+DEPLOYMENT = Deployment("a", OpenAI(), "m", None)
 
 
 def request(n: int = 1, **fields: Any) -> ChatRequest:
@@ -36,36 +39,44 @@ def piece(text: str) -> list[ChatChunk]:
 
 
 class Scripted:
-    """Answers in order; an exception is raised, an Event waited for. Notes what was asked and how each ask ended."""
+    """Answers in order; an exception is raised, an Event waited for. Notes what was asked, from where, and how each ask
+    ended. The attempt behind the ask with number n has the id `n`.
+    """
 
     at_once = 16
 
     def __init__(self, *answers: ChatResponse | Exception | asyncio.Event | Sequence[Any]) -> None:
         self.asked: list[ChatRequest] = []
+        self.origins: list[Origin] = []
         self.ended: list[str] = []
         self._answers = list(answers)
 
-    async def complete(self, request: ChatRequest) -> ChatResponse:
-        self.asked.append(request)
+    async def complete(self, request: ChatRequest, origin: Origin) -> Answer:
+        place = self._note(request, origin)
         script = self._answers.pop(0)
         try:
-            return cast(ChatResponse, await self._play(script))
+            return made_by(place, cast(ChatResponse, await self._play(script)))
         except asyncio.CancelledError:
             self.ended.append("cancelled")
             raise
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[list[ChatChunk], None]:
-        self.asked.append(request)
-        place = len(self.asked) - 1
+    async def stream(self, request: ChatRequest, sink: Sink, origin: Origin) -> Answer:
+        place = self._note(request, origin)
         script = cast("Sequence[Any]", self._answers.pop(0))
         try:
             for step in script:
                 played = await self._play(step)
-                if isinstance(played, list):
-                    yield played
-        except (asyncio.CancelledError, GeneratorExit):
+                if isinstance(played, list) and (wait := sink(played)) is not None:
+                    await wait
+        except asyncio.CancelledError:
             self.ended.append(f"{place} cancelled")
             raise
+        return made_by(place, None)
+
+    def _note(self, request: ChatRequest, origin: Origin) -> int:
+        self.asked.append(request)
+        self.origins.append(origin)
+        return len(self.asked) - 1
 
     async def _play(self, step: Any) -> Any:
         if isinstance(step, Exception):
@@ -75,7 +86,12 @@ class Scripted:
         return step
 
 
-def texts(response: ChatResponse) -> list[tuple[int, str | None]]:
+def made_by(place: int, response: ChatResponse | None) -> Answer:
+    return Answer(response, (f"{place}",), (DEPLOYMENT,))
+
+
+def texts(answer: Answer) -> list[tuple[int, str | None]]:
+    response = cast(ChatResponse, answer.response)
     return [(choice["index"], choice["message"]["content"]) for choice in response["choices"]]
 
 
@@ -104,8 +120,23 @@ async def test_choices_of_several_answers_are_numbered_through() -> None:
     ask = Scripted(answer("a", "b"), answer("c"))
     merged = await complete_together(ask, seats(request(3), 2))
     assert texts(merged) == [(0, "a"), (1, "b"), (2, "c")]
-    assert merged["id"] == "one"
-    assert "usage" not in merged
+    response = cast(ChatResponse, merged.response)
+    assert response["id"] == "one"
+    assert "usage" not in response
+
+
+async def test_an_answer_names_all_that_it_is_made_of() -> None:
+    """Its attempts and who made them, seat by seat, whichever ended first."""
+    for stream in (False, True):
+        script: list[Any] = [[piece(text)] if stream else answer(text) for text in "abc"]
+        ask = Scripted(*script)
+        requests = seats(request(3), 1)
+        merged = await (
+            stream_together(ask, requests, lambda batch: None) if stream else complete_together(ask, requests)
+        )
+        assert (merged.attempts, merged.deployments) == (("0", "1", "2"), (DEPLOYMENT,) * 3)
+        assert (merged.response is None) is stream
+        assert ask.origins == [Origin(seat=0), Origin(seat=1), Origin(seat=2)]
 
 
 async def test_all_are_asked_at_once() -> None:
@@ -182,24 +213,58 @@ async def test_a_caller_who_leaves_cancels_all() -> None:
 
 
 async def collect(ask: Scripted, n: int) -> list[tuple[int, str]]:
-    found = []
-    async with aclosing(stream_together(ask, seats(request(n), 1))) as batches:
-        async for batch in batches:
-            found += [(choice["index"], choice["delta"]["content"] or "") for c in batch for choice in c["choices"]]
+    found: list[tuple[int, str]] = []
+
+    def sink(batch: list[ChatChunk]) -> None:
+        found.extend((choice["index"], choice["delta"]["content"] or "") for c in batch for choice in c["choices"])
+
+    await stream_together(ask, seats(request(n), 1), sink)
     return found
 
 
 async def test_streams_come_as_they_come() -> None:
     """A slow one holds up none of the others."""
     gate = asyncio.Event()
-    ask = Scripted([gate, piece("a")], [piece("b1"), piece("b2")])
-    found = []
-    async with asyncio.timeout(5), aclosing(stream_together(ask, seats(request(2), 1))) as batches:
-        async for batch in batches:
-            found.append((batch[0]["choices"][0]["index"], batch[0]["choices"][0]["delta"]["content"]))
-            if found[-1][1] == "b2":
-                gate.set()
+    found: list[tuple[int, str | None]] = []
+
+    def sink(batch: list[ChatChunk]) -> None:
+        found.append((batch[0]["choices"][0]["index"], batch[0]["choices"][0]["delta"]["content"]))
+        if found[-1][1] == "b2":
+            gate.set()
+
+    async with asyncio.timeout(5):
+        ask = Scripted([gate, piece("a")], [piece("b1"), piece("b2")])
+        await stream_together(ask, seats(request(2), 1), sink)
     assert found == [(1, "b1"), (1, "b2"), (0, "a")]
+
+
+async def test_the_choices_of_each_stream_are_numbered_after_those_before_it() -> None:
+    """Also where a seat brings several, or a vendor leaves the index out."""
+    two = cast(ChatChunk, {"choices": [{"index": 1, "delta": {"content": "b"}}, {"delta": {"content": "a"}}]})
+    ask = Scripted([[two]], [piece("c")])
+    found: list[ChatChunk] = []
+    await stream_together(ask, seats(request(3), 2), found.extend)
+    assert [[choice["index"] for choice in chunk["choices"]] for chunk in found] == [[1, 0], [2]]
+    assert two["choices"][0]["index"] == 1  # the decoder's own chunk, which the fold has seen
+
+
+async def test_a_full_sink_holds_each_stream_up() -> None:
+    """None of them goes on until there is room again."""
+    room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    taken: list[int] = []
+
+    def sink(batch: list[ChatChunk]) -> asyncio.Future[None]:
+        taken.append(batch[0]["choices"][0]["index"])
+        return room
+
+    ask = Scripted([piece("a")] * 9, [piece("b")] * 9)
+    streaming = asyncio.ensure_future(stream_together(ask, seats(request(2), 1), sink))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert sorted(taken) == [0, 1]
+    room.set_result(None)
+    await streaming
+    assert len(taken) == 18
 
 
 async def test_a_failure_of_one_stream_ends_them_all() -> None:
@@ -210,19 +275,28 @@ async def test_a_failure_of_one_stream_ends_them_all() -> None:
     assert sorted(ask.ended) == ["0 cancelled", "2 cancelled"]
 
 
-async def test_closing_the_stream_closes_them_all() -> None:
-    """Also the one whose batch was just handed out."""
-    ask = Scripted([piece("a"), asyncio.Event()], [asyncio.Event()])
-    async with aclosing(stream_together(ask, seats(request(2), 1))) as batches:
-        await anext(batches)
+async def test_a_caller_who_leaves_cancels_all_streams() -> None:
+    """Also the one that waits for room, and the one whose turn has not come."""
+    never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    ask = Scripted([piece("a"), piece("a")], [asyncio.Event()], [piece("c")])
+    ask.at_once = 2
+    streaming = asyncio.ensure_future(stream_together(ask, seats(request(3), 1), lambda batch: never))
+    while len(ask.asked) < 2:  # noqa: ASYNC110 - nothing tells when it changes
+        await asyncio.sleep(0)
+    streaming.cancel()
+    await asyncio.wait([streaming])
+    assert streaming.cancelled()
     assert sorted(ask.ended) == ["0 cancelled", "1 cancelled"]
+    assert len(ask.asked) == 2
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------
 
 
-async def check(ask: Scripted, response: ChatResponse) -> ChatResponse:
-    return await checked(ask, request(response_format={"type": "json_object"}), response, OBJECT)
+async def check(ask: Scripted, response: ChatResponse, *attempts: str, sizes: Sequence[int] = (1,)) -> Answer:
+    first = Answer(response, attempts or ("first",), (DEPLOYMENT,) * len(attempts or "1"))
+    wanted = request(sum(sizes), response_format={"type": "json_object"})
+    return await checked(ask, wanted, first, OBJECT, sizes)
 
 
 async def test_json_that_is_right_is_asked_for_once() -> None:
@@ -246,6 +320,25 @@ async def test_json_that_is_wrong_is_repaired_once() -> None:
     assert repair.fields["response_format"] == {"type": "json_object"}
 
 
+async def test_a_repair_stands_under_what_it_repairs() -> None:
+    """Its parent is the attempt whose answer was wrong, its seat the choice; the answer is made of both."""
+    ask = Scripted(answer("{}"), answer("{}"))
+    merged = await check(ask, answer("oh", "{}", "no"), sizes=[3])
+    assert ask.origins == [Origin("first", 0), Origin("first", 2)]
+    assert merged.attempts == ("first", "0", "1")
+    assert merged.deployments == (DEPLOYMENT,) * 3
+
+
+@pytest.mark.parametrize(
+    ("sizes", "parents"), [([1, 1, 1, 1], "abcd"), ([3, 1], "aaab"), ([2, 2], "aabb"), ([1, 1], "abbb")]
+)
+async def test_each_choice_is_repaired_under_the_seat_it_came_from(sizes: list[int], parents: str) -> None:
+    """Also where seats are of several sizes, or a vendor sends more choices than it was asked for."""
+    ask = Scripted(*(answer("{}") for _ in range(4)))
+    await check(ask, answer(*["oh"] * 4), *sorted(set(parents)), sizes=sizes)
+    assert ask.origins == [Origin(parent, index) for index, parent in enumerate(parents)]
+
+
 async def test_json_that_stays_wrong_is_an_error() -> None:
     """Who asked for JSON would fail on it in their own code."""
     with pytest.raises(UpstreamError) as caught:
@@ -267,7 +360,7 @@ async def test_json_that_stays_wrong_is_an_error() -> None:
 )
 async def test_what_does_not_claim_to_be_json_is_handed_on(response: ChatResponse) -> None:
     """Its finish_reason, refusal or tool calls say why."""
-    assert await check(Scripted(), response) == response
+    assert (await check(Scripted(), response)).response == response
 
 
 async def test_a_repair_that_fails_is_told_as_it_failed() -> None:

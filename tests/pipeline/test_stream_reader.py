@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from contextlib import AsyncExitStack
 from typing import Any, cast
 
 import pytest
 
-from proxy.pipeline.call import Attempt, Call
-from proxy.pipeline.stream_reader import AFTER_FINISH_S, DRAIN_S, StreamReader, UsageDrain
+from proxy.pipeline.attempt import Attempt
+from proxy.pipeline.call import Call
+from proxy.pipeline.native import NativeAnswer
+from proxy.pipeline.stream_reader import AFTER_FINISH_S, DRAIN_S, StreamReader
 from proxy.pipeline.timing import Clock
+from proxy.providers.anthropic import Anthropic
+from proxy.providers.base.contract import Provider
 from proxy.providers.openai import OpenAI
 from proxy.routing.names import Deployment
 from proxy.schema.chat import ChatRequest
@@ -58,20 +61,23 @@ class Script:
 
 
 class Reader:
-    """One attempt and its stream, read from a script."""
+    """One attempt and its stream, read from a script. Its answer has begun."""
 
-    def __init__(self, *pieces: bytes | Exception, pause_s: float = 0) -> None:
+    def __init__(self, *pieces: bytes | Exception, pause_s: float = 0, provider: Provider | None = None) -> None:
+        provider = provider or OpenAI()
         request = ChatRequest(model="m", messages=[], fields={})
         call = Call("call", Caller(), request, Clock(lambda: 0, lambda: 0.0))
-        self.attempt = Attempt(call, Deployment("openai", OpenAI(), "m", None), request)
+        self.attempt = Attempt(call, Deployment("vendor", provider, "m", None), request)
+        self.attempt.note_granted()
+        self.attempt.note_accepted(200, None)
         self.script = Script(pieces, pause_s)
-        self.exchange = cast(Exchange, self.script)
-        self.reading = StreamReader(self.attempt, OpenAI().stream_decoder(request), TIMEOUTS)
+        decoder = provider.stream_decoder(request)
+        self.reading = StreamReader(self.attempt, decoder, TIMEOUTS, cast(Exchange, self.script))
         self.begun = asyncio.get_running_loop().time()
 
     async def next(self) -> list[str] | None:
         """The texts of the next chunks; None at the end."""
-        chunks = await self.reading.next(self.exchange)
+        chunks = await self.reading.next()
         if chunks is None:
             return None
         return [choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"]]
@@ -125,30 +131,77 @@ async def test_until_the_first_delta_the_limit_stands_still() -> None:
     assert len({by for by, _ in limits}) == 1
 
 
-async def test_only_events_move_the_idle_limit() -> None:
-    """Bytes that make no event, pings among them, are no progress: the time they took is gone."""
+EMPTY = delta()  # a chunk that says nothing
+NAMED_PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+NULL_USAGE = sse({"choices": [], "usage": None})
+
+
+@pytest.mark.parametrize("noise", [PING, EMPTY, NULL_USAGE, TEXT[:9]], ids=["comment", "empty", "no choice", "half"])
+async def test_only_what_says_something_moves_the_idle_limit(noise: bytes) -> None:
+    """Pings, empty chunks and bytes that make no event are no progress: the time they took is gone."""
     pause_s = 0.02
-    reader = Reader(TEXT, TEXT, PING, PING, TEXT[:9], TEXT[9:], PING, pause_s=pause_s)
+    more = TEXT[9:12] if noise == TEXT[:9] else noise
+    reader = Reader(TEXT, TEXT, noise, more, more, pause_s=pause_s)
     asked_at = []
-    for _ in range(7):
+    for _ in range(5):
         asked_at.append(asyncio.get_running_loop().time())
         await reader.next()
     limits, left_s = reader.script.limits, reader.script.left_s
     assert {outcome for _, outcome in limits[1:]} == {Outcome.TIMEOUT_IDLE}
-    for after_event in (1, 2, 6):
-        assert limits[after_event][0] - asked_at[after_event] >= TIMEOUTS.idle - 0.001
-    for later, wasted_reads in ((3, 1), (4, 2), (5, 3)):
+    for after_text in (1, 2):
+        assert limits[after_text][0] - asked_at[after_text] >= TIMEOUTS.idle - 0.001
+    assert limits[2][0] == limits[3][0] == limits[4][0]
+    for later, wasted_reads in ((3, 1), (4, 2)):
         assert left_s[later] <= TIMEOUTS.idle - wasted_reads * pause_s + 0.001
+
+
+@pytest.mark.parametrize("said", [TEXT, delta(reasoning_content="hm"), delta(refusal="no"), delta(content="a", x=1)])
+async def test_a_delta_moves_the_idle_limit(said: bytes) -> None:
+    """Whatever kind of text it has."""
+    reader = Reader(TEXT, said, PING, pause_s=0.02)
+    for _ in range(3):
+        await reader.next()
+    (_, (first, _), (second, _)) = reader.script.limits
+    assert second > first
+
+
+async def test_named_pings_are_no_progress() -> None:
+    """Anthropic sends them through every pause; a stream that only pings ends by its idle time-out."""
+    block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+    text = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hi"}}
+    start = {"type": "message_start", "message": {"id": "m", "role": "assistant", "usage": {"input_tokens": 1}}}
+    begin = b"".join(b"event: " + str(each["type"]).encode() + b"\n" + sse(each) for each in (start, block, text))
+    reader = Reader(begin, NAMED_PING, NAMED_PING, NAMED_PING, pause_s=0.02, provider=Anthropic())
+    assert "Hi" in (await reader.next() or [])
+    for _ in range(3):
+        assert await reader.next() == []
+    limits = reader.script.limits
+    assert {outcome for _, outcome in limits[1:]} == {Outcome.TIMEOUT_IDLE}
+    assert len({by for by, _ in limits[1:]}) == 1
 
 
 async def test_while_nobody_reads_the_idle_limit_stands_still() -> None:
     """A client that reads slowly holds the provider back; that is not the provider's silence."""
     reader = Reader(TEXT, TEXT)
     await reader.next()
-    await asyncio.sleep(0.2)
+    read: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_later(0.2, read.set_result, None)
+    await reader.reading.pause(read)
     before = asyncio.get_running_loop().time()
     await reader.next()
     assert reader.script.limits[-1][0] - before == pytest.approx(TIMEOUTS.idle, abs=0.1)
+
+
+async def test_time_that_the_provider_wasted_is_not_given_back_by_a_slow_client() -> None:
+    """Only the client's own time is added."""
+    reader = Reader(TEXT, PING, PING, pause_s=0.1)
+    await reader.next()
+    await reader.next()
+    read: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    read.set_result(None)
+    await reader.reading.pause(read)
+    await reader.next()
+    assert reader.script.left_s[-1] <= TIMEOUTS.idle - 0.09
 
 
 async def test_after_the_finish_little_time_is_left_for_the_usage() -> None:
@@ -205,33 +258,52 @@ async def test_what_came_before_an_error_counts_however_the_bytes_arrive(togethe
     assert reader.attempt.fold.text() == "Hi"
 
 
+# --- the vendor's own bytes -------------------------------------------------------------------------------------------
+
+
+async def test_native_bytes_wait_from_the_finish_on() -> None:
+    """What came before it leaves as it came, pings too; the rest waits for the settlement."""
+    reader = Reader(TEXT + PING, FINISH[:10], FINISH[10:] + USAGE, DONE)
+    reader.attempt.native = native = NativeAnswer()
+    await reader.next()
+    assert native.take() == TEXT + PING
+    await reader.next()
+    assert native.take() == b""
+    await reader.all()
+    assert native.take() == b""
+    assert native.tail() == FINISH + USAGE + DONE
+
+
 # --- what a client that left leaves over ------------------------------------------------------------------------------
 
 
-async def drained(reader: Reader) -> tuple[bool, float]:
-    """Drains what is left; whether the connection was closed, and the seconds it took."""
-    closed: list[bool] = []
-    stack = AsyncExitStack()
-    stack.callback(closed.append, True)
+async def drained(reader: Reader) -> float:
+    """Drains what is left; the seconds it took."""
     begun = asyncio.get_running_loop().time()
-    await UsageDrain(stack, reader.exchange, reader.reading).drain()
-    return closed == [True], asyncio.get_running_loop().time() - begun
+    await reader.reading.drain()
+    return asyncio.get_running_loop().time() - begun
 
 
-async def test_a_leftover_is_read_to_its_usage() -> None:
-    """At once where it is there, and the connection is closed."""
-    reader = Reader(TEXT + FINISH, PING, USAGE + DONE)
+async def test_what_a_client_left_is_read_to_its_usage() -> None:
+    """At once where it is there, and no further."""
+    reader = Reader(TEXT + FINISH, PING, USAGE, b"more")
     await reader.next()
-    closed, took_s = await drained(reader)
-    assert (closed, took_s < DRAIN_S / 2) == (True, True)
+    assert await drained(reader) < DRAIN_S / 2
     assert reader.attempt.fold.usage is not None
+    assert len(reader.script.limits) == 3
 
 
-async def test_a_leftover_that_does_not_come_is_given_up() -> None:
+async def test_a_usage_that_does_not_come_is_given_up() -> None:
     """After a second."""
     reader = Reader(TEXT + FINISH)
     await reader.next()
-    closed, took_s = await drained(reader)
-    assert closed
-    assert took_s == pytest.approx(DRAIN_S, abs=0.3)
+    assert await drained(reader) == pytest.approx(DRAIN_S, abs=0.3)
     assert reader.attempt.fold.usage is None
+
+
+@pytest.mark.parametrize("rest", [LOST, FAILURE, b""])
+async def test_a_stream_that_breaks_while_it_is_drained_is_the_end(rest: bytes | Exception) -> None:
+    """Nobody is told."""
+    reader = Reader(TEXT + FINISH, rest)
+    await reader.next()
+    assert await drained(reader) < DRAIN_S / 2
