@@ -79,6 +79,17 @@ class Connections:
     def __len__(self) -> int:
         return len(self._all)
 
+    def read(self) -> dict[str, float]:
+        """For metrics, by family."""
+        return {
+            "mmproxy_connections": len(self._all),
+            "mmproxy_body_bytes": self.body_bytes,
+            "mmproxy_connections_timed_out": self.counters.timed_out,
+            "mmproxy_connections_evicted": self.counters.evicted,
+            "mmproxy_bodies_refused": self.counters.refused_bodies,
+            "mmproxy_malformed_requests": self.counters.malformed,
+        }
+
     def add(self, connection: Connection) -> bool:
         """False: there is no room. Otherwise the one that has done nothing for the longest time makes room."""
         if len(self._all) >= self.limits.connections:
