@@ -42,6 +42,7 @@ from proxy.server.api.reads import Reads
 from proxy.server.api.request import Places
 from proxy.server.auth import Auth, StoredKeys
 from proxy.server.formats import FORMATS, EndpointFormat
+from proxy.server.http1 import Connections, Limits, most_connections
 from proxy.server.metrics import Metrics
 from proxy.server.reload import Reloads
 from proxy.server.wiring import LocalModels, Running, Runtime, database_folder, key_store, running
@@ -83,7 +84,9 @@ class Application:
         self._log = log
         self._started = time.monotonic()
         server = config.server
-        self._places = Places(server.max_in_flight)
+        self._places = Places(server.max_in_flight, [path for format in options.formats for path in format.paths])
+        limits = Limits(connections=most_connections(server.max_in_flight))
+        self._connections = Connections(limits, self._places.refusal)
         self._metrics = Metrics(__version__, self._read, options.metrics_folder)
         self._auth = auth
         access = Access(auth, lambda: self.live.policies, time.time_ns)
@@ -112,7 +115,8 @@ class Application:
         )
         own = (*LOOPBACK_HOSTS, server.host, *server.allowed_hosts)
         hosts = frozenset(host.lower() for host in own)
-        self.asgi: ASGIApp = Guard(self.litestar, lambda: auth.keyless, hosts, frozenset(server.cors_origins))
+        origins = frozenset(server.cors_origins)
+        self.asgi: ASGIApp = Guard(self.litestar, lambda: auth.keyless, hosts, origins, self._connections)
 
     @property
     def live(self) -> Runtime:
@@ -174,6 +178,7 @@ class Application:
         values: dict[str, float] = {
             "mmproxy_in_flight_requests": self._places.taken,
             "mmproxy_overloaded": self._places.refused,
+            **self._connections.read(),
             "mmproxy_config_ok": float(self._reloads.state.config_error is None),
             "mmproxy_config_reloads": self._reloads.state.reloads,
             "mmproxy_config_reload_errors": self._reloads.state.refused,

@@ -23,6 +23,7 @@ from proxy.schema.errors import ProxyError
 from proxy.server.api.answers import NO_STORE, new_id, safe_headers, send_error, send_json
 from proxy.server.api.guard import Access
 from proxy.server.api.request import BodyTooLarge, ClientGone, Places, client_watch, discard_rest, read_body
+from proxy.server.http1 import peer_of
 
 HEADERS_AFTER_S = 10.0  # a stream's headers leave with its first byte, or after this long so that no client gives up
 PING_S = 15
@@ -73,19 +74,20 @@ class ModelCalls:
                 message = f"{method} is not allowed here; use POST."
                 raise ProxyError(message, status=405, code="method_not_allowed", headers={"allow": "POST"})
             caller = await self._access.caller(scope, headers)
-            with self._places:
-                body = await read_body(receive, headers, self._max_body_bytes)
-                with self._pipeline() as pipeline:
-                    identity["x-proxy-config"] = pipeline.config_version
-                    call, route = await pipeline.admit(call_id, caller, body, format, headers)
-                    running = pipeline.start(call, route, format)
-                    try:
-                        if call.request.stream:
-                            await self._stream(pipeline, running, (scope, receive, send))
-                        else:
-                            await self._whole(pipeline, running, receive, send)
-                    finally:
-                        running.stop()
+            body = await read_body(receive, headers, self._max_body_bytes)
+            with self._places, self._pipeline() as pipeline:
+                identity["x-proxy-config"] = pipeline.config_version
+                call, route = await pipeline.admit(call_id, caller, body, format, headers)
+                running = pipeline.start(call, route, format)
+                forget = peer_of(scope).on_disconnect(running.leave)
+                try:
+                    if call.request.stream:
+                        await self._stream(pipeline, running, (scope, receive, send))
+                    else:
+                        await self._whole(pipeline, running, receive, send)
+                finally:
+                    forget()
+                    running.stop()
         except BodyTooLarge as error:
             linger = partial(discard_rest, receive, LINGER_BODIES * self._max_body_bytes)
             await send_error(send, error, format.error(error), identity, linger)

@@ -9,7 +9,7 @@ listed.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
@@ -21,6 +21,7 @@ from proxy.schema.json import encode
 from proxy.schema.records import Caller
 from proxy.server.api.answers import new_id, send_error
 from proxy.server.auth import Auth
+from proxy.server.http1.connections import STATE, Connections
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -31,18 +32,27 @@ _MAX_HEADERS = 100
 
 class Guard:
     """Wraps the application. While it is `keyless`, Host must be one of `hosts`; a server with keys is reached by
-    whatever name its network gives it.
+    whatever name its network gives it. `connections` are lent to the protocol through the lifespan's state.
     """
 
     def __init__(
-        self, app: ASGIApp, keyless: Callable[[], bool], hosts: frozenset[str], origins: frozenset[str]
+        self,
+        app: ASGIApp,
+        keyless: Callable[[], bool],
+        hosts: frozenset[str],
+        origins: frozenset[str],
+        connections: Connections | None = None,
     ) -> None:
         self.app = app
+        self._connections = connections
         self._keyless = keyless
         self._hosts = hosts
         self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asgi = cast("dict[str, Any]", scope)  # Litestar's type leaves out the lifespan
+        if asgi["type"] == "lifespan" and self._connections is not None:
+            asgi.setdefault("state", {})[STATE] = self._connections
         error = self._refusal(scope) if scope["type"] in ("http", "websocket") else None
         if error is not None:
             await send_error(send, error, encode(error.body()), {"x-request-id": new_id()})

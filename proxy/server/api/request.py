@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 from litestar.types import Receive
@@ -69,24 +69,37 @@ async def discard_rest(receive: Receive, max_bytes: int) -> None:
 
 
 class Places:
-    """How many requests are served at once. One more than `limit` is refused before anything is done for it: who waits
-    in a queue that grows faster than it is served gets no answer at all.
+    """How many requests are served at once. One more than `limit` is refused: a client in a queue that grows faster
+    than it is served gets no answer at all. Taken once the body is here, so that half a request holds no place.
+
+    `paths`: those of the endpoints that call models, whose requests are refused at their head while all places are
+    taken, before anything is read or checked.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, paths: Iterable[str] = ()) -> None:
         self.limit = limit
         self.taken = 0
         self.refused = 0
+        self._paths = frozenset(paths)
+
+    def refusal(self, method: str, path: str) -> ProxyError | None:
+        """Why a request is refused at its head; None: it is not."""
+        if self.taken < self.limit or method != "POST" or path not in self._paths:
+            return None
+        return self._refuse()
 
     def __enter__(self) -> None:
         if self.taken >= self.limit:
-            self.refused += 1
-            message = f"The proxy serves {self.limit} requests (server.max_in_flight) already. Try again in a moment."
-            raise ProxyError(message, status=503, code="overloaded", headers={"retry-after": "1"})
+            raise self._refuse()
         self.taken += 1
 
     def __exit__(self, *_: object) -> None:
         self.taken -= 1
+
+    def _refuse(self) -> ProxyError:
+        self.refused += 1
+        message = f"The proxy serves {self.limit} requests (server.max_in_flight) already. Try again in a moment."
+        return ProxyError(message, status=503, code="overloaded", headers={"retry-after": "1"})
 
 
 @asynccontextmanager

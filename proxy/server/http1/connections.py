@@ -1,0 +1,162 @@
+"""Orchestrates: every connection of this process: how many there may be, how long each may wait, and how many bytes of
+request bodies are held in memory.
+
+One timer serves them all. A connection states what it waits for; `overdue` decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, MutableMapping
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from proxy.schema.errors import ProxyError
+from proxy.server.http1.system import give_back
+
+STATE = "mmproxy.connections"  # the key in the ASGI lifespan state
+_TRIM_BYTES = 16 * 1024 * 1024  # after this many bytes were freed, the allocator returns its pages to the system
+
+
+class Limits(Struct, frozen=True):
+    """Seconds and bytes. `idle_s`: a connection between two requests; `send_s`: a reader that takes nothing."""
+
+    head_s: float = 10.0
+    body_s: float = 30.0  # without a byte
+    whole_body_s: float = 600.0
+    idle_s: float = 75.0  # longer than the idle time-outs of clients' pools, so that they close first
+    send_s: float = 30.0
+    linger_s: float = 1.0
+    sweep_s: float = 0.5  # how precise all of them are
+    connections: int = 4096
+    body_bytes: int = 256 * 1024 * 1024  # of all requests together, until their answers are complete
+
+
+class Connection(Protocol):
+    """What is asked of a connection."""
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """Of the body that is being read."""
+
+    def overdue(self, now: float, limits: Limits) -> None:
+        """Closes itself if what it waits for is late."""
+
+    def evict(self) -> None:
+        """Makes room for others."""
+
+    def refuse_body(self) -> None:
+        """Answers 503 instead of reading on."""
+
+
+class Counters(Struct):
+    """For metrics, changed in place."""
+
+    timed_out: int = 0  # heads, bodies, idle connections and readers
+    evicted: int = 0  # to make room for others
+    refused_bodies: int = 0
+    malformed: int = 0
+
+
+class Connections:
+    """All connections of one process. `shed` returns why a request is refused at its head."""
+
+    def __init__(
+        self, limits: Limits | None = None, shed: Callable[[str, str], ProxyError | None] = lambda _method, _path: None
+    ) -> None:
+        self.limits = limits or Limits()
+        self.shed = shed
+        self.counters = Counters()
+        self.body_bytes = 0
+        self._all: dict[Connection, None] = {}
+        # Both in order of age: who has not sent a whole head yet, and who is between two requests.
+        self._silent: dict[Connection, None] = {}
+        self._idle: dict[Connection, None] = {}
+        self._freed = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def read(self) -> dict[str, float]:
+        """For metrics, by family."""
+        return {
+            "mmproxy_connections": len(self._all),
+            "mmproxy_body_bytes": self.body_bytes,
+            "mmproxy_connections_timed_out": self.counters.timed_out,
+            "mmproxy_connections_evicted": self.counters.evicted,
+            "mmproxy_bodies_refused": self.counters.refused_bodies,
+            "mmproxy_malformed_requests": self.counters.malformed,
+        }
+
+    def add(self, connection: Connection) -> bool:
+        """False: there is no room. Otherwise the one that has done nothing for the longest time makes room."""
+        if len(self._all) >= self.limits.connections:
+            victim = next(iter(self._silent), None) or next(iter(self._idle), None) or self._largest_unfinished()
+            if victim is None:
+                return False
+            self.counters.evicted += 1
+            self.remove(victim)
+            victim.evict()
+        self._all[connection] = None
+        self._silent[connection] = None
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self.limits.sweep_s, self._sweep)
+        return True
+
+    def remove(self, connection: Connection) -> None:
+        """It is closed, or about to be."""
+        self._all.pop(connection, None)
+        self._silent.pop(connection, None)
+        self._idle.pop(connection, None)
+
+    def note_busy(self, connection: Connection) -> None:
+        """It has sent a whole head."""
+        self._silent.pop(connection, None)
+        self._idle.pop(connection, None)
+
+    def note_idle(self, connection: Connection) -> None:
+        """Its last request is answered."""
+        if connection in self._all:
+            self._idle[connection] = None
+
+    def hold(self, size: int) -> None:
+        """Counts bytes of a body. Beyond the limit the largest unfinished body goes, so that a few slow ones cannot
+        keep out all others.
+        """
+        self.body_bytes += size
+        while self.body_bytes > self.limits.body_bytes:
+            largest = self._largest_unfinished()
+            if largest is None:
+                return
+            self.counters.refused_bodies += 1
+            largest.refuse_body()
+
+    def release(self, size: int) -> None:
+        """The bytes of a body whose request has ended."""
+        self.body_bytes -= size
+        self._freed += size
+
+    def _largest_unfinished(self) -> Connection | None:
+        found = max(self._all, key=lambda each: each.unfinished_bytes, default=None)
+        return found if found is not None and found.unfinished_bytes else None
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for connection in list(self._all):
+            connection.overdue(now, self.limits)
+        if self._freed > _TRIM_BYTES:
+            self._freed = 0
+            give_back()
+        self._timer = loop.call_later(self.limits.sweep_s, self._sweep) if self._all else None
+
+
+def connections_of(state: MutableMapping[str, Any]) -> Connections:
+    """Those that the application lent in its lifespan state; without any, unshared ones with the usual limits."""
+    found = state.get(STATE)
+    if found is None:
+        found = state[STATE] = Connections()
+    assert isinstance(found, Connections)
+    return found

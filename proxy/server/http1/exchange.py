@@ -1,0 +1,226 @@
+"""Performs I/O: one request of a connection and its answer, as ASGI's `receive` and `send`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import structlog
+from litestar.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from proxy.schema.errors import ProxyError
+from proxy.schema.json import encode
+from proxy.server.http1.peer import Peer
+
+UNREAD_MAX = 64 * 1024  # of a body that the application has not asked for yet
+_NO_BODY = (204, 304)
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Wire(Protocol):
+    """What an exchange asks of its connection."""
+
+    transport: asyncio.Transport
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]: ...
+    def write(self, data: bytes) -> None: ...
+    def close(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def pause_reading(self) -> None: ...
+    def answered(self, exchange: Exchange) -> None: ...
+    async def drained(self) -> None: ...
+
+
+class Exchange:
+    """One request and its answer."""
+
+    __slots__ = (
+        "_chunked", "_event_stream", "_is_head", "_is_read", "_left", "_news", "_pieces", "_unread", "_wire",
+        "complete", "expects_continue", "keep_alive", "peer", "returned", "scope", "size", "started",
+        "starts_early", "task", "whole",
+    )  # fmt: skip
+
+    def __init__(self, wire: Wire, scope: Any, *, keep_alive: bool = False, expects_continue: bool = False) -> None:
+        self.scope = scope
+        self.peer = Peer()
+        self.keep_alive = keep_alive
+        self.expects_continue = expects_continue
+        self.starts_early = expects_continue  # the application may refuse the body, or has to ask for it
+        self.task: asyncio.Task[None] | None = None
+        self.whole = False  # the request's last byte is here
+        self.started = False  # the answer's first byte has left
+        self.complete = False  # the answer's last byte has left
+        self.returned = False  # the application has returned
+        self.size = 0  # bytes of the body so far
+        self._wire = wire
+        self._is_head = scope["method"] == "HEAD"
+        self._chunked = False
+        self._event_stream = False
+        self._left: int | None = None  # bytes of the answer's body that its length still promises
+        self._pieces: list[bytes] = []
+        self._unread = 0
+        self._is_read = False  # the application has the whole body
+        self._news: asyncio.Event | None = None  # made for whoever waits
+
+    # --- called by the connection ---
+
+    def feed(self, piece: bytes) -> bool:
+        """A piece of the body. False: nobody will read it, so it is dropped."""
+        if self.complete or self.returned:
+            return False
+        self.size += len(piece)
+        self._pieces.append(piece)
+        self._unread += len(piece)
+        if self._unread > UNREAD_MAX:
+            self._wire.pause_reading()
+        self._notify()
+        return True
+
+    def end(self) -> None:
+        """The request is whole."""
+        self.whole = True
+        self._notify()
+
+    @property
+    def is_ready(self) -> bool:
+        """True once the application may start: a small body is awaited first, so that half of one costs no task."""
+        return self.whole or self.starts_early or self._unread > UNREAD_MAX
+
+    def leave(self) -> None:
+        """The client is gone."""
+        self.peer.leave()
+        self._notify()
+
+    def _notify(self) -> None:
+        if self._news is not None:
+            self._news.set()
+
+    # --- the application ---
+
+    async def run(self, app: ASGIApp) -> None:
+        """Calls the application, and ends the answer that it leaves incomplete."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            await self._cut(ProxyError("The server is stopping.", status=503, code="overloaded"))
+        except Exception:
+            structlog.get_logger("http1").exception("application_failed", path=self.scope["path"])
+            await self._cut(ProxyError("Internal error.", status=500, code="internal_error"))
+        else:
+            if not self.complete and not self.peer.gone:
+                structlog.get_logger("http1").error("application_gave_no_answer", path=self.scope["path"])
+                await self._cut(ProxyError("Internal error.", status=500, code="internal_error"))
+        self.returned = True
+        self._pieces.clear()
+        if not self.complete:  # nobody is there to read the rest
+            self._wire.close()
+
+    async def _cut(self, error: ProxyError) -> None:
+        """Ends an unfinished answer with an error, where its format has a place for one."""
+        if self.complete or self._wire.transport.is_closing():
+            return
+        self.keep_alive = False
+        body = encode(error.body())
+        if not self.started:
+            self.answer_at_once(error.status, body)
+        elif self._event_stream and self._left is None:
+            self._write_body(b"data: " + body + b"\n\n", more=False)
+
+    async def receive(self) -> Any:
+        """ASGI: the next piece of the body, then `http.disconnect` when the client leaves or the answer is complete."""
+        if self.expects_continue and not self.started:
+            self._wire.write(_CONTINUE)
+        self.expects_continue = False
+        while not self.complete:
+            if self._pieces or (self.whole and not self._is_read):
+                return self._unread_body()
+            if self.peer.gone:
+                break
+            self._wire.resume_reading()
+            if self._news is None:
+                self._news = asyncio.Event()
+            self._news.clear()
+            await self._news.wait()
+        return {"type": "http.disconnect"}
+
+    def _unread_body(self) -> Any:
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._unread = 0
+        self._is_read = self.whole
+        self._wire.resume_reading()
+        return {"type": "http.request", "body": body, "more_body": not self.whole}
+
+    async def send(self, message: Any) -> None:
+        """ASGI: the head, then the body. Waits while the client does not read."""
+        await self._wire.drained()
+        if self._wire.transport.is_closing():
+            await asyncio.sleep(0)  # who always has something to send must let the loop report the loss
+            return
+        kind = message["type"]
+        if not self.started and kind == "http.response.start":
+            self._write_head(message["status"], message.get("headers", ()))
+        elif self.started and not self.complete and kind == "http.response.body":
+            self._write_body(message.get("body", b""), more=message.get("more_body", False))
+        else:
+            raise RuntimeError(f"unexpected ASGI message {kind!r}")
+
+    def answer_at_once(self, status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """A whole JSON answer without the application."""
+        usual = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
+        self._write_head(status, (*usual, *headers))
+        self._write_body(body, more=False)
+
+    def _write_head(self, status: int, headers: Any) -> None:
+        lines = [STATUS_LINE[status]]
+        length: int | None = None
+        says_close = False
+        for name, value in (*self._wire.default_headers, *headers):
+            name = name.lower()
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"content-type":
+                self._event_stream = value.startswith(b"text/event-stream")
+            elif name == b"connection":
+                if b"close" in value.lower():
+                    self.keep_alive = False
+                says_close = True
+            lines.append(name + b": " + value + b"\r\n")
+        self._left, self._chunked = length, False
+        if length is None and not self._is_head and status not in _NO_BODY:
+            if self.scope["http_version"] == "1.1":
+                self._chunked = True
+                lines.append(b"transfer-encoding: chunked\r\n")
+            else:
+                self.keep_alive = False  # an HTTP/1.0 client knows no chunks: the end of the connection is the end
+        if not self.keep_alive and not says_close:
+            lines.append(b"connection: close\r\n")
+        head = b"".join(lines)
+        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
+            raise RuntimeError("a header holds a line end")
+        self.started = True
+        self._wire.write(head + b"\r\n")
+
+    def _write_body(self, body: bytes, *, more: bool) -> None:
+        if self._is_head:
+            self._left = 0
+        elif self._chunked:
+            framed = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            self._wire.write(framed if more else framed + b"0\r\n\r\n")
+        else:
+            if self._left is not None:
+                self._left -= len(body)
+                if self._left < 0:
+                    raise RuntimeError("the answer is longer than its content-length")
+            self._wire.write(body)
+        if more:
+            return
+        if self._left:
+            raise RuntimeError("the answer is shorter than its content-length")
+        self.complete = True
+        self.peer.close()
+        self._notify()
+        self._wire.answered(self)

@@ -1,0 +1,67 @@
+"""Values: the client at the other end of one request, and callbacks for the moment it leaves.
+
+    peer = peer_of(scope)
+    forget = peer.on_disconnect(task.cancel)   # runs at once, in the protocol's own callback, whatever the task awaits
+    ...
+    forget()
+
+A client has left when its connection is lost, and already when it closes its sending half: `close()` and
+`shutdown(SHUT_WR)` look the same until something is written, and a request that waits for a provider writes nothing
+for seconds. nginx decides the same way. A handler that registers no callback can still answer a half-closed connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+
+EXTENSION = "mmproxy.peer"  # the key in the scope's `extensions`
+Callback = Callable[[], object]
+
+
+class Peer:
+    """One request's client. Its callbacks run at most once, and never after the answer is complete."""
+
+    __slots__ = ("_callbacks", "gone")
+
+    def __init__(self) -> None:
+        self.gone = False
+        self._callbacks: list[Callback] | None = None
+
+    def on_disconnect(self, callback: Callback) -> Callback:
+        """Runs `callback` when the client leaves; at once if it has left. Returns a function that takes it back."""
+        if self.gone:
+            callback()
+        elif self._callbacks is None:
+            self._callbacks = [callback]
+        else:
+            self._callbacks.append(callback)
+        return lambda: self._forget(callback)
+
+    def leave(self) -> None:
+        """Called by the protocol. An error in one callback does not stop the others."""
+        if self.gone:
+            return
+        self.gone = True
+        callbacks, self._callbacks = self._callbacks, None
+        for callback in callbacks or ():
+            try:
+                callback()
+            except Exception:
+                structlog.get_logger("http1").exception("disconnect_callback_failed")
+
+    def close(self) -> None:
+        """Called by the protocol once the answer is complete: leaving no longer matters."""
+        self._callbacks = None
+
+    def _forget(self, callback: Callback) -> None:
+        if self._callbacks is not None and callback in self._callbacks:
+            self._callbacks.remove(callback)
+
+
+def peer_of(scope: Mapping[str, Any]) -> Peer:
+    """The client of this request. Under another ASGI server, a client that never leaves: `receive` has to tell."""
+    peer = (scope.get("extensions") or {}).get(EXTENSION)
+    return peer if isinstance(peer, Peer) else Peer()

@@ -1,0 +1,344 @@
+"""Performs I/O: one connection, as an asyncio protocol under uvicorn's server.
+
+    bytes -RequestReader-> Exchange, Exchange, ...   answered one after the other, in the order they came
+
+uvicorn's own protocol waits without end for heads, bodies and readers, and does not notice every client that leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from typing import Any, cast
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from proxy.schema.errors import ProxyError
+from proxy.schema.json import encode
+from proxy.server.api.answers import NO_STORE, new_id, raw_headers
+from proxy.server.http1.connections import Connections, Limits, connections_of
+from proxy.server.http1.exchange import UNREAD_MAX, Exchange
+from proxy.server.http1.peer import EXTENSION
+from proxy.server.http1.reader import Head, RequestReader
+from proxy.server.http1.system import has_hung_up, limit_unsent
+
+_PIPELINED_MAX = 16  # requests ahead of the one that is answered
+_DISCARD_MAX = 1024 * 1024  # of a refused body, so that its connection stays usable
+_LINGER_MAX = 64 * 1024 * 1024  # behind the last answer of a connection
+_BURST_MAX = 64 * 1024  # bytes written before the loop turns
+_LOOK_S = 0.1  # between two looks whether a client has left whose connection is not being read
+
+
+class HTTP1Protocol(asyncio.Protocol):
+    """One connection. The arguments are uvicorn's."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        if not config.loaded:
+            config.load()
+        self.loop = _loop or asyncio.get_running_loop()
+        self.transport: asyncio.Transport
+        self._app: Any = config.loaded_app
+        self._server = server_state
+        self._all: Connections = connections_of(app_state)
+        self._reader = RequestReader(self)
+        self._exchanges: deque[Exchange] = deque()  # in the order they came; the first is being answered
+        self._receiving: Exchange | None = None  # whose body is being read
+        self._last_error: ProxyError | None = None  # to be sent once all exchanges are answered
+        self._lingers_until: float | None = None  # everything is sent, what comes is discarded
+        self._lingered = 0
+        self._is_broken = False  # what follows on this connection is no request
+        self._has_begun = False  # a part of a head is here
+        self._read_paused = False
+        self._writable: asyncio.Event | None = None  # made while the client does not read
+        self._is_used = False  # it has had a request
+        self._burst = 0
+        self._written = self._taken = 0  # bytes handed to the transport, and to the kernel
+        self._since = self._last_byte = self._body_since = self._taken_at = self.loop.time()
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        return self._server.default_headers
+
+    # --- asyncio ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        client, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        self._origin = {
+            "client": (client[0], client[1]) if isinstance(client, (tuple, list)) else None,
+            "server": (own[0], own[1]) if isinstance(own, (tuple, list)) else None,
+            "scheme": "https" if transport.get_extra_info("sslcontext") else "http",
+        }
+        self._socket: socket.socket | None = transport.get_extra_info("socket")
+        if self._socket is not None:
+            limit_unsent(self._socket)
+        self._server.connections.add(cast(Any, self))
+        if not self._all.add(self):
+            self._reader.done = True
+            self._answer(Exchange(self, _NO_REQUEST), _overloaded("Too many connections. Try again in a moment."))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.connections.discard(cast(Any, self))
+        self._all.remove(self)
+        self._reader.done = True
+        self.resume_writing()
+        self._drop_exchanges()
+
+    def eof_received(self) -> bool:
+        """The client sends no more. Requests that are here in whole are answered, unless their handlers mind."""
+        self._reader.done = True
+        if self._receiving is not None or not self._exchanges:
+            return False  # closes the transport
+        for exchange in self._exchanges:
+            exchange.leave()
+        self._exchanges[-1].keep_alive = False
+        return True
+
+    def pause_writing(self) -> None:
+        self._writable = self._writable or asyncio.Event()
+
+    def resume_writing(self) -> None:
+        writable, self._writable = self._writable, None
+        if writable is not None:
+            writable.set()
+
+    def data_received(self, data: bytes) -> None:
+        self._last_byte = self.loop.time()
+        if self._lingers_until is not None:
+            self._lingered += len(data)
+            if self._lingered > _LINGER_MAX:
+                self.transport.abort()
+            return
+        try:
+            self._reader.feed(data)
+        except ProxyError as error:
+            self._all.counters.malformed += 1
+            self._refuse(error)
+
+    # --- the reader's events ---
+
+    def begin(self) -> None:
+        self._has_begun = True
+        if not self._exchanges:
+            self._since = self._last_byte
+
+    def head(self, head: Head) -> None:
+        self._has_begun, self._is_used = False, True
+        exchange = Exchange(
+            self, head.scope(self._origin), keep_alive=head.keep_alive, expects_continue=head.expects_continue
+        )
+        exchange.starts_early |= (head.length or 0) > UNREAD_MAX
+        self._receiving = exchange
+        self._exchanges.append(exchange)
+        self._body_since = self._last_byte
+        self._all.note_busy(self)
+        if len(self._exchanges) > 1:
+            if len(self._exchanges) > _PIPELINED_MAX:
+                self.pause_reading()
+            return
+        refusal = self._all.shed(head.method, head.path)
+        if refusal is not None:
+            exchange.keep_alive &= head.length is not None and head.length <= _DISCARD_MAX
+            self._answer(exchange, refusal)
+        elif exchange.starts_early:
+            self._start(exchange)
+
+    def body(self, piece: bytes) -> None:
+        exchange = self._receiving
+        if exchange is not None and exchange.feed(piece):
+            if exchange.is_ready and exchange is self._exchanges[0]:
+                self._start(exchange)
+            self._all.hold(len(piece))
+
+    def end(self) -> None:
+        exchange, self._receiving = self._receiving, None
+        if exchange is not None:
+            exchange.end()
+            if not exchange.complete and exchange is self._exchanges[0]:
+                self._start(exchange)
+
+    # --- answering ---
+
+    def _start(self, exchange: Exchange) -> None:
+        if exchange.task is None:
+            exchange.scope["extensions"][EXTENSION] = exchange.peer
+            exchange.task = self.loop.create_task(exchange.run(self._app))
+            self._server.tasks.add(exchange.task)
+            exchange.task.add_done_callback(self._server.tasks.discard)
+
+    def answered(self, exchange: Exchange) -> None:
+        """The last byte of an answer has left. Goes on with the next request, or waits for one."""
+        self._server.total_requests += 1
+        self._release(exchange)
+        if exchange in self._exchanges:
+            self._exchanges.remove(exchange)
+        if not exchange.keep_alive:
+            self._finish()
+            return
+        self.resume_reading()
+        if self._exchanges:
+            if self._exchanges[0].is_ready:
+                self._start(self._exchanges[0])
+        elif self._last_error is not None:
+            self._answer(Exchange(self, _NO_REQUEST), self._last_error)
+        else:
+            self._since = self.loop.time()
+            self._all.note_idle(self)
+
+    def _answer(self, exchange: Exchange, error: ProxyError) -> None:
+        headers = {**NO_STORE, **error.headers, "x-request-id": new_id()}
+        exchange.answer_at_once(error.status, encode(error.body()), raw_headers(headers))
+
+    def _refuse(self, error: ProxyError) -> None:
+        """Answers with an error behind what is still being answered, and reads no further request."""
+        self._reader.done = self._is_broken = True
+        broken, self._receiving = self._receiving, None
+        if broken is not None:
+            broken.leave()
+            self._release(broken)
+            if broken.started and not broken.complete:
+                self.transport.abort()  # in the middle of its answer there is no place for an error
+                return
+            if broken in self._exchanges:
+                self._exchanges.remove(broken)
+        if self._exchanges:
+            self._last_error = error
+        else:
+            self._answer(Exchange(self, _NO_REQUEST), error)
+
+    def _finish(self) -> None:
+        """Closes once everything is sent. With bytes unread that would be a reset, and a client that looks for its
+        answer only behind its own last byte would not find it: so what still comes is read for a moment.
+        """
+        lingers = self._receiving is not None or self._is_broken
+        self._drop_exchanges()
+        self._reader.done = True
+        if not lingers or not self.transport.can_write_eof():
+            self.transport.close()
+        elif not self.transport.is_closing():
+            self._lingers_until = self.loop.time() + self._all.limits.linger_s
+            self.resume_reading()
+            self.transport.write_eof()
+
+    def _drop_exchanges(self) -> None:
+        self._receiving = None
+        for exchange in self._exchanges:
+            exchange.leave()
+            self._release(exchange)
+        self._exchanges.clear()
+
+    def _release(self, exchange: Exchange) -> None:
+        self._all.release(exchange.size)
+        exchange.size = 0
+
+    # --- called by exchanges ---
+
+    def write(self, data: bytes) -> None:
+        if not self.transport.is_closing():
+            self._written += len(data)
+            self._burst += len(data)
+            self.transport.write(data)
+
+    async def drained(self) -> None:
+        """Returns once the client reads again, or is gone. uvloop writes, and sees that the client does not read, only
+        when the loop turns: so an application that has always something to send lets it turn.
+        """
+        if self._burst > _BURST_MAX:
+            self._burst = 0
+            await asyncio.sleep(0)
+        while self._writable is not None and not self.transport.is_closing():
+            await self._writable.wait()
+
+    def close(self) -> None:
+        self.transport.close()
+
+    def pause_reading(self) -> None:
+        if not self._read_paused and not self.transport.is_closing():
+            self._read_paused = True
+            self.transport.pause_reading()
+            self.loop.call_later(_LOOK_S, self._look)
+
+    def resume_reading(self) -> None:
+        if self._read_paused and not self.transport.is_closing():
+            self._read_paused = False
+            self._last_byte = self.loop.time()
+            self.transport.resume_reading()
+
+    def _look(self) -> None:
+        """A connection that is not read does not report that its client has left, so the kernel is asked."""
+        if not self._read_paused or self.transport.is_closing() or self._socket is None:
+            return
+        if has_hung_up(self._socket):
+            for exchange in self._exchanges:
+                exchange.leave()
+        else:
+            self.loop.call_later(_LOOK_S, self._look)
+
+    # --- called by `Connections` and by uvicorn ---
+
+    @property
+    def unfinished_bytes(self) -> int:
+        receiving = self._receiving
+        return 0 if receiving is None or receiving.complete else receiving.size
+
+    def overdue(self, now: float, limits: Limits) -> None:
+        """Closes the connection if what it waits for is late."""
+        if self._is_stuck(now, limits):
+            self._all.counters.timed_out += 1
+            self.transport.abort()
+        elif self._lingers_until is not None:
+            if now >= self._lingers_until:
+                self.transport.abort()
+        elif self._receiving is not None and not self._receiving.complete:
+            if not self._read_paused and (
+                now - self._last_byte > limits.body_s or now - self._body_since > limits.whole_body_s
+            ):
+                self._time_out("The rest of the request's body did not come in time.")
+        elif not self._exchanges:
+            if self._has_begun and now - self._since > limits.head_s:
+                self._time_out("The rest of the request's head did not come in time.")
+            elif now - self._since > (limits.idle_s if self._is_used else limits.head_s):
+                self.transport.close()
+
+    def _time_out(self, message: str) -> None:
+        self._all.counters.timed_out += 1
+        self._refuse(ProxyError(message, status=408, code="request_timeout"))
+
+    def _is_stuck(self, now: float, limits: Limits) -> bool:
+        """True if the client has taken nothing of what waits for it."""
+        unsent = self.transport.get_write_buffer_size()
+        taken = self._written - unsent
+        if not unsent or taken != self._taken:
+            self._taken, self._taken_at = taken, now
+        return now - self._taken_at > limits.send_s
+
+    def evict(self) -> None:
+        if self._receiving is not None:
+            self.refuse_body()
+        else:
+            self.transport.close()
+
+    def refuse_body(self) -> None:
+        self._refuse(_overloaded("The bodies of other requests fill the memory meant for them. Try again in a moment."))
+
+    def shutdown(self) -> None:
+        """The server is stopping: answers what is there and closes."""
+        if not self._exchanges:
+            self.transport.close()
+        else:
+            self._exchanges[-1].keep_alive = False
+
+
+_NO_REQUEST = {"method": "GET", "http_version": "1.1", "path": ""}
+
+
+def _overloaded(message: str) -> ProxyError:
+    return ProxyError(message, status=503, code="overloaded", headers={"retry-after": "1"})

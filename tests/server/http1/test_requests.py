@@ -1,0 +1,172 @@
+"""Requests and answers on real sockets: each request is answered once, in its order, framed as its client can read."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+
+from proxy.schema.errors import ProxyError
+from tests.server.http1.conftest import Run
+from tests.server.http1.door import served
+from tests.server.http1.test_reader import CHUNKED, FOLLOWER, SMUGGLED, UPGRADES, post
+from tests.waiting import eventually
+
+LAST = b"GET /last HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+
+
+def bodies(answers: bytes) -> list[bytes]:
+    return re.findall(rb"\r\n\r\n([^\r]*)\n", answers)
+
+
+@pytest.mark.parametrize("headers", UPGRADES.values(), ids=UPGRADES)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_request_that_asks_for_an_upgrade_is_answered(run: Run, headers: tuple[str, ...], chunked: bool) -> None:
+    """Once, whatever segments it comes in, and its body is never a request."""
+
+    async def test() -> None:
+        framing = "transfer-encoding: chunked" if chunked else f"content-length: {len(SMUGGLED)}"
+        data = post(*headers, framing, body=CHUNKED if chunked else SMUGGLED)
+        head = data.index(b"\r\n\r\n") + 4
+        expected = [b"POST /a %d" % len(SMUGGLED), b"GET /last 0"]
+        async with served() as door:
+            assert bodies(await door.say(data + LAST)) == expected
+            for split in range(5, len(data), 7):
+                assert bodies(await door.say(data[:split], data[split:] + LAST)) == expected, split
+            assert bodies(await door.say(data[:head], data[head : head + 9], data[head + 9 :], LAST)) == expected
+            assert all(path != "/smuggled" for _, path, _ in door.app.requests)
+
+    run(test())
+
+
+def test_pipelined_requests_are_answered_in_their_order(run: Run) -> None:
+    """Also behind one that takes its time, with large bodies, more than wait at once."""
+
+    async def test() -> None:
+        async with served() as door:
+            large = post("content-length: 300000", body=b"x" * 300_000)
+            slow = FOLLOWER.replace(b"/next", b"/wait")
+            asking = asyncio.create_task(door.say(slow + large + FOLLOWER * 40 + large[:77], large[77:] + LAST))
+            await eventually(lambda: len(door.app.requests) == 1)
+            door.app.go_on.set()
+            got = bodies(await asking)
+            expected = [b"GET /wait 0", b"POST /a 300000", *[b"GET /next 0"] * 40, b"POST /a 300000", b"GET /last 0"]
+            assert got == expected
+
+    run(test())
+
+
+def test_a_head_behind_a_large_body_is_no_large_head(run: Run) -> None:
+    """The end of a body and half of the next head in one read."""
+
+    async def test() -> None:
+        async with served() as door:
+            large = post("content-length: 100000", body=b"x" * 100_000)
+            for split in (20, 40):
+                assert bodies(await door.say(large + LAST[:split], LAST[split:])) == [b"POST /a 100000", b"GET /last 0"]
+
+    run(test())
+
+
+@pytest.mark.parametrize("broken", [b"nonsense\r\n\r\n", post("transfer-encoding: chunked", body=b"zz\r\n")])
+def test_nonsense_behind_a_request_does_not_become_its_answer(run: Run, broken: bytes) -> None:
+    """First the answer, then the error, then the end."""
+
+    async def test() -> None:
+        async with served() as door:
+            asking = asyncio.create_task(door.say(FOLLOWER.replace(b"/next", b"/wait") + broken))
+            await eventually(lambda: door.app.running == 1)
+            door.app.go_on.set()
+            first, _, second = (await asking).partition(b"GET /wait 0\n")
+            assert first.startswith(b"HTTP/1.1 200 ")
+            assert second.startswith(b"HTTP/1.1 400 ")
+            assert b"connection: close\r\n" in second
+
+    run(test())
+
+
+def test_http_1_0_gets_no_chunks(run: Run) -> None:
+    """The end of the connection ends the answer (RFC 9112, 6.1), also for who would keep it."""
+
+    async def test() -> None:
+        async with served() as door:
+            for more in (b"", b"connection: keep-alive\r\n"):
+                answer = await door.say(b"GET /stream HTTP/1.0\r\nhost: a\r\n" + more + b"\r\n")
+                assert b"transfer-encoding" not in answer
+                assert b"connection: close\r\n" in answer
+                assert answer.endswith(b"\r\n\r\npart0 part1 part2 ")
+            assert b"transfer-encoding: chunked" in await door.say(LAST.replace(b"/last", b"/stream"))
+
+    run(test())
+
+
+def test_head_has_no_body(run: Run) -> None:
+    """But the length that GET would have."""
+
+    async def test() -> None:
+        async with served() as door:
+            answer = await door.say(b"HEAD /a HTTP/1.1\r\nhost: a\r\n\r\n" + LAST.replace(b"GET", b"HEAD"))
+            first, second, rest = answer.split(b"\r\n\r\n")
+            assert b"content-length: 10" in first
+            assert b"content-length: 13" in second
+            assert rest == b""
+
+    run(test())
+
+
+def test_100_continue_is_said_to_who_waits_for_it(run: Run) -> None:
+    """Once, before the body; not to who is refused without being read."""
+
+    async def test() -> None:
+        async with served() as door:
+            for path in ("/a", "/unread"):
+                reader, writer = await door.connect()
+                head = post("expect: 100-continue", "content-length: 5").replace(b"/a", path.encode())
+                writer.write(head)
+                first = await reader.readuntil(b"\r\n\r\n")
+                assert first.startswith(b"HTTP/1.1 100 " if path == "/a" else b"HTTP/1.1 200 ")
+                if path == "/a":
+                    writer.write(b"hello" + LAST)
+                    assert bodies(await reader.read()) == [b"POST /a 5", b"GET /last 0"]
+                writer.close()
+
+    run(test())
+
+
+def test_a_refusal_at_the_head_costs_no_task_and_leaves_the_connection_usable(run: Run) -> None:
+    """Its body is discarded; where that would be too much, the connection closes behind the answer."""
+
+    async def test() -> None:
+        refusal = ProxyError("full", status=503, code="overloaded", headers={"retry-after": "1"})
+        async with served(shed=lambda method, path: refusal if path == "/a" else None) as door:
+            small = post("content-length: 200000", body=b"x" * 200_000)
+            answer = await door.say(small * 2 + LAST)
+            assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"503", b"503", b"200"]
+            assert answer.count(b"retry-after: 1\r\n") == 2
+            for framing in ("transfer-encoding: chunked", "content-length: 20000000"):
+                answer = await door.say(post(framing))
+                assert answer.startswith(b"HTTP/1.1 503 ")
+                assert b"connection: close\r\n" in answer
+            assert [path for _, path, _ in door.app.requests] == ["/last"]
+            assert not door.app.running
+
+    run(test())
+
+
+def test_an_answer_with_a_line_end_in_a_header_is_not_sent(run: Run) -> None:
+    """The application has a bug; the client gets an error, and no header of its making."""
+
+    async def test() -> None:
+        async with served() as door:
+
+            async def bad(scope: object, receive: object, send: object) -> None:
+                headers = [(b"x", b"a\r\nset-cookie: b")]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})  # type: ignore[operator]
+
+            door.app.answer = bad  # type: ignore[method-assign]
+            answer = await door.say(LAST)
+            assert answer.startswith(b"HTTP/1.1 500 ")
+            assert b"set-cookie" not in answer
+
+    run(test())
