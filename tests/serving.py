@@ -19,6 +19,8 @@ from openai import AsyncOpenAI
 
 from proxy.cli.serve import server_config
 from proxy.config.source import ConfigFiles
+from proxy.providers import PROVIDERS
+from proxy.providers.base.contract import Provider
 from proxy.server.app import Application, Options, server_auth
 from proxy.server.formats import FORMATS, EndpointFormat
 from proxy.server.log import build_log
@@ -93,11 +95,14 @@ def write_files(
 
 @asynccontextmanager
 async def serving(
-    routing_file: Path, environ: Mapping[str, str] | None = None, formats: Sequence[EndpointFormat] = FORMATS
+    routing_file: Path,
+    environ: Mapping[str, str] | None = None,
+    formats: Sequence[EndpointFormat] = FORMATS,
+    types: Mapping[str, type[Provider]] = PROVIDERS,
 ) -> AsyncIterator[Server]:
     """The application in this process, behind uvicorn on a free port."""
     environ = environ or {}
-    files = ConfigFiles(routing_file, routing_file.parent / "pricing.yaml", environ)
+    files = ConfigFiles(routing_file, routing_file.parent / "pricing.yaml", environ, types=types)
     config = files.load()
     application = Application(
         config,

@@ -1,7 +1,6 @@
 """Translates: the constraints in the type of a key into what is wrong with a value, and into JSON Schema.
 
-Most of a constraint is msgspec's own (`ge`, `pattern`, ...); the checks below are what `Meta` cannot say. A constraint
-holds for scalars: in a list or a mapping for every element.
+`schema/constraints.py` lists the constraints. They hold for scalars: in a list or a mapping for every element.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def wrong(kind: inspect.Type, extra: Mapping[str, Any], value: object) -> str | 
     if isinstance(kind, inspect.IntType | inspect.FloatType) and isinstance(value, int | float):
         return _out_of_bounds(kind, value)
     text = str(value)
-    fits = not isinstance(kind, inspect.StrType) or kind.pattern is None or _found(kind.pattern, text)
+    fits = "pattern" not in extra or _found(extra["pattern"], text)
     if fits and "check" in extra:
         return _CHECKS[extra["check"]](text, extra)
     return None if fits else f"must {extra['must']}"
@@ -53,7 +52,6 @@ def schema_of(kind: inspect.Type, extra: Mapping[str, Any]) -> dict[str, Any]:
         "minimum": getattr(kind, "ge", None),
         "exclusiveMinimum": getattr(kind, "gt", None),
         "maximum": getattr(kind, "le", None),
-        "pattern": getattr(kind, "pattern", None),
     }
     return {word: bound for word, bound in bounds.items() if bound is not None} | dict(extra)
 

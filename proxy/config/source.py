@@ -10,26 +10,35 @@ from msgspec.structs import replace
 from proxy.config.files import read_file
 from proxy.config.load import load, version_of
 from proxy.config.settings import Config
+from proxy.providers import PROVIDERS
+from proxy.providers.base.contract import Provider
 
 
 class ConfigFiles:
     """Both files, with the environment and flags of the start, which take precedence.
 
-    `environ` also holds flags, as PROXY_* variables. `storage_url` replaces that of the file.
+    `environ` also holds flags, as PROXY_* variables. `storage_url` replaces that of the file. `types`: provider types
+    by name.
     """
 
     def __init__(
-        self, routing: Path, pricing: Path | None, environ: Mapping[str, str], storage_url: str | None = None
+        self,
+        routing: Path,
+        pricing: Path | None,
+        environ: Mapping[str, str],
+        storage_url: str | None = None,
+        types: Mapping[str, type[Provider]] = PROVIDERS,
     ) -> None:
         self.paths = [routing.absolute(), *([pricing.absolute()] if pricing else [])]
         self._routing = routing
         self._pricing = pricing
         self._environ = dict(environ)
         self._storage_url = storage_url
+        self._types = types
 
     def load(self) -> Config:
         """The configuration. Raises ConfigError with every problem."""
-        config = load(self._routing, self._pricing, self._environ)
+        config = load(self._routing, self._pricing, self._environ, self._types)
         if self._storage_url is None:
             return config
         return replace(config, storage=replace(config.storage, url=self._storage_url))

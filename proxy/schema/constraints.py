@@ -1,7 +1,10 @@
 """Values: types of configuration keys that allow only some values of a type. The reader refuses the others, and the
 JSON schema tells editors, both by what stands here.
 
-`extra["must"]` ends the sentence "must ..."; `extra["check"]` names a check that a pattern cannot make.
+Bounds are msgspec's own (`ge`, `gt`, `le`). In `extra`: `one_of`, the only values; `pattern` of text, with
+`must`, the end of the sentence "must ..." where it does not; `check`, the name of a check that no pattern can make.
+msgspec's own `pattern` is not used: a Struct that has one can crash the interpreter when it exits (msgspec 0.22.0 in
+`TypeNode_Free`, seen in November 2026; issue 717 of msgspec).
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ def one_of(*allowed: str | int | bool) -> Meta:
 
 def text(pattern: str, must: str) -> Meta:
     """Text that the pattern is found in."""
-    return Meta(pattern=pattern, extra={"must": must})
+    return Meta(extra={"pattern": pattern, "must": must}, extra_json_schema={"pattern": pattern})
 
 
 NotBlank = Annotated[str, text(r"\S", "not be empty")]
@@ -26,12 +29,12 @@ Variable = Annotated[
     str,
     text("^[A-Za-z_][A-Za-z0-9_]*$", "be the name of an environment variable, like GROQ_API_KEY, not its value"),
 ]
+_DAY = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 Day = Annotated[
     str,
     Meta(
-        pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}$",
-        extra={"must": "be a day that exists, like 2026-11-22", "check": "day"},
-        extra_json_schema={"format": "date"},
+        extra={"pattern": _DAY, "must": "be a day that exists, like 2026-11-22", "check": "day"},
+        extra_json_schema={"format": "date", "pattern": _DAY},
     ),
 ]
 TimeZone = Annotated[str, Meta(extra={"check": "time_zone"}, extra_json_schema={"examples": ["UTC", "Europe/Berlin"]})]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import pytest
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, inspect
 
 from proxy.config.problems import Mark, Problem
 from proxy.config.reader import Reader, described
+from proxy.config.settings import PricingFile, RoutingFile
 from proxy.config.tree import Entry, Mapping, Node, Scalar, Sequence
+from proxy.providers import PROVIDERS
 from proxy.schema.constraints import Day, NotBlank, TimeZone, Variable, one_of
 
 
@@ -33,6 +36,22 @@ def node(value: Any) -> Node:
     if isinstance(value, dict):
         return Mapping(mark, {key: Entry(mark, node(inner)) for key, inner in value.items()})
     return Sequence(mark, [node(item) for item in value]) if isinstance(value, list) else Scalar(mark, value)
+
+
+def types(kind: Any) -> Iterator[Any]:
+    """A type and all types in it."""
+    yield kind
+    inner = [getattr(kind, name, None) for name in ("type", "item_type", "value_type")]
+    inner += [*getattr(kind, "types", ()), *(field.type for field in getattr(kind, "fields", ()))]
+    for each in inner:
+        if isinstance(each, inspect.Type):
+            yield from types(each)
+
+
+def test_no_struct_has_a_pattern_of_msgspecs_own() -> None:
+    """Such a Struct can crash the interpreter when it exits."""
+    roots = [RoutingFile, PricingFile, *PROVIDERS.values()]
+    assert [kind for root in roots for kind in types(described(root)) if getattr(kind, "pattern", None)] == []
 
 
 A_NAME = "must be the name of an environment variable, like GROQ_API_KEY, not its value"

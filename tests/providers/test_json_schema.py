@@ -234,3 +234,22 @@ def test_only_known_keywords_are_left_and_the_same_schema_gives_the_same_bytes(t
     assert schema == before
     assert level(found, subset)[0] == found
     assert len(set(changes)) == len(changes)
+
+
+def test_a_chain_of_references_ends_as_a_refusal():
+    """However long: each step costs the stack."""
+    chain = {f"a{place}": {"$ref": f"#/$defs/a{place + 1}"} for place in range(3000)}
+    with pytest.raises(BadRequest, match="too large or too deep"):
+        down_level({"$ref": "#/$defs/a0", "$defs": {**chain, "a3000": {}}}, Subset(frozenset()), "tools.0")
+
+
+def test_parts_of_all_of_add_up_however_they_are_nested():
+    """What an object says itself stands first."""
+    inner = {"allOf": [{"required": ["c", "a"], "properties": {"c": {"type": "string"}, "a": {"type": "number"}}}]}
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "allOf": [inner, {}]}
+    found = down_level(schema, Subset(frozenset({"properties", "required"})), "tools.0")
+    assert found.schema == {
+        "type": "object",
+        "properties": {"a": {"type": "string"}, "c": {"type": "string"}},
+        "required": ["a", "c"],
+    }

@@ -7,10 +7,12 @@ reported. The order of keys follows the schema, so that the same schema gives th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 from msgspec import Struct
 
+from proxy.providers.base.answers import listed
 from proxy.schema.errors import BadRequest
 from proxy.schema.json import encode
 
@@ -71,7 +73,7 @@ class _Walk:
     def node(self, schema: object, path: tuple[str, ...], refs: tuple[str, ...]) -> dict[str, Any]:
         """`refs`: the references that led here; one that comes again is a recursion."""
         self._nodes += 1
-        if self._nodes > MAX_NODES or len(path) > MAX_DEPTH:
+        if self._nodes > MAX_NODES or len(path) > MAX_DEPTH or len(refs) > MAX_DEPTH:
             raise self._refuse(_TOO_LARGE, path)
         if isinstance(schema, bool):
             return self._anything(schema, path)
@@ -138,7 +140,7 @@ class _Walk:
             schema["enum"] = [schema["enum"]]
         if "oneOf" in schema and "oneOf" not in known and "anyOf" in known and "anyOf" not in schema:
             schema = {("anyOf" if name == "oneOf" else name): value for name, value in schema.items()}
-        while "allOf" in schema and "allOf" not in known:
+        if "allOf" in schema and "allOf" not in known:
             schema = self._merged(schema, path)
         kinds = schema.get("type")
         if isinstance(kinds, list):
@@ -147,20 +149,31 @@ class _Walk:
 
     def _merged(self, schema: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
         """`allOf`: properties and required add up; of two other values the first stands, and that is a change."""
-        self._nodes += 1
-        if self._nodes > MAX_NODES:
-            raise self._refuse(_TOO_LARGE, path)
         merged = {name: value for name, value in schema.items() if name != "allOf"}
-        for place, part in enumerate(schema["allOf"] if isinstance(schema["allOf"], list) else []):
-            at = (*path, "allOf", str(place))
+        for name in ("properties", "required"):
+            merged |= {name: copy(merged[name])} if isinstance(merged.get(name), dict | list) else {}
+        required = {name for name in listed(merged.get("required")) if isinstance(name, str)}
+        left = [(part, (*path, "allOf", str(place))) for place, part in enumerate(listed(schema["allOf"]))][::-1]
+        while left:
+            self._nodes += 1
+            if self._nodes > MAX_NODES:
+                raise self._refuse(_TOO_LARGE, path)
+            part, at = left.pop()
             part = self._looked_up(part, at) if isinstance(part, Mapping) and "$ref" in part else part
             if not isinstance(part, Mapping):
                 raise self._refuse("Expected a JSON schema: an object.", at)
             for name, value in part.items():
-                if name == "properties" and isinstance(value, Mapping):
-                    merged[name] = {**value, **merged.get(name, {})}
-                elif name == "required" and isinstance(value, list):
-                    merged[name] = list(dict.fromkeys([*merged.get(name, []), *value]))
+                if name == "allOf":
+                    inner = [(each, (*at, name, str(place))) for place, each in enumerate(listed(value))]
+                    left += reversed(inner)
+                elif name == "properties" and isinstance(value, Mapping) and isinstance(merged.get(name, {}), dict):
+                    own = merged.setdefault(name, {})
+                    for key, inner_schema in value.items():
+                        own.setdefault(key, inner_schema)
+                elif name == "required" and isinstance(value, list) and isinstance(merged.get(name, []), list):
+                    new = dict.fromkeys(each for each in value if isinstance(each, str) and each not in required)
+                    merged.setdefault(name, []).extend(new)
+                    required |= new.keys()
                 elif merged.setdefault(name, value) != value:
                     self.changes.append(".".join((*at, name)))
         return merged
