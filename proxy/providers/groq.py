@@ -99,8 +99,8 @@ class Groq(Compatible, frozen=True, kw_only=True):
             draft.level_effort(levels)
 
     def _format(self, draft: Draft) -> None:
-        """Raw reasoning stands as <think> in the content: never where nobody asked, nor with tools or JSON, where it is
-        refused.
+        """Raw reasoning appears as <think> in the content. It is never sent by default, nor with tools or JSON, where
+        Groq refuses it.
         """
         body = draft.body
         if "reasoning_format" in body:
@@ -114,7 +114,7 @@ class Groq(Compatible, frozen=True, kw_only=True):
 
 
 def _ask_for_json(draft: Draft) -> None:
-    """ "json mode cannot be combined with tool/function calling", whatever the model: then it is asked for in words."""
+    """ "json mode cannot be combined with tool/function calling", with any model: an instruction replaces it."""
     wanted = draft.body.get("response_format")
     kind = wanted.get("type") if isinstance(wanted, dict) else None
     if not draft.tools() or kind not in ("json_object", "json_schema"):

@@ -105,7 +105,7 @@ class Mistral(Compatible, frozen=True, kw_only=True):
         _order(draft)
 
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
-        """An answer that continues a message begins with that message: OpenAI's clients have it already."""
+        """A continued message starts with its beginning, which OpenAI's clients already have: it is removed."""
         answer = super().parse_response(response, request)
         begun = _begun(request) if request is not None else ""
         for choice in answer["choices"] if begun else []:
@@ -118,7 +118,7 @@ class Mistral(Compatible, frozen=True, kw_only=True):
         return _Continuing(request.n, self.error_rules, begun) if begun else super().stream_decoder(request)
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
-        """Vectors of whole numbers (`output_dtype`) are asked as numbers: base64 holds floats only for us."""
+        """Vectors of whole numbers (`output_dtype`) are requested as numbers: we read only floats from base64."""
         texts_only(request, model)
         body = {
             ("output_dimension" if name == "dimensions" else name): value
@@ -132,7 +132,7 @@ class Mistral(Compatible, frozen=True, kw_only=True):
 
 
 class _Continuing(CompatibleStreamDecoder):
-    """The stream of an answer that begins with `begun`, which is held back until something else follows."""
+    """A stream whose answer repeats `begun`; the repetition is withheld."""
 
     has_quick_text = False
 
@@ -164,8 +164,8 @@ class _Continuing(CompatibleStreamDecoder):
 
 
 def _begun(request: ChatRequest) -> str:
-    """The text of the message that is to be continued because OpenAI's clients may end with the assistant; "" where
-    none is, or the client itself asked for it in the vendor's words.
+    """The text of a trailing assistant message that the vendor is asked to continue. "" if there is none, or if the
+    client itself set the vendor's `prefix`.
     """
     for message in reversed(request.fields["messages"]):
         if message["role"] != "assistant" or message.get("tool_calls"):
@@ -178,7 +178,7 @@ def _begun(request: ChatRequest) -> str:
 
 
 def _name_values(draft: Draft) -> None:
-    """Values that have other words, or other limits."""
+    """Values with other names or ranges."""
     body = draft.body
     if body.get("tool_choice") == "required":
         body["tool_choice"] = "any"
@@ -215,12 +215,12 @@ def _can_think(draft: Draft) -> bool:
 
 
 def _thinks(draft: Draft) -> bool:
-    """In this request."""
+    """True if the model thinks in this request."""
     return _can_think(draft) and (draft.body.get("reasoning_effort") == "high" or not _SWITCHED.match(draft.model))
 
 
 def _think_back(draft: Draft) -> None:
-    """Models that think read what they thought before as chunks of the content, but not in a message to continue."""
+    """Models that think read their earlier thoughts as chunks of the content, except in a message to continue."""
     last = len(draft.messages) - 1
     for index, message in enumerate(draft.messages):
         thought, content, calls = (message.get(name) for name in ("reasoning_content", "content", "tool_calls"))
@@ -232,7 +232,7 @@ def _think_back(draft: Draft) -> None:
 
 
 def _content(draft: Draft, message: dict[str, Any], where: str) -> Any:
-    """Texts as they are, other parts as its own chunks."""
+    """Plain texts unchanged, other parts as the vendor's chunks."""
     content = message.get("content")
     if not isinstance(content, list):
         return content or ""
@@ -248,7 +248,7 @@ def _content(draft: Draft, message: dict[str, Any], where: str) -> Any:
 
 
 def _own_chunk(raw: Any) -> dict[str, Any] | None:
-    """A chunk that the client wrote in the vendor's own words; None for OpenAI's parts."""
+    """A chunk in the vendor's own form; None for OpenAI's parts."""
     kind = raw.get("type") if isinstance(raw, dict) else None
     for name, *more in _CHUNKS.get(kind, ()) if isinstance(kind, str) else ():
         if isinstance(raw.get(name), str | list):
@@ -283,7 +283,7 @@ def _chunk(draft: Draft, part: Part) -> dict[str, Any]:
 
 
 def _shorten_ids(draft: Draft) -> None:
-    """Ids of tool calls are nine letters or digits; the same id always becomes the same one within a request."""
+    """Ids of tool calls are nine letters or digits; the mapping is the same throughout a request."""
     names: dict[str, str] = {}
     for message in draft.messages:
         for given in [message.get("tool_call_id"), *(call.get("id") for call in message.get("tool_calls") or [])]:
@@ -321,8 +321,8 @@ def _short(given: str, names: dict[str, str], taken: set[str]) -> str:
 
 
 def _order(draft: Draft) -> None:
-    """An assistant's message must say something; a user cannot speak right after a tool; the last word cannot be the
-    assistant's unless it is to be continued.
+    """An assistant message must not be empty, a user message must not follow a tool message, and the last message must
+    not be from the assistant unless it is to be continued.
     """
     ordered: list[dict[str, Any]] = []
     for message in draft.messages:

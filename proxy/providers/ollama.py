@@ -20,7 +20,7 @@ _READS = frozenset(
 
 
 class Ollama(SelfHosted, frozen=True, kw_only=True):
-    """Its own address has no `/v1`, and people write it so: the path is added here."""
+    """Its default address has no `/v1`, and users write it without: the path is added here."""
 
     type: ClassVar[str] = "ollama"
     base: ClassVar[str | None] = "http://localhost:11434"
@@ -52,7 +52,7 @@ class Ollama(SelfHosted, frozen=True, kw_only=True):
         draft.strip_echoes(keep=("reasoning",))
 
     def _choose(self, draft: Draft) -> None:
-        """It knows no `tool_choice`: none is said by sending no tools, a named one by sending only that."""
+        """Ollama has no `tool_choice`. For `none` no tools are sent, for a named tool only that one."""
         choice = draft.body.get("tool_choice")
         if choice == "none":
             for field in ("tools", "tool_choice"):

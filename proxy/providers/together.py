@@ -1,4 +1,4 @@
-"""Translates: Together's dialect: OpenAI's, with names from the days of its first server (facts of November 2026)."""
+"""Translates: Together's dialect: OpenAI's, with names from its early server (facts of November 2026)."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from proxy.schema.records import JsonObject, Tokens
 
 
 class Anthropic(Provider, frozen=True, kw_only=True):
-    """api.anthropic.com, or a `base_url` that speaks like it, `/v1` at its end or not."""
+    """api.anthropic.com, or a `base_url` that speaks its API, with or without `/v1` at its end."""
 
     type: ClassVar[str] = DIALECT
     base: ClassVar[str | None] = "https://api.anthropic.com"
@@ -30,12 +30,12 @@ class Anthropic(Provider, frozen=True, kw_only=True):
     choices_at_once: ClassVar[int | None] = 1
 
     def authorize(self, key: str) -> dict[str, str]:
-        """With the version, which the vendor wants in every request, also in those that are not built here."""
+        """The vendor requires its version header in every request, including those built elsewhere."""
         return {"x-api-key": key, "anthropic-version": API_VERSION}
 
     @property
     def models_path(self) -> str | None:
-        """Servers at another address list what they serve, in this vendor's form or in OpenAI's."""
+        """Servers at another address list their models, in this vendor's form or in OpenAI's."""
         return None if self.base_url is None else f"{self._root}/models?limit=1000"
 
     def build_request(self, request: ChatRequest, model: str) -> Built:
@@ -56,7 +56,9 @@ class Anthropic(Provider, frozen=True, kw_only=True):
         return billed_tokens(usage)
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
-        """The signed thoughts before a turn's calls: the vendor wants them back, unchanged, with any of them."""
+        """The signed thoughts before a turn's calls. The vendor wants them back unchanged with the result of any of
+        these calls.
+        """
         blocks = dict(message).get("thinking_blocks")
         if not blocks:
             return {}

@@ -1,4 +1,4 @@
-"""Translates: what a text of the vendor's rests on into OpenAI's annotations."""
+"""Translates: the vendor's citations into OpenAI's annotations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def url_citations(citations: list[Any], start: int, end: int) -> list[dict[str, Any]]:
-    """The `url_citation`s of one block: the vendor cites by block, so each covers all of its text, which stands from
+    """The `url_citation`s of one block. The vendor cites by block, so each covers the whole text of the block, from
     `start` to `end` in the content.
     """
     found = []
@@ -20,7 +20,7 @@ def url_citations(citations: list[Any], start: int, end: int) -> list[dict[str, 
 
 
 def without_url(citations: list[Any]) -> list[dict[str, Any]]:
-    """Citations of documents, by page or character: OpenAI has no form for them, they stay as they are."""
+    """Citations of documents, by page or character. OpenAI has no form for them; they pass unchanged."""
     return [citation for citation in citations if isinstance(citation, dict) and _url(citation) is None]
 
 

@@ -1,5 +1,6 @@
-"""Translates: schemas into how much the vendor has to compile to enforce them. It refuses a request whose strict tools
-and format together pass its limits, and a single schema long before (its guide and its refusals, November 2026).
+"""Translates: schemas into the amount of grammar that the vendor compiles to enforce them. It refuses a request whose
+strict tools and format exceed its limits together, and a single schema well below them (its guide and its refusals,
+November 2026).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _SAYS_WHAT = frozenset({"type", "anyOf", "allOf", "enum", "const", "$ref"})
 
 
 class Size(Struct, frozen=True):
-    """Of a schema, or of several; `untyped`: places where anything may stand, which the vendor cannot compile."""
+    """The size of one schema or of several. `untyped`: places that accept any value; the vendor cannot compile them."""
 
     optional: int = 0
     unions: int = 0
@@ -38,17 +39,17 @@ class Size(Struct, frozen=True):
 
     @property
     def is_taken(self) -> bool:
-        """As the size of all schemas of a request."""
+        """True if the vendor accepts schemas of this size in one request."""
         return self.optional <= MAX_OPTIONAL and self.unions <= MAX_UNIONS and self.tools <= MAX_TOOLS
 
     @property
     def is_taken_alone(self) -> bool:
-        """As the size of one of them."""
+        """True if the vendor accepts a single schema of this size."""
         return self.optional <= MOST_OPTIONAL and self.unions <= MOST_UNIONS and not self.untyped
 
 
 def size_of(schema: object) -> Size:
-    """Of all that is in it, however deep."""
+    """The size of a schema, nested schemas included."""
     if not isinstance(schema, dict):
         return Size(untyped=1)
     found = mapping(schema.get("properties"))
@@ -64,7 +65,9 @@ def size_of(schema: object) -> Size:
 
 
 def loosen(tools: list[dict[str, Any]], schema: dict[str, Any] | None, fields: Fields) -> None:
-    """Takes `strict` from the tools that would be too much beside the format's `schema`; the first ones keep it."""
+    """Removes `strict` from the tools that exceed the limits together with the format's `schema`. The first tools keep
+    it.
+    """
     used = size_of(schema) if schema is not None else Size()
     for tool in tools:
         if tool.get("strict") is not True:

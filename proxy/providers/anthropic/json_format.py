@@ -1,4 +1,4 @@
-"""Translates: `response_format` into the means that a model has, and an answer by tool back into text."""
+"""Translates: `response_format` into what a model supports, and an answer given by tool call back into text."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _ALONE = "with no code fence and no other text around it"
 
 
 class Format(Struct, frozen=True):
-    """`schema`: for `output_config.format`. `instruction`: what stands in for it. `is_unchecked`: nobody enforces
-    it.
+    """`schema`: for `output_config.format`. `instruction`: replaces the format for models without one. `is_unchecked`:
+    the vendor does not enforce the format.
     """
 
     schema: dict[str, Any] | None = None
@@ -30,9 +30,11 @@ class Format(Struct, frozen=True):
 
 
 def format_of(fields: Fields, traits: Traits, tools: Tools, json_tool: str, has_budget: bool) -> Format:
-    """Older models have no formats: a tool with that schema is forced on them, beside the client's own, or where
-    thinking with a budget forbids that they are told. So are the others of a schema that is too large for a format.
-    Adds the tool to `tools`.
+    """The format of the answer; may add a tool to `tools`.
+
+    Older models have no formats: they are forced to call a tool with that schema, or get an instruction where the
+    client's own tools or a thinking budget rule that out. A schema that is too large for a format becomes an
+    instruction too.
     """
     wanted = fields.take("response_format")
     kind = wanted.get("type") if isinstance(wanted, dict) else None
@@ -59,7 +61,7 @@ def format_of(fields: Fields, traits: Traits, tools: Tools, json_tool: str, has_
 
 
 def _is_plain(schema: dict[str, Any]) -> bool:
-    """A tool takes the schema of one object."""
+    """True for the schema of a single object, which a tool can take."""
     return schema.get("type") == "object" and not any(name in schema for name in ("$ref", *AT_TOP))
 
 
@@ -71,8 +73,8 @@ def _instruction(schema: dict[str, Any] | None, with_tools: bool) -> str:
 
 
 def answer_of(arguments: str, fields: frozenset[str]) -> str:
-    """The JSON text that the arguments of the forced tool are; as they came where they broke off. `fields`: the
-    properties that were asked for.
+    """The arguments of the forced tool as the JSON text of the answer, unchanged where they are incomplete. `fields`:
+    the requested properties.
     """
     value = json_or_none(arguments)
     if value is None:

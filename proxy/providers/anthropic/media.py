@@ -1,4 +1,4 @@
-"""Translates: texts, pictures and files of a message into the vendor's content blocks."""
+"""Translates: text, images and files of a message into the vendor's content blocks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ BREAKPOINTS = ("cache_control", "prompt_cache_breakpoint")  # the vendor's name,
 
 
 def block_of(part: Part, model: str, fields: Fields) -> dict[str, Any] | None:
-    """None for a text that says nothing: the vendor refuses blocks of white space.
-
-    Raises BadRequest for what the vendor cannot take.
+    """The block of a part; None for blank text, which the vendor refuses. Raises BadRequest for content that the vendor
+    does not support.
     """
     if part.kind in ("text", "refusal"):
         block = {"type": "text", "text": part.text} if part.text.strip() else None
@@ -35,7 +34,7 @@ def block_of(part: Part, model: str, fields: Fields) -> dict[str, Any] | None:
 
 
 def cache_mark(raw: dict[str, Any], fields: Fields) -> dict[str, Any] | None:
-    """Where the prompt is to be cached, as the vendor says it."""
+    """A cache breakpoint in the vendor's form."""
     mark = next((raw[name] for name in BREAKPOINTS if raw.get(name) is not None), None)
     if mark is None:
         return None

@@ -1,7 +1,7 @@
 """Translates: OpenAI's messages into `system` and `messages`.
 
-The vendor is strict about turns: results stand first in the user's turn right after the calls they answer, one for
-each; no block is empty; a later system message stands between a user's turn and an assistant's.
+The vendor is strict about turns. Tool results come first in the user turn right after the calls, one for each call. No
+block is empty. A later system message stands between a user turn and an assistant turn.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Block = dict[str, Any]
 
 
 class Conversation:
-    """The messages of one request on their way; `system` and `turns` are the result."""
+    """Converts the messages of one request; `system` and `turns` are the result."""
 
     def __init__(self, request: ChatRequest, model: str, traits: Traits, names: Names, fields: Fields) -> None:
         self._kept = request.kept
@@ -61,7 +61,7 @@ class Conversation:
 
     @property
     def called(self) -> list[str]:
-        """The tools that the history calls."""
+        """The names of the tools called in the history."""
         return [block["name"] for turn in self.turns for block in turn["content"] if block["type"] == "tool_use"]
 
     @property
@@ -70,8 +70,8 @@ class Conversation:
 
     @property
     def lacks_thoughts(self) -> bool:
-        """The last assistant turn calls tools, or is to be gone on with, and does not begin with thinking: a model
-        with a thinking budget refuses that.
+        """True if the last assistant turn calls tools or is a prefill, and does not begin with thinking. Models with a
+        thinking budget refuse that.
         """
         last = next((turn for turn in reversed(self.turns) if turn["role"] == "assistant"), None)
         return (
@@ -81,12 +81,12 @@ class Conversation:
         )
 
     def strip_thoughts(self) -> None:
-        """Without thinking nobody reads them."""
+        """Removes thinking blocks: a model that does not think ignores them."""
         for turn in self.turns:
             turn["content"] = [block for block in turn["content"] if block["type"] not in _THOUGHTS]
 
     def end(self, prefills: bool) -> None:
-        """The last word is the user's, unless the model goes on where an assistant message ends."""
+        """Makes the user speak last, unless the model continues an assistant message."""
         last = self.turns[-1]
         if last["role"] != "assistant":
             return
@@ -128,7 +128,7 @@ class Conversation:
             self._instructions.append(blocks)
 
     def _end_turn(self) -> None:
-        """The user's turn: results, then what was said; after it what the system says."""
+        """Ends the user turn: tool results, then content; later system messages follow it."""
         for call_id in self._waiting:
             self._fields.adapt("messages.tool_calls")
             missing = {"type": "tool_result", "tool_use_id": call_id, "content": _NOT_RUN, "is_error": True}
@@ -163,7 +163,7 @@ class Conversation:
             self._say("assistant", [*first, *blocks])
 
     def _say(self, role: str, blocks: list[Block]) -> None:
-        """Turns of one role in a row are one."""
+        """Merges consecutive turns of one role."""
         if self.turns and self.turns[-1]["role"] == role:
             self.turns[-1]["content"] += blocks
         elif blocks:
@@ -186,7 +186,7 @@ class Conversation:
         return self._blocks(message, where)
 
     def _parts(self, message: dict[str, Any], where: str) -> list[Part]:
-        """Without thoughts: some clients send them as parts of the content."""
+        """Content parts without thoughts, which some clients send as parts of the content."""
         content = message.get("content")
         if message["role"] == "assistant" and isinstance(content, list):
             content = [_SILENT if part.get("type") in _THOUGHTS else part for part in content]
@@ -202,7 +202,7 @@ class Conversation:
         return {"type": "tool_use", "id": sent, "name": self._names.sent(name), "input": arguments(call)}
 
     def _result(self, message: dict[str, Any], where: str) -> None:
-        """A result of a call that is not there is refused as one, so the user tells of it."""
+        """The vendor refuses the result of an unknown call; such a result becomes text of the user."""
         blocks = self._blocks(message, where)
         sent = self._ids.get(message["tool_call_id"])
         if sent is None or sent not in self._waiting:
@@ -220,8 +220,8 @@ class Conversation:
         self._results.append({**result, "cache_control": marks[-1]} if marks else result)
 
     def _thoughts(self, message: dict[str, Any], calls: list[dict[str, Any]]) -> list[tuple[int, Block]]:
-        """The thinking that belongs to a message, each with its `AFTER`: what came with it, else what was kept for its
-        calls. Only the model that thought it can read it.
+        """The thinking blocks of a message, each with its `AFTER`: those in the message, else those kept for its calls.
+        Only the model that wrote them can read them.
         """
         kept = next((found for call in calls if (found := self._kept.get(str(call.get("id")))) is not None), None)
         if kept is not None and not (kept.dialect == DIALECT and same_model(kept.model, self._model)):
@@ -239,7 +239,7 @@ class Conversation:
 
 
 def _thought(block: object) -> tuple[int, Block] | None:
-    """A thinking block as the vendor takes it back: signed, or redacted. Its text may be empty."""
+    """A thinking block as the vendor accepts it back: signed, or redacted. Its text may be empty."""
     if not isinstance(block, dict):
         return None
     fields = ("thinking", "signature") if block.get("type") == "thinking" else ("data",)

@@ -14,12 +14,12 @@ from msgspec.structs import replace
 class Traits(Struct, frozen=True):
     """One generation of models; sizes in tokens.
 
-    `samples`: takes temperature, top_p and top_k; `one_sampler`: temperature or top_p, not both. `thinking`: `budget`,
-    `adaptive` or `none`; `thinks_unasked`: also where nothing is said. `off`: what switches it off, None: nothing can.
-    `efforts`: levels of `output_config.effort`. `forces_tools`: takes a tool_choice of any or one tool. `formats`: has
-    `output_config.format` and strict tools. `prefills`: goes on where an assistant message ends. `later_system`: takes
-    system messages after a user turn; `mistakes_system`: reads one after a tool's result as part of it. `binds`: its
-    thinking is only valid in the conversation it was thought in.
+    `samples`: accepts temperature, top_p and top_k; `one_sampler`: temperature or top_p, but not both. `thinking`:
+    `budget`, `adaptive` or `none`; `thinks_unasked`: thinks by default. `off`: the value that turns thinking off, None
+    if nothing does. `efforts`: levels of `output_config.effort`. `forces_tools`: accepts a tool_choice of any or of one
+    tool. `formats`: has `output_config.format` and strict tools. `prefills`: continues a trailing assistant message.
+    `later_system`: accepts system messages after a user turn; `mistakes_system`: reads one after a tool result as part
+    of the result. `binds`: its thinking is valid only in the conversation that produced it.
     """
 
     max_output: int
@@ -81,11 +81,11 @@ _DATED = re.compile(r"[-@](?:\d{8}|latest)$")
 
 
 def traits_of(model: str) -> Traits:
-    """Gateways write versions with a point: `anthropic/claude-haiku-4.5`."""
+    """The traits of a model id. Gateways write versions with a dot: `anthropic/claude-haiku-4.5`."""
     name = _POINT.sub("-", model)
     return next((traits for pattern, traits in _TRAITS if pattern.fullmatch(name)), _OTHER)
 
 
 def same_model(one: str, other: str) -> bool:
-    """Whether two ids name one model: a date or not."""
+    """True if two ids name one model, with or without a date."""
     return _DATED.sub("", one) == _DATED.sub("", other)

@@ -1,5 +1,5 @@
-"""Translates: the names of tools into ones that the vendor takes, and back. A function of the request alone, so that
-whoever reads the answer finds the same names as whoever built the request.
+"""Translates: tool names into names that the vendor accepts, and back. The mapping depends only on the request, so the
+builder of the request and the reader of the answer compute the same one.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _NATIVE = re.compile(r"[a-z][a-z0-9_]*_\d{8}|mcp_toolset|tool_search_tool_(?:bm2
 
 
 def is_native(tool: Mapping[str, Any]) -> bool:
-    """One of the vendor's own tools: most of their types are dated, such as `web_search_20250305`."""
+    """True for one of the vendor's own tools. Most of their types are dated, such as `web_search_20250305`."""
     kind = tool.get("type")
     return isinstance(kind, str) and _NATIVE.fullmatch(kind) is not None
 
 
 class Names:
-    """The names of one request. `fields`: its body, over the provider's defaults.
+    """The tool names of one request. `fields`: its body, over the provider's defaults.
 
-    Names that the vendor takes stay as they are. `json_tool` is one that no tool of the request has; `json_fields` are
-    the properties of the JSON answer that is wanted.
+    Names that the vendor accepts stay unchanged. `json_tool` is a name that no tool of the request has; `json_fields`
+    are the properties of the requested JSON answer.
     """
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
@@ -59,7 +59,7 @@ class Names:
 
 
 class FreeNames:
-    """Gives each name once: one that is taken gets a number. `longest`: in characters, number included."""
+    """Hands out each name once; a name that is taken gets a numeric suffix. `longest`: characters, suffix included."""
 
     def __init__(self, taken: set[str], longest: int) -> None:
         self._taken = taken
@@ -79,7 +79,7 @@ class FreeNames:
 
 
 def _function_names(carriers: list[dict[str, Any]]) -> Iterator[str]:
-    """Those of tools, or of calls."""
+    """The names in tools, or in tool calls."""
     for carrier in carriers:
         if name := tool_name(carrier):
             yield name

@@ -37,9 +37,10 @@ _MAX_USER = 512
 def build_chat(
     request: ChatRequest, model: str, defaults: Mapping[str, Any], path: str, betas: list[str] | None
 ) -> Built:
-    """`betas`: what the operator asks for in `anthropic-beta`; None: the address is not the vendor's own.
+    """The request for `/v1/messages`. `betas`: the operator's `anthropic-beta` values; None if the address is not the
+    vendor's own.
 
-    Raises BadRequest for content that the model cannot take, and for values that are none.
+    Raises BadRequest for content that the model does not support, and for invalid values.
     """
     traits, names = traits_of(model), Names({**defaults, **request.fields})
     fields = Fields(request.fields, defaults)
@@ -76,8 +77,8 @@ def build_chat(
 
 
 def _limit(request: ChatRequest, traits: Traits, fields: Fields) -> int:
-    """`max_tokens`, which the vendor requires. Where no limit is set: all that the model can write, within the context
-    that its prompt leaves.
+    """`max_tokens`, which the vendor requires. The default is the maximum output of the model that fits its context
+    beside the prompt.
     """
     limit = fields.limit(request)
     if limit is None:
@@ -93,10 +94,10 @@ def _limit(request: ChatRequest, traits: Traits, fields: Fields) -> int:
 
 
 def _think(body: dict[str, Any], thinking: Thinking, betas: list[str] | None) -> dict[str, str]:
-    """`thinking`, and the header that its options need. `betas` None: there are no bound thoughts to take care of.
+    """`thinking`, and the header that its options need. `betas` None: the conversation has no bound thoughts.
 
-    Thoughts that were bound to a conversation are refused once it changed, and clients do shorten theirs: such thoughts
-    are to be left out instead.
+    The vendor refuses bound thoughts once the conversation has changed, and clients do shorten theirs. The option makes
+    it drop such thoughts instead.
     """
     config = thinking.config
     headers = {}
@@ -112,7 +113,7 @@ def _think(body: dict[str, Any], thinking: Thinking, betas: list[str] | None) ->
 def _options(
     body: dict[str, Any], request: ChatRequest, fields: Fields, shape: tuple[Traits, Thinking, Format]
 ) -> list[str]:
-    """Everything else; returns the stop sequences that the vendor refuses."""
+    """The other options. Returns the stop sequences that the vendor refuses."""
     traits, thinking, form = shape
     own = fields.take("output_config")
     if own is not None and not isinstance(own, dict):
@@ -140,7 +141,7 @@ def _options(
 
 
 def _sampling(body: dict[str, Any], fields: Fields, traits: Traits, thinks: bool) -> None:
-    """Who thinks is not to be steered: then only what changes nothing is taken."""
+    """A model that thinks accepts no sampling parameters except values without effect."""
     values = {name: fields.number(name) for name in ("temperature", "top_p", "top_k")}
     for name, value in values.items():
         if value is None:
@@ -158,7 +159,7 @@ def _sampling(body: dict[str, Any], fields: Fields, traits: Traits, thinks: bool
 
 
 def _user(body: dict[str, Any], fields: Fields) -> None:
-    """Who the request is for, as an opaque id."""
+    """An opaque id of the end user."""
     metadata = fields.take("metadata")
     found: list[str] = []
     if isinstance(metadata, dict) and set(metadata) == {"user_id"} and isinstance(metadata["user_id"], str):
@@ -176,7 +177,7 @@ def _user(body: dict[str, Any], fields: Fields) -> None:
 
 
 def _cap_marks(body: dict[str, Any], fields: Fields) -> None:
-    """The vendor caches at most four prefixes: the longest ones stay."""
+    """The vendor caches at most four prefixes; the longest ones stay."""
     marked = [block for block in _markable(body) if block.get("cache_control") is not None]
     most = MAX_CACHE_MARKS - (1 if "cache_control" in body else 0)
     for block in marked[: max(0, len(marked) - most)]:

@@ -1,6 +1,6 @@
-"""Translates: the events of one stream into canonical chunks, and a whole answer as the stream that it could have been.
+"""Translates: the events of one stream into canonical chunks. A whole answer is decoded like the equivalent stream.
 
-What an event is, its `type` says; types that nobody knows are skipped, and so is what the vendor's own tools did.
+The `type` of an event decides. Unknown types are skipped, and so is the work of the vendor's own tools.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _BESIDE = ("container", "context_management")  # of the answer as a whole, for c
 
 
 class _Block(Struct):
-    """A content block that is being written. `begin`: where its text begins in the content; `call`: the place of its
-    tool call; `is_json`: it is the answer, by tool.
+    """A content block in progress. `begin`: where its text starts in the content; `call`: the index of its tool call;
+    `is_json`: the block is the JSON answer, given by tool call.
     """
 
     kind: str
@@ -76,7 +76,7 @@ def _whole(body: dict[str, Any], names: Names) -> ChatResponse:
 
 
 class AnthropicStreamDecoder(EventDecoder):
-    """One stream: one choice."""
+    """Decodes one stream with one choice."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
@@ -113,8 +113,8 @@ class AnthropicStreamDecoder(EventDecoder):
         return []
 
     def start(self, message: dict[str, Any]) -> list[ChatChunk]:
-        """What is whole already stands in it: a call that a tool of the vendor's makes comes as such a message, with
-        its end. A gateway may say the start twice; where it begins a second answer, neither of the two is whole.
+        """The first event may hold complete content: a call made by one of the vendor's tools arrives as such a
+        message, with its end. A gateway may repeat the start; if it starts a second answer, neither is complete.
         """
         if self._first is not None:
             if not self.finished and message.get("id") != self._first.get("id"):
@@ -135,7 +135,7 @@ class AnthropicStreamDecoder(EventDecoder):
         return chunks
 
     def end(self, delta: dict[str, Any], body: dict[str, Any]) -> list[ChatChunk]:
-        """Its usage counts from the start of the answer, and may correct what the start said."""
+        """Its usage is cumulative and may correct the usage of the start."""
         self._usage = merged(self._usage, body.get("usage"))
         self._head |= {name: found[name] for found in (delta, body) for name in _BESIDE if found.get(name) is not None}
         word = delta.get("stop_reason")
@@ -160,7 +160,7 @@ class AnthropicStreamDecoder(EventDecoder):
         return [*chunks, self._counted({"choices": [choice]})]
 
     def _reason(self, word: str) -> str:
-        """Calls are what the client is to act on, whatever the vendor calls the end."""
+        """An answer with tool calls ends with `tool_calls`, whatever the vendor names the end."""
         reason = _FINISH.get(word, "stop")
         if reason in ("stop", "tool_calls"):
             return "tool_calls" if self._calls else "stop"
@@ -182,7 +182,7 @@ class AnthropicStreamDecoder(EventDecoder):
         return []
 
     def _open(self, raw: dict[str, Any]) -> tuple[_Block, list[ChatChunk]]:
-        """What a block begins with; a whole answer has all of it here."""
+        """The start of a block; in a whole answer it holds the entire block."""
         block = _Block(str(raw.get("type")), self._length, input=raw.get("input"))
         block.citations += listed(raw.get("citations"))
         if block.kind == "text":
@@ -228,7 +228,7 @@ class AnthropicStreamDecoder(EventDecoder):
         return []
 
     def _keep(self, thought: dict[str, Any]) -> None:
-        """For the next turn, in which it is to stand where it stood."""
+        """Keeps a thought, with its position, for the next turn."""
         self._thoughts.append({**thought, AFTER: self._calls} if self._calls else thought)
 
     def _call(self, block: _Block, raw: dict[str, Any]) -> list[ChatChunk]:

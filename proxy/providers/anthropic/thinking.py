@@ -17,8 +17,8 @@ _OPTIONS = ("type", "budget_tokens", "display", "block_binding")
 
 
 class Thinking(Struct):
-    """`config`: the request's `thinking`, None: not sent. `effort`: of `output_config`. `is_on`: the model will think,
-    asked or not. `asked`: the field that asked for it.
+    """`config`: the request's `thinking`, None if it is not sent. `effort`: for `output_config`. `is_on`: the model
+    will think, by request or by default. `asked`: the field that requested it.
     """
 
     config: dict[str, Any] | None = None
@@ -28,14 +28,15 @@ class Thinking(Struct):
 
     @property
     def has_budget(self) -> bool:
-        """The older, manual kind: it fixes the temperature, forces no tools, and wants its thoughts back."""
+        """The older, manual kind of thinking: it fixes the temperature, cannot force tools, and needs its thoughts
+        back.
+        """
         return self.config is not None and self.config.get("type") == "enabled"
 
 
 def thinking_of(fields: Fields, traits: Traits, limit: int) -> Thinking:
-    """The vendor's own `thinking` stands above the effort. `limit`: the most tokens of the answer, thinking included.
-
-    Raises BadRequest for a word that is no effort.
+    """The vendor's own `thinking` takes precedence over the effort. `limit`: the output limit, thinking included.
+    Raises BadRequest for an unknown effort.
     """
     native, effort = fields.take("thinking"), fields.take("reasoning_effort")
     if native is not None and not isinstance(native, dict):
@@ -66,8 +67,8 @@ def thinking_of(fields: Fields, traits: Traits, limit: int) -> Thinking:
 
 
 def _native(given: dict[str, Any], fields: Fields, traits: Traits, limit: int) -> Thinking:
-    """The vendor's own words, as this model takes them: some of its models refuse a budget, the others want one, and
-    some cannot stop thinking. What other vendors' models behind this API take, they know themselves.
+    """The vendor's own `thinking`, adjusted to the model: some models refuse a budget, others require one, and some
+    cannot turn thinking off. Models of other vendors behind this API get it unchanged.
     """
     kind = given.get("type")
     if traits.context is None:
@@ -97,7 +98,7 @@ def _native(given: dict[str, Any], fields: Fields, traits: Traits, limit: int) -
 
 
 def _manual(config: dict[str, Any], fields: Fields, limit: int) -> Thinking:
-    """A budget leaves room for the answer."""
+    """A thinking budget that leaves room for the answer."""
     budget = config.get("budget_tokens", _BUDGETS["medium"])
     if isinstance(budget, bool) or not isinstance(budget, int):
         raise BadRequest("thinking.budget_tokens: expected a whole number.", param="thinking.budget_tokens")

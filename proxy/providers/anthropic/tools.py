@@ -1,4 +1,4 @@
-"""Translates: tools and the choice among them, and the schemas of their arguments."""
+"""Translates: tools, tool choices, and the schemas of arguments."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ _INLINED = Subset(
 
 
 class Tools(Struct):
-    """`choice`: auto, any, none, or the vendor's name of the one tool that must be called; None: nothing was said.
-    `functions`: how many of the tools are the client's own. `instruction`: what stands in for a choice.
+    """`choice`: auto, any, none, or the vendor's name of the tool that must be called; None if the client set none.
+    `functions`: the number of the client's own tools. `instruction`: replaces a choice that the model does not support.
     """
 
     tools: list[dict[str, Any]] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Tools(Struct):
         return self.by_name or self.choice == "any"
 
     def force(self, name: str | None) -> None:
-        """One of the tools must be called: that of this name, or any."""
+        """Requires a call of the tool with this name, or of any tool."""
         self.choice, self.by_name = name or "any", name is not None
 
     def body(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Tools(Struct):
 
 
 def tools_of(fields: Fields, traits: Traits, names: Names) -> Tools:
-    """Raises BadRequest for tools and choices that the vendor cannot mean."""
+    """The tools and the choice. Raises BadRequest for those that the vendor cannot express."""
     found = Tools()
     for place, raw in enumerate(fields.take("tools") or []):
         if is_native(raw):
@@ -98,7 +98,9 @@ def tools_of(fields: Fields, traits: Traits, names: Names) -> Tools:
 
 
 def stand_in(names: list[str]) -> Tools:
-    """Tools that the history calls and the request leaves out: the vendor wants them declared. None can be called."""
+    """Declarations for tools that the history calls and the request omits; the vendor requires them. None of them can
+    be called.
+    """
     tools = [{"name": name, "input_schema": {"type": "object", "properties": {}}} for name in dict.fromkeys(names)]
     return Tools(tools, choice="none")
 
@@ -127,7 +129,7 @@ def _function(raw: Mapping[str, Any], where: str, context: tuple[Fields, Traits,
 
 
 def _input_schema(given: dict[str, Any], strict: bool, where: str, fields: Fields) -> dict[str, Any]:
-    """A schema of an object, as the vendor wants one: with properties, no alternatives at its top."""
+    """An object schema in the form that the vendor requires: with properties, and without alternatives at the top."""
     at = f"{where}.function.parameters"
     schema = given
     if "$ref" in schema or any(name in schema for name in AT_TOP):
@@ -149,7 +151,7 @@ def _input_schema(given: dict[str, Any], strict: bool, where: str, fields: Field
 
 
 def _flat(schema: dict[str, Any], where: str) -> dict[str, Any]:
-    """One object for alternatives: the properties of all, and what all of them require."""
+    """One object schema for alternatives: the properties of all of them; required is what all of them require."""
     inlined = down_level(schema, _INLINED, where).schema
     branches = {name: listed(inlined.get(name)) for name in AT_TOP}
     properties = _properties(inlined)
@@ -209,7 +211,7 @@ def _choose(found: Tools, choice: Any, names: Names, fields: Fields) -> None:
 
 
 def _narrow(found: Tools, choice: Mapping[str, Any], names: Names, fields: Fields) -> None:
-    """`allowed_tools`: only those are sent, and its mode is the choice."""
+    """`allowed_tools`: sends only those tools, with its mode as the choice."""
     allowed, is_forced = allowed_tools(choice)
     if not allowed:
         raise BadRequest("A choice of allowed_tools needs at least one tool.", param="tool_choice.allowed_tools")

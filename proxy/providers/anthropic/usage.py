@@ -15,15 +15,15 @@ _COUNTED = ("message", "fallback_message")  # passes of the model that the vendo
 
 
 def merged(usage: dict[str, Any], newer: object) -> dict[str, Any]:
-    """Usage as it grows over a stream: counts are cumulative, so of each the newest that is not null stands."""
+    """Usage grows over a stream. Counts are cumulative, so the newest non-null value of each counts."""
     given = newer if isinstance(newer, dict) else {}
     return usage | {name: value for name, value in given.items() if value is not None}
 
 
 def usage_of(raw: dict[str, Any]) -> Usage | None:
-    """OpenAI's `prompt_tokens` include what was read from or written to a cache, the vendor's `input_tokens` do not.
-
-    None where the vendor did not count both sides. What has no place in OpenAI's form stays under the vendor's name.
+    """Usage in OpenAI's form, None unless the vendor counted both input and output. OpenAI's `prompt_tokens` include
+    cache reads and writes, the vendor's `input_tokens` do not. Counts without a place in OpenAI's form keep the
+    vendor's names.
     """
     fresh, output = whole(raw.get("input_tokens")), whole(raw.get("output_tokens"))
     if fresh is None or output is None:
@@ -50,8 +50,8 @@ def usage_of(raw: dict[str, Any]) -> Usage | None:
 
 
 def billed_tokens(usage: Usage) -> Tokens:
-    """Tokens in normal form as they are billed, with the searches and what the vendor leaves out of its counts: what it
-    took to summarize the conversation (`compaction`), and what a model used that this one asked (`advisor_message`).
+    """Billed tokens in normal form, with searches and with what the vendor leaves out of its counts: summarizing the
+    conversation (`compaction`), and models that this one asked (`advisor_message`).
     """
     given = cast("dict[str, Any]", usage)
     used, others = _tokens(given), []

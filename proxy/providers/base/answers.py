@@ -29,7 +29,7 @@ def decode(data: bytes) -> dict[str, Any]:
 
 
 def json_or_none(data: bytes | str) -> Any:
-    """The value of a JSON text, None where it is none."""
+    """The value of a JSON text, None if it is invalid."""
     try:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeError):
@@ -41,7 +41,7 @@ def listed(value: object) -> list[Any]:
 
 
 def objects(value: object) -> list[dict[str, Any]]:
-    """The objects of a list."""
+    """The objects in a list, an empty list for anything else."""
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
@@ -54,17 +54,17 @@ def text(value: object) -> str:
 
 
 def whole(value: object) -> int | None:
-    """A whole number that is not negative."""
+    """A non-negative whole number, None for anything else."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def count(value: object) -> int:
-    """The same, 0 for anything else."""
+    """A non-negative whole number, 0 for anything else."""
     return whole(value) or 0
 
 
 def is_vector(value: object) -> bool:
-    """Numbers, at least one; whole ones of a size that a float holds."""
+    """True for a non-empty list of numbers that a float can hold exactly."""
     numbers = value if isinstance(value, list) else []
     return bool(numbers) and all(
         type(number) is float or (type(number) is int and -(2**53) <= number <= 2**53) for number in numbers
@@ -97,8 +97,8 @@ def tool_call(raw: object, spare_id: str) -> dict[str, Any]:
 
 
 def tokens_of(usage: Mapping[str, Any], searches: object = 0) -> Tokens:
-    """Usage in OpenAI's form as tokens in normal form: its prompt includes what was read from and written to a cache,
-    its output includes reasoning.
+    """Tokens in normal form from usage in OpenAI's form, where the prompt includes cache reads and writes and the
+    output includes reasoning.
     """
     details, output_details = (mapping(usage.get(f"{side}_tokens_details")) for side in ("prompt", "completion"))
     prompt, output = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))

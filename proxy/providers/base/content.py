@@ -1,4 +1,4 @@
-"""Translates: the content of messages into parts that a translation into another vendor's language reads."""
+"""Translates: the content of messages into parts, for translations into other wire formats."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class Part(Struct, frozen=True):
     """One content part. `kind`: text, refusal, image, audio, video, file.
 
     Text and refusals have `text`; the others have `data` (base64) with `media_type`, or `url`, or a vendor's `file_id`.
-    `raw` is the part as it came, with what only one vendor reads (`cache_control`, `detail`); `where` its dotted path.
+    `raw` is the original part, with fields that only one vendor reads (`cache_control`, `detail`); `where` its dotted
+    path.
     """
 
     kind: str
@@ -65,7 +66,7 @@ def parts(content: str | list[dict[str, Any]] | None, where: str) -> list[Part]:
 
 
 def thoughts_in(content: Any) -> tuple[list[str], Any]:
-    """The texts of the `thinking` parts of a content, as Cohere (a text) and Mistral (a list of text parts) have them,
+    """The texts of the `thinking` parts of a content, as Cohere (a text) and Mistral (a list of text parts) write them,
     and the content without those parts.
     """
     if not isinstance(content, list):
@@ -138,13 +139,13 @@ def _base64(data: str, where: str) -> str:
 
 
 def refuse(part: Part, model: str, why: str = "") -> BadRequest:
-    """The error for a part that `model` cannot take; names both."""
+    """The error for a part that `model` does not support; names both."""
     reason = f": {why}" if why else ""
     return BadRequest(f"{model} cannot take {part.kind} content{reason}.", param=part.where, code="unsupported_content")
 
 
 def arguments(call: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a tool call as an object; what is no JSON object rides in `_raw`, so that nothing is lost."""
+    """The arguments of a tool call as an object. Text that is no JSON object is kept under `_raw`."""
     function = call.get("function")
     text = function.get("arguments") if isinstance(function, Mapping) else None
     if text is None or (isinstance(text, str) and not text.strip()):

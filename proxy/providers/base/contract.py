@@ -1,8 +1,8 @@
-"""Translates: what a provider is. A provider is one vendor's dialect: values in, values out, no clock, no socket.
+"""Translates: the contract of a provider. A provider is one vendor's dialect: values in, values out, no clock, no
+socket.
 
-A provider is a Struct whose fields are its keys in `routing_rules.yaml`; facts that hold for every instance of a
-vendor are class variables. `upstream` sends what `build_request` built, adds `authorize(key)` and feeds back what
-arrives.
+A provider is a Struct whose fields are its keys in `routing_rules.yaml`; class variables hold the facts that are the
+same for every instance. `upstream` sends what `build_request` returns, adds `authorize(key)` and feeds the answer back.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class HTTPRequest(Struct, frozen=True):
 
 
 def post_json(path: str, body: object, stream: bool = False, headers: Mapping[str, str] | None = None) -> HTTPRequest:
-    """A POST with a JSON body, for an answer in JSON or as a stream of events. `headers`: further ones."""
+    """A POST with a JSON body that accepts JSON or a stream of events. `headers`: additional ones."""
     accept = "text/event-stream" if stream else "application/json"
     return HTTPRequest(
         "POST", path, {"content-type": "application/json", "accept": accept, **(headers or {})}, encode(body)
@@ -62,11 +62,11 @@ class HTTPResponse(Struct, frozen=True):
 
 
 class Built(Struct, frozen=True):
-    """One upstream request, and what it does not say as the client said it.
+    """One upstream request, and how it differs from the client's.
 
-    `dropped`: parameters the vendor lacks, not sent. `adapted`: sent with another value, or by means that may differ in
-    their effect; another name for the same thing is neither. `stops`: stop sequences the vendor does not take, at which
-    the answer is cut here. `unchecked_json`: the vendor does not enforce `response_format`, so the answer is checked.
+    `dropped`: parameters the vendor lacks, which are not sent. `adapted`: sent with another value, or by means that may
+    differ in effect; a mere renaming is neither. `stops`: stop sequences the vendor does not support, at which the
+    answer is cut here. `unchecked_json`: the vendor does not enforce `response_format`, so the answer is checked here.
     """
 
     http: HTTPRequest
@@ -142,19 +142,19 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def local_model(self) -> LocalModelSpec | None:
-        """What to run on this machine before the first request; None for everything that runs elsewhere."""
+        """The model to run on this machine before the first request; None for everything that runs elsewhere."""
         return None
 
     @property
     def keyless(self) -> bool:
-        """True where the server needs no key (self-hosted, embedded): a missing key does not disable it."""
+        """True if the server needs no key (self-hosted, embedded): a missing key does not disable it."""
         return not self.key_variables
 
     @property
     def key_variables(self) -> tuple[str, ...]:
         """Environment variables that may hold the key; the first one that is set counts.
 
-        The vendor's public API needs a key, another address only if the file says so.
+        The vendor's public API needs a key. A custom base URL needs one only if the file says so.
         """
         if self.api_key_env is None:
             return self.key_env if self.base_url is None else ()
@@ -167,11 +167,11 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def free(self) -> bool:
-        """True where calls cost nothing unless pricing.yaml says otherwise."""
+        """True if calls cost nothing unless pricing.yaml says otherwise."""
         return self.allow_private or self.price == "free"
 
     def version_path(self, *versions: str) -> str:
-        """The first of `versions` (`/v1`), or nothing where the base URL already ends with one of them."""
+        """The first of `versions` (`/v1`), or "" if the base URL already ends with one of them."""
         return "" if (self.base_url or "").rstrip("/").endswith(versions) else versions[0]
 
     def authorize(self, key: str) -> dict[str, str]:
@@ -180,11 +180,13 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def models_path(self) -> str | None:
-        """Where a list of models is to be read, in the form of OpenAI's; None where the price list knows them."""
+        """The path of a list of models in OpenAI's form; None if the price list is the source."""
         return None
 
     def build_request(self, request: ChatRequest, model: str) -> Built:
-        """The vendor's request for the upstream model id `model`. Raises BadRequest for content it cannot carry."""
+        """The request for the upstream model id `model`. Raises BadRequest for content that the vendor does not
+        support.
+        """
         raise TypeError(f"{type(self).__name__} does not build requests")
 
     def build_native(self, native: NativeBody, model: str) -> Built:
@@ -193,9 +195,10 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return Built(HTTPRequest("POST", native.path, headers, with_member(native.body, "model", model)))
 
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
-        """A whole 2xx answer to `request` as OpenAI's shape; who renamed its tools finds their names there.
+        """A whole 2xx answer to `request` in OpenAI's shape. Dialects that rename tools restore their names from
+        `request`.
 
-        Raises UpstreamError when it is not what the vendor promises.
+        Raises UpstreamError if the answer breaks the vendor's contract.
         """
         raise TypeError(f"{type(self).__name__} does not parse responses")
 
@@ -212,11 +215,11 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         raise TypeError(f"{type(self).__name__} does not count tokens")
 
     def max_choices(self, model: str) -> int | None:
-        """How many choices (`n`) one call of this model answers; None: as many as are asked for."""
+        """The number of choices (`n`) that one call of this model can answer; None: no limit."""
         return self.choices_at_once
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
-        """Tool call id -> what the vendor wants back unchanged with that call on the next turn; {}: nothing."""
+        """Tool call id -> the state that the vendor wants back unchanged with that call on the next turn; {}: none."""
         return {}
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:

@@ -1,6 +1,6 @@
-"""Translates: what vendors say of a failure into UpstreamError with OpenAI's status, type and code.
+"""Translates: vendors' error messages into UpstreamError with OpenAI's status, type and code.
 
-Each vendor finds its own words (message, type, code) in the body; what they mean is the same for all.
+Each vendor's own module finds message, type and code in the body; this one knows what they mean.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ _AGAIN_IN = re.compile(r"try again in (?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)(ms|
 
 
 class ErrorRules(Struct, frozen=True):
-    """One vendor's errors where they mean something else than OpenAI's; the rest is the same for all.
+    """Where one vendor's errors differ from OpenAI's.
 
-    `codes`: its code or type -> our status and code. `statuses`: its status -> ours. `again`: codes of the model's own
-    mistakes, where another try may do better. `phrases`: its status and a part of its message -> our status and code,
-    for what has no code. `headers`: its rate-limit headers -> OpenAI's names; a value of `-reset` is in seconds.
+    `codes`: its code or type -> our status and code. `statuses`: its status -> ours. `again`: codes for mistakes of the
+    model, where a retry may help. `phrases`: its status and a part of its message -> our status and code, for errors
+    without a code. `headers`: its rate-limit headers -> OpenAI's names; a value of `-reset` is in seconds.
     """
 
     codes: Mapping[str, tuple[int, str]] = {}
@@ -76,13 +76,13 @@ PLAIN = ErrorRules()
 
 
 def scrub(text: str) -> str:
-    """A vendor's words without what looks like a key or an account's id, one line that can be printed, capped."""
+    """A vendor's text on one printable line, capped, with keys and account ids redacted."""
     line = " ".join(_SECRETS.sub("[redacted]", text).split())[:_MAX_MESSAGE]
     return line if line.isprintable() else "".join(letter for letter in line if letter.isprintable())
 
 
 def unexplained(response: HTTPResponse) -> dict[str, Any]:
-    """What stands in for an error body without words: something in front of the API answers in HTML."""
+    """A message for an error body without one, such as the HTML of a gateway."""
     kind = response.headers.get("content-type", "no content type").split(";")[0]
     return {"message": f"The provider answered {response.status} ({kind}) without an error message."}
 
@@ -97,7 +97,7 @@ def request_id(headers: Mapping[str, str], names: tuple[str, ...]) -> str | None
 
 
 def passed_headers(response: HTTPResponse, ids: tuple[str, ...], rules: ErrorRules = PLAIN) -> dict[str, str]:
-    """The headers of an error that clients read: limits under OpenAI's names, when to come back, the request's id."""
+    """The headers of an error for the client: limits under OpenAI's names, the time to retry, the request id."""
     headers = {}
     for name, value in response.headers.items():
         ours = rules.headers.get(name, name)
@@ -114,7 +114,7 @@ def passed_headers(response: HTTPResponse, ids: tuple[str, ...], rules: ErrorRul
 
 
 def http_date(value: str | None) -> datetime | None:
-    """The moment that an HTTP date names (RFC 9110, section 5.6.7), None for anything else."""
+    """The time of an HTTP date (RFC 9110, section 5.6.7), None for anything else."""
     if not value or _NUMBER.match(value):
         return None
     try:
@@ -125,8 +125,8 @@ def http_date(value: str | None) -> datetime | None:
 
 
 def seconds_until(moment: datetime | None, date: str | None) -> int | None:
-    """Seconds from the answer's own `Date` to `moment`, 0 where it is past. No clock is read here, and the vendor's
-    may be wrong: without a `Date`, None.
+    """Seconds from the answer's own `Date` to `moment`, 0 if it is past. None without a `Date`: our clock is not read
+    here, and the vendor's may be wrong.
     """
     now = http_date(date)
     if moment is None or now is None:
@@ -135,7 +135,9 @@ def seconds_until(moment: datetime | None, date: str | None) -> int | None:
 
 
 def retry_after_s(headers: Mapping[str, str], message: str = "") -> float | None:
-    """Of `passed_headers`: retry-after-ms or retry-after in seconds; else "try again in 1m2.5s" of a message."""
+    """The seconds to wait, from `passed_headers` (retry-after-ms or retry-after), else from "try again in 1m2.5s" in
+    the message.
+    """
     for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         if _SECONDS.fullmatch(headers.get(name, "")):
             return float(headers[name]) / scale
@@ -154,7 +156,7 @@ def retry_after_s(headers: Mapping[str, str], message: str = "") -> float | None
 
 
 def build(said: dict[str, Any], status: int, headers: dict[str, str], rules: ErrorRules = PLAIN) -> UpstreamError:
-    """`said`: message, type, param, code as the vendor sent them, any of them missing; `status`: the vendor's."""
+    """The error for what a vendor sent. `said`: message, type, param, code, each optional; `status`: the vendor's."""
     text, where = _message(said.get("message"))
     message = scrub(text or f"The provider answered {status}.")
     kind, told = _word(said.get("type")), _word(said.get("code"))
@@ -181,7 +183,7 @@ def build(said: dict[str, Any], status: int, headers: dict[str, str], rules: Err
 def _meaning(
     status: int, kind: str | None, told: str | None, message: str, rules: ErrorRules
 ) -> tuple[int, str | None]:
-    """Status and code as OpenAI would have said them; a code that is a bare number says nothing to a client."""
+    """OpenAI's status and code for this error; a code that is a bare number tells a client nothing."""
     for name in (told, kind):
         if name is not None and name in rules.codes:
             return rules.codes[name]
@@ -211,7 +213,7 @@ def _status(status: int) -> int:
 
 
 def _message(value: object) -> tuple[str | None, str | None]:
-    """The message as text and, where a checker of fields wrote it (`{"detail": [{"loc", "msg"}]}`), which field."""
+    """The message as text and, if a validator wrote it (`{"detail": [{"loc", "msg"}]}`), the field."""
     if isinstance(value, dict):
         if "detail" in value:
             return _message(value["detail"])
@@ -234,7 +236,7 @@ def _text(value: object) -> str | None:
 
 
 def _word(value: object) -> str | None:
-    """A type, a code or a field: rows, log lines and clients' programs repeat it."""
+    """A type, code or field, shortened: it is repeated in rows, log lines and clients' programs."""
     text = _text(value)
     return (scrub(text)[:_MAX_WORD] or None) if text else None
 

@@ -1,4 +1,4 @@
-"""Translates: the fields of a request, as a translation into another vendor's language takes them one by one."""
+"""Translates: the fields of a request, taken one by one by a translation into another wire format."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _REFUSED = {
 
 
 class Fields:
-    """The fields of a request. What no call of `take` asked for is reported as dropped.
+    """The fields of a request. Those that are never taken are reported as dropped.
 
     `defaults` are the provider's `parameters`; the client's fields override them. A field that is null is not set.
     """
@@ -54,9 +54,8 @@ class Fields:
         return list(self._adapted)
 
     def take(self, *names: str) -> Any:
-        """The value of the first of `names` that is set, None when none is. All of them count as taken.
-
-        The client's value under any of the names overrides a default.
+        """Takes all of `names`; returns the first value that is set, or None. The client's value under any of the names
+        overrides a default.
         """
         if len(names) == 1:
             return self._left.pop(names[0], None)
@@ -75,8 +74,8 @@ class Fields:
         return value
 
     def limit(self, request: ChatRequest) -> int | None:
-        """The output limit. The request's own limit overrides a default under either name: the price bound of the call
-        was computed from it. Raises BadRequest for a default that is no whole number.
+        """The output limit. The request's own limit overrides a default under either name, because the price bound of
+        the call follows from it. Raises BadRequest for a default that is no whole number.
         """
         default = self.take(*LIMITS)
         limit = request.max_tokens if request.max_tokens is not None else default
@@ -85,11 +84,11 @@ class Fields:
         return limit
 
     def adapt_limit(self, request: ChatRequest) -> None:
-        """The output limit is lowered: reported under the name that the client used."""
+        """Reports a lowered output limit under the name that the client used."""
         self.adapt(next((name for name in LIMITS if name in request.fields), "max_tokens"))
 
     def tier(self, words: Mapping[str, str], *names: str) -> str | None:
-        """`service_tier` in the vendor's words; a tier that has none is dropped."""
+        """`service_tier` in the vendor's words; a tier without an equivalent is dropped."""
         tier = self.take("service_tier", *names)
         if isinstance(tier, str) and tier in words:
             return words[tier]
@@ -98,18 +97,18 @@ class Fields:
         return None
 
     def drop(self, name: str) -> None:
-        """The vendor lacks it, or this value of it."""
+        """Reports that the vendor does not support this field, or this value."""
         self._left.pop(name, None)
         self._dropped[name] = None
 
     def adapt(self, name: str) -> None:
-        """The request carries it with another value, or by means that may differ in effect."""
+        """Reports that the request carries the field with another value, or by means that may differ in effect."""
         self._adapted[name] = None
 
     def rest(self) -> list[str]:
-        """Drops what was not taken; returns everything that was dropped. Defaults of the provider are not reported.
+        """Drops the remaining fields; returns all dropped ones. Provider defaults are not reported.
 
-        Raises BadRequest for fields that ask for another kind of answer: without them the answer would be useless.
+        Raises BadRequest for fields that request another kind of answer, which would be useless without them.
         """
         for name, instead in _REFUSED.items():
             if name in self._left:
@@ -127,13 +126,13 @@ class Fields:
 
 
 def stop_list(stop: Any) -> list[str]:
-    """`stop` as a list of texts that are not empty."""
+    """`stop` as a list of non-empty texts."""
     given = [stop] if isinstance(stop, str) else stop if isinstance(stop, list) else []
     return [text for text in given if isinstance(text, str) and text]
 
 
 def nearest_level(effort: str, levels: tuple[str, ...]) -> str:
-    """The level of `levels` that is nearest to `effort`, one of LEVELS: the next above, else the highest."""
+    """The level nearest to `effort`, one of LEVELS: the next above, else the highest of `levels`."""
     above = [level for level in LEVELS[LEVELS.index(effort) :] if level in levels]
     return above[0] if above else [level for level in LEVELS if level in levels][-1]
 

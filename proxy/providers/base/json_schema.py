@@ -1,7 +1,7 @@
-"""Translates: a JSON schema into the subset of JSON Schema that one vendor takes. Pure and deterministic.
+"""Translates: a JSON schema into the subset of JSON Schema that one vendor supports. Pure and deterministic.
 
-What the vendor has no keyword for goes into the `description`, where the model still reads it; every such place is
-reported. The order of keys follows the schema, so that the same schema gives the same bytes.
+An unsupported keyword moves into the `description`, where the model still reads it; each such place is reported. Keys
+keep their order, so the same schema gives the same bytes.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _REF_HOMES = ("$defs", "definitions")
 
 
 class Subset(Struct, frozen=True):
-    """What one vendor takes.
+    """The subset that one vendor supports.
 
-    `keywords`: the keywords it knows (`type`, `description` and `enum` always). `refs`: it knows `$ref` and `$defs`;
-    otherwise they are inlined and recursion is cut. `closed`: every object must say `additionalProperties: false`.
-    `formats`: the values of `format` it knows (None: any). `nullable`: how it says that a value may be null: `type`
-    (`["string", "null"]`), `any_of`, or `keyword` (`nullable: true`). `limits`: keyword -> the only values it may have.
+    `keywords`: known keywords (`type`, `description` and `enum` always). `refs`: supports `$ref` and `$defs`; otherwise
+    they are inlined and recursion is cut. `closed`: every object must have `additionalProperties: false`. `formats`:
+    known values of `format` (None: any). `nullable`: how a value may be null: `type` (`["string", "null"]`), `any_of`,
+    or `keyword` (`nullable: true`). `limits`: keyword -> its only allowed values.
     """
 
     keywords: frozenset[str]
@@ -46,7 +46,7 @@ class Subset(Struct, frozen=True):
 
 
 class Levelled(Struct, frozen=True):
-    """The schema as the vendor takes it; `changes`: dotted paths of what it can no longer enforce, each once."""
+    """The schema in the supported subset; `changes`: dotted paths that the vendor can no longer enforce, each once."""
 
     schema: dict[str, Any]
     changes: list[str]
@@ -61,7 +61,7 @@ def down_level(schema: Mapping[str, Any], subset: Subset, where: str) -> Levelle
 
 
 class _Walk:
-    """One schema on its way down."""
+    """The conversion of one schema."""
 
     def __init__(self, root: Mapping[str, Any], subset: Subset, where: str) -> None:
         self._root = root
@@ -71,7 +71,7 @@ class _Walk:
         self.changes: list[str] = []
 
     def node(self, schema: object, path: tuple[str, ...], refs: tuple[str, ...]) -> dict[str, Any]:
-        """`refs`: the references that led here; one that comes again is a recursion."""
+        """Converts one node. `refs`: the references that led here; a repeated one is a recursion."""
         self._nodes += 1
         if self._nodes > MAX_NODES or len(path) > MAX_DEPTH or len(refs) > MAX_DEPTH:
             raise self._refuse(_TOO_LARGE, path)
@@ -133,7 +133,7 @@ class _Walk:
         return keyword in subset.keywords
 
     def _united(self, schema: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
-        """`const`, `oneOf`, `allOf` and lists of types said with the keywords the vendor has."""
+        """Rewrites `const`, `oneOf`, `allOf` and lists of types with the keywords that the vendor supports."""
         known = self._subset.keywords
         if "const" in schema and "const" not in known and "enum" not in schema:
             schema = {("enum" if name == "const" else name): value for name, value in schema.items()}
@@ -148,7 +148,9 @@ class _Walk:
         return schema
 
     def _merged(self, schema: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
-        """`allOf`: properties and required add up; of two other values the first stands, and that is a change."""
+        """Merges `allOf`: properties and required add up. Of two different values the first wins, and the loss is
+        reported.
+        """
         merged = {name: value for name, value in schema.items() if name != "allOf"}
         for name in ("properties", "required"):
             merged |= {name: copy(merged[name])} if isinstance(merged.get(name), dict | list) else {}
@@ -190,7 +192,7 @@ class _Walk:
         return {**rest, "anyOf": [{"type": kind} for kind in kinds]}
 
     def _nullable(self, kept: dict[str, Any]) -> None:
-        """Says "may be null" as the vendor says it."""
+        """Rewrites nullability in the vendor's style."""
         style, kinds = self._subset.nullable, kept.get("type")
         if isinstance(kinds, list) and style != "type":
             kept["type"] = next((kind for kind in kinds if kind != "null"), "null")
@@ -222,7 +224,7 @@ class _Walk:
         return {}
 
     def _inline(self, schema: Mapping[str, Any], path: tuple[str, ...], refs: tuple[str, ...]) -> dict[str, Any]:
-        """What a `$ref` names, in its place; keywords beside the `$ref` stand above those of its target."""
+        """The target of a `$ref` in its place; keywords beside the `$ref` override those of the target."""
         ref = schema["$ref"]
         target = self._looked_up(schema, path)
         beside = {name: value for name, value in schema.items() if name not in ("$ref", *_REF_HOMES)}
@@ -258,7 +260,7 @@ class _Walk:
 
 
 def json_instruction(schema: Any, with_tools: bool) -> str:
-    """What stands in for a `response_format` that the vendor does not take; `schema` None: any JSON object."""
+    """An instruction that replaces an unsupported `response_format`; `schema` None: any JSON object."""
     when = "Unless you call a tool, answer" if with_tools else "Answer"
     if schema is None:
         return f"{when} with one JSON object and nothing else."
@@ -266,8 +268,8 @@ def json_instruction(schema: Any, with_tools: bool) -> str:
 
 
 def wanted_schema(wanted: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The schema of a `response_format` of type `json_schema`, with the description that OpenAI has beside it; None
-    where it was left out. Raises BadRequest for anything else.
+    """The schema of a `response_format` of type `json_schema`, with the description beside it; None if it has no
+    schema. Raises BadRequest for anything else.
     """
     inner = wanted.get("json_schema")
     schema = inner.get("schema") if isinstance(inner, dict) else None

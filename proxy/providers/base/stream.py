@@ -1,4 +1,4 @@
-"""Translates: the frame of all streams: which event holds data, and which one says that nothing follows."""
+"""Translates: what all event streams share: events without data are skipped, and `[DONE]` ends the stream."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from proxy.schema.sse import Event
 
 
 class EventDecoder:
-    """One stream. A vendor's decoder reads its events, and says when every choice has finished."""
+    """Decodes one stream. Subclasses read a vendor's events and know when every choice has finished."""
 
     done = False
 
@@ -21,5 +21,5 @@ class EventDecoder:
         return self.read(data, event.name)
 
     def read(self, data: bytes, name: str) -> list[ChatChunk]:
-        """Chunks of one event: `data` without white space around it, and the event's name."""
+        """The chunks of one event. `data` is stripped of white space."""
         raise TypeError(f"{type(self).__name__} reads no events")

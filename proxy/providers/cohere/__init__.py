@@ -31,7 +31,7 @@ from proxy.schema.records import JsonObject, Tokens
 
 
 class Cohere(Provider, frozen=True, kw_only=True):
-    """api.cohere.com, and a private deployment of it by `base_url`."""
+    """api.cohere.com, or a private deployment by `base_url`."""
 
     type: ClassVar[str] = DIALECT
     base: ClassVar[str | None] = "https://api.cohere.com"
@@ -54,11 +54,11 @@ class Cohere(Provider, frozen=True, kw_only=True):
         return CohereStreamDecoder()
 
     def tokens(self, usage: Usage) -> Tokens:
-        """What is billed: `billed_units`, not the tokens that the usage shows; see `usage.billed_tokens`."""
+        """The billed tokens, `billed_units`; the usage shows others, see `usage.billed_tokens`."""
         return billed_tokens(usage)
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
-        """The plan that led to the calls: it belongs into the history, and clients that know OpenAI only lose it."""
+        """The plan behind the calls. It belongs in the history, and OpenAI clients drop it."""
         plan, calls = message.get("reasoning_content"), message.get("tool_calls")
         return {calls[0]["id"]: {"tool_plan": plan}} if plan and calls else {}
 

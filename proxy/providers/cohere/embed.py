@@ -1,4 +1,4 @@
-"""Translates: `/v1/embeddings` to and from `/v2/embed`. Vectors are always asked as numbers."""
+"""Translates: `/v1/embeddings` to and from `/v2/embed`. Vectors are always requested as numbers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ _NATIVE = ("max_tokens", "truncate", "priority")
 
 
 def build_embeddings(request: EmbeddingsRequest, model: str) -> Built:
-    """`input_type` (`search_query`, `classification`, ...) passes on: models since v3 need to be told.
-
-    Raises BadRequest for inputs that are lists of tokens.
+    """`input_type` (`search_query`, `classification`, ...) passes through: models since v3 require it. Raises
+    BadRequest for lists of tokens.
     """
     texts_only(request, model)
     fields = Fields(request.fields)

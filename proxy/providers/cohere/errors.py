@@ -1,7 +1,7 @@
 """Translates: Cohere's errors into UpstreamError with OpenAI's status, type and code.
 
-Their body is `{"id", "message"}`, and a few have an `error_type` (seen in 2026): what neither that nor the status tells
-apart, the prose must.
+A body is `{"id", "message"}`, in 2026 sometimes with an `error_type`. Where neither that nor the status is specific,
+the message decides.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def error_from(response: HTTPResponse, ids: tuple[str, ...]) -> UpstreamError:
 
 
 def body_of(response: HTTPResponse) -> dict[str, Any]:
-    """The object of a 2xx answer. Raises UpstreamError where it is none, or an error."""
+    """The body of a 2xx answer. Raises UpstreamError if it is no object, or an error."""
     body = decode(response.body)
     error = error_in(body)
     if error is not None:

@@ -70,7 +70,7 @@ def billed_tokens(usage: Usage) -> Tokens:
 
 
 def count(value: object) -> int | None:
-    """A number of the vendor as a count; None for what is none."""
+    """A number from the vendor as a count; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return int(value) if 0 <= value < 2**53 else None

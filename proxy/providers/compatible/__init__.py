@@ -1,6 +1,6 @@
-"""Translates: the dialect of OpenAI's chat API as other servers speak it; no vendor, but what many build on.
+"""Translates: OpenAI's chat API as many servers speak it. This is no vendor; vendors build on it.
 
-A vendor that differs overrides the class variables below, and `shape` where the difference is more than a name.
+A vendor that differs overrides the class variables below, and `shape` for differences beyond names.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Compatible(Provider, frozen=True, kw_only=True):
 
     @property
     def models_path(self) -> str | None:
-        """Where its list of models is to be read; None where the price list knows them."""
+        """The path of the server's list of models; None if the price list is the source."""
         if self.local_model is not None or not (self.lists_models or self.base_url):
             return None
         return f"{self.root}/models"
@@ -57,7 +57,7 @@ class Compatible(Provider, frozen=True, kw_only=True):
         return draft.built(f"{self.root}/chat/completions", stream_usage=self.stream_usage)
 
     def shape(self, draft: Draft) -> None:
-        """Changes what the vendor would refuse or ignore; `draft` records what is lost. Nothing, unless overridden."""
+        """Changes what the vendor would refuse or ignore; `draft` records the losses. Nothing, unless overridden."""
 
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
         return parse(response, self.error_rules)
@@ -72,7 +72,7 @@ class Compatible(Provider, frozen=True, kw_only=True):
         return tokens_of(usage, usage.get("num_search_queries"))  # Perplexity's older API counts searches there
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
-        """Kept for servers that refuse a tool's result without the thoughts before its call (DeepSeek and others) or
+        """State for servers that refuse a tool result without the thoughts before its call (DeepSeek and others), or
         without their signature (Google's models; Anthropic's and OpenAI's behind OpenRouter).
         """
         calls: list[Any] = [call for call in message.get("tool_calls") or [] if "id" in call]
@@ -86,7 +86,7 @@ class Compatible(Provider, frozen=True, kw_only=True):
         return state
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
-        """Base64 is a quarter of the size of numbers; servers that do not know it send numbers."""
+        """Base64 takes a quarter of the size of numbers; servers that do not support it send numbers."""
         body = {**request.fields, "model": model, "encoding_format": "base64"}
         return embeddings.built(f"{self.root}/embeddings", body, [])
 

@@ -24,16 +24,14 @@ _NAMED = tuple(_STATUS_OF)
 
 
 def error_from(response: HTTPResponse, ids: tuple[str, ...], rules: ErrorRules = PLAIN) -> UpstreamError:
-    """The error a non-2xx answer tells of. A client's mistake keeps its status; a provider's own failure is a 502 or
-    503.
-    """
+    """The error of a non-2xx answer. A client's mistake keeps its status; a provider's own failure is a 502 or 503."""
     body = json_or_none(response.body)
     said = _fields(body) if isinstance(body, dict) else unexplained(response)
     return build(said, response.status, passed_headers(response, ids, rules), rules)
 
 
 def body_of(response: HTTPResponse, rules: ErrorRules) -> dict[str, Any]:
-    """The object of a 2xx answer. Raises UpstreamError where it is none, or an error."""
+    """The body of a 2xx answer. Raises UpstreamError if it is no object, or an error."""
     body = decode(response.body)
     error = error_in(body, rules)
     if error is not None:

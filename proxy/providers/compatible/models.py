@@ -1,4 +1,4 @@
-"""Translates: the list of models that an OpenAI-shaped server answers to `GET /models`, into their ids."""
+"""Translates: the answer of an OpenAI-shaped server to `GET /models` into model ids."""
 
 from __future__ import annotations
 
@@ -29,9 +29,8 @@ _decode = msgspec.json.Decoder(_Page | list[_Model]).decode
 
 
 def parse_models(response: HTTPResponse) -> tuple[str, ...]:
-    """The ids, each once, in the server's order; at most MAX_IDS. What cannot be an id is left out.
-
-    Raises UpstreamError when the answer is no such list.
+    """Unique ids in the server's order, at most MAX_IDS. Values that cannot be an id are skipped. Raises UpstreamError
+    if the answer is no list of models.
     """
     try:
         answer = _decode(response.body)

@@ -19,7 +19,7 @@ _CALL_ECHOES = ("extra_content", "provider_specific_fields", "index", "thought_s
 
 
 class Draft:
-    """One request body as it is shaped: the client's fields in the client's order, and a record of what they lose.
+    """One request body in the making: the client's fields in the client's order, and a record of the losses.
 
     `parameters` are the provider's defaults for fields that the client did not set.
     """
@@ -72,14 +72,16 @@ class Draft:
     # --- changes that mean the same -----------------------------------------------------------------------------------
 
     def rename(self, old: str, new: str) -> None:
-        """The same value under the vendor's name, in its place; a value under the new name stands."""
+        """Moves a value to the vendor's name, in place; a value under the new name takes precedence."""
         if old in self.body and new not in self.body:
             self.body = {(new if name == old else name): value for name, value in self.body.items()}
         else:
             self.body.pop(old, None)
 
     def name_limit(self, name: str) -> None:
-        """Servers that know one of the two names ignore or refuse the other; of two limits the smaller one."""
+        """Renames the output limit: servers ignore or refuse the name they do not know. Of two limits the smaller one
+        counts.
+        """
         other = LIMITS[1 - LIMITS.index(name)]
         given = [self.body[each] for each in (name, other) if self.body.get(each) is not None]
         self.rename(other, name)
@@ -93,7 +95,7 @@ class Draft:
                 self.put_message(index, {**message, "role": "system"})
 
     def cap_stops(self, most: int) -> None:
-        """At most so many stop sequences are sent; at the others the answer is cut on our side."""
+        """Sends at most this many stop sequences; the answer is cut here at the others."""
         stops = stop_list(self.body.get("stop"))
         if len(stops) > most:
             self.stops = stops[most:]
@@ -102,7 +104,7 @@ class Draft:
                 del self.body["stop"]
 
     def level_effort(self, levels: tuple[str, ...]) -> str:
-        """`reasoning_effort` as the nearest of `levels`; what is no level at all is left to the vendor to refuse."""
+        """Sets `reasoning_effort` to the nearest of `levels`; an unknown level is left to the vendor to refuse."""
         effort: str = self.body["reasoning_effort"]
         if effort in levels or effort not in LEVELS:
             return effort
@@ -111,7 +113,7 @@ class Draft:
         return nearest
 
     def name_tier(self, words: Mapping[str, str]) -> None:
-        """`service_tier` in the vendor's words; a tier that has none is dropped."""
+        """Sets `service_tier` to the vendor's word; a tier without an equivalent is dropped."""
         tier = self.body.get("service_tier")
         if isinstance(tier, str) and tier in words:
             self.body["service_tier"] = words[tier]
@@ -121,7 +123,7 @@ class Draft:
     # --- tools --------------------------------------------------------------------------------------------------------
 
     def only_functions(self) -> None:
-        """Custom tools have no equivalent outside OpenAI. Raises BadRequest, in the history too."""
+        """Raises BadRequest for custom tools, in the history too: they have no equivalent outside OpenAI."""
         for index, tool in enumerate(self.tools()):
             if tool.get("type", "function") != "function" or not isinstance(tool.get("function"), dict):
                 raise _no_custom(f"tools.{index}", self.model)
@@ -135,7 +137,7 @@ class Draft:
         return [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
 
     def narrow_tools(self) -> None:
-        """`allowed_tools` for vendors without it: only those tools are sent, and its mode is the choice."""
+        """`allowed_tools` for vendors without it: sends only those tools, with its mode as the choice."""
         choice = self.body.get("tool_choice")
         if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
             allowed, is_forced = allowed_tools(choice)
@@ -145,9 +147,7 @@ class Draft:
             self.adapt("tool_choice")
 
     def plain_tools(self) -> None:
-        """Functions with the fields that everyone knows, for vendors that refuse others (`cache_control`); a choice
-        likewise.
-        """
+        """Strips tools and choices to the fields of plain functions: some vendors refuse others (`cache_control`)."""
         if "tools" in self.body:
             self.body["tools"] = [self._plain_tool(tool) for tool in self.tools()]
         name = tool_name(self.body.get("tool_choice"))
@@ -162,7 +162,7 @@ class Draft:
         return {"type": "function", "function": kept}
 
     def only_tool(self, name: str) -> None:
-        """The one tool that `tool_choice` names, for servers that cannot be told by name. Raises BadRequest."""
+        """Sends only the tool that `tool_choice` names, for servers that know no choice by name. Raises BadRequest."""
         tools = [tool for tool in self.tools() if tool_name(tool) == name]
         if not tools:
             raise BadRequest(f"tool_choice names {name[:64]!r}, which is none of the tools.", param="tool_choice")
@@ -171,14 +171,14 @@ class Draft:
     # --- messages -----------------------------------------------------------------------------------------------------
 
     def put_message(self, index: int, message: dict[str, Any]) -> None:
-        """In the place of one message; the client's own list stays as it was."""
+        """Replaces one message; the client's own list stays unchanged."""
         if self.body["messages"] is self.request.fields.get("messages"):
             self.body["messages"] = self.messages.copy()
         self.body["messages"][index] = message
 
     def strip_echoes(self, keep: Collection[str] = ()) -> None:
-        """Fields of our own answers that came back and the vendor cannot read, and nulls, which SDKs write out and
-        servers refuse: no loss of anything the client said.
+        """Removes fields of our own answers that the vendor cannot read, and nulls, which SDKs write and servers
+        refuse. Nothing of the client's is lost.
         """
         for index, message in enumerate(self.messages):
             calls = message.get("tool_calls")
@@ -195,9 +195,9 @@ class Draft:
                 self.put_message(index, kept)
 
     def keep_message_fields(self, allowed: Mapping[str, frozenset[str]]) -> None:
-        """By role; what else a message says is dropped, and reported unless it is null or an echo of ours.
+        """Keeps the `allowed` fields by role; others are dropped, and reported unless null or an echo of ours.
 
-        A refusal becomes the content, where the vendor has no field for it.
+        A refusal becomes the content if the vendor has no field for it.
         """
         for index, message in enumerate(self.messages):
             names = allowed.get(message["role"])
@@ -216,7 +216,7 @@ class Draft:
             self.put_message(index, {name: kept[name] for name in kept if kept[name] is not None or name == "content"})
 
     def flatten_texts(self, roles: Collection[str]) -> None:
-        """Content that is a list of texts becomes one text: such vendors take a string only, or split the message."""
+        """Joins content that is a list of texts: such vendors accept only a string, or split the message."""
         for index, message in enumerate(self.messages):
             content = message.get("content")
             if message["role"] in roles and isinstance(content, list) and all(_is_text(part) for part in content):
@@ -251,8 +251,8 @@ class Draft:
                 self.put_message(index, {**message, "reasoning": message["reasoning_content"]})
 
     def give_back_reasoning(self, name: str) -> None:
-        """What the same model thought before its tool calls, for clients that did not send it: some servers refuse a
-        tool's result without it. `name`: the vendor's field.
+        """Restores the thoughts of the same model before its tool calls for clients that dropped them: some servers
+        refuse a tool result without them. `name`: the vendor's field.
         """
         for index, message in enumerate(self.messages):
             calls = message.get("tool_calls")

@@ -15,7 +15,7 @@ _OURS = ("model", "query", "documents", "top_n", "return_documents")
 
 
 def build(path: str, request: RerankRequest, model: str) -> Built:
-    """Documents are put back into the answer by us, from the request: they are not asked for."""
+    """The request. The answer needs no documents: they are put back here, from the request."""
     body: dict[str, Any] = {"model": model, "query": request.query, "documents": request.documents}
     if request.top_n is not None:
         body["top_n"] = request.top_n

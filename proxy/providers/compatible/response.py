@@ -1,6 +1,4 @@
-"""Translates: a whole OpenAI-shaped answer into the canonical one, and the pieces that whole and streamed answers
-share.
-"""
+"""Translates: a whole OpenAI-shaped answer into the canonical one, with pieces that streams share."""
 
 from __future__ import annotations
 
@@ -109,8 +107,8 @@ def _token(text: str, number: object, top: object) -> dict[str, Any]:
 
 
 def plain(part: dict[str, Any]) -> dict[str, Any]:
-    """A message or delta whose texts are texts: `reasoning` (vLLM, Groq, Ollama) under the name clients read,
-    `reasoning_content`, and content parts (Mistral's thinking models) joined into it and `content`.
+    """A message or delta with plain texts: `reasoning` (vLLM, Groq, Ollama) becomes `reasoning_content`, and content
+    parts (Mistral's thinking models) are joined.
     """
     if "reasoning" in part:
         part = dict(part)
@@ -128,7 +126,7 @@ def plain(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _texts(value: object, depth: int = 4) -> list[str]:
-    """The texts inside a value that is a text, a text part, or a list of such; no vendor nests them deeper."""
+    """The texts in a text, a text part, or a list of these; no vendor nests them deeper."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
@@ -137,8 +135,8 @@ def _texts(value: object, depth: int = 4) -> list[str]:
 
 
 def finish_reason(value: object, has_calls: bool) -> tuple[str | None, dict[str, Any]]:
-    """One of OpenAI's five words, and the vendor's own beside it where it is none of them. None stays None: never
-    invented.
+    """One of OpenAI's five words, with the vendor's own word beside it if it differs. None stays None: a finish is
+    never invented.
     """
     if not isinstance(value, str) or not value:
         return None, {}
@@ -151,15 +149,15 @@ def finish_reason(value: object, has_calls: bool) -> tuple[str | None, dict[str,
 
 
 def spare_id(answer_id: object, choice: int, call: int) -> str:
-    """The id of a call that came without one: another in each answer, as clients look results up by it; the same for
-    whole and streamed answers. OpenAI takes 40 characters.
+    """An id for a tool call without one. It differs between answers, since clients look up results by it, and is the
+    same for whole and streamed answers. OpenAI accepts 40 characters.
     """
     own = _NO_LETTER.sub("", answer_id)[-24:] if isinstance(answer_id, str) else ""
     return f"call_{own}_{choice}_{call}" if own else f"call_{choice}_{call}"
 
 
 def usage_of(body: dict[str, Any]) -> Usage | None:
-    """Usage with its three integers, from where vendors put it; None when there is none to trust."""
+    """Usage with its three integers, wherever the vendor put it; None if there is none to trust."""
     for raw in (body.get("usage"), mapping(body.get("x_groq")).get("usage")):
         if isinstance(raw, dict):
             prompt, output = whole(raw.get("prompt_tokens")), whole(raw.get("completion_tokens"))
@@ -177,7 +175,7 @@ def _is_sound(name: str, value: object) -> bool:
 
 
 def _details(raw: dict[str, Any]) -> dict[str, Any]:
-    """Cached and reasoning tokens where clients look for them, when a vendor counts them elsewhere."""
+    """Cached and reasoning tokens in the place where clients look for them."""
     found: dict[str, Any] = {}
     inside = mapping(raw.get("prompt_tokens_details"))
     cached = next((raw[name] for name in _CACHED if whole(raw.get(name)) is not None), None)
@@ -205,7 +203,7 @@ def _reasoning_beside(raw: dict[str, Any], counted: int) -> int:
 
 
 def _audio_beside(raw: dict[str, Any], counted: int) -> int:
-    """Likewise the tokens of what was heard, which Mistral counts in the total but not in prompt_tokens."""
+    """Likewise audio input tokens, which Mistral counts in the total but not in prompt_tokens."""
     details, total = raw.get("prompt_tokens_details"), raw.get("total_tokens")
     audio = details.get("audio_tokens") if isinstance(details, dict) else None
     return audio if isinstance(total, int) and isinstance(audio, int) and 0 < audio == total - counted else 0

@@ -1,4 +1,4 @@
-"""Translates: what the OpenAI-shaped servers that people run themselves have in common."""
+"""Translates: the common dialect of self-hosted OpenAI-shaped servers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from proxy.providers.compatible.request import Draft
 
 
 class SelfHosted(Compatible, frozen=True, kw_only=True):
-    """They know `max_tokens` and `system`, and need no key. `base` is the port each listens on out of the box."""
+    """Such servers know `max_tokens` and `system`, and need no key. `base` is the default port of each."""
 
     lists_models: ClassVar[bool] = True
     ranks: ClassVar[bool | None] = True

@@ -29,7 +29,7 @@ _NO_PART = frozenset({"role", "tool_calls", "token_id", "channel", "index"})
 
 
 class _Calls:
-    """Gives the tool calls of one choice dense indexes, and lets id, type and name through once per call."""
+    """Gives the tool calls of one choice dense indexes, and passes id, type and name once per call."""
 
     def __init__(self, choice: int, answer_id: object) -> None:
         self._choice = choice
@@ -55,8 +55,8 @@ class _Calls:
         return {"index": index, "id": self._ids[index], "type": kind, kind: {"name": name, field: text}, **signed}
 
     def _index(self, raw: dict[str, Any], name: str | None) -> int:
-        """By the server's index, else by id, else the call that is being written. One that comes with a name is another
-        call where nothing tells the two apart but its id, or not even that.
+        """By the server's index, else by id, else the call in progress. A fragment with a name starts another call if
+        its id differs, or if it has neither index nor id.
         """
         identity = call_id(raw.get("id"))
         key = raw["index"] if isinstance(raw.get("index"), int) else identity
@@ -108,7 +108,7 @@ _MAX_MISSES = 8  # events that are of another kind after one another: then this 
 
 
 class CompatibleStreamDecoder(EventDecoder):
-    """One stream. `expected`: the number of choices in the request; a server may send fewer."""
+    """Decodes one stream. `expected`: the number of choices in the request; a server may send fewer."""
 
     has_quick_text = True  # False where a subclass looks into every chunk
 
@@ -178,7 +178,7 @@ class CompatibleStreamDecoder(EventDecoder):
         return choice
 
     def _delta(self, raw: object, calls: _Calls) -> dict[str, Any]:
-        """What this piece adds: empty strings and nulls add nothing, the role is the writer's business."""
+        """The new content of a chunk, without empty values and the role."""
         if not isinstance(raw, dict):
             return {}
         raw = plain(raw)

@@ -1,6 +1,6 @@
-"""Translates: the arguments of a call that comes in pieces, each with its place, into one object.
+"""Translates: the arguments of a call, sent in pieces with a path each, into one object.
 
-Only servers that were told `streamFunctionCallArguments` send them so.
+Servers send them so only if the request set `streamFunctionCallArguments`.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d{1,9})\]|\['([^']*)'\]|\[\"([^\"]*)\"\]"
 
 
 class _Text:
-    """A text that comes in pieces."""
+    """A text received in pieces."""
 
     def __init__(self, piece: str) -> None:
         self.pieces = [piece]
 
 
 class Arguments:
-    """The arguments of one call as they grow."""
+    """The arguments of one call in progress."""
 
     def __init__(self) -> None:
         self._value: dict[str, Any] = {}
 
     def put(self, args: dict[str, Any]) -> None:
-        """Arguments that came whole."""
+        """Adds complete arguments."""
         self._value |= args
 
     def whole(self) -> dict[str, Any]:
         return {name: _joined(value) for name, value in self._value.items()}
 
     def add(self, piece: PartialArg) -> None:
-        """Raises UpstreamError for a place that cannot be."""
+        """Adds a piece. Raises UpstreamError for an impossible path."""
         steps = _steps(piece.json_path)
         last = steps[-1]
         target: Any = self._value
@@ -87,7 +87,7 @@ def _get(target: Any, step: str | int) -> Any:
 
 
 def _put(target: Any, step: str | int, value: Any) -> None:
-    """Lists grow by one at a time: an index far off would be memory, not an answer."""
+    """Lists grow by one element at a time: a distant index would only cost memory."""
     if isinstance(target, list) and isinstance(step, int) and step <= len(target):
         target[step : step + 1] = [value]
     elif isinstance(target, dict) and isinstance(step, str):

@@ -26,7 +26,7 @@ _FAILED = (*_AGAIN, "TOO_MANY_TOOL_CALLS", "MISSING_THOUGHT_SIGNATURE")  # nothi
 
 
 class ChoiceDecoder:
-    """One choice as it is written. `answer_id`: the vendor's id of the answer, of which ids of calls are made."""
+    """One choice in progress. `answer_id`: the vendor's id of the answer, used to make ids of calls."""
 
     def __init__(self, index: int, answer_id: str) -> None:
         self._index = index
@@ -45,7 +45,9 @@ class ChoiceDecoder:
         self.queries = 0
 
     def add(self, candidate: Candidate) -> list[dict[str, Any]]:
-        """What it adds: entries of a chunk's `choices`. Raises UpstreamError where the model said nothing of use."""
+        """The entries that a candidate adds to a chunk's `choices`. Raises UpstreamError if the model said nothing of
+        use.
+        """
         deltas = [delta for part in (candidate.content and candidate.content.parts) or [] for delta in self._part(part)]
         entries = [self._entry(delta) for delta in deltas]
         if candidate.logprobs_result is not None:
@@ -77,7 +79,7 @@ class ChoiceDecoder:
         return deltas
 
     def _note_own(self, part: Part) -> None:
-        """Parts that only the vendor has: they go along beside the message, to come back with it."""
+        """Parts that only this vendor has travel beside the message and come back with it."""
         for name, value in (
             ("executableCode", part.executable_code),
             ("codeExecutionResult", part.code_execution_result),
@@ -93,7 +95,7 @@ class ChoiceDecoder:
     # --- tool calls ---------------------------------------------------------------------------------------------------
 
     def _call(self, call: FunctionCall, signature: str | None) -> list[dict[str, Any]]:
-        """A call in one piece, or the next piece of one: those after the first have no name."""
+        """A complete call, or the next piece of one. Only the first piece has a name."""
         if not call.name and self._open is None:
             if self._calls and not call.args and not call.partial_args:
                 return []  # the end mark of a call that had ended
@@ -124,7 +126,9 @@ class ChoiceDecoder:
         return opening
 
     def _id(self, call: FunctionCall, signature: str | None) -> str:
-        """Models before Gemini 3 have none: it is made of what stays the same when the answer is streamed."""
+        """The call's id. Models before Gemini 3 send none; it is made of values that are the same for whole and
+        streamed answers.
+        """
         if call.id:
             return call.id
         made_of = self._answer_id or hashlib.sha256(encode([call.name, call.args, signature])).hexdigest()[:20]
@@ -140,7 +144,7 @@ class ChoiceDecoder:
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def _keep(self, candidate: Candidate) -> None:
-        """What stands beside the text, under the vendor's own names; the last that holds something counts."""
+        """Metadata beside the text, under the vendor's own names; the last non-empty value counts."""
         kept = {
             "groundingMetadata": candidate.grounding_metadata,
             "citationMetadata": candidate.citation_metadata,
@@ -174,14 +178,14 @@ class ChoiceDecoder:
         return [*entries, last]
 
     def _late(self, candidate: Candidate) -> list[dict[str, Any]]:
-        """What comes behind the finish: some servers tell there what the answer rests on."""
+        """Content after the finish: some servers send citations there."""
         delta = self._beside()
         if not delta and candidate.grounding_metadata is None:
             return []
         return [{**self._entry(delta), **self._extras}]
 
     def _beside(self) -> dict[str, Any]:
-        """What the message holds besides texts and calls and was not told yet, once the whole of it is known."""
+        """The rest of the message besides texts and calls, once it is complete; each part is sent once."""
         delta: dict[str, Any] = {}
         if self._can_cite:
             cited = url_citations(self._extras["groundingMetadata"], "".join(self._text))
@@ -201,7 +205,7 @@ class _Medium(NamedTuple):
 
 
 def _media(media: list[_Medium], answer_id: str) -> dict[str, Any]:
-    """`images` as data URLs, `audio` in OpenAI's shape (one sound, its pieces joined), anything else as it came."""
+    """`images` as data URLs, `audio` in OpenAI's shape (one sound, its pieces joined), other media unchanged."""
     images = [each for each in media if each.blob.mime_type.startswith("image/")]
     sounds = [each.blob for each in media if each.blob.mime_type.startswith("audio/")]
     others = [each.blob for each in media if not each.blob.mime_type.startswith(("image/", "audio/"))]

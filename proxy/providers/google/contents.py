@@ -1,6 +1,6 @@
 """Translates: OpenAI's messages into `systemInstruction` and `contents`.
 
-The vendor is strict about turns: results stand in one content right after the calls they answer, exactly one for each.
+The vendor is strict about turns: one content right after the calls holds their results, exactly one for each.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LOST = ("audio", "function_call")
 
 
 class _Turn(Struct):
-    """One message and what its checked view leaves out; `where` is its dotted path."""
+    """One message with its raw form; `where` is its dotted path."""
 
     message: Message
     raw: dict[str, Any]
@@ -37,9 +37,9 @@ class _Turn(Struct):
 
 
 class Conversation:
-    """The messages of one request on their way; `system` and `contents` are the result.
+    """Converts the messages of one request; `system` and `contents` are the result.
 
-    `names`: the parts of the vendor's own that the request may hold.
+    `names`: the vendor's own parts that the request may hold.
     """
 
     def __init__(self, request: ChatRequest, traits: Traits, fields: Fields, names: Collection[str]) -> None:
@@ -92,7 +92,7 @@ class Conversation:
             place = run
 
     def _say(self, role: str, said: list[dict[str, Any]]) -> None:
-        """Contents of one role in a row are one content, but for results: those stand alone."""
+        """Merges consecutive contents of one role, except tool results, which stand alone."""
         last = self.contents[-1] if self.contents else None
         if last is not None and last["role"] == role and "functionResponse" not in last["parts"][-1]:
             last["parts"] += said
@@ -149,7 +149,7 @@ class Conversation:
             self._orphans(results)
 
     def _spoken(self, turn: _Turn, texts: list[dict[str, Any]], made: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """One message of the model: its texts and pictures, its calls, and between them what is the vendor's own."""
+        """One message of the model: its texts, images and calls, and the vendor's own parts between them."""
         kept = (self._kept.get(str(call.get("id"))) for call in turn.message.tool_calls or [])
         states = [each.state.get("parts") for each in kept if each is not None and each.dialect == DIALECT]
         notes = notes_in(turn.raw) or next((each for each in states if isinstance(each, list)), [])
@@ -163,7 +163,7 @@ class Conversation:
         return spoken
 
     def _pictures(self, turn: _Turn) -> list[dict[str, Any]]:
-        """What the model drew, as our answers hold it: the next turn may be about it."""
+        """Images that the model generated, as our answers hold them: the next turn may refer to them."""
         images = turn.raw.get("images")
         found: list[dict[str, Any]] = []
         for place, image in enumerate(images) if isinstance(images, list) else ():
@@ -194,7 +194,7 @@ class Conversation:
         return {"id": identity, **value} if identity and self._traits.is_three else value
 
     def _answers(self, calls: list[tuple[str, str]], results: list[_Turn]) -> None:
-        """One result for each call, in their order; a call nobody answered gets an empty one."""
+        """One result for each call, in their order; a call without a result gets an empty one."""
         waiting = dict(enumerate(results))
         by_id: dict[str | None, list[int]] = {}
         for place in reversed(waiting):
@@ -218,7 +218,7 @@ class Conversation:
         self._orphans(list(waiting.values()))
 
     def _media(self, turn: _Turn) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Pictures and files of a result: those it may hold, and those that stand behind the results."""
+        """Images and files of a tool result: those that it may hold, and those that must follow the results."""
         held: list[dict[str, Any]] = []
         beside: list[dict[str, Any]] = []
         for part in self._parts(turn):
@@ -229,13 +229,13 @@ class Conversation:
         return held, beside
 
     def _response(self, turn: _Turn) -> dict[str, Any]:
-        """An object is what the vendor wants: the result's own, or one around its text."""
+        """The vendor wants an object: the result itself, or one around its text."""
         text = "\n".join(part.text for part in self._parts(turn) if part.kind in ("text", "refusal"))
         value = json_or_none(text) if text.lstrip().startswith("{") else None
         return value if isinstance(value, dict) else {"output": text}
 
     def _orphans(self, results: list[_Turn]) -> None:
-        """Results of calls that are not there: the vendor refuses them as results, so the user tells of them."""
+        """The vendor refuses the result of an unknown call; such a result becomes text of the user."""
         for turn in results:
             self._fields.adapt("messages.tool_call_id")
             self._say("user", [{"text": "The result of an earlier tool call:"}, *self._user(turn)])

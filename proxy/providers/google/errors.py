@@ -54,7 +54,7 @@ _NO_LIMIT = re.compile(r"\blimit: 0\b(?!\.)")  # a model that the account's plan
 
 
 def error_from(response: HTTPResponse, ids: tuple[str, ...]) -> UpstreamError:
-    """The error of a non-2xx answer; its status decides, a stream's error is announced as an event stream."""
+    """The error of a non-2xx answer. The status decides: errors of streams are labelled as event streams."""
     body = json_or_none(response.body)
     if isinstance(body, list) and body:
         body = body[0]
@@ -74,7 +74,7 @@ def error_in(said: object) -> UpstreamError:
 
 
 def error_said(said: object, status: int) -> UpstreamError:
-    """`said`: the value of `error` as the vendor sent it; `status`: HTTP's, or the one that stands in its place."""
+    """`said`: the value of `error` from the vendor; `status`: of HTTP, or its substitute."""
     fields: Mapping[str, Any] = said if isinstance(said, Mapping) else {"message": said}
     text = fields.get("message")
     message = scrub(text if isinstance(text, str) and text else f"The provider answered {status}.")
@@ -114,7 +114,7 @@ def _is_bad_key(details: list[Mapping[str, Any]], message: str) -> bool:
 
 
 def _is_spent(details: list[Mapping[str, Any]], message: str) -> bool:
-    """A limit of a day, a limit of nothing, or no money left: no wait that a client would sit out helps."""
+    """True if waiting does not help: a limit per day, a limit of zero, or no credit left."""
     violations = [one for each in details if isinstance(each.get("violations"), list) for one in each["violations"]]
     limits = [one.get("quotaId") for one in violations if isinstance(one, Mapping)]
     limits += [each["metadata"].get("quota_limit") for each in details if isinstance(each.get("metadata"), Mapping)]

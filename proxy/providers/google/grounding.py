@@ -1,4 +1,4 @@
-"""Translates: what a grounded answer rests on (`groundingMetadata`) into OpenAI's annotations, and counts searches."""
+"""Translates: the sources of a grounded answer (`groundingMetadata`) into OpenAI's annotations, and counts searches."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ def url_citations(grounding: Mapping[str, Any], text: str) -> list[dict[str, Any
 
 
 def queries(grounding: Mapping[str, Any]) -> int:
-    """How many searches were made."""
+    """The number of searches."""
     asked = grounding.get("webSearchQueries")
     return sum(isinstance(query, str) and bool(query) for query in asked) if isinstance(asked, list) else 0
 
 
 def _segment(segment: object, text: str, data: bytes) -> tuple[int, int]:
-    """The vendor counts bytes of UTF-8 within a part; where that does not hold, its quotation is looked for."""
+    """The vendor counts UTF-8 bytes within a part. If the offsets do not match its quotation, the quotation is searched
+    for.
+    """
     said = segment if isinstance(segment, Mapping) else {}
     start, end = (_offset(said.get(name), len(data)) for name in ("startIndex", "endIndex"))
     quoted = said.get("text")

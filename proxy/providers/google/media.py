@@ -1,4 +1,4 @@
-"""Translates: pictures, sounds, videos and files of a message into the vendor's parts."""
+"""Translates: images, audio, video and files of a message into the vendor's parts."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _DETAILS = {"low": "LOW", "medium": "MEDIUM", "high": "HIGH", "original": "ULTRA
 
 
 def media_part(part: Part, traits: Traits, fields: Fields) -> dict[str, Any]:
-    """`inlineData` for what came along, `fileData` for what the vendor fetches itself.
+    """`inlineData` for embedded data, `fileData` for links that the vendor fetches.
 
-    Raises BadRequest for a link that it would not follow, or the id of another vendor's file.
+    Raises BadRequest for a link that it does not follow, or the file id of another vendor.
     """
     if part.data is not None:
         sent: dict[str, Any] = {"inlineData": {"mimeType": _given_type(part), "data": part.data}}
@@ -60,7 +60,7 @@ def media_part(part: Part, traits: Traits, fields: Fields) -> dict[str, Any]:
 
 
 def result_part(sent: dict[str, Any], fields: Fields) -> dict[str, Any] | None:
-    """What `media_part` made, as the result of a function may hold it; None for the types it may not."""
+    """A part made by `media_part` in the form for function results; None for media types that a result may not hold."""
     kept: dict[str, Any] = {name: sent[name] for name in ("inlineData", "fileData") if name in sent}
     if any(held["mimeType"] not in _IN_RESULTS for held in kept.values()):
         return None
@@ -92,7 +92,7 @@ def _given_type(part: Part) -> str:
 
 
 def _linked_type(part: Part) -> str:
-    """The vendor wants a type with every link: as the client said, by its name, or the usual one of its kind."""
+    """The vendor requires a type with every link: the client's, else by file name, else the default of its kind."""
     inner = _inner(part)
     told = inner.get("format") or inner.get("mime_type")
     if isinstance(told, str):

@@ -1,8 +1,8 @@
-"""Translates: parts that OpenAI has no words for (searches the vendor made, code it ran) into notes beside a message,
+"""Translates: parts without an equivalent at OpenAI (the vendor's searches, executed code) into notes beside a message,
 and back into their places among its texts and calls.
 
-A note is `{"after_characters", "after_calls", "part"}`: how much of the content and how many calls stood before it.
-What a search found is in the signature of its part: without it the next turn knows nothing of it.
+A note is `{"after_characters", "after_calls", "part"}`: the length of the content and the number of calls before it.
+The signature of a part carries the result of a search; without it the next turn has lost it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def notes_in(message: Mapping[str, Any]) -> list[Any]:
 
 
 def kept_notes(message: Mapping[str, Any]) -> list[Any]:
-    """Those to keep here; none where they are too many."""
+    """The notes to keep here; none if they are too large."""
     notes = notes_in(message)
     return notes if len(encode(notes)) <= MOST_BYTES else []
 
@@ -45,7 +45,7 @@ def names_taken(tools: Mapping[str, Any]) -> frozenset[str]:
 def interleaved(
     texts: list[dict[str, Any]], calls: list[dict[str, Any]], notes: list[Any], names: Collection[str]
 ) -> list[dict[str, Any]]:
-    """One turn: texts and calls as they are, with the noted parts of `names` in their places."""
+    """One turn: texts and calls, with the noted parts of `names` in their places."""
     own = [found for each in notes if (found := _read(each, names)) is not None]
     if not own:
         return [*texts, *calls]

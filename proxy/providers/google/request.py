@@ -37,14 +37,14 @@ _GENERATION = {
 
 
 class _Format(Struct):
-    """How JSON is asked for: `config` where the vendor enforces it, else an `instruction`."""
+    """`config` if the vendor enforces JSON, else an `instruction` that asks for it."""
 
     config: dict[str, Any] = {}
     instruction: str | None = None
 
 
 def build_chat(request: ChatRequest, model: str, defaults: Mapping[str, Any], path: str) -> Built:
-    """Raises BadRequest for content that the model cannot take, and for values that are none."""
+    """The request. Raises BadRequest for content that the model does not support, and for invalid values."""
     traits = traits_of(model)
     fields = Fields(_flat(request.fields), defaults)
     for name in ("model", "messages", "stream", "stream_options", "n"):
@@ -72,9 +72,9 @@ def build_chat(request: ChatRequest, model: str, defaults: Mapping[str, Any], pa
 
 
 def _flat(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The vendor's OpenAI-compatible endpoint reads its own fields from `extra_body.google`, and so do we.
+    """Moves the fields of `extra_body.google` to the top level, as the vendor's OpenAI-compatible endpoint does.
 
-    Not OpenAI's from there: nobody has checked those, nor bounded what they cost.
+    OpenAI's own fields are not read from there: they would be neither checked nor included in the price bound.
     """
     inner = given.get("extra_body")
     body = inner if isinstance(inner, Mapping) else {}
@@ -88,7 +88,7 @@ def _flat(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _generation(request: ChatRequest, traits: Traits, fields: Fields) -> tuple[dict[str, Any], list[str]]:
-    """`generationConfig` but for JSON, and the stops that are too many for the vendor."""
+    """`generationConfig` except JSON, and the stop sequences beyond the maximum of the vendor."""
     config: dict[str, Any] = {}
     limit = fields.limit(request)
     if limit is not None:
@@ -132,7 +132,7 @@ def _logprobs(fields: Fields, config: dict[str, Any]) -> None:
 
 
 def _modalities(fields: Fields, config: dict[str, Any]) -> None:
-    """Only what goes beyond text is said. A voice must be one of the vendor's; it always answers PCM."""
+    """Only modalities beyond text are sent. A voice must be one of the vendor's; it always answers PCM."""
     modalities, audio = fields.take("modalities"), fields.take("audio")
     if isinstance(modalities, list) and modalities != ["text"]:
         config["responseModalities"] = [str(name).upper() for name in modalities]
@@ -145,7 +145,7 @@ def _modalities(fields: Fields, config: dict[str, Any]) -> None:
 
 
 def _thinking(fields: Fields, traits: Traits, config: dict[str, Any]) -> None:
-    """A `thinkingConfig` of the vendor's own stands above the effort: both at once are a 400."""
+    """The vendor's own `thinkingConfig` takes precedence over the effort: both at once are a 400."""
     effort = fields.take("reasoning_effort")
     native = fields.take("thinkingConfig", "thinking_config")
     if isinstance(native, dict):
@@ -196,9 +196,9 @@ def _instruction(schema: object) -> str:
 
 
 def _native(request: ChatRequest, fields: Fields) -> dict[str, Any]:
-    """Options by the vendor's own names, alone or in a `generationConfig`.
+    """Options by the vendor's own names, at the top level or in a `generationConfig`.
 
-    Not those that say how much is written where the request says it too: what it may cost was bounded by that.
+    Output limits are excluded where the request has its own: the price bound follows from that.
     """
     bound = {"candidateCount"} if request.max_tokens is None else {"candidateCount", "maxOutputTokens"}
     config: dict[str, Any] = {}

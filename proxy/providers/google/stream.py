@@ -20,7 +20,7 @@ _TIERS = {"standard": "default", "flex": "flex", "priority": "priority"}
 
 
 class GoogleStreamDecoder(EventDecoder):
-    """One answer. There are no event names and no end marker: the finish comes with a candidate, then it ends."""
+    """Decodes one answer. There are no event names and no end marker: it ends after the finish of a candidate."""
 
     def __init__(self, expected: int = 1) -> None:
         self._expected = expected
@@ -57,7 +57,7 @@ class GoogleStreamDecoder(EventDecoder):
         return []
 
     def _refused(self, feedback: PromptFeedback) -> list[dict[str, Any]]:
-        """The prompt was blocked: there is no candidate, and there will be none."""
+        """The prompt was blocked: no candidate will come."""
         if not feedback.block_reason:
             return []
         self._blocked = True

@@ -34,7 +34,7 @@ _MODES = {"none": "NONE", "auto": "AUTO", "required": "ANY"}
 
 
 def tool_fields(fields: Fields, traits: Traits) -> dict[str, Any]:
-    """`tools` and `toolConfig`. Raises BadRequest for tools and choices that the vendor cannot mean."""
+    """`tools` and `toolConfig`. Raises BadRequest for tools and choices that the vendor cannot express."""
     declared, native, strict = _declared(fields, traits)
     choice, parallel = fields.take("tool_choice"), fields.take("parallel_tool_calls")
     search = fields.take("web_search_options")
@@ -60,7 +60,7 @@ def tool_fields(fields: Fields, traits: Traits) -> dict[str, Any]:
 
 
 def _declared(fields: Fields, traits: Traits) -> tuple[list[dict[str, Any]], dict[str, Any], bool]:
-    """Functions, the vendor's own tools by name, and whether calls must fit their schemas."""
+    """Functions, the vendor's own tools by name, and whether calls must match their schemas."""
     functions: list[dict[str, Any]] = []
     native: dict[str, Any] = {}
     strict = False
@@ -98,12 +98,12 @@ def _function(tool: dict[str, Any], where: str, fields: Fields) -> dict[str, Any
 
 
 def _says_nothing(schema: dict[str, Any]) -> bool:
-    """An object without properties is refused by some models: it is left out."""
+    """True for an object without properties: some models refuse it, so it is left out."""
     return not any(schema.get(name) for name in ("properties", "anyOf", "additionalProperties", "items", "prefixItems"))
 
 
 def _choice(choice: Any, strict: bool) -> dict[str, Any]:
-    """Names may only be allowed where calls are forced or validated."""
+    """Names are allowed only with forced or validated calls."""
     mode, names = _wanted(choice)
     if mode == "AUTO" and (names or strict):
         mode = "VALIDATED"

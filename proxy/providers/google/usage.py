@@ -13,7 +13,7 @@ _PARTS = {"TEXT": "text_tokens", "IMAGE": "image_tokens", "AUDIO": "audio_tokens
 
 
 def usage_of(meta: UsageMetadata | None, searches: int) -> Usage | None:
-    """None where not both, prompt and answer, were counted. `searches`: those of the answer so far that are billed."""
+    """None unless both prompt and answer were counted. `searches`: the billed searches of the answer so far."""
     if meta is None or meta.prompt_token_count is None or meta.prompt_token_count < 0:
         return None
     if meta.total_token_count is None and meta.candidates_token_count is None:
@@ -40,8 +40,8 @@ def usage_of(meta: UsageMetadata | None, searches: int) -> Usage | None:
 
 
 def _output(meta: UsageMetadata, prompt: int, thoughts: int) -> int:
-    """Candidates and thoughts, unless the total says that the candidates hold the thoughts; whatever else the total
-    holds was generated too.
+    """Candidates plus thoughts, unless the total shows that candidates include the thoughts. Anything else in the total
+    was generated too.
     """
     candidates, total = count(meta.candidates_token_count), count(meta.total_token_count)
     if thoughts <= candidates and total == prompt + candidates:
@@ -59,5 +59,5 @@ def _parts(details: list[Modality] | None) -> dict[str, int]:
 
 
 def normal_form(usage: Usage) -> Tokens:
-    """The prompt includes what was read from a cache; nobody pays for writing to one."""
+    """Tokens in normal form. The prompt includes cache reads; cache writes are free."""
     return tokens_of(usage, cast("dict[str, Any]", usage).get("searches"))

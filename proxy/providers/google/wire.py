@@ -1,4 +1,6 @@
-"""Translates: the vendor's answers from bytes into Structs; declared is only what is read (SDK google-genai 3.3)."""
+"""Translates: the vendor's answers from bytes into Structs, which declare only the fields that are read (SDK
+google-genai 3.3).
+"""
 
 from __future__ import annotations
 
@@ -117,9 +119,9 @@ _decode = msgspec.json.Decoder(Answer | list[Answer]).decode
 
 
 def read(data: bytes) -> Answer:
-    """Raises UpstreamTruncated for the start of an answer, UpstreamError for what is none.
+    """Raises UpstreamTruncated for an incomplete answer, UpstreamError for an invalid one.
 
-    Errors of streams without framing come as a list with one error in it; that one is the answer then.
+    Errors of streams without framing arrive as a list with one error, which is returned.
     """
     try:
         value: Answer | list[Answer] = _decode(data)
@@ -136,7 +138,7 @@ def read(data: bytes) -> Answer:
 
 
 def counted(usage_metadata: object) -> UsageMetadata | None:
-    """What the vendor says was used; None for what says nothing of the kind: the answer beside it is still one."""
+    """The usage; None if it is invalid: the answer beside it still counts."""
     try:
         return msgspec.convert(usage_metadata, UsageMetadata | None, strict=False)
     except msgspec.ValidationError:

@@ -28,8 +28,8 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         return {"openai-organization": self.organization_env} if self.organization_env else {}
 
     def shape(self, draft: Draft) -> None:
-        """OpenAI refuses what it does not know in a message, and some models what others take. Servers at another
-        address get what the client said: some read fields of answers that come back, and some need them.
+        """OpenAI refuses unknown fields in messages, and some models refuse parameters that others accept. Servers at
+        another address get the client's fields unchanged: some read, and some need, fields of earlier answers.
         """
         rules = rules_of(draft.model)
         if rules is not None:

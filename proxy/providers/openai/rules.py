@@ -16,9 +16,9 @@ _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "l
 
 
 class ModelRules(Struct, frozen=True):
-    """`efforts`: levels of `reasoning_effort` it takes; (): it lacks the parameter; None: any, as far as is known.
-    `default`: the level when nothing is said; where it is not `none`, sampling is fixed. `limit`: the only name of the
-    output limit. `stop`: it stops at `stop`. `instructed_by`: the role it reads instructions from; None: any.
+    """`efforts`: supported levels of `reasoning_effort`; (): no such parameter; None: any, as far as is known.
+    `default`: the level without the parameter; unless it is `none`, sampling is fixed. `limit`: the only name of the
+    output limit. `stop`: supports `stop`. `instructed_by`: the role it reads instructions from; None: any.
     """
 
     efforts: tuple[str, ...] | None = None
@@ -48,12 +48,12 @@ _RULES: tuple[tuple[re.Pattern[str], ModelRules], ...] = tuple(
 
 
 def rules_of(model: str) -> ModelRules | None:
-    """None for what is no id of OpenAI's."""
+    """None for an id that is not OpenAI's."""
     return next((rules for pattern, rules in _RULES if pattern.fullmatch(model)), None)
 
 
 def obey(draft: Draft, rules: ModelRules) -> None:
-    """Changes what the model would refuse; what is lost is reported."""
+    """Changes what the model would refuse; losses are reported."""
     if rules.limit is not None:
         draft.name_limit(rules.limit)
     if rules.instructed_by is not None:
@@ -72,7 +72,7 @@ def obey(draft: Draft, rules: ModelRules) -> None:
 
 
 def _effort(draft: Draft, rules: ModelRules) -> str:
-    """The level the model will think at; a level it does not know becomes the nearest one."""
+    """The level the model will think at; an unsupported level becomes the nearest one."""
     effort = draft.body.get("reasoning_effort")
     if effort is None or not isinstance(effort, str):
         return rules.default

@@ -1,7 +1,7 @@
 """Translates: Perplexity's Agent API, `POST /v1/responses` (facts checked in November 2026).
 
-Its older chat API, which ended on 2026-09-27, was OpenAI-shaped: answers in that shape are still read, because gateways
-in front of it remain.
+Answers in the OpenAI shape of its older chat API, which ended on 2026-09-27, are still read: gateways in front of it
+remain.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _EMBEDDINGS = ("model", "input", "dimensions")
 
 
 class Perplexity(Provider, frozen=True, kw_only=True):
-    """Models of Perplexity's own (`perplexity/sonar`) and of others, all of which can search the web."""
+    """Perplexity's own models (`perplexity/sonar`) and others, all of which can search the web."""
 
     type: ClassVar[str] = "perplexity"
     base: ClassVar[str | None] = "https://api.perplexity.ai"
@@ -59,11 +59,11 @@ class Perplexity(Provider, frozen=True, kw_only=True):
         return PerplexityStreamDecoder(self.error_rules)
 
     def tokens(self, usage: Usage) -> Tokens:
-        """`num_search_queries` counts calls of the web search, which are billed beside the tokens."""
+        """`num_search_queries` counts web searches, which are billed separately."""
         return tokens_of(usage, usage.get("num_search_queries"))
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
-        """Signatures of thoughts, which Google's models behind this API want back with their calls."""
+        """Thought signatures, which Google's models behind this API want back with their calls."""
         state: dict[str, JsonObject] = {}
         for call in message.get("tool_calls") or []:
             signature: Any = call.get("extra_content")
@@ -72,7 +72,7 @@ class Perplexity(Provider, frozen=True, kw_only=True):
         return state
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
-        """Its vectors are whole numbers from -128 to 127, in base64; it knows no other format that we could read."""
+        """The vectors are whole numbers from -128 to 127 in base64; the API has no other format that we can read."""
         texts_only(request, model)
         body = {name: value for name, value in request.fields.items() if name in _EMBEDDINGS}
         body |= {"model": model, "encoding_format": "base64_int8"}

@@ -49,7 +49,7 @@ _JSON = "Answer with one JSON object and nothing else."
 
 
 def build(path: str, request: ChatRequest, model: str, parameters: Mapping[str, Any]) -> Built:
-    """The request for the upstream model `model`; names of the older API's models are translated."""
+    """The request for the upstream model `model`; model names of the older API are translated."""
     fields = Fields(request.fields, parameters)
     for name, value in NEUTRAL.items():
         if name not in _SAME and request.fields.get(name) == value:
@@ -117,7 +117,7 @@ def _input(request: ChatRequest, model: str) -> tuple[list[str], list[dict[str, 
 
 
 def _report(request: ChatRequest, fields: Fields) -> None:
-    """What messages and their parts say that has no place in an item."""
+    """Reports fields of messages and parts without a place in an item."""
     for message in request.fields["messages"]:
         for name, value in message.items():
             if name not in _MESSAGE and name not in ECHOES and value is not None:
@@ -148,13 +148,13 @@ def _items(request: ChatRequest, message: Message, where: str, model: str) -> li
 
 
 def _refusal(request: ChatRequest, where: str) -> str:
-    """What an assistant said instead of a content; there is no field for it."""
+    """A refusal of the assistant; the API has no field for it."""
     refusal = request.fields["messages"][int(where.rpartition(".")[2])].get("refusal")
     return refusal if isinstance(refusal, str) else ""
 
 
 def _plain(content: str | list[dict[str, Any]] | None, where: str, model: str) -> str:
-    """The texts of a message that takes nothing else."""
+    """The text of a message that supports nothing else."""
     found = parts(thoughts_in(content)[1], where)
     for part in found:
         if part.kind not in ("text", "refusal"):
@@ -210,8 +210,8 @@ def _signature(extra: object) -> str | None:
 
 
 def _tools(fields: Fields, body: dict[str, Any], wants_search: bool) -> None:
-    """Functions, its own tools as they are, and one web search: where it is asked for, and where the older API searched
-    unasked, unless a function is to be called.
+    """Functions, native tools unchanged, and one web search: if requested, or if the older API searched by default and
+    no function call is forced.
     """
     given = fields.take("tools") or []
     choice = fields.take("tool_choice")
@@ -250,8 +250,8 @@ def _tool(fields: Fields, tool: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _search(fields: Fields) -> dict[str, Any]:
-    """What the web search is to look at, from OpenAI's `web_search_options` and the older API's own fields; {}: nothing
-    was asked.
+    """Options of the web search, from OpenAI's `web_search_options` and the older API's own fields; {} if there are
+    none.
     """
     options = fields.take("web_search_options")
     search: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Translates: a whole answer of the Agent API into OpenAI's shape, and the pieces that its streams share."""
+"""Translates: a whole answer of the Agent API into OpenAI's shape, with pieces that streams share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ANSWERED = ("completed", "incomplete", "requires_action")
 
 
 def parse(body: dict[str, Any], rules: ErrorRules) -> ChatResponse:
-    """Raises UpstreamError for a 200 that says it failed, or is no answer."""
+    """The answer. Raises UpstreamError for a 200 that failed, or is no answer."""
     error = error_in(body, rules)
     if error is not None:
         raise error
@@ -44,7 +44,7 @@ def parse(body: dict[str, Any], rules: ErrorRules) -> ChatResponse:
 
 
 def refuse_unfinished(body: dict[str, Any], rules: ErrorRules) -> None:
-    """A 200 may say `failed`, and what still runs is no answer."""
+    """Raises UpstreamError for a 200 with the status `failed`, or one that is still running."""
     status = body.get("status")
     if status not in _ANSWERED or not isinstance(body.get("output"), list):
         said = {"message": f"The provider's answer has the status {str(status)[:32]!r}."}
@@ -52,14 +52,14 @@ def refuse_unfinished(body: dict[str, Any], rules: ErrorRules) -> None:
 
 
 def envelope(body: dict[str, Any]) -> dict[str, Any]:
-    """The answer's own facts under OpenAI's names."""
+    """Metadata of the answer under OpenAI's names."""
     named = {"id": body.get("id"), "created": body.get("created_at"), "model": body.get("model")}
     named["service_tier"] = body.get("service_tier")
     return {name: value for name, value in named.items() if isinstance(value, str | int)}
 
 
 def finish_reason(body: dict[str, Any], has_calls: bool) -> str:
-    """There is no word for an answer that was cut: it is one that has as many tokens as it was allowed."""
+    """The API does not mark truncated answers: an answer that uses its whole token limit was truncated."""
     if has_calls or body.get("status") == "requires_action":
         return "tool_calls"
     usage, limit = body.get("usage"), body.get("max_output_tokens")
@@ -74,7 +74,7 @@ def finish_reason(body: dict[str, Any], has_calls: bool) -> str:
 
 
 def text_of(items: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
-    """The text of all messages, and what it leans on as `url_citation`s with places in that text."""
+    """The text of all messages, and its sources as `url_citation`s with positions in that text."""
     texts: list[str] = []
     length = 0
     annotations: list[dict[str, Any]] = []
@@ -115,7 +115,7 @@ def _citation(raw: object, offset: int) -> dict[str, Any] | None:
 
 
 def _marked(text: str, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Citations from the markers in the text, where the answer names none itself."""
+    """Citations from the markers in the text, for answers that list none."""
     by_id = {result.get("id"): result for result in results if isinstance(result.get("id"), int)}
     by_place = dict(enumerate(results, 1))
     found = []
@@ -128,14 +128,12 @@ def _marked(text: str, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def results_of(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the searches found, in order."""
+    """All search results, in order."""
     return [each for item in items if item.get("type") == "search_results" for each in objects(item.get("results"))]
 
 
 def sources(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """`citations` and `search_results` beside the choices, as the older API had them; nothing where nothing was
-    searched.
-    """
+    """`citations` and `search_results` beside the choices, as in the older API; {} without a search."""
     results = results_of(items)
     if not results:
         return {}
@@ -154,7 +152,7 @@ def thoughts_of(item: dict[str, Any]) -> str:
 
 
 def tool_call(item: dict[str, Any], place: int) -> dict[str, Any]:
-    """A `function_call` item; its thought signature where Google's own OpenAI-shaped API has it."""
+    """A `function_call` item; its thought signature has the place that Google's OpenAI-compatible API gives it."""
     if not isinstance(item.get("name"), str) or not item["name"]:
         raise UpstreamError("The provider's answer has a tool call without a function name.", retryable=True)
     call: dict[str, Any] = {
@@ -168,7 +166,7 @@ def tool_call(item: dict[str, Any], place: int) -> dict[str, Any]:
 
 
 def usage_of(body: dict[str, Any], items: list[dict[str, Any]]) -> Usage | None:
-    """OpenAI's names; `num_search_queries`, as the older API called it, counts the calls of the web search."""
+    """Usage in OpenAI's form; `num_search_queries`, a name of the older API, counts web searches."""
     raw = body.get("usage")
     if not isinstance(raw, dict):
         return None

@@ -31,7 +31,7 @@ _FAILED = ("response.failed", "response.cancelled", "response.error", "error")
 
 
 class PerplexityStreamDecoder:
-    """One stream. What the last event repeats of what was streamed is skipped; what only it has is sent then.
+    """Decodes one stream. Content that the last event repeats is skipped; content that only it has is sent then.
 
     Chunks of the older, OpenAI-shaped API are read too.
     """
@@ -113,7 +113,7 @@ class PerplexityStreamDecoder:
         return [self._chunk({"tool_calls": [call]})]
 
     def _end(self, body: dict[str, Any]) -> list[ChatChunk]:
-        """Finish, usage, citations; and whatever of the answer no event before had."""
+        """Finish, usage, citations, and content that no earlier event had."""
         response = mapping(body.get("response"))
         refuse_unfinished(response, self._rules)
         self._head = envelope(response)
