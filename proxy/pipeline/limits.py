@@ -1,7 +1,7 @@
-"""Orchestrates: how much may be asked for in a minute and at once, by key; how often a wrong key may be tried.
+"""Orchestrates: rate limits by key (requests and tokens per minute, concurrent calls) and a limit on wrong keys.
 
-All of it is in the memory of one worker, which holds its share: limit / workers. Tokens are reserved by an estimate and
-corrected by what was used; who used more than was reserved waits until the minute's share has made up for it.
+All of it lives in the memory of one worker, which enforces its share: limit / workers. Tokens are reserved by an
+estimate and corrected by the usage; a caller that exceeds its reservation waits until the bucket has refilled.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_ADDRESSES = 4_096
 
 
 class RateLimit(Struct, frozen=True, forbid_unknown_fields=True):
-    """What one key may ask for; None: no limit."""
+    """The limits of one key; None: no limit."""
 
     requests_per_minute: Count | None = None
     tokens_per_minute: Count | None = None
@@ -31,7 +31,7 @@ class RateLimit(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RateLimited(ProxyError):
-    """429: which limit, how much of it is used, and when there is room again (seconds; None: when a call ends)."""
+    """429: which limit was reached, its usage, and when there is room again (seconds; None: when a call ends)."""
 
     def __init__(self, who: str, limiter: str, current: int, limit: int, reset_s: float | None) -> None:
         again = "when one of them has ended" if reset_s is None else f"in {_shown(reset_s)}"
@@ -50,7 +50,7 @@ class RateLimited(ProxyError):
 
 
 class Bucket:
-    """So much a minute, evenly. What is not taken is kept, up to a minute's worth (and to one, for small shares)."""
+    """A token bucket that refills evenly. It holds a minute's worth, and at least one."""
 
     __slots__ = ("_at_s", "_level")
 
@@ -59,7 +59,7 @@ class Bucket:
         self._at_s = 0.0
 
     def level(self, per_minute: float, now_s: float) -> float:
-        """What can be taken now; below zero after more was used than there was."""
+        """The amount available now; below zero after an overdraft."""
         most = max(1.0, per_minute)
         if self._level is None:
             self._level = most
@@ -69,12 +69,12 @@ class Bucket:
         return self._level
 
     def take(self, amount: float) -> None:
-        """Takes from what `level` said; a negative amount gives back."""
+        """Takes from what `level` returned; a negative amount gives back."""
         self._level = (self._level or 0.0) - amount
 
 
 class _Used:
-    """What one key has used."""
+    """The usage of one key."""
 
     __slots__ = ("requests", "running", "tokens")
 
@@ -85,7 +85,7 @@ class _Used:
 
 
 class Place:
-    """One admitted call: `headers` say what is left, `leave` gives back what the call did not use."""
+    """One admitted call: `headers` report the remaining limits, `leave` returns what the call did not use."""
 
     __slots__ = ("_left", "_reserved", "_used", "headers")
 
@@ -96,7 +96,7 @@ class Place:
         self.headers = headers
 
     def leave(self, tokens: int) -> None:
-        """The call has ended, however it did, and used so many tokens. Only the first time counts."""
+        """The call ended and used so many tokens. Later calls have no effect."""
         if not self._left:
             self._left = True
             self._used.running -= 1
@@ -113,7 +113,7 @@ class Limits:
         self._used: dict[str | None, _Used] = {}
 
     def enter(self, name: str | None, rate: RateLimit, prompt_tokens: int, output_tokens: int) -> Place:
-        """Reserves all three or none. Raises RateLimited; where the prompt alone is too long, for good."""
+        """Reserves all three or none. Raises RateLimited; permanently where the prompt alone exceeds the limit."""
         used = self._used.get(name)
         if used is None:
             used = self._used[name] = _Used()
@@ -150,7 +150,7 @@ class Limits:
             raise refused
 
     def _headers(self, what: str, bucket: Bucket, limit: int, now_s: float) -> dict[str, str]:
-        """OpenAI's names: the limit, what is left of it, and how long until all of it is there again."""
+        """OpenAI's names: the limit, what remains, and the time until it has refilled."""
         share = limit / self._workers
         level = bucket.level(share, now_s)
         missing_s = (max(1.0, share) - level) * 60 / share
@@ -162,7 +162,7 @@ class Limits:
 
 
 class FailedLogins:
-    """Counts wrong keys. Right ones are not asked here, so nobody's failures lock another out."""
+    """Counts wrong keys. Valid keys are not checked here, so failures by others never lock out a valid key."""
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s
@@ -170,7 +170,7 @@ class FailedLogins:
         self._by_network: dict[str, Bucket] = {}
 
     def note(self, address: str) -> None:
-        """One more from this address, which is the connection's own, never a header's. Raises ProxyError 429."""
+        """Counts one failure of the connection's own address, never of a header's. Raises ProxyError 429."""
         now_s = self._clock_s()
         network = _network(address)
         bucket = self._by_network.pop(network, None) or Bucket()
@@ -195,7 +195,7 @@ def _too_long(who: str, tokens: int, limit: int) -> ProxyError:
 
 
 def _network(address: str) -> str:
-    """An IPv4 address, or the /64 of an IPv6 one: whoever has one address of it has all of them."""
+    """An IPv4 address, or the /64 of an IPv6 address, all of which one user can have."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -206,7 +206,7 @@ def _network(address: str) -> str:
 
 
 def _shown(seconds: float) -> str:
-    """As OpenAI writes it: 17ms, 8.64s, 6m0s."""
+    """In OpenAI's format: 17ms, 8.64s, 6m0s."""
     if seconds < 1:
         return f"{max(0, math.ceil(seconds * 1000))}ms"
     minutes, rest = divmod(seconds, 60)

@@ -1,9 +1,8 @@
 """Translates: the allow-list of a key -> the namespace as that key sees it.
 
-The list is a list of models. `provider/model` stands for itself, every other name for what it is set to mean: its
-`use`, its `weighted` names, an alias's target, for `auto` the router's default. What merely stands in for it, a
-fallback, is not meant: it must be on the list itself. Which name a caller asks for does not matter, only which model
-would answer.
+The list names models. `provider/model` stands for itself, every other name for its configured meaning: its `use`, its
+`weighted` names, an alias's target, for `auto` the router's default. Fallbacks are not part of that meaning: each must
+be on the list itself. The name that a caller asks for does not matter, only the model that would answer.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _MAX_DEPTH = 16
 
 
 class Allowed(Struct, frozen=True):
-    """The lists of one key, which must all hold a model; entries may be globs, whose `*` stands for slashes too."""
+    """The lists of one key; a model must be on all of them. Entries may be globs, whose `*` matches slashes too."""
 
     key: str
     lists: tuple[tuple[str, ...], ...]
@@ -59,7 +58,7 @@ class Views:
         return self._names
 
     def of(self, allowed: Allowed | None) -> Names:
-        """The names that can be called, and what answers to them."""
+        """The namespace as this key sees it."""
         names = self.current()
         if allowed is None:
             return names
@@ -71,7 +70,7 @@ class Views:
         return view
 
     def resolve(self, name: str, draw: float, allowed: Allowed | None) -> Route:
-        """The route of `name` with none but allowed models. Raises ProxyError: 403 where the list leaves nobody."""
+        """The route of `name` over allowed models only. Raises ProxyError; 403 where the list leaves no candidate."""
         try:
             return self.of(allowed).resolve(name, draw)
         except ProxyError as missing:
@@ -98,7 +97,7 @@ def _permitted(names: Names, allowed: Allowed) -> Callable[[str], bool]:
 
 
 def _meant(names: Names, entries: tuple[str, ...]) -> Iterator[str]:
-    """The models that the names on a list are set to mean."""
+    """The models that the names on a list stand for."""
     virtual = [name for name in (*AUTO_NAMES, *names.models, *names.aliases) if _matches(name, entries)]
     for name in (*virtual, *(entry for entry in entries if "/" in entry)):  # the latter: provider/fast and its like
         yield from _meaning(names, name, 0)
@@ -126,7 +125,7 @@ def _meaning(names: Names, name: str, depth: int) -> Iterator[str]:
 
 
 def _is_bare(names: Names, deployment: str, entries: tuple[str, ...]) -> bool:
-    """True for a model that is on the list by its id alone, where that id can only mean this one."""
+    """True for a model that is on the list by its bare id, if that id is unambiguous."""
     _, _, model = deployment.partition("/")
     return model in entries and [found.name for found in names.behind(model)] == [deployment]
 
@@ -136,7 +135,7 @@ def _matches(name: str, entries: tuple[str, ...]) -> bool:
 
 
 def _refusal(allowed: Allowed, route: Route) -> ProxyError:
-    """403: what was asked for, who would have answered, and what is on the list."""
+    """403: the requested name, the models that would have answered, and the list."""
     would = ", ".join(deployment.name for deployment in route.candidates[:3])
     lists = " and ".join(_listed(entries) for entries in allowed.lists)
     return ProxyError(

@@ -1,6 +1,6 @@
-"""Translates: what a request holds beside text, against what pricing.yaml says its model takes.
+"""Translates: the content of a request other than text, against the capabilities of its model in pricing.yaml.
 
-A row without `supports` is not known to lack anything. Tools and JSON schemas are left to the provider.
+A row without `supports` is assumed to lack nothing. Tools and JSON schemas are left to the provider.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KINDS = {
 
 
 class ContentNeed(Struct, frozen=True):
-    """One part that is not text: its dotted path, what it is, and the capability it needs."""
+    """One part that is not text: its dotted path, its kind, and the capability it needs."""
 
     where: str
     kind: str
@@ -50,7 +50,7 @@ def _content_needs(request: ChatRequest) -> Iterator[ContentNeed]:
 
 
 def refusal(parts: list[ContentNeed], deployment: Deployment) -> BadRequest | None:
-    """The error that names the first part which the model does not take; None: it takes them all, or nobody knows."""
+    """The error for the first part that the model does not take; None: it takes them all, or that is not known."""
     takes = deployment.price.supports if deployment.price is not None else None
     missing = next((part for part in parts if takes is not None and part.needs not in takes), None)
     if missing is None:

@@ -175,7 +175,7 @@ class Names(Struct, frozen=True, kw_only=True):
             rest += [*entry.context_fallback, *entry.content_fallback]
 
     def names(self) -> list[str]:
-        """Every name that can be called now, virtual ones first."""
+        """Every name that can be called, virtual ones first."""
         names = [*AUTO_NAMES, *self.models, *self.aliases]
         found = [name for name in names if self._answers(name)]
         models = {owner: (*self.listed.get(owner, ()), *self.found.get(owner, ())) for owner in self.providers}
@@ -183,11 +183,11 @@ class Names(Struct, frozen=True, kw_only=True):
         return found + [name for name in ids if self.may is None or self.may(name)]
 
     def behind(self, name: str) -> list[Deployment]:
-        """The deployments that answer to a name that is not `auto`, fallbacks included."""
+        """The deployments behind a name that is not `auto`, fallbacks included."""
         return list(_unique(self._expand(name, 0.0, 0)))
 
     def configured(self) -> frozenset[str]:
-        """Every `provider/model` that the files name; what clients make up is not among them."""
+        """Every `provider/model` that the files name; names made up by clients are not included."""
         written = [self.router.default_model, *self.router.fallback, *self.aliases.values()]
         for entry in self.models.values():
             written += [entry.use, *(entry.weighted or ())]
@@ -196,7 +196,7 @@ class Names(Struct, frozen=True, kw_only=True):
         return frozenset(d.name for name in (*written, *listed) if name for d in self._expand(name, 0.0, 0))
 
     def _answers(self, name: str) -> bool:
-        """Whether somebody does; `resolve` would say why not, with hints that ask for all names in turn."""
+        """Whether a deployment answers. `resolve` would suggest other names in its error, and need all of them."""
         target = self._unaliased(name)
         if target in AUTO_NAMES:
             return bool(self._automatic(0.0))
@@ -241,7 +241,7 @@ class Names(Struct, frozen=True, kw_only=True):
             yield deployment
 
     def _expand(self, name: str, draw: float, depth: int) -> Iterator[Deployment]:
-        """The deployments behind one name that can be called now, in order."""
+        """The deployments behind one name that can be called, in order."""
         name = self._unaliased(name)
         entry = self.models.get(name)
         if entry is not None and depth < _MAX_DEPTH:
@@ -265,7 +265,7 @@ class Names(Struct, frozen=True, kw_only=True):
             yield from self._expand(f"{owners[0]}/{name}", draw, depth + 1)
 
     def _owners(self, model: str) -> list[str]:
-        """The providers that have a bare upstream id."""
+        """The providers that list a bare upstream id."""
         for known in (self.listed, self.found):
             owners = [owner for owner in self.providers if model in known.get(owner, ())]
             if owners:
@@ -273,14 +273,14 @@ class Names(Struct, frozen=True, kw_only=True):
         return []
 
     def _chain(self, first: str | None, fallback: list[str], draw: float, depth: int) -> Iterator[Deployment]:
-        """A name and its fallbacks, never the embedded model among them: an outage must not be answered by a toy."""
+        """A name and its fallbacks, never with the embedded model: a toy must not answer for an outage."""
         if first:
             yield from self._expand(first, draw, depth)
         for name in fallback:
             yield from (d for d in self._expand(name, draw, depth) if d.provider.local_model is None)
 
     def _drawn(self, weighted: Mapping[str, float], draw: float, depth: int) -> str | None:
-        """One of the weighted names; a caller who may not use them all draws among the others."""
+        """One of the weighted names; a caller that may not use all of them draws among the rest."""
         if self.may is not None:
             weighted = {name: share for name, share in weighted.items() if any(self._expand(name, draw, depth + 1))}
         return _drawn(weighted, draw) if weighted else None
@@ -295,7 +295,7 @@ class Names(Struct, frozen=True, kw_only=True):
         return Deployment(provider_name, provider, model, price, version, self.price_of)
 
     def _missing(self, name: str, target: str) -> ProxyError:
-        """Why nothing answers: a retired id, a provider that is off, a bare id with several owners, or no such name."""
+        """The reason: a retired id, a disabled provider, a bare id with several owners, or no such name."""
         price, _ = self.price_of(target)
         if price is not None and price.retired:
             after = f" Its successor is {price.successor!r}." if price.successor else ""
