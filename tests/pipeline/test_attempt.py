@@ -106,7 +106,7 @@ def test_what_it_used_and_cost_stays_as_it_ended(call: Call) -> None:
     """Also when bytes come after its end, as they do where a reader is slower than a cancel."""
     attempt = answered(call, USAGE)
     end = attempt.end(Outcome.OK)
-    attempt.fold.add(chunk_of("y" * 800))
+    attempt.tally.add(chunk_of("y" * 800))
     assert (attempt.measured(), attempt.cost()) == (
         (end.tokens, end.usage_source),
         Cost(EXACT_NANO, 120_000, 20_000, 0, 70_000),
@@ -164,9 +164,9 @@ def test_a_request_that_never_left_used_nothing(call: Call) -> None:
 def test_a_stream_that_was_cut_costs_the_larger_of_seen_and_counted(call: Call) -> None:
     """Its text so far, or the usage that a vendor sends with each chunk, and it is flagged as estimated."""
     attempt = accepted(call)
-    attempt.fold.add(chunk_of("y" * 80, {"prompt_tokens": 50, "completion_tokens": 3, "total_tokens": 53}))
+    attempt.tally.add(chunk_of("y" * 80, {"prompt_tokens": 50, "completion_tokens": 3, "total_tokens": 53}))
     assert attempt.measured() == (Tokens(input=50, output=20), "estimated")
-    attempt.fold.add(chunk_of("y", {"prompt_tokens": 50, "completion_tokens": 30, "total_tokens": 80}))
+    attempt.tally.add(chunk_of("y", {"prompt_tokens": 50, "completion_tokens": 30, "total_tokens": 80}))
     assert attempt.measured() == (Tokens(input=50, output=30), "estimated")
 
 
@@ -193,7 +193,7 @@ def test_usage_seen_above_the_hold_is_not_cut_to_it(call: Call) -> None:
     """A bound that did not hold is no reason to book less than what was seen."""
     attempt = attempt_of(call, hold_nano=1)
     attempt.note_accepted(200, None)
-    attempt.fold.usage = {"prompt_tokens": 100, "completion_tokens": 0, "total_tokens": 100}
+    attempt.tally.usage = {"prompt_tokens": 100, "completion_tokens": 0, "total_tokens": 100}
     assert attempt.measured()[1] == "unknown"
     assert attempt.end(Outcome.CLIENT_CLOSED).cost_nano == 100 * 2_000
 
@@ -244,7 +244,7 @@ def test_what_may_have_been_worked_on_costs_its_hold(call: Call, error: Upstream
 def test_a_broken_stream_with_text_is_estimated_from_it(call: Call) -> None:
     """What the client saw is known; its hold would be many times too much."""
     attempt = accepted(call)
-    attempt.fold.add(chunk_of("y" * 80))
+    attempt.tally.add(chunk_of("y" * 80))
     attempt.fail(UpstreamError("broke off", code="upstream_truncated"))
     assert attempt.ended is not None
     assert (attempt.ended.usage_source, attempt.ended.tokens.output) == ("estimated", 20)

@@ -137,7 +137,7 @@ def test_cost_includes_earlier_attempts_that_cost_something(call: Call) -> None:
     """What was paid for a failed try was paid for this answer."""
     failed = attempt_of(call)
     failed.note_accepted(200, None)
-    failed.fold.add(chunk_of("y" * 80))
+    failed.tally.add(chunk_of("y" * 80))
     failed.fail(UpstreamError("broke off"))
     assert failed.ended is not None
     assert failed.ended.cost_nano

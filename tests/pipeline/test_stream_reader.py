@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from proxy.metering.tokens import estimate
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.call import Call
 from proxy.pipeline.native import NativeAnswer
@@ -96,7 +97,7 @@ async def test_the_end_marker_is_the_end_without_another_read() -> None:
     assert await reader.all() == ["", "Hi", ""]
     assert len(reader.script.limits) == 2
     assert reader.attempt.finished
-    assert reader.attempt.fold.usage == {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+    assert reader.attempt.tally.usage == {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ async def test_what_follows_a_finish_and_makes_no_sense_is_the_end(rest: bytes) 
     """The answer is there; its usage will be estimated."""
     reader = Reader(TEXT + FINISH + rest, b"")
     assert await reader.all() == ["Hi", ""]
-    assert reader.attempt.fold.usage is None
+    assert reader.attempt.tally.usage is None
 
 
 @pytest.mark.parametrize("trouble", [LOST, UpstreamTimeout("slow", Outcome.TIMEOUT_IDLE)])
@@ -255,7 +256,7 @@ async def test_what_came_before_an_error_counts_however_the_bytes_arrive(togethe
     with pytest.raises(UpstreamError, match="overloaded"):
         await reader.next()
     assert reader.attempt.committed
-    assert reader.attempt.fold.text() == "Hi"
+    assert reader.attempt.tally.output_tokens == estimate("Hi")
 
 
 # --- the vendor's own bytes -------------------------------------------------------------------------------------------
@@ -289,7 +290,7 @@ async def test_what_a_client_left_is_read_to_its_usage() -> None:
     reader = Reader(TEXT + FINISH, PING, USAGE, b"more")
     await reader.next()
     assert await drained(reader) < DRAIN_S / 2
-    assert reader.attempt.fold.usage is not None
+    assert reader.attempt.tally.usage is not None
     assert len(reader.script.limits) == 3
 
 
@@ -298,7 +299,7 @@ async def test_a_usage_that_does_not_come_is_given_up() -> None:
     reader = Reader(TEXT + FINISH)
     await reader.next()
     assert await drained(reader) == pytest.approx(DRAIN_S, abs=0.3)
-    assert reader.attempt.fold.usage is None
+    assert reader.attempt.tally.usage is None
 
 
 @pytest.mark.parametrize("rest", [LOST, FAILURE, b""])
