@@ -112,6 +112,7 @@ class World:
         self.reached = asyncio.Event()
         self.release = asyncio.Event()
         self.active = 0
+        self.replies: list[Reply] = []  # that began
         self._answers = list(answers)
         timeouts = Timeouts(first_token=1, idle=1, total=1)
         self.provider = kind(**{"retries": retries, "timeout_s": timeouts, **provider})
@@ -136,7 +137,9 @@ class World:
             await asyncio.get_running_loop().create_future()
         if isinstance(answer, Exception):
             raise answer
-        return cast(Reply, answer)
+        reply = cast(Reply, answer)
+        self.replies.append(reply)
+        return reply
 
     async def close(self) -> None:
         raise RuntimeError("nobody here closes the transport")
