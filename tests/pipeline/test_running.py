@@ -141,9 +141,9 @@ def assert_over(phase: Phase, world: World, running: RunningCall, outcome: Outco
         if end.usage_source == "unknown":
             assert end.cost_nano == holds[end.id]
         assert (end.cost_nano == 0) is (end.usage_source == "none")
-    (end,) = world.closed
-    assert world.ends == [end]
-    assert end.outcome is (Outcome.OK if phase.settles else outcome)
+    (closed,) = world.closed
+    assert world.ends == [closed]
+    assert closed.outcome is (Outcome.OK if phase.settles else outcome)
     assert running.call.is_open is phase.is_open
     assert all(reply.closed for reply in world.replies)
 
@@ -313,9 +313,9 @@ async def test_the_first_reason_stands(first: str, second: str) -> None:
 async def test_a_reason_in_the_turn_in_which_the_call_ends_is_too_late_or_stands_alone() -> None:
     """Cancelled at each turn of its life, a call has one end, whichever it is, and its attempt one."""
     outcomes = set()
-    for turn in range(60):
+    for turn in range(40):
         world = World(streamed(*COMPLETE))
-        world.release.set()
+        world.turns_of_a_step = 5
         running = await world.begin(world.pipeline(), stream=True)
         await turns(turn)
         running.leave()

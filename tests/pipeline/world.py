@@ -109,6 +109,7 @@ class World:
         self.refuse_intent_of: int | None = None
         self.ends: list[CallEnd] = []  # as the log is told
         self.stuck_at: set[str] = set()  # steps of the ledger, the router and the vault that wait for `release`
+        self.turns_of_a_step = 0  # of the loop, that each step of the ledger, the router and the vault takes
         self.reached = asyncio.Event()
         self.release = asyncio.Event()
         self.active = 0
@@ -191,6 +192,7 @@ class World:
         await self.stay("keep")
 
     async def stay(self, where: str) -> None:
+        await turns(self.turns_of_a_step)
         if where in self.stuck_at:
             self.reached.set()
             await self.release.wait()
