@@ -159,8 +159,8 @@ class Pipeline:
         try:
             if call.is_open:
                 await self._ledger.settle(end)
-            elif isinstance(error, StorageUnavailable) or outcome is Outcome.TIMEOUT_TOTAL:
-                self._ledger.close(end)  # takes back an `open` that may be on its way; else there is nothing to close
+            elif isinstance(error, StorageUnavailable):
+                self._ledger.close(end)  # of another seat an `open` may be on its way; else there is nothing to close
             else:
                 self._ledger.reject(call.opening(self.config_version), end)
         finally:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from msgspec import Struct, structs
 
+from proxy.metering.ledger import Ledger
+from proxy.metering.writer import Waits
 from proxy.pipeline.output import MAX_BUFFERED_BYTES
 from proxy.pipeline.running import ClientLeft, RunningCall
 from proxy.providers.base.contract import Built
@@ -30,6 +36,9 @@ from tests.pipeline.world import (
     turns,
     whole,
 )
+from tests.storage.samples import rows
+from tests.storage.stores import GatedStore
+from tests.waiting import eventually
 
 GONE_S = 0.25
 
@@ -324,3 +333,73 @@ async def test_a_reason_in_the_turn_in_which_the_call_ends_is_too_late_or_stands
         assert len(world.ended) == len(world.opened) == len(running.call.attempts)
         outcomes.add(world.ends[0].outcome)
     assert outcomes == {Outcome.CLIENT_CLOSED, Outcome.OK}
+
+
+# --- with the ledger itself -------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def ledger_on(store: GatedStore) -> AsyncIterator[Ledger]:
+    """At the end nothing is open, held, waiting to be written or lost."""
+    ledger = Ledger(store, waits=Waits(gather=0.001))
+    await ledger.start()
+    try:
+        yield ledger
+        store.gate.set()
+        await eventually(lambda: not ledger.state.pending)
+        assert (ledger.state.open_calls, ledger.state.reserved_nano, ledger.state.lost) == (0, 0, 0)
+    finally:
+        store.gate.set()
+        await ledger.stop()
+
+
+@pytest.mark.parametrize("seats", [1, 3])
+@pytest.mark.parametrize("reason", REASONS)
+async def test_a_call_that_ends_while_the_ledger_writes_leaves_nothing_open(
+    tmp_path: Path, reason: str, seats: int
+) -> None:
+    """No request of it left: it has no row, or one that says how it ended and that nothing was used."""
+    store = GatedStore(tmp_path / "usage.db")
+    async with ledger_on(store) as ledger:
+        world = World(kind=Single)
+        world.ledger = ledger
+        store.gate.clear()
+        running = await world.begin(world.pipeline(), n=seats)
+        await eventually(store.waiting.is_set)
+        await turns()
+        REASONS[reason][0](running)
+        await in_time(running.ended())
+        assert [end.outcome for end in world.ends] == [REASONS[reason][1]]
+    for row in rows(tmp_path / "usage.db", "SELECT outcome, cost_nano FROM calls"):
+        assert row == {"outcome": REASONS[reason][1].value, "cost_nano": 0}
+    found = rows(tmp_path / "usage.db", "SELECT outcome, cost_nano FROM attempts")
+    assert all((row["outcome"], row["cost_nano"]) != ("open", None) for row in found)
+    assert {row["outcome"] for row in found} <= {"cancelled", REASONS[reason][1].value}
+    assert world.bodies == []
+
+
+async def test_calls_that_end_at_any_moment_leave_one_row_for_each_request(tmp_path: Path) -> None:
+    """Two hundred calls, some with seats, ended at random: no row stays open, and none is missing."""
+    dice, path = random.Random(3), tmp_path / "usage.db"
+    sent: list[str] = []
+    async with ledger_on(GatedStore(path)) as ledger:
+
+        async def one(number: int) -> None:
+            replies: list[Any] = [error(500), *(streamed(*COMPLETE) for _ in range(9))]
+            world = World(*replies[dice.randrange(2) :], kind=Single, retries=1)
+            world.ledger = ledger
+            await asyncio.sleep(dice.uniform(0, 0.05))
+            running = await world.begin(world.pipeline(), True, call_id=f"c{number}", n=dice.choice([1, 3]))
+            await asyncio.sleep(dice.uniform(0, 0.02))
+            REASONS[dice.choice(list(REASONS))][0](running)
+            await asyncio.wait_for(running.ended(), 5)
+            sent.extend(attempt_id for what, attempt_id in world.log if what == "send")
+
+        await asyncio.gather(*(one(number) for number in range(200)))
+    found = rows(path, "SELECT id, outcome, closed_ns FROM attempts")
+    assert not [row for row in found if row["closed_ns"] is None or row["outcome"] == "open"]
+    assert len(sent) == len(set(sent))
+    assert set(sent) <= {row["id"] for row in found}
+    calls = Counter(row["outcome"] for row in rows(path, "SELECT outcome FROM calls"))
+    print(f"  {len(sent)} requests, {len(found)} attempts, calls: {dict(calls)}")
+    assert set(calls) == {"ok", "client_closed", "cancelled", "timeout_total"}

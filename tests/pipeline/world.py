@@ -112,6 +112,7 @@ class World:
         self.turns_of_a_step = 0  # of the loop, that each step of the ledger, the router and the vault takes
         self.reached = asyncio.Event()
         self.release = asyncio.Event()
+        self.ledger: Ledger | None = None  # a real one, where a test needs it
         self.active = 0
         self.replies: list[Reply] = []  # that began
         self._answers = list(answers)
@@ -200,7 +201,7 @@ class World:
     # What a test asks.
 
     def dispatcher(self, backoff_s: float = 0.0, random: float = 1.0) -> Dispatcher:
-        ledger = cast(Ledger, _LedgerOf(self))
+        ledger = self.ledger or cast(Ledger, _LedgerOf(self))
         return Dispatcher(self.upstreams, ledger, "v1", lambda: random, self.observed.append, backoff_s)
 
     def pipeline(self, deadline_s: float = 5, backoff_s: float = 0.0, admission: Admission | None = None) -> Pipeline:
@@ -211,10 +212,10 @@ class World:
         )
 
     async def begin(
-        self, pipeline: Pipeline, stream: bool = False, route: str | Route = "a", **fields: Any
+        self, pipeline: Pipeline, stream: bool = False, route: str | Route = "a", call_id: str = "call", **fields: Any
     ) -> RunningCall:
         """A call that runs, of a client that has not read anything yet."""
-        call, _ = await pipeline.admit("call", Caller(), chat_body(stream, **fields), CHAT)
+        call, _ = await pipeline.admit(call_id, Caller(), chat_body(stream, **fields), CHAT)
         return pipeline.start(call, self.route(route) if isinstance(route, str) else route, CHAT)
 
     def deployment(self, name: str, price: ModelPrice | None = PRICE) -> Deployment:
