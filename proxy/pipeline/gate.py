@@ -31,11 +31,17 @@ class CommitGate:
         return release
 
     async def claim(self, attempt: Attempt) -> bool:
-        """True where the attempt's content may leave; False where another attempt was first."""
-        if self._held is not None:
-            await asyncio.shield(self._held)
-        if self.attempt is None:
-            self.attempt = attempt
-            if self._outer is not None and self._outer.attempt is None:
-                self._outer.attempt = attempt
+        """True where the attempt's content may leave; False where another attempt of this ask was first.
+
+        It waits while this gate or an outer one is held. An outer gate keeps the first attempt of all its asks.
+        """
+        gate: CommitGate | None = self
+        while gate is not None:
+            if gate._held is not None:
+                await asyncio.shield(gate._held)
+            gate = gate._outer
+        gate = self
+        while gate is not None and gate.attempt is None:
+            gate.attempt = attempt
+            gate = gate._outer
         return self.attempt is attempt

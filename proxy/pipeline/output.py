@@ -8,7 +8,10 @@ MAX_BUFFERED_BYTES = 128 * 1024
 
 
 class Output:
-    """One writer, one reader. A full buffer holds the writer up, and so the upstream: that is the back-pressure."""
+    """One reader; the writers are one call's attempts.
+
+    A full buffer holds them up, and so their upstreams: that is the back-pressure.
+    """
 
     def __init__(self, limit: int = MAX_BUFFERED_BYTES) -> None:
         self._limit = limit
@@ -18,7 +21,7 @@ class Output:
         self._error: BaseException | None = None
         self._is_discarded = False
         self._reader: asyncio.Future[None] | None = None
-        self._writer: asyncio.Future[None] | None = None
+        self._writers: list[asyncio.Future[None]] = []
 
     @property
     def is_discarded(self) -> bool:
@@ -26,7 +29,10 @@ class Output:
         return self._is_discarded
 
     def write(self, frames: bytes) -> asyncio.Future[None] | None:
-        """Adds frames. Where a future is returned, the writer waits for it before it writes again."""
+        """Adds frames. Where a future is returned, the writer waits for it before it writes again.
+
+        The future is that writer's alone: when it is cancelled, others go on waiting.
+        """
         if self._is_discarded:
             return None
         self._pieces.append(frames)
@@ -34,9 +40,9 @@ class Output:
         _wake(self._reader)
         if self._size <= self._limit:
             return None
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.get_running_loop().create_future()
-        return self._writer
+        waiter = asyncio.get_running_loop().create_future()
+        self._writers.append(waiter)
+        return waiter
 
     def end(self, last: bytes = b"", error: BaseException | None = None) -> None:
         """The last frames, or the error that is raised once everything before it was read. The first end stands."""
@@ -51,7 +57,7 @@ class Output:
         """The reader is gone: what is written from now on vanishes, and a reader that comes back gets `error`."""
         self._is_discarded = True
         self._pieces.clear()
-        _wake(self._writer)
+        self._wake_writers()
         self.end(error=error)
 
     async def wait(self, timeout_s: float) -> bool:
@@ -74,8 +80,12 @@ class Output:
                 return b""
             await self._written()
         pieces, self._pieces, self._size = self._pieces, [], 0
-        _wake(self._writer)
+        self._wake_writers()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _wake_writers(self) -> None:
+        while self._writers:
+            _wake(self._writers.pop())
 
     def _give_up(self) -> None:
         _wake(self._reader)

@@ -159,7 +159,9 @@ class Pipeline:
         try:
             if call.is_open:
                 await self._ledger.settle(end)
-            elif not isinstance(error, StorageUnavailable):
+            elif isinstance(error, StorageUnavailable):
+                self._ledger.close(end)  # of another seat an `open` may be on its way; else there is nothing to close
+            else:
                 self._ledger.reject(call.opening(self.config_version), end)
         finally:
             self._ended(call, end)

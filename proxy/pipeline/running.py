@@ -62,12 +62,19 @@ class RunningCall:
             await asyncio.wait({self._task})
 
     def _cancel(self, why: Outcome) -> bool:
-        """True where the task was still running. The first reason stands."""
+        """True where the task was still running. The first reason stands.
+
+        A call that is being settled has its answer, and the ledger bounds that wait: it is cut short for nobody who
+        still wants it.
+        """
         if self._task is None or self._task.done():
+            return False
+        if self.call.settled is not None and why is not Outcome.CLIENT_CLOSED:
             return False
         if self.call.cancelled_by is None:
             self.call.cancelled_by = why
-            self._task.cancel()
+            # Not before its first step: a task that is cancelled before it has run at all could not tell its end.
+            asyncio.get_running_loop().call_soon(self._task.cancel)
         return True
 
     def _ended(self, on_end: Callable[[RunningCall], None]) -> None:

@@ -1,123 +1,286 @@
-"""The life of one request where it is cut short: what was used is written down, whatever the pipeline waits for."""
+"""The life of one request: settled before its end is seen, once, whatever cuts it short."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator
+import contextlib
 from typing import Any, cast
 
 import pytest
 
-from proxy.metering.ledger import Ledger
 from proxy.metering.pricing import ModelPrice
-from proxy.pipeline.admission import Admission
-from proxy.pipeline.call import Attempt, Call
-from proxy.pipeline.dispatch import Dispatcher
+from proxy.pipeline.admission import Admission, KeyPolicies, RateLimitsConfig
+from proxy.pipeline.call import Call
+from proxy.pipeline.limits import Limits, RateLimit
 from proxy.pipeline.pipeline import Pipeline
-from proxy.pipeline.reasoning_state import ReasoningState
-from proxy.pipeline.timing import Clock
-from proxy.providers.openai import OpenAI
-from proxy.routing.names import Deployment, Route
-from proxy.schema.chat import AnyRequest, ChatChunk, ChatResponse
-from proxy.schema.records import AttemptEnd, CallEnd, Caller, Outcome
+from proxy.pipeline.running import ClientLeft, RunningCall
+from proxy.routing.names import Route
+from proxy.routing.router import Router
+from proxy.schema.errors import BadRequest, ProxyError, StorageUnavailable, UpstreamError
+from proxy.schema.records import Caller, Outcome
 from proxy.server.formats.chat import CHAT
+from proxy.server.formats.chat_answer import DONE
+from tests.pipeline.world import (
+    ANSWER_NANO,
+    COMPLETE,
+    USAGE_END,
+    RouterOf,
+    World,
+    chat_body,
+    delta,
+    error,
+    everything,
+    streamed,
+    turns,
+    whole,
+)
 
-ROUTE = Route("x", (Deployment("a", OpenAI(), "m", ModelPrice(input=1, output=1)),))
-USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-CHOICE = {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
+IMAGE = {"type": "image_url", "image_url": {"url": "https://a.example/b.png"}}
+PICTURED: dict[str, Any] = {"messages": [{"role": "user", "content": [IMAGE]}]}
 
 
-class World:
-    """Admission, dispatcher, vault and ledger at once. The vault never comes to an end with `stuck_at`."""
+def answers(stream: bool) -> World:
+    """A world with one good answer."""
+    return World(streamed(*COMPLETE) if stream else whole())
 
-    def __init__(self, stuck_at: str) -> None:
-        self.config_version = "v1"
-        self.reached = asyncio.Event()
-        self.closed: list[CallEnd] = []
-        self.ended: list[AttemptEnd] = []
-        self.told: list[CallEnd] = []
-        self._stuck_at = stuck_at
 
-    async def admit(self, call: Call) -> Route:
-        return ROUTE
+async def read(running: RunningCall, into: list[bytes]) -> None:
+    """What a client reads as it comes."""
+    while piece := await running.output.read():
+        into.append(piece)
 
-    async def restore(self, caller: Caller, request: AnyRequest) -> AnyRequest:
-        await self._stay("restore")
-        return request
 
-    async def keep(self, *_: Any) -> None:
-        await self._stay("keep")
-
-    async def _stay(self, where: str) -> None:
-        if where == self._stuck_at:
-            self.reached.set()
-            await asyncio.get_running_loop().create_future()
-
-    def _answered(self, call: Call) -> Attempt:
-        attempt = Attempt(call, ROUTE.candidates[0], call.request)
-        call.attempts.append(attempt)
-        attempt.note_sent()
-        return attempt
-
-    async def complete(self, call: Call, route: Route, request: AnyRequest) -> ChatResponse:
-        response = cast(ChatResponse, {"choices": [CHOICE], "usage": USAGE})
-        attempt = self._answered(call)
-        attempt.note_whole(response)
-        attempt.note_answered()
-        return response
-
-    async def stream(self, call: Call, route: Route) -> AsyncGenerator[list[ChatChunk], None]:
-        attempt = self._answered(call)
-        chunk = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}], "usage": USAGE}
-        attempt.fold.add(cast(ChatChunk, chunk))
-        attempt.finished = True
-        attempt.note_answered()
-        yield [cast(ChatChunk, chunk)]
-
-    def close(self, end: CallEnd) -> None:
-        self.closed.append(end)
-
-    def end(self, end: AttemptEnd) -> None:
-        self.ended.append(end)
-
-    def pipeline(self) -> Pipeline:
-        me: Any = self
-        return Pipeline(
-            cast(Admission, me),
-            cast(Dispatcher, me),
-            cast(ReasoningState, me),
-            cast(Ledger, me),
-            Clock(lambda: 1, lambda: 1.0),
-            lambda call, end: self.told.append(end),
-        )
+# --- settled before its end -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(("stuck_at", "cost_nano"), [("restore", None), ("keep", 5_000)])
-async def test_a_client_that_leaves_while_the_vault_works_is_settled_once(
-    stuck_at: str, cost_nano: int | None, stream: bool
-) -> None:
-    """With what the answer cost, if there was one; nobody waits for anything then."""
-    world = World(stuck_at)
-    pipeline = world.pipeline()
-    body = {"model": "x", "messages": [{"role": "user", "content": "hi"}], "stream": stream}
-    call, route = await pipeline.admit("c", Caller(), json.dumps(body).encode(), CHAT)
-
-    async def read() -> None:
-        if stream:
-            async for _ in pipeline.stream(call, route, CHAT.writer(call)):
-                continue
-        else:
-            await pipeline.complete(call, route, CHAT)
-
-    reading = asyncio.create_task(read())
+async def test_the_client_sees_the_end_only_after_the_call_is_settled(stream: bool) -> None:
+    """A client that has the last byte of an answer can read its cost in the ledger."""
+    world = answers(stream)
+    world.stuck_at = {"settle"}
+    running = await world.begin(world.pipeline(), stream)
+    received: list[bytes] = []
+    reading = asyncio.create_task(read(running, received))
     await world.reached.wait()
-    call.note_gone()
-    reading.cancel()
-    await asyncio.wait([reading])
-    assert reading.cancelled()
+    await turns()
+    assert (b"Hi" in b"".join(received), reading.done()) == (stream, False)
+    assert DONE not in b"".join(received)
+    assert b'finish_reason":"stop' not in b"".join(received)
+    world.release.set()
+    await reading
+    assert (b"Hi" in b"".join(received), received[-1].endswith(DONE)) == (True, stream)
+    assert [end.outcome for end in world.closed] == [Outcome.OK]
+    assert world.log[-2:] == [("end", "call-1"), ("settle", "call")]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_vault_keeps_its_state_before_the_call_is_settled(stream: bool) -> None:
+    """Whoever has the answer can go on with it."""
+    world = answers(stream)
+    world.stuck_at = {"keep"}
+    running = await world.begin(world.pipeline(), stream)
+    await world.reached.wait()
+    assert (world.closed, running.call.settled) == ([], None)
+    world.release.set()
+    assert b"Hi" in await everything(running)
+    assert [end.outcome for end in world.closed] == [Outcome.OK]
+
+
+async def test_the_end_of_a_stream_leaves_in_one_piece() -> None:
+    """The finish, the usage and `[DONE]`: what tells a client that its answer is complete."""
+    world = answers(stream=True)
+    world.stuck_at = {"settle"}
+    running = await world.begin(world.pipeline(), True, stream_options={"include_usage": True})
+    await world.reached.wait()
+    received = [await running.output.read()]
+    world.release.set()
+    await read(running, received)
+    before, end = received
+    assert (b"Hi" in before, before.count(b'usage":{'), before.count(DONE)) == (True, 0, 0)
+    assert (end.count(b'finish_reason":"stop'), end.count(b'usage":{'), end.count(DONE)) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_failure_is_settled_before_it_is_told(stream: bool) -> None:
+    """With what was tried in vain."""
+    world = World(error(500), error(503))
+    world.stuck_at = {"settle"}
+    running = await world.begin(world.pipeline(), stream, "ab")
+    reading = asyncio.create_task(running.output.read())
+    await world.reached.wait()
+    await turns()
+    assert not reading.done()
+    world.release.set()
+    with pytest.raises(UpstreamError) as caught:
+        await reading
+    assert (caught.value.status, caught.value.headers["x-should-retry"]) == (503, "false")
     (end,) = world.closed
-    assert world.told == [end]
-    assert (end.outcome, end.status) == (Outcome.CLIENT_CLOSED, 499)
-    assert [each.cost_nano for each in world.ended] == ([] if cost_nano is None else [cost_nano])
+    assert (end.outcome, end.status, end.fallback) == (Outcome.UPSTREAM_ERROR, 503, True)
+    assert world.ends == [end]
+
+
+async def test_a_stream_that_fails_tells_what_came_and_then_why() -> None:
+    """The error is raised once all frames were read; the API makes a frame of it."""
+    world = World(streamed(COMPLETE[0], UpstreamError("broke off")))
+    running = await world.begin(world.pipeline(), stream=True)
+    received: list[bytes] = []
+    with pytest.raises(UpstreamError, match="broke off"):
+        await read(running, received)
+    assert b"Hi" in b"".join(received)
+    assert [(end.outcome, end.status) for end in world.closed] == [(Outcome.UPSTREAM_ERROR, 502)]
+
+
+# --- what is not settled ----------------------------------------------------------------------------------------------
+
+
+async def test_a_call_that_was_not_opened_leaves_no_row() -> None:
+    """The ledger refused it, so it cannot take its end either; the client learns why."""
+    world = World()
+    world.refuse_intent_of = 1
+    running = await world.begin(world.pipeline())
+    with pytest.raises(StorageUnavailable):
+        await running.output.read()
+    assert ("settle", "call") not in world.log
+    assert ("reject", "call") not in world.log
+    assert [(end.outcome, end.status) for end in world.ends] == [(Outcome.REJECTED, 503)]
+
+
+async def test_a_later_attempt_that_was_not_granted_settles_the_call() -> None:
+    """What its earlier attempts cost stands in its row."""
+    world = World(error(500))
+    world.refuse_intent_of = 2
+    running = await world.begin(world.pipeline(), route="ab")
+    with pytest.raises(StorageUnavailable):
+        await running.output.read()
+    assert world.log[-1] == ("settle", "call")
+
+
+async def test_a_call_that_nobody_can_take_is_rejected_with_a_row() -> None:
+    """Before anything was opened."""
+    world = World()
+    blind = ModelPrice(input=2.0, output=10.0, supports=[])
+    running = await world.begin(world.pipeline(), route=Route("x", (world.deployment("a", blind),)), **PICTURED)
+    with pytest.raises(BadRequest):
+        await running.output.read()
+    assert world.log == [("reject", "call")]
+    assert [(end.outcome, end.status) for end in world.ends] == [(Outcome.REJECTED, 400)]
+
+
+async def test_a_body_that_names_a_model_and_cannot_be_used_is_rejected_with_a_row() -> None:
+    """One that cannot be read at all names nothing."""
+    world = World()
+    pipeline = world.pipeline()
+    with pytest.raises(BadRequest):
+        await pipeline.admit("call", Caller(), b'{"model": "x", "messages": []}', CHAT)
+    with pytest.raises(BadRequest):
+        await pipeline.admit("other", Caller(), b'{"model": "x", ', CHAT)
+    assert world.log == [("reject", "call")]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_bug_is_told_as_it_is_and_its_call_is_closed(stream: bool) -> None:
+    """As unknown; the ledger gets its end though nobody knows what became of it."""
+    world = World(cast(Any, KeyError("oops")))
+    running = await world.begin(world.pipeline(), stream)
+    with pytest.raises(KeyError):
+        await running.output.read()
+    assert world.log[-2:] == [("end", "call-1"), ("close", "call")]
+    assert [(end.outcome, end.status) for end in world.ends] == [(Outcome.UNKNOWN, 500)]
+
+
+# --- places -----------------------------------------------------------------------------------------------------------
+
+
+def limited(world: World, **limits: int) -> Pipeline:
+    """Its callers have limits, counted by the product's own admission."""
+    policies = KeyPolicies({}, RateLimitsConfig(RateLimit(**limits)), Limits())
+    return world.pipeline(admission=Admission(policies, cast(Router, RouterOf(world))))
+
+
+async def admit(pipeline: Pipeline, name: str, **fields: Any) -> tuple[Call, Route]:
+    return await pipeline.admit(name, Caller(), chat_body(**fields), CHAT)
+
+
+async def test_a_client_that_leaves_while_it_is_admitted_gives_its_place_back() -> None:
+    """The next request of the same key is admitted."""
+    world = World()
+    pipeline = limited(world, concurrent=1)
+    world.stuck_at = {"route"}
+    admitting = asyncio.create_task(admit(pipeline, "c"))
+    await world.reached.wait()
+    with pytest.raises(ProxyError, match="concurrent is 1, 1 in use"):
+        await admit(pipeline, "d")
+    admitting.cancel()
+    await asyncio.wait([admitting])
+    assert admitting.cancelled()
+    world.release.set()
+    call, _ = await admit(pipeline, "e")
+    assert call.id == "e"
+
+
+async def test_a_call_that_is_refused_gives_its_place_back() -> None:
+    """By the router, after it took the place."""
+    pipeline = limited(World(), concurrent=1)
+    for _ in range(2):
+        with pytest.raises(ProxyError, match="no model 'nobody'"):
+            await admit(pipeline, "c", model="nobody")
+
+
+@pytest.mark.parametrize("how", ["ok", "failed", "left", "not opened"])
+async def test_a_call_gives_its_place_back_when_it_ends(how: str) -> None:
+    """However it ends, and once."""
+    world = World(None if how == "left" else error(500) if how == "failed" else whole(), whole())
+    pipeline = limited(world, concurrent=1)
+    world.refuse_intent_of = 1 if how == "not opened" else None
+    running = pipeline.start(*await admit(pipeline, "c"), CHAT)
+    await turns()
+    if how == "left":
+        running.leave()
+    with contextlib.suppress(ProxyError, ClientLeft):
+        await running.output.read()
+    await running.ended()
+    await admit(pipeline, "d")
+    with pytest.raises(ProxyError, match="concurrent is 1, 1 in use"):
+        await admit(pipeline, "e")
+
+
+# --- stopping ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_pipeline_that_closes_cancels_what_still_runs() -> None:
+    """Each call is settled by then, and its client is told to come again."""
+    world = World(None)
+    pipeline = world.pipeline()
+    running = await world.begin(pipeline)
+    await turns()
+    await pipeline.close()
+    with pytest.raises(ProxyError) as caught:
+        await running.output.read()
+    assert (caught.value.status, caught.value.code, caught.value.headers) == (503, "overloaded", {"retry-after": "1"})
+    assert [(end.outcome, end.status) for end in world.closed] == [(Outcome.CANCELLED, 503)]
+    assert [end.outcome for end in world.ended] == [Outcome.CANCELLED]
+
+
+async def test_a_pipeline_that_closes_waits_for_what_is_drained() -> None:
+    """The client of a finished stream left: its usage is still read."""
+    more = asyncio.Event()
+    world = World(streamed(COMPLETE[0] + delta("stop"), more, USAGE_END))
+    pipeline = world.pipeline()
+    running = await world.begin(pipeline, stream=True)
+    await turns()
+    running.leave()
+    closing = asyncio.create_task(pipeline.close())
+    await turns()
+    assert not closing.done()
+    more.set()
+    await closing
+    assert [(end.outcome, end.cost_nano) for end in world.ended] == [(Outcome.CLIENT_CLOSED, ANSWER_NANO)]
+
+
+async def test_a_pipeline_without_calls_closes_at_once() -> None:
+    """Also one whose calls have ended."""
+    world = answers(stream=False)
+    pipeline = world.pipeline()
+    running = await world.begin(pipeline)
+    await everything(running)
+    await asyncio.wait_for(pipeline.close(), 1)

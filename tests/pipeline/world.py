@@ -9,16 +9,20 @@ from typing import Any, cast
 
 from proxy.metering.ledger import Ledger
 from proxy.metering.pricing import ModelPrice
+from proxy.pipeline.admission import Admission
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.call import Call
 from proxy.pipeline.dispatch import Dispatcher
+from proxy.pipeline.pipeline import Pipeline
+from proxy.pipeline.running import RunningCall
 from proxy.pipeline.timing import Clock
 from proxy.providers.openai import OpenAI
+from proxy.routing.allowed import Allowed
 from proxy.routing.names import Deployment, Route
-from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
-from proxy.schema.errors import StorageUnavailable
+from proxy.schema.chat import AnyRequest, ChatChunk, ChatRequest, ChatResponse
+from proxy.schema.errors import ProxyError, StorageUnavailable
 from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, Caller, CallOpen, Endpoint, Granted, Timeouts
-from proxy.server.formats.chat import decode_chat
+from proxy.server.formats.chat import CHAT, decode_chat
 from proxy.server.formats.chat_answer import DONE, sse
 from proxy.upstream.pools import Pool
 from proxy.upstream.transports.base import ConnectFailed, Outgoing
@@ -103,10 +107,14 @@ class World:
         self.observed: list[Attempt] = []
         self.closed: list[CallEnd] = []
         self.refuse_intent_of: int | None = None
-        self.stuck_at: set[str] = set()  # steps of the ledger that wait for `release`
+        self.ends: list[CallEnd] = []  # as the log is told
+        self.stuck_at: set[str] = set()  # steps of the ledger, the router and the vault that wait for `release`
+        self.turns_of_a_step = 0  # of the loop, that each step of the ledger, the router and the vault takes
         self.reached = asyncio.Event()
         self.release = asyncio.Event()
+        self.ledger: Ledger | None = None  # a real one, where a test needs it
         self.active = 0
+        self.replies: list[Reply] = []  # that began
         self._answers = list(answers)
         timeouts = Timeouts(first_token=1, idle=1, total=1)
         self.provider = kind(**{"retries": retries, "timeout_s": timeouts, **provider})
@@ -131,7 +139,9 @@ class World:
             await asyncio.get_running_loop().create_future()
         if isinstance(answer, Exception):
             raise answer
-        return cast(Reply, answer)
+        reply = cast(Reply, answer)
+        self.replies.append(reply)
+        return reply
 
     async def close(self) -> None:
         raise RuntimeError("nobody here closes the transport")
@@ -170,7 +180,20 @@ class World:
         self.closed.append(end)
         self.log.append(("reject", end.call_id))
 
+    # The router and the vault.
+
+    async def admit(self, call: Call) -> Route:
+        return await RouterOf(self).route(call.request.model)
+
+    async def restore(self, caller: Caller, request: AnyRequest) -> AnyRequest:
+        await self.stay("restore")
+        return request
+
+    async def keep(self, *_: Any) -> None:
+        await self.stay("keep")
+
     async def stay(self, where: str) -> None:
+        await turns(self.turns_of_a_step)
         if where in self.stuck_at:
             self.reached.set()
             await self.release.wait()
@@ -178,8 +201,22 @@ class World:
     # What a test asks.
 
     def dispatcher(self, backoff_s: float = 0.0, random: float = 1.0) -> Dispatcher:
-        ledger = cast(Ledger, _LedgerOf(self))
+        ledger = self.ledger or cast(Ledger, _LedgerOf(self))
         return Dispatcher(self.upstreams, ledger, "v1", lambda: random, self.observed.append, backoff_s)
+
+    def pipeline(self, deadline_s: float = 5, backoff_s: float = 0.0, admission: Admission | None = None) -> Pipeline:
+        me = cast(Any, self)
+        clock = Clock(lambda: 1, lambda: 1.0)
+        return Pipeline(
+            admission or me, self.dispatcher(backoff_s), me, clock, lambda _, end: self.ends.append(end), deadline_s
+        )
+
+    async def begin(
+        self, pipeline: Pipeline, stream: bool = False, route: str | Route = "a", call_id: str = "call", **fields: Any
+    ) -> RunningCall:
+        """A call that runs, of a client that has not read anything yet."""
+        call, _ = await pipeline.admit(call_id, Caller(), chat_body(stream, **fields), CHAT)
+        return pipeline.start(call, self.route(route) if isinstance(route, str) else route, CHAT)
 
     def deployment(self, name: str, price: ModelPrice | None = PRICE) -> Deployment:
         return Deployment(name, self.provider, "m", price)
@@ -211,6 +248,21 @@ class World:
         return [after - before for before, after in zip(self.times, self.times[1:], strict=False)]
 
 
+class RouterOf:
+    """The World's router. A name is the candidates in order, `x` the same as `a`; `nobody` is nobody's."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.asked: list[tuple[str, Allowed | None]] = []
+
+    async def route(self, name: str, allowed: Allowed | None = None) -> Route:
+        self.asked.append((name, allowed))
+        await self._world.stay("route")
+        if name == "nobody":
+            raise ProxyError("There is no model 'nobody'.", status=404, code="model_not_found")
+        return self._world.route("a" if name == "x" else name)
+
+
 class _LedgerOf:
     """The World's ledger: `close` is a word of its transport too."""
 
@@ -238,6 +290,14 @@ def new_call(stream: bool = False, **fields: Any) -> Call:
 
 def asked(call: Call) -> str:
     return "".join(attempt.deployment.provider_name for attempt in call.attempts)
+
+
+async def everything(running: RunningCall) -> bytes:
+    """What the client reads, to the end."""
+    pieces = []
+    while piece := await running.output.read():
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 async def turns(number: int = 20) -> None:
