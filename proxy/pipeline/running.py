@@ -67,7 +67,8 @@ class RunningCall:
             return False
         if self.call.cancelled_by is None:
             self.call.cancelled_by = why
-            self._task.cancel()
+            # A task that is cancelled before its first step never runs, and would give nothing back.
+            asyncio.get_running_loop().call_soon(self._task.cancel)
         return True
 
     def _ended(self, on_end: Callable[[RunningCall], None]) -> None:

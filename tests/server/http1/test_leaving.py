@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from typing import cast
 
 import pytest
 
@@ -133,7 +134,7 @@ async def stopped(door: Door) -> asyncio.StreamWriter:
     sock.setblocking(False)
     await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", door.port))
     _, writer = await asyncio.open_connection(sock=sock)
-    writer.transport.pause_reading()
+    cast(asyncio.Transport, writer.transport).pause_reading()
     writer.write(FOLLOWER.replace(b"/next", b"/flood"))
     return writer
 
