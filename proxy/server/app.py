@@ -43,6 +43,7 @@ from proxy.server.api.request import Places
 from proxy.server.auth import Auth, StoredKeys
 from proxy.server.formats import FORMATS, EndpointFormat
 from proxy.server.http1 import Connections, Limits, most_connections
+from proxy.server.log import log_writer
 from proxy.server.metrics import Metrics
 from proxy.server.reload import Reloads
 from proxy.server.wiring import LocalModels, Running, Runtime, database_folder, key_store, running
@@ -179,6 +180,7 @@ class Application:
             "mmproxy_in_flight_requests": self._places.taken,
             "mmproxy_overloaded": self._places.refused,
             **self._connections.read(),
+            "mmproxy_log_dropped": writer.dropped if (writer := log_writer()) else 0,
             "mmproxy_config_ok": float(self._reloads.state.config_error is None),
             "mmproxy_config_reloads": self._reloads.state.reloads,
             "mmproxy_config_reload_errors": self._reloads.state.refused,

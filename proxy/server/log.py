@@ -1,66 +1,90 @@
-"""Performs I/O: the structured log. Events are fixed words, what callers send is data: one line each, capped, no
+"""Performs I/O: the structured log. Event names are fixed words; client data is a field. One line each, capped, no
 keys, no prompts.
+
+    caller's thread    event, level, time -> queue
+    log thread         exceptions, escapes, JSON or console -> standard error
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from contextlib import suppress
-from typing import IO, Any
+import time
+from datetime import UTC, datetime
+from typing import Any
 
 import structlog
-from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from proxy.schema.json import encode
+from proxy.server.log_writer import LogWriter
 
 MAX_FIELD = 2048
+LIBRARY_LINES = 10  # a second, from each library; more are counted
 _MULTILINE = ("exception",)
 
 
 def build_log(log_format: str, *, quiet: bool = False) -> FilteringBoundLogger:
-    """Configures structlog for this process, to standard error. `auto` is console on a terminal, JSON elsewhere.
-
-    `quiet` lets only errors through.
+    """Configures structlog, and what libraries log, for this process: to standard error. `auto` is console on a
+    terminal, JSON elsewhere. `quiet` lets only errors through.
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
-    shared: list[structlog.typing.Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-        one_line,
-    ]
-    if console:
-        renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-        factory: Any = structlog.PrintLoggerFactory(_Lossy(sys.stderr))  # type: ignore[arg-type]
-    else:
-        renderer, factory = render_json, structlog.BytesLoggerFactory(_Lossy(sys.stderr.buffer))  # type: ignore[arg-type]
+    renderer: Processor = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if console else render_json
+    steps: list[Processor] = [_readable_time, structlog.processors.format_exc_info, one_line, renderer]
+
+    def render(event: EventDict) -> bytes:
+        line: Any = event
+        for step in steps:
+            line = step(None, "", line)
+        return (line.encode("utf-8", "backslashreplace") if isinstance(line, str) else bytes(line)) + b"\n"
+
+    level = logging.ERROR if quiet else logging.INFO
     structlog.configure(
-        processors=[*shared, renderer],
-        logger_factory=factory,
-        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR if quiet else logging.INFO),
+        processors=[structlog.processors.add_log_level, _stamp, _as_argument],
+        logger_factory=_Queue(LogWriter(sys.stderr, render)),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
     log: FilteringBoundLogger = structlog.get_logger()
+    _follow_libraries(log)
     return log
 
 
-class _Lossy:
-    """A stream that loses what it cannot write: a full disk or a reader that left must not fail a call."""
-
-    def __init__(self, stream: IO[Any]) -> None:
-        self._stream = stream
-
-    def write(self, line: Any) -> None:
-        with suppress(OSError):
-            self._stream.write(line)
-
-    def flush(self) -> None:
-        with suppress(OSError):
-            self._stream.flush()
+def log_writer() -> LogWriter | None:
+    """What writes the log of this process, None before `build_log`."""
+    factory = structlog.get_config()["logger_factory"]
+    return factory.writer if isinstance(factory, _Queue) else None
 
 
-def one_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+class _Queue:
+    """structlog's logger, and the factory of it: every event goes into the queue."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        self.writer = writer
+        self.msg = self.debug = self.info = self.warning = self.error = self.critical = self.exception = writer.put
+
+    def __call__(self, *_: object) -> _Queue:
+        return self
+
+
+def _stamp(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    event["timestamp"] = time.time()
+    if event.get("exc_info") is True:
+        event["exc_info"] = sys.exc_info()  # the thread that renders knows nothing of it
+    return event
+
+
+def _as_argument(_: WrappedLogger, __: str, event: EventDict) -> tuple[tuple[EventDict], dict[str, Any]]:
+    return (event,), {}
+
+
+def _readable_time(_: WrappedLogger | None, __: str, event: EventDict) -> EventDict:
+    seconds = event.get("timestamp", 0.0)
+    event["timestamp"] = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return event
+
+
+def one_line(_: WrappedLogger | None, __: str, event: EventDict) -> EventDict:
     """Caps long fields and escapes what could break a line or colour a terminal (S35)."""
     for name, value in event.items():
         if isinstance(value, str) and name not in _MULTILINE and (len(value) > MAX_FIELD or not value.isprintable()):
@@ -68,7 +92,47 @@ def one_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
-def render_json(_: WrappedLogger, __: str, event: EventDict) -> bytes:
+def render_json(_: WrappedLogger | None, __: str, event: EventDict) -> bytes:
     """One JSON object a line."""
     head = {name: event.pop(name, None) for name in ("timestamp", "level", "event")}
     return encode({**head, **event})
+
+
+# --- what libraries log ---
+
+
+def _follow_libraries(log: FilteringBoundLogger) -> None:
+    """uvicorn's and asyncio's warnings become lines of this log; Python would print them as plain text."""
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if isinstance(handler, LibraryHandler):
+            root.removeHandler(handler)
+    root.addHandler(LibraryHandler(log))
+
+
+class LibraryHandler(logging.Handler):
+    """Passes warnings and errors on, at most LIBRARY_LINES a second from each logger, and says how many it left out."""
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+        self._seconds: dict[str, tuple[int, int]] = {}  # by logger: which second, and how many lines in it
+
+    def emit(self, record: logging.LogRecord) -> None:
+        second, count = self._seconds.get(record.name, (0, 0))
+        now = int(record.created)
+        if now != second:
+            if count > LIBRARY_LINES:
+                self._log.warning("library_lines_left_out", logger=record.name, count=count - LIBRARY_LINES)
+            second, count = now, 0
+        self._seconds[record.name] = (second, count + 1)
+        if count < LIBRARY_LINES:
+            write = self._log.error if record.levelno >= logging.ERROR else self._log.warning
+            write("library", logger=record.name, message=_message(record), exc_info=record.exc_info or None)
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError):  # arguments that do not fit their format
+        return str(record.msg)

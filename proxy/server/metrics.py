@@ -107,7 +107,7 @@ FAMILIES = {
         Family(
             "mmproxy_connections_timed_out",
             "counter",
-            "Connections closed because a head, a body or a reader was late.",
+            "Connections closed because a head, body or reader was late.",
         ),
         Family("mmproxy_connections_evicted", "counter", "Waiting connections closed to make room for new ones."),
         Family("mmproxy_bodies_refused", "counter", "Bodies refused because all of them together were too large."),
