@@ -13,6 +13,7 @@ from proxy.schema.errors import StorageUnavailable
 from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen
 from proxy.storage.base import Answers, Refusal, RowRefused
 from proxy.storage.batch import Batch, OpenCall, rejected
+from proxy.storage.rows import first_hold
 
 Waiter = Future[None] | None
 Answer = tuple[Future[None], Exception | None]
@@ -258,7 +259,7 @@ class Books:
         """Adds the hold of a call to the sum, and to the batch unless the call's new row already says so."""
         self.reserved_nano += entry.hold_nano or 0
         _, first = self.batch.opened.get(entry.call_id, (None, None))
-        if entry.opening is not None and (first is None or first.hold_nano == entry.hold_nano):
+        if entry.opening is not None and (first is None or first_hold(entry.call, first) == entry.hold_nano):
             self.batch.holds.pop(entry.call_id, None)
         else:
             self.batch.holds[entry.call_id] = entry.hold_nano

@@ -17,7 +17,6 @@ from typing import cast
 
 from msgspec import Struct
 
-from proxy.metering import prices, tokens
 from proxy.metering.ledger import Ledger
 from proxy.pipeline import emulate
 from proxy.pipeline.attempt import Attempt
@@ -30,6 +29,7 @@ from proxy.pipeline.stream_reader import StreamReader
 from proxy.providers.base.contract import Built, build, is_native, parse
 from proxy.routing.ask import Answer, Origin, Sink
 from proxy.routing.names import Deployment
+from proxy.routing.plan import attempt_bound
 from proxy.schema.attempt_state import AttemptState
 from proxy.schema.chat import AnyRequest, AnyResponse, ChatRequest, ChatResponse
 from proxy.schema.errors import BadRequest, ProxyError, UpstreamError
@@ -134,7 +134,7 @@ class AttemptLoop:
         """A new attempt whose intent row is committed. Nothing has left when this raises, and there is no attempt."""
         call, ledger = self._call, self._resources.ledger
         attempt = Attempt(call, self._deployment, request, origin)
-        opening = attempt.opening(_bound(request, self._deployment))
+        opening = attempt.opening(attempt_bound(request, self._deployment))
         call.attempts.append(attempt)
         is_first, call.is_open = not call.is_open, True
         try:
@@ -244,17 +244,6 @@ class AttemptLoop:
                 if attempt.state is AttemptState.FINISHED:
                     await reader.drain()
                 raise
-
-
-def _bound(request: AnyRequest, deployment: Deployment) -> int | None:
-    """An upper bound of one attempt's cost in nano-USD; None: no price is known, or no limit of its output."""
-    price = deployment.price
-    if price is None:
-        return None
-    limit = request.output_limit(price.max_output or price.context)
-    if limit is None and price.output:
-        return None
-    return prices.upper_bound(price, tokens.input_bound(request), limit or 0)
 
 
 def _named(names: list[str]) -> list[str]:

@@ -32,6 +32,7 @@ class Call:
         self.adapted: list[str] = []  # what the proxy itself changed in the request
         self.limit_headers: dict[str, str] = {}  # `x-ratelimit-*` of the caller's own limits
         self.leave: Callable[[int], None] | None = None  # gives its place back, told the tokens that were used
+        self.bound_nano = 0  # the most that its plan may cost; 0: not known
         self.is_open = False  # the ledger has a row of it, or is about to write one
         self.cancelled_by: Outcome | None = None  # why its task was cancelled
         self.settled: CallEnd | None = None
@@ -71,6 +72,7 @@ class Call:
             stream=self.request.stream,
             task_type=self.request.task_type,
             config_version=config_version,
+            bound_nano=self.bound_nano,
         )
 
     def end(self, outcome: Outcome, error: ProxyError | None = None) -> CallEnd:

@@ -24,6 +24,7 @@ from proxy.pipeline.reasoning_state import ReasoningState
 from proxy.pipeline.running import RunningCall, deadline_passed, stopping
 from proxy.pipeline.timing import Clock
 from proxy.routing.names import Route
+from proxy.routing.plan import plan
 from proxy.schema.chat import AnyResponse, ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.errors import BadRequest, ProxyError, StorageUnavailable, UpstreamError
 from proxy.schema.json import named_model
@@ -95,6 +96,7 @@ class Pipeline:
         call, output = running.call, running.output
         try:
             call.request = await self._reasoning.restore(call.caller, call.request)
+            call.bound_nano = plan(route, call.request).bound_nano or 0
             if call.request.stream:
                 end = await self._stream(call, route, running.writer, output)
             else:

@@ -166,7 +166,7 @@ class AttemptEnd(Struct, frozen=True):
 
 class CallOpen(Struct, frozen=True):
     """One client request as it starts. `opened_ns`: Unix time in nanoseconds; `key_id`: the caller's key, never the
-    key.
+    key; `bound_nano`: the most that its plan may cost (0: not known, then the holds of its attempts are all).
     """
 
     id: str
@@ -176,6 +176,7 @@ class CallOpen(Struct, frozen=True):
     stream: bool
     task_type: str | None = None
     config_version: str = ""
+    bound_nano: int = 0
 
 
 class CallEnd(Struct, frozen=True):

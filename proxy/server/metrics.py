@@ -23,6 +23,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.call import Call
 from proxy.schema.records import CallEnd, Tokens
 
@@ -176,17 +177,18 @@ class Metrics:
         row[bisect_left(buckets, value)] += 1
         row[-1] += value
 
+    def note_attempt(self, known: Container[str], attempt: Attempt) -> None:
+        """One attempt that ended."""
+        labels = _labels(known, attempt)
+        if attempt.seq > 1:
+            self.count("mmproxy_retries", labels)
+        if attempt.ended is not None:
+            self._note_spent(labels, attempt.ended.tokens, attempt.ended.cost_nano)
+
     def note_end(self, known: Container[str], call: Call, end: CallEnd) -> None:
         """One call that ended; `known` holds the `provider/model` names that may be labels."""
         stream = "true" if call.request.stream else "false"
-        answered: Labels = (NONE, NONE)
-        for attempt in call.attempts:
-            name, provider = attempt.deployment.name, attempt.deployment.provider_name
-            answered = (provider, attempt.deployment.model if name in known else OTHER)
-            if attempt.seq > 1:
-                self.count("mmproxy_retries", answered)
-            if attempt.ended is not None:
-                self._note_spent(answered, attempt.ended.tokens, attempt.ended.cost_nano)
+        answered = _labels(known, call.attempts[-1]) if call.attempts else (NONE, NONE)
         self.count("mmproxy_requests", (*answered, end.outcome.value, stream))
         if end.fallback:
             self.count("mmproxy_fallbacks", answered)
@@ -316,3 +318,9 @@ def _cumulative(buckets: tuple[float, ...], row: list[float]) -> list[tuple[str,
         counted += count
         found.append((edge, counted))
     return found
+
+
+def _labels(known: Container[str], attempt: Attempt) -> Labels:
+    """Provider and model; a model that only a client named is not a label of its own."""
+    deployment = attempt.deployment
+    return (deployment.provider_name, deployment.model if deployment.name in known else OTHER)

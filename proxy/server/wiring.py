@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from msgspec import Struct
@@ -22,6 +23,7 @@ from proxy.config.problems import Mark, problem
 from proxy.metering.ledger import Ledger
 from proxy.metering.price_book import PriceBook
 from proxy.pipeline.admission import Admission, KeyPolicies
+from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.call import Call
 from proxy.pipeline.dispatch import Dispatcher
 from proxy.pipeline.limits import Limits
@@ -113,14 +115,15 @@ class Running:
         book = PriceBook(config.pricing, _catalogues(config))
         names = build_names(config, book, lists.found)
         views = Views(names, book, lambda: lists.found)
+        configured = names.configured()
         self._limits = self._limits or Limits(config.server.workers)  # what was used outlives a reload
         policies = KeyPolicies(config.keys, config.rate_limits, self._limits)
         pipeline = Pipeline(
             Admission(policies, Router(views, book, random.random)),
-            Dispatcher(upstreams, self._ledger, config.version, random.random),
+            Dispatcher(upstreams, self._ledger, config.version, random.random, _observer(self._metrics, configured)),
             self.vault,
             Clock(time.time_ns, time.perf_counter),
-            _on_end(self._log, self._metrics, names),
+            _on_end(self._log, self._metrics, configured),
             config.router.deadline_s,
         )
         return Runtime(config, views, policies, pipeline, self._ledger, upstreams, lists)
@@ -221,9 +224,17 @@ def _origin(config: Config, name: str, provider: Provider, models: LocalModels) 
     return fixed
 
 
-def _on_end(log: FilteringBoundLogger, metrics: Metrics | None, names: Names) -> Callable[[Call, CallEnd], None]:
+def _observer(metrics: Metrics | None, configured: frozenset[str]) -> Callable[[Attempt], None]:
+    """What is told of every attempt that ended; it outlives a reload, which only renames its labels."""
+    if metrics is None:
+        return lambda attempt: None
+    return partial(metrics.note_attempt, configured)
+
+
+def _on_end(
+    log: FilteringBoundLogger, metrics: Metrics | None, configured: frozenset[str]
+) -> Callable[[Call, CallEnd], None]:
     """What is told of every call that ended: the log, and the metrics where they are read."""
-    configured = names.configured()
 
     def ended(call: Call, end: CallEnd) -> None:
         _log_call(log, call, end)

@@ -136,7 +136,7 @@ class OpenCall:
         self.hold_nano: int | None = 0
 
     def start(self, attempt: AttemptOpen) -> None:
-        """Adds an attempt; the hold is always what was spent plus the bounds of what runs."""
+        """Adds an attempt. The hold is what was spent plus the bounds of what runs, and at least the plan's bound."""
         self.started[attempt.id] = self.running[attempt.id] = attempt
         self._rehold()
 
@@ -161,7 +161,7 @@ class OpenCall:
                 self.cost_nano = None
         elif self.cost_nano is not None:
             self.cost_nano += end.cost_nano
-        self.estimated |= end.usage_source == "estimated" or end.outcome is Outcome.UNKNOWN
+        self.estimated |= end.usage_source in ("estimated", "unknown") or end.outcome is Outcome.UNKNOWN
         self._rehold()
         return EndedAttempt(seq=attempt.seq, closed_ns=closed_ns, end=end)
 
@@ -192,7 +192,7 @@ class OpenCall:
         held = self.cost_nano
         for attempt in self.running.values():
             held = None if held is None or attempt.hold_nano is None else held + attempt.hold_nano
-        self.hold_nano = held
+        self.hold_nano = None if held is None else max(held, self.call.bound_nano)
 
 
 def rejected(end: CallEnd, closed_ns: int) -> ClosedCall:

@@ -112,6 +112,13 @@ def _lose(db: sqlite3.Connection, statements: tuple[str, ...], which: str, now_n
 # sqlite3 binds exact types fast; a bool or an enum goes through its slow adapter look-up, hence `int()` and `.value`.
 
 
+def first_hold(call: CallOpen, attempt: AttemptOpen | None) -> int | None:
+    """What a call holds with its first attempt."""
+    if attempt is None:
+        return 0
+    return None if attempt.hold_nano is None else max(attempt.hold_nano, call.bound_nano)
+
+
 def _opened(call: CallOpen, attempt: AttemptOpen | None, owner: str) -> tuple[Any, ...]:
     return (
         call.id,
@@ -124,7 +131,7 @@ def _opened(call: CallOpen, attempt: AttemptOpen | None, owner: str) -> tuple[An
         call.config_version,
         attempt.provider if attempt else None,
         attempt.model if attempt else None,
-        attempt.hold_nano if attempt else 0,
+        first_hold(call, attempt),
         1 if attempt else 0,
     )
 

@@ -304,3 +304,16 @@ def test_an_end_of_an_attempt_that_is_not_committed_takes_it_back(tmp_path: Path
     books.committed(store.write(books.batch))
     assert [row["seq"] for row in rows(tmp_path / "x.db", "SELECT seq FROM attempts")] == [1]
     store.close()
+
+
+def test_a_call_holds_at_least_the_bound_of_its_plan() -> None:
+    """What has not begun is reserved too; what was paid beyond the bound comes on top of it."""
+    books = Books(lambda: 0, refuses=True)
+    call = CallOpen("c", 1, None, "m", stream=False, bound_nano=100)
+    first, second = (AttemptOpen(f"c-{seq}", "c", seq, "a", "m", 1, hold_nano=60) for seq in (1, 2))
+    books.open(Intent(first, call))
+    assert books.reserved_nano == 100
+    books.intend(Intent(second))
+    assert books.reserved_nano == 120
+    books.close(CallEnd("c", Outcome.OK, 200), None)
+    assert books.reserved_nano == 0

@@ -84,10 +84,16 @@ def ended_call(model: str = "ok", cost_nano: int | None = 1_000_000, **tokens: A
     return call, CallEnd("c", Outcome.OK, 200, latency_ms=20.0, first_token_ms=5.0)
 
 
+def note(known: set[str], metrics: Metrics, call: Call, end: CallEnd) -> None:
+    for each in call.attempts:
+        metrics.note_attempt(known, each)
+    metrics.note_end(known, call, end)
+
+
 def counting(known: str = "fake/ok", folder: Path | None = None) -> Metrics:
     metrics = Metrics("1", lambda: {"mmproxy_workers": 1, "mmproxy_config_ok": 1}, folder)
     call, end = ended_call(input=10, output=2)
-    metrics.note_end({known}, call, end)
+    note({known}, metrics, call, end)
     return metrics
 
 
@@ -143,7 +149,7 @@ async def test_an_unknown_price_is_counted_not_taken_for_zero() -> None:
     """The sum of costs is incomplete then, and says so."""
     metrics = Metrics("1", dict)
     call, end = ended_call(cost_nano=None, input=3)
-    metrics.note_end({"fake/ok"}, call, end)
+    note({"fake/ok"}, metrics, call, end)
     found = samples(await text_of(metrics))
     assert value(found, "mmproxy_unpriced_attempts_total", provider="fake", model="ok") == 1
     assert not any(name == "mmproxy_cost_usd_total" for name, _ in found)
@@ -293,7 +299,7 @@ def test_a_call_costs_less_than_ten_microseconds() -> None:
     def one() -> None:
         call.time.begin_wait()
         call.time.end_wait()
-        metrics.note_end({"fake/ok"}, call, end)
+        note({"fake/ok"}, metrics, call, end)
 
     rounds = timeit.repeat(one, number=2000, repeat=7, timer=time.thread_time)
     print(f"\n  {min(rounds) / 2000 * 1e6:.1f} us")

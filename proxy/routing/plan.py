@@ -1,0 +1,55 @@
+"""Translates: a route and a request -> Plan: who is asked, in which order, and what that may cost at most.
+
+Pure, and known before any request is built: the budget's decision needs the bound, the request needs its decision.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from proxy.metering import tokens
+from proxy.routing.names import Deployment, Route
+from proxy.schema.chat import AnyRequest
+
+
+class Plan(Struct, frozen=True):
+    """`bound_nano` is the most that the call may cost if nothing has to be paid twice, in nano-USD; None: not known.
+
+    What runs side by side is added up; of what is asked one after the other, the dearest counts. An attempt that failed
+    and is billed all the same comes on top of it, with the commit of the next one.
+    """
+
+    route: Route
+    bound_nano: int | None
+
+
+def plan(route: Route, request: AnyRequest) -> Plan:
+    """The plan of a call that may be answered by any deployment of the route."""
+    every = (*route.candidates, *route.context_fallback, *route.content_fallback)
+    input_bound = tokens.input_bound(request)
+    bounds = [_bound(request, deployment, input_bound * _seats(request, deployment)) for deployment in every]
+    known = [bound for bound in bounds if bound is not None]
+    return Plan(route, max(known) if len(known) == len(bounds) else None)
+
+
+def attempt_bound(request: AnyRequest, deployment: Deployment) -> int | None:
+    """An upper bound of one attempt's cost in nano-USD; None: no price is known, or no limit of its output."""
+    return _bound(request, deployment, tokens.input_bound(request))
+
+
+def _bound(request: AnyRequest, deployment: Deployment, input_bound: int) -> int | None:
+    price, rates = deployment.price, deployment.rates
+    if price is None or rates is None:
+        return None
+    limit = request.output_limit(price.max_output or price.context)
+    if limit is None and price.output:
+        return None
+    return rates.upper_bound(input_bound, limit or 0)
+
+
+def _seats(request: AnyRequest, deployment: Deployment) -> int:
+    """How many requests side by side bring all choices."""
+    if request.n == 1:
+        return 1
+    most = deployment.provider.max_choices(deployment.model)
+    return 1 if most is None else -(-request.n // most)

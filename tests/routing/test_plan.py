@@ -1,0 +1,57 @@
+"""The bound of a plan: known before any request is built, and never below what one pass through it may cost."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from proxy.metering.pricing import ModelPrice
+from proxy.metering.tokens import input_bound
+from proxy.providers.cohere import Cohere
+from proxy.providers.openai import OpenAI
+from proxy.routing.names import Deployment, Route
+from proxy.routing.plan import attempt_bound, plan
+from proxy.schema.chat import ChatRequest
+from proxy.server.formats.chat import decode_chat
+
+CHEAP = Deployment("a", OpenAI(), "m", ModelPrice(input=1, output=2, max_output=100))
+DEAR = Deployment("b", OpenAI(), "m", ModelPrice(input=3, output=9, max_output=50))
+UNPRICED = Deployment("c", OpenAI(), "m", None)
+
+
+def request(**fields: Any) -> ChatRequest:
+    body = {"model": "x", "messages": [{"role": "user", "content": "hi"}], **fields}
+    return decode_chat(json.dumps(body).encode())
+
+
+def test_of_what_is_asked_one_after_the_other_the_dearest_counts() -> None:
+    """Whatever the order, fallbacks for long and filtered requests included."""
+    asked = request()
+    dearest = attempt_bound(asked, DEAR)
+    assert dearest is not None
+    for route in (
+        Route("x", (CHEAP, DEAR)),
+        Route("x", (DEAR, CHEAP)),
+        Route("x", (CHEAP,), context_fallback=(DEAR,)),
+        Route("x", (CHEAP,), content_fallback=(DEAR,)),
+    ):
+        assert plan(route, asked).bound_nano == dearest
+    assert plan(Route("x", (CHEAP,)), asked).bound_nano == attempt_bound(asked, CHEAP)
+
+
+def test_what_runs_side_by_side_is_added_up() -> None:
+    """A vendor with one choice a request reads the prompt once for each; the answers are bounded either way."""
+    price = ModelPrice(input=1, output=2, max_output=100)
+    one_each, together = (Deployment("d", kind(), "command-r7b-12-2024", price) for kind in (Cohere, OpenAI))
+    asked = request(n=4, max_tokens=10)
+    prompt_nano = input_bound(asked) * 1_000
+    assert plan(Route("x", (together,)), asked).bound_nano == prompt_nano + 4 * 10 * 2_000
+    assert plan(Route("x", (one_each,)), asked).bound_nano == 4 * prompt_nano + 4 * 10 * 2_000
+
+
+@pytest.mark.parametrize("route", [Route("x", (UNPRICED,)), Route("x", (CHEAP, UNPRICED))])
+def test_a_plan_with_an_unknown_price_has_no_bound(route: Route) -> None:
+    """Unknown is not zero."""
+    assert plan(route, request()).bound_nano is None
