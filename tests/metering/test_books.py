@@ -15,7 +15,7 @@ import pytest
 
 from proxy.metering.books import Books, Intent
 from proxy.schema.errors import StorageUnavailable
-from proxy.schema.records import AttemptEnd, Outcome, Tokens
+from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Outcome, Tokens
 from proxy.storage.base import Answers, Refusal, RowRefused
 from proxy.storage.sqlite import SqliteStore
 from tests.storage.samples import FAST_FOLDER, HOLD_NANO, attempt, attempt_end, call, call_end, rows
