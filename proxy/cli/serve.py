@@ -20,6 +20,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from proxy import __version__
+from proxy.cli.interpreter import tune
 from proxy.cli.settings import (
     config_files,
     configuration_options,
@@ -106,6 +107,7 @@ def _serve_alone(config: Config, files: ConfigFiles, models: dict[str, LocalMode
     app = Application(config, models, server_auth(os.environ, config), log, Options(files=files))
     signal.signal(signal.SIGHUP, hangup_handler(app.reload_soon))
     server = uvicorn.Server(server_config(config, app.asgi))
+    tune()
     server.run(sockets=[sock])
     if not server.started or app.has_failed:
         sys.exit(1)

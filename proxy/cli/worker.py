@@ -8,6 +8,7 @@ import signal
 import threading
 from pathlib import Path
 
+from proxy.cli.interpreter import tune
 from proxy.cli.settings import config_files, read_config
 from proxy.cli.sighup import hangup_handler
 from proxy.config.namespace import enabled
@@ -34,6 +35,7 @@ def application() -> object:
     files = config_files({}, os.environ)
     app = Application(config, models, server_auth(os.environ, config), log, Options(metrics_folder, files))
     signal.signal(signal.SIGHUP, hangup_handler(app.reload_soon, may_stop=False))  # the supervisor decides
+    tune()
     return app.asgi
 
 

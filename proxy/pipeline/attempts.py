@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import count
 from typing import cast
 
@@ -24,6 +25,7 @@ from proxy.pipeline.call import Call
 from proxy.pipeline.gate import CommitGate
 from proxy.pipeline.json_check import JSONCheck
 from proxy.pipeline.native import NativeAnswer
+from proxy.pipeline.off_loop import OffLoop
 from proxy.pipeline.stop_sequences import StopSequences
 from proxy.pipeline.stream_reader import StreamReader
 from proxy.providers.base.contract import Built, build, is_native, parse
@@ -37,6 +39,7 @@ from proxy.schema.records import Outcome
 from proxy.upstream.upstream import Upstream
 
 AT_ONCE = 16  # of one call's asks: more would be a flood to the vendor, and wait too long for its `max_concurrent`
+BACKOFF_S = 0.5  # ceiling of the first back-off; full jitter, doubles
 MAX_BACKOFF_S = 8.0
 MAX_RETRY_AFTER_S = 10.0  # a provider that asks for more is left for the next candidate
 _MAX_NAMED, _MAX_NAME = 32, 64  # parameter names reported to the client, and characters of each
@@ -51,10 +54,11 @@ class Resources(Struct, frozen=True):
 
     upstreams: Mapping[str, Upstream]
     ledger: Ledger
+    off_loop: OffLoop
     config_version: str
-    observe: Callable[[Attempt], None]
     random: Callable[[], float]
-    backoff_s: float
+    observe: Callable[[Attempt], None] = lambda attempt: None
+    backoff_s: float = BACKOFF_S
 
 
 class AttemptLoop:
@@ -154,7 +158,7 @@ class AttemptLoop:
     async def _run(self, attempt: Attempt, sink: Sink | None, gate: CommitGate) -> AnyResponse | None:
         """The answer, None where it went into `sink`. However this ends, the attempt has ended."""
         try:
-            built = self._build(attempt)
+            built = await self._resources.off_loop.run(attempt.request.size, partial(self._build, attempt))
             cut = StopSequences(built.stops) if built.stops else None
             if sink is None:
                 response: AnyResponse | None = await self._whole(attempt, built, cut)
@@ -213,7 +217,8 @@ class AttemptLoop:
             attempt.note_accepted(exchange.status, exchange.request_id)
             answer = await exchange.body()
             attempt.note_received()
-            response = parse(self._upstream.provider, attempt.request, answer)
+            reading = partial(parse, self._upstream.provider, attempt.request, answer)
+            response = await self._resources.off_loop.run(len(answer.body), reading)
         attempt.note_whole(response)
         attempt.request.check(response)
         if attempt.native is not None:

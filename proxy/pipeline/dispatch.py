@@ -11,10 +11,6 @@ AttemptLoop    asks one deployment, with its retries
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
-from proxy.metering.ledger import Ledger
-from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.attempts import AttemptLoop, Resources
 from proxy.pipeline.call import Call
 from proxy.pipeline.gate import CommitGate
@@ -25,26 +21,13 @@ from proxy.routing.names import Route
 from proxy.routing.router import Router
 from proxy.schema.chat import AnyRequest, ChatRequest
 from proxy.schema.errors import BadRequest, UpstreamError
-from proxy.upstream.upstream import Upstream
-
-BACKOFF_S = 0.5  # ceiling of the first back-off; full jitter, doubles
 
 
 class Dispatcher:
     """Asks the deployments of routes."""
 
-    def __init__(
-        self,
-        upstreams: Mapping[str, Upstream],
-        ledger: Ledger,
-        config_version: str,
-        random: Callable[[], float],
-        observe: Callable[[Attempt], None] = lambda attempt: None,
-        backoff_s: float = BACKOFF_S,
-    ) -> None:
-        self.config_version = config_version
-        self.ledger = ledger
-        self._resources = Resources(upstreams, ledger, config_version, observe, random, backoff_s)
+    def __init__(self, resources: Resources) -> None:
+        self.resources = resources
 
     async def complete(self, call: Call, route: Route, request: AnyRequest, origin: Origin = CALL) -> Answer:
         """The whole answer to `request`.
@@ -54,7 +37,7 @@ class Dispatcher:
         """
         order = FallbackOrder(route, request)
         while True:
-            loop = AttemptLoop(self._resources, call, order.deployment, order.tries_left, CommitGate())
+            loop = AttemptLoop(self.resources, call, order.deployment, order.tries_left, CommitGate())
             try:
                 return await loop.answer(request, origin)
             except (UpstreamError, BadRequest) as error:
@@ -66,7 +49,7 @@ class Dispatcher:
         """The answer, streamed into `sink`; `gate` closes with its first batch. Raises as `complete` does."""
         order = FallbackOrder(route, request)
         while True:
-            loop = AttemptLoop(self._resources, call, order.deployment, order.tries_left, gate)
+            loop = AttemptLoop(self.resources, call, order.deployment, order.tries_left, gate)
             try:
                 return await loop.answer_stream(request, sink, origin)
             except (UpstreamError, BadRequest) as error:

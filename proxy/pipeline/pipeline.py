@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import cast
 
 from proxy.pipeline import hints
@@ -46,11 +47,12 @@ class Pipeline:
         on_end: Callable[[Call, CallEnd], None],
         deadline_s: float = DEADLINE_S,
     ) -> None:
-        self.config_version = dispatcher.config_version
+        self.config_version = dispatcher.resources.config_version
         self._admission = admission
         self._dispatcher = dispatcher
         self._reasoning = reasoning
-        self._ledger = dispatcher.ledger
+        self._ledger = dispatcher.resources.ledger
+        self._off_loop = dispatcher.resources.off_loop
         self._clock = clock
         self._on_end = on_end
         self._deadline_s = deadline_s
@@ -65,7 +67,7 @@ class Pipeline:
         """
         started = self._clock.monotonic_s()
         try:
-            request = hints.applied(format.decode(body), headers)
+            request = hints.applied(await self._off_loop.run(len(body), partial(format.decode, body)), headers)
         except BadRequest as error:
             if error.code != "invalid_json" and (model := named_model(body)) is not None:
                 self._reject(Call(call_id, caller, format.unread(model), self._clock, started), error)

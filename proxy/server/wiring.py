@@ -24,9 +24,11 @@ from proxy.metering.ledger import Ledger
 from proxy.metering.price_book import PriceBook
 from proxy.pipeline.admission import Admission, KeyPolicies
 from proxy.pipeline.attempt import Attempt
+from proxy.pipeline.attempts import Resources
 from proxy.pipeline.call import Call
 from proxy.pipeline.dispatch import Dispatcher
 from proxy.pipeline.limits import Limits
+from proxy.pipeline.off_loop import OffLoop
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.reasoning_state import ReasoningState
 from proxy.pipeline.timing import Clock
@@ -86,6 +88,7 @@ class Running:
         self._log = log
         self._metrics = metrics
         self._pools = Pools(_transport)
+        self._off_loop = OffLoop()
         self._limits: Limits | None = None
         self._lists: ModelDiscovery | None = None
 
@@ -120,7 +123,16 @@ class Running:
         policies = KeyPolicies(config.keys, config.rate_limits, self._limits)
         pipeline = Pipeline(
             Admission(policies, Router(views, book, random.random)),
-            Dispatcher(upstreams, self._ledger, config.version, random.random, _observer(self._metrics, configured)),
+            Dispatcher(
+                Resources(
+                    upstreams,
+                    self._ledger,
+                    self._off_loop,
+                    config.version,
+                    random.random,
+                    _observer(self._metrics, configured),
+                )
+            ),
             self.vault,
             Clock(time.time_ns, time.perf_counter),
             _on_end(self._log, self._metrics, configured),
@@ -147,6 +159,7 @@ class Running:
         await self.runtimes.close()
         await self._pools.close()
         await self.vault.close()
+        self._off_loop.close()
 
 
 @asynccontextmanager

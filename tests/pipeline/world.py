@@ -11,8 +11,10 @@ from proxy.metering.ledger import Ledger
 from proxy.metering.pricing import ModelPrice
 from proxy.pipeline.admission import Admission
 from proxy.pipeline.attempt import Attempt
+from proxy.pipeline.attempts import Resources
 from proxy.pipeline.call import Call
 from proxy.pipeline.dispatch import Dispatcher
+from proxy.pipeline.off_loop import OffLoop
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.running import RunningCall
 from proxy.pipeline.timing import Clock
@@ -202,7 +204,9 @@ class World:
 
     def dispatcher(self, backoff_s: float = 0.0, random: float = 1.0) -> Dispatcher:
         ledger = self.ledger or cast(Ledger, _LedgerOf(self))
-        return Dispatcher(self.upstreams, ledger, "v1", lambda: random, self.observed.append, backoff_s)
+        return Dispatcher(
+            Resources(self.upstreams, ledger, OffLoop(), "v1", lambda: random, self.observed.append, backoff_s)
+        )
 
     def pipeline(self, deadline_s: float = 5, backoff_s: float = 0.0, admission: Admission | None = None) -> Pipeline:
         me = cast(Any, self)

@@ -28,7 +28,7 @@ from proxy.schema.chat import (
 )
 from proxy.schema.constraints import Count, NotBlank, Variable, one_of
 from proxy.schema.errors import BadRequest, UpstreamError
-from proxy.schema.json import encode, with_member
+from proxy.schema.json import check_nesting, encode, with_member
 from proxy.schema.records import JsonObject, LocalModelSpec, Timeouts, Tokens
 from proxy.schema.sse import Event
 
@@ -261,6 +261,10 @@ def build(provider: Provider, request: AnyRequest, model: str) -> Built:
 
 def parse(provider: Provider, request: AnyRequest, response: HTTPResponse) -> AnyResponse:
     """A whole 2xx answer to `request` as our endpoint's shape. Raises UpstreamError when it is not one."""
+    try:
+        check_nesting(response.body)
+    except RecursionError:
+        raise UpstreamError("The provider sent JSON that is nested too deeply.", upstream_status=200) from None
     if isinstance(request, ChatRequest):
         return provider.parse_response(response, request)
     if isinstance(request, EmbeddingsRequest):
