@@ -36,8 +36,8 @@ class _List(Struct):
 class ModelDiscovery(Mapping[str, tuple[str, ...]]):
     """Provider name -> the ids its server lists, as far as is known. Belongs to one configuration, as its Upstreams do.
 
-    As a mapping it is the current `found`. `warn` is told of a server whose list cannot be read: the event, `provider`
-    and `reason`. `before`: the lists of the previous configuration, kept for servers that are still the same.
+    As a mapping it is the current `found`. `warn` receives the event, `provider` and `reason` when a list
+    cannot be read. `before`: the lists of the previous configuration, kept for servers that are still the same.
     """
 
     def __init__(

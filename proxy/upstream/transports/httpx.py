@@ -6,7 +6,7 @@ read that was cancelled cannot be resumed (both seen with httpcore 1.0.9, Novemb
 
 from __future__ import annotations
 
-# ruff: noqa: ASYNC109 - the signatures of httpcore have a `timeout`.
+# ruff: noqa: ASYNC109 - methods that override those of httpcore take a `timeout`.
 import asyncio
 import socket
 import ssl
