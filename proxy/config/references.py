@@ -211,22 +211,24 @@ def _cycles(config: Config) -> list[Problem]:
     found: list[Problem] = []
     done: set[str] = set()
     for start in edges:
-        trail: list[Reference] = []
+        trail = [start]
+        places = {start: 0}  # of the names on the trail
         walks = [iter(edges[start])] if start not in done else []
         while walks:
             step = next(walks[-1], None)
             if step is None:
                 walks.pop()
-                done.add(trail.pop().name if trail else start)
+                done.add(name := trail.pop())
+                del places[name]
                 continue
-            names = [start, *(taken.name for taken in trail)]
-            if step.name in names:
-                chain = [*names[names.index(step.name) :], step.name]
+            if step.name in places:
+                chain = [*trail[places[step.name] :], step.name]
                 found.append(
                     problem_at(config, step.path, f"circular reference: {' -> '.join(shown(name) for name in chain)}")
                 )
             elif step.name not in done:
-                trail.append(step)
+                places[step.name] = len(trail)
+                trail.append(step.name)
                 walks.append(iter(edges.get(step.name, ())))
     return found
 

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from proxy.metering import tokens
 from proxy.metering.usage import Used
 from proxy.pipeline.native import NativeAnswer
+from proxy.pipeline.stop_sequences import StopSequences
 from proxy.pipeline.tally import StreamTally
 from proxy.routing.ask import CALL, Origin
 from proxy.routing.names import Deployment
@@ -40,6 +41,7 @@ class Attempt:
         self.retry_after_s: float | None = None
         self.dropped: list[str] = []
         self.adapted: list[str] = []
+        self.cut: StopSequences | None = None  # where the vendor does not stop at them itself
         self.native: NativeAnswer | None = None  # where the vendor's own bytes are the answer
         self.tally = StreamTally(has_tools=bool(request.fields.get("tools")))
         self.hold_nano: int | None = None

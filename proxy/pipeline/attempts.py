@@ -36,7 +36,7 @@ from proxy.schema.attempt_state import AttemptState
 from proxy.schema.chat import AnyRequest, AnyResponse, ChatRequest, ChatResponse
 from proxy.schema.errors import BadRequest, ProxyError, UpstreamError
 from proxy.schema.records import Outcome
-from proxy.upstream.upstream import Upstream
+from proxy.upstream.upstream import Exchange, Upstream
 
 AT_ONCE = 16  # of one call's asks: more would be a flood to the vendor, and wait too long for its `max_concurrent`
 BACKOFF_S = 0.5  # ceiling of the first back-off; full jitter, doubles
@@ -158,13 +158,12 @@ class AttemptLoop:
     async def _run(self, attempt: Attempt, sink: Sink | None, gate: CommitGate) -> AnyResponse | None:
         """The answer, None where it went into `sink`. However this ends, the attempt has ended."""
         try:
-            built = await self._resources.off_loop.run(attempt.request.size, partial(self._build, attempt))
-            cut = StopSequences(built.stops) if built.stops else None
+            response: AnyResponse | None = None
+            exchange = await self._exchange(attempt, stream=sink is not None)
             if sink is None:
-                response: AnyResponse | None = await self._whole(attempt, built, cut)
+                response = await self._whole(attempt, exchange)
             else:
-                response = None
-                await self._streamed(attempt, built, cut, sink, gate)
+                await self._streamed(attempt, exchange, sink, gate)
         except UpstreamError as error:
             attempt.fail(error)
             raise
@@ -184,6 +183,11 @@ class AttemptLoop:
             if attempt.ended is not None:
                 self._resources.ledger.end(attempt.ended)
                 self._resources.observe(attempt)
+
+    async def _exchange(self, attempt: Attempt, stream: bool) -> Exchange:
+        """What sends the request. Nothing else keeps its body, which may be large, while its answer is read."""
+        built = await self._resources.off_loop.run(attempt.request.size, partial(self._build, attempt))
+        return self._upstream.exchange(built, attempt.id, stream=stream, on_sent=attempt.note_sent)
 
     def _build(self, attempt: Attempt) -> Built:
         """The vendor's request, with what it does not say as the client said it noted on the attempt.
@@ -209,11 +213,12 @@ class AttemptLoop:
             raise BadRequest(message, param=lost[0], code="unsupported_parameter")
         if self._adapted or built.stops:
             attempt.adapted = [*attempt.adapted, *self._adapted, *(["stop"] if built.stops else [])]
+        attempt.cut = StopSequences(built.stops) if built.stops else None
         return built
 
-    async def _whole(self, attempt: Attempt, built: Built, cut: StopSequences | None) -> AnyResponse:
+    async def _whole(self, attempt: Attempt, exchange: Exchange) -> AnyResponse:
         attempt.begin_wait()
-        async with self._upstream.exchange(built, attempt.id, stream=False, on_sent=attempt.note_sent) as exchange:
+        async with exchange:
             attempt.note_accepted(exchange.status, exchange.request_id)
             answer = await exchange.body()
             attempt.note_received()
@@ -223,14 +228,12 @@ class AttemptLoop:
         attempt.request.check(response)
         if attempt.native is not None:
             attempt.native.whole = answer.body
-        return response if cut is None else cut.whole(cast(ChatResponse, response))
+        return response if attempt.cut is None else attempt.cut.whole(cast(ChatResponse, response))
 
-    async def _streamed(
-        self, attempt: Attempt, built: Built, cut: StopSequences | None, sink: Sink, gate: CommitGate
-    ) -> None:
-        provider = self._upstream.provider
+    async def _streamed(self, attempt: Attempt, exchange: Exchange, sink: Sink, gate: CommitGate) -> None:
+        provider, cut = self._upstream.provider, attempt.cut
         attempt.begin_wait()
-        async with self._upstream.exchange(built, attempt.id, stream=True, on_sent=attempt.note_sent) as exchange:
+        async with exchange:
             attempt.note_accepted(exchange.status, exchange.request_id)
             decoder = provider.stream_decoder(cast(ChatRequest, attempt.request))
             reader = StreamReader(attempt, decoder, provider.timeout_s, exchange)

@@ -14,6 +14,8 @@ keys, file paths, stack traces or internal hosts.
 
 from __future__ import annotations
 
+from typing import cast
+
 from proxy.schema.records import Outcome
 
 _TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
@@ -116,10 +118,18 @@ class UpstreamTruncated(UpstreamError):
 
 
 class UpstreamTimeout(UpstreamError):
-    """504: one phase of the upstream call took longer than the provider's `timeout_s` allows."""
+    """504: one phase of the upstream call took longer than the provider's `timeout_s` allows.
+
+    `metadata.phase` names it: connect, first_token, idle or total.
+    """
 
     def __init__(self, message: str, outcome: Outcome) -> None:
         super().__init__(message, status=504, code="upstream_timeout", outcome=outcome, retryable=True)
+
+    def body(self) -> dict[str, object]:
+        error = cast("dict[str, object]", super().body()["error"])
+        metadata = cast("dict[str, object]", error.get("metadata") or {})
+        return {"error": {**error, "metadata": {**metadata, "phase": self.outcome.value.removeprefix("timeout_")}}}
 
 
 class UpstreamUnavailable(UpstreamError):

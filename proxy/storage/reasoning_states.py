@@ -220,6 +220,9 @@ def shared_key(path: Path) -> bytes:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            if os.fstat(fd).st_mode & 0o077:
+                message = f"Other users may read the key file {path}. Run `chmod 600` on it, or set PROXY_VAULT_KEY."
+                raise StoreError(message)
             fcntl.flock(fd, fcntl.LOCK_EX)  # gone with the process, also in the middle of writing
             key = os.read(fd, _KEY_BYTES + 1)
             if not key:  # new, or left by a process that died here: nothing was sealed with it yet

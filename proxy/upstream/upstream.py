@@ -98,6 +98,9 @@ class Upstream:
         return {name.lower(): value for name, value in self.provider.authorize(endpoint.key.reveal()).items()}
 
 
+_SENT = HTTPRequest("", "", {})
+
+
 class Exchange:
     """One request in flight, from its place among `max_concurrent` to the end of its answer.
 
@@ -143,6 +146,7 @@ class Exchange:
             endpoint = await self._upstream.origin()
             self._key = endpoint.key
             answer = self._answer = await self._send(self._upstream.outgoing(self._request, endpoint))
+            self._request = _SENT  # its body may be large, and the answer may take minutes
             self.status, self.headers = answer.status, answer.headers
             await self._accept()
         except BaseException as error:

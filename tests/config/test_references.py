@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from datetime import date
 
 import pytest
 
 from proxy.config import Severity, check
-from tests.config.files import config_of
+from tests.config.files import config_of, lines_of
 
 HEAD = "version: 1\nproviders: {openai: {models: {fast: gpt-6-luna}}, groq: {}, anthropic: {enabled: false}}\n"
 TODAY = date(2026, 11, 22)
@@ -93,3 +94,14 @@ def test_the_warning_comes_ninety_days_ahead(today: date, message: str | None) -
     """And changes its words on the day."""
     config = config_of(HEAD + "aliases: {a: openai/gpt-4o}\n")
     assert [problem.message for problem in check(config, today)] == ([message] if message else [])
+
+
+def test_a_long_chain_of_names_takes_linear_time() -> None:
+    """Also where it ends in a circle: each step is looked up, not searched for."""
+    count = 2_000
+    links = "".join(f"  m{number}: m{number + 1}\n" for number in range(count))
+    began = time.thread_time()
+    lines = lines_of(f"{HEAD}models:\n{links}  m{count}: m{count - 1}\n")
+    assert time.thread_time() - began < 10
+    (line,) = lines
+    assert line.endswith(f"circular reference: m{count - 1} -> m{count} -> m{count - 1}")

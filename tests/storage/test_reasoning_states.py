@@ -188,7 +188,7 @@ def test_of_many_that_start_together_one_makes_the_key(tmp_path: Path) -> None:
 
 def test_a_key_that_was_never_written_is_made(tmp_path: Path) -> None:
     """A process that died before it wrote had sealed nothing yet."""
-    (tmp_path / "key").touch()
+    (tmp_path / "key").touch(0o600)
     key = shared_key(tmp_path / "key")
     assert len(key) == 32
     assert shared_key(tmp_path / "key") == key == (tmp_path / "key").read_bytes()
@@ -198,10 +198,23 @@ def test_a_key_that_was_never_written_is_made(tmp_path: Path) -> None:
 def test_a_file_that_is_no_key_is_left_alone(tmp_path: Path, length: int) -> None:
     """Whatever it is, also behind a link, it is not ours to overwrite."""
     (tmp_path / "other").write_bytes(b"x" * length)
+    (tmp_path / "other").chmod(0o600)
     (tmp_path / "key").symlink_to(tmp_path / "other")
     with pytest.raises(StoreError, match="PROXY_VAULT_KEY"):
         shared_key(tmp_path / "key")
     assert (tmp_path / "other").read_bytes() == b"x" * length
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o777])
+def test_a_key_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
+    """Taking it silently would seal nothing; the message says what to run."""
+    path = tmp_path / "key"
+    shared_key(path)
+    path.chmod(mode)
+    with pytest.raises(StoreError, match=r"Other users may read the key file .*chmod 600"):
+        shared_key(path)
+    path.chmod(0o600)
+    assert len(shared_key(path)) == 32
 
 
 def test_a_key_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ class ModelCalls:
             with self._places, self._pipeline() as pipeline:
                 identity["x-proxy-config"] = pipeline.config_version
                 call, route = await pipeline.admit(call_id, caller, body, format, headers)
+                del body  # it may be large, and the answer may take minutes
                 running = pipeline.start(call, route, format)
                 forget = peer_of(scope).on_disconnect(running.leave)
                 try:
