@@ -95,6 +95,7 @@ def test_it_works_beside_a_server_on_the_same_database(folder):
     assert (usage["total"]["calls"], usage["total"]["successes"], usage["total"]["output_tokens"]) == (3, 3, 30)
 
 
+@pytest.mark.embedded
 def test_without_any_key_the_embedded_model_answers(tmp_path):
     """No file, no key, no server: what a new user tries first. After `kill -9` no model process is left."""
     with subprocess.Popen([*COMMAND, "ask", "Hi."], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE) as process:

@@ -117,6 +117,7 @@ def test_every_example_is_run_below() -> None:
     assert sorted(EXAMPLES) == sorted([*SHOWN, "proxy serve --port 0"])
 
 
+@pytest.mark.embedded
 def test_the_examples_run(place: tuple[Path, dict[str, str]]) -> None:
     """They run one after the other, in one folder."""
     folder, environ = place

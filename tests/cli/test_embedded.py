@@ -11,6 +11,8 @@ import pytest
 
 from tests.cli.commands import PATIENCE_S, ask, is_gone, processes_of, server, wait_until
 
+pytestmark = pytest.mark.embedded
+
 SAY = [{"role": "user", "content": "Say hello."}]
 CHILD = "local_model/child.py"
 WORKER = "multiprocessing.spawn"

@@ -14,6 +14,8 @@ import pytest
 from proxy.config import load
 from tests.serving import Spawned, spawned
 
+pytestmark = pytest.mark.embedded
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)

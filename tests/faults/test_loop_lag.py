@@ -330,6 +330,7 @@ def test_no_body_holds_up_the_event_loop(running: tuple[Server, WatchedLoop], bo
     assert longest_ms(running, BODIES[name](), extra) < bound_ms
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("name", BUILT)
 def test_no_request_takes_long_to_build(

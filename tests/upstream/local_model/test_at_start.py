@@ -10,6 +10,8 @@ import pytest
 
 from tests.serving import serving, write_files
 
+pytestmark = pytest.mark.embedded
+
 ROUTING = """
 version: 1
 storage: {{url: "sqlite:///{db}"}}

@@ -157,6 +157,7 @@ async def test_a_supervisor_that_hangs_is_not_waited_for_for_ever(path):
             await RemoteLocalModel(path, "local", timeout_s=0.05).endpoint()
 
 
+@pytest.mark.embedded
 async def test_the_real_model_runs_beside_a_blocked_main_thread(broker_of, path):
     """The supervisor of a server's workers blocks its main thread, so the broker has a loop of its own."""
     model = LocalModel(LocalModelSpec(start="at_start"))

@@ -22,6 +22,8 @@ from proxy.upstream.local_model import Backoff, LocalModel
 from tests.upstream.local_model import fakes
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.embedded
+
 ROOT = Path(__file__).parents[3]
 
 
