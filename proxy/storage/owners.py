@@ -46,10 +46,14 @@ class Owners:
             lost, self._fd = self._fd, self._locked_file()
             os.close(lost)
 
-    def leave(self) -> None:
-        """Gives the lock up. Calls that are still open become `unknown` at the next sweep of any process."""
+    def leave(self, has_lease: bool = False) -> None:
+        """Gives the lock up. Calls that are still open become `unknown` at the next sweep of any process.
+
+        `has_lease`: it could not be ended, so the lock file stays: a free lock tells what a lease would not.
+        """
         if self._fd >= 0:
-            self._path(self.id).unlink(missing_ok=True)
+            if not has_lease:
+                self._path(self.id).unlink(missing_ok=True)
             os.close(self._fd)
             self._fd = -1
 

@@ -130,11 +130,13 @@ class SqliteStore:
             raise StoreError(str(error)) from error
 
     def close(self) -> None:
+        has_lease = bool(self.owner)
         if self._db is not None and self.owner:
-            with suppress(sqlite3.Error):  # else the lease runs out
+            with suppress(sqlite3.Error):
                 self._owners.end_lease(self._db, self.owner)
+                has_lease = False
         self._disconnect()
-        self._owners.leave()
+        self._owners.leave(has_lease)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

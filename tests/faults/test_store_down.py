@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -105,3 +107,42 @@ async def test_a_log_that_cannot_be_written_fails_no_call(tmp_path: Path, stream
         assert_books_agree(tmp_path, upstream.ledger)
     outcomes = [row["outcome"] for row in rows(tmp_path, "calls")]
     assert outcomes == ["ok", "upstream_error", "ok", "rejected", "client_closed"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
+async def test_a_database_that_goes_while_it_is_in_use_loses_no_row(tmp_path: Path, how: str, workers: int) -> None:
+    """The first calls after it are refused, the log says why, and then the file is there again with all rows."""
+    async with FakeUpstream() as upstream:
+        with spawned(files(tmp_path, upstream.url), "--workers", str(workers)) as server:
+            stream = await talk(server.port, "fake/ok(n_tokens=20,pace=0.05)")
+            assert await stream.head() == 200
+            heard = [await ask(server.port, "fake/ok") for _ in range(10)]
+            database = tmp_path / "usage.db"
+            if how == "replaced":
+                with closing(sqlite3.connect(database)) as db:
+                    db.execute("VACUUM INTO ?", (str(tmp_path / "backup.db"),))
+                heard += [await ask(server.port, "fake/ok") for _ in range(10)]
+                os.replace(tmp_path / "backup.db", database)
+            else:
+                for suffix in ("", "-wal", "-shm"):
+                    path = database.with_name(database.name + suffix)
+                    path.unlink() if how == "removed" else path.rename(tmp_path / f"moved.db{suffix}")
+            origin = f"http://127.0.0.1:{server.port}"
+            async with httpx.AsyncClient(base_url=origin, trust_env=False) as client:
+                assert (await client.get("/v1/usage")).status_code in (200, 503)  # reading makes no empty file
+                after = [await ask(server.port, "fake/ok") for _ in range(10)]
+                await ready(client, 200)
+            async with asyncio.timeout(10):
+                while sum(each.status == 200 for each in after[-10:]) < 10:
+                    after.append(await ask(server.port, "fake/ok"))
+                    await asyncio.sleep(0.05)
+            heard += [await stream.rest(), *after]
+            assert await asyncio.to_thread(server.stop) == 0
+        assert_books_agree(tmp_path, upstream.ledger)
+    found = {row["id"]: row["outcome"] for row in rows(tmp_path, "calls")}
+    answered = [each for each in heard if each.status == 200]
+    assert {found[each.call_id] for each in answered} == {"ok"}
+    assert {each.error["code"] for each in heard if each.status != 200} <= {"storage_unavailable"}
+    assert "was removed or replaced while it was in use" in (tmp_path / "server.log").read_text()
+    print(f"\n  {how}, {workers} workers: {len(answered)} answered, {len(heard) - len(answered)} refused, 0 rows lost")

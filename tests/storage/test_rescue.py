@@ -257,6 +257,21 @@ def test_an_owner_that_ends_well_is_known_to_be_gone(path: Path, store: SqliteSt
     other.close()
 
 
+def test_an_owner_that_ends_on_a_full_disk_is_known_to_be_gone(path: Path, store: SqliteStore) -> None:
+    """Its lease stays, and so does its lock file, which is free: nobody waits for the lease to run out."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        store.close()
+        lock.execute("ROLLBACK")
+    assert rows(path, "SELECT id FROM owners") == [{"id": store.owner}]
+    other = SqliteStore(path)
+    other.open()
+    assert other.sweep(5) == 1
+    assert rows(path, "SELECT id FROM owners") == [{"id": other.owner}]
+    assert [each.stem for each in path.with_name("x.db-owners").iterdir()] == [other.owner]
+    other.close()
+
+
 def test_the_probe_does_not_touch_a_newer_schema(path: Path, store: SqliteStore) -> None:
     """A newer version has migrated the file; what an older process writes to see whether it can means nothing."""
     with closing(sqlite3.connect(path)) as db:
