@@ -171,18 +171,36 @@ async def test_an_answer_may_be_made_by_several_deployments() -> None:
     assert call.usage()["cost"] == call.cost_usd() == pytest.approx(3 * 16_000 / 1e9)
 
 
-async def test_choices_of_an_ask_have_its_names_and_their_attempts() -> None:
-    """Where a vendor gives one at a time."""
+class Single(OpenAI, frozen=True, kw_only=True):
+    """A vendor that answers one choice."""
 
-    class Single(OpenAI, frozen=True, kw_only=True):
-        def max_choices(self, model: str) -> int | None:
-            return 1
+    def max_choices(self, model: str) -> int | None:
+        return 1
 
-    world, call = World(whole("one"), whole("two"), kind=Single), new_call(n=2)
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_choices_of_an_ask_have_its_names_and_stand_where_it_stands(stream: bool) -> None:
+    """Where a vendor gives one at a time: each is an attempt, under the one that the ask follows from."""
+    script = [streamed(*COMPLETE), streamed(*COMPLETE)] if stream else [whole("one"), whole("two")]
+    world, call = World(*script, kind=Single), new_call(stream=stream, n=2)
     ask, _ = ask_of(world, call)
-    answer = await ask.ask("b", call.request)
+    origin = Origin("call-0", 3)
+    answer = await (ask.stream("b", chat(call), Sink(), origin) if stream else ask.ask("b", call.request, origin))
     assert answer.attempts == ("call-1", "call-2")
     assert [deployment.name for deployment in answer.deployments] == ["b/m", "b/m"]
+    assert [(each.parent, each.seat) for each in world.opened] == [("call-0", 0), ("call-0", 1)]
+
+
+async def test_every_try_of_an_ask_stands_where_it_stands() -> None:
+    """Its retries and fallbacks too."""
+    world, call = World(error(500), error(500), whole(), retries=1), new_call()
+    ask, _ = ask_of(world, call)
+    await ask.ask("ab", call.request, Origin("call-0", 3))
+    assert [(each.provider, each.parent, each.seat) for each in world.opened] == [
+        ("a", "call-0", 3),
+        ("a", "call-0", 3),
+        ("b", "call-0", 3),
+    ]
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
