@@ -79,7 +79,10 @@ class AttemptLoop:
     async def answer(self, request: AnyRequest, origin: Origin) -> Answer:
         """The whole answer, in as many asks as it takes. Raises UpstreamError, BadRequest, StorageUnavailable."""
         seats = self._seats(request)
-        answer = await (emulate.complete_together(self, seats) if seats else self.complete(request, origin))
+        if seats:
+            answer = await emulate.complete_together(self, seats, origin.parent)
+        else:
+            answer = await self.complete(request, origin)
         if self._check is None:
             return answer
         sizes = [seat.n for seat in seats] or [request.n]
@@ -88,7 +91,9 @@ class AttemptLoop:
     async def answer_stream(self, request: ChatRequest, sink: Sink, origin: Origin) -> Answer:
         """The same, streamed. JSON is not checked: what is wrong with it shows when it has left."""
         seats = self._seats(request)
-        return await (emulate.stream_together(self, seats, sink) if seats else self.stream(request, sink, origin))
+        if seats:
+            return await emulate.stream_together(self, seats, sink, origin.parent)
+        return await self.stream(request, sink, origin)
 
     def _seats(self, request: AnyRequest) -> list[ChatRequest]:
         """The requests to send side by side where one cannot bring all choices; [] where it can."""

@@ -57,9 +57,12 @@ def _seat(request: ChatRequest, size: int, place: int) -> ChatRequest:
     return replace(request, n=size, fields=fields)
 
 
-async def complete_together(ask: SeatAsk, requests: Sequence[ChatRequest]) -> Answer:
-    """One answer with the choices of all requests, asked side by side. The first failure cancels the others."""
-    asks = [partial(ask.complete, request, Origin(seat=seat)) for seat, request in enumerate(requests)]
+async def complete_together(ask: SeatAsk, requests: Sequence[ChatRequest], parent: str | None = None) -> Answer:
+    """One answer with the choices of all requests, asked side by side. The first failure cancels the others.
+
+    `parent`: the attempt that they follow from.
+    """
+    asks = [partial(ask.complete, request, Origin(parent, seat)) for seat, request in enumerate(requests)]
     answers = await together(asks, ask.at_once)
     responses = [cast(ChatResponse, answer.response) for answer in answers]
     choices: list[Choice] = []
@@ -69,14 +72,16 @@ async def complete_together(ask: SeatAsk, requests: Sequence[ChatRequest]) -> An
     return _joined(answers, cast(ChatResponse, {**whole, "choices": choices}))
 
 
-async def stream_together(ask: SeatAsk, requests: Sequence[ChatRequest], sink: Sink) -> Answer:
+async def stream_together(
+    ask: SeatAsk, requests: Sequence[ChatRequest], sink: Sink, parent: str | None = None
+) -> Answer:
     """The streams of all requests as they come, as one. The first failure cancels the others."""
 
     def seat_sink(first: int) -> Sink:
         return lambda batch: sink([_renumbered(chunk, first) for chunk in batch])
 
     asks = [
-        partial(ask.stream, request, seat_sink(first), Origin(seat=seat))
+        partial(ask.stream, request, seat_sink(first), Origin(parent, seat))
         for seat, (request, first) in enumerate(zip(requests, _firsts(requests), strict=True))
     ]
     return _joined(await together(asks, ask.at_once), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -213,6 +214,71 @@ async def test_a_host_that_does_not_answer_is_a_connect_time_out(
         "none",
     )
     assert call["cost_nano"] == 0
+
+
+# --- the deadline of a call -------------------------------------------------------------------------------------------
+
+DEADLINE_S = 1.0
+
+
+async def ask_within(tmp_path: Path, upstream: FakeUpstream, name: str, **fields: Any) -> tuple[Heard, float]:
+    """Asks a server whose calls have a second, and how long it took. `name` may be one of these models' names."""
+    models = {
+        "pair": ("fake/blackhole(tag=1)", ["backup/blackhole(tag=2)"]),
+        "failed": ("fake/e500(delay=0.6)", ["backup/ok(delay=9)"]),
+    }
+    path = files(tmp_path, upstream.url, models=models, fake={"retries": 2})
+    routing = json.loads(path.read_text())
+    routing["router"]["deadline_s"] = DEADLINE_S
+    path.write_text(json.dumps(routing))
+    async with serving(path) as server:
+        begun = time.monotonic()
+        heard = await ask(server.port, name, **fields)
+        took_s = time.monotonic() - begun
+        assert all(each.active == 0 for each in server.runtime.upstreams.values())
+        assert (server.runtime.ledger.state.open_calls, server.runtime.ledger.state.reserved_nano) == (0, 0)
+    await upstream.until(lambda: upstream.open == 0)
+    assert_books_agree(tmp_path, upstream.ledger)
+    return heard, took_s
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("name", "n", "attempts"),
+    [
+        ("fake/blackhole", 1, ["timeout_total"]),
+        ("fake/slow_headers(s=0.1)", 1, ["timeout_total"]),
+        ("fake/e429(retry_after=9)", 1, ["upstream_error"]),
+        ("fake/e500(delay=0.4)", 1, ["upstream_error", "timeout_total"]),
+        ("failed", 1, ["upstream_error", "timeout_total"]),
+        ("pair", 1, ["timeout_total"]),
+        ("single/blackhole", 3, ["timeout_total"] * 3),
+    ],
+)
+async def test_one_deadline_holds_for_all_that_a_call_does(
+    tmp_path: Path, upstream: FakeUpstream, name: str, n: int, attempts: list[str], stream: bool
+) -> None:
+    """Time-outs of attempts, retries, fallbacks, back-off and seats: 504, and trying again is of no use."""
+    heard, took_s = await ask_within(tmp_path, upstream, name, stream=stream, n=n)
+    assert DEADLINE_S <= took_s < DEADLINE_S + 0.4
+    assert (heard.status, heard.error["code"], heard.headers["x-should-retry"]) == (504, "upstream_timeout", "false")
+    assert "router.deadline_s" in heard.error["message"]
+    assert (only(tmp_path)["outcome"], only(tmp_path)["status"]) == ("timeout_total", 504)
+    found = [row["outcome"] for row in rows(tmp_path, "attempts")]
+    assert found[0] == attempts[0]
+    assert set(found) <= set(attempts)  # the wait between two attempts is random
+    assert len(found) >= (1 if attempts[0] == "upstream_error" else len(attempts))
+
+
+async def test_a_stream_ends_at_the_deadline_in_an_error_frame(tmp_path: Path, upstream: FakeUpstream) -> None:
+    """However well it flows; what came is counted."""
+    heard, took_s = await ask_within(tmp_path, upstream, "fake/ok(n_tokens=9000,pace=0.01)")
+    assert DEADLINE_S <= took_s < DEADLINE_S + 0.4
+    assert_no_invented_end(heard)
+    assert heard.error["code"] == "upstream_timeout"
+    assert len(heard.content.split()) > 20
+    (attempt,) = rows(tmp_path, "attempts")
+    assert (attempt["outcome"], attempt["usage_source"]) == ("timeout_total", "estimated")
 
 
 # --- R12: usage -------------------------------------------------------------------------------------------------------

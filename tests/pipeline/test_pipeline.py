@@ -18,7 +18,7 @@ from proxy.routing.names import Route
 from proxy.routing.router import Router
 from proxy.schema.errors import BadRequest, ProxyError, StorageUnavailable, UpstreamError
 from proxy.schema.records import Caller, Outcome
-from proxy.server.formats.chat import CHAT
+from proxy.server.formats.chat import CHAT, ChatFormat
 from proxy.server.formats.chat_answer import DONE
 from tests.pipeline.world import (
     ANSWER_NANO,
@@ -128,6 +128,25 @@ async def test_a_stream_that_fails_tells_what_came_and_then_why() -> None:
         await read(running, received)
     assert b"Hi" in b"".join(received)
     assert [(end.outcome, end.status) for end in world.closed] == [(Outcome.UPSTREAM_ERROR, 502)]
+
+
+class Unwritable(ChatFormat):
+    """A shape in which no answer can be written."""
+
+    def whole(self, call: Call, answer: Any) -> bytes:
+        raise ProxyError("It cannot be said in this shape.", status=502, code="upstream_error")
+
+
+async def test_an_answer_that_cannot_be_written_is_settled_once() -> None:
+    """It was had and paid for; its client learns why it gets none."""
+    world = World(whole())
+    pipeline = world.pipeline()
+    call, route = await admit(pipeline, "call")
+    running = pipeline.start(call, route, Unwritable())
+    with pytest.raises(ProxyError, match="cannot be said"):
+        await running.output.read()
+    await running.ended()
+    assert [end.outcome for end in world.closed] == [end.outcome for end in world.ends] == [Outcome.OK]
 
 
 # --- what is not settled ----------------------------------------------------------------------------------------------
