@@ -1,4 +1,4 @@
-"""Orchestrates: `scripts/soak [--minutes 30]`. Exit code 1 if the server leaks, or if its books and the upstream's differ.
+"""Orchestrates: `scripts/soak [--minutes 30]`. Exit code 1 if the server leaks, or if the books differ.
 
 The server is a process of its own behind a real socket; so is the fake upstream. Load comes in bursts: between two of
 them, with no request in flight, the server is sampled and the upstream's ledger is emptied.
@@ -22,9 +22,8 @@ from bench.soak.load import Load
 from bench.soak.verdict import Books, Sample, findings, table
 from tests.faults.books import files, reconcile, rows
 from tests.serving import Spawned, spawned
-from tests.upstream import Seen
+from tests.upstream import Seen, spawn
 from tests.upstream import Spawned as Upstream
-from tests.upstream import spawn
 
 _QUIET_S = 15
 _TIMEOUTS = {"connect": 2.0, "first_token": 2.0, "idle": 1.0, "total": 5.0}
@@ -44,7 +43,7 @@ def main() -> int:
         load = Load(server.port, options.seed, options.rate)
         samples, seen = asyncio.run(_soak(server, upstream, load, options.minutes, options.interval))
         exit_code = server.stop()
-        return _report(samples, _books(Path(folder), seen), load, exit_code)
+        return _report(samples, _books(Path(folder), seen, len(load.unanswered)), load, exit_code)
 
 
 async def _soak(
@@ -59,7 +58,7 @@ async def _soak(
         await load.burst(interval_s)
         await _quiet(server, upstream)
         seen += await asyncio.to_thread(_emptied, upstream)
-        samples.append(_sample(process, server.port, (time.monotonic() - started) / 60))
+        samples.append(_sample(process, server.port, upstream.connections(), (time.monotonic() - started) / 60))
         print(table(samples[-1:]).splitlines()[-1], flush=True)
     return samples, seen
 
@@ -80,11 +79,11 @@ def _emptied(upstream: Upstream) -> list[Seen]:
     return seen
 
 
-def _sample(process: psutil.Process, port: int, minute: float) -> Sample:
+def _sample(process: psutil.Process, port: int, kept: int, minute: float) -> Sample:
     with process.oneshot():
         rss = process.memory_info().rss / 2**20
         threads = process.num_threads()
-    return Sample(minute, rss, _gauge(port, "mmproxy_tasks"), process.num_fds(), threads)
+    return Sample(minute, rss, _gauge(port, "mmproxy_tasks"), process.num_fds(), threads, kept)
 
 
 def _gauge(port: int, name: str) -> int:
@@ -95,19 +94,21 @@ def _gauge(port: int, name: str) -> int:
     return int(found[1])
 
 
-def _books(folder: Path, seen: list[Seen]) -> Books:
+def _books(folder: Path, seen: list[Seen], unanswered: int) -> Books:
     """The two ledgers side by side, after the server's end."""
     tally = reconcile(folder, seen)
     sent = {each.id for each in seen}
     unsent = [row for row in rows(folder, "attempts") if row["id"] not in sent]
     free = sum(row["cost_nano"] == 0 and row["outcome"] in ("client_closed", "cancelled") for row in unsent)
-    return Books(tally.requests, tally.rows, free, len(tally.lost), len(tally.duplicated))
+    return Books(tally.requests, tally.rows, free, len(tally.lost), len(tally.duplicated), unanswered)
 
 
 def _report(samples: list[Sample], books: Books, load: Load, exit_code: int) -> int:
     print(f"\nwhat {load.heard.total()} clients met")
     for what, count in sorted(load.heard.items()):
         print(f"  {what:<40}{count:>8}")
+    for error in load.unanswered[:5]:
+        print(f"  {error}")
     print(f"\n{table(samples)}\n")
     found = findings(samples, books)
     for each in found:

@@ -39,10 +39,11 @@ FAULTS = (
 
 
 class Load:
-    """Requests to one server. `heard` counts what their clients met."""
+    """Requests to one server. `heard` counts what their clients met; `unanswered`: what was no answer at all."""
 
     def __init__(self, port: int, seed: int, per_second: float) -> None:
         self.heard: Counter[str] = Counter()
+        self.unanswered: list[str] = []
         self._port = port
         self._dice = random.Random(seed)
         self._every_s = 1 / per_second
@@ -52,18 +53,22 @@ class Load:
         started = due = time.monotonic()
         limits = httpx.Limits(max_connections=None)
         base_url = f"http://127.0.0.1:{self._port}/v1"
-        async with httpx.AsyncClient(base_url=base_url, limits=limits, timeout=_ANSWER_S, trust_env=False) as client:
-            async with asyncio.TaskGroup() as group:
-                while due - started < seconds:
-                    await asyncio.sleep(due - time.monotonic())
-                    group.create_task(self._request(client))
-                    due += self._every_s
+        client = httpx.AsyncClient(base_url=base_url, limits=limits, timeout=_ANSWER_S, trust_env=False)
+        async with client, asyncio.TaskGroup() as group:
+            while due - started < seconds:
+                await asyncio.sleep(due - time.monotonic())
+                group.create_task(self._request(client))
+                due += self._every_s
 
     async def _request(self, client: httpx.AsyncClient) -> None:
         kind = self._dice.choices(list(self._KINDS), [share for _, share in self._KINDS.values()])[0]
         send, _ = self._KINDS[kind]
-        async with asyncio.timeout(_ANSWER_S):
-            self.heard[f"{kind}: {await send(self, client)}"] += 1
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                self.heard[f"{kind}: {await send(self, client)}"] += 1
+        except (OSError, AssertionError, httpx.TransportError) as error:  # OSError: TimeoutError too
+            self.heard[f"{kind}: no answer"] += 1
+            self.unanswered.append(repr(error))
 
     async def _whole(self, client: httpx.AsyncClient) -> str:
         return await self._chat(f"fake/{self._mode()}", stream=False)
@@ -104,7 +109,8 @@ class Load:
             case 1:
                 await asyncio.sleep(self._dice.uniform(0, 0.05))
             case _:
-                await conversation.head()
+                if await conversation.head() != 200:
+                    return
                 frames = self._dice.randrange(20)
                 async with aclosing(conversation.frames()) as heard:
                     async for _ in heard:
