@@ -180,6 +180,7 @@ class Application:
             "mmproxy_in_flight_requests": self._places.taken,
             "mmproxy_overloaded": self._places.refused,
             **self._connections.read(),
+            "mmproxy_tasks": len(asyncio.all_tasks()),
             "mmproxy_log_dropped": writer.dropped if (writer := log_writer()) else 0,
             "mmproxy_config_ok": float(self._reloads.state.config_error is None),
             "mmproxy_config_reloads": self._reloads.state.reloads,

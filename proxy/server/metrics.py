@@ -105,6 +105,7 @@ FAMILIES = {
         Family("mmproxy_in_flight_requests", "gauge", "Requests to models that are being served."),
         Family("mmproxy_connections", "gauge", "Open connections of clients."),
         Family("mmproxy_body_bytes", "gauge", "Bytes of request bodies in memory."),
+        Family("mmproxy_tasks", "gauge", "Tasks of the event loop."),
         Family(
             "mmproxy_connections_timed_out",
             "counter",

@@ -1,0 +1,101 @@
+"""Performs I/O: a gateway's process: started on cores of its own, its CPU time and memory read."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+
+class NotServed(Exception):
+    """A gateway cannot be installed or started; the text says why."""
+
+
+class Measured:
+    """A running process. `started`: monotonic seconds when it was made."""
+
+    def __init__(self, process: subprocess.Popen[bytes], started: float) -> None:
+        self._process = psutil.Process(process.pid)
+        self._started = started
+
+    def cpu_s(self) -> float:
+        """CPU seconds so far, of all threads and of the processes it started and still has."""
+        total = 0.0
+        for each in (self._process, *self._process.children(recursive=True)):
+            times = each.cpu_times()
+            total += times.user + times.system
+        return total
+
+    def rss_mb(self) -> float:
+        return float(self._process.memory_info().rss / 1e6)
+
+    def child_rss_mb(self) -> float:
+        """Resident memory of the processes it started."""
+        return float(sum(child.memory_info().rss for child in self._process.children(recursive=True)) / 1e6)
+
+    def since_start_s(self) -> float:
+        return time.monotonic() - self._started
+
+
+@contextmanager
+def started(
+    command: Sequence[str], url: str, log: Path, cores: set[int], environ: Mapping[str, str] | None = None
+) -> Iterator[tuple[Measured, int]]:
+    """Runs a gateway; it and the port in the first line of its output that matches `url`. Raises NotServed."""
+    with log.open("ab") as errors, on_cores(cores):
+        began = time.monotonic()
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, env=_environment(environ or {}))
+    try:
+        yield Measured(process, began), _port(process, url, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
+
+
+@contextmanager
+def on_cores(cores: set[int]) -> Iterator[None]:
+    """This process, and those it starts meanwhile, run on these cores alone; does nothing where there are none."""
+    if not cores or sys.platform != "linux":
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Ours without keys and settings of the proxy; compiled modules are kept, or no start would be a warm one."""
+    ignored = re.compile(r"_API_KEY$|^PROXY_|^PYTHONDONTWRITEBYTECODE$")
+    return {name: value for name, value in os.environ.items() if not ignored.search(name)} | dict(more)
+
+
+def _port(process: subprocess.Popen[bytes], url: str, log: Path) -> int:
+    """Reads the output as far as a line that matches. Raises NotServed when it ends before."""
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        found = re.search(url.encode(), line)
+        if found is not None:
+            return int(found[1])
+        said.append(line)
+    raise NotServed(
+        f"it did not start: {b''.join(said).decode(errors='replace')}{log.read_text(errors='replace')}"[-500:]
+    )
