@@ -167,11 +167,14 @@ def test_clients_that_do_not_wait_are_refused_so_many_times_a_second(run: Run) -
             async def hammer() -> None:
                 nonlocal refused
                 reader, writer = await door.connect()
-                while True:
-                    writer.write(post("content-length: 2", body=b"{}"))
-                    head = await reader.readuntil(b"\r\n\r\n")
-                    await reader.readexactly(int(re.findall(rb"content-length: (\d+)", head)[0]))
-                    refused += 1
+                try:
+                    while True:
+                        writer.write(post("content-length: 2", body=b"{}"))
+                        head = await reader.readuntil(b"\r\n\r\n")
+                        await reader.readexactly(int(re.findall(rb"content-length: (\d+)", head)[0]))
+                        refused += 1
+                finally:
+                    writer.transport.abort()
 
             hammering = [asyncio.create_task(hammer()) for _ in range(200)]
             begun = time.monotonic()
@@ -184,6 +187,7 @@ def test_clients_that_do_not_wait_are_refused_so_many_times_a_second(run: Run) -
             assert time.monotonic() - begun < 0.25
             for task in hammering:
                 task.cancel()
+            await asyncio.gather(*hammering, return_exceptions=True)
 
     run(test())
 
