@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from proxy.config import Config
 from proxy.config.namespace import enabled, names_now
 from proxy.config.source import ConfigFiles
 from proxy.server.app import Application, Options, is_loopback, server_auth
+from proxy.server.auth import own_key
 from proxy.server.http1 import HTTP1Protocol
 from proxy.server.log import build_log
 from proxy.server.metrics import mark_dead
@@ -66,6 +68,7 @@ def serve(**flags: Any) -> None:
     """Serve the OpenAI-compatible endpoint."""
     seed_volume(flags, os.environ)
     config = read_config(flags, os.environ)
+    _check_own_keys()
     _refuse_open_bind(config)
     _allow_files(config.server.max_in_flight)
     sock = _bind(config.server.host, config.server.port)
@@ -117,7 +120,11 @@ def _serve_workers(config: Config, flags: dict[str, Any], models: dict[str, Loca
     """Runs uvicorn's supervisor. This process owns the embedded model, which the workers reach over a Unix socket, and
     the folder in which the workers share their metrics.
     """
-    with scratch_folder() as folder:
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(scratch_folder())
+        except OSError as error:
+            fail(f"several workers share a temporary folder, but none can be written: {error.strerror or error}.")
         path = str(folder / "models.sock")
         broker = LocalModelBroker(models, path)
         broker.start()
@@ -173,6 +180,14 @@ _INHERITED = {
     "host": "PROXY_HOST",
     "log_format": "PROXY_LOG_FORMAT",
 }
+
+
+def _check_own_keys() -> None:
+    try:
+        for name in KEY_VARIABLES:
+            own_key(os.environ, name)
+    except ValueError as error:
+        fail(f"{error}")
 
 
 def _refuse_open_bind(config: Config) -> None:
@@ -267,7 +282,7 @@ def _banner(config: Config, used: dict[str, str | None], models: dict[str, Local
 
 def _short_keys() -> list[str]:
     """A warning for each short environment key: only a long random key cannot be guessed."""
-    short = [name for name in KEY_VARIABLES if 0 < len(os.environ.get(name, "")) < MIN_KEY]
+    short = [name for name in KEY_VARIABLES if 0 < len(os.environ.get(name, "").strip()) < MIN_KEY]
     return [f"{name} has fewer than {MIN_KEY} characters and can be guessed; use a long, random one" for name in short]
 
 

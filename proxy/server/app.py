@@ -31,7 +31,6 @@ from proxy.config.namespace import enabled
 from proxy.config.source import ConfigFiles
 from proxy.pipeline.limits import FailedLogins
 from proxy.pipeline.pipeline import Pipeline
-from proxy.schema.records import Secret
 from proxy.server.api.admin import Admin
 from proxy.server.api.calls import ModelCalls
 from proxy.server.api.errors import exception_handlers
@@ -40,7 +39,7 @@ from proxy.server.api.health import Health, ProviderState, Standing, Watched
 from proxy.server.api.openapi import openapi_route
 from proxy.server.api.reads import Reads
 from proxy.server.api.request import Places
-from proxy.server.auth import Auth, StoredKeys
+from proxy.server.auth import Auth, StoredKeys, own_key
 from proxy.server.formats import FORMATS, EndpointFormat
 from proxy.server.http1 import Connections, Limits, most_connections
 from proxy.server.log import log_writer
@@ -249,10 +248,9 @@ def _model_route(calls: ModelCalls, format: EndpointFormat) -> ASGIRouteHandler:
 
 def server_auth(environ: Mapping[str, str], config: Config) -> Auth:
     """The server's keys: PROXY_API_KEY, PROXY_ADMIN_KEY, and those in the database."""
-    key, admin = environ.get("PROXY_API_KEY"), environ.get("PROXY_ADMIN_KEY")
     return Auth(
-        Secret(key) if key else None,
-        Secret(admin) if admin else None,
+        own_key(environ, "PROXY_API_KEY"),
+        own_key(environ, "PROXY_ADMIN_KEY"),
         StoredKeys(key_store(config).look),
         needs_key=config.server.require_key is True or not is_loopback(config.server.host),
         note_failure=FailedLogins().note,

@@ -208,6 +208,18 @@ def credential(headers: Mapping[str, str]) -> str:
     return ""
 
 
+def own_key(environ: Mapping[str, str], name: str) -> Secret | None:
+    """A key of the environment; None where the variable is unset or empty. Files of secrets end with a newline, so
+    blanks around it are left out. Raises ValueError if there is nothing else.
+    """
+    value = environ.get(name)
+    if not value:
+        return None
+    if not value.strip():
+        raise ValueError(f"{name} is blank. Put a key in it, or unset it.")
+    return Secret(value.strip())
+
+
 def digest_of(key: str) -> bytes:
     """The SHA-256 by which a key is known. A fast hash is right for keys that nobody can guess."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

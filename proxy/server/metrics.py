@@ -12,6 +12,7 @@ import os
 import secrets
 from bisect import bisect_left
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -157,6 +158,7 @@ class Metrics:
         self._file = f"{os.getpid()}-{secrets.token_hex(4)}.json"
         self._log = structlog.get_logger("metrics")
         self._unwritten = False
+        self._thread = ThreadPoolExecutor(1, "metrics")
         self._rows: Rows = {name: {} for name in FAMILIES}
         self._rows["mmproxy_build_info"][(version,)] = [1.0]
 
@@ -211,22 +213,25 @@ class Metrics:
     async def watch(self) -> None:
         """Measures the event loop's lateness and, with several workers, writes snapshots; until cancelled."""
         loop = asyncio.get_running_loop()
+        writing: asyncio.Future[None] | None = None
         try:
             while True:
                 due = loop.time() + TICK_S
                 await asyncio.sleep(TICK_S)
                 self.observe("mmproxy_loop_lag_seconds", (), max(0.0, loop.time() - due))
-                self._write(self._snapshot())
+                if self._folder is not None and (writing is None or writing.done()):
+                    writing = loop.run_in_executor(self._thread, self._write, self._snapshot())
         finally:
-            self._write(self._snapshot())
+            if self._folder is not None:  # the last word, unless the disk hangs
+                await asyncio.wait([loop.run_in_executor(self._thread, self._write, self._snapshot())], timeout=TICK_S)
 
     async def exposition(self, accept: str) -> tuple[bytes, str]:
-        """The text and its content type, in the format that `accept` asks for."""
+        """The text and its content type, in the format that `accept` asks for. Made on the metrics' own thread."""
         own = self._snapshot()
-        self._write(own)
-        return await asyncio.to_thread(self._text, own, accept)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._text, own, accept)
 
     def _text(self, own: bytes, accept: str) -> tuple[bytes, str]:
+        self._write(own)
         write, content_type = exposition.choose_encoder(accept)
         snapshots = [(own, True)] if self._folder is None else list(self._all(self._folder, own))
         return write(_Collected(merged(snapshots))), content_type

@@ -15,6 +15,7 @@ from proxy.schema.records import Caller, Secret, StoredCaller
 from proxy.server.auth import (
     CREDENTIAL_HEADERS,
     FRESH_S,
+    KEY_NAME,
     LOOK_S,
     MAX_UNKNOWN,
     STALE_S,
@@ -22,6 +23,7 @@ from proxy.server.auth import (
     StoredKeys,
     credential,
     digest_of,
+    own_key,
 )
 from proxy.storage.base import StoreError
 from proxy.storage.keys import KeysFound, StoredKey
@@ -366,3 +368,18 @@ async def test_wrong_keys_are_counted_and_right_ones_never_refused_for_them(data
     with pytest.raises(ProxyError) as elsewhere:
         await auth.identify({"api-key": "wrong"}, "192.0.2.2")
     assert elsewhere.value.status == 401
+
+
+@pytest.mark.parametrize("value", ["mmp-key", "mmp-key\n", " mmp-key\r\n", "\tmmp-key "])
+async def test_blanks_around_a_key_of_the_environment_do_not_count(value: str) -> None:
+    """A file of secrets ends with a newline."""
+    auth = Auth(own_key({"PROXY_API_KEY": value}, "PROXY_API_KEY"), None)
+    assert (await auth.identify({"authorization": "Bearer mmp-key"})).key_id == KEY_NAME
+
+
+def test_a_blank_key_is_refused_and_an_empty_one_is_none() -> None:
+    """A server that was meant to have a key must not serve without one."""
+    assert own_key({}, "PROXY_API_KEY") is None
+    assert own_key({"PROXY_API_KEY": ""}, "PROXY_API_KEY") is None
+    with pytest.raises(ValueError, match="PROXY_API_KEY is blank"):
+        own_key({"PROXY_API_KEY": " \n"}, "PROXY_API_KEY")

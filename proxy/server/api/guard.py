@@ -1,5 +1,5 @@
-"""Performs I/O: what stands before every route: Host and Origin on loopback, limits of the request line, CORS as
-configured, and the role that the matched route demands.
+"""Performs I/O: the checks in front of every route: Host and Origin, limits of the request line, CORS as configured,
+and the role that the matched route demands.
 
 A page in a browser must not reach a keyless server on this machine, neither by a cross-origin call nor by a name that
 resolves to it (DNS rebinding). So on a keyless server the Host must be exactly one of ours, and an Origin none but
@@ -8,6 +8,7 @@ listed.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
@@ -25,6 +26,8 @@ from proxy.server.http1.connections import STATE, Connections
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+_OPEN_PATHS = ("/health", "/metrics")  # without a key, and they tell more than that the server runs
+_PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".test")
 _MAX_URL_BYTES = 8 * 1024
 _MAX_HEADER_BYTES = 32 * 1024
 _MAX_HEADERS = 100
@@ -57,7 +60,15 @@ class Guard:
         if error is not None:
             await send_error(send, error, encode(error.body()), {"x-request-id": new_id()})
             return
+        if asgi["type"] == "http" and asgi["method"] == "HEAD":
+            scope = cast(Scope, {**asgi, "method": "GET"})  # the server leaves out the body (RFC 9110, 9.3.2)
         await self.app(scope, receive, send)
+
+    def _serves(self, host: str, path: str) -> bool:
+        name = _without_port(host)
+        if name in self._hosts:
+            return True
+        return not self._keyless() and (path not in _OPEN_PATHS or _is_private_name(name))
 
     def _refusal(self, scope: Scope) -> ProxyError | None:
         headers = list(scope["headers"])
@@ -69,7 +80,7 @@ class Guard:
         hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
         if len(hosts) != 1 or not hosts[0]:
             return ProxyError("Send exactly one Host header.", status=400, code="invalid_value", param="host")
-        if self._keyless() and _without_port(hosts[0]) not in self._hosts:
+        if not self._serves(hosts[0], scope["path"]):
             return _forbidden("This Host is not served here. Add it to server.allowed_hosts.")
         for name, value in headers:
             if name == b"origin" and value.decode("latin-1") not in self._origins:
@@ -108,7 +119,8 @@ class Access:
 
         async def role_guard(connection: Connection, handler: BaseRouteHandler) -> None:
             role = handler.opt.get("role")
-            if role == "none":
+            # OPTIONS is Litestar's own handler: it has no role and answers with nothing but the methods.
+            if role == "none" or (role is None and connection.scope.get("method") == "OPTIONS"):
                 return
             caller = await self.caller(connection.scope, connection.headers)
             if role not in ("key", "admin") or (role == "admin" and not caller.admin):
@@ -132,3 +144,16 @@ def _without_port(host: str) -> str:
     if not colon or host.endswith("]"):
         return host.lower()
     return name if port.isascii() and port.isdecimal() else ""
+
+
+def _is_private_name(name: str) -> bool:
+    """True for an address and for names that nobody can own on the internet, such as those of containers: a page that
+    lets its own name resolve to this machine (DNS rebinding) has none of them.
+    """
+    if "." not in name or name.endswith(_PRIVATE_SUFFIXES):
+        return bool(name)
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True

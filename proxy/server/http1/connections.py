@@ -69,6 +69,7 @@ class Connections:
         self.shed = shed
         self.counters = Counters()
         self.body_bytes = 0
+        self.resting = 0  # connections that were refused and are not read for a moment
         self._all: dict[Connection, None] = {}
         # Both in order of age: who has not sent a whole head yet, and who is between two requests.
         self._silent: dict[Connection, None] = {}

@@ -8,7 +8,6 @@ uvicorn's own protocol waits without end for heads, bodies and readers, and does
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import deque
 from typing import Any, cast
 
@@ -22,13 +21,13 @@ from proxy.server.http1.connections import Connections, Limits, connections_of
 from proxy.server.http1.exchange import UNREAD_MAX, Exchange
 from proxy.server.http1.peer import EXTENSION
 from proxy.server.http1.reader import Head, RequestReader
-from proxy.server.http1.system import has_hung_up, limit_unsent
+from proxy.server.http1.reading import Reading
+from proxy.server.http1.system import limit_unsent
 
 _PIPELINED_MAX = 16  # requests ahead of the one that is answered
 _DISCARD_MAX = 1024 * 1024  # of a refused body, so that its connection stays usable
 _LINGER_MAX = 64 * 1024 * 1024  # behind the last answer of a connection
 _BURST_MAX = 64 * 1024  # bytes written before the loop turns
-_LOOK_S = 0.1  # between two looks whether a client has left whose connection is not being read
 
 
 class HTTP1Protocol(asyncio.Protocol):
@@ -56,7 +55,6 @@ class HTTP1Protocol(asyncio.Protocol):
         self._lingered = 0
         self._is_broken = False  # what follows on this connection is no request
         self._has_begun = False  # a part of a head is here
-        self._read_paused = False
         self._writable: asyncio.Event | None = None  # made while the client does not read
         self._is_used = False  # it has had a request
         self._burst = 0
@@ -77,9 +75,9 @@ class HTTP1Protocol(asyncio.Protocol):
             "server": (own[0], own[1]) if isinstance(own, (tuple, list)) else None,
             "scheme": "https" if transport.get_extra_info("sslcontext") else "http",
         }
-        self._socket: socket.socket | None = transport.get_extra_info("socket")
-        if self._socket is not None:
-            limit_unsent(self._socket)
+        self._input = Reading(self.transport, self._all, self._left)
+        if (sock := transport.get_extra_info("socket")) is not None:
+            limit_unsent(sock)
         self._server.connections.add(cast(Any, self))
         if not self._all.add(self):
             self._reader.done = True
@@ -97,8 +95,7 @@ class HTTP1Protocol(asyncio.Protocol):
         self._reader.done = True
         if self._receiving is not None or not self._exchanges:
             return False  # closes the transport
-        for exchange in self._exchanges:
-            exchange.leave()
+        self._left()
         self._exchanges[-1].keep_alive = False
         return True
 
@@ -162,7 +159,10 @@ class HTTP1Protocol(asyncio.Protocol):
         exchange, self._receiving = self._receiving, None
         if exchange is not None:
             exchange.end()
-            if not exchange.complete and exchange is self._exchanges[0]:
+            if exchange.complete:
+                if exchange.task is None:
+                    self._input.rest()
+            elif exchange is self._exchanges[0]:
                 self._start(exchange)
 
     # --- answering ---
@@ -261,26 +261,15 @@ class HTTP1Protocol(asyncio.Protocol):
         self.transport.close()
 
     def pause_reading(self) -> None:
-        if not self._read_paused and not self.transport.is_closing():
-            self._read_paused = True
-            self.transport.pause_reading()
-            self.loop.call_later(_LOOK_S, self._look)
+        self._input.pause()
 
     def resume_reading(self) -> None:
-        if self._read_paused and not self.transport.is_closing():
-            self._read_paused = False
+        if self._input.resume():
             self._last_byte = self.loop.time()
-            self.transport.resume_reading()
 
-    def _look(self) -> None:
-        """A connection that is not read does not report that its client has left, so the kernel is asked."""
-        if not self._read_paused or self.transport.is_closing() or self._socket is None:
-            return
-        if has_hung_up(self._socket):
-            for exchange in self._exchanges:
-                exchange.leave()
-        else:
-            self.loop.call_later(_LOOK_S, self._look)
+    def _left(self) -> None:
+        for exchange in self._exchanges:
+            exchange.leave()
 
     # --- called by `Connections` and by uvicorn ---
 
@@ -298,7 +287,7 @@ class HTTP1Protocol(asyncio.Protocol):
             if now >= self._lingers_until:
                 self.transport.abort()
         elif self._receiving is not None and not self._receiving.complete:
-            if not self._read_paused and (
+            if not self._input.is_paused and (
                 now - self._last_byte > limits.body_s or now - self._body_since > limits.whole_body_s
             ):
                 self._time_out("The rest of the request's body did not come in time.")

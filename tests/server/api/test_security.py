@@ -467,6 +467,33 @@ async def test_open_routes_tell_nothing_but_how_the_server_is(keyed: Server, pat
     assert answer.headers("server") == []
 
 
+@pytest.mark.parametrize(
+    ("host", "is_served"),
+    [
+        ("localhost", True),
+        ("192.168.0.7:8000", True),
+        ("[fd00::1]:8000", True),
+        ("proxy:8000", True),
+        ("proxy.monitoring.svc.cluster.local", True),
+        ("evil.example", False),
+        ("EVIL.example:8000", False),
+        ("127.0.0.1.evil.example", False),
+        ("proxy.local.evil.example", False),
+        ("127.0.0.1.", False),
+    ],
+)
+async def test_a_rebound_name_reads_nothing_of_a_server_with_keys(keyed: Server, host: str, is_served: bool) -> None:
+    """What needs no key and tells of spending answers to addresses and private names; a key is asked for elsewhere."""
+    for path in ("/health", "/metrics"):
+        answer = await send(keyed.port, request(method="GET", path=path, host=host))
+        assert answer.status == (200 if is_served else 403)
+    assert (await send(keyed.port, request(method="GET", path="/livez", host=host))).status == 200
+    allowed = await send(
+        keyed.port, request(method="GET", path="/v1/models", host=host, headers={"x-api-key": PROXY_KEY})
+    )
+    assert allowed.status == 200
+
+
 # --- secrets and texts ------------------------------------------------------------------------------------------------
 
 FAILURES = [

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 
 import pytest
 
 from proxy.schema.errors import ProxyError
+from proxy.server.http1.reading import REFUSALS_PER_SECOND
 from tests.server.http1.conftest import Run
 from tests.server.http1.door import served
 from tests.server.http1.test_reader import CHUNKED, FOLLOWER, SMUGGLED, UPGRADES, post
@@ -150,6 +152,42 @@ def test_a_refusal_at_the_head_costs_no_task_and_leaves_the_connection_usable(ru
                 assert b"connection: close\r\n" in answer
             assert [path for _, path, _ in door.app.requests] == ["/last"]
             assert not door.app.running
+
+    run(test())
+
+
+def test_clients_that_do_not_wait_are_refused_so_many_times_a_second(run: Run) -> None:
+    """Their next request waits in its socket; who was not refused lately is told at once."""
+
+    async def test() -> None:
+        refusal = ProxyError("full", status=503, code="overloaded", headers={"retry-after": "1"})
+        async with served(shed=lambda method, path: refusal if path == "/a" else None) as door:
+            refused = 0
+
+            async def hammer() -> None:
+                nonlocal refused
+                reader, writer = await door.connect()
+                try:
+                    while True:
+                        writer.write(post("content-length: 2", body=b"{}"))
+                        head = await reader.readuntil(b"\r\n\r\n")
+                        await reader.readexactly(int(re.findall(rb"content-length: (\d+)", head)[0]))
+                        refused += 1
+                finally:
+                    writer.transport.abort()
+
+            hammering = [asyncio.create_task(hammer()) for _ in range(200)]
+            begun = time.monotonic()
+            await asyncio.sleep(1.5)
+            per_second = refused / (time.monotonic() - begun)
+            assert per_second < 1.5 * REFUSALS_PER_SECOND
+            begun = time.monotonic()
+            assert (await door.say(post("content-length: 2", "connection: close", body=b"{}")))[9:12] == b"503"
+            assert bodies(await door.say(LAST)) == [b"GET /last 0"]
+            assert time.monotonic() - begun < 0.25
+            for task in hammering:
+                task.cancel()
+            await asyncio.gather(*hammering, return_exceptions=True)
 
     run(test())
 
