@@ -174,10 +174,14 @@ class Pipeline:
         call.note_ended()
         self._on_end(call, end)
 
-    async def close(self) -> None:
-        """Waits for the calls whose clients are gone, and cancels the others: what holds them has been closed."""
+    def stop_calls(self) -> None:
+        """Cancels every call that runs. Its client gets an error: a status, or the last frame of a stream."""
         for running in list(self._running):
             running.stop()
+
+    async def close(self) -> None:
+        """Waits for the calls whose clients are gone, and cancels the others: what holds them has been closed."""
+        self.stop_calls()
         for running in list(self._running):
             await running.ended()
 

@@ -62,6 +62,8 @@ class Options(Struct, frozen=True):
     formats: Sequence[EndpointFormat] = FORMATS
 
 
+_LOOK_S = 0.1  # between two looks whether the server is to stop
+_LAST_WORDS_S = 0.5  # of the grace period, kept for errors to leave
 _NO_OPTIONS = Options()
 
 
@@ -146,6 +148,14 @@ class Application:
         """True from SIGTERM on. uvicorn tells nobody, but its handler of the signal is a method of the server."""
         return bool(getattr(_uvicorn(), "should_exit", False))
 
+    async def _stop_calls_in_time(self, server: Running) -> None:
+        """Before uvicorn cuts the connections, calls that are still running end with an error of their own."""
+        while not self.draining:  # noqa: ASYNC110 (uvicorn sets a flag and wakes nobody)
+            await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(max(0.0, self._config.server.grace_s - _LAST_WORDS_S))
+        for runtime in server.runtimes.open:
+            runtime.pipeline.stop_calls()
+
     def _end(self) -> None:
         """Only a new process can meter again: this one drains as on SIGTERM, and its supervisor starts another."""
         self.has_failed = True
@@ -209,6 +219,7 @@ class Application:
                 self._reloads.follow_files(database_folder(self._config)),
                 self._reloads.follow_requests(),
                 server.vault.expire(),
+                self._stop_calls_in_time(server),
             ]
             tasks = [asyncio.create_task(follower) for follower in followers]
             try:

@@ -56,6 +56,11 @@ class Swap(Generic[T]):
         """What runs now. Raises RuntimeError before the first `put` and after `close`."""
         return self._current().value
 
+    @property
+    def open(self) -> list[T]:
+        """The current value, and the earlier ones that are still used."""
+        return [held.value for held in self._open]
+
     @contextmanager
     def using(self) -> Iterator[T]:
         """What runs now, kept open until the block is left, whatever comes after it."""

@@ -83,13 +83,14 @@ async def test_streams_in_flight_end_within_the_grace_period(tmp_path: Path, wor
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_streams_that_outlast_the_grace_period_are_cut(tmp_path: Path, workers: int) -> None:
-    """No finish is invented for them; their calls are `cancelled`, with what was used."""
+    """No finish is invented for them: their last frame is an error. Their calls are `cancelled`, with what was used."""
     with spawn() as upstream:
         heard, code, took_s = await stop_under(tmp_path, upstream, "ok(n_tokens=900,pace=0.05)", 1, workers)
         seen = upstream.ledger()
     print(f"\n  {STREAMS} streams, {workers} workers: all cut, exit code {code} after {took_s:.2f} s")
     assert [each.finish_reasons for each in heard] == [[]] * STREAMS
     assert not any(each.done for each in heard)
+    assert [each.error and each.error["code"] for each in heard] == ["overloaded"] * STREAMS
     assert (code, took_s <= 1 + 2) == (0, True)
     first, *cut = rows(tmp_path, "calls")
     assert (first["outcome"], {row["outcome"] for row in cut}) == ("ok", {"cancelled"})
