@@ -29,7 +29,7 @@ CASES = (
     Case("stream of 200 events, in few writes", "few", True, 800),
     Case("stream of 200 events, a write each", "each", True, 400),
 )
-QUICK = tuple(replace(case, requests=case.requests // 20) for case in CASES)
+QUICK = tuple(replace(case, requests=case.requests // 8) for case in CASES)
 
 
 def main() -> int:

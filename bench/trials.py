@@ -15,17 +15,30 @@ from msgspec import Struct
 
 from bench.answers import Case, WrongAnswer
 from bench.load import Round, Target, run
-from bench.process import Measured, NotServed, on_cores
+from bench.process import NotServed, on_cores
 from bench.upstream import upstream
 
 CONNECTIONS = 32
 
 
+class Spent(Protocol):
+    """What a gateway's processes use."""
+
+    def cpu_s(self) -> float:
+        """CPU seconds so far."""
+
+    def rss_mb(self) -> float:
+        """Resident memory."""
+
+
 class Running(Protocol):
     """A gateway that serves."""
 
-    process: Measured
-    target: Target
+    @property
+    def process(self) -> Spent: ...
+
+    @property
+    def target(self) -> Target: ...
 
     def check(self, answers: int) -> None:
         """Raises RuntimeError unless it knows of so many successful answers."""
