@@ -82,7 +82,7 @@ def test_an_unwritable_database_exits_with_2(folder):
     """As for `proxy serve`."""
     done = proxy("ask", "Say hello.", "--db", "missing/usage.db", cwd=folder)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("proxy: Cannot use the usage database missing/usage.db: ")
+    assert done.stderr.startswith(f"proxy: Cannot use the usage database {folder.resolve()}/missing/usage.db: ")
 
 
 def test_it_works_beside_a_server_on_the_same_database(folder):
