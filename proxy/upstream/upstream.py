@@ -240,6 +240,8 @@ class Exchange:
             message = f"{self._name} cannot be reached. Is the server up, and is its base_url right?"
             raise UpstreamUnavailable(message) from None
         except ConnectionLost:
+            if self._upstream.provider.local_model is not None:  # our own process ended, so nobody works on it any more
+                raise UpstreamUnavailable(f"The process of {self._name} ended before it answered.") from None
             raise UpstreamTruncated(f"{self._name} closed the connection without an HTTP answer.") from None
 
     def _note_sent(self) -> None:
