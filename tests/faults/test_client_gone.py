@@ -186,6 +186,9 @@ async def test_a_client_that_leaves_while_it_waits_for_a_place_sends_nothing(tmp
 # --- five hundred -----------------------------------------------------------------------------------------------------
 
 
+WATCHING = 3  # tasks that watch the configuration's files, and come and go with each look
+
+
 def open_sockets() -> int:
     """Those of this process: server, clients and upstream alike."""
     found = 0
@@ -280,7 +283,7 @@ async def five_hundred(folder: Path, transport: str) -> float:
         await upstream.until(lambda: upstream.open == 0)
         await nothing_is_left(server)
         slowest_s = latencies([seen for seen in upstream.ledger if seen.model in closed], closed, transport)[-1]
-        await eventually(lambda: len(asyncio.all_tasks()) <= tasks)
+        await eventually(lambda: len(asyncio.all_tasks()) <= tasks + WATCHING)
         # Connections that wait for their next request have both their ends in this process.
         await eventually(lambda: open_sockets() - 2 * len(upstream.connections) <= sockets - 2 * idle)
         calls = Counter(row["outcome"] for row in rows(folder, "calls"))
@@ -290,8 +293,9 @@ async def five_hundred(folder: Path, transport: str) -> float:
         # `ok` is the end of an answer whose usage was faster than its client's close, and nothing else.
         assert calls["client_closed"] + calls["ok"] == sum(calls.values()) == 501
         assert calls["ok"] <= 51
-        assert ends["client_closed", "unknown"] == 50 * (4 + 3)
-        assert ends["upstream_error", "none"] == 50
+        refused = ends["upstream_error", "none"]  # fifty, less those whose client was faster than the refusal
+        assert 25 < refused <= 50
+        assert ends["client_closed", "unknown"] == 50 * (4 + 3) + 50 - refused
     assert_books_agree(folder, upstream.ledger)
     return slowest_s
 
