@@ -164,7 +164,10 @@ class Exchange:
         if not self.started and kind == "http.response.start":
             self._write_head(message["status"], message.get("headers", ()))
         elif self.started and not self.complete and kind == "http.response.body":
-            self._write_body(message.get("body", b""), more=message.get("more_body", False))
+            more = message.get("more_body", False)
+            self._write_body(message.get("body", b""), more=more)
+            if more:  # before the application makes the next piece, not when it has it
+                await self._wire.drained()
         else:
             raise RuntimeError(f"unexpected ASGI message {kind!r}")
 

@@ -27,6 +27,7 @@ from proxy.server.http1.system import limit_unsent
 _PIPELINED_MAX = 16  # requests ahead of the one that is answered
 _DISCARD_MAX = 1024 * 1024  # of a refused body, so that its connection stays usable
 _LINGER_MAX = 64 * 1024 * 1024  # behind the last answer of a connection
+_WRITE_MAX = 32 * 1024  # bytes that wait for the kernel before the application has to wait
 _BURST_MAX = 64 * 1024  # bytes written before the loop turns
 
 
@@ -75,6 +76,7 @@ class HTTP1Protocol(asyncio.Protocol):
             "server": (own[0], own[1]) if isinstance(own, (tuple, list)) else None,
             "scheme": "https" if transport.get_extra_info("sslcontext") else "http",
         }
+        self.transport.set_write_buffer_limits(high=_WRITE_MAX)
         self._input = Reading(self.transport, self._all, self._left)
         if (sock := transport.get_extra_info("socket")) is not None:
             limit_unsent(sock)
