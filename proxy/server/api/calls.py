@@ -22,8 +22,7 @@ from proxy.pipeline.running import ClientLeft, RunningCall
 from proxy.schema.errors import ProxyError
 from proxy.server.api.answers import NO_STORE, new_id, safe_headers, send_error, send_json
 from proxy.server.api.guard import Access
-from proxy.server.api.request import BodyTooLarge, ClientGone, Places, client_watch, discard_rest, read_body
-from proxy.server.http1 import peer_of
+from proxy.server.api.request import BodyTooLarge, ClientGone, LeaveWatch, Places, discard_rest, read_body
 
 HEADERS_AFTER_S = 10.0  # a stream's headers leave with its first byte, or after this long so that no client gives up
 PING_S = 15
@@ -80,14 +79,10 @@ class ModelCalls:
                 call, route = await pipeline.admit(call_id, caller, body, format, headers)
                 del body  # it may be large, and the answer may take minutes
                 running = pipeline.start(call, route, format)
-                forget = peer_of(scope).on_disconnect(running.leave)
                 try:
-                    if call.request.stream:
-                        await self._stream(pipeline, running, (scope, receive, send))
-                    else:
-                        await self._whole(pipeline, running, receive, send)
+                    with LeaveWatch(scope, receive, running.leave):
+                        await (self._stream if call.request.stream else self._whole)(pipeline, running, send)
                 finally:
-                    forget()
                     running.stop()
         except BodyTooLarge as error:
             linger = partial(discard_rest, receive, LINGER_BODIES * self._max_body_bytes)
@@ -101,22 +96,20 @@ class ModelCalls:
             failure = internal_error()
             await send_error(send, failure, format.error(failure), identity)
 
-    async def _whole(self, pipeline: Pipeline, running: RunningCall, receive: Receive, send: Send) -> None:
-        async with client_watch(receive, running.leave):
-            body = await running.output.read()
+    async def _whole(self, pipeline: Pipeline, running: RunningCall, send: Send) -> None:
+        body = await running.output.read()
         call = running.call
         overhead = {"x-proxy-overhead-ms": f"{call.time.overhead_ms():.2f}"}
         await send_json(send, 200, body, _facts(pipeline, call) | _money(call) | overhead)
 
-    async def _stream(self, pipeline: Pipeline, running: RunningCall, asgi: tuple[Scope, Receive, Send]) -> None:
+    async def _stream(self, pipeline: Pipeline, running: RunningCall, send: Send) -> None:
         """Waits for the first frames, then hands over to sse-starlette. Errors before that have their own status."""
         call, output, writer = running.call, running.output, running.writer
-        async with client_watch(asgi[1], running.leave):
-            is_begun = await output.wait(self._headers_after_s)
-            first = await output.read() if is_begun else b""
-            known = _facts(pipeline, call) if is_begun else _identity(pipeline, call)
-            frames = self._frames(first, output, call, writer)
-            await FrameStream(frames, safe_headers({**NO_STORE, **known})).send(cast(Any, asgi[2]))
+        is_begun = await output.wait(self._headers_after_s)
+        first = await output.read() if is_begun else b""
+        known = _facts(pipeline, call) if is_begun else _identity(pipeline, call)
+        frames = self._frames(first, output, call, writer)
+        await FrameStream(frames, safe_headers({**NO_STORE, **known})).send(cast(Any, send))
 
     async def _frames(
         self, first: bytes, output: Output, call: Call, writer: StreamWriter

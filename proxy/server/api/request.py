@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping
 
-from litestar.types import Receive
+from litestar.types import Receive, Scope
 
 from proxy.schema.errors import ProxyError
+from proxy.server.http1.peer import EXTENSION, peer_of
 
 LINGER_S = 1.0
 
@@ -102,17 +102,28 @@ class Places:
         return ProxyError(message, status=503, code="overloaded", headers={"retry-after": "1"})
 
 
-@asynccontextmanager
-async def client_watch(receive: Receive, on_gone: Callable[[], None]) -> AsyncIterator[None]:
-    """Calls `on_gone` when the client closes its connection while the block runs."""
+class LeaveWatch:
+    """Calls `on_gone` when the client leaves while the block runs.
 
-    async def wait() -> None:
-        while (await receive())["type"] != "http.disconnect":
+    Our own protocol calls back at once. Under another ASGI server `receive` has to tell, which takes a task.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, on_gone: Callable[[], None]) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._on_gone = on_gone
+        self._end: Callable[[], object]
+
+    def __enter__(self) -> None:
+        if EXTENSION in (self._scope.get("extensions") or {}):
+            self._end = peer_of(self._scope).on_disconnect(self._on_gone)
+        else:
+            self._end = asyncio.get_running_loop().create_task(self._wait()).cancel
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
             continue
-        on_gone()
-
-    task = asyncio.get_running_loop().create_task(wait())
-    try:
-        yield
-    finally:
-        task.cancel()
+        self._on_gone()
