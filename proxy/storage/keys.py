@@ -82,7 +82,7 @@ class KeyStore:
 
     def all(self) -> list[StoredKey]:
         """Every key that was ever made, the oldest first. Raises StoreError."""
-        with self._connected() as db:
+        with self._connected("ro") as db:
             if not _has_table(db):
                 return []
             rows = db.execute("SELECT " + _COLUMNS + " FROM keys ORDER BY created_ns, id").fetchall()
@@ -91,7 +91,7 @@ class KeyStore:
     def look(self, digests: Sequence[bytes]) -> KeysFound:
         """The keys with these hashes that were not revoked. Raises StoreError, also where there is no database."""
         marks = ", ".join("?" * len(digests))
-        with self._connected() as db:
+        with self._connected("ro") as db:
             rows = db.execute(
                 "SELECT digest, " + _COLUMNS + " FROM keys WHERE revoked_ns IS NULL AND digest IN (" + marks + ")",
                 tuple(digests),
@@ -105,10 +105,14 @@ class KeyStore:
         return self._path.exists()
 
     @contextmanager
-    def _connected(self) -> Iterator[sqlite3.Connection]:
-        """A connection whose changes are committed, and on the disk, when the block ends."""
+    def _connected(self, mode: str = "rw") -> Iterator[sqlite3.Connection]:
+        """A connection whose changes are committed, and on the disk, when the block ends.
+
+        `mode` is "rw" or "ro", never "rwc": no file is made. A look is "ro": it must not apply the log of a file that
+        was just replaced to the one that stands there now.
+        """
         try:
-            place = self._path.absolute().as_uri() + "?mode=rw"  # rw, and not rwc: no file is made
+            place = self._path.absolute().as_uri() + "?mode=" + mode
             with closing(sqlite3.connect(place, uri=True, timeout=self._busy_s, isolation_level=None)) as db:
                 db.execute("PRAGMA synchronous=FULL")  # a revoked key stays revoked after a power loss
                 yield db

@@ -65,8 +65,8 @@ def remove_logs(orphan: sqlite3.Connection, database: Path, opened: Files) -> No
 
     Raises OSError.
     """
-    with suppress(sqlite3.Error):  # for whoever moved the file away and wants all of it
-        orphan.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    with suppress(sqlite3.Error):  # for whoever moved the file away and wants all of it; waits for nobody
+        orphan.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     for suffix, known in zip(_LOGS, opened[1:], strict=True):
         path = _beside(database, suffix)
         if known is not None and identity(path) == known:
