@@ -24,7 +24,7 @@ from sqlite_utils import Database
 from proxy.schema.records import Secret
 from proxy.storage.base import StoreError
 from proxy.storage.migrations import m005_reasoning_states, m008_sums_of_reasoning_states
-from proxy.storage.rescue import Identity, identity, keep_open
+from proxy.storage.rescue import Files, file_and_logs, identity, keep_open
 
 KEY_SUFFIX = "-vault-key"  # the key's file lies beside the database
 _KEY_BYTES = 32
@@ -58,7 +58,7 @@ class ReasoningStates:
         self._busy_s = busy_s
         self._cipher: AESGCM | None = None
         self._db: sqlite3.Connection | None = None
-        self._file: Identity | None = None  # that the connection opened
+        self._files: Files = ()  # that the connection opened
 
     def put(self, caller: str, states: Mapping[str, bytes], now_ns: int) -> None:
         """Commits states by tool call id, in place of earlier ones, and drops what is too old or too much.
@@ -179,7 +179,7 @@ class ReasoningStates:
         if self._database is None:
             return False
         try:
-            return identity(self._database) != self._file
+            return bool(self._files) and identity(self._database) != self._files[0]
         except OSError:
             return True
 
@@ -190,10 +190,18 @@ class ReasoningStates:
             m005_reasoning_states(schema)
             m008_sums_of_reasoning_states(schema)
             return db
-        self._file = identity(self._database)
+        found = file_and_logs(self._database)
+        if self._files and found[0] != self._files[0] and {*found[1:]} & {*self._files[1:]} - {None}:
+            raise sqlite3.OperationalError("the file was replaced, and the ledger has not removed its old log yet")
         place = self._database.as_uri() + "?mode=rw"  # the ledger makes the file, and its schema
         db = sqlite3.connect(place, uri=True, timeout=self._busy_s, isolation_level=None)
-        db.execute("PRAGMA synchronous=NORMAL")  # survives the process; after a power loss providers do without
+        try:
+            db.execute("PRAGMA synchronous=NORMAL")  # survives the process; after a power loss providers do without
+            db.execute("SELECT 1 FROM sqlite_master").fetchone()  # opens the logs
+            self._files = file_and_logs(self._database)
+        except BaseException:
+            db.close()
+            raise
         return db
 
     def _failed(self, error: Exception) -> StoreError:

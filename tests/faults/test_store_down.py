@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fnmatch
 import os
 import resource
 import sqlite3
@@ -32,9 +33,9 @@ def full_disk(server: Spawned) -> Iterator[None]:
             resource.prlimit(pid, kind, (soft, hard))
 
 
-async def ready(client: httpx.AsyncClient, status: int, within_s: float = 5) -> None:
+async def ready(client: httpx.AsyncClient, status: int) -> None:
     """Waits until `/readyz` answers so. Raises TimeoutError."""
-    async with asyncio.timeout(within_s):
+    async with asyncio.timeout(5):
         while True:
             if (await client.get("/readyz")).status_code == status:
                 return
@@ -115,6 +116,9 @@ async def test_a_database_that_goes_while_it_is_in_use_loses_no_row(tmp_path: Pa
     """The first calls after it are refused, the log says why, and then the file is there again with all rows."""
     async with FakeUpstream() as upstream:
         with spawned(files(tmp_path, upstream.url), "--workers", str(workers)) as server:
+            async with asyncio.timeout(20):  # one that starts later would apply the old log to the new file
+                while len(fnmatch.filter(os.listdir(tmp_path / "usage.db-owners"), "*.lock")) < workers:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
             stream = await talk(server.port, "fake/ok(n_tokens=20,pace=0.05)")
             assert await stream.head() == 200
             heard = [await ask(server.port, "fake/ok") for _ in range(10)]
@@ -132,8 +136,8 @@ async def test_a_database_that_goes_while_it_is_in_use_loses_no_row(tmp_path: Pa
             async with httpx.AsyncClient(base_url=origin, trust_env=False) as client:
                 assert (await client.get("/v1/usage")).status_code in (200, 503)  # reading makes no empty file
                 after = [await ask(server.port, "fake/ok") for _ in range(10)]
-                await ready(client, 200, within_s=30)  # a reader that met the old log may take SQLite's ten seconds
-            async with asyncio.timeout(20):
+                await ready(client, 200)
+            async with asyncio.timeout(10):
                 while sum(each.status == 200 for each in after[-10:]) < 10:
                     after.append(await ask(server.port, "fake/ok"))
                     await asyncio.sleep(0.05)
