@@ -167,6 +167,28 @@ async def test_calls_in_flight_are_seen(server: Server) -> None:
     assert value(await read(server.port), "mmproxy_in_flight_requests") == 0
 
 
+async def test_tasks_are_counted(server: Server) -> None:
+    """More while a call is served, as many as before when it ended: a leak would show."""
+
+    async def tasks() -> float:
+        return value(await read(server.port), "mmproxy_tasks")
+
+    await post(server.port, chat("fake/ok"))  # the fake upstream's connection has a task of its own on this loop
+    before = await tasks()
+    asking = asyncio.create_task(post(server.port, chat("fake/delay_whole(s=0.5)")))
+
+    async def are_more() -> bool:
+        return await tasks() > before + 1  # our own client's task runs on the same loop
+
+    await until(are_more)
+    await asking
+
+    async def are_as_before() -> bool:
+        return await tasks() == before
+
+    await until(are_as_before)
+
+
 async def test_a_loop_that_is_held_up_is_seen() -> None:
     """What holds it up for longer than a tick shows in the histogram."""
     metrics = Metrics("1", dict)
