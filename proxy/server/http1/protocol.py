@@ -312,10 +312,10 @@ class HTTP1Protocol(asyncio.Protocol):
         return now - self._taken_at > limits.send_s
 
     def evict(self) -> None:
-        if self._receiving is not None:
-            self.refuse_body()
-        else:
-            self.transport.close()
+        """At once and without an answer: to linger would keep the descriptor that others need."""
+        self._reader.done = True
+        self._drop_exchanges()
+        self.transport.abort()
 
     def refuse_body(self) -> None:
         self._refuse(_overloaded("The bodies of other requests fill the memory meant for them. Try again in a moment."))

@@ -146,6 +146,7 @@ def test_waiting_connections_make_room_for_new_ones(run: Run, data: bytes) -> No
                 assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
                 crowd.append((reader, writer))
             assert len(door.app.connections) <= 20
+            await eventually(lambda: len(door.server.server_state.connections) <= 20)
             assert door.app.connections.counters.evicted >= 50
             door.app.go_on.set()
             assert (await asking).startswith(b"HTTP/1.1 200 ")
