@@ -43,6 +43,11 @@ class Waits(Struct, frozen=True):
     stop: float = 5.0
 
 
+_BUSY = 8  # calls in flight, from which on a commit waits a moment for others: each costs a wake-up or two
+_BUSY_GATHER_S = 0.001
+Operation = tuple[Callable[..., None], tuple[Any, ...]]
+
+
 class Writer:
     """One thread that owns the store's connection and the books."""
 
@@ -61,7 +66,10 @@ class Writer:
         self._clock_ns = clock_ns
         self._waits = waits
         self._on_death = on_death
-        self._queue: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Operation]] = queue.SimpleQueue()
+        self._waiting: list[Operation] = []  # of this turn of the loop
+        self._handed_over = 0  # operations in the queue, as far as the loop knows
+        self._taken = 0
         self._thread: threading.Thread | None = None
         self._has_ended = self._has_died = False
         self._retry_at = self._sweep_at = self._gathered_at = self._recovered_at = 0.0
@@ -77,7 +85,7 @@ class Writer:
     @property
     def pending(self) -> int:
         """Operations and changes that are not committed."""
-        return self._queue.qsize() + len(self._books.batch)
+        return len(self._waiting) + self._handed_over - self._taken + len(self._books.batch)
 
     async def start(self) -> None:
         """Opens the store, settles the calls of dead owners. Raises StoreError: path and fix."""
@@ -89,12 +97,21 @@ class Writer:
 
     def put(self, operation: Callable[..., None], *arguments: Any) -> None:
         """Adds an operation on the books to the FIFO; where its last argument waits, it is told of an error."""
-        self._queue.put((operation, arguments))
+        self._waiting.append((operation, arguments))
+        if len(self._waiting) == 1:  # what one turn of the loop adds wakes the thread once
+            self.loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        if self._waiting:
+            operations, self._waiting = self._waiting, []
+            self._handed_over += len(operations)
+            self._queue.put(operations)
 
     async def stop(self) -> None:
         """Returns when what is left is written, or after about `Waits.stop`: a disk that hangs delays nobody."""
         if self._stop_at is None:
             self.put(self._begin_stop)
+            self._hand_over()
         await asyncio.wait([self._stopped], timeout=2 * self._waits.stop)
 
     # --- on the thread ------------------------------------------------------------------------------------------------
@@ -119,12 +136,12 @@ class Writer:
         self._books.give_up()
         with contextlib.suppress(queue.Empty):
             while True:
-                _, arguments = self._queue.get_nowait()
-                last = arguments[-1] if arguments else None
-                if isinstance(last, Intent):
-                    self._books.answer(last.future, StorageUnavailable())
-                elif isinstance(last, asyncio.Future):
-                    self._books.answer(last)
+                for _, arguments in self._queue.get_nowait():
+                    last = arguments[-1] if arguments else None
+                    if isinstance(last, Intent):
+                        self._books.answer(last.future, StorageUnavailable())
+                    elif isinstance(last, asyncio.Future):
+                        self._books.answer(last)
         self._tell(self._books.answers)
 
     def _open(self) -> bool:
@@ -161,6 +178,9 @@ class Writer:
         elif self._books.batch:
             self._gathered_at = self._gathered_at or now + self._waits.gather
             if self._books.is_urgent or now >= self._gathered_at:
+                if len(self._books.calls) >= _BUSY:
+                    time.sleep(_BUSY_GATHER_S)
+                    self._drain(0.0)
                 self._commit()
         if now >= self._sweep_at and not self.is_degraded:
             self._sweep()
@@ -174,11 +194,15 @@ class Writer:
 
     def _drain(self, wait_s: float) -> None:
         try:
-            operation, arguments = self._queue.get(timeout=wait_s)
-            for _ in range(_MAX_DRAIN):
-                self._apply(operation, arguments)
-                operation, arguments = self._queue.get_nowait()
-            self._apply(operation, arguments)
+            operations = self._queue.get(timeout=wait_s)
+            most = self._taken + _MAX_DRAIN
+            while True:
+                for operation, arguments in operations:
+                    self._apply(operation, arguments)
+                self._taken += len(operations)
+                if self._taken >= most:
+                    return
+                operations = self._queue.get_nowait()
         except queue.Empty:
             return
 

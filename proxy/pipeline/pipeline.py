@@ -98,7 +98,8 @@ class Pipeline:
         call, output = running.call, running.output
         try:
             call.request = await self._reasoning.restore(call.caller, call.request)
-            call.bound_nano = plan(route, call.request).bound_nano or 0
+            if len(route.candidates) > 1 or call.request.n > 1:  # else the first attempt's own bound is the plan's
+                call.bound_nano = plan(route, call.request).bound_nano or 0
             if call.request.stream:
                 end = await self._stream(call, route, running.writer, output)
             else:

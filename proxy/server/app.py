@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,10 @@ class Application:
         own = (*LOOPBACK_HOSTS, server.host, *server.allowed_hosts)
         hosts = frozenset(host.lower() for host in own)
         origins = frozenset(server.cors_origins)
-        self.asgi: ASGIApp = Guard(self.litestar, lambda: auth.keyless, hosts, origins, self._connections)
+        direct: dict[str, ASGIApp] = {
+            path: partial(calls, format=format) for format in options.formats for path in format.paths
+        }
+        self.asgi: ASGIApp = Guard(self.litestar, lambda: auth.keyless, hosts, origins, self._connections, direct)
 
     @property
     def live(self) -> Runtime:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import IO, Any
@@ -15,6 +16,7 @@ from typing import IO, Any
 MAX_EVENTS = 10_000
 FLUSH_S = 1.0  # how long the end of the process waits for a reader
 _BATCH = 100
+_GATHER_S = 0.005  # for one wake-up of the thread; under load it would be woken for each line
 _IDLE_S = 5.0  # then the thread ends, until there is something to write
 
 Event = dict[str, Any]
@@ -42,8 +44,9 @@ class LogWriter:
             self.dropped += 1
             return
         self._events.append(event)
-        self._is_written.clear()
-        self._work.set()
+        if not self._work.is_set():
+            self._is_written.clear()
+            self._work.set()
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
@@ -57,6 +60,8 @@ class LogWriter:
     def _run(self) -> None:
         while True:
             is_work = self._work.wait(_IDLE_S)
+            if is_work:
+                time.sleep(_GATHER_S)
             self._work.clear()
             while self._events:
                 self._write([self._events.popleft() for _ in range(min(_BATCH, len(self._events)))])

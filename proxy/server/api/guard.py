@@ -33,9 +33,15 @@ _MAX_HEADER_BYTES = 32 * 1024
 _MAX_HEADERS = 100
 
 
+_NO_ROUTES: Mapping[str, ASGIApp] = {}
+
+
 class Guard:
     """Wraps the application. While it is `keyless`, Host must be one of `hosts`; a server with keys is reached by
     whatever name its network gives it. `connections` are lent to the protocol through the lifespan's state.
+
+    `direct`: the paths of endpoints that need nothing of the framework. Requests to them skip its layers, unless its
+    CORS layer has something to add.
     """
 
     def __init__(
@@ -45,8 +51,10 @@ class Guard:
         hosts: frozenset[str],
         origins: frozenset[str],
         connections: Connections | None = None,
+        direct: Mapping[str, ASGIApp] = _NO_ROUTES,
     ) -> None:
         self.app = app
+        self._direct = {} if origins else direct
         self._connections = connections
         self._keyless = keyless
         self._hosts = hosts
@@ -59,6 +67,9 @@ class Guard:
         error = self._refusal(scope) if scope["type"] in ("http", "websocket") else None
         if error is not None:
             await send_error(send, error, encode(error.body()), {"x-request-id": new_id()})
+            return
+        if asgi["type"] == "http" and (endpoint := self._direct.get(asgi["path"])) is not None:
+            await endpoint(scope, receive, send)
             return
         if asgi["type"] == "http" and asgi["method"] == "HEAD":
             scope = cast(Scope, {**asgi, "method": "GET"})  # the server leaves out the body (RFC 9110, 9.3.2)
