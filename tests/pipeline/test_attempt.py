@@ -10,6 +10,7 @@ import pytest
 
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.call import Call
+from proxy.providers.base.usage import read
 from proxy.routing.ask import Origin
 from proxy.schema.attempt_state import AttemptState, IllegalStep
 from proxy.schema.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
@@ -193,7 +194,7 @@ def test_usage_seen_above_the_hold_is_not_cut_to_it(call: Call) -> None:
     """A bound that did not hold is no reason to book less than what was seen."""
     attempt = attempt_of(call, hold_nano=1)
     attempt.note_accepted(200, None)
-    attempt.tally.usage = {"prompt_tokens": 100, "completion_tokens": 0, "total_tokens": 100}
+    attempt.tally.usage = read({"prompt_tokens": 100, "completion_tokens": 0, "total_tokens": 100})
     assert attempt.measured()[1] == "unknown"
     assert attempt.end(Outcome.CLIENT_CLOSED).cost_nano == 100 * 2_000
 
