@@ -182,7 +182,9 @@ def believable(
     total = report.shown.get("total_tokens", 0)
     if said.total == 0 < prompt < total <= MAX_TOKENS:  # it gave the sum alone
         output = total - prompt
-    return _repaired(report, prompt, max(output, written)), True
+    if not has_output:
+        output = max(output, written)
+    return _repaired(report, prompt, output), True
 
 
 def _repaired(report: UsageReport, prompt: int, output: int) -> UsageReport:

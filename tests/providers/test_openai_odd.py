@@ -100,7 +100,9 @@ def assert_counted(report: UsageReport | None) -> None:
     if report is None:
         return
     shown: Any = report.shown
-    counts = [*shown.items(), *(item for part in shown.values() if isinstance(part, dict) for item in part.items())]
+    counts = [*shown.items()]
+    for name in ("prompt_tokens_details", "completion_tokens_details"):
+        counts += shown.get(name, {}).items()
     assert all(type(count) is int and count >= 0 for name, count in counts if name.endswith("_tokens"))
     assert min(structs.astuple(report.billed)[:-1]) >= 0
     assert shown["total_tokens"] == shown["prompt_tokens"] + shown["completion_tokens"] or report.billed.total == 0
