@@ -9,15 +9,14 @@ from typing import Any, TypeGuard, cast
 from msgspec import Struct
 
 from proxy.metering.prices import added
-from proxy.schema.chat import Usage
-from proxy.schema.records import NANO_PER_USD, Cost, Tokens
+from proxy.schema.records import NANO_PER_USD, Cost
+from proxy.schema.usage import Usage, UsageReport
 
 
 class Used(Struct, frozen=True):
-    """One attempt: the provider's own words, the counts that hold, where they are from; `cost` None: not known."""
+    """One attempt: what it used, where that is from, and what it cost; `cost` None: not known."""
 
-    said: Usage | None
-    tokens: Tokens
+    report: UsageReport
     source: str
     cost: Cost | None
 
@@ -25,30 +24,19 @@ class Used(Struct, frozen=True):
 def usage_of(answered: Sequence[Used], cost_usd: float | None) -> Usage:
     """OpenAI's usage, the sum over the attempts that an answer is made of; `cost_usd`: of the whole call, null where a
     part of it is not known.
+
+    The counts are the ones that the vendor shows. What it bills for may be less (Cohere), and is in the rows.
     """
-    usage = reduce(_sum, map(_counted, answered))
+    usage: dict[str, Any] = dict(answered[0].report.shown)
+    for used in answered[1:]:
+        usage = _sum(usage, used.report.shown)
+    if any(used.source == "estimated" for used in answered):
+        usage["estimated"] = True
     usage["cost"] = cost_usd
     costs = [used.cost for used in answered if used.cost is not None]
     if len(costs) == len(answered):
         usage["cost_details"] = _details(reduce(added, costs))
     return cast(Usage, usage)
-
-
-def _counted(used: Used) -> dict[str, Any]:
-    """What the provider said, with three integers whatever it said.
-
-    The counts of a complete answer are the provider's: what it bills for may be less (Cohere), and is in the rows.
-    """
-    counted: dict[str, Any] = {
-        "prompt_tokens": used.tokens.prompt,
-        "completion_tokens": used.tokens.output,
-        "total_tokens": used.tokens.total,
-    }
-    said = dict(used.said or {})
-    usage = counted | said if used.source == "provider" else said | counted
-    if used.source == "estimated":
-        usage["estimated"] = True
-    return usage
 
 
 def _sum(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

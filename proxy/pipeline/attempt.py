@@ -16,7 +16,8 @@ from proxy.routing.names import Deployment
 from proxy.schema.attempt_state import AttemptState, step
 from proxy.schema.chat import AnyRequest, AnyResponse, ChatResponse
 from proxy.schema.errors import UpstreamError
-from proxy.schema.records import MAX_TOKENS, AttemptEnd, AttemptOpen, Cost, Outcome, Tokens
+from proxy.schema.records import AttemptEnd, AttemptOpen, Cost, Outcome, Tokens
+from proxy.schema.usage import NOTHING, UsageReport, believable
 
 if TYPE_CHECKING:
     from proxy.pipeline.call import Call
@@ -47,6 +48,7 @@ class Attempt:
         self.hold_nano: int | None = None
         self.ended: AttemptEnd | None = None
         self._is_waiting = False  # for this provider; see `CallTime.begin_wait`
+        self._report = NOTHING  # once it has ended
         self._cost: Cost | None = None
 
     def opening(self, hold_nano: int | None) -> AttemptOpen:
@@ -112,9 +114,10 @@ class Attempt:
             self.state = step(self.state, AttemptState.FINISHED)
 
     def note_whole(self, response: AnyResponse) -> None:
+        """The texts are counted only where the vendor did not count its output."""
         self.note_finished()
         self.tally.usage = response.get("usage")
-        if "choices" in response and self._said() is None:
+        if "choices" in response and not self.tally.is_counted:
             for choice in cast(ChatResponse, response)["choices"]:
                 message = choice["message"]
                 delta: dict[str, Any] = {
@@ -135,7 +138,8 @@ class Attempt:
         """The row's end; the first one stands."""
         if self.ended is None:
             self.note_received()
-            measured, source = self.measured()
+            self._report, source = self._measure()
+            measured = self._report.billed
             self._cost = cost = self._cost_of(measured, source)
             self.state = step(self.state, AttemptState.ENDED)
             self.ended = AttemptEnd(
@@ -159,26 +163,27 @@ class Attempt:
         """Tokens and where they come from.
 
         provider    the provider's own usage, of a complete answer
-        estimated   usage is missing, or the answer was cut: what was seen, or what its text amounts to
+        estimated   usage is missing in part, cannot be true, or the answer was cut: its text tells the rest
         unknown     the provider may have written an answer that nobody saw: it costs its hold until reconciled
         none        nothing reached the provider, or it refused
         """
         if self.ended is not None:
             return self.ended.tokens, self.ended.usage_source
-        if not self.state.may_have_cost:
-            return Tokens(), "none"
-        seen = self._said()
-        if seen is not None and self.finished:
-            return seen, "provider"
-        output = self.tally.output_tokens
-        prompt = Tokens(input=tokens.estimate_prompt(self.request)) if seen is None else seen
-        source = "estimated" if output or self.finished else "unknown"
-        return replace(prompt, output=max(prompt.output, output)), source
+        report, source = self._measure()
+        return report.billed, source
 
-    def _said(self) -> Tokens | None:
-        """What the provider says; None where it says nothing, or what nobody used and no column holds the price of."""
-        said = self.deployment.provider.tokens(self.tally.usage) if self.tally.usage is not None else None
-        return said if said is None or max(said.total, said.searches) <= MAX_TOKENS else None
+    def _measure(self) -> tuple[UsageReport, str]:
+        if not self.state.may_have_cost:
+            return NOTHING, "none"
+        tally, finished = self.tally, self.finished
+        written = tally.output_tokens
+        report, is_estimated = believable(tally.usage, written, self._estimate_prompt, finished)
+        if not finished:
+            return report, "estimated" if written else "unknown"
+        return report, "estimated" if is_estimated else "provider"
+
+    def _estimate_prompt(self) -> int:
+        return tokens.estimate_prompt(self.request)
 
     def cost(self) -> Cost | None:
         """What it cost in nano-USD by part; None where the price is unknown."""
@@ -198,4 +203,7 @@ class Attempt:
 
     def used(self) -> Used:
         """What it is to the answer that it is a part of."""
-        return Used(self.tally.usage, *self.measured(), self.cost())
+        if self.ended is not None:
+            return Used(self._report, self.ended.usage_source, self._cost)
+        report, source = self._measure()
+        return Used(report, source, self._cost_of(report.billed, source))

@@ -13,8 +13,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from proxy.pipeline.call import Call
-from proxy.schema.chat import AnyRequest, AnyResponse, ChatChunk, Usage
+from proxy.schema.chat import AnyRequest, AnyResponse, ChatChunk
 from proxy.schema.errors import ProxyError
+from proxy.schema.usage import Usage
 
 
 class StreamWriter(Protocol):

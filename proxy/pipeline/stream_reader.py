@@ -74,7 +74,7 @@ class StreamReader:
         """Reads on for at most DRAIN_S after the finish, so that the usage of an abandoned stream is exact."""
         try:
             async with asyncio.timeout(DRAIN_S):
-                while self._attempt.tally.usage is None and await self.next() is not None:
+                while not self._attempt.tally.is_counted and await self.next() is not None:
                     continue
         except (TimeoutError, UpstreamError):
             return

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any, cast
 
 from proxy.metering import tokens
-from proxy.schema.chat import ChatChunk, Delta, ResponseMessage, TextChunk, ToolCall, Usage
+from proxy.schema.chat import ChatChunk, Delta, ResponseMessage, TextChunk, ToolCall
 from proxy.schema.fold import Fold
+from proxy.schema.usage import UsageReport, merged
 
 MAX_THOUGHT = 1024 * 1024  # characters of reasoning kept beside calls; twice what `ReasoningState` stores of one call
 _NEVER_KEPT = frozenset({"role", "content", "refusal", "annotations", "audio"})
@@ -21,7 +22,7 @@ class StreamTally:
     __slots__ = ("_calls", "_characters", "_named", "_size", "_thought", "usage")
 
     def __init__(self, has_tools: bool = True) -> None:
-        self.usage: Usage | None = None
+        self.usage: UsageReport | None = None
         self._characters = 0
         self._size = 0  # in UTF-8
         self._thought = 0
@@ -29,17 +30,23 @@ class StreamTally:
         self._calls = Fold() if has_tools else None
 
     def add(self, chunk: ChatChunk) -> None:
-        """The next chunk. Usage may come on any; the last that is not null wins."""
+        """The next chunk. Usage may come on any; `merged` says what stands."""
         each: Any = chunk
         if type(each) is TextChunk:
             text: str = each.text
             self._characters += len(text)
             self._size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
             return
-        self.usage = chunk.get("usage") or self.usage
+        if (report := chunk.get("usage")) is not None:
+            self.usage = merged(self.usage, report)
         for choice in chunk.get("choices", ()):
             if delta := choice.get("delta"):
                 self._add_delta(choice.get("index", 0), delta)
+
+    @property
+    def is_counted(self) -> bool:
+        """The vendor has said how much the model wrote."""
+        return self.usage is not None and self.usage.billed.output > 0
 
     @property
     def output_tokens(self) -> int:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self, TypedDict
 from msgspec import Struct, structs
 
 from proxy.schema.errors import UpstreamError
+from proxy.schema.usage import UsageReport
 
 _LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter", "function_call")
@@ -250,25 +251,13 @@ class ChunkChoice(TypedDict, total=False):
     logprobs: Any
 
 
-class Usage(TypedDict, total=False):
-    """OpenAI's usage: `prompt_tokens` includes cached tokens, `completion_tokens` includes reasoning."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: dict[str, Any]
-    completion_tokens_details: dict[str, Any]
-    cost: float | None
-    cost_details: dict[str, Any]
-
-
 class ChatChunk(TypedDict, total=False):
     id: str
     object: str
     created: int
     model: str
     choices: list[ChunkChoice]
-    usage: Usage | None
+    usage: UsageReport | None
 
 
 class ResponseMessage(TypedDict, total=False):
@@ -327,7 +316,7 @@ class ChatResponse(TypedDict, total=False):
     created: int
     model: str
     choices: list[Choice]
-    usage: Usage
+    usage: UsageReport
 
 
 class EmbeddingsResponse(TypedDict, total=False):
@@ -335,7 +324,7 @@ class EmbeddingsResponse(TypedDict, total=False):
 
     model: str
     embeddings: list[list[float]]
-    usage: Usage
+    usage: UsageReport
 
 
 class Ranked(TypedDict, total=False):
@@ -348,7 +337,7 @@ class RerankResponse(TypedDict, total=False):
 
     id: str
     results: list[Ranked]
-    usage: Usage
+    usage: UsageReport
     searches: int
 
 

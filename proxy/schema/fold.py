@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from proxy.schema.chat import ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, ResponseMessage, ToolCall, Usage
+from proxy.schema.chat import ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, ResponseMessage, ToolCall
+from proxy.schema.usage import UsageReport, merged
 
 _TEXTS = ("content", "refusal", "reasoning_content")
 # Fields of a delta that come in pieces, and the texts in them that continue one another; of the rest the last counts.
@@ -177,13 +178,13 @@ class _Pieces:
 
 
 class Fold:
-    """The whole answer of a stream. Usage may come on any chunk; the last that is not null wins.
+    """The whole answer of a stream. Usage may come on any chunk; `merged` says what stands.
 
     It keeps everything. What only counts a stream uses `StreamTally`.
     """
 
     def __init__(self) -> None:
-        self.usage: Usage | None = None
+        self.usage: UsageReport | None = None
         self._choices: dict[int, _ChoiceFold] = {}
         self._top: dict[str, Any] = {}
 
@@ -191,7 +192,8 @@ class Fold:
         for name, value in chunk.items():
             if name not in _CHUNK_ONLY:
                 self._top[name] = value
-        self.usage = chunk.get("usage") or self.usage
+        if (report := chunk.get("usage")) is not None:
+            self.usage = merged(self.usage, report)
         for choice in chunk.get("choices", []):
             index = choice.get("index", 0)
             if index not in self._choices:

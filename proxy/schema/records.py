@@ -149,7 +149,7 @@ class Granted(Struct, frozen=True):
 
 
 class AttemptEnd(Struct, frozen=True):
-    """How one attempt ended. `usage_source`: provider, estimated or none; `cost_nano` None: the price is unknown."""
+    """How one attempt ended. `usage_source`: provider, estimated, unknown or none; `cost_nano` None: no price."""
 
     id: str
     call_id: str

@@ -8,6 +8,7 @@ from proxy.metering.pricing import ModelPrice
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.call import Call
 from proxy.pipeline.timing import Clock
+from proxy.providers.base.usage import read
 from proxy.providers.openai import OpenAI
 from proxy.routing.ask import CALL, Origin
 from proxy.routing.names import Deployment
@@ -63,8 +64,8 @@ def attempt_of(
 def answer_of(usage: dict[str, Any] | None, **message: Any) -> ChatResponse:
     """A whole answer as a provider parses it."""
     choice = {"index": 0, "message": {"role": "assistant", "content": None, **message}, "finish_reason": "stop"}
-    return cast(ChatResponse, {"choices": [choice]} | ({"usage": usage} if usage else {}))
+    return cast(ChatResponse, {"choices": [choice]} | ({"usage": read(usage)} if usage else {}))
 
 
 def chunk_of(content: str, usage: dict[str, Any] | None = None) -> ChatChunk:
-    return cast(ChatChunk, {"choices": [{"index": 0, "delta": {"content": content}}], "usage": usage})
+    return cast(ChatChunk, {"choices": [{"index": 0, "delta": {"content": content}}], "usage": read(usage)})

@@ -10,6 +10,7 @@ import pytest
 
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.call import Call
+from proxy.providers.base.usage import read
 from proxy.routing.ask import Origin
 from proxy.schema.attempt_state import AttemptState, IllegalStep
 from proxy.schema.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
@@ -154,6 +155,28 @@ def test_an_answer_without_usage_is_estimated_from_all_it_says(call: Call, messa
     assert measured.input > 0
 
 
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"prompt_tokens": 100, "completion_tokens": 0, "total_tokens": 100}, Tokens(input=100, output=20)),
+        ({"prompt_tokens": 0, "completion_tokens": 7, "total_tokens": 7}, Tokens(input=14, output=7)),
+        ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, Tokens(input=14, output=20)),
+    ],
+)
+def test_what_usage_leaves_out_of_a_whole_answer_is_estimated(call: Call, usage: dict[str, Any], expected: Any) -> None:
+    """The rest of it is kept; what is shown says the same."""
+    attempt = answered(call, usage, content="y" * 80)
+    attempt.end(Outcome.OK)
+    assert attempt.measured() == (expected, "estimated")
+    shown = attempt.used().report.shown
+    assert (shown["prompt_tokens"], shown["completion_tokens"]) == (expected.prompt, expected.output)
+
+
+def test_the_text_of_an_answer_whose_usage_is_there_is_not_counted(call: Call) -> None:
+    """It would cost time for nothing."""
+    assert answered(call, USAGE, content="y" * 80).tally.output_tokens == 0
+
+
 def test_a_request_that_never_left_used_nothing(call: Call) -> None:
     """And cost nothing, which is not the same as an unknown cost."""
     attempt = attempt_of(call, price=None, is_sent=False)
@@ -193,7 +216,7 @@ def test_usage_seen_above_the_hold_is_not_cut_to_it(call: Call) -> None:
     """A bound that did not hold is no reason to book less than what was seen."""
     attempt = attempt_of(call, hold_nano=1)
     attempt.note_accepted(200, None)
-    attempt.tally.usage = {"prompt_tokens": 100, "completion_tokens": 0, "total_tokens": 100}
+    attempt.tally.usage = read({"prompt_tokens": 100, "completion_tokens": 0, "total_tokens": 100})
     assert attempt.measured()[1] == "unknown"
     assert attempt.end(Outcome.CLIENT_CLOSED).cost_nano == 100 * 2_000
 

@@ -20,7 +20,7 @@ from proxy.providers.openai import OpenAI
 from proxy.routing.names import Deployment
 from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated
-from proxy.schema.records import Caller, Outcome, Timeouts
+from proxy.schema.records import Caller, Outcome, Timeouts, Tokens
 from proxy.server.formats.chat_answer import DONE, sse
 from proxy.upstream.upstream import Exchange
 
@@ -97,7 +97,8 @@ async def test_the_end_marker_is_the_end_without_another_read() -> None:
     assert await reader.all() == ["", "Hi", ""]
     assert len(reader.script.limits) == 2
     assert reader.attempt.finished
-    assert reader.attempt.tally.usage == {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+    assert reader.attempt.tally.usage is not None
+    assert reader.attempt.tally.usage.billed == Tokens(input=3, output=1)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from proxy.metering.tokens import estimate
 from proxy.pipeline.tally import MAX_THOUGHT, StreamTally
+from proxy.providers.base.usage import read
 from proxy.schema.chat import ChatChunk
 from proxy.schema.fold import Fold
+from proxy.schema.records import Tokens
 
 
 def chunk(index: int = 0, usage: Any = None, **delta: Any) -> ChatChunk:
@@ -52,13 +54,14 @@ def test_a_tally_says_what_the_fold_says(deltas: list[tuple[int, dict[str, Any]]
     assert bare(tally.tool_messages()) == bare(fold.tool_messages())
 
 
-def test_the_last_usage_that_is_not_null_counts() -> None:
-    """Some servers send it with every chunk, others null after it."""
+def test_the_last_usage_that_counts_something_stands() -> None:
+    """Some servers send it with every chunk, others null or zeros after it."""
     tally = StreamTally()
-    for tokens in (1, 2):
-        tally.add(chunk(usage={"completion_tokens": tokens}))
+    for tokens in (1, 2, 0):
+        tally.add(chunk(usage=read({"prompt_tokens": 3, "completion_tokens": tokens})))
     tally.add(chunk(usage=None))
-    assert tally.usage == {"completion_tokens": 2}
+    assert tally.usage is not None
+    assert tally.usage.billed == Tokens(input=3, output=2)
 
 
 @pytest.mark.parametrize("has_tools", [True, False])

@@ -68,7 +68,7 @@ def test_the_last_signature_of_a_thought_counts():
 
 
 def test_what_it_took_to_summarize_the_conversation_is_billed():
-    """The vendor leaves it out of its counts, and so do ours; the passes stay in the answer's usage."""
+    """The vendor leaves it out of its counts, and so does the usage that is shown."""
     own = {"type": "message", "input_tokens": 3, "output_tokens": 2}
     compaction = {
         "type": "compaction",
@@ -82,13 +82,11 @@ def test_what_it_took_to_summarize_the_conversation_is_billed():
     body = message(words("a"), usage={**COUNTS, "iterations": passes})
     for answer in (parsed(body), decoded(restreamed(body))):
         usage: Any = answer["usage"]
-        assert (usage["prompt_tokens"], usage["completion_tokens"], usage["iterations"]) == (3, 2, passes)
+        assert (usage.shown["prompt_tokens"], usage.shown["completion_tokens"]) == (3, 2)
         billed = Tokens(input=103, output=22, cache_write=50, cache_read=7, cache_write_1h=30)
-        assert ANTHROPIC.tokens(usage) == billed
-    plain: Any = parsed(message(words("a"), usage={**COUNTS, "iterations": [own]}))["usage"]
-    assert "iterations" not in plain
+        assert usage.billed == billed
     odd: Any = parsed(message(words("a"), usage={**COUNTS, "iterations": [{"type": "compaction"}, 1]}))["usage"]
-    assert ANTHROPIC.tokens(odd) == Tokens(input=3, output=2)
+    assert odd.billed == Tokens(input=3, output=2)
 
 
 def test_what_another_model_used_for_the_answer_is_told_apart():
@@ -96,8 +94,8 @@ def test_what_another_model_used_for_the_answer_is_told_apart():
     own = {"type": "message", "input_tokens": 3, "output_tokens": 2}
     advice = {"type": "advisor_message", "model": "claude-opus-4-8", "input_tokens": 50, "output_tokens": 7}
     usage: Any = parsed(message(words("a"), usage={**COUNTS, "iterations": [own, advice, advice, own]}))["usage"]
-    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (3, 2)
-    found = ANTHROPIC.tokens(usage)
+    assert (usage.shown["prompt_tokens"], usage.shown["completion_tokens"]) == (3, 2)
+    found = usage.billed
     assert found == Tokens(input=3, output=2, others=(("claude-opus-4-8", Tokens(input=50, output=7)),) * 2)
     assert (found.prompt, found.total) == (3, 5)
 

@@ -129,9 +129,9 @@ def test_a_recorded_answer_says_what_the_vendors_sdk_says(name: str):
     ] == calls
     assert theirs.usage is not None
     assert theirs.usage.tokens is not None
-    assert ours["usage"]["prompt_tokens"] == theirs.usage.tokens.input_tokens
-    assert ours["usage"]["completion_tokens"] == theirs.usage.tokens.output_tokens
-    cached = ours["usage"].get("prompt_tokens_details", {}).get("cached_tokens")
+    assert ours["usage"].shown["prompt_tokens"] == theirs.usage.tokens.input_tokens
+    assert ours["usage"].shown["completion_tokens"] == theirs.usage.tokens.output_tokens
+    cached = ours["usage"].shown.get("prompt_tokens_details", {}).get("cached_tokens")
     assert cached == theirs.usage.cached_tokens
     assert ours["choices"][0]["native_finish_reason"] == theirs.finish_reason  # type: ignore[typeddict-item]
 
@@ -188,19 +188,27 @@ def test_a_stream_may_be_cut_at_every_byte(name: str):
 @pytest.mark.parametrize("name", [*CHATS, *STREAMS])
 def test_the_parts_of_usage_sum_to_what_the_vendor_bills(name: str):
     """The usage law: the answer shows the model's real counts, the parts are of the bill."""
-    usage: Any = folded(events(name))["usage"] if name in STREAMS else COHERE.parse_response(answer(name))["usage"]
-    tokens = COHERE.tokens(usage)
-    billed = usage["billed_units"]
+    if name in STREAMS:
+        usage: Any = folded(events(name))["usage"]
+        [said] = [
+            body["delta"]["usage"]
+            for body in (json.loads(each.data) for each in events(name))
+            if body["type"] == "message-end"
+        ]
+    else:
+        usage, said = COHERE.parse_response(answer(name))["usage"], json.loads(answer(name).body)["usage"]
+    tokens, billed = usage.billed, said["billed_units"]
     assert (tokens.prompt, tokens.output) == (billed["input_tokens"], billed["output_tokens"])
     assert tokens.total == billed["input_tokens"] + billed["output_tokens"]
-    assert usage["prompt_tokens"] + usage["completion_tokens"] == usage["total_tokens"] >= tokens.total
+    shown = usage.shown
+    assert shown["prompt_tokens"] + shown["completion_tokens"] == shown["total_tokens"] >= tokens.total
 
 
 def test_the_cost_is_of_the_billed_units():
     """119 of 1,549 input tokens and 52 of 103 output tokens are billed (recorded): 119 * 2.5 + 52 * 10 micro-USD."""
     usage = COHERE.parse_response(answer("cohere/pair_cohere-tool-call.json.json"))["usage"]
-    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (1549, 103)
-    cost = prices.cost(ModelPrice(input=2.5, output=10), COHERE.tokens(usage))
+    assert (usage.shown["prompt_tokens"], usage.shown["completion_tokens"]) == (1549, 103)
+    cost = prices.cost(ModelPrice(input=2.5, output=10), usage.billed)
     assert cost is not None
     assert cost.total == 119 * 2_500 + 52 * 10_000
 
@@ -408,19 +416,19 @@ def test_log_probabilities_are_openais():
 def test_usage_is_what_was_read_and_the_bill_stands_beside_it(usage: dict[str, Any], expected: Any):
     """One stands in for the other where the vendor said only one."""
     found = whole({**said(), "usage": usage})["usage"]
-    assert (found["prompt_tokens"], found["completion_tokens"], COHERE.tokens(found)) == expected
+    assert (found.shown["prompt_tokens"], found.shown["completion_tokens"], found.billed) == expected
 
 
 def test_tokens_of_thoughts_are_where_clients_look():
     """Models of 2026 count them among their output."""
     tokens = {"input_tokens": 9, "output_tokens": 4, "reasoning_tokens": 3}
     found = whole({**said(), "usage": {**USAGE, "tokens": tokens}})["usage"]
-    assert found["completion_tokens_details"] == {"reasoning_tokens": 3}
+    assert found.shown["completion_tokens_details"] == {"reasoning_tokens": 3}
 
 
 @pytest.mark.parametrize(
     "usage",
-    [None, {}, [], "x", {"tokens": {"input_tokens": 9}}, {"tokens": {"input_tokens": -1, "output_tokens": "2"}}],
+    [None, {}, [], "x", {"tokens": {}}, {"tokens": {"input_tokens": -1, "output_tokens": "two"}}],
 )
 def test_usage_that_is_none_is_missing(usage: Any):
     """Then the proxy estimates, and says so."""
@@ -659,8 +667,9 @@ def test_recorded_embeddings_are_the_sdks(name: str):
     assert ours["embeddings"] == theirs.embeddings.float_
     assert theirs.meta is not None
     assert theirs.meta.billed_units is not None
-    assert COHERE.tokens(ours["usage"]) == Tokens(input=int(theirs.meta.billed_units.input_tokens or 0))
-    assert ours["usage"]["prompt_tokens"] == ours["usage"]["total_tokens"] == theirs.meta.billed_units.input_tokens
+    assert ours["usage"].billed == Tokens(input=int(theirs.meta.billed_units.input_tokens or 0))
+    shown = ours["usage"].shown
+    assert shown["prompt_tokens"] == shown["total_tokens"] == theirs.meta.billed_units.input_tokens
 
 
 @pytest.mark.parametrize("name", [name for name in recordings("json", "cohere") if "rerank" in name])
@@ -672,8 +681,8 @@ def test_a_recorded_ranking_is_the_sdks(name: str):
         (each.index, each.relevance_score) for each in theirs.results
     ]
     assert (ours["id"], ours["searches"]) == (theirs.id, 1)
-    assert ours["usage"]["total_tokens"] == 0
-    assert COHERE.tokens(ours["usage"]) == Tokens(searches=1)
+    assert ours["usage"].shown["total_tokens"] == 0
+    assert ours["usage"].billed == Tokens(searches=1)
 
 
 @pytest.mark.parametrize(

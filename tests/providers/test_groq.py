@@ -239,8 +239,8 @@ def test_a_recorded_answer_says_what_the_vendors_sdk_reads(name: str) -> None:
         ] == calls
         assert mine["finish_reason"] == other.finish_reason
     assert theirs.usage is not None
-    assert ours["usage"]["prompt_tokens"] == theirs.usage.prompt_tokens
-    assert ours["usage"]["completion_tokens"] == theirs.usage.completion_tokens
+    assert ours["usage"].shown["prompt_tokens"] == theirs.usage.prompt_tokens
+    assert ours["usage"].shown["completion_tokens"] == theirs.usage.completion_tokens
 
 
 @pytest.mark.parametrize("name", STREAMED)
@@ -260,7 +260,7 @@ def test_usage_comes_from_x_groq_where_it_is_alone() -> None:
     choice = {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "queue_time": 0.1}
     found = folded(GROQ, [event({"choices": [choice], "x_groq": {"id": "req_1", "usage": usage}})])
-    assert found["usage"]["total_tokens"] == 5
+    assert found["usage"].shown["total_tokens"] == 5
     assert "x_groq" not in found
 
 

@@ -382,8 +382,8 @@ def test_a_recorded_answer_says_what_the_vendors_sdk_reads(name: str) -> None:
             (c["function"]["name"], c["function"]["arguments"]) for c in mine["message"].get("tool_calls", [])
         ] == calls
         assert mine["finish_reason"] == other.finish_reason
-    assert ours["usage"]["prompt_tokens"] == theirs.usage.prompt_tokens
-    assert ours["usage"]["completion_tokens"] == theirs.usage.completion_tokens
+    assert ours["usage"].shown["prompt_tokens"] == theirs.usage.prompt_tokens
+    assert ours["usage"].shown["completion_tokens"] == theirs.usage.completion_tokens
 
 
 def _chunks(answered_with: dict[str, Any]) -> bytes:
@@ -456,8 +456,7 @@ def test_tokens_of_what_was_heard_are_read_too() -> None:
     usage = {"prompt_tokens": 9, "completion_tokens": 248, "total_tokens": 632, "prompt_tokens_details": details}
     choice = {"index": 0, "message": {"content": "a"}, "finish_reason": "stop"}
     found = MISTRAL.parse_response(answered(200, {"choices": [choice], "usage": usage}))["usage"]
-    assert (found["prompt_tokens"], found["completion_tokens"], found["total_tokens"]) == (384, 248, 632)
-    assert MISTRAL.tokens(found).total == 632
+    assert (found.billed.prompt, found.billed.output, found.shown["total_tokens"]) == (384, 248, 632)
 
 
 def test_a_delta_has_what_is_no_part_of_the_message() -> None:
@@ -472,8 +471,8 @@ def test_cached_tokens_are_where_clients_look() -> None:
     usage = {"prompt_tokens": 70, "completion_tokens": 12, "total_tokens": 82, "num_cached_tokens": 69}
     choice = {"index": 0, "message": {"content": "a"}, "finish_reason": "stop"}
     found = MISTRAL.parse_response(answered(200, {"choices": [choice], "usage": usage}))["usage"]
-    assert found["prompt_tokens_details"] == {"cached_tokens": 69}
-    assert (MISTRAL.tokens(found).cache_read, MISTRAL.tokens(found).input) == (69, 1)
+    assert found.shown["prompt_tokens_details"] == {"cached_tokens": 69}
+    assert (found.billed.cache_read, found.billed.input) == (69, 1)
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

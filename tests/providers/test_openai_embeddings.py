@@ -87,8 +87,8 @@ def test_both_forms_of_a_vector_are_read(vector: Any) -> None:
     found = OPENAI.parse_embeddings(answered(200, {"data": data, "model": "m", "usage": {"prompt_tokens": 5}}))
     assert found["embeddings"] == [VECTOR, [9.0]]
     usage = found["usage"]
-    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (5, 0, 5)
-    assert OPENAI.tokens(usage).input == 5
+    assert (usage.shown["prompt_tokens"], usage.shown["completion_tokens"], usage.shown["total_tokens"]) == (5, 0, 5)
+    assert usage.billed.input == 5
 
 
 def test_recorded_vectors_are_as_recorded() -> None:
@@ -96,7 +96,7 @@ def test_recorded_vectors_are_as_recorded() -> None:
     name = "openai/pair_openai-embedding.json.json"
     found = OPENAI.parse_embeddings(answer(name))
     assert found["embeddings"] == [each["embedding"] for each in load(name)["json"]["data"]]
-    assert found["usage"]["total_tokens"] == 12
+    assert found["usage"].shown["total_tokens"] == 12
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_recorded_rankings_are_read_the_best_first() -> None:
         {"index": 0, "relevance_score": 0.6475887154399037},
         {"index": 5, "relevance_score": 0.6323295373206566},
     ]
-    assert found["usage"]["prompt_tokens"] == 2966
+    assert found["usage"].shown["prompt_tokens"] == 2966
     results = [{"index": 0, "relevance_score": 0.1}, {"index": 1, "relevance_score": 0.9}]
     assert [each["index"] for each in OPENAI.parse_rerank(answered(200, {"results": results}))["results"]] == [1, 0]
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from proxy.providers import PROVIDERS
 from proxy.providers.base.contract import HTTPResponse
@@ -16,6 +17,7 @@ from proxy.providers.openai import OpenAI
 from proxy.schema.errors import BadRequest, UpstreamError
 from proxy.schema.fold import Fold
 from proxy.schema.sse import Event
+from proxy.schema.usage import UsageReport
 from proxy.server.formats.chat import decode_chat
 from tests.providers.asking import answered, event, folded, request
 from tests.providers.corpus import CORPUS
@@ -80,8 +82,7 @@ def test_an_answer_spoiled_anywhere_is_read_or_an_upstream_error(name: str) -> N
 
 def parse(provider: Any, body: Any) -> None:
     found = provider.parse_response(HTTPResponse(200, {}, json.dumps(body).encode()))
-    if "usage" in found:
-        provider.tokens(found["usage"])
+    assert_counted(found.get("usage"))
 
 
 def feed(provider: Any, all_events: list[Event]) -> None:
@@ -91,9 +92,20 @@ def feed(provider: Any, all_events: list[Event]) -> None:
             fold.add(chunk)
     for chunk in decoder.close():
         fold.add(chunk)
-    usage = fold.response().get("usage")
-    if usage:
-        provider.tokens(usage)
+    assert_counted(fold.response().get("usage"))
+
+
+def assert_counted(report: UsageReport | None) -> None:
+    """Whatever the usage said, counts are whole numbers from 0 on, and add up."""
+    if report is None:
+        return
+    shown: Any = report.shown
+    counts = [*shown.items()]
+    for name in ("prompt_tokens_details", "completion_tokens_details"):
+        counts += shown.get(name, {}).items()
+    assert all(type(count) is int and count >= 0 for name, count in counts if name.endswith("_tokens"))
+    assert min(structs.astuple(report.billed)[:-1]) >= 0
+    assert shown["total_tokens"] == shown["prompt_tokens"] + shown["completion_tokens"] or report.billed.total == 0
 
 
 @pytest.mark.parametrize("name", STREAMS)
@@ -233,7 +245,7 @@ def test_an_answer_that_a_filter_took_whole_has_no_message() -> None:
     found = OPENAI.parse_response(answered(200, body))
     choice = found["choices"][0]
     assert (choice["message"]["content"], choice["finish_reason"]) == ("", "content_filter")
-    assert found["usage"]["completion_tokens"] == 9
+    assert found["usage"].shown["completion_tokens"] == 9
     for reason in ("stop", None):
         with pytest.raises(UpstreamError, match="without a message"):
             OPENAI.parse_response(answered(200, {"choices": [{"index": 0, "finish_reason": reason}]}))

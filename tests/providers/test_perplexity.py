@@ -380,19 +380,17 @@ def test_an_answer_has_openais_shape() -> None:
 
 
 def test_usage_has_openais_names() -> None:
-    """Prompt tokens include cached ones; searches and the vendor's own cost stay."""
+    """Prompt tokens include cached ones; the vendor's own cost stays."""
     usage: Any = parsed(ANSWERS["text"])["usage"]
-    assert usage == {
+    assert usage.shown == {
         "prompt_tokens": 100,
         "completion_tokens": 20,
         "total_tokens": 120,
         "prompt_tokens_details": {"cached_tokens": 30, "cache_write_tokens": 10},
         "completion_tokens_details": {"reasoning_tokens": 5},
-        "num_search_queries": 2,
-        "tool_calls_details": USAGE["tool_calls_details"],
         "provider_cost": 0.008,
     }
-    tokens = PPLX.tokens(usage)
+    tokens = usage.billed
     assert (tokens.input, tokens.cache_read, tokens.cache_write) == (60, 30, 10)
     assert (tokens.output, tokens.reasoning, tokens.searches, tokens.total) == (20, 5, 2, 120)
 
@@ -400,7 +398,7 @@ def test_usage_has_openais_names() -> None:
 def test_searches_are_counted_where_usage_does_not() -> None:
     """By the results in the answer."""
     body = whole(SEARCHED, SEARCHED, saying("a"), usage={"input_tokens": 1, "output_tokens": 1})
-    assert PPLX.tokens(parsed(body)["usage"]).searches == 2
+    assert parsed(body)["usage"].billed.searches == 2
     assert "usage" not in parsed(whole(saying("a"), usage=None))
 
 
@@ -434,8 +432,7 @@ def test_searches_that_are_billed_are_counted_under_either_name(name: str) -> No
     """The vendor asks for `web_search` in requests and bills `search_web`; one item may hold several searches."""
     usage = {"input_tokens": 5, "output_tokens": 2, "tool_calls_details": {name: {"cost_usd": 0.005, "invocation": 2}}}
     found: Any = parsed({**ANSWERS["searched"], "usage": usage})["usage"]
-    assert found["num_search_queries"] == 2
-    assert PPLX.tokens(found).searches == 2
+    assert found.billed.searches == 2
 
 
 def test_a_search_in_a_stream_is_neither_a_call_nor_a_thought() -> None:
@@ -580,12 +577,12 @@ def test_recorded_answers_of_the_older_api_are_read() -> None:
     recorded = load(name)["json"]
     assert found["choices"][0]["message"]["content"] == recorded["choices"][0]["message"]["content"]
     assert found["citations"] == recorded["citations"]
-    assert found["usage"]["total_tokens"] == 261
+    assert found["usage"].shown["total_tokens"] == 261
     seen = events("perplexity/pair_perplexity-citations.events.json")
     stream: Any = folded(PPLX, seen)
     assert stream["choices"][0]["finish_reason"] == "stop"
     assert len(stream["citations"]) == 7
-    assert stream["usage"]["total_tokens"] == 346
+    assert stream["usage"].shown["total_tokens"] == 346
     assert set(stream) == set(found)
 
 
@@ -601,9 +598,9 @@ def test_searches_and_reasoning_of_the_older_api_are_counted() -> None:
     }
     choice = {"message": {"content": "a"}, "delta": {"content": ""}, "finish_reason": "stop"}
     found: Any = PPLX.parse_response(answered(200, {"choices": [choice], "usage": usage}))
-    tokens = PPLX.tokens(found["usage"])
+    tokens = found["usage"].billed
     assert (tokens.output, tokens.reasoning, tokens.searches) == (12, 7, 3)
-    assert found["usage"]["provider_cost"] == 0.01
+    assert found["usage"].shown["provider_cost"] == 0.01
     assert "delta" not in found["choices"][0]
 
 

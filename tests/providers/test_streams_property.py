@@ -17,10 +17,11 @@ from openai.types.chat import ChatCompletionChunk
 
 from proxy.providers import PROVIDERS
 from proxy.providers.base.contract import StreamDecoder
-from proxy.schema.chat import ChatChunk, Usage
+from proxy.schema.chat import ChatChunk
 from proxy.schema.errors import UpstreamError
 from proxy.schema.fold import Fold
 from proxy.schema.sse import Event, EventFraming
+from proxy.schema.usage import Usage
 from proxy.server.formats.chat import decode_chat
 from proxy.server.formats.chat_answer import ChunkWriter
 from tests.upstream import anthropic_wire, cohere_wire, google_wire

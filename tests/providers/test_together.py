@@ -8,6 +8,8 @@ import pytest
 
 from proxy.providers.together import Together
 from proxy.schema.errors import BadRequest
+from proxy.schema.records import Tokens
+from proxy.schema.usage import UsageReport
 from tests.providers.asking import USER, answered, built, event, folded, messages, sent
 from tests.providers.corpus import audio, file, image, text
 
@@ -177,9 +179,16 @@ def test_an_answer_is_openais_without_leftovers() -> None:
                 "native_finish_reason": "eos",
             }
         ],
-        "usage": {**ANSWER["usage"], "prompt_tokens_details": {"cached_tokens": 8}},
+        "usage": UsageReport(
+            {
+                "prompt_tokens": 198,
+                "completion_tokens": 24,
+                "total_tokens": 222,
+                "prompt_tokens_details": {"cached_tokens": 8},
+            },
+            Tokens(input=190, cache_read=8, output=24),
+        ),
     }
-    assert TOGETHER.tokens(found["usage"]).cache_read == 8
 
 
 def test_a_stream_is_the_same_answer() -> None:
@@ -199,7 +208,7 @@ def test_a_stream_is_the_same_answer() -> None:
     assert [(each["token"], each["logprob"]) for each in choice["logprobs"]["content"]] == [("H", -0.1), ("i", -0.2)]
     assert (choice["finish_reason"], choice["native_finish_reason"]) == ("stop", "eos")
     assert set(choice) == {"index", "message", "logprobs", "finish_reason", "native_finish_reason"}
-    assert found["usage"]["prompt_tokens_details"] == {"cached_tokens": 8}
+    assert found["usage"].shown["prompt_tokens_details"] == {"cached_tokens": 8}
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,10 @@ from proxy.providers.anthropic.messages import DIALECT
 from proxy.providers.anthropic.names import Names
 from proxy.providers.anthropic.request import API_VERSION, build_chat
 from proxy.providers.anthropic.stream import AnthropicStreamDecoder, parse
-from proxy.providers.anthropic.usage import billed_tokens
 from proxy.providers.base.contract import Built, HTTPResponse, Provider
-from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage, Usage
+from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage
 from proxy.schema.errors import UpstreamError
-from proxy.schema.records import JsonObject, Tokens
+from proxy.schema.records import JsonObject
 
 
 class Anthropic(Provider, frozen=True, kw_only=True):
@@ -51,9 +50,6 @@ class Anthropic(Provider, frozen=True, kw_only=True):
 
     def stream_decoder(self, request: ChatRequest) -> AnthropicStreamDecoder:
         return AnthropicStreamDecoder(self._names(request))
-
-    def tokens(self, usage: Usage) -> Tokens:
-        return billed_tokens(usage)
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         """The signed thoughts before a turn's calls. The vendor wants them back unchanged with the result of any of

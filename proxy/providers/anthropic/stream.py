@@ -14,7 +14,7 @@ from proxy.providers.anthropic.errors import error_in
 from proxy.providers.anthropic.json_format import answer_of
 from proxy.providers.anthropic.messages import AFTER
 from proxy.providers.anthropic.names import Names
-from proxy.providers.anthropic.usage import merged, usage_of
+from proxy.providers.anthropic.usage import grown, usage_of
 from proxy.providers.base.answers import decode, listed, mapping, text
 from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.base.errors import scrub
@@ -122,7 +122,7 @@ class AnthropicStreamDecoder(EventDecoder):
                 raise UpstreamError(why, retryable=True)
             return []
         self._first = message
-        self._usage = merged(self._usage, message.get("usage"))
+        self._usage = grown(self._usage, message.get("usage"), has_begun=not message.get("stop_reason"))
         if isinstance(message.get("id"), str):
             self._head["id"] = message["id"]
         tier = self._usage.get("service_tier")
@@ -136,7 +136,7 @@ class AnthropicStreamDecoder(EventDecoder):
 
     def end(self, delta: dict[str, Any], body: dict[str, Any]) -> list[ChatChunk]:
         """Its usage is cumulative and may correct the usage of the start."""
-        self._usage = merged(self._usage, body.get("usage"))
+        self._usage = grown(self._usage, body.get("usage"))
         self._head |= {name: found[name] for found in (delta, body) for name in _BESIDE if found.get(name) is not None}
         word = delta.get("stop_reason")
         if self.finished or not isinstance(word, str) or not word:

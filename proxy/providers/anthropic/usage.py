@@ -1,74 +1,71 @@
-"""Translates: Anthropic's usage into OpenAI's, and that into tokens in normal form."""
+"""Translates: Anthropic's usage, as it grows over a stream, into the report of what is shown and what is billed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from msgspec.structs import astuple, replace
 
-from proxy.providers.base.answers import count, mapping, objects, tokens_of, whole
-from proxy.schema.chat import Usage
+from proxy.providers.base.answers import mapping, objects
 from proxy.schema.records import Tokens
+from proxy.schema.usage import UsageReport, count, counted, shown_of
 
-_COUNTED = ("message", "fallback_message")  # passes of the model that the vendor's counts are the sum of
-
-
-def merged(usage: dict[str, Any], newer: object) -> dict[str, Any]:
-    """Usage grows over a stream. Counts are cumulative, so the newest non-null value of each counts."""
-    given = newer if isinstance(newer, dict) else {}
-    return usage | {name: value for name, value in given.items() if value is not None}
+_PROMPT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "cache_creation")
 
 
-def usage_of(raw: dict[str, Any]) -> Usage | None:
-    """Usage in OpenAI's form, None unless the vendor counted both input and output. OpenAI's `prompt_tokens` include
-    cache reads and writes, the vendor's `input_tokens` do not. Counts without a place in OpenAI's form keep the
-    vendor's names.
+def grown(usage: dict[str, Any], newer: object, *, has_begun: bool = False) -> dict[str, Any]:
+    """Usage grows over a stream. Counts are cumulative, so the newest of each stands; null and 0 erase none. The three
+    parts of the prompt are one count: a message that corrects it may move tokens from one part to another.
+
+    `has_begun`: the answer has only begun, so its output is a placeholder.
     """
-    fresh, output = whole(raw.get("input_tokens")), whole(raw.get("output_tokens"))
-    if fresh is None or output is None:
+    given = {name: value for name, value in mapping(newer).items() if value is not None}
+    if has_begun:
+        given.pop("output_tokens", None)
+    if not any(count(given.get(name)) for name in _PROMPT[:3]):
+        for name in _PROMPT:
+            given.pop(name, None)
+    return usage | {name: _newest(usage.get(name), value) for name, value in given.items()}
+
+
+def _newest(older: Any, newer: Any) -> Any:
+    """The newer value, unless it is 0 or empty; field by field in an object."""
+    if isinstance(older, dict) and isinstance(newer, dict):
+        return older | {name: _newest(older.get(name), value) for name, value in newer.items()}
+    return newer if count(newer) or not older or (counted(newer) is None and newer) else older
+
+
+def usage_of(raw: dict[str, Any]) -> UsageReport | None:
+    """None where nothing was counted.
+
+    What the vendor leaves out of its counts is billed beside them: summarizing the conversation (`compaction`), and
+    models that this one asked (`advisor_message`).
+    """
+    tokens = _tokens(raw)
+    if tokens == _NOTHING:
         return None
-    read, written = count(raw.get("cache_read_input_tokens")), count(raw.get("cache_creation_input_tokens"))
-    prompt = fresh + read + written
-    details = {"cached_tokens": read, "cache_write_tokens": written}
-    hour = min(count(mapping(raw.get("cache_creation")).get("ephemeral_1h_input_tokens")), written)
-    if hour:
-        details["cache_write_1h_tokens"] = hour
-    thought = count(mapping(raw.get("output_tokens_details")).get("thinking_tokens"))
-    usage: dict[str, Any] = {
-        "prompt_tokens": prompt,
-        "completion_tokens": output,
-        "total_tokens": prompt + output,
-        "prompt_tokens_details": details,
-        "completion_tokens_details": {"reasoning_tokens": min(thought, output)},
-    }
-    used = {name: uses for name, uses in mapping(raw.get("server_tool_use")).items() if count(uses)}
-    usage |= {"server_tool_use": used} if used else {}
-    passes = objects(raw.get("iterations"))
-    beside = any(each.get("type") not in _COUNTED for each in passes)
-    return cast(Usage, usage | ({"iterations": passes} if beside else {}))
-
-
-def billed_tokens(usage: Usage) -> Tokens:
-    """Billed tokens in normal form, with searches and with what the vendor leaves out of its counts: summarizing the
-    conversation (`compaction`), and models that this one asked (`advisor_message`).
-    """
-    given = cast("dict[str, Any]", usage)
-    used, others = _tokens(given), []
-    for each in objects(given.get("iterations")):
-        counted, model = usage_of(each), each.get("model")
-        if counted is None:
-            continue
+    billed, others = tokens, []
+    for each in objects(raw.get("iterations")):
+        model = each.get("model")
         if each.get("type") == "compaction":
-            used = _added(used, _tokens(counted))
-        elif each.get("type") == "advisor_message" and isinstance(model, str):
-            others.append((model, _tokens(counted)))
-    return replace(used, others=tuple(others))
+            billed = Tokens(*(a + b for a, b in zip(astuple(billed)[:-1], astuple(_tokens(each))[:-1], strict=True)))
+        elif each.get("type") == "advisor_message" and isinstance(model, str) and (asked := _tokens(each)).total:
+            others.append((model, asked))
+    return UsageReport(shown_of(tokens), replace(billed, others=tuple(others)) if others else billed)
 
 
-def _added(one: Tokens, other: Tokens) -> Tokens:
-    return Tokens(*(a + b for a, b in zip(astuple(one), astuple(other), strict=True)))
+_NOTHING = Tokens()
 
 
-def _tokens(given: Mapping[str, Any]) -> Tokens:
-    return tokens_of(given, mapping(given.get("server_tool_use")).get("web_search_requests"))
+def _tokens(raw: dict[str, Any]) -> Tokens:
+    """The vendor's `input_tokens` are without cache reads and writes; OpenAI's prompt includes them."""
+    output, written = count(raw.get("output_tokens")), count(raw.get("cache_creation_input_tokens"))
+    return Tokens(
+        input=count(raw.get("input_tokens")),
+        cache_read=count(raw.get("cache_read_input_tokens")),
+        cache_write=written,
+        output=output,
+        reasoning=min(count(mapping(raw.get("output_tokens_details")).get("thinking_tokens")), output),
+        cache_write_1h=min(count(mapping(raw.get("cache_creation")).get("ephemeral_1h_input_tokens")), written),
+        searches=count(mapping(raw.get("server_tool_use")).get("web_search_requests")),
+    )

@@ -1,15 +1,13 @@
-"""Translates: pieces of answers that vendors share: JSON objects, tool calls and counts, read tolerantly."""
+"""Translates: pieces of answers that vendors share: JSON objects and tool calls, read tolerantly."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
 from proxy.schema.json import encode
-from proxy.schema.records import Tokens
 
 BROKEN_OFF = "Input data was truncated"  # msgspec's words
 _decode = msgspec.json.Decoder().decode
@@ -53,14 +51,9 @@ def text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def whole(value: object) -> int | None:
-    """A non-negative whole number, None for anything else."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
 def count(value: object) -> int:
     """A non-negative whole number, 0 for anything else."""
-    return whole(value) or 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
 
 
 def is_vector(value: object) -> bool:
@@ -94,22 +87,3 @@ def tool_call(raw: object, spare_id: str) -> dict[str, Any]:
         raise UpstreamError("The provider's answer has a tool call without a function name.", retryable=True)
     function = {**function, "arguments": arguments_text(function.get("arguments")) or "{}"}
     return {**call, "id": call_id(call.get("id")) or spare_id, "type": "function", "function": function}
-
-
-def tokens_of(usage: Mapping[str, Any], searches: object = 0) -> Tokens:
-    """Tokens in normal form from usage in OpenAI's form, where the prompt includes cache reads and writes and the
-    output includes reasoning.
-    """
-    details, output_details = (mapping(usage.get(f"{side}_tokens_details")) for side in ("prompt", "completion"))
-    prompt, output = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
-    read = min(count(details.get("cached_tokens")), prompt)
-    written = min(count(details.get("cache_write_tokens")), prompt - read)
-    return Tokens(
-        input=prompt - read - written,
-        cache_read=read,
-        cache_write=written,
-        output=output,
-        reasoning=min(count(output_details.get("reasoning_tokens")), output),
-        cache_write_1h=min(count(details.get("cache_write_1h_tokens")), written),
-        searches=count(searches),
-    )

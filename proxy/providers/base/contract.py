@@ -24,12 +24,11 @@ from proxy.schema.chat import (
     RerankRequest,
     RerankResponse,
     ResponseMessage,
-    Usage,
 )
 from proxy.schema.constraints import Count, NotBlank, Variable, one_of
 from proxy.schema.errors import BadRequest, UpstreamError
 from proxy.schema.json import check_nesting, encode, with_member
-from proxy.schema.records import JsonObject, LocalModelSpec, Timeouts, Tokens
+from proxy.schema.records import JsonObject, LocalModelSpec, Timeouts
 from proxy.schema.sse import Event
 
 
@@ -209,10 +208,6 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
         """A decoder for one streamed answer to `request`."""
         raise TypeError(f"{type(self).__name__} does not decode streams")
-
-    def tokens(self, usage: Usage) -> Tokens:
-        """Usage in normal form; the provider knows whether its prompt tokens include cached ones."""
-        raise TypeError(f"{type(self).__name__} does not count tokens")
 
     def max_choices(self, model: str) -> int | None:
         """The number of choices (`n`) that one call of this model can answer; None: no limit."""

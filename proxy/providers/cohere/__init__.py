@@ -15,7 +15,6 @@ from proxy.providers.cohere.request import build_chat
 from proxy.providers.cohere.rerank import build_rerank, parse_rerank
 from proxy.providers.cohere.response import parse
 from proxy.providers.cohere.stream import CohereStreamDecoder
-from proxy.providers.cohere.usage import billed_tokens
 from proxy.schema.chat import (
     ChatRequest,
     ChatResponse,
@@ -24,10 +23,9 @@ from proxy.schema.chat import (
     RerankRequest,
     RerankResponse,
     ResponseMessage,
-    Usage,
 )
 from proxy.schema.errors import UpstreamError
-from proxy.schema.records import JsonObject, Tokens
+from proxy.schema.records import JsonObject
 
 
 class Cohere(Provider, frozen=True, kw_only=True):
@@ -52,10 +50,6 @@ class Cohere(Provider, frozen=True, kw_only=True):
 
     def stream_decoder(self, request: ChatRequest) -> CohereStreamDecoder:
         return CohereStreamDecoder()
-
-    def tokens(self, usage: Usage) -> Tokens:
-        """The billed tokens, `billed_units`; the usage shows others, see `usage.billed_tokens`."""
-        return billed_tokens(usage)
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         """The plan behind the calls. It belongs in the history, and OpenAI clients drop it."""

@@ -38,9 +38,8 @@ def parse_rerank(response: HTTPResponse) -> RerankResponse:
     usage = billed_usage(body.get("meta"))
     if usage is not None:
         answer["usage"] = usage
-        units: dict[str, int] = cast("dict[str, Any]", usage)["billed_units"]
-        if "search_units" in units:
-            answer["searches"] = units["search_units"]
+        if usage.billed.searches:
+            answer["searches"] = usage.billed.searches
     return cast(RerankResponse, answer)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from proxy.providers.base.answers import tokens_of
 from proxy.providers.base.contract import Built, HTTPResponse, Provider
 from proxy.providers.base.errors import ErrorRules
 from proxy.providers.compatible import embeddings, rerank
@@ -23,10 +22,9 @@ from proxy.schema.chat import (
     RerankRequest,
     RerankResponse,
     ResponseMessage,
-    Usage,
 )
 from proxy.schema.errors import UpstreamError
-from proxy.schema.records import JsonObject, Tokens
+from proxy.schema.records import JsonObject
 
 
 class Compatible(Provider, frozen=True, kw_only=True):
@@ -67,9 +65,6 @@ class Compatible(Provider, frozen=True, kw_only=True):
 
     def stream_decoder(self, request: ChatRequest) -> CompatibleStreamDecoder:
         return CompatibleStreamDecoder(request.n, self.error_rules)
-
-    def tokens(self, usage: Usage) -> Tokens:
-        return tokens_of(usage, usage.get("num_search_queries"))  # Perplexity's older API counts searches there
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         """State for servers that refuse a tool result without the thoughts before its call (DeepSeek and others), or

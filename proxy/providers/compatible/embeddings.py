@@ -13,8 +13,9 @@ from typing import Any, cast
 from proxy.providers.base.answers import is_vector
 from proxy.providers.base.contract import Built, HTTPResponse, post_json
 from proxy.providers.base.errors import ErrorRules
+from proxy.providers.base.usage import input_usage_of
 from proxy.providers.compatible.errors import body_of
-from proxy.schema.chat import EmbeddingsResponse, Usage
+from proxy.schema.chat import EmbeddingsResponse
 from proxy.schema.errors import UpstreamError
 
 
@@ -53,7 +54,7 @@ def parse(
     answer: dict[str, Any] = {"embeddings": vectors}
     if isinstance(body.get("model"), str):
         answer["model"] = body["model"]
-    usage = input_usage(body.get("usage"))
+    usage = input_usage_of(body.get("usage"))
     if usage is not None:
         answer["usage"] = usage
     return cast(EmbeddingsResponse, answer)
@@ -73,13 +74,3 @@ def _vector(value: object, numbers: Callable[[str], list[float]]) -> list[float]
     if not vector:
         raise UpstreamError("The provider's answer has an embedding that is no vector.", retryable=True)
     return vector
-
-
-def input_usage(raw: object) -> Usage | None:
-    """Usage of an answer without output; `total_tokens` alone stands for the prompt. None where there is none."""
-    if not isinstance(raw, dict):
-        return None
-    count = next((raw[name] for name in ("prompt_tokens", "total_tokens") if isinstance(raw.get(name), int)), None)
-    if count is None or count < 0:
-        return None
-    return cast(Usage, {**raw, "prompt_tokens": count, "completion_tokens": 0, "total_tokens": count})

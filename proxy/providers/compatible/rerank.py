@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from proxy.providers.base.contract import Built, HTTPResponse, post_json
 from proxy.providers.base.errors import ErrorRules
-from proxy.providers.compatible.embeddings import input_usage
+from proxy.providers.base.usage import input_usage_of
 from proxy.providers.compatible.errors import body_of
 from proxy.schema.chat import Ranked, RerankRequest, RerankResponse
 from proxy.schema.errors import UpstreamError
@@ -33,7 +33,7 @@ def parse(response: HTTPResponse, rules: ErrorRules) -> RerankResponse:
     answer: dict[str, Any] = {"results": ranked}
     if isinstance(body.get("id"), str):
         answer["id"] = body["id"]
-    usage = input_usage(body.get("usage"))
+    usage = input_usage_of(body.get("usage"))
     if usage is not None:
         answer["usage"] = usage
     return cast(RerankResponse, answer)

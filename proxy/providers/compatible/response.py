@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
-from proxy.providers.base.answers import listed, mapping, objects, tool_call, whole
+from proxy.providers.base.answers import listed, objects, tool_call
 from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.base.errors import ErrorRules, scrub
+from proxy.providers.base.usage import usage_of
 from proxy.providers.compatible.errors import body_of
-from proxy.schema.chat import FINISH_REASONS, ChatResponse, Choice, Usage
+from proxy.schema.chat import FINISH_REASONS, ChatResponse
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
 
 _NO_LETTER = re.compile(r"[^a-zA-Z0-9]")
@@ -18,64 +19,88 @@ _TIERS = {"on_demand": "default", "performance": "default"}  # Groq's words
 _KNOWN_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
 # Additions of no use to clients: Together's echoes and seeds above 2**53, Groq's own usage, a stream's padding.
 PADDING = frozenset({"prompt", "x_groq", "obfuscation", "p"})
-CHOICE_PADDING = frozenset({"text", "seed", "delta", "message", "prompt_token_ids", "token_ids"})
-# Where vendors count cached tokens outside `prompt_tokens_details`: Together, Mistral, DeepSeek.
-_CACHED = ("cached_tokens", "num_cached_tokens", "prompt_cache_hit_tokens")
+CHOICE_PADDING = frozenset({"text", "seed", "delta", "message", "prompt_token_ids", "token_ids", "usage"})
 
 
 def parse(response: HTTPResponse, rules: ErrorRules) -> ChatResponse:
-    """Raises UpstreamError when the answer is an error in a 200, or has no choices, or a choice never finished."""
+    """The decoded body, changed in place where it is not yet in OpenAI's shape. Raises UpstreamError when the answer is
+    an error in a 200, or has no choices, or a choice never finished.
+    """
     body = body_of(response, rules)
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
         raise UpstreamError("The provider's answer has no choices.", retryable=True)
-    answer = {
-        **envelope(body),
-        "object": "chat.completion",
-        "choices": [_choice(raw, place, body.get("id")) for place, raw in enumerate(choices)],
-    }
-    usage = usage_of(body)
-    if usage is not None:
-        answer["usage"] = usage
-    return cast(ChatResponse, answer)
+    report = usage_of(body)
+    for place, choice in enumerate(choices):
+        _normalize(choice, place, body.get("id"))
+    body["object"] = "chat.completion"
+    if not PADDING.isdisjoint(body):
+        _remove(body, PADDING)
+    if "service_tier" in body:
+        _name_tier(body)
+    if report is not None:
+        body["usage"] = report
+    else:
+        body.pop("usage", None)
+    return cast(ChatResponse, body)
 
 
 def envelope(body: dict[str, Any]) -> dict[str, Any]:
-    """The fields beside choices and usage in an answer or a chunk, without those of no use to clients."""
+    """The fields beside choices and usage in a chunk, without those of no use to clients."""
     kept = {name: value for name, value in body.items() if name not in PADDING and name not in ("choices", "usage")}
-    tier = kept.get("service_tier")
-    if isinstance(tier, str) and tier not in _KNOWN_TIERS:
-        known = _TIERS.get(tier)
-        kept |= {"service_tier": known} | ({} if known or not tier else {"native_service_tier": tier})
+    if "service_tier" in kept:
+        _name_tier(kept)
     return kept
 
 
-def _choice(raw: dict[str, Any], place: int, answer_id: object) -> Choice:
-    message = raw.get("message")
-    if message is None and raw.get("finish_reason") == "content_filter":
+def _name_tier(body: dict[str, Any]) -> None:
+    tier = body["service_tier"]
+    if isinstance(tier, str) and tier not in _KNOWN_TIERS:
+        body["service_tier"] = known = _TIERS.get(tier)
+        if tier and not known:
+            body["native_service_tier"] = tier
+
+
+def _remove(body: dict[str, Any], names: frozenset[str]) -> None:
+    for name in names.intersection(body):
+        del body[name]
+
+
+def _normalize(choice: dict[str, Any], place: int, answer_id: object) -> None:
+    message = choice.get("message")
+    if message is None and choice.get("finish_reason") == "content_filter":
         message = {}  # Azure sends none where its filter took the whole answer
     if not isinstance(message, dict):
         raise UpstreamError("The provider's answer has a choice without a message.", retryable=True)
-    told = listed(message.get("tool_calls"))
-    calls = [tool_call(call, spare_id(answer_id, place, i)) for i, call in enumerate(told)]
-    clean = {"role": "assistant", "content": None, "refusal": None, "annotations": [], **plain(message)}
-    clean["role"], clean["annotations"] = "assistant", objects(message.get("annotations"))
-    clean.pop("tool_calls", None)
-    if clean.get("function_call") is None:
-        clean.pop("function_call", None)
-    if calls:
-        clean["tool_calls"] = calls
-        clean["content"] = clean["content"] or None
-    elif clean["content"] is None and not any(clean.get(name) for name in ("refusal", "function_call", "audio")):
-        clean["content"] = ""
-    reason, native = finish_reason(raw.get("finish_reason"), bool(calls))
+    message = _message(message, place, answer_id)
+    reason, native = finish_reason(choice.get("finish_reason"), "tool_calls" in message)
     if reason is None:
         raise UpstreamTruncated("The provider's answer has no finish_reason.")
-    choice = {name: value for name, value in raw.items() if name not in CHOICE_PADDING}
-    index = raw.get("index")
-    choice |= {"index": index if isinstance(index, int) else place, "message": clean, "finish_reason": reason}
-    choice["logprobs"] = logprobs(raw.get("logprobs"))
-    return cast(Choice, choice | native)
+    if not CHOICE_PADDING.isdisjoint(choice):
+        _remove(choice, CHOICE_PADDING)
+    if not isinstance(choice.get("index"), int):
+        choice["index"] = place
+    choice["message"], choice["finish_reason"] = message, reason
+    choice["logprobs"] = logprobs(choice.get("logprobs"))
+    if native:
+        choice |= native
+
+
+def _message(message: dict[str, Any], place: int, answer_id: object) -> dict[str, Any]:
+    message = plain(message)
+    message["role"] = "assistant"
+    message.setdefault("content", None)
+    message.setdefault("refusal", None)
+    message["annotations"] = objects(message.get("annotations"))
+    if message.get("function_call") is None:
+        message.pop("function_call", None)
+    calls = listed(message.pop("tool_calls", None))
+    if calls:
+        message["tool_calls"] = [tool_call(call, spare_id(answer_id, place, i)) for i, call in enumerate(calls)]
+        message["content"] = message["content"] or None
+    elif message["content"] is None and not any(message.get(name) for name in ("refusal", "function_call", "audio")):
+        message["content"] = ""
+    return message
 
 
 def logprobs(value: object, token: object = None) -> dict[str, Any] | None:
@@ -154,56 +179,3 @@ def spare_id(answer_id: object, choice: int, call: int) -> str:
     """
     own = _NO_LETTER.sub("", answer_id)[-24:] if isinstance(answer_id, str) else ""
     return f"call_{own}_{choice}_{call}" if own else f"call_{choice}_{call}"
-
-
-def usage_of(body: dict[str, Any]) -> Usage | None:
-    """Usage with its three integers, wherever the vendor put it; None if there is none to trust."""
-    for raw in (body.get("usage"), mapping(body.get("x_groq")).get("usage")):
-        if isinstance(raw, dict):
-            prompt, output = whole(raw.get("prompt_tokens")), whole(raw.get("completion_tokens"))
-            if prompt is not None and output is not None:
-                prompt += _audio_beside(raw, prompt + output)
-                output += _reasoning_beside(raw, prompt + output)
-                counted = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
-                rest = {name: value for name, value in raw.items() if name != "cost" and _is_sound(name, value)}
-                return cast(Usage, {**rest, **counted, **_details(raw)})
-    return None
-
-
-def _is_sound(name: str, value: object) -> bool:
-    return isinstance(value, dict) or not name.endswith("_tokens_details")
-
-
-def _details(raw: dict[str, Any]) -> dict[str, Any]:
-    """Cached and reasoning tokens in the place where clients look for them."""
-    found: dict[str, Any] = {}
-    inside = mapping(raw.get("prompt_tokens_details"))
-    cached = next((raw[name] for name in _CACHED if whole(raw.get(name)) is not None), None)
-    if cached is not None and inside.get("cached_tokens") is None:
-        found["prompt_tokens_details"] = {**inside, "cached_tokens": cached}
-    reasoning = whole(raw.get("reasoning_tokens"))
-    if reasoning is not None and not isinstance(raw.get("completion_tokens_details"), dict):
-        found["completion_tokens_details"] = {"reasoning_tokens": reasoning}
-    cost = raw.get("cost")
-    cost = cost.get("total_cost") if isinstance(cost, dict) else cost
-    if isinstance(cost, int | float):
-        found["provider_cost"] = cost  # USD; `cost` is what it costs by pricing.yaml
-    return found
-
-
-def _reasoning_beside(raw: dict[str, Any], counted: int) -> int:
-    """Reasoning tokens that a vendor counts in the total but not in completion_tokens (seen at xAI): they bill as
-    output.
-    """
-    details, total = raw.get("completion_tokens_details"), raw.get("total_tokens")
-    reasoning = details.get("reasoning_tokens") if isinstance(details, dict) else raw.get("reasoning_tokens")
-    if isinstance(total, int) and isinstance(reasoning, int) and 0 < reasoning == total - counted:
-        return reasoning
-    return 0
-
-
-def _audio_beside(raw: dict[str, Any], counted: int) -> int:
-    """Likewise audio input tokens, which Mistral counts in the total but not in prompt_tokens."""
-    details, total = raw.get("prompt_tokens_details"), raw.get("total_tokens")
-    audio = details.get("audio_tokens") if isinstance(details, dict) else None
-    return audio if isinstance(total, int) and isinstance(audio, int) and 0 < audio == total - counted else 0

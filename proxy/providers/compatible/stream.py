@@ -10,6 +10,7 @@ from msgspec import Struct
 from proxy.providers.base.answers import arguments_text, call_id, decode, listed, objects
 from proxy.providers.base.errors import ErrorRules
 from proxy.providers.base.stream import EventDecoder
+from proxy.providers.base.usage import usage_of
 from proxy.providers.compatible.errors import error_in
 from proxy.providers.compatible.response import (
     CHOICE_PADDING,
@@ -19,7 +20,6 @@ from proxy.providers.compatible.response import (
     logprobs,
     plain,
     spare_id,
-    usage_of,
 )
 from proxy.schema.chat import ChatChunk, TextChunk
 from proxy.schema.errors import UpstreamError, UpstreamTruncated

@@ -15,10 +15,9 @@ from proxy.providers.google.errors import error_from
 from proxy.providers.google.own_parts import kept_notes
 from proxy.providers.google.request import build_chat
 from proxy.providers.google.stream import GoogleStreamDecoder, parse
-from proxy.providers.google.usage import normal_form
-from proxy.schema.chat import ChatRequest, ChatResponse, EmbeddingsRequest, EmbeddingsResponse, ResponseMessage, Usage
+from proxy.schema.chat import ChatRequest, ChatResponse, EmbeddingsRequest, EmbeddingsResponse, ResponseMessage
 from proxy.schema.errors import BadRequest, UpstreamError
-from proxy.schema.records import JsonObject, Tokens
+from proxy.schema.records import JsonObject
 
 
 class Google(Provider, frozen=True, kw_only=True):
@@ -47,9 +46,6 @@ class Google(Provider, frozen=True, kw_only=True):
 
     def stream_decoder(self, request: ChatRequest) -> GoogleStreamDecoder:
         return GoogleStreamDecoder(request.n)
-
-    def tokens(self, usage: Usage) -> Tokens:
-        return normal_form(usage)
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         """The signatures of thoughts, each with the call that it belongs to; with the first what else is the vendor's

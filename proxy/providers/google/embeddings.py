@@ -10,9 +10,11 @@ from msgspec import Struct
 from proxy.providers.base.contract import Built, HTTPResponse, post_json
 from proxy.providers.base.fields import Fields, texts_only
 from proxy.providers.google.errors import error_in
-from proxy.providers.google.wire import counted
+from proxy.providers.google.usage import usage_of
 from proxy.schema.chat import EmbeddingsRequest, EmbeddingsResponse
 from proxy.schema.errors import UpstreamError
+from proxy.schema.records import Tokens
+from proxy.schema.usage import Usage, UsageReport
 
 
 class _Values(Struct):
@@ -57,8 +59,8 @@ def parse_embeddings(response: HTTPResponse) -> EmbeddingsResponse:
         message = "The provider's answer has no embeddings."
         raise UpstreamError(message, retryable=True, upstream_status=response.status)
     answer: dict[str, Any] = {"embeddings": [each.values for each in body.embeddings]}
-    meta = counted(body.usage_metadata)
-    prompt = meta.prompt_token_count if meta is not None else None
-    if prompt is not None and prompt >= 0:
-        answer["usage"] = {"prompt_tokens": prompt, "completion_tokens": 0, "total_tokens": prompt}
+    usage = usage_of(body.usage_metadata, 0)
+    if usage is not None and (prompt := usage.billed.prompt or usage.shown["total_tokens"]):
+        shown: Usage = {"prompt_tokens": prompt, "completion_tokens": 0, "total_tokens": prompt}
+        answer["usage"] = UsageReport(shown, Tokens(input=prompt))
     return cast(EmbeddingsResponse, answer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from proxy.providers.base.answers import mapping, text
 from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.base.errors import scrub
 from proxy.providers.base.stream import EventDecoder
@@ -11,7 +12,7 @@ from proxy.providers.google.choice import ChoiceDecoder
 from proxy.providers.google.errors import error_in
 from proxy.providers.google.models import searches_billed
 from proxy.providers.google.usage import usage_of
-from proxy.providers.google.wire import Answer, PromptFeedback, counted, read
+from proxy.providers.google.wire import Answer, PromptFeedback, read
 from proxy.schema.chat import ChatChunk, ChatResponse
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
 from proxy.schema.fold import Fold
@@ -77,11 +78,10 @@ class GoogleStreamDecoder(EventDecoder):
         if answer.model_version:
             chunk["model"] = answer.model_version
         searched = sum(choice.queries for choice in self._choices.values())
-        meta = counted(answer.usage_metadata)
-        usage = usage_of(meta, searches_billed(searched, answer.model_version))
+        usage = usage_of(answer.usage_metadata, searches_billed(searched, answer.model_version))
         if usage is not None:
             chunk["usage"] = usage
-        tier = _TIERS.get((meta and meta.service_tier) or "")
+        tier = _TIERS.get(text(mapping(answer.usage_metadata).get("serviceTier")))
         if tier is not None:
             chunk["service_tier"] = tier
         return cast(ChatChunk, chunk)

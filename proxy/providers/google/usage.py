@@ -1,63 +1,57 @@
-"""Translates: `usageMetadata` into OpenAI's usage, and that into the normal form that is billed."""
+"""Translates: `usageMetadata` into the report of what is shown and what is billed."""
 
 from __future__ import annotations
 
 from typing import Any, cast
 
-from proxy.providers.base.answers import count, tokens_of
-from proxy.providers.google.wire import Modality, UsageMetadata
-from proxy.schema.chat import Usage
+from proxy.providers.base.answers import mapping, objects
 from proxy.schema.records import Tokens
+from proxy.schema.usage import Usage, UsageReport, count, disjoint
 
 _PARTS = {"TEXT": "text_tokens", "IMAGE": "image_tokens", "AUDIO": "audio_tokens", "VIDEO": "video_tokens"}
 
 
-def usage_of(meta: UsageMetadata | None, searches: int) -> Usage | None:
-    """None unless both prompt and answer were counted. `searches`: the billed searches of the answer so far."""
-    if meta is None or meta.prompt_token_count is None or meta.prompt_token_count < 0:
+def usage_of(metadata: object, searches: int) -> UsageReport | None:
+    """None where nothing was counted; counts of zero are left out. `searches`: the billed ones of the answer so far.
+
+    The prompt includes cache reads; cache writes are free. What tools fed to the model was read too.
+    """
+    meta = mapping(metadata)
+    asked, total = count(meta.get("promptTokenCount")), count(meta.get("totalTokenCount"))
+    prompt = asked + count(meta.get("toolUsePromptTokenCount")) if asked else 0
+    thoughts, candidates = count(meta.get("thoughtsTokenCount")), count(meta.get("candidatesTokenCount"))
+    output = _output(candidates, thoughts, prompt, total)
+    if not (prompt or output or searches or total):
         return None
-    if meta.total_token_count is None and meta.candidates_token_count is None:
-        return None
-    prompt = count(meta.prompt_token_count) + count(meta.tool_use_prompt_token_count)
-    thoughts = count(meta.thoughts_token_count)
-    output = _output(meta, prompt, thoughts)
-    usage: dict[str, Any] = {
-        "prompt_tokens": prompt,
-        "completion_tokens": output,
-        "total_tokens": prompt + output,
-        "prompt_tokens_details": {
-            "cached_tokens": min(count(meta.cached_content_token_count), prompt),
-            **_parts(meta.prompt_tokens_details),
-        },
+    cached = count(meta.get("cachedContentTokenCount"))
+    given = Tokens(input=prompt, cache_read=cached, output=output, reasoning=min(thoughts, output), searches=searches)
+    billed = disjoint(given, total)
+    shown: Usage = {
+        "prompt_tokens": billed.prompt,
+        "completion_tokens": billed.output,
+        "total_tokens": billed.total or total,
+        "prompt_tokens_details": {"cached_tokens": billed.cache_read, **_parts(meta.get("promptTokensDetails"))},
         "completion_tokens_details": {
-            "reasoning_tokens": min(thoughts, output),
-            **_parts(meta.candidates_tokens_details),
+            "reasoning_tokens": billed.reasoning,
+            **_parts(meta.get("candidatesTokensDetails")),
         },
     }
-    if searches:
-        usage["searches"] = searches
-    return cast(Usage, usage)
+    return UsageReport(shown, billed)
 
 
-def _output(meta: UsageMetadata, prompt: int, thoughts: int) -> int:
+def _output(candidates: int, thoughts: int, prompt: int, total: int) -> int:
     """Candidates plus thoughts, unless the total shows that candidates include the thoughts. Anything else in the total
     was generated too.
     """
-    candidates, total = count(meta.candidates_token_count), count(meta.total_token_count)
     if thoughts <= candidates and total == prompt + candidates:
         return candidates
-    return max(candidates + thoughts, total - prompt)
+    return max(candidates + thoughts, total - prompt if prompt else 0)
 
 
-def _parts(details: list[Modality] | None) -> dict[str, int]:
-    counted: dict[str, int] = {}
-    for detail in details or []:
-        name = _PARTS.get(detail.modality)
-        if name is not None and detail.token_count:
-            counted[name] = counted.get(name, 0) + detail.token_count
-    return counted
-
-
-def normal_form(usage: Usage) -> Tokens:
-    """Tokens in normal form. The prompt includes cache reads; cache writes are free."""
-    return tokens_of(usage, cast("dict[str, Any]", usage).get("searches"))
+def _parts(details: object) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for detail in objects(details):
+        name, value = _PARTS.get(cast(Any, detail.get("modality"))), count(detail.get("tokenCount"))
+        if name is not None and value:
+            found[name] = found.get(name, 0) + value
+    return found

@@ -85,31 +85,12 @@ class PromptFeedback(Struct, rename="camel"):
     block_reason_message: str | None = None
 
 
-class Modality(Struct, rename="camel"):
-    modality: str = ""
-    token_count: int | None = None
-
-
-class UsageMetadata(Struct, rename="camel"):
-    """Counts of zero are left out."""
-
-    prompt_token_count: int | None = None
-    cached_content_token_count: int | None = None
-    candidates_token_count: int | None = None
-    thoughts_token_count: int | None = None
-    tool_use_prompt_token_count: int | None = None
-    total_token_count: int | None = None
-    prompt_tokens_details: list[Modality] | None = None
-    candidates_tokens_details: list[Modality] | None = None
-    service_tier: str | None = None
-
-
 class Answer(Struct, rename="camel"):
     """A whole answer, or one event of a stream."""
 
     candidates: list[Candidate] | None = None
     prompt_feedback: PromptFeedback | None = None
-    usage_metadata: Any = None  # read by `counted`
+    usage_metadata: Any = None  # read by `usage_of`
     model_version: str | None = None
     response_id: str | None = None
     error: Any = None
@@ -135,14 +116,6 @@ def read(data: bytes) -> Answer:
     if failed is None:
         raise _no_answer()
     return failed
-
-
-def counted(usage_metadata: object) -> UsageMetadata | None:
-    """The usage; None if it is invalid: the answer beside it still counts."""
-    try:
-        return msgspec.convert(usage_metadata, UsageMetadata | None, strict=False)
-    except msgspec.ValidationError:
-        return None
 
 
 def _no_answer() -> UpstreamError:

@@ -11,7 +11,7 @@ import binascii
 from array import array
 from typing import Any, ClassVar
 
-from proxy.providers.base.answers import decode, tokens_of
+from proxy.providers.base.answers import decode
 from proxy.providers.base.contract import Built, HTTPResponse, Provider
 from proxy.providers.base.errors import ErrorRules
 from proxy.providers.base.fields import texts_only
@@ -21,9 +21,9 @@ from proxy.providers.compatible.response import parse as parse_chat
 from proxy.providers.perplexity.request import build
 from proxy.providers.perplexity.response import parse
 from proxy.providers.perplexity.stream import PerplexityStreamDecoder
-from proxy.schema.chat import ChatRequest, ChatResponse, EmbeddingsRequest, EmbeddingsResponse, ResponseMessage, Usage
+from proxy.schema.chat import ChatRequest, ChatResponse, EmbeddingsRequest, EmbeddingsResponse, ResponseMessage
 from proxy.schema.errors import UpstreamError
-from proxy.schema.records import JsonObject, Tokens
+from proxy.schema.records import JsonObject
 
 _EMBEDDINGS = ("model", "input", "dimensions")
 
@@ -57,10 +57,6 @@ class Perplexity(Provider, frozen=True, kw_only=True):
 
     def stream_decoder(self, request: ChatRequest) -> PerplexityStreamDecoder:
         return PerplexityStreamDecoder(self.error_rules)
-
-    def tokens(self, usage: Usage) -> Tokens:
-        """`num_search_queries` counts web searches, which are billed separately."""
-        return tokens_of(usage, usage.get("num_search_queries"))
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         """Thought signatures, which Google's models behind this API want back with their calls."""

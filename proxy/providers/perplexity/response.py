@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
-from proxy.providers.base.answers import arguments_text, call_id, listed, mapping, objects, whole
+from msgspec.structs import replace
+
+from proxy.providers.base.answers import arguments_text, call_id, listed, mapping, objects
 from proxy.providers.base.errors import ErrorRules, build
+from proxy.providers.base.usage import SHOWN, read
 from proxy.providers.compatible.errors import error_in
-from proxy.schema.chat import ChatResponse, Usage
+from proxy.schema.chat import ChatResponse
 from proxy.schema.errors import UpstreamError
+from proxy.schema.usage import NOTHING, Usage, UsageReport, count, counted
 
 # The texts carry the numbers of the search results they lean on: their ids, or, after `web:`, their places among all.
 _MARKER = re.compile(r"\[(web:)?(\d{1,4})\]")
@@ -62,9 +66,8 @@ def finish_reason(body: dict[str, Any], has_calls: bool) -> str:
     """The API does not mark truncated answers: an answer that uses its whole token limit was truncated."""
     if has_calls or body.get("status") == "requires_action":
         return "tool_calls"
-    usage, limit = body.get("usage"), body.get("max_output_tokens")
-    written = usage.get("output_tokens") if isinstance(usage, dict) else None
-    if isinstance(limit, int) and isinstance(written, int) and written >= limit > 0:
+    written, limit = count(mapping(body.get("usage")).get("output_tokens")), body.get("max_output_tokens")
+    if isinstance(limit, int) and written >= limit > 0:
         return "length"
     if body.get("status") == "incomplete":
         details = body.get("incomplete_details")
@@ -165,37 +168,15 @@ def tool_call(item: dict[str, Any], place: int) -> dict[str, Any]:
     return call
 
 
-def usage_of(body: dict[str, Any], items: list[dict[str, Any]]) -> Usage | None:
-    """Usage in OpenAI's form; `num_search_queries`, a name of the older API, counts web searches."""
-    raw = body.get("usage")
-    if not isinstance(raw, dict):
-        return None
-    prompt, output = whole(raw.get("input_tokens")), whole(raw.get("output_tokens"))
-    if prompt is None or output is None:
-        return None
-    usage: dict[str, Any] = {
-        "prompt_tokens": prompt,
-        "completion_tokens": output,
-        "total_tokens": prompt + output,
-    }
-    details = mapping(raw.get("input_tokens_details"))
-    read, written = whole(details.get("cache_read_input_tokens")), whole(details.get("cache_creation_input_tokens"))
-    usage["prompt_tokens_details"] = {
-        "cached_tokens": read or whole(details.get("cached_tokens")) or 0,
-        "cache_write_tokens": written or 0,
-    }
-    reasoning = whole(mapping(raw.get("output_tokens_details")).get("reasoning_tokens"))
-    if reasoning is not None:
-        usage["completion_tokens_details"] = {"reasoning_tokens": reasoning}
+def usage_of(body: dict[str, Any], items: list[dict[str, Any]]) -> UsageReport | None:
+    """What it used. Web searches are billed separately."""
+    raw = mapping(body.get("usage"))
     calls = mapping(raw.get("tool_calls_details"))
-    searches = [whole(mapping(calls.get(name)).get("invocation")) for name in _SEARCHES]
-    usage["num_search_queries"] = next(
-        (count for count in searches if count is not None),
-        sum(item.get("type") == "search_results" for item in items),
-    )
-    if calls:
-        usage["tool_calls_details"] = calls
-    cost = mapping(raw.get("cost")).get("total_cost")
-    if isinstance(cost, int | float):
-        usage["provider_cost"] = cost  # USD; `cost` is what it costs by pricing.yaml
-    return cast(Usage, usage)
+    found = [counted(mapping(calls.get(name)).get("invocation")) for name in _SEARCHES]
+    listed_here = sum(item.get("type") == "search_results" for item in items)
+    searches = next((number for number in found if number is not None), listed_here)
+    report = read(raw) or (NOTHING if searches else None)
+    if report is None:
+        return None
+    shown = {name: value for name, value in report.shown.items() if name in SHOWN}
+    return UsageReport(cast(Usage, shown), replace(report.billed, searches=searches))

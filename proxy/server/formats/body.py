@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from proxy.schema.chat import Usage
 from proxy.schema.errors import BadRequest
 from proxy.schema.json import MAX_NAME, decode_object
+from proxy.schema.usage import Usage
 
 _PATH = re.compile(r"^(?P<what>.*) - at `\$\.?(?P<path>.*)`$", re.DOTALL)
 T = TypeVar("T", bound=Struct)

@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from proxy.schema.chat import ChatChunk, ChatResponse, ChunkChoice, Delta, TextChunk, Usage
+from proxy.schema.chat import ChatChunk, ChatResponse, ChunkChoice, Delta, TextChunk
 from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
+from proxy.schema.usage import Usage
 
 _MAX_CHOICES = 128  # OpenAI's `n` at most
 

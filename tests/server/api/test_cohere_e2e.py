@@ -16,12 +16,14 @@ from tests.upstream import FakeUpstream
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_what_is_billed_stands_beside_what_was_read_and_written(sdk: Any):
-    """In the vendor's own words, whole and streamed."""
+async def test_the_usage_has_openais_names(sdk: Any):
+    """It counts what was read and written, whole and streamed; the cost is of what is billed, 3 and 10 tokens."""
     whole = await sdk.chat.completions.create(model="cohere/ok", messages=HELLO)
     _, chunks = await streamed(sdk, "cohere/ok")
     for usage in (whole.usage, chunks[-1].usage):
-        assert usage.billed_units == {"input_tokens": 3, "output_tokens": 10}
+        assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (503, 12, 515)
+        assert usage.cost == pytest.approx(3 * 2e-6 + 10 * 10e-6)
+        assert not hasattr(usage, "billed_units")
 
 
 async def test_embeddings_are_answered_in_batches(vendors: Server, upstream: FakeUpstream):

@@ -74,7 +74,7 @@ def answer(kind: str, count: Any) -> Any:
 @pytest.mark.parametrize("kind", ["openai", "anthropic", "google", "cohere", "perplexity"])
 async def test_a_usage_that_nobody_can_believe_is_estimated(tmp_path: Path, kind: str) -> None:
     """The answer is paid and arrives; its row can be written, and is not of zero."""
-    counts: list[Any] = [HUGE, 2**53, -5, True, "x", [1], None]
+    counts: list[Any] = [HUGE, 2**53, -5, True, "x", [1], None, 0, 0.0, "0"]
     async with before(tmp_path, kind, lambda: whole(answer(kind, counts[0]))) as server:
         while counts:
             got = await post(server.port, chat("odd/m"))
@@ -100,6 +100,68 @@ async def test_a_streamed_usage_that_nobody_can_believe_is_estimated(tmp_path: P
         got = await post(server.port, body)
         assert got.events[-2]["usage"]["estimated"] is True
         assert (await row_of(tmp_path / "usage.db", got))["outcome"] == "ok"
+
+
+WORDS = "word " * 200  # 250 tokens by our estimate
+GOOD = {"prompt_tokens": 120, "completion_tokens": 7, "total_tokens": 127}
+ZERO = dict.fromkeys(GOOD, 0)
+
+
+def streamed(*events: Any) -> bytes:
+    said = "".join(f"data: {json.dumps(each)}\n\n" for each in events)
+    return b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + said.encode()
+
+
+def openai_stream(*usages: Any) -> bytes:
+    """One text, its finish, and a chunk for each usage."""
+    text = {"choices": [{"index": 0, "delta": {"content": WORDS}, "finish_reason": None}]}
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    return streamed(text, end, *({"choices": [], "usage": usage} for usage in usages)) + b"data: [DONE]\n\n"
+
+
+ANTHROPIC_STREAM = streamed(
+    {
+        "type": "message_start",
+        "message": {"id": "m", "content": [], "usage": {"input_tokens": 500, "output_tokens": 1}},
+    },
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": WORDS}},
+    {"type": "content_block_stop", "index": 0},
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+    {"type": "message_stop"},
+)
+CANDIDATE = {"content": {"parts": [{"text": WORDS}]}, "finishReason": "STOP"}
+THOUGHT = {"candidatesTokenCount": 366, "thoughtsTokenCount": 1109}  # and no count of the prompt
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "expected"),
+    [
+        ("openai", openai_stream(GOOD, ZERO), (120, 7, None)),
+        ("openai", openai_stream({"input_tokens": "120", "output_tokens": 7.0}), (120, 7, None)),
+        ("openai", openai_stream(ZERO), (0, 250, True)),
+        ("openai", openai_stream({**GOOD, "completion_tokens": 0, "total_tokens": 120}), (120, 250, True)),
+        ("openai", openai_stream(), (0, 250, True)),
+        ("anthropic", ANTHROPIC_STREAM, (500, 250, True)),
+        ("google", streamed({"candidates": [CANDIDATE], "usageMetadata": THOUGHT}), (0, 1475, True)),
+    ],
+)
+async def test_what_a_stream_counted_is_kept_and_the_rest_estimated(
+    tmp_path: Path, kind: str, data: bytes, expected: tuple[int, int, bool | None]
+) -> None:
+    """In the answer and in the row; a prompt of 0 stands here for one that is estimated."""
+    async with before(tmp_path, kind, lambda: data) as server:
+        got = await post(server.port, chat("odd/m", stream=True, stream_options={"include_usage": True}))
+        usage = got.events[-2]["usage"]
+        assert usage["prompt_tokens"] > 0
+        if expected[0]:
+            assert usage["prompt_tokens"] == expected[0]
+        assert (usage["completion_tokens"], usage.get("estimated")) == expected[1:]
+        assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+        assert usage["cost"] == pytest.approx(usage["prompt_tokens"] * 2e-6 + usage["completion_tokens"] * 10e-6)
+        row = await row_of(tmp_path / "usage.db", got)
+        assert (row["input_tokens"], row["output_tokens"]) == (usage["prompt_tokens"], usage["completion_tokens"])
+        assert bool(row["estimated"]) is bool(expected[2])
 
 
 async def test_a_lost_answer_costs_its_hold(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletionChunk
 
-from proxy.schema.chat import ChatChunk, Usage
+from proxy.schema.chat import ChatChunk
+from proxy.schema.records import Tokens
+from proxy.schema.usage import Usage, UsageReport
 from proxy.server.formats.chat_answer import ChunkWriter, whole
 
 USAGE: Usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
@@ -73,7 +75,7 @@ def test_the_usage_chunk_comes_only_when_asked_and_has_no_choices() -> None:
 def test_the_finish_is_held_back_until_the_tail() -> None:
     """Nothing that tells a client its answer is complete may leave before the call is settled."""
     out = writer()
-    before = out.write([chunk(content="Hi"), chunk("length"), {"choices": [], "usage": USAGE}])
+    before = out.write([chunk(content="Hi"), chunk("length"), {"choices": [], "usage": UsageReport(USAGE, Tokens())}])
     assert b'"finish_reason":"length"' not in before
     assert b"prompt_tokens" not in before
     assert b"[DONE]" not in before

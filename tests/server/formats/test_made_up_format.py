@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 from proxy.pipeline.call import Call
-from proxy.schema.chat import AnyResponse, ChatChunk, ChatRequest, ChatResponse, Message, NativeBody, Usage
+from proxy.schema.chat import AnyResponse, ChatChunk, ChatRequest, ChatResponse, Message, NativeBody
 from proxy.schema.errors import BadRequest, ProxyError
+from proxy.schema.usage import Usage
 from tests.server.api.rows import row_with_id
 from tests.serving import serving, write_files
 from tests.upstream import FakeUpstream

@@ -1,0 +1,206 @@
+"""Translates: a usage object in OpenAI's shape, read tolerantly: servers differ in names, places and types."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Annotated, Any, cast
+
+from msgspec import Meta, Struct, ValidationError, convert
+
+from proxy.providers.base.answers import mapping, objects
+from proxy.schema.records import MAX_TOKENS, Tokens
+from proxy.schema.usage import Usage, UsageReport, count, counted, disjoint
+
+# Names of counts, in the object itself or in its `..._details`: cached tokens, for example, at Together, Mistral and
+# DeepSeek, and under Anthropic's names at gateways. Of several spellings the largest counts.
+_SPELLINGS = {
+    "prompt": ("prompt_tokens", "input_tokens"),
+    "output": ("completion_tokens", "output_tokens"),
+    "total": ("total_tokens",),
+    "read": (
+        *("cached_tokens", "num_cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens"),
+        *("cache_read_tokens", "cached_input_tokens"),
+    ),
+    "written": (
+        *("cache_write_tokens", "cache_creation_tokens", "cached_creation_tokens", "cache_creation_input_tokens"),
+        "cache_write_input_tokens",
+    ),
+    "written_1h": ("cache_write_1h_tokens", "ephemeral_1h_input_tokens"),
+    "reasoning": ("reasoning_tokens", "thinking_tokens"),
+    "searches": ("num_search_queries",),  # Perplexity's older API, which shows it too
+}
+_COUNTS = {name: part for part, names in _SPELLINGS.items() for name in names}
+_DETAILS = {
+    "prompt_tokens_details": "prompt_tokens_details",
+    "input_tokens_details": "prompt_tokens_details",
+    "completion_tokens_details": "completion_tokens_details",
+    "output_tokens_details": "completion_tokens_details",
+}
+_CACHE_WRITES = ("cache_creation", "cache_creation_token_details")  # how long they are kept: Anthropic, LiteLLM
+_BESIDE = frozenset({"cache_read_input_tokens", "cache_creation_input_tokens"})
+_INSIDE = {name: part for name, part in _COUNTS.items() if part in ("read", "written", "written_1h", "reasoning")}
+# What stands in OpenAI's usage, and the cost that the vendor reports.
+SHOWN = ("prompt_tokens", "completion_tokens", "total_tokens", *dict.fromkeys(_DETAILS.values()), "provider_cost")
+_SHOWN_INSIDE = (  # what has a place in OpenAI's details
+    ("read", "prompt_tokens_details", "cached_tokens"),
+    ("written", "prompt_tokens_details", "cache_write_tokens"),
+    ("reasoning", "completion_tokens_details", "reasoning_tokens"),
+)
+
+
+_Count = Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
+
+
+class _PromptDetails(Struct, frozen=True, forbid_unknown_fields=True):
+    cached_tokens: _Count = 0
+    cache_write_tokens: _Count = 0
+    audio_tokens: _Count = 0
+    image_tokens: _Count = 0
+    text_tokens: _Count = 0
+
+
+class _OutputDetails(Struct, frozen=True, forbid_unknown_fields=True):
+    reasoning_tokens: _Count = 0
+    audio_tokens: _Count = 0
+    text_tokens: _Count = 0
+    accepted_prediction_tokens: _Count = 0
+    rejected_prediction_tokens: _Count = 0
+
+
+class _Plain(Struct, frozen=True, forbid_unknown_fields=True):
+    """Usage exactly as OpenAI writes it; any other is read by `_read_odd`."""
+
+    prompt_tokens: _Count
+    completion_tokens: _Count
+    total_tokens: _Count
+    prompt_tokens_details: _PromptDetails = _PromptDetails()
+    completion_tokens_details: _OutputDetails = _OutputDetails()
+
+
+def usage_of(body: dict[str, Any]) -> UsageReport | None:
+    """The usage of an answer or a chunk: at the top, in `x_groq` (Groq), or in a choice (Moonshot)."""
+    raw = body.get("usage")
+    report = read(raw) if raw else None
+    if report is not None and report.billed.total:
+        return report
+    for place in (mapping(body.get("x_groq")), *objects(body.get("choices"))):
+        found = read(place["usage"]) if place.get("usage") else None
+        if found is not None and (report is None or found.billed.total):
+            return found
+    return report
+
+
+def input_usage_of(raw: object) -> UsageReport | None:
+    """The usage of embeddings and rankings, which have no output. `total_tokens` alone counts the prompt."""
+    report = read(raw)
+    if report is None:
+        return None
+    prompt = count(mapping(raw).get("prompt_tokens")) or report.billed.prompt or report.shown["total_tokens"]
+    shown = {**report.shown, "prompt_tokens": prompt, "completion_tokens": 0, "total_tokens": prompt}
+    return UsageReport(cast(Usage, shown), Tokens(input=prompt, searches=report.billed.searches))
+
+
+def read(raw: object) -> UsageReport | None:
+    """None unless the object counts something. Fields that are no counts stay as they are."""
+    if not isinstance(raw, dict):
+        return None
+    try:
+        plain = convert(raw, _Plain)
+    except ValidationError:
+        return _read_odd(raw)
+    return _plain_report(raw, plain) or _read_odd(raw)
+
+
+def _plain_report(raw: dict[str, Any], said: _Plain) -> UsageReport | None:
+    """OpenAI's own object, shown as it is. None unless it adds up."""
+    prompt, output = said.prompt_tokens, said.completion_tokens
+    inside, outside = said.prompt_tokens_details, said.completion_tokens_details
+    cached, written, reasoning = inside.cached_tokens, inside.cache_write_tokens, outside.reasoning_tokens
+    if said.total_tokens != prompt + output or cached + written > prompt or reasoning > output:
+        return None
+    billed = Tokens(prompt - cached - written, cached, written, output, reasoning)
+    return UsageReport(cast(Usage, raw), billed)
+
+
+def _read_odd(raw: dict[str, Any]) -> UsageReport | None:
+    counts: dict[str, int] = {}
+    shown: dict[str, Any] = {}
+    for name, value in raw.items():
+        part = _COUNTS.get(name)
+        if part is not None:
+            _add(counts, part, value)
+        elif name in _DETAILS or name in _CACHE_WRITES:
+            if isinstance(value, dict):
+                _read_details(value, _DETAILS.get(name), counts, shown)
+        elif name == "cost":
+            _add_cost(shown, value)
+        elif not name.endswith("_tokens") or (value := counted(value)) is not None:
+            shown[name] = value
+    if counts.keys().isdisjoint(("prompt", "output", "total")):
+        return None
+    if "searches" in counts:
+        shown["num_search_queries"] = counts["searches"]
+    return _report(raw, counts, shown)
+
+
+def _report(raw: dict[str, Any], counts: dict[str, int], shown: dict[str, Any]) -> UsageReport:
+    get = counts.get
+    prompt, output, total = get("prompt", 0), get("output", 0), get("total", 0)
+    cached, written = get("read", 0), get("written", 0)
+    if "prompt_tokens" not in raw and total != prompt + output and not _BESIDE.isdisjoint(raw):
+        prompt += cached + written  # Anthropic's own object: its `input_tokens` are without the cache
+    heard = shown.get("prompt_tokens_details", _NONE).get("audio_tokens", 0)
+    if heard and heard == total - prompt - output:
+        prompt += heard  # Mistral counts it in the total alone
+    billed = disjoint(
+        Tokens(
+            input=prompt,
+            cache_read=cached,
+            cache_write=written,
+            output=output,
+            reasoning=get("reasoning", 0),
+            cache_write_1h=get("written_1h", 0),
+            searches=get("searches", 0),
+        ),
+        total,
+    )
+    sums = {"prompt_tokens": billed.prompt, "completion_tokens": billed.output, "total_tokens": billed.total or total}
+    for part, side, name in _SHOWN_INSIDE:
+        if part in counts:
+            value = billed.reasoning if part == "reasoning" else counts[part]
+            shown.setdefault(side, {})[name] = value
+    return UsageReport(cast(Usage, {**sums, **shown}), billed)
+
+
+_NONE: dict[str, Any] = {}
+
+
+def _read_details(inside: dict[str, Any], side: str | None, counts: dict[str, int], shown: dict[str, Any]) -> None:
+    """Counts that have a part of their own, and others, which stay in the details of their side."""
+    kept: dict[str, Any] = {}
+    for name, value in inside.items():
+        part = _INSIDE.get(name)
+        if part is not None:
+            _add(counts, part, value)
+        elif name in _CACHE_WRITES:
+            _add(counts, "written_1h", mapping(value).get("ephemeral_1h_input_tokens"))
+        elif not name.endswith("_tokens") or (value := counted(value)) is not None:
+            kept[name] = value
+    if side is not None:
+        shown[side] = shown.get(side, {}) | kept
+
+
+def _add(counts: dict[str, int], part: str, value: object) -> None:
+    if type(value) is not int or not 0 <= value <= MAX_TOKENS:
+        value = counted(value)
+        if value is None:
+            return
+    if value >= counts.get(part, 0):
+        counts[part] = value
+
+
+def _add_cost(shown: dict[str, Any], cost: object) -> None:
+    """The vendor's own figure in USD. `cost` is what `pricing.yaml` comes to."""
+    cost = cost.get("total_cost") if isinstance(cost, dict) else cost
+    if isinstance(cost, int | float) and not isinstance(cost, bool) and isfinite(cost):
+        shown["provider_cost"] = cost

@@ -1,0 +1,203 @@
+"""Values: what an answer used. The rules by which a usage can be true are here, and nowhere else.
+
+A vendor's reader takes counts with `counted`, makes them add up with `disjoint`, and hands out a `UsageReport`. Streams
+may report more than once: `merged` says what stands. `believable` compares the result with the answer itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypedDict, cast
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from proxy.schema.records import MAX_TOKENS, Tokens
+
+
+class Usage(TypedDict, total=False):
+    """OpenAI's usage: `prompt_tokens` includes cached tokens, `completion_tokens` includes reasoning."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: dict[str, Any]
+    completion_tokens_details: dict[str, Any]
+    cost: float | None
+    cost_details: dict[str, Any]
+
+
+class UsageReport(Struct, frozen=True):
+    """What a vendor says an answer used. `shown`: in OpenAI's form, for the client. `billed`: in normal form.
+
+    The two differ where a vendor bills for something else than the model read and wrote. 0 also stands for a count that
+    the vendor did not give.
+    """
+
+    shown: Usage
+    billed: Tokens
+
+
+NOTHING = UsageReport({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, Tokens())
+
+
+def counted(value: object) -> int | None:
+    """A count of tokens: a whole number, also as a float or as text. None for what cannot be one."""
+    if isinstance(value, str):
+        try:
+            value = float(value) if len(value) < 32 else None
+        except ValueError:
+            return None
+    if type(value) is float:
+        value = int(value) if 0 <= value <= MAX_TOKENS else None
+    return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
+
+
+def count(value: object) -> int:
+    """As `counted`; 0 for what cannot be a count."""
+    return counted(value) or 0
+
+
+def disjoint(given: Tokens, total: int = 0) -> Tokens:
+    """Normal form of counts in OpenAI's form: `given.input` is the whole prompt, with cache reads and writes, and
+    `given.output` includes reasoning. `total` is the vendor's sum, 0 if unknown; it gives a part that is missing.
+
+    Some servers count cached tokens beside the prompt, or reasoning beside the output. The total tells; without one, a
+    part that is greater than its sum cannot be in it.
+    """
+    prompt, output, cached, reasoning = given.input, given.output, given.cache_read + given.cache_write, given.reasoning
+    if prompt and cached and (cached > prompt or total == prompt + output + cached):
+        prompt += cached
+    if reasoning and (total == prompt + output + reasoning if prompt and total else reasoning > output):
+        output += reasoning
+    rest = total - prompt - output
+    if rest > 0 and prompt == 0 < output:
+        prompt = rest
+    elif rest > 0 and output == 0 < prompt:
+        output = rest
+    prompt = max(prompt, cached)
+    return Tokens(
+        input=prompt - cached,
+        cache_read=given.cache_read,
+        cache_write=given.cache_write,
+        output=output,
+        reasoning=min(reasoning, output),
+        cache_write_1h=min(given.cache_write_1h, given.cache_write),
+        searches=given.searches,
+        others=given.others,
+    )
+
+
+def shown_of(tokens: Tokens) -> Usage:
+    """OpenAI's usage of these tokens."""
+    details = {"cached_tokens": tokens.cache_read, "cache_write_tokens": tokens.cache_write}
+    return {
+        "prompt_tokens": tokens.prompt,
+        "completion_tokens": tokens.output,
+        "total_tokens": tokens.total,
+        "prompt_tokens_details": details,
+        "completion_tokens_details": {"reasoning_tokens": tokens.reasoning},
+    }
+
+
+# --- several reports ------------------------------------------------------------------------------------------------
+
+
+def merged(older: UsageReport | None, newer: UsageReport | None) -> UsageReport | None:
+    """What stands after both. Reports are cumulative, and vendors correct their counts in both directions (Google's
+    thoughts, for example): the newer count stands. But a 0 never replaces a count.
+    """
+    if older is None or newer is None:
+        return older if newer is None else newer
+    old, new = older.billed, newer.billed
+    if (
+        new.prompt
+        and (new.output or not old.output)
+        and (new.cache_read or not old.cache_read)
+        and (new.cache_write or not old.cache_write)
+        and (new.reasoning or not old.reasoning)
+        and (new.searches or not old.searches)
+        and (new.others or not old.others)
+    ):
+        return newer
+    return UsageReport(_merged_shown(older.shown, newer.shown), _merged_tokens(old, new))
+
+
+def _merged_tokens(old: Tokens, new: Tokens) -> Tokens:
+    prompt, output = new.prompt or old.prompt, new.output or old.output
+    read, written = new.cache_read or old.cache_read, new.cache_write or old.cache_write
+    if read + written > prompt:
+        read, written = new.cache_read, new.cache_write
+    return Tokens(
+        input=prompt - read - written,
+        cache_read=read,
+        cache_write=written,
+        output=output,
+        reasoning=min(new.reasoning or old.reasoning, output),
+        cache_write_1h=min(new.cache_write_1h or old.cache_write_1h, written),
+        searches=new.searches or old.searches,
+        others=new.others or old.others,
+    )
+
+
+def _merged_shown(old: Usage, new: Usage) -> Usage:
+    prompt = new.get("prompt_tokens") or old.get("prompt_tokens", 0)
+    output = new.get("completion_tokens") or old.get("completion_tokens", 0)
+    shown: dict[str, Any] = {**old, **new}
+    total = prompt + output or new.get("total_tokens") or old.get("total_tokens", 0)
+    shown |= {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": total}
+    for name in ("prompt_tokens_details", "completion_tokens_details"):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            both = before | {part: value for part, value in after.items() if value or part not in before}
+            cached = count(both.get("cached_tokens")) + count(both.get("cache_write_tokens"))
+            fits = cached <= prompt and count(both.get("reasoning_tokens")) <= output
+            shown[name] = both if fits else after
+    return cast(Usage, shown)
+
+
+# --- what to believe ------------------------------------------------------------------------------------------------
+
+
+def believable(
+    report: UsageReport | None, written: int, estimate_prompt: Callable[[], int], complete: bool = True
+) -> tuple[UsageReport, bool]:
+    """The usage of an answer, and whether a part of it is estimated: what was counted is kept, only what is missing, or
+    cannot be true, is estimated.
+
+    `written`: a likely count of the text that arrived. A prompt of 0 is not true, except where searches alone are
+    billed; nor is an output of 0 beside text. Of an answer that is not complete, the output is at least its text.
+    """
+    report = report or NOTHING
+    said = report.billed
+    prompt, output = said.prompt, said.output
+    if said.total > MAX_TOKENS:
+        prompt, output = prompt if prompt <= MAX_TOKENS else 0, output if output <= MAX_TOKENS else 0
+    has_prompt = prompt > 0 or (said.searches > 0 and output == written == 0)
+    has_output = (output > 0 or not written) if complete else output >= written
+    if has_prompt and has_output and said.output == output and said.prompt == prompt:
+        return report, False
+    if not has_prompt:
+        prompt = max(1, estimate_prompt())
+    total = report.shown.get("total_tokens", 0)
+    if said.total == 0 < prompt < total <= MAX_TOKENS:  # it gave the sum alone
+        output = total - prompt
+    if not has_output:
+        output = max(output, written)
+    return _repaired(report, prompt, output), True
+
+
+def _repaired(report: UsageReport, prompt: int, output: int) -> UsageReport:
+    """The report with another count of prompt or output."""
+    said, shown = report.billed, dict(report.shown)
+    billed = replace(said, output=output, reasoning=min(said.reasoning, output))
+    if said.prompt != prompt:
+        billed = replace(billed, input=prompt, cache_read=0, cache_write=0, cache_write_1h=0)
+        shown.pop("prompt_tokens_details", None)
+        shown["prompt_tokens"] = prompt
+    if said.output != output:
+        if said.output > output or not said.output:
+            shown.pop("completion_tokens_details", None)
+        shown["completion_tokens"] = output
+    shown["total_tokens"] = cast(int, shown.get("prompt_tokens", 0)) + cast(int, shown.get("completion_tokens", 0))
+    return UsageReport(cast(Usage, shown), billed)
