@@ -700,7 +700,7 @@ async def test_a_schema_that_is_none_is_refused_before_anything_is_sent() -> Non
     """Its attempt says that it was rejected."""
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "objekt"}}}
     world, call = World(kind=Lacking), new_call(response_format=wanted)
-    with pytest.raises(BadRequest, match="not a JSON schema") as caught:
+    with pytest.raises(BadRequest, match="not valid JSON Schema") as caught:
         await world.complete(call)
     assert_rejected(world, call, str(caught.value.code))
 
@@ -736,7 +736,7 @@ async def test_strict_refuses_what_would_be_lost() -> None:
     with pytest.raises(BadRequest) as caught:
         await world.complete(call)
     assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "seed")
-    assert "a/m cannot be sent seed, user" in caught.value.message
+    assert "a/m cannot take seed, user unchanged" in caught.value.message
     assert_rejected(world, call, "unsupported_parameter")
     world, call = World(whole(), kind=Losing), new_call(seed=1, user="u")
     await world.complete(call)
