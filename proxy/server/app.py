@@ -238,7 +238,7 @@ def _uvicorn() -> Any:
 
 
 class _Litestar(Litestar):
-    """Litestar without its plug-ins for Pydantic and attrs: no route needs them; they cost 8 MB and 0.2 s at startup."""
+    """Litestar without its plug-ins for Pydantic and attrs. No route needs them; they cost 8 MB and 0.2 s at start."""
 
     @staticmethod
     def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
