@@ -140,7 +140,7 @@ class _Writer:
         return {"type": _TYPES[type(kind)], **(bounds if whole else {}), **ruled}
 
     def _union(self, union: inspect.UnionType, extra: Mapping[str, Any]) -> JsonSchema:
-        """One schema with several types for scalars, which editors show best; `anyOf` if lists or sections may occur."""
+        """One schema with several types for scalars, which editors show best; `anyOf` with lists or sections."""
         members = [self._value(kind) for kind in union.types]
         if not all(isinstance(member.get("type"), str) for member in members):
             return {"anyOf": members}
