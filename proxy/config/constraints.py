@@ -1,6 +1,6 @@
-"""Translates: the constraints in the type of a key into what is wrong with a value, and into JSON Schema.
+"""Translates: the constraints in a key's type into error messages for values, and into JSON Schema.
 
-`schema/constraints.py` lists the constraints. They hold for scalars: in a list or a mapping for every element.
+`schema/constraints.py` lists the constraints. They apply to scalars, and in a list or mapping to every element.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ def unwrapped(kind: inspect.Type) -> Constrained:
 
 
 def wrong(kind: inspect.Type, extra: Mapping[str, Any], value: object) -> str | None:
-    """What is wrong with a scalar of the type `kind`, None where nothing is."""
+    """The error message for a scalar of the type `kind`; None if it is valid."""
     if "one_of" in extra:
         return _not_among(extra["one_of"], value)
     if isinstance(kind, inspect.IntType | inspect.FloatType) and isinstance(value, int | float):
         return _out_of_bounds(kind, value)
     text = str(value)
-    fits = "pattern" not in extra or _found(extra["pattern"], text)
+    fits = "pattern" not in extra or _matches(extra["pattern"], text)
     if fits and "check" in extra:
         return _CHECKS[extra["check"]](text, extra)
     return None if fits else f"must {extra['must']}"
 
 
 def schema_of(kind: inspect.Type, extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The same in words of JSON Schema, which never refuse what `wrong` lets pass."""
+    """The constraints as JSON Schema. It accepts every value that `wrong` accepts."""
     bounds = {
         "minimum": getattr(kind, "ge", None),
         "exclusiveMinimum": getattr(kind, "gt", None),
@@ -72,8 +72,8 @@ def _out_of_bounds(kind: inspect.IntType | inspect.FloatType, value: float) -> s
     return f"must be greater than {kind.gt}" if kind.gt is not None and value <= kind.gt else None
 
 
-def _found(pattern: str, text: str) -> bool:
-    """`$` is the end here, as in JSON Schema, and not also before a last line break."""
+def _matches(pattern: str, text: str) -> bool:
+    """True if the pattern is found. As in JSON Schema, `$` matches only at the end, not before a final line break."""
     return re.search(re.sub(r"\$$", r"\\Z", pattern), text) is not None
 
 
@@ -86,11 +86,11 @@ def _day(text: str, extra: Mapping[str, Any]) -> str | None:
 
 
 def _time_zone(text: str, extra: Mapping[str, Any]) -> str | None:
-    if text == "UTC":  # also where the machine has no time zone data
+    if text == "UTC":  # valid even without time zone data on the machine
         return None
     try:
         ZoneInfo(text)
-    except (ValueError, OSError, KeyError):  # not found is a KeyError; a folder's name or another file, the others
+    except (ValueError, OSError, KeyError):  # KeyError: not found; the others: a directory or another file
         return f"no such time zone; use a name like Europe/Berlin or UTC{near(text, available_timezones())}"
     return None
 

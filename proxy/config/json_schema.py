@@ -1,6 +1,6 @@
-"""Translates: the Structs and rules that check the two files into JSON Schema (draft 2020-12), for editors.
+"""Translates: the Structs and constraints of both configuration files into JSON Schema (draft 2020-12), for editors.
 
-It cannot disagree with the check: what loads is valid here too. The check knows more: names, circles, addresses, keys.
+Every file that loads is valid here too. Loading checks more: names, cycles, addresses, keys.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from proxy.providers.base.contract import Provider
 from proxy.routing.settings import ModelEntry
 
 JsonSchema = dict[str, Any]
-Texts = Mapping[str, Mapping[str, str]]  # Struct -> key -> what it resources: key_texts.json
+Texts = Mapping[str, Mapping[str, str]]  # Struct -> key -> its description: key_texts.json
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _TYPES: dict[type[inspect.Type], str] = {
@@ -34,11 +34,11 @@ _TYPES: dict[type[inspect.Type], str] = {
 }
 _ROW = r"^(?=/*[^/]+/+[^/])[^*]*(?:/\*)?$"  # provider/model or provider/*
 _OWN_NAME = {"minLength": 1, "maxLength": 200, "pattern": r"\S", "not": {"pattern": "^(?:auto$|auto:|ensemble:)"}}
-_TYPE_TEXT = "what the server speaks; without it, the provider's own name says so"
+_TYPE_TEXT = "the API that the server speaks; default: the provider's own name"
 
 
 def routing_schema(types: Mapping[str, type[Provider]], texts: Texts) -> JsonSchema:
-    """The schema of routing_rules.yaml. `types`: what `type:` of a provider may say."""
+    """The schema of routing_rules.yaml. `types`: the values of a provider's `type`."""
     writer = _Writer(texts)
     schema = writer.root(RoutingFile, "routing_rules.yaml")
     sections = schema["properties"]
@@ -60,7 +60,7 @@ def pricing_schema(texts: Texts) -> JsonSchema:
 
 
 def _providers(writer: _Writer, types: Mapping[str, type[Provider]]) -> JsonSchema:
-    """A provider is of the type it names, else of the type that is its name."""
+    """The schema of providers. A provider's type is its `type`, or else its name."""
     kind = {"type": "string", "enum": list(types), "description": _TYPE_TEXT}
     for name, cls in types.items():
         schema = writer.struct(cls)
@@ -97,7 +97,7 @@ class _Writer:
         return {"$schema": _DRAFT, "title": file, **self.struct(cls), "$defs": self.defs}
 
     def struct(self, cls: type) -> JsonSchema:
-        """The keys of a Struct. A section with nothing in it is an empty one, where nothing is required."""
+        """The keys of a Struct. A section without content is valid if no key is required."""
         fields = described(cls).fields
         required = [field.encode_name for field in fields if field.required]
         schema: JsonSchema = {
@@ -140,7 +140,7 @@ class _Writer:
         return {"type": _TYPES[type(kind)], **(bounds if whole else {}), **ruled}
 
     def _union(self, union: inspect.UnionType, extra: Mapping[str, Any]) -> JsonSchema:
-        """Scalars in one schema with several types, which editors show best; with a list or a section, any of them."""
+        """One schema with several types for scalars, which editors show best; `anyOf` with lists or sections."""
         members = [self._value(kind) for kind in union.types]
         if not all(isinstance(member.get("type"), str) for member in members):
             return {"anyOf": members}
@@ -154,5 +154,5 @@ class _Writer:
 
 
 def _names(cls: type) -> list[str]:
-    """Where a key may be described: with its own Struct, its parents, or among what only some providers have."""
+    """The entries of key_texts.json to search for a key: its own Struct, its parents, or keys of some providers."""
     return [*(kind.__name__ for kind in cls.__mro__), "by type"]

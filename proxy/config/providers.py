@@ -1,4 +1,4 @@
-"""Translates: the section `providers` into Structs, the keys of those that are on, and why the others are off."""
+"""Translates: the section `providers` into Structs, API keys, and the reasons why providers are off."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from proxy.providers.base.contract import Provider
 from proxy.routing.names import ROLES
 from proxy.schema.records import Secret
 
-# Stands for a section that is wrong, so that names that lead to it are not reported too.
+# Placeholder for an invalid section, so that names that refer to it are not reported as well.
 _UNREAD = Provider(models=dict.fromkeys(ROLES, "unread"))
 _CHECKED = ("headers", "base_url", "allow_private")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 class Providers(Struct):
-    """What the section says. A provider that is wrong is `configured` all the same, so that its name is known."""
+    """The section as read. An invalid provider is in `configured` too, so that its name is known."""
 
     configured: dict[str, Provider] = field(default_factory=dict)
     disabled: dict[str, str] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Providers(Struct):
 def read_providers(
     section: Entry | None, reader: Reader, types: MappingOf[str, type[Provider]], environ: MappingOf[str, str]
 ) -> Providers:
-    """Every provider of the section. `types` maps the key `type` to Structs, `environ` holds the keys."""
+    """All providers of the section. `types` maps values of `type` to Structs; `environ` holds the API keys."""
     found = Providers()
     for name, entry in reader.mapping(section, ("providers",)).entries.items():
         path = ("providers", name)
@@ -78,7 +78,7 @@ def _read_provider(name: str, entry: Entry, reader: Reader, types: MappingOf[str
     kind = written.node.value if isinstance(written.node, Scalar) else None
     where = (*path, "type")
     if not isinstance(kind, str):
-        return name, reader.note(written.node.mark, where, "expected text, the provider's type")
+        return name, reader.note(written.node.mark, where, "expected text: the provider's type")
     if kind not in types:
         hint = near(kind, types) or f"; known: {', '.join(types)}"
         return kind, reader.note(written.node.mark, where, f'unknown type "{shown(kind)}"{hint}')
@@ -86,7 +86,7 @@ def _read_provider(name: str, entry: Entry, reader: Reader, types: MappingOf[str
 
 
 def _check(provider: Provider, mark: Mark, path: Path, reader: Reader) -> None:
-    """Headers and address; of a section that is wrong elsewhere too, what could be read."""
+    """Checks headers and address, as far as they could be read."""
     for name, value in provider.headers.items():
         where = (*path, "headers", name)
         wrong = wrong_header(name, value)
@@ -99,7 +99,7 @@ def _check(provider: Provider, mark: Mark, path: Path, reader: Reader) -> None:
 
 
 def _key(provider: Provider, environ: MappingOf[str, str]) -> tuple[Secret | None, str | None]:
-    """The provider's key, or why it is off; neither where it needs none."""
+    """The provider's API key, or the reason why it is off; neither if it needs no key."""
     if not provider.enabled:
         return None, "switched off"
     names = provider.key_variables
@@ -108,7 +108,7 @@ def _key(provider: Provider, environ: MappingOf[str, str]) -> tuple[Secret | Non
         if value and all("!" <= char <= "~" for char in value):
             return Secret(value), None
         if value:
-            return None, f"{name} holds characters that no key has"
+            return None, f"{name} contains characters that are not allowed in a key"
     if provider.keyless:
         return None, None
     return None, f"set {' or '.join(names)} to enable it"

@@ -1,7 +1,6 @@
-"""Translates: a YAML tree into Structs, beside msgspec's description of their types. Every problem is noted; none
-stops.
+"""Translates: a YAML tree into Structs, guided by msgspec's type descriptions. Problems are collected, never raised.
 
-`read` answers `INVALID` where something below was wrong; what is right beside it is still read.
+`read` returns `INVALID` for a node with a problem in it; its siblings are still read.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class _Invalid(Enum):
 
 INVALID: Final = _Invalid.INVALID
 
-EXACT = 2**53  # whole numbers beyond are not the same everywhere
+EXACT = 2**53  # larger integers are not exact in every YAML and JSON implementation
 _EXPECTED: dict[type[inspect.Type], str] = {
     inspect.StrType: "text",
     inspect.BoolType: "true or false",
@@ -42,7 +41,7 @@ _IN_CLEAR = "keys do not belong in this file; use api_key_env"
 
 @cache
 def described(cls: type) -> inspect.StructType:
-    """What msgspec knows of a Struct. Raises TypeError for another class."""
+    """msgspec's type description of a Struct. Raises TypeError for other classes."""
     kind = inspect.type_info(cls)
     if not isinstance(kind, inspect.StructType):
         raise TypeError(f"{cls.__name__} is not a Struct")
@@ -50,9 +49,9 @@ def described(cls: type) -> inspect.StructType:
 
 
 class Reader:
-    """Reads one file. `later` names the keys of a Struct that a later version will know.
+    """Reads one file. `later`: the keys of a Struct that are reserved for later versions.
 
-    `marks` says where each path was written; `partial` holds what was right in a mapping where something was wrong.
+    `marks` maps each path to its position in the file; `partial` holds the valid values of a mapping with problems.
     """
 
     def __init__(self, problems: list[Problem], later: MappingOf[type, frozenset[str]]) -> None:
@@ -70,7 +69,7 @@ class Reader:
         return self.read(node, described(cls), path)
 
     def mapping(self, section: Entry | None, path: Path) -> Mapping:
-        """The keys and values of a section that is read one by one; empty where it is not there or not a mapping."""
+        """The keys and values of a section; empty if it is missing or not a mapping."""
         node = section.node if section else Scalar(Mark(""), None)
         if isinstance(node, Mapping):
             return node
@@ -79,7 +78,7 @@ class Reader:
         return Mapping(node.mark, {})
 
     def fields(self, node: Mapping, cls: type, path: Path, without: tuple[str, ...] = ()) -> dict[str, Any]:
-        """The value or INVALID of each key that is there, by the field's name; `without`: known, but read elsewhere."""
+        """The value, or INVALID, of each key present, by field name. `without`: known keys that are read elsewhere."""
         fields = {field.encode_name: field for field in described(cls).fields}
         values: dict[str, Any] = {}
         for key, entry in node.entries.items():
@@ -178,7 +177,7 @@ class Reader:
     def _mismatch(self, node: Node, kinds: tuple[inspect.Type, ...], path: Path) -> Any:
         plain = [unwrapped(kind).kind for kind in kinds]
         names = [_EXPECTED[type(kind)] for kind in plain if not isinstance(kind, inspect.NoneType)]
-        message = f"expected {' or '.join(dict.fromkeys(names))}, got {_described(node)}"
+        message = f"expected {' or '.join(dict.fromkeys(names))}, got {_description(node)}"
         if isinstance(node, Scalar) and "text" in names:
             message += "; put it in quotes" if node.value is not None else ""
         elif (
@@ -191,7 +190,7 @@ class Reader:
 
 
 def _member(union: inspect.UnionType, node: Node) -> inspect.Type | None:
-    """The type of a union that has the node's shape; a whole number is also a number."""
+    """The union's member with the node's shape; a whole number is also a number."""
     return next((kind for kind in union.types if _fits(kind, node)), None)
 
 
@@ -214,13 +213,13 @@ def _fits(kind: inspect.Type, node: Node) -> bool:
 
 
 def _empty(kind: inspect.Type, node: Scalar) -> Node:
-    """A section whose lines are all commented out is an empty section."""
+    """An empty section, for one whose lines are all commented out."""
     if isinstance(kind, inspect.StructType | inspect.DictType):
         return Mapping(node.mark, {})
     return Sequence(node.mark, []) if isinstance(kind, inspect.ListType) else node
 
 
-def _described(node: Node) -> str:
+def _description(node: Node) -> str:
     if isinstance(node, Mapping):
         return "keys and values"
     if isinstance(node, Sequence):

@@ -1,6 +1,6 @@
-"""Translates: calls in flight into the next batch, and the store's answers into those to callers. Pure, given a clock.
+"""Translates: calls in flight into the next batch, and the store's answers into callers' answers. Pure, given a clock.
 
-Everything here belongs to the ledger's writer thread. Futures are only passed through: the ledger resolves them.
+Only the ledger's writer thread uses it. Futures are only passed through: the ledger resolves them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Answer = tuple[Future[None], Exception | None]
 
 
 class Intent:
-    """An attempt that asks to be granted; `call` is its call's own row where it is the first attempt.
+    """An attempt that waits to be granted; `call` is its call's row if this is the first attempt.
 
-    `state` leaves INTENDED with the commit of its row, or before it where `when_down: unmetered` waives that.
-    `is_taken`: the books hold it, or held it.
+    `state` leaves INTENDED with the commit of its row, or earlier if `when_down: unmetered` waives the commit.
+    `is_taken`: the books have taken it in.
     """
 
     __slots__ = ("attempt", "call", "future", "is_taken", "state")
@@ -41,9 +41,9 @@ class Intent:
 
 
 class Books:
-    """The calls in flight and the batch they make: all of the writer's state, touched by no other thread.
+    """The calls in flight and their next batch: the whole state of the writer, used by no other thread.
 
-    A call is in `calls` from `open` until `close`. It has a row once one of its attempts was committed.
+    A call is in `calls` from `open` until `close`. It has a row once one of its attempts is committed.
     """
 
     def __init__(self, clock_ns: Callable[[], int], refuses: bool) -> None:
@@ -51,25 +51,25 @@ class Books:
         self._refuses = refuses
         self._intents: dict[str, Intent] = {}  # by attempt id, until their rows are committed
         self._settling: list[Waiter] = []
-        self._was_tried = False  # a write of this batch failed, and may have been kept all the same
+        self._was_tried = False  # a write of this batch failed, but may have been committed
         self.calls: dict[str, OpenCall] = {}
         self.batch = Batch()
-        self.is_urgent = False  # somebody waits for this batch, or it ends a call
+        self.is_urgent = False  # somebody is waiting for this batch, or it ends a call
         self.answers: list[Answer] = []
         self.reserved_nano = 0
         self.lost = 0
 
-    # --- what callers tell --------------------------------------------------------------------------------------------
+    # --- from callers -------------------------------------------------------------------------------------------------
 
     def open(self, intent: Intent) -> None:
-        """A new call, with its first attempt; or the same one again, as after an `open` that was cancelled.
+        """Adds a new call with its first attempt, or the same one again after a cancelled `open`.
 
         Raises RowRefused for a used id.
         """
         call = intent.call
         entry = self.calls.get(intent.attempt.call_id)
         if call is None or call.id in self.batch.closed or (entry is not None and entry.call != call):
-            raise RowRefused(f"the call {intent.attempt.call_id} is already there")
+            raise RowRefused(f"the call {intent.attempt.call_id} already exists")
         if entry is None:
             self.calls[call.id] = OpenCall(call)
             self._start(intent)
@@ -77,7 +77,7 @@ class Books:
             self.intend(intent)
 
     def intend(self, intent: Intent) -> None:
-        """One more attempt of an open call. Raises RowRefused for a used id, or where the call is not open."""
+        """Adds an attempt of an open call. Raises RowRefused for a used id, or if the call is not open."""
         entry = self.calls.get(intent.attempt.call_id)
         if entry is None:
             if self._refuses:
@@ -85,17 +85,17 @@ class Books:
             self.answer(intent.future)  # its call could not be kept in memory, and is counted as lost
             return
         if intent.attempt.id in entry.started:
-            raise RowRefused(f"the attempt {intent.attempt.id} is already there")
+            raise RowRefused(f"the attempt {intent.attempt.id} already exists")
         self._start(intent)
 
     def waive(self, intent: Intent) -> None:
-        """`unmetered`: the store took too long, so the request leaves without waiting for its row."""
+        """`unmetered`: the store took too long, so the request is sent without waiting for its row."""
         intent.grant()
 
     def withdraw(self, intent: Intent, end: AttemptEnd, closing: CallEnd | None) -> None:
-        """The caller no longer waits for this intent, so its request never leaves. A committed row gets this `end`.
+        """The caller no longer waits for this intent, so it will not be sent. A committed row gets this `end`.
 
-        `closing` ends the call as well, if this intent opened it.
+        `closing` also ends the call, if this intent opened it.
         """
         entry = self.calls.get(end.call_id)
         if entry is None or not intent.is_taken:
@@ -108,7 +108,7 @@ class Books:
             self.close(closing, None)
 
     def end(self, end: AttemptEnd) -> None:
-        """One attempt ended; the first end stands. An attempt that was not granted yet never left: it is forgotten."""
+        """Ends an attempt; only the first end counts. An attempt not granted yet was never sent and is forgotten."""
         entry = self.calls.get(end.call_id)
         if entry is None or end.id not in entry.running:
             return
@@ -119,7 +119,7 @@ class Books:
             self._finish(entry, end)
 
     def close(self, end: CallEnd, future: Waiter) -> None:
-        """A call ended; the first end stands. Without a granted attempt it leaves no row, as if it had never been."""
+        """Ends a call; only the first end counts. A call without a granted attempt leaves no row."""
         entry = self.calls.get(end.call_id)
         if entry is not None:
             for attempt_id in list(entry.running):
@@ -139,22 +139,22 @@ class Books:
             self.answer(future)
 
     def reject(self, call: CallOpen, end: CallEnd) -> None:
-        """A call that was refused before any attempt was sent. Raises RowRefused for a used id."""
+        """Records a call refused before any attempt. Raises RowRefused for a used id."""
         entry = self.calls.get(call.id)
         if entry is not None and entry.call == call:  # its `open` was cancelled, and may have been committed
             self.close(end, None)
             if call.id in self.batch.closed:
                 return
         if call.id in self.calls or call.id in self.batch.closed:
-            raise RowRefused(f"the call {call.id} is already there")
+            raise RowRefused(f"the call {call.id} already exists")
         self.batch.opened[call.id] = (call, None)
         self.batch.closed[call.id] = rejected(end, self._clock_ns())
         self.is_urgent = True
 
-    # --- what the store tells -----------------------------------------------------------------------------------------
+    # --- from the store -----------------------------------------------------------------------------------------------
 
     def committed(self, answers: Answers) -> None:
-        """The batch is in the store, except for what it refused."""
+        """The batch is committed, except for the refused parts."""
         batch, self.batch = self.batch, Batch()
         intents, self._intents = self._intents, {}
         settling, self._settling = self._settling, []
@@ -174,16 +174,16 @@ class Books:
             if call_id in batch.opened or call_id in batch.abandoned:
                 self.lost += 1
             else:
-                # Its row is open in the store and cannot take its end: it ends as a dead owner's call would.
+                # Its open row in the store cannot take its end, so it is closed like a dead owner's call.
                 self.batch.abandoned[call_id] = self._clock_ns()
                 self.is_urgent = True
         for future in settling:
             self.answer(future)
 
     def failed(self) -> None:
-        """Nothing of the batch is known to be in the store. Ends wait for the next try; intents are refused, or waived.
+        """The batch may not be committed. Ends wait for the next try; intents are refused, or waived.
 
-        Nothing here may raise: it runs while another error is being dealt with.
+        Must not raise: it runs while another error is being handled.
         """
         self._was_tried = True
         for intent in list(self._intents.values()):
@@ -194,7 +194,7 @@ class Books:
                 self.answer(intent.future)
 
     def give_up(self) -> None:
-        """The writer ended: nothing of this will be committed, and nobody needs to wait for it."""
+        """The writer has died: nothing will be committed any more, so all waiters are answered."""
         self.failed()
         settling, self._settling = self._settling, []
         for future in settling:
@@ -204,7 +204,7 @@ class Books:
         if future is not None:
             self.answers.append((future, error))
 
-    # --- within -------------------------------------------------------------------------------------------------------
+    # --- internals ----------------------------------------------------------------------------------------------------
 
     def _start(self, intent: Intent) -> None:
         attempt = intent.attempt
@@ -227,7 +227,7 @@ class Books:
             self.batch.ended.append(ended)
 
     def _forget(self, intent: Intent, error: Exception | None = None) -> None:
-        """Takes back an attempt without a row. Where a write of it may have been kept, the next one removes the row."""
+        """Removes an attempt without a row. If a failed write may have stored one, the next batch removes it."""
         attempt = intent.attempt
         self._intents.pop(attempt.id, None)
         self.batch.intents.pop(attempt.id, None)
@@ -238,7 +238,7 @@ class Books:
             self.answer(intent.future, error)
 
     def _drop(self, intent: Intent, refusal: Refusal) -> None:
-        """The store refused this attempt, and with a first attempt its call."""
+        """Removes an attempt that the store refused; with a first attempt, also its call."""
         self._remove(intent.attempt)
         entry = self.calls.get(intent.attempt.call_id)
         if entry is not None and not entry.started and entry.opening is not None:
@@ -256,7 +256,7 @@ class Books:
         self._reserve(entry)
 
     def _reserve(self, entry: OpenCall) -> None:
-        """Adds the hold of a call to the sum, and to the batch unless the call's new row already says so."""
+        """Adds the hold of a call to the sum, and to the batch unless the call's new row includes it."""
         self.reserved_nano += entry.hold_nano or 0
         _, first = self.batch.opened.get(entry.call_id, (None, None))
         if entry.opening is not None and (first is None or first_hold(entry.call, first) == entry.hold_nano):

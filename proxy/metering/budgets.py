@@ -10,8 +10,8 @@ from proxy.schema.constraints import NotNegative, Share, TimeZone, Variable, one
 
 
 class BudgetLimits(Struct, frozen=True, forbid_unknown_fields=True):
-    """USD per period; None: no limit. `when_spent`, `downgrade_to` and `hard_usd` say what follows (None: as the
-    whole).
+    """USD per period; None: no limit. `when_spent`, `downgrade_to` and `hard_usd` set the consequence (None: as in the
+    overall budget).
     """
 
     minute_usd: NotNegative | None = None
@@ -26,7 +26,7 @@ class BudgetLimits(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BudgetConfig(BudgetLimits, frozen=True, forbid_unknown_fields=True):
-    """Section `budget`: limits for everything, and beside them for single keys, providers, models and tags."""
+    """Section `budget`: the overall limits, and limits for single keys, providers, models and tags."""
 
     timezone: TimeZone = "UTC"
     alert_at: list[Share] = field(default_factory=lambda: [0.8, 0.95])

@@ -1,8 +1,7 @@
-"""Performs I/O: looks up models that pricing.yaml does not list in the price list of the package `genai-prices`.
+"""Performs I/O: looks up models missing from pricing.yaml in the price list of the package `genai-prices`.
 
-The package is imported by the first look-up, not at start: that takes 0.6 s and 31 MB, and stalls other threads for up
-to 0.2 s (measured in November 2026). So call it in a worker thread, and only for a model that has no row. It never uses
-the network.
+The first look-up imports the package. That takes 0.6 s and 31 MB, and stalls other threads for up to 0.2 s (measured in
+November 2026). So call it in a worker thread, and only for models without a row. It never uses the network.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ _TOLD_APART = {"input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok
 
 
 def lookup_price(name: str, now: datetime | None = None) -> ModelPrice | None:
-    """The listed price of `vendor/model` at `now` (default: this moment); `vendor` is a provider's `catalogue`."""
+    """The listed price of `vendor/model` at `now` (default: the current time); `vendor` is a provider's `catalogue`."""
     vendor, _, model = name.partition("/")
     if not vendor or not model:
         return None
     from genai_prices.data_snapshot import get_snapshot  # lazy: 0.6 s and 31 MB, see above
 
     provider = next((provider for provider in get_snapshot().providers if provider.id == vendor), None)
-    # Not `find_provider_model`: it keeps every name it was ever asked for, and callers choose the names.
+    # Not `find_provider_model`: it caches every name without bound, and callers choose the names.
     listed = provider.find_model(model) if provider else None
     if listed is None:
         return None
@@ -36,12 +35,12 @@ def lookup_price(name: str, now: datetime | None = None) -> ModelPrice | None:
 
 
 def lookup_version() -> str:
-    """What rows priced by a look-up say as their price version."""
+    """The price version in rows priced by a look-up."""
     return f"genai-prices-{version('genai-prices')}"
 
 
 def _row(listed: ListedPrice, context: int | None) -> ModelPrice | None:
-    """One row of the list as ours; None where it prices tokens that `Tokens` does not tell apart (audio), or none."""
+    """A row of the list as a ModelPrice; None if it has no prices, or prices that `Tokens` cannot express (audio)."""
     prices = {key: price for key, price in vars(listed).items() if price is not None and key.endswith("_mtok")}
     if not {"input_mtok", "output_mtok"} <= prices.keys() <= _TOLD_APART:
         return None
@@ -70,7 +69,7 @@ def _row(listed: ListedPrice, context: int | None) -> ModelPrice | None:
 
 
 def _at(prices: Mapping[str, Any], key: str, input_tokens: int = 0) -> float | None:
-    """USD per 1M tokens of one part, in a request of this size."""
+    """USD per 1M tokens of one kind, in a request of this size."""
     price = prices.get(key)
     if price is None:
         return None

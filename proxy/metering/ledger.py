@@ -1,11 +1,11 @@
-"""Orchestrates: the money ledger. A call is in the store before its request leaves, and settled before its answer ends.
+"""Orchestrates: the money ledger. A call is stored before its request is sent, and settled before its answer ends.
 
     event loop   open, intend, end, settle, close, reject -> one FIFO
-    writer       drains the FIFO -> batch -> one commit -> wakes all who wait with one call
+    writer       drains the FIFO -> batch -> one commit -> wakes all waiters in one loop callback
 
-What waits to be written is bounded. With `refuse`: by the calls that were open when the store failed, because no other
-is let in. Rejected calls, and with `unmetered` new ones, are kept up to `max_pending` changes and then only counted
-(`lost`).
+Pending changes are bounded. With `refuse`, only calls that were open when the store failed add to them, because no new
+ones are admitted. Rejected calls, and new calls with `unmetered`, are kept up to `max_pending` changes and beyond that
+only counted (`lost`).
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _GRANTED = Granted()
 
 
 class LedgerState(Struct, frozen=True):
-    """For `/livez`, `/readyz` and metrics. `pending`: changes that are not committed yet.
+    """For `/livez`, `/readyz` and metrics. `pending`: changes not committed yet.
 
-    `swept`: calls of dead owners that became `unknown`. `lost`: calls without a row of their own end, because the store
-    was down for too long or refused their values. `is_dead`: the writer ended, and only a new process can meter again.
+    `swept`: calls of dead owners closed as `unknown`. `lost`: calls whose end has no row, because the store was down
+    for too long or refused their values. `is_dead`: the writer has died, and only a new process can meter again.
     """
 
     degraded: bool
@@ -45,7 +45,7 @@ class LedgerState(Struct, frozen=True):
 
 
 class Ledger:
-    """One per process, on one event loop. `when_down`: `refuse` what cannot be metered, or serve it `unmetered`."""
+    """One per process, on one event loop. `when_down`: `refuse` calls that cannot be metered, or serve `unmetered`."""
 
     def __init__(
         self,
@@ -88,8 +88,8 @@ class Ledger:
     async def open(self, call: CallOpen, attempt: AttemptOpen) -> Granted:
         """Grants a call and its first attempt once both are committed, in one transaction.
 
-        Raises StorageUnavailable, or the Refusal of the store (RowRefused for a used id). Then there is no call, and
-        nothing to end or to close. When it is cancelled, the caller closes the call.
+        Raises StorageUnavailable, or the store's Refusal (RowRefused for a used id). Then there is no call to end or
+        close. If this is cancelled, the caller must close the call.
         """
         was_known = call.id in self._calls
         self._calls.setdefault(call.id, False)
@@ -105,19 +105,19 @@ class Ledger:
     async def intend(self, attempt: AttemptOpen) -> Granted:
         """Grants one more attempt of an open call once its intent is committed. Raises as `open` does.
 
-        When it raises, also when it is cancelled, the attempt's request must not leave, and no end is needed.
+        If it raises or is cancelled, the attempt must not be sent, and needs no end.
         """
         return await self._admit(Intent(attempt))
 
     def end(self, end: AttemptEnd) -> None:
-        """One attempt ended; its end is committed with its call's next change, or soon. The first end stands."""
+        """Ends one attempt. Committed with its call's next change, or shortly after. Only the first end counts."""
         self._put(self._books.end, end)
 
     async def settle(self, end: CallEnd) -> None:
-        """Returns once the end is committed, or after `Waits.settle`: while the store is down the end is kept.
+        """Returns once the end is committed, or after `Waits.settle`; while the store is down, the end is kept.
 
-        The ends of the call's attempts come first. The first end of a call stands; a later one waits for it. There is
-        nothing to wait for where `open` did not let the call in.
+        The ends of the call's attempts must come first. Only the first end of a call counts; a later one waits for it.
+        Returns at once for calls that `open` did not admit.
         """
         if self._writer.is_dead or end.call_id not in self._calls:
             return
@@ -136,13 +136,13 @@ class Ledger:
     def close(self, end: CallEnd) -> None:
         """Like `settle`, without waiting: for `finally` and cancellation.
 
-        A call without a granted attempt leaves no row: no request of it ever left.
+        A call without a granted attempt leaves no row, because nothing was sent.
         """
         self._calls.pop(end.call_id, None)
         self._put(self._books.close, end, None)
 
     def reject(self, call: CallOpen, end: CallEnd) -> None:
-        """One row for a call that was refused before any attempt was sent; it is committed soon after."""
+        """Records a call that was refused before any attempt. Its row is committed shortly after."""
         self._calls.pop(call.id, None)
         if self._has_room():
             self._put(self._books.reject, call, end)
@@ -152,7 +152,7 @@ class Ledger:
         return await self._queries.read(query)
 
     async def stop(self) -> None:
-        """Writes what is left, for about `Waits.stop` seconds at most, and gives the store up.
+        """Writes pending changes, for about `Waits.stop` seconds at most, and closes the store.
 
         Calls that are still open become `unknown` at the next sweep of any process.
         """
@@ -193,11 +193,12 @@ class Ledger:
         return _GRANTED
 
     def _withdraw(self, intent: Intent, outcome: Outcome, code: str | None = None) -> None:
-        """The request never leaves: the attempt has no row, or one that says that it used nothing."""
+        """Withdraws an attempt that will not be sent: it gets no row, or one without usage."""
         attempt = intent.attempt
         end = AttemptEnd(attempt.id, attempt.call_id, outcome, error_code=code)
         closing = CallEnd(attempt.call_id, outcome, status=503, error_code=code) if code else None
         self._put(self._books.withdraw, intent, end, closing)
+        self._writer.hand_over()  # before the intent is committed, if it is not yet
 
     def _put_intent(self, intent: Intent) -> None:
         self._put(self._books.open if intent.call else self._books.intend, intent)

@@ -1,6 +1,6 @@
-"""Performs I/O: the price of any model: its row in pricing.yaml, else what the package genai-prices lists.
+"""Performs I/O: the price of any model: its row in pricing.yaml, else its entry in the package genai-prices.
 
-`Prices` is what is known at one moment and never changes; `PriceBook` publishes another one when the list is read.
+`Prices` is an immutable snapshot; `PriceBook` publishes a new one when the list has been read.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from proxy.metering.genai_prices import lookup_price, lookup_version
 from proxy.metering.prices import find_price
 from proxy.metering.pricing import ModelPrice, Pricing
 
-WAIT_S = 5.0  # how long a call waits for the list; one that comes later is priced without it
+WAIT_S = 5.0  # how long a call waits for the list; after that it is priced without the list
 _MAX_KEPT = 4096  # names come from clients
 
 Lookup = Callable[[str], ModelPrice | None]
 
 
 class Prices:
-    """The price of every model, by the file and, once it is read, the list. The same name always has the same price."""
+    """The price of every model, from the file and, once read, the list. The same name always has the same price."""
 
     def __init__(self, pricing: Pricing, vendors: Mapping[str, str], lookup: Lookup | None) -> None:
         self._pricing = pricing
         self._vendors = vendors
         self._lookup = lookup
         self._version = pricing.version if lookup is None else lookup_version()
-        self._found: dict[str, ModelPrice | None] = {}  # what the list says, so that it is searched once for a name
+        self._found: dict[str, ModelPrice | None] = {}  # caches the list's answers by name
 
     def find(self, name: str) -> tuple[ModelPrice | None, str]:
-        """The price of `provider/model` and the version that rows say they were priced by."""
+        """The price of `provider/model`, and the price version for its rows."""
         listed = find_price(self._pricing, name)
         if listed is not None or self._lookup is None:
             return listed, self._pricing.version
@@ -45,7 +45,7 @@ class Prices:
 class PriceBook:
     """The prices of one configuration: `current`.
 
-    `vendors` maps a provider's name to the vendor whose list prices apply; a provider at another `base_url` has none.
+    `vendors` maps a provider to the vendor whose list prices apply. Providers with another `base_url` have none.
     """
 
     def __init__(self, pricing: Pricing, vendors: Mapping[str, str], lookup: Lookup = lookup_price) -> None:
@@ -57,17 +57,17 @@ class PriceBook:
         self.current = Prices(pricing, self._vendors, None)
 
     def find(self, name: str) -> tuple[ModelPrice | None, str]:
-        """As `Prices.find`, at this moment."""
+        """`Prices.find` of the current snapshot."""
         return self.current.find(name)
 
     def may_find(self, name: str) -> bool:
-        """True when `load` could give this model a price."""
+        """True if `load` could find a price for this model."""
         return not self._loaded and name.partition("/")[0] in self._vendors
 
     async def load(self, wait_s: float = WAIT_S) -> None:
-        """Reads the list, once, off the event loop, and publishes the prices with it. Returns after `wait_s` at most.
+        """Reads the list once, off the event loop, and publishes new prices. Returns after `wait_s` at most.
 
-        It takes half a second and 31 MB, so it is read when a model first needs it.
+        Reading takes 0.6 s and 31 MB, so it happens when a model first needs it.
         """
         if self._loaded:
             return

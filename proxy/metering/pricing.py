@@ -1,4 +1,4 @@
-"""Values: pricing.yaml as it runs: what models cost, how large they are, when they retire."""
+"""Values: pricing.yaml as loaded: prices of models, their sizes and retirement dates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Capability = Annotated[
 
 
 class Tier(Struct, frozen=True, forbid_unknown_fields=True):
-    """Other prices above an input size; USD per 1M tokens."""
+    """Prices above an input size, in USD per 1M tokens."""
 
     above_input_tokens: Count
     input: NotNegative | None = None
@@ -25,7 +25,7 @@ class Tier(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PastPrice(Struct, frozen=True, forbid_unknown_fields=True):
-    """A dated earlier price; `until` is its last day, YYYY-MM-DD."""
+    """An earlier price; `until` is its last day, YYYY-MM-DD."""
 
     until: Day
     input: NotNegative | None = None
@@ -34,7 +34,7 @@ class PastPrice(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelPrice(Struct, frozen=True, forbid_unknown_fields=True):
-    """One row of pricing.yaml: USD per 1M tokens (None: not known, never zero), sizes in tokens, dates YYYY-MM-DD."""
+    """One row of pricing.yaml: USD per 1M tokens (None: unknown, never zero), sizes in tokens, dates YYYY-MM-DD."""
 
     input: NotNegative | None = None
     output: NotNegative | None = None
@@ -57,7 +57,7 @@ class ModelPrice(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Pricing(Struct, frozen=True):
-    """pricing.yaml as it runs. `version` is a short hash of the prices; every metered row carries it."""
+    """pricing.yaml as loaded. `version` is a short hash of the prices, stored in every metered row."""
 
     models: dict[str, ModelPrice] = {}
     lookup: str | None = "genai-prices"

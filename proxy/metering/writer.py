@@ -1,8 +1,8 @@
-"""Orchestrates: the ledger's writer thread. It drains the FIFO into a batch, commits it, and answers all who wait.
+"""Orchestrates: the ledger's writer thread. It drains the FIFO into a batch, commits it, and answers the waiters.
 
-What cannot be committed stays in the batch and is tried again until it can. The thread outlives every error, its own
-error handling included. Should it end all the same, nothing can be metered any more: `is_dead` says so, and `on_death`
-is called so that the process ends and its supervisor starts another.
+Changes that cannot be committed stay in the batch and are retried until they can. The thread survives every error, even
+in its error handling. If it dies anyway, nothing can be metered any more: `is_dead` is true, and `on_death` is called
+so that the process exits and its supervisor starts another.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from proxy.schema.errors import StorageUnavailable
 from proxy.storage.base import Store, StoreError
 
 _log = structlog.get_logger("ledger")
-_MAX_DRAIN = 2000  # operations in one commit: the first of them should not wait for the last of a flood
+_MAX_DRAIN = 2000  # operations in one commit, so that in a flood the first does not wait for the last
 _MAX_RETRY_S = 8.0
-_HEALTHY_S = 10.0  # after a recovery: a failure before then is the same trouble again
+_HEALTHY_S = 10.0  # a failure within this time after a recovery counts as the same trouble
 
 
 class Waits(Struct, frozen=True):
-    """Seconds. `open`, `settle`: how long a caller waits for the store; `retry`: until a failing store is tried again.
+    """Seconds. `open`, `settle`: how long a caller waits for the store; `retry`: pause before a store is tried again.
 
-    `gather`: how long ends of attempts wait for their call's next change, to share its commit; `sweep`: between two
-    sweeps for dead owners; `stop`: how long the last changes may take when the process ends.
+    `gather`: how long ends of attempts wait for their call's next change, to share its commit; `sweep`: interval of
+    sweeps for dead owners; `stop`: time for the last changes at shutdown.
     """
 
     open: float = 5.0
@@ -49,7 +49,7 @@ Operation = tuple[Callable[..., None], tuple[Any, ...]]
 
 
 class Writer:
-    """One thread that owns the store's connection and the books."""
+    """The thread that owns the store's connection and the books."""
 
     def __init__(
         self,
@@ -78,13 +78,13 @@ class Writer:
 
     @property
     def is_dead(self) -> bool:
-        """True where the thread ended although nobody stopped it."""
+        """True if the thread ended without being stopped."""
         is_gone = self._thread is not None and not self._thread.is_alive()
         return self._has_died or (is_gone and not self._has_ended)
 
     @property
     def pending(self) -> int:
-        """Operations and changes that are not committed."""
+        """The number of uncommitted operations and changes."""
         return len(self._waiting) + self._handed_over - self._taken + len(self._books.batch)
 
     async def start(self) -> None:
@@ -96,22 +96,23 @@ class Writer:
         await self._started
 
     def put(self, operation: Callable[..., None], *arguments: Any) -> None:
-        """Adds an operation on the books to the FIFO; where its last argument waits, it is told of an error."""
+        """Adds an operation on the books to the FIFO. If its last argument is a waiter, it receives any error."""
         self._waiting.append((operation, arguments))
         if len(self._waiting) == 1:  # what one turn of the loop adds wakes the thread once
-            self.loop.call_soon(self._hand_over)
+            self.loop.call_soon(self.hand_over)
 
-    def _hand_over(self) -> None:
+    def hand_over(self) -> None:
+        """Passes on what this turn of the loop has added, without waiting for its end."""
         if self._waiting:
             operations, self._waiting = self._waiting, []
             self._handed_over += len(operations)
             self._queue.put(operations)
 
     async def stop(self) -> None:
-        """Returns when what is left is written, or after about `Waits.stop`: a disk that hangs delays nobody."""
+        """Returns when pending changes are written, or after about `Waits.stop`, in case the disk hangs."""
         if self._stop_at is None:
             self.put(self._begin_stop)
-            self._hand_over()
+            self.hand_over()
         await asyncio.wait([self._stopped], timeout=2 * self._waits.stop)
 
     # --- on the thread ------------------------------------------------------------------------------------------------
@@ -132,7 +133,7 @@ class Writer:
         self._tell([(self._stopped, None)])
 
     def _release(self) -> None:
-        """Nobody waits for a thread that ended: intents are refused, or waived, and ends are let go."""
+        """Answers all waiters of the dead thread: intents are refused, or waived, and ends are released."""
         self._books.give_up()
         with contextlib.suppress(queue.Empty):
             while True:
@@ -160,7 +161,7 @@ class Writer:
         while not self._is_done():
             try:
                 self._turn()
-            except Exception as error:  # StoreError, or a bug: whatever it is, calls go on being metered
+            except Exception as error:  # StoreError or a bug: calls must still be metered
                 self._fail(error)
             answers, self._books.answers = self._books.answers, []
             self._tell(answers)
@@ -169,7 +170,7 @@ class Writer:
         self._store.close()
 
     def _turn(self) -> None:
-        """Takes what is in the FIFO, or waits for it, and commits it."""
+        """Drains the FIFO, waiting if it is empty, and commits."""
         self._drain(max(0.0, self._wake_at() - time.monotonic()))
         now = time.monotonic()
         if self.is_degraded:
@@ -209,7 +210,7 @@ class Writer:
     def _apply(self, operation: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         try:
             operation(*arguments)
-        except Exception as error:  # a bad operation harms nobody but its caller
+        except Exception as error:  # a bad operation only affects its caller
             last = arguments[-1] if arguments else None
             waiter: Waiter = (
                 last.future if isinstance(last, Intent) else last if isinstance(last, asyncio.Future) else None
@@ -234,7 +235,7 @@ class Writer:
             self._relapses = 0
 
     def _fail(self, error: Exception) -> None:
-        """Nothing may be raised here. A store that fails right after each recovery is tried less and less often."""
+        """Must not raise. A store that fails right after each recovery is retried less and less often."""
         now = time.monotonic()
         was_degraded, self.is_degraded = self.is_degraded, True
         if not was_degraded:
@@ -243,7 +244,7 @@ class Writer:
         self._retry_at = now + max(self._waits.retry, min(_MAX_RETRY_S, self._waits.retry * 2**self._relapses))
         try:
             self._books.failed()
-        except Exception as bug:  # whoever waits for an intent gives up in time, and withdraws it
+        except Exception as bug:  # waiters for intents time out and withdraw them
             _note("ledger_bug", error=_text(bug))
         if not was_degraded:
             _note("ledger_degraded", error=_text(error))
@@ -254,7 +255,7 @@ class Writer:
             swept = self._store.sweep(self._clock_ns())
         except StoreError as error:
             _note("ledger_sweep_failed", error=_text(error))
-            self._commit()  # tells whether calls can be written; if not, this is raised
+            self._commit()  # raises if calls cannot be written
             return
         self.swept += swept
         if swept:
@@ -269,15 +270,15 @@ class Writer:
 
     def _tell(self, answers: list[Answer]) -> None:
         if answers:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with contextlib.suppress(RuntimeError):  # the loop is closed: there are no waiters
                 self.loop.call_soon_threadsafe(resolve, answers)
 
 
 def resolve(answers: list[Answer]) -> None:
-    """Wakes those who wait, on their loop."""
+    """Resolves the waiters' futures, on their loop."""
     for future, error in answers:
         if future.done():
-            continue  # its caller was cancelled, or waited long enough
+            continue  # its caller was cancelled, or timed out
         if error is None:
             future.set_result(None)
         else:
@@ -285,7 +286,7 @@ def resolve(answers: list[Answer]) -> None:
 
 
 def _text(error: BaseException) -> str:
-    """What an error says; an error that cannot say it must not stop the metering."""
+    """The error's text. An error that cannot be formatted must not stop the metering."""
     try:
         return str(error) or repr(error)
     except Exception:

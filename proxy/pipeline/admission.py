@@ -1,4 +1,4 @@
-"""Orchestrates: what the configuration, and the key itself, let a caller do; from a call to its route."""
+"""Orchestrates: admission of a call: the key's policy and rate limits, then the route."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _UNLIMITED = RateLimit()
 
 
 class RateLimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Section `rate_limits`: for every key, and for single keys by name."""
+    """Section `rate_limits`: the default limits, and limits of single keys by name."""
 
     default: RateLimit = RateLimit()
     per_key: dict[str, RateLimit] = {}
 
 
 class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """One name under `keys:`. `models` None: every model; entries may be globs. `expires`: first day it is refused."""
+    """One name under `keys:`. `models` None: every model; entries may be globs. `expires`: first day of refusal."""
 
     models: list[NotBlank] | None = None
     max_output_tokens: Count | None = None
@@ -38,7 +38,7 @@ class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class KeyPolicy(Struct, frozen=True):
-    """What one caller may do. `expires_ns`: Unix nanoseconds of the first moment it may nothing."""
+    """The permissions of one caller. `expires_ns`: when they end, in Unix nanoseconds."""
 
     name: str | None = None
     allowed: Allowed | None = None
@@ -47,12 +47,12 @@ class KeyPolicy(Struct, frozen=True):
     rate: RateLimit = _UNLIMITED
 
     def cap(self, request: AnyRequest) -> tuple[AnyRequest, list[str]]:
-        """The request with at most `max_output_tokens` for each choice, and the fields that were changed for it."""
+        """The request limited to `max_output_tokens` per choice, and the names of the changed fields."""
         return (request, []) if self.max_output_tokens is None else request.capped(self.max_output_tokens)
 
 
 class KeyPolicies:
-    """The sections `keys` and `rate_limits` of one configuration; what was used outlives it, in `limits`."""
+    """The sections `keys` and `rate_limits` of one configuration. Usage is counted in `limits`, across reloads."""
 
     def __init__(self, keys: Mapping[str, KeyConfig], rates: RateLimitsConfig | None, limits: Limits) -> None:
         rates = rates or RateLimitsConfig()
@@ -62,7 +62,7 @@ class KeyPolicies:
         self._named = {name: _policy(name, keys.get(name), rates.per_key.get(name), rates.default) for name in names}
 
     def of(self, caller: Caller) -> KeyPolicy:
-        """What this caller may do: by its name, and by the list that was made with its key."""
+        """The policy of this caller: the one of its name, narrowed by the model list stored with its key."""
         policy = self._named.get(caller.key_id or "") or KeyPolicy(caller.key_id, rate=self._default)
         if isinstance(caller, StoredCaller) and caller.models is not None:
             lists = (*(policy.allowed.lists if policy.allowed else ()), caller.models)
@@ -70,7 +70,7 @@ class KeyPolicies:
         return policy
 
     def enter(self, policy: KeyPolicy, request: AnyRequest) -> Place | None:
-        """A place within the rate limits, None where there are none. Raises ProxyError 429."""
+        """A place within the rate limits; None without limits. Raises ProxyError 429."""
         if policy.rate == _UNLIMITED:
             return None
         prompt = output = 0
@@ -81,15 +81,16 @@ class KeyPolicies:
 
 
 class Admission:
-    """From a call to the route it may take, on one configuration."""
+    """Admits calls on one configuration."""
 
     def __init__(self, policies: KeyPolicies, router: Router) -> None:
         self._policies = policies
         self._router = router
 
     async def admit(self, call: Call) -> Route:
-        """Caps the call's request, takes a place in the caller's limits, finds who may answer. Raises ProxyError 403,
-        404, 429 or 503; whatever comes of the call, `Call.note_ended` gives the place back.
+        """Caps the request, takes a place within the caller's rate limits and resolves the route.
+
+        Raises ProxyError 403, 404, 429 or 503. `Call.note_ended` returns the place, however the call ends.
         """
         policy = self._policies.of(call.caller)
         call.request, call.adapted = policy.cap(call.request)
@@ -100,7 +101,7 @@ class Admission:
 
 
 def day_ns(day: str) -> int:
-    """The first moment of a day, in UTC and Unix nanoseconds."""
+    """The start of a day in UTC, in Unix nanoseconds."""
     start = datetime.combine(date.fromisoformat(day), datetime.min.time(), UTC)
     return int(start.timestamp()) * NANO_PER_USD
 

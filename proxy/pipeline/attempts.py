@@ -1,11 +1,11 @@
-"""Orchestrates: one deployment asked for one call: its retries, its attempts, and emulation of what its vendor lacks.
+"""Orchestrates: one deployment for one call: attempts, retries, and emulation of features the vendor lacks.
 
-AttemptLoop   an answer of one deployment, in as many asks as it takes (`emulate`)
-an ask        is tried again where that may help, until its gate COMMITTED closes
-an attempt    one request upstream, its intent row committed before it leaves
+AttemptLoop   gets one answer from one deployment, in one ask or several (`emulate`)
+an ask        is retried where that may help, until its gate COMMITTED closes
+an attempt    is one upstream request; its intent row is committed before it is sent
 
-A request that the vendor may be working on is never sent to it a second time: only a refusal (an error status) and a
-request that never reached it are retried here. Everything else moves on to the next candidate, or ends the call.
+A vendor never gets a second copy of a request that it may still be processing. Only refusals (error statuses) and
+requests that never arrived are retried here. Any other failure moves on to the next candidate, or ends the call.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from proxy.schema.errors import BadRequest, ProxyError, UpstreamError
 from proxy.schema.records import Outcome
 from proxy.upstream.upstream import Exchange, Upstream
 
-AT_ONCE = 16  # of one call's asks: more would be a flood to the vendor, and wait too long for its `max_concurrent`
+AT_ONCE = 16  # concurrent asks of one call: more would flood the vendor, or queue too long for its `max_concurrent`
 BACKOFF_S = 0.5  # ceiling of the first back-off; full jitter, doubles
 MAX_BACKOFF_S = 8.0
-MAX_RETRY_AFTER_S = 10.0  # a provider that asks for more is left for the next candidate
+MAX_RETRY_AFTER_S = 10.0  # a longer Retry-After moves the call to the next candidate
 _MAX_NAMED, _MAX_NAME = 32, 64  # parameter names reported to the client, and characters of each
 
 
 class Resources(Struct, frozen=True):
-    """What every call of one configuration uses.
+    """Shared by every call of one configuration.
 
-    `observe` is told of each attempt that ended. `random` returns the jitter factor in [0, 1): the fraction of the
+    `observe` receives each ended attempt. `random` returns the jitter factor in [0, 1): the fraction of the
     back-off ceiling to sleep. The first ceiling is `backoff_s`, and it doubles.
     """
 
@@ -62,10 +62,10 @@ class Resources(Struct, frozen=True):
 
 
 class AttemptLoop:
-    """One deployment, asked for one call, at most `tries` times in a row: the `Ask` of `emulate`."""
+    """Asks one deployment for one call, each time with at most `tries` attempts. Implements `emulate.SeatAsk`."""
 
     def __init__(self, resources: Resources, call: Call, deployment: Deployment, tries: int, gate: CommitGate) -> None:
-        self.tried = 0  # attempts in a row of the ask that made most
+        self.tried = 0  # the most attempts that any one ask has made
         self.at_once = min(deployment.provider.max_concurrent or AT_ONCE, AT_ONCE)
         self._resources = resources
         self._call = call
@@ -73,11 +73,11 @@ class AttemptLoop:
         self._upstream = resources.upstreams[deployment.provider_name]
         self._tries = min(deployment.provider.retries + 1, tries)
         self._gate = gate
-        self._adapted: list[str] = []  # parameters that several asks stand in for
+        self._adapted: list[str] = []  # parameters emulated by several asks
         self._check: JSONCheck | None = None
 
     async def answer(self, request: AnyRequest, origin: Origin) -> Answer:
-        """The whole answer, in as many asks as it takes. Raises UpstreamError, BadRequest, StorageUnavailable."""
+        """The whole answer, from one ask or several. Raises UpstreamError, BadRequest, StorageUnavailable."""
         seats = self._seats(request)
         if seats:
             answer = await emulate.complete_together(self, seats, origin.parent)
@@ -89,14 +89,14 @@ class AttemptLoop:
         return await emulate.checked(self, cast(ChatRequest, request), answer, self._check, sizes)
 
     async def answer_stream(self, request: ChatRequest, sink: Sink, origin: Origin) -> Answer:
-        """The same, streamed. JSON is not checked: what is wrong with it shows when it has left."""
+        """The same, streamed. JSON is not checked: by the time an error shows, the text has been sent."""
         seats = self._seats(request)
         if seats:
             return await emulate.stream_together(self, seats, sink, origin.parent)
         return await self.stream(request, sink, origin)
 
     def _seats(self, request: AnyRequest) -> list[ChatRequest]:
-        """The requests to send side by side where one cannot bring all choices; [] where it can."""
+        """The concurrent requests that together produce all choices; [] if one request is enough."""
         if request.n == 1:
             return []
         most = self._deployment.provider.max_choices(self._deployment.model)
@@ -125,7 +125,7 @@ class AttemptLoop:
         raise RuntimeError("the attempts ended without a failure")
 
     async def _wait_or_raise(self, error: UpstreamError, tried: int) -> None:
-        """Returns when the deployment may be asked again."""
+        """Sleeps until the next try. Raises `error` if there is none."""
         self.tried = max(self.tried, tried)
         retry_after_s = error.retry_after_s or 0.0
         if not error.resendable or tried >= self._tries or retry_after_s > MAX_RETRY_AFTER_S:
@@ -140,7 +140,7 @@ class AttemptLoop:
     # --- one attempt --------------------------------------------------------------------------------------------------
 
     async def _begin(self, request: AnyRequest, origin: Origin) -> Attempt:
-        """A new attempt whose intent row is committed. Nothing has left when this raises, and there is no attempt."""
+        """A new attempt with a committed intent row. If this raises, nothing was sent and there is no attempt."""
         call, ledger = self._call, self._resources.ledger
         attempt = Attempt(call, self._deployment, request, origin)
         opening = attempt.opening(attempt_bound(request, self._deployment))
@@ -161,7 +161,7 @@ class AttemptLoop:
         return attempt
 
     async def _run(self, attempt: Attempt, sink: Sink | None, gate: CommitGate) -> AnyResponse | None:
-        """The answer, None where it went into `sink`. However this ends, the attempt has ended."""
+        """The answer; None if it was streamed into `sink`. The attempt has ended when this returns or raises."""
         try:
             response: AnyResponse | None = None
             exchange = await self._exchange(attempt, stream=sink is not None)
@@ -190,31 +190,31 @@ class AttemptLoop:
                 self._resources.observe(attempt)
 
     async def _exchange(self, attempt: Attempt, stream: bool) -> Exchange:
-        """What sends the request. Nothing else keeps its body, which may be large, while its answer is read."""
+        """The exchange that sends the request. It alone holds the body, which may be large, during the answer."""
         built = await self._resources.off_loop.run(attempt.request.size, partial(self._build, attempt))
         return self._upstream.exchange(built, attempt.id, stream=stream, on_sent=attempt.note_sent)
 
     def _build(self, attempt: Attempt) -> Built:
-        """The vendor's request, with what it does not say as the client said it noted on the attempt.
+        """The vendor's request. Dropped and adapted parameters are recorded on the attempt.
 
-        Raises BadRequest for what the vendor cannot carry; where the request is `strict` and something is lost; for a
-        schema or stops that cannot be checked.
+        Raises BadRequest for content the vendor cannot take, for any loss in a `strict` request, and for a schema or
+        stop sequences that cannot be checked.
         """
         request, deployment = attempt.request, self._deployment
         try:
             built = build(deployment.provider, request, deployment.model)
-        except RecursionError:  # it could just be read, and is written from deeper in the stack
+        except RecursionError:  # encoding runs deeper in the stack than decoding did
             raise BadRequest("The JSON body is nested too deeply.", code="invalid_json") from None
         if is_native(deployment.provider, request):
             attempt.native = NativeAnswer()
-        attempt.dropped, attempt.adapted = _named(built.dropped), _named(built.adapted)
+        attempt.dropped, attempt.adapted = _printable_names(built.dropped), _printable_names(built.adapted)
         if built.unchecked_json:
             if request.stream:
                 attempt.adapted = [*attempt.adapted, "response_format"]
             elif self._check is None:
                 self._check = JSONCheck(request.fields.get("response_format") or {})
         if request.strict and (lost := list(dict.fromkeys([*attempt.dropped, *attempt.adapted]))):
-            message = f"{deployment.name} cannot be sent {', '.join(lost)} as asked for (routing.strict)."
+            message = f"{deployment.name} cannot take {', '.join(lost)} unchanged (routing.strict)."
             raise BadRequest(message, param=lost[0], code="unsupported_parameter")
         if self._adapted or built.stops:
             attempt.adapted = [*attempt.adapted, *self._adapted, *(["stop"] if built.stops else [])]
@@ -259,8 +259,8 @@ class AttemptLoop:
                 raise
 
 
-def _named(names: list[str]) -> list[str]:
-    """What headers, rows and errors can repeat of the names of parameters, which are the client's own words."""
+def _printable_names(names: list[str]) -> list[str]:
+    """Parameter names made safe for headers, rows and errors: clients choose them."""
     shown = [
         "".join(letter if letter.isprintable() and letter != "," else "?" for letter in name[:_MAX_NAME])
         for name in names[:_MAX_NAMED]

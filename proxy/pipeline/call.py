@@ -1,4 +1,4 @@
-"""Orchestrates: one call from its admission to its settlement, and what it turns into: a row, usage, headers."""
+"""Orchestrates: one call from admission to settlement, and its row, usage and cost."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class Call:
         self.opened_ns = clock.unix_ns()
         self.time = CallTime(clock, started)
         self.attempts: list[Attempt] = []
-        self.answered: list[Attempt] = []  # whose answers make up the call's: several where it asked more than once
+        self.answered: list[Attempt] = []  # attempts that make up the answer: several if the call asked more than once
         self.gate = CommitGate()  # of the call's own ask
-        self.adapted: list[str] = []  # what the proxy itself changed in the request
+        self.adapted: list[str] = []  # parameters that the proxy itself changed
         self.limit_headers: dict[str, str] = {}  # `x-ratelimit-*` of the caller's own limits
-        self.leave: Callable[[int], None] | None = None  # gives its place back, told the tokens that were used
-        self.bound_nano = 0  # the most that its plan may cost; 0: not known
-        self.is_open = False  # the ledger has a row of it, or is about to write one
+        self.leave: Callable[[int], None] | None = None  # returns the rate-limit place; takes the tokens used
+        self.bound_nano = 0  # upper bound of the plan's cost; 0: unknown
+        self.is_open = False  # the ledger has its row, or is about to write it
         self.cancelled_by: Outcome | None = None  # why its task was cancelled
         self.settled: CallEnd | None = None
         self._seq = count(1)
 
     def next_seq(self) -> int:
-        """The number of the next attempt: none is used twice, whatever becomes of its attempt."""
+        """The number of the next attempt. Numbers are never reused, not even those of withdrawn attempts."""
         return next(self._seq)
 
     @property
@@ -50,7 +50,7 @@ class Call:
 
     @property
     def answering(self) -> Attempt:
-        """The attempt that answered, else the one whose content leaves, else the one that tried last."""
+        """The attempt that answered, else the one whose content is being sent, else the latest."""
         if self.answered:
             return self.answered[-1]
         return self.gate.attempt or self.attempts[-1]
@@ -60,7 +60,7 @@ class Call:
         self.answered = [attempt for attempt in self.attempts if attempt.id in attempt_ids]
 
     def note_ended(self) -> None:
-        """The call ended, however it did: its place in the caller's limits is free."""
+        """Frees the call's place in the caller's limits, however the call ended."""
         if self.leave is not None:
             self.leave(sum(attempt.ended.tokens.total for attempt in self.attempts if attempt.ended))
 
@@ -77,7 +77,7 @@ class Call:
         )
 
     def end(self, outcome: Outcome, error: ProxyError | None = None) -> CallEnd:
-        """How the call ended. Its attempts have ended before."""
+        """The record of the call's end. All its attempts must have ended."""
         answering = self.answering if self.attempts else None
         return CallEnd(
             call_id=self.id,
@@ -97,11 +97,11 @@ class Call:
         return min((time for time in times if time is not None), default=None)
 
     def usage(self) -> Usage:
-        """OpenAI's usage of the answer, and what the whole call cost: failed attempts included."""
+        """The answer's usage in OpenAI's shape, with the cost of the whole call, failed attempts included."""
         return usage_of([attempt.used() for attempt in self.answered or [self.answering]], self.cost_usd())
 
     def cost_usd(self) -> float | None:
-        """What all attempts cost; None as soon as the price of one is not known."""
+        """The cost of all attempts; None if any price is unknown."""
         costs = [cost.total for attempt in self.attempts if (cost := attempt.cost()) is not None]
         return sum(costs) / NANO_PER_USD if len(costs) == len(self.attempts) else None
 

@@ -1,12 +1,12 @@
-"""Orchestrates: who is asked. Each ask falls back from deployment to deployment until its gate closes, never after.
+"""Orchestrates: fallback. Each ask moves from deployment to deployment until its gate closes, never after.
 
-COMMITTED     the first content, reasoning, tool or refusal delta: from here on no second model may answer
-HEADERS_SENT  the first byte to the client (the API layer's gate): from here on errors are frames
+COMMITTED     the first content, reasoning, tool or refusal delta: no other model may answer after it
+HEADERS_SENT  the first byte to the client (the API layer's gate): errors are frames after it
 
 Dispatcher     asks the deployments of a route until one answers
-CallAsk        asks names, for one call: what ensembles are lent
-FallbackOrder  who is next (routing)
-AttemptLoop    asks one deployment, with its retries
+CallAsk        asks models by name on behalf of one call; ensembles use it
+FallbackOrder  picks the next deployment (routing)
+AttemptLoop    asks one deployment, with retries
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Dispatcher:
     async def complete(self, call: Call, route: Route, request: AnyRequest, origin: Origin = CALL) -> Answer:
         """The whole answer to `request`.
 
-        Raises the last candidate's UpstreamError, BadRequest for what the first cannot be sent, or StorageUnavailable
-        before anything was sent.
+        Raises the last candidate's UpstreamError, BadRequest for a request the first candidate cannot take, or
+        StorageUnavailable before anything was sent.
         """
         order = FallbackOrder(route, request)
         while True:
@@ -59,7 +59,7 @@ class Dispatcher:
 
 
 class CallAsk:
-    """The `Ask` of one call: names of those that its caller may use."""
+    """The `Ask` of one call, limited to the models that its caller may use."""
 
     def __init__(self, dispatcher: Dispatcher, router: Router, call: Call, allowed: Allowed | None) -> None:
         self._dispatcher = dispatcher

@@ -19,15 +19,12 @@ from proxy.schema.usage import Usage
 
 
 class StreamWriter(Protocol):
-    """Writes the frames of one stream.
-
-    `keep_alive` is the frame that shows a waiting client that the connection lives.
-    """
+    """Writes the frames of one stream. `keep_alive` is the frame sent while the client waits."""
 
     keep_alive: bytes
 
     def write(self, chunks: list[ChatChunk]) -> bytes:
-        """The frames that may leave now; whatever tells the client that its answer is complete is held back."""
+        """The frames to send now. Anything that marks the answer as complete is held back for `tail`."""
         ...
 
     def tail(self, usage: Usage) -> bytes:
@@ -43,11 +40,11 @@ class Format(Protocol):
     """One wire shape: bytes from a client to a request, answers and errors back to bytes."""
 
     def decode(self, body: bytes) -> AnyRequest:
-        """The checked request. Raises BadRequest that names the field."""
+        """The validated request. Raises BadRequest, which names the field."""
         ...
 
     def unread(self, model: str) -> AnyRequest:
-        """A stand-in for a request that could not be read, for its row and the log."""
+        """A placeholder for an invalid request, for its row and the log."""
         ...
 
     def whole(self, call: Call, answer: AnyResponse) -> bytes:
@@ -55,7 +52,7 @@ class Format(Protocol):
         ...
 
     def writer(self, call: Call) -> StreamWriter:
-        """A writer for the streamed answer to one call. Only requests with `stream` are streamed."""
+        """The writer for a streamed answer. Called only for requests with `stream`."""
         ...
 
     def error(self, error: ProxyError) -> bytes:

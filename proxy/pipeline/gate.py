@@ -1,4 +1,4 @@
-"""Orchestrates: the gate `COMMITTED` of one ask. The first content closes it; after that no other model answers."""
+"""Orchestrates: the gate `COMMITTED` of one ask. The first content closes it; no other model answers after that."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from proxy.pipeline.attempt import Attempt
 
 
 class CommitGate:
-    """Which attempt of an ask won. Several may run; `outer` is the gate of the ask that this one is a part of."""
+    """Decides which of the attempts of an ask wins. `outer` is the gate of the ask that this one is part of."""
 
     def __init__(self, outer: CommitGate | None = None) -> None:
         self.attempt: Attempt | None = None
         self._outer = outer
-        self._held: asyncio.Future[None] | None = None
+        self._released: asyncio.Future[None] | None = None
 
     @property
     def is_closed(self) -> bool:
         return self.attempt is not None
 
     def hold(self) -> Callable[[], None]:
-        """From now on an attempt waits with its first delta, until the function that this returns is called."""
-        held = self._held = asyncio.get_running_loop().create_future()
+        """Blocks `claim` until the returned function is called."""
+        released = self._released = asyncio.get_running_loop().create_future()
 
         def release() -> None:
-            if not held.done():
-                held.set_result(None)
+            if not released.done():
+                released.set_result(None)
 
         return release
 
     async def claim(self, attempt: Attempt) -> bool:
-        """True where the attempt's content may leave; False where another attempt of this ask was first.
+        """True if the attempt may send its content; False if another attempt of this ask came first.
 
-        It waits while this gate or an outer one is held. An outer gate keeps the first attempt of all its asks.
+        Waits while this gate or an outer one is held. An outer gate records the first attempt of all its asks.
         """
         gate: CommitGate | None = self
         while gate is not None:
-            if gate._held is not None:
-                await asyncio.shield(gate._held)
+            if gate._released is not None:
+                await asyncio.shield(gate._released)
             gate = gate._outer
         gate = self
         while gate is not None and gate.attempt is None:

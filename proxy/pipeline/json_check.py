@@ -1,8 +1,8 @@
-"""Translates: `response_format` and an answer into what is wrong with that answer, for vendors that do not enforce it.
+"""Translates: `response_format` and an answer into a validation error, for vendors that do not enforce the format.
 
-Pure, offline and bounded. The checker is native code that holds the interpreter until it is done, so its work is
-estimated first: a schema that cannot be bounded is refused, and an answer that would take more than about 20 ms passes
-unchecked. Schemas come from clients, answers from models: both may be hostile.
+Pure, offline and bounded. The validator is native code that blocks the interpreter, so its work is estimated first: a
+schema whose work cannot be bounded is refused, and an answer that would take more than about 20 ms passes unchecked.
+Schemas come from clients and answers from models: both may be hostile.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ import msgspec
 from proxy.schema.errors import BadRequest
 from proxy.schema.json import decode, nesting
 
-MAX_NODES = 12_000  # values of a schema, each reference followed; OpenAI takes 5,000 properties
-MAX_DEPTH = 100  # of a schema, each reference followed
-MAX_WORK = 600_000  # steps of at most 30 ns: parts of the schema that one value meets, times values of the answer
-MAX_TOLD = 1_000  # parts that one value meets, up to which the checker may say what is wrong: 4 us each
-MAX_PATTERNS = 40_000  # characters of all patterns, repetitions spelled out: compiling takes up to 0.3 us each
-_PATTERN = 40  # what the shortest one takes, in such characters
+MAX_NODES = 12_000  # values of a schema with all references expanded; OpenAI allows 5,000 properties
+MAX_DEPTH = 100  # of a schema with all references expanded
+MAX_WORK = 600_000  # steps of at most 30 ns: subschemas applied to one value, times values of the answer
+MAX_TOLD = 1_000  # subschemas applied to one value, up to which errors are described: 4 us each
+MAX_PATTERNS = 40_000  # characters of all patterns with repetitions expanded: compiling takes up to 0.3 us each
+_PATTERN = 40  # fixed cost of a pattern, in such characters
 MAX_BACKTRACKING = 5_000  # characters of an answer times patterns that backtrack
-_BACKTRACKS = 1_000  # for one pattern on one text
-_FRACTION = 500  # steps of one division by a `multipleOf` that is no integer
-_GAVE_UP = "Error executing regex"  # so begins what the checker says of a text on which a pattern ran out of steps
+_BACKTRACKS = 1_000  # backtracking limit of one pattern on one text
+_FRACTION = 500  # steps of one division by a `multipleOf` that is not an integer
+_GAVE_UP = "Error executing regex"  # prefix of the error for a pattern that exceeds its backtracking limit
 _MAX_REASON = 300
 _OPENING = re.compile(r"```[a-zA-Z]*[ \t]*\r?\n")
-_MOVING = ("$id", "$anchor", "$dynamicRef", "$dynamicAnchor", "$recursiveRef")  # change what a reference means
+_MOVING = ("$id", "$anchor", "$dynamicRef", "$dynamicAnchor", "$recursiveRef")  # change the target of references
 _WHERE = "response_format.json_schema.schema"
 _BACKTRACKING = re.compile(r"\(\?[=!>(]|\(\?<[=!]|\\[1-9bBgGkK]|[*+?}]\+")
 _REPEATED = re.compile(r"(\))?\{(\d*),?(\d*)\}")
 
 
 def bare(text: str) -> str:
-    """The text without a Markdown fence around all of it."""
+    """The text without an enclosing Markdown fence."""
     trimmed = text.strip()
     opening = _OPENING.match(trimmed)
     if opening is None or not trimmed.endswith("```") or len(trimmed) < opening.end() + 3:
@@ -47,7 +47,7 @@ def bare(text: str) -> str:
 
 
 class JSONCheck:
-    """What one `response_format` asks of an answer. Raises BadRequest for a schema that is none, or is too large."""
+    """Validates answers against one `response_format`. Raises BadRequest for an invalid or too large schema."""
 
     def __init__(self, response_format: Mapping[str, Any]) -> None:
         self._schema: jsonschema_rs.Validator | None = None
@@ -57,7 +57,7 @@ class JSONCheck:
         inner = response_format.get("json_schema")
         schema = inner.get("schema") if isinstance(inner, dict) else None
         if schema is None:
-            return  # OpenAI lets it out; then any object will do
+            return  # optional in OpenAI's API: any object is valid
         if not isinstance(schema, dict):
             raise BadRequest("Expected a JSON schema: an object.", param=_WHERE)
         self._work = _Work(schema)
@@ -69,10 +69,10 @@ class JSONCheck:
                 schema, offline=True, validate_formats=False, mask="the value", pattern_options=options
             )
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as bad:
-            raise BadRequest(f"The schema is not a JSON schema: {_reason(str(bad))}", param=_WHERE) from None
+            raise BadRequest(f"The schema is not valid JSON Schema: {_reason(str(bad))}", param=_WHERE) from None
 
     def wrong(self, text: str) -> str | None:
-        """What is wrong with an answer, in words for a model; None: nothing, or checking it would take too long."""
+        """The error in an answer, worded for a model; None if it is valid or would take too long to check."""
         try:
             value = decode(text)
         except (msgspec.DecodeError, RecursionError, UnicodeError) as bad:
@@ -94,16 +94,16 @@ class JSONCheck:
                 return None
             path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.instance_path)
             return f"at ${path[:_MAX_REASON]}: {_reason(error.message)}"
-        except ValueError:  # nested deeper than the checker follows
+        except ValueError:  # nested deeper than the validator goes
             return None
         return None
 
 
 class _Part:
-    """What one subschema costs.
+    """The cost of one subschema.
 
-    `meets`: its parts that one value may meet, those for what is within that value included; `keys`: the names that are
-    looked for in each object; `ways`: how many times recursion may lead from one value into the next level.
+    `meets`: the subschemas that may apply to one value, nested ones included; `keys`: the names looked up in each
+    object; `ways`: the recursive references that may lead from one value to the next level.
     """
 
     __slots__ = ("keys", "meets", "ways")
@@ -127,15 +127,15 @@ class _Part:
 
 
 class _Work:
-    """How much a schema can make of an answer. Raises BadRequest for one that cannot be bounded.
+    """Bounds the validator's work for a schema. Raises BadRequest for a schema that cannot be bounded.
 
-    Every value meets the parts of a schema that apply to it: all branches of `anyOf`, all patterns of its key, but one
-    of `properties`.
+    Every value is checked against all subschemas that may apply to it: all branches of `anyOf` and all patterns of its
+    key, but only one of `properties`.
     """
 
     def __init__(self, schema: dict[str, Any]) -> None:
         self._root = schema
-        old = "draft-04" in str(schema.get("$schema"))  # there it is `id`
+        old = "draft-04" in str(schema.get("$schema"))  # draft 4 says `id` for `$id`
         self._moving = (*_MOVING, "id") if old else _MOVING
         self._nodes = 0
         self._recursions = 0  # references that lead back into themselves
@@ -148,11 +148,11 @@ class _Work:
 
     @property
     def compiles(self) -> bool:
-        """Whether the patterns are small enough to be prepared; else nothing is checked."""
+        """Whether the patterns are small enough to compile; if not, nothing is checked."""
         return self._pattern_size <= MAX_PATTERNS
 
     def is_too_much_for(self, text: str) -> bool:
-        """By a bound, in which recursion in several ways multiplies with each level of the answer."""
+        """Whether the bound exceeds MAX_WORK. Several recursive references multiply the work at each level."""
         if self._backtracking * len(text) > MAX_BACKTRACKING:
             return True
         objects = text.count("{")
@@ -179,7 +179,7 @@ class _Work:
             return part
         for name in self._moving:
             if isinstance(node.get(name), str) and depth:
-                raise BadRequest(f"The schema may not hold {name!r} here.", param=_WHERE)
+                raise BadRequest(f"The schema must not use {name!r} here.", param=_WHERE)
         part = _Part(1)
         if isinstance(ref := node.get("$ref"), str):
             part.add(self._follow(ref, refs, depth))
@@ -189,7 +189,7 @@ class _Work:
 
     def _keyword(self, part: _Part, name: str, value: object, at: tuple[tuple[str, ...], int]) -> None:
         """Adds what one keyword costs."""
-        if isinstance(value, dict) and name in ("$defs", "definitions"):  # apply where something refers to them
+        if isinstance(value, dict) and name in ("$defs", "definitions"):  # apply only where referenced
             for inner in value.values():
                 self._part(inner, *at)
         elif isinstance(value, dict) and name == "properties":
@@ -232,7 +232,7 @@ class _Work:
             else:
                 head = ""
         if head != "#":
-            raise BadRequest(f"The schema's reference {ref[:100]!r} leads nowhere within it.", param=_WHERE)
+            raise BadRequest(f"The schema's reference {ref[:100]!r} does not resolve within it.", param=_WHERE)
         return node
 
 

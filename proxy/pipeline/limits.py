@@ -1,7 +1,7 @@
-"""Orchestrates: rate limits by key (requests and tokens per minute, concurrent calls) and a limit on wrong keys.
+"""Orchestrates: rate limits per key (requests and tokens per minute, concurrent calls) and a limit on failed logins.
 
-All of it lives in the memory of one worker, which enforces its share: limit / workers. Tokens are reserved by an
-estimate and corrected by the usage; a caller that exceeds its reservation waits until the bucket has refilled.
+All state is in the memory of one worker, which enforces its share: limit / workers. Tokens are reserved by estimate and
+corrected by actual usage; a caller that exceeds its reservation waits until the bucket has refilled.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class RateLimit(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RateLimited(ProxyError):
-    """429: which limit was reached, its usage, and when there is room again (seconds; None: when a call ends)."""
+    """429: the limit that was reached, its usage, and the seconds until it has room (None: when a call ends)."""
 
     def __init__(self, who: str, limiter: str, current: int, limit: int, reset_s: float | None) -> None:
-        again = "when one of them has ended" if reset_s is None else f"in {_shown(reset_s)}"
+        again = "when one of them has ended" if reset_s is None else f"in {_format_duration(reset_s)}"
         super().__init__(
             f"Rate limit reached for {who}: {limiter} is {limit}, {current} in use. Try again {again}.",
             status=429,
@@ -87,25 +87,25 @@ class _Used:
 class Place:
     """One admitted call: `headers` report the remaining limits, `leave` returns what the call did not use."""
 
-    __slots__ = ("_left", "_reserved", "_used", "headers")
+    __slots__ = ("_has_left", "_reserved", "_used", "headers")
 
     def __init__(self, used: _Used, reserved: int | None, headers: dict[str, str]) -> None:
         self._used = used
         self._reserved = reserved
-        self._left = False
+        self._has_left = False
         self.headers = headers
 
     def leave(self, tokens: int) -> None:
-        """The call ended and used so many tokens. Later calls have no effect."""
-        if not self._left:
-            self._left = True
+        """Frees the place of an ended call that used `tokens`. Only the first call has an effect."""
+        if not self._has_left:
+            self._has_left = True
             self._used.running -= 1
             if self._reserved is not None:
                 self._used.tokens.take(tokens - self._reserved)
 
 
 class Limits:
-    """The limits of every key, as one of `workers` enforces them."""
+    """The limits of every key, enforced by one of `workers` processes."""
 
     def __init__(self, workers: int = 1, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._workers = workers
@@ -113,7 +113,7 @@ class Limits:
         self._used: dict[str | None, _Used] = {}
 
     def enter(self, name: str | None, rate: RateLimit, prompt_tokens: int, output_tokens: int) -> Place:
-        """Reserves all three or none. Raises RateLimited; permanently where the prompt alone exceeds the limit."""
+        """Reserves all three limits or none. Raises RateLimited, or a ProxyError for a prompt that can never fit."""
         used = self._used.get(name)
         if used is None:
             used = self._used[name] = _Used()
@@ -128,7 +128,7 @@ class Limits:
         if rate.tokens_per_minute is not None:
             limit = rate.tokens_per_minute
             if prompt_tokens > limit:
-                raise _too_long(who, prompt_tokens, limit)
+                raise _prompt_too_long(who, prompt_tokens, limit)
             reserved = int(min(prompt_tokens + output_tokens, max(1, limit / self._workers)))
             self._fit(used.tokens, reserved, (who, "tokens_per_minute", limit), now_s)
             used.tokens.take(reserved)
@@ -157,7 +157,7 @@ class Limits:
         return {
             f"x-ratelimit-limit-{what}": str(limit),
             f"x-ratelimit-remaining-{what}": str(min(limit, max(0, int(level * self._workers)))),
-            f"x-ratelimit-reset-{what}": _shown(missing_s),
+            f"x-ratelimit-reset-{what}": _format_duration(missing_s),
         }
 
 
@@ -170,7 +170,7 @@ class FailedLogins:
         self._by_network: dict[str, Bucket] = {}
 
     def note(self, address: str) -> None:
-        """Counts one failure of the connection's own address, never of a header's. Raises ProxyError 429."""
+        """Counts one failure of the connection's peer address, never of a header's. Raises ProxyError 429."""
         now_s = self._clock_s()
         network = _network(address)
         bucket = self._by_network.pop(network, None) or Bucket()
@@ -181,21 +181,21 @@ class FailedLogins:
             level = counted.level(per_minute, now_s)
             if level < 1:
                 refused = RateLimited("wrong API keys", "failed_logins", per_minute, per_minute, 60 / per_minute)
-                refused.headers["x-should-retry"] = "false"  # the same key would be as wrong
+                refused.headers["x-should-retry"] = "false"  # the same key would fail again
                 raise refused
         bucket.take(1)
         self._all.take(1)
 
 
-def _too_long(who: str, tokens: int, limit: int) -> ProxyError:
+def _prompt_too_long(who: str, tokens: int, limit: int) -> ProxyError:
     refused = RateLimited(who, "tokens_per_minute", tokens, limit, None)
-    refused.message = f"Rate limit of {who}: the prompt has about {tokens} tokens, tokens_per_minute is {limit}."
+    refused.message = f"Rate limit for {who}: the prompt has about {tokens} tokens, tokens_per_minute is {limit}."
     refused.headers = {"x-should-retry": "false"}
     return refused
 
 
 def _network(address: str) -> str:
-    """An IPv4 address, or the /64 of an IPv6 address, all of which one user can have."""
+    """An IPv4 address, or the /64 of an IPv6 address: one user may own all of it."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -205,7 +205,7 @@ def _network(address: str) -> str:
     return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
 
 
-def _shown(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     """In OpenAI's format: 17ms, 8.64s, 6m0s."""
     if seconds < 1:
         return f"{max(0, math.ceil(seconds * 1000))}ms"

@@ -1,7 +1,7 @@
-"""Translates: the bytes of an answer that passes untouched, split into what may leave now and what waits.
+"""Translates: the bytes of a pass-through answer into a part to send now and a part to hold back.
 
-An answer is settled before the client can take it for complete, also where its bytes are the vendor's own. So the part
-of a stream in which the decoder saw the finish, and all that follows, is held back until the call is settled.
+A call is settled before its client can see the answer as complete. That also applies to a vendor's own bytes: from the
+piece in which the decoder saw the finish, the stream is held back until the call is settled.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ class NativeAnswer:
     def __init__(self) -> None:
         self.whole = b""  # the body of an answer that is not streamed
         self._ready: list[bytes] = []
-        self._held = bytearray()
+        self._pending = bytearray()
 
     def add(self, piece: bytes, is_finished: bool) -> None:
-        """The next bytes of a stream. `is_finished`: the finish arrived with them, or before."""
-        seen = max(0, len(self._held) - 3)  # a mark may be cut by the end of the piece before
-        self._held += piece
+        """Adds the next bytes of a stream. `is_finished`: the finish arrived with them, or earlier."""
+        seen = max(0, len(self._pending) - 3)  # a mark may span two pieces
+        self._pending += piece
         if not is_finished:
-            # Only whole events leave: a keep-alive frame may have to go between two of them.
-            ends = [at + len(mark) for mark in _EVENT_ENDS if (at := self._held.rfind(mark, seen)) >= 0]
+            # Send only whole events: a keep-alive frame may go between two of them.
+            ends = [at + len(mark) for mark in _EVENT_ENDS if (at := self._pending.rfind(mark, seen)) >= 0]
             if ends:
                 end = max(ends)
-                self._ready.append(bytes(self._held[:end]))
-                del self._held[:end]
+                self._ready.append(bytes(self._pending[:end]))
+                del self._pending[:end]
 
     def take(self) -> bytes:
-        """What may leave now."""
+        """The bytes to send now."""
         ready, self._ready = self._ready, []
         return b"".join(ready)
 
     def tail(self) -> bytes:
-        """The rest, once the call is settled."""
-        return self.take() + bytes(self._held)
+        """The remaining bytes, to send once the call is settled."""
+        return self.take() + bytes(self._pending)

@@ -1,7 +1,7 @@
-"""Performs I/O: work that grows with a body, beside the event loop once the body is large.
+"""Performs I/O: runs work that grows with the body size in a thread, if the body is large.
 
-Python passes its lock on between two steps of such work, every 5 ms; so it delays others by its longest single step,
-not by all of it. Two threads are enough: more would only wait for the same lock.
+Python hands over the GIL every 5 ms, between two steps of such work. So other calls wait for its longest single step,
+not for all of it. Two threads are enough: more would only compete for the GIL.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class OffLoop:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="large-body")
 
     async def run(self, size: int, work: Callable[[], T]) -> T:
-        """What `work` returns or raises. `size`: bytes of the body that it reads or writes.
+        """Returns the result of `work`. `size`: the bytes of the body that it reads or writes.
 
-        A caller that is cancelled does not wait for it; work that has begun goes on, and its result is dropped.
+        A cancelled caller returns at once. Work that has started continues, and its result is dropped.
         """
         if size <= LARGE_BYTES:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def close(self) -> None:
-        """Starts nothing more."""
+        """Cancels queued work and accepts no more."""
         self._threads.shutdown(wait=False, cancel_futures=True)

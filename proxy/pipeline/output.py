@@ -1,4 +1,4 @@
-"""Orchestrates: what a call has written and its reader has not taken yet: a bounded buffer between two tasks."""
+"""Orchestrates: a bounded buffer between the tasks that write an answer and the task that sends it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ MAX_BUFFERED_BYTES = 128 * 1024
 
 
 class Output:
-    """One reader; the writers are one call's attempts.
+    """One reader; the writers are the attempts of one call.
 
-    A full buffer holds them up, and so their upstreams: that is the back-pressure.
+    Back-pressure: a full buffer blocks the writers, and so their upstreams.
     """
 
     def __init__(self, limit: int = MAX_BUFFERED_BYTES) -> None:
@@ -25,13 +25,13 @@ class Output:
 
     @property
     def is_discarded(self) -> bool:
-        """True once nobody reads any more."""
+        """True once the reader is gone."""
         return self._is_discarded
 
     def write(self, frames: bytes) -> asyncio.Future[None] | None:
-        """Adds frames. Where a future is returned, the writer waits for it before it writes again.
+        """Adds frames. If a future is returned, the writer must await it before it writes again.
 
-        The future is that writer's alone: when it is cancelled, others go on waiting.
+        Each writer gets its own future: cancelling it does not affect the others.
         """
         if self._is_discarded:
             return None
@@ -45,7 +45,7 @@ class Output:
         return waiter
 
     def end(self, last: bytes = b"", error: BaseException | None = None) -> None:
-        """The last frames, or the error that is raised once everything before it was read. The first end stands."""
+        """Ends with the last frames, or with an error that `read` raises after them. Only the first end counts."""
         if self._is_ended:
             return
         if last and not self._is_discarded:
@@ -54,31 +54,31 @@ class Output:
         _wake(self._reader)
 
     def discard(self, error: BaseException) -> None:
-        """The reader is gone: what is written from now on vanishes, and a reader that comes back gets `error`."""
+        """The reader is gone: later writes are dropped, and a later `read` raises `error`."""
         self._is_discarded = True
         self._pieces.clear()
         self._wake_writers()
         self.end(error=error)
 
     async def wait(self, timeout_s: float) -> bool:
-        """True once there is something to read, the end included; False after `timeout_s`."""
+        """True once there is something to read, including the end; False after `timeout_s`."""
         if self._pieces or self._is_ended:
             return True
         timer = asyncio.get_running_loop().call_later(timeout_s, self._give_up)
         try:
-            await self._written()
+            await self._wait_for_write()
         finally:
             timer.cancel()
         return bool(self._pieces) or self._is_ended
 
     async def read(self) -> bytes:
-        """Everything written so far, `b""` at the end. Raises the error that the output ended with."""
+        """Everything written so far; `b""` at the end. Raises the error that ended the output."""
         while not self._pieces:
             if self._error is not None:
                 raise self._error
             if self._is_ended:
                 return b""
-            await self._written()
+            await self._wait_for_write()
         pieces, self._pieces, self._size = self._pieces, [], 0
         self._wake_writers()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -90,7 +90,7 @@ class Output:
     def _give_up(self) -> None:
         _wake(self._reader)
 
-    async def _written(self) -> None:
+    async def _wait_for_write(self) -> None:
         self._reader = asyncio.get_running_loop().create_future()
         try:
             await self._reader

@@ -1,10 +1,10 @@
 """Orchestrates: the life of one request, in order, on one screen.
 
-    bytes -format.decode-> request -hints-> request -admission (limits, what the key may use, names)-> Route
-      -> reasoning state restored -> dispatch (ledger.open, attempts) -> answer, or chunks
-      -> reasoning state kept, ledger.settle (committed) -> format.whole / writer.tail -> last bytes
+    bytes -format.decode-> request -hints-> request -admission (rate limits, allow-list, names)-> Route
+      -> restore reasoning state -> dispatch (ledger.open, attempts) -> answer, or chunks
+      -> keep reasoning state -> ledger.settle (committed) -> format.whole / writer.tail -> last bytes
 
-Settle before the end: what tells a client that its answer is complete leaves only after its row is committed.
+Settle before the end: the bytes that mark an answer as complete are sent only after the call's row is committed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NO_HEADERS: Mapping[str, str] = {}
 
 
 class Pipeline:
-    """Serves requests on one configuration. `on_end` is told of every call that ended (the log line, metrics)."""
+    """Serves requests on one configuration. `on_end` receives every ended call (the log line, metrics)."""
 
     def __init__(
         self,
@@ -61,9 +61,10 @@ class Pipeline:
     async def admit(
         self, call_id: str, caller: Caller, body: bytes, format: Format, headers: Mapping[str, str] = _NO_HEADERS
     ) -> tuple[Call, Route]:
-        """The call and its route. Raises BadRequest for a body or hint that cannot be used, ProxyError for a name that
-        nobody answers to or that is not for this caller, and for a limit that is reached. A refusal is metered as
-        rejected where the body names a model.
+        """The call and its route.
+
+        Raises BadRequest for an invalid body or hint, and ProxyError for an unknown or forbidden model or an exhausted
+        limit. A refusal is metered as rejected if the body names a model.
         """
         started = self._clock.monotonic_s()
         try:
@@ -88,7 +89,7 @@ class Pipeline:
         self._ended(call, end)
 
     def start(self, call: Call, route: Route, format: Format) -> RunningCall:
-        """The call in a task of its own. Its output is what the client gets, and ends once the call is settled."""
+        """Starts the call in its own task. Its output goes to the client, and ends once the call is settled."""
         running = RunningCall(call, format)
         self._running.add(running)
         running.start(self._run(running, route), self._deadline_s, self._running.discard)
@@ -113,7 +114,7 @@ class Pipeline:
             output.end(end)
 
     async def _complete(self, call: Call, route: Route, format: Format) -> bytes:
-        """Whoever answers the first part of a request answers all parts: vectors of two models cannot be compared."""
+        """All parts of a request go to the deployment that answers the first: vectors of two models do not compare."""
         request, answers = call.request, []
         for part in request.parts(candidate.provider.embeddings_batch for candidate in route.candidates):
             answer = await self._dispatcher.complete(call, route, part)
@@ -127,7 +128,7 @@ class Pipeline:
         return format.whole(call, response)
 
     async def _stream(self, call: Call, route: Route, writer: StreamWriter, output: Output) -> bytes:
-        """Writes the frames less the end, which is returned."""
+        """Writes all frames except the last ones, which it returns."""
 
         def sink(batch: list[ChatChunk]) -> Awaitable[None] | None:
             frames = writer.write(batch)
@@ -142,11 +143,11 @@ class Pipeline:
         return writer.tail(call.usage())
 
     async def _fail(self, call: Call, error: BaseException) -> BaseException:
-        """Settles a call that failed or was cancelled; the error that its reader gets."""
+        """Settles a call that failed or was cancelled. Returns the error for its reader."""
         if isinstance(error, asyncio.CancelledError) and call.cancelled_by is Outcome.TIMEOUT_TOTAL:
             error = deadline_passed(self._deadline_s)
         if isinstance(error, ProxyError):
-            with contextlib.suppress(asyncio.CancelledError):  # the row is on its way; nobody waits for the rest
+            with contextlib.suppress(asyncio.CancelledError):  # the ledger already has the row
                 await self._settle(call, _outcome(error), error)
             return error
         if call.settled is None:
@@ -165,7 +166,7 @@ class Pipeline:
             if call.is_open:
                 await self._ledger.settle(end)
             elif isinstance(error, StorageUnavailable):
-                self._ledger.close(end)  # of another seat an `open` may be on its way; else there is nothing to close
+                self._ledger.close(end)  # a concurrent ask may be opening the call; otherwise this does nothing
             else:
                 self._ledger.reject(call.opening(self.config_version), end)
         finally:
@@ -176,12 +177,12 @@ class Pipeline:
         self._on_end(call, end)
 
     def stop_calls(self) -> None:
-        """Cancels every call that runs. Its client gets an error: a status, or the last frame of a stream."""
+        """Cancels every running call. Its client gets an error: a status, or the last frame of a stream."""
         for running in list(self._running):
             running.stop()
 
     async def close(self) -> None:
-        """Waits for the calls whose clients are gone, and cancels the others: what holds them has been closed."""
+        """Waits for the calls whose clients are gone, and cancels the others: their owners are closed."""
         self.stop_calls()
         for running in list(self._running):
             await running.ended()

@@ -1,9 +1,9 @@
-"""Orchestrates: the reasoning that belongs to tool calls, kept between two requests of a client that drops it.
+"""Orchestrates: keeps the reasoning behind tool calls between requests, for clients that do not send it back.
 
     answer with tool calls -> Provider.reasoning_state -> store, by caller and tool call id, before the answer ends
-    next request           -> one look-up of its tool call ids -> ChatRequest.kept -> the provider puts it back
+    next request           -> one look-up of its tool call ids -> ChatRequest.kept -> the provider restores it
 
-Nothing here fails a call: while the store does not work, providers do without what it holds, as they do after an hour.
+Nothing here fails a call: while the store is down, providers work without stored reasoning, as they do after an hour.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from proxy.storage.reasoning_states import ReasoningStates
 MAX_STATE_BYTES = 512 * 1024
 MAX_ID = 1024  # characters of a tool call id
 WAIT_S = 1.0  # how long a call waits for the store
-CLOSE_S = 5.0  # how long the end of the process waits for it
-PAUSE_S = 5.0  # after a failure, how long the store is left alone
+CLOSE_S = 5.0  # how long shutdown waits for the store
+PAUSE_S = 5.0  # pause after a failure of the store
 EXPIRE_EVERY_S = 60.0
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ _decode = msgspec.msgpack.Decoder(KeptReasoning).decode
 
 
 class ReasoningState:
-    """One per process. `store` None: nothing is kept. `warn` logs an event with fields."""
+    """One per process. `store` None: reasoning is not kept. `warn` logs an event with fields."""
 
     def __init__(
         self,
@@ -47,25 +47,25 @@ class ReasoningState:
         wait_s: float = WAIT_S,
         pause_s: float = PAUSE_S,
     ) -> None:
-        self.failures = 0  # states that could not be kept or looked for
+        self.failures = 0  # failed writes and look-ups
         self._store = store
         self._warn = warn
         self._clock_ns = clock_ns
         self._wait_s = wait_s
         self._pause_s = pause_s
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="vault")  # the one that uses the store's connection
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="vault")  # owns the store's connection
         self._is_down = False
         self._again_at = 0.0
 
     async def restore(self, caller: Caller, request: AnyRequest) -> AnyRequest:
-        """The request with what is kept for the tool calls in its messages."""
+        """The request with the stored reasoning for the tool calls in its messages."""
         if self._store is None or not isinstance(request, ChatRequest):
             return request
         names = _names(request)
         if not names:
             return request
         found = await self._on_thread(partial(self._store.find, caller.key_id or "", names, self._clock_ns()))
-        kept = {names[name]: state for name, data in (found or {}).items() if (state := _read(data))}
+        kept = {names[name]: state for name, data in (found or {}).items() if (state := _decode_state(data))}
         size = request.size + sum(map(len, (found or {}).values()))
         return structs.replace(request, kept=kept, size=size) if kept else request
 
@@ -76,7 +76,7 @@ class ReasoningState:
         messages: Iterable[ResponseMessage],
         request: AnyRequest | None = None,
     ) -> None:
-        """Returns once the states of the tool calls in an answer to `request` are committed, or cannot be for now."""
+        """Stores the states of the answer's tool calls. Returns once they are committed, or the store has failed."""
         if self._store is None:
             return
         provider = deployment.provider
@@ -84,36 +84,36 @@ class ReasoningState:
         for message in messages:
             if not message.get("tool_calls"):
                 continue
-            calls = {call.get("id"): call for call in reversed(message["tool_calls"])}  # of two with one id the first
+            calls = {call.get("id"): call for call in reversed(message["tool_calls"])}  # the first wins if ids repeat
             for tool_call_id, state in provider.reasoning_state(message).items():
                 data = msgspec.msgpack.encode(KeptReasoning(provider.type, deployment.model, state))
                 if len(data) <= MAX_STATE_BYTES and len(tool_call_id) <= MAX_ID:
                     called = calls.get(tool_call_id) if provider.counts_call_ids else None
-                    states[_bound(called, _asked(request)) if called else tool_call_id] = data
+                    states[_store_name(called, _question_digest(request)) if called else tool_call_id] = data
         if states:
             await self._on_thread(partial(self._store.put, caller.key_id or "", states, self._clock_ns()))
 
     async def expire(self) -> None:
-        """Drops what is too old, again and again, until it is cancelled: without it that is done when more is kept."""
+        """Drops expired states periodically until cancelled. Otherwise only writes would drop them."""
         while self._store is not None:
             await self._on_thread(partial(self._store.expire, self._clock_ns()))
             await asyncio.sleep(EXPIRE_EVERY_S)
 
     async def close(self) -> None:
-        """Lets the store go when its last work is done; a disk that hangs holds nobody up."""
+        """Closes the store after its pending work; waits at most CLOSE_S, in case the disk hangs."""
         if self._store is not None:
             closing = asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
             await asyncio.wait({closing}, timeout=CLOSE_S)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _on_thread(self, work: Callable[[], T]) -> T | None:
-        """What `work` returns; None while the store fails, or where it takes too long: then it goes on by itself."""
+        """The result of `work`. None if the store fails, or takes too long: then the work continues unattended."""
         loop = asyncio.get_running_loop()
         if loop.time() < self._again_at:
             self.failures += 1
             return None
         working = loop.run_in_executor(self._thread, work)
-        working.add_done_callback(_see)
+        working.add_done_callback(_retrieve_exception)
         await asyncio.wait({working}, timeout=self._wait_s)
         if not working.done():
             self._note_failure(f"no answer within {self._wait_s:g} s", loop.time())
@@ -140,7 +140,7 @@ class ReasoningState:
 
 
 def _names(request: ChatRequest) -> dict[str, str]:
-    """Under what names the states of the request's tool calls may be kept, each with the call's id."""
+    """Maps the store's names for the request's tool calls to the calls' ids."""
     if not any(message.tool_calls for message in request.messages):
         return {}
     names: dict[str, str] = {}
@@ -151,26 +151,27 @@ def _names(request: ChatRequest) -> dict[str, str]:
         elif message.role == "assistant":
             for call in message.tool_calls or []:
                 if isinstance(call.get("id"), str):
-                    names |= {call["id"]: call["id"], _bound(call, asked): call["id"]}
+                    names |= {call["id"]: call["id"], _store_name(call, asked): call["id"]}
     return names
 
 
-def _asked(request: AnyRequest | None) -> bytes:
-    """What the user said last, in short."""
+def _question_digest(request: AnyRequest | None) -> bytes:
+    """A digest of the last user message."""
     if not isinstance(request, ChatRequest):
         return b""
     said = [text for message, text in zip(request.messages, request.texts(), strict=True) if message.role == "user"]
     return _digest(said[-1].encode()) if said else b""
 
 
-def _bound(call: Mapping[str, Any], asked: bytes) -> str:
-    """The id of a call with what it calls and what was asked: where ids are counted, or none are given, two
-    conversations of one caller have the same, and must not get each other's thoughts.
+def _store_name(call: Mapping[str, Any], asked: bytes) -> str:
+    """The store's name for a tool call: its id, its function and the user's question.
+
+    The id alone is not enough: some vendors count ids, or send none, so two conversations of one caller may share it.
     """
     said = call.get("function") or call.get("custom")
     function: dict[str, Any] = said if isinstance(said, dict) else {}
     text = function.get("arguments", function.get("input"))
-    try:  # clients may write it anew
+    try:  # clients may re-encode the arguments
         arguments = msgspec.json.decode(text) if isinstance(text, str) else text
         data = msgspec.json.encode([function.get("name"), arguments], order="sorted")
     except (msgspec.DecodeError, RecursionError):
@@ -182,14 +183,14 @@ def _digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def _see(working: asyncio.Future[T]) -> None:
-    """So that asyncio does not report the failure of work that nobody waits for any more."""
+def _retrieve_exception(working: asyncio.Future[T]) -> None:
+    """Retrieves the exception of unattended work, so that asyncio does not report it."""
     if not working.cancelled():
         working.exception()
 
 
-def _read(data: bytes) -> KeptReasoning | None:
-    """None for what another version of this program wrote in another form."""
+def _decode_state(data: bytes) -> KeptReasoning | None:
+    """The decoded state; None if another version of this program wrote it in another format."""
     try:
         return _decode(data)
     except msgspec.DecodeError:

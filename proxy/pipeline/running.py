@@ -1,8 +1,8 @@
-"""Orchestrates: a call in a task of its own, with an owner who reads what it writes.
+"""Orchestrates: a call in its own task, whose output an owner reads.
 
-The owner is the client's connection. When it leaves, when the deadline passes or when the server stops, the task is
-cancelled, and with it everything that it waits for: a place, a connection, an answer, a back-off. The task itself says
-how the call ended; nobody has to wait for it.
+The owner is the client's connection. The task is cancelled when the client leaves, the deadline passes or the server
+stops, and with it whatever it waits for: a place, a connection, an answer, a back-off. The task itself records how the
+call ended; nobody has to wait for it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ClientLeft(Exception):
 
 
 class RunningCall:
-    """One call as it runs. `output` has the body of a whole answer in one piece, or the frames that `writer` wrote."""
+    """A running call. `output` holds the body of a whole answer in one piece, or the frames from `writer`."""
 
     def __init__(self, call: Call, format: Format) -> None:
         self.call = call
@@ -35,37 +35,37 @@ class RunningCall:
 
     @property
     def writer(self) -> StreamWriter:
-        """What writes the frames, of a streamed call."""
+        """The writer of a streamed call's frames."""
         if self._writer is None:
             self._writer = self.format.writer(self.call)
         return self._writer
 
     def start(self, work: Coroutine[Any, Any, None], deadline_s: float, on_end: Callable[[RunningCall], None]) -> None:
-        """Runs `work` for at most `deadline_s`; `on_end` is told when it has ended."""
+        """Runs `work` for at most `deadline_s`, then calls `on_end`."""
         loop = asyncio.get_running_loop()
         self._deadline = loop.call_later(deadline_s, self._cancel, Outcome.TIMEOUT_TOTAL)
         self._task = loop.create_task(work)
         self._task.add_done_callback(lambda _: self._ended(on_end))
 
     def leave(self) -> None:
-        """The client is gone. What it did not read is dropped; the upstream is cancelled."""
+        """The client is gone. Drops unread output and cancels the upstream."""
         if self._cancel(Outcome.CLIENT_CLOSED):
             self.output.discard(ClientLeft())
 
     def stop(self) -> None:
-        """The server stops."""
+        """Ends the call because the server is stopping."""
         self._cancel(Outcome.CANCELLED)
 
     async def ended(self) -> None:
-        """Returns when the call has ended and its row was handed to the ledger."""
+        """Returns when the call has ended and the ledger has its row."""
         if self._task is not None and not self._task.done():
             await asyncio.wait({self._task})
 
     def _cancel(self, why: Outcome) -> bool:
-        """True where the task was still running. The first reason stands.
+        """True if the task was still running. Only the first reason counts.
 
-        A call that is being settled has its answer, and the ledger bounds that wait: it is cut short for nobody who
-        still wants it.
+        A call that is being settled has its answer, and the ledger bounds that wait. It is not cancelled as long as its
+        client is there.
         """
         if self._task is None or self._task.done():
             return False
@@ -73,7 +73,7 @@ class RunningCall:
             return False
         if self.call.cancelled_by is None:
             self.call.cancelled_by = why
-            # Not before its first step: a task that is cancelled before it has run at all could not tell its end.
+            # Not before its first step: a task cancelled before it starts could not record its end.
             asyncio.get_running_loop().call_soon(self._task.cancel)
         return True
 
@@ -84,14 +84,14 @@ class RunningCall:
 
 
 def stopping() -> ProxyError:
-    """503: the server stops, and this call did not end in time."""
+    """503: the server is stopping, and this call did not end in time."""
     return ProxyError("The server is stopping. Try again.", status=503, code="overloaded", headers={"retry-after": "1"})
 
 
 def deadline_passed(deadline_s: float) -> UpstreamTimeout:
-    """504: the whole call took too long, over all its attempts."""
+    """504: the call and all its attempts took too long."""
     error = UpstreamTimeout(
-        f"No answer within {deadline_s:g} s, the deadline of a call over all its attempts (router.deadline_s).",
+        f"No answer within {deadline_s:g} s, the deadline for a call with all its attempts (router.deadline_s).",
         Outcome.TIMEOUT_TOTAL,
     )
     error.headers["x-should-retry"] = "false"

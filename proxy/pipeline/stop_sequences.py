@@ -1,9 +1,9 @@
 """Translates: cuts answers at stop sequences for vendors that do not take them. Pure, across chunk borders.
 
-Only `content` is searched, as vendors do: reasoning, refusals and tool calls pass. A choice that is cut ends with the
-finish_reason `stop`, unless it called tools. In a stream, text that may begin a stop is held back until the next text
-decides. After the cut the stream is read to its end, but no more text of that choice is passed on: the vendor bills all
-that it wrote, and reports it only at the end.
+Only `content` is searched, as at vendors: reasoning, refusals and tool calls pass. A choice that is cut ends with the
+finish_reason `stop`, unless it called tools. In a stream, text that may be the start of a stop sequence is held back
+until more text arrives. After a cut the stream is still read to its end, because the vendor bills everything it
+generates and reports usage last; further text of that choice is dropped.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from proxy.schema.chat import ChatChunk, ChatResponse, Choice, ChunkChoice
 from proxy.schema.errors import BadRequest
 
 MAX_STOPS = 64
-MAX_LENGTH = 1_000  # characters of one stop: so much text is searched again with each chunk
-MAX_TOTAL = 4_000  # characters of all stops: with each chunk every one of them is looked for
+MAX_LENGTH = 1_000  # characters of one stop: each chunk searches that much text again
+MAX_TOTAL = 4_000  # characters of all stops: each chunk is searched for every stop
 
 
 class StopSequences:
@@ -33,7 +33,7 @@ class StopSequences:
         self._choices: dict[int, _ChoiceCut] = {}
 
     def whole(self, response: ChatResponse) -> ChatResponse:
-        """The answer up to the first stop of each choice."""
+        """The answer with each choice cut at its first stop."""
         return cast(ChatResponse, {**response, "choices": [self._whole(choice) for choice in response["choices"]]})
 
     def _whole(self, choice: Choice) -> Choice:
@@ -51,7 +51,7 @@ class StopSequences:
         return cast(Choice, cut)
 
     def feed(self, chunks: list[ChatChunk]) -> list[ChatChunk]:
-        """The chunks with the text that may go out. Every chunk stays, though its delta may be empty."""
+        """The chunks with the text that may be sent. Every chunk is returned, if only with an empty delta."""
         return [cast(ChatChunk, {**chunk, "choices": self._cut(chunk.get("choices", []))}) for chunk in chunks]
 
     def _cut(self, choices: list[ChunkChoice]) -> list[ChunkChoice]:
@@ -64,13 +64,13 @@ class StopSequences:
 
 
 class _ChoiceCut:
-    """One choice of a stream: the text that is held back, and the log probabilities that belong to it."""
+    """One choice of a stream: the text held back, and its log probabilities."""
 
     def __init__(self, stops: list[str]) -> None:
         self._stops = stops
-        self._held = ""
+        self._pending = ""
         self._tokens: deque[Any] = deque()
-        self._ahead = 0  # characters that went out beyond the tokens that did
+        self._ahead = 0  # characters sent whose tokens have not been sent yet
         self._is_cut = False
         self._has_calls = False
 
@@ -85,27 +85,27 @@ class _ChoiceCut:
         if isinstance(logprobs, dict) and isinstance(logprobs.get("content"), list):
             self._tokens.extend(logprobs["content"])
             out["logprobs"] = {**logprobs, "content": []}
-        if self._tokens and (tokens := self._due(text, bool(choice.get("finish_reason")))):
+        if self._tokens and (tokens := self._take_sent(text, bool(choice.get("finish_reason")))):
             out["logprobs"] = {**(out.get("logprobs") or {}), "content": tokens}
         if self._is_cut and choice.get("finish_reason") and not self._has_calls:
             out["finish_reason"] = "stop"
         return cast(ChunkChoice, out)
 
     def _pass(self, text: str, is_last: bool) -> str:
-        """What may go out now of the text held back and of this text."""
+        """The part of the held-back text plus `text` that may be sent now."""
         if self._is_cut:
             return ""
-        text = self._held + text
+        text = self._pending + text
         end = first_stop(text, self._stops)
         if end is not None:
-            self._is_cut, self._held = True, ""
+            self._is_cut, self._pending = True, ""
             return text[:end]
         keep = len(text) if is_last else begun_stop(text, self._stops)
-        self._held = text[keep:]
+        self._pending = text[keep:]
         return text[:keep]
 
-    def _due(self, text: str, is_last: bool) -> list[Any]:
-        """The tokens whose text has gone out."""
+    def _take_sent(self, text: str, is_last: bool) -> list[Any]:
+        """The tokens whose text has been sent."""
         self._ahead += len(text)
         due: list[Any] = []
         while self._tokens and (_length(self._tokens[0]) <= self._ahead or (is_last and not self._is_cut)):
@@ -115,13 +115,13 @@ class _ChoiceCut:
 
 
 def first_stop(text: str, stops: Sequence[str]) -> int | None:
-    """Where the stop begins that is complete first, as in a text written token by token; None: there is none."""
+    """The start of the stop that is completed first when the text grows token by token; None without a stop."""
     found = [(place + len(stop), place) for stop in stops if (place := text.find(stop)) >= 0]
     return min(found)[1] if found else None
 
 
 def begun_stop(text: str, stops: Sequence[str]) -> int:
-    """Where the longest end of `text` that may begin a stop starts; the length of `text` where there is none."""
+    """The start of the longest suffix of `text` that is a prefix of a stop; the length of `text` without one."""
     begun = len(text)
     for stop in stops:
         place = text.find(stop[0], max(0, len(text) - len(stop) + 1), begun)
@@ -133,7 +133,7 @@ def begun_stop(text: str, stops: Sequence[str]) -> int:
 
 
 def _within(tokens: list[Any], characters: int) -> list[Any]:
-    """The tokens that lie before that many characters."""
+    """The tokens that lie within the first `characters` characters."""
     kept: list[Any] = []
     for token in tokens:
         characters -= _length(token)

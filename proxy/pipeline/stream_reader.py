@@ -1,4 +1,4 @@
-"""Orchestrates: reading one upstream's stream, from bytes to chunks, and noting on the attempt what is seen."""
+"""Orchestrates: reads one upstream's stream, from bytes to chunks, and records its progress on the attempt."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from proxy.schema.records import Outcome, Timeouts
 from proxy.schema.sse import Event, EventFraming
 from proxy.upstream.upstream import Exchange
 
-DRAIN_S = 1.0  # after the finish, how long to wait for the usage of a client that left
-MAX_STREAM_BYTES = 512 * 1024 * 1024  # 100,000 tokens with 20 log probabilities each are half of it
-AFTER_FINISH_S = 5.0  # after the finish, how long to wait for usage and end marker at most
+DRAIN_S = 1.0  # wait for usage after the finish, if the client has left
+MAX_STREAM_BYTES = 512 * 1024 * 1024  # twice the size of 100,000 tokens with 20 log probabilities each
+AFTER_FINISH_S = 5.0  # wait for usage and the end marker after the finish, at most
 
 
 class StreamReader:
@@ -35,9 +35,9 @@ class StreamReader:
         self._failure: UpstreamError | None = None
 
     async def next(self) -> list[ChatChunk] | None:
-        """The chunks of the next bytes, None at the end. Raises UpstreamError when it ends before the answer does.
+        """The chunks of the next bytes; None at the end. Raises UpstreamError if the stream ends before the answer.
 
-        Once the finish is here nothing can go wrong any more: a connection that breaks or stalls then is the end.
+        After the finish nothing is an error: a connection that breaks or stalls then just ends the stream.
         """
         if self._failure is not None and not self._decoder.finished:
             raise self._failure
@@ -61,17 +61,17 @@ class StreamReader:
         self._ended = True
         chunks = self._note(self._framing.close())
         if self._failure is not None and self._failure.upstream_status is None:
-            self._failure = None  # half an event at the end: truncated, unless the answer was complete
+            self._failure = None  # a partial event at the end: truncated, unless the answer was complete
         return chunks
 
     async def pause(self, wait: Awaitable[None]) -> None:
-        """A slow client holds the upstream back: the idle limit stands still meanwhile."""
+        """Waits for a slow client. The idle time-out does not run meanwhile."""
         paused_at = self._now()
         await wait
         self._progress_at += self._now() - paused_at
 
     async def drain(self) -> None:
-        """Reads on for at most DRAIN_S after the finish, so that the usage of an abandoned stream is exact."""
+        """Reads on for at most DRAIN_S after the finish, to get the exact usage of an abandoned stream."""
         try:
             async with asyncio.timeout(DRAIN_S):
                 while not self._attempt.tally.is_counted and await self.next() is not None:
@@ -80,7 +80,7 @@ class StreamReader:
             return
 
     def _limit(self) -> tuple[float, Outcome]:
-        """Comments, pings and empty chunks are not progress: only what says something pushes the idle limit on."""
+        """When to give up, and with which outcome. Comments, pings and empty chunks do not reset the idle time-out."""
         if self._decoder.finished:
             return self._progress_at + min(AFTER_FINISH_S, self._timeouts.idle), Outcome.TIMEOUT_IDLE
         if self._attempt.committed:
@@ -93,7 +93,7 @@ class StreamReader:
             try:
                 chunks += self._decoder.feed(event)
             except UpstreamError as error:
-                self._failure = error  # raised by the next call: what came before it in the same bytes still counts
+                self._failure = error  # raised by the next call: chunks before it in the same bytes still count
                 break
         attempt, is_progress = self._attempt, False
         add = attempt.tally.add

@@ -1,4 +1,4 @@
-"""Translates: moments into durations: how long a call takes, and how much of that is the proxy's own."""
+"""Translates: clock readings into durations: a call's latency, and the proxy's own share of it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Clock:
 
 
 class CallTime:
-    """The time of one call. `started`: when it began, if that was before now."""
+    """The timing of one call. `started`: its start, if that is before now."""
 
     def __init__(self, clock: Clock, started: float | None = None) -> None:
         self._now_s = clock.monotonic_s
         self.started = self._now_s() if started is None else started
-        self._waits = 0  # for how many attempts, or pauses between them, the call waits at the moment
+        self._waits = 0  # attempts, and pauses between attempts, that the call is waiting for
         self._waits_since = 0.0
         self._waited_s = 0.0
         self._overhead_ms: float | None = None  # until a stream's first token
@@ -28,7 +28,7 @@ class CallTime:
         return (self._now_s() - self.started) * 1000
 
     def begin_wait(self) -> None:
-        """From here on time is not the proxy's; attempts that run at once count once."""
+        """Stops counting time as the proxy's own. Concurrent waits count once."""
         if self._waits == 0:
             self._waits_since = self._now_s()
         self._waits += 1
@@ -39,16 +39,14 @@ class CallTime:
             self._waited_s += self._now_s() - self._waits_since
 
     def note_first_token(self) -> float:
-        """Milliseconds since the call began; its overhead is what it is at the first of all its streams' tokens."""
+        """Milliseconds since the call began. The first token of any of its streams fixes the overhead."""
         elapsed_ms = self.elapsed_ms()
         if self._overhead_ms is None:
             self._overhead_ms = self._unwaited_ms(elapsed_ms)
         return elapsed_ms
 
     def overhead_ms(self) -> float:
-        """Time spent here while no provider was waited for: until a stream's first token, of another answer until
-        now.
-        """
+        """Time in the proxy itself, without waits for providers: until a stream's first token, otherwise until now."""
         return self._unwaited_ms(self.elapsed_ms()) if self._overhead_ms is None else self._overhead_ms
 
     def _unwaited_ms(self, elapsed_ms: float) -> float:

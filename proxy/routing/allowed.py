@@ -1,8 +1,8 @@
 """Translates: the allow-list of a key -> the namespace as that key sees it.
 
 The list names models. `provider/model` stands for itself, every other name for its configured meaning: its `use`, its
-`weighted` names, an alias's target, for `auto` the router's default. Fallbacks are not part of that meaning: each must
-be on the list itself. The name that a caller asks for does not matter, only the model that would answer.
+`weighted` names, an alias's target, the router's default for `auto`. Fallbacks are not included: each must be on the
+list itself. The requested name does not matter, only the model that would answer.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _MAX_DEPTH = 16
 
 
 class Allowed(Struct, frozen=True):
-    """The lists of one key; a model must be on all of them. Entries may be globs, whose `*` matches slashes too."""
+    """The allow-lists of one key; a model must be on all of them. Entries may be globs, whose `*` matches slashes."""
 
     key: str
     lists: tuple[tuple[str, ...], ...]
 
 
 class Views:
-    """The current snapshot of the namespace, and what is left of it for each allow-list.
+    """The current snapshot of the namespace, and its restriction to each allow-list.
 
-    `book` and `found` publish what may change while the configuration stays: prices, and the ids that servers list.
+    `book` and `found` publish changes under one configuration: prices, and the model ids that servers list.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Views:
         self._views: dict[Allowed, Names] = {}
 
     def current(self) -> Names:
-        """The snapshot that holds at this moment; another one only where something was published."""
+        """The current snapshot. It is replaced only when `book` or `found` has published a change."""
         found = self._names.found if self._found is None else self._found()
         prices = None if self._book is None else self._book.current
         if found is not self._names.found or prices is not self._prices:
@@ -66,11 +66,11 @@ class Views:
         if view is None:
             if len(self._views) >= _MAX_VIEWS:
                 self._views.clear()
-            view = self._views[allowed] = structs.replace(names, may=_permitted(names, allowed))
+            view = self._views[allowed] = structs.replace(names, may=_permission(names, allowed))
         return view
 
     def resolve(self, name: str, draw: float, allowed: Allowed | None) -> Route:
-        """The route of `name` over allowed models only. Raises ProxyError; 403 where the list leaves no candidate."""
+        """The route of `name` over allowed models. Raises ProxyError: 403 if the list leaves no candidate."""
         try:
             return self.of(allowed).resolve(name, draw)
         except ProxyError as missing:
@@ -83,9 +83,9 @@ class Views:
             raise _refusal(allowed, route) from None
 
 
-def _permitted(names: Names, allowed: Allowed) -> Callable[[str], bool]:
-    """Whether a `provider/model` may answer."""
-    meant = [(entries, frozenset(_meant(names, entries))) for entries in allowed.lists]
+def _permission(names: Names, allowed: Allowed) -> Callable[[str], bool]:
+    """A predicate: may this `provider/model` answer?"""
+    meant = [(entries, frozenset(_models_on(names, entries))) for entries in allowed.lists]
 
     def may(deployment: str) -> bool:
         return all(
@@ -96,10 +96,10 @@ def _permitted(names: Names, allowed: Allowed) -> Callable[[str], bool]:
     return may
 
 
-def _meant(names: Names, entries: tuple[str, ...]) -> Iterator[str]:
+def _models_on(names: Names, entries: tuple[str, ...]) -> Iterator[str]:
     """The models that the names on a list stand for."""
     virtual = [name for name in (*AUTO_NAMES, *names.models, *names.aliases) if _matches(name, entries)]
-    for name in (*virtual, *(entry for entry in entries if "/" in entry)):  # the latter: provider/fast and its like
+    for name in (*virtual, *(entry for entry in entries if "/" in entry)):  # the latter: `provider/fast` and the like
         yield from _meaning(names, name, 0)
 
 
@@ -125,7 +125,7 @@ def _meaning(names: Names, name: str, depth: int) -> Iterator[str]:
 
 
 def _is_bare(names: Names, deployment: str, entries: tuple[str, ...]) -> bool:
-    """True for a model that is on the list by its bare id, if that id is unambiguous."""
+    """True if the list contains the model's bare id, and that id is unambiguous."""
     _, _, model = deployment.partition("/")
     return model in entries and [found.name for found in names.behind(model)] == [deployment]
 
@@ -137,7 +137,7 @@ def _matches(name: str, entries: tuple[str, ...]) -> bool:
 def _refusal(allowed: Allowed, route: Route) -> ProxyError:
     """403: the requested name, the models that would have answered, and the list."""
     would = ", ".join(deployment.name for deployment in route.candidates[:3])
-    lists = " and ".join(_listed(entries) for entries in allowed.lists)
+    lists = " and ".join(_format_list(entries) for entries in allowed.lists)
     return ProxyError(
         f"The key {allowed.key!r} may not use the model {route.requested!r}: {would} would answer. Allowed: {lists}.",
         status=403,
@@ -146,6 +146,6 @@ def _refusal(allowed: Allowed, route: Route) -> ProxyError:
     )
 
 
-def _listed(entries: tuple[str, ...]) -> str:
+def _format_list(entries: tuple[str, ...]) -> str:
     shown = ", ".join(entries[:_SHOWN]) or "nothing"
     return f"{shown} and {len(entries) - _SHOWN} more" if len(entries) > _SHOWN else shown

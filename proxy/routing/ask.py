@@ -1,7 +1,7 @@
-"""Values: `Ask`, by which an ensemble or a route asks other names, and what it gets.
+"""Values: `Ask`, the interface through which an ensemble or a route asks other models, and its answers.
 
-An ask has its own fallback order and its own gate `COMMITTED`, and touches nothing of the call it serves. Several may
-run at once. Cancelling the task that awaits one closes its upstream connection.
+An ask has its own fallback order and its own gate `COMMITTED`, and does not touch the call it serves. Asks may run
+concurrently. Cancelling the task that awaits an ask closes its upstream connection.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from proxy.routing.names import Deployment
 from proxy.schema.chat import AnyRequest, AnyResponse, ChatChunk, ChatRequest
 
 Sink = Callable[[list[ChatChunk]], Awaitable[None] | None]
-"""Takes a batch of chunks. What it returns is awaited before the next batch: that is the back-pressure."""
+"""Takes a batch of chunks. A returned awaitable is awaited before the next batch: that is the back-pressure."""
 
 
 class Origin(Struct, frozen=True):
-    """Where an ask stands in the tree of attempts: the attempt that it follows from, and its seat beside others."""
+    """An ask's place in the tree of attempts: the attempt that caused it, and its seat among concurrent ones."""
 
     parent: str | None = None
     seat: int = 0
@@ -31,8 +31,8 @@ CALL = Origin()  # an ask of the call itself
 class Answer(Struct, frozen=True):
     """The answer to one ask. `response` is None where it was streamed.
 
-    `attempts` are the ids of the attempts whose answers it is made of, `deployments` who made them, in the same order:
-    several where choices or members were asked for side by side.
+    `attempts` are the ids of the attempts that make up the answer, `deployments` their deployments in the same order.
+    There are several if choices or members were asked concurrently.
     """
 
     response: AnyResponse | None
@@ -41,16 +41,16 @@ class Answer(Struct, frozen=True):
 
 
 class Ask(Protocol):
-    """Lent for one call."""
+    """Asks models by name, on behalf of one call."""
 
     async def ask(self, name: str, request: AnyRequest, origin: Origin = CALL) -> Answer:
-        """The whole answer of whoever `name` stands for.
+        """The whole answer of the model that `name` stands for.
 
-        Raises ProxyError for a name that nobody answers to or that is not for this caller, else the last candidate's
-        UpstreamError, or BadRequest for what the first candidate cannot be sent.
+        Raises ProxyError for an unknown or forbidden model, the last candidate's UpstreamError, or BadRequest for a
+        request the first candidate cannot take.
         """
         ...
 
     async def stream(self, name: str, request: ChatRequest, sink: Sink, origin: Origin = CALL) -> Answer:
-        """The same, streamed into `sink`. Once a batch was taken, no other candidate answers."""
+        """The same, streamed into `sink`. After the first batch, no other candidate answers."""
         ...

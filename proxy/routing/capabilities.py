@@ -1,6 +1,6 @@
-"""Translates: the content of a request other than text, against the capabilities of its model in pricing.yaml.
+"""Translates: checks non-text content of a request against the model's capabilities in pricing.yaml.
 
-A row without `supports` is assumed to lack nothing. Tools and JSON schemas are left to the provider.
+A row without `supports` is assumed to support everything. Tools and JSON schemas are left to the provider.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KINDS = {
 
 
 class ContentNeed(Struct, frozen=True):
-    """One part that is not text: its dotted path, its kind, and the capability it needs."""
+    """One non-text part: its dotted path, its kind, and the capability it needs."""
 
     where: str
     kind: str
@@ -32,7 +32,7 @@ class ContentNeed(Struct, frozen=True):
 
 
 def needs(request: AnyRequest) -> list[ContentNeed]:
-    """The first part of each kind, in order; nothing for requests that hold only text."""
+    """The first part of each kind, in order; empty for text-only requests."""
     if not isinstance(request, ChatRequest):
         return []
     found: dict[str, ContentNeed] = {}
@@ -50,7 +50,7 @@ def _content_needs(request: ChatRequest) -> Iterator[ContentNeed]:
 
 
 def refusal(parts: list[ContentNeed], deployment: Deployment) -> BadRequest | None:
-    """The error for the first part that the model does not take; None: it takes them all, or that is not known."""
+    """The error for the first unsupported part; None if the model supports all parts, or that is unknown."""
     takes = deployment.price.supports if deployment.price is not None else None
     missing = next((part for part in parts if takes is not None and part.needs not in takes), None)
     if missing is None:

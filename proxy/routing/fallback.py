@@ -1,7 +1,4 @@
-"""Translates: who is asked next for one request, after what failed.
-
-Pure: neither waits nor asks. What a deployment does with its turn is `DeploymentAsk`'s.
-"""
+"""Translates: a failure into the next deployment to ask. Pure: `AttemptLoop` does the asking and waiting."""
 
 from __future__ import annotations
 
@@ -10,13 +7,13 @@ from proxy.routing.names import Deployment, Route
 from proxy.schema.chat import AnyRequest
 from proxy.schema.errors import BadRequest, UpstreamError
 
-MAX_ATTEMPTS = 4  # of one ask, one after the other
-_CLIENT_FAULTS = (400, 413, 422)  # another model would say the same
+MAX_ATTEMPTS = 4  # sequential attempts of one ask
+_CLIENT_FAULTS = (400, 413, 422)  # another model would refuse as well
 _FILTERED = ("content_filter", "content_policy_violation")
 
 
 class FallbackOrder:
-    """Who is asked next for one request. Raises BadRequest where none of the candidates takes what it holds."""
+    """The fallback order of one request. Raises BadRequest if no candidate supports its content."""
 
     def __init__(self, route: Route, request: AnyRequest) -> None:
         self._route = route
@@ -32,14 +29,14 @@ class FallbackOrder:
         return self._queue[0]
 
     def fall_back(self, error: UpstreamError | BadRequest, tried: int) -> None:
-        """On to the next candidate; raises the last failure when there is none.
+        """Moves on to the next candidate; raises the last failure if there is none.
 
-        What cannot be sent is the caller's mistake where it is found first; of a later candidate it only says that this
-        one does not stand in.
+        A BadRequest from the first candidate is the caller's mistake; from a later one it only means that this
+        candidate cannot take over.
         """
         if isinstance(error, UpstreamError):
             self._failure = error
-            self.tries_left -= max(tried, 1)  # none where its asks were answered, but not with what was asked for
+            self.tries_left -= max(tried, 1)  # zero if its asks were answered, but with invalid JSON
             self._queue = self._instead(error)
         elif self._failure is None:
             raise error
@@ -48,12 +45,12 @@ class FallbackOrder:
         failure = self._failure
         if self._queue and self.tries_left > 0:
             return
-        if failure.status >= 500:  # all candidates were tried; the client's retries would multiply ours
+        if failure.status >= 500:  # all candidates failed; client retries would multiply ours
             failure.headers["x-should-retry"] = "false"
         raise failure
 
     def _instead(self, error: UpstreamError) -> list[Deployment]:
-        """Who is left. A request that is wrong in itself is not carried from one provider to the next."""
+        """The remaining candidates after `error`. A faulty request is not sent to further providers."""
         route, failed = self._route, self.deployment.name
         if error.code == "context_length_exceeded" and route.context_fallback:
             return [d for d in self._able(route.context_fallback) if d.name != failed]
@@ -62,7 +59,7 @@ class FallbackOrder:
         return [] if error.status in _CLIENT_FAULTS else self._queue[1:]
 
     def _able(self, deployments: tuple[Deployment, ...]) -> list[Deployment]:
-        """Those that take what the request holds."""
+        """The deployments that support the request's content."""
         if not self._content_needs:
             return list(deployments)
         return [d for d in deployments if content.refusal(self._content_needs, d) is None]

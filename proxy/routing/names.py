@@ -38,7 +38,7 @@ _MAX_ROUTES = 1024  # kept; names come from clients
 
 
 class Deployment(Struct, frozen=True):
-    """A provider, the upstream's own model id, its price (None: unknown) and the version that rows priced by it name.
+    """A provider, the upstream's own model id, its price (None: unknown) and the price's version, for rows.
 
     `rates` is the price in integers.
     """
@@ -59,7 +59,7 @@ class Deployment(Struct, frozen=True):
         return f"{self.provider_name}/{self.model}"
 
     def cost(self, tokens: Tokens) -> Cost | None:
-        """What an answer cost, including what other models of the provider did for it. None: a price is not known."""
+        """The cost of an answer, including other models of the provider that took part. None: a price is unknown."""
         own = None if self.rates is None else self.rates.cost(tokens)
         if own is None or not tokens.others:
             return own
@@ -73,7 +73,7 @@ class Deployment(Struct, frozen=True):
 
 
 class Route(Struct, frozen=True):
-    """The candidates for a name, in order. The other two replace those left when a request is too long or filtered."""
+    """The candidates for a name, in order. The other lists replace the rest if a request is too long or filtered."""
 
     requested: str
     candidates: tuple[Deployment, ...]
@@ -82,7 +82,7 @@ class Route(Struct, frozen=True):
 
 
 class _Memo:
-    """What one `Names` has worked out already."""
+    """The cached results of one `Names`."""
 
     __slots__ = ("near", "routes", "weights")
 
@@ -93,11 +93,11 @@ class _Memo:
 
 
 class Names(Struct, frozen=True, kw_only=True):
-    """Everything that gives names a meaning, at one moment: a snapshot, which nothing changes.
+    """An immutable snapshot of everything that gives names a meaning.
 
-    `disabled` maps a provider to why it is off. `listed` maps provider names, disabled ones included, to the upstream
-    ids that the files give them, `found` to those that their servers list. For a bare id the files go first, so that a
-    server cannot change what it means. `may` says which `provider/model` may answer; None: all of them.
+    `disabled` maps a provider to the reason why it is off. `listed` maps providers, even disabled ones, to the model
+    ids in the files, `found` to the ids that their servers list. For bare ids the files take precedence, so that a
+    server cannot change their meaning. `may` tells which `provider/model` may answer; None: all of them.
     """
 
     providers: Mapping[str, Provider]
@@ -112,19 +112,19 @@ class Names(Struct, frozen=True, kw_only=True):
     memo: _Memo | None = None
 
     def __post_init__(self) -> None:
-        force_setattr(self, "memo", _Memo())  # never that of the snapshot it was made from
+        force_setattr(self, "memo", _Memo())  # not shared with the snapshot it was copied from
 
     def resolve(self, name: str, draw: float = 0.0) -> Route:
         """The route of `name`; `draw` in [0, 1) picks among `weighted` names. Raises ProxyError 404 or 503.
 
-        Pure: the same name and draw have the same route. It is kept, for each name that a draw may pick.
+        Pure: the same name and draw give the same route. Routes are cached by name and drawn names.
         """
         memo = self.memo or _Memo()
         weights = memo.weights.get(name)
         if weights is None:
             weights = tuple(self._weights(name))
         elif self.may is None or not weights:
-            known = memo.routes.get((name, *(_drawn(each, draw) for each in weights)))
+            known = memo.routes.get((name, *(_pick(each, draw) for each in weights)))
             if known is not None:
                 return known
         route = self._resolve(name, draw)
@@ -132,12 +132,12 @@ class Names(Struct, frozen=True, kw_only=True):
             memo.routes.clear()
             memo.weights.clear()
         memo.weights[name] = weights
-        if self.may is None or not weights:  # else shares are drawn among the names that the caller may use
-            memo.routes[name, *(_drawn(each, draw) for each in weights)] = route
+        if self.may is None or not weights:  # otherwise the draw depends on the names that the caller may use
+            memo.routes[name, *(_pick(each, draw) for each in weights)] = route
         return route
 
     def _resolve(self, name: str, draw: float) -> Route:
-        target = self._unaliased(name)
+        target = self._resolve_alias(name)
         if target.startswith("auto"):
             route = self._auto(target, draw)
             if route is not None:
@@ -156,12 +156,12 @@ class Names(Struct, frozen=True, kw_only=True):
         )
 
     def _weights(self, name: str) -> Iterator[Mapping[str, float]]:
-        """The shares that a draw may have to choose by on the way from `name` to its deployments."""
+        """The weights that may apply on the way from `name` to its deployments."""
         automatic = [self.router.default_model, *self.router.fallback] if name.startswith("auto") else []
         rest: list[str | None] = [name, *automatic]
         seen: set[str] = set()
         while rest:
-            following = self._unaliased(rest.pop() or "")
+            following = self._resolve_alias(rest.pop() or "")
             entry = self.models.get(following)
             if entry is None or following in seen:
                 if following.startswith("auto") and following not in seen:
@@ -175,7 +175,7 @@ class Names(Struct, frozen=True, kw_only=True):
             rest += [*entry.context_fallback, *entry.content_fallback]
 
     def names(self) -> list[str]:
-        """Every name that can be called, virtual ones first."""
+        """Every callable name, virtual ones first."""
         names = [*AUTO_NAMES, *self.models, *self.aliases]
         found = [name for name in names if self._answers(name)]
         models = {owner: (*self.listed.get(owner, ()), *self.found.get(owner, ())) for owner in self.providers}
@@ -187,7 +187,7 @@ class Names(Struct, frozen=True, kw_only=True):
         return list(_unique(self._expand(name, 0.0, 0)))
 
     def configured(self) -> frozenset[str]:
-        """Every `provider/model` that the files name; names made up by clients are not included."""
+        """Every `provider/model` in the files. Names invented by clients are not included."""
         written = [self.router.default_model, *self.router.fallback, *self.aliases.values()]
         for entry in self.models.values():
             written += [entry.use, *(entry.weighted or ())]
@@ -196,13 +196,13 @@ class Names(Struct, frozen=True, kw_only=True):
         return frozenset(d.name for name in (*written, *listed) if name for d in self._expand(name, 0.0, 0))
 
     def _answers(self, name: str) -> bool:
-        """Whether a deployment answers. `resolve` would suggest other names in its error, and need all of them."""
-        target = self._unaliased(name)
+        """True if `name` has a deployment. Cheaper than `resolve`, whose error suggests similar names."""
+        target = self._resolve_alias(name)
         if target in AUTO_NAMES:
             return bool(self._automatic(0.0))
         return any(True for _ in self._expand(target, 0.0, 0))
 
-    def _unaliased(self, name: str) -> str:
+    def _resolve_alias(self, name: str) -> str:
         for _ in range(_MAX_DEPTH):
             if name not in self.aliases or name in self.models:
                 return name
@@ -210,7 +210,7 @@ class Names(Struct, frozen=True, kw_only=True):
         return name
 
     def _auto(self, target: str, draw: float) -> tuple[Deployment, ...] | None:
-        """The default model and its fallbacks; without them any provider's own default."""
+        """The default model and its fallbacks; if none is configured, any provider's own default."""
         if target not in AUTO_NAMES:
             if not target.startswith("auto:"):
                 return None
@@ -229,7 +229,7 @@ class Names(Struct, frozen=True, kw_only=True):
         return _unique(self._chain(self.router.default_model, self.router.fallback, draw, 0)) or self.defaults()
 
     def defaults(self) -> tuple[Deployment, ...]:
-        """Each provider's own default model; the embedded model's only where there is nothing else."""
+        """Each provider's own default model; the embedded model only if there is no other."""
         remote = [name for name, provider in self.providers.items() if provider.local_model is None]
         return _unique(d for name in remote or self.providers for d in self._listed_default(name))
 
@@ -241,11 +241,11 @@ class Names(Struct, frozen=True, kw_only=True):
             yield deployment
 
     def _expand(self, name: str, draw: float, depth: int) -> Iterator[Deployment]:
-        """The deployments behind one name that can be called, in order."""
-        name = self._unaliased(name)
+        """The callable deployments behind one name, in order."""
+        name = self._resolve_alias(name)
         entry = self.models.get(name)
         if entry is not None and depth < _MAX_DEPTH:
-            first = self._drawn(entry.weighted, draw, depth) if entry.weighted else entry.use
+            first = self._draw_name(entry.weighted, draw, depth) if entry.weighted else entry.use
             yield from self._chain(first, entry.fallback, draw, depth + 1)
             return
         provider_name, _, model = name.partition("/")
@@ -255,7 +255,7 @@ class Names(Struct, frozen=True, kw_only=True):
                 provider_name, provider, provider.models.get(model, model) if model in ROLES else model
             )
             is_retired = deployment.price is not None and deployment.price.retired is not None
-            # The embedded server answers to every name with its one model: that would be a silent change of model.
+            # The embedded server accepts every name and serves its one model: a silent change of model.
             is_another = provider.local_model is not None and deployment.model not in self.listed.get(provider_name, ())
             if not is_retired and not is_another and self._may_answer(deployment):
                 yield deployment
@@ -273,17 +273,17 @@ class Names(Struct, frozen=True, kw_only=True):
         return []
 
     def _chain(self, first: str | None, fallback: list[str], draw: float, depth: int) -> Iterator[Deployment]:
-        """A name and its fallbacks, never with the embedded model: a toy must not answer for an outage."""
+        """A name and its fallbacks, without the embedded model: a toy must not hide an outage."""
         if first:
             yield from self._expand(first, draw, depth)
         for name in fallback:
             yield from (d for d in self._expand(name, draw, depth) if d.provider.local_model is None)
 
-    def _drawn(self, weighted: Mapping[str, float], draw: float, depth: int) -> str | None:
-        """One of the weighted names; a caller that may not use all of them draws among the rest."""
+    def _draw_name(self, weighted: Mapping[str, float], draw: float, depth: int) -> str | None:
+        """One of the weighted names, drawn among those that the caller may use."""
         if self.may is not None:
             weighted = {name: share for name, share in weighted.items() if any(self._expand(name, draw, depth + 1))}
-        return _drawn(weighted, draw) if weighted else None
+        return _pick(weighted, draw) if weighted else None
 
     def _may_answer(self, deployment: Deployment) -> bool:
         return self.may is None or self.may(deployment.name)
@@ -340,8 +340,8 @@ def _unique(found: Iterable[Deployment]) -> tuple[Deployment, ...]:
     return tuple({deployment.name: deployment for deployment in found}.values())
 
 
-def _drawn(weighted: Mapping[str, float], draw: float) -> str:
-    """The name whose share holds `draw`."""
+def _pick(weighted: Mapping[str, float], draw: float) -> str:
+    """The name whose share contains `draw`."""
     rest = draw * sum(weighted.values())
     for name, share in weighted.items():
         rest -= share

@@ -1,4 +1,4 @@
-"""Translates: a word that nothing is called -> the names most like it. Bounded, however many names there are."""
+"""Translates: an unknown word -> the most similar names. Bounded, however many names there are."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from itertools import pairwise
 MAX_NAMES = 1_000  # indexed; the others are never suggested
 MAX_COMPARED = 20
 _MAX_LETTERS = 48  # of a word
-_COMMON = 100  # names; a pair of letters that more of them share tells little
-_RARE = 3  # pairs that are looked up however common they are
+_COMMON = 100  # names; a pair of letters shared by more of them tells little
+_RARE = 3  # pairs that are looked up even if they are common
 
 
 class NearNames:
@@ -38,7 +38,7 @@ class NearNames:
         return [self._names[place][0] for score, place in scored[:most] if -score >= cutoff]
 
     def _likeness(self, pairs: frozenset[str], place: int) -> float:
-        """With the whole name, or with what follows its last slash."""
+        """Similarity to the whole name or to the part after its last slash, whichever is higher."""
         _, whole, last = self._names[place]
         return max(_dice(pairs, whole), _dice(pairs, last))
 
@@ -49,5 +49,5 @@ def _pairs(word: str) -> frozenset[str]:
 
 
 def _dice(one: frozenset[str], other: frozenset[str]) -> float:
-    """The share of pairs that both have."""
+    """The Dice coefficient: the share of common pairs."""
     return 2 * len(one & other) / (len(one) + len(other))

@@ -1,6 +1,6 @@
-"""Translates: a route and a request -> Plan: who is asked, in which order, and what that may cost at most.
+"""Translates: a route and a request -> Plan: the deployments in order, and an upper bound of the cost.
 
-Pure, and known before any request is built: the budget's decision needs the bound, the request needs its decision.
+Pure, and computed before any request is built: the budget decides by the bound, and the request depends on that.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from proxy.schema.chat import AnyRequest
 
 
 class Plan(Struct, frozen=True):
-    """`bound_nano` is the most that the call may cost if nothing has to be paid twice, in nano-USD; None: not known.
+    """`bound_nano` is the most that the call may cost if nothing is paid twice, in nano-USD; None: unknown.
 
-    What runs side by side is added up; of what is asked one after the other, the dearest counts. An attempt that failed
-    and is billed all the same comes on top of it, with the commit of the next one.
+    Concurrent attempts add up; among sequential ones only the most expensive counts. A failed attempt that is billed
+    anyway is added when the next one is committed.
     """
 
     route: Route
@@ -24,7 +24,7 @@ class Plan(Struct, frozen=True):
 
 
 def plan(route: Route, request: AnyRequest) -> Plan:
-    """The plan of a call that may be answered by any deployment of the route."""
+    """The plan of a call that any deployment of the route may answer."""
     every = (*route.candidates, *route.context_fallback, *route.content_fallback)
     input_bound = tokens.input_bound(request)
     bounds = [_bound(request, deployment, input_bound * _seats(request, deployment)) for deployment in every]
@@ -33,7 +33,7 @@ def plan(route: Route, request: AnyRequest) -> Plan:
 
 
 def attempt_bound(request: AnyRequest, deployment: Deployment) -> int | None:
-    """An upper bound of one attempt's cost in nano-USD; None: no price is known, or no limit of its output."""
+    """An upper bound of one attempt's cost in nano-USD; None if its price or its output limit is unknown."""
     return _bound(request, deployment, tokens.input_bound(request))
 
 
@@ -48,7 +48,7 @@ def _bound(request: AnyRequest, deployment: Deployment, input_bound: int) -> int
 
 
 def _seats(request: AnyRequest, deployment: Deployment) -> int:
-    """How many requests side by side bring all choices."""
+    """The number of concurrent requests needed for all choices."""
     if request.n == 1:
         return 1
     most = deployment.provider.max_choices(deployment.model)

@@ -20,7 +20,7 @@ class Router:
     async def route(self, name: str, allowed: Allowed | None = None) -> Route:
         """The route of a name among the `allowed` models. Raises ProxyError 403, 404 or 503.
 
-        The first call of a model that pricing.yaml does not list waits until the price list is read, `WAIT_S` at most.
+        The first call of a model missing from pricing.yaml waits for the price list, at most `WAIT_S`.
         """
         draw = self._random()
         route = self._views.resolve(name, draw, allowed)

@@ -8,9 +8,7 @@ from proxy.schema.constraints import Positive
 
 
 class RouterConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Section `router`: the model behind `auto`, what is tried when it fails, and the seconds that a call may take over
-    all its attempts.
-    """
+    """Section `router`: the model behind `auto`, its fallbacks, and the deadline of a call with all its attempts."""
 
     default_model: str | None = None
     fallback: list[str] = []

@@ -1,8 +1,7 @@
 """Values: OpenAI's chat shapes, the canonical types of the whole product (source: the `openai` package, 3.54).
 
-Requests are Structs, checked where they enter. Answers and chunks are TypedDicts: plain dictionaries whose named fields
-are typed, so that every field a vendor adds rides along untouched and a pass-through stream costs one decode and one
-encode.
+Requests are Structs, validated on entry. Answers and chunks are TypedDicts, that is, plain dictionaries: a vendor's
+extra fields pass untouched, and a pass-through stream costs one decode and one encode.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter", "function_ca
 
 
 class Message(Struct, frozen=True, omit_defaults=True):
-    """The fields of one message that some module looks at; the message itself stays in `ChatRequest.fields`."""
+    """The fields of one message that the proxy reads; the message itself stays in `ChatRequest.fields`."""
 
     role: str
     content: str | list[dict[str, Any]] | None = None
@@ -34,10 +33,10 @@ class StreamOptions(Struct, frozen=True):
 
 
 class KeptReasoning(Struct, frozen=True):
-    """What a model thought before one tool call, kept for clients that do not send it back.
+    """A model's reasoning before one tool call, kept for clients that do not send it back.
 
-    `dialect` is the provider's `type`, `model` the upstream id that wrote it, `state` what `Provider.reasoning_state`
-    took from the answer. Only the provider that wrote it can read it.
+    `dialect` is the provider's `type`, `model` the upstream id, `state` the result of `Provider.reasoning_state`. Only
+    the provider that produced it can read it.
     """
 
     dialect: str
@@ -48,8 +47,8 @@ class KeptReasoning(Struct, frozen=True):
 class NativeBody(Struct, frozen=True):
     """A request in one vendor's own wire shape, as the client sent it.
 
-    A deployment whose provider is of type `dialect` gets `body` at `path` (joined to its base URL), with nothing but
-    the model's name replaced; every other deployment gets the translated request.
+    A deployment whose provider is of type `dialect` gets `body` at `path` (joined to its base URL) with only the model
+    name replaced; every other deployment gets the translated request.
     """
 
     dialect: str
@@ -59,12 +58,11 @@ class NativeBody(Struct, frozen=True):
 
 
 class Request(Struct, frozen=True, kw_only=True):
-    """What the requests of all endpoints have in common.
+    """The common part of all endpoints' requests. Differences between endpoints are methods, never type checks.
 
-    `fields` is the body as the client sent it, less nulls of known fields and what only concerns the proxy; the other
-    attributes are checked views of it. Providers forward `fields`; they never change it. `strict`: refuse what would be
-    dropped or adapted. `size` is a bound of the bytes that a vendor reads as its prompt: those of the body, and of what
-    the proxy added. What differs between endpoints is a method, so no other room asks where a request came from.
+    `fields` is the client's body without known fields that are null and without the proxy's own; the other attributes
+    are validated views of it. Providers forward `fields` and never change it. `strict`: refuse the request if anything
+    would be dropped or adapted. `size` bounds the bytes of the prompt: the body plus the proxy's additions.
     """
 
     task_type: ClassVar[str | None] = None
@@ -79,30 +77,28 @@ class Request(Struct, frozen=True, kw_only=True):
 
     @property
     def prompts(self) -> int:
-        """How many prompts or messages the vendor reads, each with the overhead of its template."""
+        """The number of prompts or messages, each of which adds template overhead."""
         raise TypeError(f"{type(self).__name__} does not count its prompts")
 
     @property
     def repeated(self) -> str:
-        """A text that the vendor reads again with every prompt, beside `texts`."""
+        """A text that the vendor reads with every prompt, in addition to `texts`."""
         return ""
 
     def texts(self) -> list[str]:
-        """The texts that the vendor reads, for counting."""
+        """The texts that the vendor reads, for token counting."""
         raise TypeError(f"{type(self).__name__} does not list its texts")
 
     def output_limit(self, otherwise: int | None) -> int | None:
-        """The most tokens the answer may have, over all its choices. `otherwise` stands in for a limit that the request
-        does not set; None: nothing limits it.
-        """
+        """The token limit of the answer over all choices, with `otherwise` as the default. None: no limit."""
         return 0
 
     def capped(self, max_tokens: int) -> tuple[Self, list[str]]:
-        """The request with at most `max_tokens` of output for each choice, and the fields changed for it."""
+        """The request limited to `max_tokens` of output per choice, and the names of the changed fields."""
         return self, []
 
     def parts(self, limits: Iterable[int | None]) -> list[Self]:
-        """The request in pieces that every candidate takes; `limits`: how many inputs each of them takes at once."""
+        """The request in parts that every candidate accepts. `limits`: the candidates' limits on inputs per request."""
         return [self]
 
     def joined(self, answers: Sequence[Any]) -> Any:
@@ -110,13 +106,13 @@ class Request(Struct, frozen=True, kw_only=True):
         return answers[0]
 
     def check(self, response: Any) -> None:
-        """Raises UpstreamError for an answer that does not fit the request."""
+        """Raises UpstreamError for an answer that does not match the request."""
 
 
 class ChatRequest(Request, frozen=True, kw_only=True):
-    """One request to `/v1/chat/completions`, or what another chat endpoint translated into its shape.
+    """One request to `/v1/chat/completions`, or another chat endpoint's request in its shape.
 
-    `kept` holds, by tool call id, the reasoning that belongs to tool calls in the messages.
+    `kept` maps tool call ids in the messages to their reasoning.
     """
 
     messages: list[Message]
@@ -147,9 +143,9 @@ class ChatRequest(Request, frozen=True, kw_only=True):
 
 
 class EmbeddingsRequest(Request, frozen=True, kw_only=True):
-    """One request to `/v1/embeddings`: `inputs` are texts, or lists of token ids where the client sent those.
+    """One request to `/v1/embeddings`: `inputs` are texts or lists of token ids.
 
-    `base64` is how the client wants its vectors, not how the vendor is asked.
+    `base64` is the encoding that the client wants, not the one requested from the vendor.
     """
 
     task_type: ClassVar[str | None] = "embeddings"
@@ -163,7 +159,7 @@ class EmbeddingsRequest(Request, frozen=True, kw_only=True):
         return len(self.inputs)
 
     def texts(self) -> list[str]:
-        """The inputs; a list of token ids counts as four English characters for each token."""
+        """The inputs; each token id counts as four English characters."""
         return [text if isinstance(text, str) else "xxxx" * len(text) for text in self.inputs]
 
     def parts(self, limits: Iterable[int | None]) -> list[Self]:
@@ -174,11 +170,11 @@ class EmbeddingsRequest(Request, frozen=True, kw_only=True):
         return [structs.replace(self, inputs=piece, fields={**self.fields, "input": piece}) for piece in pieces]
 
     def joined(self, answers: Sequence[Any]) -> EmbeddingsResponse:
-        """All vectors in the order of the inputs."""
+        """All vectors, in input order."""
         return {"embeddings": [vector for answer in answers for vector in answer["embeddings"]]}
 
     def check(self, response: Any) -> None:
-        """Raises UpstreamError unless there is one vector for each input."""
+        """Raises UpstreamError unless there is one vector per input."""
         if len(response["embeddings"]) != len(self.inputs):
             message = f"The provider sent {len(response['embeddings'])} embeddings for {len(self.inputs)} inputs."
             raise UpstreamError(message)
@@ -210,7 +206,7 @@ class RerankRequest(Request, frozen=True, kw_only=True):
         """Raises UpstreamError for documents that were not sent, or that are ranked twice."""
         places = [each["index"] for each in response["results"]]
         if len(set(places)) != len(places) or any(not 0 <= place < len(self.documents) for place in places):
-            raise UpstreamError("The provider ranked documents that were not sent, or one twice.")
+            raise UpstreamError("The provider ranked a document that was not sent, or one document twice.")
 
 
 AnyRequest = ChatRequest | EmbeddingsRequest | RerankRequest
@@ -228,7 +224,7 @@ class FunctionCall(TypedDict, total=False):
 
 
 class ToolCall(TypedDict, total=False):
-    """A tool call; in a delta `index` is required, `id`, `type` and `function.name` come once per index."""
+    """A tool call. In a delta `index` is required; `id`, `type` and `function.name` come once per index."""
 
     index: int
     id: str
@@ -277,10 +273,9 @@ class Choice(TypedDict, total=False):
 
 
 class TextChunk(Struct, frozen=True, eq=False, gc=False):
-    """A ChatChunk that adds text to one choice and nothing else, as nearly all chunks of a stream do.
+    """A ChatChunk that only adds text to one choice, as nearly all chunks of a stream do.
 
-    It reads as the dictionary that it stands for, which is made only for what looks inside. What reads every chunk
-    asks for its type first.
+    It reads like the dictionary it represents, which is built only on access. Hot paths check the type first.
     """
 
     index: int
@@ -320,7 +315,7 @@ class ChatResponse(TypedDict, total=False):
 
 
 class EmbeddingsResponse(TypedDict, total=False):
-    """Vectors in the order of the inputs, as numbers; the API layer writes them as the client wants them."""
+    """Vectors in input order, as numbers; the API layer encodes them as the client requested."""
 
     model: str
     embeddings: list[list[float]]
@@ -333,7 +328,7 @@ class Ranked(TypedDict, total=False):
 
 
 class RerankResponse(TypedDict, total=False):
-    """`results` from the most relevant on; `searches` is what Cohere bills (search units), where the vendor says it."""
+    """`results`, most relevant first. `searches`: the search units that Cohere bills, if reported."""
 
     id: str
     results: list[Ranked]

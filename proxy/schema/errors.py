@@ -1,15 +1,15 @@
-"""Values: every error a caller can meet, with its HTTP status and its code.
+"""Values: every error a caller can get, with its HTTP status and code.
 
     ProxyError                  status, type, code, param, message (public), headers
     ├── BadRequest              400  invalid_value unless another code is given
-    ├── UpstreamError           what a provider answered or failed to answer; knows its Outcome and `retryable`
-    │   ├── UpstreamTruncated   502  the answer ended before its end
+    ├── UpstreamError           a provider's failure; carries its Outcome and `retryable`
+    │   ├── UpstreamTruncated   502  the answer broke off
     │   ├── UpstreamTimeout     504  a phase took longer than its time-out
     │   └── UpstreamUnavailable 503  no connection, or the embedded model is not ready
     └── StorageUnavailable      503  the ledger cannot write
 
-Everything else is a bug and becomes `500 internal_error` without detail. Messages are shown to callers: they never hold
-keys, file paths, stack traces or internal hosts.
+Everything else is a bug and becomes `500 internal_error` without details. Callers see the messages, so these never
+contain keys, file paths, stack traces or internal hosts.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class StorageUnavailable(ProxyError):
 class UpstreamError(ProxyError):
     """A provider's failure. `retryable`: the same request may succeed elsewhere or later.
 
-    `upstream_status` is the vendor's own HTTP status (None: no answer); `retry_after_s` its wish, in seconds, set by
-    who knows it, as are `param`, `type` and `headers`.
+    `upstream_status` is the vendor's own HTTP status (None: no answer), `retry_after_s` its Retry-After in seconds. The
+    raiser may set it, as well as `param`, `type` and `headers`.
     """
 
     def __init__(
@@ -91,15 +91,15 @@ class UpstreamError(ProxyError):
 
     @property
     def nothing_sent(self) -> bool:
-        """True where the request never reached the provider, so that nothing can have been used."""
+        """True if the request never reached the provider, so nothing can have been billed."""
         return self.outcome is Outcome.TIMEOUT_CONNECT
 
     @property
     def resendable(self) -> bool:
-        """True where the same deployment may be asked again: it refused, or the request never reached it.
+        """True if the same deployment may be asked again: it refused, or the request never reached it.
 
-        After a time-out, a broken connection or an unreadable 200 the vendor may be working on the request, or have
-        billed it: sending it again would buy it twice.
+        After a time-out, a broken connection or an unreadable 200 the vendor may still be processing the request, or
+        have billed it. Sending it again could pay twice.
         """
         return self.retryable and (self.nothing_sent or (self.upstream_status or 0) >= 400)
 
@@ -111,7 +111,7 @@ class UpstreamError(ProxyError):
 
 
 class UpstreamTruncated(UpstreamError):
-    """502: the provider's answer ended before its end; a finish_reason is never invented."""
+    """502: the provider's answer broke off. The proxy never invents a finish_reason."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code="upstream_truncated", outcome=Outcome.UPSTREAM_TRUNCATED, retryable=True)

@@ -1,6 +1,6 @@
-"""Translates: the chunks of a stream, folded into the whole answer (the fold law: it equals `parse_response`).
+"""Translates: folds the chunks of a stream into the whole answer (the fold law: it equals `parse_response`).
 
-Texts are kept in pieces and joined once: adding a piece never copies what came before it.
+Texts are kept in pieces and joined once: adding a piece never copies the earlier ones.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from proxy.schema.chat import ChatChunk, ChatResponse, Choice, ChunkChoice, Delt
 from proxy.schema.usage import UsageReport, merged
 
 _TEXTS = ("content", "refusal", "reasoning_content")
-# Fields of a delta that come in pieces, and the texts in them that continue one another; of the rest the last counts.
+# Fields of a delta that come in pieces, with their texts to concatenate; for other values in them the last one counts.
 _PIECES = {"audio": ("data", "transcript"), "reasoning_details": ("text", "summary")}
 _CHUNK_ONLY = frozenset({"object", "choices", "usage"})
 
 
 class _ChoiceFold:
-    """One choice as it grows."""
+    """Accumulates one choice."""
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -72,7 +72,7 @@ class _ChoiceFold:
                 call[name] = value  # type: ignore[literal-required]
 
     def text(self) -> str:
-        """Everything the model wrote, for counting."""
+        """All generated text, for token counting."""
         pieces = [piece for name in _TEXTS for piece in self.texts.get(name, [])]
         for index, call in self.calls.items():
             pieces += [call["function"]["name"], *self.arguments.get(index, [])]
@@ -103,7 +103,7 @@ class _ChoiceFold:
 
 
 class _Object:
-    """An object that comes in pieces: some of its texts continue one another, of the rest the last counts."""
+    """Accumulates an object: `texts` are concatenated; for other fields the last value counts."""
 
     def __init__(self, texts: tuple[str, ...]) -> None:
         self._texts = texts
@@ -124,7 +124,7 @@ class _Object:
 
 
 class _Objects:
-    """A list of objects, each continued by pieces with its `index` and `type`; what has no index stands for itself."""
+    """Accumulates a list of objects. Pieces with the same `index` and `type` are merged; the rest are appended."""
 
     def __init__(self, texts: tuple[str, ...]) -> None:
         self._texts = texts
@@ -155,7 +155,7 @@ def _place(item: dict[str, Any]) -> tuple[int, str | None] | None:
 
 
 class _Pieces:
-    """A field of a vendor's own as it grows; a piece of another kind replaces what was there."""
+    """Accumulates a vendor's own field. A piece of another kind replaces the earlier ones."""
 
     def __init__(self, texts: tuple[str, ...]) -> None:
         self._texts = texts
@@ -178,9 +178,9 @@ class _Pieces:
 
 
 class Fold:
-    """The whole answer of a stream. Usage may come on any chunk; `merged` says what stands.
+    """Accumulates the whole answer of a stream. Usage may come on any chunk; `merged` decides what counts.
 
-    It keeps everything. What only counts a stream uses `StreamTally`.
+    It keeps all content. To count tokens only, use `StreamTally`.
     """
 
     def __init__(self) -> None:
@@ -201,11 +201,11 @@ class Fold:
             self._choices[index].add(choice)
 
     def text(self) -> str:
-        """Everything written so far, over all choices."""
+        """All text so far, over all choices."""
         return "".join(choice.text() for choice in self._choices.values())
 
     def tool_messages(self) -> list[ResponseMessage]:
-        """The messages that call tools, so far."""
+        """The messages with tool calls, so far."""
         return [choice.choice()["message"] for choice in self._choices.values() if choice.calls]
 
     def response(self) -> ChatResponse:

@@ -1,4 +1,4 @@
-"""Values: the records every layer passes on: who is asked, what was used, calls and attempts as they are metered.
+"""Values: the records that all layers share: endpoints, usage, metered calls and attempts, callers.
 
 Money is an integer in nano-USD everywhere; a price in USD per 1M tokens is `usd * 1000` nano-USD per token.
 """
@@ -13,7 +13,7 @@ from msgspec import Struct, field
 from proxy.schema.constraints import Positive
 
 NANO_PER_USD = 1_000_000_000
-MAX_TOKENS = 2**31 - 1  # what a bound of cost is made of stays within 64 bits
+MAX_TOKENS = 2**31 - 1  # keeps the terms of a cost bound within 64 bits
 
 
 class Outcome(StrEnum):
@@ -34,7 +34,7 @@ class Outcome(StrEnum):
 
 
 class Secret:
-    """A key that cannot be printed, logged or encoded by accident; `reveal()` is for the one place that sends it."""
+    """A key that cannot be printed, logged or encoded by accident. Only the code that sends it calls `reveal()`."""
 
     __slots__ = ("_value",)
 
@@ -51,9 +51,7 @@ class Secret:
 
 
 class Endpoint(Struct, frozen=True):
-    """Where a provider's requests go: base URL without a trailing slash, and the key that belongs to that origin
-    only.
-    """
+    """A provider's base URL, without a trailing slash, and the key, which belongs to that origin only."""
 
     base_url: str
     key: Secret | None = None
@@ -61,9 +59,7 @@ class Endpoint(Struct, frozen=True):
 
 
 class LocalModelSpec(Struct, frozen=True):
-    """A model to serve on this machine: a GGUF file (None: the one that comes with the product), its context in
-    tokens.
-    """
+    """A model served on this machine: a GGUF file (None: the bundled model), and its context in tokens."""
 
     model_path: str | None = None
     context: int = 2048
@@ -71,8 +67,9 @@ class LocalModelSpec(Struct, frozen=True):
 
 
 class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
-    """Seconds per phase of one attempt. `first_token` and `idle` bound a stream, `total` a whole answer: a long stream
-    is not cut. The defaults suit models that think for minutes.
+    """Seconds per phase of one attempt. The defaults suit models that think for minutes.
+
+    `first_token` and `idle` apply to streams, `total` to whole answers: a long stream is never cut.
     """
 
     connect: Positive = 5.0
@@ -85,8 +82,8 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tokens(Struct, frozen=True):
-    """Usage in normal form, disjoint but for `reasoning`, a part of `output`, and `cache_write_1h`, of `cache_write`.
-    Billed beside it: `searches`, and what `others`, further models of the provider by their ids, used for the answer.
+    """Normalized usage. The counts are disjoint, except that `output` includes `reasoning`, and `cache_write` includes
+    `cache_write_1h`. Billed in addition: `searches`, and `others`, the usage of further models of the provider by id.
     """
 
     input: int = 0
@@ -111,7 +108,7 @@ class Tokens(Struct, frozen=True):
 
 
 class Cost(Struct, frozen=True):
-    """Nano-USD by part; `total`, their sum, is what bills. Built by `prices.cost`. The last two are fees."""
+    """Nano-USD by part; `total` is their sum and is what the call is charged. The last two are fees."""
 
     total: int = 0
     input: int = 0
@@ -123,11 +120,10 @@ class Cost(Struct, frozen=True):
 
 
 class AttemptOpen(Struct, frozen=True):
-    """The intent to send one request upstream; committed before that request leaves.
+    """The intent to send one request upstream, committed before the request is sent.
 
-    `id` goes upstream as `X-Client-Request-Id`. `hold_nano` is the upper bound of its cost (None: no price known).
-    `parent` is the id of the attempt that this one was made for (None: the call itself); `seat` numbers those that run
-    side by side.
+    `id` goes upstream as `X-Client-Request-Id`. `hold_nano` is the upper bound of its cost (None: price unknown).
+    `parent` is the id of the attempt that caused this one (None: the call itself); `seat` numbers concurrent attempts.
     """
 
     id: str
@@ -143,13 +139,13 @@ class AttemptOpen(Struct, frozen=True):
 
 
 class Granted(Struct, frozen=True):
-    """The ledger's permission to send one attempt. `cap_nano`: the most that it may cost; None: no cap."""
+    """The ledger's permission to send one attempt. `cap_nano`: its cost limit; None: no limit."""
 
     cap_nano: int | None = None
 
 
 class AttemptEnd(Struct, frozen=True):
-    """How one attempt ended. `usage_source`: provider, estimated, unknown or none; `cost_nano` None: no price."""
+    """The end of one attempt. `usage_source`: provider, estimated, unknown or none; `cost_nano` None: no price known."""
 
     id: str
     call_id: str
@@ -165,8 +161,9 @@ class AttemptEnd(Struct, frozen=True):
 
 
 class CallOpen(Struct, frozen=True):
-    """One client request as it starts. `opened_ns`: Unix time in nanoseconds; `key_id`: the caller's key, never the
-    key; `bound_nano`: the most that its plan may cost (0: not known, then the holds of its attempts are all).
+    """The start of one client request. `opened_ns`: Unix nanoseconds. `key_id`: the name of the caller's key.
+
+    `bound_nano`: the upper bound of the plan's cost (0: unknown; then only the attempts' holds count).
     """
 
     id: str
@@ -180,7 +177,7 @@ class CallOpen(Struct, frozen=True):
 
 
 class CallEnd(Struct, frozen=True):
-    """One client request as it ended. Its tokens and cost are the sums over its attempts, which end one by one."""
+    """The end of one client request. Its tokens and cost are the sums over its attempts."""
 
     call_id: str
     outcome: Outcome
@@ -195,8 +192,8 @@ class CallEnd(Struct, frozen=True):
 
 
 class UsageQuery(Struct, frozen=True):
-    """What `GET /v1/usage` asks: Unix nanoseconds, `key_id` None for every key, `group_by` of model, provider, day,
-    task_type.
+    """A query of `GET /v1/usage`. Times are Unix nanoseconds; `key_id` None: every key; `group_by`: model, provider,
+    day or task_type.
     """
 
     since_ns: int | None = None
@@ -206,14 +203,14 @@ class UsageQuery(Struct, frozen=True):
 
 
 class Caller(Struct, frozen=True):
-    """Who asks: `key_id` names the key (None on a keyless loopback server), `admin` may read every caller's rows."""
+    """The sender of a request. `key_id` names its key (None without one); `admin` may read every caller's rows."""
 
     key_id: str | None = None
     admin: bool = False
 
 
 class StoredCaller(Caller, frozen=True):
-    """The caller of a key in the database; `models` is the key's own allow-list, None for every model."""
+    """A caller with a key from the database. `models`: the key's own allow-list; None: every model."""
 
     models: tuple[str, ...] | None = None
     expires_ns: int | None = None

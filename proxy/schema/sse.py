@@ -1,4 +1,4 @@
-"""Translates: bytes of an event stream into events (WHATWG server-sent events), which may be cut anywhere; no I/O."""
+"""Translates: bytes, cut anywhere, into events (WHATWG server-sent events). No I/O."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Struct
 from proxy.schema.errors import UpstreamError
 from proxy.schema.json import MAX_NESTING, check_nesting
 
-MAX_EVENT_BYTES = 8 * 1024 * 1024  # a line that never ends is an error, not memory
+MAX_EVENT_BYTES = 8 * 1024 * 1024  # a line that never ends must not fill the memory
 
 _COLON = ord(":")
 _BOM = b"\xef\xbb\xbf"
@@ -24,23 +24,23 @@ class Event(Struct, frozen=True):
 
 
 class EventFraming:
-    """The frames of one stream. Line ends may be LF, CRLF or CR; comments and unknown fields are skipped.
+    """Parses one stream. Line ends may be LF, CRLF or CR; comments and unknown fields are skipped.
 
-    A stream that fails may end in the error's JSON without any field: that counts as an event.
+    A failing stream may end with bare error JSON, without a field name. That counts as an event.
     """
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max = max_event_bytes
         self._line = bytearray()  # the line that has not ended yet
         self._data: list[bytes] = []
-        self._bare: list[bytes] = []  # lines of JSON without a field
+        self._bare: list[bytes] = []  # lines of JSON without a field name
         self._size = 0  # bytes in `_data` and `_bare`
         self._name = ""
         self._after_cr = False
         self._at_start = True
 
     def feed(self, piece: bytes) -> list[Event]:
-        """Events that end in `piece`. Raises UpstreamError for an event that is too large or nested too deeply."""
+        """The events completed by `piece`. Raises UpstreamError for an event that is too large or nested too deeply."""
         if self._after_cr and piece.startswith(b"\n"):
             piece = piece[1:]
             self._after_cr = False
@@ -57,7 +57,7 @@ class EventFraming:
             piece = self._add_plain(piece, events)
         *lines, rest = piece.split(b"\n")
         if lines:
-            lines[0] = self._begun(lines[0])
+            lines[0] = self._complete_line(lines[0])
             self._add(lines, events)
         self._line += rest
         if self._size + len(self._line) > self._max:
@@ -65,13 +65,13 @@ class EventFraming:
         return events
 
     def close(self) -> list[Event]:
-        """The stream ended; an event that lacks only its blank line still counts (some servers leave it out)."""
+        """Ends the stream. An event without its final blank line still counts, because some servers omit it."""
         events: list[Event] = []
-        self._add([self._begun(b""), b""], events)
+        self._add([self._complete_line(b""), b""], events)
         return events
 
     def _add_plain(self, piece: bytes, events: list[Event]) -> bytes:
-        """Adds events of one `data:` line, as nearly all are, until another kind comes; the bytes from there on."""
+        """Adds events of a single `data:` line, the usual kind, and returns the bytes from the first other event on."""
         at = 0
         while (end := piece.find(b"\n\n", at)) >= 0:
             line = piece[at:end]
@@ -85,8 +85,8 @@ class EventFraming:
             at = end + 2
         return piece[at:] if at else piece
 
-    def _begun(self, end: bytes) -> bytes:
-        """The line that ends so."""
+    def _complete_line(self, end: bytes) -> bytes:
+        """The line that ends with `end`, including its earlier pieces."""
         if self._line:
             self._line += end
             end = bytes(self._line)
@@ -135,7 +135,7 @@ class EventFraming:
 
 
 def _shallow(data: bytes) -> bytes:
-    """The data itself. Raises UpstreamError where it could not be read, or not be written again."""
+    """Returns `data`. Raises UpstreamError for nesting too deep to decode or encode."""
     try:
         check_nesting(data)
     except RecursionError:

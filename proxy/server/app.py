@@ -1,7 +1,7 @@
-"""Orchestrates: the composition root: the ASGI application around what `wiring` builds; its lifespan closes all it
-opened.
+"""Orchestrates: the composition root: the ASGI application around the objects that `wiring` builds.
 
-Only here and in `wiring` is anything constructed. Everything else receives what it needs as arguments.
+Objects are constructed only here and in `wiring`; everything else receives them as arguments. The lifespan closes
+everything it opened.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ from proxy.upstream.local_model import LocalModel
 
 
 class Options(Struct, frozen=True):
-    """What an application may have beside its configuration.
+    """Options of an application beside its configuration.
 
-    `metrics_folder`: where several workers share their counters. `files`: reread when they change, or when
+    `metrics_folder`: where several workers share their counters. `files`: reloaded when they change, or when
     `reload_soon` is called; None: the configuration does not come from files and never changes. `formats`: the
     endpoints that call models.
     """
@@ -63,13 +63,13 @@ class Options(Struct, frozen=True):
     formats: Sequence[EndpointFormat] = FORMATS
 
 
-_LOOK_S = 0.1  # between two looks whether the server is to stop
-_LAST_WORDS_S = 0.5  # of the grace period, kept for errors to leave
+_LOOK_S = 0.1  # interval of the check whether the server should stop
+_LAST_WORDS_S = 0.5  # part of the grace period reserved for sending errors
 _NO_OPTIONS = Options()
 
 
 class Application:
-    """The ASGI application; `config` is what it starts with."""
+    """The ASGI application; `config` is its first configuration."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Application:
         log: FilteringBoundLogger,
         options: Options = _NO_OPTIONS,
     ) -> None:
-        self.has_failed = False  # the process ends by itself, and was not asked to
+        self.has_failed = False  # the process ends because of a failure, not on request
         self._running: Running | None = None
         self._reloads = Reloads(options.files, config, self._run, log)
         self._config = config
@@ -126,18 +126,18 @@ class Application:
 
     @property
     def live(self) -> Runtime:
-        """The live objects of the running server. Raises RuntimeError before its start."""
+        """The live objects of the running server. Raises RuntimeError before startup."""
         if self._running is None:
             raise RuntimeError("the application is not running")
         return self._running.runtimes.current
 
     def reload_soon(self) -> None:
-        """Asks for a reload; from a signal's handler or any thread."""
+        """Requests a reload. Safe to call from a signal handler or any thread."""
         self._reloads.soon()
 
     @contextmanager
     def _pipeline(self) -> Iterator[Pipeline]:
-        """The pipeline of one call: what it needs stays open until the call has ended, also over a reload."""
+        """The current pipeline. Its resources stay open until the block ends, across reloads."""
         if self._running is None:
             raise RuntimeError("the application is not running")
         with self._running.runtimes.using() as runtime:
@@ -149,19 +149,19 @@ class Application:
 
     @property
     def draining(self) -> bool:
-        """True from SIGTERM on. uvicorn tells nobody, but its handler of the signal is a method of the server."""
+        """True after SIGTERM. uvicorn has no hook for it, but its signal handler is a method of the server."""
         return bool(getattr(_uvicorn(), "should_exit", False))
 
     async def _stop_calls_in_time(self, server: Running) -> None:
-        """Before uvicorn cuts the connections, calls that are still running end with an error of their own."""
-        while not self.draining:  # noqa: ASYNC110 (uvicorn sets a flag and wakes nobody)
+        """Ends running calls with a proper error before uvicorn cuts their connections."""
+        while not self.draining:  # noqa: ASYNC110 (uvicorn only sets a flag)
             await asyncio.sleep(_LOOK_S)
         await asyncio.sleep(max(0.0, self._config.server.grace_s - _LAST_WORDS_S))
         for runtime in server.runtimes.open:
             runtime.pipeline.stop_calls()
 
     def _end(self) -> None:
-        """Only a new process can meter again: this one drains as on SIGTERM, and its supervisor starts another."""
+        """Drains as on SIGTERM. Only a new process can meter again; the supervisor starts one."""
         self.has_failed = True
         if (server := _uvicorn()) is not None:
             server.should_exit = True
@@ -188,7 +188,7 @@ class Application:
         return states | {name: ProviderState("off", why) for name, why in config.disabled.items()}
 
     def _read(self) -> dict[str, float]:
-        """What metrics do not count themselves."""
+        """Gauges that are read on demand."""
         values: dict[str, float] = {
             "mmproxy_in_flight_requests": self._places.taken,
             "mmproxy_overloaded": self._places.refused,
@@ -236,15 +236,13 @@ class Application:
 
 
 def _uvicorn() -> Any:
-    """The server that this process runs, which handles SIGTERM; None where another one embeds the application."""
+    """The uvicorn server of this process, which handles SIGTERM; None if another server embeds the application."""
     server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return server if hasattr(server, "should_exit") else None
 
 
 class _Litestar(Litestar):
-    """Without the plug-ins it would add for Pydantic and attrs, which no route of ours speaks: 8 MB, and 0.2 s at the
-    start.
-    """
+    """Litestar without its plug-ins for Pydantic and attrs. No route needs them; they cost 8 MB and 0.2 s at start."""
 
     @staticmethod
     def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
@@ -273,7 +271,7 @@ def server_auth(environ: Mapping[str, str], config: Config) -> Auth:
 
 
 def is_loopback(host: str) -> bool:
-    """True where only this machine can reach a server that listens on `host`."""
+    """True if a server that listens on `host` is reachable from this machine only."""
     if host == "localhost":
         return True
     try:

@@ -1,10 +1,10 @@
-"""Orchestrates: the credentials of a request -> Caller. Keys are known by their SHA-256 only, here and in the database.
+"""Orchestrates: the credentials of a request -> Caller. Memory and database hold only the SHA-256 of each key.
 
     environment   PROXY_API_KEY and PROXY_ADMIN_KEY, compared in constant time
-    database      what `proxy keys` made: remembered for a moment by hash, looked up off the event loop, many at a time
+    database      keys made by `proxy keys`: cached briefly by hash, looked up in batches off the event loop
 
-A key that is missing, malformed, unknown, revoked or expired gets one and the same answer. While the database cannot be
-read, keys that were seen lately go on working, and others get a 503: they may well be right.
+A missing, malformed, unknown, revoked or expired key always gets the same response. While the database cannot be read,
+recently used keys keep working; others get a 503, since they may be valid.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from proxy.storage.keys import KeysFound, StoredKey
 
 CREDENTIAL_HEADERS = ("authorization", "x-api-key", "api-key")
 KEY_NAME, ADMIN_KEY_NAME = "default", "admin"  # of the two keys of the environment, in rows and in `keys:`
-FRESH_S = 0.75  # what the database said counts as it is for so long,
-STALE_S = 1.5  # and until here while it is asked again: so a key is revoked within two seconds, and costs no waiting
-LOOK_S = 1.0  # how long a request waits for the database
+FRESH_S = 0.75  # age up to which a cached answer is used as it is
+STALE_S = 1.5  # age up to which it is used while it is refreshed: revocation takes under 2 s, and no request waits
+LOOK_S = 1.0  # longest wait of a request for the database
 MAX_KNOWN = 10_000
-MAX_UNKNOWN = 4_096  # clients make them up
+MAX_UNKNOWN = 4_096  # bounded, because clients can invent keys
 _MAX_BATCH = 500
 T = TypeVar("T")
-_ANY = b""  # no hash: asks only whether there are keys
+_ANY = b""  # not a hash: asks whether any key exists
 
 
 class StoredKeys:
-    """The keys of the database, as of a moment ago. `look` may take its time: it runs on another thread."""
+    """A short-lived cache of the keys in the database. `look` may block: it runs on another thread."""
 
     def __init__(
         self, look: Callable[[Sequence[bytes]], KeysFound], clock_s: Callable[[], float] = time.monotonic
@@ -49,33 +49,33 @@ class StoredKeys:
         self._looked_at = self._down_until = float("-inf")
         self._asked: dict[bytes, asyncio.Future[bool]] = {}
         self._looking: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="keys")  # its own: nobody else's work delays a look
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="keys")  # dedicated: no other work delays a look-up
 
     async def exist(self) -> bool:
-        """True once a key was made, whatever became of it: from then on every caller needs one."""
+        """True once any key was made, even if it was revoked since. From then on every caller needs a key."""
         if not self._exist:
             age_s = self._clock_s() - self._looked_at
             if age_s >= STALE_S:
-                await self._answered(_ANY)
+                await self._wait_for_answer(_ANY)
             elif age_s >= FRESH_S:
-                self._ask(_ANY)
+                self._request_look_up(_ANY)
         return self._exist
 
     async def find(self, digest: bytes) -> StoredCaller | None:
-        """Whose key has this hash, None for nobody's. Raises ProxyError 503 where that cannot be told."""
+        """The caller whose key has this hash, if any. Raises ProxyError 503 if the database cannot tell."""
         known = self._known.get(digest)
         at = known[1] if known else self._unknown.get(digest)
         if at is not None:
             age_s = self._clock_s() - at
             if age_s < STALE_S:
                 if age_s >= FRESH_S:
-                    self._ask(digest)
+                    self._request_look_up(digest)
                 return known[0] if known else None
-        if not await self._answered(digest):
+        if not await self._wait_for_answer(digest):
             if known:
                 return known[0]
             raise ProxyError(
-                "The database of keys cannot be read, so a key that was not used lately cannot be checked.",
+                "The key database cannot be read, so this key cannot be checked. Recently used keys still work.",
                 status=503,
                 code="storage_unavailable",
                 headers={"retry-after": "5"},
@@ -83,18 +83,18 @@ class StoredKeys:
         found = self._known.get(digest)
         return found[0] if found else None
 
-    async def _answered(self, digest: bytes) -> bool:
-        """Waits until the database answered; False if it failed, just now or a moment ago, or takes too long."""
+    async def _wait_for_answer(self, digest: bytes) -> bool:
+        """Waits for the database. False if it takes too long, fails, or failed a moment ago."""
         if self._clock_s() < self._down_until:
             return False
-        answer = self._ask(digest)
+        answer = self._request_look_up(digest)
         await asyncio.wait({answer}, timeout=LOOK_S)
         if not answer.done():
             self._note_down()
         return answer.done() and answer.result()
 
-    def _ask(self, digest: bytes) -> asyncio.Future[bool]:
-        """The answer to come: one look for all who ask the same, and never two looks at once."""
+    def _request_look_up(self, digest: bytes) -> asyncio.Future[bool]:
+        """The pending answer. Equal requests share one look-up, and look-ups never run concurrently."""
         answer = self._asked.get(digest)
         if answer is None:
             answer = self._asked[digest] = asyncio.get_running_loop().create_future()
@@ -110,7 +110,7 @@ class StoredKeys:
                 found = await asyncio.get_running_loop().run_in_executor(self._thread, self._look, digests)
                 self._keep(digests, found)
                 is_read = True
-            except StoreError:  # said in the answers; the ledger tells the operator
+            except StoreError:  # callers get a 503; the ledger reports it to the operator
                 self._note_down()
             finally:
                 for digest in digests:
@@ -132,8 +132,9 @@ class StoredKeys:
 
 
 class Auth:
-    """Knows all keys. Without any it accepts whatever a client sends, unless `needs_key` (any server that is not on
-    loopback). `note_failure` counts a refused key by its address and raises ProxyError 429 when there were too many.
+    """Checks keys. While no key exists, any credential is accepted, unless `needs_key` (servers beyond loopback).
+
+    `note_failure` counts a rejected key by address, and raises ProxyError 429 after too many.
     """
 
     def __init__(
@@ -156,16 +157,16 @@ class Auth:
 
     @property
     def keyless(self) -> bool:
-        """True while whoever asks is served. Once closed, a server stays closed."""
+        """True while requests need no key. Once a key exists, the server requires one for good."""
         return not self._closed
 
     async def refresh(self) -> None:
-        """Looks whether keys were made; for the start, before the first request."""
+        """Checks whether keys exist. Called at startup, before the first request."""
         if not self._closed and self._stored is not None:
             self._closed = await self._stored.exist()
 
     async def identify(self, headers: Mapping[str, str], address: str = "") -> Caller:
-        """Who asks from this address. Raises ProxyError 401, the same for every key that does not open; 429, 503."""
+        """The caller of a request. Raises ProxyError 401 (identical for every rejected key), 429 or 503."""
         if not self._closed:
             await self.refresh()
             if not self._closed:
@@ -185,7 +186,7 @@ class Auth:
         return found
 
     def refusal(self, address: str) -> ProxyError:
-        """The one answer to a key that does not open; a right key is never refused for the wrong ones of others."""
+        """The single response for any rejected key. Failed attempts by others never lock out a valid key."""
         if self._note_failure is not None:
             self._note_failure(address)
         return ProxyError(
@@ -197,7 +198,7 @@ class Auth:
 
 
 def credential(headers: Mapping[str, str]) -> str:
-    """The key a client sent, from the first of the three headers that holds one."""
+    """The key in the request, from the first of the three headers that has one."""
     for name in CREDENTIAL_HEADERS:
         value = headers.get(name, "").strip()
         scheme, _, token = value.partition(" ")
@@ -209,19 +210,20 @@ def credential(headers: Mapping[str, str]) -> str:
 
 
 def own_key(environ: Mapping[str, str], name: str) -> Secret | None:
-    """A key of the environment; None where the variable is unset or empty. Files of secrets end with a newline, so
-    blanks around it are left out. Raises ValueError if there is nothing else.
+    """A key from the environment; None if the variable is unset or empty. Raises ValueError if it is blank.
+
+    Surrounding white space is stripped, because secret files end with a newline.
     """
     value = environ.get(name)
     if not value:
         return None
     if not value.strip():
-        raise ValueError(f"{name} is blank. Put a key in it, or unset it.")
+        raise ValueError(f"{name} is blank. Set it to a key, or unset it.")
     return Secret(value.strip())
 
 
 def digest_of(key: str) -> bytes:
-    """The SHA-256 by which a key is known. A fast hash is right for keys that nobody can guess."""
+    """The SHA-256 of a key. A fast hash suffices for random keys, which cannot be guessed."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
@@ -230,7 +232,7 @@ def _caller(key: StoredKey) -> StoredCaller:
 
 
 def _put(kept: dict[bytes, T], digest: bytes, value: T, most: int) -> None:
-    """Adds to a bounded memory, the oldest goes."""
+    """Adds to a bounded cache; evicts the oldest entry."""
     if len(kept) >= most:
         del kept[next(iter(kept))]
     kept[digest] = value

@@ -1,5 +1,7 @@
-"""Orchestrates: reads both files again while the server runs. What is right is swapped in whole, what is wrong changes
-nothing and is said: in the log, in `/health` and to whoever asked.
+"""Orchestrates: reloads both configuration files while the server runs.
+
+A valid configuration replaces the running one as a whole. An invalid one changes nothing; the error goes to the log, to
+`/health` and to the caller that requested the reload.
 """
 
 from __future__ import annotations
@@ -17,16 +19,16 @@ from proxy.config.source import ConfigFiles
 from proxy.config.watch import changes, file_states
 from proxy.server.swap import ConfigState, Reloaded
 
-RETRY_S = 0.3  # a file that is being saved may be gone, empty or cut off for a moment
+RETRY_S = 0.3  # a file may be missing, empty or truncated while it is being saved
 MAX_PROBLEMS = 20
 _MAX_TRIES = 5
 _NEXT_START = "takes effect at the next start"
 
 
 class Reloads:
-    """`start` is what the server was started with, `swap` makes another configuration the one that runs.
+    """Reloads `files` (None: nothing to reload). `start` is the configuration the server was started with.
 
-    `swap` raises ConfigError, and changes nothing, where it cannot. `files` None: there is nothing to read again.
+    `swap` makes another configuration current. It raises ConfigError, and changes nothing, if it cannot.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class Reloads:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def reload(self) -> Reloaded:
-        """Runs what the files say now, or says what is wrong with them; never raises for the files' sake."""
+        """Loads and runs the files. Errors in them are returned, never raised."""
         async with self._one_at_a_time:
             try:
                 config = await self._read()
@@ -53,14 +55,14 @@ class Reloads:
                     self._log.info("config_right_again", config=self.state.config_version)
             except ConfigError as error:
                 return self._refuse(_summary(error))
-            except Exception:  # a bug must not end the reloads: what runs goes on running
+            except Exception:  # a bug must not stop later reloads: the current configuration keeps running
                 self._log.exception("config_reload_failed")
-                return self._refuse("internal error while the files were read; the server's log has the details")
+                return self._refuse("internal error while reading the files; see the server's log for details")
             self.state.config_error = None
             return Reloaded(self.state.config_version, config is not None, None, self._at_restart)
 
     def soon(self) -> None:
-        """Asks for a reload; from a signal's handler or any thread. Those asked for while one is under way make one."""
+        """Requests a reload; safe from a signal handler or any thread. Requests during a reload cause one more."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._asked.set)
 
@@ -71,7 +73,7 @@ class Reloads:
                 await self.reload()
 
     async def follow_requests(self) -> None:
-        """Reloads whenever `soon` was called, until cancelled."""
+        """Reloads after each call of `soon`, until cancelled."""
         self._loop = asyncio.get_running_loop()
         try:
             while True:
@@ -82,7 +84,7 @@ class Reloads:
             self._loop = None
 
     async def _read(self) -> Config | None:
-        """What the files say, None where that runs already. Raises ConfigError once what is wrong stays as it is."""
+        """The configuration in the files; None if it is already running. Raises ConfigError if the error persists."""
         if self._files is None:
             return None
         for last in range(_MAX_TRIES, 0, -1):
@@ -112,14 +114,16 @@ class Reloads:
 
 
 def _summary(error: ConfigError) -> str:
-    """A line for each problem, the first ones of many."""
+    """One line per problem, up to MAX_PROBLEMS."""
     lines = [str(problem) for problem in error.problems]
     more = len(lines) - MAX_PROBLEMS
-    return "\n".join([*lines[:MAX_PROBLEMS], f"... and {more} more: `proxy check` has them all"] if more > 0 else lines)
+    return "\n".join(
+        [*lines[:MAX_PROBLEMS], f"... and {more} more: `proxy check` lists them all"] if more > 0 else lines
+    )
 
 
 def carry_over(start: Config, loaded: Config) -> tuple[Config, list[str]]:
-    """`loaded` with what a running server cannot change as it was at the start, and a line for each such thing."""
+    """`loaded` with the startup values of settings that need a restart, and one line for each such change."""
     lines = [
         f"{section}.{name}: {_NEXT_START}"
         for section in ("server", "storage")
@@ -141,6 +145,6 @@ def carry_over(start: Config, loaded: Config) -> tuple[Config, list[str]]:
     for name, started in runs.items():
         gone = name in disabled or name not in providers or providers[name].local_model is None
         if started.local_model is not None and gone:
-            lines.append(f"providers.{name}: off; the embedded model's process ends with the server")
+            lines.append(f"providers.{name}: off; the embedded model's process runs until the server stops")
     config = structs.replace(loaded, server=start.server, storage=start.storage, providers=providers, disabled=disabled)
     return config, lines

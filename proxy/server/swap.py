@@ -1,4 +1,4 @@
-"""Orchestrates: what runs now, what ran before it for as long as somebody still uses it, and what a reload came to."""
+"""Orchestrates: hot swap of the running configuration: the current one, and earlier ones until their last call ends."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 class ConfigState(Struct):
-    """For `/health` and metrics, and changed in place. `config_error`: why the files are not what runs now.
+    """The state shown by `/health` and metrics; mutable. `config_error`: why the files differ from the running config.
 
-    `config_loaded_at`: Unix seconds; `reloads` counts the swaps since the start, `refused` the files that were wrong.
+    `config_loaded_at`: Unix seconds. `reloads` and `refused` count swaps and rejected files since startup.
     """
 
     config_version: str
@@ -26,7 +26,9 @@ class ConfigState(Struct):
 
 
 class Reloaded(Struct, frozen=True):
-    """`version` runs now. `error`: why the files were refused; `at_restart`: what in them waits for the next start."""
+    """The result of a reload. `version` is running; `error`: why the files were rejected; `at_restart`: changes that
+    need a restart.
+    """
 
     version: str
     changed: bool
@@ -34,8 +36,8 @@ class Reloaded(Struct, frozen=True):
     at_restart: list[str] = []
 
 
-class _Held(Generic[T]):
-    """One value and its users."""
+class _Entry(Generic[T]):
+    """A value and the number of its users."""
 
     def __init__(self, value: T, close: Callable[[], Awaitable[None]]) -> None:
         self.value = value
@@ -44,57 +46,57 @@ class _Held(Generic[T]):
 
 
 class Swap(Generic[T]):
-    """A value that is replaced as a whole. The one before is closed when its last user has left."""
+    """A value that is replaced as a whole. An earlier value is closed when its last user leaves."""
 
     def __init__(self) -> None:
-        self._now: _Held[T] | None = None
-        self._open: list[_Held[T]] = []
+        self._latest: _Entry[T] | None = None
+        self._open: list[_Entry[T]] = []
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
     def current(self) -> T:
-        """What runs now. Raises RuntimeError before the first `put` and after `close`."""
+        """The current value. Raises RuntimeError before the first `put` and after `close`."""
         return self._current().value
 
     @property
     def open(self) -> list[T]:
-        """The current value, and the earlier ones that are still used."""
-        return [held.value for held in self._open]
+        """The current value, and earlier values still in use."""
+        return [entry.value for entry in self._open]
 
     @contextmanager
     def using(self) -> Iterator[T]:
-        """What runs now, kept open until the block is left, whatever comes after it."""
-        held = self._current()
-        held.users += 1
+        """The current value. It stays open until the block ends, even if it is replaced."""
+        entry = self._current()
+        entry.users += 1
         try:
-            yield held.value
+            yield entry.value
         finally:
-            held.users -= 1
-            self._close_if_unused(held)
+            entry.users -= 1
+            self._close_if_unused(entry)
 
     def put(self, value: T, close: Callable[[], Awaitable[None]]) -> None:
-        """From now on `value` is current; `close` is called once, when it no longer is and nobody uses it."""
-        before, self._now = self._now, _Held(value, close)
-        self._open.append(self._now)
+        """Makes `value` current. `close` is called once, when `value` has been replaced and has no users."""
+        before, self._latest = self._latest, _Entry(value, close)
+        self._open.append(self._latest)
         if before is not None:
             self._close_if_unused(before)
 
     async def close(self) -> None:
-        """Closes everything, the newest first, used or not."""
-        self._now = None
+        """Closes all values, newest first, even those in use."""
+        self._latest = None
         await asyncio.gather(*self._closing)
         while self._open:
             await self._open.pop().close()
 
-    def _current(self) -> _Held[T]:
-        if self._now is None:
+    def _current(self) -> _Entry[T]:
+        if self._latest is None:
             raise RuntimeError("the application is not running")
-        return self._now
+        return self._latest
 
-    def _close_if_unused(self, held: _Held[T]) -> None:
-        if held is self._now or held.users or held not in self._open:
+    def _close_if_unused(self, entry: _Entry[T]) -> None:
+        if entry is self._latest or entry.users or entry not in self._open:
             return
-        self._open.remove(held)
-        task = asyncio.ensure_future(held.close())
+        self._open.remove(entry)
+        task = asyncio.ensure_future(entry.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

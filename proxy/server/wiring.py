@@ -1,7 +1,7 @@
-"""Orchestrates: one configuration after the other -> the live objects that serve it, on the one ledger.
+"""Orchestrates: builds the live objects of each configuration, on the server's one ledger.
 
-What a configuration says is built anew for each, so that a call runs wholly on one. What must outlive a reload is
-here, in `Running`: the ledger, connections, the embedded models, counters.
+Every configuration gets its own objects, so that a call runs on one configuration from start to end. `Running` holds
+what outlives a reload: the ledger, connections, the embedded models, counters.
 """
 
 from __future__ import annotations
@@ -93,9 +93,9 @@ class Running:
         self._lists: ModelDiscovery | None = None
 
     def run(self, config: Config) -> None:
-        """New calls run on `config` from now on. Raises ConfigError, and changes nothing, where it cannot be run."""
+        """Makes `config` current for new calls. Raises ConfigError, and changes nothing, if it cannot run."""
         with ExitStack() as pools:
-            runtime = self._built(config, pools)
+            runtime = self._build(config, pools)
             taken = pools.pop_all()
 
         async def close() -> None:
@@ -107,7 +107,7 @@ class Running:
         self._lists = runtime.lists
         self._lists.follow()
 
-    def _built(self, config: Config, pools: ExitStack) -> Runtime:
+    def _build(self, config: Config, pools: ExitStack) -> Runtime:
         upstreams = {
             name: Upstream(
                 name, provider, _origin(config, name, provider, self._models), self._pool(config, name, pools)
@@ -119,7 +119,7 @@ class Running:
         names = build_names(config, book, lists.found)
         views = Views(names, book, lambda: lists.found)
         configured = names.configured()
-        self._limits = self._limits or Limits(config.server.workers)  # what was used outlives a reload
+        self._limits = self._limits or Limits(config.server.workers)  # usage outlives a reload
         policies = KeyPolicies(config.keys, config.rate_limits, self._limits)
         pipeline = Pipeline(
             Admission(policies, Router(views, book, random.random)),
@@ -141,7 +141,7 @@ class Running:
         return Runtime(config, views, policies, pipeline, self._ledger, upstreams, lists)
 
     def _pool(self, config: Config, name: str, pools: ExitStack) -> Pool:
-        """A provider's pool, given back when `pools` closes."""
+        """A provider's pool, released when `pools` closes."""
         try:
             pool = self._pools.take(name, config.providers[name])
         except OSError as error:
@@ -152,7 +152,7 @@ class Running:
         return pool
 
     async def close(self) -> None:
-        """Ends the embedded models, then everything else."""
+        """Stops the embedded models, then closes everything else."""
         for model in self._models.values():
             if isinstance(model, LocalModel):
                 await model.close()
@@ -170,7 +170,7 @@ async def running(
     metrics: Metrics | None = None,
     on_death: Callable[[], None] | None = None,
 ) -> AsyncGenerator[Running, None]:
-    """Opens the ledger, runs `config`, and closes everything at the end. `on_death`: the ledger's writer has ended."""
+    """Opens the ledger, runs `config`, then closes everything. `on_death`: called if the ledger's writer dies."""
     ledger = build_ledger(config, on_death)
     await ledger.start()
     server = Running(ledger, build_vault(config, log), models, log, metrics)
@@ -185,19 +185,19 @@ async def running(
 
 
 def local_models(config: Config) -> dict[str, LocalModel]:
-    """One supervised child per provider that runs on this machine; nothing is started yet."""
+    """One supervised child process per provider on this machine. Starts nothing."""
     specs = {name: provider.local_model for name, provider in enabled(config).items()}
     return {name: LocalModel(spec) for name, spec in specs.items() if spec is not None}
 
 
 def build_ledger(config: Config, on_death: Callable[[], None] | None = None) -> Ledger:
-    """The ledger on its store; nothing is opened yet."""
+    """The ledger on its store. Opens nothing."""
     store = SqliteStore(sqlite_path(config.storage.url), durability=config.storage.durability)
     return Ledger(store, when_down=config.storage.when_down, on_death=on_death)
 
 
 def build_vault(config: Config, log: FilteringBoundLogger) -> ReasoningState:
-    """Where reasoning is kept between two requests, if it is; nothing is opened yet."""
+    """The store for reasoning between requests, if configured. Opens nothing."""
     store: ReasoningStates | None = None
     if config.storage.reasoning_state == "store":
         store = ReasoningStates(sqlite_path(config.storage.url), config.vault_key)
@@ -207,17 +207,17 @@ def build_vault(config: Config, log: FilteringBoundLogger) -> ReasoningState:
 
 
 def key_store(config: Config) -> KeyStore:
-    """Where `proxy keys` keeps them: in the database of usage; nothing is opened yet."""
+    """The store of `proxy keys`, in the usage database. Opens nothing."""
     return KeyStore(sqlite_path(config.storage.url))
 
 
 def database_folder(config: Config) -> Path:
-    """Where the database is written."""
+    """The directory of the database."""
     return sqlite_path(config.storage.url).parent
 
 
 def _catalogues(config: Config) -> dict[str, str]:
-    """Providers at their vendor's own address, where its list prices hold -> the vendor's name in the price list."""
+    """Provider -> vendor in the price list, for providers at their vendor's own address, where list prices apply."""
     at_home = {name: provider for name, provider in enabled(config).items() if provider.base_url is None}
     return {name: provider.catalogue for name, provider in at_home.items() if provider.catalogue is not None}
 
@@ -238,7 +238,7 @@ def _origin(config: Config, name: str, provider: Provider, models: LocalModels) 
 
 
 def _observer(metrics: Metrics | None, configured: frozenset[str]) -> Callable[[Attempt], None]:
-    """What is told of every attempt that ended; it outlives a reload, which only renames its labels."""
+    """The observer of ended attempts. It outlives a reload, which only changes its labels."""
     if metrics is None:
         return lambda attempt: None
     return partial(metrics.note_attempt, configured)
@@ -247,7 +247,7 @@ def _observer(metrics: Metrics | None, configured: frozenset[str]) -> Callable[[
 def _on_end(
     log: FilteringBoundLogger, metrics: Metrics | None, configured: frozenset[str]
 ) -> Callable[[Call, CallEnd], None]:
-    """What is told of every call that ended: the log, and the metrics where they are read."""
+    """The observer of ended calls: writes the log line, and updates the metrics if enabled."""
 
     def ended(call: Call, end: CallEnd) -> None:
         _log_call(log, call, end)

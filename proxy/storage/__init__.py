@@ -1,1 +1,1 @@
-"""Performs I/O: what must outlive the process. SQL lives in this package and nowhere else."""
+"""Performs I/O: state that outlives the process. SQL lives in this package and nowhere else."""

@@ -1,7 +1,7 @@
 """Values: the contract between the ledger and a store, so that another database can replace SQLite.
 
 A store is synchronous. The ledger calls `open`, `write`, `sweep` and `close` from its writer thread only; `usage` may
-be called from any thread, also while the writer is busy.
+be called from any thread, even while the writer is busy.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from proxy.storage.batch import Batch
 class StoreError(Exception):
     """The store cannot be opened, read or written.
 
-    A write that raises it was not kept, or was kept although its answer was lost: the same batch may be written again.
-    The message is for the operator: it names the place and the fix. It is never shown to callers.
+    A write that raises it may or may not be committed, so the same batch may be written again. The message is for the
+    operator: it names the place and the fix. Callers never see it.
     """
 
 
 class TooSlow(StoreError):
-    """A query was given up before it was done."""
+    """A query was cancelled because it took too long."""
 
 
 class Refusal(Exception):
-    """The store works, and did not admit one attempt. Its subclasses say why."""
+    """The store works, but did not admit an attempt. Subclasses give the reason."""
 
 
 class RowRefused(Refusal):
@@ -36,10 +36,10 @@ class RowRefused(Refusal):
 
 
 class Answers(Struct):
-    """What a store refused of a batch; normally nothing. Everything else is committed.
+    """The refused parts of a batch, normally none. Everything else is committed.
 
-    `admissions`, by attempt id: this attempt must not be sent, and has no row. `calls`, by call id: the end of this
-    call, or all of its rows, could not be written.
+    `admissions`, by attempt id: the attempt has no row and must not be sent. `calls`, by call id: the end of the call,
+    or all of its rows, could not be written.
     """
 
     admissions: dict[str, Refusal] = field(default_factory=dict)
@@ -51,34 +51,34 @@ class Answers(Struct):
 
 
 class Store(Protocol):
-    """Keeps calls and attempts, and knows which process owns the calls that are still open."""
+    """Stores calls and attempts, and tracks which process owns the open calls."""
 
     def open(self) -> None:
         """Connects, brings the schema up to date and registers this process as an owner. Raises StoreError."""
         ...
 
     def write(self, batch: Batch) -> Answers:
-        """Commits a batch in one transaction; says what was refused of it.
+        """Commits a batch in one transaction; returns the refused parts.
 
-        Writing the same batch twice is writing it once. An empty batch writes too: it tells whether the store works
-        again. A store that lost its connection connects anew. Raises StoreError within a bounded time.
+        Idempotent: the same batch may be written twice. An empty batch writes too, to test whether the store works
+        again. A store that lost its connection reconnects. Raises StoreError within a bounded time.
         """
         ...
 
     def sweep(self, now_ns: int) -> int:
-        """Closes the open calls of dead owners as `unknown`, at the cost of their holds; returns how many.
+        """Closes the open calls of dead owners as `unknown`, charged with their holds; returns their number.
 
         Raises StoreError.
         """
         ...
 
     def usage(self, query: UsageQuery, give_up: Callable[[], bool]) -> dict[str, Any]:
-        """`{"total": {...}, "groups": [...]}` as in `GET /v1/usage`. `give_up` is asked often while the query runs.
+        """`{"total": {...}, "groups": [...]}` as in `GET /v1/usage`. `give_up` is polled while the query runs.
 
-        Raises TooSlow once `give_up` says so, StoreError, and BadRequest for an unknown group.
+        Raises TooSlow once `give_up` returns true, StoreError, and BadRequest for an unknown group.
         """
         ...
 
     def close(self) -> None:
-        """Disconnects and signs off as an owner. Safe to call twice, or after `open` failed."""
+        """Disconnects and unregisters as an owner. Safe to call twice, or after `open` failed."""
         ...

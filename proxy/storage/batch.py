@@ -1,4 +1,4 @@
-"""Translates: what the ledger knows about calls in flight into the rows of one transaction."""
+"""Translates: changes of calls in flight into the rows of one transaction."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class ClosedCall(Struct, frozen=True):
 class Batch(Struct):
     """The rows of one transaction.
 
-    `withdrawn` (attempts, by id) and `unopened` (ids of calls) are rows that must not be there, although an earlier
-    transaction without an answer may have written them. `opened` (by call id) and `intents` (by attempt id) are new
-    rows; `holds`, `ended` and `closed` change rows, new ones included. `abandoned` maps calls whose own end could not
-    be written to the time they are closed as `unknown`. They are written in this order.
+    `withdrawn` (attempts, by id) and `unopened` (call ids) are rows to remove, in case an earlier transaction without
+    an answer wrote them. `opened` (by call id) and `intents` (by attempt id) are new rows; `holds`, `ended` and
+    `closed` change rows, new ones included. `abandoned` maps calls whose end could not be written to the time at which
+    they are closed as `unknown`. They are written in this order.
     """
 
     withdrawn: dict[str, AttemptOpen] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Batch(Struct):
     abandoned: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        """How many changes wait in the batch."""
+        """The number of changes in the batch."""
         return (
             len(self.withdrawn)
             + len(self.unopened)
@@ -64,7 +64,7 @@ class Batch(Struct):
         )
 
     def split(self) -> dict[str, Batch]:
-        """The same changes as one batch per call id, so that one call's bad row does not fail the others'."""
+        """The same changes as one batch per call id, so that a bad row only fails its own call."""
         parts: dict[str, Batch] = {}
 
         def part(call_id: str) -> Batch:
@@ -89,22 +89,22 @@ class Batch(Struct):
         return parts
 
     def admissions(self) -> list[Batch]:
-        """The new attempts of one call's batch, one by one; the first brings the call's row where that is new."""
+        """One batch per new attempt of one call's batch; the first includes the call's row if that is new."""
         parts = [Batch(intents={attempt.id: attempt}) for attempt in self.intents.values()]
         if parts:
             parts[0].opened = self.opened
         return parts
 
     def changes(self) -> Batch:
-        """The rest of one call's batch: what changes rows that are there."""
+        """The rest of one call's batch: the changes of existing rows."""
         return Batch(holds=self.holds, ended=self.ended, closed=self.closed, abandoned=self.abandoned)
 
 
 class OpenCall:
-    """One call in flight: its attempts, and the sums over those that ended.
+    """One call in flight: its attempts, and the sums over the ended ones.
 
-    `opening` is the row of `call` until it is committed, then None. `started` (all attempts but those forgotten) and
-    `running` are by attempt id.
+    `opening` is the row of `call` until it is committed, then None. `started` (all attempts except forgotten ones) and
+    `running` are keyed by attempt id.
     """
 
     __slots__ = (
@@ -136,17 +136,17 @@ class OpenCall:
         self.hold_nano: int | None = 0
 
     def start(self, attempt: AttemptOpen) -> None:
-        """Adds an attempt. The hold is what was spent plus the bounds of what runs, and at least the plan's bound."""
+        """Adds an attempt. The hold is the cost so far plus the bounds of running attempts, or the plan's if higher."""
         self.started[attempt.id] = self.running[attempt.id] = attempt
         self._rehold()
 
     def forget(self, attempt_id: str) -> None:
-        """Removes an attempt whose request never left and that has no row."""
+        """Removes an attempt that was never sent and has no row."""
         del self.started[attempt_id], self.running[attempt_id]
         self._rehold()
 
     def finish(self, end: AttemptEnd, closed_ns: int) -> EndedAttempt | None:
-        """Adds an attempt's usage to the sums; None if it is not running: the first end counted."""
+        """Adds an attempt's usage to the sums. None if it is not running: only the first end counts."""
         attempt = self.running.pop(end.id, None)
         if attempt is None:
             return None
@@ -166,7 +166,7 @@ class OpenCall:
         return EndedAttempt(seq=attempt.seq, closed_ns=closed_ns, end=end)
 
     def close(self, end: CallEnd, closed_ns: int) -> tuple[list[EndedAttempt], ClosedCall]:
-        """Ends the call. Nobody knows what an attempt used whose end was not told, so it costs its hold."""
+        """Ends the call. Attempts without an end have unknown usage and are charged their holds."""
         ended: list[EndedAttempt] = []
         for attempt in list(self.running.values()):
             untold = AttemptEnd(attempt.id, self.call_id, Outcome.UNKNOWN, cost_nano=attempt.hold_nano)

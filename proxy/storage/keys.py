@@ -1,7 +1,7 @@
-"""Performs I/O: the keys that `proxy keys` makes, in the database of usage. Never a key itself: only its SHA-256.
+"""Performs I/O: the keys made by `proxy keys`, in the usage database. Only the SHA-256 of a key is stored.
 
-Every call opens a connection of its own, so that a store can be asked from any thread, and from a command line while a
-server runs. Reading never makes a file.
+Every call opens its own connection, so that the store works from any thread, and from the command line while a server
+runs. Reading never creates a file.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _COLUMNS = "id, name, role, last4, models, created_ns, expires_ns, revoked_ns"
 
 
 class StoredKey(Struct, frozen=True):
-    """A key as it is kept: everything but the key. Times are Unix nanoseconds; `models` None: every model.
+    """A stored key, without the key itself. Times are Unix nanoseconds; `models` None: every model.
 
-    `expires_ns` is the first moment it is refused. Several keys may have one name: they are one caller.
+    The key is refused from `expires_ns` on. Keys with the same name belong to one caller.
     """
 
     id: str
@@ -36,12 +36,12 @@ class StoredKey(Struct, frozen=True):
     revoked_ns: int | None = None
 
     def opens(self, now_ns: int) -> bool:
-        """True while a server lets it in."""
+        """True while servers accept the key."""
         return self.revoked_ns is None and (self.expires_ns is None or self.expires_ns > now_ns)
 
 
 class KeysFound(Struct, frozen=True):
-    """An answer of `look`: the keys by their hashes, and whether any key was ever made."""
+    """The result of `look`: the keys by their hashes, and whether any key was ever made."""
 
     keys: dict[bytes, StoredKey]
     exist: bool
@@ -55,7 +55,7 @@ class KeyStore:
         self._busy_s = busy_s
 
     def add(self, key: StoredKey, digest: bytes) -> None:
-        """Keeps a new key by its SHA-256; makes the database where there is none. Raises StoreError: place and fix."""
+        """Stores a new key by its SHA-256; creates the database if needed. Raises StoreError: place and fix."""
         store = SqliteStore(self._path, busy_s=self._busy_s)
         store.open()  # its mode, its journal, its schema
         store.close()
@@ -69,7 +69,7 @@ class KeyStore:
             )
 
     def revoke(self, name_or_id: str, now_ns: int) -> list[StoredKey]:
-        """Ends the key with this id, or every key of this name; returns those that were live. Raises StoreError."""
+        """Revokes the key with this id, or all keys of this name. Returns those revoked now. Raises StoreError."""
         with self._connected() as db:
             if not _has_table(db):
                 return []
@@ -78,18 +78,18 @@ class KeyStore:
                 + _COLUMNS,
                 (now_ns, name_or_id, name_or_id),
             ).fetchall()
-        return [_stored(row) for row in rows]
+        return [_key_of(row) for row in rows]
 
     def all(self) -> list[StoredKey]:
-        """Every key that was ever made, the oldest first. Raises StoreError."""
+        """All keys ever made, oldest first. Raises StoreError."""
         with self._connected("ro") as db:
             if not _has_table(db):
                 return []
             rows = db.execute("SELECT " + _COLUMNS + " FROM keys ORDER BY created_ns, id").fetchall()
-        return [_stored(row) for row in rows]
+        return [_key_of(row) for row in rows]
 
     def look(self, digests: Sequence[bytes]) -> KeysFound:
-        """The keys with these hashes that were not revoked. Raises StoreError, also where there is no database."""
+        """The unrevoked keys with these hashes. Raises StoreError, also if there is no database."""
         marks = ", ".join("?" * len(digests))
         with self._connected("ro") as db:
             rows = db.execute(
@@ -97,19 +97,19 @@ class KeyStore:
                 tuple(digests),
             ).fetchall()
             (exist,) = db.execute("SELECT EXISTS (SELECT 1 FROM keys)").fetchone()
-        return KeysFound({bytes(row[0]): _stored(row[1:]) for row in rows}, bool(exist))
+        return KeysFound({bytes(row[0]): _key_of(row[1:]) for row in rows}, bool(exist))
 
     @property
     def is_there(self) -> bool:
-        """False while there is no database, so no key either."""
+        """False if there is no database yet, and so no keys."""
         return self._path.exists()
 
     @contextmanager
     def _connected(self, mode: str = "rw") -> Iterator[sqlite3.Connection]:
-        """A connection whose changes are committed, and on the disk, when the block ends.
+        """A connection. Its changes are committed and on disk when the block ends.
 
-        `mode` is "rw" or "ro", never "rwc": no file is made. A look is "ro": it must not apply the log of a file that
-        was just replaced to the one that stands there now.
+        `mode` is "rw" or "ro", never "rwc", which would create a file. Reads use "ro", so that they never apply the log
+        of a replaced file to the new one.
         """
         try:
             place = self._path.absolute().as_uri() + "?mode=" + mode
@@ -121,11 +121,11 @@ class KeyStore:
 
 
 def _has_table(db: sqlite3.Connection) -> bool:
-    """False in a database that an older version made."""
+    """False in a database from an older version."""
     return db.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'keys'").fetchone() is not None
 
 
-def _stored(row: tuple[str, str, str, str, str | None, int, int | None, int | None]) -> StoredKey:
+def _key_of(row: tuple[str, str, str, str, str | None, int, int | None, int | None]) -> StoredKey:
     key_id, name, role, last4, models, created_ns, expires_ns, revoked_ns = row
     allowed = None if models is None else msgspec.json.decode(models, type=tuple[str, ...])
     return StoredKey(key_id, name, role, last4, allowed, created_ns, expires_ns, revoked_ns)

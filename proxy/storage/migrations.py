@@ -1,8 +1,7 @@
 """Performs I/O: the schema of the SQLite store, forward only. A step is a function `mNNN_what(db)`, never edited later.
 
-All pending steps run in one transaction together with the new version number (`PRAGMA user_version`), so a crash or a
-full disk leaves the schema as it was, and of several processes that start together one migrates and the others find it
-done.
+All pending steps and the new version number (`PRAGMA user_version`) are one transaction. So a crash or a full disk
+leaves the schema unchanged, and if several processes start together, one migrates and the others find it done.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from proxy.storage.base import StoreError
 
 def m001_calls(db: Database) -> None:
     """One row per call."""
-    # Rows are appended in the order of time, so a range of time is a range of pages. STRICT: a text is never a number.
+    # Rows are appended in time order, so a time range is a page range. STRICT: a text is never a number.
     db.table("calls").create(
         {
             "id": str,
@@ -56,14 +55,14 @@ def m001_calls(db: Database) -> None:
         strict=True,
     )
     db.table("calls").create_index(["opened_ns"])
-    # Only open calls are in it, so it stays a page or two; sweeping needs them by owner.
+    # For sweeps, by owner. It contains only open calls, so it stays a page or two.
     db.execute("CREATE INDEX calls_open ON calls (owner) WHERE closed_ns IS NULL")
 
 
 def m002_attempts(db: Database) -> None:
-    """Attempts, and the view `usage_log` for people with a database shell."""
-    # One b-tree and no other index: an attempt is only ever reached through its call. No foreign key: one writer writes
-    # both rows in one transaction, and enforcement would cost a look-up per row.
+    """Attempts, and the view `usage_log` for use in a database shell."""
+    # One b-tree, no other index: attempts are only reached through their calls. No foreign key: one writer writes both
+    # rows in one transaction, and enforcement would cost a look-up per row.
     db.execute(
         """
         CREATE TABLE attempts (
@@ -90,8 +89,8 @@ def m002_attempts(db: Database) -> None:
 
 
 def m003_keys(db: Database) -> None:
-    """Keys that `proxy keys` made, by their SHA-256; a revoked one stays, so that its name keeps its meaning."""
-    # The index of `digest` is the only way in; the list reads them all.
+    """Keys made by `proxy keys`, by SHA-256. Revoked keys stay, so that their names keep their meaning."""
+    # The only index needed is that of `digest`; listing reads all rows.
     db.execute(
         """
         CREATE TABLE keys (
@@ -103,14 +102,14 @@ def m003_keys(db: Database) -> None:
 
 
 def m004_parts_of_usage(db: Database) -> None:
-    """What else a vendor bills by, so that an attempt can be priced again from its row."""
+    """Further billed units, so that an attempt can be priced again from its row."""
     # SQLite adds a column with a constant default without touching a row.
     for column in ("cache_write_1h", "searches"):
         db.execute("ALTER TABLE attempts ADD COLUMN " + column + " INTEGER NOT NULL DEFAULT 0")
 
 
 def m005_reasoning_states(db: Database) -> None:
-    """What models thought before tool calls, sealed, for an hour (storage/reasoning_states.py)."""
+    """Models' reasoning before tool calls, encrypted, for an hour (storage/reasoning_states.py)."""
     db.execute(
         """
         CREATE TABLE reasoning_states (
@@ -119,26 +118,26 @@ def m005_reasoning_states(db: Database) -> None:
         ) STRICT
         """
     )
-    # Counting and dropping the oldest reads these only, never the states themselves.
+    # Counting and dropping the oldest read these indexes only, never the states.
     db.execute("CREATE INDEX reasoning_states_by_caller ON reasoning_states (caller, kept_ns, size)")
     db.execute("CREATE INDEX reasoning_states_by_age ON reasoning_states (kept_ns, size)")
 
 
 def m006_attempt_tree(db: Database) -> None:
-    """Which attempt an attempt was made for, and its place among those that ran beside it."""
+    """The attempt that caused an attempt, and its seat among concurrent ones."""
     # An attempt is only reached through its call, so a tree needs no index.
     db.execute("ALTER TABLE attempts ADD COLUMN parent TEXT")
     db.execute("ALTER TABLE attempts ADD COLUMN seat INTEGER NOT NULL DEFAULT 0")
 
 
 def m007_owners(db: Database) -> None:
-    """Processes that write, each with the time at which it last said that it lives."""
+    """Writing processes, each with the time of its last heartbeat."""
     db.execute("CREATE TABLE owners (id TEXT PRIMARY KEY NOT NULL, renewed_ns INTEGER NOT NULL) STRICT, WITHOUT ROWID")
 
 
 def m008_sums_of_reasoning_states(db: Database) -> None:
-    """How many states there are, and how many bytes, of all callers and of each: kept up to date by triggers."""
-    # So a write need not count rows while it holds the write lock. A caller's scope has a prefix, for it may be "all".
+    """Number and bytes of states, in total and per caller, maintained by triggers."""
+    # So a write need not count rows under the write lock. Callers' scopes have a prefix, since a caller may be "all".
     db.execute(
         """
         CREATE TABLE reasoning_state_sums (
@@ -153,7 +152,7 @@ def m008_sums_of_reasoning_states(db: Database) -> None:
         UNION ALL SELECT 'all', COUNT(*), IFNULL(SUM(size), 0) FROM reasoning_states
         """
     )
-    # `INSERT OR REPLACE` would replace a row without a trigger: states are written by an upsert.
+    # States are written by upsert: `INSERT OR REPLACE` would replace a row without firing the triggers.
     for event, row, states, size in (
         ("INSERT", "NEW", "1", "NEW.size"),
         ("DELETE", "OLD", "-1", "-OLD.size"),

@@ -1,10 +1,10 @@
-"""Performs I/O: which process owns which open calls, told by OS locks and leases.
+"""Performs I/O: detects dead owners of open calls, by OS locks and leases.
 
-Every process holds `flock` on a file of its own, named in its rows. A free lock means a dead owner, also after kill -9
-and without looking at process ids, which are reused. Lock files lie beside the database, on the same machine.
+Every process holds `flock` on its own file, which its rows name. A free lock means a dead owner, even after kill -9,
+and without process ids, which are reused. Lock files are next to the database, on the same machine.
 
-A process that reaches the database by another name may not see the lock file, and somebody may delete it. So each owner
-also renews a lease in the database: without a lock file, it is dead once its lease ran out.
+A process that opens the database under another name may not see the lock file, and somebody may delete it. So each
+owner also renews a lease in the database: an owner without a lock file is dead once its lease expires.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-LEASE_S = 90.0  # three times as long as the time between two sweeps, at which it is renewed
+LEASE_S = 90.0  # three times the interval of sweeps, at which it is renewed
 _SUFFIX = ".lock"
 _RENEW = """
     INSERT INTO owners (id, renewed_ns) VALUES (?, ?)
@@ -34,22 +34,22 @@ class Owners:
         self._fd = -1
 
     def enter(self) -> str:
-        """Takes a lock of our own and returns its id. Raises OSError."""
+        """Takes our own lock and returns its id. Raises OSError."""
         if self._fd < 0:
             self.id = f"{os.getpid()}-{secrets.token_hex(6)}"
             self._fd = self._locked_file()
         return self.id
 
     def hold(self) -> None:
-        """Makes our lock file anew if it is gone; to be called before rows are written. Raises OSError."""
+        """Recreates our lock file if it is gone. Call it before writing rows. Raises OSError."""
         if self._fd >= 0 and not is_same_file(self._fd, self._path(self.id)):
             lost, self._fd = self._fd, self._locked_file()
             os.close(lost)
 
     def leave(self, has_lease: bool = False) -> None:
-        """Gives the lock up. Calls that are still open become `unknown` at the next sweep of any process.
+        """Releases the lock. Calls that are still open become `unknown` at the next sweep of any process.
 
-        `has_lease`: it could not be ended, so the lock file stays: a free lock tells what a lease would not.
+        `has_lease`: the lease could not be ended. Then the lock file stays, and its free lock shows that we are dead.
         """
         if self._fd >= 0:
             if not has_lease:
@@ -69,14 +69,14 @@ class Owners:
         db.execute("DELETE FROM owners WHERE id = ?", (owner,))
 
     def lock_files(self) -> set[str]:
-        """Owners that have a lock file, dead or alive, without our own."""
+        """All owners with a lock file, dead or alive, except us."""
         return {path.name.removesuffix(_SUFFIX) for path in self.directory.glob("*" + _SUFFIX)} - {self.id}
 
     @contextmanager
     def dead(self, owner: str, renewed_ns: int | None, now_ns: int) -> Iterator[bool]:
-        """True for the length of the block if the owner is dead; then its lock file goes, unless the block raised.
+        """True, during the block, if the owner is dead. Its lock file is then removed, unless the block raises.
 
-        `renewed_ns`: its lease, None where it has none.
+        `renewed_ns`: its lease; None without one.
         """
         path = self._path(owner)
         try:
@@ -88,14 +88,14 @@ class Owners:
             is_dead = take_lock(fd)
             yield is_dead
             if is_dead:
-                # Still locked, so that nobody can take the file over between the unlink and the close.
+                # Unlinked under the lock, so that no other process can take it before the close.
                 with suppress(FileNotFoundError):
                     path.unlink()
         finally:
             os.close(fd)
 
     def _locked_file(self) -> int:
-        """Our lock file, which is locked before it has a name that others look for."""
+        """Our lock file, locked before it gets the name that others look for."""
         self.directory.mkdir(mode=0o700, exist_ok=True)
         unnamed = self.directory / f".{self.id}"
         fd = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -113,7 +113,7 @@ class Owners:
 
 
 def take_lock(fd: int) -> bool:
-    """False where another process holds the file's lock; ours ends with the descriptor, or with this process."""
+    """False if another process holds the lock. Ours ends with the descriptor or the process."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -122,7 +122,7 @@ def take_lock(fd: int) -> bool:
 
 
 def is_same_file(fd: int, path: Path) -> bool:
-    """False where the file of a descriptor no longer stands at its path."""
+    """False if the path no longer leads to the descriptor's file."""
     try:
         return os.path.samestat(os.fstat(fd), path.stat())
     except FileNotFoundError:

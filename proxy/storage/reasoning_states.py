@@ -1,7 +1,7 @@
-"""Performs I/O: reasoning states, sealed, in the database of usage: by caller and tool call id, for an hour.
+"""Performs I/O: encrypted reasoning states in the usage database, by caller and tool call id, for an hour.
 
-One connection, used from one thread of its owner's. Without a database the same table is in memory, and gone with the
-process. What cannot be unsealed (another key, a broken row, a row of another caller) is as if it were not there.
+One connection, used from one thread of the owner. Without a database the same table is in memory and ends with the
+process. States that cannot be decrypted (another key, a broken row, another caller's row) are treated as missing.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from proxy.storage.base import StoreError
 from proxy.storage.migrations import m005_reasoning_states, m008_sums_of_reasoning_states
 from proxy.storage.rescue import Files, file_and_logs, identity, keep_open
 
-KEY_SUFFIX = "-vault-key"  # the key's file lies beside the database
+KEY_SUFFIX = "-vault-key"  # the key file is next to the database
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
 
 
 class StateLimits(Struct, frozen=True):
-    """How long a state is kept, in seconds, and how much: the oldest goes first. Bytes are those of sealed states."""
+    """Limits on age (seconds), number and size (bytes, encrypted). The oldest states are dropped first."""
 
     ttl_s: float = 3600.0
     caller_states: int = 2_000
@@ -42,7 +42,7 @@ class StateLimits(Struct, frozen=True):
 
 
 class ReasoningStates:
-    """The states of every caller. `database` None: in memory. `key` None: the one in the file beside the database."""
+    """The states of all callers. `database` None: in memory. `key` None: the key in the file next to the database."""
 
     def __init__(
         self,
@@ -58,18 +58,18 @@ class ReasoningStates:
         self._busy_s = busy_s
         self._cipher: AESGCM | None = None
         self._db: sqlite3.Connection | None = None
-        self._files: Files = ()  # that the connection opened
+        self._files: Files = ()  # opened by the connection
 
     def put(self, caller: str, states: Mapping[str, bytes], now_ns: int) -> None:
-        """Commits states by tool call id, in place of earlier ones, and drops what is too old or too much.
+        """Commits states by tool call id, replacing earlier ones, and drops states beyond the limits.
 
         Raises StoreError.
         """
-        cipher = self._opened()
+        cipher = self._open_cipher()
         rows = []
         for tool_call_id, state in states.items():
             nonce = os.urandom(_NONCE_BYTES)
-            sealed = nonce + cipher.encrypt(nonce, state, _bound_to(caller, tool_call_id))
+            sealed = nonce + cipher.encrypt(nonce, state, _associated_data(caller, tool_call_id))
             rows.append((caller, tool_call_id, now_ns, len(sealed), sealed))
         try:
             db = self._connected()
@@ -83,11 +83,11 @@ class ReasoningStates:
             self._drop(db, caller, now_ns)
             db.execute("COMMIT")
         except (OSError, sqlite3.Error) as error:
-            raise self._failed(error) from error
+            raise self._fail(error) from error
 
     def find(self, caller: str, tool_call_ids: Iterable[str], now_ns: int) -> dict[str, bytes]:
-        """This caller's states that are not too old. Raises StoreError."""
-        cipher = self._opened()
+        """This caller's unexpired states. Raises StoreError."""
+        cipher = self._open_cipher()
         ids = msgspec.json.encode(list(tool_call_ids)).decode()
         try:
             rows = (
@@ -100,27 +100,27 @@ class ReasoningStates:
                 .fetchall()
             )
         except (OSError, sqlite3.Error) as error:
-            raise self._failed(error) from error
+            raise self._fail(error) from error
         found = {}
         for tool_call_id, sealed in rows:
             with suppress(InvalidTag, ValueError):
-                associated = _bound_to(caller, tool_call_id)
+                associated = _associated_data(caller, tool_call_id)
                 found[tool_call_id] = cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], associated)
         return found
 
     def expire(self, now_ns: int) -> int:
-        """Drops states of any caller that are too old, not all at once where there are many; says how many.
+        """Drops expired states of all callers, at most _EXPIRED_AT_ONCE of them; returns their number.
 
         Raises StoreError.
         """
         too_old = {"oldest": self._oldest_ns(now_ns), "most": _EXPIRED_AT_ONCE}
         try:
             db = self._connected()
-            if db.execute(_EXPIRED, too_old).fetchone() is None:  # as usual; and nobody is locked out
+            if db.execute(_EXPIRED, too_old).fetchone() is None:  # the usual case; takes no write lock
                 return 0
             return db.execute(_EXPIRE, too_old).rowcount
         except (OSError, sqlite3.Error) as error:
-            raise self._failed(error) from error
+            raise self._fail(error) from error
 
     def close(self) -> None:
         """Safe to call twice."""
@@ -130,14 +130,14 @@ class ReasoningStates:
         if self._is_gone():
             keep_open(db)
             return
-        with suppress(sqlite3.Error):  # it goes away either way
+        with suppress(sqlite3.Error):  # the connection is dropped either way
             db.close()
 
     def _oldest_ns(self, now_ns: int) -> int:
         return now_ns - int(self._limits.ttl_s * 1e9)
 
     def _drop(self, db: sqlite3.Connection, caller: str, now_ns: int) -> None:
-        """What is too old or too much, the oldest first. It takes as long as there is to drop, not to keep."""
+        """Drops states beyond the limits, oldest first. The time depends on what is dropped, not on what is kept."""
         limits = self._limits
         db.execute(_EXPIRE, {"oldest": self._oldest_ns(now_ns), "most": _EXPIRED_AT_ONCE})
         own = (f"of {caller}", limits.caller_states, limits.caller_bytes)
@@ -154,7 +154,7 @@ class ReasoningStates:
                 excess.append((rowid,))
             db.executemany("DELETE FROM reasoning_states WHERE rowid = ?", excess)
 
-    def _opened(self) -> AESGCM:
+    def _open_cipher(self) -> AESGCM:
         if self._cipher is None:
             self._cipher = AESGCM(self._key_bytes())
         return self._cipher
@@ -175,7 +175,7 @@ class ReasoningStates:
         return self._db
 
     def _is_gone(self) -> bool:
-        """The file was removed or replaced; the ledger puts another in its place."""
+        """True if the file was removed or replaced; the ledger creates another."""
         if self._database is None:
             return False
         try:
@@ -193,10 +193,10 @@ class ReasoningStates:
         found = file_and_logs(self._database)
         if self._files and found[0] != self._files[0] and {*found[1:]} & {*self._files[1:]} - {None}:
             raise sqlite3.OperationalError("the file was replaced, and the ledger has not removed its old log yet")
-        place = self._database.as_uri() + "?mode=rw"  # the ledger makes the file, and its schema
+        place = self._database.as_uri() + "?mode=rw"  # the ledger creates the file and its schema
         db = sqlite3.connect(place, uri=True, timeout=self._busy_s, isolation_level=None)
         try:
-            db.execute("PRAGMA synchronous=NORMAL")  # survives the process; after a power loss providers do without
+            db.execute("PRAGMA synchronous=NORMAL")  # survives the process; loss at a power failure is acceptable
             db.execute("SELECT 1 FROM sqlite_master").fetchone()  # opens the logs
             self._files = file_and_logs(self._database)
         except BaseException:
@@ -204,8 +204,8 @@ class ReasoningStates:
             raise
         return db
 
-    def _failed(self, error: Exception) -> StoreError:
-        """The next call connects anew, also to end a transaction that was begun."""
+    def _fail(self, error: Exception) -> StoreError:
+        """Resets the connection, so that no transaction stays open; the next call reconnects."""
         if self._database is not None:
             self.close()
         elif self._db is not None and self._db.in_transaction:
@@ -221,7 +221,7 @@ _OLDEST_OF_CALLER = "SELECT rowid, size FROM reasoning_states WHERE caller = ? O
 
 
 def shared_key(path: Path) -> bytes:
-    """The key in a file for this user only, made at the first use; of several processes one makes it, the others wait.
+    """The key in a file that only this user can read. The first process creates it; concurrent ones wait.
 
     Raises StoreError.
     """
@@ -231,16 +231,16 @@ def shared_key(path: Path) -> bytes:
             if os.fstat(fd).st_mode & 0o077:
                 message = f"Other users may read the key file {path}. Run `chmod 600` on it, or set PROXY_VAULT_KEY."
                 raise StoreError(message)
-            fcntl.flock(fd, fcntl.LOCK_EX)  # gone with the process, also in the middle of writing
+            fcntl.flock(fd, fcntl.LOCK_EX)  # released when the process ends, even during the write
             key = os.read(fd, _KEY_BYTES + 1)
-            if not key:  # new, or left by a process that died here: nothing was sealed with it yet
+            if not key:  # new, or left by a process that died here: not used yet
                 key = os.urandom(_KEY_BYTES)
                 if os.write(fd, key) < _KEY_BYTES:
                     os.ftruncate(fd, 0)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(fd)
             if len(key) != _KEY_BYTES:
-                raise StoreError(f"{path} is not a key of ours. Move it away, or set PROXY_VAULT_KEY.")
+                raise StoreError(f"{path} is not a valid key file. Move it away, or set PROXY_VAULT_KEY.")
             return key
         finally:
             os.close(fd)
@@ -248,6 +248,6 @@ def shared_key(path: Path) -> bytes:
         raise StoreError(f"Cannot use the key file {path}: {error.strerror}.") from error
 
 
-def _bound_to(caller: str, tool_call_id: str) -> bytes:
-    """What a sealed state is tied to, so that it cannot be moved to another row."""
+def _associated_data(caller: str, tool_call_id: str) -> bytes:
+    """The data a state is authenticated with, so that it cannot be moved to another row."""
     return msgspec.json.encode([caller, tool_call_id])

@@ -1,7 +1,7 @@
-"""Performs I/O: what becomes of the rows when the database file is removed or replaced while it is in use.
+"""Performs I/O: rescues the rows when the database file is removed or replaced while it is in use.
 
-SQLite goes on writing to the file it opened, which nobody can open again. So its rows move to the file that stands at
-the path now, or to a new one. Everything here is safe to repeat, and for several processes at once.
+SQLite keeps writing to the file it opened, which no other process can open any more. So its rows are copied to the file
+now at the path, or to a new one. Everything here may be repeated, and run in several processes at once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MANY = 1_000
 
 
 def identity(path: Path) -> Identity | None:
-    """Which file stands at a path, whatever its name; None: none does. Raises OSError."""
+    """The identity of the file at a path, independent of its name; None without a file. Raises OSError."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
@@ -40,18 +40,18 @@ def identity(path: Path) -> Identity | None:
 
 
 def file_and_logs(database: Path) -> Files:
-    """Which files a connection has just opened."""
+    """The files that a connection has just opened."""
     return tuple(identity(_beside(database, suffix)) for suffix in ("", *_LOGS))
 
 
 def keep_open(connection: sqlite3.Connection) -> None:
-    """Never closes a connection whose file is gone: that deletes its log by name, which is the new file's by then."""
+    """Leaks a connection whose file is gone: closing it would delete its log by name, which is now the new file's."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
-    """One process at a time changes what stands at the path. Raises OSError."""
+    """A lock: one process at a time changes the file at the path. Raises OSError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -61,11 +61,11 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 
 
 def remove_logs(orphan: sqlite3.Connection, database: Path, opened: Files) -> None:
-    """Removes the logs of the file that is gone: SQLite would apply them to whatever file stands there now.
+    """Removes the logs of the file that is gone, since SQLite would apply them to the new file.
 
     Raises OSError.
     """
-    with suppress(sqlite3.Error):  # for whoever moved the file away and wants all of it; waits for nobody
+    with suppress(sqlite3.Error):  # completes the file for whoever moved it away, without waiting for locks
         orphan.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     for suffix, known in zip(_LOGS, opened[1:], strict=True):
         path = _beside(database, suffix)
@@ -74,13 +74,13 @@ def remove_logs(orphan: sqlite3.Connection, database: Path, opened: Files) -> No
 
 
 def recreate(orphan: sqlite3.Connection, database: Path) -> None:
-    """A copy of the file that is gone, unless another process made one first. Raises OSError and sqlite3.Error."""
+    """Copies the file that is gone, unless another process did so first. Raises OSError and sqlite3.Error."""
     copy = _beside(database, f"-copy-{os.getpid()}")
     try:
         os.close(os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         with closing(sqlite3.connect(copy, isolation_level=None)) as target:
             orphan.backup(target)
-            target.execute("PRAGMA journal_mode=DELETE")  # the copy is one file, without logs
+            target.execute("PRAGMA journal_mode=DELETE")  # the copy is a single file, without logs
         with suppress(FileExistsError):
             os.link(copy, database)
     finally:
@@ -88,7 +88,7 @@ def recreate(orphan: sqlite3.Connection, database: Path) -> None:
 
 
 def carry_over(orphan: sqlite3.Connection, db: sqlite3.Connection, since_ns: int) -> None:
-    """Adds the calls that were opened since then, and the ends of those that were open. Raises sqlite3.Error."""
+    """Copies the calls opened since then, and the ends of those that were open. Raises sqlite3.Error."""
     for (table, key), chosen in _CHOSEN.items():
         rows = orphan.execute(chosen, (since_ns,))
         columns = [description[0] for description in rows.description]

@@ -1,4 +1,4 @@
-"""Performs I/O: the SQL that writes a batch. It runs inside a transaction of the caller's."""
+"""Performs I/O: the SQL that writes a batch, inside the caller's transaction."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _IS_SAME_ATTEMPT = "SELECT 1 FROM attempts WHERE call_id = ? AND seq = ? AND id 
 _WITHDRAW = "DELETE FROM attempts WHERE call_id = ? AND seq = ? AND id = ? AND closed_ns IS NULL"
 _UNOPEN = "DELETE FROM calls WHERE id = ? AND owner = ? AND closed_ns IS NULL"
 _HOLD = "UPDATE calls SET hold_nano = ? WHERE id = ? AND closed_ns IS NULL"
-# `closed_ns IS NULL`: the first end of a call or an attempt stands, also against a process that swept it.
+# `closed_ns IS NULL`: only the first end of a call or an attempt counts, even if it came from another process's sweep.
 _END_ATTEMPT = """
     UPDATE attempts SET closed_ns = ?, outcome = ?, status = ?, error_code = ?, input = ?, cache_read = ?,
         cache_write = ?, output = ?, reasoning = ?, cache_write_1h = ?, searches = ?, usage_source = ?, cost_nano = ?,
@@ -39,7 +39,7 @@ _CLOSE_CALL = """
         dropped = ?
     WHERE id = ? AND closed_ns IS NULL
 """
-# Nobody saw how these requests ended, so they cost what was held for them, until reconciled.
+# The end of these requests is unknown, so they are charged their holds until reconciled.
 _LOSE_ATTEMPTS = """
     UPDATE attempts SET closed_ns = :now, outcome = 'unknown', usage_source = 'none', cost_nano = hold_nano
     WHERE closed_ns IS NULL AND call_id IN (SELECT id FROM calls WHERE closed_ns IS NULL AND {which})
@@ -62,9 +62,9 @@ _LOSE_BY_ID = tuple(statement.replace("{which}", "id = :which") for statement in
 
 
 def put(db: sqlite3.Connection, batch: Batch, owner: str) -> None:
-    """Writes what the batch holds; again, if an answer was lost: then it finds its own rows and changes nothing.
+    """Writes the batch. Idempotent: if an earlier answer was lost, it finds its own rows and changes nothing.
 
-    Raises RowRefused for a used id, sqlite3.Error, and whatever Python says of values that no column can take.
+    Raises RowRefused for a used id, sqlite3.Error, and Python's errors for values that no column can take.
     """
     if batch.withdrawn:
         keys = [(attempt.call_id, attempt.seq, attempt.id) for attempt in batch.withdrawn.values()]
@@ -72,12 +72,12 @@ def put(db: sqlite3.Connection, batch: Batch, owner: str) -> None:
     if batch.unopened:
         db.executemany(_UNOPEN, [(call_id, owner) for call_id in batch.unopened])
     if batch.opened:
-        opened = [_opened(call, attempt, owner) for call, attempt in batch.opened.values()]
+        opened = [_open_call_values(call, attempt, owner) for call, attempt in batch.opened.values()]
         if db.executemany(_OPEN_CALL, opened).rowcount < len(opened):
             calls = [call for call, _ in batch.opened.values()]
             _check(db, _IS_OURS, [(call.id, owner, call.opened_ns) for call in calls], "call")
     if batch.intents:
-        intended = [_intended(attempt) for attempt in batch.intents.values()]
+        intended = [_open_attempt_values(attempt) for attempt in batch.intents.values()]
         if db.executemany(_OPEN_ATTEMPT, intended).rowcount < len(intended):
             intents = batch.intents.values()
             keys_there = [(each.call_id, each.seq, each.id, each.opened_ns) for each in intents]
@@ -85,22 +85,22 @@ def put(db: sqlite3.Connection, batch: Batch, owner: str) -> None:
     if batch.holds:
         db.executemany(_HOLD, [(hold_nano, call_id) for call_id, hold_nano in batch.holds.items()])
     if batch.ended:
-        db.executemany(_END_ATTEMPT, [_ended(ended) for ended in batch.ended])
+        db.executemany(_END_ATTEMPT, [_end_attempt_values(ended) for ended in batch.ended])
     if batch.closed:
-        db.executemany(_CLOSE_CALL, [_closed(closed) for closed in batch.closed.values()])
+        db.executemany(_CLOSE_CALL, [_close_call_values(closed) for closed in batch.closed.values()])
     for call_id, closed_ns in batch.abandoned.items():
         _lose(db, _LOSE_BY_ID, call_id, closed_ns)
 
 
 def _check(db: sqlite3.Connection, statement: str, keys: list[tuple[Any, ...]], what: str) -> None:
-    """Raises RowRefused where a row that was there before is not the one that was to be written."""
+    """Raises RowRefused if an existing row is not the one to be written."""
     for key in keys:
         if db.execute(statement, key).fetchone() is None:
-            raise RowRefused(f"the {what} {key[0]} is already there")
+            raise RowRefused(f"the {what} {key[0]} already exists")
 
 
 def lose_calls_of(db: sqlite3.Connection, owner: str, now_ns: int) -> int:
-    """Closes the open calls of a dead owner as `unknown`; returns how many."""
+    """Closes the open calls of a dead owner as `unknown`; returns their number."""
     return _lose(db, _LOSE_BY_OWNER, owner, now_ns)
 
 
@@ -109,17 +109,17 @@ def _lose(db: sqlite3.Connection, statements: tuple[str, ...], which: str, now_n
     return [db.execute(statement, parameters).rowcount for statement in statements][-1]
 
 
-# sqlite3 binds exact types fast; a bool or an enum goes through its slow adapter look-up, hence `int()` and `.value`.
+# sqlite3 binds exact types fast. A bool or an enum takes its slow adapter look-up, hence `int()` and `.value`.
 
 
 def first_hold(call: CallOpen, attempt: AttemptOpen | None) -> int | None:
-    """What a call holds with its first attempt."""
+    """The hold of a call with its first attempt."""
     if attempt is None:
         return 0
     return None if attempt.hold_nano is None else max(attempt.hold_nano, call.bound_nano)
 
 
-def _opened(call: CallOpen, attempt: AttemptOpen | None, owner: str) -> tuple[Any, ...]:
+def _open_call_values(call: CallOpen, attempt: AttemptOpen | None, owner: str) -> tuple[Any, ...]:
     return (
         call.id,
         call.opened_ns,
@@ -136,7 +136,7 @@ def _opened(call: CallOpen, attempt: AttemptOpen | None, owner: str) -> tuple[An
     )
 
 
-def _intended(attempt: AttemptOpen) -> tuple[Any, ...]:
+def _open_attempt_values(attempt: AttemptOpen) -> tuple[Any, ...]:
     return (
         attempt.call_id,
         attempt.seq,
@@ -151,7 +151,7 @@ def _intended(attempt: AttemptOpen) -> tuple[Any, ...]:
     )
 
 
-def _ended(ended: EndedAttempt) -> tuple[Any, ...]:
+def _end_attempt_values(ended: EndedAttempt) -> tuple[Any, ...]:
     end = ended.end
     tokens = end.tokens
     return (
@@ -176,7 +176,7 @@ def _ended(ended: EndedAttempt) -> tuple[Any, ...]:
     )
 
 
-def _closed(closed: ClosedCall) -> tuple[Any, ...]:
+def _close_call_values(closed: ClosedCall) -> tuple[Any, ...]:
     end = closed.end
     return (
         closed.closed_ns,

@@ -1,6 +1,6 @@
-"""Performs I/O: a folder of this process that ends with it; what a killed one left is removed at the next start.
+"""Performs I/O: a temporary folder per process. Folders of killed processes are removed at the next start.
 
-A lock held in the folder tells the living from the dead, as in `owners`. Only folders with that lock file are removed.
+A lock in the folder tells whether its process lives, as in `owners`. Only folders with that lock file are removed.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _LOCK = "owner.lock"
 
 @contextmanager
 def scratch_folder(place: Path | None = None) -> Iterator[Path]:
-    """A folder that only this user can enter. `place` None: in the system's place for such. Raises OSError."""
+    """A folder that only this user can enter. `place` None: in the system's temporary directory. Raises OSError."""
     place = place or Path(tempfile.gettempdir())
     _sweep(place)
     folder, lock = _own_folder(place)
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # what stays is removed at the next start
+        shutil.rmtree(folder, ignore_errors=True)  # leftovers are removed at the next start
         os.close(lock)
 
 
@@ -36,7 +36,7 @@ def _own_folder(place: Path) -> tuple[Path, int]:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
         path = folder / _LOCK
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        # A sweeper may have come between the making of the file and our lock: then take another folder.
+        # A sweep may have run between creating the file and locking it: then take another folder.
         if take_lock(lock) and is_same_file(lock, path):
             return folder, lock
         os.close(lock)

@@ -1,4 +1,4 @@
-"""Performs I/O: the SQLite store. One connection writes, from one thread; every reading opens its own.
+"""Performs I/O: the SQLite store. One connection writes, from one thread; every read opens its own.
 
 WAL lets readers and the writer work at the same time, and several processes share the file. A committed transaction
 survives kill -9 with `durability: process` (synchronous=NORMAL), and a power loss with `power` (an fsync per commit).
@@ -25,7 +25,7 @@ from proxy.storage.rows import lose_calls_of, put
 from proxy.storage.usage import read_usage
 
 _SYNCHRONOUS = {"process": "PRAGMA synchronous=NORMAL", "power": "PRAGMA synchronous=FULL"}
-_WAL_LIMIT = "PRAGMA journal_size_limit=67108864"  # what a long reader made the log grow to is given back
+_WAL_LIMIT = "PRAGMA journal_size_limit=67108864"  # shrinks a log that a long read made grow
 _PROGRESS_STEPS = 20_000  # of SQLite's virtual machine, about a millisecond
 _ROW_FAULTS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 _PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
@@ -52,14 +52,16 @@ class SqliteStore:
         busy_s: float = 2.0,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._path = Path(os.path.realpath(path))  # SQLite's logs and our locks lie beside the file, not beside a link
+        self._path = Path(
+            os.path.realpath(path)
+        )  # SQLite's logs and our locks are next to the file, not next to a link
         self._synchronous = _SYNCHRONOUS[durability]
         self._busy_s = busy_s
         self._clock_ns = clock_ns
         self._owners = Owners(self._path)
         self._renewed_at = 0.0
         self._db: sqlite3.Connection | None = None
-        self._files: Files = ()  # that the connection opened
+        self._files: Files = ()  # opened by the connection
         self._since_ns = 0
         self._orphan: tuple[sqlite3.Connection, Files, int] | None = (
             None  # its file is gone, its rows are not yet saved
@@ -75,7 +77,7 @@ class SqliteStore:
             self._create_file()
             if os.stat(self._path).st_nlink > 1:
                 raise StoreError("it has another name (a hard link), so SQLite could keep two logs for it; remove one")
-            self._connect()  # first, so that a database that is refused has no folder of owners
+            self._connect()  # first, so that a refused database gets no folder of owners
             self._owners.enter()
             self.write(Batch())
         except (OSError, sqlite3.Error, StoreError) as error:
@@ -120,13 +122,13 @@ class SqliteStore:
 
     def usage(self, query: UsageQuery, give_up: Callable[[], bool] = lambda: False) -> dict[str, Any]:
         try:
-            place = self._path.as_uri() + "?mode=ro"  # reading never makes a file
+            place = self._path.as_uri() + "?mode=ro"  # reading never creates a file
             with closing(sqlite3.connect(place, uri=True, timeout=self._busy_s, isolation_level=None)) as db:
                 db.set_progress_handler(give_up, _PROGRESS_STEPS)
                 return read_usage(db, query)
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
-                raise TooSlow("the query was given up") from error
+                raise TooSlow("the query took too long") from error
             raise StoreError(str(error)) from error
 
     def close(self) -> None:
@@ -149,22 +151,22 @@ class SqliteStore:
             raise StoreError(str(error)) from error
 
     def _renew(self, db: sqlite3.Connection, even_if_fresh: bool) -> None:
-        """Extends our lease now and then, and in an empty batch always: only a write tells that writing works."""
+        """Renews our lease when due, and with every empty batch: only a write shows that writing works."""
         now = time.monotonic()
         if even_if_fresh or now > self._renewed_at + LEASE_S / 3:
             self._owners.renew(db, self._clock_ns())
             self._renewed_at = now
 
     def _create_file(self) -> None:
-        # Only a new file is made here: closing a descriptor of an existing one would drop the POSIX locks of every
+        # This only creates new files: closing a descriptor of an existing one would drop the POSIX locks of every
         # connection this process has on it (https://www.sqlite.org/howtocorrupt.html, 2.2). SQLite gives -wal and -shm
         # the same mode.
         with suppress(FileExistsError):
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     def _connected(self) -> sqlite3.Connection:
-        """The connection. Raises StoreError, once, when its file no longer stands at the path; then OSError and
-        sqlite3.Error until the rows are saved into the file that does, or into a new one.
+        """The connection. If its file is no longer at the path, raises StoreError once, then OSError and sqlite3.Error
+        until the rows have been copied to the file now there, or to a new one.
         """
         if self._db is not None and not self._is_at_path():
             self._disconnect()
@@ -178,10 +180,10 @@ class SqliteStore:
         return db
 
     def _replace(self, orphan: sqlite3.Connection, files: Files, since_ns: int) -> sqlite3.Connection:
-        """A connection to the file that stands at the path now, or to a new one, with the rows of the orphan."""
+        """A connection to the file now at the path, or to a new one, with the rows of the orphan."""
         with rescue.one_at_a_time(self._path.parent):
             found = rescue.identity(self._path)
-            if found == files[0]:  # it was moved away, and came back
+            if found == files[0]:  # moved away and back again
                 return orphan
             rescue.remove_logs(orphan, self._path, files)
             if found is None:
@@ -196,7 +198,7 @@ class SqliteStore:
             return db
 
     def _open_file(self) -> sqlite3.Connection:
-        place = self._path.as_uri() + "?mode=rw"  # rw, and not rwc: no empty file stands in for one that is gone
+        place = self._path.as_uri() + "?mode=rw"  # rw, not rwc: never replaces a missing file by an empty one
         before = rescue.identity(self._path)
         db = sqlite3.connect(place, uri=True, timeout=self._busy_s, isolation_level=None)
         try:
@@ -222,19 +224,19 @@ class SqliteStore:
         if db is None:
             return
         if self._is_at_path():
-            with suppress(sqlite3.Error):  # it goes away either way; the next connection says what is wrong
+            with suppress(sqlite3.Error):  # dropped either way; the next connection reports the problem
                 db.close()
         else:
             rescue.keep_open(db)
             self._orphan = (db, self._files, self._since_ns)
 
     def _after(self, error: sqlite3.Error) -> None:
-        """A full disk or a lock passes; after anything else (an I/O error) only a new connection may work."""
+        """Reconnects after errors other than a full disk or a lock, which pass by themselves."""
         if getattr(error, "sqlite_errorcode", None) not in _PASSING:
             self._disconnect()
 
     def _write_apart(self, db: sqlite3.Connection, batch: Batch) -> Answers:
-        """Call by call in one transaction, and attempt by attempt where a call's rows are refused."""
+        """Writes call by call in one transaction, and attempt by attempt if a call's rows are refused."""
         answers = Answers()
         with _transaction(db):
             for call_id, part in batch.split().items():
@@ -242,7 +244,7 @@ class SqliteStore:
                 if refusal is None:
                     continue
                 has_ended = part.closed or any(ended.end.id in part.intents for ended in part.ended)
-                if has_ended or not part.intents:  # sums over attempts that are not there would be wrong
+                if has_ended or not part.intents:  # sums would include attempts without rows
                     answers.calls[call_id] = refusal
                 else:
                     self._admit_apart(db, call_id, part, answers)
@@ -250,7 +252,7 @@ class SqliteStore:
 
     def _admit_apart(self, db: sqlite3.Connection, call_id: str, part: Batch, answers: Answers) -> None:
         self._refusal(db, Batch(withdrawn=part.withdrawn, unopened=part.unopened))
-        unopened: Refusal | None = None  # why the call itself, and so each of its attempts, is refused
+        unopened: Refusal | None = None  # why the call, and with it each attempt, is refused
         for admission in part.admissions():
             refusal = unopened or self._refusal(db, admission)
             if refusal is not None:
@@ -260,7 +262,7 @@ class SqliteStore:
             answers.calls[call_id] = refusal
 
     def _refusal(self, db: sqlite3.Connection, part: Batch) -> Refusal | None:
-        """Writes a part of a batch as a whole or, where it says why it was refused, not at all."""
+        """Writes a part of a batch as a whole. If it is refused, writes nothing and returns the reason."""
         db.execute("SAVEPOINT part")
         try:
             put(db, part, self.owner)
@@ -277,7 +279,7 @@ class SqliteStore:
 
 @contextmanager
 def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")  # the write lock first: a reader that turns into a writer may fail without waiting
+    db.execute("BEGIN IMMEDIATE")  # takes the write lock at once: upgrading a read lock may fail without waiting
     try:
         yield
         db.execute("COMMIT")
@@ -288,12 +290,12 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def _is_fault_of_store(error: Exception) -> bool:
-    """False for the faults of a row: a used id, a number beyond 64 bits, a text that is not Unicode, a wrong type."""
+    """False for faulty rows: a used id, a number beyond 64 bits, a text that is not Unicode, a wrong type."""
     return isinstance(error, sqlite3.Error) and not isinstance(error, _ROW_FAULTS)
 
 
 def _use_wal(db: sqlite3.Connection, until_s: float) -> None:
-    # Processes that start together collide here, and SQLite does not wait by itself when the journal mode changes.
+    # Processes that start together collide here, and SQLite does not wait for locks when it changes the journal mode.
     while True:
         try:
             mode = db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
@@ -304,4 +306,4 @@ def _use_wal(db: sqlite3.Connection, until_s: float) -> None:
         else:
             break
     if mode != "wal":
-        raise StoreError("its file system does not carry SQLite's write-ahead log; use a local disk")
+        raise StoreError("its file system does not support SQLite's write-ahead log; use a local disk")

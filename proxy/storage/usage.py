@@ -1,4 +1,4 @@
-"""Performs I/O: reads what calls used and cost from SQLite, in the shape of `GET /v1/usage`."""
+"""Performs I/O: reads usage and costs from SQLite, in the shape of `GET /v1/usage`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from proxy.schema.errors import BadRequest
 from proxy.schema.records import NANO_PER_USD, UsageQuery
 
-# What a caller may group by, and the SQL for it: no text of a caller ever reaches a statement.
+# The groupings and their SQL. No text from a caller ever reaches a statement.
 _GROUPS = {
     "model": "model",
     "provider": "provider",
@@ -38,11 +38,10 @@ _END = 2**63 - 1
 
 
 def read_usage(connection: sqlite3.Connection, query: UsageQuery) -> dict[str, Any]:
-    """`total` over the period, and `groups` in the order of their keys, both from one snapshot.
+    """`total` over the period, and `groups` sorted by key, both from one snapshot.
 
-    `errors` are ended calls that are not `ok`. Latencies are milliseconds of calls that reached a provider; percentiles
-    are by nearest rank. `cost_usd` sums the known costs (null: none is known); `unpriced_calls` says how many are
-    missing from it.
+    `errors` counts ended calls that are not `ok`. Latencies are milliseconds of calls that reached a provider, with
+    nearest-rank percentiles. `cost_usd` sums the known costs (null: none is known); `unpriced_calls` counts the rest.
     """
     for name in query.group_by:
         if name not in _GROUPS:
@@ -73,11 +72,15 @@ def _read(connection: sqlite3.Connection, query: UsageQuery, keys: tuple[str, ..
         key = row[: len(keys)]
         found = dict(zip(fields, row[len(keys) :], strict=True))
         p50, p95 = latency.get(key, (None, None))
-        rows.append(dict(zip(keys, key, strict=True)) | _shown(found, p50, p95, first_token.get(key, (None, None))[0]))
+        rows.append(
+            dict(zip(keys, key, strict=True)) | _usage_row(found, p50, p95, first_token.get(key, (None, None))[0])
+        )
     return rows
 
 
-def _shown(found: dict[str, Any], p50: float | None, p95: float | None, first_token: float | None) -> dict[str, Any]:
+def _usage_row(
+    found: dict[str, Any], p50: float | None, p95: float | None, first_token: float | None
+) -> dict[str, Any]:
     counters = {name: found[name] or 0 for name in _COUNTERS}
     cost_nano = found["cost_nano"]
     if cost_nano is None and not counters["unpriced_calls"]:
@@ -106,7 +109,7 @@ _RANKED = """
 def _percentiles(
     connection: sqlite3.Connection, parameters: dict[str, Any], columns: str, names: str, value: str
 ) -> dict[tuple[Any, ...], tuple[float | None, float | None]]:
-    """The 50th and 95th percentile of a column per group: the smallest value that so many percent do not exceed."""
+    """The 50th and 95th percentile of a column per group, by nearest rank."""
     parts = {
         "{names}": names + ", " if names else "",
         "{partition}": "PARTITION BY " + names if names else "",

@@ -100,7 +100,7 @@ MISTAKES: list[tuple[str, str | bytes, list[str]]] = [
      [':3:3: providers.zzz: no type is called "zzz"; name one with `type:`; known: openai, groq, ollama, bare, picky,'
       " embedded, anthropic"]),
     ("a type that is not text", "version: 1\nproviders:\n  mine: {type: [openai]}\n",
-     [":3:16: providers.mine.type: expected text, the provider's type"]),
+     [":3:16: providers.mine.type: expected text: the provider's type"]),
     ("an empty address", "version: 1\nproviders:\n  openai: {base_url: ''}\n",
      [":3:22: providers.openai.base_url: must not be empty"]),
     ("an unknown type", "version: 1\nproviders:\n  mine: {type: opnai}\n",

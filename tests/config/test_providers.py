@@ -44,7 +44,7 @@ def test_a_provider_that_is_off_has_no_key_in_memory() -> None:
 def test_a_key_that_no_header_can_carry_turns_its_provider_off() -> None:
     """The reason names the variable, not the value."""
     config = config_of(KEYED, environ={"OPENAI_API_KEY": "one\ntwo"})
-    assert config.disabled["openai"] == "OPENAI_API_KEY holds characters that no key has"
+    assert config.disabled["openai"] == "OPENAI_API_KEY contains characters that are not allowed in a key"
     assert "openai" not in config.secrets
 
 

@@ -1,4 +1,4 @@
-"""The oracle: what the fake upstream saw against what the proxy wrote down; and the configuration of the servers."""
+"""The oracle: compares the fake upstream's record with the proxy's rows. Also the servers' configuration."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def assert_sums(folder: Path) -> None:
 
 
 class MemoryPeak:
-    """Over its block: by how much this process's resident memory rose above its start, at most, in KiB (Linux)."""
+    """The peak growth of this process's resident memory during the block, in KiB (Linux)."""
 
     grown_kb = 0
 

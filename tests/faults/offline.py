@@ -27,7 +27,7 @@ IDLE_S = 1.0
 
 
 def raise_loopback() -> None:
-    """What `ip link set lo up` does; a new namespace begins with it down."""
+    """Does `ip link set lo up`: in a new namespace the loopback interface is down."""
     get_flags, set_flags, up = 0x8913, 0x8914, 0x1
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         asked = struct.pack("16sh14x", b"lo", 0)
@@ -36,7 +36,7 @@ def raise_loopback() -> None:
 
 
 def unreachable() -> str:
-    """How this machine says that there is no way out; empty where there is one."""
+    """The machine's error for an unreachable network; empty if it is reachable."""
     try:
         socket.create_connection(ELSEWHERE, timeout=2).close()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A client that speaks bytes: what came, in which frames, whether it ended properly, and when exactly it hung up."""
+"""A byte-level client: records the frames, whether the answer ended properly, and when it hung up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client that hangs up, in every phase: the upstream is let go at once, and what was used is written down."""
+"""A client hangs up, in every phase: the upstream request ends at once, and the usage is recorded."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def reading(conversation: Talk, upstream: FakeUpstream) -> None:
 
 
 async def backing_off(conversation: Talk, upstream: FakeUpstream) -> None:
-    """The upstream has said to come back later, and the proxy waits for that."""
+    """The upstream has sent a Retry-After, and the proxy waits."""
     await upstream.until(lambda: len(upstream.ledger) == 1 and upstream.open == 0)
     await asyncio.sleep(0.02)
 
@@ -150,7 +150,7 @@ async def test_under_a_flood_the_upstream_is_let_go_at_once(
 async def test_all_seats_of_a_call_are_let_go_at_once(
     pair: tuple[Server, FakeUpstream], tmp_path: Path, stream: bool
 ) -> None:
-    """Each with its own row, and the number of its seat."""
+    """Each has its own row with its seat number."""
     server, upstream = pair
     conversation = await talk(server.port, "single/stall_after(k=0)", stream=stream, n=3)
     await upstream.until(lambda: upstream.open == 3)
@@ -165,7 +165,7 @@ async def test_all_seats_of_a_call_are_let_go_at_once(
 
 
 async def test_a_client_that_leaves_while_it_waits_for_a_place_sends_nothing(tmp_path: Path) -> None:
-    """Its attempt was opened, cost nothing, and no request of it is seen."""
+    """Its attempt was opened and cost nothing, and the upstream sees no request."""
     async with (
         FakeUpstream() as upstream,
         serving(files(tmp_path, upstream.url, fake={"max_concurrent": 1})) as server,

@@ -35,7 +35,7 @@ MODELS = (
 
 
 class Load:
-    """Callers that never stop asking whichever server is `port` now. `finished`: the answers whose end they saw."""
+    """Callers that keep asking the current server at `port`. `finished`: the answers whose end they saw."""
 
     def __init__(self, seed: int) -> None:
         self.port = 0
@@ -157,7 +157,7 @@ def check(folder: Path, load: Load, seen: list[Seen]) -> None:
 
 @pytest.mark.parametrize("count", [10, pytest.param(200, marks=pytest.mark.slow)])
 async def test_no_kill_loses_or_doubles_a_request(tmp_path: Path, count: int) -> None:
-    """What an upstream saw has its row, an answer whose end was seen its exact usage; what was open is `unknown`."""
+    """Each upstream request has its row, each finished answer its exact usage; open calls become `unknown`."""
     faulthandler.cancel_dump_traceback_later()  # two hundred kills take longer than a test usually may
     begun = time.monotonic()
     load = Load(seed=count)

@@ -1,4 +1,4 @@
-"""The ledger's writer ends, as no error can end it: the process notices, finishes what it serves, and ends."""
+"""The ledger's writer dies, which no error should cause: the process drains its calls and exits."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def dying(folder: Path) -> tuple[Path, dict[str, str]]:
 
 
 async def is_dead(folder: Path, port: int) -> list[Heard]:
-    """Calls until a ledger has died, for an idle one does not notice; the answers, as far as there are any."""
+    """Calls until the ledger has died, because an idle one does not notice. Returns the answers."""
     heard = []
     async with asyncio.timeout(20):
         while "ledger_dead" not in (folder / "server.log").read_text():

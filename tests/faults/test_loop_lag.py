@@ -1,6 +1,6 @@
 """No single step holds the event loop for long, whatever a client sends or a provider answers.
 
-The server runs in a thread and on an event loop of its own, which measures the CPU time of every callback: what others
+The server runs in its own thread and event loop, which measures the CPU time of every callback: what others
 do on the machine does not count.
 """
 
@@ -306,7 +306,7 @@ async def posted(port: int, body: bytes, extra: str = "") -> int:
 
 
 def longest_ms(running: tuple[Server, WatchedLoop], body: bytes, extra: str = "") -> float:
-    """The longest step of the least of three tries."""
+    """The longest step, in the best of three tries."""
     server, loop = running
     found = []
     for _ in range(3):

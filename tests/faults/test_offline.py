@@ -1,4 +1,4 @@
-"""A machine without a network: the server starts, is ready and answers by itself; vendors are a clean error."""
+"""A machine without a network: the server starts, becomes ready and answers; vendors give a clean error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def has_namespaces() -> bool:
 @pytest.mark.slow
 @pytest.mark.skipif(not has_namespaces(), reason="the system gives this user no network namespace (unshare)")
 def test_it_starts_and_answers_with_the_network_cut(tmp_path: Path) -> None:
-    """Keys of every vendor are set, so that whatever a start asks of them, it asks here."""
+    """All vendors' keys are set, so that every request to vendors at startup would happen here."""
     command = [*NAMESPACE, sys.executable, "-m", "tests.faults.offline", str(tmp_path)]
     done = subprocess.run(
         command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=False

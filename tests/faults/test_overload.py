@@ -50,7 +50,7 @@ async def one(port: int, model: str, stream: bool) -> Asked:
 
 
 async def capacity(port: int) -> float:
-    """Answers a second while as many clients as there are places ask one after the other."""
+    """Answers per second with one sequential client per place."""
     until = time.monotonic() + MEASURE_S
 
     async def client(number: int) -> int:
@@ -66,7 +66,7 @@ async def capacity(port: int) -> float:
 
 
 async def load(port: int, per_second: float, seconds: float) -> list[Asked]:
-    """Open loop: requests leave when their time has come, whatever became of those before."""
+    """Open loop: requests are sent on schedule, whatever happens to earlier ones."""
     loop = asyncio.get_running_loop()
     begun = loop.time()
     tasks = []
@@ -93,7 +93,7 @@ def percentile(values: list[float], percent: int) -> float:
 
 @pytest.mark.slow
 async def test_three_times_what_it_can_do_takes_nothing_from_what_it_does(tmp_path: Path) -> None:
-    """At least 80 % of its best, refusals within 50 ms that say when to come again, and no trace five seconds later."""
+    """At least 80 % of its best throughput, refusals within 50 ms with Retry-After, and no trace five seconds later."""
     with spawn() as upstream:
         routing = files(tmp_path, upstream.url)
         rules = json.loads(routing.read_text())

@@ -139,7 +139,7 @@ class Load:
 
 
 async def run_steps(server: Server, files: Mounted) -> list[float]:
-    """Every second pair of reloads is asked for, the others are left to the watching. The seconds each took."""
+    """Every second pair of reloads is requested, the others come from file watching. Returns the seconds each took."""
     took = []
     for number in range(1, RELOADS + 1):
         step = STEPS[number % len(STEPS)]
@@ -164,7 +164,7 @@ async def at_generation(server: Server, files: Mounted, number: int) -> None:
 
 
 async def refused(port: int) -> None:
-    """Waits until the server says that the files are wrong."""
+    """Waits until the server reports invalid files."""
     async with asyncio.timeout(5):
         while (await get(port, "/health")).json["config"]["error"] is None:  # noqa: ASYNC110 - only asking tells
             await asyncio.sleep(0.02)
@@ -172,7 +172,7 @@ async def refused(port: int) -> None:
 
 @pytest.mark.slow
 async def test_a_hundred_reloads_under_load_fail_no_call(tmp_path: Path) -> None:
-    """Good and bad ones mixed, asked for and watched: each call runs wholly on one configuration (R19)."""
+    """Good and bad ones mixed, requested and watched: each call runs on one configuration throughout (R19)."""
     async with FakeUpstream() as upstream:
         files = Mounted(tmp_path, upstream.url)
         async with serving(files.routing) as server:
@@ -203,7 +203,7 @@ def assert_whole(files: Mounted, heard: list[Heard]) -> None:
 def assert_one_configuration_each(
     files: Mounted, heard: list[Heard], folder: Path, generation_of: dict[str | None, str]
 ) -> None:
-    """Header, model, price, row and every request upstream say the same generation."""
+    """Header, model, price, row and every upstream request belong to one generation."""
     versions = {row["id"]: row["config_version"] for row in rows(folder, "calls")}
     attempts = Counter(row["call_id"] for row in rows(folder, "attempts"))
     for each in heard:
@@ -236,7 +236,7 @@ def write_pair(folder: Path, upstream_url: str, aliases: dict[str, str]) -> Path
 
 
 async def version_everywhere(server: Spawned, workers: int) -> set[str]:
-    """The versions that connections find, many enough to meet every worker."""
+    """The configuration versions over enough connections to reach every worker."""
     answers = await asyncio.gather(*(ask(server.port, "fake/ok", stream=False) for _ in range(10 * workers)))
     return {each.headers["x-proxy-config"] for each in answers}
 
@@ -292,7 +292,7 @@ def port_of(main: int) -> int:
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_server_whose_terminal_is_closed_ends(tmp_path: Path, workers: int) -> None:
-    """It must not stay behind unseen, with its port in use; what it was doing ends first."""
+    """It must not linger unseen with its port in use. Running calls end first."""
     with spawn() as upstream:
         path = write_pair(tmp_path, upstream.url, {})
         path.write_text(json.dumps({**json.loads(path.read_text()), "server": {"workers": workers}}))

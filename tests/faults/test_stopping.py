@@ -1,4 +1,4 @@
-"""SIGTERM: what is in flight ends within the grace period, or is cut and written down; nothing is lost."""
+"""SIGTERM: calls in flight end within the grace period, or are cut and recorded; nothing is lost."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ async def refused(port: int) -> None:
 async def stop_under(
     folder: Path, upstream: Upstream, model: str, grace_s: float, workers: int
 ) -> tuple[list[Heard], int, float]:
-    """40 live streams of a model, SIGTERM in the middle: what their clients heard, the exit code, the seconds.
+    """40 live streams of a model, SIGTERM in the middle. Returns the clients' answers, the exit code, the seconds.
 
-    While they drain, nobody else may connect.
+    While they drain, no new connections are accepted.
     """
     with spawned(files(folder, upstream.url, grace_s=grace_s), "--workers", str(workers)) as server:
         await ask(server.port, "fake/ok")
@@ -83,7 +83,7 @@ async def test_streams_in_flight_end_within_the_grace_period(tmp_path: Path, wor
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_streams_that_outlast_the_grace_period_are_cut(tmp_path: Path, workers: int) -> None:
-    """No finish is invented for them: their last frame is an error. Their calls are `cancelled`, with what was used."""
+    """They get no invented finish: their last frame is an error. Their calls are `cancelled`, with their usage."""
     with spawn() as upstream:
         heard, code, took_s = await stop_under(tmp_path, upstream, "ok(n_tokens=900,pace=0.05)", 1, workers)
         seen = upstream.ledger()

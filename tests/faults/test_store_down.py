@@ -1,4 +1,4 @@
-"""The disk is full: what runs ends, what is new is refused, and once there is room again the books are complete."""
+"""The disk is full: running calls end, new ones are refused, and once there is space the books are complete."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def ready(client: httpx.AsyncClient, status: int) -> None:
 
 
 async def test_a_full_disk_refuses_new_calls_and_loses_none(tmp_path: Path) -> None:
-    """503 `storage_unavailable` before anything is sent upstream; streams in flight end as if nothing were."""
+    """503 `storage_unavailable` before anything is sent upstream; streams in flight end normally."""
     async with FakeUpstream() as upstream:
         with spawned(files(tmp_path, upstream.url)) as server:
             origin = f"http://127.0.0.1:{server.port}"
@@ -73,7 +73,7 @@ async def test_a_full_disk_refuses_new_calls_and_loses_none(tmp_path: Path) -> N
 
 
 async def test_a_server_stopped_on_a_full_disk_leaves_its_calls_open(tmp_path: Path) -> None:
-    """It ends in time; what could not be settled becomes `unknown` at the next start, never missing."""
+    """It ends in time; unsettled calls become `unknown` at the next start and are never missing."""
     async with FakeUpstream() as upstream:
         path = files(tmp_path, upstream.url, grace_s=1)
         with spawned(path) as server:
@@ -92,7 +92,7 @@ async def test_a_server_stopped_on_a_full_disk_leaves_its_calls_open(tmp_path: P
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_log_that_cannot_be_written_fails_no_call(tmp_path: Path, stream: bool) -> None:
-    """Every line of it fails; answers and rows are what they would be."""
+    """Every log line fails; answers and rows are unaffected."""
     (tmp_path / "server.log").symlink_to("/dev/full")
     async with FakeUpstream() as upstream:
         with spawned(files(tmp_path, upstream.url)) as server:
@@ -113,7 +113,7 @@ async def test_a_log_that_cannot_be_written_fails_no_call(tmp_path: Path, stream
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
 async def test_a_database_that_goes_while_it_is_in_use_loses_no_row(tmp_path: Path, how: str, workers: int) -> None:
-    """The first calls after it are refused, the log says why, and then the file is there again with all rows."""
+    """The next calls are refused, the log gives the reason, and then the file is back with all rows."""
     async with FakeUpstream() as upstream:
         with spawned(files(tmp_path, upstream.url), "--workers", str(workers)) as server:
             async with asyncio.timeout(20):  # one that starts later would apply the old log to the new file

@@ -1,4 +1,4 @@
-"""What an upstream can do to an answer, and what its caller and the books see of it."""
+"""Faults of an upstream, and their effects on the caller and the books."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def server(tmp_path: Path, upstream: FakeUpstream) -> AsyncIterator[Server
 
 
 def said(tokens: int) -> str:
-    """What the fake says in its first so many tokens."""
+    """The text of the fake's first tokens."""
     return " ".join(f"tok{number}" for number in range(tokens))
 
 
@@ -62,7 +62,7 @@ def assert_no_invented_end(heard: Heard) -> None:
 async def test_a_stream_cut_after_its_first_token_ends_in_an_error_frame(
     server: Server, tmp_path: Path, cut: str, k: int
 ) -> None:
-    """What came is passed on, then the error; never a finish or `[DONE]` that the upstream did not send."""
+    """The received part is passed on, then the error; the proxy never invents a finish or `[DONE]`."""
     heard = await ask(server.port, "fake/" + cut.format(k))
     assert_no_invented_end(heard)
     assert (heard.status, heard.content) == (200, said(k))
@@ -77,7 +77,7 @@ async def test_a_stream_cut_after_its_first_token_ends_in_an_error_frame(
 
 @pytest.mark.parametrize("cut", ["cut_clean(k=0)", "cut_fin(k=0)", "cut_rst(k=0)", "cut_clean(k=-1)", "half_headers"])
 async def test_a_stream_cut_before_its_first_token_is_a_502(server: Server, tmp_path: Path, cut: str) -> None:
-    """No byte has left, so the error has its own status."""
+    """Nothing was sent to the client, so the error has its own status."""
     heard = await ask(server.port, "fake/" + cut)
     assert (heard.status, heard.error["code"]) == (502, "upstream_truncated")
     assert only(tmp_path)["outcome"] == "upstream_truncated"
@@ -97,7 +97,7 @@ async def test_a_stream_without_finish_reason_is_truncated(server: Server, tmp_p
 
 
 async def test_a_stream_with_its_finish_but_no_end_marker_is_complete(server: Server, tmp_path: Path) -> None:
-    """Many servers send no `[DONE]`: the finish_reason is what tells that an answer is whole."""
+    """Many servers send no `[DONE]`: the finish_reason marks an answer as complete."""
     heard = await ask(server.port, "fake/no_done")
     assert (heard.content, heard.finish_reasons, heard.done) == (said(10), ["stop"], True)
     assert (only(tmp_path)["outcome"], only(tmp_path)["output_tokens"]) == ("ok", 10)
@@ -107,7 +107,7 @@ async def test_a_stream_with_its_finish_but_no_end_marker_is_complete(server: Se
     "cut", ["cut_clean(k=1)", "cut_fin(k=1)", "cut_rst(k=1)", "truncated_json(k=3)", "cut_fin(k=0)", "no_finish"]
 )
 async def test_a_whole_answer_that_breaks_off_is_a_502(server: Server, tmp_path: Path, cut: str) -> None:
-    """Half of a JSON body, by a cut connection or a short Content-Length, is no answer."""
+    """A truncated JSON body, from a cut connection or a short Content-Length, is not an answer."""
     heard = await ask(server.port, "fake/" + cut, stream=False)
     assert (heard.status, heard.error["code"]) == (502, "upstream_truncated")
     call = only(tmp_path)
@@ -168,7 +168,7 @@ async def test_a_stream_that_stalls_after_its_first_token_ends_in_an_error_frame
 
 @pytest.mark.parametrize("pings", ["pinging_stall(k=3,s=0.05)", "pinging_stall(k=3,s=0.05)-named_pings"])
 async def test_pings_do_not_keep_a_stalled_stream_alive(server: Server, tmp_path: Path, pings: str) -> None:
-    """Whatever is sent to show that the connection lives shows nothing of the model."""
+    """Signs of life from the connection say nothing about the model."""
     begun = time.monotonic()
     heard = await ask(server.port, "fake/" + pings)
     assert SHORT["idle"] <= time.monotonic() - begun < SHORT["idle"] + 0.4
@@ -201,7 +201,7 @@ async def test_bytes_that_make_no_event_are_no_progress(tmp_path: Path, upstream
 async def test_a_host_that_does_not_answer_is_a_connect_time_out(
     tmp_path: Path, upstream: FakeUpstream, stream: bool, transport: str
 ) -> None:
-    """Nothing was sent, so nothing can have been used."""
+    """Nothing was sent, so nothing was used."""
     with silent() as url:
         fake = {"base_url": url, "timeout_s": SHORT, "transport": transport}
         async with serving(files(tmp_path, upstream.url, fake=fake)) as server:
@@ -222,7 +222,7 @@ DEADLINE_S = 1.0
 
 
 async def ask_within(tmp_path: Path, upstream: FakeUpstream, name: str, **fields: Any) -> tuple[Heard, float]:
-    """Asks a server whose calls have a second, and how long it took. `name` may be one of these models' names."""
+    """Asks a server with a call deadline of a second; returns the seconds. `name` may be one of these models' names."""
     models = {
         "pair": ("fake/blackhole(tag=1)", ["backup/blackhole(tag=2)"]),
         "failed": ("fake/e500(delay=0.6)", ["backup/ok(delay=9)"]),
@@ -258,7 +258,7 @@ async def ask_within(tmp_path: Path, upstream: FakeUpstream, name: str, **fields
 async def test_one_deadline_holds_for_all_that_a_call_does(
     tmp_path: Path, upstream: FakeUpstream, name: str, n: int, attempts: list[str], stream: bool
 ) -> None:
-    """Time-outs of attempts, retries, fallbacks, back-off and seats: 504, and trying again is of no use."""
+    """Across time-outs of attempts, retries, fallbacks, back-off and seats: 504, with the advice not to retry."""
     heard, took_s = await ask_within(tmp_path, upstream, name, stream=stream, n=n)
     assert DEADLINE_S <= took_s < DEADLINE_S + 0.4
     assert (heard.status, heard.error["code"], heard.headers["x-should-retry"]) == (504, "upstream_timeout", "false")
@@ -271,7 +271,7 @@ async def test_one_deadline_holds_for_all_that_a_call_does(
 
 
 async def test_a_stream_ends_at_the_deadline_in_an_error_frame(tmp_path: Path, upstream: FakeUpstream) -> None:
-    """However well it flows; what came is counted."""
+    """Even if it is flowing; the received part is counted."""
     heard, took_s = await ask_within(tmp_path, upstream, "fake/ok(n_tokens=9000,pace=0.01)")
     assert DEADLINE_S <= took_s < DEADLINE_S + 0.4
     assert_no_invented_end(heard)
@@ -303,7 +303,7 @@ async def test_a_stream_ends_at_the_deadline_in_an_error_frame(tmp_path: Path, u
 async def test_every_answer_is_paid_for(
     server: Server, upstream: FakeUpstream, tmp_path: Path, mode: str, source: str, stream: bool
 ) -> None:
-    """By the provider's own count where it gives one, else by an estimate; the row and the caller are told the same."""
+    """By the provider's count, or else by an estimate; the row and the caller get the same numbers."""
     options = {"stream_options": {"include_usage": True}} if stream else {}
     heard = await ask(server.port, "fake/" + mode, stream=stream, **options)
     call, attempt = only(tmp_path), only(tmp_path, "attempts")
@@ -363,7 +363,7 @@ async def ask_pair(tmp_path: Path, upstream: FakeUpstream, first: str, **fields:
 async def test_before_the_first_delta_another_model_may_answer(
     tmp_path: Path, upstream: FakeUpstream, first: str, outcome: str | tuple[str, str], stream: bool
 ) -> None:
-    """The answer is the second model's alone, and the headers and rows say how it came about."""
+    """The answer is only the second model's, and headers and rows show the fallback."""
     heard = await ask_pair(tmp_path, upstream, first, stream=stream)
     assert (heard.status, heard.content, heard.finish_reasons) == (200, SECOND_SAID, ["stop"])
     assert (heard.headers["x-proxy-attempts"], heard.headers["x-proxy-model"]) == ("2", SECOND)
@@ -401,21 +401,21 @@ async def test_after_the_first_delta_no_other_model_answers(tmp_path: Path, upst
 
 @pytest.mark.parametrize("mode", ["e400", "e413", "e422"])
 async def test_a_request_that_is_wrong_is_not_passed_around(tmp_path: Path, upstream: FakeUpstream, mode: str) -> None:
-    """Another model would say the same."""
+    """Another model would refuse it as well."""
     heard = await ask_pair(tmp_path, upstream, "fake/" + mode)
     assert heard.status == int(mode[1:])
     assert len(rows(tmp_path, "attempts")) == 1
 
 
 async def test_a_direct_name_has_no_fallback(server: Server, tmp_path: Path) -> None:
-    """Who names a model gets that model or an error."""
+    """A client that names a model gets that model or an error."""
     heard = await ask(server.port, "fake/e500")
     assert heard.status == 502
     assert len(rows(tmp_path, "attempts")) == 1
 
 
 async def test_when_all_fail_the_last_error_is_told(tmp_path: Path, upstream: FakeUpstream) -> None:
-    """And that trying again at once is of no use."""
+    """With the advice not to retry at once."""
     models = {"pair": ("fake/e500", ["backup/e503"])}
     async with serving(files(tmp_path, upstream.url, models=models)) as server:
         heard = await ask(server.port, "pair")
@@ -447,7 +447,7 @@ async def test_retries_answer_after_two_failures(
 async def test_a_stale_connection_is_replaced_within_the_attempt(
     tmp_path: Path, upstream: FakeUpstream, kind: str
 ) -> None:
-    """The provider closed it as the request arrived: no retry is used up, and nothing is billed for it."""
+    """The provider closed it as the request arrived: this uses no retry and costs nothing."""
     async with serving(files(tmp_path, upstream.url, fake={"retries": 0, "transport": kind})) as server:
         heard = [await ask(server.port, "fake/stale_keepalive") for _ in range(3)]
     assert [each.content for each in heard] == [said(10)] * 3
@@ -464,7 +464,7 @@ async def test_a_stale_connection_is_replaced_within_the_attempt(
 async def test_a_request_that_may_be_worked_on_is_sent_once(
     tmp_path: Path, upstream: FakeUpstream, mode: str, stream: bool
 ) -> None:
-    """Time-outs, broken connections and unreadable answers are not retried: the vendor would be paid twice."""
+    """Time-outs, broken connections and unreadable answers are not retried: the vendor could bill them twice."""
     async with serving(files(tmp_path, upstream.url, fake={"retries": 2, "timeout_s": SHORT})) as server:
         heard = await ask(server.port, "fake/" + mode, stream=stream)
     if mode == "wrong_ctype" and not stream:  # a whole answer is read for what it is
@@ -478,7 +478,7 @@ async def test_a_request_that_may_be_worked_on_is_sent_once(
 
 
 async def test_retry_after_is_waited_for(tmp_path: Path, upstream: FakeUpstream) -> None:
-    """The provider's wish is the least there is to wait."""
+    """Retry-After is the minimum wait."""
     async with serving(files(tmp_path, upstream.url, fake={"retries": 1})) as server:
         heard = await ask(server.port, "fake/e429(retry_after=0.7)")
     assert (heard.status, heard.headers["retry-after"]) == (429, "0.7")
@@ -488,7 +488,7 @@ async def test_retry_after_is_waited_for(tmp_path: Path, upstream: FakeUpstream)
 
 
 async def test_a_long_retry_after_is_left_to_the_caller(tmp_path: Path, upstream: FakeUpstream) -> None:
-    """More than ten seconds is not waited for, and the caller is told how long."""
+    """The proxy does not wait more than ten seconds; the caller gets the Retry-After."""
     async with serving(files(tmp_path, upstream.url, fake={"retries": 2})) as server:
         begun = time.monotonic()
         heard = await ask(server.port, "fake/e429(retry_after=11)")
@@ -543,14 +543,14 @@ async def test_odd_but_valid_streams_say_the_same(
 
 
 async def test_characters_cut_by_chunks_arrive_whole(server: Server) -> None:
-    """Two, three and four bytes to a character."""
+    """Characters of two, three and four bytes."""
     heard = await ask(server.port, "fake/utf8_split(n_tokens=3)")
     assert heard.content == SECOND_SAID
 
 
 @pytest.mark.parametrize("mode", ["dup_headers", "huge_headers", "100_continue", "chunk_split", "wrong_ctype"])
 async def test_odd_but_valid_whole_answers_say_the_same(server: Server, tmp_path: Path, mode: str) -> None:
-    """A whole answer is read for what it is, whatever its headers are like."""
+    """A whole answer is read by its content, whatever its headers say."""
     heard = await ask(server.port, "fake/" + mode, stream=False)
     assert (heard.status, heard.content) == (200, said(10))
     assert only(tmp_path)["output_tokens"] == 10
@@ -600,7 +600,7 @@ async def test_a_giant_answer_that_is_valid_is_passed_on(server: Server, tmp_pat
 async def test_a_client_that_reads_slowly_is_not_the_upstream_stalling(
     tmp_path: Path, upstream: FakeUpstream, transport: str
 ) -> None:
-    """While nobody reads, the upstream is held back, and its time does not run."""
+    """While the client does not read, the upstream is blocked and its time-outs do not run."""
     fake = {"transport": transport, "timeout_s": {**SHORT, "total": 9.0}}
     async with serving(files(tmp_path, upstream.url, fake=fake)) as server:
         conversation = await talk(server.port, "fake/fast(n_tokens=60000)")

@@ -1,4 +1,4 @@
-"""One key asks for usage again and again, of a large table: nobody else notices, and revoking it works in time."""
+"""One key keeps querying the usage of a large table: no other caller is affected, and revoking it works in time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls and attempts for tests: one request, one price, one clock that is moved by hand."""
+"""Calls and attempts for tests: one request, one price, and a clock moved by hand."""
 
 from __future__ import annotations
 

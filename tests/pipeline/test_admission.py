@@ -1,4 +1,4 @@
-"""What a caller may do, by its name in the configuration and by the list that was made with its key."""
+"""A caller's policy, from its name in the configuration and the list stored with its key."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def request(**fields):
 
 
 def test_a_name_has_what_stands_under_it_and_the_default_for_the_rest(policies):
-    """Limits of the default that a key does not set hold for it too."""
+    """A key inherits the default limits that it does not set itself."""
     mobile = policies.of(Caller("mobile"))
     assert mobile.rate == RateLimit(60, 100, 5)
     assert mobile.allowed == Allowed("mobile", (("cheap",),))
@@ -39,7 +39,7 @@ def test_a_name_has_what_stands_under_it_and_the_default_for_the_rest(policies):
 
 
 def test_the_list_of_the_key_and_that_of_its_name_both_hold(policies):
-    """Neither can give what the other does not."""
+    """Neither can allow what the other forbids."""
     assert policies.of(StoredCaller("mobile", models=("fast",))).allowed == Allowed("mobile", (("cheap",), ("fast",)))
     assert policies.of(StoredCaller("other", models=("fast",))).allowed == Allowed("other", (("fast",),))
     assert policies.of(StoredCaller("other")).allowed is None
@@ -62,7 +62,7 @@ def test_the_list_of_the_key_and_that_of_its_name_both_hold(policies):
     ],
 )
 def test_a_request_is_capped_and_the_change_is_named(policies, fields, expected, changed):
-    """A program that asks for more is served, with less; the limit is for each choice, as OpenAI's is."""
+    """A request for more is served with the cap. The limit applies per choice, as at OpenAI."""
     before = dict(fields)
     capped, adapted = policies.of(Caller("mobile")).cap(request(**fields))
     assert (capped.fields, adapted) == (expected, changed)
@@ -77,13 +77,13 @@ def test_without_a_cap_the_request_stays_as_it_is(policies):
 
 
 def test_no_limits_no_place():
-    """What nobody configured costs nothing."""
+    """Without limits there is no bookkeeping."""
     policies = KeyPolicies({}, None, Limits())
     assert policies.enter(policies.of(Caller("a")), request()) is None
 
 
 def test_tokens_are_reserved_for_every_choice():
-    """An answer without a limit counts as 256 tokens, until it is known."""
+    """A request without an output limit reserves 256 tokens per choice."""
     policies = KeyPolicies({}, RateLimitsConfig(RateLimit(tokens_per_minute=10_000)), Limits())
     place = policies.enter(policies.of(Caller("a")), request(n=2, max_tokens=1000))
     assert place is not None
@@ -94,7 +94,7 @@ def test_tokens_are_reserved_for_every_choice():
 
 
 def test_limits_outlive_the_configuration_they_were_counted_under():
-    """A reload is no way to more."""
+    """A reload does not reset usage."""
     limits = Limits()
     one = KeyPolicies({}, RateLimitsConfig(RateLimit(requests_per_minute=1)), limits)
     one.enter(one.of(Caller("a")), request())

@@ -1,4 +1,4 @@
-"""Asks over names, as ensembles are lent them: several at once, each with an order and a gate of its own."""
+"""Asks by name, as ensembles make them: concurrent, each with its own fallback order and gate."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ALLOWED = Allowed("mobile", (("a/*",),))
 
 
 def ask_of(world: World, call: Call, allowed: Allowed | None = None) -> tuple[Ask, RouterOf]:
-    """What an ensemble is lent, and the router behind it."""
+    """The `Ask` that an ensemble gets, and its router."""
     router = RouterOf(world)
     return CallAsk(world.dispatcher(), cast(Router, router), call, allowed), router
 
@@ -53,7 +53,7 @@ def chat(call: Call) -> ChatRequest:
 
 
 class Sink:
-    """Takes batches; `room` holds up whoever wrote, where there is one."""
+    """Takes batches. `room`, if set, blocks the writer."""
 
     def __init__(self, room: asyncio.Future[None] | None = None) -> None:
         self.texts: list[str] = []
@@ -72,7 +72,7 @@ class Sink:
 
 
 async def test_several_names_are_asked_at_once_without_touching_the_call() -> None:
-    """Its gate, its answer and its request stay as they are: what they are for is said by who asked."""
+    """The call's gate, answer and request stay unchanged; the asker decides what its asks mean."""
     world, call = World(whole("one"), whole("two"), whole("three")), new_call()
     ask, _ = ask_of(world, call)
     request, names = call.request, ["a", "b", "c"]
@@ -103,7 +103,7 @@ async def test_they_run_side_by_side() -> None:
 
 
 async def test_each_ask_has_a_fallback_order_of_its_own() -> None:
-    """What one has tried counts for none of the others: each may make as many attempts as a call of its own."""
+    """Attempts are counted per ask: each may make as many as a separate call."""
     failed = MAX_ATTEMPTS - 1
     script = [*(error(500) for _ in range(failed)), whole("one"), *(error(500) for _ in range(failed)), whole("two")]
     world, call = World(*script, retries=1), new_call()
@@ -115,7 +115,7 @@ async def test_each_ask_has_a_fallback_order_of_its_own() -> None:
 
 
 async def test_the_failure_of_one_ask_is_its_own() -> None:
-    """The others go on, and the call is not over."""
+    """The others continue, and so does the call."""
     world, call = World(error(401), whole("two")), new_call()
     ask, _ = ask_of(world, call)
     failed, answered = await asyncio.gather(
@@ -129,7 +129,7 @@ async def test_the_failure_of_one_ask_is_its_own() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_cancelling_one_ask_closes_its_connection_only(stream: bool) -> None:
-    """As an ensemble does that has heard enough; the attempt ends as cancelled, the call does not."""
+    """As in an ensemble that has enough answers. The attempt ends as cancelled; the call goes on."""
     loser = streamed(delta(content="x"), None) if stream else stuck()
     winner = streamed(*COMPLETE) if stream else whole()
     world, call = World(loser, winner), new_call(stream=stream)
@@ -150,7 +150,7 @@ async def test_cancelling_one_ask_closes_its_connection_only(stream: bool) -> No
 
 
 async def test_an_ask_may_ask_for_something_else_than_the_call() -> None:
-    """A judge reads other messages than the client wrote; whole, though the call is streamed."""
+    """A judge reads different messages, and its answer may be whole in a streamed call."""
     world, call = World(whole("verdict")), new_call(stream=True)
     ask, _ = ask_of(world, call)
     fields = {"messages": [{"role": "user", "content": "judge"}], "max_tokens": 5}
@@ -161,7 +161,7 @@ async def test_an_ask_may_ask_for_something_else_than_the_call() -> None:
 
 
 async def test_an_answer_may_be_made_by_several_deployments() -> None:
-    """The call's usage is then the sum over them, and none of those that lost is in it."""
+    """The call's usage is their sum, without the attempts that lost."""
     world, call = World(whole("one"), whole("two"), whole("lost")), new_call()
     ask, _ = ask_of(world, call)
     first, second, _ = [await ask.ask(name, call.request) for name in "abc"]
@@ -172,7 +172,7 @@ async def test_an_answer_may_be_made_by_several_deployments() -> None:
 
 
 class Single(OpenAI, frozen=True, kw_only=True):
-    """A vendor that answers one choice."""
+    """A vendor that returns only one choice."""
 
     def max_choices(self, model: str) -> int | None:
         return 1
@@ -180,7 +180,7 @@ class Single(OpenAI, frozen=True, kw_only=True):
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_choices_of_an_ask_have_its_names_and_stand_where_it_stands(stream: bool) -> None:
-    """Where a vendor gives one at a time: each is an attempt, under the one that the ask follows from."""
+    """With a vendor of one choice per request, each choice is an attempt under the ask's parent."""
     script = [streamed(*COMPLETE), streamed(*COMPLETE)] if stream else [whole("one"), whole("two")]
     world, call = World(*script, kind=Single), new_call(stream=stream, n=2)
     ask, _ = ask_of(world, call)
@@ -208,7 +208,7 @@ async def test_every_try_of_an_ask_stands_where_it_stands() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_name_is_looked_up_as_its_caller_may(stream: bool) -> None:
-    """Members of an ensemble are no way around a key's list."""
+    """An ensemble's members cannot bypass a key's allow-list."""
     world, call = World(streamed(*COMPLETE) if stream else whole()), new_call(stream=stream)
     ask, router = ask_of(world, call, ALLOWED)
     await (ask.stream("a", chat(call), Sink()) if stream else ask.ask("a", call.request))
@@ -226,7 +226,7 @@ async def test_a_name_that_nobody_answers_to_is_told(stream: bool) -> None:
 
 
 async def test_what_cannot_be_sent_is_told_to_who_asked() -> None:
-    """As for a call of its own; another ask may go on."""
+    """As for a separate call; other asks may continue."""
 
     class Refusing(OpenAI, frozen=True, kw_only=True):
         def build_request(self, request: Any, model: str) -> Any:
@@ -243,7 +243,7 @@ async def test_what_cannot_be_sent_is_told_to_who_asked() -> None:
 
 
 async def test_streams_of_several_names_have_gates_of_their_own() -> None:
-    """The content of one commits neither the others nor the call."""
+    """Content of one commits neither the others nor the call."""
     more = asyncio.Event()
     world = World(streamed(*COMPLETE), streamed(more, ConnectionLost()), streamed(*COMPLETE))
     call = new_call(stream=True)
@@ -270,7 +270,7 @@ async def test_once_a_batch_was_taken_no_other_candidate_answers() -> None:
 
 
 async def test_a_full_sink_holds_up_its_own_stream_only() -> None:
-    """Members have readers of their own."""
+    """Each member has its own reader."""
     room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     pieces = (delta(content="1"), delta(content="2"))
     world, call = World(streamed(*pieces, *COMPLETE), streamed(*pieces, *COMPLETE)), new_call(stream=True)

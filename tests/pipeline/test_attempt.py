@@ -1,4 +1,4 @@
-"""An attempt's life, what it used, and the row it leaves."""
+"""The life of an attempt, its usage, and its row."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def accepted(call: Call, **options: Any) -> Attempt:
 
 
 def answered(call: Call, usage: dict[str, Any] | None, **message: Any) -> Attempt:
-    """An attempt whose whole answer is here."""
+    """An attempt whose whole answer has arrived."""
     attempt = accepted(call)
     attempt.note_whole(answer_of(usage, **message))
     return attempt
@@ -59,7 +59,7 @@ NEXT = {
 
 
 def test_no_step_of_an_attempt_can_be_left_out_or_taken_twice(call: Call) -> None:
-    """Every order of steps either is a life or raises at the first step that is not."""
+    """Any other order of steps raises at the first wrong step."""
     deployment = attempt_of(call).deployment
     for steps in itertools.product(STEPS, repeat=4):
         attempt, last = Attempt(call, deployment, call.request), ""
@@ -77,7 +77,7 @@ def test_no_step_of_an_attempt_can_be_left_out_or_taken_twice(call: Call) -> Non
 
 @pytest.mark.parametrize("step", STEPS)
 def test_nothing_happens_to_an_attempt_that_ended(call: Call, step: str) -> None:
-    """But that its finish is seen again in what is left of its stream, which is a bug too."""
+    """Every later step raises, even a finish in the rest of its stream."""
     attempt = answered(call, USAGE)
     attempt.end(Outcome.OK)
     with pytest.raises(IllegalStep):
@@ -86,7 +86,7 @@ def test_nothing_happens_to_an_attempt_that_ended(call: Call, step: str) -> None
 
 @pytest.mark.parametrize("steps", [(), ("withdraw",)])
 def test_what_was_never_granted_has_no_end(call: Call, steps: tuple[str, ...]) -> None:
-    """It has no row that could end."""
+    """It has no row to end."""
     attempt = Attempt(call, attempt_of(call).deployment, call.request)
     for step in steps:
         STEPS[step](attempt)
@@ -104,7 +104,7 @@ def test_the_first_end_of_an_attempt_stands(call: Call) -> None:
 
 
 def test_what_it_used_and_cost_stays_as_it_ended(call: Call) -> None:
-    """Also when bytes come after its end, as they do where a reader is slower than a cancel."""
+    """Even if bytes arrive after its end, because a cancelled reader was slow."""
     attempt = answered(call, USAGE)
     end = attempt.end(Outcome.OK)
     attempt.tally.add(chunk_of("y" * 800))
@@ -115,7 +115,7 @@ def test_what_it_used_and_cost_stays_as_it_ended(call: Call) -> None:
 
 
 def test_the_wait_for_a_provider_ends_with_its_attempt(call: Call) -> None:
-    """Once, whatever is noted: the time after it is the proxy's own."""
+    """Exactly once: the time after it is the proxy's own."""
     clock = HandClock()
     call = new_call(clock)
     attempt = attempt_of(call, is_sent=False)
@@ -149,7 +149,7 @@ def test_the_providers_usage_is_exact(call: Call) -> None:
     ],
 )
 def test_an_answer_without_usage_is_estimated_from_all_it_says(call: Call, message: dict[str, Any]) -> None:
-    """Never zero for words that were written."""
+    """Generated text never counts as zero."""
     measured, source = answered(call, None, **message).measured()
     assert (source, measured.output) == ("estimated", 20)
     assert measured.input > 0
@@ -178,14 +178,14 @@ def test_the_text_of_an_answer_whose_usage_is_there_is_not_counted(call: Call) -
 
 
 def test_a_request_that_never_left_used_nothing(call: Call) -> None:
-    """And cost nothing, which is not the same as an unknown cost."""
+    """It cost zero, which is different from an unknown cost."""
     attempt = attempt_of(call, price=None, is_sent=False)
     assert attempt.measured() == (Tokens(), "none")
     assert attempt.end(Outcome.CANCELLED).cost_nano == 0
 
 
 def test_a_stream_that_was_cut_costs_the_larger_of_seen_and_counted(call: Call) -> None:
-    """Its text so far, or the usage that a vendor sends with each chunk, and it is flagged as estimated."""
+    """The text so far or the usage in the chunks, whichever is larger, flagged as estimated."""
     attempt = accepted(call)
     attempt.tally.add(chunk_of("y" * 80, {"prompt_tokens": 50, "completion_tokens": 3, "total_tokens": 53}))
     assert attempt.measured() == (Tokens(input=50, output=20), "estimated")
@@ -195,7 +195,7 @@ def test_a_stream_that_was_cut_costs_the_larger_of_seen_and_counted(call: Call) 
 
 @pytest.mark.parametrize("is_accepted", [True, False])
 def test_what_nobody_saw_costs_its_hold(call: Call, is_accepted: bool) -> None:
-    """A request that left may have been answered in full: its prompt alone would be too little."""
+    """A request that was sent may have been answered in full, so its prompt alone would be too little."""
     attempt = accepted(call) if is_accepted else attempt_of(call, hold_nano=HOLD_NANO)
     measured, source = attempt.measured()
     assert (source, measured.output) == ("unknown", 0)
@@ -207,13 +207,13 @@ def test_what_nobody_saw_costs_its_hold(call: Call, is_accepted: bool) -> None:
 
 
 def test_what_nobody_saw_of_an_attempt_without_a_bound_has_no_known_cost(call: Call) -> None:
-    """Null, not only its prompt."""
+    """The cost is null, not that of the prompt."""
     assert attempt_of(call, hold_nano=None).end(Outcome.CLIENT_CLOSED).cost_nano is None
     assert attempt_of(call, price=None, hold_nano=None).end(Outcome.CLIENT_CLOSED).cost_nano is None
 
 
 def test_usage_seen_above_the_hold_is_not_cut_to_it(call: Call) -> None:
-    """A bound that did not hold is no reason to book less than what was seen."""
+    """If the bound was wrong, the observed usage is booked."""
     attempt = attempt_of(call, hold_nano=1)
     attempt.note_accepted(200, None)
     attempt.tally.usage = read({"prompt_tokens": 100, "completion_tokens": 0, "total_tokens": 100})
@@ -256,7 +256,7 @@ def test_what_was_refused_or_never_arrived_used_nothing(call: Call, error: Upstr
     ids=str,
 )
 def test_what_may_have_been_worked_on_costs_its_hold(call: Call, error: UpstreamError) -> None:
-    """Nobody knows, so it is not free, and not only its prompt."""
+    """The usage is unknown, so neither zero nor only the prompt is booked."""
     attempt = attempt_of(call, hold_nano=HOLD_NANO)
     attempt.fail(error)
     assert attempt.ended is not None
@@ -265,7 +265,7 @@ def test_what_may_have_been_worked_on_costs_its_hold(call: Call, error: Upstream
 
 
 def test_a_broken_stream_with_text_is_estimated_from_it(call: Call) -> None:
-    """What the client saw is known; its hold would be many times too much."""
+    """The client's text is known; the hold would be many times too much."""
     attempt = accepted(call)
     attempt.tally.add(chunk_of("y" * 80))
     attempt.fail(UpstreamError("broke off", code="upstream_truncated"))
@@ -278,7 +278,7 @@ def test_a_broken_stream_with_text_is_estimated_from_it(call: Call) -> None:
 
 
 def test_its_row_says_where_it_stands_in_the_tree(call: Call) -> None:
-    """The attempt it follows from, and its seat beside others."""
+    """Its parent attempt, and its seat among concurrent ones."""
     first = attempt_of(call)
     repair = attempt_of(call, origin=Origin(first.id, 2))
     opening = repair.opening(HOLD_NANO)
@@ -287,7 +287,7 @@ def test_its_row_says_where_it_stands_in_the_tree(call: Call) -> None:
 
 
 def test_its_end_repeats_what_the_vendor_said(call: Call) -> None:
-    """Status and id of the answer that began; of an error the error's own status."""
+    """The status and id of the answer, or the status of the error."""
     attempt = accepted(call)
     end = attempt.end(Outcome.CLIENT_CLOSED)
     assert (end.id, end.call_id, end.status, end.upstream_request_id) == (attempt.id, call.id, 200, "req_1")

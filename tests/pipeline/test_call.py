@@ -1,4 +1,4 @@
-"""What a call turns into: its row, the usage of its answer, its first token."""
+"""A call's row, the usage of its answer, and its first token."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def call(hands: HandClock) -> Call:
 
 
 def give(attempt: Attempt, usage: dict[str, Any] | None, **message: Any) -> None:
-    """A whole answer comes, is what was asked for, and is part of the call's answer."""
+    """Gives a whole, valid answer that becomes part of the call's answer."""
     attempt.note_accepted(200, None)
     attempt.note_whole(answer_of(usage, **message))
     attempt.end(Outcome.OK)
@@ -53,7 +53,7 @@ def test_ids_join_call_attempt_and_answer(call: Call) -> None:
 
 
 def test_a_call_opens_with_what_was_asked(call: Call) -> None:
-    """The name as the client wrote it, who asked, and when."""
+    """The model name as the client wrote it, the caller, and the time."""
     opening = call.opening("v1")
     assert (opening.id, opening.requested_model, opening.key_id) == ("call1", "smart", "default")
     assert (opening.opened_ns, opening.config_version) == (1_760_000_000_500_000_000, "v1")
@@ -61,7 +61,7 @@ def test_a_call_opens_with_what_was_asked(call: Call) -> None:
 
 
 def test_durations_are_measured_on_the_monotonic_clock(call: Call, hands: HandClock) -> None:
-    """A wall clock that jumps changes no latency."""
+    """A jump of the wall clock changes no latency."""
     attempt = attempt_of(call)
     hands.monotonic_s += 0.25
     hands.unix_ns -= 3_600_000_000_000
@@ -86,19 +86,19 @@ def test_durations_are_measured_on_the_monotonic_clock(call: Call, hands: HandCl
 def test_a_rows_status_is_what_the_client_saw(
     call: Call, outcome: Outcome, error: ProxyError | None, status: int
 ) -> None:
-    """Or 499 where it saw nothing any more."""
+    """Or 499 if the client had left."""
     end = call.end(outcome, error)
     assert (end.outcome, end.status, end.error_code) == (outcome, status, error.code if error else None)
 
 
 def test_a_call_without_attempts_names_no_model(call: Call) -> None:
-    """It was refused before anybody was chosen."""
+    """It was refused before a model was chosen."""
     end = call.end(Outcome.REJECTED)
     assert (end.provider, end.model, end.fallback) == (None, None, False)
 
 
 def test_fallback_means_another_model_not_another_try(call: Call) -> None:
-    """Retries of one deployment are none."""
+    """Retries of one deployment do not count."""
     attempt_of(call)
     attempt_of(call)
     assert not call.end(Outcome.OK).fallback
@@ -110,7 +110,7 @@ def test_fallback_means_another_model_not_another_try(call: Call) -> None:
 
 
 def test_usage_keeps_what_the_provider_said_and_adds_the_cost(call: Call) -> None:
-    """Details ride along; the parts of the cost add up to it."""
+    """Details are kept, and the parts of the cost add up to it."""
     give(attempt_of(call), {**USAGE, "queue_time": 0.1})
     usage = cast(dict[str, Any], call.usage())
     assert usage == {
@@ -134,7 +134,7 @@ def test_fees_are_parts_of_the_cost_where_there_are_some(call: Call) -> None:
 
 
 def test_cost_includes_earlier_attempts_that_cost_something(call: Call) -> None:
-    """What was paid for a failed try was paid for this answer."""
+    """Failed attempts that cost something are part of the price of the answer."""
     failed = attempt_of(call)
     failed.note_accepted(200, None)
     failed.tally.add(chunk_of("y" * 80))
@@ -157,7 +157,7 @@ def test_cost_includes_the_hold_of_what_nobody_saw(call: Call) -> None:
 
 @pytest.mark.parametrize("unpriced", ["the answer", "an earlier attempt"])
 def test_cost_is_null_as_soon_as_a_part_is_unknown(call: Call, unpriced: str) -> None:
-    """A sum with an unknown in it is unknown, not smaller."""
+    """A sum with an unknown term is unknown, not smaller."""
     failed = attempt_of(call, price=None if unpriced == "an earlier attempt" else PRICE)
     failed.note_accepted(200, None)
     failed.fail(UpstreamError("broke off"))
@@ -175,7 +175,7 @@ def test_estimated_usage_says_so_and_has_three_integers(call: Call) -> None:
 
 
 def test_usage_is_the_sum_over_what_the_answer_is_made_of(call: Call) -> None:
-    """Tokens, details and costs, nested ones too; what is no number stays as the first said it."""
+    """Tokens, details and costs, nested ones too. Other values come from the first attempt."""
     give(attempt_of(call), {**USAGE, "queue_time": 0.25, "tier": "a", "extra": None, "flag": True})
     give(attempt_of(call), {**USAGE, "queue_time": 0.5, "tier": "b", "extra": 1, "flag": True})
     usage = cast(dict[str, Any], call.usage())
@@ -194,7 +194,7 @@ def test_usage_is_the_sum_over_what_the_answer_is_made_of(call: Call) -> None:
 
 
 def test_what_was_answered_in_vain_is_paid_but_not_counted_as_the_answer(call: Call) -> None:
-    """Its tokens are not the answer's, its cost is the call's."""
+    """Its tokens are not in the answer's usage, but its cost is in the call's."""
     withdrawn, answering = attempt_of(call), attempt_of(call, "other")
     give(withdrawn, USAGE)
     give(answering, USAGE)
@@ -216,7 +216,7 @@ def test_an_answer_may_come_from_several_deployments(call: Call) -> None:
 
 
 def test_while_nobody_answered_the_call_is_that_of_whose_content_leaves(call: Call) -> None:
-    """Else of the one that tried last."""
+    """Otherwise of the latest attempt."""
     first, last = attempt_of(call), attempt_of(call, "other")
     assert call.answering is last
     call.gate.attempt = first
@@ -226,7 +226,7 @@ def test_while_nobody_answered_the_call_is_that_of_whose_content_leaves(call: Ca
 
 
 async def test_the_end_of_a_call_gives_its_place_back_with_what_it_used(call: Call) -> None:
-    """Tokens of all attempts that ended; those of one that was withdrawn are none."""
+    """The tokens of all ended attempts; withdrawn ones have none."""
     given: list[int] = []
     call.leave = given.append
     give(attempt_of(call), USAGE)
@@ -237,7 +237,7 @@ async def test_the_end_of_a_call_gives_its_place_back_with_what_it_used(call: Ca
 
 
 def test_a_calls_first_token_is_the_first_of_all_that_answer(call: Call, hands: HandClock) -> None:
-    """And its overhead ends there, whatever is waited for after it."""
+    """Its overhead ends there too, whatever follows."""
     first, second = attempt_of(call), attempt_of(call)
     hands.monotonic_s += 0.1
     for attempt in (first, second):

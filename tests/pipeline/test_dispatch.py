@@ -1,4 +1,4 @@
-"""The attempt loop: who is asked, how often, after what wait, and what is written down before."""
+"""The attempt loop: which deployments are asked, how often, after what wait, and what is recorded first."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from tests.pipeline.world import (
 
 
 async def test_every_intent_is_committed_before_its_request_leaves() -> None:
-    """The first with the call; each attempt has ended before the next begins."""
+    """The first together with the call; each attempt ends before the next begins."""
     world, call = World(error(500), error(503), whole()), new_call()
     assert await world.complete(call, "abc") == "Hi"
     assert world.log == [
@@ -67,7 +67,7 @@ async def test_every_intent_is_committed_before_its_request_leaves() -> None:
 
 @pytest.mark.parametrize("refused", [1, 2])
 async def test_without_its_intent_no_request_leaves(refused: int) -> None:
-    """And the call's last attempt is one that has a row."""
+    """And the call's last attempt is the last one with a row."""
     world, call = World(error(500), whole()), new_call()
     world.refuse_intent_of = refused
     with pytest.raises(StorageUnavailable):
@@ -78,7 +78,7 @@ async def test_without_its_intent_no_request_leaves(refused: int) -> None:
 
 
 async def test_the_number_of_an_attempt_that_was_withdrawn_is_not_used_again() -> None:
-    """Its row may exist after all, where only the answer of its commit was lost."""
+    """Its row may exist: perhaps only the answer to its commit was lost."""
     world, call = World(whole()), new_call()
     world.refuse_intent_of = 1
     with pytest.raises(StorageUnavailable):
@@ -88,7 +88,7 @@ async def test_the_number_of_an_attempt_that_was_withdrawn_is_not_used_again() -
 
 
 async def test_an_attempt_that_is_cancelled_before_its_grant_leaves_nothing() -> None:
-    """No request, no end, and its number is spent."""
+    """No request and no end, but its number is used up."""
     world, call = World(whole()), new_call()
     world.stuck_at = {"open"}
     asking = asyncio.create_task(world.complete(call))
@@ -102,7 +102,7 @@ async def test_an_attempt_that_is_cancelled_before_its_grant_leaves_nothing() ->
 
 
 async def test_the_hold_is_a_bound_of_the_cost() -> None:
-    """Bytes of the request for its tokens, max_tokens or else the model's limit for the answer's."""
+    """The request's bytes bound its tokens; max_tokens, or else the model's limit, bounds the output."""
     bounds: list[int | None] = []
     asks: list[dict[str, Any]] = [{}, {"max_tokens": 7}, {"max_tokens": 7, "n": 3}]
     for fields in asks:
@@ -138,7 +138,7 @@ async def test_the_hold_is_a_bound_of_the_cost() -> None:
 async def test_retries_come_first_then_the_next_candidate(
     failures: list[int], names: str, retries: int, expected: str
 ) -> None:
-    """What a second try cannot mend is not tried twice."""
+    """Errors that a retry cannot fix are not retried."""
     world, call = World(*map(error, failures), whole(), retries=retries), new_call()
     assert await world.complete(call, names) == "Hi"
     assert asked(call) == expected
@@ -146,7 +146,7 @@ async def test_retries_come_first_then_the_next_candidate(
 
 @pytest.mark.parametrize("status", [400, 413, 422])
 async def test_a_request_that_is_wrong_is_asked_once(status: int) -> None:
-    """Whoever else there is."""
+    """Even if there are other candidates."""
     world, call = World(error(status), retries=2), new_call()
     with pytest.raises(UpstreamError) as caught:
         await world.complete(call, "ab")
@@ -157,7 +157,7 @@ async def test_a_request_that_is_wrong_is_asked_once(status: int) -> None:
     ("code", "expected"), [("context_length_exceeded", "ac"), ("content_filter", "ad"), ("other", "a")]
 )
 async def test_too_long_and_filtered_requests_have_their_own_fallbacks(code: str, expected: str) -> None:
-    """They replace what was left of the list."""
+    """They replace the rest of the list."""
     world, call = World(error(400, code), whole()), new_call()
     fallbacks = {"context_fallback": "ac", "content_fallback": "ad"}
     if expected == "a":
@@ -178,7 +178,7 @@ async def test_no_call_makes_more_than_four_attempts() -> None:
 
 
 async def test_when_all_fail_the_last_error_is_raised() -> None:
-    """A client's mistake keeps its own advice on trying again."""
+    """A client error keeps its own retry advice."""
     world, call = World(ConnectFailed(), error(429, retry_after="30")), new_call()
     with pytest.raises(UpstreamError) as caught:
         await world.complete(call, "ab")
@@ -207,7 +207,7 @@ BROKEN_STREAM = b": ping\n\n"
 async def test_a_request_that_may_be_worked_on_is_not_sent_again(
     failure: Any, outcome: Outcome | None, stream: bool
 ) -> None:
-    """The same deployment would be paid twice. The next candidate may answer; the first is booked at its hold."""
+    """The same deployment could bill it twice. The next candidate may answer; the first is booked at its hold."""
     kind = "text/event-stream" if stream else "application/json"
     for names in ("a", "ab"):
         first = Reply(200, {"content-type": kind}, failure) if isinstance(failure, list) else failure
@@ -228,7 +228,7 @@ async def test_a_request_that_may_be_worked_on_is_not_sent_again(
 
 @pytest.mark.parametrize("failure", [ConnectFailed(), error(500), error(429), error(529), error(408)])
 async def test_a_request_that_was_refused_or_never_left_is_sent_again(failure: Any) -> None:
-    """Nobody works on it, and nothing was used."""
+    """No vendor is processing it, and nothing was used."""
     world, call = World(failure, whole(), retries=2), new_call()
     assert await world.complete(call) == "Hi"
     assert [(end.usage_source, end.cost_nano) for end in world.ended] == [("none", 0), ("provider", ANSWER_NANO)]
@@ -238,7 +238,7 @@ async def test_a_request_that_was_refused_or_never_left_is_sent_again(failure: A
 
 
 async def test_the_wait_doubles_and_is_a_random_share() -> None:
-    """Full jitter: callers that failed together do not come back together."""
+    """Full jitter: callers that failed together do not retry together."""
     for share in (1.0, 0.5):
         world = World(error(500), error(500), whole(), retries=2)
         call = new_call()
@@ -249,7 +249,7 @@ async def test_the_wait_doubles_and_is_a_random_share() -> None:
 
 
 async def test_a_provider_that_asks_for_time_gets_it() -> None:
-    """Where that is longer than our own wait."""
+    """If it is longer than our own back-off."""
     world = World(error(429, retry_after="0.1"), error(429, retry_after_ms="50"), whole(), retries=2)
     await world.complete(new_call())
     assert world.waits() == [pytest.approx(0.1, abs=0.04), pytest.approx(0.05, abs=0.04)]
@@ -264,7 +264,7 @@ async def test_a_provider_that_asks_for_too_much_time_is_left() -> None:
 
 
 async def test_falling_back_does_not_wait() -> None:
-    """The next provider has done nothing to be waited for."""
+    """There is no reason to wait for the next provider."""
     world = World(error(500), whole())
     call = new_call()
     await world.dispatcher(backoff_s=60).complete(call, world.route("ab"), call.request)
@@ -304,7 +304,7 @@ async def test_after_the_first_delta_a_stream_fails(piece: dict[str, str]) -> No
 async def streaming(
     world: World, call: Call, names: str = "a"
 ) -> tuple[asyncio.Task[list[str]], list[list[ChatChunk]]]:
-    """A stream that runs, once everything that can come has come; and its batches."""
+    """A running stream that has received everything it can for now, and its batches."""
     batches: list[list[ChatChunk]] = []
     task = asyncio.create_task(world.stream(call, names, batches))
     await turns()
@@ -321,7 +321,7 @@ async def test_a_stream_gives_out_what_it_has_at_once() -> None:
 
 
 async def test_nothing_leaves_before_the_first_delta() -> None:
-    """The role comes with it, in one batch: until then another model may answer."""
+    """The role is sent in the same batch: until then another model may answer."""
     more = asyncio.Event()
     world, call = World(streamed(delta(role="assistant", content=""), more, *COMPLETE)), new_call(stream=True)
     task, batches = await streaming(world, call)
@@ -352,7 +352,7 @@ async def test_a_full_sink_holds_its_stream_up() -> None:
 
 
 async def test_a_stream_that_is_cancelled_closes_its_connection() -> None:
-    """In the middle there is nothing left to read; what came is counted."""
+    """In the middle of a stream nothing more is read; the received part is counted."""
     answer = streamed(COMPLETE[0], None)
     world, call = World(answer), new_call(stream=True)
     task, _ = await streaming(world, call)
@@ -365,7 +365,7 @@ async def test_a_stream_that_is_cancelled_closes_its_connection() -> None:
 
 @pytest.mark.parametrize("comes", [True, False])
 async def test_a_stream_that_is_cancelled_after_its_finish_is_read_to_its_usage(comes: bool) -> None:
-    """It is paid, so its bill should be exact; the connection is closed once it is read, or after a second."""
+    """It will be billed, so its usage should be exact. The connection closes after the usage, or after a second."""
     more = asyncio.Event()
     answer = streamed(COMPLETE[0] + delta("stop"), *((more, USAGE_END) if comes else (None,)))
     world, call = World(answer), new_call(stream=True)
@@ -381,7 +381,7 @@ async def test_a_stream_that_is_cancelled_after_its_finish_is_read_to_its_usage(
 
 
 async def test_cancelling_a_wait_makes_no_further_attempt() -> None:
-    """A client that leaves in the back-off."""
+    """A client that leaves during the back-off."""
     world, call = World(error(500), whole(), retries=2), new_call()
     running = asyncio.ensure_future(world.dispatcher(backoff_s=5).complete(call, world.route(), call.request))
     while not call.attempts or call.attempts[0].ended is None:  # noqa: ASYNC110 - nothing tells when it changes
@@ -393,7 +393,7 @@ async def test_cancelling_a_wait_makes_no_further_attempt() -> None:
 
 
 async def test_what_cannot_be_sent_is_the_callers_mistake() -> None:
-    """Its attempt was opened, so it ends: as rejected, and it cost nothing."""
+    """Its attempt was opened, so it ends as rejected, at no cost."""
 
     class Refusing(OpenAI, frozen=True, kw_only=True):
         def build_request(self, request: Any, model: str) -> Any:
@@ -414,7 +414,7 @@ def assert_rejected(world: World, call: Call, code: str) -> None:
 
 
 async def test_a_bug_in_a_dialect_ends_its_attempt() -> None:
-    """As unknown; whatever was raised is told on."""
+    """As unknown; the exception is passed on."""
 
     class Broken(OpenAI, frozen=True, kw_only=True):
         def build_request(self, request: Any, model: str) -> Any:
@@ -430,7 +430,7 @@ async def test_a_bug_in_a_dialect_ends_its_attempt() -> None:
 
 
 async def test_a_call_may_ask_several_times() -> None:
-    """Each ask has its own tries; what answered ended well, whatever came later."""
+    """Each ask has its own tries. An answered attempt stays successful, whatever follows."""
     world, call = World(error(500), whole("a"), error(500), whole("b"), retries=1), new_call()
     dispatcher, route = world.dispatcher(), world.route()
     answers = [await dispatcher.complete(call, route, call.request) for _ in range(2)]
@@ -443,14 +443,14 @@ async def test_a_call_may_ask_several_times() -> None:
 
 
 class Single(OpenAI, frozen=True, kw_only=True):
-    """A vendor that answers one choice."""
+    """A vendor that returns only one choice."""
 
     def max_choices(self, model: str) -> int | None:
         return 1
 
 
 async def test_choices_that_a_vendor_lacks_are_asked_for_at_once() -> None:
-    """Each in an attempt with its own intent and hold, before its request leaves; the answer says so."""
+    """Each in its own attempt, with intent and hold before the request is sent; the answer reports it as adapted."""
     world, call = World(whole("a"), whole("b"), whole("c"), kind=Single), new_call(n=3)
     assert await world.complete(call) == "abc"
     assert [body.get("n") for body in world.bodies] == [None] * 3
@@ -475,7 +475,7 @@ async def test_a_vendor_that_has_enough_choices_is_asked_once() -> None:
 
 
 async def test_each_choice_is_retried_on_its_own() -> None:
-    """The others are not asked again; the retry sits where the refused one sat."""
+    """The others are not asked again; the retry keeps the seat of the refused attempt."""
     world, call = World(error(500), whole("b"), whole("a"), kind=Single, retries=1), new_call(n=2)
     assert await world.complete(call) == "ab"
     assert [(attempt.seq, attempt.ended and attempt.ended.outcome) for attempt in call.attempts] == [
@@ -487,7 +487,7 @@ async def test_each_choice_is_retried_on_its_own() -> None:
 
 
 async def test_no_id_is_used_twice_by_choices_that_are_withdrawn() -> None:
-    """One is refused by the ledger while others run; what is asked next comes after all of them."""
+    """The ledger refuses one while others run; the next attempt gets a number after all of them."""
     world, call = World(None, error(503), whole("c"), kind=Single), new_call(n=3)
     world.refuse_intent_of = 2
     with pytest.raises(StorageUnavailable):
@@ -499,7 +499,7 @@ async def test_no_id_is_used_twice_by_choices_that_are_withdrawn() -> None:
 
 
 async def test_all_choices_are_of_one_model() -> None:
-    """When one cannot be had, all are asked of the next candidate; what the first one said is paid, not answered."""
+    """If one fails, the next candidate is asked for all; answers of the first are paid, but not returned."""
     world, call = World(whole("a"), error(503), whole("c"), whole("d"), kind=Single), new_call(n=2)
     assert await world.complete(call, "ab") == "cd"
     assert asked(call) == "aabb"
@@ -510,7 +510,7 @@ async def test_all_choices_are_of_one_model() -> None:
 
 
 async def test_choices_keep_to_the_places_of_their_provider() -> None:
-    """Who waits for one fails after some seconds, and what the others cost would be lost."""
+    """Waiting for a place times out after some seconds, and the cost of the others would be lost."""
     world, call = World(*(whole() for _ in range(3)), kind=Single), new_call(n=3)
     world.provider = structs.replace(world.provider, max_concurrent=1)
     assert await world.complete(call) == "HiHiHi"
@@ -519,7 +519,7 @@ async def test_choices_keep_to_the_places_of_their_provider() -> None:
 
 
 async def test_choices_that_are_still_awaited_are_cancelled() -> None:
-    """Their attempts say so, and are counted as what they may have cost: their holds."""
+    """Their attempts end as cancelled and are booked at their holds."""
     waiting = stuck()
     world, call = World(waiting, error(400), kind=Single), new_call(n=2)
     with pytest.raises(UpstreamError):
@@ -533,7 +533,7 @@ async def test_choices_that_are_still_awaited_are_cancelled() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_caller_who_leaves_ends_all_choices(stream: bool) -> None:
-    """Every connection is closed; what was begun is counted as what it may have cost, what ended as what it did."""
+    """Every connection is closed. Running attempts are booked at their holds, ended ones at their cost."""
     if stream:
         waiting, done = streamed(delta(content="x"), None), streamed(*COMPLETE)
     else:
@@ -555,7 +555,7 @@ async def test_a_caller_who_leaves_ends_all_choices(stream: bool) -> None:
 
 
 async def test_streams_of_choices_become_one() -> None:
-    """Numbered through; each has its finish."""
+    """Choices are numbered consecutively, and each has its finish."""
     world, call = World(streamed(*COMPLETE), streamed(*COMPLETE), kind=Single), new_call(stream=True, n=2)
     seen: dict[int, list[str | None]] = {}
     batches: list[list[ChatChunk]] = []
@@ -581,7 +581,7 @@ async def test_after_the_first_delta_of_any_choice_no_other_model_is_asked() -> 
 
 
 async def test_before_the_first_delta_a_choice_is_retried_also_when_another_has_begun() -> None:
-    """Nothing of it has left, and it was refused."""
+    """Nothing of it was sent to the client, and it was refused."""
     answers = [streamed(*COMPLETE), error(500), streamed(*COMPLETE)]
     world, call = World(*answers, kind=Single, retries=1), new_call(stream=True, n=2)
     assert "".join(await world.stream(call, "a")) == "HiHi"
@@ -611,7 +611,7 @@ async def test_a_finished_choice_that_is_withdrawn_is_read_to_its_usage() -> Non
 
 
 class Lacking(OpenAI, frozen=True, kw_only=True):
-    """A vendor without stops and without JSON."""
+    """A vendor without stop sequences and without JSON mode."""
 
     def build_request(self, request: ChatRequest, model: str) -> Built:
         built = super().build_request(request, model)
@@ -620,7 +620,7 @@ class Lacking(OpenAI, frozen=True, kw_only=True):
 
 
 async def test_answers_are_cut_where_the_vendor_does_not_stop() -> None:
-    """Whole and streamed; the vendor's usage stays what it billed, and the answer says so."""
+    """Whole and streamed. The usage stays what the vendor bills, and the answer reports the adaptation."""
     said, rest = delta(content="one EN"), delta(content="D two")
     world = World(whole("one END two"), streamed(said, rest, *COMPLETE), kind=Lacking)
     call = new_call(stop=["END"])
@@ -663,7 +663,7 @@ async def test_the_repair_of_each_choice_follows_from_that_choice() -> None:
 
 
 async def test_a_caller_who_leaves_during_the_repair_pays_for_both_turns() -> None:
-    """The first is known, the second may have cost all it could."""
+    """The first at its known cost, the second at its hold."""
     waiting = stuck()
     world, call = World(whole("oh"), waiting, kind=Lacking), new_call(**JSON_ASKED)
     asking = asyncio.create_task(world.complete(call))
@@ -677,7 +677,7 @@ async def test_a_caller_who_leaves_during_the_repair_pays_for_both_turns() -> No
 
 
 async def test_json_that_stays_wrong_is_asked_of_the_next_candidate() -> None:
-    """Both answers of the first are paid, none is given."""
+    """Both answers of the first are paid, none is returned."""
     world, call = World(whole("oh"), whole("oh"), whole("{}"), kind=Lacking), new_call(**JSON_ASKED)
     assert await world.complete(call, "ab") == "{}"
     assert asked(call) == "aab"
@@ -700,13 +700,13 @@ async def test_a_schema_that_is_none_is_refused_before_anything_is_sent() -> Non
     """Its attempt says that it was rejected."""
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "objekt"}}}
     world, call = World(kind=Lacking), new_call(response_format=wanted)
-    with pytest.raises(BadRequest, match="not a JSON schema") as caught:
+    with pytest.raises(BadRequest, match="not valid JSON Schema") as caught:
         await world.complete(call)
     assert_rejected(world, call, str(caught.value.code))
 
 
 async def test_streamed_json_is_passed_on_and_said_to_be_unchecked() -> None:
-    """What has left cannot be repaired."""
+    """Text that was sent cannot be repaired."""
     world, call = World(streamed(*COMPLETE), kind=Lacking), new_call(stream=True, **JSON_ASKED)
     assert "".join(await world.stream(call, "a")) == "Hi"
     assert call.answering.adapted == ["response_format"]
@@ -716,7 +716,7 @@ async def test_streamed_json_is_passed_on_and_said_to_be_unchecked() -> None:
 
 
 class Losing(OpenAI, frozen=True, kw_only=True):
-    """A vendor without `seed` that takes `user` for something else."""
+    """A vendor without `seed` that adapts `user`."""
 
     def build_request(self, request: ChatRequest, model: str) -> Built:
         built = super().build_request(request, model)
@@ -731,12 +731,12 @@ def strict_call(**fields: Any) -> Call:
 
 
 async def test_strict_refuses_what_would_be_lost() -> None:
-    """Names it and the model, before anything is sent; without it the answer says what was lost."""
+    """It names the parameters and the model, before anything is sent. Without `strict` the answer reports them."""
     world, call = World(kind=Losing), strict_call(seed=1, user="u")
     with pytest.raises(BadRequest) as caught:
         await world.complete(call)
     assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "seed")
-    assert "a/m cannot be sent seed, user" in caught.value.message
+    assert "a/m cannot take seed, user unchanged" in caught.value.message
     assert_rejected(world, call, "unsupported_parameter")
     world, call = World(whole(), kind=Losing), new_call(seed=1, user="u")
     await world.complete(call)
@@ -744,7 +744,7 @@ async def test_strict_refuses_what_would_be_lost() -> None:
 
 
 async def test_strict_lets_pass_what_is_made_up_for() -> None:
-    """Choices and stops are the same by other means; JSON in a stream is not."""
+    """Emulated choices and stops are equivalent; unchecked JSON in a stream is not."""
 
     class Emulated(Lacking, Single, frozen=True, kw_only=True):
         pass
@@ -757,7 +757,7 @@ async def test_strict_lets_pass_what_is_made_up_for() -> None:
 
 
 async def test_strict_skips_later_candidates_that_would_lose_something() -> None:
-    """When none is left, the failure of the one that was asked is told."""
+    """If none is left, the failure of the candidate that was asked is raised."""
     for answers, names in ((["b"], "abc"), ([], "ab")):
         world = World(error(503), *map(whole, answers))
         losing = Deployment("b", Losing(retries=0), "m", PRICE)
@@ -780,7 +780,7 @@ PICTURED: dict[str, Any] = {"messages": [{"role": "user", "content": [IMAGE]}]}
 
 
 async def test_content_that_no_candidate_takes_is_refused_before_any_money_is_spent() -> None:
-    """Naming the part and the model that was asked for."""
+    """The error names the part and the requested model."""
     world, call = World(), new_call(**PICTURED)
     blind = ModelPrice(input=2.0, output=10.0, supports=["tools"])
     with pytest.raises(BadRequest) as caught:
@@ -791,7 +791,7 @@ async def test_content_that_no_candidate_takes_is_refused_before_any_money_is_sp
 
 
 async def test_candidates_that_do_not_take_the_content_are_passed_over() -> None:
-    """First, in between and as a special fallback."""
+    """As the first, a middle and a special fallback candidate."""
     blind = ModelPrice(input=2.0, output=10.0, max_output=100, supports=[])
     world, call = World(error(503), whole()), new_call(**PICTURED)
     prices = {"a": blind, "b": PRICE, "c": blind, "d": PRICE}
@@ -805,7 +805,7 @@ async def test_candidates_that_do_not_take_the_content_are_passed_over() -> None
 
 
 async def test_a_later_candidate_that_cannot_be_sent_the_request_is_passed_over() -> None:
-    """Its refusal is nothing the caller asked about."""
+    """Its refusal does not concern the caller."""
 
     class Refusing(OpenAI, frozen=True, kw_only=True):
         def build_request(self, request: ChatRequest, model: str) -> Built:

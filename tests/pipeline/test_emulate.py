@@ -1,4 +1,4 @@
-"""Emulation over an Ask: several choices from several asks, JSON with one repair. The Ask is scripted."""
+"""Emulation over a scripted Ask: several choices from several asks, and JSON with one repair."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def texts(answer: Answer) -> list[tuple[int, str | None]]:
 
 @pytest.mark.parametrize(("n", "most", "sizes"), [(3, 1, [1, 1, 1]), (5, 2, [2, 2, 1]), (4, 4, [4])])
 def test_seats_add_up_to_the_choices_that_were_asked_for(n: int, most: int, sizes: list[int]) -> None:
-    """A seat for one choice does not speak of `n`: its vendor may refuse the word."""
+    """A seat for one choice has no `n`, because the vendor may reject the parameter."""
     found = seats(request(n, temperature=0.5), most)
     assert [seat.n for seat in found] == sizes
     assert [seat.fields.get("n", 1) for seat in found] == sizes
@@ -108,7 +108,7 @@ def test_seats_add_up_to_the_choices_that_were_asked_for(n: int, most: int, size
 
 
 def test_each_seat_has_a_seed_of_its_own() -> None:
-    """Or all would say the same."""
+    """Otherwise all answers would be alike."""
     assert [seat.fields["seed"] for seat in seats(request(3, seed=7), 1)] == [7, 8, 9]
 
 
@@ -116,7 +116,7 @@ def test_each_seat_has_a_seed_of_its_own() -> None:
 
 
 async def test_choices_of_several_answers_are_numbered_through() -> None:
-    """In the order of their asks, under the first one's head; the usage of one would not be the whole."""
+    """In the order of the asks, with the first answer's fields, but without its usage, which is only a part."""
     ask = Scripted(answer("a", "b"), answer("c"))
     merged = await complete_together(ask, seats(request(3), 2))
     assert texts(merged) == [(0, "a"), (1, "b"), (2, "c")]
@@ -126,7 +126,7 @@ async def test_choices_of_several_answers_are_numbered_through() -> None:
 
 
 async def test_an_answer_names_all_that_it_is_made_of() -> None:
-    """Its attempts and who made them, seat by seat, whichever ended first."""
+    """Its attempts and their deployments, in seat order, whichever ended first."""
     for stream in (False, True):
         script: list[Any] = [[piece(text)] if stream else answer(text) for text in "abc"]
         ask = Scripted(*script)
@@ -157,7 +157,7 @@ async def test_all_are_asked_at_once() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_no_more_are_asked_at_once_than_may_be(stream: bool) -> None:
-    """The next begins when one has ended; all of them are asked."""
+    """The next starts when one has ended, until all have run."""
 
     class Counted(Scripted):
         at_once = 2
@@ -181,7 +181,7 @@ async def test_no_more_are_asked_at_once_than_may_be(stream: bool) -> None:
 
 
 async def test_those_that_were_not_asked_yet_are_not_asked_after_a_failure() -> None:
-    """They would be paid for nothing."""
+    """Their cost would be wasted."""
     ask = Scripted(asyncio.Event(), UpstreamError("no"), answer("c"))
     ask.at_once = 2
     with pytest.raises(UpstreamError, match="no"):
@@ -198,7 +198,7 @@ async def test_the_first_failure_cancels_the_others() -> None:
 
 
 async def test_a_caller_who_leaves_cancels_all() -> None:
-    """None goes on alone."""
+    """None continues."""
     ask = Scripted(asyncio.Event(), asyncio.Event())
     asking = asyncio.ensure_future(complete_together(ask, seats(request(2), 1)))
     while len(ask.asked) < 2:  # noqa: ASYNC110 - nothing tells when it changes
@@ -333,14 +333,14 @@ async def test_a_repair_stands_under_what_it_repairs() -> None:
     ("sizes", "parents"), [([1, 1, 1, 1], "abcd"), ([3, 1], "aaab"), ([2, 2], "aabb"), ([1, 1], "abbb")]
 )
 async def test_each_choice_is_repaired_under_the_seat_it_came_from(sizes: list[int], parents: str) -> None:
-    """Also where seats are of several sizes, or a vendor sends more choices than it was asked for."""
+    """Even if seats differ in size, or a vendor sends more choices than requested."""
     ask = Scripted(*(answer("{}") for _ in range(4)))
     await check(ask, answer(*["oh"] * 4), *sorted(set(parents)), sizes=sizes)
     assert ask.origins == [Origin(parent, index) for index, parent in enumerate(parents)]
 
 
 async def test_json_that_stays_wrong_is_an_error() -> None:
-    """Who asked for JSON would fail on it in their own code."""
+    """The client would fail to parse it."""
     with pytest.raises(UpstreamError) as caught:
         await check(Scripted(answer("oh")), answer("oh"))
     assert (caught.value.status, caught.value.code, caught.value.retryable) == (502, "invalid_json_answer", False)
@@ -364,6 +364,6 @@ async def test_what_does_not_claim_to_be_json_is_handed_on(response: ChatRespons
 
 
 async def test_a_repair_that_fails_is_told_as_it_failed() -> None:
-    """The provider's own error, on which others may be asked."""
+    """The provider's own error, so that another candidate may be asked."""
     with pytest.raises(UpstreamError, match="busy"):
         await check(Scripted(UpstreamError("busy", status=503)), answer("oh"))

@@ -18,7 +18,7 @@ def call() -> Call:
 
 
 async def test_the_first_claim_wins(call: Call) -> None:
-    """As often as it asks; any other attempt is told that it lost."""
+    """Repeated claims succeed too; any other attempt loses."""
     gate, first, second = CommitGate(), attempt_of(call), attempt_of(call)
     assert not gate.is_closed
     assert [await gate.claim(each) for each in (first, second, first, second)] == [True, False, True, False]
@@ -26,7 +26,7 @@ async def test_the_first_claim_wins(call: Call) -> None:
 
 
 async def test_an_inner_claim_closes_every_outer_gate(call: Call) -> None:
-    """Which keeps the first attempt, though each of its asks has a winner of its own."""
+    """The outer gate records the first attempt, while each ask has its own winner."""
     whole = CommitGate()
     outer = CommitGate(whole)
     inner = [CommitGate(outer), CommitGate(outer)]
@@ -40,7 +40,7 @@ async def test_an_inner_claim_closes_every_outer_gate(call: Call) -> None:
 
 @pytest.mark.parametrize("held", ["inner", "outer"])
 async def test_a_held_gate_lets_nothing_out_until_it_is_released(call: Call, held: str) -> None:
-    """It stays open meanwhile: the attempt may still be given up for another."""
+    """It stays open meanwhile: another attempt may still win."""
     outer = CommitGate()
     inner = CommitGate(outer)
     release = (inner if held == "inner" else outer).hold()

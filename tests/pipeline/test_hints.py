@@ -1,4 +1,4 @@
-"""Routing hints: where they may stand, which wins, what becomes of the others."""
+"""Routing hints: their places, precedence and removal."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def request(headers: dict[str, str] | None = None, **fields: Any) -> ChatRequest
 def test_body_wins_over_header_and_header_over_metadata(
     fields: dict[str, Any], headers: dict[str, str], strict: bool
 ) -> None:
-    """Null says nothing."""
+    """Null counts as absent."""
     assert request(headers, **fields).strict is strict
 
 
 def test_hints_go_no_further() -> None:
-    """No provider sees them; the rest of the metadata goes on."""
+    """No provider sees them; other metadata is forwarded."""
     found = request(routing={"strict": True}, metadata={"routing.strict": "true", "user": "u"})
     assert set(found.fields) == {"model", "messages", "metadata"}
     assert found.fields["metadata"] == {"user": "u"}
@@ -85,7 +85,7 @@ def test_a_misspelt_hint_is_refused_with_the_near_name(fields: dict[str, Any], h
 
 
 def test_headers_of_other_proxies_are_none_of_ours() -> None:
-    """They are no hint, and nothing like one: whoever stands between client and server may add them."""
+    """They do not resemble any hint: proxies between client and server may add them."""
     assert request({"x-proxy-id": "7", "x-proxy-user-agent": "x", "x-proxy-model": "y"}).strict is False
 
 

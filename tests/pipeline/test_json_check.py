@@ -1,4 +1,4 @@
-"""Checking answers against `response_format`: what is wrong is said, nothing is fetched, nothing runs away."""
+"""Checking answers against `response_format`: errors are described, nothing is fetched, the work is bounded."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_without_a_schema_any_object_will_do(response_format: dict[str, Any]) ->
     ],
 )
 def test_a_fence_around_everything_is_taken_off(text: str, inner: str) -> None:
-    """And only such a one."""
+    """And only a complete one."""
     assert bare(text) == inner
 
 
@@ -85,7 +85,7 @@ def deep(levels: int) -> dict[str, Any]:
 
 
 def doubling(levels: int) -> dict[str, Any]:
-    """A schema that refers twice to the next of its definitions, which does the same, and so on."""
+    """A schema whose definitions each refer twice to the next one."""
     steps = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(levels)}
     return {"$ref": "#/$defs/d0", "$defs": steps | {f"d{levels}": {}}}
 
@@ -110,7 +110,7 @@ def doubling(levels: int) -> dict[str, Any]:
     ],
 )
 def test_a_schema_that_cannot_be_checked_is_refused_at_once(schema: object) -> None:
-    """Invalid, leading out of itself, or without bound; nothing was sent yet."""
+    """Invalid, with external references, or unbounded; nothing was sent yet."""
     began = time.process_time()
     with pytest.raises(BadRequest) as caught:
         check(schema)
@@ -142,14 +142,14 @@ def test_recursion_in_many_ways_is_not_followed_for_ever() -> None:
 @pytest.mark.parametrize("wrap", [lambda inner: inner, lambda inner: {"not": inner}, lambda inner: {"items": inner}])
 @pytest.mark.parametrize("size", [30, 4_900, 40_000])
 def test_patterns_cannot_run_away(pattern: str, wrap: Callable[[Any], Any], size: int) -> None:
-    """Neither those that backtrack nor those that look ahead, on one long text or on many."""
+    """Neither backtracking nor look-ahead patterns, on one long text or on many."""
     checked = check(wrap({"type": "string", "pattern": pattern}))
     for answer in (json.dumps("a" * size + "!"), json.dumps(["a" * 30 + "!"] * (size // 34 + 1))):
         assert cpu_ms(lambda: checked.wrong(answer)) < STEP_MS  # noqa: B023
 
 
 def test_a_pattern_that_looks_ahead_is_checked() -> None:
-    """One that gives up on a text proves nothing against the answer."""
+    """A pattern that exceeds its limit does not reject the answer."""
     checked = check({"type": "string", "pattern": r"^(?=.*\d)[a-z\d]+$"})
     assert checked.wrong('"abc1"') is None
     assert checked.wrong('"abc"') is not None
@@ -165,7 +165,7 @@ def test_a_pattern_that_looks_ahead_is_checked() -> None:
     ],
 )
 def test_patterns_that_take_long_to_prepare_are_not_prepared(schema: dict[str, Any]) -> None:
-    """Then nothing but JSON is asked of the answer."""
+    """Then the answer only has to be JSON."""
     assert cpu_ms(lambda: check(schema)) < STEP_MS
     assert check(schema).wrong("1") is None
     assert check(schema).wrong("{") is not None
@@ -192,7 +192,7 @@ HEAVY: dict[str, tuple[dict[str, Any], Any]] = {
 
 @pytest.mark.parametrize("name", HEAVY)
 def test_no_schema_holds_up_the_event_loop(name: str) -> None:
-    """The checker cannot be interrupted, so what would take long is not begun."""
+    """The checker cannot be interrupted, so long checks are not started."""
     schema, answer = HEAVY[name]
     text = json.dumps(answer)
     assert cpu_ms(lambda: check(schema)) < STEP_MS
@@ -201,7 +201,7 @@ def test_no_schema_holds_up_the_event_loop(name: str) -> None:
 
 
 def test_a_large_answer_to_a_large_schema_passes_unchecked() -> None:
-    """What would hold up every other call is not begun."""
+    """A check that would block every other call is not started."""
     checked = check({"anyOf": numbers(5000)})
     assert checked.wrong("5001") is not None
     assert checked.wrong("[" + "1," * 20_000 + "1]") is None

@@ -1,4 +1,4 @@
-"""How much a key may ask for in a minute and at once, and how often a wrong one may be tried."""
+"""Limits per key: requests and tokens per minute, concurrent calls; and the limit on failed logins."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_so_many_requests_and_no_more(now):
 
 
 def test_keys_do_not_share_their_limits(now):
-    """Nor do callers without a key share those of a key."""
+    """Callers without a key have limits of their own, too."""
     limits, rate = Limits(clock_s=now), RateLimit(requests_per_minute=1)
     for name in ("a", "b", None):
         limits.enter(name, rate, 0, 0)
@@ -73,7 +73,7 @@ def test_keys_do_not_share_their_limits(now):
 
 
 def test_headers_have_openais_names_and_forms(now):
-    """Limit, what is left, and how long until all of it is there again."""
+    """The limit, the rest, and the time until it is fully refilled."""
     limits, rate = Limits(clock_s=now), RateLimit(requests_per_minute=60, tokens_per_minute=6000)
     assert limits.enter("a", rate, 100, 50).headers == {
         "x-ratelimit-limit-requests": "60",
@@ -94,7 +94,7 @@ def test_headers_have_openais_names_and_forms(now):
 
 
 def test_tokens_are_corrected_by_what_was_used(now):
-    """Less than reserved comes back; more is owed, and paid before anything else is admitted."""
+    """Unused tokens are returned; an overdraft must refill before the next call is admitted."""
     limits, rate = Limits(clock_s=now), RateLimit(tokens_per_minute=600)
     limits.enter("a", rate, 100, 500).leave(100)
     place = limits.enter("a", rate, 100, 400)
@@ -106,7 +106,7 @@ def test_tokens_are_corrected_by_what_was_used(now):
 
 
 def test_an_answer_longer_than_the_limit_waits_for_all_of_it(now):
-    """It could never be reserved whole; what it uses is counted afterwards."""
+    """It cannot be reserved in full; its usage is counted afterwards."""
     limits, rate = Limits(clock_s=now), RateLimit(tokens_per_minute=600)
     limits.enter("a", rate, 10, 100_000).leave(60)
     assert refused(limits, "a", rate, 10, 100_000).headers["retry-after"] == "6"
@@ -115,7 +115,7 @@ def test_an_answer_longer_than_the_limit_waits_for_all_of_it(now):
 
 
 def test_a_prompt_longer_than_the_limit_is_refused_for_good(now):
-    """Waiting does not help, so nobody is told to."""
+    """Waiting does not help, so the response does not suggest it."""
     error = refused(Limits(clock_s=now), "a", RateLimit(tokens_per_minute=600), 601, 0)
     assert error.headers == {"x-should-retry": "false"}
     assert "601 tokens" in error.message
@@ -138,7 +138,7 @@ def test_so_many_calls_at_once(now):
 
 
 def test_a_refused_call_takes_nothing(now):
-    """Whichever of the three it was refused by."""
+    """Whichever of the three limits refused it."""
     limits = Limits(clock_s=now)
     rate = RateLimit(requests_per_minute=2, tokens_per_minute=100, concurrent=2)
     limits.enter("a", rate, 100, 0)
@@ -151,7 +151,7 @@ def test_a_refused_call_takes_nothing(now):
 
 
 def test_each_worker_holds_its_share(now):
-    """And lets at least one call in, however small the share."""
+    """And admits at least one call, however small its share."""
     one_of_four, rate = Limits(4, now), RateLimit(requests_per_minute=8, concurrent=2)
     place = one_of_four.enter("a", rate, 0, 0)
     assert place.headers["x-ratelimit-limit-requests"] == "8"
@@ -171,7 +171,7 @@ def test_each_worker_holds_its_share(now):
 
 
 def test_a_limit_that_is_changed_counts_from_now_on(now):
-    """A reload neither forgives what was used nor keeps more than the new limit."""
+    """A reload neither forgives usage nor keeps more than the new limit."""
     limits = Limits(clock_s=now)
     limits.enter("a", RateLimit(requests_per_minute=100), 0, 0)
     for _ in range(2):
@@ -251,7 +251,7 @@ def test_one_address_has_so_many_tries(now):
     ],
 )
 def test_an_address_is_its_network(now, one, other, same):
-    """Whoever has one IPv6 address has 2**64 of them."""
+    """The owner of one IPv6 address has 2**64 of them."""
     failures = FailedLogins(now)
     failures_until_429(failures, one)
     assert (failures_until_429(failures, other, 10) == 0) is same

@@ -1,4 +1,4 @@
-"""A vendor's own bytes on their way to a client: untouched, cut between events only, the end held back."""
+"""A vendor's own bytes: passed untouched, cut only between events, the end held back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ends(newline: str) -> set[int]:
 @pytest.mark.parametrize("newline", MARKS.values(), ids=MARKS)
 @given(cuts=st.sets(st.integers(1, 200), max_size=12))
 def test_bytes_cut_anywhere_leave_whole_events_in_order(newline: str, cuts: set[int]) -> None:
-    """Nothing is lost, added or changed; what may leave always ends between two events."""
+    """Nothing is lost, added or changed, and each piece ends between two events."""
     before, after = wire(newline)
     native, sent = NativeAnswer(), b""
     places = [0, *sorted(cut for cut in cuts if cut < len(before)), len(before)]
@@ -61,7 +61,7 @@ def test_byte_by_byte(newline: str) -> None:
 
 
 def test_what_comes_with_the_finish_waits_for_the_settlement() -> None:
-    """Also text that stands before it in the same bytes: it cannot be cut without reading it."""
+    """Also text before it in the same bytes, which could not be split off without parsing."""
     before, after = wire("\n")
     native = NativeAnswer()
     native.add(before + after, True)

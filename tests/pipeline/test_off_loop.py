@@ -1,4 +1,4 @@
-"""Large bodies are worked on beside the event loop, small ones on it."""
+"""Large bodies are processed in threads, small ones on the event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The buffer between a call and its reader: bounded, in order, and no wait on it is without an end."""
+"""The buffer between a call and its reader: bounded, ordered, and every wait on it ends."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ async def test_the_order_of_frames_is_that_of_their_writes() -> None:
 
 
 async def test_one_writer_that_is_cancelled_leaves_the_others_waiting() -> None:
-    """They are attempts of one call, of which one may be given up."""
+    """They are attempts of one call, one of which may be cancelled."""
     output = Output(limit=0)
     waits = [output.write(frames) for frames in (b"a", b"b")]
     tasks = [asyncio.create_task(asyncio.wait_for(wait, 5)) for wait in waits if wait is not None]
@@ -108,7 +108,7 @@ async def test_one_writer_that_is_cancelled_leaves_the_others_waiting() -> None:
 
 
 async def test_an_error_comes_after_what_was_written_before_it() -> None:
-    """And again for who asks again."""
+    """And again on each further read."""
     output = Output()
     output.write(b"a")
     output.end(error=Broken())
@@ -184,7 +184,7 @@ async def test_a_reader_that_is_cancelled_takes_nothing_with_it() -> None:
 
 
 async def test_a_reader_that_is_cancelled_as_its_frames_come_takes_nothing_with_it() -> None:
-    """Cancelled in the very turn in which it was woken."""
+    """Cancelled in the very loop turn in which it was woken."""
     output = Output()
     reading = asyncio.create_task(output.read())
     await turns()
@@ -213,7 +213,7 @@ async def test_a_wait_ends_with_the_first_frames_the_end_or_its_time_out() -> No
 
 
 async def test_a_wait_that_timed_out_leaves_no_timer_for_the_next_reader() -> None:
-    """Its time-out is its own: a read after it waits for as long as it takes."""
+    """A later read waits without a time-out."""
     output = Output()
     assert await output.wait(0.01) is False
     waiting = asyncio.create_task(output.wait(0.02))

@@ -1,4 +1,4 @@
-"""The life of one request: settled before its end is seen, once, whatever cuts it short."""
+"""The life of one request: settled exactly once, before the client sees its end, whatever cuts it short."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def test_the_client_sees_the_end_only_after_the_call_is_settled(stream: bo
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_vault_keeps_its_state_before_the_call_is_settled(stream: bool) -> None:
-    """Whoever has the answer can go on with it."""
+    """A client with the answer can continue the conversation."""
     world = answers(stream)
     world.stuck_at = {"keep"}
     running = await world.begin(world.pipeline(), stream)
@@ -87,7 +87,7 @@ async def test_the_vault_keeps_its_state_before_the_call_is_settled(stream: bool
 
 
 async def test_the_end_of_a_stream_leaves_in_one_piece() -> None:
-    """The finish, the usage and `[DONE]`: what tells a client that its answer is complete."""
+    """The finish, the usage and `[DONE]`, which mark the answer as complete."""
     world = answers(stream=True)
     world.stuck_at = {"settle"}
     running = await world.begin(world.pipeline(), True, stream_options={"include_usage": True})
@@ -102,7 +102,7 @@ async def test_the_end_of_a_stream_leaves_in_one_piece() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_failure_is_settled_before_it_is_told(stream: bool) -> None:
-    """With what was tried in vain."""
+    """With the failed attempts."""
     world = World(error(500), error(503))
     world.stuck_at = {"settle"}
     running = await world.begin(world.pipeline(), stream, "ab")
@@ -138,7 +138,7 @@ class Unwritable(ChatFormat):
 
 
 async def test_an_answer_that_cannot_be_written_is_settled_once() -> None:
-    """It was had and paid for; its client learns why it gets none."""
+    """It was received and billed; the client gets an error."""
     world = World(whole())
     pipeline = world.pipeline()
     call, route = await admit(pipeline, "call")
@@ -153,7 +153,7 @@ async def test_an_answer_that_cannot_be_written_is_settled_once() -> None:
 
 
 async def test_a_call_that_was_not_opened_leaves_no_row() -> None:
-    """The ledger refused it, so it cannot take its end either; the client learns why."""
+    """The ledger refused it, so it cannot take its end either. The client gets the reason."""
     world = World()
     world.refuse_intent_of = 1
     running = await world.begin(world.pipeline())
@@ -165,7 +165,7 @@ async def test_a_call_that_was_not_opened_leaves_no_row() -> None:
 
 
 async def test_a_later_attempt_that_was_not_granted_settles_the_call() -> None:
-    """What its earlier attempts cost stands in its row."""
+    """The cost of its earlier attempts is in its row."""
     world = World(error(500))
     world.refuse_intent_of = 2
     running = await world.begin(world.pipeline(), route="ab")
@@ -186,7 +186,7 @@ async def test_a_call_that_nobody_can_take_is_rejected_with_a_row() -> None:
 
 
 async def test_a_body_that_names_a_model_and_cannot_be_used_is_rejected_with_a_row() -> None:
-    """One that cannot be read at all names nothing."""
+    """An unreadable body names no model."""
     world = World()
     pipeline = world.pipeline()
     with pytest.raises(BadRequest):
@@ -198,7 +198,7 @@ async def test_a_body_that_names_a_model_and_cannot_be_used_is_rejected_with_a_r
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_bug_is_told_as_it_is_and_its_call_is_closed(stream: bool) -> None:
-    """As unknown; the ledger gets its end though nobody knows what became of it."""
+    """As unknown: the ledger gets an end for it."""
     world = World(cast(Any, KeyError("oops")))
     running = await world.begin(world.pipeline(), stream)
     with pytest.raises(KeyError):
@@ -211,7 +211,7 @@ async def test_a_bug_is_told_as_it_is_and_its_call_is_closed(stream: bool) -> No
 
 
 def limited(world: World, **limits: int) -> Pipeline:
-    """Its callers have limits, counted by the product's own admission."""
+    """A world with rate limits, enforced by the product's own admission."""
     policies = KeyPolicies({}, RateLimitsConfig(RateLimit(**limits)), Limits())
     return world.pipeline(admission=Admission(policies, cast(Router, RouterOf(world))))
 
@@ -238,7 +238,7 @@ async def test_a_client_that_leaves_while_it_is_admitted_gives_its_place_back() 
 
 
 async def test_a_call_that_is_refused_gives_its_place_back() -> None:
-    """By the router, after it took the place."""
+    """By the router, after the place was taken."""
     pipeline = limited(World(), concurrent=1)
     for _ in range(2):
         with pytest.raises(ProxyError, match="no model 'nobody'"):
@@ -267,7 +267,7 @@ async def test_a_call_gives_its_place_back_when_it_ends(how: str) -> None:
 
 
 async def test_a_pipeline_that_closes_cancels_what_still_runs() -> None:
-    """Each call is settled by then, and its client is told to come again."""
+    """Each call is settled by then, and its client gets a 503."""
     world = World(None)
     pipeline = world.pipeline()
     running = await world.begin(pipeline)

@@ -1,4 +1,4 @@
-"""The vault around a call: what is kept, when it is asked for, and that its failures are nobody's failures."""
+"""The reasoning store around a call: what is kept, when it is read, and that its failures fail no call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOBILE = Caller("mobile")
 
 
 class Thinker(Provider, frozen=True, kw_only=True):
-    """A dialect whose messages carry `thought`, which belongs to every tool call."""
+    """A dialect whose messages carry a `thought` for all their tool calls."""
 
     type: ClassVar[str] = "thinker"
 
@@ -36,7 +36,7 @@ THINKER = Deployment("one", Thinker(), "deep", None)
 
 
 class Watched(ReasoningStates):
-    """In memory; counts what it is asked, and does first what `before` says."""
+    """A store in memory that counts its calls and runs `before` first."""
 
     def __init__(self, before: Callable[[], None] = lambda: None) -> None:
         super().__init__(None)
@@ -115,7 +115,7 @@ async def kept(vault: ReasoningState, request: ChatRequest, caller: Caller = MOB
 
 
 async def test_what_was_kept_comes_back_with_its_writer() -> None:
-    """By tool call id: the dialect, the model, and the state as the provider gave it."""
+    """By tool call id: the dialect, the model, and the provider's state."""
     async with vault_on(ReasoningStates(None)) as vault:
         await vault.keep(MOBILE, THINKER, [answer("call_1", "call_2", thought={"deep": [1, None, "é"]})])
         state = KeptReasoning("thinker", "deep", {"thought": {"deep": [1, None, "é"]}})
@@ -148,7 +148,7 @@ async def test_after_an_hour_there_is_nothing() -> None:
 
 
 async def test_what_is_too_large_is_not_kept_and_the_rest_is() -> None:
-    """A state, or an id that no vendor should make up."""
+    """A state, or an absurdly long tool call id."""
     long_id = "c" * (MAX_ID + 1)
     async with vault_on(ReasoningStates(None)) as vault:
         await vault.keep(MOBILE, THINKER, [answer("call_1", thought="x" * MAX_STATE_BYTES), answer("call_2", long_id)])
@@ -156,7 +156,7 @@ async def test_what_is_too_large_is_not_kept_and_the_rest_is() -> None:
 
 
 async def test_what_another_version_wrote_is_not_there() -> None:
-    """Sealed with the right key, but of another form."""
+    """Encrypted with the right key, but in another format."""
     store = ReasoningStates(None)
     clock = Time()
     async with vault_on(store, clock) as vault:
@@ -170,7 +170,7 @@ async def test_what_another_version_wrote_is_not_there() -> None:
 
 
 async def test_requests_without_tool_calls_ask_nothing() -> None:
-    """The hot path stays lean: no look-up, and the very same request."""
+    """The hot path stays lean: no look-up, and the same request object."""
     store = Watched()
     plain = ChatRequest(model="m", messages=[Message("user", "hi"), Message("assistant", "ho")], fields={})
     embeddings = EmbeddingsRequest(model="m", inputs=["a"], fields={})
@@ -210,7 +210,7 @@ async def test_off_keeps_nothing() -> None:
 
 
 async def test_a_store_that_fails_fails_no_call() -> None:
-    """It is said once, counted, and left alone for a while."""
+    """The failure is logged once and counted, and the store is not used for a while."""
     store = Watched(before=lambda: (_ for _ in ()).throw(StoreError("the disk is full")))
     log = Log()
     async with vault_on(store, log=log, pause_s=60) as vault:
@@ -240,7 +240,7 @@ async def test_it_is_used_again_when_it_works_again() -> None:
 
 
 async def test_a_store_that_hangs_holds_no_call_up() -> None:
-    """The work goes on by itself; other calls do not queue behind it."""
+    """The work continues unattended; other calls do not queue behind it."""
     go_on = threading.Event()
 
     def hang() -> None:
@@ -256,7 +256,7 @@ async def test_a_store_that_hangs_holds_no_call_up() -> None:
 
 
 async def test_a_caller_that_leaves_leaves_no_trouble() -> None:
-    """What was begun is committed; the vault works on."""
+    """Work in progress is committed, and the store stays usable."""
     begun, go_on = threading.Event(), threading.Event()
 
     def wait() -> None:
@@ -274,7 +274,7 @@ async def test_a_caller_that_leaves_leaves_no_trouble() -> None:
 
 
 async def test_what_is_too_old_goes_at_a_quiet_moment() -> None:
-    """No caller has to keep or ask for anything."""
+    """Without any write or read by a caller."""
     store, clock = Watched(), Time()
     async with vault_on(store, clock) as vault:
         await vault.keep(MOBILE, THINKER, [answer("call_1")])

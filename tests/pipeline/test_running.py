@@ -1,4 +1,4 @@
-"""A call that runs: whoever ends it, and wherever it is, it ends at once, with one outcome and with all its rows."""
+"""A running call ends at once, in any phase and for any reason, with one outcome and all its rows."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ PHASES = {
 
 
 async def begun(phase: Phase, deadline_s: float = 60) -> tuple[World, RunningCall]:
-    """A call that has come to the phase and goes no further."""
+    """A call that is stuck in the phase."""
     world = phase.world()
     world.stuck_at = {phase.stuck_at}
     if phase.takes_place:
@@ -170,7 +170,7 @@ async def in_time(ending: Awaitable[object]) -> None:
 
 @pytest.mark.parametrize("name", PHASES)
 async def test_a_client_that_leaves_ends_its_call_at_once(name: str) -> None:
-    """Whatever it waits for. Nobody has to wait for the ledger."""
+    """Whatever it waits for, and without waiting for the ledger."""
     phase = PHASES[name]
     world, running = await begun(phase)
     others = asyncio.all_tasks()
@@ -208,7 +208,7 @@ async def test_a_client_that_leaves_after_the_finish_is_billed_exactly_where_the
 
 
 async def test_nothing_is_kept_for_a_client_that_left() -> None:
-    """What is drained is not written, and what was not read is dropped."""
+    """Drained content is not written, and unread output is dropped."""
     more = asyncio.Event()
     world = World(streamed(COMPLETE[0] + delta("stop"), more, USAGE_END))
     running = await world.begin(world.pipeline(), stream=True)
@@ -260,7 +260,7 @@ async def test_the_deadline_ends_a_call_wherever_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_nothing_is_left_of_a_call_that_ended(stream: bool) -> None:
-    """Not its deadline either, which would keep each call and all it holds for a quarter of an hour."""
+    """Not even its deadline timer, which would keep each call in memory for a quarter of an hour."""
     world = World(streamed(*COMPLETE) if stream else whole())
     pipeline = world.pipeline(deadline_s=900)
     running = await world.begin(pipeline, stream)
@@ -307,7 +307,7 @@ REASONS: dict[str, tuple[Callable[[RunningCall], Any], Outcome]] = {
 @pytest.mark.parametrize("second", REASONS)
 @pytest.mark.parametrize("first", REASONS)
 async def test_the_first_reason_stands(first: str, second: str) -> None:
-    """Rows and error say the same; what comes later does not cut short what still has to be read."""
+    """Rows and error agree, and a later reason does not stop the draining."""
     more = asyncio.Event()
     world = World(streamed(COMPLETE[0] + delta("stop"), more, USAGE_END))
     running = await world.begin(world.pipeline(), stream=True)
@@ -363,7 +363,7 @@ async def ledger_on(store: GatedStore) -> AsyncIterator[Ledger]:
 async def test_a_call_that_ends_while_the_ledger_writes_leaves_nothing_open(
     tmp_path: Path, reason: str, seats: int
 ) -> None:
-    """No request of it left: it has no row, or one that says how it ended and that nothing was used."""
+    """Nothing was sent, so it has no row, or one with its outcome and no usage."""
     store = GatedStore(tmp_path / "usage.db")
     async with ledger_on(store) as ledger:
         world = World(kind=Single)

@@ -27,7 +27,7 @@ def chunk(text: str | None, index: int = 0, finish_reason: str | None = None, **
 
 
 def cut_stream(stops: list[str], chunks: list[ChatChunk]) -> ChatResponse:
-    """What a client makes of the stream."""
+    """The stream as a client reads it."""
     cut, fold = StopSequences(stops), Fold()
     for each in chunks:
         for passed in cut.feed([each]):
@@ -36,7 +36,7 @@ def cut_stream(stops: list[str], chunks: list[ChatChunk]) -> ChatResponse:
 
 
 def passed(cut: StopSequences, *chunks: ChatChunk) -> list[str]:
-    """The text that goes out with each chunk."""
+    """The text sent with each chunk."""
     return [out["choices"][0]["delta"].get("content") or "" for out in cut.feed(list(chunks))]
 
 
@@ -66,7 +66,7 @@ def test_an_answer_ends_before_the_first_stop(stops: list[str], text: str, left:
     sizes=st.lists(st.integers(1, 5), min_size=1, max_size=5),
 )
 def test_where_chunks_end_does_not_matter(text: str, stops: list[str], sizes: list[int]) -> None:
-    """Cut anywhere, a stream says what the whole answer says."""
+    """However it is chunked, a stream says the same as the whole answer."""
     chunks: list[ChatChunk] = []
     place = 0
     while place < len(text):
@@ -80,7 +80,7 @@ def test_where_chunks_end_does_not_matter(text: str, stops: list[str], sizes: li
 
 
 def test_only_what_may_be_a_stop_is_held_back() -> None:
-    """It goes out as soon as it is known to be none, and at the end."""
+    """It is sent as soon as it cannot be a stop any more, and at the end."""
     cut = StopSequences(["<end>"])
     assert passed(cut, chunk("one <"), chunk("en"), chunk("try <e")) == ["one ", "", "<entry "]
     assert passed(cut, chunk(None, finish_reason="stop")) == ["<e"]
@@ -95,7 +95,7 @@ def test_after_the_cut_nothing_goes_out() -> None:
 
 
 def test_each_choice_is_cut_on_its_own() -> None:
-    """One choice's stop is nothing to the others."""
+    """A stop in one choice does not affect the others."""
     chunks = [chunk("aX"), chunk("b", 1), chunk("c"), chunk("d", 1)]
     ends = [chunk(None, index, "length") for index in (0, 1)]
     choices = cut_stream(["X"], chunks + ends)["choices"]
@@ -117,7 +117,7 @@ def test_only_content_is_cut() -> None:
 
 
 def test_log_probabilities_go_with_their_text() -> None:
-    """Those of text that is held back are held back, those of text that was cut are gone; whole answers likewise."""
+    """They are held back and cut with their text, in streams and in whole answers."""
     tokens: list[dict[str, Any]] = [{"token": text, "logprob": -1.0} for text in ("one ", "E", "x", "END", "two")]
     chunks = [chunk(token["token"], logprobs={"content": [token]}) for token in tokens]
     cut = StopSequences(["END"])

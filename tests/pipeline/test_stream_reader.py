@@ -92,7 +92,7 @@ class Reader:
 
 
 async def test_the_end_marker_is_the_end_without_another_read() -> None:
-    """A connection that stays open after `[DONE]` is nobody's concern."""
+    """A connection that stays open after `[DONE]` does not matter."""
     reader = Reader(ROLE + TEXT, FINISH + USAGE + DONE)
     assert await reader.all() == ["", "Hi", ""]
     assert len(reader.script.limits) == 2
@@ -115,7 +115,7 @@ async def test_the_end_marker_is_the_end_without_another_read() -> None:
     ],
 )
 async def test_the_first_delta_commits(first: bytes, commits: bool) -> None:
-    """The role says nothing yet; content, reasoning, a refusal, a tool call and the finish do."""
+    """The role does not commit; content, reasoning, a refusal, a tool call and the finish do."""
     reader = Reader(first)
     await reader.next()
     assert reader.attempt.committed is commits
@@ -140,7 +140,7 @@ NULL_USAGE = sse({"choices": [], "usage": None})
 
 @pytest.mark.parametrize("noise", [PING, EMPTY, NULL_USAGE, TEXT[:9]], ids=["comment", "empty", "no choice", "half"])
 async def test_only_what_says_something_moves_the_idle_limit(noise: bytes) -> None:
-    """Pings, empty chunks and bytes that make no event are no progress: the time they took is gone."""
+    """Pings, empty chunks and incomplete events are not progress and do not extend the limit."""
     pause_s = 0.02
     more = TEXT[9:12] if noise == TEXT[:9] else noise
     reader = Reader(TEXT, TEXT, noise, more, more, pause_s=pause_s)
@@ -183,7 +183,7 @@ async def test_named_pings_are_no_progress() -> None:
 
 
 async def test_while_nobody_reads_the_idle_limit_stands_still() -> None:
-    """A client that reads slowly holds the provider back; that is not the provider's silence."""
+    """A slow client blocks the provider; that is not the provider's silence."""
     reader = Reader(TEXT, TEXT)
     await reader.next()
     read: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -224,7 +224,7 @@ async def test_after_the_finish_nothing_can_go_wrong(trouble: bytes | Exception)
 
 @pytest.mark.parametrize("rest", [FAILURE, b"data: {garbage}\n\n", USAGE[:20]])
 async def test_what_follows_a_finish_and_makes_no_sense_is_the_end(rest: bytes) -> None:
-    """The answer is there; its usage will be estimated."""
+    """The answer is complete; its usage will be estimated."""
     reader = Reader(TEXT + FINISH + rest, b"")
     assert await reader.all() == ["Hi", ""]
     assert reader.attempt.tally.usage is None
@@ -249,7 +249,7 @@ async def test_an_end_before_the_finish_is_truncated(rest: bytes) -> None:
 
 @pytest.mark.parametrize("together", [True, False])
 async def test_what_came_before_an_error_counts_however_the_bytes_arrive(together: bool) -> None:
-    """An error in the same bytes as the text before it is told after that text."""
+    """An error is raised after the text that precedes it, even in the same bytes."""
     reader = Reader(TEXT + FAILURE) if together else Reader(TEXT, FAILURE)
     assert await reader.next() == ["Hi"]
     if not together:
@@ -264,7 +264,7 @@ async def test_what_came_before_an_error_counts_however_the_bytes_arrive(togethe
 
 
 async def test_native_bytes_wait_from_the_finish_on() -> None:
-    """What came before it leaves as it came, pings too; the rest waits for the settlement."""
+    """Earlier bytes pass as received, including pings; the rest waits for the settlement."""
     reader = Reader(TEXT + PING, FINISH[:10], FINISH[10:] + USAGE, DONE)
     reader.attempt.native = native = NativeAnswer()
     await reader.next()

@@ -1,4 +1,4 @@
-"""Providers with scripted answers, and a ledger that notes what it is told: everything between is the product."""
+"""Providers with scripted answers and a recording ledger; everything between them is the product."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ class World:
         return "".join(choice["message"]["content"] or "" for choice in choices)
 
     async def stream(self, call: Call, names: str = "ab", batches: list[list[ChatChunk]] | None = None) -> list[str]:
-        """What came of a stream, batch by batch; `batches` has them as they come."""
+        """The result of a stream, batch by batch; `batches` has them as they arrive."""
         taken: list[list[ChatChunk]] = [] if batches is None else batches
         request = cast(ChatRequest, call.request)
         answer = await self.dispatcher().stream(call, self.route(names), taken.append, call.gate, request)

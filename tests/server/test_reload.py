@@ -208,7 +208,11 @@ LOCAL = Embedded(context=1024)
         ({"providers": {"l": LOCAL}}, {"providers": {"l": Embedded(context=9)}}, ["providers.l: the embedded model"]),
         ({"providers": {"l": OpenAI()}}, {"providers": {"l": LOCAL}}, ["providers.l: the embedded model"]),
         ({}, {"providers": {"l": LOCAL}}, ["providers.l: the embedded model"]),
-        ({"providers": {"l": LOCAL}}, {}, ["providers.l: off; the embedded model's process ends with the server"]),
+        (
+            {"providers": {"l": LOCAL}},
+            {},
+            ["providers.l: off; the embedded model's process runs until the server stops"],
+        ),
         ({"providers": {"l": LOCAL}}, {"providers": {"l": OpenAI()}}, ["providers.l: off"]),
         ({"providers": {"l": LOCAL}}, {"providers": {"l": LOCAL}, "disabled": {"l": "no"}}, ["providers.l: off"]),
         ({"providers": {"l": LOCAL}}, {"providers": {"l": LOCAL}}, []),

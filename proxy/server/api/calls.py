@@ -1,4 +1,4 @@
-"""Performs I/O: the routes that call models, lean ASGI. Each lends the pipeline its Format.
+"""Performs I/O: the routes that call models, in plain ASGI. Each route passes its Format to the pipeline.
 
 The gate `HEADERS_SENT` is here.
 """
@@ -24,19 +24,19 @@ from proxy.server.api.answers import NO_STORE, new_id, safe_headers, send_error,
 from proxy.server.api.guard import Access
 from proxy.server.api.request import BodyTooLarge, ClientGone, LeaveWatch, Places, discard_rest, read_body
 
-HEADERS_AFTER_S = 10.0  # a stream's headers leave with its first byte, or after this long so that no client gives up
+HEADERS_AFTER_S = 10.0  # a stream's headers are sent with its first byte, or after this long, before clients time out
 PING_S = 15
-LINGER_BODIES = 4  # after a 413, how much more is read and discarded, in largest bodies
+LINGER_BODIES = 4  # after a 413, how much more is read and discarded, in units of the largest body
 
 
 class FrameStream(EventSourceResponse):
-    """An event stream whose frames are complete. Its watchers are left out: the frames hold the pings, the owner of the
-    call hears of a client that leaves, and the server drains streams when it stops.
+    """An event stream of complete frames, without sse-starlette's watchers: the frames include the pings, the call's
+    owner notices a client that leaves, and the server drains streams when it stops.
     """
 
     def __init__(self, frames: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
         super().__init__(frames, headers=headers)
-        del self.headers["connection"]  # for the server to say: this one says keep-alive to every client
+        del self.headers["connection"]  # left to the server: sse-starlette says keep-alive to every client
 
     async def send(self, send: Any) -> None:
         async with aclosing(cast("AsyncGenerator[bytes, None]", self.body_iterator)):
@@ -44,7 +44,7 @@ class FrameStream(EventSourceResponse):
 
 
 class ModelCalls:
-    """The routes that call models. `pipeline` lends each request the one that is current: a reload swaps it."""
+    """The routes that call models. `pipeline` provides the current pipeline, which a reload replaces."""
 
     def __init__(
         self,
@@ -67,10 +67,10 @@ class ModelCalls:
         identity = {"x-request-id": call_id}
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            with self._pipeline() as current:  # not the one of the call yet: a reload may come while the body is read
+            with self._pipeline() as current:  # not the call's own yet: a reload may happen while the body is read
                 identity["x-proxy-config"] = current.config_version
             if (method := cast(HTTPScope, scope)["method"]) != "POST":
-                message = f"{method} is not allowed here; use POST."
+                message = f"{method} is not allowed; use POST."
                 raise ProxyError(message, status=405, code="method_not_allowed", headers={"allow": "POST"})
             caller = await self._access.caller(scope, headers)
             body = await read_body(receive, headers, self._max_body_bytes)
@@ -103,7 +103,7 @@ class ModelCalls:
         await send_json(send, 200, body, _facts(pipeline, call) | _money(call) | overhead)
 
     async def _stream(self, pipeline: Pipeline, running: RunningCall, send: Send) -> None:
-        """Waits for the first frames, then hands over to sse-starlette. Errors before that have their own status."""
+        """Waits for the first frames, then hands over to sse-starlette. Earlier errors have their own status."""
         call, output, writer = running.call, running.output, running.writer
         is_begun = await output.wait(self._headers_after_s)
         first = await output.read() if is_begun else b""
@@ -114,7 +114,7 @@ class ModelCalls:
     async def _frames(
         self, first: bytes, output: Output, call: Call, writer: StreamWriter
     ) -> AsyncGenerator[bytes, None]:
-        """`HEADERS_SENT`: from here on an error is the stream's last frame, without `[DONE]`."""
+        """After `HEADERS_SENT`: an error is the stream's last frame, without `[DONE]`."""
         try:
             if first:
                 yield first
@@ -135,7 +135,7 @@ class ModelCalls:
 
 
 def internal_error() -> ProxyError:
-    """500 without detail: the log has it."""
+    """500 without details, which are in the log."""
     return ProxyError("Internal error. The server's log has the details.", status=500, code="internal_error")
 
 
@@ -144,7 +144,7 @@ def _identity(pipeline: Pipeline, call: Call) -> dict[str, str]:
 
 
 def _facts(pipeline: Pipeline, call: Call) -> dict[str, str]:
-    """What is known of an answer at its first byte."""
+    """The headers whose values are known at the first byte of an answer."""
     attempt = call.answering
     facts = {
         **_identity(pipeline, call),

@@ -8,7 +8,7 @@ from proxy.routing.names import Deployment, Route
 
 
 def model_card(route: Route, created: int) -> dict[str, Any]:
-    """One model in OpenAI's shape, with what it resolves to, sizes in tokens and prices in USD per 1M tokens."""
+    """One model in OpenAI's shape, with its deployment, sizes in tokens and prices in USD per 1M tokens."""
     name, deployment = route.requested, route.candidates[0]
     entry: dict[str, Any] = {"id": name, "object": "model", "created": created, "owned_by": deployment.provider_name}
     if deployment.name != name:

@@ -1,7 +1,7 @@
 """Translates: the application's routes into an OpenAPI 3.1 document, and serves it.
 
-The routes are read from the running application, so none can be missing; what is said of them is `DESCRIBED`. Handlers
-answer bytes they encoded themselves and the chat route is plain ASGI, so types alone would say little.
+The routes come from the running application, so none can be missing; `DESCRIBED` documents them. Types alone would say
+little: handlers return encoded bytes, and the routes that call models are plain ASGI.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _SCHEMES = {
 }
 
 
-# --- what is said of each route ---------------------------------------------------------------------------------------
+# --- descriptions of the routes ---------------------------------------------------------------------------------------
 
 
 class Described(Struct, frozen=True):
@@ -65,17 +65,17 @@ _CHAT_HEADERS = {
     "x-proxy-provider": "Its provider.",
     "x-proxy-attempts": "How many requests to providers it took.",
     "x-proxy-config": "The version of the configuration that the call ran on: 12 hex digits.",
-    "x-proxy-dropped-params": "Parameters that the provider does not have and that were left out.",
+    "x-proxy-dropped-params": "Parameters that were dropped because the provider does not support them.",
     "x-proxy-adapted-params": "Parameters that were sent in another form.",
-    "x-proxy-cost-usd": "What the call cost in US dollars; whole answers only, and only where the price is known.",
-    "x-ratelimit-limit-requests": "The key's limit a minute, where it has one; `-tokens` likewise.",
-    "x-ratelimit-remaining-requests": "What is left of it; `-tokens` likewise.",
-    "x-ratelimit-reset-requests": "How long until all of it is there again, like 8.64s; `-tokens` likewise.",
-    "x-proxy-overhead-ms": "Milliseconds in the proxy while no provider was waited for; whole answers only.",
+    "x-proxy-cost-usd": "The cost of the call in US dollars; whole answers only, and only if the price is known.",
+    "x-ratelimit-limit-requests": "The key's limit per minute, if it has one; `-tokens` likewise.",
+    "x-ratelimit-remaining-requests": "The remaining part of the limit; `-tokens` likewise.",
+    "x-ratelimit-reset-requests": "Time until the limit is fully available again, like 8.64s; `-tokens` likewise.",
+    "x-proxy-overhead-ms": "Milliseconds in the proxy itself, without waits for providers; whole answers only.",
 }
 _CHAT_ERRORS = (400, 401, 403, 404, 405, 413, 415, 429, 500, 502, 503, 504)
 _READY: dict[str, dict[str, Any]] = {"200": {_JSON: Readiness}, "503": {_JSON: Readiness}}
-# By method and path without /v1. What is not here is described by its docstring, as JSON that may hold anything.
+# By method and path without /v1. Other routes are described by their docstrings, with an untyped JSON answer.
 DESCRIBED: dict[tuple[str, str], Described] = {
     ("POST", "/chat/completions"): Described(
         "A chat completion, whole or as a stream of events that ends with `data: [DONE]`.",
@@ -85,35 +85,35 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         errors=_CHAT_ERRORS,
     ),
     ("POST", "/embeddings"): Described(
-        "Vectors of texts, as numbers or as base64 of little-endian float32.",
+        "Embedding vectors of texts, as numbers or as base64 of little-endian float32.",
         {"200": {_JSON: EmbeddingsAnswer}},
         body=EmbeddingsBody,
         headers=_CHAT_HEADERS,
         errors=_CHAT_ERRORS,
     ),
     ("POST", "/rerank"): Described(
-        "Documents in the order of their relevance to a query.",
+        "Documents ranked by relevance to a query.",
         {"200": {_JSON: RerankAnswer}},
         body=RerankBody,
         headers=_CHAT_HEADERS,
         errors=_CHAT_ERRORS,
     ),
-    ("GET", "/models"): Described("Every name that can be called now.", {"200": {_JSON: ModelList}}, errors=(401,)),
+    ("GET", "/models"): Described("Every model name that can be called.", {"200": {_JSON: ModelList}}, errors=(401,)),
     ("GET", "/models/{model_id}"): Described(
-        "One model; its id may hold slashes.", {"200": {_JSON: ModelCard}}, errors=(401, 404, 503)
+        "One model; its id may contain slashes.", {"200": {_JSON: ModelCard}}, errors=(401, 404, 503)
     ),
     ("GET", "/usage"): Described(
-        "What calls used and cost: the caller's own, all of them for an admin.",
+        "Usage and cost of the caller's own calls; of all calls for an admin.",
         {"200": {_JSON: UsageAnswer}},
         query={
-            "since": "ISO 8601, UTC where no zone is given.",
+            "since": "ISO 8601; UTC unless a time zone is given.",
             "until": "ISO 8601; calls that began before it.",
             "group_by": "Comma-separated: model, provider, day, task_type.",
         },
         errors=(400, 401, 503),
     ),
     ("GET", "/livez"): Described("Is the process alive?", {"200": {_JSON: Readiness}}),
-    ("GET", "/readyz"): Described("May calls be sent here?", _READY),
+    ("GET", "/readyz"): Described("Can the server take calls?", _READY),
     ("GET", "/health"): Described(
         "The server and its parts.", {"200": {_JSON: HealthAnswer}, "503": {_JSON: HealthAnswer}}
     ),
@@ -123,7 +123,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         errors=(401, 403),
     ),
     ("POST", "/admin/reload"): Described(
-        "Reads both configuration files again; 409 where they are wrong and nothing has changed.",
+        "Reloads both configuration files; 409 if they are invalid, and nothing has changed.",
         {"200": {_JSON: ReloadAnswer}, "409": {_JSON: ReloadAnswer}},
         errors=(401, 403),
     ),
@@ -133,7 +133,7 @@ _ASGI_METHODS = dict.fromkeys(("/chat/completions", "/embeddings", "/rerank"), "
 
 
 def openapi_route(routes: Callable[[], Iterable[BaseRoute]]) -> HTTPRouteHandler:
-    """`GET /schema/openapi.json`; `routes` are asked for at the first request, when all are known."""
+    """`GET /schema/openapi.json`. `routes` is called at the first request, when all routes are registered."""
     made: list[bytes] = []
 
     @get(PATH, sync_to_thread=False, role="none")
@@ -166,7 +166,7 @@ def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
 
 
 def operations(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, BaseRouteHandler]]:
-    """Path, method and handler of everything the application serves; HEAD and OPTIONS go without saying."""
+    """Path, method and handler of every operation, except HEAD and OPTIONS."""
     for route in routes:
         path = re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path)
         if isinstance(route, HTTPRoute):
@@ -230,7 +230,7 @@ def _schemas() -> dict[str, Any]:
     wanted = {type_.__name__: type_ for type_ in types if type_ is not None}
     _, schemas = msgspec.json.schema_components(wanted.values(), ref_template="#/components/schemas/{name}")
     body = schemas[ChatBody.__name__]
-    body["description"] = "OpenAI's request. Fields that the proxy does not look at reach providers that speak OpenAI."
+    body["description"] = "OpenAI's request. Fields unknown to the proxy are forwarded to OpenAI-compatible providers."
     for name in sorted(KNOWN_FIELDS - body["properties"].keys()):
         body["properties"][name] = {}
     return schemas

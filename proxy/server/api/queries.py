@@ -1,4 +1,4 @@
-"""Translates: the parameters of `/v1/usage`, and of `proxy usage`, into a query."""
+"""Translates: the parameters of `/v1/usage` and `proxy usage` into a query."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LAST_NS = 2**63 - 1  # the last moment a row can have; years beyond 2262 mean "
 
 
 def usage_query(parameters: dict[str, str], caller: Caller) -> UsageQuery:
-    """`since`, `until` (ISO 8601, UTC where no zone is given) and `group_by` (comma-separated). Raises BadRequest."""
+    """`since`, `until` (ISO 8601, UTC by default) and `group_by` (comma-separated). Raises BadRequest."""
     unknown = sorted(set(parameters) - {"since", "until", "group_by"})
     if unknown:
         raise BadRequest(

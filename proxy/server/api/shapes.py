@@ -1,4 +1,4 @@
-"""Values: the shapes of our own answers, for the OpenAPI document; those of chat are in `proxy.schema.chat`."""
+"""Values: the shapes of the API's answers, for the OpenAPI document; chat's are in `proxy.schema.chat`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Translates: the wire shapes that clients speak, one file per endpoint.
 
-`FORMATS` are the endpoints that call models: each a `Format` (proxy/pipeline/format.py), and the paths it answers at.
+`FORMATS` lists the endpoints that call models: each is a `Format` (proxy/pipeline/format.py) with its paths.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Translates: what the bodies of all endpoints have in common: named fields, checked one by one."""
+"""Translates: request bodies into checked fields, for all endpoints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T", bound=Struct)
 
 
 def request_fields(body: bytes, known: frozenset[str]) -> dict[str, Any]:
-    """The fields of a request to any of our endpoints; `known`: those that the endpoint has. Raises BadRequest."""
+    """The fields of a request body; `known`: the endpoint's own fields. Raises BadRequest."""
     fields = decode_object(body)
     for name in fields:
         if name not in known and name.casefold() in known:
@@ -26,7 +26,7 @@ def request_fields(body: bytes, known: frozenset[str]) -> dict[str, Any]:
 
 
 def view_of(fields: dict[str, Any], kind: type[T]) -> T:
-    """The fields that a Struct declares, checked. Raises BadRequest that names the field."""
+    """The fields declared by a Struct, validated. Raises BadRequest, which names the field."""
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
@@ -34,7 +34,7 @@ def view_of(fields: dict[str, Any], kind: type[T]) -> T:
 
 
 def without_nulls(fields: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
-    """The fields less nulls of known ones, which SDKs in the wild send and servers refuse."""
+    """The fields without known ones that are null: some SDKs send them, and servers reject them."""
     return {name: value for name, value in fields.items() if value is not None or name not in known}
 
 
@@ -52,7 +52,7 @@ def _invalid(text: str) -> BadRequest:
 
 
 def check_model(name: str) -> None:
-    """A name that rows, log lines and answers can repeat. Raises BadRequest."""
+    """Raises BadRequest for a name that is not safe to repeat in rows, log lines and answers."""
     if not name.strip():
         raise BadRequest("model: name a model, for example `auto`.", param="model")
     if len(name) > MAX_NAME or not name.isprintable():
@@ -60,7 +60,7 @@ def check_model(name: str) -> None:
 
 
 def in_range(name: str, value: int | None, most: int) -> None:
-    """Raises BadRequest for a number that is below 1 or above `most`."""
+    """Raises BadRequest for a number below 1 or above `most`."""
     if value is not None and value < 1:
         raise BadRequest(f"{name}: expected at least 1.", param=name)
     if value is not None and value > most:
@@ -68,5 +68,5 @@ def in_range(name: str, value: int | None, most: int) -> None:
 
 
 def without_output(usage: Usage) -> dict[str, Any]:
-    """Usage for endpoints whose answers have no output tokens."""
+    """Usage for endpoints without output tokens."""
     return {name: value for name, value in usage.items() if name != "completion_tokens"}

@@ -1,4 +1,4 @@
-"""Translates: `/v1/chat/completions`: a body into a checked ChatRequest, answers into OpenAI's bytes."""
+"""Translates: `/v1/chat/completions`: bodies into checked ChatRequests, answers into OpenAI's bytes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ MAX_CHOICES = 128
 
 
 class ChatBody(Struct, frozen=True):
-    """The fields of a chat request that the proxy reads; every optional one may be null, as SDKs in the wild send
-    it.
-    """
+    """The fields of a chat request that the proxy reads. Optional fields may be null, because some SDKs send nulls."""
 
     model: str
     messages: list[Message]
@@ -98,7 +96,7 @@ def completion_id(call: Call) -> str:
 
 
 def decode_chat(body: bytes) -> ChatRequest:
-    """A chat request from its bytes. Raises BadRequest that names the field."""
+    """Decodes and checks a chat request. Raises BadRequest, which names the field."""
     fields = request_fields(body, KNOWN_FIELDS)
     view = view_of(fields, ChatBody)
     _check(view)
@@ -115,7 +113,7 @@ def decode_chat(body: bytes) -> ChatRequest:
 
 
 def _check(view: ChatBody) -> None:
-    """The rules that types cannot say. Raises BadRequest."""
+    """Checks the rules that types cannot express. Raises BadRequest."""
     check_model(view.model)
     if not view.messages:
         raise BadRequest("messages: expected at least one message, got an empty list.", param="messages")
@@ -135,14 +133,14 @@ def _check(view: ChatBody) -> None:
 
 
 def _check_choice(view: ChatBody) -> None:
-    """A choice of one tool names one of `tools`: no vendor can call another, and some answer as if nothing was said."""
+    """Checks that `tool_choice` names one of `tools`. No vendor can call another, and some ignore the choice."""
     name = _tool_name(view.tool_choice)
     if name is not None and name not in map(_tool_name, view.tools or []):
         raise BadRequest(f"tool_choice names {name[:64]!r}, which is none of the tools.", param="tool_choice")
 
 
 def _tool_name(tool: object) -> str | None:
-    """Of a function, of a custom tool, or of a vendor's own."""
+    """The name of a function, a custom tool or a vendor's own tool."""
     kind = (tool.get("function") or tool.get("custom") or tool) if isinstance(tool, dict) else None
     name = kind.get("name") if isinstance(kind, dict) else None
     return name if isinstance(name, str) else None

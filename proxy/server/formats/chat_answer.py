@@ -1,11 +1,8 @@
-"""Translates: canonical chunks and answers into the bytes of our own endpoint, by the rules that OpenAI's clients
-rely on.
+"""Translates: canonical chunks and answers into the bytes of `/v1/chat/completions`, as OpenAI's clients expect them.
 
-A stream starts with the role, carries finish_reason once per choice in its last content chunk, a usage chunk with no
-choices
-only when asked, and `[DONE]`. The end (finish, usage, `[DONE]`) is held back: it leaves in one write once the call is
-settled.
-Source: providers' fact page for OpenAI, section 5, checked in November 2026.
+A stream starts with the role. The last content chunk of each choice carries finish_reason; a usage chunk without
+choices follows if requested, then `[DONE]`. This end (finish, usage, `[DONE]`) is held back and sent in one write once
+the call is settled. Source: providers' fact page for OpenAI, section 5, checked in November 2026.
 """
 
 from __future__ import annotations
@@ -25,7 +22,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 class ChunkWriter:
-    """Writes one stream. `model` names the deployment that answers; it is asked once the first chunk is here."""
+    """Writes one stream. `model` returns the answering deployment's name; it is called at the first chunk."""
 
     keep_alive = b": ping\n\n"
 
@@ -40,7 +37,7 @@ class ChunkWriter:
         self._cited: dict[int, int] = {}  # annotations sent so far, by choice
 
     def write(self, chunks: list[ChatChunk]) -> bytes:
-        """The frames of `chunks` less every finish_reason and usage, which `tail` sends."""
+        """The frames of `chunks`, without finish_reason and usage, which `tail` sends."""
         frames: list[bytes] = []
         each: Any
         for each in chunks:
@@ -55,14 +52,14 @@ class ChunkWriter:
         return b"".join(frames)
 
     def _text_head(self, index: int) -> bytes:
-        """A frame of text up to the text, prepared once: nearly all frames are of this kind."""
+        """The constant head of a text frame, encoded once: nearly all frames are text frames."""
         frame = self._encode({"index": index, "delta": {"content": ""}, "logprobs": None, "finish_reason": None})
         head, _, self._text_end = frame.rpartition(b'"content":""')
         self._text_heads[index] = head + b'"content":'
         return self._text_heads[index]
 
     def tail(self, usage: Usage) -> bytes:
-        """The finish of each choice, the usage chunk when it was asked for, `[DONE]`."""
+        """The finish of each choice, the usage chunk if requested, and `[DONE]`."""
         frames = [self._opening(index) + self._encode(choice) for index, choice in sorted(self._finished.items())]
         if self._include_usage:
             frames.append(sse({**self._head, "choices": [], "usage": usage}))
@@ -86,7 +83,7 @@ class ChunkWriter:
         return frame + self._encode(cast(ChunkChoice, {**head, **choice, "delta": delta}))
 
     def _numbered(self, choice: int, delta: Delta) -> Delta:
-        """Annotations with their place in the message: OpenAI's SDK cannot add up lists of objects without it."""
+        """Numbers the annotations of the message: OpenAI's SDK cannot merge lists of objects without an index."""
         found = cast("dict[str, Any]", delta).get("annotations")
         if not found:
             return delta
@@ -96,8 +93,9 @@ class ChunkWriter:
         return cast(Delta, {**delta, "annotations": numbered})
 
     def _opening(self, index: int, chunk: ChatChunk | None = None) -> bytes:
-        """The first chunk of a choice: the role and an empty content, once. Those of lower index come first: OpenAI's
-        SDK takes the first choice that it sees for the first.
+        """The first chunk of a choice: the role and empty content, once.
+
+        Choices of lower index are opened first: OpenAI's SDK takes the first choice it sees for choice 0.
         """
         if index in self._started:
             return b""
@@ -113,9 +111,7 @@ class ChunkWriter:
         return b"".join(self._encode({"index": each, **first}) for each in new)
 
     def _keep_extras(self, chunk: ChatChunk) -> None:
-        """Fields a vendor adds to its chunks (service_tier, system_fingerprint) ride along from where they were
-        seen.
-        """
+        """Repeats a vendor's extra fields (service_tier, system_fingerprint) on all later chunks."""
         for name, value in chunk.items():
             if name not in ("id", "object", "created", "model", "choices", "usage"):
                 self._head[name] = value
@@ -129,11 +125,11 @@ class ChunkWriter:
 
 
 def whole(response: ChatResponse, completion_id: str, model: str, created: int, usage: Usage) -> bytes:
-    """A whole answer under our own id, with the model that answered and complete usage."""
+    """A whole answer with the proxy's id, the model that answered, and complete usage."""
     head = {"id": completion_id, "object": "chat.completion", "created": created, "model": model}
     return encode({**response, **head, "usage": usage})
 
 
 def sse(value: object) -> bytes:
-    """One event of our own streams: a `data:` line with LF ends."""
+    """One server-sent event: a `data:` line with LF line ends."""
     return b"data: " + encode(value) + b"\n\n"

@@ -1,4 +1,4 @@
-"""Translates: a request to `/v1/embeddings` into a checked one and vectors into OpenAI's answer."""
+"""Translates: `/v1/embeddings`: bodies into checked requests, vectors into OpenAI's answer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _KNOWN = frozenset(EmbeddingsBody.__struct_fields__)
 
 
 def decode_embeddings(body: bytes) -> EmbeddingsRequest:
-    """An embeddings request from its bytes. Raises BadRequest that names the field, `input.3` for the fourth input."""
+    """Decodes and checks an embeddings request. Raises BadRequest, which names the field (`input.3`: the fourth)."""
     fields = request_fields(body, _KNOWN)
     view = view_of(fields, EmbeddingsBody)
     check_model(view.model)
@@ -53,10 +53,10 @@ def decode_embeddings(body: bytes) -> EmbeddingsRequest:
 
 
 def _inputs(given: str | list[str | int | list[int]]) -> list[str] | list[list[int]]:
-    """One text, several, one list of token ids or several: always several, none of them empty."""
+    """The inputs as a list. A single text or a single list of token ids is wrapped; empty inputs are rejected."""
     if isinstance(given, str):
         if not given:
-            raise BadRequest("input: expected a text that is not empty.", param="input")
+            raise BadRequest("input: expected a non-empty text.", param="input")
         return [given]
     if not given:
         raise BadRequest("input: expected at least one input, got an empty list.", param="input")

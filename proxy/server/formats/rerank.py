@@ -1,4 +1,4 @@
-"""Translates: a request to `/v1/rerank` into a checked one, and a ranking into Cohere's answer."""
+"""Translates: `/v1/rerank`: bodies into checked requests, rankings into Cohere's answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_DOCUMENTS = 10_000  # Cohere's own limit
 
 
 class Document(Struct, frozen=True):
-    """A document as an object, as Cohere's first version had it."""
+    """A document as an object, as in Cohere's v1 API."""
 
     text: str
 
@@ -38,12 +38,12 @@ _KNOWN = frozenset(RerankBody.__struct_fields__)
 
 
 def decode_rerank(body: bytes) -> RerankRequest:
-    """A rerank request from its bytes. Raises BadRequest that names the field, `documents.3` for the fourth one."""
+    """Decodes and checks a rerank request. Raises BadRequest, which names the field (`documents.3`: the fourth)."""
     fields = request_fields(body, _KNOWN)
     view = view_of(fields, RerankBody)
     check_model(view.model)
     if not view.query.strip():
-        raise BadRequest("query: expected a text that is not empty.", param="query")
+        raise BadRequest("query: expected a non-empty text.", param="query")
     documents = [document if isinstance(document, str) else document.text for document in view.documents]
     if not documents or len(documents) > MAX_DOCUMENTS:
         message = f"documents: expected 1 to {MAX_DOCUMENTS} documents, got {len(documents)}."
@@ -76,7 +76,7 @@ class RerankFormat:
         return RerankRequest(model=model, query="", documents=[], fields={})
 
     def whole(self, call: Call, answer: AnyResponse) -> bytes:
-        """Cohere's answer, with the model that answered and what it cost."""
+        """Cohere's answer, with the model that answered and the cost."""
         request, response = cast(RerankRequest, call.request), cast(RerankResponse, answer)
         results: list[dict[str, Any]] = []
         for each in response["results"][: request.top_n]:
