@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.schema.chat import AnyRequest
+from proxy.schema.endpoints import AnyRequest
 from proxy.schema.json import encode
 
 _TEMPLATE = 4  # tokens around one prompt in a common chat template

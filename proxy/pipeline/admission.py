@@ -13,8 +13,8 @@ from proxy.pipeline.limits import Limits, Place, RateLimit
 from proxy.routing.allowed import Allowed
 from proxy.routing.names import Route
 from proxy.routing.router import Router
-from proxy.schema.chat import AnyRequest
 from proxy.schema.constraints import Count, Day, NotBlank
+from proxy.schema.endpoints import AnyRequest
 from proxy.schema.records import NANO_PER_USD, Caller, StoredCaller
 
 EXPECTED_OUTPUT = 256  # tokens reserved for an answer whose request sets no limit

@@ -14,7 +14,8 @@ from proxy.pipeline.tally import StreamTally
 from proxy.routing.ask import CALL, Origin
 from proxy.routing.names import Deployment
 from proxy.schema.attempt_state import AttemptState, step
-from proxy.schema.chat import AnyRequest, AnyResponse, ChatResponse
+from proxy.schema.chat import ChatResponse
+from proxy.schema.endpoints import AnyRequest, AnyResponse
 from proxy.schema.errors import UpstreamError
 from proxy.schema.records import AttemptEnd, AttemptOpen, Cost, Outcome, Tokens
 from proxy.schema.usage import NOTHING, UsageReport, believable

@@ -33,7 +33,8 @@ from proxy.routing.ask import Answer, Origin, Sink
 from proxy.routing.names import Deployment
 from proxy.routing.plan import attempt_bound
 from proxy.schema.attempt_state import AttemptState
-from proxy.schema.chat import AnyRequest, AnyResponse, ChatRequest, ChatResponse
+from proxy.schema.chat import ChatRequest, ChatResponse
+from proxy.schema.endpoints import AnyRequest, AnyResponse
 from proxy.schema.errors import BadRequest, ProxyError, UpstreamError
 from proxy.schema.records import Outcome
 from proxy.upstream.upstream import Exchange, Upstream

@@ -9,7 +9,7 @@ from proxy.metering.usage import usage_of
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.gate import CommitGate
 from proxy.pipeline.timing import CallTime, Clock
-from proxy.schema.chat import AnyRequest
+from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import ProxyError
 from proxy.schema.records import NANO_PER_USD, CallEnd, Caller, CallOpen, Outcome
 from proxy.schema.usage import Usage

@@ -19,7 +19,8 @@ from proxy.routing.ask import CALL, Answer, Origin, Sink
 from proxy.routing.fallback import FallbackOrder
 from proxy.routing.names import Route
 from proxy.routing.router import Router
-from proxy.schema.chat import AnyRequest, ChatRequest
+from proxy.schema.chat import ChatRequest
+from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest, UpstreamError
 
 

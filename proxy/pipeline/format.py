@@ -13,7 +13,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from proxy.pipeline.call import Call
-from proxy.schema.chat import AnyRequest, AnyResponse, ChatChunk
+from proxy.schema.chat import ChatChunk
+from proxy.schema.endpoints import AnyRequest, AnyResponse
 from proxy.schema.errors import ProxyError
 from proxy.schema.usage import Usage
 

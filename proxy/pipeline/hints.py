@@ -11,7 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from proxy.routing.near import NearNames
-from proxy.schema.chat import AnyRequest
+from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest
 
 NAMES = (

@@ -26,7 +26,8 @@ from proxy.pipeline.running import RunningCall, deadline_passed, stopping
 from proxy.pipeline.timing import Clock
 from proxy.routing.names import Route
 from proxy.routing.plan import plan
-from proxy.schema.chat import AnyResponse, ChatChunk, ChatRequest, ChatResponse
+from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
+from proxy.schema.endpoints import AnyResponse
 from proxy.schema.errors import BadRequest, ProxyError, StorageUnavailable, UpstreamError
 from proxy.schema.json import named_model
 from proxy.schema.records import CallEnd, Caller, Outcome

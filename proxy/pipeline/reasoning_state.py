@@ -20,7 +20,8 @@ import msgspec
 from msgspec import structs
 
 from proxy.routing.names import Deployment
-from proxy.schema.chat import AnyRequest, ChatRequest, KeptReasoning, ResponseMessage
+from proxy.schema.chat import ChatRequest, KeptReasoning, ResponseMessage
+from proxy.schema.endpoints import AnyRequest
 from proxy.schema.records import Caller
 from proxy.storage.base import StoreError
 from proxy.storage.reasoning_states import ReasoningStates

@@ -10,7 +10,7 @@ from proxy.providers.base.errors import ErrorRules
 from proxy.providers.base.json_schema import json_instruction
 from proxy.providers.compatible import Compatible
 from proxy.providers.compatible.request import Draft
-from proxy.schema.chat import EmbeddingsRequest
+from proxy.schema.embeddings import EmbeddingsRequest
 
 _MAX_STOPS = 4
 _FIELDS = frozenset(

@@ -13,7 +13,8 @@ from proxy.providers.base.fields import texts_only
 from proxy.providers.compatible import Compatible, embeddings
 from proxy.providers.compatible.request import Draft
 from proxy.providers.compatible.stream import CompatibleStreamDecoder
-from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, EmbeddingsRequest
+from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
+from proxy.schema.embeddings import EmbeddingsRequest
 from proxy.schema.errors import BadRequest
 
 _FIELDS = frozenset(

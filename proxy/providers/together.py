@@ -10,7 +10,7 @@ from proxy.providers.base.errors import ErrorRules
 from proxy.providers.base.fields import stop_list, texts_only
 from proxy.providers.compatible import Compatible, embeddings
 from proxy.providers.compatible.request import Draft
-from proxy.schema.chat import EmbeddingsRequest
+from proxy.schema.embeddings import EmbeddingsRequest
 from proxy.schema.errors import BadRequest
 
 _LACKS = (

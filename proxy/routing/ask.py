@@ -12,7 +12,8 @@ from typing import Protocol
 from msgspec import Struct
 
 from proxy.routing.names import Deployment
-from proxy.schema.chat import AnyRequest, AnyResponse, ChatChunk, ChatRequest
+from proxy.schema.chat import ChatChunk, ChatRequest
+from proxy.schema.endpoints import AnyRequest, AnyResponse
 
 Sink = Callable[[list[ChatChunk]], Awaitable[None] | None]
 """Takes a batch of chunks. A returned awaitable is awaited before the next batch: that is the back-pressure."""

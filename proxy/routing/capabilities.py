@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from proxy.routing.names import Deployment
-from proxy.schema.chat import AnyRequest, ChatRequest
+from proxy.schema.chat import ChatRequest
+from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest
 
 # Type of a content part: what it is, and its name under `supports`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proxy.routing import capabilities as content
 from proxy.routing.names import Deployment, Route
-from proxy.schema.chat import AnyRequest
+from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest, UpstreamError
 
 MAX_ATTEMPTS = 4  # sequential attempts of one ask

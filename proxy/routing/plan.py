@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from proxy.metering import tokens
 from proxy.routing.names import Deployment, Route
-from proxy.schema.chat import AnyRequest
+from proxy.schema.endpoints import AnyRequest
 
 
 class Plan(Struct, frozen=True):

@@ -145,7 +145,7 @@ class Granted(Struct, frozen=True):
 
 
 class AttemptEnd(Struct, frozen=True):
-    """The end of one attempt. `usage_source`: provider, estimated, unknown or none; `cost_nano` None: no price known."""
+    """The end of one attempt. `usage_source`: provider, estimated, unknown or none; `cost_nano` None: not priced."""
 
     id: str
     call_id: str

@@ -29,6 +29,7 @@ from structlog.typing import FilteringBoundLogger
 from proxy import __version__
 from proxy.config import Config
 from proxy.config.namespace import enabled
+from proxy.config.server import ServerConfig
 from proxy.config.source import ConfigFiles
 from proxy.pipeline.limits import FailedLogins
 from proxy.pipeline.pipeline import Pipeline
@@ -107,14 +108,8 @@ class Application:
         described = openapi_route(lambda: self.litestar.routes)
         guarded = [*reads.routes(), *health.routes(), *admin.routes(), described]
         model_routes = [_model_route(calls, format) for format in options.formats]
-        self.litestar = _Litestar(
-            [*model_routes, Router("/", guards=[access.guard()], route_handlers=guarded)],
-            lifespan=[self._lifespan],
-            exception_handlers=exception_handlers(log),
-            cors_config=CORSConfig(allow_origins=server.cors_origins) if server.cors_origins else None,
-            openapi_config=None,
-            logging_config=None,
-            request_max_body_size=int(server.max_body_mb * 1024 * 1024),
+        self.litestar = self._built(
+            [*model_routes, Router("/", guards=[access.guard()], route_handlers=guarded)], server, log
         )
         own = (*LOOPBACK_HOSTS, server.host, *server.allowed_hosts)
         hosts = frozenset(host.lower() for host in own)
@@ -123,6 +118,19 @@ class Application:
             path: partial(calls, format=format) for format in options.formats for path in format.paths
         }
         self.asgi: ASGIApp = Guard(self.litestar, lambda: auth.keyless, hosts, origins, self._connections, direct)
+
+    def _built(
+        self, routes: list[ASGIRouteHandler | Router], server: ServerConfig, log: FilteringBoundLogger
+    ) -> Litestar:
+        return _Litestar(
+            routes,
+            lifespan=[self._lifespan],
+            exception_handlers=exception_handlers(log),
+            cors_config=CORSConfig(allow_origins=server.cors_origins) if server.cors_origins else None,
+            openapi_config=None,
+            logging_config=None,
+            request_max_body_size=int(server.max_body_mb * 1024 * 1024),
+        )
 
     @property
     def live(self) -> Runtime:

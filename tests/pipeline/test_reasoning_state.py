@@ -13,7 +13,8 @@ import msgspec
 from proxy.pipeline.reasoning_state import MAX_ID, MAX_STATE_BYTES, ReasoningState
 from proxy.providers.base.contract import Provider
 from proxy.routing.names import Deployment
-from proxy.schema.chat import ChatRequest, EmbeddingsRequest, KeptReasoning, Message, ResponseMessage
+from proxy.schema.chat import ChatRequest, KeptReasoning, Message, ResponseMessage
+from proxy.schema.embeddings import EmbeddingsRequest
 from proxy.schema.records import Caller, JsonObject
 from proxy.storage.base import StoreError
 from proxy.storage.reasoning_states import ReasoningStates

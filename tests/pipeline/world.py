@@ -21,7 +21,8 @@ from proxy.pipeline.timing import Clock
 from proxy.providers.openai import OpenAI
 from proxy.routing.allowed import Allowed
 from proxy.routing.names import Deployment, Route
-from proxy.schema.chat import AnyRequest, ChatChunk, ChatRequest, ChatResponse
+from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
+from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import ProxyError, StorageUnavailable
 from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, Caller, CallOpen, Endpoint, Granted, Timeouts
 from proxy.server.formats.chat import CHAT, decode_chat

@@ -10,8 +10,10 @@ import pytest
 
 from proxy.providers.base.contract import Built
 from proxy.providers.cohere import Cohere
-from proxy.schema.chat import ChatRequest, EmbeddingsRequest, KeptReasoning, RerankRequest
+from proxy.schema.chat import ChatRequest, KeptReasoning
+from proxy.schema.embeddings import EmbeddingsRequest
 from proxy.schema.errors import BadRequest
+from proxy.schema.rerank import RerankRequest
 from proxy.server.formats.chat import decode_chat
 from tests.providers.corpus import CORPUS, PNG, RICH, SCHEMA, asked, audio, call, file, image, result, text, tool, user
 from tests.upstream.cohere_wire import CohereWire, wants

@@ -10,7 +10,8 @@ import pytest
 from proxy.providers.base.contract import Built
 from proxy.providers.google import Google
 from proxy.providers.google.contents import UNSIGNED
-from proxy.schema.chat import EmbeddingsRequest, KeptReasoning
+from proxy.schema.chat import KeptReasoning
+from proxy.schema.embeddings import EmbeddingsRequest
 from proxy.schema.errors import BadRequest
 from proxy.schema.json import encode
 from proxy.server.formats.chat import decode_chat

@@ -8,7 +8,7 @@ import pytest
 from groq.types.chat import ChatCompletion, ChatCompletionChunk
 
 from proxy.providers.groq import Groq
-from proxy.schema.chat import EmbeddingsRequest
+from proxy.schema.embeddings import EmbeddingsRequest
 from proxy.schema.errors import BadRequest, UpstreamError
 from tests.providers.asking import USER, answered, built, event, folded, messages, request, sent
 from tests.providers.corpus import audio, file, image, text, tool

@@ -12,8 +12,9 @@ import pytest
 from proxy.providers import PROVIDERS
 from proxy.providers.openai import OpenAI
 from proxy.providers.perplexity import Perplexity
-from proxy.schema.chat import EmbeddingsRequest, RerankRequest
+from proxy.schema.embeddings import EmbeddingsRequest
 from proxy.schema.errors import BadRequest, UpstreamError
+from proxy.schema.rerank import RerankRequest
 from tests.providers.asking import answered
 from tests.providers.recordings import answer, load
 

@@ -12,23 +12,15 @@ from typing import Annotated, Any, ClassVar, Protocol
 
 from msgspec import Meta, Struct, field
 
-from proxy.schema.chat import (
-    AnyRequest,
-    AnyResponse,
-    ChatChunk,
-    ChatRequest,
-    ChatResponse,
-    EmbeddingsRequest,
-    EmbeddingsResponse,
-    NativeBody,
-    RerankRequest,
-    RerankResponse,
-    ResponseMessage,
-)
+from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, ResponseMessage
 from proxy.schema.constraints import Count, NotBlank, Variable, one_of
+from proxy.schema.embeddings import EmbeddingsRequest, EmbeddingsResponse
+from proxy.schema.endpoints import AnyRequest, AnyResponse
 from proxy.schema.errors import BadRequest, UpstreamError
 from proxy.schema.json import check_nesting, encode, with_member
 from proxy.schema.records import JsonObject, LocalModelSpec, Timeouts
+from proxy.schema.request import NativeBody
+from proxy.schema.rerank import RerankRequest, RerankResponse
 from proxy.schema.sse import Event
 
 

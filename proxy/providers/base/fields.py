@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from proxy.schema.chat import ChatRequest, EmbeddingsRequest
+from proxy.schema.chat import ChatRequest
+from proxy.schema.embeddings import EmbeddingsRequest
 from proxy.schema.errors import BadRequest
 
 LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")  # of `reasoning_effort`, in order

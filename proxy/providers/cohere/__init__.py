@@ -15,17 +15,11 @@ from proxy.providers.cohere.request import build_chat
 from proxy.providers.cohere.rerank import build_rerank, parse_rerank
 from proxy.providers.cohere.response import parse
 from proxy.providers.cohere.stream import CohereStreamDecoder
-from proxy.schema.chat import (
-    ChatRequest,
-    ChatResponse,
-    EmbeddingsRequest,
-    EmbeddingsResponse,
-    RerankRequest,
-    RerankResponse,
-    ResponseMessage,
-)
+from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage
+from proxy.schema.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from proxy.schema.errors import UpstreamError
 from proxy.schema.records import JsonObject
+from proxy.schema.rerank import RerankRequest, RerankResponse
 
 
 class Cohere(Provider, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from proxy.providers.base.contract import Built, HTTPResponse, post_json
 from proxy.providers.base.fields import Fields, texts_only
 from proxy.providers.cohere.errors import body_of
 from proxy.providers.cohere.usage import billed_usage
-from proxy.schema.chat import EmbeddingsRequest, EmbeddingsResponse
+from proxy.schema.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from proxy.schema.errors import UpstreamError
 
 _NATIVE = ("max_tokens", "truncate", "priority")

@@ -8,8 +8,8 @@ from proxy.providers.base.contract import Built, HTTPResponse, post_json
 from proxy.providers.base.fields import Fields
 from proxy.providers.cohere.errors import body_of
 from proxy.providers.cohere.usage import billed_usage
-from proxy.schema.chat import RerankRequest, RerankResponse
 from proxy.schema.errors import UpstreamError
+from proxy.schema.rerank import RerankRequest, RerankResponse
 
 _NATIVE = ("max_tokens_per_doc", "relevant_spans", "priority")
 

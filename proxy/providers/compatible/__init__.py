@@ -14,17 +14,11 @@ from proxy.providers.compatible.errors import error_from
 from proxy.providers.compatible.request import Draft
 from proxy.providers.compatible.response import parse
 from proxy.providers.compatible.stream import CompatibleStreamDecoder
-from proxy.schema.chat import (
-    ChatRequest,
-    ChatResponse,
-    EmbeddingsRequest,
-    EmbeddingsResponse,
-    RerankRequest,
-    RerankResponse,
-    ResponseMessage,
-)
+from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage
+from proxy.schema.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from proxy.schema.errors import UpstreamError
 from proxy.schema.records import JsonObject
+from proxy.schema.rerank import RerankRequest, RerankResponse
 
 
 class Compatible(Provider, frozen=True, kw_only=True):

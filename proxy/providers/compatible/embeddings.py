@@ -15,7 +15,7 @@ from proxy.providers.base.contract import Built, HTTPResponse, post_json
 from proxy.providers.base.errors import ErrorRules
 from proxy.providers.base.usage import input_usage_of
 from proxy.providers.compatible.errors import body_of
-from proxy.schema.chat import EmbeddingsResponse
+from proxy.schema.embeddings import EmbeddingsResponse
 from proxy.schema.errors import UpstreamError
 
 

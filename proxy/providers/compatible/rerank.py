@@ -8,8 +8,8 @@ from proxy.providers.base.contract import Built, HTTPResponse, post_json
 from proxy.providers.base.errors import ErrorRules
 from proxy.providers.base.usage import input_usage_of
 from proxy.providers.compatible.errors import body_of
-from proxy.schema.chat import Ranked, RerankRequest, RerankResponse
 from proxy.schema.errors import UpstreamError
+from proxy.schema.rerank import Ranked, RerankRequest, RerankResponse
 
 _OURS = ("model", "query", "documents", "top_n", "return_documents")
 

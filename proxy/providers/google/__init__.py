@@ -15,7 +15,8 @@ from proxy.providers.google.errors import error_from
 from proxy.providers.google.own_parts import kept_notes
 from proxy.providers.google.request import build_chat
 from proxy.providers.google.stream import GoogleStreamDecoder, parse
-from proxy.schema.chat import ChatRequest, ChatResponse, EmbeddingsRequest, EmbeddingsResponse, ResponseMessage
+from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage
+from proxy.schema.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from proxy.schema.errors import BadRequest, UpstreamError
 from proxy.schema.records import JsonObject
 

@@ -11,7 +11,7 @@ from proxy.providers.base.contract import Built, HTTPResponse, post_json
 from proxy.providers.base.fields import Fields, texts_only
 from proxy.providers.google.errors import error_in
 from proxy.providers.google.usage import usage_of
-from proxy.schema.chat import EmbeddingsRequest, EmbeddingsResponse
+from proxy.schema.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from proxy.schema.errors import UpstreamError
 from proxy.schema.records import Tokens
 from proxy.schema.usage import Usage, UsageReport

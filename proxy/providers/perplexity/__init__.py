@@ -21,7 +21,8 @@ from proxy.providers.compatible.response import parse as parse_chat
 from proxy.providers.perplexity.request import build
 from proxy.providers.perplexity.response import parse
 from proxy.providers.perplexity.stream import PerplexityStreamDecoder
-from proxy.schema.chat import ChatRequest, ChatResponse, EmbeddingsRequest, EmbeddingsResponse, ResponseMessage
+from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage
+from proxy.schema.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from proxy.schema.errors import UpstreamError
 from proxy.schema.records import JsonObject
 

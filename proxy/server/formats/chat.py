@@ -8,7 +8,8 @@ import msgspec
 from msgspec import Struct
 
 from proxy.pipeline.call import Call
-from proxy.schema.chat import AnyResponse, ChatRequest, ChatResponse, Message, StreamOptions
+from proxy.schema.chat import ChatRequest, ChatResponse, Message, StreamOptions
+from proxy.schema.endpoints import AnyResponse
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.json import encode
 from proxy.schema.records import MAX_TOKENS

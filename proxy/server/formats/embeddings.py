@@ -11,7 +11,8 @@ from msgspec import Struct
 
 from proxy.pipeline.call import Call
 from proxy.pipeline.format import StreamWriter
-from proxy.schema.chat import AnyResponse, EmbeddingsRequest, EmbeddingsResponse
+from proxy.schema.embeddings import EmbeddingsRequest, EmbeddingsResponse
+from proxy.schema.endpoints import AnyResponse
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.json import encode
 from proxy.server.formats.body import check_model, in_range, request_fields, view_of, without_nulls, without_output

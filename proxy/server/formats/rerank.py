@@ -8,10 +8,11 @@ from msgspec import Struct
 
 from proxy.pipeline.call import Call
 from proxy.pipeline.format import StreamWriter
-from proxy.schema.chat import AnyResponse, RerankRequest, RerankResponse
+from proxy.schema.endpoints import AnyResponse
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.json import encode
 from proxy.schema.records import MAX_TOKENS
+from proxy.schema.rerank import RerankRequest, RerankResponse
 from proxy.server.formats.body import check_model, in_range, request_fields, view_of, without_nulls, without_output
 
 MAX_DOCUMENTS = 10_000  # Cohere's own limit

@@ -11,8 +11,10 @@ import httpx
 import pytest
 
 from proxy.pipeline.call import Call
-from proxy.schema.chat import AnyResponse, ChatChunk, ChatRequest, ChatResponse, Message, NativeBody
+from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, Message
+from proxy.schema.endpoints import AnyResponse
 from proxy.schema.errors import BadRequest, ProxyError
+from proxy.schema.request import NativeBody
 from proxy.schema.usage import Usage
 from tests.server.api.rows import row_with_id
 from tests.serving import serving, write_files

@@ -1,0 +1,73 @@
+"""Values: what the requests of all endpoints have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Self
+
+from msgspec import Struct
+
+
+class NativeBody(Struct, frozen=True):
+    """A request in one vendor's own wire shape, as the client sent it.
+
+    A deployment whose provider is of type `dialect` gets `body` at `path` (joined to its base URL) with only the model
+    name replaced; every other deployment gets the translated request.
+    """
+
+    dialect: str
+    path: str
+    body: bytes
+    headers: dict[str, str] = {}
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """The common part of all endpoints' requests. Differences between endpoints are methods, never type checks.
+
+    `fields` is the client's body without known fields that are null and without the proxy's own; the other attributes
+    are validated views of it. Providers forward `fields` and never change it. `strict`: refuse the request if anything
+    would be dropped or adapted. `size` bounds the bytes of the prompt: the body plus the proxy's additions.
+    """
+
+    task_type: ClassVar[str | None] = None
+    stream: bool = False
+    n: int = 1
+
+    model: str
+    strict: bool = False
+    native: NativeBody | None = None
+    size: int = 0
+    fields: dict[str, Any]
+
+    @property
+    def prompts(self) -> int:
+        """The number of prompts or messages, each of which adds template overhead."""
+        raise TypeError(f"{type(self).__name__} does not count its prompts")
+
+    @property
+    def repeated(self) -> str:
+        """A text that the vendor reads with every prompt, in addition to `texts`."""
+        return ""
+
+    def texts(self) -> list[str]:
+        """The texts that the vendor reads, for token counting."""
+        raise TypeError(f"{type(self).__name__} does not list its texts")
+
+    def output_limit(self, otherwise: int | None) -> int | None:
+        """The token limit of the answer over all choices, with `otherwise` as the default. None: no limit."""
+        return 0
+
+    def capped(self, max_tokens: int) -> tuple[Self, list[str]]:
+        """The request limited to `max_tokens` of output per choice, and the names of the changed fields."""
+        return self, []
+
+    def parts(self, limits: Iterable[int | None]) -> list[Self]:
+        """The request in parts that every candidate accepts. `limits`: the candidates' limits on inputs per request."""
+        return [self]
+
+    def joined(self, answers: Sequence[Any]) -> Any:
+        """One answer from the answers to `parts`."""
+        return answers[0]
+
+    def check(self, response: Any) -> None:
+        """Raises UpstreamError for an answer that does not match the request."""
