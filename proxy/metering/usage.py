@@ -14,16 +14,15 @@ from proxy.schema.usage import Usage, UsageReport
 
 
 class Used(Struct, frozen=True):
-    """One attempt: what it used, where that is from, and what it cost; `cost` None: not known."""
+    """What one attempt used, and where that is from."""
 
     report: UsageReport
     source: str
-    cost: Cost | None
 
 
-def usage_of(answered: Sequence[Used], cost_usd: float | None) -> Usage:
-    """OpenAI's usage, the sum over the attempts that an answer is made of; `cost_usd`: of the whole call, null where a
-    part of it is not known.
+def usage_of(answered: Sequence[Used], costs: Sequence[Cost | None]) -> Usage:
+    """OpenAI's usage, the sum over the attempts that an answer is made of. `costs`: of all attempts of the call; the
+    answer's cost and its parts cover them all, and are null where one price is not known.
 
     The counts are the ones that the vendor shows. What it bills for may be less (Cohere), and is in the rows.
     """
@@ -32,10 +31,13 @@ def usage_of(answered: Sequence[Used], cost_usd: float | None) -> Usage:
         usage = _sum(usage, used.report.shown)
     if any(used.source == "estimated" for used in answered):
         usage["estimated"] = True
-    usage["cost"] = cost_usd
-    costs = [used.cost for used in answered if used.cost is not None]
-    if len(costs) == len(answered):
-        usage["cost_details"] = _details(reduce(added, costs))
+    known = [cost for cost in costs if cost is not None]
+    if len(known) < len(costs):
+        usage["cost"] = None
+        return cast(Usage, usage)
+    total = reduce(added, known)
+    usage["cost"] = total.total / NANO_PER_USD
+    usage["cost_details"] = _details(total)
     return cast(Usage, usage)
 
 

@@ -205,6 +205,5 @@ class Attempt:
     def used(self) -> Used:
         """What it is to the answer that it is a part of."""
         if self.ended is not None:
-            return Used(self._report, self.ended.usage_source, self._cost)
-        report, source = self._measure()
-        return Used(report, source, self._cost_of(report.billed, source))
+            return Used(self._report, self.ended.usage_source)
+        return Used(*self._measure())

@@ -98,7 +98,8 @@ class Call:
 
     def usage(self) -> Usage:
         """The answer's usage in OpenAI's shape, with the cost of the whole call, failed attempts included."""
-        return usage_of([attempt.used() for attempt in self.answered or [self.answering]], self.cost_usd())
+        answered = [attempt.used() for attempt in self.answered or [self.answering]]
+        return usage_of(answered, [attempt.cost() for attempt in self.attempts])
 
     def cost_usd(self) -> float | None:
         """The cost of all attempts; None if any price is unknown."""

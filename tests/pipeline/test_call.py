@@ -204,6 +204,18 @@ def test_what_was_answered_in_vain_is_paid_but_not_counted_as_the_answer(call: C
     assert round((call.usage()["cost"] or 0) * 1e9) == 2 * EXACT_NANO
 
 
+def test_the_parts_of_the_cost_add_up_to_it_whatever_was_tried(call: Call) -> None:
+    """An attempt before the answer is paid too, so its parts are among them."""
+    give(attempt_of(call, "first"), USAGE)
+    answering = attempt_of(call, "second")
+    give(answering, USAGE)
+    call.note_answered([answering.id])
+    usage = call.usage()
+    assert usage["prompt_tokens"] == 100
+    assert usage["cost"] == 2 * EXACT_NANO / 1e9
+    assert round(sum(usage["cost_details"].values()) * 1e9) == 2 * EXACT_NANO
+
+
 def test_an_answer_may_come_from_several_deployments(call: Call) -> None:
     """Its usage is the sum over them; the row names the one whose answer came last."""
     first, other, last = attempt_of(call), attempt_of(call, "judge"), attempt_of(call, "writer")
