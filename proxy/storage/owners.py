@@ -85,7 +85,8 @@ class Owners:
             yield renewed_ns is None or now_ns - renewed_ns > LEASE_S * 1e9
             return
         try:
-            is_dead = take_lock(fd)
+            # A living owner whose file was removed holds a new one: the lock of the old one says nothing.
+            is_dead = take_lock(fd) and _has_name(fd, path)
             yield is_dead
             if is_dead:
                 # Unlinked under the lock, so that no other process can take it before the close.
@@ -123,6 +124,14 @@ def take_lock(fd: int) -> bool:
 
 def is_same_file(fd: int, path: Path) -> bool:
     """False if the path no longer leads to the descriptor's file."""
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _has_name(fd: int, path: Path) -> bool:
+    """True if the path leads to the open file."""
     try:
         return os.path.samestat(os.fstat(fd), path.stat())
     except FileNotFoundError:

@@ -41,7 +41,7 @@ def usage_of(raw: object) -> UsageReport | None:
         shown["prompt_tokens_details"] = {"cached_tokens": used.cache_read}
     if reasoning is not None:
         shown["completion_tokens_details"] = {"reasoning_tokens": used.reasoning}
-    output = billed_out or used.output
+    output = billed_out if "output_tokens" in billed else used.output  # a bill of zero is a bill
     tokens = Tokens(
         input=billed_in or used.prompt, output=output, reasoning=min(used.reasoning, output), searches=searches
     )

@@ -19,6 +19,8 @@ from msgspec import Struct
 from proxy import __version__
 from proxy.schema.chat import ChatChunk, ChatResponse
 from proxy.schema.json import encode
+from proxy.schema.records import Tokens
+from proxy.schema.usage import Usage, UsageReport
 from proxy.server.api.answers import NO_STORE
 from proxy.server.api.shapes import (
     EmbeddingsAnswer,
@@ -224,11 +226,14 @@ def _reference(type_: Any) -> dict[str, str]:
 
 
 def _schemas() -> dict[str, Any]:
-    types: list[Any] = [ErrorAnswer]
+    types: list[Any] = [ErrorAnswer, Usage]
     for said in DESCRIBED.values():
         types += [said.body, *(type_ for contents in said.answers.values() for type_ in contents.values())]
     wanted = {type_.__name__: type_ for type_ in types if type_ is not None}
     _, schemas = msgspec.json.schema_components(wanted.values(), ref_template="#/components/schemas/{name}")
+    for answer in (ChatResponse, ChatChunk):  # inside the proxy their usage also says what is billed
+        schemas[answer.__name__]["properties"]["usage"] = {"anyOf": [_reference(Usage), {"type": "null"}]}
+    del schemas[UsageReport.__name__], schemas[Tokens.__name__]
     body = schemas[ChatBody.__name__]
     body["description"] = "OpenAI's request. Fields unknown to the proxy are forwarded to OpenAI-compatible providers."
     for name in sorted(KNOWN_FIELDS - body["properties"].keys()):
