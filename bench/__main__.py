@@ -19,6 +19,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from bench.answers import Case
+from bench.process import leave_on_sigterm
 from bench.product import Product, serving
 from bench.report import lines, table
 from bench.tensorzero import TensorZero
@@ -38,6 +39,7 @@ def main() -> int:
     parser.add_argument("--peers", action="store_true", help="measure other gateways too, instead of starts and memory")
     parser.add_argument("--seconds", type=float, default=60, help="no new round begins after so long (default 60)")
     options = parser.parse_args()
+    leave_on_sigterm()
     until = time.monotonic() + options.seconds
     print(_machine())
     product = Product()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -65,6 +66,11 @@ def started(
         for stream in (process.stdin, process.stdout):
             if stream is not None:
                 stream.close()
+
+
+def leave_on_sigterm() -> None:
+    """SIGTERM ends this process as Ctrl-C does: by an exception, so that the processes it started end with it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 @contextmanager

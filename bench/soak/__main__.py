@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from bench.process import leave_on_sigterm
 from bench.soak.load import Load
 from bench.soak.verdict import Books, Sample, findings, table
 from tests.faults.books import files, reconcile, rows
@@ -36,6 +37,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=40, help="requests per second (default 40)")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    leave_on_sigterm()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder, ExitStack() as stack:
         upstream = stack.enter_context(spawn())
         routing_file = files(Path(folder), upstream.url, fake={"timeout_s": _TIMEOUTS})

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from msgspec.structs import replace
 
@@ -89,3 +92,23 @@ def test_a_run_of_seconds_passes():
     assert requests is not None
     assert int(requests[1]) == int(requests[2]) > 200
     assert "the server's exit code: 0; soak passed" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["bench.soak", "bench"])
+def test_a_run_that_is_ended_leaves_no_process(module):
+    """SIGTERM in the middle of the load: the server and the upstream end too."""
+    run = subprocess.Popen([sys.executable, "-m", module], cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        started: list[psutil.Process] = []
+        until = time.monotonic() + 60
+        while not started and time.monotonic() < until:
+            time.sleep(0.5)
+            started = psutil.Process(run.pid).children(recursive=True)
+        assert started
+        run.terminate()
+        assert run.wait(timeout=60) == 128 + signal.SIGTERM
+    finally:
+        run.kill()
+        run.communicate()
+    assert psutil.wait_procs(started, timeout=10)[1] == []

@@ -168,25 +168,25 @@ async def test_calls_in_flight_are_seen(server: Server) -> None:
 
 
 async def test_tasks_are_counted(server: Server) -> None:
-    """More while a call is served, as many as before when it ended: a leak would show."""
+    """More while calls are served, and fewer when they ended: a leak would show."""
+    calls = 10
 
     async def tasks() -> float:
         return value(await read(server.port), "mmproxy_tasks")
 
-    await post(server.port, chat("fake/ok"))  # the fake upstream's connection has a task of its own on this loop
     before = await tasks()
-    asking = asyncio.create_task(post(server.port, chat("fake/delay_whole(s=0.5)")))
+    asking = [asyncio.create_task(post(server.port, chat("fake/delay_whole(s=0.5)"))) for _ in range(calls)]
 
     async def are_more() -> bool:
-        return await tasks() > before + 1  # our own client's task runs on the same loop
+        return await tasks() > before + calls  # our own clients' tasks run on the same loop
 
     await until(are_more)
-    await asking
+    await asyncio.gather(*asking)
 
-    async def are_as_before() -> bool:
-        return await tasks() <= before
+    async def are_gone() -> bool:
+        return await tasks() < before + calls  # the server may have begun others of its own
 
-    await until(are_as_before)
+    await until(are_gone)
 
 
 async def test_a_loop_that_is_held_up_is_seen() -> None:
