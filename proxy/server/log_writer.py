@@ -16,7 +16,7 @@ from typing import IO, Any
 MAX_EVENTS = 10_000
 FLUSH_S = 1.0  # how long the end of the process waits for a reader
 _BATCH = 100
-_GATHER_S = 0.005  # for one wake-up of the thread; under load it would be woken for each line
+_GATHER_S = 0.005  # between two writes under load, when the thread would be woken for each line
 _IDLE_S = 5.0  # then the thread ends, until there is something to write
 
 Event = dict[str, Any]
@@ -60,15 +60,15 @@ class LogWriter:
     def _run(self) -> None:
         while True:
             is_work = self._work.wait(_IDLE_S)
-            if is_work:
-                time.sleep(_GATHER_S)
             self._work.clear()
             while self._events:
                 self._write([self._events.popleft() for _ in range(min(_BATCH, len(self._events)))])
             self._is_written.set()
             if self._events:  # put meanwhile
                 self._is_written.clear()
-            elif not is_work:
+            elif is_work:
+                time.sleep(_GATHER_S)  # the next lines come together
+            else:
                 with self._lock:
                     if not self._events:
                         self._thread = None
