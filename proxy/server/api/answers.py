@@ -11,7 +11,6 @@ from litestar.types import Send
 from proxy.schema.errors import ProxyError
 
 _MAX_VALUE = 4096  # characters of one header: some clients read 16 kB of all of them, vendors send what they like
-_RANDOM: list[bytes] = []
 NO_STORE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
@@ -20,15 +19,7 @@ def new_id() -> str:
 
     It begins with the time, so that rows are appended to the database's index and not scattered over it.
     """
-    return f"{time.time_ns() // 1000:014x}{_random_bytes().hex()}"
-
-
-def _random_bytes() -> bytes:
-    """Six bytes that no other call gets: one read of the system's source is enough for many ids."""
-    if not _RANDOM:
-        data = os.urandom(6 * 256)
-        _RANDOM.extend(data[at : at + 6] for at in range(0, len(data), 6))
-    return _RANDOM.pop()
+    return f"{time.time_ns() // 1000:014x}{os.urandom(6).hex()}"
 
 
 def safe_headers(headers: Mapping[str, str]) -> dict[str, str]:
