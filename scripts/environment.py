@@ -97,10 +97,17 @@ class Environment:
         if self.path.exists() and not self.marker.exists():
             raise SetupFailed(f"{self.path} was not made by these scripts; move it away and try again")
         say(f"making {self.path.name} with Python {sys.version.split()[0]}")
+        # Under names of their own while they lack the marker: an interruption must not leave a `.venv` without it, which
+        # nobody may delete.
+        old, new = (self.path.with_name(f"{self.path.name}.{name}-by-scripts") for name in ("removed", "begun"))
+        for left in (old, new):
+            shutil.rmtree(left, ignore_errors=True)
         if self.path.exists():
-            shutil.rmtree(self.path)
-        self.path.mkdir()
-        self.marker.touch()
+            self.path.rename(old)
+            shutil.rmtree(old)
+        new.mkdir()
+        (new / self.marker.name).touch()
+        new.rename(self.path)
         venv.EnvBuilder(with_pip=True, symlinks=True).create(self.path)
         say("installing requirements.lock")
         self.pip(lock, *FROM_LOCK, str(self.root / "requirements.lock"))

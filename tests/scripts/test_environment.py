@@ -231,7 +231,7 @@ def test_an_interrupted_install_is_not_taken_for_complete(project, name, step):
     assert process.returncode != 0
     assert project.installed() == []
     code, _, errors = project.run("serve")
-    assert (code, "making .venv" in errors) == (0, True)
+    assert (code, "making .venv" in errors) == (0, True), errors
 
 
 @pytest.mark.slow
@@ -296,3 +296,13 @@ def test_a_missing_lock_is_named(project):
     code, _, errors = project.run("serve")
     assert code == 1
     assert "requirements.lock is missing" in errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("left", [".venv.begun-by-scripts", ".venv.removed-by-scripts"])
+def test_what_an_interruption_left_is_removed(project, left):
+    """Stopped before the new environment has its marker, or while the old one is deleted: the next run starts over."""
+    (project.root / left / "bin").mkdir(parents=True)
+    code, _, errors = project.run("serve")
+    assert (code, "making .venv" in errors) == (0, True), errors
+    assert not (project.root / left).exists()
