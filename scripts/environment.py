@@ -97,8 +97,8 @@ class Environment:
         if self.path.exists() and not self.marker.exists():
             raise SetupFailed(f"{self.path} was not made by these scripts; move it away and try again")
         say(f"making {self.path.name} with Python {sys.version.split()[0]}")
-        # Under names of their own while they lack the marker: an interruption must not leave a `.venv` without it, which
-        # nobody may delete.
+        # Under names of their own while they lack the marker: an interruption must not leave a `.venv` without it,
+        # which nobody may delete.
         old, new = (self.path.with_name(f"{self.path.name}.{name}-by-scripts") for name in ("removed", "begun"))
         for left in (old, new):
             shutil.rmtree(left, ignore_errors=True)
