@@ -7,6 +7,7 @@ A price in USD per 1M tokens is `usd * 1_000_000` pico-USD per token, whole for 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from msgspec import Struct
 from msgspec.structs import astuple
@@ -32,12 +33,14 @@ class Rate(Struct, frozen=True):
 class Rates(Struct, frozen=True):
     """One row of pricing.yaml in integers, made once when it is read: what costs and bounds are computed from.
 
-    `tiers`: rates above so many input tokens, from the lowest on. Fees are nano-USD; `searches_known` is False where a
-    search has a price that nobody knows.
+    `tiers`: rates above so many input tokens, from the lowest on; `dearest`: the most that a token of input and of
+    output may cost above so many, in nano-USD. Fees are nano-USD; `searches_known` is False where a search has a price
+    that nobody knows.
     """
 
     base: Rate
     tiers: tuple[tuple[int, Rate], ...]
+    dearest: tuple[tuple[int, int | None, int | None], ...]
     per_request_nano: int
     per_search_nano: int
     max_searches: int | None
@@ -47,9 +50,11 @@ class Rates(Struct, frozen=True):
     def of(cls, price: ModelPrice) -> Rates:
         tiers = sorted(price.tiers, key=lambda tier: tier.above_input_tokens)
         is_free = price.input == price.output == 0 and not price.per_request
+        base, above = _rate(price, None), [(tier.above_input_tokens, _rate(price, tier)) for tier in tiers]
         return cls(
-            base=_rate(price, None),
-            tiers=tuple((tier.above_input_tokens, _rate(price, tier)) for tier in tiers),
+            base=base,
+            tiers=tuple(above),
+            dearest=tuple(_dearest([(-1, base), *above])),
             per_request_nano=_nano(price.per_request),
             per_search_nano=_nano(price.per_search),
             max_searches=price.max_searches,
@@ -71,7 +76,7 @@ class Rates(Struct, frozen=True):
         """
         if tokens.searches and not self.searches_known:
             return None
-        each = self.rate(tokens)
+        each = self.rate(tokens) if self.tiers else self.base
         hour = min(tokens.cache_write_1h, tokens.cache_write)
         input_nano = _part((each.input, tokens.input))
         read_nano = _part((each.cache_read, tokens.cache_read))
@@ -79,9 +84,9 @@ class Rates(Struct, frozen=True):
         output_nano = _part((each.output, tokens.output))
         if input_nano is None or read_nano is None or write_nano is None or output_nano is None:
             return None
-        parts = (input_nano, read_nano, write_nano, output_nano)
-        fees = (self.per_request_nano, self.per_search_nano * tokens.searches)
-        return Cost(sum(parts) + sum(fees), *parts, *fees)
+        requests, searches = self.per_request_nano, self.per_search_nano * tokens.searches
+        total = input_nano + read_nano + write_nano + output_nano + requests + searches
+        return Cost(total, input_nano, read_nano, write_nano, output_nano, requests, searches)
 
     def upper_bound(self, input_tokens: int, output_tokens: int) -> int | None:
         """Nano-USD that no usage within these counts exceeds, whatever is cached, for however long, in any tier.
@@ -90,15 +95,14 @@ class Rates(Struct, frozen=True):
         """
         if self.per_search_nano and self.max_searches is None:
             return None
-        rates = [self.base, *(tier for above, tier in self.tiers if above < input_tokens)]
-        inputs = [
-            part for each in rates for part in (each.input, each.cache_read, each.cache_write, each.cache_write_1h)
-        ]
-        input_nano = _dearest(inputs, input_tokens)
-        output_nano = _dearest([each.output for each in rates], output_tokens)
-        if input_nano is None or output_nano is None:
+        each_input = each_output = None
+        for above, input_nano, output_nano in self.dearest:
+            if above < input_tokens:
+                each_input, each_output = input_nano, output_nano
+        if (each_input is None and input_tokens) or (each_output is None and output_tokens):
             return None
-        return input_nano + output_nano + self.per_request_nano + self.per_search_nano * (self.max_searches or 0)
+        used = (each_input or 0) * input_tokens + (each_output or 0) * output_tokens
+        return used + self.per_request_nano + self.per_search_nano * (self.max_searches or 0)
 
 
 def rate(price: ModelPrice, tokens: Tokens) -> Rate:
@@ -170,12 +174,21 @@ def _part(*used: tuple[int | None, int]) -> int | None:
     return (sum_pico + _PICO_PER_NANO // 2) // _PICO_PER_NANO
 
 
-def _dearest(rates: list[int | None], tokens: int) -> int | None:
-    """Each rate is rounded up to whole nano-USD first, so that parts rounded one by one stay below."""
-    if tokens == 0:
-        return 0
-    known = [pico for pico in rates if pico is not None]
-    return tokens * -(-max(known) // _PICO_PER_NANO) if len(known) == len(rates) else None
+def _dearest(rates: list[tuple[int, Rate]]) -> Iterator[tuple[int, int | None, int | None]]:
+    """Rates are rounded up to whole nano-USD, so that parts rounded one by one stay below. A higher tier's bound covers
+    the lower ones: nobody knows yet which of them will count.
+    """
+    inputs: list[int | None] = []
+    outputs: list[int | None] = []
+    for above, rate in rates:
+        inputs += (rate.input, rate.cache_read, rate.cache_write, rate.cache_write_1h)
+        outputs.append(rate.output)
+        yield above, _most(inputs), _most(outputs)
+
+
+def _most(rates: list[int | None]) -> int | None:
+    known = [-(-pico // _PICO_PER_NANO) for pico in rates if pico is not None]
+    return max(known) if len(known) == len(rates) else None
 
 
 def _nano(usd: float | None) -> int:

@@ -71,16 +71,10 @@ class Writer:
         self._handed_over = 0  # operations in the queue, as far as the loop knows
         self._taken = 0
         self._thread: threading.Thread | None = None
-        self._has_ended = self._has_died = False
+        self.is_dead = False  # the thread ended without being stopped
         self._retry_at = self._sweep_at = self._gathered_at = self._recovered_at = 0.0
         self._relapses = 0
         self._stop_at: float | None = None
-
-    @property
-    def is_dead(self) -> bool:
-        """True if the thread ended without being stopped."""
-        is_gone = self._thread is not None and not self._thread.is_alive()
-        return self._has_died or (is_gone and not self._has_ended)
 
     @property
     def pending(self) -> int:
@@ -121,9 +115,8 @@ class Writer:
         try:
             if self._open():
                 self._work()
-            self._has_ended = True
         except BaseException as error:
-            self._has_died = True
+            self.is_dead = True
             _note("ledger_dead", error=_text(error))
             self._tell([(self._started, StoreError(f"the ledger's thread ended: {_text(error)}"))])
             if self._on_death is not None:

@@ -83,7 +83,7 @@ class AttemptLoop:
         if seats:
             answer = await emulate.complete_together(self, seats, origin.parent)
         else:
-            answer = await self.complete(request, origin)
+            answer = await self._ask(request, origin, None)
         if self._check is None:
             return answer
         sizes = [seat.n for seat in seats] or [request.n]
@@ -94,7 +94,7 @@ class AttemptLoop:
         seats = self._seats(request)
         if seats:
             return await emulate.stream_together(self, seats, sink, origin.parent)
-        return await self.stream(request, sink, origin)
+        return await self._ask(request, origin, sink)
 
     def _seats(self, request: AnyRequest) -> list[ChatRequest]:
         """The concurrent requests that together produce all choices; [] if one request is enough."""

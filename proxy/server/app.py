@@ -10,8 +10,8 @@ import asyncio
 import ipaddress
 import signal
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,6 @@ from proxy.config.namespace import enabled
 from proxy.config.server import ServerConfig
 from proxy.config.source import ConfigFiles
 from proxy.pipeline.limits import FailedLogins
-from proxy.pipeline.pipeline import Pipeline
 from proxy.server.api.admin import Admin
 from proxy.server.api.calls import ModelCalls
 from proxy.server.api.errors import exception_handlers
@@ -94,7 +93,7 @@ class Application:
         self._metrics = Metrics(__version__, self._read, options.metrics_folder)
         self._auth = auth
         access = Access(auth, lambda: self.live.policies, time.time_ns)
-        calls = ModelCalls(self._pipeline, access, int(server.max_body_mb * 1024 * 1024), self._places, log)
+        calls = ModelCalls(self._runtime, access, int(server.max_body_mb * 1024 * 1024), self._places, log)
         reads = Reads(
             lambda: self.live.views,
             lambda: self.live.policies,
@@ -115,7 +114,7 @@ class Application:
         hosts = frozenset(host.lower() for host in own)
         origins = frozenset(server.cors_origins)
         direct: dict[str, ASGIApp] = {
-            path: partial(calls, format=format) for format in options.formats for path in format.paths
+            path: partial(calls, format=format, alone=True) for format in options.formats for path in format.paths
         }
         self.asgi: ASGIApp = Guard(self.litestar, lambda: auth.keyless, hosts, origins, self._connections, direct)
 
@@ -143,13 +142,11 @@ class Application:
         """Requests a reload. Safe to call from a signal handler or any thread."""
         self._reloads.soon()
 
-    @contextmanager
-    def _pipeline(self) -> Iterator[Pipeline]:
-        """The current pipeline. Its resources stay open until the block ends, across reloads."""
+    def _runtime(self) -> AbstractContextManager[Runtime]:
+        """The current runtime for a `with` block: its resources stay open until then, across reloads."""
         if self._running is None:
             raise RuntimeError("the application is not running")
-        with self._running.runtimes.using() as runtime:
-            yield runtime.pipeline
+        return self._running.runtimes.using()
 
     def _run(self, config: Config) -> None:
         if self._running is not None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Generic, TypeVar
 
 from msgspec import Struct
@@ -36,13 +36,23 @@ class Reloaded(Struct, frozen=True):
     at_restart: list[str] = []
 
 
-class _Entry(Generic[T]):
-    """A value and the number of its users."""
+class _Entry(AbstractContextManager[T]):
+    """A value and the number of its users, each inside a `with` block: every call has one, so it is no generator."""
 
-    def __init__(self, value: T, close: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, value: T, close: Callable[[], Awaitable[None]], on_left: Callable[[_Entry[T]], None]) -> None:
         self.value = value
         self.close = close
         self.users = 0
+        self._on_left = on_left
+
+    def __enter__(self) -> T:
+        self.users += 1
+        return self.value
+
+    def __exit__(self, *_: object) -> None:
+        self.users -= 1
+        if not self.users:
+            self._on_left(self)
 
 
 class Swap(Generic[T]):
@@ -63,20 +73,16 @@ class Swap(Generic[T]):
         """The current value, and earlier values still in use."""
         return [entry.value for entry in self._open]
 
-    @contextmanager
-    def using(self) -> Iterator[T]:
-        """The current value. It stays open until the block ends, even if it is replaced."""
-        entry = self._current()
-        entry.users += 1
-        try:
-            yield entry.value
-        finally:
-            entry.users -= 1
-            self._close_if_unused(entry)
+    def using(self) -> AbstractContextManager[T]:
+        """The current value for a `with` block, at whose end it is closed if it was replaced meanwhile.
+
+        Raises RuntimeError as `current` does.
+        """
+        return self._current()
 
     def put(self, value: T, close: Callable[[], Awaitable[None]]) -> None:
         """Makes `value` current. `close` is called once, when `value` has been replaced and has no users."""
-        before, self._latest = self._latest, _Entry(value, close)
+        before, self._latest = self._latest, _Entry(value, close, self._close_if_unused)
         self._open.append(self._latest)
         if before is not None:
             self._close_if_unused(before)

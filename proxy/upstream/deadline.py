@@ -30,7 +30,7 @@ class Deadline:
 
     async def wait(self, awaitable: Awaitable[T], by: float) -> T:
         """Awaits it until the loop time `by`, then cancels it and raises TimeoutError."""
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         cancels = task.cancelling()
         self._task, self._by = task, by

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -10,8 +11,11 @@ from litestar.types import Send
 
 from proxy.schema.errors import ProxyError
 
+_random = random.Random(os.urandom(32))  # ids are no secrets, only different, in every worker; a system call each is slow
 _MAX_VALUE = 4096  # characters of one header: some clients read 16 kB of all of them, vendors send what they like
 NO_STORE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+_JSON = {"content-type": "application/json", **NO_STORE}
+_JSON_LINES = "".join(f"{name}: {value}\r\n" for name, value in _JSON.items()).encode()
 
 
 def new_id() -> str:
@@ -19,7 +23,7 @@ def new_id() -> str:
 
     It begins with the time, so that rows are appended to the database's index and not scattered over it.
     """
-    return f"{time.time_ns() // 1000:014x}{os.urandom(6).hex()}"
+    return f"{time.time_ns() // 1000:014x}{_random.getrandbits(48):012x}"
 
 
 def safe_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -31,6 +35,14 @@ def safe_headers(headers: Mapping[str, str]) -> dict[str, str]:
         for name, value in headers.items()
         if value.isprintable() and len(value) <= _MAX_VALUE
     }
+
+
+def header_lines(headers: Mapping[str, str]) -> bytes:
+    """`safe_headers` of a whole JSON answer as HTTP/1 sends them, `content-length` left out."""
+    lines = [
+        f"{name}: {value}\r\n" for name, value in headers.items() if value.isprintable() and len(value) <= _MAX_VALUE
+    ]
+    return _JSON_LINES + "".join(lines).encode("latin-1", "replace")
 
 
 def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
@@ -50,7 +62,7 @@ async def send_json(
     linger: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """One whole JSON answer."""
-    full = {"content-type": "application/json", "content-length": str(len(body)), **NO_STORE, **headers}
+    full = {**_JSON, "content-length": str(len(body)), **headers}
     await send({"type": "http.response.start", "status": status, "headers": raw_headers(full)})
     if linger is not None:
         await send({"type": "http.response.body", "body": body, "more_body": True})

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractContextManager, aclosing
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import structlog
 from litestar.types import HTTPScope, Receive, Scope, Send
@@ -20,9 +20,10 @@ from proxy.pipeline.output import Output
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.running import ClientLeft, RunningCall
 from proxy.schema.errors import ProxyError
-from proxy.server.api.answers import NO_STORE, new_id, safe_headers, send_error, send_json
+from proxy.server.api.answers import NO_STORE, header_lines, new_id, safe_headers, send_error, send_json
 from proxy.server.api.guard import Access
 from proxy.server.api.request import BodyTooLarge, ClientGone, LeaveWatch, Places, discard_rest, read_body
+from proxy.server.http1.peer import Peer, peer_of
 
 HEADERS_AFTER_S = 10.0  # a stream's headers are sent with its first byte, or after this long, before clients time out
 PING_S = 15
@@ -43,12 +44,19 @@ class FrameStream(EventSourceResponse):
             await self._stream_response(send)
 
 
+class Live(Protocol):
+    """What a call needs of the running configuration."""
+
+    @property
+    def pipeline(self) -> Pipeline: ...
+
+
 class ModelCalls:
-    """The routes that call models. `pipeline` provides the current pipeline, which a reload replaces."""
+    """The routes that call models. `live` lends the current configuration, which a reload replaces."""
 
     def __init__(
         self,
-        pipeline: Callable[[], AbstractContextManager[Pipeline]],
+        live: Callable[[], AbstractContextManager[Live]],
         access: Access,
         max_body_bytes: int,
         places: Places,
@@ -56,32 +64,39 @@ class ModelCalls:
         headers_after_s: float = HEADERS_AFTER_S,
     ) -> None:
         self._places = places
-        self._pipeline = pipeline
+        self._live = live
         self._access = access
         self._max_body_bytes = max_body_bytes
         self._log = log
         self._headers_after_s = headers_after_s
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, format: Format) -> None:
+    async def __call__(
+        self, scope: Scope, receive: Receive, send: Send, format: Format, *, alone: bool = False
+    ) -> None:
+        """`alone`: no layer of the framework stands between this and the server, none that adds headers."""
         call_id = new_id()
         identity = {"x-request-id": call_id}
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            with self._pipeline() as current:  # not the call's own yet: a reload may happen while the body is read
-                identity["x-proxy-config"] = current.config_version
+            with self._live() as live:  # not the call's own yet: a reload may happen while the body is read
+                identity["x-proxy-config"] = live.pipeline.config_version
             if (method := cast(HTTPScope, scope)["method"]) != "POST":
                 message = f"{method} is not allowed; use POST."
                 raise ProxyError(message, status=405, code="method_not_allowed", headers={"allow": "POST"})
             caller = await self._access.caller(scope, headers)
             body = await read_body(receive, headers, self._max_body_bytes)
-            with self._places, self._pipeline() as pipeline:
+            with self._places, self._live() as live:
+                pipeline = live.pipeline
                 identity["x-proxy-config"] = pipeline.config_version
                 call, route = await pipeline.admit(call_id, caller, body, format, headers)
                 del body  # it may be large, and the answer may take minutes
                 running = pipeline.start(call, route, format)
                 try:
                     with LeaveWatch(scope, receive, running.leave):
-                        await (self._stream if call.request.stream else self._whole)(pipeline, running, send)
+                        if call.request.stream:
+                            await self._stream(pipeline, running, send)
+                        else:
+                            await self._whole(pipeline, running, peer_of(scope) if alone else Peer(), send)
                 finally:
                     running.stop()
         except BodyTooLarge as error:
@@ -96,11 +111,15 @@ class ModelCalls:
             failure = internal_error()
             await send_error(send, failure, format.error(failure), identity)
 
-    async def _whole(self, pipeline: Pipeline, running: RunningCall, send: Send) -> None:
+    async def _whole(self, pipeline: Pipeline, running: RunningCall, peer: Peer, send: Send) -> None:
         body = await running.output.read()
         call = running.call
-        overhead = {"x-proxy-overhead-ms": f"{call.time.overhead_ms():.2f}"}
-        await send_json(send, 200, body, _facts(pipeline, call) | _money(call) | overhead)
+        headers = _facts(pipeline, call)
+        if (cost := call.cost_usd()) is not None:
+            headers["x-proxy-cost-usd"] = f"{cost:.9f}"
+        headers["x-proxy-overhead-ms"] = f"{call.time.overhead_ms():.2f}"
+        if not peer.answer(header_lines(headers), body):
+            await send_json(send, 200, body, headers)
 
     async def _stream(self, pipeline: Pipeline, running: RunningCall, send: Send) -> None:
         """Waits for the first frames, then hands over to sse-starlette. Earlier errors have their own status."""
@@ -158,8 +177,3 @@ def _facts(pipeline: Pipeline, call: Call) -> dict[str, str]:
     if adapted := [*call.adapted, *attempt.adapted]:
         facts["x-proxy-adapted-params"] = ",".join(dict.fromkeys(adapted))
     return facts
-
-
-def _money(call: Call) -> dict[str, str]:
-    cost = call.cost_usd()
-    return {} if cost is None else {"x-proxy-cost-usd": f"{cost:.9f}"}

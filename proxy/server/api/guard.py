@@ -31,6 +31,7 @@ _PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", 
 _MAX_URL_BYTES = 8 * 1024
 _MAX_HEADER_BYTES = 32 * 1024
 _MAX_HEADERS = 100
+_MAX_SEEN = 64
 
 
 _NO_ROUTES: Mapping[str, ASGIApp] = {}
@@ -58,37 +59,45 @@ class Guard:
         self._connections = connections
         self._keyless = keyless
         self._hosts = hosts
+        self._seen: set[bytes] = set()  # Host headers that name one of them
         self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asgi = cast("dict[str, Any]", scope)  # Litestar's type leaves out the lifespan
-        if asgi["type"] == "lifespan" and self._connections is not None:
+        kind = asgi["type"]
+        if kind == "lifespan" and self._connections is not None:
             asgi.setdefault("state", {})[STATE] = self._connections
-        error = self._refusal(scope) if scope["type"] in ("http", "websocket") else None
+        error = self._refusal(scope) if kind in ("http", "websocket") else None
         if error is not None:
             await send_error(send, error, encode(error.body()), {"x-request-id": new_id()})
             return
-        if asgi["type"] == "http" and (endpoint := self._direct.get(asgi["path"])) is not None:
+        if kind == "http" and (endpoint := self._direct.get(asgi["path"])) is not None:
             await endpoint(scope, receive, send)
             return
-        if asgi["type"] == "http" and asgi["method"] == "HEAD":
+        if kind == "http" and asgi["method"] == "HEAD":
             scope = cast(Scope, {**asgi, "method": "GET"})  # the server leaves out the body (RFC 9110, 9.3.2)
         await self.app(scope, receive, send)
 
-    def _serves(self, host: str, path: str) -> bool:
-        name = _without_port(host)
+    def _serves(self, host: bytes, path: str) -> bool:
+        if host in self._seen:
+            return True
+        name = _without_port(host.decode("latin-1"))
         if name in self._hosts:
+            if len(self._seen) < _MAX_SEEN:
+                self._seen.add(host)
             return True
         return not self._keyless() and (path not in _OPEN_PATHS or _is_private_name(name))
 
     def _refusal(self, scope: Scope) -> ProxyError | None:
-        headers = list(scope["headers"])
+        headers = scope["headers"]
+        if not isinstance(headers, list):
+            headers = list(headers)
         path_bytes = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
         if path_bytes > _MAX_URL_BYTES:
             return ProxyError("The URL is longer than 8 KB.", status=414, code="invalid_value")
-        if len(headers) > _MAX_HEADERS or sum(len(name) + len(value) for name, value in headers) > _MAX_HEADER_BYTES:
+        if len(headers) > _MAX_HEADERS or sum([len(name) + len(value) for name, value in headers]) > _MAX_HEADER_BYTES:
             return ProxyError("The headers are larger than 32 KB or more than 100.", status=431, code="invalid_value")
-        hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
+        hosts = [value for name, value in headers if name == b"host"]
         if len(hosts) != 1 or not hosts[0]:
             return ProxyError("Send exactly one Host header.", status=400, code="invalid_value", param="host")
         if not self._serves(hosts[0], scope["path"]):

@@ -21,12 +21,21 @@ EXTENSION = "mmproxy.peer"  # the key in the scope's `extensions`
 Callback = Callable[[], object]
 
 
+def _no_answer(_lines: bytes, _body: bytes) -> bool:
+    return False
+
+
 class Peer:
-    """One request's client. Its callbacks run at most once, and never after the answer is complete."""
+    """One request's client. Its callbacks run at most once, and never after the answer is complete.
 
-    __slots__ = ("_callbacks", "gone")
+    `answer(lines, body)` sends a whole 200 answer in one write, without ASGI's two messages; `lines` are all its
+    headers but `content-length` and those of the server. False: it cannot, so the answer goes by ASGI.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_callbacks", "answer", "gone")
+
+    def __init__(self, answer: Callable[[bytes, bytes], bool] = _no_answer) -> None:
+        self.answer = answer
         self.gone = False
         self._callbacks: list[Callback] | None = None
 

@@ -66,6 +66,11 @@ class HTTP1Protocol(asyncio.Protocol):
     def default_headers(self) -> list[tuple[bytes, bytes]]:
         return self._server.default_headers
 
+    @property
+    def is_writable(self) -> bool:
+        """The client takes what is written, as far as anybody knows."""
+        return self._writable is None and not self.transport.is_closing()
+
     # --- asyncio ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
