@@ -148,7 +148,8 @@ class Exchange:
             answer = self._answer = await self._send(self._upstream.outgoing(self._request, endpoint))
             self._request = _SENT  # its body may be large, and the answer may take minutes
             self.status, self.headers = answer.status, answer.headers
-            await self._accept()
+            if not self._is_as_wanted():
+                await self._reject()
         except BaseException as error:
             self._leave(error)
             raise
@@ -186,25 +187,30 @@ class Exchange:
 
         Complete JSON is a whole answer, also where the connection breaks or stalls before HTTP says so.
         """
+        assert self._answer is not None
         pieces: list[bytes] = []
         while True:
-            idle_at = self._now() + self._timeouts.idle
-            try:
-                if self._total_at is not None and self._total_at < idle_at:
-                    piece = await self.read(self._total_at, Outcome.TIMEOUT_TOTAL)
-                else:
-                    piece = await self.read(idle_at, Outcome.TIMEOUT_IDLE)
-            except (UpstreamTruncated, UpstreamTimeout):
-                if not _is_whole_json(pieces):
-                    raise
-                piece = b""
+            piece = self._answer.read_nowait()
+            if piece is None:
+                try:
+                    piece = await self._next_of_body()
+                except (UpstreamTruncated, UpstreamTimeout):
+                    if not _is_whole_json(pieces):
+                        raise
+                    piece = b""
             if not piece:
-                return HTTPResponse(self.status, self.headers, b"".join(pieces))
+                return HTTPResponse(self.status, self.headers, pieces[0] if len(pieces) == 1 else b"".join(pieces))
             self.body_bytes += len(piece)
             if self.body_bytes > limit:
                 message = f"{self._name} sent an answer of more than {limit} bytes."
                 raise UpstreamError(message, upstream_status=self.status)
             pieces.append(piece)
+
+    async def _next_of_body(self) -> bytes:
+        idle_at = self._now() + self._timeouts.idle
+        if self._total_at is not None and self._total_at < idle_at:
+            return await self.read(self._total_at, Outcome.TIMEOUT_TOTAL)
+        return await self.read(idle_at, Outcome.TIMEOUT_IDLE)
 
     async def _take_place(self, places: asyncio.Semaphore) -> None:
         """Waits for a place as long as for a connection."""
@@ -256,8 +262,17 @@ class Exchange:
         }.get(outcome, (self._timeouts.idle, "nothing more"))
         return UpstreamTimeout(f"{self._name} sent {what} within {seconds:g} s.", outcome)
 
-    async def _accept(self) -> None:
-        """Raises the error of a non-2xx answer. A redirect is never followed: the key belongs to its origin alone."""
+    def _is_as_wanted(self) -> bool:
+        """A 2xx answer, not compressed, of the kind that was asked for."""
+        kind = self.headers.get("content-type", "").lower() if self._total_s is None else ""
+        return (
+            200 <= self.status < 300
+            and self.headers.get("content-encoding", "identity").lower() in ("", "identity")
+            and (not kind or "event-stream" in kind)
+        )
+
+    async def _reject(self) -> None:
+        """Raises the error of an answer. A redirect is never followed: the key belongs to its origin alone."""
         status = self.status
         if 300 <= status < 400 or status < 200:
             message = f"{self._name} answered {status}, a redirect; it is not followed."
@@ -271,9 +286,7 @@ class Exchange:
         if self.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
             message = f"{self._name} sent a compressed answer though none was asked for."
             raise UpstreamError(message, upstream_status=status)
-        kind = self.headers.get("content-type", "").lower()
-        if self._total_s is None and kind and "event-stream" not in kind:
-            await self._reject_kind(kind)
+        await self._reject_kind(self.headers["content-type"].lower())
 
     async def _reject_kind(self, kind: str) -> None:
         """A stream was asked for and something else came: an error in a 200, or a page of HTML."""

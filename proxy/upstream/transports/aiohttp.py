@@ -1,4 +1,4 @@
-"""Performs I/O: the default transport, on aiohttp's connector (pool, look-ups, TLS) and its parser in C.
+"""Performs I/O: the default transport, on aiohttp's connector (look-ups, connections, TLS) and its parser in C.
 
 Requests do not go through aiohttp's session. Its request and response objects, its cookie jar and the task that writes
 each body cost more than the rest of an exchange, and it throws away what a broken connection had delivered.
@@ -34,6 +34,7 @@ from proxy.upstream.transports.base import (
     Resolve,
     encoded,
 )
+from proxy.upstream.transports.idle import IdleConnections, hang_up
 
 _MAX_HEADER_BYTES = 96 * 1024  # of one line; httpx's limit is 100 kB for all of them, aiohttp's own 8 kB are too few
 _MAX_INTERIM = 32  # 1xx answers before the real one
@@ -59,7 +60,6 @@ class _Connector(aiohttp.TCPConnector):
     def __init__(self, context: ssl.SSLContext, resolve: Resolve | None) -> None:
         super().__init__(
             limit=0,
-            keepalive_timeout=30,
             ttl_dns_cache=60,
             ssl=context,
             resolver=None if resolve is None else _Resolver(resolve),
@@ -94,21 +94,35 @@ class _Route:
         if parsed.scheme not in ("http", "https") or not parsed.raw_host:
             raise ValueError("not an http or https URL")
         self.request = aiohttp.ClientRequest("GET", parsed, loop=asyncio.get_running_loop())
+        self.origin = self.request.connection_key
         self.target = f" {parsed.raw_path_qs} HTTP/1.1\r\n".encode() + encoded({"host": self.request.headers["host"]})
 
 
 class AiohttpAnswer:
     def __init__(
-        self, transport: AiohttpTransport, connection: Connection, message: Any, content: aiohttp.StreamReader
+        self,
+        transport: AiohttpTransport,
+        origin: object,
+        connection: Connection,
+        message: Any,
+        content: aiohttp.StreamReader,
     ) -> None:
         self.status: int = message.code
         self.headers: dict[str, str] = {}
         for name, value in message.headers.items():
             self.headers.setdefault(name.lower(), value)
         self._transport = transport
+        self._origin = origin
         self._connection: Connection | None = connection
         self._content = content
         self._failure: BaseException | None = None
+
+    def read_nowait(self) -> bytes | None:
+        content = self._content
+        if self._failure is not None or content.exception() is not None:
+            return None  # `read` raises it
+        piece = content.read_nowait(MAX_PIECE_BYTES)
+        return piece if piece or content.at_eof() else None
 
     async def read(self) -> bytes:
         content = self._content
@@ -132,9 +146,9 @@ class AiohttpAnswer:
             return
         self._transport.active -= 1
         if self._content.is_eof() and self._failure is None:
-            keep(connection)
+            self._transport.keep(self._origin, connection)
         elif complete and self._failure is None:
-            self._transport.linger(connection, self._content)
+            self._transport.linger(self._origin, connection, self._content)
         else:
             hang_up(connection)
 
@@ -147,6 +161,7 @@ class AiohttpTransport:
         self._connector = _Connector(context or ssl.create_default_context(), resolve)
         self._loop = asyncio.get_running_loop()
         self._routes: dict[str, _Route] = {}
+        self._idle = IdleConnections(self._loop)
         self._lingering: dict[Connection, asyncio.TimerHandle] = {}
 
     async def send(self, request: Outgoing, connect_timeout_s: float, on_sent: Callable[[], None]) -> AiohttpAnswer:
@@ -160,49 +175,44 @@ class AiohttpTransport:
             raise ConnectFailed(type(error).__name__) from error
         self.active += 1
         try:
-            return await self._sent(route, (head, request.body), connect_timeout_s, on_sent)
+            connection = self._kept(route.origin) or await self._connect(route, connect_timeout_s)
+            while True:  # a kept connection that turns out to be stale is replaced once
+                protocol = cast(_Protocol, connection.protocol)
+                may_be_stale = protocol.requests > 0
+                begun = self._loop.time()
+                try:
+                    message, content = await _converse(protocol, (head, request.body), on_sent)
+                except _FAILURES as error:
+                    hang_up(connection)
+                    if may_be_stale and protocol.received == 0 and self._loop.time() - begun < STALE_S:
+                        connection = await self._connect(route, connect_timeout_s)
+                        continue
+                    raise ConnectionLost(type(error).__name__) from error
+                except BaseException:
+                    hang_up(connection)
+                    raise
+                return AiohttpAnswer(self, route.origin, connection, message, content)
         except BaseException:
             self.active -= 1
             raise
 
-    async def _sent(
-        self, route: _Route, data: tuple[bytes, bytes], connect_timeout_s: float, on_sent: Callable[[], None]
-    ) -> AiohttpAnswer:
-        """The answer; a kept connection that turns out to be stale is replaced once."""
-        is_repeated = False
-        while True:
-            connection = await self._connect(route, connect_timeout_s, fresh=is_repeated)
-            protocol = cast(_Protocol, connection.protocol)
-            may_be_stale = protocol.requests > 0
-            begun = self._loop.time()
-            try:
-                message, content = await _converse(protocol, data, on_sent)
-            except _FAILURES as error:
-                hang_up(connection)
-                if may_be_stale and protocol.received == 0 and self._loop.time() - begun < STALE_S:
-                    is_repeated = True
-                    continue
-                raise ConnectionLost(type(error).__name__) from error
-            except BaseException:
-                hang_up(connection)
-                raise
-            return AiohttpAnswer(self, connection, message, content)
-
-    async def _connect(self, route: _Route, timeout_s: float, *, fresh: bool) -> Connection:
-        """A connection; with `fresh` a new one, and the idle ones it meets on the way are closed, being as old."""
-        while True:
-            try:
-                timeout = aiohttp.ClientTimeout(total=None, connect=timeout_s)
-                connection = await self._connector.connect(route.request, [], timeout)
-            except TimeoutError as error:
-                raise ConnectTimedOut(type(error).__name__) from error
-            except (aiohttp.ClientError, OSError, ValueError) as error:
-                raise ConnectFailed(type(error).__name__) from error
-            protocol = cast(_Protocol, connection.protocol)
-            # Bytes that nobody asked for must not become the next request's answer.
-            if protocol.requests == 0 or not (fresh or protocol.received or protocol.transport is None):
+    def _kept(self, origin: object) -> Connection | None:
+        """An idle connection. Bytes that nobody asked for must not become the next request's answer."""
+        while (connection := self._idle.take(origin)) is not None:
+            if not cast(_Protocol, connection.protocol).received:
                 return connection
             hang_up(connection)
+        return None
+
+    async def _connect(self, route: _Route, timeout_s: float) -> Connection:
+        """A new connection."""
+        try:
+            timeout = aiohttp.ClientTimeout(total=None, connect=timeout_s)
+            return await self._connector.connect(route.request, [], timeout)
+        except TimeoutError as error:
+            raise ConnectTimedOut(type(error).__name__) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise ConnectFailed(type(error).__name__) from error
 
     def _route(self, url: str) -> _Route:
         route = self._routes.get(url)
@@ -212,13 +222,23 @@ class AiohttpTransport:
             route = self._routes[url] = _Route(url)
         return route
 
-    def linger(self, connection: Connection, content: aiohttp.StreamReader) -> None:
+    def keep(self, origin: object, connection: Connection) -> None:
+        """For the next request, unless the server said otherwise, or a part of the last one has still not left."""
+        protocol = cast(_Protocol, connection.protocol)
+        transport = protocol.transport
+        if transport is None or protocol.should_close or transport.get_write_buffer_size():
+            hang_up(connection)
+            return
+        protocol.received = 0
+        self._idle.put(origin, connection)
+
+    def linger(self, origin: object, connection: Connection, content: aiohttp.StreamReader) -> None:
         """Keeps the connection if the end of its answer comes within LINGER_S."""
         if len(self._lingering) >= MAX_LINGERING:
             hang_up(connection)
             return
         self._lingering[connection] = self._loop.call_later(LINGER_S, self._end_linger, connection, hang_up)
-        content.on_eof(partial(self._end_linger, connection, keep))
+        content.on_eof(partial(self._end_linger, connection, partial(self.keep, origin)))
 
     def _end_linger(self, connection: Connection, then: Callable[[Connection], None]) -> None:
         timer = self._lingering.pop(connection, None)
@@ -229,6 +249,7 @@ class AiohttpTransport:
     async def close(self) -> None:
         for connection in list(self._lingering):
             self._end_linger(connection, hang_up)
+        self._idle.close()
         await self._connector.close()
 
 
@@ -260,23 +281,6 @@ async def _converse(
         if message.code >= 200 or message.code == 101:
             return message, content
     raise aiohttp.ClientPayloadError("too many interim answers")
-
-
-def keep(connection: Connection) -> None:
-    """Gives the connection back to the pool, unless a part of its request has still not left."""
-    protocol = cast(_Protocol, connection.protocol)
-    if protocol.transport is None or protocol.transport.get_write_buffer_size():
-        hang_up(connection)
-        return
-    protocol.received = 0
-    connection.release()
-
-
-def hang_up(connection: Connection) -> None:
-    """Closes the connection without waiting for what is still to be sent, or for the other side's end of TLS."""
-    if connection.transport is not None:
-        connection.transport.abort()
-    connection.close()
 
 
 def _new_socket(address: tuple[Any, ...]) -> socket.socket:

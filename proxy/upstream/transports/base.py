@@ -80,6 +80,10 @@ class Answer(Protocol):
     status: int
     headers: dict[str, str]
 
+    def read_nowait(self) -> bytes | None:
+        """The next piece if it has arrived, as `read` returns it; None: `read` has to wait, or to raise."""
+        ...
+
     async def read(self) -> bytes:
         """The next piece of the body, at most MAX_PIECE_BYTES; `b""` at its end.
 

@@ -150,6 +150,9 @@ class HttpxAnswer:
         self._reading: asyncio.Task[bytes] | None = None
         in_flight.requests.add(self)
 
+    def read_nowait(self) -> bytes | None:
+        return None  # httpx keeps nothing of what has arrived
+
     async def read(self) -> bytes:
         if not self._held:
             if self._reading is None:

@@ -1,0 +1,64 @@
+"""Orchestrates: aiohttp's connections between two requests.
+
+They are not given back to aiohttp's pool: its way there and back costs more than everything it looks at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from aiohttp.connector import Connection
+
+KEEP_S = 30.0
+
+
+class IdleConnections:
+    """Idle connections by origin. The one that was used last is taken first; one that nobody took for KEEP_S is closed."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._by_origin: dict[object, deque[tuple[float, Connection]]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def put(self, origin: object, connection: Connection) -> None:
+        idle = self._by_origin.get(origin)
+        if idle is None:
+            idle = self._by_origin[origin] = deque()
+        idle.append((self._loop.time(), connection))
+        if self._timer is None:
+            self._timer = self._loop.call_later(KEEP_S, self._sweep)
+
+    def take(self, origin: object) -> Connection | None:
+        """An open connection, if there is one."""
+        idle = self._by_origin.get(origin)
+        while idle:
+            _, connection = idle.pop()
+            if (transport := connection.transport) is not None and not transport.is_closing():
+                return connection
+            connection.close()
+        return None
+
+    def close(self) -> None:
+        """Closes all of them."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._close_until(float("inf"))
+
+    def _sweep(self) -> None:
+        self._close_until(self._loop.time() - KEEP_S)
+        self._timer = self._loop.call_later(KEEP_S / 10, self._sweep) if self._by_origin else None
+
+    def _close_until(self, time: float) -> None:
+        for origin, idle in list(self._by_origin.items()):
+            while idle and (idle[0][0] <= time or idle[0][1].transport is None):
+                hang_up(idle.popleft()[1])
+            if not idle:
+                del self._by_origin[origin]
+
+
+def hang_up(connection: Connection) -> None:
+    """Closes the connection without waiting for what is still to be sent, or for the other side's end of TLS."""
+    if connection.transport is not None:
+        connection.transport.abort()
+    connection.close()
