@@ -18,8 +18,9 @@ from typing import Any
 from msgspec import Struct
 
 from proxy.metering.books import Books, Intent
+from proxy.metering.same_wait import SameWait
 from proxy.metering.usage_queries import UsageQueries
-from proxy.metering.writer import Waits, Writer, resolve
+from proxy.metering.writer import Waits, Writer
 from proxy.schema.errors import StorageUnavailable
 from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Granted, Outcome, UsageQuery
 from proxy.storage.base import Store
@@ -84,6 +85,8 @@ class Ledger:
     async def start(self) -> None:
         """Opens the store, settles the calls of dead owners, starts the writer. Raises StoreError: path and fix."""
         await self._writer.start()
+        self._opening = SameWait(self._writer.loop, self._waits.open, StorageUnavailable)
+        self._settling = SameWait(self._writer.loop, self._waits.settle)
 
     async def open(self, call: CallOpen, attempt: AttemptOpen) -> Granted:
         """Grants a call and its first attempt once both are committed, in one transaction.
@@ -126,11 +129,10 @@ class Ledger:
             return
         future = self._writer.loop.create_future()
         self._put(self._books.close, end, future)
-        timer = self._writer.loop.call_later(self._waits.settle, _waited_enough, future)
+        self._settling.watch(future)
         try:
             await future
         finally:
-            timer.cancel()
             self._calls.pop(end.call_id, None)
 
     def close(self, end: CallEnd) -> None:
@@ -176,7 +178,7 @@ class Ledger:
             return _GRANTED
         intent.future = future = self._writer.loop.create_future()
         self._put_intent(intent)
-        timer = self._writer.loop.call_later(self._waits.open, _waited_too_long, future)
+        self._opening.watch(future)
         try:
             await future
         except StorageUnavailable:
@@ -188,8 +190,6 @@ class Ledger:
         except asyncio.CancelledError:
             self._withdraw(intent, Outcome.CANCELLED)
             raise
-        finally:
-            timer.cancel()
         return _GRANTED
 
     def _withdraw(self, intent: Intent, outcome: Outcome, code: str | None = None) -> None:
@@ -211,11 +211,3 @@ class Ledger:
             return True
         self._turned_away += 1
         return False
-
-
-def _waited_enough(future: asyncio.Future[None]) -> None:
-    resolve([(future, None)])
-
-
-def _waited_too_long(future: asyncio.Future[None]) -> None:
-    resolve([(future, StorageUnavailable())])

@@ -156,6 +156,9 @@ class Attempt:
                 first_token_ms=self.first_token_ms,
                 upstream_request_id=self.request_id,
             )
+            # The call knows its attempts. Without this its request, which may be large, would stay in memory until the
+            # garbage collector looks for cycles.
+            del self.call, self.request
         return self.ended
 
     # --- what it used -------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from proxy.pipeline.call import Call
 from proxy.pipeline.gate import CommitGate
 from proxy.pipeline.json_check import JSONCheck
 from proxy.pipeline.native import NativeAnswer
-from proxy.pipeline.off_loop import OffLoop
+from proxy.pipeline.off_loop import LARGE_BYTES, OffLoop
 from proxy.pipeline.stop_sequences import StopSequences
 from proxy.pipeline.stream_reader import StreamReader
 from proxy.providers.base.contract import Built, build, is_native, parse
@@ -192,7 +192,10 @@ class AttemptLoop:
 
     async def _exchange(self, attempt: Attempt, stream: bool) -> Exchange:
         """The exchange that sends the request. It alone holds the body, which may be large, during the answer."""
-        built = await self._resources.off_loop.run(attempt.request.size, partial(self._build, attempt))
+        if attempt.request.size <= LARGE_BYTES:
+            built = self._build(attempt)
+        else:
+            built = await self._resources.off_loop.run(attempt.request.size, partial(self._build, attempt))
         return self._upstream.exchange(built, attempt.id, stream=stream, on_sent=attempt.note_sent)
 
     def _build(self, attempt: Attempt) -> Built:
@@ -208,7 +211,8 @@ class AttemptLoop:
             raise BadRequest("The JSON body is nested too deeply.", code="invalid_json") from None
         if is_native(deployment.provider, request):
             attempt.native = NativeAnswer()
-        attempt.dropped, attempt.adapted = _printable_names(built.dropped), _printable_names(built.adapted)
+        if built.dropped or built.adapted:
+            attempt.dropped, attempt.adapted = _printable_names(built.dropped), _printable_names(built.adapted)
         if built.unchecked_json:
             if request.stream:
                 attempt.adapted = [*attempt.adapted, "response_format"]
@@ -228,8 +232,11 @@ class AttemptLoop:
             attempt.note_accepted(exchange.status, exchange.request_id)
             answer = await exchange.body()
             attempt.note_received()
-            reading = partial(parse, self._upstream.provider, attempt.request, answer)
-            response = await self._resources.off_loop.run(len(answer.body), reading)
+            if len(answer.body) <= LARGE_BYTES:
+                response = parse(self._upstream.provider, attempt.request, answer)
+            else:
+                reading = partial(parse, self._upstream.provider, attempt.request, answer)
+                response = await self._resources.off_loop.run(len(answer.body), reading)
         attempt.note_whole(response)
         attempt.request.check(response)
         if attempt.native is not None:

@@ -20,6 +20,7 @@ from proxy.pipeline.admission import Admission
 from proxy.pipeline.call import Call
 from proxy.pipeline.dispatch import Dispatcher
 from proxy.pipeline.format import Format, StreamWriter
+from proxy.pipeline.off_loop import LARGE_BYTES
 from proxy.pipeline.output import Output
 from proxy.pipeline.reasoning_state import ReasoningState
 from proxy.pipeline.running import RunningCall, deadline_passed, stopping
@@ -69,7 +70,11 @@ class Pipeline:
         """
         started = self._clock.monotonic_s()
         try:
-            request = hints.applied(await self._off_loop.run(len(body), partial(format.decode, body)), headers)
+            if len(body) <= LARGE_BYTES:
+                request = format.decode(body)
+            else:
+                request = await self._off_loop.run(len(body), partial(format.decode, body))
+            request = hints.applied(request, headers)
         except BadRequest as error:
             if error.code != "invalid_json" and (model := named_model(body)) is not None:
                 self._reject(Call(call_id, caller, format.unread(model), self._clock, started), error)

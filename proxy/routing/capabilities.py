@@ -5,8 +5,6 @@ A row without `supports` is assumed to support everything. Tools and JSON schema
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from msgspec import Struct
 
 from proxy.routing.names import Deployment
@@ -37,17 +35,14 @@ def needs(request: AnyRequest) -> list[ContentNeed]:
     if not isinstance(request, ChatRequest):
         return []
     found: dict[str, ContentNeed] = {}
-    for part in _content_needs(request):
-        found.setdefault(part.needs, part)
-    return list(found.values())
-
-
-def _content_needs(request: ChatRequest) -> Iterator[ContentNeed]:
     for number, message in enumerate(request.messages):
         if isinstance(message.content, list):
             for place, part in enumerate(message.content):
                 if isinstance(kind := part.get("type"), str) and kind in _KINDS:
-                    yield ContentNeed(f"messages.{number}.content.{place}", *_KINDS[kind])
+                    what, needed = _KINDS[kind]
+                    if needed not in found:
+                        found[needed] = ContentNeed(f"messages.{number}.content.{place}", what, needed)
+    return list(found.values())
 
 
 def refusal(parts: list[ContentNeed], deployment: Deployment) -> BadRequest | None:

@@ -11,6 +11,7 @@ import logging
 import sys
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -79,9 +80,14 @@ def _as_argument(_: WrappedLogger, __: str, event: EventDict) -> tuple[tuple[Eve
 
 
 def _readable_time(_: WrappedLogger | None, __: str, event: EventDict) -> EventDict:
-    seconds = event.get("timestamp", 0.0)
-    event["timestamp"] = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    second, micros = divmod(round(event.get("timestamp", 0.0) * 1_000_000), 1_000_000)
+    event["timestamp"] = f"{_minute(second // 60)}{second % 60:02}.{micros:06}Z"
     return event
+
+
+@lru_cache(maxsize=2)
+def _minute(minute: int) -> str:
+    return datetime.fromtimestamp(minute * 60, UTC).strftime("%Y-%m-%dT%H:%M:")
 
 
 def one_line(_: WrappedLogger | None, __: str, event: EventDict) -> EventDict:
@@ -94,8 +100,8 @@ def one_line(_: WrappedLogger | None, __: str, event: EventDict) -> EventDict:
 
 def render_json(_: WrappedLogger | None, __: str, event: EventDict) -> bytes:
     """One JSON object a line."""
-    head = {name: event.pop(name, None) for name in ("timestamp", "level", "event")}
-    return encode({**head, **event})
+    time, level, name = (event.pop(key, None) for key in ("timestamp", "level", "event"))
+    return encode({"timestamp": time, "level": level, "event": name, **event})
 
 
 # --- what libraries log ---

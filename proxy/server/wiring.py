@@ -249,6 +249,8 @@ def _on_end(
 ) -> Callable[[Call, CallEnd], None]:
     """The observer of ended calls: writes the log line, and updates the metrics if enabled."""
 
+    log = log.bind()  # structlog's lazy logger binds anew for each line
+
     def ended(call: Call, end: CallEnd) -> None:
         _log_call(log, call, end)
         if metrics is not None:

@@ -180,8 +180,8 @@ async def test_a_hundred_reloads_under_load_fail_no_call(tmp_path: Path) -> None
             took = await run_steps(server, files)
             heard = await load.stop()
             await eventually(lambda: not any(each.active for each in server.runtime.upstreams.values()))
-            # The last pools of two providers stay open, each with a few more connections than clients. `backup` went ten
-            # times: pools that nobody closed would be ten times as many.
+            # The last pools of two providers stay open, each with a few more connections than clients. `backup` went
+            # ten times: pools that nobody closed would be ten times as many.
             await eventually(lambda: len(upstream.connections) <= 4 * CLIENTS)
             await eventually(lambda: not server.runtime.ledger.state.pending)
         seen = list(upstream.ledger)

@@ -49,6 +49,9 @@ class Reply:
         self.closed = False
         self._pieces = list(pieces)
 
+    def read_nowait(self) -> bytes | None:
+        return None
+
     async def read(self) -> bytes:
         """Where it is cancelled, the next read goes on at the same place."""
         while self._pieces and not isinstance(self._pieces[0], bytes | Exception):

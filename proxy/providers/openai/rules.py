@@ -6,6 +6,7 @@ Sources: the `openai` package 3.54 and recorded refusals; levels of effort as li
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -47,6 +48,7 @@ _RULES: tuple[tuple[re.Pattern[str], ModelRules], ...] = tuple(
 )
 
 
+@lru_cache(maxsize=1024)  # clients choose the ids
 def rules_of(model: str) -> ModelRules | None:
     """None for an id that is not OpenAI's."""
     return next((rules for pattern, rules in _RULES if pattern.fullmatch(model)), None)

@@ -11,7 +11,8 @@ from litestar.types import Send
 
 from proxy.schema.errors import ProxyError
 
-_random = random.Random(os.urandom(32))  # ids are no secrets, only different, in every worker; a system call each is slow
+_random = random.Random(os.urandom(32))  # ids are no secrets, only different: no system call for each
+os.register_at_fork(after_in_child=_random.seed)
 _MAX_VALUE = 4096  # characters of one header: some clients read 16 kB of all of them, vendors send what they like
 NO_STORE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 _JSON = {"content-type": "application/json", **NO_STORE}

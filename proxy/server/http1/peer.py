@@ -54,6 +54,7 @@ class Peer:
         if self.gone:
             return
         self.gone = True
+        self.answer = _no_answer
         callbacks, self._callbacks = self._callbacks, None
         for callback in callbacks or ():
             try:
@@ -64,6 +65,7 @@ class Peer:
     def close(self) -> None:
         """Called by the protocol once the answer is complete: leaving no longer matters."""
         self._callbacks = None
+        self.answer = _no_answer  # which knows its exchange, and that its peer
 
     def _forget(self, callback: Callback) -> None:
         if self._callbacks is not None and callback in self._callbacks:

@@ -14,7 +14,7 @@ KEEP_S = 30.0
 
 
 class IdleConnections:
-    """Idle connections by origin. The one that was used last is taken first; one that nobody took for KEEP_S is closed."""
+    """Idle connections by origin. The one used last is taken first; one that nobody took for KEEP_S is closed."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
