@@ -29,10 +29,11 @@ def call(hands: HandClock) -> Call:
 
 def give(attempt: Attempt, usage: dict[str, Any] | None, **message: Any) -> None:
     """Gives a whole, valid answer that becomes part of the call's answer."""
+    call = attempt.call  # an attempt that has ended has let it go
     attempt.note_accepted(200, None)
     attempt.note_whole(answer_of(usage, **message))
     attempt.end(Outcome.OK)
-    answer_with(attempt.call, attempt)
+    answer_with(call, attempt)
 
 
 def answer_with(call: Call, *attempts: Attempt) -> None:
