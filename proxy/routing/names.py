@@ -15,23 +15,12 @@ from proxy.metering.prices import Rates, added
 from proxy.metering.pricing import ModelPrice
 from proxy.providers.base.contract import Provider
 from proxy.routing.near import NearNames
-from proxy.routing.settings import ModelEntry, RouterConfig
+from proxy.routing.settings import TASKS, ModelEntry, RouterConfig
 from proxy.schema.errors import ProxyError
 from proxy.schema.records import Cost, Tokens
 
-TASKS = (
-    "reasoning",
-    "extraction",
-    "classification",
-    "summarization",
-    "code",
-    "chat",
-    "long_context",
-    "vision",
-    "web_search",
-)
-STRATEGIES = ("cost", "speed", "quality")
-AUTO_NAMES = ("auto", *(f"auto:{word}" for word in (*TASKS, *STRATEGIES)))
+AUTO_STRATEGIES = {"cost": "cost_optimized", "speed": "speed_optimized", "quality": "quality_optimized"}
+AUTO_NAMES = ("auto", *(f"auto:{word}" for word in (*TASKS, *AUTO_STRATEGIES)))
 ROLES = ("default", "reasoning", "fast")
 _MAX_DEPTH = 16
 _MAX_ROUTES = 1024  # kept; names come from clients

@@ -1,18 +1,77 @@
-"""Values: the sections `router` and `models` of routing_rules.yaml."""
+"""Values: the sections `router`, `models`, `rules` and `tasks` of routing_rules.yaml."""
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
 
-from proxy.schema.constraints import Positive
+from msgspec import Meta, Struct, field
+
+from proxy.schema.constraints import Count, NotBlank, NotNegative, Positive, one_of
+from proxy.schema.hints import PRIORITIES
+
+TASKS = (
+    "reasoning",
+    "extraction",
+    "classification",
+    "summarization",
+    "code",
+    "chat",
+    "long_context",
+    "vision",
+    "web_search",
+)
+STRATEGIES = ("task_based", "cost_optimized", "speed_optimized", "quality_optimized")
+SESSION_KEYS = ("prompt_cache_key", "session", "user", "fingerprint")
+Share = Annotated[float, Meta(ge=0, le=1)]
+Task = Annotated[str, one_of(*TASKS)]
+Strategy = Annotated[str, one_of(*STRATEGIES)]
+Priority = Annotated[str, one_of(*PRIORITIES)]
+
+
+class Breaker(Struct, frozen=True, forbid_unknown_fields=True):
+    """`failures` in a row open it for `open_s` seconds, doubled each time up to `max_open_s`."""
+
+    failures: Count = 5
+    open_s: Positive = 30
+    max_open_s: Positive = 300
+
+
+class Sticky(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a conversation is recognised, for how many idle seconds it stays where it is warm, and what moving may cost:
+    it moves if the other deployment costs less than `max_switch_cost_ratio` of what the warm one costs.
+    """
+
+    by: list[Annotated[str, one_of(*SESSION_KEYS)]] = field(default_factory=lambda: list(SESSION_KEYS))
+    ttl_s: Positive = 600
+    max_switch_cost_ratio: NotNegative = 1.0
+
+
+class Hedge(Struct, frozen=True, forbid_unknown_fields=True):
+    """A second candidate starts if no first token came within `after`: `p95` of the first deployment, or seconds."""
+
+    enabled: bool = False
+    after: Annotated[str, one_of("p95")] | Positive = "p95"
+    max_extra_cost_ratio: NotNegative = 0.1
 
 
 class RouterConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Section `router`: the model behind `auto`, its fallbacks, and the deadline of a call with all its attempts."""
+    """Section `router`. `enabled` false: `auto` is the default model, whatever the request says."""
 
+    enabled: bool = True
     default_model: str | None = None
+    strategy: Strategy = "task_based"
+    min_confidence: Share = 0.5
     fallback: list[str] = []
+    auto_retry: bool = True
+    max_retries: Annotated[int, Meta(ge=0, le=10)] = 3
     deadline_s: Positive = 900
+    retry_delay_s: Positive = 2
+    retry_budget: Share = 0.2
+    breaker: Breaker = Breaker()
+    sticky: Sticky = Sticky()
+    retry_after_timeout: bool = False
+    hedge: Hedge = Hedge()
+    exploration: Share = 0.0
 
 
 class ModelEntry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -23,3 +82,51 @@ class ModelEntry(Struct, frozen=True, forbid_unknown_fields=True):
     context_fallback: list[str] = []
     content_fallback: list[str] = []
     weighted: dict[str, Positive] | None = None
+
+
+class When(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, rename={"not_": "not"}):
+    """The conditions of a rule. All that are given must hold; a list holds if any of its values does."""
+
+    task: Task | list[Task] | None = None
+    priority: Priority | list[Priority] | None = None
+    language: NotBlank | list[NotBlank] | None = None
+    has_images: bool | None = None
+    has_audio: bool | None = None
+    has_video: bool | None = None
+    has_files: bool | None = None
+    has_tools: bool | None = None
+    has_json_schema: bool | None = None
+    needs_web_search: bool | None = None
+    latency_critical: bool | None = None
+    accuracy_critical: bool | None = None
+    budget_mode: bool | None = None
+    budget_spent_over: Share | None = None
+    difficulty_over: Share | None = None
+    difficulty_under: Share | None = None
+    input_tokens_over: NotNegative | None = None
+    input_tokens_under: Positive | None = None
+    text_matches: NotBlank | list[NotBlank] | None = None
+    metadata: dict[str, NotBlank | list[NotBlank]] | None = None
+    header: dict[str, NotBlank | list[NotBlank]] | None = None
+    key: NotBlank | list[NotBlank] | None = None
+    tag: NotBlank | list[NotBlank] | None = None
+    any: list[When] | None = None
+    not_: When | None = None
+
+
+class Among(Struct, frozen=True, forbid_unknown_fields=True):
+    """`use` of a rule: the best of these names by a strategy. With `prefer: reliable_tools` those that break fewest tool
+    calls come first.
+    """
+
+    strategy: Strategy
+    among: list[NotBlank]
+    prefer: Annotated[str, one_of("reliable_tools")] | None = None
+
+
+class Rule(Struct, frozen=True, forbid_unknown_fields=True):
+    """One entry of `rules`. `use` is a name, a fallback order, or the best of several names."""
+
+    name: NotBlank
+    when: When
+    use: NotBlank | list[NotBlank] | Among

@@ -1,0 +1,46 @@
+"""Values: the route that was decided for one request, with the reasons."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from proxy.routing.facts import Facts
+from proxy.routing.names import Deployment, Route
+
+
+class Candidate(Struct, frozen=True):
+    """A deployment in the order of the route. `rejected`: why it is not in it (None: it is).
+
+    `cost_low_nano`, `cost_high_nano`: the estimated cost of this request in nano-USD; None: its price is unknown.
+    `warm_tokens`: tokens of the prompt that it has cached.
+    """
+
+    deployment: Deployment
+    rejected: str | None = None
+    cost_low_nano: int | None = None
+    cost_high_nano: int | None = None
+    warm_tokens: int = 0
+
+
+class RuleTried(Struct, frozen=True):
+    """One rule, from the top to the first that matched. `why`: the first key that did not hold, with both values."""
+
+    name: str
+    matched: bool
+    why: str = ""
+
+
+class Decision(Struct, frozen=True):
+    """`route` is what a call follows. `step`: preferred_model, rule, task, strategy or default: what decided.
+
+    `snapshot` names the configuration and the state it was decided on.
+    """
+
+    route: Route
+    facts: Facts
+    step: str = "default"
+    rule: str | None = None
+    strategy: str | None = None
+    rules: tuple[RuleTried, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+    snapshot: str = ""

@@ -1,0 +1,42 @@
+"""Values: what is known about the deployments at one moment. The plan of a call is pure over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+
+class DeploymentHealth(Struct, frozen=True):
+    """One deployment, as its latest attempts showed it. None: not measured yet.
+
+    `breaker`: closed, open or half_open. `rests_until`: Unix seconds until which it asked to be left alone, or its
+    breaker is open. `tool_errors`: the share of tool calls with invalid JSON, unknown names or a mismatch of schema.
+    """
+
+    first_token_ms: float | None = None
+    first_token_p95_ms: float | None = None
+    tokens_per_s: float | None = None
+    error_rate: float = 0.0
+    breaker: str = "closed"
+    rests_until: float = 0.0
+    why: str = ""  # the error code that made it rest
+    tool_errors: float = 0.0
+
+
+UNKNOWN = DeploymentHealth()
+
+
+class State(Struct, frozen=True):
+    """A snapshot. `warm`: session -> the `provider/model` that has its prompt cached, and the tokens in it."""
+
+    id: str = "0"
+    now: float = 0.0  # Unix seconds
+    deployments: Mapping[str, DeploymentHealth] = {}
+    warm: Mapping[str, tuple[str, int]] = {}
+
+    def of(self, name: str) -> DeploymentHealth:
+        return self.deployments.get(name, UNKNOWN)
+
+
+NO_STATE = State()

@@ -1,0 +1,33 @@
+"""Values: what a client may say about the routing of one request, in its body, headers or metadata."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+PRIORITIES = ("low", "normal", "high")
+
+
+class Hints(Struct, frozen=True, kw_only=True):
+    """The hints of one request. None: not given; then the classifier or the configuration decides.
+
+    `max_cost_usd` and `deadline_ms` bind all attempts of the call together. `fallback` replaces the configured order,
+    and `no_fallback` leaves only the first candidate.
+    """
+
+    task: str | None = None
+    priority: str | None = None
+    latency_critical: bool | None = None
+    accuracy_critical: bool | None = None
+    budget_mode: bool | None = None
+    preferred_model: str | None = None
+    strategy: str | None = None
+    fallback: tuple[str, ...] | None = None
+    no_fallback: bool = False
+    max_cost_usd: float | None = None
+    deadline_ms: int | None = None
+    strict: bool = False
+    trace: bool = False
+    tags: tuple[str, ...] = ()
+
+
+NO_HINTS = Hints()
