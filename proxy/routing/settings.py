@@ -115,8 +115,8 @@ class When(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, 
 
 
 class Among(Struct, frozen=True, forbid_unknown_fields=True):
-    """`use` of a rule: the best of these names by a strategy. With `prefer: reliable_tools` those that break fewest tool
-    calls come first.
+    """`use` of a rule: the best of these names by a strategy. With `prefer: reliable_tools` those that break the fewest
+    tool calls come first.
     """
 
     strategy: Strategy
