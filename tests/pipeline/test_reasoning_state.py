@@ -249,7 +249,7 @@ async def test_a_store_that_hangs_holds_no_call_up() -> None:
 
     store = Watched(hang)
     async with vault_on(store, wait_s=0.05, pause_s=60) as vault:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await vault.keep(MOBILE, THINKER, [answer("call_1")])
             assert await kept(vault, asking("call_1")) == {}
         assert (store.puts, store.finds, vault.failures) == (1, 0, 2)
@@ -281,7 +281,7 @@ async def test_what_is_too_old_goes_at_a_quiet_moment() -> None:
         await vault.keep(MOBILE, THINKER, [answer("call_1")])
         clock.ns += HOUR
         expiring = asyncio.create_task(vault.expire())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not store.expired:  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0.001)
         expiring.cancel()

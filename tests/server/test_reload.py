@@ -318,7 +318,7 @@ async def test_a_saved_file_is_enough(tmp_path: Path, upstream: FakeUpstream) ->
         await eventually(lambda: "new" in server.runtime.names.aliases)
         assert (await post(server.port, chat("new"))).status == 200
         path.write_text("version: 1\nprov")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while (await get(server.port, "/health")).json["config"]["error"] is None:  # noqa: ASYNC110 - only asking tells
                 await asyncio.sleep(0.05)
         assert (await post(server.port, chat("new"))).status == 200
