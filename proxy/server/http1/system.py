@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 _UNSENT_MAX = 64 * 1024
-_WRITE_MAX = 32 * 1024  # bytes that wait for the kernel before the application has to wait
+_WRITE_MAX = 16 * 1024  # bytes that wait for the kernel before the application has to wait
 
 
 def give_back() -> None:

@@ -51,9 +51,34 @@ class _Protocol(ResponseHandler):
         self.requests = 0
         self.received = 0
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        cast(asyncio.Transport, transport).set_protocol(_SmallReads(self))
+
     def data_received(self, data: bytes) -> None:
         self.received += len(data)
         super().data_received(data)
+
+
+class _SmallReads(asyncio.BufferedProtocol):
+    """Reads little at a time for the protocol behind it. uvloop hands out up to 256 kB at once, and aiohttp keeps what
+    its parser has not taken until a slow client has read as far.
+    """
+
+    _buffer = memoryview(bytearray(READ_BUFFER_BYTES))  # shared by all connections: used up within each call
+
+    def __init__(self, protocol: _Protocol) -> None:
+        self._protocol = protocol
+        self.connection_lost = protocol.connection_lost  # type: ignore[method-assign]
+        self.eof_received = protocol.eof_received  # type: ignore[method-assign]
+        self.pause_writing = protocol.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = protocol.resume_writing  # type: ignore[method-assign]
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._protocol.data_received(bytes(self._buffer[:nbytes]))
 
 
 class _Connector(aiohttp.TCPConnector):
