@@ -25,7 +25,10 @@ def estimate_of(characters: int, size: int) -> int:
 def estimate_prompt(request: AnyRequest) -> int:
     """A likely token count of the texts that the vendor reads."""
     each = _TEMPLATE + estimate(request.repeated)
-    return request.prompts * each + sum(estimate(text) for text in request.texts())
+    texts = request.texts()  # there may be tens of thousands of them, so they are counted together
+    plain = sum([len(text) for text in texts if text.isascii()])
+    written = estimate_of(plain, plain) + estimate("".join([text for text in texts if not text.isascii()]))
+    return request.prompts * each + max(written, len(texts) - texts.count(""))
 
 
 def input_bound(request: AnyRequest) -> int:

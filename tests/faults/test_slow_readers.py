@@ -1,10 +1,9 @@
-"""Many clients that hardly read (R23): their providers wait, the server does not hold for them what they do not take, and
-others do not notice.
-"""
+"""Many clients that hardly read (R23): their providers wait, and the server holds little for each of them."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import time
@@ -41,15 +40,13 @@ async def slow_reader(port: int, number: int) -> socket.socket:
 def drip(socks: list[socket.socket]) -> None:
     """One byte for each of them."""
     for sock in socks:
-        try:
+        with contextlib.suppress(BlockingIOError):
             assert sock.recv(1)
-        except BlockingIOError:
-            pass
 
 
 async def steady_mb(process: psutil.Process, socks: list[socket.socket]) -> float:
     """Resident memory, once it grows no more."""
-    seen_mb = process.memory_info().rss / 1e6
+    seen_mb: float = process.memory_info().rss / 1e6
     async with asyncio.timeout(100):
         while True:
             drip(socks)
