@@ -120,8 +120,8 @@ class HTTP1Protocol(asyncio.Protocol):
             self._all.counters.malformed += 1
             self._refuse(error)
             return
-        if self._refusal is not None:
-            self._send_refusal(is_whole=False)
+        if (refusal := self._refusal) is not None:
+            self._send_refusal(refusal, is_whole=False)
 
     # --- the reader's events ---
 
@@ -134,9 +134,7 @@ class HTTP1Protocol(asyncio.Protocol):
         self._has_begun, self._is_used = False, True
         self._all.note_busy(self)
         if not self._exchanges and (refusal := self._all.shed(head.method, head.path)) is not None:
-            is_small = head.length is not None and head.length <= _DISCARD_MAX
-            self._refusal = refusal
-            self._stays_open = head.keep_alive and is_small and not head.expects_continue  # that body may never come
+            self._refusal, self._stays_open = refusal, head.may_be_refused_alone(_DISCARD_MAX)
             return
         self._origin = self._origin or prepared(self.transport)
         scope = head.scope(self._origin)
@@ -164,19 +162,17 @@ class HTTP1Protocol(asyncio.Protocol):
             exchange.end()
             if not exchange.complete and exchange is self._exchanges[0]:
                 self._start(exchange)
-        elif self._refusal is not None:
-            self._send_refusal(is_whole=True)
+        elif (refusal := self._refusal) is not None:
+            self._send_refusal(refusal, is_whole=True)
         elif self._is_refused:
             self._is_refused = False
             self._input.rest()
 
     # --- answering ---
 
-    def _send_refusal(self, *, is_whole: bool) -> None:
+    def _send_refusal(self, error: ProxyError, *, is_whole: bool) -> None:
         """Answers the request that is being read, which has no scope, exchange or task."""
-        error, self._refusal = self._refusal, None
-        assert error is not None
-        self._is_refused = not is_whole
+        self._refusal, self._is_refused = None, not is_whole
         self._server.total_requests += 1
         self.write(self._all.refusals.write(error, self.default_headers, keep_alive=self._stays_open))
         if not self._stays_open:
