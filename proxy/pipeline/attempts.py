@@ -232,16 +232,20 @@ class AttemptLoop:
             attempt.note_accepted(exchange.status, exchange.request_id)
             answer = await exchange.body()
             attempt.note_received()
-            if len(answer.body) <= LARGE_BYTES:
+            size = len(answer.body)
+            self._call.answer_bytes += size
+            if size <= LARGE_BYTES:
                 response = parse(self._upstream.provider, attempt.request, answer)
             else:
                 reading = partial(parse, self._upstream.provider, attempt.request, answer)
-                response = await self._resources.off_loop.run(len(answer.body), reading)
+                response = await self._resources.off_loop.run(size, reading)
         attempt.note_whole(response)
         attempt.request.check(response)
         if attempt.native is not None:
             attempt.native.whole = answer.body
-        return response if attempt.cut is None else attempt.cut.whole(cast(ChatResponse, response))
+        if attempt.cut is None:
+            return response
+        return await self._resources.off_loop.run(size, partial(attempt.cut.whole, cast(ChatResponse, response)))
 
     async def _streamed(self, attempt: Attempt, exchange: Exchange, sink: Sink, gate: CommitGate) -> None:
         provider, cut = self._upstream.provider, attempt.cut

@@ -7,7 +7,7 @@ import re
 from msgspec import Struct
 
 from proxy.schema.errors import UpstreamError
-from proxy.schema.json import MAX_NESTING, check_nesting
+from proxy.schema.json_structure import MAX_NESTING, check_nesting
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024  # a line that never ends must not fill the memory
 
