@@ -95,7 +95,7 @@ def _decoded_large(body: bytes) -> tuple[Any, bool]:
 
 
 def decode_large(data: bytes, read: Read = decode) -> Any:
-    """The value of a JSON text, whose parts `read` decodes. An error does not say at which byte of a large text it is."""
+    """The value of a JSON text, whose parts `read` decodes. An error in a large one does not name the byte."""
     try:
         return _taken_apart(data, _MAX_DEPTH, read)
     except msgspec.DecodeError as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import uvloop
 
+from proxy.cli.interpreter import tune
 from tests.serving import serving
 
 BEAT_S = 0.001
@@ -46,4 +47,5 @@ async def main(routing_file: Path) -> None:
 
 
 if __name__ == "__main__":
+    tune()
     uvloop.run(main(Path(sys.argv[1])))

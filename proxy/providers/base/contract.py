@@ -38,7 +38,7 @@ class HTTPRequest(Struct, frozen=True):
 
 
 def post_json(path: str, body: object, request: AnyRequest, headers: Mapping[str, str] | None = None) -> HTTPRequest:
-    """A POST with a JSON body made of `request`, which accepts JSON or a stream of events. `headers`: additional ones."""
+    """A POST with a JSON body made of `request`, accepts JSON or a stream of events. `headers`: more of them."""
     accept = "text/event-stream" if request.stream else "application/json"
     data = encode_sized(body, request.size)
     return HTTPRequest("POST", path, {"content-type": "application/json", "accept": accept, **(headers or {})}, data)

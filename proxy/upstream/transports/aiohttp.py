@@ -39,6 +39,7 @@ from proxy.upstream.transports.idle import IdleConnections, hang_up
 _MAX_HEADER_BYTES = 96 * 1024  # of one line; httpx's limit is 100 kB for all of them, aiohttp's own 8 kB are too few
 _MAX_INTERIM = 32  # 1xx answers before the real one
 _MAX_ROUTES = 1024  # URLs whose request line is kept; some name a model, and clients choose those
+_SLICE_BYTES = 1024 * 1024  # of a body that leave in one turn of the loop
 _JOINED_BYTES = 64 * 1024  # a head and a body up to this leave in one write; a longer body is not copied
 _FAILURES = (aiohttp.ClientError, aiohttp.EofStream, HttpProcessingError, OSError, RuntimeError)
 
@@ -300,12 +301,22 @@ async def _converse(
         transport.write(head + body)
     else:
         transport.write(head)
-        transport.write(body)
+        await _write_slices(transport, memoryview(body))
     for _ in range(_MAX_INTERIM):
         message, content = await protocol.read()
         if message.code >= 200 or message.code == 101:
             return message, content
     raise aiohttp.ClientPayloadError("too many interim answers")
+
+
+async def _write_slices(transport: asyncio.WriteTransport, body: memoryview) -> None:
+    """Writes a large body. To encrypt it at once would take the loop's time."""
+    for at in range(0, len(body), _SLICE_BYTES):
+        if at:
+            await asyncio.sleep(0)
+        if transport.is_closing():
+            return
+        transport.write(body[at : at + _SLICE_BYTES])
 
 
 def _new_socket(address: tuple[Any, ...]) -> socket.socket:
