@@ -253,7 +253,7 @@ class AttemptLoop:
         async with exchange:
             attempt.note_accepted(exchange.status, exchange.request_id)
             decoder = provider.stream_decoder(cast(ChatRequest, attempt.request))
-            reader = StreamReader(attempt, decoder, provider.timeout_s, exchange)
+            reader = StreamReader(attempt, decoder, provider.timeout_s, exchange, self._resources.off_loop)
             batch = []
             try:
                 while (chunks := await reader.next()) is not None:

@@ -156,7 +156,7 @@ def _prepared(value: Any, depth: int) -> Any:
 
 def _literal(text: str) -> msgspec.Raw:
     slices = (text[at : at + STEP_BYTES] for at in range(0, len(text), STEP_BYTES))
-    return msgspec.Raw(b'"%b"' % b"".join([encode(each)[1:-1] for each in slices]))
+    return msgspec.Raw(b"".join([b'"', *(encode(each)[1:-1] for each in slices), b'"']))
 
 
 def with_member(body: bytes, name: str, value: object) -> bytes:

@@ -39,6 +39,11 @@ class EventFraming:
         self._after_cr = False
         self._at_start = True
 
+    @property
+    def pending(self) -> int:
+        """Bytes of the event that has not ended yet."""
+        return self._size + len(self._line)
+
     def feed(self, piece: bytes) -> list[Event]:
         """The events completed by `piece`. Raises UpstreamError for an event that is too large or nested too deeply."""
         if self._after_cr and piece.startswith(b"\n"):

@@ -12,6 +12,7 @@ from proxy.metering.tokens import estimate
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.call import Call
 from proxy.pipeline.native import NativeAnswer
+from proxy.pipeline.off_loop import OffLoop
 from proxy.pipeline.stream_reader import AFTER_FINISH_S, DRAIN_S, StreamReader
 from proxy.pipeline.timing import Clock
 from proxy.providers.anthropic import Anthropic
@@ -73,7 +74,7 @@ class Reader:
         self.attempt.note_accepted(200, None)
         self.script = Script(pieces, pause_s)
         decoder = provider.stream_decoder(request)
-        self.reading = StreamReader(self.attempt, decoder, TIMEOUTS, cast(Exchange, self.script))
+        self.reading = StreamReader(self.attempt, decoder, TIMEOUTS, cast(Exchange, self.script), OffLoop())
         self.begun = asyncio.get_running_loop().time()
 
     async def next(self) -> list[str] | None:
