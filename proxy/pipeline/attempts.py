@@ -30,7 +30,7 @@ from proxy.pipeline.stop_sequences import StopSequences
 from proxy.pipeline.stream_reader import StreamReader
 from proxy.providers.base.contract import Built, build, is_native, parse
 from proxy.routing.ask import Answer, Origin, Sink
-from proxy.routing.names import Deployment
+from proxy.routing.deployment import Deployment
 from proxy.routing.plan import attempt_bound
 from proxy.schema.attempt_state import AttemptState
 from proxy.schema.chat import ChatRequest, ChatResponse

@@ -25,7 +25,7 @@ from proxy.pipeline.output import Output
 from proxy.pipeline.reasoning_state import ReasoningState
 from proxy.pipeline.running import RunningCall, deadline_passed, stopping
 from proxy.pipeline.timing import Clock
-from proxy.routing.names import Route
+from proxy.routing.deployment import Route
 from proxy.routing.plan import plan
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.endpoints import AnyResponse

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import structs
 
-from proxy.routing.names import Deployment
+from proxy.routing.deployment import Deployment
 from proxy.schema.chat import ChatRequest, KeptReasoning, ResponseMessage
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.records import Caller

@@ -12,7 +12,7 @@ from proxy.pipeline.emulate import checked, complete_together, seats, stream_tog
 from proxy.pipeline.json_check import JSONCheck
 from proxy.providers.openai import OpenAI
 from proxy.routing.ask import Answer, Origin, Sink
-from proxy.routing.names import Deployment
+from proxy.routing.deployment import Deployment
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, Message
 from proxy.schema.errors import BadRequest, UpstreamError
 

@@ -12,7 +12,7 @@ import msgspec
 
 from proxy.pipeline.reasoning_state import MAX_ID, MAX_STATE_BYTES, ReasoningState
 from proxy.providers.base.contract import Provider
-from proxy.routing.names import Deployment
+from proxy.routing.deployment import Deployment
 from proxy.schema.chat import ChatRequest, KeptReasoning, Message, ResponseMessage
 from proxy.schema.embeddings import EmbeddingsRequest
 from proxy.schema.records import Caller, JsonObject

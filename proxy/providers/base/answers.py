@@ -60,11 +60,6 @@ def text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def count(value: object) -> int:
-    """A non-negative whole number, 0 for anything else."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
-
-
 def is_vector(value: object) -> bool:
     """True for a non-empty list of numbers that a float can hold exactly."""
     numbers = value if isinstance(value, list) else []
