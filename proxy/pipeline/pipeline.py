@@ -133,6 +133,8 @@ class Pipeline:
         messages = [choice["message"] for choice in cast(ChatResponse, response).get("choices", ())]
         await self._reasoning.keep(call.caller, call.answering.deployment, messages, request)
         await self._settle(call, Outcome.OK)
+        if call.answer_bytes <= LARGE_BYTES:
+            return format.whole(call, response)
         return await self._off_loop.run(call.answer_bytes, partial(format.whole, call, response))
 
     async def _stream(self, call: Call, route: Route, writer: StreamWriter, output: Output) -> bytes:

@@ -25,6 +25,7 @@ from proxy.upstream.transports.base import (
     MAX_LINGERING,
     MAX_PIECE_BYTES,
     READ_BUFFER_BYTES,
+    SLICE_BYTES,
     SOCKET_BUFFER_BYTES,
     STALE_S,
     ConnectFailed,
@@ -39,7 +40,6 @@ from proxy.upstream.transports.idle import IdleConnections, hang_up
 _MAX_HEADER_BYTES = 96 * 1024  # of one line; httpx's limit is 100 kB for all of them, aiohttp's own 8 kB are too few
 _MAX_INTERIM = 32  # 1xx answers before the real one
 _MAX_ROUTES = 1024  # URLs whose request line is kept; some name a model, and clients choose those
-_SLICE_BYTES = 1024 * 1024  # of a body that leave in one turn of the loop
 _JOINED_BYTES = 64 * 1024  # a head and a body up to this leave in one write; a longer body is not copied
 _FAILURES = (aiohttp.ClientError, aiohttp.EofStream, HttpProcessingError, OSError, RuntimeError)
 
@@ -310,13 +310,13 @@ async def _converse(
 
 
 async def _write_slices(transport: asyncio.WriteTransport, body: memoryview) -> None:
-    """Writes a large body. To encrypt it at once would take the loop's time."""
-    for at in range(0, len(body), _SLICE_BYTES):
+    """Writes a large body."""
+    for at in range(0, len(body), SLICE_BYTES):
         if at:
             await asyncio.sleep(0)
         if transport.is_closing():
             return
-        transport.write(body[at : at + _SLICE_BYTES])
+        transport.write(body[at : at + SLICE_BYTES])
 
 
 def _new_socket(address: tuple[Any, ...]) -> socket.socket:
