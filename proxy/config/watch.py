@@ -15,6 +15,8 @@ from pathlib import Path
 
 from watchfiles import awatch
 
+from proxy.schema.daemon_thread import DaemonThread
+
 POLL_S = 1.0
 QUIET_S = 0.1  # one save is often several writes
 _MAX_WAITS = 20  # in case the writer never pauses
@@ -37,20 +39,26 @@ def _state(path: Path) -> FileState:
 
 
 async def changes(
-    paths: Sequence[Path], busy: Path | None = None, *, poll_s: float = POLL_S, quiet_s: float = QUIET_S
+    paths: Sequence[Path],
+    thread: DaemonThread,
+    busy: Path | None = None,
+    *,
+    poll_s: float = POLL_S,
+    quiet_s: float = QUIET_S,
 ) -> AsyncGenerator[None, None]:
     """Yields once at the start, so that no earlier change is missed, then after each change, once the file is stable.
 
-    `busy` is the directory of the database.
+    `thread` looks at the files. `busy` is the directory of the database. Raises TimeoutError if the files cannot be
+    looked at in time.
     """
     while True:
-        seen = await _at_rest(paths, quiet_s)
+        seen = await _at_rest(paths, thread, quiet_s)
         yield
         wake = asyncio.Event()
-        waking = asyncio.create_task(_wake(await asyncio.to_thread(_places, paths, busy), poll_s, wake))
+        waking = asyncio.create_task(_wake(await thread.run(_places, paths, busy), poll_s, wake))
         try:
             await asyncio.sleep(0)  # the watch starts here, so that no change falls between two looks
-            while await asyncio.to_thread(file_states, paths) == seen:
+            while await thread.run(file_states, paths) == seen:
                 await wake.wait()
                 wake.clear()
         finally:
@@ -58,12 +66,12 @@ async def changes(
             await asyncio.wait([waking])
 
 
-async def _at_rest(paths: Sequence[Path], quiet_s: float) -> list[FileState]:
+async def _at_rest(paths: Sequence[Path], thread: DaemonThread, quiet_s: float) -> list[FileState]:
     """The files' states once nothing has been written for `quiet_s`, or after `_MAX_WAITS` tries."""
-    now = await asyncio.to_thread(file_states, paths)
+    now = await thread.run(file_states, paths)
     for _ in range(_MAX_WAITS):
         await asyncio.sleep(quiet_s)
-        before, now = now, await asyncio.to_thread(file_states, paths)
+        before, now = now, await thread.run(file_states, paths)
         if before == now:
             break
     return now

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from proxy.metering.genai_prices import lookup_price, lookup_version
 from proxy.metering.prices import find_price
 from proxy.metering.pricing import ModelPrice, Pricing
+from proxy.schema.daemon_thread import DaemonThread
 
 WAIT_S = 5.0  # how long a call waits for the list; after that it is priced without the list
 _MAX_KEPT = 4096  # names come from clients
@@ -42,18 +43,32 @@ class Prices:
         return self._found[name], self._version
 
 
+def _ignore(event: str, **fields: object) -> None:
+    return
+
+
 class PriceBook:
     """The prices of one configuration: `current`.
 
     `vendors` maps a provider to the vendor whose list prices apply. Providers with another `base_url` have none.
     """
 
-    def __init__(self, pricing: Pricing, vendors: Mapping[str, str], lookup: Lookup = lookup_price) -> None:
+    def __init__(
+        self,
+        pricing: Pricing,
+        vendors: Mapping[str, str],
+        lookup: Lookup = lookup_price,
+        warn: Callable[..., object] = _ignore,
+    ) -> None:
         self._pricing = pricing
         self._vendors = vendors if pricing.lookup else {}
         self._lookup = lookup
         self._loading: asyncio.Task[None] | None = None
         self._loaded = False
+        self._thread = DaemonThread("price-list")
+        self._begun_s = 0.0
+        self._is_late = False
+        self._warn = warn
         self.current = Prices(pricing, self._vendors, None)
 
     def find(self, name: str) -> tuple[ModelPrice | None, str]:
@@ -65,20 +80,28 @@ class PriceBook:
         return not self._loaded and name.partition("/")[0] in self._vendors
 
     async def load(self, wait_s: float = WAIT_S) -> None:
-        """Reads the list once, off the event loop, and publishes new prices. Returns after `wait_s` at most.
+        """Reads the list once, off the event loop, and publishes new prices. Returns `wait_s` after the read began, at
+        the latest: a list that takes longer delays no other call.
 
         Reading takes 0.6 s and 31 MB, so it happens when a model first needs it.
         """
         if self._loaded:
             return
+        loop = asyncio.get_running_loop()
         if self._loading is None:
-            self._loading = asyncio.get_running_loop().create_task(self._read())
-        await asyncio.wait({self._loading}, timeout=wait_s)
+            self._begun_s = loop.time()
+            self._loading = loop.create_task(self._read())
+        rest_s = self._begun_s + wait_s - loop.time()
+        if rest_s > 0:
+            await asyncio.wait({self._loading}, timeout=rest_s)
+            if not self._is_late and self._loading is not None and not self._loading.done():
+                self._is_late = True
+                self._warn("price_list_unread", after_s=wait_s)
         if self._loading is not None and self._loading.done():
             reading, self._loading = self._loading, None
             reading.result()
 
     async def _read(self) -> None:
-        await asyncio.to_thread(self._lookup, "openai/gpt-4o")
+        await self._thread.run(self._lookup, "openai/gpt-4o")
         self.current = Prices(self._pricing, self._vendors, self._lookup)
         self._loaded = True

@@ -7,12 +7,21 @@ from proxy.schema.json import encode
 
 _TEMPLATE = 4  # tokens around one prompt in a common chat template
 _ADDED = 512  # what a dialect adds: instructions in place of a `response_format`, longer names of tools
+_SAMPLE = 256 * 1024  # characters that stand for a longer text
 _MESSAGE_OVERHEAD = 16  # role and separators of the widest chat templates
 
 
 def estimate(text: str) -> int:
     """A likely token count of a text."""
-    return estimate_of(len(text), len(text) if text.isascii() else len(text.encode("utf-8", "replace")))
+    return estimate_of(len(text), utf8_size(text))
+
+
+def utf8_size(text: str) -> int:
+    """The bytes of a text in UTF-8: of a long one a likely number, by its beginning, since encoding it takes long."""
+    if text.isascii():
+        return len(text)
+    beginning = text[:_SAMPLE]
+    return len(beginning.encode("utf-8", "replace")) * len(text) // len(beginning)
 
 
 def estimate_of(characters: int, size: int) -> int:
@@ -25,7 +34,10 @@ def estimate_of(characters: int, size: int) -> int:
 def estimate_prompt(request: AnyRequest) -> int:
     """A likely token count of the texts that the vendor reads."""
     each = _TEMPLATE + estimate(request.repeated)
-    return request.prompts * each + sum(estimate(text) for text in request.texts())
+    texts = request.texts()  # there may be tens of thousands of them, so they are counted together
+    plain = sum([len(text) for text in texts if text.isascii()])
+    written = estimate_of(plain, plain) + estimate("".join([text for text in texts if not text.isascii()]))
+    return request.prompts * each + max(written, len(texts) - texts.count(""))
 
 
 def input_bound(request: AnyRequest) -> int:

@@ -11,7 +11,7 @@ from proxy.metering import tokens
 from proxy.pipeline.call import Call
 from proxy.pipeline.limits import Limits, Place, RateLimit
 from proxy.routing.allowed import Allowed
-from proxy.routing.names import Route
+from proxy.routing.deployment import Route
 from proxy.routing.router import Router
 from proxy.schema.constraints import Count, Day, NotBlank
 from proxy.schema.endpoints import AnyRequest

@@ -12,7 +12,7 @@ from proxy.pipeline.native import NativeAnswer
 from proxy.pipeline.stop_sequences import StopSequences
 from proxy.pipeline.tally import StreamTally
 from proxy.routing.ask import CALL, Origin
-from proxy.routing.names import Deployment
+from proxy.routing.deployment import Deployment
 from proxy.schema.attempt_state import AttemptState, step
 from proxy.schema.chat import ChatResponse
 from proxy.schema.endpoints import AnyRequest, AnyResponse

@@ -30,7 +30,7 @@ from proxy.pipeline.stop_sequences import StopSequences
 from proxy.pipeline.stream_reader import StreamReader
 from proxy.providers.base.contract import Built, build, is_native, parse
 from proxy.routing.ask import Answer, Origin, Sink
-from proxy.routing.names import Deployment
+from proxy.routing.deployment import Deployment
 from proxy.routing.plan import attempt_bound
 from proxy.schema.attempt_state import AttemptState
 from proxy.schema.chat import ChatRequest, ChatResponse
@@ -232,16 +232,20 @@ class AttemptLoop:
             attempt.note_accepted(exchange.status, exchange.request_id)
             answer = await exchange.body()
             attempt.note_received()
-            if len(answer.body) <= LARGE_BYTES:
+            size = len(answer.body)
+            self._call.answer_bytes += size
+            if size <= LARGE_BYTES:
                 response = parse(self._upstream.provider, attempt.request, answer)
             else:
                 reading = partial(parse, self._upstream.provider, attempt.request, answer)
-                response = await self._resources.off_loop.run(len(answer.body), reading)
+                response = await self._resources.off_loop.run(size, reading)
         attempt.note_whole(response)
         attempt.request.check(response)
         if attempt.native is not None:
             attempt.native.whole = answer.body
-        return response if attempt.cut is None else attempt.cut.whole(cast(ChatResponse, response))
+        if attempt.cut is None:
+            return response
+        return await self._resources.off_loop.run(size, partial(attempt.cut.whole, cast(ChatResponse, response)))
 
     async def _streamed(self, attempt: Attempt, exchange: Exchange, sink: Sink, gate: CommitGate) -> None:
         provider, cut = self._upstream.provider, attempt.cut
@@ -249,7 +253,7 @@ class AttemptLoop:
         async with exchange:
             attempt.note_accepted(exchange.status, exchange.request_id)
             decoder = provider.stream_decoder(cast(ChatRequest, attempt.request))
-            reader = StreamReader(attempt, decoder, provider.timeout_s, exchange)
+            reader = StreamReader(attempt, decoder, provider.timeout_s, exchange, self._resources.off_loop)
             batch = []
             try:
                 while (chunks := await reader.next()) is not None:

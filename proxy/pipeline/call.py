@@ -34,6 +34,7 @@ class Call:
         self.limit_headers: dict[str, str] = {}  # `x-ratelimit-*` of the caller's own limits
         self.leave: Callable[[int], None] | None = None  # returns the rate-limit place; takes the tokens used
         self.bound_nano = 0  # upper bound of the plan's cost; 0: unknown
+        self.answer_bytes = 0  # of whole answers received
         self.is_open = False  # the ledger has its row, or is about to write it
         self.cancelled_by: Outcome | None = None  # why its task was cancelled
         self.settled: CallEnd | None = None

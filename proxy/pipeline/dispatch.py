@@ -16,8 +16,8 @@ from proxy.pipeline.call import Call
 from proxy.pipeline.gate import CommitGate
 from proxy.routing.allowed import Allowed
 from proxy.routing.ask import CALL, Answer, Origin, Sink
+from proxy.routing.deployment import Route
 from proxy.routing.fallback import FallbackOrder
-from proxy.routing.names import Route
 from proxy.routing.router import Router
 from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest

@@ -17,7 +17,8 @@ import jsonschema_rs
 import msgspec
 
 from proxy.schema.errors import BadRequest
-from proxy.schema.json import decode, nesting
+from proxy.schema.json import decode
+from proxy.schema.json_structure import nesting
 
 MAX_NODES = 12_000  # values of a schema with all references expanded; OpenAI allows 5,000 properties
 MAX_DEPTH = 100  # of a schema with all references expanded

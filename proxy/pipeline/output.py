@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-MAX_BUFFERED_BYTES = 128 * 1024
+MAX_BUFFERED_BYTES = 16 * 1024  # less than one piece of a fast upstream: the next one waits until this one is sent
 
 
 class Output:

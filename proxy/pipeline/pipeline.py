@@ -25,7 +25,7 @@ from proxy.pipeline.output import Output
 from proxy.pipeline.reasoning_state import ReasoningState
 from proxy.pipeline.running import RunningCall, deadline_passed, stopping
 from proxy.pipeline.timing import Clock
-from proxy.routing.names import Route
+from proxy.routing.deployment import Route
 from proxy.routing.plan import plan
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.endpoints import AnyResponse
@@ -76,8 +76,10 @@ class Pipeline:
                 request = await self._off_loop.run(len(body), partial(format.decode, body))
             request = hints.applied(request, headers)
         except BadRequest as error:
-            if error.code != "invalid_json" and (model := named_model(body)) is not None:
-                self._reject(Call(call_id, caller, format.unread(model), self._clock, started), error)
+            if error.code != "invalid_json":
+                model = await self._off_loop.run(len(body), partial(named_model, body))
+                if model is not None:
+                    self._reject(Call(call_id, caller, format.unread(model), self._clock, started), error)
             raise
         call = Call(call_id, caller, request, self._clock, started)
         try:
@@ -131,7 +133,9 @@ class Pipeline:
         messages = [choice["message"] for choice in cast(ChatResponse, response).get("choices", ())]
         await self._reasoning.keep(call.caller, call.answering.deployment, messages, request)
         await self._settle(call, Outcome.OK)
-        return format.whole(call, response)
+        if call.answer_bytes <= LARGE_BYTES:
+            return format.whole(call, response)
+        return await self._off_loop.run(call.answer_bytes, partial(format.whole, call, response))
 
     async def _stream(self, call: Call, route: Route, writer: StreamWriter, output: Output) -> bytes:
         """Writes all frames except the last ones, which it returns."""

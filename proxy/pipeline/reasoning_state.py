@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import structs
 
-from proxy.routing.names import Deployment
+from proxy.routing.deployment import Deployment
 from proxy.schema.chat import ChatRequest, KeptReasoning, ResponseMessage
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.records import Caller
@@ -27,6 +27,7 @@ from proxy.storage.base import StoreError
 from proxy.storage.reasoning_states import ReasoningStates
 
 MAX_STATE_BYTES = 512 * 1024
+MAX_COMPARED = 256 * 1024  # characters of a longer text, at its beginning and end, that tell it from others
 MAX_ID = 1024  # characters of a tool call id
 WAIT_S = 1.0  # how long a call waits for the store
 CLOSE_S = 5.0  # how long shutdown waits for the store
@@ -148,7 +149,7 @@ def _names(request: ChatRequest) -> dict[str, str]:
     asked = b""
     for message, text in zip(request.messages, request.texts(), strict=True):
         if message.role == "user":
-            asked = _digest(text.encode())
+            asked = _digest(_ends(text))
         elif message.role == "assistant":
             for call in message.tool_calls or []:
                 if isinstance(call.get("id"), str):
@@ -158,10 +159,8 @@ def _names(request: ChatRequest) -> dict[str, str]:
 
 def _question_digest(request: AnyRequest | None) -> bytes:
     """A digest of the last user message."""
-    if not isinstance(request, ChatRequest):
-        return b""
-    said = [text for message, text in zip(request.messages, request.texts(), strict=True) if message.role == "user"]
-    return _digest(said[-1].encode()) if said else b""
+    question = request.question() if request is not None else None
+    return b"" if question is None else _digest(_ends(question))
 
 
 def _store_name(call: Mapping[str, Any], asked: bytes) -> str:
@@ -172,12 +171,21 @@ def _store_name(call: Mapping[str, Any], asked: bytes) -> str:
     said = call.get("function") or call.get("custom")
     function: dict[str, Any] = said if isinstance(said, dict) else {}
     text = function.get("arguments", function.get("input"))
+    if isinstance(text, str) and len(text) > MAX_COMPARED:
+        return f"{call.get('id')}\n{_digest(asked + _ends(text)).hex()}"
     try:  # clients may re-encode the arguments
         arguments = msgspec.json.decode(text) if isinstance(text, str) else text
         data = msgspec.json.encode([function.get("name"), arguments], order="sorted")
     except (msgspec.DecodeError, RecursionError):
         data = text.encode() if isinstance(text, str) else b""
     return f"{call.get('id')}\n{_digest(asked + data).hex()}"
+
+
+def _ends(text: str) -> bytes:
+    """What is compared of a text. Hashing tens of megabytes would take the loop's time."""
+    if len(text) > 2 * MAX_COMPARED:
+        text = f"{text[:MAX_COMPARED]}{len(text)}{text[-MAX_COMPARED:]}"
+    return text.encode("utf-8", "replace")
 
 
 def _digest(data: bytes) -> bytes:

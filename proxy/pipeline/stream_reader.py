@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from functools import partial
 
 from proxy.pipeline.attempt import Attempt
+from proxy.pipeline.off_loop import LARGE_BYTES, OffLoop
 from proxy.providers.base.contract import StreamDecoder
 from proxy.schema.chat import ChatChunk, TextChunk
 from proxy.schema.errors import UpstreamError
@@ -21,11 +23,14 @@ AFTER_FINISH_S = 5.0  # wait for usage and the end marker after the finish, at m
 class StreamReader:
     """The state of one stream as it is read."""
 
-    def __init__(self, attempt: Attempt, decoder: StreamDecoder, timeouts: Timeouts, exchange: Exchange) -> None:
+    def __init__(
+        self, attempt: Attempt, decoder: StreamDecoder, timeouts: Timeouts, exchange: Exchange, off_loop: OffLoop
+    ) -> None:
         self._attempt = attempt
         self._decoder = decoder
         self._timeouts = timeouts
         self._exchange = exchange
+        self._off_loop = off_loop
         self._framing = EventFraming()
         self._now = asyncio.get_running_loop().time
         self._progress_at = self._now()
@@ -54,12 +59,15 @@ class StreamReader:
             self._bytes += len(piece)
             if self._bytes > MAX_STREAM_BYTES:
                 raise UpstreamError(f"The provider sent a stream of more than {MAX_STREAM_BYTES} bytes.")
-            chunks = self._note(self._framing.feed(piece))
+            if self._framing.pending <= LARGE_BYTES:
+                chunks = self._note(self._decode(self._framing.feed(piece)))
+            else:
+                chunks = self._note(await self._decode_large(piece))
             if self._attempt.native is not None:
                 self._attempt.native.add(piece, self._decoder.finished)
             return chunks
         self._ended = True
-        chunks = self._note(self._framing.close())
+        chunks = self._note(self._decode(self._framing.close()))
         if self._failure is not None and self._failure.upstream_status is None:
             self._failure = None  # a partial event at the end: truncated, unless the answer was complete
         return chunks
@@ -87,7 +95,19 @@ class StreamReader:
             return self._progress_at + self._timeouts.idle, Outcome.TIMEOUT_IDLE
         return self._first_by, Outcome.TIMEOUT_FIRST_TOKEN
 
-    def _note(self, events: list[Event]) -> list[ChatChunk]:
+    async def _decode_large(self, piece: bytes) -> list[ChatChunk]:
+        """The chunks of bytes that may complete a large event."""
+        try:
+            work = partial(self._feed_and_decode, piece)
+            return await self._off_loop.run(self._framing.pending if b"\n" in piece else 0, work)
+        except asyncio.CancelledError:
+            self._ended = True  # the work continues unattended
+            raise
+
+    def _feed_and_decode(self, piece: bytes) -> list[ChatChunk]:
+        return self._decode(self._framing.feed(piece))
+
+    def _decode(self, events: list[Event]) -> list[ChatChunk]:
         chunks: list[ChatChunk] = []
         for event in events:
             try:
@@ -95,6 +115,9 @@ class StreamReader:
             except UpstreamError as error:
                 self._failure = error  # raised by the next call: chunks before it in the same bytes still count
                 break
+        return chunks
+
+    def _note(self, chunks: list[ChatChunk]) -> list[ChatChunk]:
         attempt, is_progress = self._attempt, False
         add = attempt.tally.add
         for chunk in chunks:

@@ -35,7 +35,7 @@ class StreamTally:
         if type(each) is TextChunk:
             text: str = each.text
             self._characters += len(text)
-            self._size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+            self._size += len(text) if text.isascii() else tokens.utf8_size(text)
             return
         if (report := chunk.get("usage")) is not None:
             self.usage = merged(self.usage, report)
@@ -84,4 +84,4 @@ class StreamTally:
     def _count(self, text: object) -> None:
         if isinstance(text, str):
             self._characters += len(text)
-            self._size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+            self._size += len(text) if text.isascii() else tokens.utf8_size(text)

@@ -129,7 +129,7 @@ class Mistral(Compatible, frozen=True, kw_only=True):
         floats = body.get("output_dtype") in (None, "float")
         body |= {"model": model, "encoding_format": "base64" if floats else "float"}
         dropped = [name for name in request.fields if name not in (*_EMBEDDINGS, "dimensions")]
-        return embeddings.built("/embeddings", body, dropped)
+        return embeddings.built("/embeddings", body, request, dropped)
 
 
 class _Continuing(CompatibleStreamDecoder):

@@ -91,4 +91,4 @@ class Together(Compatible, frozen=True, kw_only=True):
             )
         body = {name: value for name, value in request.fields.items() if name in _EMBEDDINGS} | {"model": model}
         ours = (*_EMBEDDINGS, "encoding_format")
-        return embeddings.built("/embeddings", body, [name for name in request.fields if name not in ours])
+        return embeddings.built("/embeddings", body, request, [name for name in request.fields if name not in ours])

@@ -13,7 +13,8 @@ from fnmatch import fnmatchcase
 from msgspec import Struct, structs
 
 from proxy.metering.price_book import PriceBook
-from proxy.routing.names import AUTO_NAMES, Names, Route
+from proxy.routing.deployment import Route
+from proxy.routing.names import AUTO_NAMES, Names
 from proxy.schema.errors import ProxyError
 
 _SHOWN = 12

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from proxy.routing.names import Deployment
+from proxy.routing.deployment import Deployment
 from proxy.schema.chat import ChatChunk, ChatRequest
 from proxy.schema.endpoints import AnyRequest, AnyResponse
 

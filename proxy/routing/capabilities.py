@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from proxy.routing.names import Deployment
+from proxy.routing.deployment import Deployment
 from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxy.routing import capabilities as content
-from proxy.routing.names import Deployment, Route
+from proxy.routing.deployment import Deployment, Route
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest, UpstreamError
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from proxy.metering import tokens
-from proxy.routing.names import Deployment, Route
+from proxy.routing.deployment import Deployment, Route
 from proxy.schema.endpoints import AnyRequest
 
 

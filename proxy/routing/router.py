@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from proxy.metering.price_book import PriceBook
 from proxy.routing.allowed import Allowed, Views
-from proxy.routing.names import Route
+from proxy.routing.deployment import Route
 
 
 class Router:

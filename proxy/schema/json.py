@@ -1,27 +1,43 @@
 """Translates: JSON bytes into values and back, as strictly as a gateway must read what strangers send.
 
-The cost of parsing depends on the number of values in a body, not only on its bytes. So the limits are checked on the
-structure of the body, what stands outside its strings, which is found at memory speed before anything is parsed.
+A single call that parses 30 MB holds the GIL for 30 ms or more. So a large text is read and written in steps: long
+strings slice by slice, containers member by member down to those that are small.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from itertools import accumulate
+import re
+from collections.abc import Callable
+from operator import is_
 from typing import Any
 
 import msgspec
 
 from proxy.schema.errors import BadRequest, ProxyError
+from proxy.schema.json_structure import (
+    MAX_NESTING,
+    MAX_PAIRS,
+    STEP_BYTES,
+    check_beginning,
+    check_limits,
+    containers,
+    marks,
+    structure,
+)
 
-MAX_VALUES = 250_000  # in one request
-MAX_PAIRS = 100_000  # of a key and a value in one request: a key that is new costs as much as 20 numbers
-MAX_CONTAINERS = 50_000  # objects and arrays in one request: so does each of these, with garbage collection
-MAX_NESTING = 512  # levels; the interpreter's own limit is 1,000 up to Python 3.12 and 10,000 later
 MAX_NAME = 256  # characters of a model name: rows, log lines and answers repeat it
-_PREFIX = 512 * 1024  # bytes of a body that are looked at first: enough to refuse one that is all structure
 _NAMED = 64 * 1024  # bytes; in a larger body a duplicate key is refused without naming it, which takes a slow parser
+_MAX_DEPTH = 16  # levels that are taken apart; below them a value is read in one step, however large
+_MANY = 512  # elements; a longer list is written in batches
+_BATCH = 64
+_WINDOW = 4096  # bytes in which a place to cut is looked for
+# A place in a JSON string that is not inside an escape, a surrogate pair or a character.
+_CUT = re.compile(rb"[^\\]{12}(?=[^\x80-\xbf])|[^\\](?=\\(?!u[dD][c-fC-F]))", re.DOTALL)
+_CONTAINERS = frozenset({dict, list})
+_DEEP = frozenset({str, dict, list})
+Read = Callable[[bytes | msgspec.Raw], Any]
 
 
 def _finite(text: str) -> float:
@@ -33,20 +49,9 @@ def _finite(text: str) -> float:
 
 
 encode = msgspec.json.Encoder().encode
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 decode = msgspec.json.Decoder(float_hook=_finite).decode  # for what strangers wrote: no number is dear
-
-
-def _all_but(kept: bytes) -> bytes:
-    return bytes(set(range(256)) - set(kept))
-
-
-_ESCAPES = b"\\/bfnrtu"  # the backslash, and what may follow it beside a quote
-_UNMARKED = _all_but(b",:[{")
-_UNWANTED = _all_but(b'",:[]{}' + _ESCAPES)
-_NO_BRACKETS = b",:"
-_CONTAINERS = frozenset({dict, list})
-_STEPS = bytes(2 if byte in b"[{" else 0 for byte in range(256))  # less one for each byte: up for [{, down for ]}
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def decode_object(body: bytes) -> dict[str, Any]:
@@ -55,19 +60,9 @@ def decode_object(body: bytes) -> dict[str, Any]:
     Raises BadRequest `invalid_json` for duplicate keys, NaN, invalid UTF-8 and deep nesting, and ProxyError 413 for too
     many values.
     """
-    structure = b""
     try:
-        _check_beginning(body)
-        marks = body.translate(None, _UNMARKED)  # those in strings too, so an upper bound
-        colons = marks.count(b":")
-        hides_colons = b"\\" in body and b"\\u003" in body
-        if hides_colons or len(marks) > MAX_PAIRS or _containers(marks) > MAX_NESTING:
-            structure = _structure(body)
-            _check_limits(structure)
-        value = decode(body)
-        # msgspec keeps the last of two equal keys, other parsers the first: two readers of one body could see two
-        # models. A value that lost a pair has fewer colons than the body it was read from.
-        is_same = _pairs(value) == structure.count(b":") if hides_colons else encode(value).count(b":") == colons
+        check_beginning(body)
+        value, is_same = _decoded_large(body) if len(body) > STEP_BYTES else _decoded_small(body)
     except RecursionError:
         raise BadRequest("The JSON body is nested too deeply.", code="invalid_json") from None
     except (msgspec.DecodeError, UnicodeError, ValueError) as error:
@@ -77,6 +72,91 @@ def decode_object(body: bytes) -> dict[str, Any]:
     if not is_same:
         raise BadRequest(_duplicate(body), code="invalid_json")
     return value
+
+
+# msgspec keeps the last of two equal keys, other parsers the first: two readers of one body could see two models. A
+# value that lost a pair has fewer colons than the body it was read from, so both functions say whether they agree.
+
+
+def _decoded_small(body: bytes) -> tuple[Any, bool]:
+    marked = marks(body)
+    hides_colons = b"\\" in body and b"\\u003" in body
+    if not hides_colons and len(marked) <= MAX_PAIRS and containers(marked) <= MAX_NESTING:
+        value = decode(body)
+        return value, encode(value).count(b":") == marked.count(b":")
+    return _decoded_large(body)
+
+
+def _decoded_large(body: bytes) -> tuple[Any, bool]:
+    found = structure(body)
+    check_limits(found)
+    value = decode_large(body)
+    return value, _pairs(value) == found.count(b":")
+
+
+def decode_large(data: bytes, read: Read = decode) -> Any:
+    """The value of a JSON text, whose parts `read` decodes. An error in a large one does not name the byte."""
+    try:
+        return _taken_apart(data, _MAX_DEPTH, read)
+    except msgspec.DecodeError as error:
+        if len(data) <= STEP_BYTES:
+            raise
+        raise msgspec.DecodeError(re.sub(r" \(byte \d+\)", "", str(error))) from None
+
+
+def _taken_apart(data: bytes | msgspec.Raw, depth: int, read: Read) -> Any:
+    view = memoryview(data)
+    if len(view) <= STEP_BYTES or not depth:
+        return read(data)
+    match chr(view[0]):
+        case "{":
+            return {name: _taken_apart(value, depth - 1, read) for name, value in _members(data).items()}
+        case "[":
+            return [_taken_apart(value, depth - 1, read) for value in _elements(data)]
+        case '"':
+            return _text(view)
+    return read(data)
+
+
+def _text(literal: memoryview) -> str:
+    """The text of a string literal."""
+    pieces = []
+    at, end = 1, len(literal) - 1
+    while at < end:
+        cut = at + STEP_BYTES
+        found = _CUT.search(literal, cut, min(cut + _WINDOW, end)) if cut < end else None
+        until = found.end() if found else end
+        pieces.append(decode(b'"%b"' % bytes(literal[at:until])))
+        at = until
+    return "".join(pieces)
+
+
+def encode_sized(value: Any, size: int) -> bytes:
+    """What `encode` returns, in steps if `size` says that it is large. `size`: about how many bytes that are."""
+    return encode(value if size <= STEP_BYTES else _prepared(value, _MAX_DEPTH))
+
+
+def _prepared(value: Any, depth: int) -> Any:
+    """The value with its long texts and long lists already encoded."""
+    kind = type(value)
+    if kind is str:
+        return value if len(value) <= STEP_BYTES else _literal(value)
+    if kind is dict and depth:
+        parts = [(name, part, _prepared(part, depth - 1)) for name, part in value.items() if type(part) in _DEEP]
+        changed = {name: prepared for name, part, prepared in parts if prepared is not part}
+        return {**value, **changed} if changed else value
+    if kind is list and depth:
+        prepared = [_prepared(part, depth - 1) if type(part) in _DEEP else part for part in value]
+        if len(value) > _MANY:
+            batches = (prepared[at : at + _BATCH] for at in range(0, len(prepared), _BATCH))
+            return [msgspec.Raw(encode(batch)[1:-1]) for batch in batches]  # each stands for its elements
+        return value if all(map(is_, value, prepared)) else prepared
+    return value
+
+
+def _literal(text: str) -> msgspec.Raw:
+    slices = (text[at : at + STEP_BYTES] for at in range(0, len(text), STEP_BYTES))
+    return msgspec.Raw(b"".join([b'"', *(encode(each)[1:-1] for each in slices), b'"']))
 
 
 def with_member(body: bytes, name: str, value: object) -> bytes:
@@ -98,64 +178,6 @@ def named_model(body: bytes) -> str | None:
     except ProxyError:
         return None
     return model[:MAX_NAME] if isinstance(model, str) else None
-
-
-def check_nesting(body: bytes) -> None:
-    """Raises RecursionError for JSON nested deeper than MAX_NESTING, whatever the interpreter allows.
-
-    Costs next to nothing for a body with few brackets, as the events of streams are.
-    """
-    if len(body) > MAX_NESTING and _containers(body) > MAX_NESTING and nesting(body) > MAX_NESTING:
-        raise RecursionError(f"JSON nested deeper than {MAX_NESTING} levels")
-
-
-def nesting(body: bytes) -> int:
-    """How many levels deep a JSON text is nested."""
-    return _deepest(_structure(body))
-
-
-def _structure(body: bytes) -> bytes:
-    """Commas, colons and brackets outside the strings of a JSON text; of one cut anywhere, those before the cut."""
-    kept = body.translate(None, _UNWANTED)
-    if b"\\" in kept:
-        kept = kept.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # Where one string ends beside the next one's beginning, the two become one: nothing else changes sides.
-    return b"".join(kept.translate(None, _ESCAPES).replace(b'""', b"").split(b'"')[::2])
-
-
-def _check_limits(structure: bytes) -> None:
-    containers = _containers(structure)
-    values, pairs = containers + structure.count(b","), structure.count(b":")  # a value follows a comma or a bracket
-    is_too_much = values > MAX_VALUES or pairs > MAX_PAIRS or containers > MAX_CONTAINERS
-    looked_at = structure[: 4 * MAX_NESTING] if is_too_much else structure
-    if containers > MAX_NESTING and _deepest(looked_at) > MAX_NESTING:
-        raise RecursionError(f"JSON nested deeper than {MAX_NESTING} levels")
-    if is_too_much:
-        most = f"{MAX_VALUES:,} values, {MAX_PAIRS:,} of them with a key, and {MAX_CONTAINERS:,} objects and arrays"
-        message = f"The JSON body has too many values. A request may have {most}."
-        raise ProxyError(message, status=413, code="request_too_large")
-
-
-def _check_beginning(body: bytes) -> None:
-    """Refuses a large body as soon as its beginning shows that it has too many values."""
-    size = _PREFIX
-    while len(body) > 1.5 * size:
-        structure = _structure(body[:size])
-        _check_limits(structure)
-        # Where a body that goes on like this would be over a limit.
-        used = max(
-            _containers(structure) / MAX_CONTAINERS, structure.count(b":") / MAX_PAIRS, len(structure) / MAX_VALUES
-        )
-        size = max(2 * size, int(1.05 * size / used) if used > 0.01 else len(body))
-
-
-def _containers(structure: bytes) -> int:
-    return structure.count(b"[") + structure.count(b"{")
-
-
-def _deepest(structure: bytes) -> int:
-    steps = accumulate(structure.translate(_STEPS, _NO_BRACKETS))
-    return max((up - place for place, up in enumerate(steps, 1)), default=0)
 
 
 def _pairs(value: object) -> int:

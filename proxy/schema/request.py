@@ -53,6 +53,10 @@ class Request(Struct, frozen=True, kw_only=True):
         """The texts that the vendor reads, for token counting."""
         raise TypeError(f"{type(self).__name__} does not list its texts")
 
+    def question(self) -> str | None:
+        """The text of the last user message."""
+        return None
+
     def output_limit(self, otherwise: int | None) -> int | None:
         """The token limit of the answer over all choices, with `otherwise` as the default. None: no limit."""
         return 0

@@ -7,7 +7,7 @@ import re
 from msgspec import Struct
 
 from proxy.schema.errors import UpstreamError
-from proxy.schema.json import MAX_NESTING, check_nesting
+from proxy.schema.json_structure import MAX_NESTING, check_nesting
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024  # a line that never ends must not fill the memory
 
@@ -38,6 +38,11 @@ class EventFraming:
         self._name = ""
         self._after_cr = False
         self._at_start = True
+
+    @property
+    def pending(self) -> int:
+        """Bytes of the event that has not ended yet."""
+        return self._size + len(self._line)
 
     def feed(self, piece: bytes) -> list[Event]:
         """The events completed by `piece`. Raises UpstreamError for an event that is too large or nested too deeply."""

@@ -17,8 +17,10 @@ from structlog.typing import FilteringBoundLogger
 from proxy.config import Config, ConfigError
 from proxy.config.source import ConfigFiles
 from proxy.config.watch import changes, file_states
+from proxy.schema.daemon_thread import DaemonThread
 from proxy.server.swap import ConfigState, Reloaded
 
+FILES_S = 10.0  # how long the files are waited for
 RETRY_S = 0.3  # a file may be missing, empty or truncated while it is being saved
 MAX_PROBLEMS = 20
 _MAX_TRIES = 5
@@ -32,7 +34,12 @@ class Reloads:
     """
 
     def __init__(
-        self, files: ConfigFiles | None, start: Config, swap: Callable[[Config], None], log: FilteringBoundLogger
+        self,
+        files: ConfigFiles | None,
+        start: Config,
+        swap: Callable[[Config], None],
+        log: FilteringBoundLogger,
+        files_s: float = FILES_S,
     ) -> None:
         self.state = ConfigState(config_version=start.version, config_loaded_at=time.time())
         self._files = files
@@ -40,6 +47,9 @@ class Reloads:
         self._swap = swap
         self._log = log
         self._at_restart: list[str] = []
+        self._thread = DaemonThread("config-files", files_s)
+        self._files_s = files_s
+        self._is_unread = False
         self._one_at_a_time = asyncio.Lock()
         self._asked = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -55,6 +65,8 @@ class Reloads:
                     self._log.info("config_right_again", config=self.state.config_version)
             except ConfigError as error:
                 return self._refuse(_summary(error))
+            except TimeoutError:
+                return self._refuse(f"the files could not be read within {self._files_s:g} s")
             except Exception:  # a bug must not stop later reloads: the current configuration keeps running
                 self._log.exception("config_reload_failed")
                 return self._refuse("internal error while reading the files; see the server's log for details")
@@ -68,9 +80,20 @@ class Reloads:
 
     async def follow_files(self, busy: Path | None = None) -> None:
         """Reloads whenever the files change, until cancelled. `busy`: the directory of the database."""
-        if self._files is not None:
-            async for _ in changes(self._files.paths, busy):
-                await self.reload()
+        while self._files is not None:
+            try:
+                async for _ in changes(self._files.paths, self._thread, busy):
+                    self._note_unread(False)
+                    await self.reload()
+            except TimeoutError:  # the file system hangs, or a reader does: look again
+                self._note_unread(True)
+
+    def _note_unread(self, is_unread: bool) -> None:
+        if is_unread and not self._is_unread:
+            self._log.warning("config_files_unread", after_s=self._files_s)
+        elif self._is_unread and not is_unread:
+            self._log.info("config_files_read_again")
+        self._is_unread = is_unread
 
     async def follow_requests(self) -> None:
         """Reloads after each call of `soon`, until cancelled."""
@@ -88,12 +111,12 @@ class Reloads:
         if self._files is None:
             return None
         for last in range(_MAX_TRIES, 0, -1):
-            before = await asyncio.to_thread(file_states, self._files.paths)
+            before = await self._thread.run(file_states, self._files.paths)
             try:
-                return await asyncio.to_thread(self._files.load_changed, self.state.config_version)
+                return await self._thread.run(self._files.load_changed, self.state.config_version)
             except ConfigError:
                 await asyncio.sleep(RETRY_S)
-                if last == 1 or await asyncio.to_thread(file_states, self._files.paths) == before:
+                if last == 1 or await self._thread.run(file_states, self._files.paths) == before:
                     raise
         return None
 

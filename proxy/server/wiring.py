@@ -115,7 +115,7 @@ class Running:
             for name, provider in enabled(config).items()
         }
         lists = ModelDiscovery(upstreams, self._log.warning, self._lists)
-        book = PriceBook(config.pricing, _catalogues(config))
+        book = PriceBook(config.pricing, _catalogues(config), warn=self._log.warning)
         names = build_names(config, book, lists.found)
         views = Views(names, book, lambda: lists.found)
         configured = names.configured()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from types import TracebackType
+from typing import cast
 
 import msgspec
 
@@ -29,6 +30,7 @@ from proxy.upstream.transports.base import (
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 256 * 1024
+_TAIL = 64 * 1024  # bytes at the end of an answer in which its JSON must end
 _MIN_SECRET = 8  # anything shorter (`none`, `ollama`) is no secret, and may be a word of the message
 
 Origin = Callable[[], Awaitable[Endpoint]]
@@ -188,23 +190,23 @@ class Exchange:
         Complete JSON is a whole answer, also where the connection breaks or stalls before HTTP says so.
         """
         assert self._answer is not None
-        pieces: list[bytes] = []
+        answer = bytearray()  # grows in place, where joining pieces would copy all of a large answer at once
         while True:
             piece = self._answer.read_nowait()
             if piece is None:
                 try:
                     piece = await self._next_of_body()
                 except (UpstreamTruncated, UpstreamTimeout):
-                    if not _is_whole_json(pieces):
+                    if not _is_whole_json(answer):
                         raise
                     piece = b""
             if not piece:
-                return HTTPResponse(self.status, self.headers, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+                return HTTPResponse(self.status, self.headers, cast(bytes, answer))
             self.body_bytes += len(piece)
             if self.body_bytes > limit:
                 message = f"{self._name} sent an answer of more than {limit} bytes."
                 raise UpstreamError(message, upstream_status=self.status)
-            pieces.append(piece)
+            answer += piece
 
     async def _next_of_body(self) -> bytes:
         idle_at = self._now() + self._timeouts.idle
@@ -311,11 +313,11 @@ class Exchange:
                 _remove(self._key, error)
 
 
-def _is_whole_json(pieces: list[bytes]) -> bool:
-    if not pieces or not pieces[-1].rstrip().endswith((b"}", b"]")):
+def _is_whole_json(answer: bytearray) -> bool:
+    if not answer[-_TAIL:].rstrip().endswith((b"}", b"]")):
         return False
     try:
-        msgspec.json.decode(b"".join(pieces), type=msgspec.Raw)
+        msgspec.json.decode(answer, type=msgspec.Raw)
     except (msgspec.DecodeError, RecursionError):
         return False
     return True

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.cli.commands import proxy, server
+from tests.cli.commands import PATIENCE_S, environment, proxy, server
 
 LOCAL = "version: 1\nproviders:\n  local: {type: embedded}\n"
 
@@ -81,6 +81,26 @@ def test_a_read_only_database_is_one_line(tmp_path):
     (tmp_path / "usage.db").touch(0o400)
     message = refused(tmp_path, "--port", "0", "--db", "usage.db")
     assert message.startswith("proxy: Cannot use the usage database usage.db: ")
+
+
+def test_workers_without_a_temporary_folder_are_one_line(tmp_path):
+    """They share their metrics there. One process alone needs none."""
+    (tmp_path / "routing_rules.yaml").write_text("version: 1\nproviders: {openai: {}}\n")
+    code = (
+        f"import runpy, tempfile; tempfile.tempdir = {str(tmp_path / 'missing')!r}; "
+        "runpy.run_module('proxy', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "serve", "--port", "0", "--workers", "2"],
+        cwd=tmp_path,
+        env=environment(OPENAI_API_KEY="sk-x"),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    message = "several workers share a temporary folder, but none can be written: No such file or directory."
+    assert (done.returncode, done.stderr) == (2, f"proxy: {message}\n")
 
 
 def test_a_file_of_the_user_is_left_unchanged(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from proxy.config.watch import changes
+from proxy.schema.daemon_thread import DaemonThread
 
 SOON_S = 10.0  # a limit for broken code, not a wait
 LOOKED_S = 0.1
@@ -51,7 +52,7 @@ async def watching(
     told = Told()
 
     async def watch() -> None:
-        async for _ in changes(paths, busy, poll_s=poll_s, quiet_s=quiet_s):
+        async for _ in changes(paths, DaemonThread("files"), busy, poll_s=poll_s, quiet_s=quiet_s):
             told.note()
 
     task = asyncio.create_task(watch())

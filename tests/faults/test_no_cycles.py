@@ -1,4 +1,4 @@
-"""A call that has ended leaves nothing to the garbage collector: its request may be large, and a collection takes time."""
+"""A call that has ended leaves nothing to the garbage collector: its request may be large, and a collection is slow."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ async def test_a_call_that_has_ended_is_freed_at_once(tmp_path: Path, model: str
                 await ask()
             await asyncio.sleep(0)
             gc.collect()
-            left = sorted({type(each).__qualname__ for each in gc.garbage if type(each).__module__.startswith("proxy.")})
+            left = sorted(
+                {type(each).__qualname__ for each in gc.garbage if type(each).__module__.startswith("proxy.")}
+            )
         finally:
             gc.set_debug(0)
             gc.garbage.clear()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import time
 from itertools import cycle
 from pathlib import Path
@@ -18,7 +19,7 @@ from msgspec import Struct
 from tests.faults.books import assert_books_agree, files
 from tests.faults.talking import ask
 from tests.server.api.raw import get
-from tests.serving import spawned
+from tests.serving import Spawned, spawned
 from tests.upstream import spawn
 
 PLACES = 16
@@ -28,6 +29,9 @@ MEASURE_S, FLOOD_S, CALM_S = 5.0, 20.0, 10.0
 TIMES, GOODPUT = 3, 0.8
 REFUSAL_S, RECOVERY_S, HEALTH_S = 0.05, 5.0, 0.1
 GROWTH_MB = 20
+IMPATIENT, IMPATIENT_S = 400, 8.0
+REFUSAL_CPU_S = 0.0003  # about 30 us on a machine with nothing else to do
+LIVE_S = 1.0  # the machine may have other work; on an idle one it takes a few milliseconds
 
 
 class Asked(Struct, frozen=True):
@@ -133,4 +137,82 @@ async def test_three_times_what_it_can_do_takes_nothing_from_what_it_does(tmp_pa
     assert max(in_flight) <= PLACES
     assert grown_mb < GROWTH_MB
     assert max(late, default=0) <= RECOVERY_S
+    assert_books_agree(tmp_path, seen)
+
+
+class Crowd(Struct):
+    """What clients got that keep their connections and ask again at once, whatever the answer."""
+
+    answered: int = 0
+    refused: int = 0
+    cpu_s: float = 0.0  # of the server
+
+
+async def impatient(server: Spawned, clients: int, seconds: float) -> Crowd:
+    crowd = Crowd()
+    process = psutil.Process(server.process.pid)
+    body = json.dumps({"model": MODELS[0][0], "messages": [{"role": "user", "content": "one two three"}]})
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
+
+    async def client() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        try:
+            while True:
+                writer.write((head + body).encode())
+                answer = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"content-length: (\d+)", answer)
+                assert length is not None
+                await reader.readexactly(int(length[1]))
+                status = int(answer[9:12])
+                assert status in (200, 503)
+                crowd.answered += status == 200
+                crowd.refused += status == 503
+        finally:
+            writer.transport.abort()
+
+    begun_s = sum(process.cpu_times()[:2])
+    tasks = [asyncio.create_task(client()) for _ in range(clients)]
+    await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
+    crowd.cpu_s = sum(process.cpu_times()[:2]) - begun_s
+    for task in tasks:
+        task.cancel()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {asyncio.CancelledError}
+    return crowd
+
+
+async def live(port: int, took: list[float]) -> None:
+    while True:
+        begun = time.monotonic()
+        assert (await get(port, "/livez")).status == 200
+        took.append(time.monotonic() - begun)
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.slow
+async def test_a_crowd_that_does_not_wait_takes_nothing_from_those_who_are_served(tmp_path: Path) -> None:
+    """25 clients for each place: as many answers as with one each, for little more of the processor's time."""
+    with spawn() as upstream:
+        routing = files(tmp_path, upstream.url)
+        rules = json.loads(routing.read_text())
+        rules["server"]["max_in_flight"] = PLACES
+        routing.write_text(json.dumps(rules))
+        with spawned(routing) as server:
+            best = await impatient(server, PLACES, IMPATIENT_S)
+            took: list[float] = []
+            asking = asyncio.create_task(live(server.port, took))
+            crowd = await impatient(server, IMPATIENT, IMPATIENT_S)
+            asking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asking
+            assert server.stop() == 0
+        seen = upstream.ledger()
+    each_s = (crowd.cpu_s - best.cpu_s) / crowd.refused
+    print(f"\n  {PLACES} clients: {best.answered} answered; {IMPATIENT} that do not wait: {crowd.answered}", end=" ")
+    print(f"({crowd.answered / best.answered:.0%}), {crowd.refused} refused for {each_s * 1e6:.0f} us each;", end=" ")
+    print(f"/livez p50 {percentile(took, 50) * 1e3:.0f}, p99 {percentile(took, 99) * 1e3:.0f} ms")
+    assert best.refused == 0
+    assert crowd.answered >= GOODPUT * best.answered
+    assert each_s < REFUSAL_CPU_S
+    assert percentile(took, 95) < LIVE_S
     assert_books_agree(tmp_path, seen)

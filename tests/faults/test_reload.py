@@ -165,7 +165,7 @@ async def at_generation(server: Server, files: Mounted, number: int) -> None:
 
 async def refused(port: int) -> None:
     """Waits until the server reports invalid files."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while (await get(port, "/health")).json["config"]["error"] is None:  # noqa: ASYNC110 - only asking tells
             await asyncio.sleep(0.02)
 

@@ -35,7 +35,7 @@ def full_disk(server: Spawned) -> Iterator[None]:
 
 async def ready(client: httpx.AsyncClient, status: int) -> None:
     """Waits until `/readyz` answers so. Raises TimeoutError."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             if (await client.get("/readyz")).status_code == status:
                 return

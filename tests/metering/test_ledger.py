@@ -49,7 +49,7 @@ async def settle(ledger: Ledger, name: str, outcome: Outcome = Outcome.OK, seq: 
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - the writer is a thread
             await asyncio.sleep(0.001)
 

@@ -7,6 +7,7 @@ import threading
 
 from proxy.metering.price_book import PriceBook
 from proxy.metering.pricing import ModelPrice, Pricing
+from tests.waiting import eventually
 
 ROW = ModelPrice(input=1, output=2)
 LISTED = ModelPrice(input=3, output=4)
@@ -89,3 +90,22 @@ async def test_calls_wait_for_the_list_together_and_not_without_end() -> None:
     await book.load()
     assert (asked, book.may_find("openai/gpt-b")) == (["openai/gpt-4o"], False)
     assert book.find("openai/gpt-b")[0] == LISTED
+
+
+async def test_a_list_that_does_not_come_is_waited_for_once() -> None:
+    """A look-up that hangs delays the first calls, no later one, and is said once."""
+    may_end = threading.Event()
+    said: list[tuple[str, object]] = []
+
+    def warn(event: str, **fields: object) -> None:
+        said.append((event, fields["after_s"]))
+
+    book = PriceBook(PRICING, {"openai": "openai"}, lambda name: LISTED if may_end.wait(60) else None, warn)
+    await asyncio.gather(*(book.load(wait_s=0.05) for _ in range(3)))
+    waiting = [asyncio.ensure_future(book.load(wait_s=0.05)) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert all(each.done() for each in waiting)
+    assert said == [("price_list_unread", 0.05)]
+    assert await asyncio.to_thread(lambda: 1) == 1  # the threads of others are free
+    may_end.set()
+    await eventually(lambda: book.find("openai/gpt-b")[0] == LISTED)

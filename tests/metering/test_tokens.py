@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.metering.tokens import estimate, estimate_prompt, input_bound
+from proxy.metering.tokens import estimate, estimate_prompt, input_bound, utf8_size
 from proxy.schema.json import encode
 from proxy.server.formats.chat import decode_chat
 from proxy.server.formats.embeddings import decode_embeddings
@@ -23,6 +23,14 @@ def test_no_text_is_no_token_and_any_text_is_one() -> None:
 def test_english_is_about_four_characters_to_a_token() -> None:
     """Within a third of what common tokenizers make of plain prose (9 to 10 tokens here)."""
     assert 7 <= estimate("The quick brown fox jumps over the lazy dog.") <= 13
+
+
+def test_a_long_text_is_counted_by_its_beginning() -> None:
+    """Close to what all of it gives, in any script, and in no time: the texts of an answer are counted on the loop."""
+    for unit in ("word ", "漢字 и русский ", "😀"):
+        text = unit * (5_000_000 // len(unit))
+        assert abs(utf8_size(text) / len(text.encode()) - 1) < 0.001
+        assert abs(estimate(text) / (estimate(unit * 1000) * len(text) / len(unit * 1000)) - 1) < 0.01
 
 
 @given(st.lists(st.text(max_size=200), min_size=1, max_size=5))

@@ -11,7 +11,7 @@ from proxy.pipeline.timing import Clock
 from proxy.providers.base.usage import read
 from proxy.providers.openai import OpenAI
 from proxy.routing.ask import CALL, Origin
-from proxy.routing.names import Deployment
+from proxy.routing.deployment import Deployment
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, Message
 from proxy.schema.records import Caller, Tokens
 

@@ -13,8 +13,8 @@ from proxy.metering.tokens import estimate
 from proxy.pipeline.call import Call
 from proxy.providers.base.contract import Built
 from proxy.providers.openai import OpenAI
+from proxy.routing.deployment import Deployment, Route
 from proxy.routing.fallback import MAX_ATTEMPTS
-from proxy.routing.names import Deployment, Route
 from proxy.schema.attempt_state import AttemptState
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.errors import BadRequest, ProxyError, StorageUnavailable, UpstreamError, UpstreamTruncated

@@ -12,7 +12,7 @@ from proxy.pipeline.emulate import checked, complete_together, seats, stream_tog
 from proxy.pipeline.json_check import JSONCheck
 from proxy.providers.openai import OpenAI
 from proxy.routing.ask import Answer, Origin, Sink
-from proxy.routing.names import Deployment
+from proxy.routing.deployment import Deployment
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, Message
 from proxy.schema.errors import BadRequest, UpstreamError
 
@@ -150,7 +150,7 @@ async def test_all_are_asked_at_once() -> None:
             await gate.wait()
             return await super()._play(step)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         merged = await complete_together(Gated(answer("a"), answer("b"), answer("c")), seats(request(3), 1))
     assert texts(merged) == [(0, "a"), (1, "b"), (2, "c")]
 
@@ -232,7 +232,7 @@ async def test_streams_come_as_they_come() -> None:
         if found[-1][1] == "b2":
             gate.set()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         ask = Scripted([gate, piece("a")], [piece("b1"), piece("b2")])
         await stream_together(ask, seats(request(2), 1), sink)
     assert found == [(1, "b1"), (1, "b2"), (0, "a")]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar, cast
 
 import msgspec
+import pytest
+from msgspec import structs
 
-from proxy.pipeline.reasoning_state import MAX_ID, MAX_STATE_BYTES, ReasoningState
+from proxy.pipeline.reasoning_state import MAX_COMPARED, MAX_ID, MAX_STATE_BYTES, ReasoningState
 from proxy.providers.base.contract import Provider
-from proxy.routing.names import Deployment
+from proxy.routing.deployment import Deployment
 from proxy.schema.chat import ChatRequest, KeptReasoning, Message, ResponseMessage
 from proxy.schema.embeddings import EmbeddingsRequest
 from proxy.schema.records import Caller, JsonObject
@@ -31,6 +34,12 @@ class Thinker(Provider, frozen=True, kw_only=True):
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         thought = cast("dict[str, Any]", message).get("thought")
         return {call["id"]: {"thought": thought} for call in message.get("tool_calls") or []} if thought else {}
+
+
+class Counting(Thinker, frozen=True, kw_only=True):
+    """Its ids repeat in every conversation."""
+
+    counts_call_ids: ClassVar[bool] = True
 
 
 THINKER = Deployment("one", Thinker(), "deep", None)
@@ -127,6 +136,27 @@ async def test_every_choice_of_an_answer_counts() -> None:
     async with vault_on(ReasoningStates(None)) as vault:
         await vault.keep(MOBILE, THINKER, [answer("call_1"), answer("call_2")])
         assert set(await kept(vault, asking("call_1", "call_2"))) == {"call_1", "call_2"}
+
+
+@pytest.mark.parametrize("size", [10, 3 * MAX_COMPARED])
+@pytest.mark.parametrize("differs", ["nothing", "question", "arguments"])
+async def test_ids_that_repeat_are_told_apart_by_question_and_arguments(size: int, differs: str) -> None:
+    """Long ones by their ends and length: hashing all of them would take the loop's time."""
+
+    def talk(question: str, text: str) -> tuple[ChatRequest, ResponseMessage]:
+        function = {"name": "f", "arguments": json.dumps({"x": text})}
+        call = {"id": "functions.f:0", "type": "function", "function": function}
+        messages = [Message("user", question), Message("assistant", tool_calls=[call])]
+        said = {"role": "assistant", "content": None, "tool_calls": [call], "thought": "because"}
+        return ChatRequest(model="m", messages=messages, fields={}), cast(ResponseMessage, said)
+
+    question, text = "q" * size, "é" * size
+    first, said = talk(question, text)
+    asked = structs.replace(first, messages=first.messages[:1])
+    again, _ = talk(question + "q" * (differs == "question"), text + "é" * (differs == "arguments"))
+    async with vault_on(ReasoningStates(None)) as vault:
+        await vault.keep(MOBILE, Deployment("one", Counting(), "deep", None), [said], asked)
+        assert bool(await kept(vault, again)) is (differs == "nothing")
 
 
 async def test_nobody_reads_what_another_caller_left() -> None:
@@ -249,7 +279,7 @@ async def test_a_store_that_hangs_holds_no_call_up() -> None:
 
     store = Watched(hang)
     async with vault_on(store, wait_s=0.05, pause_s=60) as vault:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await vault.keep(MOBILE, THINKER, [answer("call_1")])
             assert await kept(vault, asking("call_1")) == {}
         assert (store.puts, store.finds, vault.failures) == (1, 0, 2)
@@ -281,7 +311,7 @@ async def test_what_is_too_old_goes_at_a_quiet_moment() -> None:
         await vault.keep(MOBILE, THINKER, [answer("call_1")])
         clock.ns += HOUR
         expiring = asyncio.create_task(vault.expire())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not store.expired:  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0.001)
         expiring.cancel()

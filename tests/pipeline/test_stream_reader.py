@@ -12,12 +12,13 @@ from proxy.metering.tokens import estimate
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.call import Call
 from proxy.pipeline.native import NativeAnswer
-from proxy.pipeline.stream_reader import AFTER_FINISH_S, DRAIN_S, StreamReader
+from proxy.pipeline.off_loop import LARGE_BYTES, OffLoop
+from proxy.pipeline.stream_reader import AFTER_FINISH_S, DRAIN_S, MAX_STREAM_BYTES, StreamReader
 from proxy.pipeline.timing import Clock
 from proxy.providers.anthropic import Anthropic
 from proxy.providers.base.contract import Provider
 from proxy.providers.openai import OpenAI
-from proxy.routing.names import Deployment
+from proxy.routing.deployment import Deployment
 from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated
 from proxy.schema.records import Caller, Outcome, Timeouts, Tokens
@@ -73,7 +74,7 @@ class Reader:
         self.attempt.note_accepted(200, None)
         self.script = Script(pieces, pause_s)
         decoder = provider.stream_decoder(request)
-        self.reading = StreamReader(self.attempt, decoder, TIMEOUTS, cast(Exchange, self.script))
+        self.reading = StreamReader(self.attempt, decoder, TIMEOUTS, cast(Exchange, self.script), OffLoop())
         self.begun = asyncio.get_running_loop().time()
 
     async def next(self) -> list[str] | None:
@@ -309,3 +310,25 @@ async def test_a_stream_that_breaks_while_it_is_drained_is_the_end(rest: bytes |
     reader = Reader(TEXT + FINISH, rest)
     await reader.next()
     assert await drained(reader) < DRAIN_S / 2
+
+
+async def test_a_stream_without_end_is_cut_off() -> None:
+    """Comments count too: the limit is on what was read, not on what it meant."""
+    comment = b":" + b"x" * (4 * 1024 * 1024 - 2) + b"\n"
+    reader = Reader(ROLE + TEXT, *[comment] * (MAX_STREAM_BYTES // len(comment) + 1))
+    with pytest.raises(UpstreamError, match=f"a stream of more than {MAX_STREAM_BYTES} bytes"):
+        await reader.all()
+    assert len(reader.script.limits) == MAX_STREAM_BYTES // len(comment) + 1
+
+
+@pytest.mark.parametrize("size", [LARGE_BYTES // 2, 2 * LARGE_BYTES])
+async def test_a_large_event_reads_like_a_small_one(size: int) -> None:
+    """It is decoded in a thread; its order among the others, and an error behind it, stay the same."""
+    data = ROLE + TEXT + delta(content="x" * size) + TEXT + FAILURE
+    pieces = [data[at : at + 65_536] for at in range(0, len(data), 65_536)]
+    reader = Reader(*pieces)
+    texts: list[str] = []
+    with pytest.raises(UpstreamError, match="overloaded"):
+        while (more := await reader.next()) is not None:
+            texts += more
+    assert "".join(texts) == "Hi" + "x" * size + "Hi"

@@ -20,7 +20,7 @@ from proxy.pipeline.running import RunningCall
 from proxy.pipeline.timing import Clock
 from proxy.providers.openai import OpenAI
 from proxy.routing.allowed import Allowed
-from proxy.routing.names import Deployment, Route
+from proxy.routing.deployment import Deployment, Route
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import ProxyError, StorageUnavailable

@@ -9,6 +9,7 @@ import pytest
 from proxy.providers.base.content import arguments, data_url, parts, refuse
 from proxy.providers.base.fields import Fields, stop_list
 from proxy.schema.errors import BadRequest
+from proxy.schema.json_structure import STEP_BYTES
 from tests.providers.corpus import PDF, PNG, WAV, audio, call, file, image, text
 
 
@@ -148,3 +149,19 @@ def test_stops_are_a_list_of_texts():
     assert stop_list(None) == []
     assert stop_list("a") == ["a"]
     assert stop_list(["a", "", None, "b"]) == ["a", "b"]
+
+
+@pytest.mark.parametrize("size", [3 * STEP_BYTES, 3 * STEP_BYTES + 4])
+def test_long_base64_is_checked_to_its_end(size: int) -> None:
+    """Slice by slice, with padding at the end alone."""
+    good = "QUJD" * (size // 4)
+    assert data_url("data:image/png;base64," + good, "x") == ("image/png", good)
+    assert data_url("data:image/png;base64," + good + "QQ==", "x")[1].endswith("QQ==")
+    for place in (10, STEP_BYTES - 1, STEP_BYTES, size - 1):
+        for wrong in ("!", "=", "é"):
+            bad = good[:place] + wrong + good[place + 1 :]
+            if (wrong, place) != ("=", size - 1):
+                with pytest.raises(BadRequest, match="not valid base64"):
+                    data_url("data:image/png;base64," + bad, "x")
+    with pytest.raises(BadRequest, match="not valid base64"):
+        data_url("data:image/png;base64," + good[:STEP_BYTES] + "QQ==" + good, "x")

@@ -96,7 +96,7 @@ def check(name: str, answer: ChatResponse) -> None:
     """OpenAI's shape, usage that adds up, and tool calls that can be sent back."""
     usage = answer.get("usage")
     assert usage is not None, "no usage"
-    sent = json.loads(wire.whole(answer, "chatcmpl-1", "vendor/model", 1, usage.shown))
+    sent = json.loads(encode(wire.whole(answer, "chatcmpl-1", "vendor/model", 1, usage.shown)))
     ChatCompletion.model_validate(sent)
     for choice in answer["choices"]:
         assert choice["finish_reason"] in ("stop", "length", "tool_calls", "content_filter", "function_call")

@@ -10,7 +10,7 @@ import pytest
 from proxy.metering.pricing import ModelPrice
 from proxy.providers.openai import OpenAI
 from proxy.routing.capabilities import needs, refusal
-from proxy.routing.names import Deployment
+from proxy.routing.deployment import Deployment
 from proxy.schema.chat import ChatRequest
 from proxy.server.formats.chat import decode_chat
 

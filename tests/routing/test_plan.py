@@ -11,7 +11,7 @@ from proxy.metering.pricing import ModelPrice
 from proxy.metering.tokens import input_bound
 from proxy.providers.cohere import Cohere
 from proxy.providers.openai import OpenAI
-from proxy.routing.names import Deployment, Route
+from proxy.routing.deployment import Deployment, Route
 from proxy.routing.plan import attempt_bound, plan
 from proxy.schema.chat import ChatRequest
 from proxy.server.formats.chat import decode_chat

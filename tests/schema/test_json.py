@@ -11,14 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.schema.errors import BadRequest, ProxyError
-from proxy.schema.json import (
-    MAX_CONTAINERS,
-    MAX_NESTING,
-    MAX_PAIRS,
-    MAX_VALUES,
-    check_nesting,
-    decode_object,
-)
+from proxy.schema.json import decode_object
+from proxy.schema.json_structure import MAX_CONTAINERS, MAX_NESTING, MAX_PAIRS, MAX_VALUES, check_nesting
 
 # Everything that counting characters could take for structure.
 ODD = ["a", "b", "a:b", "a\\", '"', '\\"', '"a":1,', "[[", "}{", "\\u003a", "\u00e9:", ":", "", "u003a", "\n,"]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.schema.errors import UpstreamError
-from proxy.schema.json import MAX_NESTING
+from proxy.schema.json_structure import MAX_NESTING
 from proxy.schema.sse import Event, EventFraming
 
 SAMPLE = (

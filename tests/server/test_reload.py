@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,9 @@ class Setting:
         self.swapped: list[Config] = []
         self.refuse: ConfigError | None = None
         self._captured = LogCapture()
-        log = structlog.wrap_logger(None, processors=[self._captured], wrapper_class=structlog.stdlib.BoundLogger)
+        self.log = log = structlog.wrap_logger(
+            None, processors=[self._captured], wrapper_class=structlog.stdlib.BoundLogger
+        )
         self.start = self.files.load()
         self.reloads = Reloads(self.files, self.start, self._swap, log)
 
@@ -148,6 +152,26 @@ async def test_a_file_that_is_being_saved_is_waited_for(tmp_path: Path, half: st
     done = await setting.reloads.reload()
     assert (done.changed, done.error) == (True, None)
     assert setting.events == ["config_reloaded"]
+
+
+async def test_a_file_that_cannot_be_read_in_time_is_refused(tmp_path: Path) -> None:
+    """A reader that hangs keeps nobody waiting, and says so; once it returns, the files count again."""
+    setting = Setting(tmp_path)
+    setting.path.unlink()
+    os.mkfifo(setting.path)
+    reloads = Reloads(setting.files, setting.start, setting.swapped.append, setting.log, files_s=0.2)
+    done = await reloads.reload()
+    assert (done.changed, done.error) == (False, "the files could not be read within 0.2 s")
+    following = asyncio.create_task(reloads.follow_files())
+    await eventually(lambda: "config_files_unread" in setting.events)  # the hanging reader has the turn
+    with setting.path.open("w") as writer:
+        setting.path.unlink()
+        setting.path.write_text(OTHER)
+        writer.write(RIGHT)
+    await eventually(lambda: "config_files_read_again" in setting.events and len(setting.swapped) == 1)
+    following.cancel()
+    await asyncio.wait({following})
+    assert setting.events.count("config_files_unread") == 1
 
 
 class Buggy(ConfigFiles):
@@ -318,10 +342,34 @@ async def test_a_saved_file_is_enough(tmp_path: Path, upstream: FakeUpstream) ->
         await eventually(lambda: "new" in server.runtime.names.aliases)
         assert (await post(server.port, chat("new"))).status == 200
         path.write_text("version: 1\nprov")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while (await get(server.port, "/health")).json["config"]["error"] is None:  # noqa: ASYNC110 - only asking tells
                 await asyncio.sleep(0.05)
         assert (await post(server.port, chat("new"))).status == 200
+
+
+async def test_a_reader_that_hangs_holds_up_no_call(tmp_path: Path, upstream: FakeUpstream) -> None:
+    """As on a file system that does not answer: here a pipe that nobody has finished writing to."""
+    async with serving(write_files(tmp_path, upstream.url)) as server:
+        path = tmp_path / "routing_rules.yaml"
+        right = path.read_text()
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "pipe").replace(path)
+        writer: list[int] = []
+
+        def is_read() -> bool:
+            with suppress(OSError):  # nobody reads it yet
+                writer.append(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+            return bool(writer)
+
+        await eventually(is_read, timeout_s=10)
+        assert (await post(server.port, chat())).status == 200
+        assert (await get(server.port, "/livez")).status == 200
+        path.unlink()
+        path.write_text(right + "# changed\n")
+        os.close(writer[0])
+        before = server.runtime.config.version
+        await eventually(lambda: server.runtime.config.version != before, timeout_s=15)
 
 
 async def test_a_call_keeps_what_it_started_with(tmp_path: Path, upstream: FakeUpstream) -> None:

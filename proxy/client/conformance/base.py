@@ -137,6 +137,13 @@ def expect(holds: bool, otherwise: str) -> None:
         raise Failed(otherwise)
 
 
+def id_of(reply: Reply) -> str:
+    """The id that the server gave to a request. Raises Failed without one."""
+    found = reply.headers.get("x-request-id")
+    expect(bool(found), "no x-request-id")
+    return str(found)
+
+
 def ok(reply: Reply, *parameters: str) -> dict[str, Any]:
     """The object of a successful answer. Raises Unsupported if the server dropped one of the checked `parameters`."""
     accept(reply, *parameters)

@@ -10,6 +10,7 @@ from proxy.client.conformance.base import (
     checks,
     expect,
     finish_of,
+    id_of,
     ok,
     prompt_of,
     text_of,
@@ -113,9 +114,7 @@ def as_whole(model: str) -> Steps:
 def stream_request_id(model: str) -> Steps:
     reply = yield stream(model)
     accept(reply)
-    found = reply.headers.get("x-request-id")
-    expect(bool(found), "no x-request-id")
-    return str(found)
+    return id_of(reply)
 
 
 STREAM = checks(

@@ -10,6 +10,7 @@ from proxy.client.conformance.base import (
     choices_of,
     expect,
     finish_of,
+    id_of,
     message_of,
     ok,
     shorten,
@@ -99,9 +100,7 @@ def usage(model: str) -> Steps:
 def request_id(model: str) -> Steps:
     reply = yield chat(model)
     ok(reply)
-    found = reply.headers.get("x-request-id")
-    expect(bool(found), "no x-request-id")
-    return str(found)
+    return id_of(reply)
 
 
 WHOLE = checks(

@@ -72,7 +72,7 @@ def build_chat(
     beta = _think(body, thinking, betas if traits.binds and conversation.has_thoughts else None)
     stops = _options(body, request, fields, (traits, thinking, form))
     _cap_marks(body, fields)
-    http = post_json(path, body, request.stream, {"anthropic-version": API_VERSION, **beta})
+    http = post_json(path, body, request, {"anthropic-version": API_VERSION, **beta})
     return Built(http, fields.rest(), fields.adapted, stops, form.is_unchecked)
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
-from proxy.schema.json import encode
+from proxy.schema.json import decode_large, encode
+from proxy.schema.json_structure import STEP_BYTES
 
 BROKEN_OFF = "Input data was truncated"  # msgspec's words
-_decode = msgspec.json.Decoder().decode
+_object: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+T = TypeVar("T")
 
 
 def decode(data: bytes) -> dict[str, Any]:
     """One JSON object from a provider. Raises UpstreamTruncated for the start of one, UpstreamError for all else."""
     try:
-        value = _decode(data)
+        value = decoded(data, _object)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         if str(error) == BROKEN_OFF:
             raise UpstreamTruncated("The provider's answer broke off in the middle.") from None
@@ -24,6 +26,13 @@ def decode(data: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UpstreamError("The provider's answer is not a JSON object.", retryable=True)
     return value
+
+
+def decoded(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """What `decoder` reads in a provider's JSON. A large one is read in steps."""
+    if len(data) <= STEP_BYTES:
+        return decoder.decode(data)
+    return msgspec.convert(decode_large(data, _object.decode), decoder.type)
 
 
 def json_or_none(data: bytes | str) -> Any:
@@ -49,11 +58,6 @@ def mapping(value: object) -> dict[str, Any]:
 
 def text(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def count(value: object) -> int:
-    """A non-negative whole number, 0 for anything else."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
 
 
 def is_vector(value: object) -> bool:

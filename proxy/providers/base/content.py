@@ -13,6 +13,7 @@ from msgspec import Struct
 from proxy.providers.base.answers import json_or_none
 from proxy.schema.errors import BadRequest
 from proxy.schema.json import encode
+from proxy.schema.json_structure import STEP_BYTES
 
 _DATA_URL = re.compile(r"data:(?P<type>[\w.+/-]+)?(?:;[\w=.+-]+)*?(?P<b64>;base64)?,", re.ASCII)
 _LINKED = ("http://", "https://", "gs://")
@@ -130,9 +131,13 @@ def data_url(url: str, where: str) -> tuple[str, str]:
 
 
 def _base64(data: str, where: str) -> str:
+    if not data:
+        raise BadRequest("Expected base64 data, got none.", param=where)
     try:
-        if not base64.b64decode(data, validate=True):
-            raise BadRequest("Expected base64 data, got none.", param=where)
+        for at in range(0, len(data), STEP_BYTES):
+            piece = base64.b64decode(data[at : at + STEP_BYTES], validate=True)
+            if at + STEP_BYTES < len(data) and len(piece) < STEP_BYTES * 3 // 4:
+                raise ValueError("padding before the end")
     except (binascii.Error, ValueError):
         raise BadRequest("The data is not valid base64.", param=where) from None
     return data

@@ -17,7 +17,8 @@ from proxy.schema.constraints import Count, NotBlank, Variable, one_of
 from proxy.schema.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from proxy.schema.endpoints import AnyRequest, AnyResponse
 from proxy.schema.errors import BadRequest, UpstreamError
-from proxy.schema.json import check_nesting, encode, with_member
+from proxy.schema.json import encode_sized, with_member
+from proxy.schema.json_structure import check_nesting
 from proxy.schema.records import JsonObject, LocalModelSpec, Timeouts
 from proxy.schema.request import NativeBody
 from proxy.schema.rerank import RerankRequest, RerankResponse
@@ -36,12 +37,11 @@ class HTTPRequest(Struct, frozen=True):
     body: bytes = b""
 
 
-def post_json(path: str, body: object, stream: bool = False, headers: Mapping[str, str] | None = None) -> HTTPRequest:
-    """A POST with a JSON body that accepts JSON or a stream of events. `headers`: additional ones."""
-    accept = "text/event-stream" if stream else "application/json"
-    return HTTPRequest(
-        "POST", path, {"content-type": "application/json", "accept": accept, **(headers or {})}, encode(body)
-    )
+def post_json(path: str, body: object, request: AnyRequest, headers: Mapping[str, str] | None = None) -> HTTPRequest:
+    """A POST with a JSON body made of `request`, accepts JSON or a stream of events. `headers`: more of them."""
+    accept = "text/event-stream" if request.stream else "application/json"
+    data = encode_sized(body, request.size)
+    return HTTPRequest("POST", path, {"content-type": "application/json", "accept": accept, **(headers or {})}, data)
 
 
 class HTTPResponse(Struct, frozen=True):

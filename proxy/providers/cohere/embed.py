@@ -28,7 +28,7 @@ def build_embeddings(request: EmbeddingsRequest, model: str) -> Built:
     if request.dimensions is not None:
         body["output_dimension"] = request.dimensions
     body |= fields.take_all(_NATIVE)
-    return Built(post_json("/v2/embed", body), fields.rest(), fields.adapted)
+    return Built(post_json("/v2/embed", body, request), fields.rest(), fields.adapted)
 
 
 def parse_embeddings(response: HTTPResponse) -> EmbeddingsResponse:

@@ -56,7 +56,7 @@ def build_chat(request: ChatRequest, model: str, defaults: Mapping[str, Any]) ->
     body = {"model": model, "messages": turns.build(instruction), **options}
     if request.stream:
         body["stream"] = True
-    http = post_json("/v2/chat", body, request.stream)
+    http = post_json("/v2/chat", body, request)
     unchecked = instruction is not None and "response_format" not in options
     return Built(http, fields.rest(), fields.adapted, stops, unchecked)
 

@@ -22,7 +22,7 @@ def build_rerank(request: RerankRequest, model: str) -> Built:
     if request.top_n is not None:
         body["top_n"] = request.top_n
     body |= fields.take_all(_NATIVE)
-    return Built(post_json("/v2/rerank", body), fields.rest(), fields.adapted)
+    return Built(post_json("/v2/rerank", body, request), fields.rest(), fields.adapted)
 
 
 def parse_rerank(response: HTTPResponse) -> RerankResponse:

@@ -77,7 +77,7 @@ class Compatible(Provider, frozen=True, kw_only=True):
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
         """Base64 takes a quarter of the size of numbers; servers that do not support it send numbers."""
         body = {**request.fields, "model": model, "encoding_format": "base64"}
-        return embeddings.built(f"{self.root}/embeddings", body, [])
+        return embeddings.built(f"{self.root}/embeddings", body, request, [])
 
     def parse_embeddings(self, response: HTTPResponse) -> EmbeddingsResponse:
         return embeddings.parse(response, self.error_rules)

@@ -15,12 +15,12 @@ from proxy.providers.base.contract import Built, HTTPResponse, post_json
 from proxy.providers.base.errors import ErrorRules
 from proxy.providers.base.usage import input_usage_of
 from proxy.providers.compatible.errors import body_of
-from proxy.schema.embeddings import EmbeddingsResponse
+from proxy.schema.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from proxy.schema.errors import UpstreamError
 
 
-def built(path: str, body: dict[str, Any], dropped: list[str]) -> Built:
-    return Built(post_json(path, body), dropped)
+def built(path: str, body: dict[str, Any], request: EmbeddingsRequest, dropped: list[str]) -> Built:
+    return Built(post_json(path, body, request), dropped)
 
 
 def float32(text: str) -> list[float]:

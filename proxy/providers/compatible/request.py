@@ -288,7 +288,7 @@ class Draft:
                 self.body["stream_options"] = {**self.body.get("stream_options", {}), "include_usage": True}
             else:
                 self.body.pop("stream_options", None)
-        http = post_json(path, self.body, self.request.stream)
+        http = post_json(path, self.body, self.request)
         return Built(http, list(self._dropped), list(self._adapted), self.stops, self.unchecked_json)
 
 

@@ -20,7 +20,7 @@ def build(path: str, request: RerankRequest, model: str) -> Built:
     if request.top_n is not None:
         body["top_n"] = request.top_n
     body |= {name: value for name, value in request.fields.items() if name not in _OURS}
-    return Built(post_json(path, body))
+    return Built(post_json(path, body, request))
 
 
 def parse(response: HTTPResponse, rules: ErrorRules) -> RerankResponse:

@@ -7,6 +7,7 @@ from typing import Any, cast
 import msgspec
 from msgspec import Struct
 
+from proxy.providers.base.answers import decoded
 from proxy.providers.base.contract import Built, HTTPResponse, post_json
 from proxy.providers.base.fields import Fields, texts_only
 from proxy.providers.google.errors import error_in
@@ -27,7 +28,7 @@ class _Body(Struct, rename="camel"):
     error: Any = None
 
 
-_decode = msgspec.json.Decoder(_Body).decode
+_body = msgspec.json.Decoder(_Body)
 
 
 def build_embeddings(request: EmbeddingsRequest, model: str, path: str) -> Built:
@@ -44,13 +45,13 @@ def build_embeddings(request: EmbeddingsRequest, model: str, path: str) -> Built
             options[name] = value
     named = f"models/{model.removeprefix('models/')}"
     asked = [{"model": named, "content": {"parts": [{"text": text}]}, **options} for text in request.inputs]
-    return Built(post_json(path, {"requests": asked}), fields.rest(), fields.adapted)
+    return Built(post_json(path, {"requests": asked}, request), fields.rest(), fields.adapted)
 
 
 def parse_embeddings(response: HTTPResponse) -> EmbeddingsResponse:
     """Raises UpstreamError when the answer holds no vectors. Most answers have no usage."""
     try:
-        body = _decode(response.body)
+        body = decoded(response.body, _body)
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         body = _Body()
     if body.error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from proxy.providers.base.answers import count, listed, mapping
+from proxy.providers.base.answers import listed, mapping
 from proxy.schema.json import encode
 
 CODE = ("executableCode", "codeExecutionResult")
@@ -75,4 +75,9 @@ def _read(given: object, names: Collection[str]) -> tuple[int, int, dict[str, An
     signature = part.get("thoughtSignature")
     if isinstance(signature, str) and signature:
         sent["thoughtSignature"] = signature
-    return count(given.get("after_characters")), count(given.get("after_calls")), sent
+    return _place(given.get("after_characters")), _place(given.get("after_calls")), sent
+
+
+def _place(value: object) -> int:
+    """A place in the answer that a client sent back; 0 for what cannot be one."""
+    return value if type(value) is int and value >= 0 else 0

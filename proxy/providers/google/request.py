@@ -67,7 +67,7 @@ def build_chat(request: ChatRequest, model: str, defaults: Mapping[str, Any], pa
         body["serviceTier"] = tier
     if request.fields.get("store") is False:
         fields.take("store")  # it keeps nothing
-    http = post_json(path, body, request.stream)
+    http = post_json(path, body, request)
     return Built(http, fields.rest(), fields.adapted, stops, unchecked_json=asked.instruction is not None)
 
 

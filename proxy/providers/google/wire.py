@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from proxy.providers.base.answers import BROKEN_OFF
+from proxy.providers.base.answers import BROKEN_OFF, decoded
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
 
 
@@ -96,7 +96,7 @@ class Answer(Struct, rename="camel"):
     error: Any = None
 
 
-_decode = msgspec.json.Decoder(Answer | list[Answer]).decode
+_answer: msgspec.json.Decoder[Answer | list[Answer]] = msgspec.json.Decoder(Answer | list[Answer])
 
 
 def read(data: bytes) -> Answer:
@@ -105,7 +105,7 @@ def read(data: bytes) -> Answer:
     Errors of streams without framing arrive as a list with one error, which is returned.
     """
     try:
-        value: Answer | list[Answer] = _decode(data)
+        value = decoded(data, _answer)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         if str(error) == BROKEN_OFF:
             raise UpstreamTruncated("The provider's answer broke off in the middle.") from None

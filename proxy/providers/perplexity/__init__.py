@@ -74,7 +74,7 @@ class Perplexity(Provider, frozen=True, kw_only=True):
         body = {name: value for name, value in request.fields.items() if name in _EMBEDDINGS}
         body |= {"model": model, "encoding_format": "base64_int8"}
         dropped = [name for name in request.fields if name not in (*_EMBEDDINGS, "encoding_format")]
-        return embeddings.built(f"{self.root}/embeddings", body, dropped)
+        return embeddings.built(f"{self.root}/embeddings", body, request, dropped)
 
     def parse_embeddings(self, response: HTTPResponse) -> EmbeddingsResponse:
         return embeddings.parse(response, self.error_rules, _int8)

@@ -78,7 +78,7 @@ def build(path: str, request: ChatRequest, model: str, parameters: Mapping[str, 
     stops = stop_list(fields.take("stop"))
     if request.stream:
         body["stream"] = True
-    return Built(post_json(path, body, request.stream), fields.rest(), fields.adapted, stops, unchecked)
+    return Built(post_json(path, body, request), fields.rest(), fields.adapted, stops, unchecked)
 
 
 def _limits(request: ChatRequest, fields: Fields, body: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.routing.names import Deployment, Route
+from proxy.routing.deployment import Deployment, Route
 
 
 def model_card(route: Route, created: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from typing import cast
 
 from litestar.types import Receive, Scope
 
@@ -38,19 +39,20 @@ async def read_body(receive: Receive, headers: Mapping[str, str], max_bytes: int
     declared = headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise BodyTooLarge(max_bytes)
-    pieces: list[bytes] = []
-    size = 0
+    body = bytearray()  # grows in place, where joining pieces would copy all of a large body at once
     while True:
         message_in = await receive()
         if message_in["type"] != "http.request":
             raise ClientGone
         piece = message_in.get("body", b"")
-        size += len(piece)
-        if size > max_bytes:
+        if len(body) + len(piece) > max_bytes:
             raise BodyTooLarge(max_bytes)
-        pieces.append(piece)
-        if not message_in.get("more_body", False):
-            return b"".join(pieces) if len(pieces) > 1 else pieces[0]
+        is_last = not message_in.get("more_body", False)
+        if is_last and not body:
+            return piece
+        body += piece
+        if is_last:
+            return cast(bytes, body)
 
 
 async def discard_rest(receive: Receive, max_bytes: int) -> None:

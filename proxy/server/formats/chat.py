@@ -11,7 +11,7 @@ from proxy.pipeline.call import Call
 from proxy.schema.chat import ChatRequest, ChatResponse, Message, StreamOptions
 from proxy.schema.endpoints import AnyResponse
 from proxy.schema.errors import BadRequest, ProxyError
-from proxy.schema.json import encode
+from proxy.schema.json import encode, encode_sized
 from proxy.schema.records import MAX_TOKENS
 from proxy.server.formats.body import check_model, in_range, request_fields, view_of, without_nulls
 from proxy.server.formats.chat_answer import ChunkWriter, whole
@@ -78,7 +78,8 @@ class ChatFormat:
 
     def whole(self, call: Call, answer: AnyResponse) -> bytes:
         model = call.answering.deployment.name
-        return whole(cast(ChatResponse, answer), completion_id(call), model, call.created, call.usage())
+        body = whole(cast(ChatResponse, answer), completion_id(call), model, call.created, call.usage())
+        return encode_sized(body, call.answer_bytes)
 
     def writer(self, call: Call) -> ChunkWriter:
         include_usage = cast(ChatRequest, call.request).include_usage

@@ -124,10 +124,10 @@ class ChunkWriter:
         return b"data: " + encode(body) + b"\n\n"
 
 
-def whole(response: ChatResponse, completion_id: str, model: str, created: int, usage: Usage) -> bytes:
+def whole(response: ChatResponse, completion_id: str, model: str, created: int, usage: Usage) -> dict[str, Any]:
     """A whole answer with the proxy's id, the model that answered, and complete usage."""
     head = {"id": completion_id, "object": "chat.completion", "created": created, "model": model}
-    return encode({**response, **head, "usage": usage})
+    return {**response, **head, "usage": usage}
 
 
 def sse(value: object) -> bytes:

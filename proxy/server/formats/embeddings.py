@@ -14,7 +14,7 @@ from proxy.pipeline.format import StreamWriter
 from proxy.schema.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from proxy.schema.endpoints import AnyResponse
 from proxy.schema.errors import BadRequest, ProxyError
-from proxy.schema.json import encode
+from proxy.schema.json import encode, encode_sized
 from proxy.server.formats.body import check_model, in_range, request_fields, view_of, without_nulls, without_output
 
 MAX_INPUTS = 2048  # OpenAI's own limit
@@ -95,7 +95,8 @@ class EmbeddingsFormat:
             {"object": "embedding", "index": index, "embedding": write(vector)} for index, vector in enumerate(vectors)
         ]
         usage = without_output(call.usage())
-        return encode({"object": "list", "data": data, "model": call.answering.deployment.name, "usage": usage})
+        body = {"object": "list", "data": data, "model": call.answering.deployment.name, "usage": usage}
+        return encode_sized(body, call.answer_bytes)
 
     def writer(self, call: Call) -> StreamWriter:
         raise TypeError("embeddings are not streamed")

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from proxy.schema.errors import ProxyError
+from proxy.server.http1.reading import Resting
+from proxy.server.http1.refusal import RefusalWriter
 from proxy.server.http1.system import give_back
 
 STATE = "mmproxy.connections"  # the key in the ASGI lifespan state
@@ -69,7 +71,8 @@ class Connections:
         self.shed = shed
         self.counters = Counters()
         self.body_bytes = 0
-        self.resting = 0  # connections that were refused and are not read for a moment
+        self.refusals = RefusalWriter()
+        self.resting = Resting()
         self._all: dict[Connection, None] = {}
         # Both in order of age: who has not sent a whole head yet, and who is between two requests.
         self._silent: dict[Connection, None] = {}

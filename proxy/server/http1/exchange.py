@@ -15,6 +15,7 @@ from proxy.schema.json import encode
 from proxy.server.http1.peer import Peer
 
 UNREAD_MAX = 64 * 1024  # of a body that the application has not asked for yet
+_JOINED_BYTES = 64 * 1024  # a longer body is not copied
 _NO_BODY = (204, 304)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -181,7 +182,12 @@ class Exchange:
         usual = b"".join([name + b": " + value + b"\r\n" for name, value in wire.default_headers])
         end = b"content-length: %d\r\n\r\n" if self.keep_alive else b"content-length: %d\r\nconnection: close\r\n\r\n"
         self.started = True
-        wire.write(b"".join((STATUS_LINE[200], usual, lines, end % len(body), body)))
+        head = b"".join((STATUS_LINE[200], usual, lines, end % len(body)))
+        if len(body) <= _JOINED_BYTES:
+            wire.write(head + body)
+        else:
+            wire.write(head)
+            wire.write(body)
         self._finish()
         return True
 

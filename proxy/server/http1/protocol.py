@@ -22,12 +22,11 @@ from proxy.server.http1.exchange import UNREAD_MAX, Exchange
 from proxy.server.http1.peer import EXTENSION
 from proxy.server.http1.reader import Head, RequestReader
 from proxy.server.http1.reading import Reading
-from proxy.server.http1.system import limit_unsent
+from proxy.server.http1.system import prepared
 
 _PIPELINED_MAX = 16  # requests ahead of the one that is answered
 _DISCARD_MAX = 1024 * 1024  # of a refused body, so that its connection stays usable
 _LINGER_MAX = 64 * 1024 * 1024  # behind the last answer of a connection
-_WRITE_MAX = 32 * 1024  # bytes that wait for the kernel before the application has to wait
 _BURST_MAX = 64 * 1024  # bytes written before the loop turns
 
 
@@ -56,6 +55,9 @@ class HTTP1Protocol(asyncio.Protocol):
         self._lingered = 0
         self._is_broken = False  # what follows on this connection is no request
         self._has_begun = False  # a part of a head is here
+        self._origin: dict[str, Any] = {}  # what the scopes of all requests share
+        self._refusal: ProxyError | None = None  # of the request that is being read; to be sent
+        self._is_refused = False  # the rest of a refused request still comes
         self._writable: asyncio.Event | None = None  # made while the client does not read
         self._is_used = False  # it has had a request
         self._burst = 0
@@ -75,16 +77,7 @@ class HTTP1Protocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        client, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-        self._origin = {
-            "client": (client[0], client[1]) if isinstance(client, (tuple, list)) else None,
-            "server": (own[0], own[1]) if isinstance(own, (tuple, list)) else None,
-            "scheme": "https" if transport.get_extra_info("sslcontext") else "http",
-        }
-        self.transport.set_write_buffer_limits(high=_WRITE_MAX)
-        self._input = Reading(self.transport, self._all, self._left)
-        if (sock := transport.get_extra_info("socket")) is not None:
-            limit_unsent(sock)
+        self._input = Reading(self.transport, self._all.resting, self._left)
         self._server.connections.add(cast(Any, self))
         if not self._all.add(self):
             self._reader.done = True
@@ -126,6 +119,9 @@ class HTTP1Protocol(asyncio.Protocol):
         except ProxyError as error:
             self._all.counters.malformed += 1
             self._refuse(error)
+            return
+        if (refusal := self._refusal) is not None:
+            self._send_refusal(refusal, is_whole=False)
 
     # --- the reader's events ---
 
@@ -136,22 +132,20 @@ class HTTP1Protocol(asyncio.Protocol):
 
     def head(self, head: Head) -> None:
         self._has_begun, self._is_used = False, True
-        exchange = Exchange(
-            self, head.scope(self._origin), keep_alive=head.keep_alive, expects_continue=head.expects_continue
-        )
+        self._all.note_busy(self)
+        if not self._exchanges and (refusal := self._all.shed(head.method, head.path)) is not None:
+            self._refusal, self._stays_open = refusal, head.may_be_refused_alone(_DISCARD_MAX)
+            return
+        self._origin = self._origin or prepared(self.transport)
+        scope = head.scope(self._origin)
+        exchange = Exchange(self, scope, keep_alive=head.keep_alive, expects_continue=head.expects_continue)
         exchange.starts_early |= (head.length or 0) > UNREAD_MAX
         self._receiving = exchange
         self._exchanges.append(exchange)
         self._body_since = self._last_byte
-        self._all.note_busy(self)
         if len(self._exchanges) > 1:
             if len(self._exchanges) > _PIPELINED_MAX:
                 self.pause_reading()
-            return
-        refusal = self._all.shed(head.method, head.path)
-        if refusal is not None:
-            exchange.keep_alive &= head.length is not None and head.length <= _DISCARD_MAX
-            self._answer(exchange, refusal)
         elif exchange.starts_early:
             self._start(exchange)
 
@@ -166,13 +160,28 @@ class HTTP1Protocol(asyncio.Protocol):
         exchange, self._receiving = self._receiving, None
         if exchange is not None:
             exchange.end()
-            if exchange.complete:
-                if exchange.task is None:
-                    self._input.rest()
-            elif exchange is self._exchanges[0]:
+            if not exchange.complete and exchange is self._exchanges[0]:
                 self._start(exchange)
+        elif (refusal := self._refusal) is not None:
+            self._send_refusal(refusal, is_whole=True)
+        elif self._is_refused:
+            self._is_refused = False
+            self._input.rest()
 
     # --- answering ---
+
+    def _send_refusal(self, error: ProxyError, *, is_whole: bool) -> None:
+        """Answers the request that is being read, which has no scope, exchange or task."""
+        self._refusal, self._is_refused = None, not is_whole
+        self._server.total_requests += 1
+        self.write(self._all.refusals.write(error, self.default_headers, keep_alive=self._stays_open))
+        if not self._stays_open:
+            self._finish()
+            return
+        self._since = self._last_byte
+        self._all.note_idle(self)
+        if is_whole:
+            self._input.rest()
 
     def _start(self, exchange: Exchange) -> None:
         if exchange.task is None:
@@ -225,7 +234,7 @@ class HTTP1Protocol(asyncio.Protocol):
         """Closes once everything is sent. With bytes unread that would be a reset, and a client that looks for its
         answer only behind its own last byte would not find it: so what still comes is read for a moment.
         """
-        lingers = self._receiving is not None or self._is_broken
+        lingers = self._receiving is not None or self._is_refused or self._is_broken
         self._drop_exchanges()
         self._reader.done = True
         if not lingers or not self.transport.can_write_eof():

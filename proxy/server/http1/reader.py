@@ -33,6 +33,12 @@ class Head(Struct, frozen=True):
     expects_continue: bool
     length: int | None
 
+    def may_be_refused_alone(self, most: int) -> bool:
+        """True if its connection stays usable when the body is discarded: it is short, and sure to come. A client that
+        asks before it sends it need not do so once it is refused (RFC 9110, 10.1.1).
+        """
+        return self.keep_alive and not self.expects_continue and self.length is not None and self.length <= most
+
     def scope(self, origin: Mapping[str, Any]) -> dict[str, Any]:
         """As ASGI wants it. `origin`: what is the same for all requests of a connection."""
         return {

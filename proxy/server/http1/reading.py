@@ -4,23 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import deque
 from collections.abc import Callable
 
-from proxy.server.http1.connections import Connections
 from proxy.server.http1.system import has_hung_up
 
 REFUSALS_PER_SECOND = 1000  # about a twentieth of a processor
 MAX_REST_S = 1.0  # what Retry-After says
+_WAKE_S = 0.02  # connections are read again in groups: to wait for each alone would cost as much as its refusal
 _LOOK_S = 0.1
+
+
+class Resting:
+    """The connections that were refused and are not read for a moment, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._queue: deque[tuple[float, Callable[[], object]]] = deque()
+
+    def add(self, resume: Callable[[], object]) -> None:
+        """Calls `resume` later: the more wait, the later."""
+        loop = asyncio.get_running_loop()
+        if not self._queue:
+            loop.call_later(_WAKE_S, self._wake, loop)
+        rest_s = min(MAX_REST_S, (len(self._queue) + 1) / REFUSALS_PER_SECOND)
+        self._queue.append((loop.time() + rest_s, resume))
+
+    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        while self._queue and self._queue[0][0] <= now:
+            self._queue.popleft()[1]()
+        if self._queue:
+            loop.call_later(_WAKE_S, self._wake, loop)
 
 
 class Reading:
     """The reading of one connection. `on_left` is called when its client leaves while nothing is read."""
 
-    def __init__(self, transport: asyncio.Transport, all: Connections, on_left: Callable[[], None]) -> None:
+    def __init__(self, transport: asyncio.Transport, resting: Resting, on_left: Callable[[], None]) -> None:
         self.is_paused = False
         self._transport = transport
-        self._all = all
+        self._resting = resting
         self._on_left = on_left
         self._loop = asyncio.get_running_loop()
 
@@ -42,8 +65,7 @@ class Reading:
         would use up the processor with their refusals.
         """
         if self._pause():
-            self._all.resting += 1
-            self._loop.call_later(min(MAX_REST_S, self._all.resting / REFUSALS_PER_SECOND), self._wake)
+            self._resting.add(self.resume)
 
     def _pause(self) -> bool:
         if self.is_paused or self._transport.is_closing():
@@ -51,10 +73,6 @@ class Reading:
         self.is_paused = True
         self._transport.pause_reading()
         return True
-
-    def _wake(self) -> None:
-        self._all.resting -= 1
-        self.resume()
 
     def _look(self) -> None:
         sock: socket.socket | None = self._transport.get_extra_info("socket")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import functools
 import resource
@@ -9,8 +10,10 @@ import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 _UNSENT_MAX = 64 * 1024
+_WRITE_MAX = 16 * 1024  # bytes that wait for the kernel before the application has to wait
 
 
 def give_back() -> None:
@@ -37,6 +40,22 @@ def most_connections(max_in_flight: int) -> int:
         return 65_536
     spare = max(soft - 64, 16)
     return spare - min(max_in_flight, spare // 2)
+
+
+def prepared(transport: asyncio.Transport) -> dict[str, Any]:
+    """Bounds what waits to be sent; returns what ASGI's scopes say of the connection.
+
+    Each question to the transport costs a system call, so only a connection that gets further than a refusal asks.
+    """
+    transport.set_write_buffer_limits(high=_WRITE_MAX)
+    if (sock := transport.get_extra_info("socket")) is not None:
+        limit_unsent(sock)
+    client, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+    return {
+        "client": (client[0], client[1]) if isinstance(client, (tuple, list)) else None,
+        "server": (own[0], own[1]) if isinstance(own, (tuple, list)) else None,
+        "scheme": "https" if transport.get_extra_info("sslcontext") else "http",
+    }
 
 
 def limit_unsent(sock: socket.socket) -> None:

@@ -25,6 +25,7 @@ from proxy.upstream.transports.base import (
     MAX_LINGERING,
     MAX_PIECE_BYTES,
     READ_BUFFER_BYTES,
+    SLICE_BYTES,
     SOCKET_BUFFER_BYTES,
     STALE_S,
     ConnectFailed,
@@ -51,9 +52,34 @@ class _Protocol(ResponseHandler):
         self.requests = 0
         self.received = 0
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        cast(asyncio.Transport, transport).set_protocol(_SmallReads(self))
+
     def data_received(self, data: bytes) -> None:
         self.received += len(data)
         super().data_received(data)
+
+
+class _SmallReads(asyncio.BufferedProtocol):
+    """Reads little at a time for the protocol behind it. uvloop hands out up to 256 kB at once, and aiohttp keeps what
+    its parser has not taken until a slow client has read as far.
+    """
+
+    _buffer = memoryview(bytearray(READ_BUFFER_BYTES))  # shared by all connections: used up within each call
+
+    def __init__(self, protocol: _Protocol) -> None:
+        self._protocol = protocol
+        self.connection_lost = protocol.connection_lost  # type: ignore[method-assign]
+        self.eof_received = protocol.eof_received  # type: ignore[method-assign]
+        self.pause_writing = protocol.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = protocol.resume_writing  # type: ignore[method-assign]
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._protocol.data_received(bytes(self._buffer[:nbytes]))
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -275,12 +301,22 @@ async def _converse(
         transport.write(head + body)
     else:
         transport.write(head)
-        transport.write(body)
+        await _write_slices(transport, memoryview(body))
     for _ in range(_MAX_INTERIM):
         message, content = await protocol.read()
         if message.code >= 200 or message.code == 101:
             return message, content
     raise aiohttp.ClientPayloadError("too many interim answers")
+
+
+async def _write_slices(transport: asyncio.WriteTransport, body: memoryview) -> None:
+    """Writes a large body."""
+    for at in range(0, len(body), SLICE_BYTES):
+        if at:
+            await asyncio.sleep(0)
+        if transport.is_closing():
+            return
+        transport.write(body[at : at + SLICE_BYTES])
 
 
 def _new_socket(address: tuple[Any, ...]) -> socket.socket:

@@ -23,6 +23,7 @@ from proxy.upstream.transports.base import (
     LINGER_S,
     MAX_LINGERING,
     MAX_PIECE_BYTES,
+    SLICE_BYTES,
     SOCKET_BUFFER_BYTES,
     STALE_S,
     ConnectFailed,
@@ -257,11 +258,13 @@ class HttpxTransport:
 
     def _built(self, request: Outgoing, connect_timeout_s: float) -> httpx.Request:
         """Raises ValueError."""
+        body = request.body
+        length = {"content-length": str(len(body))} if body else {}
         return self._client.build_request(
             request.method,
             request.url,
-            headers=[*request.fixed.pairs, *HeaderBlock(request.headers).pairs],
-            content=request.body,
+            headers=[*request.fixed.pairs, *HeaderBlock({**request.headers, **length}).pairs],
+            content=body if len(body) <= SLICE_BYTES else _slices(body),
             timeout=httpx.Timeout(None, connect=connect_timeout_s),
         )
 
@@ -284,6 +287,12 @@ class HttpxTransport:
 async def _send(client: httpx.AsyncClient, request: httpx.Request, sending: _Sending) -> httpx.Response:
     _sending.set(sending)
     return await client.send(request, stream=True)
+
+
+async def _slices(body: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(body), SLICE_BYTES):
+        yield body[at : at + SLICE_BYTES]
+        await asyncio.sleep(0)
 
 
 async def _discard(task: asyncio.Task[httpx.Response]) -> None:

@@ -26,7 +26,7 @@ async def row_of(database: Path, answer: Answer) -> dict[str, Any]:
 
 async def row_with_id(database: Path, request_id: str) -> dict[str, Any]:
     """The ended row of one call, once it is committed."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             for row in calls(database):
                 if row["id"] == request_id and row["closed_ns"] is not None:

@@ -445,7 +445,7 @@ async def test_a_place_is_free_again_however_its_call_ended(server: Server, upst
 
 async def busy(server: Server) -> None:
     """Waits until the one place of `one` is taken."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while (await ask(server, "one", "nobody/x")).status != 429:  # noqa: ASYNC110 - only asking tells
             await asyncio.sleep(0.01)
 

@@ -146,11 +146,20 @@ def test_a_refusal_at_the_head_costs_no_task_and_leaves_the_connection_usable(ru
             answer = await door.say(small * 2 + LAST)
             assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"503", b"503", b"200"]
             assert answer.count(b"retry-after: 1\r\n") == 2
-            for framing in ("transfer-encoding: chunked", "content-length: 20000000"):
-                answer = await door.say(post(framing))
+            for framing in (
+                ("transfer-encoding: chunked",),
+                ("content-length: 20000000",),
+                ("content-length: 2", "expect: 100-continue"),  # who is refused need not send the body
+            ):
+                answer = await door.say(post(*framing))
                 assert answer.startswith(b"HTTP/1.1 503 ")
                 assert b"connection: close\r\n" in answer
-            assert [path for _, path, _ in door.app.requests] == ["/last"]
+            half = post("content-length: 4", body=b"ab")
+            answer = await door.say(half, b"cd" + LAST)
+            assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"503", b"200"]
+            ids = re.findall(rb"x-request-id: (\w+)", await door.say(small * 2 + LAST))
+            assert len(set(ids)) == 2
+            assert {path for _, path, _ in door.app.requests} == {"/last"}
             assert not door.app.running
 
     run(test())

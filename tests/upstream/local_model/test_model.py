@@ -198,7 +198,7 @@ async def test_a_model_that_loads_in_the_end_is_served(fake_model):
     with pytest.raises(UpstreamUnavailable, match="it is broken"):
         await model.endpoint()
     await eventually(lambda: model.pid is not None)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             try:
                 assert (await model.endpoint()).base_url == "http://127.0.0.1:2/v1"

@@ -13,6 +13,7 @@ import pytest
 
 from proxy.upstream.transports.aiohttp import AiohttpTransport
 from proxy.upstream.transports.base import (
+    SLICE_BYTES,
     Answer,
     ConnectFailed,
     ConnectionLost,
@@ -100,6 +101,28 @@ async def test_the_end_is_an_empty_piece_however_often_it_is_read(transport: Tra
     assert await answer.read() == b""
     answer.close()
     answer.close()
+
+
+@pytest.mark.parametrize("size", [60_000, 100_000, 5 * SLICE_BYTES + 1])
+async def test_a_body_of_any_size_arrives_as_it_is(transport: Transport, size: int) -> None:
+    """A large one leaves in slices, under the length that was announced."""
+    body = os.urandom(size)
+    seen: list[tuple[bytes, bytes]] = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        seen.append((head, await reader.readexactly(size)))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
+        writer.close()
+
+    async with await asyncio.start_server(take, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        answer = await transport.send(Outgoing("POST", url, FIXED, JSON, body), 2.0, lambda: None)
+        assert await read_all(answer) == b"ok"
+    ((head, arrived),) = seen
+    assert arrived == body
+    assert head.count(b"content-length: %d\r\n" % size) == 1
+    assert b"transfer-encoding" not in head
 
 
 @pytest.mark.parametrize("mode", ["chunk_split", "100_continue(hints=1)", "huge_headers(kb=64)", "bom"])

@@ -1,0 +1,43 @@
+"""Translates: refusals at the head of a request into bytes. Under overload they are most of the answers, so all of one
+that repeats is encoded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from proxy.schema.errors import ProxyError
+from proxy.schema.json import encode
+from proxy.server.api.answers import NO_STORE, new_id, raw_headers
+
+_CLOSE = b"connection: close\r\n"
+
+
+class RefusalWriter:
+    """Keeps the last refusal. `default_headers` are the server's, a new list whenever one of them changes."""
+
+    def __init__(self) -> None:
+        self._message: str | None = None
+        self._default_headers: object = None
+        self._head = self._tail = b""
+
+    def write(self, error: ProxyError, default_headers: Sequence[tuple[bytes, bytes]], *, keep_alive: bool) -> bytes:
+        """A whole answer."""
+        if error.message != self._message or default_headers is not self._default_headers:
+            self._encode(error, default_headers)
+        close = b"" if keep_alive else _CLOSE
+        return b"%b%bx-request-id: %b\r\n%b" % (self._head, close, new_id().encode(), self._tail)
+
+    def _encode(self, error: ProxyError, default_headers: Sequence[tuple[bytes, bytes]]) -> None:
+        body = encode(error.body())
+        headers = (
+            *default_headers,
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            *raw_headers({**NO_STORE, **error.headers}),
+        )
+        lines = [STATUS_LINE[error.status], *(name + b": " + value + b"\r\n" for name, value in headers)]
+        self._head, self._tail = b"".join(lines), b"\r\n" + body
+        self._message, self._default_headers = error.message, default_headers
