@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from proxy.routing.facts import Facts
-from proxy.routing.names import Deployment, Route
+from proxy.routing.deployment import Deployment, Route
 
 
 class Candidate(Struct, frozen=True):
