@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from proxy.config.settings import Config
 from proxy.metering.price_book import PriceBook
 from proxy.providers.base.contract import Provider
@@ -22,6 +24,14 @@ def endpoint_of(config: Config, name: str) -> Endpoint:
     provider = config.providers[name]
     base_url = (provider.base_url or provider.default_base_url or "").rstrip("/")
     return Endpoint(base_url, config.secrets.get(name), config.headers.get(name, {}))
+
+
+def key_endpoints(config: Config, name: str) -> dict[str, Endpoint]:
+    """Variable -> the provider's endpoint with its key. Two variables that hold the same key count once."""
+    keys, first = config.provider_keys.get(name, {}), dict[str, str]()
+    for variable, key in keys.items():
+        first.setdefault(key.reveal(), variable)
+    return {variable: replace(endpoint_of(config, name), key=keys[variable]) for variable in first.values()}
 
 
 def build_names(config: Config, book: PriceBook, found: Mapping[str, tuple[str, ...]]) -> Names:

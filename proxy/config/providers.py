@@ -19,6 +19,7 @@ from proxy.schema.records import Secret
 # Placeholder for an invalid section, so that names that refer to it are not reported as well.
 _UNREAD = Provider(models=dict.fromkeys(ROLES, "unread"))
 _CHECKED = ("headers", "base_url", "allow_private")
+_UNUSABLE = "contains characters that are not allowed in a key"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -27,7 +28,8 @@ class Providers(Struct):
 
     configured: dict[str, Provider] = field(default_factory=dict)
     disabled: dict[str, str] = field(default_factory=dict)
-    secrets: dict[str, Secret] = field(default_factory=dict)
+    keys: dict[str, dict[str, Secret]] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
     headers: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
@@ -53,11 +55,13 @@ def read_providers(
         _check(provider, entry.mark, path, reader)
         if not (provider.base_url or provider.default_base_url or provider.local_model):
             reader.note(entry.mark, path, f"base_url is missing; type {kind} has no default")
-        secret, why_off = _key(provider, environ)
+        keys, why_off = _keys(provider, environ)
         if why_off:
             found.disabled[name] = why_off
-        elif secret:
-            found.secrets[name] = secret
+        elif keys:
+            found.keys[name] = keys
+            if provider.rotates:
+                found.notices += [f"providers.{name}: {line}" for line in _unused(provider, keys, environ)]
         for header, variable in provider.header_variables.items():
             value = environ.get(variable, "").strip()
             if value and value.isascii() and value.isprintable():
@@ -98,17 +102,32 @@ def _check(provider: Provider, mark: Mark, path: Path, reader: Reader) -> None:
         reader.note(reader.marks.get((*path, "base_url"), mark), (*path, "base_url"), wrong)
 
 
-def _key(provider: Provider, environ: MappingOf[str, str]) -> tuple[Secret | None, str | None]:
-    """The provider's API key, or the reason why it is off; neither if it needs no key."""
+def _keys(provider: Provider, environ: MappingOf[str, str]) -> tuple[dict[str, Secret], str | None]:
+    """The provider's API keys by variable, or the reason why it is off; neither if it needs no key.
+
+    One key, unless they rotate: the first variable that is set.
+    """
     if not provider.enabled:
-        return None, "switched off"
+        return {}, "switched off"
     names = provider.key_variables
-    for name in names:
-        value = environ.get(name, "").strip()
-        if value and all("!" <= char <= "~" for char in value):
-            return Secret(value), None
-        if value:
-            return None, f"{name} contains characters that are not allowed in a key"
-    if provider.keyless:
-        return None, None
-    return None, f"set {' or '.join(names)} to enable it"
+    texts = {name: text for name in names if (text := environ.get(name, "").strip())}
+    usable = {name: Secret(text) for name, text in texts.items() if _is_usable(text)}
+    if not provider.rotates:
+        texts, first = dict([*texts.items()][:1]), next(iter(texts), "")
+        usable = {name: secret for name, secret in usable.items() if name == first}
+    if usable or provider.keyless:
+        return usable, None
+    if texts:
+        return {}, f"{next(iter(texts))} {_UNUSABLE}"
+    return {}, f"set {' or '.join(names)} to enable it"
+
+
+def _unused(provider: Provider, keys: MappingOf[str, Secret], environ: MappingOf[str, str]) -> list[str]:
+    """One line for each variable of a rotation without a key: the others serve."""
+    missing = [name for name in provider.key_variables if name not in keys]
+    return [f"{name} {_UNUSABLE if environ.get(name, '').strip() else 'is not set'}" for name in missing]
+
+
+def _is_usable(text: str) -> bool:
+    """True if a header can carry it."""
+    return all("!" <= char <= "~" for char in text)

@@ -21,8 +21,8 @@ from proxy.storage.settings import StorageConfig
 class Config(Struct, frozen=True, kw_only=True):
     """The checked configuration, from the two files and the environment.
 
-    `providers` holds all providers; those in `disabled` (name -> reason) must not be called. `secrets` has the API key
-    of each enabled provider that needs one. `headers` has the request headers that come from the environment.
+    `providers` holds all providers; those in `disabled` (name -> reason) must not be called. `provider_keys` has
+    the API keys of each enabled provider, by variable. `headers` has the request headers that come from the environment.
     `vault_key` encrypts reasoning states; None means a key stored beside the database. `notices` are lines to print at
     the start. `version` is a short hash of both files. `marks` has the position of each value in routing_rules.yaml,
     `price_marks` that of each successor in pricing.yaml.
@@ -39,13 +39,18 @@ class Config(Struct, frozen=True, kw_only=True):
     keys: dict[str, KeyConfig] = {}
     pricing: Pricing = Pricing()
     disabled: dict[str, str] = {}
-    secrets: dict[str, Secret] = {}
+    provider_keys: dict[str, dict[str, Secret]] = {}
     headers: dict[str, dict[str, str]] = {}
     vault_key: Secret | None = None
     notices: list[str] = []
     version: str = "none"
     marks: dict[Path, Mark] = {}
     price_marks: dict[Path, Mark] = {}
+
+    @property
+    def secrets(self) -> dict[str, Secret]:
+        """The first API key of each enabled provider that has one."""
+        return {name: next(iter(keys.values())) for name, keys in self.provider_keys.items() if keys}
 
 
 class RoutingFile(Struct, forbid_unknown_fields=True):

@@ -23,7 +23,7 @@ PriceOf = Callable[[str], ModelPrice | None]
 def find_warnings(config: Config, today: date, listed_price: PriceOf) -> list[Problem]:
     """All warnings. `listed_price` prices models without a row in pricing.yaml. It may be slow, so it comes last."""
     found = [*_dead_names(config), *_dead_fallbacks(config), *_dead_keys(config, today), *_dead_limits(config)]
-    found += _unpriced(config, listed_price)
+    found += [*_same_keys(config), *_unpriced(config, listed_price)]
     placed = [problem_at(config, path, message, Severity.WARNING) for path, message in found]
     return placed + [
         successor_problem(config, name, message, Severity.WARNING)
@@ -83,6 +83,17 @@ def _dead_keys(config: Config, today: date) -> Iterator[Finding]:
             open_ended = any(f"{name}/".startswith(fixed) or fixed.startswith(f"{name}/") for name in config.providers)
             if fixed != pattern and not open_ended and not any(fnmatchcase(name, pattern) for name in known):
                 yield ("keys", key, "models", str(place)), f'no model matches "{shown(pattern)}"'
+
+
+def _same_keys(config: Config) -> Iterator[Finding]:
+    """Variables of a rotation that hold the same key. It counts once, so that its limits are not counted twice."""
+    for name, keys in config.provider_keys.items():
+        first: dict[str, str] = {}
+        for variable, key in keys.items():
+            other = first.setdefault(key.reveal(), variable)
+            if other != variable:
+                place = str(config.providers[name].key_variables.index(variable))
+                yield ("providers", name, "api_key_env", "rotate", place), f"{variable} holds the same key as {other}"
 
 
 def _dead_limits(config: Config) -> Iterator[Finding]:

@@ -41,6 +41,7 @@ class Attempt:
         self.request_id: str | None = None
         self.first_token_ms: float | None = None
         self.retry_after_s: float | None = None
+        self.other_key = False  # the vendor refused one key of several, and another one is free
         self.dropped: list[str] = []
         self.adapted: list[str] = []
         self.cut: StopSequences | None = None  # where the vendor does not stop at them itself
@@ -132,7 +133,7 @@ class Attempt:
         refused = self.state is AttemptState.SENT and ((error.upstream_status or 0) >= 300 or error.nothing_sent)
         if refused:
             self.state = step(self.state, AttemptState.GRANTED)
-        self.retry_after_s = error.retry_after_s
+        self.retry_after_s, self.other_key = error.retry_after_s, error.other_key
         self.end(error.outcome, error.code, error.upstream_status)
 
     def end(self, outcome: Outcome, error_code: str | None = None, status: int | None = None) -> AttemptEnd:

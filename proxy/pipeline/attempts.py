@@ -18,8 +18,10 @@ from typing import cast
 
 from msgspec import Struct
 
+from proxy.metering import tokens
 from proxy.metering.ledger import Ledger
 from proxy.pipeline import emulate
+from proxy.pipeline.admission import EXPECTED_OUTPUT
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.call import Call
 from proxy.pipeline.gate import CommitGate
@@ -36,7 +38,8 @@ from proxy.schema.attempt_state import AttemptState
 from proxy.schema.chat import ChatRequest, ChatResponse
 from proxy.schema.endpoints import AnyRequest, AnyResponse
 from proxy.schema.errors import BadRequest, ProxyError, UpstreamError
-from proxy.schema.records import Outcome
+from proxy.schema.records import AttemptEnd, Outcome
+from proxy.upstream.keys import Lease
 from proxy.upstream.upstream import Exchange, Upstream
 
 AT_ONCE = 16  # concurrent asks of one call: more would flood the vendor, or queue too long for its `max_concurrent`
@@ -131,6 +134,8 @@ class AttemptLoop:
         retry_after_s = error.retry_after_s or 0.0
         if not error.resendable or tried >= self._tries or retry_after_s > MAX_RETRY_AFTER_S:
             raise error
+        if error.other_key:
+            return
         ceiling_s: float = min(MAX_BACKOFF_S, self._resources.backoff_s * 2 ** (tried - 1))
         self._call.time.begin_wait()
         try:
@@ -163,6 +168,7 @@ class AttemptLoop:
 
     async def _run(self, attempt: Attempt, sink: Sink | None, gate: CommitGate) -> AnyResponse | None:
         """The answer; None if it was streamed into `sink`. The attempt has ended when this returns or raises."""
+        exchange: Exchange | None = None
         try:
             response: AnyResponse | None = None
             exchange = await self._exchange(attempt, stream=sink is not None)
@@ -187,6 +193,8 @@ class AttemptLoop:
             return response
         finally:
             if attempt.ended is not None:
+                if exchange is not None and exchange.lease is not None:
+                    _settle(exchange.lease, attempt.ended)
                 self._resources.ledger.end(attempt.ended)
                 self._resources.observe(attempt)
 
@@ -196,7 +204,11 @@ class AttemptLoop:
             built = self._build(attempt)
         else:
             built = await self._resources.off_loop.run(attempt.request.size, partial(self._build, attempt))
-        return self._upstream.exchange(built, attempt.id, stream=stream, on_sent=attempt.note_sent)
+        exchange = self._upstream.exchange(built, attempt.id, stream=stream, on_sent=attempt.note_sent)
+        if self._upstream.keys is not None and self._upstream.keys.counts_tokens:
+            output = attempt.request.output_limit(EXPECTED_OUTPUT) or 0
+            exchange.expected = tokens.estimate_prompt(attempt.request), output
+        return exchange
 
     def _build(self, attempt: Attempt) -> Built:
         """The vendor's request. Dropped and adapted parameters are recorded on the attempt.
@@ -269,6 +281,11 @@ class AttemptLoop:
                 if attempt.state is AttemptState.FINISHED:
                     await reader.drain()
                 raise
+
+
+def _settle(lease: Lease, ended: AttemptEnd) -> None:
+    """Corrects what was reserved of the key's minute. Of an answer that nobody saw, the prompt counts."""
+    lease.settle(max(ended.tokens.total, lease.prompt) if ended.usage_source == "unknown" else ended.tokens.total)
 
 
 def _printable_names(names: list[str]) -> list[str]:

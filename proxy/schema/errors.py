@@ -6,6 +6,7 @@
     │   ├── UpstreamTruncated   502  the answer broke off
     │   ├── UpstreamTimeout     504  a phase took longer than its time-out
     │   └── UpstreamUnavailable 503  no connection, or the embedded model is not ready
+    │       └── KeysUnavailable 429  every key of the provider rests or has used its minute (503: all were refused)
     └── StorageUnavailable      503  the ledger cannot write
 
 Everything else is a bug and becomes `500 internal_error` without details. Callers see the messages, so these never
@@ -14,6 +15,7 @@ contain keys, file paths, stack traces or internal hosts.
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 from proxy.schema.records import Outcome
@@ -70,7 +72,8 @@ class UpstreamError(ProxyError):
     """A provider's failure. `retryable`: the same request may succeed elsewhere or later.
 
     `upstream_status` is the vendor's own HTTP status (None: no answer), `retry_after_s` its Retry-After in seconds. The
-    raiser may set it, as well as `param`, `type` and `headers`.
+    raiser may set it, as well as `param`, `type` and `headers`. `other_key`: the vendor refused one API key, and
+    another key of the same provider may be used at once.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class UpstreamError(ProxyError):
         self.retryable = retryable
         self.upstream_status = upstream_status
         self.retry_after_s: float | None = None
+        self.other_key = False
 
     @property
     def nothing_sent(self) -> bool:
@@ -101,7 +105,7 @@ class UpstreamError(ProxyError):
         After a time-out, a broken connection or an unreadable 200 the vendor may still be processing the request, or
         have billed it. Sending it again could pay twice.
         """
-        return self.retryable and (self.nothing_sent or (self.upstream_status or 0) >= 400)
+        return self.other_key or (self.retryable and (self.nothing_sent or (self.upstream_status or 0) >= 400))
 
     def body(self) -> dict[str, object]:
         error: dict[str, object] = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
@@ -141,3 +145,21 @@ class UpstreamUnavailable(UpstreamError):
     @property
     def nothing_sent(self) -> bool:
         return True
+
+
+class KeysUnavailable(UpstreamUnavailable):
+    """429: no API key of the provider may be used before `retry_after_s`; nothing was sent. 503 if the vendor refused
+    the keys themselves.
+    """
+
+    def __init__(self, message: str, retry_after_s: float, is_limited: bool) -> None:
+        super().__init__(message, code="rate_limit_exceeded" if is_limited else "no_usable_key")
+        if is_limited:
+            self.status, self.type = 429, _TYPES[429]
+        self.retry_after_s = retry_after_s
+        self.headers["retry-after"] = str(math.ceil(retry_after_s))
+
+    @property
+    def resendable(self) -> bool:
+        """False: until then the next try would end the same way, so the call moves on."""
+        return False

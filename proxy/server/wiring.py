@@ -18,7 +18,7 @@ from msgspec import Struct
 from structlog.typing import FilteringBoundLogger
 
 from proxy.config import Config, ConfigError
-from proxy.config.namespace import build_names, enabled, endpoint_of
+from proxy.config.namespace import build_names, enabled, endpoint_of, key_endpoints
 from proxy.config.problems import Mark, problem
 from proxy.metering.ledger import Ledger
 from proxy.metering.price_book import PriceBook
@@ -32,7 +32,7 @@ from proxy.pipeline.off_loop import OffLoop
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.reasoning_state import ReasoningState
 from proxy.pipeline.timing import Clock
-from proxy.providers.base.contract import Provider
+from proxy.providers.base.contract import Provider, ProviderLimits
 from proxy.routing.allowed import Views
 from proxy.routing.names import Names
 from proxy.routing.router import Router
@@ -42,6 +42,7 @@ from proxy.server.swap import Swap
 from proxy.storage.keys import KeyStore
 from proxy.storage.reasoning_states import ReasoningStates
 from proxy.storage.sqlite import SqliteStore, sqlite_path
+from proxy.upstream.keys import Key, Keys, KeyStates, share
 from proxy.upstream.local_model import LocalModel, RemoteLocalModel
 from proxy.upstream.model_discovery import ModelDiscovery
 from proxy.upstream.pools import Pool, Pools
@@ -88,6 +89,7 @@ class Running:
         self._log = log
         self._metrics = metrics
         self._pools = Pools(_transport)
+        self._key_states = KeyStates()
         self._off_loop = OffLoop()
         self._limits: Limits | None = None
         self._lists: ModelDiscovery | None = None
@@ -103,6 +105,7 @@ class Running:
             await runtime.pipeline.close()
             taken.close()
 
+        self._key_states.forgive()
         self.runtimes.put(runtime, close)
         self._lists = runtime.lists
         self._lists.follow()
@@ -110,7 +113,11 @@ class Running:
     def _build(self, config: Config, pools: ExitStack) -> Runtime:
         upstreams = {
             name: Upstream(
-                name, provider, _origin(config, name, provider, self._models), self._pool(config, name, pools)
+                name,
+                provider,
+                _origin(config, name, provider, self._models),
+                self._pool(config, name, pools),
+                self._keys(config, name),
             )
             for name, provider in enabled(config).items()
         }
@@ -150,6 +157,15 @@ class Running:
             raise ConfigError([problem(config.marks.get(path, Mark("configuration")), path, why)]) from None
         pools.callback(self._pools.give_back, pool)
         return pool
+
+    def _keys(self, config: Config, name: str) -> Keys | None:
+        """The provider's keys. None where nothing is to choose: one key at most, and no limits."""
+        limits, endpoints = config.providers[name].limits, key_endpoints(config, name)
+        if len(endpoints) < 2 and limits == ProviderLimits():
+            return None
+        keys = [Key(variable, each, self._key_states.of(name, each)) for variable, each in endpoints.items()]
+        keys = keys or [Key(None, None, self._key_states.of(name, endpoint_of(config, name)))]
+        return Keys(name, keys, share(limits, config.server.workers), self._log.warning)
 
     async def close(self) -> None:
         """Stops the embedded models, then closes everything else."""

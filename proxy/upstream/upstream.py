@@ -1,4 +1,4 @@
-"""Performs I/O: the only HTTP to providers. One Upstream per provider: its origin, key, time-outs and limits.
+"""Performs I/O: the only HTTP to providers. One Upstream per provider: its origin, keys, time-outs and limits.
 
 Each configuration has its own Upstreams. The Pools under them outlive a reload that leaves their origin as it is.
 """
@@ -17,6 +17,7 @@ from proxy.providers.base.errors import request_id
 from proxy.schema.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated, UpstreamUnavailable
 from proxy.schema.records import Endpoint, Outcome, Secret
 from proxy.upstream.deadline import Deadline
+from proxy.upstream.keys import Keys, Lease, redact
 from proxy.upstream.pools import Pool
 from proxy.upstream.transports.base import (
     MAX_PIECE_BYTES,
@@ -31,7 +32,6 @@ from proxy.upstream.transports.base import (
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 256 * 1024
 _TAIL = 64 * 1024  # bytes at the end of an answer in which its JSON must end
-_MIN_SECRET = 8  # anything shorter (`none`, `ollama`) is no secret, and may be a word of the message
 
 Origin = Callable[[], Awaitable[Endpoint]]
 
@@ -41,14 +41,18 @@ def _ignore() -> None:
 
 
 class Upstream:
-    """One configured provider. `origin` returns its current address: the embedded model moves when it restarts."""
+    """One configured provider. `origin` returns its current address: the embedded model moves when it restarts.
 
-    def __init__(self, name: str, provider: Provider, origin: Origin, pool: Pool) -> None:
+    `keys`: where there are several, or their limits are known; None: the origin's own key serves every request.
+    """
+
+    def __init__(self, name: str, provider: Provider, origin: Origin, pool: Pool, keys: Keys | None = None) -> None:
         self.name = name
         self.provider = provider
         self.pool = pool
         self.origin = origin
-        self._prepared: tuple[Endpoint, HeaderBlock] | None = None
+        self.keys = keys
+        self._prepared: dict[str | None, tuple[Endpoint, HeaderBlock]] = {}  # by the variable of a key
 
     @property
     def active(self) -> int:
@@ -74,11 +78,15 @@ class Upstream:
         async with Exchange(self, request, total_s=self.provider.timeout_s.total, takes_place=False) as exchange:
             return await exchange.body(max_bytes)
 
-    def outgoing(self, request: HTTPRequest, endpoint: Endpoint) -> Outgoing:
-        """The request with its origin and credentials. Where names meet, the key wins, then the request."""
-        if self._prepared is None or self._prepared[0] is not endpoint:
-            self._prepared = endpoint, HeaderBlock(self._origin_headers(endpoint))
-        fixed = self._prepared[1]
+    def outgoing(self, request: HTTPRequest, endpoint: Endpoint, variable: str | None = None) -> Outgoing:
+        """The request with its origin and credentials. Where names meet, the key wins, then the request.
+
+        `variable` names the key of `endpoint` among several.
+        """
+        prepared = self._prepared.get(variable)
+        if prepared is None or prepared[0] is not endpoint:
+            prepared = self._prepared[variable] = endpoint, HeaderBlock(self._origin_headers(endpoint))
+        fixed = prepared[1]
         if not fixed.names.isdisjoint(request.headers):
             key = self._key_headers(endpoint)
             own = {name: value for name, value in request.headers.items() if name not in key}
@@ -133,11 +141,14 @@ class Exchange:
         self._on_sent = on_sent
         self._total_s = total_s
         self._total_at: float | None = None
+        self._is_call = takes_place
         self._places = upstream.pool.places if takes_place else None
         self._has_place = False
         self._deadline = Deadline()
         self._now = asyncio.get_running_loop().time
         self._key: Secret | None = None
+        self.expected = (0, 0)  # tokens of the prompt and of the answer, where the keys have a limit
+        self.lease: Lease | None = None
         self._answer: Answer | None = None
         self._unyielded = 0
 
@@ -145,9 +156,12 @@ class Exchange:
         try:
             if self._places is not None:
                 await self._take_place(self._places)
-            endpoint = await self._upstream.origin()
+            endpoint, variable = await self._upstream.origin(), None
+            if (keys := self._upstream.keys) is not None:
+                self.lease = keys.take(*self.expected) if self._is_call else keys.borrow()
+                variable, endpoint = self.lease.key.variable, self.lease.key.endpoint or endpoint
             self._key = endpoint.key
-            answer = self._answer = await self._send(self._upstream.outgoing(self._request, endpoint))
+            answer = self._answer = await self._send(self._upstream.outgoing(self._request, endpoint, variable))
             self._request = _SENT  # its body may be large, and the answer may take minutes
             self.status, self.headers = answer.status, answer.headers
             if not self._is_as_wanted():
@@ -283,7 +297,10 @@ class Exchange:
             error = self._upstream.provider.parse_error(await self.body(MAX_ERROR_BYTES))
             if error.status not in (400, 404, 413, 422):
                 # "Incorrect API key provided" would read as if the caller's key were meant.
-                error.message = f"{self._name}: {error.message}"
+                # Of several keys, the variable says which one the vendor means.
+                variable = self.lease.key.variable if self.lease else None
+                who = f"{self._name} ({variable})" if variable and error.status < 500 else self._name
+                error.message = f"{who}: {error.message}"
             raise error
         if self.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
             message = f"{self._name} sent a compressed answer though none was asked for."
@@ -310,7 +327,18 @@ class Exchange:
             if self._answer is not None and error.upstream_status is None:
                 error.upstream_status = self._answer.status  # the vendor did answer; what it answered was broken
             if self._key is not None:
-                _remove(self._key, error)
+                redact(self._key, error)
+        if self.lease is not None:
+            self._leave_key(self.lease, error)
+
+    def _leave_key(self, lease: Lease, error: BaseException | None) -> None:
+        """Gives back what a request did not use that never left, or was refused; a refused key rests."""
+        if not self.sent:
+            lease.give_back()
+        elif isinstance(error, UpstreamError) and self._upstream.keys is not None:
+            if (error.upstream_status or 0) >= 400:
+                lease.settle(0)
+            self._upstream.keys.note_failure(lease, error, self._is_call)
 
 
 def _is_whole_json(answer: bytearray) -> bool:
@@ -321,16 +349,3 @@ def _is_whole_json(answer: bytearray) -> bool:
     except (msgspec.DecodeError, RecursionError):
         return False
     return True
-
-
-def _remove(key: Secret, error: UpstreamError) -> None:
-    """Some providers quote the key in their errors; callers must not learn it (S31)."""
-    secret = key.reveal()
-    if len(secret) < _MIN_SECRET:
-        return
-    for name in ("message", "type", "param", "code"):
-        value = getattr(error, name)
-        if value is not None:
-            setattr(error, name, value.replace(secret, "[redacted]"))
-    error.args = (error.message,)
-    error.headers = {name: value.replace(secret, "[redacted]") for name, value in error.headers.items()}

@@ -37,6 +37,7 @@ BEYOND = {
     *("no address", "a private address", "a metadata address", "an API key in a header"),
     *("a connection header", "a vendor's own rule", "an unknown name", "an unknown name, nothing similar"),
     *("an unknown provider in a name", "an ambiguous id", "an unknown route", "a route inside a model", "an ensemble"),
+    *("a rotation of no keys", "a rotation that names a variable twice"),
     *("a role without a model", "a circular reference", "an alias that refers to itself", "a name defined twice"),
     "a budget for an unknown provider",
 }

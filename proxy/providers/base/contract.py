@@ -67,6 +67,26 @@ class Built(Struct, frozen=True):
     unchecked_json: bool = False
 
 
+class Rotation(Struct, frozen=True, forbid_unknown_fields=True):
+    """Several API keys, used in turn: the variables that hold them."""
+
+    rotate: list[Variable]
+
+    def __post_init__(self) -> None:
+        if not self.rotate:
+            raise ValueError("rotate must name at least one variable")
+        twice = next((name for name in self.rotate if self.rotate.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"rotate names {twice} twice")
+
+
+class ProviderLimits(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the vendor allows each API key; None: not known."""
+
+    requests_per_minute: Count | None = None
+    tokens_per_minute: Count | None = None
+
+
 class StreamDecoder(Protocol):
     """Turns the events of one stream into canonical chunks; holds the state of that stream only."""
 
@@ -95,7 +115,8 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One vendor dialect and the keys of its section under `providers:`. Subclasses override what their vendor has."""
 
     enabled: bool = True
-    api_key_env: Variable | list[Variable] | None = None
+    api_key_env: Variable | list[Variable] | Rotation | None = None
+    limits: ProviderLimits = ProviderLimits()
     base_url: NotBlank | None = None
     headers: dict[str, str] = {}
     timeout_s: Timeouts = field(default_factory=Timeouts)
@@ -143,13 +164,20 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def key_variables(self) -> tuple[str, ...]:
-        """Environment variables that may hold the key; the first one that is set counts.
+        """Environment variables that may hold the key; the first one that is set counts, of a rotation every one.
 
         The vendor's public API needs a key. A custom base URL needs one only if the file says so.
         """
         if self.api_key_env is None:
             return self.key_env if self.base_url is None else ()
-        return (self.api_key_env,) if isinstance(self.api_key_env, str) else tuple(self.api_key_env)
+        if isinstance(self.api_key_env, str):
+            return (self.api_key_env,)
+        return tuple(self.api_key_env.rotate if isinstance(self.api_key_env, Rotation) else self.api_key_env)
+
+    @property
+    def rotates(self) -> bool:
+        """True if every key that is set is used, not only the first."""
+        return isinstance(self.api_key_env, Rotation)
 
     @property
     def header_variables(self) -> dict[str, str]:
