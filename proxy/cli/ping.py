@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy.config import Config
 from proxy.config.namespace import enabled
@@ -24,7 +25,9 @@ _ROLES = ("fast", "default", "reasoning")
 
 
 class Ping(Struct, frozen=True):
-    """`error`: the code and message of the failure, None if the model answered. `cost_usd`: None if unpriced."""
+    """`error`: the code and message of the failure, None if the model answered; or the keys of several that the vendor
+    refused. `cost_usd`: None if unpriced.
+    """
 
     ok: bool
     model: str | None
@@ -34,7 +37,7 @@ class Ping(Struct, frozen=True):
 
 
 def ping_all(config: Config) -> dict[str, Ping]:
-    """Calls all enabled providers in parallel: provider -> result. Raises StoreError."""
+    """Calls all enabled providers in parallel, with each of their keys: provider -> result. Raises StoreError."""
     return asyncio.run(_ping_all(config))
 
 
@@ -43,8 +46,20 @@ async def _ping_all(config: Config) -> dict[str, Ping]:
         runtime = server.runtimes.current
         await runtime.lists.settled()
         names = list(enabled(config))
-        pings = await asyncio.gather(*(_ping(runtime, name) for name in names))
+        pings = await asyncio.gather(*(_ping_keys(runtime, name) for name in names))
         return dict(zip(names, pings, strict=True))
+
+
+async def _ping_keys(runtime: Runtime, provider: str) -> Ping:
+    """One call with each key: calls in parallel take different ones."""
+    keys = runtime.upstreams[provider].keys
+    if keys is None or len(keys.keys) == 1:
+        return await _ping(runtime, provider)
+    pings = await asyncio.gather(*(_ping(runtime, provider) for _ in keys.keys))
+    best, resting = next((ping for ping in pings if ping.ok), pings[0]), keys.resting()
+    if not best.ok or not resting:
+        return best
+    return replace(best, error=f"refused: {', '.join(f'{name} ({why})' for name, why in resting.items())}")
 
 
 async def _ping(runtime: Runtime, provider: str) -> Ping:

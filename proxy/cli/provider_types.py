@@ -29,12 +29,23 @@ def listed_price(config: Config) -> PriceOf:
 
 
 def states(config: Config) -> dict[str, dict[str, str | None]]:
-    """Provider -> `{"type", "state": "on" | "off", "why"}`, in the order of the file."""
+    """Provider -> `{"type", "state": "on" | "off", "why"}`, in the order of the file.
+
+    `why` it is off; of a provider that is on, its keys if they rotate.
+    """
     return {
         name: {
             "type": config.providers[name].type or None,
             "state": "off" if name in config.disabled else "on",
-            "why": config.disabled.get(name),
+            "why": config.disabled.get(name) or _keys(config, name),
         }
         for name in config.providers
     }
+
+
+def _keys(config: Config, name: str) -> str | None:
+    """The keys that rotate, by their variables."""
+    if not config.providers[name].rotates:
+        return None
+    used, named = config.provider_keys[name], config.providers[name].key_variables
+    return f"{len(used)} of {len(named)} keys: {', '.join(used)}"

@@ -22,7 +22,7 @@ class Config(Struct, frozen=True, kw_only=True):
     """The checked configuration, from the two files and the environment.
 
     `providers` holds all providers; those in `disabled` (name -> reason) must not be called. `provider_keys` has
-    the API keys of each enabled provider, by variable. `headers` has the request headers that come from the environment.
+    the API keys of each enabled provider, by variable. `headers` has the request headers from the environment.
     `vault_key` encrypts reasoning states; None means a key stored beside the database. `notices` are lines to print at
     the start. `version` is a short hash of both files. `marks` has the position of each value in routing_rules.yaml,
     `price_marks` that of each successor in pricing.yaml.

@@ -82,6 +82,7 @@ class Application:
         self.has_failed = False  # the process ends because of a failure, not on request
         self._running: Running | None = None
         self._reloads = Reloads(options.files, config, self._run, log)
+        self._reloads.unchanged = self._try_keys_again
         self._config = config
         self._models = models
         self._log = log
@@ -151,6 +152,10 @@ class Application:
     def _run(self, config: Config) -> None:
         if self._running is not None:
             self._running.run(config)
+
+    def _try_keys_again(self) -> None:
+        if self._running is not None:
+            self._running.key_states.forgive()
 
     @property
     def draining(self) -> bool:

@@ -31,6 +31,7 @@ class Reloads:
     """Reloads `files` (None: nothing to reload). `start` is the configuration the server was started with.
 
     `swap` makes another configuration current. It raises ConfigError, and changes nothing, if it cannot.
+    `unchanged` is called instead where the files are the same.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Reloads:
         self._files = files
         self._start = start
         self._swap = swap
+        self.unchanged: Callable[[], None] = lambda: None
         self._log = log
         self._at_restart: list[str] = []
         self._thread = DaemonThread("config-files", files_s)
@@ -61,8 +63,10 @@ class Reloads:
                 config = await self._read()
                 if config is not None:
                     self._run(config)
-                elif self.state.config_error is not None:
-                    self._log.info("config_right_again", config=self.state.config_version)
+                else:
+                    self.unchanged()
+                    if self.state.config_error is not None:
+                        self._log.info("config_right_again", config=self.state.config_version)
             except ConfigError as error:
                 return self._refuse(_summary(error))
             except TimeoutError:

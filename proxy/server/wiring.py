@@ -89,7 +89,7 @@ class Running:
         self._log = log
         self._metrics = metrics
         self._pools = Pools(_transport)
-        self._key_states = KeyStates()
+        self.key_states = KeyStates()
         self._off_loop = OffLoop()
         self._limits: Limits | None = None
         self._lists: ModelDiscovery | None = None
@@ -105,7 +105,7 @@ class Running:
             await runtime.pipeline.close()
             taken.close()
 
-        self._key_states.forgive()
+        self.key_states.forgive()
         self.runtimes.put(runtime, close)
         self._lists = runtime.lists
         self._lists.follow()
@@ -163,8 +163,8 @@ class Running:
         limits, endpoints = config.providers[name].limits, key_endpoints(config, name)
         if len(endpoints) < 2 and limits == ProviderLimits():
             return None
-        keys = [Key(variable, each, self._key_states.of(name, each)) for variable, each in endpoints.items()]
-        keys = keys or [Key(None, None, self._key_states.of(name, endpoint_of(config, name)))]
+        keys = [Key(variable, each, self.key_states.of(name, each)) for variable, each in endpoints.items()]
+        keys = keys or [Key(None, None, self.key_states.of(name, endpoint_of(config, name)))]
         return Keys(name, keys, share(limits, config.server.workers), self._log.warning)
 
     async def close(self) -> None:

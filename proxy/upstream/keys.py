@@ -28,9 +28,7 @@ _WINDOW_S = 61  # whole seconds that cover a minute, wherever in its second a re
 _MIN_SECRET = 8  # anything shorter (`none`, `ollama`) is no secret, and may be a word of the message
 _REFUSED = (401, 402, 403)
 # Not the key's fault, or not everywhere: some vendors refuse a prompt or one model with 403.
-_OTHER_CAUSES = frozenset(
-    {"content_filter", "content_policy_violation", "model_not_found", "unsupported_country_region_territory"}
-)
+_OTHER_CAUSES = ("content_filter", "content_policy_violation", "model_not_found")
 
 
 class _Second:
@@ -198,12 +196,16 @@ class Keys:
         key.state.last_s = now_s
         return Lease(key, None, 0, 0)
 
-    def note_failure(self, lease: Lease, error: UpstreamError, is_call: bool = True) -> None:
-        """Lets the key rest if the vendor refused it. `error.other_key` then says whether another one is free.
+    def note_failure(self, lease: Lease, error: UpstreamError, status: int, is_call: bool = True) -> None:
+        """A request that was sent has failed. A key that the vendor refused rests; `error.other_key` says whether the
+        request may go out again with another one. A refused request used no tokens.
 
-        A provider's only key does not rest: the vendor's own answer says more than we could. `is_call` False: the
-        request was for a list of models, which some keys may not read although they may call every model.
+        A provider's only key does not rest: the vendor's own answer says more than we could. `status` is that of the
+        answer (0: none). `is_call` False: a list of models, which some keys may not read but may call every model.
         """
+        is_refusal = status >= 400  # an error inside a 200 may have been billed
+        if is_refusal:
+            lease.settle(0)
         now_s, rest_s = self._clock_s(), _rest_s(error)
         if rest_s is None or len(self.keys) == 1 or not (is_call or error.status == 401):
             return
@@ -214,7 +216,7 @@ class Keys:
             self._warn("key_rests", **event)
         if now_s + rest_s >= state.rests_until:
             state.rests_until, state.why, state.is_refused = now_s + rest_s, code, is_refused
-        error.other_key = any(self._usable_at(key.state, now_s, 0) <= now_s for key in self.keys)
+        error.other_key = is_refusal and any(self._usable_at(key.state, now_s, 0) <= now_s for key in self.keys)
         if error.other_key:  # the time is the key's, not the provider's
             error.retry_after_s = None
             for name in ("retry-after", "retry-after-ms"):

@@ -74,9 +74,14 @@ class Upstream:
 
         Raises UpstreamError.
         """
-        request = HTTPRequest("GET", path, {"accept": "application/json"})
-        async with Exchange(self, request, total_s=self.provider.timeout_s.total, takes_place=False) as exchange:
-            return await exchange.body(max_bytes)
+        request, total_s = HTTPRequest("GET", path, {"accept": "application/json"}), self.provider.timeout_s.total
+        while True:
+            try:
+                async with Exchange(self, request, total_s=total_s, takes_place=False) as exchange:
+                    return await exchange.body(max_bytes)
+            except UpstreamError as error:
+                if not error.other_key:  # the refused one rests, so no key is tried twice
+                    raise
 
     def outgoing(self, request: HTTPRequest, endpoint: Endpoint, variable: str | None = None) -> Outgoing:
         """The request with its origin and credentials. Where names meet, the key wins, then the request.
@@ -297,10 +302,8 @@ class Exchange:
             error = self._upstream.provider.parse_error(await self.body(MAX_ERROR_BYTES))
             if error.status not in (400, 404, 413, 422):
                 # "Incorrect API key provided" would read as if the caller's key were meant.
-                # Of several keys, the variable says which one the vendor means.
-                variable = self.lease.key.variable if self.lease else None
-                who = f"{self._name} ({variable})" if variable and error.status < 500 else self._name
-                error.message = f"{who}: {error.message}"
+                of_key = f" ({self.lease.key.variable})" if self.lease and self.lease.key.variable else ""
+                error.message = f"{self._name}{of_key}: {error.message}"
             raise error
         if self.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
             message = f"{self._name} sent a compressed answer though none was asked for."
@@ -328,17 +331,12 @@ class Exchange:
                 error.upstream_status = self._answer.status  # the vendor did answer; what it answered was broken
             if self._key is not None:
                 redact(self._key, error)
-        if self.lease is not None:
-            self._leave_key(self.lease, error)
-
-    def _leave_key(self, lease: Lease, error: BaseException | None) -> None:
-        """Gives back what a request did not use that never left, or was refused; a refused key rests."""
-        if not self.sent:
-            lease.give_back()
-        elif isinstance(error, UpstreamError) and self._upstream.keys is not None:
-            if (error.upstream_status or 0) >= 400:
-                lease.settle(0)
-            self._upstream.keys.note_failure(lease, error, self._is_call)
+        if self.lease is not None and self._upstream.keys is not None:
+            if not self.sent:
+                self.lease.give_back()
+            elif isinstance(error, UpstreamError):
+                status = self._answer.status if self._answer is not None else 0
+                self._upstream.keys.note_failure(self.lease, error, status, self._is_call)
 
 
 def _is_whole_json(answer: bytearray) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
 from tests.cli.commands import proxy
 from tests.serving import write_files
+from tests.upstream import FakeUpstream, key_hash
 from tests.upstream.fake import refusing, spawn
 
 ROUTING = """
@@ -133,6 +135,54 @@ def test_an_unusable_database_is_one_line(folder):
     done = proxy("providers", "--ping", "--db", "no/such/folder/u.db", cwd=folder)
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1 and "no/such/folder/u.db" in done.stderr
+
+
+# --- several keys -----------------------------------------------------------------------------------------------------
+
+ROTATING = """
+version: 1
+storage: {{url: "sqlite:///{db}"}}
+providers:
+  vendor:
+    type: openai
+    base_url: "{upstream}"
+    allow_private: true
+    api_key_env: {{rotate: [VENDOR_A, VENDOR_B, VENDOR_C]}}
+    models: {{default: ok}}
+"""
+
+
+def test_keys_are_shown_by_their_variables(tmp_path):
+    """How many of them are set, and which."""
+    write_files(tmp_path, "http://127.0.0.1:9/v1", ROTATING)
+    variables = {"VENDOR_A": "canary-a", "VENDOR_C": "canary-c"}
+    done = proxy("providers", cwd=tmp_path, **variables)
+    assert done.stdout.splitlines()[1].split(None, 3) == ["vendor", "openai", "on", "2 of 3 keys: VENDOR_A, VENDOR_C"]
+    rows = listed(proxy("providers", "--json", cwd=tmp_path, **variables))
+    assert rows["vendor"]["why"] == "2 of 3 keys: VENDOR_A, VENDOR_C"
+    off = proxy("providers", cwd=tmp_path)
+    assert "set VENDOR_A or VENDOR_B or VENDOR_C to enable it" in off.stdout
+    checked = proxy("check", cwd=tmp_path, VENDOR_A="canary-same", VENDOR_C="canary-same")
+    assert "note: providers.vendor: VENDOR_B is not set\n" in checked.stdout
+    assert "rotate.2: VENDOR_C holds the same key as VENDOR_A" in checked.stderr
+    assert checked.returncode == 0
+    for text in (done.stdout, checked.stdout, checked.stderr):
+        assert "canary" not in text
+
+
+async def test_a_ping_tries_every_key(tmp_path):
+    """The provider answers; the reason names the key that the vendor refused."""
+    keys = {f"VENDOR_{name}": f"canary-of-{name}" for name in "ABC"}
+    async with FakeUpstream() as fake:
+        write_files(tmp_path, fake.url, ROTATING)
+        fake.key_modes[key_hash("canary-of-B")] = "e401"
+        done = await asyncio.to_thread(proxy, "providers", "--ping", "--json", cwd=tmp_path, **keys)
+        sent = {seen.authorization for seen in fake.ledger}
+    assert sent == {key_hash(key) for key in keys.values()}
+    ping = listed(done)["vendor"]["ping"]
+    assert (ping["ok"], ping["error"]) == (True, "refused: VENDOR_B (invalid_api_key)")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "canary" not in done.stdout
 
 
 # --- models -----------------------------------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ _ROOT = Path(__file__).parents[2]
 
 class FakeUpstream:
     """An async context manager: listens on loopback while it is open. `modes` gives other model names a mode.
+    `key_modes`: by the `key_hash` of an API key, the mode of all requests with it.
 
     Leaving it cuts what is still open, and raises what went wrong inside the fake itself.
     """
@@ -53,6 +54,7 @@ class FakeUpstream:
     def __init__(self, port: int = 0, modes: dict[str, str] | None = None) -> None:
         self.port = port
         self.modes = dict(modes or {})
+        self.key_modes: dict[str, str] = {}
         self.connections: set[Connection] = set()
         self._book = Ledger()
         self._failures: list[Exception] = []
@@ -128,7 +130,8 @@ class FakeUpstream:
             seen.model, seen.stream = ask.model, ask.stream
             seen.attempt = self._book.next_attempt(ask.model)
             try:
-                script = parse(self.modes.get(ask.model, ask.model)).for_attempt(seen.attempt)
+                mode = self.key_modes.get(seen.authorization or "") or self.modes.get(ask.model, ask.model)
+                script = parse(mode).for_attempt(seen.attempt)
             except UnknownMode as unknown:
                 raise Refused(404, wire.error(404, None, f"{ask.model}: {unknown}")) from unknown
             await Delivery(connection, seen, script, wire).run(ask)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,12 +15,13 @@ import structlog
 from structlog.testing import LogCapture
 
 from proxy.providers import PROVIDERS
-from proxy.providers.base.contract import HTTPResponse, Provider
+from proxy.providers.base.contract import HTTPResponse, Provider, ProviderLimits
 from proxy.providers.compatible.models import MAX_IDS, parse_models
 from proxy.providers.ollama import Ollama
 from proxy.providers.openai import OpenAI
 from proxy.schema.errors import UpstreamError
 from proxy.schema.records import Endpoint, Secret, Timeouts
+from proxy.upstream.keys import Key, Keys, KeyState
 from proxy.upstream.model_discovery import FRESH_S, MAX_BYTES, RETRY_S, ModelDiscovery, models_path
 from proxy.upstream.pools import Pool
 from proxy.upstream.transports.aiohttp import AiohttpTransport
@@ -118,6 +120,7 @@ class ListServer:
     def __init__(self) -> None:
         self.body: bytes | None = listing("one", "two")
         self.status = 200
+        self.status_of = lambda: self.status
         self.heads: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -130,7 +133,7 @@ class ListServer:
             await self.gate.wait()
             if self.body is not None:
                 fields = ["content-type: application/json", f"content-length: {len(self.body)}", "connection: close"]
-                head = "\r\n".join([f"HTTP/1.1 {self.status} X", *fields, "", ""])
+                head = "\r\n".join([f"HTTP/1.1 {self.status_of()} X", *fields, "", ""])
                 writer.write(head.encode() + self.body)
                 await writer.drain()
         except ConnectionError:
@@ -436,3 +439,46 @@ async def test_a_list_arrives_by_itself_after_the_start(tmp_path: Path) -> None:
     async with FakeUpstream() as upstream, serving(write_files(tmp_path, upstream.url, OWN)) as server:
         await eventually(lambda: "ok" in server.runtime.names.found["fake"])
         assert "fake/ok" in await listed(server)
+
+
+async def test_a_list_is_read_with_any_key_that_works() -> None:
+    """A refused key rests, and the next one is asked at once; a call does not try it again."""
+    async with settings() as (setting, server):
+        url, origin = setting.upstream.provider.base_url or "", setting.upstream.origin
+        names = [Key(name, Endpoint(url, Secret(f"key-of-{name}")), KeyState()) for name in "ABC"]
+        keys = Keys("own", names, ProviderLimits(requests_per_minute=1), lambda *_, **__: None, lambda: setting.now)
+        upstream = Upstream("own", setting.upstream.provider, origin, setting.upstream.pool, keys)
+        lists = setting.new(upstream=upstream)
+
+        def refuse_first() -> int:
+            return 401 if len(server.heads) < 3 else 200
+
+        server.status_of = refuse_first
+        lists.refresh()
+        await lists.settled()
+        assert lists["own"] == ("one", "two")
+        sent = [re.search(r"key-of-(.)", head) for head in server.heads]
+        assert [found[1] for found in sent if found] == ["A", "B", "C"]
+        assert sorted(keys.resting()) == ["A", "B"]
+        assert keys.take().key.variable == "C"  # reading the list did not count
+        await lists.close()
+
+
+async def test_a_list_that_no_key_may_read_stays_as_it_was() -> None:
+    """Every key was asked once. Then there is a warning, and no key is asked while all of them rest."""
+    async with settings() as (setting, server):
+        url, origin = setting.upstream.provider.base_url or "", setting.upstream.origin
+        names = [Key(name, Endpoint(url, Secret(f"key-of-{name}")), KeyState()) for name in "AB"]
+        keys = Keys("own", names, ProviderLimits(), lambda *_, **__: None, lambda: setting.now)
+        upstream = Upstream("own", setting.upstream.provider, origin, setting.upstream.pool, keys)
+        lists = setting.new(upstream=upstream)
+        server.status_of = lambda: 401
+        for _ in range(2):
+            lists.refresh()
+            await lists.settled()
+            setting.now += 100
+        assert (lists["own"], len(server.heads)) == ((), 2)
+        (entry,) = setting.captured.entries
+        assert entry["event"] == "model_list_unread"
+        assert "key-of" not in str(entry)
+        await lists.close()
