@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from proxy.providers.base.contract import ProviderLimits
 from tests.server.api.raw import chat, get, post, request
 from tests.server.api.rows import calls
 from tests.serving import Server, serving, write_files
@@ -258,6 +260,40 @@ async def test_every_vendors_header_changes_with_the_key(tmp_path: Path, kind: s
             assert (await post(server.port, chat("vendor/ok"))).status == 200
         assert Counter(used(upstream)) == {"A": 3, "B": 5}
         assert {tuple(seen.key_headers) for seen in upstream.ledger} == {(header,)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "refusal"),
+    [("google", "e400(code=API_KEY_INVALID)"), ("anthropic", "e400(code=insufficient_quota)"), ("cohere", "e402")],
+)
+async def test_a_refusal_in_the_vendors_own_words_rests_the_key(tmp_path: Path, kind: str, refusal: str) -> None:
+    """It counts by its meaning, not by the vendor's status."""
+    async with world(tmp_path, rotated="AB", kind=kind, root="origin") as (server, upstream):
+        mode(upstream, "A", refusal)
+        for _ in range(4):
+            assert (await post(server.port, chat("vendor/ok"))).status == 200
+        assert Counter(used(upstream)) == {"A": 1, "B": 4}
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/rerank"])
+async def test_other_endpoints_rotate_too(tmp_path: Path, path: str) -> None:
+    """They send through the same keys."""
+    fields = {"input": "a b"} if path == "/v1/embeddings" else {"query": "a", "documents": ["b", "c"]}
+    async with world(tmp_path, rotated="AB", kind="cohere", root="origin") as (server, upstream):
+        mode(upstream, "A", "e401")
+        for _ in range(3):
+            answer = await post(server.port, json.dumps({"model": "vendor/ok", **fields}).encode(), path)
+            assert answer.status == 200, answer.body
+        assert Counter(used(upstream)) == {"A": 1, "B": 3}
+
+
+async def test_each_worker_enforces_its_share(tmp_path: Path) -> None:
+    """Together they keep within the limit."""
+    text = routing(limits="requests_per_minute: 9", root="http://127.0.0.1:9/v1") + "server: {{workers: 2}}\n"
+    async with serving(write_files(tmp_path, "http://127.0.0.1:9/v1", text, PRICING), KEYS) as server:
+        keys = server.runtime.upstreams["vendor"].keys
+        assert keys is not None
+        assert keys.limits == ProviderLimits(requests_per_minute=4)
 
 
 async def test_headers_of_the_origin_go_with_every_key(tmp_path: Path) -> None:
