@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -163,6 +164,31 @@ def test_a_request_larger_than_a_minute_needs_an_unused_one() -> None:
     with pytest.raises(KeysUnavailable) as caught:
         setting.take(5000)
     assert caught.value.retry_after_s == pytest.approx(60.75)
+
+
+def test_a_minute_is_the_sum_of_its_seconds() -> None:
+    """Whatever is reserved, corrected and given back, early or late: as in a plain list of all requests."""
+    dice = random.Random(11)
+    setting = Setting("A", tokens_per_minute=10**9)
+    state = setting.keys.keys[0].state
+    plain: list[list[float]] = []  # the second, requests, tokens
+    leases: list[tuple[Lease, list[float]]] = []
+    for _ in range(5000):
+        setting.now += dice.choice((0, 0, 0.3, 2, 9))
+        prompt, output = dice.randrange(100), dice.randrange(100)
+        row = [math.floor(setting.now), 1, prompt + output]
+        plain.append(row)
+        leases.append((setting.keys.take(prompt, output), row))
+        lease, row = leases.pop(dice.randrange(len(leases)))
+        if dice.random() < 0.3:
+            lease.give_back()
+            row[1:] = [0, 0]
+        else:
+            used = dice.randrange(300)
+            lease.settle(used)
+            row[2] = used
+        plain = [row for row in plain if row[0] + 61 > setting.now]
+        assert (state.requests, state.tokens) == (sum(row[1] for row in plain), sum(row[2] for row in plain))
 
 
 def test_a_state_stays_small() -> None:

@@ -287,6 +287,20 @@ async def test_other_endpoints_rotate_too(tmp_path: Path, path: str) -> None:
         assert Counter(used(upstream)) == {"A": 1, "B": 3}
 
 
+async def test_a_server_without_a_key_has_a_limit_too(tmp_path: Path) -> None:
+    """It is known by its origin alone; no key is sent."""
+    text = routing().replace("api_key_env: {{rotate: [VENDOR_A, VENDOR_B, VENDOR_C]}}", "max_concurrent: 5")
+    text = text.replace("limits: {{}}", "limits: {{requests_per_minute: 1}}").replace("root", "upstream")
+    async with FakeUpstream() as upstream:
+        path = write_files(tmp_path, upstream.url, text, PRICING)
+        async with serving(path) as server:
+            assert (await post(server.port, chat("vendor/ok"))).status == 200
+            refused = await post(server.port, chat("vendor/ok"))
+        assert refused.status == 429
+        assert refused.error()["message"].startswith("vendor may not be called now: it has used its 1 requests")
+        assert used(upstream) == "-"
+
+
 async def test_each_worker_enforces_its_share(tmp_path: Path) -> None:
     """Together they keep within the limit."""
     text = routing(limits="requests_per_minute: 9", root="http://127.0.0.1:9/v1") + "server: {{workers: 2}}\n"
