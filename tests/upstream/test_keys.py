@@ -171,8 +171,8 @@ def test_a_minute_is_the_sum_of_its_seconds() -> None:
     dice = random.Random(11)
     setting = Setting("A", tokens_per_minute=10**9)
     state = setting.keys.keys[0].state
-    plain: list[list[float]] = []  # the second, requests, tokens
-    leases: list[tuple[Lease, list[float]]] = []
+    plain: list[list[int]] = []  # the second, requests, tokens
+    leases: list[tuple[Lease, list[int]]] = []
     for _ in range(5000):
         setting.now += dice.choice((0, 0, 0.3, 2, 9))
         prompt, output = dice.randrange(100), dice.randrange(100)
