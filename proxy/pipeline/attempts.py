@@ -230,7 +230,7 @@ class AttemptLoop:
                 attempt.adapted = [*attempt.adapted, "response_format"]
             elif self._check is None:
                 self._check = JSONCheck(request.fields.get("response_format") or {})
-        if request.strict and (lost := list(dict.fromkeys([*attempt.dropped, *attempt.adapted]))):
+        if request.hints.strict and (lost := list(dict.fromkeys([*attempt.dropped, *attempt.adapted]))):
             message = f"{deployment.name} cannot take {', '.join(lost)} unchanged (routing.strict)."
             raise BadRequest(message, param=lost[0], code="unsupported_parameter")
         if self._adapted or built.stops:

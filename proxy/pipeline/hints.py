@@ -5,29 +5,31 @@ The body overrides headers, and headers override metadata. Hints are removed: no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from math import isfinite
 from typing import Any
 
 from msgspec.structs import replace
 
 from proxy.routing.near import NearNames
+from proxy.routing.settings import STRATEGIES, TASKS
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest
+from proxy.schema.hints import PRIORITIES, Hints
 
-NAMES = (
-    *("task", "priority", "latency_critical", "accuracy_critical", "budget_mode", "preferred_model", "strategy"),
-    *("fallback", "no_fallback", "max_cost_usd", "deadline_ms", "allow_downgrade", "strict", "trace", "progress"),
-    *("ensemble", "experiment", "tags"),
-)
 HEADER = "x-proxy-"
 METADATA = "routing."
-_NEAR = NearNames(NAMES)
-_KNOWN = ("strict",)
+LATER = ("allow_downgrade", "progress", "ensemble", "experiment")
+_MAX_NAME = 200  # characters of a model name
+_MAX_TAG = 64
+_MAX_ITEMS = 16  # of a list
+_MAX_DEADLINE_MS = 86_400_000
 _BOOLEANS = {"true": True, "false": False}
 
 
 def applied(request: AnyRequest, headers: Mapping[str, str]) -> AnyRequest:
-    """The request with its hints applied and removed. Header names are lower case.
+    """The request with its hints as values, and removed from its fields. Header names are lower case.
 
     Raises BadRequest for a hint that is unknown, not supported yet, or has an invalid value.
     """
@@ -51,7 +53,8 @@ def applied(request: AnyRequest, headers: Mapping[str, str]) -> AnyRequest:
         fields = {name: value for name, value in fields.items() if name != "routing"}
     if not found:
         return request if fields is request.fields else replace(request, fields=fields)
-    return replace(request, fields=fields, strict=_flag(*found["strict"]))
+    values = {name: _READ[name](value, where) for name, (value, where) in found.items()}
+    return replace(request, fields=fields, hints=Hints(**values))
 
 
 def _collect(given: Mapping[str, Any], prefix: str) -> dict[str, tuple[Any, str]]:
@@ -62,13 +65,14 @@ def _collect(given: Mapping[str, Any], prefix: str) -> dict[str, tuple[Any, str]
 
 
 def _check_name(name: str, where: str) -> str:
-    if name in _KNOWN:
+    if name in _READ:
         return name
-    if name in NAMES:
+    if name in LATER:
         message = f"The hint {name!r} is not supported by this version. Leave it out."
     else:
         near = _NEAR.find(name, most=2, cutoff=0.5)
-        message = f"Unknown hint {name[:64]!r}." + (f" Did you mean {' or '.join(near)}?" if near else "")
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        message = f"Unknown hint {name[:64]!r}.{hint} Hints: {', '.join(_READ)}."
     raise BadRequest(message, param=where[:128], code="unsupported_parameter")
 
 
@@ -80,9 +84,79 @@ def _header_hint(name: str) -> str | None:
     return _check_name(hint, name)
 
 
+# --- values: JSON in the body, texts elsewhere ------------------------------------------------------------------------
+
+
+def _is_text(where: str) -> bool:
+    return not where.startswith("routing.")
+
+
 def _flag(value: Any, where: str) -> bool:
-    if isinstance(value, str) and not where.startswith("routing."):
+    if isinstance(value, str) and _is_text(where):
         value = _BOOLEANS.get(value.strip().lower(), value)
     if not isinstance(value, bool):
         raise BadRequest(f"{where}: expected true or false.", param=where)
     return value
+
+
+def _one_of(allowed: tuple[str, ...], value: Any, where: str) -> str:
+    word = value.strip().lower() if isinstance(value, str) else ""
+    if word in allowed:
+        return word
+    near = NearNames(allowed).find(word, most=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise BadRequest(f"{where}: expected {', '.join(allowed[:-1])} or {allowed[-1]}.{hint}", param=where)
+
+
+def _text(most: int, value: Any, where: str) -> str:
+    text = value.strip() if isinstance(value, str) else ""
+    if not 0 < len(text) <= most or not text.isprintable():
+        raise BadRequest(f"{where}: expected 1 to {most} printable characters.", param=where)
+    return text
+
+
+def _texts(most: int, value: Any, where: str) -> tuple[str, ...]:
+    """A list of texts; outside the body they are separated by commas."""
+    if isinstance(value, str) and _is_text(where):
+        value = value.split(",") if value.strip() else []
+    if not isinstance(value, list) or len(value) > _MAX_ITEMS:
+        raise BadRequest(f"{where}: expected a list of at most {_MAX_ITEMS} names.", param=where)
+    return tuple(dict.fromkeys(_text(most, item, where) for item in value))
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, str) and _is_text(where):
+        try:
+            value = float(value)
+        except ValueError:
+            value = None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
+        raise BadRequest(f"{where}: expected a number of at least 0.", param=where)
+    return float(value)
+
+
+def _milliseconds(value: Any, where: str) -> int:
+    number = _number(value, where)
+    if number != int(number) or not 1 <= number <= _MAX_DEADLINE_MS:
+        raise BadRequest(f"{where}: expected a whole number from 1 to {_MAX_DEADLINE_MS}.", param=where)
+    return int(number)
+
+
+_READ: dict[str, Callable[[Any, str], Any]] = {
+    "task": partial(_one_of, TASKS),
+    "priority": partial(_one_of, PRIORITIES),
+    "latency_critical": _flag,
+    "accuracy_critical": _flag,
+    "budget_mode": _flag,
+    "preferred_model": partial(_text, _MAX_NAME),
+    "strategy": partial(_one_of, STRATEGIES),
+    "fallback": partial(_texts, _MAX_NAME),
+    "no_fallback": _flag,
+    "max_cost_usd": _number,
+    "deadline_ms": _milliseconds,
+    "strict": _flag,
+    "trace": _flag,
+    "tags": partial(_texts, _MAX_TAG),
+}
+NAMES = (*_READ, *LATER)
+_NEAR = NearNames(NAMES)

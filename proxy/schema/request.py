@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Self
 
 from msgspec import Struct
 
+from proxy.schema.hints import NO_HINTS, Hints
+
 
 class NativeBody(Struct, frozen=True):
     """A request in one vendor's own wire shape, as the client sent it.
@@ -25,8 +27,8 @@ class Request(Struct, frozen=True, kw_only=True):
     """The common part of all endpoints' requests. Differences between endpoints are methods, never type checks.
 
     `fields` is the client's body without known fields that are null and without the proxy's own; the other attributes
-    are validated views of it. Providers forward `fields` and never change it. `strict`: refuse the request if anything
-    would be dropped or adapted. `size` bounds the bytes of the prompt: the body plus the proxy's additions.
+    are validated views of it. Providers forward `fields` and never change it. `hints`: what the client says about the
+    routing. `size` bounds the bytes of the prompt: the body plus the proxy's additions.
     """
 
     task_type: ClassVar[str | None] = None
@@ -34,7 +36,7 @@ class Request(Struct, frozen=True, kw_only=True):
     n: int = 1
 
     model: str
-    strict: bool = False
+    hints: Hints = NO_HINTS
     native: NativeBody | None = None
     size: int = 0
     fields: dict[str, Any]
