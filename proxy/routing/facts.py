@@ -1,20 +1,40 @@
-"""Values: what rules and strategies may know about one request."""
+"""Translates: a chat request -> Facts, what rules and strategies may know about it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import blake2b
+from typing import Any, Protocol
 
 from msgspec import Struct
+
+from proxy.metering import tokens
+from proxy.routing.settings import AUTO_STRATEGIES, SESSION_KEYS, TASKS
+from proxy.schema.chat import ChatRequest, text_of
+from proxy.schema.json import encode
+
+LONG_CONTEXT_TOKENS = 100_000
+WINDOW = 2_000  # characters at each end of a text; the middle of a longer one is not looked at
+SESSION_HEADERS = ("x-session-id", "x-claude-code-session-id")
+_MEDIA = {
+    "image_url": "images",
+    "input_audio": "audio",
+    "video_url": "video",
+    "file": "files",
+    "document": "files",
+}
 
 
 class Facts(Struct, frozen=True, kw_only=True):
     """Everything that decides a route, beside the configuration and the state of the deployments.
 
-    `is_task_named`: the client named the task (a hint, or `auto:<task>`); `task_confidence` is then 1. `headers`: only
-    those that rules name, lower case. `text`: the window of the conversation that `text_matches` looks at, lower case.
+    `requested`: the name that the client sent. `is_task_named`: the client named the task (a hint, or `auto:<task>`);
+    `task_confidence` is then 1. `headers`: only those that rules name, lower case. `text`: the window of the last text
+    that a person wrote, lower case; empty if no rule looks at it. `fallback` and `no_fallback` are the client's hints.
     `budget_spent`: the share of the caller's budget, 0 to 1; None: it has none.
     """
 
+    requested: str = "auto"
     task: str = "chat"
     is_task_named: bool = False
     task_confidence: float = 1.0
@@ -36,6 +56,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     budget_mode: bool = False
     preferred_model: str | None = None
     strategy: str | None = None
+    fallback: tuple[str, ...] | None = None
+    no_fallback: bool = False
     metadata: Mapping[str, str] = {}
     headers: Mapping[str, str] = {}
     key: str | None = None
@@ -43,3 +65,202 @@ class Facts(Struct, frozen=True, kw_only=True):
     session: str = ""
     text: str = ""
     budget_spent: float | None = None
+
+
+class Classified(Protocol):
+    """What a classifier says of a conversation."""
+
+    @property
+    def task(self) -> str: ...
+
+    @property
+    def confidence(self) -> float: ...
+
+    @property
+    def evidence(self) -> tuple[str, ...]: ...
+
+    @property
+    def difficulty(self) -> float: ...
+
+    @property
+    def language(self) -> str: ...
+
+
+class Unclassified(Struct, frozen=True):
+    """What is known without a classifier."""
+
+    task: str = "chat"
+    confidence: float = 0.0
+    evidence: tuple[str, ...] = ()
+    difficulty: float = 0.5
+    language: str = "und"
+
+
+Classify = Callable[[ChatRequest], Classified]
+
+
+def unclassified(request: ChatRequest) -> Classified:
+    """The classifier of a server that has none."""
+    return Unclassified()
+
+
+class Reading(Struct, frozen=True):
+    """How facts are read. A classified task below `min_confidence` counts as chat. `headers` and `reads_text`: what the
+    rules look at. `session_by`: what identifies a conversation, in order.
+    """
+
+    classify: Classify = unclassified
+    min_confidence: float = 0.5
+    headers: frozenset[str] = frozenset()
+    reads_text: bool = False
+    session_by: tuple[str, ...] = SESSION_KEYS
+
+
+def facts_of(request: ChatRequest, name: str, key: str | None, headers: Mapping[str, str], reading: Reading) -> Facts:
+    """The facts of a request to `name`: `auto` or one of its variants, with aliases resolved. `key`: the caller's."""
+    hints, fields = request.hints, request.fields
+    media = _media(request)
+    tools = fields.get("tools")
+    own_tools, searches = _tools(tools) if tools else (False, False)
+    needs_search = searches or fields.get("web_search_options") is not None
+    size = tokens.estimate_prompt(request) + (len(encode(tools)) // 4 if tools else 0)
+    task, confidence, evidence, judged = _task(request, name, reading)
+    if judged is not None and (shape := _shape(size, "images" in media, needs_search)) is not None:
+        task, confidence, evidence = shape[0], 1.0, (shape[1],)
+    wanted = fields.get("response_format")
+    metadata = fields.get("metadata")
+    return Facts(
+        requested=request.model,
+        task=task,
+        is_task_named=judged is None,
+        task_confidence=confidence,
+        task_evidence=evidence,
+        difficulty=0.5 if judged is None else judged.difficulty,
+        language="und" if judged is None else judged.language,
+        input_tokens_estimate=size,
+        output_tokens_limit=request.output_limit(None),
+        has_images="images" in media,
+        has_audio="audio" in media,
+        has_video="video" in media,
+        has_files="files" in media,
+        has_tools=own_tools,
+        has_json_schema=isinstance(wanted, dict) and wanted.get("type") == "json_schema",
+        needs_web_search=needs_search or task == "web_search",
+        priority=hints.priority or "normal",
+        latency_critical=hints.latency_critical or False,
+        accuracy_critical=hints.accuracy_critical or False,
+        budget_mode=hints.budget_mode or False,
+        preferred_model=hints.preferred_model,
+        strategy=hints.strategy or AUTO_STRATEGIES.get(name.removeprefix("auto:")),
+        fallback=hints.fallback,
+        no_fallback=hints.no_fallback,
+        metadata=_texts(metadata) if isinstance(metadata, dict) else {},
+        headers={each: headers[each] for each in reading.headers if each in headers} if reading.headers else {},
+        key=key,
+        tags=hints.tags,
+        session=session_of(request, key, headers, reading.session_by),
+        text=_window(_last_said(request)).lower() if reading.reads_text else "",
+    )
+
+
+def _task(request: ChatRequest, name: str, reading: Reading) -> tuple[str, float, tuple[str, ...], Classified | None]:
+    """Task, confidence, evidence, and the classification; None where the client named the task: nothing is classified,
+    so that the task costs no CPU.
+    """
+    if request.hints.task is not None:
+        return request.hints.task, 1.0, ("the hint task",), None
+    if (named := name.removeprefix("auto:")) in TASKS:
+        return named, 1.0, (f"the name {name}",), None
+    found = reading.classify(request)
+    if found.confidence < reading.min_confidence:
+        low = f"{found.task} at {found.confidence:.2f}, below min_confidence {reading.min_confidence:g}"
+        return "chat", found.confidence, (*found.evidence, low), found
+    return found.task, found.confidence, found.evidence, found
+
+
+def _shape(size: int, has_images: bool, needs_search: bool) -> tuple[str, str] | None:
+    """The task that the form of a request implies, and the evidence."""
+    if size > LONG_CONTEXT_TOKENS:
+        return "long_context", f"about {size} input tokens, over {LONG_CONTEXT_TOKENS}"
+    if has_images:
+        return "vision", "an image"
+    return ("web_search", "it asks for a web search") if needs_search else None
+
+
+def _media(request: ChatRequest) -> set[str]:
+    """The kinds of content beside text, in the whole conversation."""
+    found: set[str] = set()
+    for message in request.messages:
+        if isinstance(message.content, list):
+            kinds = (part.get("type") for part in message.content)
+            found.update(_MEDIA[kind] for kind in kinds if isinstance(kind, str) and kind in _MEDIA)
+    return found
+
+
+def _tools(tools: Any) -> tuple[bool, bool]:
+    """Are there tools beside a web search, and is there a web search?"""
+    kinds = [tool.get("type") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+    searches = [isinstance(kind, str) and kind.startswith("web_search") for kind in kinds]
+    return not all(searches), any(searches)
+
+
+def _texts(metadata: Mapping[str, Any]) -> dict[str, str]:
+    return {name: value for name, value in metadata.items() if isinstance(value, str)}
+
+
+# --- sessions ---------------------------------------------------------------------------------------------------------
+
+
+def session_of(request: ChatRequest, key: str | None, headers: Mapping[str, str], by: Iterable[str]) -> str:
+    """The conversation that a request belongs to: a hash, the same on every worker; empty if nothing identifies it.
+
+    It covers the caller's key: two callers never share a conversation.
+    """
+    for source in by:
+        if parts := _IDENTIFY[source](request, headers):
+            text = "\0".join((source, key or "", *parts))
+            return blake2b(text.encode("utf-8", "replace"), digest_size=12).hexdigest()
+    return ""
+
+
+def _field(name: str) -> Callable[[ChatRequest, Mapping[str, str]], tuple[str, ...]]:
+    def read(request: ChatRequest, headers: Mapping[str, str]) -> tuple[str, ...]:
+        value = request.fields.get(name)
+        return (value,) if isinstance(value, str) and value else ()
+
+    return read
+
+
+def _header(request: ChatRequest, headers: Mapping[str, str]) -> tuple[str, ...]:
+    return next(((headers[name],) for name in SESSION_HEADERS if headers.get(name)), ())
+
+
+def _fingerprint(request: ChatRequest, headers: Mapping[str, str]) -> tuple[str, ...]:
+    """The first system message and the first one of the user: what all turns of a conversation begin with."""
+    first: dict[str, str] = {}
+    for message in request.messages:
+        role = "system" if message.role == "developer" else message.role
+        if role in ("system", "user") and role not in first:
+            first[role] = text_of(message.content)
+            if role == "user":
+                break
+    return tuple(f"{role}:{len(text)}:{_window(text)}" for role, text in first.items())
+
+
+_IDENTIFY: dict[str, Callable[[ChatRequest, Mapping[str, str]], tuple[str, ...]]] = {
+    "prompt_cache_key": _field("prompt_cache_key"),
+    "session": _header,
+    "user": _field("user"),
+    "fingerprint": _fingerprint,
+}
+
+
+def _last_said(request: ChatRequest) -> str:
+    """The last text of a person. Results of tools are not."""
+    said = (text_of(message.content) for message in reversed(request.messages) if message.role == "user")
+    return next((text for text in said if text), "")
+
+
+def _window(text: str) -> str:
+    """The first and the last WINDOW characters: however long the text, the work is bounded."""
+    return text if len(text) <= 2 * WINDOW else f"{text[:WINDOW]}\n{text[-WINDOW:]}"

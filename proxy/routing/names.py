@@ -14,10 +14,9 @@ from proxy.metering.pricing import ModelPrice
 from proxy.providers.base.contract import Provider
 from proxy.routing.deployment import Deployment, Route
 from proxy.routing.near import NearNames
-from proxy.routing.settings import TASKS, ModelEntry, RouterConfig
+from proxy.routing.settings import AUTO_STRATEGIES, TASKS, ModelEntry, RouterConfig
 from proxy.schema.errors import ProxyError
 
-AUTO_STRATEGIES = {"cost": "cost_optimized", "speed": "speed_optimized", "quality": "quality_optimized"}
 AUTO_NAMES = ("auto", *(f"auto:{word}" for word in (*TASKS, *AUTO_STRATEGIES)))
 ROLES = ("default", "reasoning", "fast")
 _MAX_DEPTH = 16

@@ -21,6 +21,7 @@ TASKS = (
     "web_search",
 )
 STRATEGIES = ("task_based", "cost_optimized", "speed_optimized", "quality_optimized")
+AUTO_STRATEGIES = {"cost": "cost_optimized", "speed": "speed_optimized", "quality": "quality_optimized"}
 SESSION_KEYS = ("prompt_cache_key", "session", "user", "fingerprint")
 Share = Annotated[float, Meta(ge=0, le=1)]
 Task = Annotated[str, one_of(*TASKS)]

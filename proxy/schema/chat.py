@@ -60,7 +60,7 @@ class ChatRequest(Request, frozen=True, kw_only=True):
         return len(self.messages)
 
     def texts(self) -> list[str]:
-        return [_text(message.content) for message in self.messages]
+        return [text_of(message.content) for message in self.messages]
 
     def question(self) -> str | None:
         return next((_text(message.content) for message in reversed(self.messages) if message.role == "user"), None)
@@ -80,7 +80,8 @@ class ChatRequest(Request, frozen=True, kw_only=True):
         return structs.replace(self, max_tokens=limit, native=None, fields=fields), over
 
 
-def _text(content: str | list[dict[str, Any]] | None) -> str:
+def text_of(content: str | list[dict[str, Any]] | None) -> str:
+    """The text of a message's content."""
     if isinstance(content, list):
         return "".join(part["text"] for part in content if isinstance(part.get("text"), str))
     return content or ""

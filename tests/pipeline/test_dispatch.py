@@ -18,6 +18,7 @@ from proxy.routing.fallback import MAX_ATTEMPTS
 from proxy.schema.attempt_state import AttemptState
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.errors import BadRequest, ProxyError, StorageUnavailable, UpstreamError, UpstreamTruncated
+from proxy.schema.hints import Hints
 from proxy.schema.records import Outcome
 from proxy.server.formats.chat_answer import sse
 from proxy.upstream.transports.base import ConnectFailed, ConnectionLost
@@ -726,7 +727,7 @@ class Losing(OpenAI, frozen=True, kw_only=True):
 
 def strict_call(**fields: Any) -> Call:
     call = new_call(**fields)
-    call.request = structs.replace(call.request, strict=True)
+    call.request = structs.replace(call.request, hints=Hints(strict=True))
     return call
 
 

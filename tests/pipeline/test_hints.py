@@ -123,7 +123,8 @@ EVERY: dict[str, Any] = {
     "trace": True,
     "tags": ["nightly", "batch"],
 }
-EXPECTED = Hints(**{name: tuple(value) if isinstance(value, list) else value for name, value in EVERY.items()})
+VALUES: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in EVERY.items()}
+EXPECTED = Hints(**VALUES)
 
 
 def text(value: Any) -> str:

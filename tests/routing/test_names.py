@@ -201,7 +201,11 @@ CALLED = ["auto", "auto:code", "alias", "split", "inner", "far", "best", "gpt-a"
 @given(st.lists(st.tuples(st.sampled_from(CALLED), st.floats(0, 1, exclude_max=True)), max_size=40), st.booleans())
 def test_a_route_that_was_kept_is_the_route_that_would_be_found(asked: list[tuple[str, float]], limited: bool) -> None:
     """Whatever was asked before: routes are kept for each name that a draw may pick."""
-    changes: dict[str, Any] = {"models": WEIGHTED, "aliases": {"alias": "split"}, "router": RouterConfig(default_model="split")}
+    changes: dict[str, Any] = {
+        "models": WEIGHTED,
+        "aliases": {"alias": "split"},
+        "router": RouterConfig(default_model="split"),
+    }
     if limited:
         changes["may"] = lambda name: name != "openai/gpt-a"
     kept = names(**changes)
