@@ -128,6 +128,7 @@ class _Writer:
             return {}
         if isinstance(kind, inspect.StructType):
             if kind.cls.__name__ not in self.defs:
+                self.defs[kind.cls.__name__] = {}  # a Struct may contain itself
                 self.defs[kind.cls.__name__] = self.struct(kind.cls)
             return {"$ref": f"#/$defs/{kind.cls.__name__}"}
         if isinstance(kind, inspect.ListType):

@@ -16,6 +16,7 @@ from proxy.config.problems import ConfigError, Mark, Path, Problem, problem
 from proxy.config.providers import read_providers
 from proxy.config.reader import INVALID, Reader, described
 from proxy.config.references import name_problems
+from proxy.config.rules import rule_problems
 from proxy.config.server import ServerConfig
 from proxy.config.settings import LATER, Config, PricingFile, RoutingFile
 from proxy.config.tree import Entry, Mapping, Scalar, Sequence, parse, plain_value
@@ -23,12 +24,15 @@ from proxy.metering.budgets import BudgetConfig
 from proxy.metering.pricing import ModelPrice, Pricing
 from proxy.providers import PROVIDERS
 from proxy.providers.base.contract import Provider
-from proxy.routing.settings import ModelEntry, RouterConfig
+from proxy.routing.settings import ModelEntry, RouterConfig, Rule, When
+from proxy.schema.constraints import NotBlank
 from proxy.schema.records import Secret
 
 VAULT_KEY = "PROXY_VAULT_KEY"
 MIN_VAULT_KEY = 32  # characters
 _ENTRY = inspect.type_info(str | ModelEntry)
+_TASK = inspect.type_info(NotBlank | list[NotBlank])
+_UNREAD = Rule(name="", when=When(), use=[])  # keeps the place of a rule with a problem
 _REFERRING: dict[str, Callable[..., Any]] = {"router": RouterConfig, "budget": BudgetConfig, "keys": dict}
 _NOT_ENFORCED: tuple[Path, ...] = (
     ("budget",),
@@ -82,7 +86,7 @@ def configure(
         raise ConfigError(problems)
     _overlay(root, environ)
     reader = Reader(problems, LATER)
-    values = reader.fields(root, RoutingFile, (), without=("providers", "models", "aliases"))
+    values = reader.fields(root, RoutingFile, (), without=("providers", "models", "aliases", "rules", "tasks"))
     providers = read_providers(root.entries.get("providers"), reader, types, environ)
     sections = {key: value for key, value in values.items() if key != "version" and value not in (INVALID, None)}
     for key, build in _REFERRING.items():
@@ -91,6 +95,8 @@ def configure(
     config = Config(
         **sections,
         **_names(root, reader),
+        rules=_rules(root, reader),
+        tasks=_tasks(root, reader),
         providers=providers.configured,
         disabled=providers.disabled,
         provider_keys=providers.keys,
@@ -104,6 +110,7 @@ def configure(
     )
     if prices is not None and not unread:  # without the price list, bare model ids cannot be judged
         problems.extend(name_problems(config))
+        problems.extend(rule_problems(config))
     if problems:
         raise ConfigError(problems)
     return config
@@ -150,6 +157,28 @@ def _names(root: Mapping, reader: Reader) -> dict[str, Any]:
         else:
             aliases[name] = read
     return {"models": models, "aliases": aliases}
+
+
+def _rules(root: Mapping, reader: Reader) -> list[Rule]:
+    """The section `rules`. A rule with a problem keeps its place, so that the others are still checked."""
+    entry = root.entries.get("rules")
+    node = entry.node if entry else None
+    if not isinstance(node, Sequence):
+        if node is not None:
+            reader.read(node, inspect.type_info(list[Rule]), ("rules",))
+        return []
+    found = [reader.struct(item, Rule, ("rules", str(place))) for place, item in enumerate(node.items)]
+    return [_UNREAD if rule is INVALID else rule for rule in found]
+
+
+def _tasks(root: Mapping, reader: Reader) -> dict[str, list[str]]:
+    """The section `tasks`, each with a list of names."""
+    found: dict[str, list[str]] = {}
+    for task, entry in reader.mapping(root.entries.get("tasks"), ("tasks",)).entries.items():
+        read = reader.read(entry.node, _TASK, ("tasks", task))
+        if read is not INVALID:
+            found[task] = [read] if isinstance(read, str) else read
+    return found
 
 
 def read_pricing(source: Source, problems: list[Problem], marks: dict[Path, Mark]) -> Pricing | None:

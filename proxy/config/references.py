@@ -15,8 +15,10 @@ from proxy.config.settings import Config
 from proxy.metering.budgets import BudgetConfig, BudgetLimits
 from proxy.metering.prices import find_price
 from proxy.routing.names import AUTO_NAMES, ROLES
+from proxy.routing.settings import Among
 
 SOON = timedelta(days=90)
+_CHOSEN_FROM = ("models", "router", "rules", "tasks")  # sections that say what `auto` chooses from
 
 
 class Reference(Struct, frozen=True):
@@ -119,6 +121,7 @@ def references(config: Config) -> Iterator[Reference]:
         yield Reference(("router", "default_model"), config.router.default_model)
     for place, other in enumerate(config.router.fallback):
         yield Reference(("router", "fallback", str(place)), other)
+    yield from _rule_references(config)
     for name, provider in config.providers.items():
         for role, model in provider.models.items():
             yield Reference(("providers", name, "models", role), f"{name}/{model}")
@@ -127,6 +130,19 @@ def references(config: Config) -> Iterator[Reference]:
         for place, other in enumerate(key_config.models or ()):
             if not any(sign in other for sign in "*?["):
                 yield Reference(("keys", name, "models", str(place)), other)
+
+
+def _rule_references(config: Config) -> Iterator[Reference]:
+    lists: list[tuple[Path, str | list[str]]] = []
+    for place, rule in enumerate(config.rules):
+        path = ("rules", str(place), "use")
+        lists.append(((*path, "among"), rule.use.among) if isinstance(rule.use, Among) else (path, rule.use))
+    lists += [(("tasks", task), names) for task, names in config.tasks.items()]
+    for path, names in lists:
+        if isinstance(names, str):
+            yield Reference(path, names)
+        else:
+            yield from (Reference((*path, str(i)), name) for i, name in enumerate(names))
 
 
 def _budget_references(config: Config) -> Iterator[Reference]:
@@ -149,14 +165,12 @@ def budget_scopes(budget: BudgetConfig) -> Iterator[tuple[Path, BudgetLimits]]:
 def _fault_of(reference: Reference, config: Config) -> str | None:
     """Why a name does not resolve; None if it does."""
     name = reference.name
+    if reference.path[0] in _CHOSEN_FROM and (route := _route_behind(name, config)) is not None:
+        return f'"{route}" chooses among models, so it cannot be used as one'
     if name in config.models or name in config.aliases:
         return None
     if name == "auto" or name.startswith("auto:"):
-        if name not in AUTO_NAMES:
-            return f'unknown route "{shown(name)}"{near(name, AUTO_NAMES)}'
-        if reference.path[0] in ("models", "router"):
-            return f'"{name}" chooses among models, so it cannot be used as one'
-        return None
+        return None if name in AUTO_NAMES else f'unknown route "{shown(name)}"{near(name, AUTO_NAMES)}'
     if name.startswith("ensemble:"):
         return "ensembles are not supported by this version; a later version will add them"
     provider, _, model = name.partition("/")
@@ -173,6 +187,15 @@ def _fault_of(reference: Reference, config: Config) -> str | None:
         return f'unknown provider "{shown(provider)}"{near(provider, config.providers)}'
     hint = near(name, (*config.models, *config.aliases, *AUTO_NAMES, *_listed(config)))
     return f'unknown model "{shown(name)}"{hint or "; use a name under models: or aliases:, or provider/model"}'
+
+
+def _route_behind(name: str, config: Config) -> str | None:
+    """The `auto` name that a name is an alias of."""
+    seen: set[str] = set()
+    while name in config.aliases and name not in seen:
+        seen.add(name)
+        name = config.aliases[name]
+    return name if name in AUTO_NAMES else None
 
 
 def deployment_of(name: str, config: Config) -> str | None:

@@ -12,8 +12,8 @@ from proxy.metering.budgets import BudgetConfig
 from proxy.metering.pricing import ModelPrice, Pricing
 from proxy.pipeline.admission import KeyConfig, RateLimitsConfig
 from proxy.providers.base.contract import Provider
-from proxy.routing.settings import ModelEntry, RouterConfig
-from proxy.schema.constraints import Day, one_of
+from proxy.routing.settings import Among, ModelEntry, RouterConfig, Rule
+from proxy.schema.constraints import Day, NotBlank, one_of
 from proxy.schema.records import Secret
 from proxy.storage.settings import StorageConfig
 
@@ -34,6 +34,8 @@ class Config(Struct, frozen=True, kw_only=True):
     models: dict[str, ModelEntry] = {}
     aliases: dict[str, str] = {}
     router: RouterConfig = RouterConfig()
+    rules: list[Rule] = []
+    tasks: dict[str, list[str]] = {}
     budget: BudgetConfig | None = None
     rate_limits: RateLimitsConfig | None = None
     keys: dict[str, KeyConfig] = {}
@@ -63,6 +65,8 @@ class RoutingFile(Struct, forbid_unknown_fields=True):
     models: dict[str, str | ModelEntry] = {}
     aliases: dict[str, str] = {}
     router: RouterConfig = RouterConfig()
+    rules: list[Rule] = []
+    tasks: dict[str, NotBlank | list[NotBlank]] = {}
     budget: BudgetConfig | None = None
     rate_limits: RateLimitsConfig | None = None
     keys: dict[str, KeyConfig] = {}
@@ -80,20 +84,6 @@ class PricingFile(Struct, forbid_unknown_fields=True):
 
 
 LATER: dict[type, frozenset[str]] = {
-    RoutingFile: frozenset({"rules", "tasks", "ensembles"}),
-    RouterConfig: frozenset(
-        {
-            "enabled",
-            "strategy",
-            "min_confidence",
-            "auto_retry",
-            "max_retries",
-            "retry_delay_s",
-            "retry_budget",
-            "breaker",
-            "sticky",
-            "hedge",
-            "exploration",
-        }
-    ),
+    RoutingFile: frozenset({"ensembles"}),
+    Among: frozenset({"ensemble"}),
 }

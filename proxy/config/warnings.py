@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 
 from proxy.config.problems import Path, Problem, Severity, near, shown
 from proxy.config.references import Reference, budget_scopes, deployment_of, problem_at, references, successor_problem
+from proxy.config.rules import dead_rules
 from proxy.config.settings import Config
 from proxy.metering.prices import find_price
 from proxy.metering.pricing import ModelPrice
@@ -25,6 +26,7 @@ def find_warnings(config: Config, today: date, listed_price: PriceOf) -> list[Pr
     found = [*_dead_names(config), *_dead_fallbacks(config), *_dead_keys(config, today), *_dead_limits(config)]
     found += [*_same_keys(config), *_unpriced(config, listed_price)]
     placed = [problem_at(config, path, message, Severity.WARNING) for path, message in found]
+    placed += dead_rules(config)
     return placed + [
         successor_problem(config, name, message, Severity.WARNING)
         for name, message in _successors(config, listed_price)
@@ -52,16 +54,26 @@ def _dead_fallbacks(config: Config) -> Iterator[Finding]:
     for name, entry in config.models.items():
         for key in ("fallback", "context_fallback", "content_fallback"):
             chains.append((("models", name, key), entry.use, getattr(entry, key)))
+    chains += [(path, None, names) for path, names in _orders(config)]
     for path, first, names in chains:
         tried = {_target(first, config)} if first else set()
         for place, name in enumerate(names):
             target = _target(name, config)
             provider = config.providers.get(target.partition("/")[0])
-            if provider is not None and provider.local_model is not None and target not in config.models:
+            is_embedded = provider is not None and provider.local_model is not None and target not in config.models
+            if is_embedded and (place > 0 or path[0] not in ("rules", "tasks")):  # their first name is no fallback
                 yield (*path, str(place)), "never called: the embedded model is not a fallback for other models"
             elif target in tried:
                 yield (*path, str(place)), f'never called: "{shown(name)}" has already been tried'
             tried.add(target)
+
+
+def _orders(config: Config) -> Iterator[tuple[Path, list[str]]]:
+    """The fallback orders that rules and tasks write out."""
+    for place, rule in enumerate(config.rules):
+        if isinstance(rule.use, list):
+            yield ("rules", str(place), "use"), rule.use
+    yield from ((("tasks", task), names) for task, names in config.tasks.items())
 
 
 def _target(name: str, config: Config) -> str:

@@ -46,11 +46,11 @@ MISTAKES: list[tuple[str, str | bytes, list[str]]] = [
     ("an unknown section", HEAD + "sever: {}\n", [':3:1: sever: unknown key; did you mean "server"?']),
     ("an unknown key", HEAD + "server:\n  prot: 1\n", [':4:3: server.prot: unknown key; did you mean "port"?']),
     ("an unknown key, nothing similar", HEAD + "router: {zzz: 1}\n",
-     [":3:10: router.zzz: unknown key; known: default_model, fallback, deadline_s"]),
-    ("a section of a later version", HEAD + "rules: []\n",
-     [":3:1: rules: not supported by this version; it belongs to a later one"]),
-    ("a key of a later version", HEAD + "router: {strategy: x}\n",
-     [":3:10: router.strategy: not supported by this version; it belongs to a later one"]),
+     [":3:10: router.zzz: unknown key"]),
+    ("a section of a later version", HEAD + "ensembles: {}\n",
+     [":3:1: ensembles: not supported by this version; it belongs to a later one"]),
+    ("a key of a later version", HEAD + "rules: [{name: a, when: {}, use: {ensemble: careful}}]\n",
+     [":3:35: rules.0.use.ensemble: not supported by this version; it belongs to a later one"]),
     # values
     ("text for a number", HEAD + "server: {port: http}\n", [":3:16: server.port: expected a whole number, got text"]),
     ("a fraction for a whole number", HEAD + "server: {port: 80.5}\n",
@@ -175,6 +175,37 @@ MISTAKES: list[tuple[str, str | bytes, list[str]]] = [
      [":3:10: models.a: has neither use nor weighted; set one of them"]),
     ("both use and weighted", HEAD + "models: {a: {use: gpt-6-sol, weighted: {gpt-6-luna: 1}}}\n",
      [":3:13: models.a: has both use and weighted; keep one of them"]),
+    # rules
+    ("an unknown condition", HEAD + "rules:\n  - {name: a, when: {tasks: code}, use: groq/x}\n",
+     [':4:22: rules.0.when.tasks: unknown key; did you mean "task"?']),
+    ("an unknown task in a rule", HEAD + "rules:\n  - {name: a, when: {task: resoning}, use: groq/x}\n",
+     [":4:28: rules.0.when.task: must be reasoning, extraction, classification, summarization, code, chat,"
+      ' long_context, vision or web_search; did you mean "reasoning"?']),
+    ("an unknown strategy", HEAD + "router: {strategy: cost}\n",
+     [":3:20: router.strategy: must be task_based, cost_optimized, speed_optimized or quality_optimized"]),
+    ("an unknown model in a rule", HEAD + "rules:\n  - name: a\n    when: {task: code}\n"
+     "    use: [groq/x, gpt-6-lunar]\n",
+     [':6:19: rules.0.use.1: unknown model "gpt-6-lunar"; did you mean "gpt-6-luna"?']),
+    ("a rule without a model", HEAD + "rules:\n  - {name: a, when: {task: code}}\n", [":4:5: rules.0.use: is missing"]),
+    ("a rule with an empty list", HEAD + "rules:\n  - {name: a, when: {task: code}, use: []}\n",
+     [":4:40: rules.0.use: is empty; name at least one model"]),
+    ("a rule that chooses a route", HEAD + "rules:\n  - {name: a, when: {task: code}, use: auto}\n",
+     [':4:40: rules.0.use: "auto" chooses among models, so it cannot be used as one']),
+    ("two rules of one name", HEAD + "rules:\n  - {name: a, when: {task: code}, use: groq/x}\n"
+     "  - {name: a, when: {task: chat}, use: groq/x}\n",
+     [":5:12: rules.1.name: the rule in line 4 has this name"]),
+    ("a rule that can never match", HEAD + "rules:\n  - name: long and short\n"
+     "    when: {input_tokens_over: 50000, input_tokens_under: 10000}\n    use: groq/x\n",
+     [":5:11: rules.0.when: can never hold: nothing is over 50000 and under 10000 (`input_tokens_over`,"
+      " `input_tokens_under`)"]),
+    ("a rule that excludes itself", HEAD + "rules:\n  - name: a\n"
+     "    when: {task: [code, chat], not: {task: [chat, code, vision]}}\n    use: groq/x\n",
+     [":5:11: rules.0.when: can never hold: `not` excludes what the other keys require"]),
+    ("a rule that reads a credential", HEAD + "rules:\n  - name: a\n    when: {header: {Authorization: x}}\n"
+     "    use: groq/x\n",
+     [":5:36: rules.0.when.header.Authorization: carries a credential, which rules cannot read; use `key`"]),
+    ("an unknown task", HEAD + "tasks: {web-search: [groq/x]}\n",
+     [':3:21: tasks.web-search: unknown task "web-search"; did you mean "web_search"?']),
     ("a budget for an unknown provider", HEAD + "budget: {per_provider: {opnai: {daily_usd: 1}}}\n",
      [':3:32: budget.per_provider.opnai: unknown provider "opnai"; did you mean "openai"?']),
 ]  # fmt: skip

@@ -38,14 +38,18 @@ def node(value: Any) -> Node:
     return Sequence(mark, [node(item) for item in value]) if isinstance(value, list) else Scalar(mark, value)
 
 
-def types(kind: Any) -> Iterator[Any]:
+def types(kind: Any, seen: frozenset[type] = frozenset()) -> Iterator[Any]:
     """A type and all types in it."""
     yield kind
+    if isinstance(kind, inspect.StructType):
+        if kind.cls in seen:
+            return  # a Struct may contain itself
+        seen |= {kind.cls}
     inner = [getattr(kind, name, None) for name in ("type", "item_type", "value_type")]
     inner += [*getattr(kind, "types", ()), *(field.type for field in getattr(kind, "fields", ()))]
     for each in inner:
         if isinstance(each, inspect.Type):
-            yield from types(each)
+            yield from types(each, seen)
 
 
 def test_no_struct_has_a_pattern_of_msgspecs_own() -> None:

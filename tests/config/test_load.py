@@ -68,7 +68,8 @@ def test_every_section_of_this_version_arrives() -> None:
         "smart": ModelEntry("best", ["gpt-6-luna"], [], ["local/any"]),
         "split": ModelEntry(weighted={"best": 90.0, "smart": 10.0}),
     }
-    assert (config.aliases, config.router) == ({"gpt-3.5-turbo": "smart"}, RouterConfig(default_model="smart", fallback=["best"]))
+    assert config.aliases == {"gpt-3.5-turbo": "smart"}
+    assert config.router == RouterConfig(default_model="smart", fallback=["best"])
     assert config.budget == BudgetConfig(
         daily_usd=20.0,
         when_spent="reject",
