@@ -16,7 +16,7 @@ from proxy.config.providers import NAME
 from proxy.config.reader import EXACT, described
 from proxy.config.settings import PricingFile, RoutingFile
 from proxy.providers.base.contract import Provider
-from proxy.routing.settings import ModelEntry
+from proxy.routing.settings import DEFAULT_TASK, TASKS, ModelEntry
 
 JsonSchema = dict[str, Any]
 Texts = Mapping[str, Mapping[str, str]]  # Struct -> key -> its description: key_texts.json
@@ -32,6 +32,7 @@ _TYPES: dict[type[inspect.Type], str] = {
     inspect.DictType: "object",
     inspect.StructType: "object",
 }
+_LIST = ["array", "null"]  # an empty section is an empty list
 _ROW = r"^(?=/*[^/]+/+[^/])[^*]*(?:/\*)?$"  # provider/model or provider/*
 _OWN_NAME = {"minLength": 1, "maxLength": 200, "pattern": r"\S", "not": {"pattern": "^(?:auto$|auto:|ensemble:)"}}
 _TYPE_TEXT = "the API that the server speaks; default: the provider's own name"
@@ -45,6 +46,7 @@ def routing_schema(types: Mapping[str, type[Provider]], texts: Texts) -> JsonSch
     sections["providers"] |= {"type": ["object", "null"], **_providers(writer, types)}
     for section in ("models", "aliases"):
         sections[section]["propertyNames"] = _OWN_NAME
+    sections["tasks"]["propertyNames"] = {"enum": [*TASKS, DEFAULT_TASK]}
     writer.defs[ModelEntry.__name__]["oneOf"] = [
         {"required": ["use"], "properties": {"use": {"type": "string"}}},
         {"required": ["weighted"], "properties": {"weighted": {"type": "object", "minProperties": 1}}},
@@ -132,7 +134,7 @@ class _Writer:
                 self.defs[kind.cls.__name__] = self.struct(kind.cls)
             return {"$ref": f"#/$defs/{kind.cls.__name__}"}
         if isinstance(kind, inspect.ListType):
-            return {"type": ["array", "null"], "items": self._value(kind.item_type)}
+            return {"type": _LIST, "items": self._value(kind.item_type)}
         if isinstance(kind, inspect.DictType):
             return {"type": ["object", "null"], "additionalProperties": self._value(kind.value_type)}
         ruled = schema_of(kind, extra)
@@ -143,6 +145,8 @@ class _Writer:
     def _union(self, union: inspect.UnionType, extra: Mapping[str, Any]) -> JsonSchema:
         """One schema with several types for scalars, which editors show best; `anyOf` with lists or sections."""
         members = [self._value(kind) for kind in union.types]
+        if not any(isinstance(kind, inspect.NoneType) for kind in union.types):  # then null is not an empty list either
+            members = [{**member, "type": "array"} if member.get("type") == _LIST else member for member in members]
         if not all(isinstance(member.get("type"), str) for member in members):
             return {"anyOf": members}
         schema: JsonSchema = dict(extra)

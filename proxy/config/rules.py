@@ -12,9 +12,8 @@ from typing import Any
 from proxy.config.problems import Path, Problem, Severity, near, shown
 from proxy.config.references import problem_at
 from proxy.config.settings import Config
-from proxy.routing.settings import TASKS, Among, Rule, When
+from proxy.routing.settings import DEFAULT_TASK, TASKS, Among, Rule, When
 
-DEFAULT = "default"  # the entry of `tasks` for every task without one of its own
 _WORDS = ("task", "priority", "language", "key")  # a request has exactly one of each
 _FLAGS = (
     *("has_images", "has_audio", "has_video", "has_files", "has_tools", "has_json_schema", "needs_web_search"),
@@ -40,8 +39,8 @@ def rule_problems(config: Config) -> Iterator[Problem]:
         if (why := clash((), rule.when)) is not None:
             yield problem_at(config, (*path, "when"), f"can never hold: {why}")
     for task, names in config.tasks.items():
-        if task not in (*TASKS, DEFAULT):
-            hint = near(task, (*TASKS, DEFAULT)) or f"; tasks: {', '.join(TASKS)}, and {DEFAULT} for the others"
+        if task not in (*TASKS, DEFAULT_TASK):
+            hint = near(task, (*TASKS, DEFAULT_TASK)) or f"; tasks: {', '.join(TASKS)}, and {DEFAULT_TASK} for the others"
             yield problem_at(config, ("tasks", task), f'unknown task "{shown(task)}"{hint}')
         elif not names:
             yield problem_at(config, ("tasks", task), "is empty; name at least one model")

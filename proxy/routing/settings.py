@@ -20,6 +20,7 @@ TASKS = (
     "vision",
     "web_search",
 )
+DEFAULT_TASK = "default"  # the entry under `tasks` for every task without one of its own
 STRATEGIES = ("task_based", "cost_optimized", "speed_optimized", "quality_optimized")
 AUTO_STRATEGIES = {"cost": "cost_optimized", "speed": "speed_optimized", "quality": "quality_optimized"}
 SESSION_KEYS = ("prompt_cache_key", "session", "user", "fingerprint")

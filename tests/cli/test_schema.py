@@ -39,7 +39,9 @@ BEYOND = {
     *("an unknown provider in a name", "an ambiguous id", "an unknown route", "a route inside a model", "an ensemble"),
     *("a rotation of no keys", "a rotation that names a variable twice"),
     *("a role without a model", "a circular reference", "an alias that refers to itself", "a name defined twice"),
-    "a budget for an unknown provider",
+    *("a budget for an unknown provider", "an unknown model in a rule", "a rule with an empty list"),
+    *("a rule that chooses a route", "two rules of one name", "a rule that can never match"),
+    *("a rule that excludes itself", "a rule that reads a credential"),
 }
 
 
@@ -165,7 +167,7 @@ SAMPLES: list[Any] = [
     *("2026-11-22", "2026-W47-7", "20261122", [], ["x"], ["tools"], [0.5], [None], [["x"]], {}, {"x": "y"}, {"x": 1}),
     *({"x": None}, {"until": "2026-01-01"}, [{"until": "2026-01-01"}], [{"above_input_tokens": 1}]),
 ]
-ONE_BY_ONE = {"providers", "models"}  # sections with names of their own, see below
+ONE_BY_ONE = {"providers", "models", "tasks"}  # sections with names of their own, see below
 
 
 def node_of(value: Any) -> Node:
@@ -232,6 +234,13 @@ def test_a_name_of_your_own_is_valid_if_it_loads(name: str) -> None:
     """Also as an alias."""
     assert agrees({"models": {name: "x/y"}})
     assert agrees({"aliases": {name: "x/y"}})
+
+
+@pytest.mark.parametrize("entry", ["x/y", ["x/y"], [["x/y"]], [" "], "", 1, {}, {"x": "y"}], ids=repr)
+@pytest.mark.parametrize("task", ["code", "default", "coding", "web-search"])
+def test_an_entry_of_tasks_is_valid_if_it_loads(task: str, entry: Any) -> None:
+    """Its name is a task or `default`."""
+    assert agrees({"tasks": {task: entry}})
 
 
 PROVIDER_SECTIONS: list[Any] = [
