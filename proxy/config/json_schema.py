@@ -147,7 +147,8 @@ class _Writer:
         members = [self._value(kind) for kind in union.types]
         if not any(isinstance(kind, inspect.NoneType) for kind in union.types):  # then null is not an empty list either
             members = [{**member, "type": "array"} if member.get("type") == _LIST else member for member in members]
-        if not all(isinstance(member.get("type"), str) for member in members):
+        listed = {"enum" in member for member in members if member.get("type") != "null"}
+        if len(listed) > 1 or not all(isinstance(member.get("type"), str) for member in members):
             return {"anyOf": members}
         schema: JsonSchema = dict(extra)
         for member in members:

@@ -40,7 +40,9 @@ def rule_problems(config: Config) -> Iterator[Problem]:
             yield problem_at(config, (*path, "when"), f"can never hold: {why}")
     for task, names in config.tasks.items():
         if task not in (*TASKS, DEFAULT_TASK):
-            hint = near(task, (*TASKS, DEFAULT_TASK)) or f"; tasks: {', '.join(TASKS)}, and {DEFAULT_TASK} for the others"
+            hint = (
+                near(task, (*TASKS, DEFAULT_TASK)) or f"; tasks: {', '.join(TASKS)}, and {DEFAULT_TASK} for the others"
+            )
             yield problem_at(config, ("tasks", task), f'unknown task "{shown(task)}"{hint}')
         elif not names:
             yield problem_at(config, ("tasks", task), "is empty; name at least one model")

@@ -154,7 +154,9 @@ def _any(alternatives: Sequence[tuple[Check, ...]]) -> Check:
 
 
 def _not(checks: tuple[Check, ...]) -> Check:
-    return Check(lambda facts: not all(check.holds(facts) for check in checks), lambda facts: "what `not` excludes holds")
+    return Check(
+        lambda facts: not all(check.holds(facts) for check in checks), lambda facts: "what `not` excludes holds"
+    )
 
 
 def _pattern(wanted: Sequence[str]) -> Callable[[str], bool]:
