@@ -135,14 +135,14 @@ def references(config: Config) -> Iterator[Reference]:
 def _rule_references(config: Config) -> Iterator[Reference]:
     lists: list[tuple[Path, str | list[str]]] = []
     for place, rule in enumerate(config.rules):
-        path = ("rules", str(place), "use")
+        path: Path = ("rules", str(place), "use")
         lists.append(((*path, "among"), rule.use.among) if isinstance(rule.use, Among) else (path, rule.use))
     lists += [(("tasks", task), names) for task, names in config.tasks.items()]
-    for path, names in lists:
+    for where, names in lists:
         if isinstance(names, str):
-            yield Reference(path, names)
+            yield Reference(where, names)
         else:
-            yield from (Reference((*path, str(i)), name) for i, name in enumerate(names))
+            yield from (Reference((*where, str(place)), name) for place, name in enumerate(names))
 
 
 def _budget_references(config: Config) -> Iterator[Reference]:

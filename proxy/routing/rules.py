@@ -1,4 +1,4 @@
-"""Translates: the section `rules` and Facts into the first rule that matches, and the reason why each other one fails."""
+"""Translates: the section `rules` and Facts into the first rule that matches, and why each rule before it does not."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def compiled(rules: Iterable[Rule]) -> tuple[CompiledRule, ...]:
 
 def match(rules: Iterable[CompiledRule], facts: Facts) -> tuple[Rule | None, tuple[RuleTried, ...]]:
     """The first rule whose keys all hold, and every rule up to it."""
-    tried = []
+    tried: list[RuleTried] = []
     for rule, checks in rules:
         failed = next((check for check in checks if not check.holds(facts)), None)
         if failed is None:

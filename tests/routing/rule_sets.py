@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
@@ -75,7 +76,7 @@ def rule_sets() -> st.SearchStrategy[list[Rule]]:
 def random_facts(seed: int, count: int) -> Iterator[Facts]:
     draw = random.Random(seed)
     for _ in range(count):
-        flags = {flag: draw.random() < 0.4 for flag in FLAGS}
+        flags: dict[str, Any] = {flag: draw.random() < 0.4 for flag in FLAGS}
         yield Facts(
             task=draw.choice(TASKS[:4]),
             priority=draw.choice(PRIORITIES),
