@@ -62,10 +62,14 @@ class Rates(Struct, frozen=True):
         )
 
     def rate(self, tokens: Tokens) -> Rate:
-        """What a token of each part costs in a request of this size: the highest tier it exceeds applies to all."""
+        """What a token of each part costs in a request of this size."""
+        return self.above(tokens.prompt)
+
+    def above(self, prompt_tokens: int) -> Rate:
+        """The rate for a prompt of this size: the highest tier it exceeds applies to all its tokens."""
         found = self.base
         for above, tier in self.tiers:
-            if tokens.prompt > above:
+            if prompt_tokens > above:
                 found = tier
         return found
 

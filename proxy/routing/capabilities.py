@@ -1,16 +1,20 @@
-"""Translates: checks non-text content of a request against the model's capabilities in pricing.yaml.
+"""Translates: what a request needs, against what a deployment can take by `context` and `supports` in pricing.yaml.
 
-A row without `supports` is assumed to support everything. Tools and JSON schemas are left to the provider.
+What a row does not state is unknown, and unknown never excludes a deployment.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from msgspec import Struct
 
+from proxy.routing.decision import Candidate
+from proxy.routing.facts import Facts
 from proxy.routing.deployment import Deployment
 from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest
-from proxy.schema.errors import BadRequest
+from proxy.schema.errors import BadRequest, ProxyError
 
 # Type of a content part: what it is, and its name under `supports`.
 _KINDS = {
@@ -19,6 +23,15 @@ _KINDS = {
     "video_url": ("video", "video"),
     "file": ("file", "files"),
     "document": ("file", "files"),
+}
+_LACKS = {
+    "images": "does not take images",
+    "audio": "does not take audio",
+    "video": "does not take video",
+    "files": "does not take files",
+    "tools": "does not support tools",
+    "json_schema": "does not support JSON schemas",
+    "web_search": "does not search the web",
 }
 
 
@@ -45,11 +58,85 @@ def needs(request: AnyRequest) -> list[ContentNeed]:
     return list(found.values())
 
 
-def refusal(parts: list[ContentNeed], deployment: Deployment) -> BadRequest | None:
-    """The error for the first unsupported part; None if the model supports all parts, or that is unknown."""
-    takes = deployment.price.supports if deployment.price is not None else None
-    missing = next((part for part in parts if takes is not None and part.needs not in takes), None)
-    if missing is None:
+def unsupported(parts: list[ContentNeed], deployment: Deployment) -> BadRequest | None:
+    """The error for the first unsupported part, for a request that names its model; None if there is none."""
+    lacking = _missing(deployment, (part.needs for part in parts))
+    if lacking is None:
         return None
-    message = f"{deployment.name} cannot take {missing.kind} content."
-    return BadRequest(message, param=missing.where, code="unsupported_content")
+    part = next(part for part in parts if part.needs == lacking)
+    message = f"{deployment.name} cannot take {part.kind} content."
+    return BadRequest(message, param=part.where, code="unsupported_content")
+
+
+def needed(facts: Facts) -> list[str]:
+    """The capabilities that a request needs, by their names under `supports`."""
+    found = {
+        "images": facts.has_images,
+        "audio": facts.has_audio,
+        "video": facts.has_video,
+        "files": facts.has_files,
+        "tools": facts.has_tools,
+        "json_schema": facts.has_json_schema,
+        "web_search": facts.needs_web_search,
+    }
+    return [capability for capability, is_needed in found.items() if is_needed]
+
+
+def refusal(facts: Facts, deployment: Deployment) -> str | None:
+    """Why this deployment cannot answer, as the end of a sentence that begins with its name; None: it can."""
+    return lacks(needed(facts), facts, deployment)
+
+
+def lacks(capabilities: Sequence[str], facts: Facts, deployment: Deployment) -> str | None:
+    """`refusal`, for a request that needs these `capabilities`."""
+    lacking = _missing(deployment, capabilities) if capabilities else None
+    if lacking is not None:
+        return _LACKS[lacking]
+    window = _window(deployment)
+    if window is None:
+        return None
+    limit = _output(facts, deployment)
+    if facts.input_tokens_estimate + limit <= window:
+        return None
+    answer = f" and an answer of up to {limit}" if limit else ""
+    return f"has a context of {window} tokens, too small for about {facts.input_tokens_estimate}{answer}"
+
+
+def no_capable(requested: str, rejected: Sequence[Candidate], facts: Facts) -> ProxyError:
+    """503 `no_capable_model`: each candidate and why. No retry helps.
+
+    Where a shorter request could be answered, it is 400 `context_length_exceeded`: agents shorten the conversation when
+    they see this code.
+    """
+    reasons = "; ".join(f"{candidate.deployment.name} {candidate.rejected}" for candidate in rejected)
+    capabilities = needed(facts)
+    if any(_missing(candidate.deployment, capabilities) is None for candidate in rejected):
+        message = f"The request is too long for every model behind {requested!r}: {reasons}."
+        return BadRequest(message, param="messages", code="context_length_exceeded")
+    return ProxyError(
+        f"No model behind {requested!r} can answer this request: {reasons}.",
+        status=503,
+        code="no_capable_model",
+        headers={"x-should-retry": "false"},
+    )
+
+
+def _missing(deployment: Deployment, needed: Iterable[str]) -> str | None:
+    """The first capability that the deployment is known to lack."""
+    takes = deployment.price.supports if deployment.price is not None else None
+    return None if takes is None else next((each for each in needed if each not in takes), None)
+
+
+def _window(deployment: Deployment) -> int | None:
+    """The tokens that a prompt and its answer may take together; the embedded model's are in its own settings."""
+    local = deployment.provider.local_model
+    if local is not None:
+        return local.context
+    return None if deployment.price is None else deployment.price.context
+
+
+def _output(facts: Facts, deployment: Deployment) -> int:
+    """The tokens to keep free for the answer: the request's limit, at most what the model can write."""
+    limit = facts.output_tokens_limit or 0
+    most = None if deployment.price is None else deployment.price.max_output
+    return limit if most is None else min(limit, most)

@@ -12,7 +12,8 @@ class Candidate(Struct, frozen=True):
     """A deployment in the order of the route. `rejected`: why it is not in it (None: it is).
 
     `cost_low_nano`, `cost_high_nano`: the estimated cost of this request in nano-USD; None: its price is unknown.
-    `warm_tokens`: tokens of the prompt that it has cached.
+    `cost_nano` is the expected one. `warm_tokens`: tokens of the prompt that it has cached. `rests`: why it stands at
+    the end of the order ("": it does not rest).
     """
 
     deployment: Deployment
@@ -20,6 +21,8 @@ class Candidate(Struct, frozen=True):
     cost_low_nano: int | None = None
     cost_high_nano: int | None = None
     warm_tokens: int = 0
+    cost_nano: int | None = None
+    rests: str = ""
 
 
 class RuleTried(Struct, frozen=True):

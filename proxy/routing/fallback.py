@@ -21,7 +21,7 @@ class FallbackOrder:
         self._queue = self._able(route.candidates)
         self._failure: UpstreamError | None = None
         self.tries_left = MAX_ATTEMPTS
-        if not self._queue and (refusal := content.refusal(self._content_needs, route.candidates[0])) is not None:
+        if not self._queue and (refusal := content.unsupported(self._content_needs, route.candidates[0])) is not None:
             raise refusal
 
     @property
@@ -62,4 +62,4 @@ class FallbackOrder:
         """The deployments that support the request's content."""
         if not self._content_needs:
             return list(deployments)
-        return [d for d in deployments if content.refusal(self._content_needs, d) is None]
+        return [d for d in deployments if content.unsupported(self._content_needs, d) is None]

@@ -1,0 +1,89 @@
+"""Translates: a request and a price into an estimated cost. Integers only: pico-USD a token, nano-USD a request.
+
+An estimate, for ranking and explaining. What a call may cost at most is `plan.Plan.bound_nano`.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from proxy.metering.prices import Rate
+from proxy.routing.facts import Facts
+from proxy.routing.health import State
+from proxy.routing.names import Deployment
+
+# Tokens of a usual answer by task. Only the order of magnitude matters: it weighs the price of input against output.
+_USUAL_OUTPUT = {
+    "classification": 20,
+    "extraction": 250,
+    "summarization": 300,
+    "vision": 300,
+    "chat": 350,
+    "long_context": 500,
+    "web_search": 500,
+    "code": 900,
+    "reasoning": 1500,
+}
+_LONG = 8  # a long answer, in usual ones
+_PICO_PER_NANO = 1_000
+
+
+class Estimate(Struct, frozen=True):
+    """The cost of one request in nano-USD. `expected` ranks; `low` and `high` are the range shown.
+
+    low: a prompt of 3/4 of the estimate, its warm part at the cached rate, an answer of one token, no search.
+    high: a prompt of 3/2 of the estimate at the dearest rate, the longest answer that the limit allows (eight usual
+    ones if there is no limit), and every search allowed.
+    """
+
+    low: int
+    expected: int
+    high: int
+
+
+def estimate(deployment: Deployment, facts: Facts, state: State) -> tuple[int, int] | None:
+    """The range in nano-USD; None: a price is unknown, or the searches of this model have no limit."""
+    found = estimated(deployment, facts, warm_tokens(deployment.name, facts, state), expected_output(facts))
+    return None if found is None else (found.low, found.high)
+
+
+def warm_tokens(name: str, facts: Facts, state: State) -> int:
+    """The tokens of this prompt that the deployment has in its cache."""
+    where, tokens = state.warm.get(facts.session, ("", 0)) if facts.session else ("", 0)
+    return min(tokens, facts.input_tokens_estimate) if where == name else 0
+
+
+def expected_output(facts: Facts) -> int:
+    """The tokens of a usual answer to this task, within the request's limit."""
+    usual = _USUAL_OUTPUT.get(facts.task, _USUAL_OUTPUT["chat"])
+    return usual if facts.output_tokens_limit is None else min(usual, facts.output_tokens_limit)
+
+
+def estimated(deployment: Deployment, facts: Facts, warm: int, output: int) -> Estimate | None:
+    """The estimate for `warm` cached tokens and a usual answer of `output` tokens; None: there is no known bound."""
+    rates = deployment.rates
+    if rates is None or (facts.needs_web_search and not rates.searches_known):
+        return None
+    prompt = facts.input_tokens_estimate
+    high = rates.upper_bound(prompt * 3 // 2, _longest(deployment, facts, output))
+    if high is None:
+        return None
+    short = prompt * 3 // 4
+    usual, least = (rates.above(prompt), rates.above(short)) if rates.tiers else (rates.base, rates.base)
+    expected = _input(usual, prompt, warm) + (usual.output or 0) * output
+    low = _input(least, short, min(warm, short)) + (least.output or 0) * min(output, 1)
+    fee = rates.per_request_nano
+    expected_nano = expected // _PICO_PER_NANO + fee + rates.per_search_nano
+    return Estimate(min(low // _PICO_PER_NANO + fee, expected_nano), expected_nano, max(high, expected_nano))
+
+
+def _input(rate: Rate, prompt: int, warm: int) -> int:
+    """Pico-USD of a prompt of which `warm` tokens are read from the cache."""
+    each = rate.input or 0
+    return each * prompt if not warm or rate.cache_read is None else each * (prompt - warm) + rate.cache_read * warm
+
+
+def _longest(deployment: Deployment, facts: Facts, output: int) -> int:
+    longest = output * _LONG if facts.output_tokens_limit is None else facts.output_tokens_limit
+    most = None if deployment.price is None else deployment.price.max_output
+    return longest if most is None else min(longest, most)

@@ -1,0 +1,128 @@
+"""Translates: deployments, facts and the state of the world -> the order in which they are asked.
+
+Capability filter, health, strategy, sticky conversation, exploration. Pure: equal inputs give the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+
+from msgspec import Struct
+
+from proxy.routing.capabilities import lacks, needed
+from proxy.routing.costs import estimated, expected_output, warm_tokens
+from proxy.routing.decision import Candidate
+from proxy.routing.facts import Facts
+from proxy.routing.health import State
+from proxy.routing.names import Deployment
+from proxy.routing.settings import RouterConfig
+from proxy.routing.sticky import keep_warm, warm_at
+from proxy.routing.strategies import STRATEGIES
+
+_EXPLORED_COST = 2  # an explored deployment may cost so many times what the best one costs
+_SPREAD = 8191  # the draw of exploration is not the draw of `weighted` names
+
+
+class Pool(Struct, frozen=True):
+    """What decided the route offers: deployments to rank, and how.
+
+    `fallback` follows them in its own order: it is neither ranked nor a reason for a conversation to stay.
+    """
+
+    deployments: tuple[Deployment, ...]
+    strategy: str = "task_based"
+    prefer: str | None = None
+    fallback: tuple[Deployment, ...] = ()
+
+
+def arrange(
+    pool: Pool, facts: Facts, state: State, seed: float, settings: RouterConfig
+) -> tuple[list[Candidate], list[Candidate]]:
+    """The candidates in order, and those that cannot take the request.
+
+    A deployment that rests comes after all others, and those that may be tried soonest come first among them. So the
+    route is never empty for ill health alone. `seed` in [0, 1).
+    """
+    groups: tuple[list[Candidate], list[Candidate]] = ([], [])
+    resting: list[tuple[float, Candidate]] = []
+    rejected: list[Candidate] = []
+    seen: set[str] = set()
+    assessment = _Assessment(facts, state)
+    for group, deployments in zip(groups, (pool.deployments, pool.fallback), strict=True):
+        for deployment in deployments:
+            name = deployment.name
+            if name in seen:
+                continue
+            seen.add(name)
+            candidate = assessment.candidate(deployment, name)
+            if candidate.rejected is not None:
+                rejected.append(candidate)
+            elif candidate.rests:
+                resting.append((state.of(name).rests_until, candidate))
+            else:
+                group.append(candidate)
+    resting.sort(key=lambda each: each[0])
+    ranked = _ranked(groups[0], pool, facts, state)
+    if facts.preferred_model is None:
+        if warm_at(ranked, facts, state) is not None:
+            ranked = keep_warm(ranked, facts, state, settings.sticky)
+        elif settings.exploration:
+            ranked = explored(ranked, seed, settings.exploration)
+    return [*ranked, *groups[1], *(candidate for _, candidate in resting)], rejected
+
+
+def explored(ranked: list[Candidate], seed: float, share: float) -> list[Candidate]:
+    """With probability `share` another candidate first, so that it is measured. Costs are bounded: at most twice the
+    expected cost of the best one, and no unknown price.
+    """
+    drawn = seed * _SPREAD % 1
+    if drawn >= share or not ranked or ranked[0].cost_nano is None:
+        return ranked
+    most = ranked[0].cost_nano * _EXPLORED_COST
+    others = [
+        place for place, each in enumerate(ranked) if place and each.cost_nano is not None and each.cost_nano <= most
+    ]
+    if not others:
+        return ranked
+    place = others[min(int(drawn / share * len(others)), len(others) - 1)]
+    return [ranked[place], *ranked[:place], *ranked[place + 1 :]]
+
+
+class _Assessment:
+    """What is the same for all candidates of one request."""
+
+    def __init__(self, facts: Facts, state: State) -> None:
+        self._facts = facts
+        self._state = state
+        self._needed = needed(facts)
+        self._output = expected_output(facts)
+
+    def candidate(self, deployment: Deployment, name: str) -> Candidate:
+        facts, state = self._facts, self._state
+        warm = warm_tokens(name, facts, state)
+        cost = estimated(deployment, facts, warm, self._output)
+        rejected = lacks(self._needed, facts, deployment)
+        rests = _rests(name, state)
+        if cost is None:
+            return Candidate(deployment, rejected, None, None, warm, None, rests)
+        return Candidate(deployment, rejected, cost.low, cost.high, warm, cost.expected, rests)
+
+
+def _rests(name: str, state: State) -> str:
+    """Why the deployment must not be asked now. An open breaker whose time is over may be tried again."""
+    health = state.of(name)
+    is_open = health.breaker == "open"
+    if health.rests_until <= state.now and not (is_open and not health.rests_until):
+        return ""
+    what = "its breaker is open" if is_open else "it rests"
+    until = f" for {ceil(health.rests_until - state.now)} s" if health.rests_until else ""
+    return f"{what}{until}: {health.why}" if health.why else f"{what}{until}"
+
+
+def _ranked(candidates: Sequence[Candidate], pool: Pool, facts: Facts, state: State) -> list[Candidate]:
+    ranked = STRATEGIES[pool.strategy](candidates, facts, state)
+    if pool.prefer == "reliable_tools" and facts.has_tools:
+        # Stable: within one percent the strategy decides.
+        ranked.sort(key=lambda candidate: round(state.of(candidate.deployment.name).tool_errors, 2))
+    return ranked
