@@ -121,10 +121,14 @@ def no_capable(requested: str, rejected: Sequence[Candidate], facts: Facts) -> P
     )
 
 
-def _missing(deployment: Deployment, needed: Iterable[str]) -> str | None:
+def _missing(deployment: Deployment, capabilities: Iterable[str]) -> str | None:
     """The first capability that the deployment is known to lack."""
     takes = deployment.price.supports if deployment.price is not None else None
-    return None if takes is None else next((each for each in needed if each not in takes), None)
+    if takes is not None:
+        for each in capabilities:
+            if each not in takes:
+                return each
+    return None
 
 
 def _window(deployment: Deployment) -> int | None:
