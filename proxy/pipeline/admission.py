@@ -19,6 +19,7 @@ from proxy.schema.records import NANO_PER_USD, Caller, StoredCaller
 
 EXPECTED_OUTPUT = 256  # tokens reserved for an answer whose request sets no limit
 _UNLIMITED = RateLimit()
+_NO_HEADERS: Mapping[str, str] = {}
 
 
 class RateLimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,17 +88,22 @@ class Admission:
         self._policies = policies
         self._router = router
 
-    async def admit(self, call: Call) -> Route:
+    async def admit(self, call: Call, headers: Mapping[str, str] = _NO_HEADERS) -> Route:
         """Caps the request, takes a place within the caller's rate limits and resolves the route.
 
-        Raises ProxyError 403, 404, 429 or 503. `Call.note_ended` returns the place, however the call ends.
+        `call.decision` says how the router chose. Raises ProxyError 400, 403, 404, 429 or 503. `Call.note_ended`
+        returns the place, however the call ends.
         """
         policy = self._policies.of(call.caller)
         call.request, call.adapted = policy.cap(call.request)
         place = self._policies.enter(policy, call.request)
         if place is not None:
             call.limit_headers, call.leave = place.headers, place.leave
-        return await self._router.route(call.request.model, policy.allowed)
+        request = call.request
+        call.decision = await self._router.decide(request, call.caller.key_id, headers, policy.allowed)
+        if call.decision is not None:
+            return call.decision.route
+        return await self._router.route(request.model, policy.allowed, request.hints)
 
 
 def day_ns(day: str) -> int:

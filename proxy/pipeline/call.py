@@ -9,6 +9,7 @@ from proxy.metering.usage import usage_of
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.gate import CommitGate
 from proxy.pipeline.timing import CallTime, Clock
+from proxy.routing.decision import Decision
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import ProxyError
 from proxy.schema.records import NANO_PER_USD, CallEnd, Caller, CallOpen, Outcome
@@ -30,6 +31,7 @@ class Call:
         self.attempts: list[Attempt] = []
         self.answered: list[Attempt] = []  # attempts that make up the answer: several if the call asked more than once
         self.gate = CommitGate()  # of the call's own ask
+        self.decision: Decision | None = None  # how the router chose; None: the request names its model
         self.adapted: list[str] = []  # parameters that the proxy itself changed
         self.limit_headers: dict[str, str] = {}  # `x-ratelimit-*` of the caller's own limits
         self.leave: Callable[[int], None] | None = None  # returns the rate-limit place; takes the tokens used
@@ -72,10 +74,15 @@ class Call:
             key_id=self.caller.key_id,
             requested_model=self.request.model,
             stream=self.request.stream,
-            task_type=self.request.task_type,
+            task_type=self._task(),
             config_version=config_version,
             bound_nano=self.bound_nano,
         )
+
+    def _task(self) -> str | None:
+        if self.decision is not None:
+            return self.decision.facts.task
+        return self.request.hints.task or self.request.task_type
 
     def end(self, outcome: Outcome, error: ProxyError | None = None) -> CallEnd:
         """The record of the call's end. All its attempts must have ended."""

@@ -83,7 +83,7 @@ class Pipeline:
             raise
         call = Call(call_id, caller, request, self._clock, started)
         try:
-            return call, await self._admission.admit(call)
+            return call, await self._admission.admit(call, headers)
         except ProxyError as error:
             self._reject(call, error)
             raise

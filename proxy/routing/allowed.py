@@ -1,8 +1,8 @@
 """Translates: the allow-list of a key -> the namespace as that key sees it.
 
 The list names models. `provider/model` stands for itself, every other name for its configured meaning: its `use`, its
-`weighted` names, an alias's target, the router's default for `auto`. Fallbacks are not included: each must be on the
-list itself. The requested name does not matter, only the model that would answer.
+`weighted` names, an alias's target, for `auto` the router's default and whatever rules and tasks name. Fallbacks are
+not included: each must be on the list itself. The requested name does not matter, only the model that would answer.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Views:
                 route = self.current().resolve(name, draw)
             except ProxyError:
                 raise missing from None
-            raise _refusal(allowed, route) from None
+            raise refusal_of(allowed, route) from None
 
 
 def _permission(names: Names, allowed: Allowed) -> Callable[[str], bool]:
@@ -112,8 +112,8 @@ def _meaning(names: Names, name: str, depth: int) -> Iterator[str]:
         parts = [*entry.weighted] if entry.weighted else [entry.use]
     elif name in names.aliases:
         parts = [names.aliases[name]]
-    elif name in AUTO_NAMES and (names.router.default_model or names.router.fallback):
-        parts = [names.router.default_model or names.router.fallback[0]]
+    elif name in AUTO_NAMES and (automatic := _automatic(names)):
+        parts = [*automatic]
     elif name in AUTO_NAMES:
         yield from (deployment.name for deployment in names.defaults())
         return
@@ -123,6 +123,12 @@ def _meaning(names: Names, name: str, depth: int) -> Iterator[str]:
     for part in parts:
         if part is not None:
             yield from _meaning(names, part, depth + 1)
+
+
+def _automatic(names: Names) -> list[str]:
+    router = names.router
+    default = [name for name in (router.default_model, *router.fallback) if name][:1]
+    return [*default, *names.offered()] if router.enabled else default
 
 
 def _is_bare(names: Names, deployment: str, entries: tuple[str, ...]) -> bool:
@@ -135,7 +141,7 @@ def _matches(name: str, entries: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, entry) for entry in entries)
 
 
-def _refusal(allowed: Allowed, route: Route) -> ProxyError:
+def refusal_of(allowed: Allowed, route: Route) -> ProxyError:
     """403: the requested name, the models that would have answered, and the list."""
     would = ", ".join(deployment.name for deployment in route.candidates[:3])
     lists = " and ".join(_format_list(entries) for entries in allowed.lists)

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 from proxy.routing.decision import Candidate
-from proxy.routing.facts import Facts
 from proxy.routing.deployment import Deployment
+from proxy.routing.facts import Facts
 from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest, ProxyError

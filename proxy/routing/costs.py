@@ -8,9 +8,9 @@ from __future__ import annotations
 from msgspec import Struct
 
 from proxy.metering.prices import Rate
+from proxy.routing.deployment import Deployment
 from proxy.routing.facts import Facts
 from proxy.routing.health import State
-from proxy.routing.names import Deployment
 
 # Tokens of a usual answer by task. Only the order of magnitude matters: it weighs the price of input against output.
 _USUAL_OUTPUT = {

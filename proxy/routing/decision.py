@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from proxy.routing.facts import Facts
 from proxy.routing.deployment import Deployment, Route
+from proxy.routing.facts import Facts
 
 
 class Candidate(Struct, frozen=True):

@@ -6,6 +6,7 @@ Pure: the same snapshot, name and draw give the same route.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import force_setattr
@@ -14,8 +15,8 @@ from proxy.metering.pricing import ModelPrice
 from proxy.providers.base.contract import Provider
 from proxy.routing.deployment import Deployment, Route
 from proxy.routing.near import NearNames
-from proxy.routing.settings import AUTO_STRATEGIES, TASKS, ModelEntry, RouterConfig
-from proxy.schema.errors import ProxyError
+from proxy.routing.nowhere import missing, nobody, unknown_route
+from proxy.routing.settings import AUTO_STRATEGIES, TASKS, Among, ModelEntry, RouterConfig, Rule
 
 AUTO_NAMES = ("auto", *(f"auto:{word}" for word in (*TASKS, *AUTO_STRATEGIES)))
 ROLES = ("default", "reasoning", "fast")
@@ -26,9 +27,11 @@ _MAX_ROUTES = 1024  # kept; names come from clients
 class _Memo:
     """The cached results of one `Names`."""
 
-    __slots__ = ("near", "routes", "weights")
+    __slots__ = ("near", "orders", "routes", "rules", "weights")
 
     def __init__(self) -> None:
+        self.rules: tuple[Any, ...] | None = None  # compiled, see `decide`
+        self.orders: dict[tuple[str, ...], tuple[Deployment, ...]] = {}
         self.routes: dict[tuple[str, ...], Route] = {}
         self.weights: dict[str, tuple[Mapping[str, float], ...]] = {}
         self.near: NearNames | None = None
@@ -47,6 +50,8 @@ class Names(Struct, frozen=True, kw_only=True):
     models: Mapping[str, ModelEntry]
     aliases: Mapping[str, str]
     router: RouterConfig
+    rules: tuple[Rule, ...] = ()
+    tasks: Mapping[str, tuple[str, ...]] = {}
     listed: Mapping[str, tuple[str, ...]]
     price_of: Callable[[str], tuple[ModelPrice | None, str]]
     found: Mapping[str, tuple[str, ...]] = {}
@@ -79,7 +84,7 @@ class Names(Struct, frozen=True, kw_only=True):
         return route
 
     def _resolve(self, name: str, draw: float) -> Route:
-        target = self._resolve_alias(name)
+        target = self.target_of(name)
         if target.startswith("auto"):
             route = self._auto(target, draw)
             if route is not None:
@@ -87,7 +92,7 @@ class Names(Struct, frozen=True, kw_only=True):
         entry = self.models.get(target)
         candidates = _unique(self._expand(target, draw, 0))
         if not candidates:
-            raise self._missing(name, target)
+            raise missing(self, name, target)
         if entry is None:
             return Route(name, candidates)
         return Route(
@@ -97,13 +102,29 @@ class Names(Struct, frozen=True, kw_only=True):
             _unique(d for other in entry.content_fallback for d in self._expand(other, draw, 0)),
         )
 
+    def order(self, names: tuple[str, ...], draw: float, *, is_fallback: bool = False) -> tuple[Deployment, ...]:
+        """The deployments behind several names, in order. The embedded model is only ever the first name's.
+
+        Cached where no draw decides.
+        """
+        memo = self.memo or _Memo()
+        key = ("", *names) if is_fallback else names
+        known = memo.orders.get(key)
+        if known is not None:
+            return known
+        first, rest = (None, names) if is_fallback else (next(iter(names), None), names[1:])
+        found = _unique(self._chain(first, rest, draw, 0))
+        if len(memo.orders) < _MAX_ROUTES and not any(True for name in names for _ in self._weights(name)):
+            memo.orders[key] = found
+        return found
+
     def _weights(self, name: str) -> Iterator[Mapping[str, float]]:
         """The weights that may apply on the way from `name` to its deployments."""
         automatic = [self.router.default_model, *self.router.fallback] if name.startswith("auto") else []
         rest: list[str | None] = [name, *automatic]
         seen: set[str] = set()
         while rest:
-            following = self._resolve_alias(rest.pop() or "")
+            following = self.target_of(rest.pop() or "")
             entry = self.models.get(following)
             if entry is None or following in seen:
                 if following.startswith("auto") and following not in seen:
@@ -130,21 +151,28 @@ class Names(Struct, frozen=True, kw_only=True):
 
     def configured(self) -> frozenset[str]:
         """Every `provider/model` in the files. Names invented by clients are not included."""
-        written = [self.router.default_model, *self.router.fallback, *self.aliases.values()]
+        written = [self.router.default_model, *self.router.fallback, *self.aliases.values(), *self.offered()]
         for entry in self.models.values():
             written += [entry.use, *(entry.weighted or ())]
             written += [*entry.fallback, *entry.context_fallback, *entry.content_fallback]
         listed = [f"{provider}/{model}" for provider in self.providers for model in self.listed.get(provider, ())]
         return frozenset(d.name for name in (*written, *listed) if name for d in self._expand(name, 0.0, 0))
 
+    def offered(self) -> list[str]:
+        """The names that rules and tasks choose from."""
+        uses = (rule.use.among if isinstance(rule.use, Among) else rule.use for rule in self.rules)
+        lists: list[Iterable[str]] = [(use,) if isinstance(use, str) else use for use in uses]
+        return list(dict.fromkeys(name for names in (*lists, *self.tasks.values()) for name in names))
+
     def _answers(self, name: str) -> bool:
         """True if `name` has a deployment. Cheaper than `resolve`, whose error suggests similar names."""
-        target = self._resolve_alias(name)
+        target = self.target_of(name)
         if target in AUTO_NAMES:
             return bool(self._automatic(0.0))
         return any(True for _ in self._expand(target, 0.0, 0))
 
-    def _resolve_alias(self, name: str) -> str:
+    def target_of(self, name: str) -> str:
+        """The name that an alias stands for; other names stand for themselves."""
         for _ in range(_MAX_DEPTH):
             if name not in self.aliases or name in self.models:
                 return name
@@ -156,16 +184,10 @@ class Names(Struct, frozen=True, kw_only=True):
         if target not in AUTO_NAMES:
             if not target.startswith("auto:"):
                 return None
-            raise self._not_found(f"There is no route {target!r}. Routes: {', '.join(AUTO_NAMES)}.")
+            raise unknown_route(target, AUTO_NAMES)
         if found := self._automatic(draw):
             return found
-        why = _reasons(self.disabled) or "no provider says which models it has"
-        raise ProxyError(
-            f"No model can answer {target!r}: {why}. Set a key, or name a model in router.default_model.",
-            status=503,
-            code="no_capable_model",
-            headers={"x-should-retry": "false"},
-        )
+        raise nobody(target, self.disabled)
 
     def _automatic(self, draw: float) -> tuple[Deployment, ...]:
         return _unique(self._chain(self.router.default_model, self.router.fallback, draw, 0)) or self.defaults()
@@ -184,7 +206,7 @@ class Names(Struct, frozen=True, kw_only=True):
 
     def _expand(self, name: str, draw: float, depth: int) -> Iterator[Deployment]:
         """The callable deployments behind one name, in order."""
-        name = self._resolve_alias(name)
+        name = self.target_of(name)
         entry = self.models.get(name)
         if entry is not None and depth < _MAX_DEPTH:
             first = self._draw_name(entry.weighted, draw, depth) if entry.weighted else entry.use
@@ -202,11 +224,18 @@ class Names(Struct, frozen=True, kw_only=True):
             if not is_retired and not is_another and self._may_answer(deployment):
                 yield deployment
             return
-        owners = self._owners(name)
+        owners = self.owners(name)
         if len(owners) == 1:
             yield from self._expand(f"{owners[0]}/{name}", draw, depth + 1)
 
-    def _owners(self, model: str) -> list[str]:
+    def near(self, word: str) -> list[str]:
+        """The most similar callable names."""
+        memo = self.memo or _Memo()
+        if memo.near is None:
+            memo.near = NearNames(self.names())
+        return memo.near.find(word, most=3, cutoff=0.5)
+
+    def owners(self, model: str) -> list[str]:
         """The providers that list a bare upstream id."""
         for known in (self.listed, self.found):
             owners = [owner for owner in self.providers if model in known.get(owner, ())]
@@ -214,7 +243,7 @@ class Names(Struct, frozen=True, kw_only=True):
                 return owners
         return []
 
-    def _chain(self, first: str | None, fallback: list[str], draw: float, depth: int) -> Iterator[Deployment]:
+    def _chain(self, first: str | None, fallback: Iterable[str], draw: float, depth: int) -> Iterator[Deployment]:
         """A name and its fallbacks, without the embedded model: a toy must not hide an outage."""
         if first:
             yield from self._expand(first, draw, depth)
@@ -235,47 +264,6 @@ class Names(Struct, frozen=True, kw_only=True):
         if price is None and provider.free:
             price = ModelPrice(input=0, output=0)
         return Deployment(provider_name, provider, model, price, version, self.price_of)
-
-    def _missing(self, name: str, target: str) -> ProxyError:
-        """The reason: a retired id, a disabled provider, a bare id with several owners, or no such name."""
-        price, _ = self.price_of(target)
-        if price is not None and price.retired:
-            after = f" Its successor is {price.successor!r}." if price.successor else ""
-            return self._not_found(f"The model {name!r} was retired on {price.retired}.{after}")
-        wanted = [target]
-        entry = self.models.get(target)
-        if entry is not None:
-            wanted = [other for other in (entry.use, *(entry.weighted or ()), *entry.fallback) if other]
-        named = {other.partition("/")[0] for other in wanted}
-        off = {
-            owner: why
-            for owner, why in self.disabled.items()
-            if owner in named or any(other in self.listed.get(owner, ()) for other in wanted)
-        }
-        if off:
-            return self._not_found(f"The model {name!r} cannot be reached: {_reasons(off)}.")
-        owners = self._owners(target)
-        if len(owners) > 1:
-            choices = " or ".join(f"{owner}/{target}" for owner in owners)
-            return self._not_found(f"Several providers have the model {name!r}. Say which: {choices}.")
-        if target.startswith("ensemble:"):
-            return self._not_found(f"There is no ensemble {target!r}; none is configured.")
-        near = self._near().find(target, most=3, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(near)}?" if near else " GET /v1/models lists what can be called."
-        return self._not_found(f"The model {name[:200]!r} does not exist.{hint}")
-
-    def _near(self) -> NearNames:
-        memo = self.memo or _Memo()
-        if memo.near is None:
-            memo.near = NearNames(self.names())
-        return memo.near
-
-    def _not_found(self, message: str) -> ProxyError:
-        return ProxyError(message, status=404, code="model_not_found", param="model")
-
-
-def _reasons(disabled: Mapping[str, str]) -> str:
-    return "; ".join(f"{provider}: {why}" for provider, why in disabled.items())
 
 
 def _unique(found: Iterable[Deployment]) -> tuple[Deployment, ...]:

@@ -13,9 +13,9 @@ from msgspec import Struct
 from proxy.routing.capabilities import lacks, needed
 from proxy.routing.costs import estimated, expected_output, warm_tokens
 from proxy.routing.decision import Candidate
+from proxy.routing.deployment import Deployment
 from proxy.routing.facts import Facts
 from proxy.routing.health import State
-from proxy.routing.names import Deployment
 from proxy.routing.settings import RouterConfig
 from proxy.routing.sticky import keep_warm, warm_at
 from proxy.routing.strategies import STRATEGIES

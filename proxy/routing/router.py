@@ -1,30 +1,126 @@
-"""Orchestrates: a requested name -> Route. The smart router will look at the request here."""
+"""Orchestrates: a request -> Route. Named models follow their name; `auto` and its variants are decided by `decide`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+from msgspec.structs import replace
 
 from proxy.metering.price_book import PriceBook
-from proxy.routing.allowed import Allowed, Views
+from proxy.routing.allowed import Allowed, Views, refusal_of
+from proxy.routing.decide import decide
+from proxy.routing.decision import Decision
 from proxy.routing.deployment import Route
+from proxy.routing.facts import Classify, Facts, Reading, facts_of, unclassified
+from proxy.routing.health import NO_STATE, State
+from proxy.routing.names import AUTO_NAMES
+from proxy.routing.rules import headers_in, reads_text
+from proxy.schema.chat import ChatRequest
+from proxy.schema.endpoints import AnyRequest
+from proxy.schema.errors import BadRequest, ProxyError
+from proxy.schema.hints import NO_HINTS, Hints
+
+_AUTO = frozenset(AUTO_NAMES)
 
 
 class Router:
-    """`random` in [0, 1) picks among `weighted` names."""
+    """`random` in [0, 1) picks among `weighted` names. `state` lends the latest snapshot of the deployments' health.
 
-    def __init__(self, views: Views, prices: PriceBook, random: Callable[[], float]) -> None:
+    `version` names the configuration, in decisions.
+    """
+
+    def __init__(
+        self,
+        views: Views,
+        prices: PriceBook,
+        random: Callable[[], float],
+        classify: Classify = unclassified,
+        state: Callable[[], State] = lambda: NO_STATE,
+        version: str = "",
+    ) -> None:
         self._views = views
         self._prices = prices
         self._random = random
+        self._state = state
+        self._version = version
+        names = views.current()  # its rules and settings are the configuration's own
+        router, rules = names.router, names.rules
+        self._reading = Reading(
+            classify, router.min_confidence, headers_in(rules), reads_text(rules), tuple(router.sticky.by)
+        )
+        self._enabled = router.enabled
 
-    async def route(self, name: str, allowed: Allowed | None = None) -> Route:
-        """The route of a name among the `allowed` models. Raises ProxyError 403, 404 or 503.
+    async def route(self, name: str, allowed: Allowed | None = None, hints: Hints = NO_HINTS) -> Route:
+        """The route of a name among the `allowed` models. Raises ProxyError 400, 403, 404 or 503.
 
         The first call of a model missing from pricing.yaml waits for the price list, at most `WAIT_S`.
         """
         draw = self._random()
-        route = self._views.resolve(name, draw, allowed)
-        if any(candidate.price is None and self._prices.may_find(candidate.name) for candidate in route.candidates):
+        route = self._named(name, draw, allowed, hints)
+        if self._lacks_prices(route):
             await self._prices.load()
-            route = self._views.resolve(name, draw, allowed)
+            route = self._named(name, draw, allowed, hints)
         return route
+
+    async def decide(
+        self, request: AnyRequest, key: str | None, headers: Mapping[str, str], allowed: Allowed | None = None
+    ) -> Decision | None:
+        """The decision for a request to `auto` or one of its variants; None if the request names its model.
+
+        `key` is the name of the caller's key. Raises ProxyError 400, 403 or 503, and waits as `route` does.
+        """
+        names = self._views.current()
+        name = request.model if request.model in _AUTO else names.target_of(request.model)
+        if not self._enabled or name not in _AUTO or not isinstance(request, ChatRequest):
+            return None
+        self._check_models(request.hints, allowed)
+        facts = facts_of(request, name, key, headers, self._reading)
+        state, seed = self._state(), self._random()
+        decision = self._decide(facts, state, seed, allowed)
+        if self._lacks_prices(decision.route):
+            await self._prices.load()
+            decision = self._decide(facts, state, seed, allowed)
+        return decision
+
+    def _decide(self, facts: Facts, state: State, seed: float, allowed: Allowed | None) -> Decision:
+        try:
+            return decide(self._views.of(allowed), facts, state, seed, self._version)
+        except ProxyError as failure:
+            if allowed is None:
+                raise
+            try:
+                route = decide(self._views.current(), facts, state, seed, self._version).route
+            except ProxyError:
+                raise failure from None
+            raise refusal_of(allowed, route) from None
+
+    def _named(self, name: str, draw: float, allowed: Allowed | None, hints: Hints) -> Route:
+        """The route of a named model; the client's own fallback replaces the one of the file."""
+        route = self._views.resolve(name, draw, allowed)
+        if hints.fallback is None and not hints.no_fallback:
+            return route
+        self._check_models(hints, allowed)
+        first = route.candidates[:1]
+        if hints.no_fallback:
+            return Route(name, first)
+        own = self._views.of(allowed).order(hints.fallback or (), draw, is_fallback=True)
+        return replace(route, candidates=(*first, *(each for each in own if each.name != first[0].name)))
+
+    def _check_models(self, hints: Hints, allowed: Allowed | None) -> None:
+        """Raises BadRequest for a hint with an unknown model, and ProxyError 403 for one that the key may not use."""
+        given = [("preferred_model", hints.preferred_model), *(("fallback", name) for name in hints.fallback or ())]
+        for hint, name in given:
+            if name is None:
+                continue
+            where = f"routing.{hint}"
+            if name.startswith("auto") and self._views.current().target_of(name) in _AUTO:
+                raise BadRequest(f"{where}: {name!r} chooses among models; name one of them.", param=where)
+            try:
+                self._views.resolve(name, 0.0, allowed)
+            except ProxyError as error:
+                if error.status != 404:
+                    raise
+                raise BadRequest(f"{where}: {error.message}", param=where) from None
+
+    def _lacks_prices(self, route: Route) -> bool:
+        return any(each.price is None and self._prices.may_find(each.name) for each in route.candidates)

@@ -129,7 +129,7 @@ class Running:
         self._limits = self._limits or Limits(config.server.workers)  # usage outlives a reload
         policies = KeyPolicies(config.keys, config.rate_limits, self._limits)
         pipeline = Pipeline(
-            Admission(policies, Router(views, book, random.random)),
+            Admission(policies, Router(views, book, random.random, version=config.version)),
             Dispatcher(
                 Resources(
                     upstreams,

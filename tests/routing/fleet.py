@@ -8,9 +8,9 @@ from proxy.metering.pricing import ModelPrice, Tier
 from proxy.providers.embedded import Embedded
 from proxy.providers.openai import OpenAI
 from proxy.routing.decision import Candidate
+from proxy.routing.deployment import Deployment
 from proxy.routing.facts import Facts
 from proxy.routing.health import NO_STATE, State
-from proxy.routing.deployment import Deployment
 from proxy.routing.order import Pool, arrange
 from proxy.routing.settings import RouterConfig
 

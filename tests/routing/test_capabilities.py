@@ -11,8 +11,8 @@ from proxy.metering.pricing import ModelPrice
 from proxy.providers.openai import OpenAI
 from proxy.routing.capabilities import needs, no_capable, refusal, unsupported
 from proxy.routing.decision import Candidate
-from proxy.routing.facts import Facts
 from proxy.routing.deployment import Deployment
+from proxy.routing.facts import Facts
 from proxy.schema.chat import ChatRequest
 from proxy.server.formats.chat import decode_chat
 from tests.routing.fleet import DEPLOYMENTS

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from proxy.metering.pricing import ModelPrice, Tier
 from proxy.providers.openai import OpenAI
 from proxy.routing.costs import estimate, estimated, expected_output
+from proxy.routing.deployment import Deployment
 from proxy.routing.facts import Facts
 from proxy.routing.health import NO_STATE, State
-from proxy.routing.deployment import Deployment
 from proxy.routing.settings import TASKS
 from proxy.schema.records import Tokens
 from tests.routing.fleet import DEPLOYMENTS, ROWS

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from proxy.metering.pricing import ModelPrice
 from proxy.providers.openai import OpenAI
+from proxy.routing.deployment import Deployment
 from proxy.routing.facts import Facts
 from proxy.routing.health import State
-from proxy.routing.deployment import Deployment
 from proxy.routing.order import Pool
 from tests.routing.fleet import order, pool
 
