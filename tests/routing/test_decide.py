@@ -171,7 +171,7 @@ def test_the_default_model_is_the_last_resort() -> None:
 
 def test_a_request_that_no_model_can_take_is_refused() -> None:
     """503, naming each candidate and what it lacks; with no model at all, what to do."""
-    with pytest.raises(ProxyError, match="gpt-6-luna does not search the web; .*oss-20b does not") as caught:
+    with pytest.raises(ProxyError, match=r"gpt-6-luna does not search the web; .*oss-20b does not") as caught:
         decided(Facts(needs_web_search=True))
     assert (caught.value.status, caught.value.code) == (503, "no_capable_model")
     with pytest.raises(ProxyError, match="No model can answer 'auto': mistral: set MISTRAL_API_KEY") as caught:
