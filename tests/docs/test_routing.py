@@ -32,7 +32,7 @@ KEYS = {"OPENAI_API_KEY": "k", "GROQ_API_KEY": "k"}
 
 
 def block(language: str) -> str:
-    (text,) = (text for kind, text in BLOCKS if kind == language)
+    (text,) = (str(text) for kind, text in BLOCKS if kind == language)
     return text
 
 
