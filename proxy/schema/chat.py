@@ -63,7 +63,7 @@ class ChatRequest(Request, frozen=True, kw_only=True):
         return [text_of(message.content) for message in self.messages]
 
     def question(self) -> str | None:
-        return next((_text(message.content) for message in reversed(self.messages) if message.role == "user"), None)
+        return next((text_of(message.content) for message in reversed(self.messages) if message.role == "user"), None)
 
     def output_limit(self, otherwise: int | None) -> int | None:
         limit = self.max_tokens or otherwise

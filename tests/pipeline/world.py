@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from proxy.metering.ledger import Ledger
@@ -24,6 +24,7 @@ from proxy.routing.deployment import Deployment, Route
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import ProxyError, StorageUnavailable
+from proxy.schema.hints import NO_HINTS, Hints
 from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, Caller, CallOpen, Endpoint, Granted, Timeouts
 from proxy.server.formats.chat import CHAT, decode_chat
 from proxy.server.formats.chat_answer import DONE, sse
@@ -188,7 +189,7 @@ class World:
 
     # The router and the vault.
 
-    async def admit(self, call: Call) -> Route:
+    async def admit(self, call: Call, headers: Mapping[str, str]) -> Route:
         return await RouterOf(self).route(call.request.model)
 
     async def restore(self, caller: Caller, request: AnyRequest) -> AnyRequest:
@@ -263,7 +264,10 @@ class RouterOf:
         self._world = world
         self.asked: list[tuple[str, Allowed | None]] = []
 
-    async def route(self, name: str, allowed: Allowed | None = None) -> Route:
+    async def decide(self, *_: Any) -> None:
+        return None
+
+    async def route(self, name: str, allowed: Allowed | None = None, hints: Hints = NO_HINTS) -> Route:
         self.asked.append((name, allowed))
         await self._world.stay("route")
         if name == "nobody":

@@ -166,3 +166,34 @@ def test_hints_that_steer_nothing_else_do_not_change_a_named_route() -> None:
     views = Views(ours)
     named = Router(views, PriceBook(Pricing(lookup=None), {}), lambda: 0.5)
     assert named._named("smart", 0.5, None, Hints(trace=True, task="code")) is ours.resolve("smart", 0.5)
+
+
+# --- agents -----------------------------------------------------------------------------------------------------------
+
+
+async def test_an_agent_stays_on_its_model_for_twenty_turns() -> None:
+    """Its tool results change nothing: one session, one task, one model, where it is warm since the first turn."""
+    split = rules({"name": "split", "when": {}, "use": "split"})
+    draws = iter(number / 20 for number in range(20))
+    warm: dict[str, tuple[str, int]] = {}
+    ours = Router(
+        Views(names(rules=split)),
+        PriceBook(Pricing(lookup=None), {}),
+        lambda: next(draws),
+        state=lambda: State("s", 1.0, {}, dict(warm)),
+    )
+    messages: list[dict[str, Any]] = [
+        {"role": "system", "content": "You repair code."},
+        {"role": "user", "content": "Find the failing test."},
+    ]
+    seen = set()
+    for turn in range(20):
+        found = await ours.decide(request(messages=messages, routing={"task": "code"}), "k", {})
+        assert found is not None
+        facts, model = found.facts, found.route.candidates[0].name
+        seen.add((facts.session, facts.task, model))
+        warm[facts.session] = (model, facts.input_tokens_estimate)
+        call = {"id": f"c{turn}", "type": "function", "function": {"name": "read", "arguments": "{}"}}
+        messages.append({"role": "assistant", "tool_calls": [call]})
+        messages.append({"role": "tool", "tool_call_id": f"c{turn}", "content": "SELECT price FROM lists" * turn})
+    assert len(seen) == 1
