@@ -88,7 +88,7 @@ BAD_BODIES: dict[str, tuple[bytes, str, str | None, str | None]] = {
         "stream_options",
         "fake/ok",
     ),
-    "routing hints": (chat(routing={"task": "code"}), "unsupported_parameter", "routing.task", "fake/ok"),
+    "routing hints": (chat(routing={"task": "poem"}), "invalid_value", "routing.task", "fake/ok"),
 }
 
 
