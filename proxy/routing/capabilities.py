@@ -111,7 +111,7 @@ def no_capable(requested: str, rejected: Sequence[Candidate], facts: Facts) -> P
     reasons = "; ".join(f"{candidate.deployment.name} {candidate.rejected}" for candidate in rejected)
     capabilities = needed(facts)
     if any(_missing(candidate.deployment, capabilities) is None for candidate in rejected):
-        message = f"The request is too long for every model behind {requested!r}: {reasons}."
+        message = f"No model behind {requested!r} can take a request of this length: {reasons}."
         return BadRequest(message, param="messages", code="context_length_exceeded")
     return ProxyError(
         f"No model behind {requested!r} can answer this request: {reasons}.",

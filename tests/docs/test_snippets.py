@@ -41,6 +41,7 @@ TESTED = {
     "docs/performance.md": {"": HERE},
     "docs/routing.md": dict.fromkeys(("yaml", "python", "text", "bash"), "docs/test_routing.py"),
     "docs/security.md": {"bash": "docs/test_security.py"},
+    "docs/strategies.md": {"yaml": "docs/test_strategies.py"},
 }
 
 
