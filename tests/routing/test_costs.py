@@ -74,6 +74,31 @@ def test_more_warm_tokens_than_prompt_count_as_the_prompt() -> None:
     assert found[0] == 75 * 200 + 10_000
 
 
+def test_a_long_prompt_is_priced_in_its_tier() -> None:
+    """All its tokens; the low end may still be in the tier below."""
+    facts = Facts(task="code", input_tokens_estimate=300_000)
+    found = estimated(DEPLOYMENTS["openai/gpt-6-sol"], facts, 0, 900)
+    assert found is not None
+    assert found.low == 225_000 * 2000 + 10_000
+    assert found.expected == 300_000 * 4000 + 900 * 15_000
+
+
+def test_the_longest_answer_is_what_the_model_can_write() -> None:
+    """Whatever limit the client sends."""
+    facts = Facts(input_tokens_estimate=0, output_tokens_limit=1_000_000)
+    found = estimate(DEPLOYMENTS["groq/openai/gpt-oss-20b"], facts, NO_STATE)
+    assert found is not None
+    assert found[1] == 65_536 * 300
+
+
+def test_a_tier_that_is_cheaper_turns_no_range_around() -> None:
+    """Three quarters of the prompt may be in a dearer tier than the whole."""
+    each = Deployment("a", OpenAI(), "m", ModelPrice(input=10, output=0, tiers=[Tier(100, input=1)]))
+    found = estimated(each, Facts(input_tokens_estimate=120), 0, 0)
+    assert found is not None
+    assert found.low == found.expected == 120 * 1000
+
+
 @pytest.mark.parametrize(
     "price",
     [None, ModelPrice(), ModelPrice(input=1), ModelPrice(output=1), ModelPrice(input=1, output=1, per_search=0.01)],

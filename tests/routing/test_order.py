@@ -169,12 +169,13 @@ def test_candidates_carry_their_costs() -> None:
 
 def test_reliable_tools_go_first_where_tools_are_used() -> None:
     """The fewest broken tool calls first; within one percent the strategy decides."""
-    errors = {LUNA: 0.2, SOL: 0.004, SONNET: 0.0}
+    errors = {LUNA: 0.2, SOL: 0.0, SONNET: 0.004}
     state = State(deployments={name: DeploymentHealth(tool_errors=share) for name, share in errors.items()})
     chosen = pool("cost_optimized", LUNA, SOL, SONNET, prefer="reliable_tools")
     by_cost = order(chosen, Facts(input_tokens_estimate=1000))
     assert by_cost == [LUNA, SONNET, SOL]  # the same cost, the better one first
     assert order(chosen, Facts(input_tokens_estimate=1000, has_tools=True), state) == [SONNET, SOL, LUNA]
+    assert order(chosen, Facts(input_tokens_estimate=1000), state) == by_cost
     assert order(pool("cost_optimized", LUNA, SOL), Facts(has_tools=True), state)[0] == LUNA
 
 
@@ -193,6 +194,15 @@ def test_exploration_puts_another_affordable_candidate_first(share: float) -> No
     explored = 1 - firsts.pop(best, 0) / 4999
     assert explored == pytest.approx(share, abs=0.02)
     assert set(firsts) == {"groq/openai/gpt-oss-120b", "together/openai/gpt-oss-120b", LUNA} - {best} & set(rest)
+
+
+def test_exploration_does_not_depend_on_the_draw_of_weighted_names() -> None:
+    """Else only the first of the weighted names would ever be explored."""
+    chosen = pool("task_based", LUNA, OSS)
+    for low in (0.0, 0.5, 0.9):
+        seeds = [low + number / 10_000 for number in range(1000)]
+        firsts = Counter(order(chosen, Facts(), seed=seed, exploration=0.3)[0] for seed in seeds)
+        assert firsts[OSS] / 1000 == pytest.approx(0.3, abs=0.05)
 
 
 def test_exploration_leaves_warm_conversations_and_wishes_alone() -> None:

@@ -17,8 +17,8 @@ OPUS = "anthropic/claude-opus-5-5"
 AGENT = Facts(task="code", input_tokens_estimate=40_000, session="s", has_tools=True)
 
 
-def warm_at(name: str, health: DeploymentHealth = UNKNOWN) -> State:
-    return State(now=1000.0, warm={"s": (name, 39_000)}, deployments={name: health})
+def warm_at(name: str, health: DeploymentHealth = UNKNOWN, tokens: int = 39_000) -> State:
+    return State(now=1000.0, warm={"s": (name, tokens)}, deployments={name: health})
 
 
 @pytest.mark.parametrize("strategy", ["task_based", "quality_optimized", "speed_optimized"])
@@ -34,6 +34,12 @@ def test_it_moves_where_that_is_really_cheaper() -> None:
     """40,000 tokens at luna's full price cost less than at opus's cached rate; at sol's full price they do not."""
     assert order(pool("task_based", LUNA, OPUS), AGENT, warm_at(OPUS))[0] == LUNA
     assert order(pool("task_based", SOL, OPUS), AGENT, warm_at(OPUS))[0] == OPUS
+
+
+def test_the_same_cost_is_not_cheaper() -> None:
+    """Two deployments without cached rates, as free servers of one's own are."""
+    groq, together = "groq/openai/gpt-oss-120b", "together/openai/gpt-oss-120b"
+    assert order(pool("task_based", groq, together), AGENT, warm_at(together, tokens=0))[0] == together
 
 
 @pytest.mark.parametrize(("ratio", "first"), [(1.0, LUNA), (0.1, OPUS), (0.0, OPUS)])
