@@ -142,7 +142,8 @@ def _rule_references(config: Config) -> Iterator[Reference]:
         if isinstance(names, str):
             yield Reference(where, names)
         else:
-            yield from (Reference((*where, str(place)), name) for place, name in enumerate(names))
+            places = [(*where, str(place)) for place in range(len(names))]
+            yield from (Reference(p if p in config.marks else where, n) for p, n in zip(places, names, strict=True))
 
 
 def _budget_references(config: Config) -> Iterator[Reference]:

@@ -82,7 +82,7 @@ class Call:
     def _task(self) -> str | None:
         if self.decision is not None:
             return self.decision.facts.task
-        return self.request.hints.task or self.request.task_type
+        return self.request.task_type or self.request.hints.task
 
     def end(self, outcome: Outcome, error: ProxyError | None = None) -> CallEnd:
         """The record of the call's end. All its attempts must have ended."""

@@ -114,7 +114,9 @@ class Names(Struct, frozen=True, kw_only=True):
             return known
         first, rest = (None, names) if is_fallback else (next(iter(names), None), names[1:])
         found = _unique(self._chain(first, rest, draw, 0))
-        if len(memo.orders) < _MAX_ROUTES and not any(True for name in names for _ in self._weights(name)):
+        if not any(True for name in names for _ in self._weights(name)):
+            if len(memo.orders) >= _MAX_ROUTES:
+                memo.orders.clear()
             memo.orders[key] = found
         return found
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.config import check
 from proxy.config.rules import clash, covers, implied
 from proxy.config.warnings import find_warnings
 from proxy.routing.settings import When
@@ -98,4 +99,16 @@ def test_a_rule_behind_one_that_always_matches_first_is_warned_of() -> None:
         '5 never reached: the rule "first" in line 4 matches whenever this one does',
         '7 never reached: the rule "first" in line 4 matches whenever this one does',
         '9 never reached: the rule "all" in line 8 matches whenever this one does',
+    ]
+
+
+def test_a_rule_that_names_a_model_that_is_going_away_is_warned_of() -> None:
+    """At its line, with the successor; so are tasks."""
+    text = "rules:\n  - name: old\n    when: {task: code}\n    use: [openai/old, groq/x]\ntasks: {chat: openai/old}\n"
+    prices = "version: 1\nmodels: {openai/old: {retires: 2026-12-11, successor: openai/new}, openai/new: {}}\n"
+    found = check(config_of(HEAD + text, prices), date(2026, 11, 22))
+    after = "openai/old retires on 2026-12-11, in 19 days; its successor is openai/new"
+    assert [f"{each.line} {each.path}: {each.message}" for each in found] == [
+        f"6 rules.0.use.0: {after}",
+        f"7 tasks.chat: {after}",
     ]

@@ -245,3 +245,16 @@ def test_an_unknown_name_costs_little() -> None:
     for _ in range(50):
         refuse()
     assert (time.thread_time() - began) / 50 < 0.001
+
+
+def test_an_order_of_several_names() -> None:
+    """Each deployment once; the embedded model only where it comes first. A draw picks among weighted names."""
+    ours = names()
+    assert [d.name for d in ours.order(("far", "smart", "local/smollm2-135m", "best"), 0.0)] == [
+        "openai/gpt-a",
+        "groq/openai/oss",
+    ]
+    assert [d.name for d in ours.order(("local/smollm2-135m", "best"), 0.0)] == ["local/smollm2-135m", "openai/gpt-a"]
+    assert [d.name for d in ours.order(("local/smollm2-135m", "best"), 0.0, is_fallback=True)] == ["openai/gpt-a"]
+    assert [ours.order(("split",), draw)[0].name for draw in (0.0, 0.95)] == ["openai/gpt-a", "groq/openai/oss"]
+    assert ours.order(("best",), 0.0) is ours.order(("best",), 0.7)
