@@ -22,7 +22,7 @@ from proxy.metering.same_wait import SameWait
 from proxy.metering.usage_queries import UsageQueries
 from proxy.metering.writer import Waits, Writer
 from proxy.schema.errors import StorageUnavailable
-from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Granted, Outcome, UsageQuery
+from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Granted, Outcome, PastCall, UsageQuery
 from proxy.storage.base import Store
 
 _GRANTED = Granted()
@@ -152,6 +152,14 @@ class Ledger:
     async def usage(self, query: UsageQuery) -> dict[str, Any]:
         """`{"total", "groups"}` of `GET /v1/usage`. Raises as `UsageQueries.read` does."""
         return await self._queries.read(query)
+
+    async def past_call(self, call_id: str, key_id: str | None) -> dict[str, Any] | None:
+        """One call with its attempts, if it is of this key (None: any key). Raises as `UsageQueries.read` does."""
+        return await self._queries.call(call_id, key_id)
+
+    async def latest(self, count: int) -> list[PastCall]:
+        """The last calls that reached a provider, newest first. Raises as `UsageQueries.read` does."""
+        return await self._queries.latest(count)
 
     async def stop(self) -> None:
         """Writes pending changes, for about `Waits.stop` seconds at most, and closes the store.

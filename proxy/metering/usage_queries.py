@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from proxy.schema.errors import BadRequest, ProxyError
-from proxy.schema.records import UsageQuery
+from proxy.schema.records import PastCall, UsageQuery
 from proxy.storage.base import Store, StoreError, TooSlow
 
 AT_ONCE = 2
 MAX_ASKED = 8  # running and waiting
 QUERY_S = 10.0
+T = TypeVar("T")
 
 
 class UsageQueries:
-    """`GET /v1/usage` on a store."""
+    """The reads of a store: usage, and single calls."""
 
     def __init__(self, store: Store, *, query_s: float = QUERY_S) -> None:
         self._store = store
@@ -33,6 +35,17 @@ class UsageQueries:
         """`{"total", "groups"}`. Raises BadRequest for an unknown group or a query that takes too long; ProxyError 429
         where too many are asked at once, 503 where the database cannot be read.
         """
+        return await self._ask(lambda give_up: self._store.usage(query, give_up))
+
+    async def call(self, call_id: str, key_id: str | None) -> dict[str, Any] | None:
+        """`Store.call`. Raises as `read` does."""
+        return await self._ask(lambda give_up: self._store.call(call_id, key_id, give_up))
+
+    async def latest(self, count: int) -> list[PastCall]:
+        """`Store.latest`. Raises as `read` does."""
+        return await self._ask(lambda give_up: self._store.latest(count, give_up))
+
+    async def _ask(self, query: Callable[[Callable[[], bool]], T]) -> T:
         if self._asked >= MAX_ASKED:
             raise ProxyError(
                 "Too many usage queries are running. Try again in a few seconds.",
@@ -63,11 +76,11 @@ class UsageQueries:
         self._is_closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _read(self, query: UsageQuery) -> dict[str, Any]:
+    def _read(self, query: Callable[[Callable[[], bool]], T]) -> T:
         until = time.monotonic() + self._query_s
-        return self._store.usage(query, lambda: self._is_closed or time.monotonic() > until)
+        return query(lambda: self._is_closed or time.monotonic() > until)
 
-    def _note_done(self, reading: asyncio.Future[dict[str, Any]]) -> None:
+    def _note_done(self, reading: asyncio.Future[Any]) -> None:
         self._asked -= 1
         if not reading.cancelled():
             reading.exception()  # seen, where nobody waits any more

@@ -12,7 +12,7 @@ from proxy.pipeline.timing import CallTime, Clock
 from proxy.routing.decision import Decision
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import ProxyError
-from proxy.schema.records import NANO_PER_USD, CallEnd, Caller, CallOpen, Outcome
+from proxy.schema.records import NANO_PER_USD, NOT_DECIDED, CallEnd, Caller, CallOpen, Outcome
 from proxy.schema.usage import Usage
 
 
@@ -32,6 +32,7 @@ class Call:
         self.answered: list[Attempt] = []  # attempts that make up the answer: several if the call asked more than once
         self.gate = CommitGate()  # of the call's own ask
         self.decision: Decision | None = None  # how the router chose; None: the request names its model
+        self.decided = NOT_DECIDED  # the same, for the call's row
         self.adapted: list[str] = []  # parameters that the proxy itself changed
         self.limit_headers: dict[str, str] = {}  # `x-ratelimit-*` of the caller's own limits
         self.leave: Callable[[int], None] | None = None  # returns the rate-limit place; takes the tokens used
@@ -77,6 +78,7 @@ class Call:
             task_type=self._task(),
             config_version=config_version,
             bound_nano=self.bound_nano,
+            decided=self.decided,
         )
 
     def _task(self) -> str | None:

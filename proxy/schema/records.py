@@ -160,6 +160,23 @@ class AttemptEnd(Struct, frozen=True):
     upstream_request_id: str | None = None
 
 
+class Decided(Struct, frozen=True):
+    """How a call got its route, for its row. All None: a name that needed no decision.
+
+    `step` decided: preferred_model, rule, task, strategy or default. `facts`: JSON, without texts of the client.
+    `snapshot` names the configuration and the state on which the route was decided.
+    """
+
+    step: str | None = None
+    rule: str | None = None
+    strategy: str | None = None
+    facts: str | None = None
+    snapshot: str | None = None
+
+
+NOT_DECIDED = Decided()
+
+
 class CallOpen(Struct, frozen=True):
     """The start of one client request. `opened_ns`: Unix nanoseconds. `key_id`: the name of the caller's key.
 
@@ -174,6 +191,20 @@ class CallOpen(Struct, frozen=True):
     task_type: str | None = None
     config_version: str = ""
     bound_nano: int = 0
+    decided: Decided = NOT_DECIDED
+
+
+class PastCall(Struct, frozen=True):
+    """A metered call, as a change of the configuration is tried on it. `facts`: see `Decided`; `model`: what answered,
+    `provider/model`.
+    """
+
+    opened_ns: int
+    key_id: str | None
+    requested_model: str
+    model: str
+    facts: str | None = None
+    tokens: Tokens = Tokens()
 
 
 class CallEnd(Struct, frozen=True):

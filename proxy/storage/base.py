@@ -1,7 +1,7 @@
 """Values: the contract between the ledger and a store, so that another database can replace SQLite.
 
-A store is synchronous. The ledger calls `open`, `write`, `sweep` and `close` from its writer thread only; `usage` may
-be called from any thread, even while the writer is busy.
+A store is synchronous. The ledger calls `open`, `write`, `sweep` and `close` from its writer thread only; `usage`,
+`call` and `latest` may be called from any thread, even while the writer is busy.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct, field
 
-from proxy.schema.records import AttemptOpen, UsageQuery
+from proxy.schema.records import AttemptOpen, PastCall, UsageQuery
 from proxy.storage.batch import Batch
 
 
@@ -77,6 +77,17 @@ class Store(Protocol):
 
         Raises TooSlow once `give_up` returns true, StoreError, and BadRequest for an unknown group.
         """
+        ...
+
+    def call(self, call_id: str, key_id: str | None, give_up: Callable[[], bool]) -> dict[str, Any] | None:
+        """One call with the rows of its attempts; None if there is none, or it is not of this key (None: any key).
+
+        Raises TooSlow and StoreError, as `usage` does.
+        """
+        ...
+
+    def latest(self, count: int, give_up: Callable[[], bool]) -> list[PastCall]:
+        """The last `count` calls that reached a provider, newest first. Raises as `call` does."""
         ...
 
     def close(self) -> None:

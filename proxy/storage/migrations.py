@@ -172,6 +172,12 @@ def m008_sums_of_reasoning_states(db: Database) -> None:
     )
 
 
+def m009_decisions(db: Database) -> None:
+    """How each call got its route."""
+    for column in ("step", "rule", "strategy", "facts", "snapshot"):
+        db.execute("ALTER TABLE calls ADD COLUMN " + column + " TEXT")
+
+
 _SUM_TRIGGER = """
     CREATE TRIGGER reasoning_states_after_{event} AFTER {event} ON reasoning_states
     BEGIN
@@ -194,6 +200,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     m006_attempt_tree,
     m007_owners,
     m008_sums_of_reasoning_states,
+    m009_decisions,
 )
 
 

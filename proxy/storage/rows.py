@@ -13,7 +13,8 @@ from proxy.storage.batch import Batch, ClosedCall, EndedAttempt
 
 _OPEN_CALL = """
     INSERT INTO calls (id, opened_ns, owner, key_id, requested_model, stream, task_type, config_version, provider,
-        model, hold_nano, attempts, outcome) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')
+        model, hold_nano, attempts, step, rule, strategy, facts, snapshot, outcome)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')
     ON CONFLICT (id) DO NOTHING
 """
 _IS_OURS = "SELECT 1 FROM calls WHERE id = ? AND owner = ? AND opened_ns = ?"
@@ -120,6 +121,7 @@ def first_hold(call: CallOpen, attempt: AttemptOpen | None) -> int | None:
 
 
 def _open_call_values(call: CallOpen, attempt: AttemptOpen | None, owner: str) -> tuple[Any, ...]:
+    decided = call.decided
     return (
         call.id,
         call.opened_ns,
@@ -133,6 +135,11 @@ def _open_call_values(call: CallOpen, attempt: AttemptOpen | None, owner: str) -
         attempt.model if attempt else None,
         first_hold(call, attempt),
         1 if attempt else 0,
+        decided.step,
+        decided.rule,
+        decided.strategy,
+        decided.facts,
+        decided.snapshot,
     )
 
 

@@ -14,12 +14,13 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from proxy.schema.records import UsageQuery
+from proxy.schema.records import PastCall, UsageQuery
 from proxy.storage import rescue
 from proxy.storage.base import Answers, Refusal, RowRefused, StoreError, TooSlow
 from proxy.storage.batch import Batch
 from proxy.storage.migrations import migrate
 from proxy.storage.owners import LEASE_S, Owners
+from proxy.storage.past_calls import read_call, read_latest
 from proxy.storage.rescue import Files
 from proxy.storage.rows import lose_calls_of, put
 from proxy.storage.usage import read_usage
@@ -124,11 +125,26 @@ class SqliteStore:
             return swept
 
     def usage(self, query: UsageQuery, give_up: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+        with self._reading(give_up) as db:
+            return read_usage(db, query)
+
+    def call(
+        self, call_id: str, key_id: str | None, give_up: Callable[[], bool] = lambda: False
+    ) -> dict[str, Any] | None:
+        with self._reading(give_up) as db:
+            return read_call(db, call_id, key_id)
+
+    def latest(self, count: int, give_up: Callable[[], bool] = lambda: False) -> list[PastCall]:
+        with self._reading(give_up) as db:
+            return read_latest(db, count)
+
+    @contextmanager
+    def _reading(self, give_up: Callable[[], bool]) -> Iterator[sqlite3.Connection]:
         try:
             place = self._path.as_uri() + "?mode=ro"  # reading never creates a file
             with closing(sqlite3.connect(place, uri=True, timeout=self._busy_s, isolation_level=None)) as db:
                 db.set_progress_handler(give_up, _PROGRESS_STEPS)
-                return read_usage(db, query)
+                yield db
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
                 raise TooSlow("the query took too long") from error

@@ -1,0 +1,72 @@
+"""Performs I/O: reads single calls from SQLite: one with its attempts, and the last ones."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from proxy.schema.records import NANO_PER_USD, PastCall, Tokens
+
+_CALL = """
+    SELECT id, opened_ns, key_id, requested_model, model, provider, stream, task_type, config_version, outcome, status,
+        error_code, input_tokens, output_tokens, total_tokens, cached_tokens, cache_write_tokens, reasoning_tokens,
+        cost_nano, estimated, latency_ms, first_token_ms, fallback, success, dropped, step, rule, strategy, facts,
+        snapshot
+    FROM calls WHERE id = :id AND (:key_id IS NULL OR key_id = :key_id)
+"""
+_ATTEMPTS = """
+    SELECT id, parent, seat, provider || '/' || model AS model, outcome, status, error_code AS code,
+        input + cache_read + cache_write AS input_tokens, cache_read AS cached_tokens, output AS output_tokens,
+        usage_source, cost_nano, duration_ms, first_token_ms, upstream_request_id, price_version
+    FROM attempts WHERE call_id = ? ORDER BY seq
+"""
+_LATEST = """
+    SELECT opened_ns, key_id, requested_model, provider || '/' || model, facts,
+        input_tokens - cached_tokens - cache_write_tokens, cached_tokens, cache_write_tokens, output_tokens,
+        reasoning_tokens
+    FROM calls WHERE attempts > 0 AND closed_ns IS NOT NULL ORDER BY opened_ns DESC LIMIT ?
+"""
+_BOOLEANS = ("stream", "estimated", "fallback", "success")
+_DECISION = ("step", "rule", "strategy", "facts", "snapshot")
+
+
+def read_call(connection: sqlite3.Connection, call_id: str, key_id: str | None) -> dict[str, Any] | None:
+    """One call in the shape of `GET /v1/requests/{id}`, but its attempts are a list of rows with `cost_nano`.
+
+    None if there is none, or it is another key's; `key_id` None: any key.
+    """
+    connection.row_factory = sqlite3.Row
+    connection.execute("BEGIN")
+    row = connection.execute(_CALL, {"id": call_id, "key_id": key_id}).fetchone()
+    attempts = [] if row is None else connection.execute(_ATTEMPTS, (call_id,)).fetchall()
+    connection.execute("COMMIT")
+    return None if row is None else _call_of(dict(row), [dict(attempt) for attempt in attempts])
+
+
+def read_latest(connection: sqlite3.Connection, count: int) -> list[PastCall]:
+    """The last calls that reached a provider and have ended, newest first."""
+    rows = connection.execute(_LATEST, (count,)).fetchall()
+    return [
+        PastCall(opened_ns, key_id, requested, model, facts, Tokens(*(max(0, count) for count in counts)))
+        for opened_ns, key_id, requested, model, facts, *counts in rows
+    ]
+
+
+def _call_of(row: dict[str, Any], attempts: list[dict[str, Any]]) -> dict[str, Any]:
+    opened_ns, cost_nano, dropped = (row.pop(name) for name in ("opened_ns", "cost_nano", "dropped"))
+    decision = {name: row.pop(name) for name in _DECISION}
+    if decision["facts"] is not None:
+        decision["facts"] = msgspec.json.decode(decision["facts"])
+    moment = datetime.fromtimestamp(opened_ns // NANO_PER_USD, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return {
+        "id": row.pop("id"),
+        "timestamp": f"{moment}.{opened_ns // 1_000_000 % 1000:03d}Z",
+        **{name: bool(value) if name in _BOOLEANS and value is not None else value for name, value in row.items()},
+        "cost_usd": None if cost_nano is None else cost_nano / NANO_PER_USD,
+        "dropped": msgspec.json.decode(dropped) if dropped else [],
+        "decision": decision,
+        "attempts": attempts,
+    }
