@@ -99,6 +99,7 @@ class Application:
             lambda: self.live.views,
             lambda: self.live.policies,
             lambda query: self.live.ledger.usage(query),
+            lambda call_id, key_id: self.live.ledger.past_call(call_id, key_id),
             int(time.time()),
         )
         watched = Watched(__version__, self._standing, self._providers, self._metrics.exposition)

@@ -30,6 +30,7 @@ from proxy.server.api.shapes import (
     ModelList,
     Readiness,
     ReloadAnswer,
+    RequestAnswer,
     RerankAnswer,
     UsageAnswer,
 )
@@ -113,6 +114,11 @@ DESCRIBED: dict[tuple[str, str], Described] = {
             "group_by": "Comma-separated: model, provider, day, task_type.",
         },
         errors=(400, 401, 503),
+    ),
+    ("GET", "/requests/{request_id}"): Described(
+        "One of the caller's own calls, any call for an admin: its decision and its attempts.",
+        {"200": {_JSON: RequestAnswer}},
+        errors=(401, 404, 429, 503),
     ),
     ("GET", "/livez"): Described("Is the process alive?", {"200": {_JSON: Readiness}}),
     ("GET", "/readyz"): Described("Can the server take calls?", _READY),

@@ -1,4 +1,4 @@
-"""The routes that only read: models and usage."""
+"""Performs I/O: the routes that only read: models, usage and single requests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from litestar.params import FromPath
 
 from proxy.pipeline.admission import KeyPolicies
 from proxy.routing.allowed import Views
+from proxy.routing.attempt_tree import attempt_tree
+from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
 from proxy.schema.records import Caller, UsageQuery
 from proxy.server.api.answers import NO_STORE
@@ -26,11 +28,13 @@ class Reads:
         views: Callable[[], Views],
         policies: Callable[[], KeyPolicies],
         usage: Callable[[UsageQuery], Awaitable[dict[str, Any]]],
+        past_call: Callable[[str, str | None], Awaitable[dict[str, Any] | None]],
         started: int,
     ) -> None:
         self.views = views
         self.policies = policies
         self.usage = usage
+        self.past_call = past_call
         self.started = started
 
     def routes(self) -> list[HTTPRouteHandler]:
@@ -53,7 +57,18 @@ class Reads:
             answer = await self.usage(usage_query(parameters, request.user))
             return _json({"since": parameters.get("since"), "until": parameters.get("until"), **answer, "budget": None})
 
-        return [list_models, get_model, get_usage]
+        @get(["/v1/requests/{request_id:str}", "/requests/{request_id:str}"], role="key")
+        async def get_request(request: Request[Caller, Any, Any], request_id: FromPath[str]) -> Response[bytes]:
+            key_id = None if request.user.admin else request.user.key_id or ""
+            found = await self.past_call(request_id, key_id)
+            if found is None:
+                message = (
+                    f"There is no request {request_id[:64]!r}. Its id is in the header x-request-id of its answer."
+                )
+                raise ProxyError(message, status=404, code="not_found", param="id")
+            return _json({**found, "attempts": attempt_tree(found["attempts"])})
+
+        return [list_models, get_model, get_usage, get_request]
 
 
 def _json(value: object, status: int = 200) -> Response[bytes]:

@@ -100,6 +100,66 @@ class UsageAnswer(TypedDict):
     budget: dict[str, Any] | None
 
 
+class AttemptNode(TypedDict, total=False):
+    """An attempt; or, with `attempts`, a group of one attempt and those it caused."""
+
+    id: str
+    parent: str | None
+    seat: int
+    model: str
+    outcome: str
+    status: int | None
+    code: str | None
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    usage_source: str | None
+    cost_usd: float | None
+    duration_ms: float | None
+    first_token_ms: float | None
+    upstream_request_id: str | None
+    price_version: str | None
+    attempts: list[AttemptNode]
+
+
+class DecisionAnswer(TypedDict):
+    step: str | None
+    rule: str | None
+    strategy: str | None
+    facts: dict[str, Any] | None
+    snapshot: str | None
+
+
+class RequestAnswer(TypedDict):
+    id: str
+    timestamp: str
+    key_id: str | None
+    requested_model: str
+    model: str | None
+    provider: str | None
+    stream: bool
+    task_type: str | None
+    config_version: str
+    outcome: str
+    status: int | None
+    error_code: str | None
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    cached_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    estimated: bool
+    latency_ms: float | None
+    first_token_ms: float | None
+    fallback: bool
+    success: bool
+    cost_usd: float | None
+    dropped: list[str]
+    decision: DecisionAnswer
+    attempts: list[AttemptNode]
+
+
 class Readiness(TypedDict, total=False):
     status: str
     problems: list[str]
