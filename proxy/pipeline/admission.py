@@ -11,7 +11,9 @@ from proxy.metering import tokens
 from proxy.pipeline.call import Call
 from proxy.pipeline.limits import Limits, Place, RateLimit
 from proxy.routing.allowed import Allowed
+from proxy.routing.decision import Decision
 from proxy.routing.deployment import Route
+from proxy.routing.named import named
 from proxy.routing.router import Router
 from proxy.schema.constraints import Count, Day, NotBlank
 from proxy.schema.endpoints import AnyRequest
@@ -104,6 +106,13 @@ class Admission:
         if call.decision is not None:
             return call.decision.route
         return await self._router.route(request.model, policy.allowed, request.hints)
+
+    async def decide(self, caller: Caller, request: AnyRequest, version: str) -> Decision:
+        """The decision that `admit` would make, on the configuration `version`. Takes no place. Raises as `admit`."""
+        policy = self._policies.of(caller)
+        request, _ = policy.cap(request)
+        route = await self._router.route(request.model, policy.allowed)
+        return named(route, request, version, caller.key_id)
 
 
 def day_ns(day: str) -> int:

@@ -25,10 +25,11 @@ from proxy.pipeline.output import Output
 from proxy.pipeline.reasoning_state import ReasoningState
 from proxy.pipeline.running import RunningCall, deadline_passed, stopping
 from proxy.pipeline.timing import Clock
+from proxy.routing.decision import Decision
 from proxy.routing.deployment import Route
 from proxy.routing.plan import plan
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
-from proxy.schema.endpoints import AnyResponse
+from proxy.schema.endpoints import AnyRequest, AnyResponse
 from proxy.schema.errors import BadRequest, ProxyError, StorageUnavailable, UpstreamError
 from proxy.schema.json import named_model
 from proxy.schema.records import CallEnd, Caller, Outcome
@@ -70,11 +71,7 @@ class Pipeline:
         """
         started = self._clock.monotonic_s()
         try:
-            if len(body) <= LARGE_BYTES:
-                request = format.decode(body)
-            else:
-                request = await self._off_loop.run(len(body), partial(format.decode, body))
-            request = hints.applied(request, headers)
+            request = await self._read(body, format, headers)
         except BadRequest as error:
             if error.code != "invalid_json":
                 model = await self._off_loop.run(len(body), partial(named_model, body))
@@ -90,6 +87,20 @@ class Pipeline:
         except BaseException:
             call.note_ended()
             raise
+
+    async def decide(
+        self, caller: Caller, body: bytes, format: Format, headers: Mapping[str, str] = _NO_HEADERS
+    ) -> Decision:
+        """The decision that a call would get now. Nothing is called, metered or counted. Raises as `admit` does."""
+        request = await self._read(body, format, headers)
+        return await self._admission.decide(caller, request, self.config_version)
+
+    async def _read(self, body: bytes, format: Format, headers: Mapping[str, str]) -> AnyRequest:
+        if len(body) <= LARGE_BYTES:
+            request = format.decode(body)
+        else:
+            request = await self._off_loop.run(len(body), partial(format.decode, body))
+        return hints.applied(request, headers)
 
     def _reject(self, call: Call, error: ProxyError) -> None:
         end = call.end(Outcome.REJECTED, error)

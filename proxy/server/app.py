@@ -35,6 +35,7 @@ from proxy.pipeline.limits import FailedLogins
 from proxy.server.api.admin import Admin
 from proxy.server.api.calls import ModelCalls
 from proxy.server.api.errors import exception_handlers
+from proxy.server.api.explain import Explain
 from proxy.server.api.guard import LOOPBACK_HOSTS, Access, Guard
 from proxy.server.api.health import Health, ProviderState, Standing, Watched
 from proxy.server.api.openapi import openapi_route
@@ -105,9 +106,10 @@ class Application:
         watched = Watched(__version__, self._standing, self._providers, self._metrics.exposition)
         health = Health(watched, server.metrics)
         admin = Admin(self._reloads.reload)
+        explain = Explain(self._runtime, int(server.max_body_mb * 1024 * 1024))
 
         described = openapi_route(lambda: self.litestar.routes)
-        guarded = [*reads.routes(), *health.routes(), *admin.routes(), described]
+        guarded = [*reads.routes(), *explain.routes(), *health.routes(), *admin.routes(), described]
         model_routes = [_model_route(calls, format) for format in options.formats]
         self.litestar = self._built(
             [*model_routes, Router("/", guards=[access.guard()], route_handlers=guarded)], server, log

@@ -25,6 +25,7 @@ from proxy.server.api.answers import NO_STORE
 from proxy.server.api.shapes import (
     EmbeddingsAnswer,
     ErrorAnswer,
+    ExplainAnswer,
     HealthAnswer,
     ModelCard,
     ModelList,
@@ -119,6 +120,13 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         "One of the caller's own calls, any call for an admin: its decision and its attempts.",
         {"200": {_JSON: RequestAnswer}},
         errors=(401, 404, 429, 503),
+    ),
+    ("POST", "/route/explain"): Described(
+        "How a chat request with this body would be routed, and why. Nothing is called or spent.",
+        {"200": {_JSON: ExplainAnswer}},
+        body=ChatBody,
+        headers={"x-proxy-config": "The version of the configuration that decided: 12 hex digits."},
+        errors=(400, 401, 403, 404, 413, 415, 503),
     ),
     ("GET", "/livez"): Described("Is the process alive?", {"200": {_JSON: Readiness}}),
     ("GET", "/readyz"): Described("Can the server take calls?", _READY),

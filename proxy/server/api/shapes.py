@@ -160,6 +160,40 @@ class RequestAnswer(TypedDict):
     attempts: list[AttemptNode]
 
 
+class CostRange(TypedDict):
+    low: float | None
+    high: float | None
+
+
+class RuleTried(TypedDict):
+    name: str
+    matched: bool
+    why: str
+
+
+class CandidateAnswer(TypedDict, total=False):
+    model: str
+    order: int | None
+    rejected: str | None
+    estimated_cost_usd: CostRange | None
+    warm_tokens: int
+
+
+class ExplainAnswer(TypedDict):
+    requested: str
+    facts: dict[str, Any]
+    step: str
+    rule: str | None
+    strategy: str | None
+    rules: list[RuleTried]
+    candidates: list[CandidateAnswer]
+    chosen: str
+    fallbacks: list[str]
+    estimated_cost_usd: CostRange
+    budget: dict[str, Any] | None
+    snapshot: str
+
+
 class Readiness(TypedDict, total=False):
     status: str
     problems: list[str]
