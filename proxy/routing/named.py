@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from proxy.metering import tokens
-from proxy.routing.capabilities import needs
 from proxy.routing.decision import Candidate, Decision
-from proxy.routing.facts import Facts
+from proxy.routing.facts import Facts, Reading, facts_of
 from proxy.routing.fallback import FallbackOrder
 from proxy.routing.names import Deployment, Route
 from proxy.schema.chat import ChatRequest
@@ -18,7 +16,8 @@ NAMED = "named"  # the step: the client named what answers
 
 def named(route: Route, request: AnyRequest, snapshot: str, key: str | None = None) -> Decision:
     """The route, without the deployments that cannot take the request. Raises BadRequest if none of them can."""
-    facts = _facts(request, key)
+    name = route.requested
+    facts = facts_of(request, name, key, {}, Reading()) if isinstance(request, ChatRequest) else Facts(requested=name)
     FallbackOrder(route, request)
     candidates = tuple(_candidate(deployment, route.requested, request, facts) for deployment in route.candidates)
     able = tuple(candidate.deployment for candidate in candidates if candidate.rejected is None)
@@ -33,23 +32,6 @@ def _candidate(deployment: Deployment, requested: str, request: AnyRequest, fact
         return Candidate(deployment, rejected=error.message)
     low, high = _cost_range(deployment, facts) or (None, None)
     return Candidate(deployment, cost_low_nano=low, cost_high_nano=high)
-
-
-def _facts(request: AnyRequest, key: str | None) -> Facts:
-    """What the shape of a request says. Its task is not asked for."""
-    kinds = {part.needs for part in needs(request)}
-    schema = request.fields.get("response_format")
-    return Facts(
-        input_tokens_estimate=tokens.estimate_prompt(request),
-        output_tokens_limit=request.output_limit(None),
-        has_images="images" in kinds,
-        has_audio="audio" in kinds,
-        has_video="video" in kinds,
-        has_files="files" in kinds,
-        has_tools=isinstance(request, ChatRequest) and bool(request.fields.get("tools")),
-        has_json_schema=isinstance(schema, dict) and schema.get("type") == "json_schema",
-        key=key,
-    )
 
 
 def _cost_range(deployment: Deployment, facts: Facts) -> tuple[int, int] | None:
