@@ -34,6 +34,7 @@ from proxy.providers.base.contract import Built, build, is_native, parse
 from proxy.routing.ask import Answer, Origin, Sink
 from proxy.routing.deployment import Deployment
 from proxy.routing.plan import attempt_bound
+from proxy.routing.stored_facts import NOTHING, Mentioned
 from proxy.schema.attempt_state import AttemptState
 from proxy.schema.chat import ChatRequest, ChatResponse
 from proxy.schema.endpoints import AnyRequest, AnyResponse
@@ -63,6 +64,7 @@ class Resources(Struct, frozen=True):
     random: Callable[[], float]
     observe: Callable[[Attempt], None] = lambda attempt: None
     backoff_s: float = BACKOFF_S
+    mentioned: Mentioned = NOTHING  # by the rules
 
 
 class AttemptLoop:

@@ -33,6 +33,7 @@ class Call:
         self.gate = CommitGate()  # of the call's own ask
         self.decision: Decision | None = None  # how the router chose; None: the request names its model
         self.decided = NOT_DECIDED  # the same, for the call's row
+        self.traced: Decision | None = None  # the same, for the answer, if the client asked for it
         self.adapted: list[str] = []  # parameters that the proxy itself changed
         self.limit_headers: dict[str, str] = {}  # `x-ratelimit-*` of the caller's own limits
         self.leave: Callable[[int], None] | None = None  # returns the rate-limit place; takes the tokens used

@@ -27,7 +27,9 @@ from proxy.pipeline.running import RunningCall, deadline_passed, stopping
 from proxy.pipeline.timing import Clock
 from proxy.routing.decision import Decision
 from proxy.routing.deployment import Route
+from proxy.routing.named import named
 from proxy.routing.plan import plan
+from proxy.routing.stored_facts import decided
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.endpoints import AnyRequest, AnyResponse
 from proxy.schema.errors import BadRequest, ProxyError, StorageUnavailable, UpstreamError
@@ -80,7 +82,10 @@ class Pipeline:
             raise
         call = Call(call_id, caller, request, self._clock, started)
         try:
-            return call, await self._admission.admit(call, headers)
+            route = await self._admission.admit(call, headers)
+            if call.decision is not None:
+                call.decided = decided(call.decision, self._dispatcher.resources.mentioned)
+            return call, route
         except ProxyError as error:
             self._reject(call, error)
             raise
@@ -120,6 +125,8 @@ class Pipeline:
             call.request = await self._reasoning.restore(call.caller, call.request)
             if len(route.candidates) > 1 or call.request.n > 1:  # else the first attempt's own bound is the plan's
                 call.bound_nano = plan(route, call.request).bound_nano or 0
+            if call.request.hints.trace:
+                call.traced = call.decision or named(route, call.request, self.config_version, call.caller.key_id)
             if call.request.stream:
                 end = await self._stream(call, route, running.writer, output)
             else:

@@ -159,7 +159,13 @@ def internal_error() -> ProxyError:
 
 
 def _identity(pipeline: Pipeline, call: Call) -> dict[str, str]:
-    return {"x-request-id": call.id, "x-proxy-config": pipeline.config_version}
+    known = {"x-request-id": call.id, "x-proxy-config": pipeline.config_version}
+    if (decision := call.decision) is not None:
+        if decision.rule is not None:
+            known["x-proxy-rule"] = decision.rule
+        if decision.strategy is not None:
+            known["x-proxy-strategy"] = decision.strategy
+    return known
 
 
 def _facts(pipeline: Pipeline, call: Call) -> dict[str, str]:

@@ -67,6 +67,8 @@ _CHAT_HEADERS = {
     "x-request-id": "The call's id; its rows in the database carry it.",
     "x-proxy-model": "The deployment that answered, `provider/model`.",
     "x-proxy-provider": "Its provider.",
+    "x-proxy-rule": "The rule that chose the model, if one did.",
+    "x-proxy-strategy": "The strategy that ranked the candidates, if one did.",
     "x-proxy-attempts": "How many requests to providers it took.",
     "x-proxy-config": "The version of the configuration that the call ran on: 12 hex digits.",
     "x-proxy-dropped-params": "Parameters that were dropped because the provider does not support them.",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import msgspec
 from msgspec import Struct
 
 from proxy.pipeline.call import Call
+from proxy.pipeline.trace import trace
 from proxy.schema.chat import ChatRequest, ChatResponse, Message, StreamOptions
 from proxy.schema.endpoints import AnyResponse
 from proxy.schema.errors import BadRequest, ProxyError
@@ -78,12 +80,14 @@ class ChatFormat:
 
     def whole(self, call: Call, answer: AnyResponse) -> bytes:
         model = call.answering.deployment.name
-        body = whole(cast(ChatResponse, answer), completion_id(call), model, call.created, call.usage())
+        shown = cast(ChatResponse, {**answer, **trace(call)})
+        body = whole(shown, completion_id(call), model, call.created, call.usage())
         return encode_sized(body, call.answer_bytes)
 
     def writer(self, call: Call) -> ChunkWriter:
         include_usage = cast(ChatRequest, call.request).include_usage
-        return ChunkWriter(completion_id(call), call.created, lambda: call.answering.deployment.name, include_usage)
+        model, end = lambda: call.answering.deployment.name, partial(trace, call)
+        return ChunkWriter(completion_id(call), call.created, model, include_usage, end)
 
     def error(self, error: ProxyError) -> bytes:
         return encode(error.body())

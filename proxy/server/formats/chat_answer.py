@@ -22,14 +22,25 @@ DONE = b"data: [DONE]\n\n"
 
 
 class ChunkWriter:
-    """Writes one stream. `model` returns the answering deployment's name; it is called at the first chunk."""
+    """Writes one stream. `model` returns the answering deployment's name; it is called at the first chunk.
+
+    `extras` returns further fields of the usage chunk, which is then sent even if it was not requested.
+    """
 
     keep_alive = b": ping\n\n"
 
-    def __init__(self, completion_id: str, created: int, model: Callable[[], str], include_usage: bool) -> None:
+    def __init__(
+        self,
+        completion_id: str,
+        created: int,
+        model: Callable[[], str],
+        include_usage: bool,
+        extras: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
         self._head: dict[str, Any] = {"id": completion_id, "object": "chat.completion.chunk", "created": created}
         self._model = model
         self._include_usage = include_usage
+        self._extras = extras
         self._started: set[int] = set()
         self._text_heads: dict[int, bytes] = {}
         self._text_end = b""
@@ -61,8 +72,9 @@ class ChunkWriter:
     def tail(self, usage: Usage) -> bytes:
         """The finish of each choice, the usage chunk if requested, and `[DONE]`."""
         frames = [self._opening(index) + self._encode(choice) for index, choice in sorted(self._finished.items())]
-        if self._include_usage:
-            frames.append(sse({**self._head, "choices": [], "usage": usage}))
+        extras = self._extras()
+        if self._include_usage or extras:
+            frames.append(sse({**self._head, "choices": [], "usage": usage, **extras}))
         return b"".join(frames) + DONE
 
     def error(self, error: ProxyError) -> bytes:

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from proxy.pipeline.call import Call
 from proxy.pipeline.format import StreamWriter
+from proxy.pipeline.trace import trace
 from proxy.schema.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from proxy.schema.endpoints import AnyResponse
 from proxy.schema.errors import BadRequest, ProxyError
@@ -95,7 +96,8 @@ class EmbeddingsFormat:
             {"object": "embedding", "index": index, "embedding": write(vector)} for index, vector in enumerate(vectors)
         ]
         usage = without_output(call.usage())
-        body = {"object": "list", "data": data, "model": call.answering.deployment.name, "usage": usage}
+        model = call.answering.deployment.name
+        body = {"object": "list", "data": data, "model": model, "usage": usage, **trace(call)}
         return encode_sized(body, call.answer_bytes)
 
     def writer(self, call: Call) -> StreamWriter:

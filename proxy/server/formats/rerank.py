@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from proxy.pipeline.call import Call
 from proxy.pipeline.format import StreamWriter
+from proxy.pipeline.trace import trace
 from proxy.schema.endpoints import AnyResponse
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.json import encode
@@ -88,7 +89,7 @@ class RerankFormat:
         body: dict[str, Any] = {"id": f"rerank-{call.id}", "model": call.answering.deployment.name, "results": results}
         if "searches" in response:
             body["meta"] = {"billed_units": {"search_units": response["searches"]}}
-        return encode({**body, "usage": without_output(call.usage())})
+        return encode({**body, "usage": without_output(call.usage()), **trace(call)})
 
     def writer(self, call: Call) -> StreamWriter:
         raise TypeError("rankings are not streamed")

@@ -1,0 +1,152 @@
+"""Translates: Facts into what a call's row keeps of them, and back, so that a change of the rules can be tried on it.
+
+Kept are numbers, flags and names of ours. Of what clients write themselves (headers, metadata, tags, the text) only
+whether it is what a rule compares it with: the words in a row come from the configuration, never from a prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+
+import msgspec
+from msgspec import Struct, field, structs
+
+from proxy.routing.decision import Decision
+from proxy.routing.facts import Facts
+from proxy.routing.settings import Rule, When
+from proxy.schema.records import Decided
+
+MAX_BYTES = 4096  # of one row
+_MAX_NAME = 200  # characters of a model's name, the one free text of a client
+
+
+class Mentioned(Struct, frozen=True):
+    """What the rules of a configuration compare with words of clients."""
+
+    headers: dict[str, frozenset[str]] = field(default_factory=dict)
+    metadata: dict[str, frozenset[str]] = field(default_factory=dict)
+    tags: frozenset[str] = frozenset()
+    texts: tuple[str, ...] = ()
+
+
+NOTHING = Mentioned()
+
+
+def mentioned(rules: Iterable[Rule]) -> Mentioned:
+    """Everything that any condition of any rule names."""
+    headers: dict[str, set[str]] = {}
+    metadata: dict[str, set[str]] = {}
+    tags: list[str] = []
+    texts: list[str] = []
+    for when in (part for rule in rules for part in _parts(rule.when)):
+        for name, values in (when.header or {}).items():
+            headers.setdefault(name.lower(), set()).update(_list(values))
+        for name, values in (when.metadata or {}).items():
+            metadata.setdefault(name, set()).update(_list(values))
+        tags += _list(when.tag)
+        texts += _list(when.text_matches)
+    return Mentioned(_frozen(headers), _frozen(metadata), frozenset(tags), tuple(dict.fromkeys(texts)))
+
+
+class _Kept(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The JSON of a row. `texts`: the patterns that the text matched."""
+
+    task: str
+    difficulty: float
+    input_tokens_estimate: int
+    is_task_named: bool = False
+    task_confidence: float = 1.0
+    language: str = "und"
+    output_tokens_limit: int | None = None
+    has_images: bool = False
+    has_audio: bool = False
+    has_video: bool = False
+    has_files: bool = False
+    has_tools: bool = False
+    has_json_schema: bool = False
+    needs_web_search: bool = False
+    priority: str = "normal"
+    latency_critical: bool = False
+    accuracy_critical: bool = False
+    budget_mode: bool = False
+    preferred_model: str | None = None
+    strategy: str | None = None
+    fallback: tuple[str, ...] | None = None
+    no_fallback: bool = False
+    budget_spent: float | None = None
+    headers: dict[str, str] = {}
+    metadata: dict[str, str] = {}
+    tags: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+
+
+_SAME = tuple(name for name in _Kept.__struct_fields__ if name not in ("headers", "metadata", "tags", "texts"))
+_ENCODER = msgspec.json.Encoder()
+
+
+def decided(decision: Decision, words: Mentioned = NOTHING) -> Decided:
+    """What the row of a call says of its decision."""
+    facts = stored(decision.facts, words)
+    return Decided(decision.step, decision.rule, decision.strategy, facts, decision.snapshot)
+
+
+def stored(facts: Facts, words: Mentioned = NOTHING) -> str:
+    """The facts as JSON, at most MAX_BYTES of it."""
+    kept = _Kept(
+        **{name: getattr(facts, name) for name in _SAME},
+        headers=_same(facts.headers, words.headers),
+        metadata=_same(facts.metadata, words.metadata),
+        tags=tuple(tag for tag in facts.tags if tag in words.tags) if words.tags else (),
+        texts=tuple(text for text in words.texts if fnmatchcase(facts.text, text.lower())) if words.texts else (),
+    )
+    if any(len(name) > _MAX_NAME for name in (kept.preferred_model or "", *(kept.fallback or ()))):
+        kept = structs.replace(kept, preferred_model=None, fallback=None)
+    written = _ENCODER.encode(kept)
+    if len(written) > MAX_BYTES:
+        written = _ENCODER.encode(structs.replace(kept, fallback=None, headers={}, metadata={}, tags=(), texts=()))
+    return written.decode()
+
+
+def restored(text: str | None, requested: str, key: str | None) -> Facts:
+    """The facts of a stored call; those that rules did not name have their defaults. Unknown fields are skipped."""
+    if text is None:
+        return Facts(requested=requested, key=key)
+    kept = msgspec.json.decode(text, type=_Kept)
+    return Facts(
+        **{name: getattr(kept, name) for name in _SAME},
+        requested=requested,
+        headers=kept.headers,
+        metadata=kept.metadata,
+        tags=kept.tags,
+        key=key,
+        text=_text(kept.texts),
+    )
+
+
+def _text(patterns: tuple[str, ...]) -> str:
+    """A text that matches what the original matched. Of several beginnings or ends the longest covers the others."""
+    by_length = sorted(patterns, key=len)
+    begins = [each for each in by_length if not each.startswith("*")][-1:]
+    ends = [each for each in by_length if each not in begins and not each.endswith("*")][-1:]
+    between = [each for each in patterns if each.startswith("*") and each.endswith("*")]
+    return " ".join(each.lower().strip("*").replace("*", " ") for each in (*begins, *between, *ends))
+
+
+def _parts(when: When) -> Iterator[When]:
+    """A condition and those inside it."""
+    yield when
+    for inner in (*(when.any or ()), *([when.not_] if when.not_ else ())):
+        yield from _parts(inner)
+
+
+def _list(values: str | list[str] | None) -> list[str]:
+    return [values] if isinstance(values, str) else values or []
+
+
+def _frozen(found: Mapping[str, set[str]]) -> dict[str, frozenset[str]]:
+    return {name: frozenset(values) for name, values in found.items()}
+
+
+def _same(given: Mapping[str, str], words: Mapping[str, frozenset[str]]) -> dict[str, str]:
+    return {name: given[name] for name, values in words.items() if given.get(name) in values} if words else {}

@@ -1,0 +1,112 @@
+"""What a row keeps of the facts: enough to try other rules on it, and no word of a client."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.routing.decision import Decision
+from proxy.routing.facts import Facts
+from proxy.routing.names import Route
+from proxy.routing.settings import Rule, When
+from proxy.routing.stored_facts import MAX_BYTES, decided, mentioned, restored, stored
+
+CANARY = "canary-of-a-prompt"
+
+
+def rule(**when: Any) -> Rule:
+    return Rule("r", msgspec.convert(when, When), "fake/ok")
+
+
+WORDS = mentioned(
+    [
+        rule(header={"X-Team": ["finance", "law"]}, metadata={"tier": "gold"}),
+        rule(any=[{"tag": "night"}, {"not": {"text_matches": ["*invoice*", "urgent*"]}}]),
+    ]
+)
+
+
+def test_what_rules_name_is_found_wherever_it_stands() -> None:
+    """Inside `any` and `not` too; header names are lower case."""
+    assert WORDS.headers == {"x-team": {"finance", "law"}}
+    assert (WORDS.metadata, WORDS.tags) == ({"tier": {"gold"}}, {"night"})
+    assert WORDS.texts == ("*invoice*", "urgent*")
+
+
+def test_of_a_clients_words_only_those_of_the_rules_are_kept() -> None:
+    """Other headers, other values, other tags, the text and the evidence are not."""
+    facts = Facts(
+        headers={"x-team": "finance", "authorization": CANARY},
+        metadata={"tier": CANARY, "note": CANARY},
+        tags=("night", CANARY),
+        text=f"{CANARY} and an invoice",
+        task_evidence=(CANARY,),
+        session=CANARY,
+        key=CANARY,
+    )
+    written = stored(facts, WORDS)
+    assert CANARY not in written
+    kept = json.loads(written)
+    assert (kept["headers"], kept["tags"], kept["texts"]) == ({"x-team": "finance"}, ["night"], ["*invoice*"])
+    assert "metadata" not in kept
+
+
+def test_facts_come_back_as_far_as_rules_can_tell() -> None:
+    """The text comes back as one that matches the same patterns."""
+    facts = Facts(
+        requested="auto",
+        task="code",
+        difficulty=0.7,
+        input_tokens_estimate=12_345,
+        has_tools=True,
+        priority="high",
+        preferred_model="smart",
+        headers={"x-team": "law"},
+        tags=("night",),
+        text="urgent: the invoice",
+        key="ann",
+    )
+    back = restored(stored(facts, WORDS), "auto", "ann")
+    assert msgspec.structs.replace(back, text="") == msgspec.structs.replace(facts, text="")
+    assert stored(back, WORDS) == stored(facts, WORDS)
+
+
+def test_a_named_call_has_no_facts() -> None:
+    """Only its name and its key."""
+    assert restored(None, "gpt-4", "ann") == Facts(requested="gpt-4", key="ann")
+
+
+@given(st.text(max_size=5000), st.lists(st.text(max_size=3000), max_size=16))
+def test_a_row_is_bounded(name: str, fallback: list[str]) -> None:
+    """Whatever a client writes."""
+    facts = Facts(preferred_model=name, fallback=tuple(fallback))
+    assert len(stored(facts).encode()) <= MAX_BYTES
+    assert restored(stored(facts), "auto", None).task == "chat"
+
+
+def test_a_row_with_many_words_of_rules_is_bounded_too() -> None:
+    """The words are left out; the numbers stay."""
+    values = [f"{place:04d}" + "x" * 200 for place in range(100)]
+    facts = Facts(tags=tuple(values), difficulty=0.25)
+    written = stored(facts, mentioned([rule(tag=values)]))
+    assert len(written) <= MAX_BYTES
+    assert json.loads(written)["difficulty"] == 0.25
+
+
+def test_a_decision_is_kept_with_its_rule() -> None:
+    """As the columns of the call's row."""
+    decision = Decision(Route("auto", ()), Facts(task="code"), "rule", "hard code", None, snapshot="v/1")
+    kept = decided(decision)
+    assert (kept.step, kept.rule, kept.strategy, kept.snapshot) == ("rule", "hard code", None, "v/1")
+    assert kept.facts == stored(decision.facts)
+
+
+@pytest.mark.parametrize("text", ['{"task":"chat","difficulty":0,"input_tokens_estimate":1,"later":[1]}'])
+def test_fields_of_a_later_version_are_skipped(text: str) -> None:
+    """Another version may share the database."""
+    assert restored(text, "auto", None).task == "chat"
