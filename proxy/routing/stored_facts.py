@@ -97,7 +97,7 @@ def stored(facts: Facts, words: Mentioned = NOTHING) -> str:
         **{name: getattr(facts, name) for name in _SAME},
         headers=_same(facts.headers, words.headers),
         metadata=_same(facts.metadata, words.metadata),
-        tags=tuple(tag for tag in facts.tags if tag in words.tags) if words.tags else (),
+        tags=tuple(kept for tag in facts.tags if (kept := _pattern(tag, words.tags))) if words.tags else (),
         texts=tuple(text for text in words.texts if fnmatchcase(facts.text, text.lower())) if words.texts else (),
     )
     if any(len(name) > _MAX_NAME for name in (kept.preferred_model or "", *(kept.fallback or ()))):
@@ -149,4 +149,16 @@ def _frozen(found: Mapping[str, set[str]]) -> dict[str, frozenset[str]]:
 
 
 def _same(given: Mapping[str, str], words: Mapping[str, frozenset[str]]) -> dict[str, str]:
-    return {name: given[name] for name, values in words.items() if given.get(name) in values} if words else {}
+    """Instead of each value the pattern that it matches."""
+    return {name: kept for name, patterns in words.items() if (kept := _pattern(given.get(name), patterns))}
+
+
+def _pattern(value: str | None, patterns: frozenset[str]) -> str | None:
+    """What a rule compares this value with: the value itself, else the longest pattern that it matches, which matches
+    itself.
+    """
+    if value is None or value in patterns:
+        return value
+    return max(
+        (each for each in patterns if fnmatchcase(value, each)), key=lambda each: (len(each), each), default=None
+    )

@@ -34,7 +34,8 @@ WORDS = mentioned(
 def test_what_rules_name_is_found_wherever_it_stands() -> None:
     """Inside `any` and `not` too; header names are lower case."""
     assert WORDS.headers == {"x-team": {"finance", "law"}}
-    assert (WORDS.metadata, WORDS.tags) == ({"tier": {"gold"}}, {"night"})
+    assert WORDS.metadata == {"tier": {"gold"}}
+    assert WORDS.tags == {"night"}
     assert WORDS.texts == ("*invoice*", "urgent*")
 
 
@@ -54,6 +55,14 @@ def test_of_a_clients_words_only_those_of_the_rules_are_kept() -> None:
     kept = json.loads(written)
     assert (kept["headers"], kept["tags"], kept["texts"]) == ({"x-team": "finance"}, ["night"], ["*invoice*"])
     assert "metadata" not in kept
+
+
+def test_of_a_word_that_matches_a_pattern_the_pattern_is_kept() -> None:
+    """A value that equals one is the value; else the longest pattern stands for it."""
+    words = mentioned([rule(header={"x-team": ["fin*", "finance", "f*"]}, tag=["t-*"])])
+    for value, kept in {"finance": "finance", "fin-secret": "fin*", "f-secret": "f*", "law": None}.items():
+        written = json.loads(stored(Facts(headers={"x-team": value}, tags=("t-secret",)), words))
+        assert (written.get("headers", {}).get("x-team"), written["tags"]) == (kept, ["t-*"])
 
 
 def test_facts_come_back_as_far_as_rules_can_tell() -> None:
