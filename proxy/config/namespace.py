@@ -50,6 +50,12 @@ def build_names(config: Config, book: PriceBook, found: Mapping[str, tuple[str, 
     )
 
 
+def catalogues(config: Config) -> dict[str, str]:
+    """Provider -> vendor in the price list, for providers at their vendor's own address, where list prices apply."""
+    at_home = {name: provider for name, provider in enabled(config).items() if provider.base_url is None}
+    return {name: provider.catalogue for name, provider in at_home.items() if provider.catalogue is not None}
+
+
 def names_now(config: Config) -> list[str]:
     """The names that `/v1/models` lists before any server has been asked for its models."""
     return build_names(config, PriceBook(config.pricing, {}), {}).names()

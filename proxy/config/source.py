@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from proxy.config.files import read_file
-from proxy.config.load import load, version_of
+from proxy.config.load import Source, configure, load, version_of
 from proxy.config.settings import Config
 from proxy.providers import PROVIDERS
 from proxy.providers.base.contract import Provider
@@ -42,6 +42,15 @@ class ConfigFiles:
         if self._storage_url is None:
             return config
         return replace(config, storage=replace(config.storage, url=self._storage_url))
+
+    def tried(self, routing: Source, pricing: Source | None = None) -> Config:
+        """The configuration that other files would give here, nothing written. `pricing` None: the one in use.
+
+        Raises ConfigError with every problem.
+        """
+        if pricing is None and self._pricing is not None:
+            pricing = Source(str(self._pricing), read_file(self._pricing))
+        return configure(routing, pricing, self._environ, self._types)
 
     def load_changed(self, version: str) -> Config | None:
         """The configuration, or None if the files still are those of `version`. Raises ConfigError."""

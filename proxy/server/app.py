@@ -27,11 +27,13 @@ from sse_starlette.sse import AppStatus
 from structlog.typing import FilteringBoundLogger
 
 from proxy import __version__
-from proxy.config import Config
+from proxy.config import Config, Source
+from proxy.config.files import PRICING, ROUTING
 from proxy.config.namespace import enabled
 from proxy.config.server import ServerConfig
 from proxy.config.source import ConfigFiles
 from proxy.pipeline.limits import FailedLogins
+from proxy.schema.errors import ProxyError
 from proxy.server.api.admin import Admin
 from proxy.server.api.calls import ModelCalls
 from proxy.server.api.errors import exception_handlers
@@ -46,6 +48,7 @@ from proxy.server.formats import FORMATS, EndpointFormat
 from proxy.server.http1 import Connections, Limits, most_connections
 from proxy.server.log import log_writer
 from proxy.server.metrics import Metrics
+from proxy.server.offline import plan_change
 from proxy.server.reload import Reloads
 from proxy.server.wiring import LocalModels, Running, Runtime, database_folder, key_store, running
 from proxy.upstream.local_model import LocalModel
@@ -82,6 +85,7 @@ class Application:
     ) -> None:
         self.has_failed = False  # the process ends because of a failure, not on request
         self._running: Running | None = None
+        self._files = options.files
         self._reloads = Reloads(options.files, config, self._run, log)
         self._reloads.unchanged = self._try_keys_again
         self._config = config
@@ -105,7 +109,7 @@ class Application:
         )
         watched = Watched(__version__, self._standing, self._providers, self._metrics.exposition)
         health = Health(watched, server.metrics)
-        admin = Admin(self._reloads.reload)
+        admin = Admin(self._reloads.reload, self._plan_change)
         explain = Explain(self._runtime, int(server.max_body_mb * 1024 * 1024))
 
         described = openapi_route(lambda: self.litestar.routes)
@@ -220,6 +224,16 @@ class Application:
             values["mmproxy_ledger_lost"] = ledger.lost
             values["mmproxy_vault_failures"] = self._running.vault.failures
         return values
+
+    async def _plan_change(self, routing: str, pricing: str | None, count: int) -> dict[str, Any]:
+        """Tries other files on the last calls, off the event loop."""
+        files, live = self._files, self.live
+        if files is None:
+            raise ProxyError("This server has no configuration files.", status=409, code="conflict")
+        prices = None if pricing is None else Source(PRICING, pricing.encode())
+        config = await asyncio.to_thread(files.tried, Source(ROUTING, routing.encode()), prices)
+        calls = await live.ledger.latest(count)
+        return await asyncio.to_thread(asyncio.run, plan_change(live.config, config, calls, live.lists.found))
 
     @asynccontextmanager
     async def _lifespan(self, _: Litestar) -> AsyncGenerator[None, None]:

@@ -18,7 +18,7 @@ from msgspec import Struct
 from structlog.typing import FilteringBoundLogger
 
 from proxy.config import Config, ConfigError
-from proxy.config.namespace import build_names, enabled, endpoint_of, key_endpoints
+from proxy.config.namespace import build_names, catalogues, enabled, endpoint_of, key_endpoints
 from proxy.config.problems import Mark, problem
 from proxy.metering.ledger import Ledger
 from proxy.metering.price_book import PriceBook
@@ -36,6 +36,7 @@ from proxy.providers.base.contract import Provider, ProviderLimits
 from proxy.routing.allowed import Views
 from proxy.routing.names import Names
 from proxy.routing.router import Router
+from proxy.routing.stored_facts import mentioned
 from proxy.schema.records import CallEnd, Endpoint
 from proxy.server.metrics import Metrics
 from proxy.server.swap import Swap
@@ -122,7 +123,7 @@ class Running:
             for name, provider in enabled(config).items()
         }
         lists = ModelDiscovery(upstreams, self._log.warning, self._lists)
-        book = PriceBook(config.pricing, _catalogues(config), warn=self._log.warning)
+        book = PriceBook(config.pricing, catalogues(config), warn=self._log.warning)
         names = build_names(config, book, lists.found)
         views = Views(names, book, lambda: lists.found)
         configured = names.configured()
@@ -138,6 +139,7 @@ class Running:
                     config.version,
                     random.random,
                     _observer(self._metrics, configured),
+                    mentioned=mentioned(config.rules),
                 )
             ),
             self.vault,
@@ -230,12 +232,6 @@ def key_store(config: Config) -> KeyStore:
 def database_folder(config: Config) -> Path:
     """The directory of the database."""
     return sqlite_path(config.storage.url).parent
-
-
-def _catalogues(config: Config) -> dict[str, str]:
-    """Provider -> vendor in the price list, for providers at their vendor's own address, where list prices apply."""
-    at_home = {name: provider for name, provider in enabled(config).items() if provider.base_url is None}
-    return {name: provider.catalogue for name, provider in at_home.items() if provider.catalogue is not None}
 
 
 def _transport(provider: Provider, context: ssl.SSLContext) -> Transport:

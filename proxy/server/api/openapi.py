@@ -21,6 +21,7 @@ from proxy.schema.chat import ChatChunk, ChatResponse
 from proxy.schema.json import encode
 from proxy.schema.records import Tokens
 from proxy.schema.usage import Usage, UsageReport
+from proxy.server.api.admin import PlanBody
 from proxy.server.api.answers import NO_STORE
 from proxy.server.api.shapes import (
     EmbeddingsAnswer,
@@ -29,6 +30,7 @@ from proxy.server.api.shapes import (
     HealthAnswer,
     ModelCard,
     ModelList,
+    PlanAnswer,
     Readiness,
     ReloadAnswer,
     RequestAnswer,
@@ -144,6 +146,12 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         "Reloads both configuration files; 409 if they are invalid, and nothing has changed.",
         {"200": {_JSON: ReloadAnswer}, "409": {_JSON: ReloadAnswer}},
         errors=(401, 403),
+    ),
+    ("POST", "/admin/config/plan"): Described(
+        "What another configuration would change for the last calls: models, cost per day, capabilities, rules.",
+        {"200": {_JSON: PlanAnswer}},
+        body=PlanBody,
+        errors=(400, 401, 403, 409, 429, 503),
     ),
     ("GET", PATH): Described("This document.", {"200": {_JSON: None}}),
 }

@@ -194,6 +194,48 @@ class ExplainAnswer(TypedDict):
     snapshot: str
 
 
+class ConfigChange(TypedDict):
+    requested: str
+    calls: int
+    before: str | None
+    after: str | None
+    rule_before: str | None
+    rule_after: str | None
+    cost_usd_per_day: float
+    capabilities_lost: list[str]
+    refused: str | None
+
+
+class RuleCount(TypedDict):
+    name: str
+    before: int
+    after: int
+
+
+class NotReplayed(TypedDict):
+    requested: str
+    calls: int
+    why: str
+
+
+PlanAnswer = TypedDict(
+    "PlanAnswer",
+    {
+        "from": str,
+        "to": str,
+        "calls": int,
+        "changed": int,
+        "changes": list[ConfigChange],
+        "cost_usd_per_day": dict[str, float],
+        "unpriced_calls": int,
+        "rules": list[RuleCount],
+        "rules_no_longer_matching": list[str],
+        "not_replayed": list[NotReplayed],
+        "notes": list[str],
+    },
+)
+
+
 class Readiness(TypedDict, total=False):
     status: str
     problems: list[str]

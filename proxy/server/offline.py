@@ -1,0 +1,79 @@
+"""Orchestrates: routing without a server: the names, policies and rules of one configuration, without calls or rows."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from proxy.config import Config
+from proxy.config.namespace import build_names, catalogues
+from proxy.metering.price_book import PriceBook
+from proxy.pipeline import hints
+from proxy.pipeline.admission import Admission, KeyPolicies
+from proxy.pipeline.limits import Limits
+from proxy.routing.allowed import Views
+from proxy.routing.decision import Decision
+from proxy.routing.named import NAMED
+from proxy.routing.replay import replay
+from proxy.routing.router import Router
+from proxy.routing.stored_facts import mentioned, restored
+from proxy.schema.records import Caller, PastCall
+from proxy.server.formats.chat import CHAT
+
+_DRAWS = 9973  # a prime: the draws of past calls differ, and stay the same from replay to replay
+NO_LISTS: Mapping[str, tuple[str, ...]] = {}
+
+
+class Offline:
+    """One configuration. `found`: the model ids that servers list, if somebody asked them."""
+
+    def __init__(self, config: Config, found: Mapping[str, tuple[str, ...]] = NO_LISTS) -> None:
+        self.config = config
+        self._book = PriceBook(config.pricing, catalogues(config))
+        self._views = Views(build_names(config, self._book, found), self._book)
+        self._policies = KeyPolicies(config.keys, None, Limits(1))
+        self._admission = Admission(self._policies, Router(self._views, self._book, random.random))
+
+    async def load_prices(self) -> None:
+        """Reads the price list, for models without a row in pricing.yaml."""
+        await self._book.load()
+
+    async def decide(self, body: bytes, caller: Caller) -> Decision:
+        """The decision on a chat body. Raises ProxyError as a call would."""
+        return await self._admission.decide(caller, hints.applied(CHAT.decode(body), {}), self.config.version)
+
+    def decide_again(self, call: PastCall) -> Decision:
+        """The decision on a past call, with all deployments in good health. Raises ProxyError if it is refused."""
+        facts = restored(call.facts, call.requested_model, call.key_id)
+        allowed = self._policies.of(Caller(call.key_id)).allowed
+        draw = call.opened_ns % _DRAWS / _DRAWS
+        route = self._views.resolve(call.requested_model, draw, allowed)
+        return Decision(route, facts, step=NAMED)
+
+
+async def plan_change(
+    before: Config,
+    after: Config,
+    calls: Sequence[PastCall],
+    found: Mapping[str, tuple[str, ...]] = NO_LISTS,
+) -> dict[str, Any]:
+    """`replay` of the calls through two configurations."""
+    old, new = Offline(before, found), Offline(after, found)
+    for each in (old, new):
+        await each.load_prices()
+    told = replay(calls, old.decide_again, new.decide_again, time.time_ns())
+    return {"from": before.version, "to": after.version, **told, "notes": _notes(before, after)}
+
+
+def _notes(before: Config, after: Config) -> list[str]:
+    """What rows cannot tell, because no rule named it when they were written."""
+    old, new = mentioned(before.rules), mentioned(after.rules)
+    unknown = [f"header {name}" for name, values in new.headers.items() if values - old.headers.get(name, frozenset())]
+    unknown += [
+        f"metadata {name}" for name, values in new.metadata.items() if values - old.metadata.get(name, frozenset())
+    ]
+    unknown += [f"tag {name}" for name in sorted(new.tags - old.tags)]
+    unknown += [f"text_matches {text}" for text in new.texts if text not in old.texts]
+    return [f"The stored calls do not tell about {each}: it counts as absent." for each in unknown]
