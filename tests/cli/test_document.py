@@ -106,10 +106,15 @@ SHOWN = {  # example -> a part of its output
     "proxy keys list": "mobile",
     "proxy keys revoke mobile": "Revoked mobile",
     'proxy ask "Name a colour."': "tok0",
+    'proxy explain "Name a colour."': "auto -> fake/ok",
+    """echo '{"model": "auto", "messages": [{"role": "user", "content": "Hi"}]}' | proxy explain --body - --json""": (
+        '"chosen": "fake/ok"'
+    ),
+    "proxy plan routing_rules.yaml": "calls change their model",
     "proxy conformance -m fake/actor --only tools": "called             tools  passed",
     'eval "$(proxy completion bash)"': "",
 }
-FAILING = {"proxy prices --diff 'groq/*'"}
+FAILING = {"proxy prices --diff 'groq/*'", "proxy plan routing_rules.yaml"}
 
 
 def test_every_example_is_run_below() -> None:

@@ -1,0 +1,118 @@
+"""`proxy explain`: how a request would be routed, and why. Calls no model; no server has to run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from proxy.cli.output import json_option, print_json, print_table
+from proxy.cli.settings import configuration_options, fail, read_config
+from proxy.client.route import Unanswered
+from proxy.client.route import explain as ask_server
+from proxy.routing.explain import explained
+from proxy.schema.errors import ProxyError
+from proxy.schema.json import encode
+from proxy.schema.records import Caller
+from proxy.server.offline import Offline
+
+_SHOWN = ("task", "task_confidence", "difficulty", "language", "input_tokens_estimate", "priority")
+
+
+@click.command()
+@click.argument("question", required=False)
+@click.option("-m", "--model", default="auto", show_default=True, help="Any name that /v1/models lists.")
+@click.option("--body", metavar="FILE", help="A chat request as JSON instead of a question; - reads standard input.")
+@click.option("--as-key", metavar="NAME", help="Explain it for this key, with its list of models.")
+@click.option("--base-url", metavar="URL", help="Ask this running server, with its live state; ends in /v1.")
+@click.option("--api-key-env", metavar="VAR", help="Environment variable that holds the server's API key.")
+@json_option
+@configuration_options
+def explain(question: str | None, model: str, body: str | None, as_json: bool, **flags: Any) -> None:
+    """Explain how QUESTION would be routed.
+
+    Calls no model. Without --base-url the two files decide, with every provider in good health.
+    """
+    as_key, base_url, variable = (flags.pop(name) for name in ("as_key", "base_url", "api_key_env"))
+    if (question is None) == (body is None):
+        fail("give either a QUESTION or --body FILE.")
+    if body is not None:
+        sent = _read(body)
+    else:
+        sent = encode({"model": model, "messages": [{"role": "user", "content": question}]})
+    if base_url is None:
+        if variable is not None:
+            fail("--api-key-env is the key of a --base-url.")
+        told = _offline(sent, as_key, flags)
+    else:
+        if as_key is not None:
+            fail("--as-key explains offline. A server explains for the key that it is sent (--api-key-env).")
+        told = _from_server(base_url, variable, sent)
+    if as_json:
+        print_json(told)
+    else:
+        _print(told)
+
+
+def _offline(body: bytes, key: str | None, flags: dict[str, Any]) -> dict[str, Any]:
+    offline = Offline(read_config(flags, os.environ))
+
+    async def decide() -> dict[str, Any]:
+        return explained(await offline.decide(body, Caller(key)))
+
+    try:
+        return asyncio.run(decide())
+    except ProxyError as error:
+        _refused(error.message)
+
+
+def _from_server(base_url: str, variable: str | None, body: bytes) -> dict[str, Any]:
+    key = None if variable is None else os.environ.get(variable, "")
+    if key == "":
+        fail(f"{variable} is not set.")
+    try:
+        status, told = ask_server(base_url, key, body)
+    except Unanswered as error:
+        fail(f"{base_url} {error}")
+    if status != 200:
+        _refused(str(told.get("error", {}).get("message", status)))
+    return told
+
+
+def _refused(message: str) -> NoReturn:
+    """A call would get this error: the answer to the question, not a failure of the command."""
+    click.echo(f"proxy: {message}", err=True)
+    sys.exit(1)
+
+
+def _read(name: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        fail(f"{name} cannot be read: {(error.strerror or type(error).__name__).lower()}")
+
+
+def _print(told: dict[str, Any]) -> None:
+    """Who answers and why; the rules; the candidates."""
+    why = f"the rule {told['rule']!r}" if told["rule"] else {"named": "its name"}.get(told["step"], told["step"])
+    strategy = f", ranked by {told['strategy']}" if told["strategy"] else ""
+    click.echo(f"{told['requested']} -> {told['chosen']} by {why}{strategy}")
+    facts = ", ".join(f"{name} {told['facts'][name]}" for name in _SHOWN if told["facts"].get(name) is not None)
+    click.echo(f"facts: {facts}")
+    if evidence := told["facts"].get("task_evidence"):
+        click.echo(f"evidence: {'; '.join(evidence)}")
+    click.echo()
+    if told["rules"]:
+        rows = [("yes" if rule["matched"] else "no", rule["name"], rule["why"]) for rule in told["rules"]]
+        print_table(("MATCHED", "RULE", "WHY"), rows)
+        click.echo()
+    print_table(("ORDER", "MODEL", "LOW_USD", "HIGH_USD", "REJECTED"), [_row(each) for each in told["candidates"]])
+
+
+def _row(candidate: dict[str, Any]) -> tuple[object, ...]:
+    cost = candidate["estimated_cost_usd"] or {"low": None, "high": None}
+    return candidate["order"], candidate["model"], cost["low"], cost["high"], candidate["rejected"]
