@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping as MappingOf
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from proxy.config.files import read_file
 from proxy.config.load import Source, configure, load, version_of
+from proxy.config.problems import ConfigError
 from proxy.config.settings import Config
+from proxy.config.tree import Mapping, Scalar, parse
 from proxy.providers import PROVIDERS
 from proxy.providers.base.contract import Provider
+from proxy.storage.settings import StorageConfig
 
 
 class ConfigFiles:
@@ -25,9 +28,9 @@ class ConfigFiles:
         self,
         routing: Path,
         pricing: Path | None,
-        environ: Mapping[str, str],
+        environ: MappingOf[str, str],
         storage_url: str | None = None,
-        types: Mapping[str, type[Provider]] = PROVIDERS,
+        types: MappingOf[str, type[Provider]] = PROVIDERS,
     ) -> None:
         self.paths = [routing.absolute(), *([pricing.absolute()] if pricing else [])]
         self._routing = routing
@@ -52,7 +55,23 @@ class ConfigFiles:
             pricing = Source(str(self._pricing), read_file(self._pricing))
         return configure(routing, pricing, self._environ, self._types)
 
+    def texts(self) -> list[bytes]:
+        """The files as they are: routing_rules.yaml and, if there is one, pricing.yaml. Raises ConfigError."""
+        return [read_file(path) for path in self.paths]
+
+    def storage_url(self) -> str:
+        """Where the database is, even if the files have mistakes elsewhere."""
+        if self._storage_url is not None:
+            return self._storage_url
+        try:
+            root = parse(read_file(self._routing), str(self._routing), [])
+        except ConfigError:
+            root = None
+        section = root.entries.get("storage") if root else None
+        entry = section.node.entries.get("url") if section and isinstance(section.node, Mapping) else None
+        url = entry.node.value if entry and isinstance(entry.node, Scalar) else None
+        return url if isinstance(url, str) else StorageConfig().url
+
     def load_changed(self, version: str) -> Config | None:
         """The configuration, or None if the files still are those of `version`. Raises ConfigError."""
-        data = [read_file(path) for path in self.paths]
-        return None if version_of(*data) == version else self.load()
+        return None if version_of(*self.texts()) == version else self.load()

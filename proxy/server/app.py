@@ -45,6 +45,7 @@ from proxy.server.api.reads import Reads
 from proxy.server.api.request import Places
 from proxy.server.auth import Auth, StoredKeys, own_key
 from proxy.server.formats import FORMATS, EndpointFormat
+from proxy.server.history import History
 from proxy.server.http1 import Connections, Limits, most_connections
 from proxy.server.log import log_writer
 from proxy.server.metrics import Metrics
@@ -88,6 +89,7 @@ class Application:
         self._files = options.files
         self._reloads = Reloads(options.files, config, self._run, log)
         self._reloads.unchanged = self._try_keys_again
+        self._history = History(options.files, config, lambda: self._reloads.state.config_version, log)
         self._config = config
         self._models = models
         self._log = log
@@ -159,6 +161,7 @@ class Application:
     def _run(self, config: Config) -> None:
         if self._running is not None:
             self._running.run(config)
+            self._history.soon()
 
     def _try_keys_again(self) -> None:
         if self._running is not None:
@@ -245,11 +248,13 @@ class Application:
                 if isinstance(model, LocalModel) and model.spec.start == "at_start":
                     model.start()
             await self._auth.refresh()
+            await self._history.keep()
             followers = [
                 self._metrics.watch(),
                 self._reloads.follow_files(database_folder(self._config)),
                 self._reloads.follow_requests(),
                 server.vault.expire(),
+                self._history.follow(),
                 self._stop_calls_in_time(server),
             ]
             tasks = [asyncio.create_task(follower) for follower in followers]

@@ -178,6 +178,17 @@ def m009_decisions(db: Database) -> None:
         db.execute("ALTER TABLE calls ADD COLUMN " + column + " TEXT")
 
 
+def m010_configurations(db: Database) -> None:
+    """The configurations that servers have run; `applied_ns` null: replaced before any server ran it."""
+    db.execute(
+        """
+        CREATE TABLE configurations (
+            version TEXT PRIMARY KEY NOT NULL, applied_ns INTEGER, routing BLOB NOT NULL, pricing BLOB
+        ) STRICT
+        """
+    )
+
+
 _SUM_TRIGGER = """
     CREATE TRIGGER reasoning_states_after_{event} AFTER {event} ON reasoning_states
     BEGIN
@@ -201,6 +212,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     m007_owners,
     m008_sums_of_reasoning_states,
     m009_decisions,
+    m010_configurations,
 )
 
 

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import httpx
 import pytest
 
 from proxy.cli import COMMANDS, Deferred, main
 from tests.cli.commands import PATIENCE_S, ROOT, environment
-from tests.serving import write_files
+from tests.serving import spawned, write_files
 from tests.upstream.fake import spawn
 
 PAGE = ROOT / "docs" / "cli.md"
@@ -83,6 +84,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict
         routing = write_files(files, upstream.url)
         prices = "version: 1\nmodels:\n  fake/*: {input: 2, output: 10}\n  groq/openai/gpt-oss-20b: {context: 131072}\n"
         (files / "pricing.yaml").write_text(prices)
+        with spawned(routing) as server:  # there is a version to go back to
+            httpx.get(f"{server.base_url}/models", timeout=30)
+            server.stop()
         yield (
             folder,
             environment(
@@ -111,6 +115,9 @@ SHOWN = {  # example -> a part of its output
         '"chosen": "fake/ok"'
     ),
     "proxy plan routing_rules.yaml": "calls change their model",
+    "proxy config list": "yes",
+    """proxy config show "$(proxy config list | awk 'NR == 2 {print $1}')\"""": "providers:",
+    """proxy config rollback "$(proxy config list | awk 'NR == 2 {print $1}')\"""": "already",
     "proxy conformance -m fake/actor --only tools": "called             tools  passed",
     'eval "$(proxy completion bash)"': "",
 }

@@ -1,0 +1,59 @@
+"""Performs I/O: keeps each configuration that the server begins to run, so that there is a way back to it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from structlog.typing import FilteringBoundLogger
+
+from proxy.config import Config, ConfigError
+from proxy.config.load import version_of
+from proxy.config.source import ConfigFiles
+from proxy.storage.base import StoreError
+from proxy.storage.configurations import ConfigStore, StoredConfig
+from proxy.storage.sqlite import sqlite_path
+
+
+class History:
+    """The versions of `files` (None: there are none). `running` returns the version that runs.
+
+    A failure is logged and never ends the server: without it only the history is incomplete.
+    """
+
+    def __init__(
+        self, files: ConfigFiles | None, start: Config, running: Callable[[], str], log: FilteringBoundLogger
+    ) -> None:
+        self._files = files
+        self._running = running
+        self._log = log
+        self._url = start.storage.url
+        self._asked = asyncio.Event()
+
+    def soon(self) -> None:
+        """Another version runs; `follow` keeps it."""
+        self._asked.set()
+
+    async def follow(self) -> None:
+        """Keeps what runs after each call of `soon`, until cancelled."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            await self.keep()
+
+    async def keep(self) -> None:
+        """Keeps what runs now."""
+        try:
+            await asyncio.to_thread(self._keep, self._running())
+        except (ConfigError, StoreError) as error:
+            self._log.warning("config_not_kept", error=str(error))
+
+    def _keep(self, version: str) -> None:
+        """Files that have changed again are left to the next reload: only what runs is kept."""
+        if self._files is None:
+            return
+        routing, *rest = self._files.texts()
+        if version_of(routing, *rest) == version:
+            kept = StoredConfig(version, time.time_ns(), routing, rest[0] if rest else None)
+            ConfigStore(sqlite_path(self._url)).keep(kept)

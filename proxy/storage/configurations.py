@@ -1,0 +1,79 @@
+"""Performs I/O: the configurations that servers have run, in the usage database. The files hold no secrets.
+
+Every call opens its own connection, as that of the keys does. Nothing here creates a database.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from msgspec import Struct
+
+from proxy.storage.base import StoreError
+
+MAX_VERSIONS = 200
+_COLUMNS = "version, applied_ns, routing, pricing"
+_KEEP = """
+    INSERT INTO configurations (version, applied_ns, routing, pricing) VALUES (?, ?, ?, ?)
+    ON CONFLICT (version) DO UPDATE SET applied_ns = IFNULL(excluded.applied_ns, applied_ns)
+"""
+_DROP_OLD = """
+    DELETE FROM configurations WHERE version NOT IN (
+        SELECT version FROM configurations ORDER BY IFNULL(applied_ns, 0) DESC, rowid DESC LIMIT ?)
+        AND version <> ?
+"""
+
+
+class StoredConfig(Struct, frozen=True):
+    """Both files of one version. `applied_ns`: when a server last began to run it, in Unix nanoseconds; None: never.
+
+    `pricing` None: there was no pricing.yaml.
+    """
+
+    version: str
+    applied_ns: int | None
+    routing: bytes
+    pricing: bytes | None
+
+
+class ConfigStore:
+    """The table `configurations` of one SQLite file. `busy_s`: how long a call waits for other processes."""
+
+    def __init__(self, path: Path, *, busy_s: float = 2.0) -> None:
+        self._path = path
+        self._busy_s = busy_s
+
+    def keep(self, config: StoredConfig) -> None:
+        """Stores a version, or that it runs again; beyond MAX_VERSIONS the oldest goes. Raises StoreError."""
+        with self._connected("rw") as db:
+            db.execute("BEGIN IMMEDIATE")
+            db.execute(_KEEP, (config.version, config.applied_ns, config.routing, config.pricing))
+            db.execute(_DROP_OLD, (MAX_VERSIONS, config.version))
+            db.execute("COMMIT")
+
+    def all(self) -> list[StoredConfig]:
+        """Every version, the latest first. Raises StoreError."""
+        return self._read("ORDER BY IFNULL(applied_ns, 0) DESC, rowid DESC")
+
+    def find(self, version: str) -> list[StoredConfig]:
+        """The versions that begin like this. Raises StoreError."""
+        return self._read("WHERE substr(version, 1, ?) = ? ORDER BY version", len(version), version)
+
+    def _read(self, rest: str, *parameters: int | str) -> list[StoredConfig]:
+        with self._connected("ro") as db:
+            if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'configurations'").fetchone() is None:
+                return []  # a database from an older version
+            rows = db.execute("SELECT " + _COLUMNS + " FROM configurations " + rest, parameters).fetchall()
+        return [StoredConfig(*row) for row in rows]
+
+    @contextmanager
+    def _connected(self, mode: str) -> Iterator[sqlite3.Connection]:
+        try:
+            place = self._path.absolute().as_uri() + "?mode=" + mode
+            with closing(sqlite3.connect(place, uri=True, timeout=self._busy_s, isolation_level=None)) as db:
+                yield db
+        except sqlite3.Error as error:
+            raise StoreError(f"Cannot use the configurations in the database {self._path}: {error}.") from error
