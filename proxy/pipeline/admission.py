@@ -107,11 +107,14 @@ class Admission:
             return call.decision.route
         return await self._router.route(request.model, policy.allowed, request.hints)
 
-    async def decide(self, caller: Caller, request: AnyRequest, version: str) -> Decision:
+    async def decide(self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], version: str) -> Decision:
         """The decision that `admit` would make, on the configuration `version`. Takes no place. Raises as `admit`."""
         policy = self._policies.of(caller)
         request, _ = policy.cap(request)
-        route = await self._router.route(request.model, policy.allowed)
+        decision = await self._router.decide(request, caller.key_id, headers, policy.allowed)
+        if decision is not None:
+            return decision
+        route = await self._router.route(request.model, policy.allowed, request.hints)
         return named(route, request, version, caller.key_id)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from proxy.routing.costs import estimate
 from proxy.routing.decision import Candidate, Decision
 from proxy.routing.facts import Facts, Reading, facts_of
 from proxy.routing.fallback import FallbackOrder
+from proxy.routing.health import NO_STATE
 from proxy.routing.names import Deployment, Route
 from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest
-from proxy.schema.records import Tokens
 
 NAMED = "named"  # the step: the client named what answers
 
@@ -30,16 +31,5 @@ def _candidate(deployment: Deployment, requested: str, request: AnyRequest, fact
         FallbackOrder(Route(requested, (deployment,)), request)
     except BadRequest as error:
         return Candidate(deployment, rejected=error.message)
-    low, high = _cost_range(deployment, facts) or (None, None)
+    low, high = estimate(deployment, facts, NO_STATE) or (None, None)
     return Candidate(deployment, cost_low_nano=low, cost_high_nano=high)
-
-
-def _cost_range(deployment: Deployment, facts: Facts) -> tuple[int, int] | None:
-    """From an answer of one token to the longest that is allowed, in nano-USD; None: a price is unknown."""
-    price, rates = deployment.price, deployment.rates
-    if price is None or rates is None:
-        return None
-    most = facts.output_tokens_limit or price.max_output or 0
-    prompt = facts.input_tokens_estimate
-    low, high = rates.cost(Tokens(input=prompt, output=1)), rates.cost(Tokens(input=prompt, output=most))
-    return None if low is None or high is None else (low.total, max(low.total, high.total))

@@ -6,6 +6,7 @@ whether it is what a rule compares it with: the words in a row come from the con
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
@@ -82,6 +83,7 @@ class _Kept(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 _SAME = tuple(name for name in _Kept.__struct_fields__ if name not in ("headers", "metadata", "tags", "texts"))
+_SET = re.compile(r"\[!?(.)[^]]*]")  # a set of characters in a pattern; its first is the one taken
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -97,7 +99,7 @@ def stored(facts: Facts, words: Mentioned = NOTHING) -> str:
         **{name: getattr(facts, name) for name in _SAME},
         headers=_same(facts.headers, words.headers),
         metadata=_same(facts.metadata, words.metadata),
-        tags=tuple(kept for tag in facts.tags if (kept := _pattern(tag, words.tags))) if words.tags else (),
+        tags=_tags(facts.tags, words.tags),
         texts=tuple(text for text in words.texts if fnmatchcase(facts.text, text.lower())) if words.texts else (),
     )
     if any(len(name) > _MAX_NAME for name in (kept.preferred_model or "", *(kept.fallback or ()))):
@@ -120,17 +122,17 @@ def restored(text: str | None, requested: str, key: str | None) -> Facts:
         metadata=kept.metadata,
         tags=kept.tags,
         key=key,
-        text=_text(kept.texts),
+        text=_text(tuple(text.lower() for text in kept.texts)),
     )
 
 
 def _text(patterns: tuple[str, ...]) -> str:
-    """A text that matches what the original matched. Of several beginnings or ends the longest covers the others."""
+    """A text that matches these patterns. Of several beginnings or ends the longest covers the others."""
     by_length = sorted(patterns, key=len)
     begins = [each for each in by_length if not each.startswith("*")][-1:]
     ends = [each for each in by_length if each not in begins and not each.endswith("*")][-1:]
     between = [each for each in patterns if each.startswith("*") and each.endswith("*")]
-    return " ".join(each.lower().strip("*").replace("*", " ") for each in (*begins, *between, *ends))
+    return "".join(_SET.sub(r"\1", each).replace("*", "").replace("?", "x") for each in (*begins, *between, *ends))
 
 
 def _parts(when: When) -> Iterator[When]:
@@ -149,16 +151,18 @@ def _frozen(found: Mapping[str, set[str]]) -> dict[str, frozenset[str]]:
 
 
 def _same(given: Mapping[str, str], words: Mapping[str, frozenset[str]]) -> dict[str, str]:
-    """Instead of each value the pattern that it matches."""
-    return {name: kept for name, patterns in words.items() if (kept := _pattern(given.get(name), patterns))}
+    """Instead of each value one that the same patterns match."""
+    return {name: kept for name, patterns in words.items() if (kept := _pattern(given.get(name), patterns)) is not None}
+
+
+def _tags(given: tuple[str, ...], patterns: frozenset[str]) -> tuple[str, ...]:
+    found = (_pattern(tag, patterns) for tag in given) if patterns else ()
+    return tuple(tag for tag in found if tag is not None)
 
 
 def _pattern(value: str | None, patterns: frozenset[str]) -> str | None:
-    """What a rule compares this value with: the value itself, else the longest pattern that it matches, which matches
-    itself.
-    """
+    """The value if a rule names it, else a value that matches the same patterns; None: it matches none."""
     if value is None or value in patterns:
         return value
-    return max(
-        (each for each in patterns if fnmatchcase(value, each)), key=lambda each: (len(each), each), default=None
-    )
+    matching = sorted(each for each in patterns if fnmatchcase(value, each))
+    return _text(tuple(matching)) if matching else None

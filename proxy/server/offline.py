@@ -14,8 +14,11 @@ from proxy.pipeline import hints
 from proxy.pipeline.admission import Admission, KeyPolicies
 from proxy.pipeline.limits import Limits
 from proxy.routing.allowed import Views
+from proxy.routing.decide import decide
 from proxy.routing.decision import Decision
+from proxy.routing.health import NO_STATE
 from proxy.routing.named import NAMED
+from proxy.routing.names import AUTO_NAMES
 from proxy.routing.replay import replay
 from proxy.routing.router import Router
 from proxy.routing.stored_facts import mentioned, restored
@@ -34,7 +37,9 @@ class Offline:
         self._book = PriceBook(config.pricing, catalogues(config))
         self._views = Views(build_names(config, self._book, found), self._book)
         self._policies = KeyPolicies(config.keys, None, Limits(1))
-        self._admission = Admission(self._policies, Router(self._views, self._book, random.random))
+        self._admission = Admission(
+            self._policies, Router(self._views, self._book, random.random, version=config.version)
+        )
 
     async def load_prices(self) -> None:
         """Reads the price list, for models without a row in pricing.yaml."""
@@ -42,15 +47,17 @@ class Offline:
 
     async def decide(self, body: bytes, caller: Caller) -> Decision:
         """The decision on a chat body. Raises ProxyError as a call would."""
-        return await self._admission.decide(caller, hints.applied(CHAT.decode(body), {}), self.config.version)
+        return await self._admission.decide(caller, hints.applied(CHAT.decode(body), {}), {}, self.config.version)
 
     def decide_again(self, call: PastCall) -> Decision:
         """The decision on a past call, with all deployments in good health. Raises ProxyError if it is refused."""
         facts = restored(call.facts, call.requested_model, call.key_id)
         allowed = self._policies.of(Caller(call.key_id)).allowed
         draw = call.opened_ns % _DRAWS / _DRAWS
-        route = self._views.resolve(call.requested_model, draw, allowed)
-        return Decision(route, facts, step=NAMED)
+        names = self._views.of(allowed)
+        if call.facts is not None and names.router.enabled and names.target_of(call.requested_model) in AUTO_NAMES:
+            return decide(names, facts, NO_STATE, draw, self.config.version)
+        return Decision(self._views.resolve(call.requested_model, draw, allowed), facts, step=NAMED)
 
 
 async def plan_change(

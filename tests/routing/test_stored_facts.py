@@ -7,14 +7,16 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.routing.decision import Decision
 from proxy.routing.facts import Facts
 from proxy.routing.names import Route
+from proxy.routing.rules import compiled, match
 from proxy.routing.settings import Rule, When
 from proxy.routing.stored_facts import MAX_BYTES, decided, mentioned, restored, stored
+from tests.routing.rule_sets import random_facts, rule_sets
 
 CANARY = "canary-of-a-prompt"
 
@@ -58,11 +60,28 @@ def test_of_a_clients_words_only_those_of_the_rules_are_kept() -> None:
 
 
 def test_of_a_word_that_matches_a_pattern_the_pattern_is_kept() -> None:
-    """A value that equals one is the value; else the longest pattern stands for it."""
-    words = mentioned([rule(header={"x-team": ["fin*", "finance", "f*"]}, tag=["t-*"])])
-    for value, kept in {"finance": "finance", "fin-secret": "fin*", "f-secret": "f*", "law": None}.items():
+    """A value that a rule names is the value; else one that matches the same patterns stands for it."""
+    words = mentioned([rule(header={"x-team": ["fin*", "finance", "*-law", "?z"]}, tag=["t-*"])])
+    for value, kept in {
+        "finance": "finance",
+        "fin-secret": "fin",
+        "fin-s-law": "fin-law",
+        "az": "xz",
+        "x": None,
+    }.items():
         written = json.loads(stored(Facts(headers={"x-team": value}, tags=("t-secret",)), words))
-        assert (written.get("headers", {}).get("x-team"), written["tags"]) == (kept, ["t-*"])
+        assert (written.get("headers", {}).get("x-team"), written["tags"]) == (kept, ["t-"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(rule_sets(), st.integers(0, 2**32))
+def test_rules_match_stored_facts_as_they_matched_the_request(rules: list[Rule], seed: int) -> None:
+    """Over random rules and facts: what a replay decides is what the call got."""
+    words, ready = mentioned(rules), compiled(rules)
+    for facts in random_facts(seed, 10):
+        back = restored(stored(facts, words), facts.requested, facts.key)
+        was, new = match(ready, facts), match(ready, back)
+        assert (was[0], [tried.matched for tried in was[1]]) == (new[0], [tried.matched for tried in new[1]])
 
 
 def test_facts_come_back_as_far_as_rules_can_tell() -> None:
@@ -119,3 +138,11 @@ def test_a_decision_is_kept_with_its_rule() -> None:
 def test_fields_of_a_later_version_are_skipped(text: str) -> None:
     """Another version may share the database."""
     assert restored(text, "auto", None).task == "chat"
+
+
+def test_a_pattern_that_matches_everything_needs_a_value() -> None:
+    """Given is not the same as not given."""
+    words = mentioned([rule(header={"x-team": "*"}, tag="*")])
+    back = restored(stored(Facts(headers={"x-team": CANARY}, tags=(CANARY,)), words), "auto", None)
+    assert (back.headers, back.tags) == ({"x-team": ""}, ("",))
+    assert restored(stored(Facts(), words), "auto", None).headers == {}
