@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from proxy.routing.costs import estimate
 from proxy.routing.decision import Candidate, Decision
+from proxy.routing.deployment import Deployment, Route
 from proxy.routing.facts import Facts, Reading, facts_of
 from proxy.routing.fallback import FallbackOrder
 from proxy.routing.health import NO_STATE
-from proxy.routing.names import Deployment, Route
 from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from proxy.routing.decision import Decision
-from proxy.routing.names import Deployment
+from proxy.routing.deployment import Deployment
 from proxy.schema.errors import ProxyError
 from proxy.schema.records import NANO_PER_USD, PastCall
 

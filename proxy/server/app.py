@@ -102,20 +102,13 @@ class Application:
         self._auth = auth
         access = Access(auth, lambda: self.live.policies, time.time_ns)
         calls = ModelCalls(self._runtime, access, int(server.max_body_mb * 1024 * 1024), self._places, log)
-        reads = Reads(
-            lambda: self.live.views,
-            lambda: self.live.policies,
-            lambda query: self.live.ledger.usage(query),
-            lambda call_id, key_id: self.live.ledger.past_call(call_id, key_id),
-            int(time.time()),
-        )
         watched = Watched(__version__, self._standing, self._providers, self._metrics.exposition)
         health = Health(watched, server.metrics)
         admin = Admin(self._reloads.reload, self._plan_change)
         explain = Explain(self._runtime, int(server.max_body_mb * 1024 * 1024))
 
         described = openapi_route(lambda: self.litestar.routes)
-        guarded = [*reads.routes(), *explain.routes(), *health.routes(), *admin.routes(), described]
+        guarded = [*self._reads().routes(), *explain.routes(), *health.routes(), *admin.routes(), described]
         model_routes = [_model_route(calls, format) for format in options.formats]
         self.litestar = self._built(
             [*model_routes, Router("/", guards=[access.guard()], route_handlers=guarded)], server, log
@@ -127,6 +120,15 @@ class Application:
             path: partial(calls, format=format, alone=True) for format in options.formats for path in format.paths
         }
         self.asgi: ASGIApp = Guard(self.litestar, lambda: auth.keyless, hosts, origins, self._connections, direct)
+
+    def _reads(self) -> Reads:
+        return Reads(
+            lambda: self.live.views,
+            lambda: self.live.policies,
+            lambda query: self.live.ledger.usage(query),
+            lambda call_id, key_id: self.live.ledger.past_call(call_id, key_id),
+            int(time.time()),
+        )
 
     def _built(
         self, routes: list[ASGIRouteHandler | Router], server: ServerConfig, log: FilteringBoundLogger

@@ -9,8 +9,8 @@ import pytest
 from proxy.metering.pricing import ModelPrice
 from proxy.providers.openai import OpenAI
 from proxy.routing.decision import Decision
+from proxy.routing.deployment import Deployment, Route
 from proxy.routing.facts import Facts
-from proxy.routing.names import Deployment, Route
 from proxy.routing.replay import Decide, replay
 from proxy.schema.errors import ProxyError
 from proxy.schema.records import PastCall, Tokens

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.routing.decision import Decision
+from proxy.routing.deployment import Route
 from proxy.routing.facts import Facts
-from proxy.routing.names import Route
 from proxy.routing.rules import compiled, match
 from proxy.routing.settings import Rule, When
 from proxy.routing.stored_facts import MAX_BYTES, decided, mentioned, restored, stored
