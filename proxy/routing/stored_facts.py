@@ -46,7 +46,7 @@ def mentioned(rules: Iterable[Rule]) -> Mentioned:
         for name, values in (when.metadata or {}).items():
             metadata.setdefault(name, set()).update(_list(values))
         tags += _list(when.tag)
-        texts += _list(when.text_matches)
+        texts += [text.lower() for text in _list(when.text_matches)]
     return Mentioned(_frozen(headers), _frozen(metadata), frozenset(tags), tuple(dict.fromkeys(texts)))
 
 
@@ -100,7 +100,7 @@ def stored(facts: Facts, words: Mentioned = NOTHING) -> str:
         headers=_same(facts.headers, words.headers),
         metadata=_same(facts.metadata, words.metadata),
         tags=_tags(facts.tags, words.tags),
-        texts=tuple(text for text in words.texts if fnmatchcase(facts.text, text.lower())) if words.texts else (),
+        texts=tuple(pattern for pattern in words.texts if _fits(facts.text, pattern)) if words.texts else (),
     )
     if any(len(name) > _MAX_NAME for name in (kept.preferred_model or "", *(kept.fallback or ()))):
         kept = structs.replace(kept, preferred_model=None, fallback=None)
@@ -122,7 +122,7 @@ def restored(text: str | None, requested: str, key: str | None) -> Facts:
         metadata=kept.metadata,
         tags=kept.tags,
         key=key,
-        text=_text(tuple(text.lower() for text in kept.texts)),
+        text=_text(kept.texts),
     )
 
 
@@ -158,6 +158,14 @@ def _same(given: Mapping[str, str], words: Mapping[str, frozenset[str]]) -> dict
 def _tags(given: tuple[str, ...], patterns: frozenset[str]) -> tuple[str, ...]:
     found = (_pattern(tag, patterns) for tag in given) if patterns else ()
     return tuple(tag for tag in found if tag is not None)
+
+
+def _fits(text: str, pattern: str) -> bool:
+    """True if the text matches. Nearly all patterns look for one word, which needs no regular expression."""
+    word = pattern[1:-1]
+    if pattern[:1] == pattern[-1:] == "*" and not any(sign in word for sign in "*?["):
+        return word in text
+    return fnmatchcase(text, pattern)
 
 
 def _pattern(value: str | None, patterns: frozenset[str]) -> str | None:

@@ -236,7 +236,7 @@ class Application:
         if files is None:
             raise ProxyError("This server has no configuration files.", status=409, code="conflict")
         prices = None if pricing is None else Source(PRICING, pricing.encode())
-        config = await asyncio.to_thread(files.tried, Source(ROUTING, routing.encode()), prices)
+        config = await self._reloads.off_loop(files.tried, Source(ROUTING, routing.encode()), prices)
         calls = await live.ledger.latest(count)
         return await asyncio.to_thread(asyncio.run, plan_change(live.config, config, calls, live.lists.found))
 

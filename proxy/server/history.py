@@ -11,6 +11,8 @@ from structlog.typing import FilteringBoundLogger
 from proxy.config import Config, ConfigError
 from proxy.config.load import version_of
 from proxy.config.source import ConfigFiles
+from proxy.schema.daemon_thread import DaemonThread
+from proxy.server.reload import FILES_S
 from proxy.storage.base import StoreError
 from proxy.storage.configurations import ConfigStore, StoredConfig
 from proxy.storage.sqlite import sqlite_path
@@ -30,6 +32,7 @@ class History:
         self._log = log
         self._url = start.storage.url
         self._asked = asyncio.Event()
+        self._thread = DaemonThread("config-history", FILES_S)
 
     def soon(self) -> None:
         """Another version runs; `follow` keeps it."""
@@ -45,9 +48,9 @@ class History:
     async def keep(self) -> None:
         """Keeps what runs now."""
         try:
-            await asyncio.to_thread(self._keep, self._running())
-        except (ConfigError, StoreError) as error:
-            self._log.warning("config_not_kept", error=str(error))
+            await self._thread.run(self._keep, self._running())
+        except (ConfigError, StoreError, TimeoutError) as error:
+            self._log.warning("config_not_kept", error=str(error) or "the files or the database do not answer")
 
     def _keep(self, version: str) -> None:
         """Files that have changed again are left to the next reload: only what runs is kept."""

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 from msgspec import structs
 from structlog.typing import FilteringBoundLogger
@@ -18,12 +19,14 @@ from proxy.config import Config, ConfigError
 from proxy.config.source import ConfigFiles
 from proxy.config.watch import changes, file_states
 from proxy.schema.daemon_thread import DaemonThread
+from proxy.schema.errors import ProxyError
 from proxy.server.swap import ConfigState, Reloaded
 
 FILES_S = 10.0  # how long the files are waited for
 RETRY_S = 0.3  # a file may be missing, empty or truncated while it is being saved
 MAX_PROBLEMS = 20
 _MAX_TRIES = 5
+T = TypeVar("T")
 _NEXT_START = "takes effect at the next start"
 
 
@@ -76,6 +79,15 @@ class Reloads:
                 return self._refuse("internal error while reading the files; see the server's log for details")
             self.state.config_error = None
             return Reloaded(self.state.config_version, config is not None, None, self._at_restart)
+
+    async def off_loop(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Work that reads the files, on the thread for them. Raises ProxyError 503 if they do not answer."""
+        try:
+            return await self._thread.run(work, *arguments)
+        except TimeoutError:
+            raise ProxyError(
+                f"The files could not be read within {self._files_s:g} s.", status=503, code="overloaded"
+            ) from None
 
     def soon(self) -> None:
         """Requests a reload; safe from a signal handler or any thread. Requests during a reload cause one more."""

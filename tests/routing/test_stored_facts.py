@@ -39,6 +39,7 @@ def test_what_rules_name_is_found_wherever_it_stands() -> None:
     assert WORDS.metadata == {"tier": {"gold"}}
     assert WORDS.tags == {"night"}
     assert WORDS.texts == ("*invoice*", "urgent*")
+    assert mentioned([rule(text_matches="*INVOICE*")]).texts == ("*invoice*",)
 
 
 def test_of_a_clients_words_only_those_of_the_rules_are_kept() -> None:
