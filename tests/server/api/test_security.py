@@ -421,16 +421,22 @@ ROLES = {
     "/models/{model_id:path}": "key",
     "/v1/usage": "key",
     "/usage": "key",
+    "/v1/requests/{request_id}": "key",
+    "/requests/{request_id}": "key",
+    "/v1/route/explain": "key",
+    "/route/explain": "key",
     "/livez": "none",
     "/readyz": "none",
     "/health": "none",
     "/metrics": "none",
     "/schema/openapi.json": "none",
     "/admin/reload": "admin",
+    "/admin/config/plan": "admin",
 }
 OTHER_FIELDS: dict[str, dict[str, Any]] = {
     "/embeddings": {"input": "a"},
     "/rerank": {"query": "a", "documents": ["b"]},
+    "/admin/config/plan": {"routing_rules": "version: 1\nproviders: {openai: {}}\n"},
 }
 CREDENTIALS = {None: "nobody", "wrong": "nobody", PROXY_KEY: "key", ADMIN_KEY: "admin"}
 
@@ -455,6 +461,8 @@ async def test_every_route_has_its_role_and_keeps_to_it(keyed: Server, tmp_path:
                 assert (answer.status, answer.error()["code"]) == (401, "invalid_api_key"), path
             elif role == "admin" and who == "key":
                 assert (answer.status, answer.error()["code"]) == (403, "admin_required"), path
+            elif "{request_id}" in path:  # nobody made a request of that name
+                assert (answer.status, answer.error()["code"]) == (404, "not_found"), (path, who)
             else:
                 assert 200 <= answer.status < 300, (path, who, answer.bytes[:300])
 
