@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from proxy.metering import tokens
+from proxy.routing.classify import Classifier, conversation_of
 from proxy.routing.settings import AUTO_STRATEGIES, SESSION_KEYS, TASKS
 from proxy.schema.chat import ChatRequest, text_of
 from proxy.schema.json import encode
@@ -104,6 +105,20 @@ def unclassified(request: ChatRequest) -> Classified:
     return Unclassified()
 
 
+def classified_by(classifier: Classifier) -> Classify:
+    """Requests as `classifier` sees them."""
+
+    def classify(request: ChatRequest) -> Classified:
+        wants_schema = _wants_schema(request.fields.get("response_format"))
+        return classifier.classify(conversation_of(request.messages, bool(request.fields.get("tools")), wants_schema))
+
+    return classify
+
+
+def _wants_schema(response_format: object) -> bool:
+    return isinstance(response_format, dict) and response_format.get("type") == "json_schema"
+
+
 class Reading(Struct, frozen=True):
     """How facts are read. A classified task below `min_confidence` counts as chat. `headers` and `reads_text`: what the
     rules look at. `session_by`: what identifies a conversation, in order.
@@ -127,7 +142,6 @@ def facts_of(request: ChatRequest, name: str, key: str | None, headers: Mapping[
     task, confidence, evidence, judged = _task(request, name, reading)
     if judged is not None and (shape := _shape(size, "images" in media, needs_search)) is not None:
         task, confidence, evidence = shape[0], 1.0, (shape[1],)
-    wanted = fields.get("response_format")
     metadata = fields.get("metadata")
     return Facts(
         requested=request.model,
@@ -144,7 +158,7 @@ def facts_of(request: ChatRequest, name: str, key: str | None, headers: Mapping[
         has_video="video" in media,
         has_files="files" in media,
         has_tools=own_tools,
-        has_json_schema=isinstance(wanted, dict) and wanted.get("type") == "json_schema",
+        has_json_schema=_wants_schema(fields.get("response_format")),
         needs_web_search=needs_search or task == "web_search",
         priority=hints.priority or "normal",
         latency_critical=hints.latency_critical or False,

@@ -24,6 +24,7 @@ from proxy.routing.router import Router
 from proxy.routing.stored_facts import mentioned, restored
 from proxy.schema.records import Caller, PastCall
 from proxy.server.formats.chat import CHAT
+from proxy.server.wiring import classifier
 
 _DRAWS = 9973  # a prime: the draws of past calls differ, and stay the same from replay to replay
 NO_LISTS: Mapping[str, tuple[str, ...]] = {}
@@ -38,7 +39,7 @@ class Offline:
         self._views = Views(build_names(config, self._book, found), self._book)
         self._policies = KeyPolicies(config.keys, None, Limits(1))
         self._admission = Admission(
-            self._policies, Router(self._views, self._book, random.random, version=config.version)
+            self._policies, Router(self._views, self._book, random.random, classifier(), version=config.version)
         )
 
     async def load_prices(self) -> None:

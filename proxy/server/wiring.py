@@ -11,7 +11,7 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from msgspec import Struct
@@ -34,6 +34,8 @@ from proxy.pipeline.reasoning_state import ReasoningState
 from proxy.pipeline.timing import Clock
 from proxy.providers.base.contract import Provider, ProviderLimits
 from proxy.routing.allowed import Views
+from proxy.routing.classify import load
+from proxy.routing.facts import Classify, classified_by
 from proxy.routing.names import Names
 from proxy.routing.router import Router
 from proxy.routing.stored_facts import mentioned
@@ -130,7 +132,7 @@ class Running:
         self._limits = self._limits or Limits(config.server.workers)  # usage outlives a reload
         policies = KeyPolicies(config.keys, config.rate_limits, self._limits)
         pipeline = Pipeline(
-            Admission(policies, Router(views, book, random.random, version=config.version)),
+            Admission(policies, Router(views, book, random.random, classifier(), version=config.version)),
             Dispatcher(
                 Resources(
                     upstreams,
@@ -200,6 +202,12 @@ async def running(
             await server.close()
         finally:
             await ledger.stop()
+
+
+@cache
+def classifier() -> Classify:
+    """The one of this process: its weights never change, and reading them takes 40 ms."""
+    return classified_by(load())
 
 
 def local_models(config: Config) -> dict[str, LocalModel]:

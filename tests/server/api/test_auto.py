@@ -39,16 +39,19 @@ async def routed(upstream_of_module: FakeUpstream, database: Path) -> AsyncItera
         yield running
 
 
+SMALL_TALK = [{"role": "user", "content": "Hi, how are you?"}]
+
+
 @pytest.mark.parametrize(
     ("model", "fields", "headers", "answered", "task"),
     [
-        ("auto", {}, {}, "fake/ok", "chat"),
+        ("auto", {"messages": SMALL_TALK}, {}, "fake/ok", "chat"),
         ("auto", {"routing": {"task": "reasoning"}}, {}, "fake/echo", "reasoning"),
         ("auto", {}, {"x_proxy_task": "reasoning"}, "fake/echo", "reasoning"),
         ("auto", {"metadata": {"routing.task": "reasoning"}}, {}, "fake/echo", "reasoning"),
         ("auto:reasoning", {}, {}, "fake/echo", "reasoning"),
         ("auto:code", {}, {}, "fake/echo", "code"),  # the first of the rule fails
-        ("auto", {}, {"x_team": "blue"}, "fake/echo", "chat"),
+        ("auto", {"messages": SMALL_TALK}, {"x_team": "blue"}, "fake/echo", "chat"),
         ("auto:reasoning", {"routing": {"preferred_model": "fake/ok"}}, {}, "fake/ok", "reasoning"),
         ("fake/ok", {"routing": {"task": "reasoning"}}, {}, "fake/ok", "reasoning"),
         ("fake/e503", {"routing": {"fallback": ["smart"]}}, {}, "fake/echo", None),
