@@ -11,7 +11,9 @@ from proxy.metering.usage import Used
 from proxy.pipeline.native import NativeAnswer
 from proxy.pipeline.stop_sequences import StopSequences
 from proxy.pipeline.tally import StreamTally
+from proxy.pipeline.tool_quality import judged
 from proxy.routing.ask import CALL, Origin
+from proxy.routing.board import HealthBoard
 from proxy.routing.deployment import Deployment
 from proxy.schema.attempt_state import AttemptState, step
 from proxy.schema.chat import ChatResponse
@@ -39,9 +41,11 @@ class Attempt:
         self.committed = False  # a delta may leave, or has: no second model may answer in its place
         self.status: int | None = None
         self.request_id: str | None = None
-        self.first_token_ms: float | None = None
+        self.first_token_ms: float | None = None  # since the call began
+        self.own_first_token_ms: float | None = None  # since the attempt began
         self.retry_after_s: float | None = None
         self.other_key = False  # the vendor refused one key of several, and another one is free
+        self.tool_calls = (0, 0)  # those it made, and how many of them were broken
         self.dropped: list[str] = []
         self.adapted: list[str] = []
         self.cut: StopSequences | None = None  # where the vendor does not stop at them itself
@@ -109,6 +113,7 @@ class Attempt:
         self.committed = True
         self.note_received()
         self.first_token_ms = self.call.time.note_first_token()
+        self.own_first_token_ms = self.first_token_ms - (self.started - self.call.time.started) * 1000
 
     def note_finished(self) -> None:
         """Every choice has its finish."""
@@ -127,6 +132,15 @@ class Attempt:
                 }
                 delta["tool_calls"] = [{**call, "index": i} for i, call in enumerate(message.get("tool_calls") or [])]
                 self.tally.add({"choices": [{"index": choice.get("index", 0), "delta": cast(Any, delta)}]})
+
+    def note_tool_calls(self, response: AnyResponse | None) -> None:
+        """Counts the tool calls of an answer, and the broken ones; None: it was streamed."""
+        tools = self.request.fields.get("tools")
+        if tools:
+            messages = self.tally.tool_messages()
+            if response is not None:
+                messages = [choice["message"] for choice in cast(ChatResponse, response).get("choices", ())]
+            self.tool_calls = judged(messages, tools)
 
     def fail(self, error: UpstreamError) -> None:
         """A request that the provider refused, or that never reached it, used nothing."""
@@ -161,6 +175,13 @@ class Attempt:
             # garbage collector looks for cycles.
             del self.call, self.request
         return self.ended
+
+    def tell(self, board: HealthBoard) -> None:
+        """Once it has ended. A failure of one API key of several says nothing about the deployment."""
+        if self.ended is not None and not self.other_key:
+            board.observe(
+                self.deployment.name, self.ended, self.own_first_token_ms, self.retry_after_s, self.tool_calls
+            )
 
     # --- what it used -------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,9 @@ an ask        is retried where that may help, until its gate COMMITTED closes
 an attempt    is one upstream request; its intent row is committed before it is sent
 
 A vendor never gets a second copy of a request that it may still be processing. Only refusals (error statuses) and
-requests that never arrived are retried here. Any other failure moves on to the next candidate, or ends the call.
+requests that never arrived are retried here, and time-outs where `router.retry_after_timeout` says so. Any other
+failure moves on to the next candidate, or ends the call. No retry without room in the retry budgets, the call's time
+and its cost, nor while the deployment's breaker is open.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from functools import partial
 from itertools import count
 from typing import cast
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from proxy.metering import tokens
 from proxy.metering.ledger import Ledger
@@ -32,19 +34,21 @@ from proxy.pipeline.stop_sequences import StopSequences
 from proxy.pipeline.stream_reader import StreamReader
 from proxy.providers.base.contract import Built, build, is_native, parse
 from proxy.routing.ask import Answer, Origin, Sink
+from proxy.routing.board import HealthBoard
 from proxy.routing.deployment import Deployment
+from proxy.routing.fallback import FallbackOrder
 from proxy.routing.plan import attempt_bound
+from proxy.routing.settings import RouterConfig
 from proxy.routing.stored_facts import NOTHING, Mentioned
 from proxy.schema.attempt_state import AttemptState
 from proxy.schema.chat import ChatRequest, ChatResponse
 from proxy.schema.endpoints import AnyRequest, AnyResponse
-from proxy.schema.errors import BadRequest, ProxyError, UpstreamError
+from proxy.schema.errors import BadRequest, ProxyError, UpstreamError, UpstreamTimeout
 from proxy.schema.records import AttemptEnd, Outcome
 from proxy.upstream.keys import Lease
 from proxy.upstream.upstream import Exchange, Upstream
 
 AT_ONCE = 16  # concurrent asks of one call: more would flood the vendor, or queue too long for its `max_concurrent`
-BACKOFF_S = 0.5  # ceiling of the first back-off; full jitter, doubles
 MAX_BACKOFF_S = 8.0
 MAX_RETRY_AFTER_S = 10.0  # a longer Retry-After moves the call to the next candidate
 _MAX_NAMED, _MAX_NAME = 32, 64  # parameter names reported to the client, and characters of each
@@ -54,7 +58,7 @@ class Resources(Struct, frozen=True):
     """Shared by every call of one configuration.
 
     `observe` receives each ended attempt. `random` returns the jitter factor in [0, 1): the fraction of the
-    back-off ceiling to sleep. The first ceiling is `backoff_s`, and it doubles.
+    back-off ceiling to sleep. The first ceiling is `backoff_s`, and it doubles. `board` outlives the configuration.
     """
 
     upstreams: Mapping[str, Upstream]
@@ -63,7 +67,9 @@ class Resources(Struct, frozen=True):
     config_version: str
     random: Callable[[], float]
     observe: Callable[[Attempt], None] = lambda attempt: None
-    backoff_s: float = BACKOFF_S
+    backoff_s: float = RouterConfig().retry_delay_s
+    router: RouterConfig = RouterConfig()
+    board: HealthBoard = field(default_factory=HealthBoard)
     mentioned: Mentioned = NOTHING  # by the rules
 
 
@@ -72,12 +78,13 @@ class AttemptLoop:
 
     def __init__(self, resources: Resources, call: Call, deployment: Deployment, tries: int, gate: CommitGate) -> None:
         self.tried = 0  # the most attempts that any one ask has made
+        self.order: FallbackOrder | None = None  # to know whether another deployment may be asked instead
         self.at_once = min(deployment.provider.max_concurrent or AT_ONCE, AT_ONCE)
         self._resources = resources
         self._call = call
         self._deployment = deployment
         self._upstream = resources.upstreams[deployment.provider_name]
-        self._tries = min(deployment.provider.retries + 1, tries)
+        self._tries = min(deployment.provider.retries + 1, tries) if resources.router.auto_retry else 1
         self._gate = gate
         self._adapted: list[str] = []  # parameters emulated by several asks
         self._check: JSONCheck | None = None
@@ -99,7 +106,7 @@ class AttemptLoop:
         seats = self._seats(request)
         if seats:
             return await emulate.stream_together(self, seats, sink, origin.parent)
-        return await self._ask(request, origin, sink)
+        return await self._ask(request, origin, sink, self._gate)
 
     def _seats(self, request: AnyRequest) -> list[ChatRequest]:
         """The concurrent requests that together produce all choices; [] if one request is enough."""
@@ -115,10 +122,14 @@ class AttemptLoop:
         return await self._ask(request, origin, None)
 
     async def stream(self, request: ChatRequest, sink: Sink, origin: Origin) -> Answer:
-        return await self._ask(request, origin, sink)
+        return await self._ask(request, origin, sink, CommitGate(self._gate))
 
-    async def _ask(self, request: AnyRequest, origin: Origin, sink: Sink | None) -> Answer:
-        gate = CommitGate(self._gate)
+    async def _ask(
+        self, request: AnyRequest, origin: Origin, sink: Sink | None, gate: CommitGate | None = None
+    ) -> Answer:
+        """`gate`: a stream's own. It is the gate of the loop if nothing else is asked here: a hedge shares that one."""
+        gate = gate or CommitGate(self._gate)
+        self._resources.board.budgets.note_request(self._deployment.provider_name, self._call.caller.key_id)
         for tried in count(1):
             attempt = await self._begin(request, origin)
             try:
@@ -127,31 +138,53 @@ class AttemptLoop:
             except UpstreamError as error:
                 if gate.is_closed:
                     raise
-                await self._wait_or_raise(error, tried)
+                await self._wait_or_raise(error, request, tried)
         raise RuntimeError("the attempts ended without a failure")
 
-    async def _wait_or_raise(self, error: UpstreamError, tried: int) -> None:
+    async def _wait_or_raise(self, error: UpstreamError, request: AnyRequest, tried: int) -> None:
         """Sleeps until the next try. Raises `error` if there is none."""
         self.tried = max(self.tried, tried)
-        retry_after_s = error.retry_after_s or 0.0
-        if not error.resendable or tried >= self._tries or retry_after_s > MAX_RETRY_AFTER_S:
+        wait_s = self._wait_s(error, tried)
+        if wait_s is None or not (error.other_key or self._may_repeat(request, wait_s)):
             raise error
-        if error.other_key:
-            return
-        ceiling_s: float = min(MAX_BACKOFF_S, self._resources.backoff_s * 2 ** (tried - 1))
         self._call.time.begin_wait()
         try:
-            await asyncio.sleep(max(self._resources.random() * ceiling_s, retry_after_s))
+            await asyncio.sleep(wait_s)
         finally:
             self._call.time.end_wait()
+
+    def _wait_s(self, error: UpstreamError, tried: int) -> float | None:
+        """The back-off before the next try, with full jitter; None: a retry would not help."""
+        resources, retry_after_s = self._resources, error.retry_after_s or 0.0
+        may_resend = error.resendable or (resources.router.retry_after_timeout and isinstance(error, UpstreamTimeout))
+        if not may_resend or tried >= self._tries or retry_after_s > MAX_RETRY_AFTER_S:
+            return None
+        if error.other_key:
+            return 0.0
+        if (retry_after_s or error.status == 429) and self.order is not None and self.order.peek(self._deployment.name):
+            return None  # it asked for time, and the caller need not wait
+        ceiling_s: float = min(MAX_BACKOFF_S, resources.backoff_s * 2 ** (tried - 1))
+        return max(resources.random() * ceiling_s, retry_after_s)
+
+    def _may_repeat(self, request: AnyRequest, wait_s: float) -> bool:
+        """True if the call has time and money for another attempt, and the retry budgets have room."""
+        call, name = self._call, self._deployment.name
+        if wait_s >= call.bounds.time_left_s:
+            return False
+        if call.bounds.limits_cost and call.bounds.refusal(name, attempt_bound(request, self._deployment)):
+            return False
+        return self._resources.board.takes_extra(name, call.caller.key_id)
 
     # --- one attempt --------------------------------------------------------------------------------------------------
 
     async def _begin(self, request: AnyRequest, origin: Origin) -> Attempt:
         """A new attempt with a committed intent row. If this raises, nothing was sent and there is no attempt."""
         call, ledger = self._call, self._resources.ledger
+        bound_nano = attempt_bound(request, self._deployment)
+        if call.bounds.limits_cost and (refusal := call.bounds.refusal(self._deployment.name, bound_nano)) is not None:
+            raise refusal
         attempt = Attempt(call, self._deployment, request, origin)
-        opening = attempt.opening(attempt_bound(request, self._deployment))
+        opening = attempt.opening(bound_nano)
         call.attempts.append(attempt)
         is_first, call.is_open = not call.is_open, True
         try:
@@ -178,6 +211,7 @@ class AttemptLoop:
                 response = await self._whole(attempt, exchange)
             else:
                 await self._streamed(attempt, exchange, sink, gate)
+            attempt.note_tool_calls(response)
         except UpstreamError as error:
             attempt.fail(error)
             raise
@@ -198,6 +232,7 @@ class AttemptLoop:
                 if exchange is not None and exchange.lease is not None:
                     _settle(exchange.lease, attempt.ended)
                 self._resources.ledger.end(attempt.ended)
+                attempt.tell(self._resources.board)
                 self._resources.observe(attempt)
 
     async def _exchange(self, attempt: Attempt, stream: bool) -> Exchange:

@@ -7,6 +7,7 @@ from itertools import count
 
 from proxy.metering.usage import usage_of
 from proxy.pipeline.attempt import Attempt
+from proxy.pipeline.bounds import CallBounds
 from proxy.pipeline.gate import CommitGate
 from proxy.pipeline.timing import CallTime, Clock
 from proxy.routing.decision import Decision
@@ -29,6 +30,7 @@ class Call:
         self.opened_ns = clock.unix_ns()
         self.time = CallTime(clock, started)
         self.attempts: list[Attempt] = []
+        self.bounds = CallBounds(self.time, self.attempts)
         self.answered: list[Attempt] = []  # attempts that make up the answer: several if the call asked more than once
         self.gate = CommitGate()  # of the call's own ask
         self.decision: Decision | None = None  # how the router chose; None: the request names its model

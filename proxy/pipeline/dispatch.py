@@ -5,23 +5,71 @@ HEADERS_SENT  the first byte to the client (the API layer's gate): errors are fr
 
 Dispatcher     asks the deployments of a route until one answers
 CallAsk        asks models by name on behalf of one call; ensembles use it
-FallbackOrder  picks the next deployment (routing)
+FallbackOrder  picks the next deployment, by the standing of each on the HealthBoard (routing)
+Hedge          asks a second deployment if the first is late
 AttemptLoop    asks one deployment, with retries
 """
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any, cast
+
+from msgspec import Struct
+
 from proxy.pipeline.attempts import AttemptLoop, Resources
 from proxy.pipeline.call import Call
 from proxy.pipeline.gate import CommitGate
+from proxy.pipeline.hedge import Hedge, late_after_s, race
 from proxy.routing.allowed import Allowed
 from proxy.routing.ask import CALL, Answer, Origin, Sink
-from proxy.routing.deployment import Route
+from proxy.routing.board import Probe
+from proxy.routing.deployment import Deployment, Route
 from proxy.routing.fallback import FallbackOrder
 from proxy.routing.router import Router
 from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest, UpstreamError
+
+
+class _Question(Struct, frozen=True):
+    """What one ask asks, and where its answer goes. `sink` None: a whole answer is wanted."""
+
+    call: Call
+    request: AnyRequest
+    origin: Origin
+    gate: CommitGate
+    sink: Sink | None = None
+
+
+class _Try:
+    """One deployment, asked within one ask. If its breaker is half open, this is the probe until `run` ends."""
+
+    def __init__(
+        self, resources: Resources, question: _Question, order: FallbackOrder, deployment: Deployment, tries: int
+    ) -> None:
+        self.deployment = deployment
+        self.loop = AttemptLoop(resources, question.call, deployment, tries, question.gate)
+        self.loop.order = order
+        self._board = resources.board
+        self._question = question
+
+    def run(self) -> Coroutine[Any, Any, Answer]:
+        """The answer, to be awaited. Raises as `AttemptLoop` does."""
+        probe = self._board.enter(self.deployment.name)
+        return self._asking() if probe is None else self._probing(probe)
+
+    def _asking(self) -> Coroutine[Any, Any, Answer]:
+        question = self._question
+        if question.sink is None:
+            return self.loop.answer(question.request, question.origin)
+        return self.loop.answer_stream(cast(ChatRequest, question.request), question.sink, question.origin)
+
+    async def _probing(self, probe: Probe) -> Answer:
+        try:
+            return await self._asking()
+        finally:
+            self._board.leave(probe)
 
 
 class Dispatcher:
@@ -33,30 +81,65 @@ class Dispatcher:
     async def complete(self, call: Call, route: Route, request: AnyRequest, origin: Origin = CALL) -> Answer:
         """The whole answer to `request`.
 
-        Raises the last candidate's UpstreamError, BadRequest for a request the first candidate cannot take, or
-        StorageUnavailable before anything was sent.
+        Raises AllDown if several candidates failed or rest, the UpstreamError of a lone one, BadRequest for a request
+        the first candidate cannot take, CostLimit, or StorageUnavailable before anything was sent.
         """
-        order = FallbackOrder(route, request)
-        while True:
-            loop = AttemptLoop(self.resources, call, order.deployment, order.tries_left, CommitGate())
-            try:
-                return await loop.answer(request, origin)
-            except (UpstreamError, BadRequest) as error:
-                order.fall_back(error, loop.tried)
+        return await self._answer(route, _Question(call, request, origin, CommitGate()))
 
     async def stream(
         self, call: Call, route: Route, sink: Sink, gate: CommitGate, request: ChatRequest, origin: Origin = CALL
     ) -> Answer:
         """The answer, streamed into `sink`; `gate` closes with its first batch. Raises as `complete` does."""
-        order = FallbackOrder(route, request)
+        return await self._answer(route, _Question(call, request, origin, gate, sink))
+
+    def note_warm(self, call: Call) -> None:
+        """The deployment that answered has the conversation in its prompt cache now."""
+        session = "" if call.decision is None else call.decision.facts.session
+        if session and (end := call.answering.ended) is not None:
+            tokens = end.tokens.prompt + end.tokens.output
+            self.resources.board.note_warm(session, call.answering.deployment.name, tokens)
+
+    async def _answer(self, route: Route, question: _Question) -> Answer:
+        resources, call = self.resources, question.call
+        tries = resources.router.max_retries + 1
+        order = FallbackOrder(route, question.request, resources.board, call.bounds, tries)
         while True:
-            loop = AttemptLoop(self.resources, call, order.deployment, order.tries_left, gate)
+            deployment = order.next()
+            late_s = late_after_s(resources, deployment, question.request) if resources.router.hedge.enabled else None
+            if late_s is not None and order.tries_left > 1:
+                answer = await self._hedged(order, question, deployment, late_s)
+                if answer is not None:
+                    return answer
+                continue
+            one = _Try(resources, question, order, deployment, order.tries_left)
             try:
-                return await loop.answer_stream(request, sink, origin)
+                return await one.run()
             except (UpstreamError, BadRequest) as error:
-                if gate.is_closed:
+                if question.gate.is_closed:
                     raise
-                order.fall_back(error, loop.tried)
+                order.note_failure(deployment, error, one.loop.tried)
+
+    async def _hedged(
+        self, order: FallbackOrder, question: _Question, deployment: Deployment, late_s: float
+    ) -> Answer | None:
+        """The answer of this deployment, or of the next one if this one is late; None: all that ran have failed."""
+        hedge = Hedge(self.resources, question.call, order, question.request)
+        first = _Try(self.resources, question, order, deployment, order.tries_left - 1)
+        answer: Answer | None = None
+
+        def second() -> _Try | None:
+            other = hedge.second(deployment)
+            return None if other is None else _Try(self.resources, question, order, other, 1)
+
+        try:
+            raced = await race(first, second, late_s, question.gate)
+            answer = raced.answer
+        finally:
+            hedge.end(answer)
+        if answer is None:
+            for runner, error in raced.failures:
+                order.note_failure(runner.deployment, error, cast(_Try, runner).loop.tried)
+        return answer
 
 
 class CallAsk:

@@ -188,7 +188,7 @@ async def together(asks: Sequence[Callable[[], Awaitable[T]]], at_once: int) -> 
                 raise error
         return [task.result() for task in tasks]
     finally:
-        await _cancel(tasks)
+        await cancel_all(tasks)
 
 
 async def _in_turn(ask: Callable[[], Awaitable[T]], places: asyncio.Semaphore) -> T:
@@ -198,7 +198,7 @@ async def _in_turn(ask: Callable[[], Awaitable[T]], places: asyncio.Semaphore) -
     return answer
 
 
-async def _cancel(tasks: Collection[asyncio.Future[Any]]) -> None:
+async def cancel_all(tasks: Collection[asyncio.Future[Any]]) -> None:
     """Cancels all tasks and retrieves their exceptions, so that asyncio does not report them."""
     for task in tasks:
         task.cancel()

@@ -9,10 +9,14 @@ from proxy.pipeline.attempt import Attempt
 
 
 class CommitGate:
-    """Decides which of the attempts of an ask wins. `outer` is the gate of the ask that this one is part of."""
+    """Decides which of the attempts of an ask wins. `outer` is the gate of the ask that this one is part of.
+
+    `on_close` receives the winner at once.
+    """
 
     def __init__(self, outer: CommitGate | None = None) -> None:
         self.attempt: Attempt | None = None
+        self.on_close: Callable[[Attempt], None] | None = None
         self._outer = outer
         self._released: asyncio.Future[None] | None = None
 
@@ -43,5 +47,7 @@ class CommitGate:
         gate = self
         while gate is not None and gate.attempt is None:
             gate.attempt = attempt
+            if gate.on_close is not None:
+                gate.on_close(attempt)
             gate = gate._outer
         return self.attempt is attempt

@@ -81,6 +81,7 @@ class Pipeline:
                     self._reject(Call(call_id, caller, format.unread(model), self._clock, started), error)
             raise
         call = Call(call_id, caller, request, self._clock, started)
+        call.bounds.read(request, headers, self._deadline_s)
         try:
             route = await self._admission.admit(call, headers)
             if call.decision is not None:
@@ -116,7 +117,7 @@ class Pipeline:
         """Starts the call in its own task. Its output goes to the client, and ends once the call is settled."""
         running = RunningCall(call, format)
         self._running.add(running)
-        running.start(self._run(running, route), self._deadline_s, self._running.discard)
+        running.start(self._run(running, route), call.bounds.deadline_s, self._running.discard)
         return running
 
     async def _run(self, running: RunningCall, route: Route) -> None:
@@ -147,6 +148,7 @@ class Pipeline:
             answers.append(answer)
             route = Route(route.requested, answer.deployments[-1:])
         call.note_answered([attempt for answer in answers for attempt in answer.attempts])
+        self._dispatcher.note_warm(call)
         response: AnyResponse = request.joined([answer.response for answer in answers])
         messages = [choice["message"] for choice in cast(ChatResponse, response).get("choices", ())]
         await self._reasoning.keep(call.caller, call.answering.deployment, messages, request)
@@ -165,6 +167,7 @@ class Pipeline:
         request = cast(ChatRequest, call.request)
         answer = await self._dispatcher.stream(call, route, sink, call.gate, request)
         call.note_answered(answer.attempts)
+        self._dispatcher.note_warm(call)
         messages = [message for attempt in call.answered for message in attempt.tally.tool_messages()]
         await self._reasoning.keep(call.caller, call.answering.deployment, messages, request)
         await self._settle(call, Outcome.OK)
@@ -173,7 +176,7 @@ class Pipeline:
     async def _fail(self, call: Call, error: BaseException) -> BaseException:
         """Settles a call that failed or was cancelled. Returns the error for its reader."""
         if isinstance(error, asyncio.CancelledError) and call.cancelled_by is Outcome.TIMEOUT_TOTAL:
-            error = deadline_passed(self._deadline_s)
+            error = deadline_passed(call.bounds.deadline_s, call.bounds.whose)
         if isinstance(error, ProxyError):
             with contextlib.suppress(asyncio.CancelledError):  # the ledger already has the row
                 await self._settle(call, _outcome(error), error)

@@ -88,10 +88,10 @@ def stopping() -> ProxyError:
     return ProxyError("The server is stopping. Try again.", status=503, code="overloaded", headers={"retry-after": "1"})
 
 
-def deadline_passed(deadline_s: float) -> UpstreamTimeout:
-    """504: the call and all its attempts took too long."""
+def deadline_passed(deadline_s: float, whose: str = "router.deadline_s") -> UpstreamTimeout:
+    """504: the call and all its attempts took too long. `whose`: what set the deadline."""
     error = UpstreamTimeout(
-        f"No answer within {deadline_s:g} s, the deadline for a call with all its attempts (router.deadline_s).",
+        f"No answer within {deadline_s:g} s, the deadline for a call with all its attempts ({whose}).",
         Outcome.TIMEOUT_TOTAL,
     )
     error.headers["x-should-retry"] = "false"

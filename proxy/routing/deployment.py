@@ -17,7 +17,7 @@ from proxy.schema.records import Cost, Tokens
 class Deployment(Struct, frozen=True):
     """A provider, the upstream's own model id, its price (None: unknown) and the price's version, for rows.
 
-    `rates` is the price in integers.
+    `rates` is the price in integers. `name` is `provider/model`.
     """
 
     provider_name: str
@@ -27,13 +27,11 @@ class Deployment(Struct, frozen=True):
     price_version: str = ""
     price_of: Callable[[str], tuple[ModelPrice | None, str]] = lambda name: (None, "")
     rates: Rates | None = None
+    name: str = ""
 
     def __post_init__(self) -> None:
         force_setattr(self, "rates", None if self.price is None else Rates.of(self.price))
-
-    @property
-    def name(self) -> str:
-        return f"{self.provider_name}/{self.model}"
+        force_setattr(self, "name", f"{self.provider_name}/{self.model}")
 
     def cost(self, tokens: Tokens) -> Cost | None:
         """The cost of an answer, including other models of the provider that took part. None: a price is unknown."""

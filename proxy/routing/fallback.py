@@ -1,65 +1,175 @@
-"""Translates: a failure into the next deployment to ask. Pure: `AttemptLoop` does the asking and waiting."""
+"""Translates: failures, and the standing of the deployments, into the next deployment to ask.
+
+Pure over what it is lent: `AttemptLoop` does the asking and waiting, `HealthBoard` knows who is well.
+"""
 
 from __future__ import annotations
 
+import math
+from typing import Protocol
+
 from proxy.routing import capabilities as content
 from proxy.routing.deployment import Deployment, Route
+from proxy.routing.plan import ask_bound
 from proxy.schema.endpoints import AnyRequest
-from proxy.schema.errors import BadRequest, UpstreamError
+from proxy.schema.errors import AllDown, Availability, BadRequest, CostLimit, UpstreamError
+from proxy.schema.records import Outcome
 
-MAX_ATTEMPTS = 4  # sequential attempts of one ask
 _CLIENT_FAULTS = (400, 413, 422)  # another model would refuse as well
 _FILTERED = ("content_filter", "content_policy_violation")
 
 
-class FallbackOrder:
-    """The fallback order of one request. Raises BadRequest if no candidate supports its content."""
+class Health(Protocol):
+    """What a fallback order asks of the `HealthBoard`."""
 
-    def __init__(self, route: Route, request: AnyRequest) -> None:
+    def may_try(self, name: str) -> bool: ...
+
+    def rest_of(self, name: str) -> tuple[float, str, bool]: ...
+
+    def failed_at(self, name: str) -> float: ...
+
+
+class Bounds(Protocol):
+    """What the call's client allows for all attempts together. `limits_cost` False: `refusal` is always None."""
+
+    limits_cost: bool
+
+    @property
+    def is_late(self) -> bool: ...
+
+    def refusal(self, name: str, bound_nano: int | None) -> CostLimit | None: ...
+
+
+class FallbackOrder:
+    """The fallback order of one ask. Raises BadRequest if no candidate supports its content.
+
+    A candidate that rests or whose breaker is open is passed over. Only if no candidate is well, and none was asked
+    yet, the one that failed longest ago is asked all the same, unless its vendor named a time to wait.
+    """
+
+    def __init__(self, route: Route, request: AnyRequest, health: Health, bounds: Bounds, tries: int) -> None:
+        self.tries_left = tries
         self._route = route
+        self._request = request
+        self._health = health
+        self._bounds = bounds
         self._content_needs = content.needs(request)
         self._queue = self._able(route.candidates)
-        self._failure: UpstreamError | None = None
-        self.tries_left = MAX_ATTEMPTS
+        self._failures: dict[str, UpstreamError | CostLimit] = {}
+        self._last: UpstreamError | None = None
         if not self._queue and (refusal := content.unsupported(self._content_needs, route.candidates[0])) is not None:
             raise refusal
 
-    @property
-    def deployment(self) -> Deployment:
-        return self._queue[0]
+    def next(self) -> Deployment:
+        """The deployment to ask now. Raises AllDown, the last failure of a lone candidate, or CostLimit."""
+        if self._last is None:
+            found = self.peek() or self._least_bad()
+        else:
+            found = None if self.tries_left <= 0 or self._bounds.is_late else self.peek()
+        if found is None:
+            raise self._total()
+        return found
 
-    def fall_back(self, error: UpstreamError | BadRequest, tried: int) -> None:
-        """Moves on to the next candidate; raises the last failure if there is none.
+    def peek(self, besides: str | None = None) -> Deployment | None:
+        """The first candidate that is well and within the cost limit."""
+        for deployment in self._queue:
+            name = deployment.name
+            if name != besides and self._health.may_try(name) and self._is_affordable(deployment):
+                return deployment
+        return None
+
+    def note_failure(self, deployment: Deployment, error: UpstreamError | BadRequest, tried: int) -> None:
+        """A deployment failed after `tried` attempts. Raises the error if no other may take over.
 
         A BadRequest from the first candidate is the caller's mistake; from a later one it only means that this
         candidate cannot take over.
         """
+        name = deployment.name
         if isinstance(error, UpstreamError):
-            self._failure = error
+            self._last = self._failures[name] = error
             self.tries_left -= max(tried, 1)  # zero if its asks were answered, but with invalid JSON
             self._queue = self._instead(error)
-        elif self._failure is None:
+            if not self._queue and error.status in _CLIENT_FAULTS:
+                raise error
+        elif self._last is None and deployment is self._queue[0]:
             raise error
         else:
-            self._queue = self._queue[1:]
-        failure = self._failure
-        if self._queue and self.tries_left > 0:
-            return
-        if failure.status >= 500:  # all candidates failed; client retries would multiply ours
-            failure.headers["x-should-retry"] = "false"
-        raise failure
+            self._queue = [each for each in self._queue if each.name != name]
 
     def _instead(self, error: UpstreamError) -> list[Deployment]:
         """The remaining candidates after `error`. A faulty request is not sent to further providers."""
-        route, failed = self._route, self.deployment.name
+        route, rest = self._route, self._queue
         if error.code == "context_length_exceeded" and route.context_fallback:
-            return [d for d in self._able(route.context_fallback) if d.name != failed]
-        if error.code in _FILTERED and route.content_fallback:
-            return [d for d in self._able(route.content_fallback) if d.name != failed]
-        return [] if error.status in _CLIENT_FAULTS else self._queue[1:]
+            rest = self._able(route.context_fallback)
+        elif error.code in _FILTERED and route.content_fallback:
+            rest = self._able(route.content_fallback)
+        elif error.status in _CLIENT_FAULTS:
+            return []
+        return [each for each in rest if not isinstance(self._failures.get(each.name), UpstreamError)]
+
+    def _least_bad(self) -> Deployment | None:
+        """The one that failed longest ago, so that one that recovers is soon found. None: all vendors named a time."""
+        able = [d for d in self._queue if not self._health.rest_of(d.name)[2] and self._is_affordable(d)]
+        return min(able, key=lambda deployment: self._health.failed_at(deployment.name), default=None)
+
+    def _is_affordable(self, deployment: Deployment) -> bool:
+        if not self._bounds.limits_cost:
+            return True
+        refusal = self._bounds.refusal(deployment.name, ask_bound(self._request, deployment))
+        if refusal is not None:
+            self._failures[deployment.name] = refusal
+        return refusal is None
+
+    def _total(self) -> UpstreamError | CostLimit:
+        """The error of an ask that nobody is left for."""
+        failures = list(self._failures.values())
+        if failures and all(isinstance(failure, CostLimit) for failure in failures):
+            return failures[0]
+        known = {each.name: each for each in (*self._able(self._route.candidates), *self._queue)}
+        names = list(dict.fromkeys((*known, *self._failures)))
+        availability = tuple(self._availability(name) for name in names)
+        if len(names) > 1:
+            return AllDown(self._route.requested, availability, self._last.outcome if self._last else _NOBODY)
+        error = self._last or _resting(availability[0])
+        error.note_all_failed(availability)
+        return error
+
+    def _availability(self, name: str) -> Availability:
+        failure = self._failures.get(name)
+        rest_s, why, _ = self._health.rest_of(name)
+        if isinstance(failure, UpstreamError):
+            wait_s = max(rest_s, failure.retry_after_s or 0.0)
+            return Availability(name, failure.code or "upstream_error", failure.retryable, _shown(wait_s, failure))
+        if failure is not None:
+            return Availability(name, failure.code or "", False)
+        code = why if rest_s > 0 else "not_tried"
+        return Availability(name, code or "upstream_unavailable", True, round(rest_s, 1))
 
     def _able(self, deployments: tuple[Deployment, ...]) -> list[Deployment]:
         """The deployments that support the request's content."""
         if not self._content_needs:
             return list(deployments)
         return [d for d in deployments if content.unsupported(self._content_needs, d) is None]
+
+
+_NOBODY = Outcome.UPSTREAM_ERROR  # of a call for which nobody was asked
+
+
+def _shown(wait_s: float, failure: UpstreamError) -> float | None:
+    return round(wait_s, 1) if failure.retryable or wait_s > 0 else None
+
+
+def _resting(one: Availability) -> UpstreamError:
+    """The error of a lone candidate whose vendor asked for time: nothing is sent to it before."""
+    is_limit = one.code == "rate_limit_exceeded"
+    wait_s = one.retry_after_s or 0.0
+    error = UpstreamError(
+        f"{one.model} asked not to be called for another {wait_s:g} s.",
+        status=429 if is_limit else 503,
+        code=one.code,
+        retryable=True,
+        upstream_status=429 if is_limit else None,  # as its vendor said it
+    )
+    error.retry_after_s = wait_s
+    error.headers["retry-after"] = str(math.ceil(wait_s))
+    return error

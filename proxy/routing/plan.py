@@ -37,6 +37,11 @@ def attempt_bound(request: AnyRequest, deployment: Deployment) -> int | None:
     return _bound(request, deployment, tokens.input_bound(request))
 
 
+def ask_bound(request: AnyRequest, deployment: Deployment) -> int | None:
+    """The same for one ask: all the concurrent requests that its choices need."""
+    return _bound(request, deployment, tokens.input_bound(request) * _seats(request, deployment))
+
+
 def _bound(request: AnyRequest, deployment: Deployment, input_bound: int) -> int | None:
     price, rates = deployment.price, deployment.rates
     if price is None or rates is None:

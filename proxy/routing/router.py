@@ -24,7 +24,8 @@ _AUTO = frozenset(AUTO_NAMES)
 
 
 class Router:
-    """`random` in [0, 1) picks among `weighted` names. `state` lends the latest snapshot of the deployments' health.
+    """`random` in [0, 1) picks among `weighted` names. `state` lends the latest snapshot of the deployments' health and
+    of one session.
 
     `version` names the configuration, in decisions.
     """
@@ -35,7 +36,7 @@ class Router:
         prices: PriceBook,
         random: Callable[[], float],
         classify: Classify = unclassified,
-        state: Callable[[], State] = lambda: NO_STATE,
+        state: Callable[[str], State] = lambda session: NO_STATE,
         version: str = "",
     ) -> None:
         self._views = views
@@ -75,7 +76,7 @@ class Router:
             return None
         self._check_models(request.hints, allowed)
         facts = facts_of(request, name, key, headers, self._reading)
-        state, seed = self._state(), self._random()
+        state, seed = self._state(facts.session), self._random()
         decision = self._decide(facts, state, seed, allowed)
         if self._lacks_prices(decision.route):
             await self._prices.load()

@@ -2,7 +2,9 @@
 
     ProxyError                  status, type, code, param, message (public), headers
     ├── BadRequest              400  invalid_value unless another code is given
+    ├── CostLimit               402  the next attempt could cost more than the request allows
     ├── UpstreamError           a provider's failure; carries its Outcome and `retryable`
+    │   ├── AllDown             503  no candidate can answer now; says why of each
     │   ├── UpstreamTruncated   502  the answer broke off
     │   ├── UpstreamTimeout     504  a phase took longer than its time-out
     │   └── UpstreamUnavailable 503  no connection, or the embedded model is not ready
@@ -17,6 +19,8 @@ from __future__ import annotations
 
 import math
 from typing import cast
+
+from msgspec import Struct
 
 from proxy.schema.records import Outcome
 
@@ -68,12 +72,28 @@ class StorageUnavailable(ProxyError):
         )
 
 
+class CostLimit(ProxyError):
+    """402: `max_cost_usd` does not allow another attempt: it could cost too much, or nobody knows its price."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message, status=402, code=code, param="routing.max_cost_usd")
+
+
+class Availability(Struct, frozen=True):
+    """Why one candidate did not answer. `retry_after_s`: when it may be tried again; None: waiting does not help."""
+
+    model: str
+    code: str
+    retryable: bool
+    retry_after_s: float | None = None
+
+
 class UpstreamError(ProxyError):
     """A provider's failure. `retryable`: the same request may succeed elsewhere or later.
 
     `upstream_status` is the vendor's own HTTP status (None: no answer), `retry_after_s` its Retry-After in seconds. The
     raiser may set it, as well as `param`, `type` and `headers`. `other_key`: the vendor refused one API key, and
-    another key of the same provider may be used at once.
+    another key of the same provider may be used at once. `availability` names the candidates once all failed.
     """
 
     def __init__(
@@ -92,6 +112,16 @@ class UpstreamError(ProxyError):
         self.upstream_status = upstream_status
         self.retry_after_s: float | None = None
         self.other_key = False
+        self.availability: tuple[Availability, ...] = ()
+
+    def note_all_failed(self, availability: tuple[Availability, ...]) -> None:
+        """Nobody is left to ask. A client that repeats the request would multiply our attempts."""
+        self.availability = availability
+        if self.status >= 500:
+            self.headers["x-should-retry"] = "false"
+            soonest_s = min((each.retry_after_s for each in availability if each.retry_after_s is not None), default=0)
+            if soonest_s > 0:
+                self.headers.setdefault("retry-after", str(math.ceil(soonest_s)))
 
     @property
     def nothing_sent(self) -> bool:
@@ -111,7 +141,30 @@ class UpstreamError(ProxyError):
         error: dict[str, object] = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         if self.upstream_status is not None:
             error["metadata"] = {"upstream_status": self.upstream_status}
+        if self.availability:
+            error["availability"] = self.availability
         return {"error": error}
+
+
+class AllDown(UpstreamError):
+    """503: several candidates, and none of them can answer now."""
+
+    def __init__(self, requested: str, availability: tuple[Availability, ...], outcome: Outcome) -> None:
+        each = "; ".join(f"{one.model}: {_describe(one)}" for one in availability)
+        super().__init__(
+            f"No model can answer {requested[:200]!r} now. {each}.",
+            status=503,
+            code="upstream_unavailable",
+            outcome=outcome,
+            retryable=any(one.retryable for one in availability),
+        )
+        self.note_all_failed(availability)
+        self.headers.setdefault("retry-after", "1")
+
+
+def _describe(one: Availability) -> str:
+    wait_s = one.retry_after_s
+    return f"{one.code}, again in {math.ceil(wait_s)} s" if wait_s else one.code
 
 
 class UpstreamTruncated(UpstreamError):

@@ -90,6 +90,10 @@ FAMILIES = {
         ),
         Family("mmproxy_fallbacks", "counter", "Requests that ended at another model than the first.", _ANSWERED),
         Family(
+            "mmproxy_retries_refused", "counter", "Retries and hedges that a retry budget did not allow.", _ANSWERED
+        ),
+        Family("mmproxy_breaker_state", "gauge", "0 closed, 1 half open, 2 open.", _ANSWERED, (), "max"),
+        Family(
             "mmproxy_tokens",
             "counter",
             "Tokens of all attempts by kind: input (uncached), cache_read, cache_write, output.",
@@ -171,6 +175,9 @@ class Metrics:
         else:
             row[0] += value
 
+    def note_breaker(self, labels: Labels, state: str) -> None:
+        self._rows["mmproxy_breaker_state"][labels] = [float(("closed", "half_open", "open").index(state))]
+
     def observe(self, family: str, labels: Labels, value: float) -> None:
         """Adds one value to a histogram."""
         buckets, rows = FAMILIES[family].buckets, self._rows[family]
@@ -191,7 +198,7 @@ class Metrics:
     def note_end(self, known: Container[str], call: Call, end: CallEnd) -> None:
         """One call that ended; `known` holds the `provider/model` names that may be labels."""
         stream = "true" if call.request.stream else "false"
-        answered = _labels(known, call.attempts[-1]) if call.attempts else (NONE, NONE)
+        answered = _labels(known, call.answering) if call.attempts else (NONE, NONE)
         self.count("mmproxy_requests", (*answered, end.outcome.value, stream))
         if end.fallback:
             self.count("mmproxy_fallbacks", answered)
@@ -327,6 +334,10 @@ def _cumulative(buckets: tuple[float, ...], row: list[float]) -> list[tuple[str,
 
 
 def _labels(known: Container[str], attempt: Attempt) -> Labels:
+    return labels_of(known, attempt.deployment.name)
+
+
+def labels_of(known: Container[str], name: str) -> Labels:
     """Provider and model; a model that only a client named is not a label of its own."""
-    deployment = attempt.deployment
-    return (deployment.provider_name, deployment.model if deployment.name in known else OTHER)
+    provider, _, model = name.partition("/")
+    return (provider, model if name in known else OTHER)

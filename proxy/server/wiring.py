@@ -34,13 +34,14 @@ from proxy.pipeline.reasoning_state import ReasoningState
 from proxy.pipeline.timing import Clock
 from proxy.providers.base.contract import Provider, ProviderLimits
 from proxy.routing.allowed import Views
+from proxy.routing.board import HealthBoard
 from proxy.routing.classify import load
 from proxy.routing.facts import Classify, classified_by
 from proxy.routing.names import Names
 from proxy.routing.router import Router
 from proxy.routing.stored_facts import mentioned
 from proxy.schema.records import CallEnd, Endpoint
-from proxy.server.metrics import Metrics
+from proxy.server.metrics import Metrics, labels_of
 from proxy.server.swap import Swap
 from proxy.storage.keys import KeyStore
 from proxy.storage.reasoning_states import ReasoningStates
@@ -94,6 +95,7 @@ class Running:
         self._pools = Pools(_transport)
         self.key_states = KeyStates()
         self._off_loop = OffLoop()
+        self.board = HealthBoard(time.perf_counter, time.time)
         self._limits: Limits | None = None
         self._lists: ModelDiscovery | None = None
 
@@ -109,6 +111,8 @@ class Running:
             taken.close()
 
         self.key_states.forgive()
+        self.board.configure(config.router)
+        _report_health(self.board, self._log, self._metrics, runtime.names.configured())
         self.runtimes.put(runtime, close)
         self._lists = runtime.lists
         self._lists.follow()
@@ -132,7 +136,10 @@ class Running:
         self._limits = self._limits or Limits(config.server.workers)  # usage outlives a reload
         policies = KeyPolicies(config.keys, config.rate_limits, self._limits)
         pipeline = Pipeline(
-            Admission(policies, Router(views, book, random.random, classifier(), version=config.version)),
+            Admission(
+                policies,
+                Router(views, book, random.random, classifier(), self.board.state, config.version),
+            ),
             Dispatcher(
                 Resources(
                     upstreams,
@@ -141,7 +148,10 @@ class Running:
                     config.version,
                     random.random,
                     _observer(self._metrics, configured),
-                    mentioned=mentioned(config.rules),
+                    config.router.retry_delay_s,
+                    config.router,
+                    self.board,
+                    mentioned(config.rules),
                 )
             ),
             self.vault,
@@ -264,6 +274,24 @@ def _observer(metrics: Metrics | None, configured: frozenset[str]) -> Callable[[
     return partial(metrics.note_attempt, configured)
 
 
+def _report_health(
+    board: HealthBoard, log: FilteringBoundLogger, metrics: Metrics | None, configured: frozenset[str]
+) -> None:
+    """One log line for each change of a breaker's state, and the metrics of breakers and retry budgets."""
+
+    def on_breaker(name: str, state: str) -> None:
+        rest_s, why, _ = board.rest_of(name)
+        log.warning("breaker", model=name, state=state, why=why, open_s=round(rest_s, 1))
+        if metrics is not None:
+            metrics.note_breaker(labels_of(configured, name), state)
+
+    def on_refused(name: str) -> None:
+        if metrics is not None:
+            metrics.count("mmproxy_retries_refused", labels_of(configured, name))
+
+    board.on_breaker, board.on_refused = on_breaker, on_refused
+
+
 def _on_end(
     log: FilteringBoundLogger, metrics: Metrics | None, configured: frozenset[str]
 ) -> Callable[[Call, CallEnd], None]:
@@ -280,13 +308,14 @@ def _on_end(
 
 
 def _log_call(log: FilteringBoundLogger, call: Call, end: CallEnd) -> None:
-    attempt = call.attempts[-1].ended if call.attempts else None
+    answering = call.answering if call.attempts else None
+    attempt = answering.ended if answering else None
     log.info(
         "call",
         request_id=call.id,
         key=call.caller.key_id,
         requested=call.request.model,
-        model=call.attempts[-1].deployment.name if call.attempts else None,
+        model=answering.deployment.name if answering else None,
         stream=call.request.stream,
         outcome=str(end.outcome),
         status=end.status,

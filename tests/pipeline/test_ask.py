@@ -13,8 +13,8 @@ from proxy.pipeline.dispatch import CallAsk
 from proxy.providers.openai import OpenAI
 from proxy.routing.allowed import Allowed
 from proxy.routing.ask import Answer, Ask, Origin
-from proxy.routing.fallback import MAX_ATTEMPTS
 from proxy.routing.router import Router
+from proxy.routing.settings import RouterConfig
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.errors import BadRequest, ProxyError, UpstreamError, UpstreamTruncated
 from proxy.schema.records import Outcome
@@ -104,9 +104,10 @@ async def test_they_run_side_by_side() -> None:
 
 async def test_each_ask_has_a_fallback_order_of_its_own() -> None:
     """Attempts are counted per ask: each may make as many as a separate call."""
-    failed = MAX_ATTEMPTS - 1
+    failed = RouterConfig().max_retries
     script = [*(error(500) for _ in range(failed)), whole("one"), *(error(500) for _ in range(failed)), whole("two")]
     world, call = World(*script, retries=1), new_call()
+    world.router = RouterConfig(retry_budget=1.0)
     ask, _ = ask_of(world, call)
     assert text(await ask.ask("abc", call.request)) == "one"
     assert asked(call) == "aabb"

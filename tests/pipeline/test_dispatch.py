@@ -14,10 +14,17 @@ from proxy.pipeline.call import Call
 from proxy.providers.base.contract import Built
 from proxy.providers.openai import OpenAI
 from proxy.routing.deployment import Deployment, Route
-from proxy.routing.fallback import MAX_ATTEMPTS
 from proxy.schema.attempt_state import AttemptState
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
-from proxy.schema.errors import BadRequest, ProxyError, StorageUnavailable, UpstreamError, UpstreamTruncated
+from proxy.schema.errors import (
+    AllDown,
+    Availability,
+    BadRequest,
+    ProxyError,
+    StorageUnavailable,
+    UpstreamError,
+    UpstreamTruncated,
+)
 from proxy.schema.hints import Hints
 from proxy.schema.records import Outcome
 from proxy.server.formats.chat_answer import sse
@@ -174,16 +181,32 @@ async def test_no_call_makes_more_than_four_attempts() -> None:
     world, call = World(*(error(500) for _ in range(9)), retries=2), new_call()
     with pytest.raises(UpstreamError) as caught:
         await world.complete(call, "abcd")
-    assert (asked(call), len(call.attempts)) == ("aaab", MAX_ATTEMPTS)
+    assert (asked(call), len(call.attempts)) == ("aaab", 4)
     assert caught.value.headers["x-should-retry"] == "false"
 
 
-async def test_when_all_fail_the_last_error_is_raised() -> None:
+async def test_when_all_fail_each_is_named() -> None:
+    """With its code, whether it is worth trying again, and when."""
+    world, call = World(ConnectFailed(), error(429, retry_after="30"), error(401)), new_call()
+    with pytest.raises(AllDown) as caught:
+        await world.complete(call, "abc")
+    assert (caught.value.status, caught.value.code) == (503, "upstream_unavailable")
+    assert caught.value.headers == {"retry-after": "1", "x-should-retry": "false"}
+    assert caught.value.availability == (
+        Availability("a/m", "upstream_unavailable", True, 0.0),
+        Availability("b/m", "rate_limit_exceeded", True, 30.0),
+        Availability("c/m", "invalid_api_key", False, 60.0),
+    )
+    assert cast(Any, caught.value.body())["error"]["availability"] == caught.value.availability
+
+
+async def test_a_lone_candidate_that_fails_says_it_in_its_own_words() -> None:
     """A client error keeps its own retry advice."""
-    world, call = World(ConnectFailed(), error(429, retry_after="30")), new_call()
+    world, call = World(error(429, retry_after="30")), new_call()
     with pytest.raises(UpstreamError) as caught:
-        await world.complete(call, "ab")
+        await world.complete(call)
     assert (caught.value.status, caught.value.headers) == (429, {"retry-after": "30"})
+    assert caught.value.availability == (Availability("a/m", "rate_limit_exceeded", True, 30.0),)
 
 
 # --- what is not sent twice -------------------------------------------------------------------------------------------

@@ -20,7 +20,9 @@ from proxy.pipeline.running import RunningCall
 from proxy.pipeline.timing import Clock
 from proxy.providers.openai import OpenAI
 from proxy.routing.allowed import Allowed
+from proxy.routing.board import HealthBoard
 from proxy.routing.deployment import Deployment, Route
+from proxy.routing.settings import RouterConfig
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import ProxyError, StorageUnavailable
@@ -120,6 +122,9 @@ class World:
         self.reached = asyncio.Event()
         self.release = asyncio.Event()
         self.ledger: Ledger | None = None  # a real one, where a test needs it
+        self.now_s = 1000.0  # of the board, moved by hand
+        self.board = HealthBoard(lambda: self.now_s, lambda: self.now_s)
+        self.router = RouterConfig()
         self.active = 0
         self.replies: list[Reply] = []  # that began
         self._answers = list(answers)
@@ -209,8 +214,10 @@ class World:
 
     def dispatcher(self, backoff_s: float = 0.0, random: float = 1.0) -> Dispatcher:
         ledger = self.ledger or cast(Ledger, _LedgerOf(self))
+        self.board.configure(self.router)
+        observe, lots = self.observed.append, lambda: random
         return Dispatcher(
-            Resources(self.upstreams, ledger, OffLoop(), "v1", lambda: random, self.observed.append, backoff_s)
+            Resources(self.upstreams, ledger, OffLoop(), "v1", lots, observe, backoff_s, self.router, self.board)
         )
 
     def pipeline(self, deadline_s: float = 5, backoff_s: float = 0.0, admission: Admission | None = None) -> Pipeline:

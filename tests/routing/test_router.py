@@ -77,7 +77,7 @@ async def test_rules_see_headers_and_the_state_of_the_deployments() -> None:
     assert (await models(headers={"x-team": "blue"}, names={"rules": team}))[0] == ARGON
     assert (await models(headers={"x-team": "red"}, names={"rules": team}))[0] == LUNA
     states = iter((State("1"), State("2")))
-    ours = Router(Views(names()), PriceBook(Pricing(lookup=None), {}), lambda: 0.5, state=lambda: next(states))
+    ours = Router(Views(names()), PriceBook(Pricing(lookup=None), {}), lambda: 0.5, state=lambda session: next(states))
     found = [await ours.decide(request(), None, {}) for _ in range(2)]
     assert [each.snapshot for each in found if each] == [".1", ".2"]
 
@@ -182,7 +182,7 @@ async def test_an_agent_stays_on_its_model_for_twenty_turns() -> None:
         Views(names(rules=split)),
         PriceBook(Pricing(lookup=None), {}),
         lambda: next(draws),
-        state=lambda: State("s", 1.0, {}, dict(warm)),
+        state=lambda session: State("s", 1.0, {}, dict(warm)),
     )
     messages: list[dict[str, Any]] = [
         {"role": "system", "content": "You repair code."},

@@ -66,6 +66,7 @@ Whole answers: half the body if k > 0, else none of it. There are k + 10 tokens.
 Errors:
     e429(retry_after=1,code=insufficient_quota)     likewise 400 401 402 403 404 405 408 409 413 422 500 502
                                 503 504 529; without retry_after no such header, without code the usual one
+    e429_until(s=20)            429 whose Retry-After is an HTTP date, s seconds after that of its Date
     context_length              400 context_length_exceeded
     bad_json_error(status=500)  a body that is announced as JSON and breaks off
     html_502                    an HTML page

@@ -7,6 +7,8 @@ import math
 import random
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -109,6 +111,13 @@ def _error(status: int) -> Callable[..., dict[str, Any]]:
     return error
 
 
+def _limited_until(s: int = 20) -> dict[str, Any]:
+    """The date may be any: only its distance from `Date` counts."""
+    begun = datetime(2026, 11, 6, 8, 49, 37, tzinfo=UTC)
+    dates = [format_datetime(moment, usegmt=True) for moment in (begun, begun + timedelta(seconds=s))]
+    return {"status": 429, "error": "api", "headers": (("date", dates[0]), ("retry-after", dates[1]))}
+
+
 def _nothing() -> dict[str, Any]:
     return {}
 
@@ -191,6 +200,7 @@ MODES: dict[str, Callable[..., dict[str, Any]]] = {
     "context_length": lambda: {"status": 400, "error": "api", "error_code": "context_length_exceeded"},
     "flap": lambda p=0.5, seed=1, status=500: {"ok_share": p, "seed": seed, "fail_status": status},
     "fail_first": lambda n=1, status=500: {"fail_first": n, "fail_status": status},
+    "e429_until": _limited_until,
     **{f"e{status}": _error(status) for status in _ERRORS},
 }
 

@@ -1,0 +1,346 @@
+"""Orchestrates: what ended attempts say about the deployments, and which may be asked now. Clocks are passed in.
+
+HealthBoard    one per process; outlives a reload. It learns from every ended attempt and publishes snapshots (State)
+Standing       one deployment: its pace, its failures, its breaker, its rest
+RetryBudgets   how many extra requests are left (`retry_budget`)
+
+                    `failures` in a row, or over a quarter of recent attempts
+    breaker:  closed ───────────────────────────────────────────────────> open
+                 ^                                                         │ after `open_s`, doubled each time
+                 └──── the probe answers ──── half_open <──────────────────┘
+                                                  └── the probe fails: open again
+
+A board never forbids the last candidate: `FallbackOrder` decides what to do if no deployment is well.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from proxy.routing.health import DeploymentHealth, State
+from proxy.routing.retry_budget import HedgeSpending, RetryBudgets
+from proxy.routing.settings import RouterConfig
+from proxy.routing.verdict import Verdict, verdict_of
+from proxy.schema.records import AttemptEnd, Outcome
+
+MAX_REST_S = 60.0  # cap of a vendor's Retry-After: limits are often lifted earlier
+LIMITED_REST_S = 1.0  # after a 429 that names no time
+REFUSED_REST_S = 60.0  # after refused credentials: a person has to act
+SAMPLES = 64  # latest times kept for the p95
+MIN_SAMPLES = 20  # fewer tell no p95
+MIN_TOKENS = 8  # a shorter answer tells no throughput
+_PACE = 0.2  # weight of the latest attempt in the moving averages of pace
+_FAILURE = 0.1  # and of failures
+_FAILING = 0.25  # share of failures that opens the breaker even if they are not in a row
+_MAX_DEPLOYMENTS = 1_024  # clients may name any model
+_MAX_SESSIONS = 10_000
+
+
+class Standing:
+    """What is known about one deployment. Times are seconds of the board's monotonic clock."""
+
+    __slots__ = (
+        *("bad", "breaker_since", "error_rate", "failed_at", "first_token_ms", "first_tokens", "in_a_row", "is_firm"),
+        *("is_open", "open_s", "open_until", "probe", "rests_until", "tokens_per_s", "tool_errors", "wholes", "why"),
+    )
+
+    def __init__(self) -> None:
+        self.first_token_ms: float | None = None
+        self.first_tokens: deque[float] = deque(maxlen=SAMPLES)
+        self.wholes: deque[float] = deque(maxlen=SAMPLES)  # milliseconds of whole answers
+        self.tokens_per_s: float | None = None
+        self.tool_errors = 0.0
+        self.error_rate = 0.0
+        self.in_a_row = 0
+        self.bad = 0  # since the breaker closed
+        self.failed_at = -math.inf
+        self.why = ""
+        self.is_open = False  # or half open: once `open_until` has passed
+        self.open_until = -math.inf
+        self.open_s = 0.0
+        self.breaker_since = -math.inf  # attempts that began before it say nothing about the breaker
+        self.probe: Probe | None = None
+        self.rests_until = -math.inf
+        self.is_firm = False  # the vendor itself named the time
+
+    @property
+    def is_well(self) -> bool:
+        return not self.is_open and self.rests_until == -math.inf
+
+    def note_pace(self, end: AttemptEnd, first_token_ms: float | None) -> None:
+        duration_ms = end.duration_ms or 0.0
+        if first_token_ms is not None:
+            self.first_tokens.append(first_token_ms)
+            known = self.first_token_ms
+            self.first_token_ms = first_token_ms if known is None else known + _PACE * (first_token_ms - known)
+        else:
+            self.wholes.append(duration_ms)
+        writing_ms = duration_ms - (first_token_ms or self.first_token_ms or 0.0)
+        if end.tokens.output >= MIN_TOKENS and writing_ms > 0:
+            speed, before = end.tokens.output * 1000 / writing_ms, self.tokens_per_s
+            self.tokens_per_s = speed if before is None else before + _PACE * (speed - before)
+
+    def rest(self, until: float, is_firm: bool) -> None:
+        if until > self.rests_until or (is_firm and not self.is_firm):
+            self.rests_until, self.is_firm = until, is_firm
+
+    def close(self, now: float) -> None:
+        self.is_open, self.open_until, self.probe = False, -math.inf, None
+        self.breaker_since, self.bad, self.in_a_row, self.error_rate, self.why = now, 0, 0, 0.0, ""
+
+
+class Probe(Struct, frozen=True, eq=False):
+    """The one request that a half-open breaker lets through."""
+
+    standing: Standing
+
+
+class HealthBoard:
+    """The standing of every deployment that was asked.
+
+    `on_breaker` receives a deployment and its breaker's new state, `on_refused` a deployment at which the budgets
+    refused a retry or a hedge.
+    """
+
+    def __init__(self, now_s: Callable[[], float] = time.perf_counter, unix_s: Callable[[], float] = time.time) -> None:
+        self.budgets = RetryBudgets(now_s)
+        self.hedges = HedgeSpending()
+        self.on_breaker: Callable[[str, str], None] = lambda name, state: None
+        self.on_refused: Callable[[str], None] = lambda name: None
+        self._now_s = now_s
+        self._unix_s = unix_s
+        self._breaker = RouterConfig().breaker
+        self._ttl_s = RouterConfig().sticky.ttl_s
+        self._is_hedging = False
+        self._standings: dict[str, Standing] = {}
+        self._warm: dict[str, tuple[str, int, float]] = {}
+        self._changed: set[str] = set()
+        self._state = State(id=f"{int(unix_s()):x}.0", now=unix_s())
+        self._published = 0
+        self._next_change = math.inf
+
+    def configure(self, router: RouterConfig) -> None:
+        """Follows a new configuration; what was learned stays."""
+        self._breaker = router.breaker
+        self._ttl_s = router.sticky.ttl_s
+        self._is_hedging = router.hedge.enabled
+        self.budgets.share = router.retry_budget
+
+    # --- what attempts say --------------------------------------------------------------------------------------------
+
+    def observe(
+        self,
+        name: str,
+        end: AttemptEnd,
+        first_token_ms: float | None = None,
+        retry_after_s: float | None = None,
+        tool_calls: tuple[int, int] = (0, 0),
+    ) -> None:
+        """One ended attempt. `first_token_ms` counts from its own start. `tool_calls`: those it made, and how many of
+        them were broken.
+        """
+        if self._is_hedging and end.cost_nano:
+            self.hedges.note_cost(end.cost_nano)
+        verdict = Verdict.GOOD if end.outcome is Outcome.OK else verdict_of(end)
+        if verdict is Verdict.NOTHING:
+            return
+        standing = self._standings.get(name) or self._add(name)
+        self._changed.add(name)
+        if verdict is Verdict.GOOD:
+            standing.note_pace(end, first_token_ms)
+            standing.error_rate *= 1 - _FAILURE
+            standing.in_a_row = 0
+            if tool_calls[0]:
+                standing.tool_errors += _PACE * (tool_calls[1] / tool_calls[0] - standing.tool_errors)
+            if not standing.is_well:
+                self._recover(name, standing, end)
+            return
+        now = self._now_s()
+        standing.why = end.error_code or end.outcome.value
+        if verdict is Verdict.REFUSED:
+            standing.rest(now + REFUSED_REST_S, is_firm=False)
+        elif verdict is Verdict.LIMITED or retry_after_s is not None:
+            asked_s = LIMITED_REST_S if retry_after_s is None else min(retry_after_s, MAX_REST_S)
+            standing.rest(now + asked_s, is_firm=retry_after_s is not None)
+        if verdict is Verdict.BAD:
+            self._note_failure(name, standing, end, now)
+
+    def _recover(self, name: str, standing: Standing, end: AttemptEnd) -> None:
+        """After a success. One that began before the breaker opened, or during a rest, proves nothing."""
+        now = self._now_s()
+        if now >= standing.rests_until:
+            standing.rests_until = -math.inf
+        if standing.is_open and now - (end.duration_ms or 0.0) / 1000 >= standing.breaker_since:
+            standing.close(now)
+            self.on_breaker(name, "closed")
+
+    def _note_failure(self, name: str, standing: Standing, end: AttemptEnd, now: float) -> None:
+        standing.failed_at = now
+        if now - (end.duration_ms or 0.0) / 1000 < standing.breaker_since:
+            return
+        standing.error_rate += _FAILURE * (1 - standing.error_rate)
+        standing.in_a_row += 1
+        standing.bad += 1
+        if standing.is_open:
+            if now >= standing.open_until:  # the probe failed
+                self._open(name, standing, now)
+            return
+        most = self._breaker.failures
+        if standing.in_a_row >= most or (standing.bad >= most and standing.error_rate >= _FAILING):
+            self._open(name, standing, now)
+
+    def _open(self, name: str, standing: Standing, now: float) -> None:
+        """For twice as long as the last time, unless it has worked for that long since."""
+        is_soon = standing.is_open or now - standing.breaker_since < standing.open_s
+        doubled = 2 * standing.open_s if is_soon else 0.0
+        standing.open_s = min(self._breaker.max_open_s, max(self._breaker.open_s, doubled))
+        standing.is_open, standing.probe = True, None
+        standing.open_until, standing.breaker_since = now + standing.open_s, now
+        self.on_breaker(name, "open")
+
+    def _add(self, name: str) -> Standing:
+        if len(self._standings) >= _MAX_DEPLOYMENTS:
+            oldest = next(iter(self._standings))
+            del self._standings[oldest]
+            self._changed.add(oldest)
+        standing = self._standings[name] = Standing()
+        return standing
+
+    # --- who may be asked ---------------------------------------------------------------------------------------------
+
+    def may_try(self, name: str) -> bool:
+        """False while it rests, or its breaker is open or probed."""
+        standing = self._standings.get(name)
+        if standing is None or standing.is_well:
+            return True
+        now = self._now_s()
+        if now >= standing.rests_until and standing.rests_until > -math.inf:
+            standing.rests_until = -math.inf
+            self._changed.add(name)
+        if standing.rests_until > now:
+            return False
+        return not standing.is_open or (now >= standing.open_until and standing.probe is None)
+
+    def enter(self, name: str) -> Probe | None:
+        """Called before a deployment is asked. Pass what it returns to `leave`, however the asking ends."""
+        standing = self._standings.get(name)
+        if standing is None or not standing.is_open:
+            return None
+        if standing.probe is not None or self._now_s() < standing.open_until:
+            return None
+        standing.probe = probe = Probe(standing)
+        self.on_breaker(name, "half_open")
+        return probe
+
+    def leave(self, probe: Probe | None) -> None:
+        """Lets another probe through if this one proved nothing."""
+        if probe is not None and probe.standing.probe is probe:
+            probe.standing.probe = None
+
+    def is_open(self, name: str) -> bool:
+        """True while its breaker is not closed: then nothing is repeated there."""
+        standing = self._standings.get(name)
+        return standing is not None and standing.is_open
+
+    def takes_extra(self, name: str, caller: str | None) -> bool:
+        """True if one more request beside those meant for this deployment may be made; then it counts."""
+        if self.is_open(name):
+            return False
+        if self.budgets.take(name.partition("/")[0], caller):
+            return True
+        self.on_refused(name)
+        return False
+
+    def rest_of(self, name: str) -> tuple[float, str, bool]:
+        """Seconds until it may be asked again, why, and whether the vendor itself named the time."""
+        standing = self._standings.get(name)
+        if standing is None:
+            return 0.0, "", False
+        now = self._now_s()
+        rest_s = max(0.0, standing.rests_until - now)
+        return max(rest_s, standing.open_until - now), standing.why, standing.is_firm and rest_s > 0
+
+    def failed_at(self, name: str) -> float:
+        """When it last failed; minus infinity: never."""
+        standing = self._standings.get(name)
+        return -math.inf if standing is None else standing.failed_at
+
+    def late_after_s(self, name: str, stream: bool) -> float | None:
+        """The p95 of its times to the first token, or to a whole answer; None: too few are known."""
+        standing = self._standings.get(name)
+        if standing is None:
+            return None
+        p95_ms = _p95(standing.first_tokens if stream else standing.wholes)
+        return None if p95_ms is None else p95_ms / 1000
+
+    # --- warm sessions ------------------------------------------------------------------------------------------------
+
+    def note_warm(self, session: str, name: str, tokens: int) -> None:
+        """This deployment has so many tokens of the conversation in its prompt cache now."""
+        self._warm.pop(session, None)
+        if len(self._warm) >= _MAX_SESSIONS:
+            del self._warm[next(iter(self._warm))]  # the one that was idle for longest
+        self._warm[session] = name, tokens, self._now_s() + self._ttl_s
+
+    # --- snapshots ----------------------------------------------------------------------------------------------------
+
+    def state(self, session: str = "") -> State:
+        """The current snapshot; of the warm sessions it has this one. While nothing changes, it is the same object."""
+        now = self._now_s()
+        if self._changed or now >= self._next_change:
+            self._publish(now)
+        warm = self._warm.get(session) if session else None
+        if warm is None:
+            return self._state
+        name, tokens, until = warm
+        if now >= until:
+            del self._warm[session]
+            return self._state
+        base = self._state
+        return State(f"{base.id}+{name}:{tokens}", base.now, base.deployments, {session: (name, tokens)})
+
+    def _publish(self, now: float) -> None:
+        unix_s = self._unix_s()
+        deployments = dict(self._state.deployments)
+        turning = {name for name, health in deployments.items() if health.rests_until}
+        for name in self._changed | turning:
+            standing = self._standings.get(name)
+            if standing is None:
+                deployments.pop(name, None)
+            else:
+                deployments[name] = _health(standing, now, unix_s)
+        self._changed.clear()
+        self._published += 1
+        ends = [health.rests_until for health in deployments.values() if health.rests_until]
+        self._next_change = now + min(ends) - unix_s if ends else math.inf
+        origin = self._state.id.partition(".")[0]
+        self._state = State(f"{origin}.{self._published}", unix_s, deployments)
+
+
+def _health(standing: Standing, now: float, unix_s: float) -> DeploymentHealth:
+    breaker = "closed"
+    if standing.is_open:
+        breaker = "open" if now < standing.open_until else "half_open"
+    until = max(standing.rests_until, standing.open_until)
+    return DeploymentHealth(
+        first_token_ms=standing.first_token_ms,
+        first_token_p95_ms=_p95(standing.first_tokens),
+        tokens_per_s=standing.tokens_per_s,
+        error_rate=standing.error_rate,
+        breaker=breaker,
+        rests_until=unix_s + until - now if until > now else 0.0,
+        why=standing.why if until > now or standing.is_open else "",
+        tool_errors=standing.tool_errors,
+    )
+
+
+def _p95(times_ms: deque[float]) -> float | None:
+    """The nearest rank; None: too few values."""
+    if len(times_ms) < MIN_SAMPLES:
+        return None
+    return sorted(times_ms)[math.ceil(0.95 * len(times_ms)) - 1]
