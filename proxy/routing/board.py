@@ -97,6 +97,7 @@ class Standing:
 class Probe(Struct, frozen=True, eq=False):
     """The one request that a half-open breaker lets through."""
 
+    name: str
     standing: Standing
 
 
@@ -233,7 +234,8 @@ class HealthBoard:
             return None
         if standing.probe is not None or self._now_s() < standing.open_until:
             return None
-        standing.probe = probe = Probe(standing)
+        standing.probe = probe = Probe(name, standing)
+        self._changed.add(name)
         self.on_breaker(name, "half_open")
         return probe
 
@@ -241,6 +243,7 @@ class HealthBoard:
         """Lets another probe through if this one proved nothing."""
         if probe is not None and probe.standing.probe is probe:
             probe.standing.probe = None
+            self._changed.add(probe.name)
 
     def is_open(self, name: str) -> bool:
         """True while its breaker is not closed: then nothing is repeated there."""
@@ -325,7 +328,8 @@ class HealthBoard:
 def _health(standing: Standing, now: float, unix_s: float) -> DeploymentHealth:
     breaker = "closed"
     if standing.is_open:
-        breaker = "open" if now < standing.open_until else "half_open"
+        is_free = now >= standing.open_until and standing.probe is None  # to be probed
+        breaker = "half_open" if is_free else "open"
     until = max(standing.rests_until, standing.open_until)
     return DeploymentHealth(
         first_token_ms=standing.first_token_ms,

@@ -150,7 +150,7 @@ def test_a_half_open_breaker_lets_one_probe_through() -> None:
     assert (it.breaker, it.may_try) == ("half_open", True)
     probe = it.board.enter(A)
     assert probe is not None
-    assert (it.may_try, it.board.enter(A)) == (False, None)
+    assert (it.may_try, it.board.enter(A), it.breaker) == (False, None, "open")
     it.answers()
     it.board.leave(probe)
     assert (it.breaker, it.may_try, it.board.is_open(A)) == ("closed", True, False)
