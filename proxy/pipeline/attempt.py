@@ -135,12 +135,10 @@ class Attempt:
 
     def note_tool_calls(self, response: AnyResponse | None) -> None:
         """Counts the tool calls of an answer, and the broken ones; None: it was streamed."""
-        tools = self.request.fields.get("tools")
-        if tools:
-            messages = self.tally.tool_messages()
-            if response is not None:
-                messages = [choice["message"] for choice in cast(ChatResponse, response).get("choices", ())]
-            self.tool_calls = judged(messages, tools)
+        messages = self.tally.tool_messages()
+        if response is not None:
+            messages = [choice["message"] for choice in cast(ChatResponse, response).get("choices", ())]
+        self.tool_calls = judged(messages, self.request.fields["tools"])
 
     def fail(self, error: UpstreamError) -> None:
         """A request that the provider refused, or that never reached it, used nothing."""

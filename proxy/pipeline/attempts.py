@@ -169,9 +169,9 @@ class AttemptLoop:
     def _may_repeat(self, request: AnyRequest, wait_s: float) -> bool:
         """True if the call has time and money for another attempt, and the retry budgets have room."""
         call, name = self._call, self._deployment.name
-        if wait_s >= call.bounds.time_left_s:
+        if wait_s >= call.time_left_s:
             return False
-        if call.bounds.limits_cost and call.bounds.refusal(name, attempt_bound(request, self._deployment)):
+        if call.limits_cost and call.refusal(name, attempt_bound(request, self._deployment)):
             return False
         return self._resources.board.takes_extra(name, call.caller.key_id)
 
@@ -181,7 +181,7 @@ class AttemptLoop:
         """A new attempt with a committed intent row. If this raises, nothing was sent and there is no attempt."""
         call, ledger = self._call, self._resources.ledger
         bound_nano = attempt_bound(request, self._deployment)
-        if call.bounds.limits_cost and (refusal := call.bounds.refusal(self._deployment.name, bound_nano)) is not None:
+        if call.limits_cost and (refusal := call.refusal(self._deployment.name, bound_nano)) is not None:
             raise refusal
         attempt = Attempt(call, self._deployment, request, origin)
         opening = attempt.opening(bound_nano)
@@ -211,7 +211,8 @@ class AttemptLoop:
                 response = await self._whole(attempt, exchange)
             else:
                 await self._streamed(attempt, exchange, sink, gate)
-            attempt.note_tool_calls(response)
+            if attempt.request.fields.get("tools"):
+                attempt.note_tool_calls(response)
         except UpstreamError as error:
             attempt.fail(error)
             raise

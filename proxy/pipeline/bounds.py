@@ -8,10 +8,11 @@ a last attempt may begin, since each token starts the client's time-out anew.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+from msgspec import Struct
 
 from proxy.pipeline.attempt import Attempt
-from proxy.pipeline.timing import CallTime
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import CostLimit
 from proxy.schema.records import NANO_PER_USD
@@ -20,54 +21,43 @@ PATIENCE_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")  # Python
 ANSWER_BEFORE_S = 0.1  # before the client gives up, so that it learns why instead of trying again
 
 
-class CallBounds:
-    """`deadline_s` ends the call, `patience_s` ends retries, fallbacks and hedges; both count from its start."""
+class Bounds(Struct, frozen=True):
+    """`deadline_s` ends the call, `patience_s` ends retries, fallbacks and hedges; both count from its start.
 
-    __slots__ = ("_attempts", "_max_nano", "_time", "deadline_s", "limits_cost", "patience_s", "whose")
+    `whose` names what set the deadline. `max_nano` None: no limit of the cost.
+    """
 
-    def __init__(self, time: CallTime, attempts: list[Attempt]) -> None:
-        self.deadline_s = math.inf
-        self.patience_s = math.inf
-        self.whose = "router.deadline_s"
-        self.limits_cost = False
-        self._max_nano = 0
-        self._time = time
-        self._attempts = attempts
+    deadline_s: float = math.inf
+    patience_s: float = math.inf
+    whose: str = "router.deadline_s"
+    max_nano: int | None = None
 
-    def read(self, request: AnyRequest, headers: Mapping[str, str], deadline_s: float) -> None:
-        """Takes the limits of a request; `deadline_s` is the server's own."""
+    def narrowed(self, request: AnyRequest, headers: Mapping[str, str]) -> Bounds:
+        """These bounds and those of a request; itself if the request has none."""
         hints = request.hints
-        self.deadline_s = self.patience_s = deadline_s
+        given = [headers.get(name) for name in PATIENCE_HEADERS]
+        if hints.deadline_ms is None and hints.max_cost_usd is None and given == [None, None]:
+            return self
+        deadline_s, patience_s, whose = self.deadline_s, self.patience_s, self.whose
         if hints.deadline_ms is not None and hints.deadline_ms / 1000 < deadline_s:
-            self.deadline_s = self.patience_s = hints.deadline_ms / 1000
-            self.whose = "routing.deadline_ms"
-        for name in PATIENCE_HEADERS:
-            patience_s = _seconds(headers.get(name))
-            if patience_s is not None and patience_s < self.patience_s:
-                self.patience_s = patience_s
+            deadline_s = patience_s = hints.deadline_ms / 1000
+            whose = "routing.deadline_ms"
+        for name, value in zip(PATIENCE_HEADERS, given, strict=True):
+            read_s = _seconds(value)
+            if read_s is not None and read_s < patience_s:
+                patience_s = read_s
                 if not request.stream:
-                    self.deadline_s = max(patience_s / 2, patience_s - ANSWER_BEFORE_S)
-                    self.whose = f"the client's {name}"
-        if hints.max_cost_usd is not None:
-            self.limits_cost = True
-            self._max_nano = round(hints.max_cost_usd * NANO_PER_USD)
+                    deadline_s, whose = max(read_s / 2, read_s - ANSWER_BEFORE_S), f"the client's {name}"
+        max_nano = None if hints.max_cost_usd is None else round(hints.max_cost_usd * NANO_PER_USD)
+        return Bounds(deadline_s, patience_s, whose, max_nano)
 
-    @property
-    def time_left_s(self) -> float:
-        """Until the client has no patience for another attempt."""
-        return min(self.deadline_s, self.patience_s) - self._time.elapsed_ms() / 1000
-
-    @property
-    def is_late(self) -> bool:
-        return self.time_left_s <= 0
-
-    def refusal(self, name: str, bound_nano: int | None) -> CostLimit | None:
+    def refusal(self, name: str, bound_nano: int | None, attempts: Iterable[Attempt]) -> CostLimit | None:
         """The error if an attempt that may cost `bound_nano` could exceed what the client allows; None: it may run."""
-        if not self.limits_cost:
+        if self.max_nano is None:
             return None
         if bound_nano is None:
             return CostLimit(f"{name} has no known price, so routing.max_cost_usd cannot hold.", "price_unknown")
-        left = self._max_nano - self._spent()
+        left = self.max_nano - _spent(attempts)
         if bound_nano <= left:
             return None
         return CostLimit(
@@ -76,13 +66,17 @@ class CallBounds:
             "max_cost_exceeded",
         )
 
-    def _spent(self) -> int:
-        """What ended attempts cost, and running ones may cost. Attempts without a price were refused above."""
-        spent = 0
-        for attempt in self._attempts:
-            end = attempt.ended
-            spent += (attempt.hold_nano if end is None else end.cost_nano) or 0
-        return spent
+
+UNBOUNDED = Bounds()
+
+
+def _spent(attempts: Iterable[Attempt]) -> int:
+    """What ended attempts cost, and running ones may cost. Attempts without a price were refused."""
+    spent = 0
+    for attempt in attempts:
+        end = attempt.ended
+        spent += (attempt.hold_nano if end is None else end.cost_nano) or 0
+    return spent
 
 
 def _seconds(value: str | None) -> float | None:

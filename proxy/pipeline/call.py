@@ -7,12 +7,12 @@ from itertools import count
 
 from proxy.metering.usage import usage_of
 from proxy.pipeline.attempt import Attempt
-from proxy.pipeline.bounds import CallBounds
+from proxy.pipeline.bounds import UNBOUNDED
 from proxy.pipeline.gate import CommitGate
 from proxy.pipeline.timing import CallTime, Clock
 from proxy.routing.decision import Decision
 from proxy.schema.endpoints import AnyRequest
-from proxy.schema.errors import ProxyError
+from proxy.schema.errors import CostLimit, ProxyError
 from proxy.schema.records import NANO_PER_USD, NOT_DECIDED, CallEnd, Caller, CallOpen, Outcome
 from proxy.schema.usage import Usage
 
@@ -30,7 +30,7 @@ class Call:
         self.opened_ns = clock.unix_ns()
         self.time = CallTime(clock, started)
         self.attempts: list[Attempt] = []
-        self.bounds = CallBounds(self.time, self.attempts)
+        self.bounds = UNBOUNDED  # of its time and its cost
         self.answered: list[Attempt] = []  # attempts that make up the answer: several if the call asked more than once
         self.gate = CommitGate()  # of the call's own ask
         self.decision: Decision | None = None  # how the router chose; None: the request names its model
@@ -61,6 +61,24 @@ class Call:
         if self.answered:
             return self.answered[-1]
         return self.gate.attempt or self.attempts[-1]
+
+    @property
+    def time_left_s(self) -> float:
+        """Until the client has no patience for another attempt."""
+        return min(self.bounds.deadline_s, self.bounds.patience_s) - self.time.elapsed_ms() / 1000
+
+    @property
+    def is_late(self) -> bool:
+        return self.time_left_s <= 0
+
+    @property
+    def limits_cost(self) -> bool:
+        """The client said what the call may cost."""
+        return self.bounds.max_nano is not None
+
+    def refusal(self, name: str, bound_nano: int | None) -> CostLimit | None:
+        """The error if another attempt that may cost `bound_nano` could exceed what the client allows."""
+        return self.bounds.refusal(name, bound_nano, self.attempts)
 
     def note_answered(self, attempt_ids: Sequence[str]) -> None:
         """These attempts make up the answer."""

@@ -56,18 +56,17 @@ class _Try:
 
     def run(self) -> Coroutine[Any, Any, Answer]:
         """The answer, to be awaited. Raises as `AttemptLoop` does."""
-        probe = self._board.enter(self.deployment.name)
-        return self._asking() if probe is None else self._probing(probe)
-
-    def _asking(self) -> Coroutine[Any, Any, Answer]:
         question = self._question
         if question.sink is None:
-            return self.loop.answer(question.request, question.origin)
-        return self.loop.answer_stream(cast(ChatRequest, question.request), question.sink, question.origin)
+            asking = self.loop.answer(question.request, question.origin)
+        else:
+            asking = self.loop.answer_stream(cast(ChatRequest, question.request), question.sink, question.origin)
+        probe = self._board.enter(self.deployment.name)
+        return asking if probe is None else self._probing(probe, asking)
 
-    async def _probing(self, probe: Probe) -> Answer:
+    async def _probing(self, probe: Probe, asking: Coroutine[Any, Any, Answer]) -> Answer:
         try:
-            return await self._asking()
+            return await asking
         finally:
             self._board.leave(probe)
 
@@ -102,7 +101,7 @@ class Dispatcher:
     async def _answer(self, route: Route, question: _Question) -> Answer:
         resources, call = self.resources, question.call
         tries = resources.router.max_retries + 1
-        order = FallbackOrder(route, question.request, resources.board, call.bounds, tries)
+        order = FallbackOrder(route, question.request, resources.board, call, tries)
         while True:
             deployment = order.next()
             late_s = late_after_s(resources, deployment, question.request) if resources.router.hedge.enabled else None

@@ -66,7 +66,7 @@ class Hedge:
     def second(self, first: Deployment) -> Deployment | None:
         """The deployment to ask beside `first`; None: nobody else is well, or time, money or a budget is lacking."""
         call, board = self._call, self._resources.board
-        other = None if call.bounds.is_late else self._order.peek(besides=first.name)
+        other = None if call.is_late else self._order.peek(besides=first.name)
         if other is None or board.is_open(other.name):
             return None
         bounds = [attempt_bound(self._request, each) for each in (first, other)]

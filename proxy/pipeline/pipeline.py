@@ -17,6 +17,7 @@ from typing import cast
 
 from proxy.pipeline import hints
 from proxy.pipeline.admission import Admission
+from proxy.pipeline.bounds import Bounds
 from proxy.pipeline.call import Call
 from proxy.pipeline.dispatch import Dispatcher
 from proxy.pipeline.format import Format, StreamWriter
@@ -60,7 +61,7 @@ class Pipeline:
         self._off_loop = dispatcher.resources.off_loop
         self._clock = clock
         self._on_end = on_end
-        self._deadline_s = deadline_s
+        self._bounds = Bounds(deadline_s, deadline_s)
         self._running: set[RunningCall] = set()
 
     async def admit(
@@ -81,7 +82,7 @@ class Pipeline:
                     self._reject(Call(call_id, caller, format.unread(model), self._clock, started), error)
             raise
         call = Call(call_id, caller, request, self._clock, started)
-        call.bounds.read(request, headers, self._deadline_s)
+        call.bounds = self._bounds.narrowed(request, headers)
         try:
             route = await self._admission.admit(call, headers)
             if call.decision is not None:

@@ -34,6 +34,7 @@ REFUSED_REST_S = 60.0  # after refused credentials: a person has to act
 SAMPLES = 64  # latest times kept for the p95
 MIN_SAMPLES = 20  # fewer tell no p95
 MIN_TOKENS = 8  # a shorter answer tells no throughput
+_LONG_AGO = -math.inf
 _PACE = 0.2  # weight of the latest attempt in the moving averages of pace
 _FAILURE = 0.1  # and of failures
 _FAILING = 0.25  # share of failures that opens the breaker even if they are not in a row
@@ -158,7 +159,7 @@ class HealthBoard:
             standing.in_a_row = 0
             if tool_calls[0]:
                 standing.tool_errors += _PACE * (tool_calls[1] / tool_calls[0] - standing.tool_errors)
-            if not standing.is_well:
+            if standing.is_open or standing.rests_until > _LONG_AGO:
                 self._recover(name, standing, end)
             return
         now = self._now_s()

@@ -32,7 +32,8 @@ class Health(Protocol):
 class Bounds(Protocol):
     """What the call's client allows for all attempts together. `limits_cost` False: `refusal` is always None."""
 
-    limits_cost: bool
+    @property
+    def limits_cost(self) -> bool: ...
 
     @property
     def is_late(self) -> bool: ...
@@ -63,6 +64,9 @@ class FallbackOrder:
     def next(self) -> Deployment:
         """The deployment to ask now. Raises AllDown, the last failure of a lone candidate, or CostLimit."""
         if self._last is None:
+            queue = self._queue
+            if queue and not self._bounds.limits_cost and self._health.may_try(queue[0].name):  # almost always
+                return queue[0]
             found = self.peek() or self._least_bad()
         else:
             found = None if self.tries_left <= 0 or self._bounds.is_late else self.peek()

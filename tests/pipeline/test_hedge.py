@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from proxy.pipeline.bounds import Bounds
 from proxy.pipeline.call import Call
 from proxy.routing.board import MIN_SAMPLES
 from proxy.routing.settings import Breaker, Hedge, RouterConfig
@@ -215,7 +216,7 @@ async def test_the_limits_of_the_call_bind_hedges() -> None:
     world = World(streamed(*COMPLETE))
     await world.stream(new_call(stream=True, max_tokens=10), "a")
     call.request = structs.replace(call.request, hints=Hints(max_cost_usd=1.5 * (world.holds[0] or 0) / NANO_PER_USD))
-    call.bounds.read(call.request, {}, 900)
+    call.bounds = Bounds(900, 900).narrowed(call.request, {})
     await unhedged(hedging(), call)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from proxy.pipeline.bounds import CallBounds
+from proxy.pipeline.bounds import Bounds
 from proxy.pipeline.call import Call
 from proxy.pipeline.timing import CallTime
 from proxy.providers.openai import OpenAI
@@ -236,14 +236,9 @@ async def test_after_a_time_out_the_same_deployment_is_asked_only_if_that_is_wan
 # --- time and money ---------------------------------------------------------------------------------------------------
 
 
-def bounds(
-    headers: Mapping[str, str], hints: Hints | None = None, hand: HandClock | None = None, *, stream: bool = False
-) -> CallBounds:
-    clock = (hand or HandClock()).clock()
+def bounds(headers: Mapping[str, str], hints: Hints | None = None, *, stream: bool = False) -> Bounds:
     request = structs.replace(new_call(stream=stream).request, hints=hints or Hints())
-    found = CallBounds(CallTime(clock), [])
-    found.read(request, headers, 900)
-    return found
+    return Bounds(900, 900).narrowed(request, headers)
 
 
 @pytest.mark.parametrize(
@@ -272,18 +267,18 @@ def test_the_deadline_is_the_shortest(hints: Hints, headers: dict[str, str], dea
 def test_a_stream_is_not_cut_by_the_patience_of_its_client() -> None:
     """Each token starts that anew. But no attempt begins after it."""
     hand = HandClock()
-    found = bounds({"x-stainless-read-timeout": "20"}, hand=hand, stream=True)
-    assert (found.deadline_s, found.time_left_s) == (900, 20)
+    call = timed_call(hand, None)
+    call.bounds = bounds({"x-stainless-read-timeout": "20"}, stream=True)
+    assert (call.bounds.deadline_s, call.time_left_s, call.is_late) == (900, 20, False)
     hand.monotonic_s += 20
-    assert found.is_late
+    assert call.is_late
 
 
 def timed_call(hand: HandClock, deadline_ms: int | None) -> Call:
     call = new_call()
     call.time = CallTime(hand.clock())
     call.request = structs.replace(call.request, hints=Hints(deadline_ms=deadline_ms))
-    call.bounds = CallBounds(call.time, call.attempts)
-    call.bounds.read(call.request, {}, 900)
+    call.bounds = Bounds(900, 900).narrowed(call.request, {})
     return call
 
 
@@ -330,7 +325,7 @@ async def test_the_deadline_of_a_hint_ends_the_call() -> None:
 def capped(max_cost_usd: float, **fields: Any) -> Call:
     call = new_call(max_tokens=10, **fields)
     call.request = structs.replace(call.request, hints=Hints(max_cost_usd=max_cost_usd))
-    call.bounds.read(call.request, {}, 900)
+    call.bounds = Bounds(900, 900).narrowed(call.request, {})
     return call
 
 
