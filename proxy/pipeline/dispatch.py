@@ -23,10 +23,10 @@ from proxy.pipeline.gate import CommitGate
 from proxy.pipeline.hedge import Hedge, late_after_s, race
 from proxy.routing.allowed import Allowed
 from proxy.routing.ask import CALL, Answer, Origin, Sink
-from proxy.routing.board import Probe
 from proxy.routing.deployment import Deployment, Route
 from proxy.routing.fallback import FallbackOrder
 from proxy.routing.router import Router
+from proxy.routing.standing import Probe
 from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest, UpstreamError

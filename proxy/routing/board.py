@@ -1,7 +1,7 @@
 """Orchestrates: what ended attempts say about the deployments, and which may be asked now. Clocks are passed in.
 
 HealthBoard    one per process; outlives a reload. It learns from every ended attempt and publishes snapshots (State)
-Standing       one deployment: its pace, its failures, its breaker, its rest
+Standing       one deployment: its pace, its failures, its breaker, its rest (`standing`)
 RetryBudgets   how many extra requests are left (`retry_budget`)
 
                     `failures` in a row, or over a quarter of recent attempts
@@ -17,89 +17,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 
-from msgspec import Struct
-
-from proxy.routing.health import DeploymentHealth, State
+from proxy.routing.health import State
 from proxy.routing.retry_budget import HedgeSpending, RetryBudgets
 from proxy.routing.settings import RouterConfig
+from proxy.routing.standing import LONG_AGO, PACE, Probe, Standing, p95
 from proxy.routing.verdict import Verdict, verdict_of
 from proxy.schema.records import AttemptEnd, Outcome
 
 MAX_REST_S = 60.0  # cap of a vendor's Retry-After: limits are often lifted earlier
 LIMITED_REST_S = 1.0  # after a 429 that names no time
 REFUSED_REST_S = 60.0  # after refused credentials: a person has to act
-SAMPLES = 64  # latest times kept for the p95
-MIN_SAMPLES = 20  # fewer tell no p95
-MIN_TOKENS = 8  # a shorter answer tells no throughput
-_LONG_AGO = -math.inf
-_PACE = 0.2  # weight of the latest attempt in the moving averages of pace
-_FAILURE = 0.1  # and of failures
+_FAILURE = 0.1  # weight of the latest attempt in the moving average of failures
 _FAILING = 0.25  # share of failures that opens the breaker even if they are not in a row
 _MAX_DEPLOYMENTS = 1_024  # clients may name any model
 _MAX_SESSIONS = 10_000
-
-
-class Standing:
-    """What is known about one deployment. Times are seconds of the board's monotonic clock."""
-
-    __slots__ = (
-        *("bad", "breaker_since", "error_rate", "failed_at", "first_token_ms", "first_tokens", "in_a_row", "is_firm"),
-        *("is_open", "open_s", "open_until", "probe", "rests_until", "tokens_per_s", "tool_errors", "wholes", "why"),
-    )
-
-    def __init__(self) -> None:
-        self.first_token_ms: float | None = None
-        self.first_tokens: deque[float] = deque(maxlen=SAMPLES)
-        self.wholes: deque[float] = deque(maxlen=SAMPLES)  # milliseconds of whole answers
-        self.tokens_per_s: float | None = None
-        self.tool_errors = 0.0
-        self.error_rate = 0.0
-        self.in_a_row = 0
-        self.bad = 0  # since the breaker closed
-        self.failed_at = -math.inf
-        self.why = ""
-        self.is_open = False  # or half open: once `open_until` has passed
-        self.open_until = -math.inf
-        self.open_s = 0.0
-        self.breaker_since = -math.inf  # attempts that began before it say nothing about the breaker
-        self.probe: Probe | None = None
-        self.rests_until = -math.inf
-        self.is_firm = False  # the vendor itself named the time
-
-    @property
-    def is_well(self) -> bool:
-        return not self.is_open and self.rests_until == -math.inf
-
-    def note_pace(self, end: AttemptEnd, first_token_ms: float | None) -> None:
-        duration_ms = end.duration_ms or 0.0
-        if first_token_ms is not None:
-            self.first_tokens.append(first_token_ms)
-            known = self.first_token_ms
-            self.first_token_ms = first_token_ms if known is None else known + _PACE * (first_token_ms - known)
-        else:
-            self.wholes.append(duration_ms)
-        writing_ms = duration_ms - (first_token_ms or self.first_token_ms or 0.0)
-        if end.tokens.output >= MIN_TOKENS and writing_ms > 0:
-            speed, before = end.tokens.output * 1000 / writing_ms, self.tokens_per_s
-            self.tokens_per_s = speed if before is None else before + _PACE * (speed - before)
-
-    def rest(self, until: float, is_firm: bool) -> None:
-        if until > self.rests_until or (is_firm and not self.is_firm):
-            self.rests_until, self.is_firm = until, is_firm
-
-    def close(self, now: float) -> None:
-        self.is_open, self.open_until, self.probe = False, -math.inf, None
-        self.breaker_since, self.bad, self.in_a_row, self.error_rate, self.why = now, 0, 0, 0.0, ""
-
-
-class Probe(Struct, frozen=True, eq=False):
-    """The one request that a half-open breaker lets through."""
-
-    name: str
-    standing: Standing
 
 
 class HealthBoard:
@@ -158,8 +91,8 @@ class HealthBoard:
             standing.error_rate *= 1 - _FAILURE
             standing.in_a_row = 0
             if tool_calls[0]:
-                standing.tool_errors += _PACE * (tool_calls[1] / tool_calls[0] - standing.tool_errors)
-            if standing.is_open or standing.rests_until > _LONG_AGO:
+                standing.tool_errors += PACE * (tool_calls[1] / tool_calls[0] - standing.tool_errors)
+            if standing.is_open or standing.rests_until > LONG_AGO:
                 self._recover(name, standing, end)
             return
         now = self._now_s()
@@ -176,7 +109,7 @@ class HealthBoard:
         """After a success. One that began before the breaker opened, or during a rest, proves nothing."""
         now = self._now_s()
         if now >= standing.rests_until:
-            standing.rests_until = -math.inf
+            standing.rests_until = LONG_AGO
         if standing.is_open and now - (end.duration_ms or 0.0) / 1000 >= standing.breaker_since:
             standing.close(now)
             self.on_breaker(name, "closed")
@@ -221,8 +154,8 @@ class HealthBoard:
         if standing is None or standing.is_well:
             return True
         now = self._now_s()
-        if now >= standing.rests_until and standing.rests_until > -math.inf:
-            standing.rests_until = -math.inf
+        if now >= standing.rests_until and standing.rests_until > LONG_AGO:
+            standing.rests_until = LONG_AGO
             self._changed.add(name)
         if standing.rests_until > now:
             return False
@@ -272,14 +205,14 @@ class HealthBoard:
     def failed_at(self, name: str) -> float:
         """When it last failed; minus infinity: never."""
         standing = self._standings.get(name)
-        return -math.inf if standing is None else standing.failed_at
+        return LONG_AGO if standing is None else standing.failed_at
 
     def late_after_s(self, name: str, stream: bool) -> float | None:
         """The p95 of its times to the first token, or to a whole answer; None: too few are known."""
         standing = self._standings.get(name)
         if standing is None:
             return None
-        p95_ms = _p95(standing.first_tokens if stream else standing.wholes)
+        p95_ms = p95(standing.first_tokens if stream else standing.wholes)
         return None if p95_ms is None else p95_ms / 1000
 
     # --- warm sessions ------------------------------------------------------------------------------------------------
@@ -317,35 +250,10 @@ class HealthBoard:
             if standing is None:
                 deployments.pop(name, None)
             else:
-                deployments[name] = _health(standing, now, unix_s)
+                deployments[name] = standing.snapshot(now, unix_s)
         self._changed.clear()
         self._published += 1
         ends = [health.rests_until for health in deployments.values() if health.rests_until]
         self._next_change = now + min(ends) - unix_s if ends else math.inf
         origin = self._state.id.partition(".")[0]
         self._state = State(f"{origin}.{self._published}", unix_s, deployments)
-
-
-def _health(standing: Standing, now: float, unix_s: float) -> DeploymentHealth:
-    breaker = "closed"
-    if standing.is_open:
-        is_free = now >= standing.open_until and standing.probe is None  # to be probed
-        breaker = "half_open" if is_free else "open"
-    until = max(standing.rests_until, standing.open_until)
-    return DeploymentHealth(
-        first_token_ms=standing.first_token_ms,
-        first_token_p95_ms=_p95(standing.first_tokens),
-        tokens_per_s=standing.tokens_per_s,
-        error_rate=standing.error_rate,
-        breaker=breaker,
-        rests_until=unix_s + until - now if until > now else 0.0,
-        why=standing.why if until > now or standing.is_open else "",
-        tool_errors=standing.tool_errors,
-    )
-
-
-def _p95(times_ms: deque[float]) -> float | None:
-    """The nearest rank; None: too few values."""
-    if len(times_ms) < MIN_SAMPLES:
-        return None
-    return sorted(times_ms)[math.ceil(0.95 * len(times_ms)) - 1]

@@ -19,6 +19,17 @@ _CLIENT_FAULTS = (400, 413, 422)  # another model would refuse as well
 _FILTERED = ("content_filter", "content_policy_violation")
 
 
+def able_for(request: AnyRequest, deployments: tuple[Deployment, ...]) -> list[Deployment]:
+    """The deployments that support the content of the request. Raises BadRequest if none of them does."""
+    needs = content.needs(request)
+    if not needs:
+        return list(deployments)
+    able = [each for each in deployments if content.unsupported(needs, each) is None]
+    if not able and deployments and (refusal := content.unsupported(needs, deployments[0])) is not None:
+        raise refusal
+    return able
+
+
 class Health(Protocol):
     """What a fallback order asks of the `HealthBoard`."""
 
@@ -54,12 +65,9 @@ class FallbackOrder:
         self._request = request
         self._health = health
         self._bounds = bounds
-        self._content_needs = content.needs(request)
-        self._queue = self._able(route.candidates)
+        self._queue = able_for(request, route.candidates)
         self._failures: dict[str, UpstreamError | CostLimit] = {}
         self._last: UpstreamError | None = None
-        if not self._queue and (refusal := content.unsupported(self._content_needs, route.candidates[0])) is not None:
-            raise refusal
 
     def next(self) -> Deployment:
         """The deployment to ask now. Raises AllDown, the last failure of a lone candidate, or CostLimit."""
@@ -151,9 +159,8 @@ class FallbackOrder:
 
     def _able(self, deployments: tuple[Deployment, ...]) -> list[Deployment]:
         """The deployments that support the request's content."""
-        if not self._content_needs:
-            return list(deployments)
-        return [d for d in deployments if content.unsupported(self._content_needs, d) is None]
+        needs = content.needs(self._request)
+        return [each for each in deployments if content.unsupported(needs, each) is None]
 
 
 _NOBODY = Outcome.UPSTREAM_ERROR  # of a call for which nobody was asked

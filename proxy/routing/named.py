@@ -6,7 +6,7 @@ from proxy.routing.costs import estimate
 from proxy.routing.decision import Candidate, Decision
 from proxy.routing.deployment import Deployment, Route
 from proxy.routing.facts import Facts, Reading, facts_of
-from proxy.routing.fallback import FallbackOrder
+from proxy.routing.fallback import able_for
 from proxy.routing.health import NO_STATE
 from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest
@@ -19,16 +19,16 @@ def named(route: Route, request: AnyRequest, snapshot: str, key: str | None = No
     """The route, without the deployments that cannot take the request. Raises BadRequest if none of them can."""
     name = route.requested
     facts = facts_of(request, name, key, {}, Reading()) if isinstance(request, ChatRequest) else Facts(requested=name)
-    FallbackOrder(route, request)
-    candidates = tuple(_candidate(deployment, route.requested, request, facts) for deployment in route.candidates)
+    able_for(request, route.candidates)
+    candidates = tuple(_candidate(deployment, request, facts) for deployment in route.candidates)
     able = tuple(candidate.deployment for candidate in candidates if candidate.rejected is None)
     route = Route(route.requested, able, route.context_fallback, route.content_fallback)
     return Decision(route, facts, step=NAMED, candidates=candidates, snapshot=snapshot)
 
 
-def _candidate(deployment: Deployment, requested: str, request: AnyRequest, facts: Facts) -> Candidate:
+def _candidate(deployment: Deployment, request: AnyRequest, facts: Facts) -> Candidate:
     try:
-        FallbackOrder(Route(requested, (deployment,)), request)
+        able_for(request, (deployment,))
     except BadRequest as error:
         return Candidate(deployment, rejected=error.message)
     low, high = estimate(deployment, facts, NO_STATE) or (None, None)

@@ -103,7 +103,7 @@ def admission(folder: Path, seed: list[float]) -> Admission:
             "fake/c": DeploymentHealth(100.0, 150.0, 20.0, error_rate=0.2),
         },
     )
-    router = Router(views, book, lambda: seed[0], state=lambda: state, version="v1")
+    router = Router(views, book, lambda: seed[0], state=lambda session: state, version="v1")
     return Admission(KeyPolicies(config.keys, None, Limits(1)), router)
 
 

@@ -10,8 +10,8 @@ from msgspec import structs
 
 from proxy.pipeline.bounds import Bounds
 from proxy.pipeline.call import Call
-from proxy.routing.board import MIN_SAMPLES
 from proxy.routing.settings import Breaker, Hedge, RouterConfig
+from proxy.routing.standing import MIN_SAMPLES
 from proxy.schema.chat import ChatChunk
 from proxy.schema.errors import AllDown, UpstreamTruncated
 from proxy.schema.hints import Hints

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from proxy.routing.board import MAX_REST_S, MIN_SAMPLES, REFUSED_REST_S, HealthBoard
+from proxy.routing.board import MAX_REST_S, REFUSED_REST_S, HealthBoard
 from proxy.routing.retry_budget import FLOOR, REFILL_S, HedgeSpending
 from proxy.routing.settings import Breaker, RouterConfig, Sticky
+from proxy.routing.standing import MIN_SAMPLES
 from proxy.schema.records import AttemptEnd, Outcome, Tokens
 
 A = "a/m"
