@@ -13,6 +13,8 @@ from proxy.pipeline.bounds import Bounds
 from proxy.pipeline.call import Call
 from proxy.pipeline.timing import CallTime
 from proxy.providers.openai import OpenAI
+from proxy.routing.decision import Decision
+from proxy.routing.facts import Facts
 from proxy.routing.settings import Breaker, RouterConfig
 from proxy.schema.errors import AllDown, BadRequest, CostLimit, StorageUnavailable, UpstreamError, UpstreamTimeout
 from proxy.schema.hints import Hints
@@ -20,6 +22,7 @@ from proxy.schema.records import NANO_PER_USD, Outcome
 from proxy.upstream.transports.base import ConnectFailed
 from tests.pipeline.calls import HandClock
 from tests.pipeline.world import (
+    USAGE,
     Script,
     World,
     asked,
@@ -406,3 +409,19 @@ async def test_a_refused_key_of_several_does_not_rest_the_deployment() -> None:
     route = structs.replace(world.route("a"), candidates=(world.deployment("a"),))
     assert await world.complete(call, route) == "Hi"
     assert (asked(call), world.board.rest_of("a/m")[0]) == ("aa", 0)
+
+
+# --- sessions ---------------------------------------------------------------------------------------------------------
+
+
+async def test_the_deployment_that_answered_is_where_the_session_is_warm() -> None:
+    """With the tokens of the prompt and of the answer: the next turn begins with them."""
+    world, call = World(error(500), whole()), new_call()
+    dispatcher = world.dispatcher()
+    call.decision = Decision(world.route("ab"), Facts(session="s1"))
+    answer = await dispatcher.complete(call, world.route("ab"), call.request)
+    call.note_answered(answer.attempts)
+    dispatcher.note_warm(call)
+    assert world.board.state("s1").warm == {"s1": ("b/m", USAGE["total_tokens"])}
+    call.decision = None
+    dispatcher.note_warm(call)  # a named model has no session
