@@ -31,6 +31,8 @@ from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest, UpstreamError
 
+MIN_CACHED_TOKENS = 1024  # the shortest prompt that OpenAI, Anthropic and Google cache (checked in November 2026)
+
 
 class _Question(Struct, frozen=True):
     """What one ask asks, and where its answer goes. `sink` None: a whole answer is wanted."""
@@ -92,11 +94,12 @@ class Dispatcher:
         return await self._answer(route, _Question(call, request, origin, gate, sink))
 
     def note_warm(self, call: Call) -> None:
-        """The deployment that answered has the conversation in its prompt cache now."""
+        """Notes that the deployment that answered has the conversation in its prompt cache, unless it is too short."""
         session = "" if call.decision is None else call.decision.facts.session
         if session and (end := call.answering.ended) is not None:
-            tokens = end.tokens.prompt + end.tokens.output
-            self.resources.board.note_warm(session, call.answering.deployment.name, tokens)
+            used = end.tokens
+            if used.cache_read or used.cache_write or used.prompt >= MIN_CACHED_TOKENS:
+                self.resources.board.note_warm(session, call.answering.deployment.name, used.prompt + used.output)
 
     async def _answer(self, route: Route, question: _Question) -> Answer:
         resources, call = self.resources, question.call

@@ -414,14 +414,15 @@ async def test_a_refused_key_of_several_does_not_rest_the_deployment() -> None:
 # --- sessions ---------------------------------------------------------------------------------------------------------
 
 
-async def test_the_deployment_that_answered_is_where_the_session_is_warm() -> None:
-    """With the tokens of the prompt and of the answer: the next turn begins with them."""
-    world, call = World(error(500), whole()), new_call()
+@pytest.mark.parametrize("tokens", [1023, 1024])
+async def test_the_deployment_that_answered_is_where_the_session_is_warm(tokens: int) -> None:
+    """The next turn begins with the tokens of prompt and answer. Vendors cache no short prompt."""
+    world, call = World(error(500), whole(usage={**USAGE, "prompt_tokens": tokens})), new_call()
     dispatcher = world.dispatcher()
     call.decision = Decision(world.route("ab"), Facts(session="s1"))
     answer = await dispatcher.complete(call, world.route("ab"), call.request)
     call.note_answered(answer.attempts)
     dispatcher.note_warm(call)
-    assert world.board.state("s1").warm == {"s1": ("b/m", USAGE["total_tokens"])}
+    assert world.board.state("s1").warm == ({"s1": ("b/m", 1025)} if tokens == 1024 else {})
     call.decision = None
     dispatcher.note_warm(call)  # a named model has no session
