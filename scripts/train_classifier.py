@@ -5,7 +5,8 @@
 Needs NumPy, SciPy and scikit-learn, which the product itself does not (`pip install numpy scipy scikit-learn msgspec`).
 DATA holds:
 - `*.jsonl`: one prompt a line, {"text", "labels": [task, ...], "source"} and perhaps "system", "difficulty" (0 to 1)
-  "weight" and "diverse" (no two prompts are made from one template). The first label is trained; a prompt without labels trains the difficulty only.
+  "weight" and "diverse" (no two prompts are made from one template). The first label is trained; a prompt without
+  labels trains the difficulty only.
 - `languages/CODE`: letter trigrams and their counts, the profiles of the package langdetect.
 docs/classifier.md lists the sources. The same data gives the same file, byte for byte.
 """

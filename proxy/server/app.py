@@ -33,6 +33,7 @@ from proxy.config.namespace import enabled
 from proxy.config.server import ServerConfig
 from proxy.config.source import ConfigFiles
 from proxy.pipeline.limits import FailedLogins
+from proxy.schema.daemon_thread import DaemonThread
 from proxy.schema.errors import ProxyError
 from proxy.server.api.admin import Admin
 from proxy.server.api.calls import ModelCalls
@@ -68,6 +69,7 @@ class Options(Struct, frozen=True):
     formats: Sequence[EndpointFormat] = FORMATS
 
 
+PLAN_S = 60.0  # for one plan, and those before it
 _LOOK_S = 0.1  # interval of the check whether the server should stop
 _LAST_WORDS_S = 0.5  # part of the grace period reserved for sending errors
 _NO_OPTIONS = Options()
@@ -89,6 +91,7 @@ class Application:
         self._files = options.files
         self._reloads = Reloads(options.files, config, self._run, log)
         self._reloads.unchanged = self._try_keys_again
+        self._planning = DaemonThread("config-plan", PLAN_S)
         self._history = History(options.files, config, lambda: self._reloads.state.config_version, log)
         self._config = config
         self._models = models
@@ -238,7 +241,12 @@ class Application:
         prices = None if pricing is None else Source(PRICING, pricing.encode())
         config = await self._reloads.off_loop(files.tried, Source(ROUTING, routing.encode()), prices)
         calls = await live.ledger.latest(count)
-        return await asyncio.to_thread(asyncio.run, plan_change(live.config, config, calls, live.lists.found))
+        try:
+            found = live.lists.found
+            return await self._planning.run(lambda: asyncio.run(plan_change(live.config, config, calls, found)))
+        except TimeoutError:
+            message = f"The plan took longer than {PLAN_S:g} s. Ask for fewer calls."
+            raise ProxyError(message, status=503, code="overloaded") from None
 
     @asynccontextmanager
     async def _lifespan(self, _: Litestar) -> AsyncGenerator[None, None]:

@@ -17,6 +17,9 @@ from proxy.storage.base import StoreError
 from proxy.storage.configurations import ConfigStore, StoredConfig
 from proxy.storage.sqlite import sqlite_path
 
+_MAX_TRIES = 10
+_RETRY_S = 0.5
+
 
 class History:
     """The versions of `files` (None: there are none). `running` returns the version that runs.
@@ -43,20 +46,26 @@ class History:
         while True:
             await self._asked.wait()
             self._asked.clear()
-            await self.keep()
+            for _ in range(_MAX_TRIES):  # an editor may be writing the files once more, a backup hold the database
+                if await self.keep() or self._asked.is_set():
+                    break
+                await asyncio.sleep(_RETRY_S)
 
-    async def keep(self) -> None:
-        """Keeps what runs now."""
+    async def keep(self) -> bool:
+        """Keeps what runs now. False: it could not."""
         try:
-            await self._thread.run(self._keep, self._running())
+            return await self._thread.run(self._keep, self._running())
         except (ConfigError, StoreError, TimeoutError) as error:
             self._log.warning("config_not_kept", error=str(error) or "the files or the database do not answer")
+            return False
 
-    def _keep(self, version: str) -> None:
+    def _keep(self, version: str) -> bool:
         """Files that have changed again are left to the next reload: only what runs is kept."""
         if self._files is None:
-            return
+            return True
         routing, *rest = self._files.texts()
-        if version_of(routing, *rest) == version:
-            kept = StoredConfig(version, time.time_ns(), routing, rest[0] if rest else None)
-            ConfigStore(sqlite_path(self._url)).keep(kept)
+        if version_of(routing, *rest) != version:
+            return False
+        kept = StoredConfig(version, time.time_ns(), routing, rest[0] if rest else None)
+        ConfigStore(sqlite_path(self._url)).keep(kept)
+        return True

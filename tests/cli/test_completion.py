@@ -27,7 +27,7 @@ def words(line, cwd, **variables):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("proxy c", ["check", "completion", "conformance"]),
+        ("proxy c", ["check", "completion", "config", "conformance"]),
         ("proxy keys ", ["create", "list", "revoke"]),
         ("proxy check --j", ["--json"]),
         ("proxy schema r", ["routing"]),

@@ -137,7 +137,7 @@ def test_a_running_server_follows_a_rollback(tmp_path: Path) -> None:
             return answer.headers["x-proxy-config"]
 
         until(lambda: runs() != first)
-        until(lambda: len(listed(tmp_path)) == 2)
+        until(lambda: len(listed(tmp_path)) >= 2)  # two files are written: a version between them may have run
         assert proxy("config", "rollback", first, cwd=tmp_path).returncode == 0
         until(lambda: runs() == first)
         until(lambda: listed(tmp_path)[0]["version"] == first)
