@@ -86,6 +86,8 @@ class RequestReader:
         self._in_body = False
         self._has_ended = False  # a request, in this read
         self._keeps_alive = True
+        self._parsed_url = b""
+        self._target = ("", b"", b"")
         self._length: int | None = 0
         self._head_bytes = self._wire_bytes = self._body_bytes = 0
 
@@ -172,14 +174,18 @@ class RequestReader:
         self._in_body = self._length != 0
         self._wire_bytes = self._body_bytes = 0
         self._keeps_alive = version == "1.1" and self._parser.should_keep_alive()
-        url = httptools.parse_url(self._url)
-        path = url.path.decode("ascii")
+        if self._url != self._parsed_url:  # on a kept connection it is nearly always the same
+            url = httptools.parse_url(self._url)
+            path = url.path.decode("ascii")
+            self._target = (unquote(path) if "%" in path else path, url.path, url.query or b"")
+            self._parsed_url = self._url
+        path, raw_path, query = self._target
         self._events.head(
             Head(
                 method=method,
-                path=unquote(path) if "%" in path else path,
-                raw_path=url.path,
-                query=url.query or b"",
+                path=path,
+                raw_path=raw_path,
+                query=query,
                 version=version,
                 headers=self._headers,
                 keep_alive=self._keeps_alive,
