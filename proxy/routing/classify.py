@@ -1,0 +1,160 @@
+"""Pure translation: a conversation becomes a task, a difficulty and a language, by linear models over n-grams.
+
+docs/classifier.md tells what the labels mean, what the models were trained on and how well they do. A call takes at
+most 300 µs of processor time for a text of any length, because only a window of the text is read (`features.window`).
+
+Each n-gram's weights for all columns are one integer with 32 bits a column, so one addition adds all columns at once.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from importlib import resources
+from itertools import chain, repeat
+
+import msgspec
+from msgspec import Struct
+
+from proxy.routing.conversation import Conversation, conversation_of
+from proxy.routing.features import Features, features_of, language_of_script, trigrams
+
+__all__ = ["TASKS", "Classified", "Classifier", "Conversation", "conversation_of", "load"]
+
+TASKS = ("reasoning", "extraction", "classification", "summarization", "code", "chat")
+EVIDENCE = 5
+
+# Columns of the n-gram table: how many n-grams were found, one score for each task, the difficulty.
+_COLUMNS = 1 + len(TASKS) + 1
+_FIELD = 4
+_UNPACK = struct.Struct(f"<{_COLUMNS}I")
+_ZERO = 128
+_MAGIC = b"MMPC0001"
+
+
+class Classified(Struct, frozen=True):
+    """`evidence` names n-grams and shapes that spoke for the task; only those that the training data has, too."""
+
+    task: str
+    confidence: float
+    evidence: tuple[str, ...]
+    difficulty: float
+    language: str
+
+
+class Header(Struct, frozen=True):
+    """What the weights file says about itself, ahead of its tables."""
+
+    grams: int
+    scale: float
+    bias: list[float]
+    temperature: float
+    shapes: dict[str, list[float]]
+    body: float
+    system: float
+    languages: list[str]
+    trigrams: list[str]
+    trigram_scale: float
+    language_bias: list[float]
+
+
+class Classifier:
+    """The models of one weights file."""
+
+    def __init__(self, weights: bytes) -> None:
+        if weights[: len(_MAGIC)] != _MAGIC:
+            raise ValueError("not a weights file of this version of the classifier")
+        data = zlib.decompress(weights[len(_MAGIC) :])
+        (size,) = struct.unpack_from("<I", data)
+        self._header = header = msgspec.json.decode(data[4 : 4 + size], type=Header)
+        start = 4 + size
+        hashes = struct.unpack_from(f"<{header.grams}I", data, start)
+        start += 4 * header.grams
+        columns = [b"\x01" * header.grams]
+        for number in range(_COLUMNS - 1):
+            first = start + number * header.grams
+            columns.append(data[first : first + header.grams])
+        self._rows = dict(zip(hashes, _packed(columns), strict=True))
+        start += (_COLUMNS - 1) * header.grams
+        count = len(header.trigrams)
+        letters = [data[start + n * count : start + (n + 1) * count] for n in range(len(header.languages))]
+        self._trigrams = dict(zip(header.trigrams, _packed(letters), strict=True))
+
+    def classify(self, conversation: Conversation) -> Classified:
+        features = features_of(conversation)
+        *scores, difficulty = self._scores(features)
+        best = max(scores)
+        task = scores.index(best)
+        odds = sum(math.exp((score - best) / self._header.temperature) for score in scores)
+        return Classified(
+            task=TASKS[task],
+            confidence=round(1 / odds, 3),
+            evidence=self._evidence(features, task),
+            difficulty=round(1 / (1 + math.exp(-max(-30.0, min(30.0, difficulty)))), 3),
+            language=self._language(conversation.text),
+        )
+
+    def _scores(self, features: Features) -> list[float]:
+        header = self._header
+        near = chain(features.singles, features.pairs, features.others)
+        count = len(features.singles) + len(features.pairs) + len(features.others)
+        total = list(header.bias)
+        for hashes, number, weight in (
+            (near, count, 1.0),
+            (features.body, len(features.body), header.body),
+            (features.system, len(features.system), header.system),
+        ):
+            if not number:
+                continue
+            found, *sums = _UNPACK.unpack(sum(map(self._rows.get, hashes, repeat(0))).to_bytes(_UNPACK.size, "little"))
+            factor = header.scale * weight / math.sqrt(number)
+            total = [one + (added - _ZERO * found) * factor for one, added in zip(total, sums, strict=True)]
+        for name in features.shape:
+            if shape := header.shapes.get(name):
+                total = [one + added for one, added in zip(total, shape, strict=True)]
+        return total
+
+    def _evidence(self, features: Features, task: int) -> tuple[str, ...]:
+        shift = 8 * _FIELD * (1 + task)
+        mask = (1 << 8 * _FIELD) - 1
+        unit = self._header.scale / math.sqrt(
+            max(1, len(features.singles) + len(features.pairs) + len(features.others))
+        )
+        found = []
+        for width, hashes in ((1, features.singles), (2, features.pairs)):
+            for at, row in enumerate(map(self._rows.get, hashes)):
+                if row is not None and (weight := (row >> shift & mask) - _ZERO) > 0:
+                    found.append((weight * unit, b" ".join(features.tokens[at : at + width]).decode(errors="replace")))
+        shapes = self._header.shapes
+        found += [(shapes[name][task], name) for name in features.shape if name in shapes and not name.endswith(" 0")]
+        found.sort(reverse=True)
+        return tuple(dict.fromkeys(name for weight, name in found[: 2 * EVIDENCE] if weight > 0))[:EVIDENCE]
+
+    def _language(self, text: str) -> str:
+        sure = language_of_script(text)
+        if sure is not None:
+            return sure
+        grams = trigrams(text)
+        total = sum(map(self._trigrams.get, grams, repeat(0)))
+        if not total:
+            return "und"
+        languages = self._header.languages
+        sums = struct.unpack(f"<{len(languages)}I", total.to_bytes(_FIELD * len(languages), "little"))
+        scale = self._header.trigram_scale
+        scores = [one * scale + bias for one, bias in zip(sums, self._header.language_bias, strict=True)]
+        return languages[scores.index(max(scores))]
+
+
+def load() -> Classifier:
+    """Read the weights that the package brings. Takes some tens of milliseconds: the caller keeps the result."""
+    return Classifier(resources.files("proxy.routing").joinpath("data", "classifier.bin").read_bytes())
+
+
+def _packed(columns: list[bytes]) -> list[int]:
+    """One integer for each row: its value in column 0 in the lowest 32 bits, and so on."""
+    rows, width = len(columns[0]), _FIELD * len(columns)
+    table = bytearray(rows * width)
+    for number, column in enumerate(columns):
+        table[number * _FIELD :: width] = column
+    return [int.from_bytes(table[at : at + width], "little") for at in range(0, rows * width, width)]

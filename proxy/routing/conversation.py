@@ -1,0 +1,85 @@
+"""Pure translation: the messages of a request become what the classifier looks at.
+
+An agent sends the whole conversation on each turn, and its last message is mostly a tool's result or a bare "continue".
+The task of such a turn is the task that a person last set, so that text is found and everything after it is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+from msgspec import Struct
+
+from proxy.schema.chat import Message
+
+_SYSTEM_ROLES = ("system", "developer")
+# A person's short replies, which set no task. Longer texts are never looked up.
+_REPLY_TEXTS = """
+    continue; go on; go ahead; keep going; carry on; proceed; next; more; yes; y; yep; yeah; yes please;
+    please; sure; ok; okay; ok go; ok go on; okay continue; do it; yes do it; yes continue;
+    please continue; continue please; sounds good; looks good; good; great; perfect; fine; thanks;
+    thank you; thx; no; nope; n; stop; wait; right; correct; agreed; exactly; done; approved; lgtm;
+    try again; retry; again; and; so; hm; hmm; yes go ahead; please proceed; please go on; weiter;
+    mach weiter; bitte weiter; fahre fort; ja; ja bitte; nein; gut; danke; genau; einverstanden; passt;
+    oui; non; continuez; vas-y; d'accord; merci; oui s'il te plaît; si; sí; continúa; sigue; adelante;
+    vale; gracias; sì; va bene; avanti; grazie; sim; não; pode continuar; obrigado; ga door; nee; dank je;
+    tak; nie; dalej; kontynuuj; да; нет; продолжай; дальше; хорошо; спасибо; evet; hay\u0131r; devam;
+    devam et; tamam; नहीं; हाँ; जारी रखें; نعم; لا; تابع; استمر; 继续; 继续吧; 好; 好的; 是; 是的; 对;
+    可以; 行; 谢谢; 不; 不用; 下一步; 繼續; はい; いいえ; 続けて; 続けてください; お願いします; ありがとう;
+    次; 네; 예; 아니요; 계속; 계속해; 계속해줘; 감사합니다; tiếp tục; vâng; có; lanjut; lanjutkan; ya;
+    tidak
+"""
+_REPLIES = frozenset(reply.strip() for reply in _REPLY_TEXTS.split(";"))
+_LONGEST_REPLY = max(map(len, _REPLIES)) + 4
+_END_MARKS = ".!?,;: \u2026\u3002\uff01\uff1f\u3001\U0001f44d\U0001f64f"
+# Text that agent programs put into a person's message around or instead of what the person wrote.
+_INSERTED = ("<system-reminder>", "<environment_details>", "<tool_result>", "<function_results>", "[tool_result")
+_LOOKED_AT = 400
+
+
+class Conversation(Struct, frozen=True):
+    """`text` is the last substantial text that a person wrote, `system` the system prompt, `turns` the messages."""
+
+    text: str
+    system: str = ""
+    turns: int = 1
+    has_tools: bool = False
+    has_json_schema: bool = False
+
+
+def conversation_of(messages: Sequence[Message], has_tools: bool, has_json_schema: bool) -> Conversation:
+    """Short replies count only where nobody wrote anything else. At most the last 400 messages are looked at."""
+    text, fallback = "", ""
+    for message in islice(reversed(messages), _LOOKED_AT):
+        if message.role != "user":
+            continue
+        written = text_of(message.content)
+        if not written or written.isspace():
+            continue
+        if not _is_reply(written):
+            text = written
+            break
+        fallback = fallback or written
+    system = next((text_of(m.content) for m in islice(messages, 3) if m.role in _SYSTEM_ROLES), "")
+    return Conversation(text or fallback, system, len(messages), has_tools, has_json_schema)
+
+
+def text_of(content: str | list[dict[str, Any]] | None) -> str:
+    """The text that a person wrote: its text parts, without tool results and without what programs insert."""
+    if isinstance(content, str):
+        return "" if content[:40].lstrip().startswith(_INSERTED) else content
+    texts = []
+    for part in content or ():
+        text = part.get("text") if part.get("type", "text") in ("text", "input_text") else None
+        if isinstance(text, str) and not text[:40].lstrip().startswith(_INSERTED):
+            texts.append(text)
+    return "\n".join(texts)
+
+
+def _is_reply(text: str) -> bool:
+    if len(text) > _LONGEST_REPLY + 20:
+        return False
+    plain = text.strip().strip(_END_MARKS).lower().replace(",", "")
+    return len(plain) < 2 or plain in _REPLIES

@@ -1,0 +1,258 @@
+"""Performs I/O: trains the request classifier from a folder of labelled prompts and writes its weights file.
+
+    scripts/train-classifier DATA [--out proxy/routing/data/classifier.bin] [--report]
+
+Needs NumPy, SciPy and scikit-learn, which the product itself does not (`pip install numpy scipy scikit-learn msgspec`).
+DATA holds:
+- `*.jsonl`: one prompt a line, {"text", "labels": [task, ...], "source"} and perhaps "system", "difficulty" (0 to 1)
+  and "weight". The first label is trained; a prompt without labels trains the difficulty only.
+- `languages/CODE`: letter trigrams and their counts, the profiles of the package langdetect.
+docs/classifier.md lists the sources. The same data gives the same file, byte for byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import struct
+import sys
+import zlib
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np  # type: ignore[import-not-found]
+from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
+from sklearn.linear_model import LogisticRegression, Ridge  # type: ignore[import-not-found]
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from proxy.routing.classify import _MAGIC, TASKS
+from proxy.routing.conversation import Conversation
+from proxy.routing.features import features_of
+
+BODY, SYSTEM, SHAPE = 0.7, 0.7, 0.25
+STRENGTH = 12.0
+LANGUAGES = (
+    *("af", "ar", "bg", "ca", "cs", "cy", "da", "de", "en", "es", "et", "fa", "fi", "fr", "hi", "hr", "hu", "id", "it"),
+    *("lt", "lv", "mk", "mr", "ne", "nl", "no", "pl", "pt", "ro", "ru", "sk", "sl", "so", "sq", "sv", "sw", "tl", "tr"),
+    *("uk", "ur", "vi"),
+)
+TRIGRAMS = 900
+
+
+class Table:
+    """Column numbers of n-grams (integers) and shapes (strings)."""
+
+    def __init__(self) -> None:
+        self.columns: dict[Any, int] = {}
+
+    def keep(self, rows: list[dict[str, Any]]) -> None:
+        """N-grams that occur in at least three prompts and two sources; one source alone teaches its own words."""
+        prompts: Counter[Any] = Counter()
+        sources: defaultdict[Any, set[str]] = defaultdict(set)
+        for row in rows:
+            for key in row["values"]:
+                prompts[key] += 1
+                sources[key].add(row["source"])
+        kept = sorted(
+            (key for key, count in prompts.items() if isinstance(key, str) or (count >= 3 and len(sources[key]) > 1)),
+            key=lambda key: (isinstance(key, str), key),
+        )
+        self.columns = {key: number for number, key in enumerate(kept)}
+
+    def matrix(self, rows: list[dict[str, Any]]) -> Any:
+        data, indices, starts = [], [], [0]
+        for row in rows:
+            for key, value in row["values"].items():
+                if (column := self.columns.get(key)) is not None:
+                    indices.append(column)
+                    data.append(value)
+            starts.append(len(indices))
+        return csr_matrix((data, indices, starts), shape=(len(rows), len(self.columns)))
+
+
+def values_of(row: dict[str, Any]) -> dict[Any, float]:
+    """The same sums as `Classifier._scores`: the value that each weight is multiplied with."""
+    system = row.get("system", "")
+    features = features_of(Conversation(row["text"], system, 2 if system else 1, False, row.get("schema", False)))
+    values: defaultdict[Any, float] = defaultdict(float)
+    near = [*features.singles, *features.pairs, *features.others]
+    for hashes, weight in ((near, 1.0), (features.body, BODY), (features.system, SYSTEM)):
+        for key in hashes:
+            values[key] += weight / math.sqrt(len(hashes))
+    for name in features.shape:
+        values[name] += SHAPE
+    return values
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    rows = []
+    for path in sorted(folder.glob("*.jsonl")):
+        with path.open(encoding="utf-8") as lines:
+            rows += [json.loads(line) for line in lines]
+    for row in rows:
+        row["values"] = values_of(row)
+    return rows
+
+
+def weights_of(rows: list[dict[str, Any]]) -> Any:
+    """Each task counts the same; within it each source counts with the root of its size."""
+    sizes = Counter((row["labels"][0], row["source"]) for row in rows)
+    raw = np.array([row.get("weight", 1.0) / math.sqrt(sizes[row["labels"][0], row["source"]]) for row in rows])
+    tasks = np.array([TASKS.index(row["labels"][0]) for row in rows])
+    for task in range(len(TASKS)):
+        raw[tasks == task] *= len(rows) / len(TASKS) / raw[tasks == task].sum()
+    return raw
+
+
+def fit(rows: list[dict[str, Any]], table: Table) -> LogisticRegression:
+    model = LogisticRegression(C=STRENGTH, max_iter=300, tol=1e-4)
+    model.fit(table.matrix(rows), [TASKS.index(row["labels"][0]) for row in rows], sample_weight=weights_of(rows))
+    return model
+
+
+def scores_of(model: LogisticRegression, table: Table, rows: list[dict[str, Any]]) -> Any:
+    scores = np.full((len(rows), len(TASKS)), -20.0)
+    scores[:, model.classes_] = model.decision_function(table.matrix(rows))
+    return scores
+
+
+def out_of_source(rows: list[dict[str, Any]], folds: int = 6) -> Any:
+    """Scores of each prompt by a model that has seen nothing of its source; small sources are left out in groups."""
+    sizes = Counter(row["source"] for row in rows)
+    order = [source for source, _ in sorted(sizes.items(), key=lambda item: (-item[1], item[0]))]
+    fold = {source: number % folds for number, source in enumerate(order)}
+    scores = np.zeros((len(rows), len(TASKS)))
+    for number in range(folds):
+        others = [row for row in rows if fold[row["source"]] != number]
+        some = [index for index, row in enumerate(rows) if fold[row["source"]] == number]
+        table = Table()
+        table.keep(others)
+        scores[some] = scores_of(fit(others, table), table, [rows[index] for index in some])
+    return scores
+
+
+def softmax(scores: Any, temperature: float) -> Any:
+    exponents = np.exp((scores - scores.max(axis=1, keepdims=True)) / temperature)
+    return exponents / exponents.sum(axis=1, keepdims=True)
+
+
+def temperature_of(scores: Any, rows: list[dict[str, Any]]) -> float:
+    """The temperature with the best log-likelihood on prompts of unseen sources."""
+    labels = [[TASKS.index(label) for label in row["labels"]] for row in rows]
+    weights = weights_of(rows)
+
+    def loss(temperature: float) -> float:
+        odds = softmax(scores, temperature)
+        right = np.array([max(odds[number, some]) for number, some in enumerate(labels)])
+        return float(-(weights * np.log(right + 1e-9)).sum())
+
+    return min((step / 20 for step in range(6, 120)), key=loss)
+
+
+def report(scores: Any, rows: list[dict[str, Any]], title: str) -> None:
+    print(f"\n{title}: {len(rows)} prompts")
+    matrix = np.zeros((len(TASKS), len(TASKS)), dtype=int)
+    for number, row in enumerate(rows):
+        accepted = [TASKS.index(label) for label in row["labels"]]
+        guess = int(scores[number].argmax())
+        matrix[guess if guess in accepted else accepted[0], guess] += 1
+    print("".join(f"{name[:9]:>10}" for name in ("", *TASKS, "F1")))
+    f1s = []
+    for task, name in enumerate(TASKS):
+        total = matrix[task].sum() + matrix[:, task].sum()
+        f1s.append(2 * matrix[task, task] / total if total else 1.0)
+        print(f"{name[:9]:>10}" + "".join(f"{count:>10}" for count in matrix[task]) + f"{f1s[-1]:>10.2f}")
+    print(f"macro-F1 {sum(f1s) / len(f1s):.3f}, accuracy {matrix.trace() / matrix.sum():.3f}")
+
+
+def difficulty_of(rows: list[dict[str, Any]], table: Table) -> tuple[Any, float]:
+    some = [row for row in rows if "difficulty" in row]
+    if not some:
+        return np.zeros(len(table.columns)), 0.0
+    sizes = Counter(row["source"] for row in some)
+    target = np.array([row["difficulty"] for row in some]).clip(0.03, 0.97)
+    model = Ridge(alpha=2.0)
+    model.fit(
+        table.matrix(some),
+        np.log(target / (1 - target)),
+        sample_weight=[1 / math.sqrt(sizes[row["source"]]) for row in some],
+    )
+    return model.coef_, float(model.intercept_)
+
+
+def language_tables(folder: Path) -> dict[str, Any]:
+    """Naive Bayes over letter trigrams, above a floor that all languages share."""
+    counts: dict[str, Counter[str]] = {}
+    for code in LANGUAGES:
+        profile = json.loads((folder / code).read_text(encoding="utf-8"))["freq"]
+        merged: Counter[str] = Counter()
+        for gram, count in profile.items():
+            if len(gram) == 3:
+                merged[gram.lower()] += count
+        counts[code] = Counter(dict(sorted(merged.items(), key=lambda item: (-item[1], item[0]))[:TRIGRAMS]))
+    floor = math.log(2e-5)
+    grams = sorted({gram for some in counts.values() for gram in some})
+    scale = (math.log(0.06) - floor) / 255
+    columns = []
+    for code in LANGUAGES:
+        total = sum(counts[code].values())
+        shares = ((counts[code][gram] / total) for gram in grams)
+        columns.append(bytes(min(255, round(max(0.0, math.log(s) - floor) / scale)) if s else 0 for s in shares))
+    return {"grams": grams, "scale": scale, "columns": columns}
+
+
+def pack(model: LogisticRegression, hard: tuple[Any, float], table: Table, temperature: float, data: Path) -> bytes:
+    weights = np.vstack([model.coef_, hard[0][None, :]])
+    grams = [key for key in table.columns if not isinstance(key, str)]
+    shapes = [key for key in table.columns if isinstance(key, str)]
+    dense = weights[:, : len(grams)]
+    scale = float(np.abs(dense).max()) / 127 * 0.6
+    quantised = np.clip(np.round(dense / scale), -127, 127).astype(int) + 128
+    languages = language_tables(data / "languages")
+    header = {
+        "grams": len(grams),
+        "scale": scale,
+        "bias": [*(round(float(one), 4) for one in model.intercept_), round(hard[1], 4)],
+        "temperature": temperature,
+        "shapes": {name: [round(float(one) * SHAPE, 4) for one in weights[:, table.columns[name]]] for name in shapes},
+        "body": BODY,
+        "system": SYSTEM,
+        "languages": LANGUAGES,
+        "trigrams": languages["grams"],
+        "trigram_scale": languages["scale"],
+        "language_bias": [3.0 if code == "en" else 0.0 for code in LANGUAGES],
+    }
+    text = json.dumps(header, ensure_ascii=False).encode()
+    body = struct.pack("<I", len(text)) + text + struct.pack(f"<{len(grams)}I", *grams)
+    body += b"".join(bytes(column.tolist()) for column in quantised) + b"".join(languages["columns"])
+    return _MAGIC + zlib.compress(body, 9)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("proxy/routing/data/classifier.bin"))
+    parser.add_argument("--report", action="store_true", help="print how well each source is classified unseen")
+    options = parser.parse_args()
+    rows = read(options.data)
+    labelled = [row for row in rows if row.get("labels")]
+    unseen = out_of_source(labelled)
+    temperature = temperature_of(unseen, labelled)
+    if options.report:
+        report(unseen, labelled, "Sources left out in turn")
+        for source in sorted({row["source"] for row in labelled}):
+            some = [number for number, row in enumerate(labelled) if row["source"] == source]
+            report(unseen[some], [labelled[number] for number in some], source)
+    table = Table()
+    table.keep(rows)
+    model = fit(labelled, table)
+    content = pack(model, difficulty_of(rows, table), table, temperature, options.data)
+    options.out.write_bytes(content)
+    print(f"\n{len(table.columns)} features, temperature {temperature}, {len(content):,} bytes")
+
+
+if __name__ == "__main__":
+    main()
