@@ -5,7 +5,7 @@
 Needs NumPy, SciPy and scikit-learn, which the product itself does not (`pip install numpy scipy scikit-learn msgspec`).
 DATA holds:
 - `*.jsonl`: one prompt a line, {"text", "labels": [task, ...], "source"} and perhaps "system", "difficulty" (0 to 1)
-  and "weight". The first label is trained; a prompt without labels trains the difficulty only.
+  "weight" and "diverse" (no two prompts are made from one template). The first label is trained; a prompt without labels trains the difficulty only.
 - `languages/CODE`: letter trigrams and their counts, the profiles of the package langdetect.
 docs/classifier.md lists the sources. The same data gives the same file, byte for byte.
 """
@@ -49,15 +49,16 @@ class Table:
         self.columns: dict[Any, int] = {}
 
     def keep(self, rows: list[dict[str, Any]]) -> None:
-        """N-grams that occur in at least three prompts and two sources; one source alone teaches its own words."""
+        """N-grams of two sources, or of two prompts of a diverse source; one templated source teaches its own words."""
         prompts: Counter[Any] = Counter()
         sources: defaultdict[Any, set[str]] = defaultdict(set)
-        for row in rows:
+        for number, row in enumerate(rows):
+            source = f"{row['source']} {number}" if row.get("diverse") else row["source"]
             for key in row["values"]:
                 prompts[key] += 1
-                sources[key].add(row["source"])
+                sources[key].add(source)
         kept = sorted(
-            (key for key, count in prompts.items() if isinstance(key, str) or (count >= 3 and len(sources[key]) > 1)),
+            (key for key in prompts if isinstance(key, str) or len(sources[key]) > 1),
             key=lambda key: (isinstance(key, str), key),
         )
         self.columns = {key: number for number, key in enumerate(kept)}
