@@ -13,6 +13,7 @@ import struct
 import zlib
 from importlib import resources
 from itertools import chain, repeat
+from operator import mul
 
 import msgspec
 from msgspec import Struct
@@ -53,6 +54,7 @@ class Header(Struct, frozen=True):
     shapes: dict[str, list[float]]
     body: float
     system: float
+    measures: list[float]
     languages: list[str]
     trigrams: list[str]
     trigram_scale: float
@@ -113,6 +115,7 @@ class Classifier:
         for name in features.shape:
             if shape := header.shapes.get(name):
                 total = [one + added for one, added in zip(total, shape, strict=True)]
+        total[-1] += sum(map(mul, header.measures, features.measures))
         return total
 
     def _evidence(self, features: Features, task: int) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ module too, so that both sides always compute the same features.
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import repeat
 from zlib import crc32
@@ -14,14 +15,16 @@ from msgspec import Struct
 
 from proxy.routing.conversation import Conversation
 
-HEAD_CHARS, TAIL_CHARS = 1_500, 500
+HEAD_CHARS, TAIL_CHARS = 1_200, 400
+# Characters outside ASCII cost more.
+WIDE_HEAD_CHARS, WIDE_TAIL_CHARS = 600, 200
 # Each character of these scripts is one token, and there are no spaces, so the window is shorter.
-DENSE_HEAD_CHARS, DENSE_TAIL_CHARS = 300, 100
+DENSE_HEAD_CHARS, DENSE_TAIL_CHARS = 250, 80
 SYSTEM_CHARS = 300
 
 _EDGE_TOKENS = 40
 _ENDS = 6
-_BODY_TOKENS = 240
+_BODY_TOKENS = 160
 # Start values of the checksum: one name space for each kind of n-gram.
 _ANY, _FIRST, _LAST, _PREFIX, _BODY = 1, 2, 3, 4, 5
 
@@ -30,6 +33,7 @@ _DENSE = re.compile(f"[{_DENSE_SCRIPTS}]")
 _WORDS = re.compile(rf"[{_DENSE_SCRIPTS}]|[^\W{_DENSE_SCRIPTS}]+")
 _BYTES = bytes.maketrans(b"0123456789!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", b"0" * 10 + b" " * 32)
 _LANGUAGE_CHARS = 160
+_LONG_WORD = 8
 
 
 class Features(Struct, frozen=True):
@@ -42,19 +46,25 @@ class Features(Struct, frozen=True):
     body: list[int]
     system: list[int]
     shape: list[str]
+    measures: list[float]
 
 
 def window(text: str) -> str:
-    """The characters that are read: all of a short text, else its first 1,500 and last 500.
+    """The characters that are read: all of a short text, else its first 1,200 and last 400.
 
-    In scripts without spaces (Chinese, Japanese, Korean, Thai) it is the first 300 and last 100.
+    600 and 200 where some of these are outside ASCII, 250 and 80 in scripts without spaces (Chinese, Japanese, Korean,
+    Thai).
     """
-    head, tail = HEAD_CHARS, TAIL_CHARS
-    sample = text if len(text) <= head + tail else text[:head] + "\n" + text[-tail:]
-    if not sample.isascii() and len(_DENSE.findall(sample[:200])) > 20:
-        head, tail = DENSE_HEAD_CHARS, DENSE_TAIL_CHARS
-        sample = text if len(text) <= head + tail else text[:head] + "\n" + text[-tail:]
-    return sample
+    sample = _ends_of(text, HEAD_CHARS, TAIL_CHARS)
+    if sample.isascii():
+        return sample
+    if len(_DENSE.findall(sample[:200])) > 20:
+        return _ends_of(text, DENSE_HEAD_CHARS, DENSE_TAIL_CHARS)
+    return _ends_of(text, WIDE_HEAD_CHARS, WIDE_TAIL_CHARS)
+
+
+def _ends_of(text: str, head: int, tail: int) -> str:
+    return text if len(text) <= head + tail else text[:head] + "\n" + text[-tail:]
 
 
 def tokens_of(sample: str) -> list[bytes]:
@@ -81,7 +91,26 @@ def features_of(conversation: Conversation) -> Features:
     middle = words[_EDGE_TOKENS:-_EDGE_TOKENS][:_BODY_TOKENS]
     body = list(set(map(crc32, middle, repeat(_BODY))))
     shape = [*shape_of(text, sample), *_flags_of(conversation)]
-    return Features(edge, singles, pairs, others, body, _of_system(conversation.system), shape)
+    system = _of_system(conversation.system)
+    return Features(edge, singles, pairs, others, body, system, shape, _measures_of(text, sample, words))
+
+
+MEASURES = 8
+
+
+def _measures_of(text: str, sample: str, words: list[bytes]) -> list[float]:
+    """Numbers for the difficulty: size, numbers, sentences, word length, long words, operators, options, code."""
+    lengths = list(map(len, words)) or [0]
+    return [
+        math.log2(1 + min(len(text), 8_000)),
+        math.log2(1 + len(_NUMBERS.findall(sample))),
+        math.log2(1 + sum(map(sample.count, (". ", "? ", "\n", "\u3002")))),
+        min(sum(lengths) / len(lengths), 12.0),
+        sum(map(_LONG_WORD.__lt__, lengths)) / len(lengths),
+        math.log2(1 + sum(map(sample.count, "=+*/^<>"))),
+        float(any(sign in sample for sign in _OPTIONS[:7])),
+        float(sum(sign in sample for sign in _CODE_SIGNS) > 1),
+    ]
 
 
 def _flags_of(conversation: Conversation) -> list[str]:
