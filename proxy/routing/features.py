@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from itertools import repeat
 from zlib import crc32
 
@@ -32,7 +33,7 @@ _DENSE_SCRIPTS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005\u3040-\ud7af\uf9
 _DENSE = re.compile(f"[{_DENSE_SCRIPTS}]")
 _WORDS = re.compile(rf"[{_DENSE_SCRIPTS}]|[^\W{_DENSE_SCRIPTS}]+")
 _BYTES = bytes.maketrans(b"0123456789!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", b"0" * 10 + b" " * 32)
-_LANGUAGE_CHARS = 160
+_LANGUAGE_CHARS = 120
 _LONG_WORD = 8
 
 
@@ -90,27 +91,9 @@ def features_of(conversation: Conversation) -> Features:
     others += [crc32(word[:4], _PREFIX) for word in edge if len(word) > 4]
     middle = words[_EDGE_TOKENS:-_EDGE_TOKENS][:_BODY_TOKENS]
     body = list(set(map(crc32, middle, repeat(_BODY))))
-    shape = [*shape_of(text, sample), *_flags_of(conversation)]
-    system = _of_system(conversation.system)
-    return Features(edge, singles, pairs, others, body, system, shape, _measures_of(text, sample, words))
-
-
-MEASURES = 8
-
-
-def _measures_of(text: str, sample: str, words: list[bytes]) -> list[float]:
-    """Numbers for the difficulty: size, numbers, sentences, word length, long words, operators, options, code."""
-    lengths = list(map(len, words)) or [0]
-    return [
-        math.log2(1 + min(len(text), 8_000)),
-        math.log2(1 + len(_NUMBERS.findall(sample))),
-        math.log2(1 + sum(map(sample.count, (". ", "? ", "\n", "\u3002")))),
-        min(sum(lengths) / len(lengths), 12.0),
-        sum(map(_LONG_WORD.__lt__, lengths)) / len(lengths),
-        math.log2(1 + sum(map(sample.count, "=+*/^<>"))),
-        float(any(sign in sample for sign in _OPTIONS[:7])),
-        float(sum(sign in sample for sign in _CODE_SIGNS) > 1),
-    ]
+    shape, measures = _look_of(text, sample, words)
+    shape += _flags_of(conversation)
+    return Features(edge, singles, pairs, others, body, _of_system(conversation.system), shape, measures)
 
 
 def _flags_of(conversation: Conversation) -> list[str]:
@@ -133,41 +116,62 @@ def _of_system(system: str) -> list[int]:
 
 _CODE_SIGNS = ("```", "();", "{\n", "def ", "</", "=>", "==", "#include", "SELECT ", "import ", "->", "++", "${", "$(")
 _QUESTION_MARKS = ("?", "\uff1f", "\u061f")
-_OPTIONS = ("\nB)", "\nB.", "\n(B)", "(b)", " B)", " b)", " B. ", "\n- ", "\n* ", "\n1.", "\n2)")
-
-
-def shape_of(text: str, sample: str) -> list[str]:
-    """Names of what the text looks like: its size, its lines, its signs."""
-    size = len(text)
-    lines = sample.count("\n")
-    digits = len(_NUMBERS.findall(sample))
-    stripped = sample.rstrip()
-    names = [
-        f"size {min(size.bit_length(), 14)}",
-        f"lines {min(lines.bit_length(), 6)}",
-        f"numbers {min(digits, 5) if digits < 6 else 6 + min(digits.bit_length(), 7)}",
-        f"questions {min(sum(map(sample.count, _QUESTION_MARKS)), 3)}",
-        f"code signs {min(sum(sign in sample for sign in _CODE_SIGNS), 4)}",
-        f"operators {min(sum(map(sample.count, '=+*/^<>')), 15).bit_length()}",
-        f"braces {min(sum(map(sample.count, '{}[];')), 31).bit_length()}",
-    ]
-    if stripped.endswith(_QUESTION_MARKS):
-        names.append("ends with a question mark")
-    if stripped.endswith(":"):
-        names.append("ends with a colon")
-    names.extend("option " + sign.strip() for sign in _OPTIONS if sign in sample)
-    if "\n\n" in sample:
-        names.append("paragraphs")
-    if '"' in sample or "“" in sample:
-        names.append("quotation marks")
-    if ": " in sample[:200] or ":\n" in sample[:200]:
-        names.append("colon near the start")
-    if "$" in sample or "€" in sample or "%" in sample:
-        names.append("money or percent")
-    return names
-
-
+_OPTIONS = ("\nB)", "\nB.", "\n(B)", "(b)", " B)", " b)", " B. ")
+_LISTS = ("\n- ", "\n* ", "\n1.", "\n2)")
+_SENTENCE_ENDS = (". ", "? ", "\u3002")
 _NUMBERS = re.compile(r"\d+")
+
+
+def _look_of(text: str, sample: str, words: list[bytes]) -> tuple[list[str], list[float]]:
+    """The shape, and the measures for the difficulty.
+
+    These are size, numbers, sentences, word length, long words, operators, options and code.
+    """
+    lines = sample.count("\n")
+    numbers = len(_NUMBERS.findall(sample))
+    operators = sum(map(sample.count, "=+*/^<>"))
+    code = sum(map(sample.__contains__, _CODE_SIGNS))
+    options = [sign for sign in _OPTIONS if sign in sample]
+    shape = [
+        f"size {min(len(text).bit_length(), 14)}",
+        f"lines {min(lines.bit_length(), 6)}",
+        f"numbers {numbers if numbers < 6 else 6 + min(numbers.bit_length(), 7)}",
+        f"questions {min(sum(map(sample.count, _QUESTION_MARKS)), 3)}",
+        f"code signs {min(code, 4)}",
+        f"operators {min(operators, 15).bit_length()}",
+        f"braces {min(sum(map(sample.count, '{}[];')), 31).bit_length()}",
+        *("option " + sign.strip() for sign in options),
+        *("list " + sign.strip() for sign in _LISTS if sign in sample),
+        *_details_of(sample),
+    ]
+    lengths = list(map(len, words)) or [0]
+    measures = [
+        math.log2(1 + min(len(text), 8_000)),
+        math.log2(1 + numbers),
+        math.log2(1 + lines + sum(map(sample.count, _SENTENCE_ENDS))),
+        min(sum(lengths) / len(lengths), 12.0),
+        sum(map(_LONG_WORD.__lt__, lengths)) / len(lengths),
+        math.log2(1 + operators),
+        float(bool(options)),
+        float(code > 1),
+    ]
+    return shape, measures
+
+
+def _details_of(sample: str) -> Iterator[str]:
+    stripped = sample.rstrip()
+    if stripped.endswith(_QUESTION_MARKS):
+        yield "ends with a question mark"
+    if stripped.endswith(":"):
+        yield "ends with a colon"
+    if "\n\n" in sample:
+        yield "paragraphs"
+    if '"' in sample or "\u201c" in sample:
+        yield "quotation marks"
+    if ": " in sample[:200] or ":\n" in sample[:200]:
+        yield "colon near the start"
+    if "$" in sample or "\u20ac" in sample or "%" in sample:
+        yield "money or percent"
 
 
 _LETTERS = re.compile(r"[^\W\d_]+")

@@ -62,10 +62,11 @@ def macro_f1(pairs: list[tuple[str, str]]) -> float:
     return sum(scores) / len(scores)
 
 
-def test_unseen_prompts_get_their_task(classifier: Classifier) -> None:
+@pytest.mark.parametrize("name", ["prompts.jsonl", "fresh.jsonl"])
+def test_unseen_prompts_get_their_task(classifier: Classifier, name: str) -> None:
     """Macro-F1 over the six tasks, in seven languages; either of two accepted labels counts."""
     pairs = []
-    for row in lines("prompts.jsonl"):
+    for row in lines(name):
         got = task_of(classifier, row["text"])
         pairs.append((got if got in row["labels"] else row["labels"][0], got))
     assert macro_f1(pairs) >= 0.80
