@@ -36,6 +36,7 @@ from proxy.routing.features import features_of
 
 BODY, SYSTEM, SHAPE = 0.7, 0.7, 0.25
 STRENGTH, RIDGE = 12.0, 4.0
+STRETCH = 1.5
 LANGUAGES = (
     *("af", "ar", "bg", "ca", "cs", "cy", "da", "de", "en", "es", "et", "fa", "fi", "fr", "hi", "hr", "hu", "id", "it"),
     *("lt", "lv", "mk", "mr", "ne", "nl", "no", "pl", "pt", "ro", "ru", "sk", "sl", "so", "sq", "sv", "sw", "tl", "tr"),
@@ -196,8 +197,12 @@ def difficulty_of(rows: list[dict[str, Any]], table: Table) -> tuple[Any, Any, f
         np.log(target / (1 - target)),
         sample_weight=weights * len(some) / weights.sum(),
     )
-    slopes = model.coef_[len(table.columns) :] / spread
-    return model.coef_[: len(table.columns)], slopes, float(model.intercept_ - (slopes * mean).sum())
+    # Ridge regression shrinks the levels towards their mean.
+    centre = np.average(np.log(target / (1 - target)), weights=weights)
+    coefficients = model.coef_ * STRETCH
+    slopes = coefficients[len(table.columns) :] / spread
+    bias = centre + (model.intercept_ - centre) * STRETCH - (slopes * mean).sum()
+    return coefficients[: len(table.columns)], slopes, float(bias)
 
 
 def language_tables(folder: Path) -> dict[str, Any]:
