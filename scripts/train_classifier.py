@@ -30,13 +30,15 @@ from sklearn.linear_model import LogisticRegression, Ridge  # type: ignore[impor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from proxy.routing.classify import _MAGIC, TASKS
+from proxy.routing.classify import MAGIC, TASKS
 from proxy.routing.conversation import Conversation
 from proxy.routing.features import features_of
 
 BODY, SYSTEM, SHAPE = 0.7, 0.7, 0.25
 STRENGTH, RIDGE = 12.0, 4.0
 STRETCH = 1.5
+# Weight of a labelled prompt for the difficulty: most of them have only the level of their task.
+COARSE = 0.2
 LANGUAGES = (
     *("af", "ar", "bg", "ca", "cs", "cy", "da", "de", "en", "es", "et", "fa", "fi", "fr", "hi", "hr", "hu", "id", "it"),
     *("lt", "lv", "mk", "mr", "ne", "nl", "no", "pl", "pt", "ro", "ru", "sk", "sl", "so", "sq", "sv", "sw", "tl", "tr"),
@@ -188,6 +190,7 @@ def difficulty_of(rows: list[dict[str, Any]], table: Table) -> tuple[Any, Any, f
     some = [row for row in rows if "difficulty" in row]
     sizes = Counter(row["source"] for row in some)
     weights = np.array([row.get("weight", 1.0) / math.sqrt(sizes[row["source"]]) for row in some])
+    weights *= [COARSE if row.get("labels") else 1.0 for row in some]
     target = np.array([row["difficulty"] for row in some]).clip(0.03, 0.97)
     measures = np.array([row["measures"] for row in some])
     mean, spread = measures.mean(axis=0), measures.std(axis=0) + 1e-6
@@ -253,7 +256,7 @@ def pack(
     text = json.dumps(header, ensure_ascii=False).encode()
     body = struct.pack("<I", len(text)) + text + struct.pack(f"<{len(grams)}I", *grams)
     body += b"".join(bytes(column.tolist()) for column in quantised) + b"".join(languages["columns"])
-    return _MAGIC + zlib.compress(body, 9)
+    return MAGIC + zlib.compress(body, 9)
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ _COLUMNS = 1 + len(TASKS) + 1
 _FIELD = 4
 _UNPACK = struct.Struct(f"<{_COLUMNS}I")
 _ZERO = 128
-_MAGIC = b"MMPC0001"
+MAGIC = b"MMPC0001"
 
 
 class Classified(Struct, frozen=True):
@@ -65,9 +65,9 @@ class Classifier:
     """The models of one weights file."""
 
     def __init__(self, weights: bytes) -> None:
-        if weights[: len(_MAGIC)] != _MAGIC:
+        if weights[: len(MAGIC)] != MAGIC:
             raise ValueError("not a weights file of this version of the classifier")
-        data = zlib.decompress(weights[len(_MAGIC) :])
+        data = zlib.decompress(weights[len(MAGIC) :])
         (size,) = struct.unpack_from("<I", data)
         self._header = header = msgspec.json.decode(data[4 : 4 + size], type=Header)
         start = 4 + size
