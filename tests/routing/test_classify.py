@@ -212,6 +212,8 @@ def test_a_new_task_of_the_person_counts() -> None:
         ([Message("user", [{"type": "text", "text": "Read"}, {"type": "text", "text": "this"}])], "Read\nthis", ""),
         ([Message("system", [{"type": "text", "text": "Rules"}]), user("no"), user("stop")], "stop", "Rules"),
         ([Message("user", [{"type": "text", "text": 7}, {}])], "", ""),
+        ([user("<system-reminder>Be kind</system-reminder>\nMend the bug in f()")], "Mend the bug in f()", ""),
+        ([user("<system-reminder>" * 9_000)], "", ""),
     ],
 )
 def test_odd_conversations_have_a_text(messages: list[Message], text: str, system: str) -> None:
