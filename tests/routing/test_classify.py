@@ -64,7 +64,7 @@ def macro_f1(pairs: list[tuple[str, str]]) -> float:
 
 @pytest.mark.parametrize("name", ["prompts.jsonl", "fresh.jsonl"])
 def test_unseen_prompts_get_their_task(classifier: Classifier, name: str) -> None:
-    """Macro-F1 over the six tasks, in seven languages; either of two accepted labels counts."""
+    """Macro-F1 over the six tasks, in ten languages; either of two accepted labels counts."""
     pairs = []
     for row in lines(name):
         got = task_of(classifier, row["text"])
