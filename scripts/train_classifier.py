@@ -4,9 +4,9 @@
 
 Needs NumPy, SciPy and scikit-learn, which the product itself does not (`pip install numpy scipy scikit-learn msgspec`).
 DATA holds:
-- `*.jsonl`: one prompt a line, {"text", "labels": [task, ...], "source"} and perhaps "system", "difficulty" (0 to 1)
-  "weight" and "diverse" (no two prompts are made from one template). The first label is trained; a prompt without
-  labels trains the difficulty only.
+- `*.jsonl`: one prompt a line, {"text", "labels": [task, ...], "source"}. The first label is trained; a prompt without
+  labels trains the difficulty only. Optional: "system", "difficulty" (0 to 1), "weight", "schema" (a JSON schema is
+  given), "diverse" (no two prompts of the source share a template), "group" (sources with the same texts).
 - `languages/CODE`: letter trigrams and their counts, the profiles of the package langdetect.
 docs/classifier.md lists the sources. The same data gives the same file, byte for byte.
 """
@@ -20,27 +20,35 @@ import struct
 import sys
 import zlib
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np  # type: ignore[import-not-found]
-from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
+from scipy.sparse import csr_matrix, hstack  # type: ignore[import-untyped]
 from sklearn.linear_model import LogisticRegression, Ridge  # type: ignore[import-not-found]
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from proxy.routing.classify import _MAGIC, TASKS
+from proxy.routing.classify import MAGIC, TASKS
 from proxy.routing.conversation import Conversation
 from proxy.routing.features import features_of
 
 BODY, SYSTEM, SHAPE = 0.7, 0.7, 0.25
-STRENGTH = 12.0
+STRENGTH, RIDGE = 12.0, 4.0
+STRETCH = 1.5
+# Weight of a labelled prompt for the difficulty: most of them have only the level of their task.
+COARSE = 0.2
 LANGUAGES = (
     *("af", "ar", "bg", "ca", "cs", "cy", "da", "de", "en", "es", "et", "fa", "fi", "fr", "hi", "hr", "hu", "id", "it"),
     *("lt", "lv", "mk", "mr", "ne", "nl", "no", "pl", "pt", "ro", "ru", "sk", "sl", "so", "sq", "sv", "sw", "tl", "tr"),
     *("uk", "ur", "vi"),
 )
 TRIGRAMS = 900
+# Log-odds in favour of the languages that most texts in their script are in.
+PRIOR = {"en": 3.0, "hi": 8.0, "ru": 6.0, "es": 1.0}
+FOLDS = 4
+SEEN = 3
 
 
 class Table:
@@ -50,16 +58,14 @@ class Table:
         self.columns: dict[Any, int] = {}
 
     def keep(self, rows: list[dict[str, Any]]) -> None:
-        """N-grams of two sources, or of two prompts of a diverse source; one templated source teaches its own words."""
-        prompts: Counter[Any] = Counter()
+        """N-grams of three sources, where each prompt of a diverse source counts: a template teaches its own words."""
         sources: defaultdict[Any, set[str]] = defaultdict(set)
         for number, row in enumerate(rows):
-            source = f"{row['source']} {number}" if row.get("diverse") else row["source"]
+            source = f"{row['source']} {number}" if row.get("diverse") else row.get("group", row["source"])
             for key in row["values"]:
-                prompts[key] += 1
                 sources[key].add(source)
         kept = sorted(
-            (key for key in prompts if isinstance(key, str) or len(sources[key]) > 1),
+            (key for key in sources if isinstance(key, str) or len(sources[key]) >= SEEN),
             key=lambda key: (isinstance(key, str), key),
         )
         self.columns = {key: number for number, key in enumerate(kept)}
@@ -75,8 +81,8 @@ class Table:
         return csr_matrix((data, indices, starts), shape=(len(rows), len(self.columns)))
 
 
-def values_of(row: dict[str, Any]) -> dict[Any, float]:
-    """The same sums as `Classifier._scores`: the value that each weight is multiplied with."""
+def describe(row: dict[str, Any]) -> None:
+    """Add the values that the weights are multiplied with: the same sums as `Classifier._scores`."""
     system = row.get("system", "")
     features = features_of(Conversation(row["text"], system, 2 if system else 1, False, row.get("schema", False)))
     values: defaultdict[Any, float] = defaultdict(float)
@@ -86,7 +92,7 @@ def values_of(row: dict[str, Any]) -> dict[Any, float]:
             values[key] += weight / math.sqrt(len(hashes))
     for name in features.shape:
         values[name] += SHAPE
-    return values
+    row["values"], row["measures"] = values, features.measures
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -95,7 +101,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
         with path.open(encoding="utf-8") as lines:
             rows += [json.loads(line) for line in lines]
     for row in rows:
-        row["values"] = values_of(row)
+        describe(row)
     return rows
 
 
@@ -121,19 +127,28 @@ def scores_of(model: LogisticRegression, table: Table, rows: list[dict[str, Any]
     return scores
 
 
-def out_of_source(rows: list[dict[str, Any]], folds: int = 6) -> Any:
-    """Scores of each prompt by a model that has seen nothing of its source; small sources are left out in groups."""
-    sizes = Counter(row["source"] for row in rows)
-    order = [source for source, _ in sorted(sizes.items(), key=lambda item: (-item[1], item[0]))]
-    fold = {source: number % folds for number, source in enumerate(order)}
+def unseen_scores(rows: list[dict[str, Any]], fold_of: Callable[[dict[str, Any]], int], folds: int) -> Any:
+    """The scores of each prompt by a model that has seen nothing of its fold."""
     scores = np.zeros((len(rows), len(TASKS)))
     for number in range(folds):
-        others = [row for row in rows if fold[row["source"]] != number]
-        some = [index for index, row in enumerate(rows) if fold[row["source"]] == number]
+        others = [row for row in rows if fold_of(row) != number]
+        some = [index for index, row in enumerate(rows) if fold_of(row) == number]
         table = Table()
         table.keep(others)
         scores[some] = scores_of(fit(others, table), table, [rows[index] for index in some])
     return scores
+
+
+def source_fold(rows: list[dict[str, Any]], folds: int) -> Callable[[dict[str, Any]], int]:
+    sizes = Counter(row["source"] for row in rows)
+    order = [source for source, _ in sorted(sizes.items(), key=lambda item: (-item[1], item[0]))]
+    fold = {source: number % folds for number, source in enumerate(order)}
+    return lambda row: fold[row["source"]]
+
+
+def prompt_fold(row: dict[str, Any], folds: int) -> int:
+    """Diverse sources are split by prompt; of a templated one every prompt is always in the training set."""
+    return zlib.crc32(row["text"].encode()) % folds if row.get("diverse") else folds
 
 
 def softmax(scores: Any, temperature: float) -> Any:
@@ -170,19 +185,27 @@ def report(scores: Any, rows: list[dict[str, Any]], title: str) -> None:
     print(f"macro-F1 {sum(f1s) / len(f1s):.3f}, accuracy {matrix.trace() / matrix.sum():.3f}")
 
 
-def difficulty_of(rows: list[dict[str, Any]], table: Table) -> tuple[Any, float]:
+def difficulty_of(rows: list[dict[str, Any]], table: Table) -> tuple[Any, Any, float]:
+    """Weights of the n-grams, weights of the measures and the bias: ridge regression on the log-odds."""
     some = [row for row in rows if "difficulty" in row]
-    if not some:
-        return np.zeros(len(table.columns)), 0.0
     sizes = Counter(row["source"] for row in some)
+    weights = np.array([row.get("weight", 1.0) / math.sqrt(sizes[row["source"]]) for row in some])
+    weights *= [COARSE if row.get("labels") else 1.0 for row in some]
     target = np.array([row["difficulty"] for row in some]).clip(0.03, 0.97)
-    model = Ridge(alpha=2.0)
+    measures = np.array([row["measures"] for row in some])
+    mean, spread = measures.mean(axis=0), measures.std(axis=0) + 1e-6
+    model = Ridge(alpha=RIDGE)
     model.fit(
-        table.matrix(some),
+        hstack([table.matrix(some), csr_matrix((measures - mean) / spread)]).tocsr(),
         np.log(target / (1 - target)),
-        sample_weight=[1 / math.sqrt(sizes[row["source"]]) for row in some],
+        sample_weight=weights * len(some) / weights.sum(),
     )
-    return model.coef_, float(model.intercept_)
+    # Ridge regression shrinks the levels towards their mean.
+    centre = np.average(np.log(target / (1 - target)), weights=weights)
+    coefficients = model.coef_ * STRETCH
+    slopes = coefficients[len(table.columns) :] / spread
+    bias = centre + (model.intercept_ - centre) * STRETCH - (slopes * mean).sum()
+    return coefficients[: len(table.columns)], slopes, float(bias)
 
 
 def language_tables(folder: Path) -> dict[str, Any]:
@@ -206,7 +229,9 @@ def language_tables(folder: Path) -> dict[str, Any]:
     return {"grams": grams, "scale": scale, "columns": columns}
 
 
-def pack(model: LogisticRegression, hard: tuple[Any, float], table: Table, temperature: float, data: Path) -> bytes:
+def pack(
+    model: LogisticRegression, hard: tuple[Any, Any, float], table: Table, temperature: float, data: Path
+) -> bytes:
     weights = np.vstack([model.coef_, hard[0][None, :]])
     grams = [key for key in table.columns if not isinstance(key, str)]
     shapes = [key for key in table.columns if isinstance(key, str)]
@@ -217,20 +242,21 @@ def pack(model: LogisticRegression, hard: tuple[Any, float], table: Table, tempe
     header = {
         "grams": len(grams),
         "scale": scale,
-        "bias": [*(round(float(one), 4) for one in model.intercept_), round(hard[1], 4)],
+        "bias": [*(round(float(one), 4) for one in model.intercept_), round(hard[2], 4)],
         "temperature": temperature,
         "shapes": {name: [round(float(one) * SHAPE, 4) for one in weights[:, table.columns[name]]] for name in shapes},
         "body": BODY,
         "system": SYSTEM,
+        "measures": [round(float(one), 5) for one in hard[1]],
         "languages": LANGUAGES,
         "trigrams": languages["grams"],
         "trigram_scale": languages["scale"],
-        "language_bias": [3.0 if code == "en" else 0.0 for code in LANGUAGES],
+        "language_bias": [PRIOR.get(code, 0.0) for code in LANGUAGES],
     }
     text = json.dumps(header, ensure_ascii=False).encode()
     body = struct.pack("<I", len(text)) + text + struct.pack(f"<{len(grams)}I", *grams)
     body += b"".join(bytes(column.tolist()) for column in quantised) + b"".join(languages["columns"])
-    return _MAGIC + zlib.compress(body, 9)
+    return MAGIC + zlib.compress(body, 9)
 
 
 def main() -> None:
@@ -241,11 +267,15 @@ def main() -> None:
     options = parser.parse_args()
     rows = read(options.data)
     labelled = [row for row in rows if row.get("labels")]
-    unseen = out_of_source(labelled)
-    temperature = temperature_of(unseen, labelled)
+    split = unseen_scores(labelled, lambda row: prompt_fold(row, FOLDS), FOLDS)
+    known = [number for number, row in enumerate(labelled) if row.get("diverse")]
+    diverse = [labelled[number] for number in known]
+    temperature = temperature_of(split[known], diverse)
     if options.report:
-        report(unseen, labelled, "Sources left out in turn")
-        for source in sorted({row["source"] for row in labelled}):
+        report(split[known], diverse, "Cross-validation by prompt, diverse sources")
+        unseen = unseen_scores(labelled, source_fold(labelled, 2 * FOLDS), 2 * FOLDS)
+        report(unseen[known], diverse, "Whole sources left out, diverse sources")
+        for source in sorted({row["source"] for row in diverse}):
             some = [number for number, row in enumerate(labelled) if row["source"] == source]
             report(unseen[some], [labelled[number] for number in some], source)
     table = Table()

@@ -13,6 +13,7 @@ import struct
 import zlib
 from importlib import resources
 from itertools import chain, repeat
+from operator import mul
 
 import msgspec
 from msgspec import Struct
@@ -30,7 +31,7 @@ _COLUMNS = 1 + len(TASKS) + 1
 _FIELD = 4
 _UNPACK = struct.Struct(f"<{_COLUMNS}I")
 _ZERO = 128
-_MAGIC = b"MMPC0001"
+MAGIC = b"MMPC0001"
 
 
 class Classified(Struct, frozen=True):
@@ -53,6 +54,7 @@ class Header(Struct, frozen=True):
     shapes: dict[str, list[float]]
     body: float
     system: float
+    measures: list[float]
     languages: list[str]
     trigrams: list[str]
     trigram_scale: float
@@ -63,9 +65,9 @@ class Classifier:
     """The models of one weights file."""
 
     def __init__(self, weights: bytes) -> None:
-        if weights[: len(_MAGIC)] != _MAGIC:
+        if weights[: len(MAGIC)] != MAGIC:
             raise ValueError("not a weights file of this version of the classifier")
-        data = zlib.decompress(weights[len(_MAGIC) :])
+        data = zlib.decompress(weights[len(MAGIC) :])
         (size,) = struct.unpack_from("<I", data)
         self._header = header = msgspec.json.decode(data[4 : 4 + size], type=Header)
         start = 4 + size
@@ -113,6 +115,7 @@ class Classifier:
         for name in features.shape:
             if shape := header.shapes.get(name):
                 total = [one + added for one, added in zip(total, shape, strict=True)]
+        total[-1] += sum(map(mul, header.measures, features.measures))
         return total
 
     def _evidence(self, features: Features, task: int) -> tuple[str, ...]:

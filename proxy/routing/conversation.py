@@ -34,8 +34,9 @@ _REPLY_TEXTS = """
 _REPLIES = frozenset(reply.strip() for reply in _REPLY_TEXTS.split(";"))
 _LONGEST_REPLY = max(map(len, _REPLIES)) + 4
 _END_MARKS = ".!?,;: \u2026\u3002\uff01\uff1f\u3001\U0001f44d\U0001f64f"
-# Text that agent programs put into a person's message around or instead of what the person wrote.
-_INSERTED = ("<system-reminder>", "<environment_details>", "<tool_result>", "<function_results>", "[tool_result")
+# Elements that agent programs put into a person's message around or instead of what the person wrote.
+_INSERTED = ("system-reminder", "environment_details", "tool_result", "function_results")
+_LONGEST_INSERTED = 20_000
 _LOOKED_AT = 400
 
 
@@ -67,15 +68,27 @@ def conversation_of(messages: Sequence[Message], has_tools: bool, has_json_schem
 
 
 def text_of(content: str | list[dict[str, Any]] | None) -> str:
-    """The text that a person wrote: its text parts, without tool results and without what programs insert."""
+    """The text that a person wrote: its text parts, without tool results and without what programs insert before it."""
     if isinstance(content, str):
-        return "" if content[:40].lstrip().startswith(_INSERTED) else content
+        return _written(content)
     texts = []
     for part in content or ():
         text = part.get("text") if part.get("type", "text") in ("text", "input_text") else None
-        if isinstance(text, str) and not text[:40].lstrip().startswith(_INSERTED):
-            texts.append(text)
+        if isinstance(text, str) and (written := _written(text)):
+            texts.append(written)
     return "\n".join(texts)
+
+
+def _written(text: str) -> str:
+    for _ in range(8):
+        name = next((name for name in _INSERTED if text[:40].lstrip().startswith(f"<{name}>")), None)
+        if name is None:
+            return text
+        end = text.find(f"</{name}>", 0, _LONGEST_INSERTED)
+        if end < 0:
+            return ""
+        text = text[end + len(name) + 3 :].lstrip()
+    return ""
 
 
 def _is_reply(text: str) -> bool:

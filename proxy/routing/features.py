@@ -6,7 +6,9 @@ module too, so that both sides always compute the same features.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterator
 from itertools import repeat
 from zlib import crc32
 
@@ -14,14 +16,16 @@ from msgspec import Struct
 
 from proxy.routing.conversation import Conversation
 
-HEAD_CHARS, TAIL_CHARS = 1_500, 500
+HEAD_CHARS, TAIL_CHARS = 1_200, 400
+# Characters outside ASCII cost more.
+WIDE_HEAD_CHARS, WIDE_TAIL_CHARS = 600, 200
 # Each character of these scripts is one token, and there are no spaces, so the window is shorter.
-DENSE_HEAD_CHARS, DENSE_TAIL_CHARS = 300, 100
+DENSE_HEAD_CHARS, DENSE_TAIL_CHARS = 250, 80
 SYSTEM_CHARS = 300
 
 _EDGE_TOKENS = 40
 _ENDS = 6
-_BODY_TOKENS = 240
+_BODY_TOKENS = 160
 # Start values of the checksum: one name space for each kind of n-gram.
 _ANY, _FIRST, _LAST, _PREFIX, _BODY = 1, 2, 3, 4, 5
 
@@ -29,7 +33,8 @@ _DENSE_SCRIPTS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005\u3040-\ud7af\uf9
 _DENSE = re.compile(f"[{_DENSE_SCRIPTS}]")
 _WORDS = re.compile(rf"[{_DENSE_SCRIPTS}]|[^\W{_DENSE_SCRIPTS}]+")
 _BYTES = bytes.maketrans(b"0123456789!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", b"0" * 10 + b" " * 32)
-_LANGUAGE_CHARS = 160
+_LANGUAGE_CHARS = 120
+_LONG_WORD = 8
 
 
 class Features(Struct, frozen=True):
@@ -42,19 +47,25 @@ class Features(Struct, frozen=True):
     body: list[int]
     system: list[int]
     shape: list[str]
+    measures: list[float]
 
 
 def window(text: str) -> str:
-    """The characters that are read: all of a short text, else its first 1,500 and last 500.
+    """The characters that are read: all of a short text, else its first 1,200 and last 400.
 
-    In scripts without spaces (Chinese, Japanese, Korean, Thai) it is the first 300 and last 100.
+    600 and 200 where some of these are outside ASCII, 250 and 80 in scripts without spaces (Chinese, Japanese, Korean,
+    Thai).
     """
-    head, tail = HEAD_CHARS, TAIL_CHARS
-    sample = text if len(text) <= head + tail else text[:head] + "\n" + text[-tail:]
-    if not sample.isascii() and len(_DENSE.findall(sample[:200])) > 20:
-        head, tail = DENSE_HEAD_CHARS, DENSE_TAIL_CHARS
-        sample = text if len(text) <= head + tail else text[:head] + "\n" + text[-tail:]
-    return sample
+    sample = _ends_of(text, HEAD_CHARS, TAIL_CHARS)
+    if sample.isascii():
+        return sample
+    if len(_DENSE.findall(sample[:200])) > 20:
+        return _ends_of(text, DENSE_HEAD_CHARS, DENSE_TAIL_CHARS)
+    return _ends_of(text, WIDE_HEAD_CHARS, WIDE_TAIL_CHARS)
+
+
+def _ends_of(text: str, head: int, tail: int) -> str:
+    return text if len(text) <= head + tail else text[:head] + "\n" + text[-tail:]
 
 
 def tokens_of(sample: str) -> list[bytes]:
@@ -80,8 +91,9 @@ def features_of(conversation: Conversation) -> Features:
     others += [crc32(word[:4], _PREFIX) for word in edge if len(word) > 4]
     middle = words[_EDGE_TOKENS:-_EDGE_TOKENS][:_BODY_TOKENS]
     body = list(set(map(crc32, middle, repeat(_BODY))))
-    shape = [*shape_of(text, sample), *_flags_of(conversation)]
-    return Features(edge, singles, pairs, others, body, _of_system(conversation.system), shape)
+    shape, measures = _look_of(text, sample, words)
+    shape += _flags_of(conversation)
+    return Features(edge, singles, pairs, others, body, _of_system(conversation.system), shape, measures)
 
 
 def _flags_of(conversation: Conversation) -> list[str]:
@@ -104,41 +116,62 @@ def _of_system(system: str) -> list[int]:
 
 _CODE_SIGNS = ("```", "();", "{\n", "def ", "</", "=>", "==", "#include", "SELECT ", "import ", "->", "++", "${", "$(")
 _QUESTION_MARKS = ("?", "\uff1f", "\u061f")
-_OPTIONS = ("\nB)", "\nB.", "\n(B)", "(b)", " B)", " b)", " B. ", "\n- ", "\n* ", "\n1.", "\n2)")
-
-
-def shape_of(text: str, sample: str) -> list[str]:
-    """Names of what the text looks like: its size, its lines, its signs."""
-    size = len(text)
-    lines = sample.count("\n")
-    digits = len(_NUMBERS.findall(sample))
-    stripped = sample.rstrip()
-    names = [
-        f"size {min(size.bit_length(), 14)}",
-        f"lines {min(lines.bit_length(), 6)}",
-        f"numbers {min(digits, 5) if digits < 6 else 6 + min(digits.bit_length(), 7)}",
-        f"questions {min(sum(map(sample.count, _QUESTION_MARKS)), 3)}",
-        f"code signs {min(sum(sign in sample for sign in _CODE_SIGNS), 4)}",
-        f"operators {min(sum(map(sample.count, '=+*/^<>')), 15).bit_length()}",
-        f"braces {min(sum(map(sample.count, '{}[];')), 31).bit_length()}",
-    ]
-    if stripped.endswith(_QUESTION_MARKS):
-        names.append("ends with a question mark")
-    if stripped.endswith(":"):
-        names.append("ends with a colon")
-    names.extend("option " + sign.strip() for sign in _OPTIONS if sign in sample)
-    if "\n\n" in sample:
-        names.append("paragraphs")
-    if '"' in sample or "“" in sample:
-        names.append("quotation marks")
-    if ": " in sample[:200] or ":\n" in sample[:200]:
-        names.append("colon near the start")
-    if "$" in sample or "€" in sample or "%" in sample:
-        names.append("money or percent")
-    return names
-
-
+_OPTIONS = ("\nB)", "\nB.", "\n(B)", "(b)", " B)", " b)", " B. ")
+_LISTS = ("\n- ", "\n* ", "\n1.", "\n2)")
+_SENTENCE_ENDS = (". ", "? ", "\u3002")
 _NUMBERS = re.compile(r"\d+")
+
+
+def _look_of(text: str, sample: str, words: list[bytes]) -> tuple[list[str], list[float]]:
+    """The shape, and the measures for the difficulty.
+
+    These are size, numbers, sentences, word length, long words, operators, options and code.
+    """
+    lines = sample.count("\n")
+    numbers = len(_NUMBERS.findall(sample))
+    operators = sum(map(sample.count, "=+*/^<>"))
+    code = sum(map(sample.__contains__, _CODE_SIGNS))
+    options = [sign for sign in _OPTIONS if sign in sample]
+    shape = [
+        f"size {min(len(text).bit_length(), 14)}",
+        f"lines {min(lines.bit_length(), 6)}",
+        f"numbers {numbers if numbers < 6 else 6 + min(numbers.bit_length(), 7)}",
+        f"questions {min(sum(map(sample.count, _QUESTION_MARKS)), 3)}",
+        f"code signs {min(code, 4)}",
+        f"operators {min(operators, 15).bit_length()}",
+        f"braces {min(sum(map(sample.count, '{}[];')), 31).bit_length()}",
+        *("option " + sign.strip() for sign in options),
+        *("list " + sign.strip() for sign in _LISTS if sign in sample),
+        *_details_of(sample),
+    ]
+    lengths = list(map(len, words)) or [0]
+    measures = [
+        math.log2(1 + min(len(text), 8_000)),
+        math.log2(1 + numbers),
+        math.log2(1 + lines + sum(map(sample.count, _SENTENCE_ENDS))),
+        min(sum(lengths) / len(lengths), 12.0),
+        sum(map(_LONG_WORD.__lt__, lengths)) / len(lengths),
+        math.log2(1 + operators),
+        float(bool(options)),
+        float(code > 1),
+    ]
+    return shape, measures
+
+
+def _details_of(sample: str) -> Iterator[str]:
+    stripped = sample.rstrip()
+    if stripped.endswith(_QUESTION_MARKS):
+        yield "ends with a question mark"
+    if stripped.endswith(":"):
+        yield "ends with a colon"
+    if "\n\n" in sample:
+        yield "paragraphs"
+    if '"' in sample or "\u201c" in sample:
+        yield "quotation marks"
+    if ": " in sample[:200] or ":\n" in sample[:200]:
+        yield "colon near the start"
+    if "$" in sample or "\u20ac" in sample or "%" in sample:
+        yield "money or percent"
 
 
 _LETTERS = re.compile(r"[^\W\d_]+")

@@ -1,0 +1,228 @@
+"""The classifier on prompts that it was not trained on (tests/routing/data; docs/classifier.md has the label guide)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.routing.classify import EVIDENCE, TASKS, Classifier, Conversation, conversation_of, load
+from proxy.schema.chat import Message
+
+DATA = Path(__file__).parent / "data"
+MIN_CONFIDENCE = 0.5
+TASK = "Write a SQL query that lists the customers without orders."
+MIXED = "Summarize what the Python code {does} = 3; and why it fails. Then classify 12 errors? "
+LONG = {
+    "English": MIXED * 12_000,
+    "Russian": "Сделай краткое содержание этого текста, пожалуйста. " * 20_000,
+    "Chinese": "请总结下面的文章然后回答问题。" * 60_000,
+    "Thai": "ช่วยสรุปบทความนี้ให้หน่อย" * 40_000,
+    "Arabic": "لخص النص التالي في جملتين من فضلك. " * 30_000,
+    "one word": "a" * 1_000_000,
+    "symbols": "{}[]();=+<>/*" * 80_000,
+    "digits": "0123456789" * 100_000,
+    "spaces": " \n\t" * 300_000,
+    "emoji": "\U0001f600\U0001f44d\u200d" * 300_000,
+    "nulls": "\x00" * 1_000_000,
+    "lone surrogates": "\ud800\udfff" * 500_000,
+    "combining marks": "e\u0301\u0300\u0302" * 250_000,
+    "case that grows": "\u0130\u1e9e" * 500_000,
+}
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return load()
+
+
+def lines(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (DATA / name).read_text(encoding="utf-8").splitlines()]
+
+
+def task_of(classifier: Classifier, text: str, floor: float = 0.0) -> str:
+    found = classifier.classify(Conversation(text))
+    return found.task if found.confidence >= floor else "chat"
+
+
+def macro_f1(pairs: list[tuple[str, str]]) -> float:
+    counts = Counter(pairs)
+    scores = []
+    for task in TASKS:
+        total = sum(task == wanted for wanted, _ in pairs) + sum(task == got for _, got in pairs)
+        scores.append(2 * counts[task, task] / total)
+    return sum(scores) / len(scores)
+
+
+@pytest.mark.parametrize("name", ["prompts.jsonl", "fresh.jsonl"])
+def test_unseen_prompts_get_their_task(classifier: Classifier, name: str) -> None:
+    """Macro-F1 over the six tasks, in ten languages; either of two accepted labels counts."""
+    pairs = []
+    for row in lines(name):
+        got = task_of(classifier, row["text"])
+        pairs.append((got if got in row["labels"] else row["labels"][0], got))
+    assert macro_f1(pairs) >= 0.80
+
+
+def test_confidence_means_what_it_says(classifier: Classifier) -> None:
+    """Confident answers are right, and doubtful ones are wrong more often."""
+    rows = [(classifier.classify(Conversation(row["text"])), row["labels"]) for row in lines("prompts.jsonl")]
+    sure = [found.task in labels for found, labels in rows if found.confidence >= 0.8]
+    doubtful = [found.task in labels for found, labels in rows if found.confidence < MIN_CONFIDENCE]
+    assert len(sure) >= 40
+    assert sum(sure) / len(sure) >= 0.9
+    assert sum(doubtful) / len(doubtful) < 0.8
+    mean = sum(found.confidence for found, _ in rows) / len(rows)
+    assert abs(mean - sum(found.task in labels for found, labels in rows) / len(rows)) < 0.15
+
+
+def test_paraphrases_keep_their_task(classifier: Classifier) -> None:
+    """At the confidence threshold at least 95 % of all paraphrases get the pick of their group's majority."""
+    agreeing = total = 0
+    for group in lines("paraphrases.jsonl"):
+        picks = Counter(task_of(classifier, text, MIN_CONFIDENCE) for text in group["texts"])
+        agreeing += picks.most_common(1)[0][1]
+        total += picks.total()
+    assert agreeing / total >= 0.95
+
+
+def test_difficulty_orders_questions_better_than_their_length(classifier: Classifier) -> None:
+    """The share of pairs in the right order, over questions whose levels are at least 20 points apart."""
+    rows = lines("difficulty.jsonl")
+    pairs = [(one, two) for one in rows for two in rows if one["difficulty"] >= two["difficulty"] + 0.2]
+    by_score = {row["text"]: classifier.classify(Conversation(row["text"])).difficulty for row in rows}
+    right = sum(by_score[one["text"]] > by_score[two["text"]] for one, two in pairs) / len(pairs)
+    longer = sum(len(one["text"]) > len(two["text"]) for one, two in pairs) / len(pairs)
+    assert right >= 0.8
+    assert right > longer + 0.05
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_text_of_any_length_takes_at_most_300_microseconds(classifier: Classifier, name: str) -> None:
+    """Processor time of one call, the best of many, also with a long system prompt and of hostile texts."""
+    conversation = Conversation(LONG[name], LONG[name], 20, True, True)
+    best = 1.0
+    for _ in range(60):
+        start = time.process_time_ns()
+        classifier.classify(conversation)
+        best = min(best, (time.process_time_ns() - start) / 1e9)
+    assert best <= 300e-6
+
+
+@pytest.mark.parametrize("text", ["", " ", "?", "\ud800", "\x00", "1", "\u202e\u200b", "\U0001f44d", "`" * 50])
+def test_any_text_has_an_answer(classifier: Classifier, text: str) -> None:
+    found = classifier.classify(Conversation(text))
+    assert found.task in TASKS
+    assert 0 <= found.confidence <= 1
+    assert 0 <= found.difficulty <= 1
+    assert len(found.evidence) <= EVIDENCE
+
+
+def test_evidence_shows_only_what_the_training_data_has(classifier: Classifier) -> None:
+    """Names, keys and rare words of a prompt never get into logs by way of the evidence."""
+    text = "Summarize the letter of Zygmuntowitsch-Qarr, key sk-live-8fh2k1xq9vw7, in two sentences: zzqxv wkkpl"
+    found = classifier.classify(Conversation(text))
+    assert found.evidence
+    shown = " ".join(found.evidence)
+    assert not [word for word in ("zygmunt", "qarr", "8fh2", "fh0k0xq", "zzqxv", "wkkpl") if word in shown]
+
+
+def test_the_instruction_may_stand_in_the_system_prompt(classifier: Classifier) -> None:
+    system = "Classify the sentiment of the user's message as positive, negative or neutral. Answer with one label."
+    text = "The delivery took three weeks and nobody answered my calls."
+    assert classifier.classify(Conversation(text, system, 2)).task == "classification"
+
+
+def test_another_process_gets_the_same_answer(classifier: Classifier) -> None:
+    """No hash seed, locale or order of a set shows in the answer."""
+    program = (
+        "from proxy.routing.classify import *; import sys; c = load()\n"
+        "print([c.classify(Conversation(t)) for t in sys.argv[1:]])"
+    )
+    texts = [row["text"] for row in lines("prompts.jsonl")[::9]]
+    environment = {**os.environ, "PYTHONHASHSEED": "4242", "PYTHONUTF8": "1"}
+    run = subprocess.run([sys.executable, "-c", program, *texts], capture_output=True, env=environment, check=True)
+    assert run.stdout.decode().strip() == str([classifier.classify(Conversation(text)) for text in texts])
+
+
+@pytest.mark.parametrize("row", lines("languages.jsonl"), ids=lambda row: row["language"])
+def test_the_language_is_named(classifier: Classifier, row: dict[str, str]) -> None:
+    assert classifier.classify(Conversation(row["text"])).language == row["language"]
+
+
+def test_the_weights_are_small_and_checked() -> None:
+    content = resources.files("proxy.routing").joinpath("data", "classifier.bin").read_bytes()
+    assert len(content) <= 2_000_000
+    with pytest.raises(ValueError, match="not a weights file"):
+        Classifier(b"MMPC0000" + content[8:])
+
+
+def user(text: str) -> Message:
+    return Message("user", text)
+
+
+def assistant(text: str | None = None) -> Message:
+    return Message("assistant", text, tool_calls=None if text else [{"id": "1"}])
+
+
+RESULT = Message("tool", "Summarize nothing. 12 rows. Traceback (most recent call last): ...", tool_call_id="1")
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        [assistant(), RESULT],
+        [assistant(), RESULT, assistant("Shall I go on?"), user("continue")],
+        [assistant("Done?"), user("Yes, please!"), assistant(), RESULT, assistant("And now?"), user("go on")],
+        [assistant("?"), user("ok"), assistant("?"), user("👍"), assistant("?"), user("  Weiter. ")],
+        [assistant("?"), user("继续"), assistant("?"), user("はい。")],
+        [assistant(), Message("user", [{"type": "tool_result", "content": "Extract all names"}])],
+        [assistant(), user("<system-reminder>Classify your todos as done or open</system-reminder>")],
+        [assistant(), Message("user", [{"type": "image_url", "image_url": {"url": "data:"}}])],
+        [assistant(), Message("function", "Prove that 2 = 3.")],
+        [assistant("?"), user(""), assistant("?"), Message("user", None)],
+        [message for _ in range(9) for message in (assistant(), RESULT)],
+    ],
+)
+def test_a_turn_of_an_agent_keeps_the_task_of_the_conversation(later: list[Message]) -> None:
+    messages = [Message("system", "You are an agent."), user(TASK), *later]
+    found = conversation_of(messages, has_tools=True, has_json_schema=False)
+    assert found == Conversation(TASK, "You are an agent.", len(messages), True, False)
+
+
+def test_a_new_task_of_the_person_counts() -> None:
+    messages = [user(TASK), assistant("SELECT ..."), user("Now write a poem about it"), assistant(), RESULT]
+    assert conversation_of(messages, True, False).text == "Now write a poem about it"
+
+
+@pytest.mark.parametrize(
+    ("messages", "text", "system"),
+    [
+        ([], "", ""),
+        ([user("yes")], "yes", ""),
+        ([Message("developer", "Be brief."), user("hi there")], "hi there", "Be brief."),
+        ([Message("user", [{"type": "text", "text": "Read"}, {"type": "text", "text": "this"}])], "Read\nthis", ""),
+        ([Message("system", [{"type": "text", "text": "Rules"}]), user("no"), user("stop")], "stop", "Rules"),
+        ([Message("user", [{"type": "text", "text": 7}, {}])], "", ""),
+        ([user("<system-reminder>Be kind</system-reminder>\nMend the bug in f()")], "Mend the bug in f()", ""),
+        ([user("<system-reminder>" * 9_000)], "", ""),
+    ],
+)
+def test_odd_conversations_have_a_text(messages: list[Message], text: str, system: str) -> None:
+    found = conversation_of(messages, False, True)
+    assert (found.text, found.system, found.has_json_schema) == (text, system, True)
+
+
+def test_a_conversation_of_a_million_messages_is_not_read_whole() -> None:
+    messages = [user(TASK), *[RESULT] * 1_000_000]
+    start = time.process_time()
+    conversation_of(messages, True, False)
+    assert time.process_time() - start < 0.05
