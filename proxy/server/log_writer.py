@@ -33,7 +33,6 @@ class LogWriter:
         self._events: deque[Event] = deque()
         self._work = threading.Event()
         self._is_written = threading.Event()
-        self._is_written.set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         atexit.register(self.flush)
@@ -45,7 +44,6 @@ class LogWriter:
             return
         self._events.append(event)
         if not self._work.is_set():
-            self._is_written.clear()
             self._work.set()
         if self._thread is None:
             with self._lock:
@@ -54,7 +52,12 @@ class LogWriter:
                     self._thread.start()
 
     def flush(self, timeout_s: float = FLUSH_S) -> bool:
-        """Waits until everything is written, `timeout_s` at most. False: it is not."""
+        """Waits until everything that was put is written, `timeout_s` at most. False: it is not."""
+        with self._lock:
+            if self._thread is None and not self._events:
+                return True
+            self._is_written.clear()
+            self._work.set()
         return self._is_written.wait(timeout_s)
 
     def _run(self) -> None:
@@ -63,16 +66,15 @@ class LogWriter:
             self._work.clear()
             while self._events:
                 self._write([self._events.popleft() for _ in range(min(_BATCH, len(self._events)))])
-            self._is_written.set()
-            if self._events:  # put meanwhile
-                self._is_written.clear()
-            elif is_work:
-                time.sleep(_GATHER_S)  # the next lines come together
-            else:
-                with self._lock:
-                    if not self._events:
+            with self._lock:
+                if not self._events:
+                    self._is_written.set()
+                    if not is_work:
                         self._thread = None
-                        return
+                        if not self._events:  # whoever puts one from now on sees that the thread is gone
+                            return
+                        self._thread = threading.current_thread()
+            time.sleep(_GATHER_S)  # the next lines come together
 
     def _write(self, events: list[Event]) -> None:
         data = memoryview(b"".join(map(self._line, events)))
