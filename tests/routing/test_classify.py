@@ -199,8 +199,27 @@ def test_a_turn_of_an_agent_keeps_the_task_of_the_conversation(later: list[Messa
 
 
 def test_a_new_task_of_the_person_counts() -> None:
-    messages = [user(TASK), assistant("SELECT ..."), user("Now write a poem about it"), assistant(), RESULT]
-    assert conversation_of(messages, True, False).text == "Now write a poem about it"
+    new = "Now write a poem about it, with four verses, and make every second line rhyme."
+    messages = [user(TASK), assistant("SELECT ..."), user(new), assistant(), RESULT]
+    assert conversation_of(messages, True, False).text == new
+    short = "Now write a poem about it"
+    assert conversation_of([user(TASK), assistant("SELECT ..."), user(short)], True, False).text == short
+
+
+@pytest.mark.parametrize("word", ["ok, next", "yes, go on please", "Now the next one!", "ja, weiter", "and then?"])
+def test_words_of_assent_are_no_task(word: str) -> None:
+    assert conversation_of([user(TASK), assistant("Done."), user(word)], True, False).text == TASK
+
+
+@pytest.mark.parametrize("short", ["run the tests again", "what is wrong with it?", "same for the others"])
+@pytest.mark.parametrize("goal", [TASK, "Fix the bug in parser.py"])
+def test_a_short_word_beside_the_work_of_an_agent_is_read_with_its_task(
+    classifier: Classifier, goal: str, short: str
+) -> None:
+    messages = [user(goal), assistant(), RESULT, assistant("Done."), user(short), assistant(), RESULT]
+    found = conversation_of(messages, True, False)
+    assert found.text == f"{goal}\n{short}"
+    assert classifier.classify(found).task == classifier.classify(Conversation(goal)).task
 
 
 @pytest.mark.parametrize(
