@@ -32,16 +32,9 @@ _REPLY_TEXTS = """
     tidak
 """
 _REPLIES = frozenset(reply.strip() for reply in _REPLY_TEXTS.split(";"))
-_REPLY_WORDS = frozenset(word for reply in _REPLIES for word in reply.split()) | {
-    "then",
-    "now",
-    "the",
-    "one",
-    "it",
-    "that",
-}
+_REPLY_WORDS = frozenset(word for reply in _REPLIES for word in reply.split()) | {"then", "now", "the", "one"}
 _LONGEST_REPLY = max(map(len, _REPLIES)) + 4
-_SHORT = 60  # characters of what a person adds to an agent's work: read together with the task it belongs to
+_SHORT = 60  # characters of what a person adds to an agent's work
 _END_MARKS = ".!?,;: \u2026\u3002\uff01\uff1f\u3001\U0001f44d\U0001f64f"
 # Elements that agent programs put into a person's message around or instead of what the person wrote.
 _INSERTED = ("system-reminder", "environment_details", "tool_result", "function_results")
@@ -60,11 +53,10 @@ class Conversation(Struct, frozen=True):
 
 
 def conversation_of(messages: Sequence[Message], has_tools: bool, has_json_schema: bool) -> Conversation:
-    """Short replies count only where nobody wrote anything else, and what is short beside an agent's work only together
-    with the longer text before it. At most the last 400 messages are looked at.
+    """Short replies count only where nobody wrote anything else, and what is short beside an agent's work belongs to
+    the task before it. At most the last 400 messages are looked at.
     """
-    text, fallback = "", ""
-    added: list[str] = []
+    text, first, fallback = "", "", ""
     latest = list(islice(reversed(messages), _LOOKED_AT))
     is_agent = any(message.role == "tool" for message in latest)
     for message in latest:
@@ -76,11 +68,11 @@ def conversation_of(messages: Sequence[Message], has_tools: bool, has_json_schem
         if _is_reply(written):
             fallback = fallback or written
         elif is_agent and len(written) <= _SHORT:
-            added.append(written)
+            first = written
         else:
             text = written
             break
-    text = "\n".join([text, *reversed(added)] if text else reversed(added))
+    text = text or first
     system = next((text_of(m.content) for m in islice(messages, 3) if m.role in _SYSTEM_ROLES), "")
     return Conversation(text or fallback, system, len(messages), has_tools, has_json_schema)
 

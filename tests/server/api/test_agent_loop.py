@@ -32,7 +32,7 @@ models:
 """
 GOALS = {
     "code": "Fix the failing test in tests/test_parser.py: the function parse_date raises ValueError for ISO dates.",
-    "extraction": "Extract every invoice number, date and total from the attached files and return them as a JSON list.",
+    "extraction": "Extract every invoice number, date and total from the attached files, and return a JSON list.",
 }
 TOOL: Any = {
     "type": "function",
