@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from proxy.routing.costs import estimate
 from proxy.routing.decision import Candidate, Decision
 from proxy.routing.deployment import Deployment, Route
@@ -18,7 +20,9 @@ NAMED = "named"  # the step: the client named what answers
 def named(route: Route, request: AnyRequest, snapshot: str, key: str | None = None) -> Decision:
     """The route, without the deployments that cannot take the request. Raises BadRequest if none of them can."""
     name = route.requested
-    facts = facts_of(request, name, key, {}, Reading()) if isinstance(request, ChatRequest) else Facts(requested=name)
+    facts = Facts(requested=name)
+    if isinstance(request, ChatRequest):
+        facts = replace(facts_of(request, name, key, {}, Reading()), task_evidence=())  # nobody looked for a task
     able_for(request, route.candidates)
     candidates = tuple(_candidate(deployment, request, facts) for deployment in route.candidates)
     able = tuple(candidate.deployment for candidate in candidates if candidate.rejected is None)
