@@ -34,12 +34,12 @@ class NearNames:
                 for place in places[:_COMMON]:
                     shared[place] = shared.get(place, 0) + 1
         compared = sorted(shared, key=lambda place: -shared[place])[:MAX_COMPARED]
-        letters = set(word[:_MAX_LETTERS].lower())
+        letters = sorted(word[:_MAX_LETTERS].lower())
         scored = sorted(
-            (-self._likeness(pairs, place), len(letters.symmetric_difference(self._names[place][0])), place)
+            (-1.0 if letters == sorted(self._names[place][0]) else -self._likeness(pairs, place), place)
             for place in compared
-        )  # of two that share as many pairs, the one with the same letters: `taks` is `task`, not `tags`
-        return [self._names[place][0] for score, _, place in scored[:most] if -score >= cutoff]
+        )  # letters that changed places: `taks` is `task`, though it shares more pairs with `tags`
+        return [self._names[place][0] for score, place in scored[:most] if -score >= cutoff]
 
     def _likeness(self, pairs: frozenset[str], place: int) -> float:
         """Similarity to the whole name or to the part after its last slash, whichever is higher."""

@@ -49,7 +49,7 @@ def test_a_look_up_is_cheap_however_long_the_word_and_the_list() -> None:
         assert (time.thread_time() - began) / 100 < 0.0006
 
 
-def test_of_equally_near_names_the_one_with_the_same_letters_is_first() -> None:
-    """`taks` shares as many pairs with `tags` as with `task`."""
+def test_letters_that_changed_places_are_near() -> None:
+    """`taks` shares more pairs with `tags` than with `task`."""
     for names in (["tags", "task"], ["task", "tags"]):
         assert NearNames(names).find("taks", most=2, cutoff=0.3)[0] == "task"
