@@ -113,7 +113,7 @@ class Dispatcher:
                 if answer is not None:
                     return answer
                 continue
-            one = _Try(resources, question, order, deployment, order.tries_left)
+            one = _Try(resources, question, order, deployment, order.tries_here)
             try:
                 return await one.run()
             except (UpstreamError, BadRequest) as error:

@@ -82,6 +82,11 @@ class FallbackOrder:
             raise self._total()
         return found
 
+    @property
+    def tries_here(self) -> int:
+        """How many attempts the next candidate may make: one is left for each of those behind it, if there are enough."""
+        return max(1, self.tries_left - (len(self._queue) - 1))
+
     def peek(self, besides: str | None = None) -> Deployment | None:
         """The first candidate that is well and within the cost limit."""
         for deployment in self._queue:

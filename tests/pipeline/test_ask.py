@@ -110,9 +110,9 @@ async def test_each_ask_has_a_fallback_order_of_its_own() -> None:
     world.router = RouterConfig(retry_budget=1.0)
     ask, _ = ask_of(world, call)
     assert text(await ask.ask("abc", call.request)) == "one"
-    assert asked(call) == "aabb"
+    assert asked(call) == "aabc"
     assert text(await ask.ask("abc", call.request)) == "two"
-    assert asked(call) == "aabbaabb"
+    assert asked(call) == "aabcaabc"
 
 
 async def test_the_failure_of_one_ask_is_its_own() -> None:
