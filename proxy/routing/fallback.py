@@ -84,7 +84,7 @@ class FallbackOrder:
 
     @property
     def tries_here(self) -> int:
-        """How many attempts the next candidate may make: one is left for each of those behind it, if there are enough."""
+        """How many attempts the next candidate may make: each of those behind it keeps one, if there are enough."""
         return max(1, self.tries_left - (len(self._queue) - 1))
 
     def peek(self, besides: str | None = None) -> Deployment | None:
