@@ -85,8 +85,9 @@ class Ledger:
     async def start(self) -> None:
         """Opens the store, settles the calls of dead owners, starts the writer. Raises StoreError: path and fix."""
         await self._writer.start()
-        self._opening = SameWait(self._writer.loop, self._waits.open, StorageUnavailable)
-        self._settling = SameWait(self._writer.loop, self._waits.settle)
+        loop, waits = self._writer.loop, self._waits
+        self._opening = SameWait(loop, waits.open, lambda future: future.set_exception(StorageUnavailable()))
+        self._settling = SameWait(loop, waits.settle, lambda future: future.set_result(None))
 
     async def open(self, call: CallOpen, attempt: AttemptOpen) -> Granted:
         """Grants a call and its first attempt once both are committed, in one transaction.

@@ -8,18 +8,18 @@ from collections.abc import Callable
 
 
 class SameWait:
-    """Ends futures that are not done after `seconds`: with the `error`, or without one.
+    """Ends futures that are not done after `seconds`, by `expire`.
 
     They end in the order in which they came, so one timer serves them all. A timer for each costs as much as all else
     that a call to the ledger does on the loop.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, seconds: float, error: Callable[[], Exception] | None = None
+        self, loop: asyncio.AbstractEventLoop, seconds: float, expire: Callable[[asyncio.Future[None]], object]
     ) -> None:
         self._loop = loop
         self._seconds = seconds
-        self._error = error
+        self._expire = expire
         self._futures: deque[tuple[float, asyncio.Future[None]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -36,10 +36,6 @@ class SameWait:
         now = self._loop.time()
         while self._futures and (self._futures[0][1].done() or self._futures[0][0] <= now):
             _, future = self._futures.popleft()
-            if future.done():
-                continue
-            if self._error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(self._error())
+            if not future.done():
+                self._expire(future)
         self._timer = self._loop.call_at(self._futures[0][0], self._look) if self._futures else None

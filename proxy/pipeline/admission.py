@@ -21,6 +21,7 @@ from proxy.schema.records import NANO_PER_USD, Caller, StoredCaller
 
 EXPECTED_OUTPUT = 256  # tokens reserved for an answer whose request sets no limit
 _UNLIMITED = RateLimit()
+_MAX_OTHERS = 10_000
 _NO_HEADERS: Mapping[str, str] = {}
 
 
@@ -60,13 +61,18 @@ class KeyPolicies:
     def __init__(self, keys: Mapping[str, KeyConfig], rates: RateLimitsConfig | None, limits: Limits) -> None:
         rates = rates or RateLimitsConfig()
         self._limits = limits
+        self._others: dict[str | None, KeyPolicy] = {}  # of keys without a section of their own
         self._default = rates.default
         names = {*keys, *rates.per_key}
         self._named = {name: _policy(name, keys.get(name), rates.per_key.get(name), rates.default) for name in names}
 
     def of(self, caller: Caller) -> KeyPolicy:
         """The policy of this caller: the one of its name, narrowed by the model list stored with its key."""
-        policy = self._named.get(caller.key_id or "") or KeyPolicy(caller.key_id, rate=self._default)
+        policy = self._named.get(caller.key_id or "") or self._others.get(caller.key_id)
+        if policy is None:
+            policy = KeyPolicy(caller.key_id, rate=self._default)
+            if len(self._others) < _MAX_OTHERS:
+                self._others[caller.key_id] = policy
         if isinstance(caller, StoredCaller) and caller.models is not None:
             lists = (*(policy.allowed.lists if policy.allowed else ()), caller.models)
             policy = structs.replace(policy, allowed=Allowed(caller.key_id or "", lists))

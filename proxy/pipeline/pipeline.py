@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import cast
 
+from proxy.metering.same_wait import SameWait
 from proxy.pipeline import hints
 from proxy.pipeline.admission import Admission
 from proxy.pipeline.bounds import Bounds
@@ -62,6 +63,7 @@ class Pipeline:
         self._clock = clock
         self._on_end = on_end
         self._bounds = Bounds(deadline_s, deadline_s)
+        self._late: SameWait | None = None
         self._running: set[RunningCall] = set()
 
     async def admit(
@@ -118,8 +120,18 @@ class Pipeline:
         """Starts the call in its own task. Its output goes to the client, and ends once the call is settled."""
         running = RunningCall(call, format)
         self._running.add(running)
-        running.start(self._run(running, route), call.bounds.deadline_s, self._running.discard)
+        work, deadline_s = self._run(running, route), call.bounds.deadline_s
+        if deadline_s == self._bounds.deadline_s:  # that of nearly all calls: one timer serves them
+            if self._late is None:
+                self._late = SameWait(asyncio.get_running_loop(), deadline_s, self._expire)
+            self._late.watch(running.begin(work, self._running.discard))
+        else:
+            running.start(work, deadline_s, self._running.discard)
         return running
+
+    def _expire(self, task: asyncio.Future[None]) -> None:
+        for running in [each for each in self._running if each.runs(task)]:
+            running.expire()
 
     async def _run(self, running: RunningCall, route: Route) -> None:
         call, output = running.call, running.output

@@ -42,10 +42,21 @@ class RunningCall:
 
     def start(self, work: Coroutine[Any, Any, None], deadline_s: float, on_end: Callable[[RunningCall], None]) -> None:
         """Runs `work` for at most `deadline_s`, then calls `on_end`."""
-        loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(deadline_s, self._cancel, Outcome.TIMEOUT_TOTAL)
-        self._task = loop.create_task(work)
-        self._task.add_done_callback(lambda _: self._ended(on_end))
+        self.begin(work, on_end)
+        self._deadline = asyncio.get_running_loop().call_later(deadline_s, self.expire)
+
+    def begin(self, work: Coroutine[Any, Any, None], on_end: Callable[[RunningCall], None]) -> asyncio.Task[None]:
+        """The same for a caller that calls `expire` itself at the deadline. Returns the task."""
+        task = self._task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(lambda _: self._ended(on_end))
+        return task
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        self._cancel(Outcome.TIMEOUT_TOTAL)
+
+    def runs(self, task: asyncio.Future[None]) -> bool:
+        return self._task is task
 
     def leave(self) -> None:
         """The client is gone. Drops unread output and cancels the upstream."""

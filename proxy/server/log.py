@@ -23,6 +23,7 @@ from proxy.server.log_writer import LogWriter
 MAX_FIELD = 2048
 LIBRARY_LINES = 10  # a second, from each library; more are counted
 _MULTILINE = ("exception",)
+_LEVELS = {"exception": "error", "warn": "warning"}  # of methods that are not called as their level
 
 
 def build_log(log_format: str, *, quiet: bool = False) -> FilteringBoundLogger:
@@ -41,7 +42,7 @@ def build_log(log_format: str, *, quiet: bool = False) -> FilteringBoundLogger:
 
     level = logging.ERROR if quiet else logging.INFO
     structlog.configure(
-        processors=[structlog.processors.add_log_level, _stamp, _as_argument],
+        processors=[_stamp],
         logger_factory=_Queue(LogWriter(sys.stderr, render)),
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
@@ -68,14 +69,12 @@ class _Queue:
         return self
 
 
-def _stamp(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+def _stamp(_: WrappedLogger, method: str, event: EventDict) -> tuple[tuple[EventDict], dict[str, Any]]:
+    """Level and time; the event becomes the argument of the queue."""
+    event["level"] = _LEVELS.get(method, method)
     event["timestamp"] = time.time()
     if event.get("exc_info") is True:
         event["exc_info"] = sys.exc_info()  # the thread that renders knows nothing of it
-    return event
-
-
-def _as_argument(_: WrappedLogger, __: str, event: EventDict) -> tuple[tuple[EventDict], dict[str, Any]]:
     return (event,), {}
 
 
