@@ -42,9 +42,10 @@ def applied(request: AnyRequest, headers: Mapping[str, str]) -> AnyRequest:
         fields = {name: value for name, value in fields.items() if name != "metadata"}
         if rest:
             fields["metadata"] = rest
-    for name, value in headers.items():
-        if name.startswith(HEADER) and (hint := _header_hint(name)) is not None:
-            found[hint] = (value, name)
+    if HEADER in "\n".join(headers):
+        for name, value in headers.items():
+            if name.startswith(HEADER) and (hint := _header_hint(name)) is not None:
+                found[hint] = (value, name)
     if "routing" in fields:
         body = fields["routing"]
         if not isinstance(body, dict | None):

@@ -20,8 +20,8 @@ class Deadline:
 
     __slots__ = ("_armed_at", "_by", "_expired", "_loop", "_task", "_timer")
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._loop = loop or asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._armed_at = 0.0
         self._by = 0.0

@@ -149,8 +149,8 @@ class Exchange:
         self._is_call = takes_place
         self._places = upstream.pool.places if takes_place else None
         self._has_place = False
-        self._deadline = Deadline()
-        self._now = asyncio.get_running_loop().time
+        loop = asyncio.get_running_loop()
+        self._deadline, self._now = Deadline(loop), loop.time
         self._key: Secret | None = None
         self.expected = (0, 0)  # tokens of the prompt and of the answer, where the keys have a limit
         self.lease: Lease | None = None

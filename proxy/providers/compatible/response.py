@@ -19,6 +19,8 @@ _TIERS = {"on_demand": "default", "performance": "default"}  # Groq's words
 _KNOWN_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
 # Additions of no use to clients: Together's echoes and seeds above 2**53, Groq's own usage, a stream's padding.
 PADDING = frozenset({"prompt", "x_groq", "obfuscation", "p"})
+_EXTRAS = ("refusal", "annotations")
+_PLAIN = frozenset({"role", "content", *_EXTRAS})
 CHOICE_PADDING = frozenset({"text", "seed", "delta", "message", "prompt_token_ids", "token_ids", "usage"})
 
 
@@ -87,6 +89,9 @@ def _normalize(choice: dict[str, Any], place: int, answer_id: object) -> None:
 
 
 def _message(message: dict[str, Any], place: int, answer_id: object) -> dict[str, Any]:
+    content = message.get("content")
+    if isinstance(content, str) and message.keys() <= _PLAIN and not any(message.get(name) for name in _EXTRAS):
+        return {"role": "assistant", "content": content, "refusal": None, "annotations": []}  # as most answers are
     message = plain(message)
     message["role"] = "assistant"
     message.setdefault("content", None)

@@ -30,7 +30,9 @@ async def read_body(receive: Receive, headers: Mapping[str, str], max_bytes: int
     """The body, at most `max_bytes` of it. Raises ProxyError 413 as soon as it is known to be larger, 415 for another
     kind.
     """
-    kind = headers.get("content-type", "application/json").split(";")[0].strip().lower()
+    kind = headers.get("content-type", "application/json")
+    if kind != "application/json":
+        kind = kind.split(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         message = f"Send JSON with the header `content-type: application/json`; got {kind[:64]!r}."
         raise ProxyError(message, status=415, code="unsupported_media_type")

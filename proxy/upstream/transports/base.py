@@ -123,7 +123,8 @@ class Transport(Protocol):
 
 def encoded(headers: Mapping[str, str]) -> bytes:
     """Header lines as they are sent. Raises ValueError for a name or value that would end its line."""
-    text = "".join([f"{name.lower()}: {value}\n" for name, value in headers.items()])
-    if text.count("\n") != len(headers) or _UNSAFE.search(text.replace("\n", "")):
+    lines = [f"{name.lower()}: {value}" for name, value in headers.items()]
+    text = "".join(lines)
+    if not text.isprintable() and _UNSAFE.search(text):
         raise ValueError("a header holds a line end or a zero byte")
-    return text.replace("\n", "\r\n").encode()
+    return "".join([f"{line}\r\n" for line in lines]).encode()
