@@ -32,6 +32,13 @@ class SameWait:
         if self._timer is None:
             self._timer = self._loop.call_later(self._seconds, self._look)
 
+    def close(self) -> None:
+        """Watches no longer. The timer would keep whoever is told alive until it goes off."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._futures.clear()
+
     def _look(self) -> None:
         now = self._loop.time()
         while self._futures and (self._futures[0][1].done() or self._futures[0][0] <= now):

@@ -230,6 +230,8 @@ class Pipeline:
         self.stop_calls()
         for running in list(self._running):
             await running.ended()
+        if self._late is not None:
+            self._late.close()
 
 
 def _outcome(error: ProxyError) -> Outcome:
