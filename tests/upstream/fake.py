@@ -94,7 +94,7 @@ class FakeUpstream:
         """Forget the attempts, and count those of each model from 1 again."""
         self._book.reset()
 
-    async def until(self, condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    async def until(self, condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
         """Wait until the condition holds; it is asked whenever the ledger changes. Raises TimeoutError."""
         async with asyncio.timeout(timeout_s):
             while not condition():
