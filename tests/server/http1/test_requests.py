@@ -193,7 +193,7 @@ def test_clients_that_do_not_wait_are_refused_so_many_times_a_second(run: Run) -
             begun = time.monotonic()
             assert (await door.say(post("content-length: 2", "connection: close", body=b"{}")))[9:12] == b"503"
             assert bodies(await door.say(LAST)) == [b"GET /last 0"]
-            assert time.monotonic() - begun < 0.25
+            assert time.monotonic() - begun < 1
             for task in hammering:
                 task.cancel()
             await asyncio.gather(*hammering, return_exceptions=True)

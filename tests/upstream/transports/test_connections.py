@@ -281,7 +281,7 @@ async def test_the_look_up_of_a_name_is_a_part_of_connecting(
     begun = time.monotonic()
     with pytest.raises(ConnectTimedOut):
         await transport.send(Outgoing("POST", "http://models.example/v1", FIXED), 0.2, never)
-    assert 0.15 < time.monotonic() - begun < 0.5
+    assert 0.15 < time.monotonic() - begun < 2
     assert transport.active == 0
     await transport.close()
 
@@ -328,15 +328,15 @@ async def test_a_server_that_accepts_and_says_nothing_of_tls_is_connect_timed_ou
     """TLS is a part of connecting, within the same time and not one of its own."""
 
     async def resolve(host: str, port: int) -> list[str]:
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(1.0)
         return ["127.0.0.1"]
 
     async with serving(Turn.until_gone) as peer:
         transport = kind(resolve=resolve)
         begun = time.monotonic()
         with pytest.raises(ConnectTimedOut):
-            await transport.send(Outgoing("POST", f"https://models.example:{peer.port}/v1", FIXED), 0.4, never)
-        assert time.monotonic() - begun < 0.7
+            await transport.send(Outgoing("POST", f"https://models.example:{peer.port}/v1", FIXED), 1.2, never)
+        assert time.monotonic() - begun < 2.0  # with a time of its own: 2.2
         await transport.close()
         await peer.until(lambda: peer.open == 0)
         assert peer.connections == 1
