@@ -506,12 +506,12 @@ async def test_a_long_retry_after_is_left_to_the_caller(tmp_path: Path, upstream
 
 
 async def test_at_most_four_attempts_are_made(tmp_path: Path, upstream: FakeUpstream) -> None:
-    """Retries and fallbacks together."""
+    """Retries and fallbacks together; with more candidates than attempts each gets one."""
     models = {"many": ("fake/e500", ["backup/e500(tag=1)", "backup/e500(tag=2)", "backup/e500(tag=3)", "backup/ok"])}
     async with serving(files(tmp_path, upstream.url, models=models, fake={"retries": 1})) as server:
         heard = await ask(server.port, "many")
     assert heard.status == 503
-    assert [seen.model for seen in upstream.ledger] == ["e500", "e500", "e500(tag=1)", "e500(tag=2)"]
+    assert [seen.model for seen in upstream.ledger] == ["e500", "e500(tag=1)", "e500(tag=2)", "e500(tag=3)"]
     assert_books_agree(tmp_path, upstream.ledger)
 
 
