@@ -13,7 +13,7 @@ from proxy.pipeline.timing import CallTime, Clock
 from proxy.routing.decision import Decision
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import CostLimit, ProxyError
-from proxy.schema.records import NANO_PER_USD, NOT_DECIDED, CallEnd, Caller, CallOpen, Outcome
+from proxy.schema.records import NANO_PER_USD, NO_LABELS, NOT_DECIDED, CallEnd, Caller, CallOpen, Outcome
 from proxy.schema.usage import Usage
 
 
@@ -35,6 +35,7 @@ class Call:
         self.gate = CommitGate()  # of the call's own ask
         self.decision: Decision | None = None  # how the router chose; None: the request names its model
         self.decided = NOT_DECIDED  # the same, for the call's row
+        self.labels = NO_LABELS
         self.traced: Decision | None = None  # the same, for the answer, if the client asked for it
         self.adapted: list[str] = []  # parameters that the proxy itself changed
         self.limit_headers: dict[str, str] = {}  # `x-ratelimit-*` of the caller's own limits
@@ -100,6 +101,7 @@ class Call:
             config_version=config_version,
             bound_nano=self.bound_nano,
             decided=self.decided,
+            labels=self.labels,
         )
 
     def _task(self) -> str | None:

@@ -22,6 +22,7 @@ from proxy.pipeline.bounds import Bounds
 from proxy.pipeline.call import Call
 from proxy.pipeline.dispatch import Dispatcher
 from proxy.pipeline.format import Format, StreamWriter
+from proxy.pipeline.labels import labels
 from proxy.pipeline.off_loop import LARGE_BYTES
 from proxy.pipeline.output import Output
 from proxy.pipeline.reasoning_state import ReasoningState
@@ -85,6 +86,7 @@ class Pipeline:
             raise
         call = Call(call_id, caller, request, self._clock, started)
         call.bounds = self._bounds.narrowed(request, headers)
+        call.labels = labels(request, headers)
         try:
             route = await self._admission.admit(call, headers)
             if call.decision is not None:

@@ -177,6 +177,18 @@ class Decided(Struct, frozen=True):
 NOT_DECIDED = Decided()
 
 
+class Labels(Struct, frozen=True):
+    """What a client says a call belongs to, for usage and budgets; None or empty: nothing was said."""
+
+    tags: tuple[str, ...] = ()
+    session: str | None = None
+    agent: str | None = None
+    parent_agent: str | None = None
+
+
+NO_LABELS = Labels()
+
+
 class CallOpen(Struct, frozen=True):
     """The start of one client request. `opened_ns`: Unix nanoseconds. `key_id`: the name of the caller's key.
 
@@ -192,6 +204,7 @@ class CallOpen(Struct, frozen=True):
     config_version: str = ""
     bound_nano: int = 0
     decided: Decided = NOT_DECIDED
+    labels: Labels = NO_LABELS
 
 
 class PastCall(Struct, frozen=True):

@@ -189,6 +189,12 @@ def m010_configurations(db: Database) -> None:
     )
 
 
+def m011_labels(db: Database) -> None:
+    """What clients say that calls belong to. `tags` is a JSON array."""
+    for column in ("tags", "session", "agent", "parent_agent"):
+        db.execute("ALTER TABLE calls ADD COLUMN " + column + " TEXT")
+
+
 _SUM_TRIGGER = """
     CREATE TRIGGER reasoning_states_after_{event} AFTER {event} ON reasoning_states
     BEGIN
@@ -213,6 +219,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     m008_sums_of_reasoning_states,
     m009_decisions,
     m010_configurations,
+    m011_labels,
 )
 
 

@@ -13,8 +13,8 @@ from proxy.storage.batch import Batch, ClosedCall, EndedAttempt
 
 _OPEN_CALL = """
     INSERT INTO calls (id, opened_ns, owner, key_id, requested_model, stream, task_type, config_version, provider,
-        model, hold_nano, attempts, step, rule, strategy, facts, snapshot, outcome)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')
+        model, hold_nano, attempts, step, rule, strategy, facts, snapshot, tags, session, agent, parent_agent, outcome)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')
     ON CONFLICT (id) DO NOTHING
 """
 _IS_OURS = "SELECT 1 FROM calls WHERE id = ? AND owner = ? AND opened_ns = ?"
@@ -121,7 +121,7 @@ def first_hold(call: CallOpen, attempt: AttemptOpen | None) -> int | None:
 
 
 def _open_call_values(call: CallOpen, attempt: AttemptOpen | None, owner: str) -> tuple[Any, ...]:
-    decided = call.decided
+    decided, labels = call.decided, call.labels
     return (
         call.id,
         call.opened_ns,
@@ -140,6 +140,10 @@ def _open_call_values(call: CallOpen, attempt: AttemptOpen | None, owner: str) -
         decided.strategy,
         decided.facts,
         decided.snapshot,
+        msgspec.json.encode(labels.tags).decode() if labels.tags else None,
+        labels.session,
+        labels.agent,
+        labels.parent_agent,
     )
 
 
