@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -60,6 +61,34 @@ _LOSE_CALLS = """
 """
 _LOSE_BY_OWNER = tuple(statement.replace("{which}", "owner = :which") for statement in (_LOSE_ATTEMPTS, _LOSE_CALLS))
 _LOSE_BY_ID = tuple(statement.replace("{which}", "id = :which") for statement in (_LOSE_ATTEMPTS, _LOSE_CALLS))
+
+
+# The join runs once per id; `IN (SELECT ...)` would first sort the ids into a table of its own.
+_STATES = """
+    SELECT calls.id, closed_ns, opened_ns, hold_nano, key_id, task_type, rule
+    FROM json_each(?) AS named CROSS JOIN calls ON calls.id = named.value
+"""
+
+
+class CallState(NamedTuple):
+    """A call's row as it is before a batch changes it. `closed_ns` None: still open."""
+
+    closed_ns: int | None
+    opened_ns: int
+    hold_nano: int | None
+    key_id: str | None
+    task_type: str | None
+    rule: str | None
+
+
+def states(db: sqlite3.Connection, call_ids: Iterable[str]) -> dict[str, CallState]:
+    """The rows of these calls, by id; calls without a row are left out.
+
+    Read before `put` changes them, they tell what this batch changes: a call that has ended already is not ended again,
+    be it that the same batch was committed before and its answer was lost, or that another process's sweep was first.
+    """
+    rows = db.execute(_STATES, (msgspec.json.encode(list(call_ids)).decode(),))
+    return {row[0]: CallState._make(row[1:]) for row in rows}
 
 
 def put(db: sqlite3.Connection, batch: Batch, owner: str) -> None:
