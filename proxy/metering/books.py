@@ -12,8 +12,7 @@ from proxy.schema.attempt_state import AttemptState, step
 from proxy.schema.errors import StorageUnavailable
 from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen
 from proxy.storage.base import Answers, Refusal, RowRefused
-from proxy.storage.batch import Batch, OpenCall, rejected
-from proxy.storage.rows import first_hold
+from proxy.storage.batch import Batch, OpenCall, first_hold, rejected
 
 Waiter = Future[None] | None
 Answer = tuple[Future[None], Exception | None]
@@ -57,6 +56,7 @@ class Books:
         self.is_urgent = False  # somebody is waiting for this batch, or it ends a call
         self.answers: list[Answer] = []
         self.reserved_nano = 0
+        self.spending: dict[tuple[str, int], tuple[int, int]] = {}  # the latest known figures of budget windows
         self.lost = 0
 
     # --- from callers -------------------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ class Books:
 
     def waive(self, intent: Intent) -> None:
         """`unmetered`: the store took too long, so the request is sent without waiting for its row."""
-        intent.grant()
+        self._grant(intent)
 
     def withdraw(self, intent: Intent, end: AttemptEnd, closing: CallEnd | None) -> None:
         """The caller no longer waits for this intent, so it will not be sent. A committed row gets this `end`.
@@ -132,6 +132,7 @@ class Books:
                 ended, self.batch.closed[end.call_id] = entry.close(end, self._clock_ns())
                 self.batch.ended += ended
                 self.batch.holds.pop(end.call_id, None)
+                self._note_charges(entry, *(entry.started[each.end.id] for each in ended))
         if end.call_id in self.batch.closed:
             self.is_urgent = True
             self._settling.append(future)
@@ -155,6 +156,7 @@ class Books:
 
     def committed(self, answers: Answers) -> None:
         """The batch is committed, except for the refused parts."""
+        self.spending |= answers.spending
         batch, self.batch = self.batch, Batch()
         intents, self._intents = self._intents, {}
         settling, self._settling = self._settling, []
@@ -190,7 +192,7 @@ class Books:
             if self._refuses:
                 self._forget(intent, StorageUnavailable())
             elif intent.state is AttemptState.INTENDED:
-                intent.grant()
+                self._grant(intent)
                 self.answer(intent.future)
 
     def give_up(self) -> None:
@@ -209,12 +211,16 @@ class Books:
     def _start(self, intent: Intent) -> None:
         attempt = intent.attempt
         entry = self.calls[attempt.call_id]
-        self.reserved_nano -= entry.hold_nano or 0
+        held = entry.hold_nano or 0
+        self.reserved_nano -= held
         entry.start(attempt)
         if entry.opening is not None and entry.call_id not in self.batch.opened:
             self.batch.opened[entry.call_id] = (entry.opening, attempt)
         self._reserve(entry)
         self.batch.intents[attempt.id] = attempt
+        if intent.state is AttemptState.INTENDED:
+            self.batch.growth[attempt.id] = (entry.hold_nano or 0) - held
+        self._note_charges(entry, attempt)
         self._intents[attempt.id] = intent
         intent.is_taken = True
         self.is_urgent = True
@@ -225,12 +231,19 @@ class Books:
         self._reserve(entry)
         if ended is not None:
             self.batch.ended.append(ended)
+            self._note_charges(entry, entry.started[end.id])
+
+    def _grant(self, intent: Intent) -> None:
+        """Grants an attempt before its row is committed: no budget can refuse it any more."""
+        intent.grant()
+        self.batch.growth.pop(intent.attempt.id, None)
 
     def _forget(self, intent: Intent, error: Exception | None = None) -> None:
         """Removes an attempt without a row. If a failed write may have stored one, the next batch removes it."""
         attempt = intent.attempt
         self._intents.pop(attempt.id, None)
         self.batch.intents.pop(attempt.id, None)
+        self.batch.growth.pop(attempt.id, None)
         if self._was_tried:
             self.batch.withdrawn[attempt.id] = attempt
         self._remove(attempt)
@@ -255,8 +268,17 @@ class Books:
             self.batch.unopened.add(entry.call_id)
         self._reserve(entry)
 
+    def _note_charges(self, entry: OpenCall, *attempts: AttemptOpen) -> None:
+        """The batch changes this call and these attempts."""
+        if entry.call.charges:
+            self.batch.charges[entry.call_id] = entry.call.charges
+        for attempt in attempts:
+            if attempt.charges:
+                self.batch.attempt_charges[attempt.id] = attempt.charges
+
     def _reserve(self, entry: OpenCall) -> None:
         """Adds the hold of a call to the sum, and to the batch unless the call's new row includes it."""
+        self._note_charges(entry)
         self.reserved_nano += entry.hold_nano or 0
         _, first = self.batch.opened.get(entry.call_id, (None, None))
         if entry.opening is not None and (first is None or first_hold(entry.call, first) == entry.hold_nano):

@@ -69,7 +69,7 @@ class Budgets:
         until_ns, charges = self._cached.get(of, (0, ()))
         if now_ns < until_ns:
             return charges
-        found = []
+        found: list[Charge] = []
         for budget, limit, pays in limits():
             window = window_at(limit.kind, now_ns, self._zone)
             until_ns = min(until_ns or window.until_ns, window.until_ns) if found else window.until_ns

@@ -22,10 +22,8 @@ from proxy.metering.same_wait import SameWait
 from proxy.metering.usage_queries import UsageQueries
 from proxy.metering.writer import Waits, Writer
 from proxy.schema.errors import StorageUnavailable
-from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Granted, Outcome, PastCall, UsageQuery
+from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Outcome, PastCall, UsageQuery
 from proxy.storage.base import Store
-
-_GRANTED = Granted()
 
 
 class LedgerState(Struct, frozen=True):
@@ -89,16 +87,16 @@ class Ledger:
         self._opening = SameWait(loop, waits.open, lambda future: future.set_exception(StorageUnavailable()))
         self._settling = SameWait(loop, waits.settle, lambda future: future.set_result(None))
 
-    async def open(self, call: CallOpen, attempt: AttemptOpen) -> Granted:
+    async def open(self, call: CallOpen, attempt: AttemptOpen) -> None:
         """Grants a call and its first attempt once both are committed, in one transaction.
 
-        Raises StorageUnavailable, or the store's Refusal (RowRefused for a used id). Then there is no call to end or
+        Raises StorageUnavailable, or the store's Refusal: BudgetRefused, or RowRefused for a used id. Then there is no call to end or
         close. If this is cancelled, the caller must close the call.
         """
         was_known = call.id in self._calls
         self._calls.setdefault(call.id, False)
         try:
-            return await self._admit(Intent(attempt, call))
+            await self._admit(Intent(attempt, call))
         except asyncio.CancelledError:
             raise
         except Exception:
@@ -106,12 +104,12 @@ class Ledger:
                 self._calls.pop(call.id, None)
             raise
 
-    async def intend(self, attempt: AttemptOpen) -> Granted:
+    async def intend(self, attempt: AttemptOpen) -> None:
         """Grants one more attempt of an open call once its intent is committed. Raises as `open` does.
 
         If it raises or is cancelled, the attempt must not be sent, and needs no end.
         """
-        return await self._admit(Intent(attempt))
+        await self._admit(Intent(attempt))
 
     def end(self, end: AttemptEnd) -> None:
         """Ends one attempt. Committed with its call's next change, or shortly after. Only the first end counts."""
@@ -171,20 +169,19 @@ class Ledger:
         self._queries.close()
         await self._writer.stop()
 
-    async def _admit(self, intent: Intent) -> Granted:
-        granted = await self._ask(intent)
+    async def _admit(self, intent: Intent) -> None:
+        await self._ask(intent)
         if intent.attempt.call_id in self._calls:
             self._calls[intent.attempt.call_id] = True
-        return granted
 
-    async def _ask(self, intent: Intent) -> Granted:
+    async def _ask(self, intent: Intent) -> None:
         if self._stopping or ((self._writer.is_degraded or self._writer.is_dead) and self._refuses):
             raise StorageUnavailable
         if self._writer.is_degraded or self._writer.is_dead:
             if self._has_room():
                 intent.grant()
                 self._put_intent(intent)
-            return _GRANTED
+            return
         intent.future = future = self._writer.loop.create_future()
         self._put_intent(intent)
         self._opening.watch(future)
@@ -193,13 +190,12 @@ class Ledger:
         except StorageUnavailable:
             if not self._refuses:
                 self._put(self._books.waive, intent)
-                return _GRANTED
+                return
             self._withdraw(intent, Outcome.REJECTED, "storage_unavailable")
             raise
         except asyncio.CancelledError:
             self._withdraw(intent, Outcome.CANCELLED)
             raise
-        return _GRANTED
 
     def _withdraw(self, intent: Intent, outcome: Outcome, code: str | None = None) -> None:
         """Withdraws an attempt that will not be sent: it gets no row, or one without usage."""
