@@ -50,6 +50,7 @@ class Books:
         self._refuses = refuses
         self._intents: dict[str, Intent] = {}  # by attempt id, until their rows are committed
         self._settling: list[Waiter] = []
+        self._watching: list[Waiter] = []
         self._was_tried = False  # a write of this batch failed, but may have been committed
         self.calls: dict[str, OpenCall] = {}
         self.batch = Batch()
@@ -152,6 +153,10 @@ class Books:
         self.batch.closed[call.id] = rejected(end, self._clock_ns())
         self.is_urgent = True
 
+    def watch(self, future: Waiter) -> None:
+        """Answers `future` when the end of a call or an attempt is committed."""
+        self._watching.append(future)
+
     # --- from the store -----------------------------------------------------------------------------------------------
 
     def committed(self, answers: Answers) -> None:
@@ -181,6 +186,10 @@ class Books:
                 self.is_urgent = True
         for future in settling:
             self.answer(future)
+        if batch.closed or batch.ended:
+            watching, self._watching = self._watching, []
+            for future in watching:
+                self.answer(future)
 
     def failed(self) -> None:
         """The batch may not be committed. Ends wait for the next try; intents are refused, or waived.

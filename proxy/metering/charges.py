@@ -126,3 +126,6 @@ def _limits(config: BudgetConfig, limits: BudgetLimits) -> tuple[Limit, ...]:
         hard_nano = round(soft_nano * HARD_FACTOR) if hard_usd is None else round(hard_usd * NANO_PER_USD)
         found.append(Limit(kind, hard_nano, soft_nano, downgrade_to))
     return tuple(found)
+
+
+NO_BUDGETS = Budgets(None, lambda name: ())

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -90,8 +90,8 @@ class Ledger:
     async def open(self, call: CallOpen, attempt: AttemptOpen) -> None:
         """Grants a call and its first attempt once both are committed, in one transaction.
 
-        Raises StorageUnavailable, or the store's Refusal: BudgetRefused, or RowRefused for a used id. Then there is no call to end or
-        close. If this is cancelled, the caller must close the call.
+        Raises StorageUnavailable, or the store's Refusal: BudgetRefused, or RowRefused for a used id. Then there is no
+        call to end or close. If this is cancelled, the caller must close the call.
         """
         was_known = call.id in self._calls
         self._calls.setdefault(call.id, False)
@@ -110,6 +110,17 @@ class Ledger:
         If it raises or is cancelled, the attempt must not be sent, and needs no end.
         """
         await self._admit(Intent(attempt))
+
+    async def freed(self, wait_s: float) -> None:
+        """Returns when a call or an attempt has ended, in this process, and at the latest after `wait_s`."""
+        future = self._writer.loop.create_future()
+        self._put(self._books.watch, future)
+        await asyncio.wait({future}, timeout=wait_s)
+
+    @property
+    def spending(self) -> Mapping[tuple[str, int], tuple[int, int]]:
+        """Spent and reserved nano-USD by budget and start of its window, as this process saw them last."""
+        return self._books.spending
 
     def end(self, end: AttemptEnd) -> None:
         """Ends one attempt. Committed with its call's next change, or shortly after. Only the first end counts."""

@@ -15,8 +15,10 @@ from proxy.routing.decision import Decision
 from proxy.routing.deployment import Route
 from proxy.routing.named import named
 from proxy.routing.router import Router
+from proxy.schema.chat import ChatRequest
 from proxy.schema.constraints import Count, Day, NotBlank
 from proxy.schema.endpoints import AnyRequest
+from proxy.schema.errors import BudgetSpent
 from proxy.schema.records import NANO_PER_USD, Caller, StoredCaller
 
 EXPECTED_OUTPUT = 256  # tokens reserved for an answer whose request sets no limit
@@ -112,6 +114,22 @@ class Admission:
         if call.decision is not None:
             return call.decision.route
         return await self._router.route(request.model, policy.allowed, request.hints)
+
+    async def downgraded(self, call: Call, route: Route, spent: BudgetSpent) -> Route:
+        """The route of a call whose budget is spent up to its soft limit: the model that the budget names, or else the
+        cheapest capable one. Raises `spent` if the call cannot be downgraded.
+        """
+        request = call.request
+        if not spent.is_soft or not call.may_downgrade or not isinstance(request, ChatRequest):
+            raise spent
+        allowed = self._policies.of(call.caller).allowed
+        cheaper = await self._router.downgraded(request, spent.downgrade_to, allowed)
+        if cheaper is None:
+            raise spent
+        call.is_downgraded, call.bound_nano = True, 0
+        if (first := route.candidates[0].name) != cheaper.candidates[0].name:
+            call.downgraded_from = first
+        return cheaper
 
     async def decide(self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], version: str) -> Decision:
         """The decision that `admit` would make, on the configuration `version`. Takes no place. Raises as `admit`."""

@@ -35,7 +35,7 @@ from proxy.routing.plan import plan
 from proxy.routing.stored_facts import decided
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.endpoints import AnyRequest, AnyResponse
-from proxy.schema.errors import BadRequest, ProxyError, StorageUnavailable, UpstreamError
+from proxy.schema.errors import BadRequest, BudgetSpent, CostLimit, ProxyError, StorageUnavailable, UpstreamError
 from proxy.schema.json import named_model
 from proxy.schema.records import CallEnd, Caller, Outcome
 
@@ -143,10 +143,10 @@ class Pipeline:
                 call.bound_nano = plan(route, call.request).bound_nano or 0
             if call.request.hints.trace:
                 call.traced = call.decision or named(route, call.request, self.config_version, call.caller.key_id)
-            if call.request.stream:
-                end = await self._stream(call, route, running.writer, output)
-            else:
-                end = await self._complete(call, route, running.format)
+            try:
+                end = await self._answer(running, route)
+            except BudgetSpent as spent:
+                end = await self._answer(running, await self._admission.downgraded(call, route, spent))
         except BaseException as error:
             failure = await self._fail(call, error)
             output.end(error=failure)
@@ -154,6 +154,11 @@ class Pipeline:
                 raise  # a bug that nobody else would report
         else:
             output.end(end)
+
+    async def _answer(self, running: RunningCall, route: Route) -> bytes:
+        if running.call.request.stream:
+            return await self._stream(running.call, route, running.writer, running.output)
+        return await self._complete(running.call, route, running.format)
 
     async def _complete(self, call: Call, route: Route, format: Format) -> bytes:
         """All parts of a request go to the deployment that answers the first: vectors of two models do not compare."""
@@ -239,4 +244,8 @@ class Pipeline:
 def _outcome(error: ProxyError) -> Outcome:
     if isinstance(error, UpstreamError):
         return error.outcome
-    return Outcome.REJECTED if isinstance(error, BadRequest) or error.status in (429, 503) else Outcome.UPSTREAM_ERROR
+    return (
+        Outcome.REJECTED
+        if isinstance(error, BadRequest | CostLimit) or error.status in (429, 503)
+        else Outcome.UPSTREAM_ERROR
+    )

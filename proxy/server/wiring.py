@@ -20,6 +20,7 @@ from structlog.typing import FilteringBoundLogger
 from proxy.config import Config, ConfigError
 from proxy.config.namespace import build_names, catalogues, enabled, endpoint_of, key_endpoints
 from proxy.config.problems import Mark, problem
+from proxy.metering.charges import Budgets
 from proxy.metering.ledger import Ledger
 from proxy.metering.price_book import PriceBook
 from proxy.pipeline.admission import Admission, KeyPolicies
@@ -33,7 +34,7 @@ from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.reasoning_state import ReasoningState
 from proxy.pipeline.timing import Clock
 from proxy.providers.base.contract import Provider, ProviderLimits
-from proxy.routing.allowed import Views
+from proxy.routing.allowed import Views, meaning
 from proxy.routing.board import HealthBoard
 from proxy.routing.classify import load
 from proxy.routing.facts import Classify, classified_by
@@ -152,6 +153,7 @@ class Running:
                     config.router,
                     self.board,
                     mentioned(config.rules),
+                    Budgets(config.budget, lambda name: meaning(names, name)),
                 )
             ),
             self.vault,

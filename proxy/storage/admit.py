@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from proxy.schema.records import AttemptOpen, Charge
-from proxy.storage.base import BudgetRefused
+from proxy.storage.base import BudgetRefused, Room
 from proxy.storage.batch import Batch
 from proxy.storage.spending import Key, Spending
 
@@ -104,19 +104,16 @@ class Admitted:
         self, is_downgraded: bool, of_call: list[tuple[Charge, int]], of_attempt: list[tuple[Charge, int]]
     ) -> BudgetRefused | None:
         """Why the additions do not fit: the window with the least room of those that are too small."""
-        tightest: BudgetRefused | None = None
-        for charge, bound in (*of_call, *of_attempt):
+        tightest: Room | None = None
+        for place, (charge, bound) in enumerate((*of_call, *of_attempt)):
             if bound <= 0:
                 continue
             is_soft = charge.soft_nano is not None and not is_downgraded
-            limit = charge.soft_nano if is_soft and charge.soft_nano is not None else charge.hard_nano
-            spent, held = self.spending.held(charge)
-            if spent + held + bound > limit and (tightest is None or limit - spent - held < tightest.left_nano):
-                is_of_attempt = any(charge is each for each, _ in of_attempt)
-                tightest = BudgetRefused(
-                    charge, limit, spent, held, bound, is_soft=is_soft, is_of_attempt=is_of_attempt
-                )
-        return tightest
+            limit = charge.soft_nano if charge.soft_nano is not None and is_soft else charge.hard_nano
+            room = Room(charge, limit, *self.spending.held(charge), bound, is_soft, place >= len(of_call))
+            if room.left_nano < bound and (tightest is None or room.left_nano < tightest.left_nano):
+                tightest = room
+        return None if tightest is None else BudgetRefused(tightest)
 
     def _refuse(self, attempt: AttemptOpen, growth: int, refusal: BudgetRefused) -> None:
         call_id = attempt.call_id

@@ -35,35 +35,31 @@ class RowRefused(Refusal):
     """A row that no store can keep: a used id, a value out of range."""
 
 
-class BudgetRefused(Refusal):
-    """A budget window without room. Money is nano-USD; `bound_nano`: what the attempt would add to the window.
+class Room(Struct, frozen=True):
+    """A budget window without room for an attempt. Money is nano-USD; `bound_nano`: what the attempt would add.
 
     `is_soft`: the limit of calls that are not downgraded. `is_of_attempt`: a budget of the provider or the model.
     """
 
-    def __init__(
-        self,
-        charge: Charge,
-        limit_nano: int,
-        spent_nano: int,
-        held_nano: int,
-        bound_nano: int,
-        *,
-        is_soft: bool,
-        is_of_attempt: bool,
-    ) -> None:
-        super().__init__(f"the budget {charge.budget} has no room")
-        self.charge = charge
-        self.limit_nano = limit_nano
-        self.spent_nano = spent_nano
-        self.held_nano = held_nano
-        self.bound_nano = bound_nano
-        self.is_soft = is_soft
-        self.is_of_attempt = is_of_attempt
+    charge: Charge
+    limit_nano: int
+    spent_nano: int
+    held_nano: int
+    bound_nano: int
+    is_soft: bool
+    is_of_attempt: bool
 
     @property
     def left_nano(self) -> int:
         return self.limit_nano - self.spent_nano - self.held_nano
+
+
+class BudgetRefused(Refusal):
+    """The attempt does not fit a budget."""
+
+    def __init__(self, room: Room) -> None:
+        super().__init__(f"the budget {room.charge.budget} has no room")
+        self.room = room
 
 
 class Answers(Struct):

@@ -165,6 +165,8 @@ def _identity(pipeline: Pipeline, call: Call) -> dict[str, str]:
             known["x-proxy-rule"] = decision.rule
         if decision.strategy is not None:
             known["x-proxy-strategy"] = decision.strategy
+    if call.downgraded_from is not None:
+        known["x-proxy-downgraded"] = call.downgraded_from
     return known
 
 
