@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from proxy.metering.books import Answer, Books, Intent, Waiter
 from proxy.schema.errors import StorageUnavailable
-from proxy.storage.base import Store, StoreError
+from proxy.storage.base import BudgetRefused, Store, StoreError
 
 _log = structlog.get_logger("ledger")
 _MAX_DRAIN = 2000  # operations in one commit, so that in a flood the first does not wait for the last
@@ -219,7 +219,8 @@ class Writer:
         self._gathered_at = 0.0
         self._books.committed(answers)
         for row_id, refusal in [*answers.admissions.items(), *answers.calls.items()]:
-            _note("ledger_row_refused", id=row_id, reason=str(refusal))
+            if not isinstance(refusal, BudgetRefused):  # which is no fault
+                _note("ledger_row_refused", id=row_id, reason=str(refusal))
         if self.is_degraded:
             self.is_degraded = False
             self._recovered_at = time.monotonic()

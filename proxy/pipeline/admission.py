@@ -117,7 +117,7 @@ class Admission:
 
     async def downgraded(self, call: Call, route: Route, spent: BudgetSpent) -> Route:
         """The route of a call whose budget is spent up to its soft limit: the model that the budget names, or else the
-        cheapest capable one. Raises `spent` if the call cannot be downgraded.
+        cheapest capable one. Without any it is `route` again. Raises `spent` if the call may not be downgraded.
         """
         request = call.request
         if not spent.is_soft or not call.may_downgrade or not isinstance(request, ChatRequest):
@@ -125,7 +125,8 @@ class Admission:
         allowed = self._policies.of(call.caller).allowed
         cheaper = await self._router.downgraded(request, spent.downgrade_to, allowed)
         if cheaper is None:
-            raise spent
+            call.can_downgrade = False  # an answer that is shorter than useful is better than none
+            return route
         call.is_downgraded, call.bound_nano = True, 0
         if (first := route.candidates[0].name) != cheaper.candidates[0].name:
             call.downgraded_from = first

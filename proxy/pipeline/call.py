@@ -45,6 +45,7 @@ class Call:
         self.charges: tuple[Charge, ...] = ()  # the budgets of the whole call
         self.charges_failed = True  # its key pays even if the answer broke off
         self.budget_wait_s = BUDGET_WAIT_S  # left to wait for budgets that other calls hold
+        self.can_downgrade = True
         self.is_downgraded = False
         self.downgraded_from: str | None = None  # the model that a spent budget replaced
         self.bound_nano = 0  # upper bound of the plan's cost; 0: unknown
@@ -91,7 +92,7 @@ class Call:
     @property
     def may_downgrade(self) -> bool:
         """A cheaper model may answer in place of the requested one: nothing of the answer is there yet."""
-        if self.is_downgraded or not self.request.hints.allow_downgrade:
+        if not self.can_downgrade or self.is_downgraded or not self.request.hints.allow_downgrade:
             return False
         return not any(attempt.ended and attempt.ended.outcome is Outcome.OK for attempt in self.attempts)
 
