@@ -9,10 +9,10 @@ bound -> ledger.open, intend -> granted
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from proxy.metering.charges import Budgets
 from proxy.metering.ledger import Ledger
+from proxy.metering.standing import moment
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.call import Call
 from proxy.routing.ask import Origin
@@ -189,16 +189,15 @@ def shortened(
 def spent(room: Room, message: str | None) -> BudgetSpent:
     """The error of a budget without room, with the operator's own words if there are any."""
     charge = room.charge
-    resets = None if charge.resets_ns is None else datetime.fromtimestamp(charge.resets_ns // NANO_PER_USD, UTC)
     figures = {
         "budget": charge.budget,
         "limit_usd": room.limit_nano / NANO_PER_USD,
         "spent_usd": room.spent_nano / NANO_PER_USD,
         "held_usd": room.held_nano / NANO_PER_USD,
         "bound_usd": room.bound_nano / NANO_PER_USD,
-        "resets_at": None if resets is None else resets.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "resets_at": moment(charge.resets_ns),
     }
-    again = "It does not reset." if resets is None else f"It resets at {figures['resets_at']}."
+    again = "It does not reset." if charge.resets_ns is None else f"It resets at {figures['resets_at']}."
     text = (
         f"The budget {charge.budget!r} has no room: ${figures['limit_usd']:g} allowed, ${figures['spent_usd']:.6f} "
         f"spent, ${figures['held_usd']:.6f} held by running calls, and this call could cost "

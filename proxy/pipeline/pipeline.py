@@ -13,9 +13,10 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from proxy.metering.same_wait import SameWait
+from proxy.metering.standing import left_nano
 from proxy.pipeline import hints
 from proxy.pipeline.admission import Admission
 from proxy.pipeline.bounds import Bounds
@@ -37,7 +38,7 @@ from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.endpoints import AnyRequest, AnyResponse
 from proxy.schema.errors import BadRequest, BudgetSpent, CostLimit, ProxyError, StorageUnavailable, UpstreamError
 from proxy.schema.json import named_model
-from proxy.schema.records import CallEnd, Caller, Outcome
+from proxy.schema.records import NANO_PER_USD, CallEnd, Caller, Outcome
 
 DEADLINE_S = 900.0
 _NO_HEADERS: Mapping[str, str] = {}
@@ -101,10 +102,14 @@ class Pipeline:
 
     async def decide(
         self, caller: Caller, body: bytes, format: Format, headers: Mapping[str, str] = _NO_HEADERS
-    ) -> Decision:
-        """The decision that a call would get now. Nothing is called, metered or counted. Raises as `admit` does."""
+    ) -> tuple[Decision, dict[str, Any] | None]:
+        """The decision that a call would get now, and what the budgets would do. Nothing is called, metered or counted.
+
+        Raises as `admit` does.
+        """
         request = await self._read(body, format, headers)
-        return await self._admission.decide(caller, request, headers, self.config_version)
+        now_ns = self._clock.unix_ns()
+        return await self._admission.foresee(caller, request, headers, self.config_version, now_ns)
 
     async def _read(self, body: bytes, format: Format, headers: Mapping[str, str]) -> AnyRequest:
         if len(body) <= LARGE_BYTES:
@@ -226,6 +231,12 @@ class Pipeline:
     def _ended(self, call: Call, end: CallEnd) -> None:
         call.note_ended()
         self._on_end(call, end)
+
+    def budget_left_usd(self, call: Call) -> float | None:
+        """What is left of the caller's own budget: the one of its key, or without a key the overall one."""
+        own = [charge for charge in call.charges if charge.pays or call.caller.key_id is None]
+        left = left_nano(own, self._ledger.spending)
+        return None if left is None else left / NANO_PER_USD
 
     def stop_calls(self) -> None:
         """Cancels every running call. Its client gets an error: a status, or the last frame of a stream."""

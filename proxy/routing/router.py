@@ -15,7 +15,7 @@ from proxy.routing.downgrade import cheapest
 from proxy.routing.facts import Classify, Facts, Reading, facts_of, unclassified
 from proxy.routing.health import NO_STATE, State
 from proxy.routing.names import AUTO_NAMES
-from proxy.routing.rules import headers_in, reads_text
+from proxy.routing.rules import headers_in, reads_budget, reads_text
 from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest, ProxyError
@@ -51,6 +51,7 @@ class Router:
             classify, router.min_confidence, headers_in(rules), reads_text(rules), tuple(router.sticky.by)
         )
         self._enabled = router.enabled
+        self.reads_budget = reads_budget(rules)
 
     async def route(self, name: str, allowed: Allowed | None = None, hints: Hints = NO_HINTS) -> Route:
         """The route of a name among the `allowed` models. Raises ProxyError 400, 403, 404 or 503.
@@ -65,11 +66,17 @@ class Router:
         return route
 
     async def decide(
-        self, request: AnyRequest, key: str | None, headers: Mapping[str, str], allowed: Allowed | None = None
+        self,
+        request: AnyRequest,
+        key: str | None,
+        headers: Mapping[str, str],
+        allowed: Allowed | None = None,
+        budget_spent: float | None = None,
     ) -> Decision | None:
         """The decision for a request to `auto` or one of its variants; None if the request names its model.
 
-        `key` is the name of the caller's key. Raises ProxyError 400, 403 or 503, and waits as `route` does.
+        `key` is the name of the caller's key, `budget_spent` the share of its budget. Raises ProxyError 400, 403 or
+        503, and waits as `route` does.
         """
         names = self._views.current()
         name = request.model if request.model in _AUTO else names.target_of(request.model)
@@ -77,6 +84,8 @@ class Router:
             return None
         self._check_models(request.hints, allowed)
         facts = facts_of(request, name, key, headers, self._reading)
+        if budget_spent is not None:
+            facts = replace(facts, budget_spent=budget_spent)
         state, seed = self._state(facts.session), self._random()
         decision = self._decide(facts, state, seed, allowed)
         if self._lacks_prices(decision.route.candidates):

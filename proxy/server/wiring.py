@@ -134,12 +134,15 @@ class Running:
         names = build_names(config, book, lists.found)
         views = Views(names, book, lambda: lists.found)
         configured = names.configured()
+        budgets = Budgets(config.budget, lambda name: meaning(names, name))
         self._limits = self._limits or Limits(config.server.workers)  # usage outlives a reload
         policies = KeyPolicies(config.keys, config.rate_limits, self._limits)
         pipeline = Pipeline(
             Admission(
                 policies,
                 Router(views, book, random.random, classifier(), self.board.state, config.version),
+                budgets,
+                self._ledger.spending,
             ),
             Dispatcher(
                 Resources(
@@ -153,7 +156,7 @@ class Running:
                     config.router,
                     self.board,
                     mentioned(config.rules),
-                    Budgets(config.budget, lambda name: meaning(names, name)),
+                    budgets,
                 )
             ),
             self.vault,

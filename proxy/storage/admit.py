@@ -7,8 +7,8 @@ first, then the new attempts in their order: each fits all its windows, or uses 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -25,6 +25,33 @@ _ATTEMPTS = """
     FROM json_each(?) AS named CROSS JOIN attempts
         ON attempts.call_id = named.value ->> 0 AND attempts.seq = named.value ->> 1
 """
+
+
+class Additions(NamedTuple):
+    """What one attempt adds, in nano-USD: to the windows of its call, and to its own."""
+
+    of_call: Sequence[Charge]
+    growth: int
+    of_attempt: Sequence[Charge]
+    hold: int
+
+
+def lacking_room(additions: Additions, is_downgraded: bool, held: Callable[[Charge], tuple[int, int]]) -> Room | None:
+    """The window with the least room of those that are too small; None: everything fits.
+
+    `held` gives what is spent and reserved in a window.
+    """
+    tightest: Room | None = None
+    of_call = [(charge, additions.growth) for charge in additions.of_call]
+    for place, (charge, bound) in enumerate([*of_call, *((each, additions.hold) for each in additions.of_attempt)]):
+        if bound <= 0:
+            continue
+        is_soft = charge.soft_nano is not None and not is_downgraded
+        limit = charge.soft_nano if charge.soft_nano is not None and is_soft else charge.hard_nano
+        room = Room(charge, limit, *held(charge), bound, is_soft, place >= len(of_call))
+        if room.left_nano < bound and (tightest is None or room.left_nano < tightest.left_nano):
+            tightest = room
+    return tightest
 
 
 class Admitted:
@@ -91,29 +118,16 @@ class Admitted:
         before, is_open = self._rows.get(attempt.id, (0, True))
         added = (attempt.hold_nano or 0) - before if is_open and attempt.id not in self._ended else 0
         if growth is not None:
-            refusal = self.refused_calls.get(attempt.call_id) or self._refusal(
-                attempt.is_downgraded, [(each, growth) for each in of_call], [(each, added) for each in of_attempt]
-            )
+            refusal = self.refused_calls.get(attempt.call_id)
+            if refusal is None:
+                additions = Additions(of_call, growth, of_attempt, added)
+                room = lacking_room(additions, attempt.is_downgraded, self.spending.held)
+                refusal = None if room is None else BudgetRefused(room)
             if refusal is not None:
                 self._refuse(attempt, growth, refusal)
                 return
             self.spending.book(map(_key, of_call), reserved=growth)
         self.spending.book(map(_key, of_attempt), reserved=added)
-
-    def _refusal(
-        self, is_downgraded: bool, of_call: list[tuple[Charge, int]], of_attempt: list[tuple[Charge, int]]
-    ) -> BudgetRefused | None:
-        """Why the additions do not fit: the window with the least room of those that are too small."""
-        tightest: Room | None = None
-        for place, (charge, bound) in enumerate((*of_call, *of_attempt)):
-            if bound <= 0:
-                continue
-            is_soft = charge.soft_nano is not None and not is_downgraded
-            limit = charge.soft_nano if charge.soft_nano is not None and is_soft else charge.hard_nano
-            room = Room(charge, limit, *self.spending.held(charge), bound, is_soft, place >= len(of_call))
-            if room.left_nano < bound and (tightest is None or room.left_nano < tightest.left_nano):
-                tightest = room
-        return None if tightest is None else BudgetRefused(tightest)
 
     def _refuse(self, attempt: AttemptOpen, growth: int, refusal: BudgetRefused) -> None:
         call_id = attempt.call_id

@@ -94,6 +94,10 @@ class Store(Protocol):
         """
         ...
 
+    def spending(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """(spent, reserved) in nano-USD of all budget windows, by budget and start. Raises StoreError."""
+        ...
+
     def sweep(self, now_ns: int) -> int:
         """Closes the open calls of dead owners as `unknown`, charged with their holds; returns their number.
 

@@ -126,6 +126,11 @@ class SqliteStore:
                             self._owners.end_lease(db, owner)
             return swept
 
+    def spending(self) -> dict[tuple[str, int], tuple[int, int]]:
+        with self._errors():
+            rows = self._connected().execute("SELECT budget, start_ns, spent_nano, reserved_nano FROM spending")
+            return {(budget, start_ns): (spent, held) for budget, start_ns, spent, held in rows}
+
     def usage(self, query: UsageQuery, give_up: Callable[[], bool] = lambda: False) -> dict[str, Any]:
         with self._reading(give_up) as db:
             return read_usage(db, query)

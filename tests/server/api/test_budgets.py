@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -225,3 +226,62 @@ async def test_a_key_does_not_pay_for_what_broke_off_if_the_operator_forgives(
     with closing(sqlite3.connect(tmp_path / "usage.db")) as db:
         [(cost, charged)] = db.execute("SELECT cost_nano, charged_nano FROM calls").fetchall()
     assert (cost > 0, charged) == (True, 0)
+
+
+async def explained(server: Server, **fields: Any) -> dict[str, Any]:
+    body = {"model": "fake/ok", "messages": HELLO, "max_tokens": 10, **fields}
+    found: dict[str, Any] = (await server.client.post("/route/explain", body=body, cast_to=httpx.Response)).json()
+    return found
+
+
+async def test_explain_foresees_what_the_budget_does(tmp_path: Path, upstream: FakeUpstream) -> None:
+    """Whatever it says, the call after it does: as asked, shortened, downgraded, refused."""
+    budget = '{daily_usd: 0.5, hard_daily_usd: 0.51, when_spent: downgrade, downgrade_to: "fake/ok(tag=cheap)"}'
+    effects = []
+    async with budgeted(tmp_path, upstream, budget) as server:
+        for model, max_tokens, hints in (
+            ("fake/ok", 10, {}),
+            ("fake/ok", 60_000, {}),
+            ("fake/ok(n_tokens=49000)", 49_500, {}),
+            ("fake/ok", 4_000, {}),
+            ("fake/ok", 4_000, {"allow_downgrade": False}),
+            ("fake/ok", 4_000, {"allow_downgrade": False, "strict": True}),
+        ):
+            told = await explained(server, model=model, max_tokens=max_tokens, routing=hints)
+            effects.append((told["budget"]["effect"], told["budget"]["max_output_tokens"]))
+            if effects[-1][0] == "refused":
+                await refusal(server, model, max_tokens=max_tokens, extra_body={"routing": hints})
+            else:
+                answer = await ask(server, model, max_tokens=max_tokens, extra_body={"routing": hints})
+                assert answer.headers["x-proxy-model"] == told["chosen"]
+    assert effects == [
+        ("none", None),
+        ("shortened", 6248),
+        ("none", None),
+        ("downgraded", None),
+        ("shortened", 256),
+        ("refused", None),
+    ]
+
+
+async def test_rules_see_how_much_of_the_budget_is_spent(tmp_path: Path, upstream: FakeUpstream) -> None:
+    """The caller's tightest budget counts; `x-proxy-budget-remaining-usd` says what is left of it."""
+    more = 'rules: [{{name: thrift, when: {{budget_spent_over: 0.4}}, use: "fake/ok(tag=cheap)"}}]\n'
+    budget = "{daily_usd: 0.0002, total_usd: 1, when_spent: reject}"
+    async with budgeted(tmp_path, upstream, budget, more) as server:
+        first, second = await ask(server, "auto"), await ask(server, "auto")
+        told = (await explained(server, model="auto"))["budget"]["windows"]
+    assert [each.headers["x-proxy-model"] for each in (first, second)] == ["fake/ok", "fake/ok(tag=cheap)"]
+    assert [float(each.headers["x-proxy-budget-remaining-usd"]) for each in (first, second)] == [0.0001, 0.00009]
+    assert [(each["budget"], each["limit_usd"], each["spent_usd"]) for each in told] == [
+        ("daily", 0.0002, 0.00011),
+        ("total", 1.0, 0.00011),
+    ]
+
+
+async def test_spending_outlives_the_process(tmp_path: Path, upstream: FakeUpstream) -> None:
+    async with budgeted(tmp_path, upstream, "{daily_usd: 0.0001, when_spent: reject}") as server:
+        await ask(server)
+    async with budgeted(tmp_path, upstream, "{daily_usd: 0.0001, when_spent: reject}") as server:
+        assert (await explained(server))["budget"]["effect"] == "refused"
+        await refusal(server)
