@@ -64,6 +64,7 @@ class Admitted:
         self.refused_calls: dict[str, BudgetRefused] = {}
         self.holds: dict[str, int] = {}
         self.spending = Spending(db)
+        self._admitted: set[str] = set()
         self._batch = batch
         self._states = states
         self._ended = {ended.end.id: ended.end for ended in batch.ended if ended.end.id in batch.attempt_charges}
@@ -128,11 +129,12 @@ class Admitted:
                 return
             self.spending.book(map(_key, of_call), reserved=growth)
         self.spending.book(map(_key, of_attempt), reserved=added)
+        self._admitted.add(attempt.call_id)
 
     def _refuse(self, attempt: AttemptOpen, growth: int, refusal: BudgetRefused) -> None:
         call_id = attempt.call_id
         self.refused[attempt.id] = refusal
-        if call_id in self._batch.opened and call_id not in self._states:
+        if call_id in self._batch.opened and call_id not in self._states and call_id not in self._admitted:
             self.refused_calls[call_id] = refusal
         else:
             self.holds[call_id] = self.holds.get(call_id, self._hold_after(call_id)) - growth

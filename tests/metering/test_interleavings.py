@@ -47,6 +47,8 @@ class Moody(SqliteStore):
             raise StoreError("database or disk is full")
         answers = super().write(batch)
         self.most_booked = max(self.most_booked, sum(answers.spending.get((ALL.budget, 0), (0, 0))))
+        if self.most_booked:
+            check_budgets(self._path)
         if mood < 0.2:
             raise StoreError("the connection was reset at COMMIT")
         return answers
