@@ -91,7 +91,7 @@ class Books:
 
     def waive(self, intent: Intent) -> None:
         """`unmetered`: the store took too long, so the request is sent without waiting for its row."""
-        self._grant(intent)
+        intent.grant()
 
     def withdraw(self, intent: Intent, end: AttemptEnd, closing: CallEnd | None) -> None:
         """The caller no longer waits for this intent, so it will not be sent. A committed row gets this `end`.
@@ -157,6 +157,21 @@ class Books:
         """Answers `future` when the end of a call or an attempt is committed."""
         self._watching.append(future)
 
+    def ready(self) -> Batch:
+        """The batch to write now, with how much each attempt that is not granted yet raises its call's hold."""
+        pending: dict[str, list[AttemptOpen]] = {}
+        for intent in self._intents.values():
+            attempt = intent.attempt
+            if intent.state is AttemptState.INTENDED and (
+                attempt.id in self.batch.attempt_charges or attempt.call_id in self.batch.charges
+            ):
+                pending.setdefault(attempt.call_id, []).append(attempt)
+        growth: dict[str, int] = {}
+        for call_id, attempts in pending.items():
+            growth.update(self.calls[call_id].growth(attempts))
+        self.batch.growth = growth
+        return self.batch
+
     # --- from the store -----------------------------------------------------------------------------------------------
 
     def committed(self, answers: Answers) -> None:
@@ -201,7 +216,7 @@ class Books:
             if self._refuses:
                 self._forget(intent, StorageUnavailable())
             elif intent.state is AttemptState.INTENDED:
-                self._grant(intent)
+                intent.grant()
                 self.answer(intent.future)
 
     def give_up(self) -> None:
@@ -220,15 +235,12 @@ class Books:
     def _start(self, intent: Intent) -> None:
         attempt = intent.attempt
         entry = self.calls[attempt.call_id]
-        held = entry.hold_nano or 0
-        self.reserved_nano -= held
+        self.reserved_nano -= entry.hold_nano or 0
         entry.start(attempt)
         if entry.opening is not None and entry.call_id not in self.batch.opened:
             self.batch.opened[entry.call_id] = (entry.opening, attempt)
         self._reserve(entry)
         self.batch.intents[attempt.id] = attempt
-        if intent.state is AttemptState.INTENDED:
-            self.batch.growth[attempt.id] = (entry.hold_nano or 0) - held
         self._note_charges(entry, attempt)
         self._intents[attempt.id] = intent
         intent.is_taken = True
@@ -242,17 +254,11 @@ class Books:
             self.batch.ended.append(ended)
             self._note_charges(entry, entry.started[end.id])
 
-    def _grant(self, intent: Intent) -> None:
-        """Grants an attempt before its row is committed: no budget can refuse it any more."""
-        intent.grant()
-        self.batch.growth.pop(intent.attempt.id, None)
-
     def _forget(self, intent: Intent, error: Exception | None = None) -> None:
         """Removes an attempt without a row. If a failed write may have stored one, the next batch removes it."""
         attempt = intent.attempt
         self._intents.pop(attempt.id, None)
         self.batch.intents.pop(attempt.id, None)
-        self.batch.growth.pop(attempt.id, None)
         if self._was_tried:
             self.batch.withdrawn[attempt.id] = attempt
         self._remove(attempt)

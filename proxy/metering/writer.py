@@ -215,7 +215,7 @@ class Writer:
 
     def _commit(self) -> None:
         has_changes = bool(self._books.batch)
-        answers = self._store.write(self._books.batch)
+        answers = self._store.write(self._books.ready())
         self.commits += 1
         self._gathered_at = 0.0
         self._books.committed(answers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -241,6 +241,20 @@ class OpenCall:
             charged_nano=0 if end.is_forgiven else self.cost_nano,
             estimated=self.estimated,
         )
+
+    def growth(self, pending: Sequence[AttemptOpen]) -> Iterator[tuple[str, int]]:
+        """By how much each of these attempts, the last ones to start, raises the hold: by its own bound, or the first
+        of a call by the plan's if that is higher.
+        """
+        ids = {attempt.id for attempt in pending}
+        held = self.cost_nano or 0
+        held += sum(attempt.hold_nano or 0 for attempt in self.running.values() if attempt.id not in ids)
+        before = max(held, self.call.bound_nano) if len(self.started) > len(ids) else 0
+        for attempt in pending:
+            held += attempt.hold_nano or 0
+            after = 0 if self.hold_nano is None else max(held, self.call.bound_nano)
+            yield attempt.id, max(0, after - before)
+            before = max(before, after)
 
     def _rehold(self) -> None:
         held = self.cost_nano
