@@ -7,6 +7,7 @@ One timer serves them all. A connection states what it waits for; `overdue` deci
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, MutableMapping
 from typing import Any, Protocol
 
@@ -62,13 +63,14 @@ class Counters(Struct):
 
 
 class Connections:
-    """All connections of one process. `shed` returns why a request is refused at its head."""
+    """All connections of one process. `shed` returns why a request (method, path) is refused at its head."""
 
     def __init__(
         self, limits: Limits | None = None, shed: Callable[[str, str], ProxyError | None] = lambda _method, _path: None
     ) -> None:
         self.limits = limits or Limits()
         self.shed = shed
+        self.shed_at = -math.inf  # the loop's time when a request was last refused at its head
         self.counters = Counters()
         self.body_bytes = 0
         self.refusals = RefusalWriter()
@@ -94,9 +96,13 @@ class Connections:
             "mmproxy_malformed_requests": self.counters.malformed,
         }
 
+    @property
+    def is_full(self) -> bool:
+        return len(self._all) >= self.limits.connections
+
     def add(self, connection: Connection) -> bool:
         """False: there is no room. Otherwise the one that has done nothing for the longest time makes room."""
-        if len(self._all) >= self.limits.connections:
+        if self.is_full:
             victim = next(iter(self._silent), None) or next(iter(self._idle), None) or self._largest_unfinished()
             if victim is None:
                 return False

@@ -1,10 +1,12 @@
 """Translates: refusals at the head of a request into bytes. Under overload they are most of the answers, so all of one
-that repeats is encoded once.
+that repeats is encoded once, and a new connection's request is looked at only as far as its refusal needs.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
@@ -12,7 +14,11 @@ from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
 from proxy.server.api.answers import NO_STORE, new_id, raw_headers
 
+WHOLE_MAX = 64 * 1024  # bytes of a request that `whole_post` recognises
 _CLOSE = b"connection: close\r\n"
+_POST = re.compile(rb"POST (/[\w/.-]+) HTTP/1\.1\r\n")
+_LENGTH = re.compile(rb"\ncontent-length: ?(\d{1,5})\r")
+_MENTIONS = (b"\ntransfer-encoding", b"\nexpect", b"\nupgrade")  # the reader knows what they ask for
 
 
 class RefusalWriter:
@@ -41,3 +47,25 @@ class RefusalWriter:
         lines = [STATUS_LINE[error.status], *(name + b": " + value + b"\r\n" for name, value in headers)]
         self._head, self._tail = b"".join(lines), b"\r\n" + body
         self._message, self._default_headers = error.message, default_headers
+
+
+class WholePost(NamedTuple):
+    """A POST of which nothing is missing."""
+
+    path: str
+    keep_alive: bool
+
+
+def whole_post(data: bytes) -> WholePost | None:
+    """The one request that `data` beyond doubt is, from its first to its last byte. None: something for the reader."""
+    head, end, body = data.partition(b"\r\n\r\n")
+    post = _POST.match(data)
+    if not end or post is None:
+        return None
+    head = head.lower() + b"\r"
+    lengths = _LENGTH.findall(head)
+    if len(lengths) != 1 or head.count(b"\ncontent-length") != 1 or int(lengths[0]) != len(body):
+        return None
+    if any(name in head for name in _MENTIONS):
+        return None
+    return WholePost(post[1].decode(), b"\nconnection: close\r" not in head)
