@@ -57,7 +57,7 @@ class Acceptor:
             self._retry.cancel()
         self._loop.remove_reader(self._listener.fileno())
         for rested in list(self._rested):
-            rested.close()
+            rested.evict()
 
     async def wait_closed(self) -> None:
         """There is nothing to wait for: uvicorn waits for its connections itself."""
@@ -70,7 +70,7 @@ class Acceptor:
         sheds = now - self._front.connections.shed_at < _SHEDS_S
         for _ in range(_PER_TURN):
             try:
-                sock, _address = self._listener.accept()
+                sock, _ = self._listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -79,7 +79,6 @@ class Acceptor:
                 self._loop.remove_reader(self._listener.fileno())
                 self._retry = self._loop.call_later(_OUT_OF_FILES_S, self._listen)
                 return
-            sock.setblocking(False)
             if not sheds or not self._is_refused(sock, now):
                 self._open(sock, self._protocol_factory)
 
@@ -87,15 +86,18 @@ class Acceptor:
         """Refuses the request if it is here in whole. Otherwise all its bytes stay in the socket."""
         connections = self._front.connections
         try:
-            data = sock.recv(WHOLE_MAX, socket.MSG_PEEK)
+            data = sock.recv(WHOLE_MAX, socket.MSG_PEEK | socket.MSG_DONTWAIT)
             post = whole_post(data)
             error = None if post is None else connections.shed("POST", post.path)
             if post is None or error is None:
                 return False
             connections.shed_at = now
-            keep_alive = post.keep_alive and not connections.is_full
+            keep_alive = post.keep_alive and connections.has_room
             sock.recv(len(data))  # to close with bytes unread would reset the connection
-            sock.send(connections.refusals.write(error, self._front.default_headers, keep_alive=keep_alive))
+            sock.send(
+                connections.refusals.write(error, self._front.default_headers, keep_alive=keep_alive),
+                socket.MSG_DONTWAIT,
+            )
         except BlockingIOError:
             return False
         except OSError:  # the client has left
@@ -118,6 +120,7 @@ class Acceptor:
 
     def _open(self, sock: socket.socket, protocol_factory: Callable[[], HTTP1Protocol]) -> None:
         """Gives the connection a transport and a protocol."""
+        sock.setblocking(False)
         task = self._loop.create_task(self._loop.connect_accepted_socket(protocol_factory, sock))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
@@ -128,6 +131,7 @@ class _Rested:
     clients have left by then. `ended` is called with the socket of one that has not.
     """
 
+    __slots__ = ("_connections", "_ended", "_is_closed", "_sock")
     unfinished_bytes = 0
 
     def __init__(
@@ -140,34 +144,29 @@ class _Rested:
         self._connections = connections
         self._ended = ended
         self._is_closed = False
-        connections.add(self)
-        connections.note_busy(self)
-        connections.note_idle(self)
+        connections.add_idle(self)
         connections.resting.add(self._resume)
 
     def _resume(self) -> None:
         if self._is_closed:
             return
         try:
-            has_left = not self._sock.recv(1, socket.MSG_PEEK)
+            has_left = not self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             has_left = False
         except OSError:
             has_left = True
         if has_left:
-            self.close()
+            self.evict()
         else:
             self._connections.remove(self)
             self._ended(self, self._sock)
 
-    def close(self) -> None:
+    def evict(self) -> None:
         self._is_closed = True
         self._connections.remove(self)
         self._sock.close()
         self._ended(self, None)
-
-    def evict(self) -> None:
-        self.close()
 
     def overdue(self, now: float, limits: Limits) -> None:
         """Its rest has an end of its own."""

@@ -97,23 +97,32 @@ class Connections:
         }
 
     @property
-    def is_full(self) -> bool:
-        return len(self._all) >= self.limits.connections
+    def has_room(self) -> bool:
+        """For one more connection without evicting another."""
+        return len(self._all) < self.limits.connections
 
     def add(self, connection: Connection) -> bool:
         """False: there is no room. Otherwise the one that has done nothing for the longest time makes room."""
-        if self.is_full:
+        if not self.has_room:
             victim = next(iter(self._silent), None) or next(iter(self._idle), None) or self._largest_unfinished()
             if victim is None:
                 return False
             self.counters.evicted += 1
             self.remove(victim)
             victim.evict()
-        self._all[connection] = None
         self._silent[connection] = None
+        self._enter(connection)
+        return True
+
+    def add_idle(self, connection: Connection) -> None:
+        """One whose first request is answered already. Only while it `has_room`."""
+        self._idle[connection] = None
+        self._enter(connection)
+
+    def _enter(self, connection: Connection) -> None:
+        self._all[connection] = None
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self.limits.sweep_s, self._sweep)
-        return True
 
     def remove(self, connection: Connection) -> None:
         """It is closed, or about to be."""

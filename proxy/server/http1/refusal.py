@@ -17,8 +17,10 @@ from proxy.server.api.answers import NO_STORE, new_id, raw_headers
 WHOLE_MAX = 64 * 1024  # bytes of a request that `whole_post` recognises
 _CLOSE = b"connection: close\r\n"
 _POST = re.compile(rb"POST (/[\w/.-]+) HTTP/1\.1\r\n")
-_LENGTH = re.compile(rb"\ncontent-length: ?(\d{1,5})\r")
-_MENTIONS = (b"\ntransfer-encoding", b"\nexpect", b"\nupgrade")  # the reader knows what they ask for
+# What says where a request ends and whether another may follow, and lines that continue one.
+_FIELDS = re.compile(
+    rb"\n(content-length|connection|transfer-encoding|expect|upgrade|[ \t])[ \t]*:?[ \t]*([^\r\n]*)", re.I
+)
 
 
 class RefusalWriter:
@@ -59,13 +61,17 @@ class WholePost(NamedTuple):
 def whole_post(data: bytes) -> WholePost | None:
     """The one request that `data` beyond doubt is, from its first to its last byte. None: something for the reader."""
     head, end, body = data.partition(b"\r\n\r\n")
-    post = _POST.match(data)
+    post = _POST.match(head)
     if not end or post is None:
         return None
-    head = head.lower() + b"\r"
-    lengths = _LENGTH.findall(head)
-    if len(lengths) != 1 or head.count(b"\ncontent-length") != 1 or int(lengths[0]) != len(body):
+    length, keep_alive = None, True
+    for name, value in _FIELDS.findall(head):
+        if name[0] in b"cC" and name[-1] in b"nN":
+            keep_alive = value.lower() == b"keep-alive"
+        elif length is None and value.isdigit() and name[0] in b"cC":
+            length = int(value)
+        else:
+            return None
+    if length != len(body):
         return None
-    if any(name in head for name in _MENTIONS):
-        return None
-    return WholePost(post[1].decode(), b"\nconnection: close\r" not in head)
+    return WholePost(post[1].decode(), keep_alive)
