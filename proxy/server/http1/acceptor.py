@@ -8,7 +8,6 @@ refused on its bare socket: a transport and a protocol would cost the processor 
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -21,8 +20,7 @@ from proxy.server.http1.refusal import WHOLE_MAX, whole_post
 
 _PER_TURN = 256
 _SHEDS_S = 1.0  # after a refusal the next ones are likely
-_OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_OUT_OF_FILES_S = 0.1  # until it tries again
+_RETRY_S = 0.1  # where accepting fails: the process has no descriptor left, or the system no memory
 
 
 class Loop(uvloop.Loop):
@@ -46,13 +44,15 @@ class Acceptor:
         self._front = protocol_factory()  # has no connection; it lends what all protocols share
         self._listener = listener
         self._rested: set[_Rested] = set()
-        self._opening: set[asyncio.Task[Any]] = set()
+        self._opening: set[asyncio.Task[tuple[asyncio.Transport, HTTP1Protocol]]] = set()
         self._retry: asyncio.TimerHandle | None = None
+        self._is_closed = False
         listener.setblocking(False)
         self._listen()
 
     def close(self) -> None:
         """Accepts no more, and closes the connections that uvicorn does not know."""
+        self._is_closed = True
         if self._retry is not None:
             self._retry.cancel()
         self._loop.remove_reader(self._listener.fileno())
@@ -73,33 +73,30 @@ class Acceptor:
                 sock, _ = self._listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
-            except OSError as error:
-                if error.errno not in _OUT_OF_FILES:
-                    raise
+            except OSError:
                 self._loop.remove_reader(self._listener.fileno())
-                self._retry = self._loop.call_later(_OUT_OF_FILES_S, self._listen)
+                self._retry = self._loop.call_later(_RETRY_S, self._listen)
                 return
             if not sheds or not self._is_refused(sock, now):
                 self._open(sock, self._protocol_factory)
 
     def _is_refused(self, sock: socket.socket, now: float) -> bool:
         """Refuses the request if it is here in whole. Otherwise all its bytes stay in the socket."""
-        connections = self._front.connections
         try:
             data = sock.recv(WHOLE_MAX, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-            post = whole_post(data)
-            error = None if post is None else connections.shed("POST", post.path)
-            if post is None or error is None:
-                return False
-            connections.shed_at = now
-            keep_alive = post.keep_alive and connections.has_room
-            sock.recv(len(data))  # to close with bytes unread would reset the connection
-            sock.send(
-                connections.refusals.write(error, self._front.default_headers, keep_alive=keep_alive),
-                socket.MSG_DONTWAIT,
-            )
-        except BlockingIOError:
+        except OSError:
             return False
+        connections = self._front.connections
+        post = whole_post(data)
+        error = None if post is None else connections.shed("POST", post.path)
+        if post is None or error is None:
+            return False
+        connections.shed_at = now
+        keep_alive = post.keep_alive and connections.has_room
+        answer = connections.refusals.write(error, self._front.default_headers, keep_alive=keep_alive)
+        try:
+            sock.recv(len(data))  # to close with bytes unread would reset the connection
+            sock.send(answer, socket.MSG_DONTWAIT)
         except OSError:  # the client has left
             keep_alive = False
         if keep_alive:
@@ -123,7 +120,12 @@ class Acceptor:
         sock.setblocking(False)
         task = self._loop.create_task(self._loop.connect_accepted_socket(protocol_factory, sock))
         self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        task.add_done_callback(self._opened)
+
+    def _opened(self, task: asyncio.Task[tuple[asyncio.Transport, HTTP1Protocol]]) -> None:
+        self._opening.discard(task)
+        if self._is_closed and not task.cancelled() and task.exception() is None:
+            task.result()[1].shutdown()  # it came too late for uvicorn to tell it
 
 
 class _Rested:
