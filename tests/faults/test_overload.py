@@ -38,7 +38,7 @@ REFUSAL_CPU_S = 0.0003  # about 30 us on a machine with nothing else to do
 BUSY_PLACES = 64  # with a provider that answers at once, the processor is what the server can do
 BUSY_S = 6.0
 BUSY_GOODPUT = 0.6  # other work on the machine counts here; on an idle one it is 0.9
-WAIT_S = 1.0  # of those who are served; about 0.1 s on an idle machine, and over 4 s where connections queue
+AHEAD = 4 * BUSY_PLACES  # answers that the server gives while one waits; where connections queue, ten times its places
 OFFERED = 2  # times what it can do, at least: less says nothing
 LIVE_S = 1.0  # the machine may have other work; on an idle one it takes a few milliseconds
 
@@ -264,8 +264,8 @@ def test_a_flood_of_new_connections_takes_nothing_from_those_who_are_served(tmp_
     )
     print(f"p99 {percentile(found.live, 99) * 1e3:.0f} ms")
     assert not found.failed
-    assert percentile(found.served, 95) < WAIT_S
-    assert percentile(found.live, 95) < LIVE_S
+    assert percentile(found.served, 50) * found.per_second < AHEAD
+    assert percentile(found.live, 50) * found.per_second < AHEAD / 2
     if offered < OFFERED:
         pytest.skip("the clients got too little of this machine to overload the server")
     assert found.per_second >= BUSY_GOODPUT * best
