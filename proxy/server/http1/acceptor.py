@@ -20,6 +20,8 @@ from proxy.server.http1.refusal import WHOLE_MAX, whole_post
 
 _PER_TURN = 256
 _SHEDS_S = 1.0  # after a refusal the next ones are likely
+# Of a last answer: it leaves together with the end of the connection, in one segment.
+_WITH_END = socket.MSG_DONTWAIT | getattr(socket, "MSG_MORE", 0)
 _RETRY_S = 0.1  # where accepting fails: the process has no descriptor left, or the system no memory
 
 
@@ -47,6 +49,7 @@ class Acceptor:
         self._opening: set[asyncio.Task[tuple[asyncio.Transport, HTTP1Protocol]]] = set()
         self._retry: asyncio.TimerHandle | None = None
         self._is_closed = False
+        self._kind = int(listener.family), int(listener.type), listener.proto
         listener.setblocking(False)
         self._listen()
 
@@ -70,13 +73,15 @@ class Acceptor:
         sheds = now - self._front.connections.shed_at < _SHEDS_S
         for _ in range(_PER_TURN):
             try:
-                sock, _ = self._listener.accept()
+                # `accept` would spend as much again on the enums of the new socket's kind.
+                descriptor, _ = self._listener._accept()  # type: ignore[attr-defined]
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError:
                 self._loop.remove_reader(self._listener.fileno())
                 self._retry = self._loop.call_later(_RETRY_S, self._listen)
                 return
+            sock = socket.socket(*self._kind, descriptor)
             if not sheds or not self._is_refused(sock, now):
                 self._open(sock, self._protocol_factory)
 
@@ -92,11 +97,11 @@ class Acceptor:
         if post is None or error is None:
             return False
         connections.shed_at = now
-        keep_alive = post.keep_alive and connections.has_room
+        keep_alive = post.keep_alive and connections.has_room and connections.resting.has_room
         answer = connections.refusals.write(error, self._front.default_headers, keep_alive=keep_alive)
         try:
             sock.recv(len(data))  # to close with bytes unread would reset the connection
-            sock.send(answer, socket.MSG_DONTWAIT)
+            sock.send(answer, socket.MSG_DONTWAIT if keep_alive else _WITH_END)
         except OSError:  # the client has left
             keep_alive = False
         if keep_alive:

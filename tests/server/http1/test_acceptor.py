@@ -18,6 +18,7 @@ from proxy.schema.errors import ProxyError
 from proxy.server.http1 import Connections, HTTP1Protocol, Limits
 from proxy.server.http1.acceptor import Acceptor, Loop
 from proxy.server.http1.connections import STATE
+from proxy.server.http1.reading import REFUSALS_PER_SECOND
 from tests.server.http1.conftest import Run
 from tests.server.http1.door import App
 from tests.server.http1.test_reader import FOLLOWER, post
@@ -210,6 +211,20 @@ def test_a_refused_connection_stays_only_where_there_is_room(run: Run) -> None:
     run(test())
 
 
+def test_more_than_can_rest_do_not_stay(run: Run) -> None:
+    """So a flood from clients that would keep their connections costs little more than one that would not."""
+
+    async def test() -> None:
+        async with hall() as door:
+            await door.shed()
+            for _ in range(REFUSALS_PER_SECOND):
+                door.connections.resting.add(lambda: None)
+            assert b"connection: close\r\n" in await read(door.knock(KEPT))
+            assert not len(door.connections)
+
+    run(test())
+
+
 def test_closing_closes_refused_connections_too(run: Run) -> None:
     """uvicorn does not know them, so it neither closes them nor waits for them."""
 
@@ -249,11 +264,11 @@ class _OutOfFiles(socket.socket):
     failures = 3
     attempts = 0
 
-    def accept(self) -> Any:
+    def _accept(self) -> Any:
         self.attempts += 1
         if self.attempts <= self.failures:
             raise OSError(errno.EMFILE, "Too many open files")
-        return super().accept()
+        return super()._accept()  # type: ignore[misc]
 
 
 def test_without_descriptors_it_tries_again_later(run: Run) -> None:
