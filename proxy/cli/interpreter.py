@@ -14,4 +14,4 @@ def tune() -> None:
     sys.set_int_max_str_digits(MAX_DIGITS)
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS, 5, 200)  # the second of the three looks at 100,000 objects at most: 10 ms
+    gc.set_threshold(_YOUNG_OBJECTS, 20, 50)
