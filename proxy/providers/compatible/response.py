@@ -12,6 +12,7 @@ from proxy.providers.base.usage import usage_of
 from proxy.providers.compatible.errors import body_of
 from proxy.schema.chat import FINISH_REASONS, ChatResponse
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
+from proxy.schema.long_text import joined
 
 _NO_LETTER = re.compile(r"[^a-zA-Z0-9]")
 _FINISH = {"eos": "stop", "model_length": "length", "max_tokens": "length", "tool_use": "tool_calls"}
@@ -145,8 +146,8 @@ def plain(part: dict[str, Any]) -> dict[str, Any]:
         reasoning = part.pop("reasoning")
         part["reasoning_content"] = part.get("reasoning_content") or reasoning
     if isinstance(part.get("content"), list):
-        thinking = "".join(_texts([piece.get("thinking") for piece in part["content"] if isinstance(piece, dict)]))
-        part = {**part, "content": "".join(_texts(part["content"]))}
+        thinking = joined(_texts([piece.get("thinking") for piece in part["content"] if isinstance(piece, dict)]))
+        part = {**part, "content": joined(_texts(part["content"]))}
         if thinking:
             part["reasoning_content"] = thinking
     for name in ("content", "refusal", "reasoning_content"):
