@@ -110,7 +110,7 @@ def _lose(db: sqlite3.Connection, statements: tuple[str, ...], which: str, now_n
     return [db.execute(statement, parameters).rowcount for statement in statements][-1]
 
 
-# sqlite3 binds exact types fast. A bool or an enum takes its slow adapter look-up, hence `int()` and `.value`. So does
+# sqlite3 binds exact types fast. A bool or an enum takes its slow adapter look-up, hence `int()` and `str()`. So does
 # None, hence `_NULL` in columns that are mostly empty: SQLite stores a NaN as NULL, in tables that are STRICT too.
 _NULL = float("nan")
 
@@ -169,7 +169,7 @@ def _end_attempt_values(ended: EndedAttempt) -> tuple[Any, ...]:
     tokens = end.tokens
     return (
         ended.closed_ns,
-        end.outcome.value,
+        str(end.outcome),
         end.status,
         end.error_code or _NULL,
         tokens.input,
@@ -195,7 +195,7 @@ def _close_call_values(closed: ClosedCall) -> tuple[Any, ...]:
         closed.closed_ns,
         closed.provider,
         closed.model,
-        end.outcome.value,
+        str(end.outcome),
         end.status,
         end.error_code or _NULL,
         closed.input_tokens,

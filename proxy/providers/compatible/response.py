@@ -19,8 +19,7 @@ _TIERS = {"on_demand": "default", "performance": "default"}  # Groq's words
 _KNOWN_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
 # Additions of no use to clients: Together's echoes and seeds above 2**53, Groq's own usage, a stream's padding.
 PADDING = frozenset({"prompt", "x_groq", "obfuscation", "p"})
-_EXTRAS = ("refusal", "annotations")
-_PLAIN = frozenset({"role", "content", *_EXTRAS})
+_PLAIN = frozenset({"role", "content", "refusal", "annotations"})
 CHOICE_PADDING = frozenset({"text", "seed", "delta", "message", "prompt_token_ids", "token_ids", "usage"})
 
 
@@ -30,7 +29,7 @@ def parse(response: HTTPResponse, rules: ErrorRules) -> ChatResponse:
     """
     body = body_of(response, rules)
     choices = body.get("choices")
-    if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
+    if not isinstance(choices, list) or not choices or not all([isinstance(choice, dict) for choice in choices]):
         raise UpstreamError("The provider's answer has no choices.", retryable=True)
     report = usage_of(body)
     for place, choice in enumerate(choices):
@@ -90,7 +89,11 @@ def _normalize(choice: dict[str, Any], place: int, answer_id: object) -> None:
 
 def _message(message: dict[str, Any], place: int, answer_id: object) -> dict[str, Any]:
     content = message.get("content")
-    if isinstance(content, str) and message.keys() <= _PLAIN and not any(message.get(name) for name in _EXTRAS):
+    if (
+        isinstance(content, str)
+        and message.keys() <= _PLAIN
+        and not (message.get("refusal") or message.get("annotations"))
+    ):
         return {"role": "assistant", "content": content, "refusal": None, "annotations": []}  # as most answers are
     message = plain(message)
     message["role"] = "assistant"

@@ -69,13 +69,10 @@ class _Protocol(ResponseHandler):
         self.reader.end(exc)
         self._notify()
 
-    async def wait(self) -> None:
-        """Returns when something has arrived, or when nothing more will."""
+    def news(self) -> asyncio.Future[None]:
+        """Done when something has arrived, or when nothing more will."""
         self._news = self._loop.create_future()
-        try:
-            await self._news
-        finally:
-            self._news = None
+        return self._news
 
     def take(self) -> bytes:
         """What has arrived of the body."""
@@ -86,8 +83,9 @@ class _Protocol(ResponseHandler):
         return piece
 
     def _notify(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+        news, self._news = self._news, None
+        if news is not None and not news.done():
+            news.set_result(None)
         if self.on_end is not None and self.reader.has_ended:
             self.on_end()
 
@@ -177,7 +175,7 @@ class AiohttpAnswer:
                 return b""
             if reader.failure is not None:
                 raise ConnectionLost(type(reader.failure).__name__) from reader.failure
-            await self._protocol.wait()
+            await self._protocol.news()
         return self._protocol.take()
 
     def close(self, *, complete: bool = False) -> None:
@@ -307,7 +305,7 @@ async def _converse(protocol: _Protocol, head: bytes, body: bytes, on_sent: Call
         transport.write(head)
         await _write_slices(transport, memoryview(body))
     while not reader.status and reader.failure is None:
-        await protocol.wait()
+        await protocol.news()
     return None if reader.status else reader.failure
 
 
