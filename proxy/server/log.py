@@ -23,6 +23,7 @@ from proxy.server.log_writer import LogWriter
 
 MAX_FIELD = 2048
 LIBRARY_LINES = 10  # a second, from each library; more are counted
+_NO_FIELDS: dict[str, Any] = {}
 _MULTILINE = ("exception",)
 _LEVELS = {"exception": "error", "warn": "warning"}  # of methods that are not called as their level
 
@@ -71,7 +72,10 @@ class _Queue:
 
 
 def _stamp(_: WrappedLogger, method: str, event: EventDict) -> tuple[tuple[EventDict], dict[str, Any]]:
-    """Level and time; the event becomes the argument of the queue."""
+    """Level and time; the event becomes the argument of the queue. `fields` are more of its fields, already in a
+    dictionary: structlog copies keywords four times.
+    """
+    event |= event.pop("fields", _NO_FIELDS)
     event["level"] = _LEVELS.get(method, method)
     event["timestamp"] = time.time()
     if event.get("exc_info") is True:

@@ -35,7 +35,7 @@ from proxy.upstream.transports.base import (
     Resolve,
     encoded,
 )
-from proxy.upstream.transports.idle import IdleConnections, hang_up
+from proxy.upstream.transports.idle import IdleConnections
 
 _MAX_ROUTES = 1024  # URLs whose request line is kept; some name a model, and clients choose those
 _MAX_UNREAD = 2 * READ_BUFFER_BYTES  # of a body; then the socket is not read
@@ -48,6 +48,7 @@ class _Protocol(ResponseHandler):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self.requests = 0
+        self.connection: Connection | None = None  # aiohttp's handle of it
         self.reader = AnswerReader()
         self.on_end: Callable[[], None] | None = None  # called once the answer has ended
         self._news: asyncio.Future[None] | None = None
@@ -68,6 +69,13 @@ class _Protocol(ResponseHandler):
         super().connection_lost(exc)
         self.reader.end(exc)
         self._notify()
+
+    def hang_up(self) -> None:
+        """Closes the connection without waiting for what is still to be sent, or for the other side's end of TLS."""
+        if self.transport is not None:
+            self.transport.abort()
+        if self.connection is not None:
+            self.connection.close()
 
     def news(self) -> asyncio.Future[None]:
         """Done when something has arrived, or when nothing more will."""
@@ -154,14 +162,14 @@ class _Route:
 
 
 class AiohttpAnswer:
-    def __init__(self, transport: AiohttpTransport, origin: object, connection: Connection) -> None:
-        self._protocol = protocol = cast(_Protocol, connection.protocol)
-        self._reader = protocol.reader
-        self.status = self._reader.status
-        self.headers = self._reader.headers
+    def __init__(self, transport: AiohttpTransport, origin: object, protocol: _Protocol) -> None:
+        self._reader = reader = protocol.reader
+        self.status = reader.status
+        self.headers = reader.headers
         self._transport = transport
         self._origin = origin
-        self._connection: Connection | None = connection
+        self._protocol = protocol
+        self._is_closed = False
 
     def read_nowait(self) -> bytes | None:
         if self._reader.unread:
@@ -179,16 +187,16 @@ class AiohttpAnswer:
         return self._protocol.take()
 
     def close(self, *, complete: bool = False) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None:
+        if self._is_closed:
             return
+        self._is_closed = True
         self._transport.active -= 1
         if self._reader.has_ended:
-            self._transport.keep(self._origin, connection)
+            self._transport.keep(self._origin, self._protocol)
         elif complete and self._reader.failure is None:
-            self._transport.linger(self._origin, connection)
+            self._transport.linger(self._origin, self._protocol)
         else:
-            hang_up(connection)
+            self._protocol.hang_up()
 
 
 class AiohttpTransport:
@@ -199,8 +207,8 @@ class AiohttpTransport:
         self._connector = _Connector(context or ssl.create_default_context(), resolve)
         self._loop = asyncio.get_running_loop()
         self._routes: dict[str, _Route] = {}
-        self._idle = IdleConnections(self._loop)
-        self._lingering: dict[Connection, asyncio.TimerHandle] = {}
+        self._idle: IdleConnections[_Protocol] = IdleConnections(self._loop)
+        self._lingering: dict[_Protocol, asyncio.TimerHandle] = {}
 
     async def send(self, request: Outgoing, connect_timeout_s: float, on_sent: Callable[[], None]) -> AiohttpAnswer:
         try:
@@ -213,44 +221,47 @@ class AiohttpTransport:
             raise ConnectFailed(type(error).__name__) from error
         self.active += 1
         try:
-            connection = self._kept(route.origin) or await self._connect(route, connect_timeout_s)
+            protocol = self._kept(route.origin)
+            if protocol is None:
+                protocol = await self._connect(route, connect_timeout_s)
             while True:  # a kept connection that turns out to be stale is replaced once
-                protocol = cast(_Protocol, connection.protocol)
                 may_be_stale = protocol.requests > 0
                 begun = self._loop.time()
                 try:
                     failure = await _converse(protocol, head, request.body, on_sent)
                 except BaseException:
-                    hang_up(connection)
+                    protocol.hang_up()
                     raise
                 if failure is None:
-                    return AiohttpAnswer(self, route.origin, connection)
-                hang_up(connection)
-                if may_be_stale and protocol.reader.received == 0 and self._loop.time() - begun < STALE_S:
-                    connection = await self._connect(route, connect_timeout_s)
-                    continue
-                raise ConnectionLost(type(failure).__name__) from failure
+                    return AiohttpAnswer(self, route.origin, protocol)
+                protocol.hang_up()
+                if not may_be_stale or protocol.reader.received or self._loop.time() - begun >= STALE_S:
+                    raise ConnectionLost(type(failure).__name__) from failure
+                protocol = await self._connect(route, connect_timeout_s)
         except BaseException:
             self.active -= 1
             raise
 
-    def _kept(self, origin: object) -> Connection | None:
+    def _kept(self, origin: object) -> _Protocol | None:
         """An idle connection. Bytes that nobody asked for must not become the next request's answer."""
-        while (connection := self._idle.take(origin)) is not None:
-            if cast(_Protocol, connection.protocol).reader.keeps_alive:
-                return connection
-            hang_up(connection)
+        while (protocol := self._idle.take(origin)) is not None:
+            if protocol.reader.keeps_alive:
+                return protocol
+            protocol.hang_up()
         return None
 
-    async def _connect(self, route: _Route, timeout_s: float) -> Connection:
+    async def _connect(self, route: _Route, timeout_s: float) -> _Protocol:
         """A new connection."""
         try:
             timeout = aiohttp.ClientTimeout(total=None, connect=timeout_s)
-            return await self._connector.connect(route.request, [], timeout)
+            connection = await self._connector.connect(route.request, [], timeout)
         except TimeoutError as error:
             raise ConnectTimedOut(type(error).__name__) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise ConnectFailed(type(error).__name__) from error
+        protocol = cast(_Protocol, connection.protocol)
+        protocol.connection = connection
+        return protocol
 
     def _route(self, url: str) -> _Route:
         route = self._routes.get(url)
@@ -260,33 +271,33 @@ class AiohttpTransport:
             route = self._routes[url] = _Route(url)
         return route
 
-    def keep(self, origin: object, connection: Connection) -> None:
+    def keep(self, origin: object, protocol: _Protocol) -> None:
         """For the next request, unless the server said otherwise, or a part of the last one has still not left."""
-        protocol = cast(_Protocol, connection.protocol)
         transport = protocol.transport
         if transport is None or not protocol.reader.keeps_alive or transport.get_write_buffer_size():
-            hang_up(connection)
-            return
-        self._idle.put(origin, connection)
+            protocol.hang_up()
+        else:
+            self._idle.put(origin, protocol)
 
-    def linger(self, origin: object, connection: Connection) -> None:
+    def linger(self, origin: object, protocol: _Protocol) -> None:
         """Keeps the connection if the end of its answer comes within LINGER_S."""
         if len(self._lingering) >= MAX_LINGERING:
-            hang_up(connection)
+            protocol.hang_up()
             return
-        self._lingering[connection] = self._loop.call_later(LINGER_S, self._end_linger, connection, hang_up)
-        then = partial(self._end_linger, connection, partial(self.keep, origin))
-        cast(_Protocol, connection.protocol).on_end = then
+        timer = self._loop.call_later(LINGER_S, self._end_linger, protocol, protocol.hang_up)
+        self._lingering[protocol] = timer
+        protocol.on_end = partial(self._end_linger, protocol, partial(self.keep, origin, protocol))
 
-    def _end_linger(self, connection: Connection, then: Callable[[Connection], None]) -> None:
-        timer = self._lingering.pop(connection, None)
+    def _end_linger(self, protocol: _Protocol, then: Callable[[], None]) -> None:
+        protocol.on_end = None
+        timer = self._lingering.pop(protocol, None)
         if timer is not None:
             timer.cancel()
-            then(connection)
+            then()
 
     async def close(self) -> None:
-        for connection in list(self._lingering):
-            self._end_linger(connection, hang_up)
+        for protocol in list(self._lingering):
+            self._end_linger(protocol, protocol.hang_up)
         self._idle.close()
         await self._connector.close()
 
