@@ -43,9 +43,8 @@ def header_lines(headers: Mapping[str, str]) -> bytes:
     values = "".join(headers.values())
     if len(values) > _MAX_VALUE or not values.isprintable():
         headers = safe_headers(headers)
-    return _JSON_LINES + "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode(
-        "latin-1", "replace"
-    )
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    return _JSON_LINES + lines.encode("latin-1", "replace")
 
 
 def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -60,7 +60,7 @@ class _Protocol(ResponseHandler):
 
     def data_received(self, data: bytes) -> None:
         self.reader.feed(data)
-        if self.reader.unread > _MAX_UNREAD and self.transport is not None:
+        if len(self.reader.body) > _MAX_UNREAD and self.transport is not None:
             self._is_paused = True
             self.transport.pause_reading()
         self._notify()
@@ -85,7 +85,7 @@ class _Protocol(ResponseHandler):
     def take(self) -> bytes:
         """What has arrived of the body."""
         piece = self.reader.take()
-        if self._is_paused and self.reader.unread <= READ_BUFFER_BYTES and self.transport is not None:
+        if self._is_paused and len(self.reader.body) <= READ_BUFFER_BYTES and self.transport is not None:
             self._is_paused = False
             self.transport.resume_reading()
         return piece
@@ -172,13 +172,13 @@ class AiohttpAnswer:
         self._is_closed = False
 
     def read_nowait(self) -> bytes | None:
-        if self._reader.unread:
+        if self._reader.body:
             return self._protocol.take()
         return b"" if self._reader.has_ended else None
 
     async def read(self) -> bytes:
         reader = self._reader
-        while not reader.unread:
+        while not reader.body:
             if reader.has_ended:
                 return b""
             if reader.failure is not None:

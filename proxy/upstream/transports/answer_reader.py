@@ -6,8 +6,6 @@ trailers are no headers, and the end of the connection ends a body that has no l
 
 from __future__ import annotations
 
-from collections import deque
-
 import httptools
 
 from proxy.upstream.transports.base import MAX_PIECE_BYTES
@@ -24,19 +22,19 @@ class UnusableAnswer(Exception):
 class AnswerReader:
     """Reads one answer after the other. `expect` comes before each request.
 
-    `status` is 0 until the head is complete. `unread` counts the bytes of the body that `take` has not handed out.
+    `status` is 0 until the head is complete. `body` holds what has arrived of the body and was not taken.
     `failure`: no more of the answer will come. `keeps_alive`: once the answer has ended, the connection is good for
     another request.
     """
 
     def __init__(self) -> None:
         self.received = 0  # bytes since `expect`
-        self.status = self.unread = 0
+        self.status = 0
+        self.body = bytearray()  # not a list of pieces: a chunk may be one byte, and an object is fifty
         self.headers: dict[str, str] = {}
         self.has_ended = True
         self.keeps_alive = True
         self.failure: BaseException | None = None
-        self._pieces: deque[bytes] = deque()
         self._interim = 0
         self._parser = httptools.HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(
@@ -45,9 +43,9 @@ class AnswerReader:
 
     def expect(self) -> None:
         """A request is about to leave."""
-        self.received = self.status = self.unread = self._interim = 0
+        self.received = self.status = self._interim = 0
         self.has_ended = False
-        self._pieces.clear()
+        self.body.clear()
 
     def feed(self, data: bytes) -> None:
         """Reads on. Bytes behind an answer belong to no request, so the connection is not kept."""
@@ -73,13 +71,8 @@ class AnswerReader:
 
     def take(self) -> bytes:
         """What has arrived of the body, at most MAX_PIECE_BYTES."""
-        pieces = self._pieces
-        if self.unread <= MAX_PIECE_BYTES:
-            piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            pieces.clear()
-        else:
-            piece = pieces.popleft()
-        self.unread -= len(piece)
+        piece = bytes(self.body[:MAX_PIECE_BYTES])
+        del self.body[:MAX_PIECE_BYTES]
         return piece
 
     def _fail(self, error: BaseException) -> None:
@@ -109,8 +102,7 @@ class AnswerReader:
             raise UnusableAnswer("too many interim answers")
 
     def on_body(self, piece: bytes) -> None:
-        self._pieces.append(piece)
-        self.unread += len(piece)
+        self.body += piece
 
     def on_message_complete(self) -> None:
         if self.status:
