@@ -63,6 +63,7 @@ class Ledger:
         self._max_pending = max_pending
         self._books = Books(clock_ns, self._refuses)
         self._writer = Writer(store, self._books, clock_ns, self._waits, on_death)
+        self._put = self._writer.put
         self._queries = UsageQueries(store)
         self._calls: dict[str, bool] = {}  # until settled or closed; True once one of its attempts was granted
         self._stopping = False
@@ -98,20 +99,22 @@ class Ledger:
         was_known = call.id in self._calls
         self._calls.setdefault(call.id, False)
         try:
-            return await self._admit(Intent(attempt, call))
+            await self._admit(Intent(attempt, call))
         except asyncio.CancelledError:
             raise
         except Exception:
             if not was_known:
                 self._calls.pop(call.id, None)
             raise
+        return self._granted(attempt)
 
     async def intend(self, attempt: AttemptOpen) -> Granted:
         """Grants one more attempt of an open call once its intent is committed. Raises as `open` does.
 
         If it raises or is cancelled, the attempt must not be sent, and needs no end.
         """
-        return await self._admit(Intent(attempt))
+        await self._admit(Intent(attempt))
+        return self._granted(attempt)
 
     def end(self, end: AttemptEnd) -> None:
         """Ends one attempt. Committed with its call's next change, or shortly after. Only the first end counts."""
@@ -171,20 +174,20 @@ class Ledger:
         self._queries.close()
         await self._writer.stop()
 
-    async def _admit(self, intent: Intent) -> Granted:
-        granted = await self._ask(intent)
-        if intent.attempt.call_id in self._calls:
-            self._calls[intent.attempt.call_id] = True
-        return granted
+    def _granted(self, attempt: AttemptOpen) -> Granted:
+        if attempt.call_id in self._calls:
+            self._calls[attempt.call_id] = True
+        return _GRANTED
 
-    async def _ask(self, intent: Intent) -> Granted:
+    async def _admit(self, intent: Intent) -> None:
+        """Returns once the intent is granted."""
         if self._stopping or ((self._writer.is_degraded or self._writer.is_dead) and self._refuses):
             raise StorageUnavailable
         if self._writer.is_degraded or self._writer.is_dead:
             if self._has_room():
                 intent.grant()
                 self._put_intent(intent)
-            return _GRANTED
+            return
         intent.future = future = self._writer.loop.create_future()
         self._put_intent(intent)
         self._opening.watch(future)
@@ -193,13 +196,12 @@ class Ledger:
         except StorageUnavailable:
             if not self._refuses:
                 self._put(self._books.waive, intent)
-                return _GRANTED
+                return
             self._withdraw(intent, Outcome.REJECTED, "storage_unavailable")
             raise
         except asyncio.CancelledError:
             self._withdraw(intent, Outcome.CANCELLED)
             raise
-        return _GRANTED
 
     def _withdraw(self, intent: Intent, outcome: Outcome, code: str | None = None) -> None:
         """Withdraws an attempt that will not be sent: it gets no row, or one without usage."""
@@ -211,9 +213,6 @@ class Ledger:
 
     def _put_intent(self, intent: Intent) -> None:
         self._put(self._books.open if intent.call else self._books.intend, intent)
-
-    def _put(self, operation: Callable[..., None], *arguments: Any) -> None:
-        self._writer.put(operation, *arguments)
 
     def _has_room(self) -> bool:
         if self._writer.pending < self._max_pending and not self._writer.is_dead:

@@ -9,7 +9,7 @@ from typing import cast
 from litestar.types import Receive, Scope
 
 from proxy.schema.errors import ProxyError
-from proxy.server.http1.peer import EXTENSION, peer_of
+from proxy.server.http1.peer import EXTENSION, Peer
 
 LINGER_S = 1.0
 
@@ -121,8 +121,9 @@ class LeaveWatch:
         self._end: Callable[[], object]
 
     def __enter__(self) -> None:
-        if EXTENSION in (self._scope.get("extensions") or {}):
-            self._end = peer_of(self._scope).on_disconnect(self._on_gone)
+        peer = (self._scope.get("extensions") or {}).get(EXTENSION)
+        if isinstance(peer, Peer):
+            self._end = peer.on_disconnect(self._on_gone)
         else:
             self._end = asyncio.get_running_loop().create_task(self._wait()).cancel
 
