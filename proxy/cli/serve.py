@@ -92,7 +92,7 @@ def server_config(config: Config, app: Any, **extra: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=HTTP1Protocol,
-        loop="auto",
+        loop="proxy.server.http1.acceptor:Loop",
         ws="none",
         lifespan="on",
         log_config=None,
@@ -238,6 +238,8 @@ def _bind(host: str, port: int) -> socket.socket:
         )[0]
         sock = socket.socket(family, kind, proto)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_DEFER_ACCEPT"):  # Linux: a new connection shows up with its request, or a second later
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
         sock.bind(address)
         sock.listen(2048)
     except OSError as error:

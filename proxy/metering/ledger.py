@@ -61,6 +61,7 @@ class Ledger:
         self._max_pending = max_pending
         self._books = Books(clock_ns, self._refuses)
         self._writer = Writer(store, self._books, clock_ns, self._waits, on_death)
+        self._put = self._writer.put
         self._queries = UsageQueries(store)
         self._calls: dict[str, bool] = {}  # until settled or closed; True once one of its attempts was granted
         self._stopping = False
@@ -103,6 +104,7 @@ class Ledger:
             if not was_known:
                 self._calls.pop(call.id, None)
             raise
+        self._granted(attempt)
 
     async def intend(self, attempt: AttemptOpen) -> None:
         """Grants one more attempt of an open call once its intent is committed. Raises as `open` does.
@@ -110,6 +112,7 @@ class Ledger:
         If it raises or is cancelled, the attempt must not be sent, and needs no end.
         """
         await self._admit(Intent(attempt))
+        self._granted(attempt)
 
     async def freed(self, wait_s: float) -> None:
         """Returns when a call or an attempt has ended, in this process, and at the latest after `wait_s`."""
@@ -180,12 +183,12 @@ class Ledger:
         self._queries.close()
         await self._writer.stop()
 
-    async def _admit(self, intent: Intent) -> None:
-        await self._ask(intent)
-        if intent.attempt.call_id in self._calls:
-            self._calls[intent.attempt.call_id] = True
+    def _granted(self, attempt: AttemptOpen) -> None:
+        if attempt.call_id in self._calls:
+            self._calls[attempt.call_id] = True
 
-    async def _ask(self, intent: Intent) -> None:
+    async def _admit(self, intent: Intent) -> None:
+        """Returns once the intent is granted."""
         if self._stopping or ((self._writer.is_degraded or self._writer.is_dead) and self._refuses):
             raise StorageUnavailable
         if self._writer.is_degraded or self._writer.is_dead:
@@ -218,9 +221,6 @@ class Ledger:
 
     def _put_intent(self, intent: Intent) -> None:
         self._put(self._books.open if intent.call else self._books.intend, intent)
-
-    def _put(self, operation: Callable[..., None], *arguments: Any) -> None:
-        self._writer.put(operation, *arguments)
 
     def _has_room(self) -> bool:
         if self._writer.pending < self._max_pending and not self._writer.is_dead:

@@ -82,10 +82,10 @@ class Rates(Struct, frozen=True):
             return None
         each = self.rate(tokens) if self.tiers else self.base
         hour = min(tokens.cache_write_1h, tokens.cache_write)
-        input_nano = _part((each.input, tokens.input))
-        read_nano = _part((each.cache_read, tokens.cache_read))
-        write_nano = _part((each.cache_write, tokens.cache_write - hour), (each.cache_write_1h, hour))
-        output_nano = _part((each.output, tokens.output))
+        input_nano = _part(each.input, tokens.input)
+        read_nano = _part(each.cache_read, tokens.cache_read)
+        write_nano = _part(each.cache_write, tokens.cache_write - hour, each.cache_write_1h, hour)
+        output_nano = _part(each.output, tokens.output)
         if input_nano is None or read_nano is None or write_nano is None or output_nano is None:
             return None
         requests, searches = self.per_request_nano, self.per_search_nano * tokens.searches
@@ -168,13 +168,11 @@ def _pico(usd: float | None) -> int | None:
     return None if usd is None else round(usd * _PICO_PER_TOKEN)
 
 
-def _part(*used: tuple[int | None, int]) -> int | None:
+def _part(pico: int | None, tokens: int, other_pico: int | None = 0, others: int = 0) -> int | None:
     """The sum of rates times tokens; None where a rate is not known that was used."""
-    sum_pico = 0
-    for pico, tokens in used:
-        if tokens and pico is None:
-            return None
-        sum_pico += (pico or 0) * tokens
+    if (tokens and pico is None) or (others and other_pico is None):
+        return None
+    sum_pico = (pico or 0) * tokens + (other_pico or 0) * others
     return (sum_pico + _PICO_PER_NANO // 2) // _PICO_PER_NANO
 
 

@@ -36,7 +36,10 @@ def estimate_prompt(request: AnyRequest) -> int:
     each = _TEMPLATE + estimate(request.repeated)
     texts = request.texts()  # there may be tens of thousands of them, so they are counted together
     plain = sum([len(text) for text in texts if text.isascii()])
-    written = estimate_of(plain, plain) + estimate("".join([text for text in texts if not text.isascii()]))
+    others = [text for text in texts if not text.isascii()]
+    characters = sum(map(len, others))
+    size = utf8_size("".join(others)) if characters <= _SAMPLE else sum(map(utf8_size, others))
+    written = estimate_of(plain, plain) + estimate_of(characters, size)
     return request.prompts * each + max(written, len(texts) - texts.count(""))
 
 

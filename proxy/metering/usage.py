@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from typing import Any, TypeGuard, cast
 
 from msgspec import Struct
@@ -29,13 +28,14 @@ def usage_of(answered: Sequence[Used], costs: Sequence[Cost | None]) -> Usage:
     usage: dict[str, Any] = dict(answered[0].report.shown)
     for used in answered[1:]:
         usage = _sum(usage, used.report.shown)
-    if any(used.source == "estimated" for used in answered):
+    if "estimated" in [used.source for used in answered]:
         usage["estimated"] = True
-    known = [cost for cost in costs if cost is not None]
-    if len(known) < len(costs):
+    total = costs[0]
+    for cost in costs[1:]:
+        total = None if total is None or cost is None else added(total, cost)
+    if total is None:
         usage["cost"] = None
         return cast(Usage, usage)
-    total = reduce(added, known)
     usage["cost"] = total.total / NANO_PER_USD
     usage["cost_details"] = _details(total)
     return cast(Usage, usage)
@@ -61,12 +61,14 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 
 def _details(cost: Cost) -> dict[str, float]:
     """USD by part; fees only where there are some. The parts add up to `cost`."""
-    parts = {
-        "input": cost.input,
-        "cache_read": cost.cache_read,
-        "cache_write": cost.cache_write,
-        "output": cost.output,
+    details = {
+        "input": cost.input / NANO_PER_USD,
+        "cache_read": cost.cache_read / NANO_PER_USD,
+        "cache_write": cost.cache_write / NANO_PER_USD,
+        "output": cost.output / NANO_PER_USD,
     }
-    fees = {"requests": cost.requests, "searches": cost.searches}
-    parts |= {name: nano for name, nano in fees.items() if nano}
-    return {name: nano / NANO_PER_USD for name, nano in parts.items()}
+    if cost.requests:
+        details["requests"] = cost.requests / NANO_PER_USD
+    if cost.searches:
+        details["searches"] = cost.searches / NANO_PER_USD
+    return details

@@ -199,7 +199,12 @@ class AttemptLoop:
         exchange: Exchange | None = None
         try:
             response: AnyResponse | None = None
-            exchange = await self._exchange(attempt, stream=sink is not None)
+            if attempt.request.size <= LARGE_BYTES:
+                built = self._build(attempt)
+            else:
+                built = await self._resources.off_loop.run(attempt.request.size, partial(self._build, attempt))
+            exchange = self._exchange(attempt, built, stream=sink is not None)
+            del built  # its body may be large, and the exchange lets go of it once it is sent
             if sink is None:
                 response = await self._whole(attempt, exchange)
             else:
@@ -229,12 +234,8 @@ class AttemptLoop:
                 attempt.tell(self._resources.board)
                 self._resources.observe(attempt)
 
-    async def _exchange(self, attempt: Attempt, stream: bool) -> Exchange:
-        """The exchange that sends the request. It alone holds the body, which may be large, during the answer."""
-        if attempt.request.size <= LARGE_BYTES:
-            built = self._build(attempt)
-        else:
-            built = await self._resources.off_loop.run(attempt.request.size, partial(self._build, attempt))
+    def _exchange(self, attempt: Attempt, built: Built, stream: bool) -> Exchange:
+        """The exchange that sends the request."""
         exchange = self._upstream.exchange(built, attempt.id, stream=stream, on_sent=attempt.note_sent)
         if self._upstream.keys is not None and self._upstream.keys.counts_tokens:
             output = attempt.request.output_limit(EXPECTED_OUTPUT) or 0

@@ -17,6 +17,7 @@ from proxy.schema.records import NANO_PER_USD, NO_LABELS, NOT_DECIDED, CallEnd, 
 from proxy.schema.usage import Usage
 
 BUDGET_WAIT_S = 0.25
+_STATUSES = {Outcome.CLIENT_CLOSED: 499, Outcome.CANCELLED: 503}
 
 
 class Call:
@@ -141,7 +142,7 @@ class Call:
             model=answering.deployment.model if answering else None,
             latency_ms=self.time.elapsed_ms(),
             first_token_ms=self._first_token_ms(),
-            fallback=len({attempt.deployment.name for attempt in self.attempts}) > 1,
+            fallback=len(self.attempts) > 1 and len({attempt.deployment.name for attempt in self.attempts}) > 1,
             dropped=answering.dropped if answering else [],
             is_forgiven=not self.charges_failed and (outcome is not Outcome.OK or self._is_empty()),
             downgraded_from=self.downgraded_from,
@@ -151,8 +152,8 @@ class Call:
         return not any(attempt.ended.tokens.output for attempt in self.answered if attempt.ended)
 
     def _first_token_ms(self) -> float | None:
-        times = [attempt.first_token_ms for attempt in self.answered or self.attempts[-1:]]
-        return min((time for time in times if time is not None), default=None)
+        attempts = self.answered or self.attempts[-1:]
+        return min([each.first_token_ms for each in attempts if each.first_token_ms is not None], default=None)
 
     def usage(self) -> Usage:
         """The answer's usage in OpenAI's shape, with the cost of the whole call, failed attempts included."""
@@ -168,4 +169,4 @@ class Call:
 def _status(outcome: Outcome, error: ProxyError | None) -> int:
     if error is not None:
         return error.status
-    return {Outcome.OK: 200, Outcome.CLIENT_CLOSED: 499, Outcome.CANCELLED: 503}.get(outcome, 500)
+    return 200 if outcome is Outcome.OK else _STATUSES.get(outcome, 500)

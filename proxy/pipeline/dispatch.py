@@ -33,6 +33,8 @@ from proxy.schema.errors import BadRequest, BudgetSpent, CostLimit, UpstreamErro
 
 MIN_CACHED_TOKENS = 1024  # the shortest prompt that OpenAI, Anthropic and Google cache (checked in November 2026)
 
+Answering = Coroutine[Any, Any, Answer]
+
 
 class _Question(Struct, frozen=True):
     """What one ask asks, and where its answer goes. `sink` None: a whole answer is wanted."""
@@ -56,7 +58,7 @@ class _Try:
         self._board = resources.board
         self._question = question
 
-    def run(self) -> Coroutine[Any, Any, Answer]:
+    def run(self) -> Answering:
         """The answer, to be awaited. Raises as `AttemptLoop` does."""
         question = self._question
         if question.sink is None:
@@ -66,7 +68,7 @@ class _Try:
         probe = self._board.enter(self.deployment.name)
         return asking if probe is None else self._probing(probe, asking)
 
-    async def _probing(self, probe: Probe, asking: Coroutine[Any, Any, Answer]) -> Answer:
+    async def _probing(self, probe: Probe, asking: Answering) -> Answer:
         try:
             return await asking
         finally:
@@ -79,19 +81,19 @@ class Dispatcher:
     def __init__(self, resources: Resources) -> None:
         self.resources = resources
 
-    async def complete(self, call: Call, route: Route, request: AnyRequest, origin: Origin = CALL) -> Answer:
+    def complete(self, call: Call, route: Route, request: AnyRequest, origin: Origin = CALL) -> Answering:
         """The whole answer to `request`.
 
         Raises AllDown if several candidates failed or rest, the UpstreamError of a lone one, BadRequest for a request
         the first candidate cannot take, CostLimit, or StorageUnavailable before anything was sent.
         """
-        return await self._answer(route, _Question(call, request, origin, CommitGate()))
+        return self._answer(route, _Question(call, request, origin, CommitGate()))
 
-    async def stream(
+    def stream(
         self, call: Call, route: Route, sink: Sink, gate: CommitGate, request: ChatRequest, origin: Origin = CALL
-    ) -> Answer:
+    ) -> Answering:
         """The answer, streamed into `sink`; `gate` closes with its first batch. Raises as `complete` does."""
-        return await self._answer(route, _Question(call, request, origin, gate, sink))
+        return self._answer(route, _Question(call, request, origin, gate, sink))
 
     def note_warm(self, call: Call) -> None:
         """Notes that the deployment that answered has the conversation in its prompt cache, unless it is too short."""

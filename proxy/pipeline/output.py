@@ -66,7 +66,7 @@ class Output:
             return True
         timer = asyncio.get_running_loop().call_later(timeout_s, self._give_up)
         try:
-            await self._wait_for_write()
+            await self._next_write()
         finally:
             timer.cancel()
         return bool(self._pieces) or self._is_ended
@@ -78,7 +78,7 @@ class Output:
                 raise self._error
             if self._is_ended:
                 return b""
-            await self._wait_for_write()
+            await self._next_write()
         pieces, self._pieces, self._size = self._pieces, [], 0
         self._wake_writers()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -90,12 +90,9 @@ class Output:
     def _give_up(self) -> None:
         _wake(self._reader)
 
-    async def _wait_for_write(self) -> None:
+    def _next_write(self) -> asyncio.Future[None]:
         self._reader = asyncio.get_running_loop().create_future()
-        try:
-            await self._reader
-        finally:
-            self._reader = None
+        return self._reader
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
-from operator import is_
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from proxy.schema.errors import BadRequest, ProxyError
+from proxy.schema.json_reading import Read, read_large
 from proxy.schema.json_structure import (
     MAX_NESTING,
     MAX_PAIRS,
@@ -26,18 +25,12 @@ from proxy.schema.json_structure import (
     marks,
     structure,
 )
+from proxy.schema.json_writing import encode as encode
+from proxy.schema.json_writing import write_large
 
 MAX_NAME = 256  # characters of a model name: rows, log lines and answers repeat it
 _NAMED = 64 * 1024  # bytes; in a larger body a duplicate key is refused without naming it, which takes a slow parser
-_MAX_DEPTH = 16  # levels that are taken apart; below them a value is read in one step, however large
-_MANY = 512  # elements; a longer list is written in batches
-_BATCH = 64
-_WINDOW = 4096  # bytes in which a place to cut is looked for
-# A place in a JSON string that is not inside an escape, a surrogate pair or a character.
-_CUT = re.compile(rb"[^\\]{12}(?=[^\x80-\xbf])|[^\\](?=\\(?!u[dD][c-fC-F]))", re.DOTALL)
 _CONTAINERS = frozenset({dict, list})
-_DEEP = frozenset({str, dict, list})
-Read = Callable[[bytes | msgspec.Raw], Any]
 
 
 def _finite(text: str) -> float:
@@ -48,10 +41,8 @@ def _finite(text: str) -> float:
     return number
 
 
-encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(float_hook=_finite).decode  # for what strangers wrote: no number is dear
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def decode_object(body: bytes) -> dict[str, Any]:
@@ -96,67 +87,17 @@ def _decoded_large(body: bytes) -> tuple[Any, bool]:
 
 def decode_large(data: bytes, read: Read = decode) -> Any:
     """The value of a JSON text, whose parts `read` decodes. An error in a large one does not name the byte."""
-    try:
-        return _taken_apart(data, _MAX_DEPTH, read)
-    except msgspec.DecodeError as error:
-        if len(data) <= STEP_BYTES:
-            raise
-        raise msgspec.DecodeError(re.sub(r" \(byte \d+\)", "", str(error))) from None
-
-
-def _taken_apart(data: bytes | msgspec.Raw, depth: int, read: Read) -> Any:
-    view = memoryview(data)
-    if len(view) <= STEP_BYTES or not depth:
+    if len(data) <= STEP_BYTES:
         return read(data)
-    match chr(view[0]):
-        case "{":
-            return {name: _taken_apart(value, depth - 1, read) for name, value in _members(data).items()}
-        case "[":
-            return [_taken_apart(value, depth - 1, read) for value in _elements(data)]
-        case '"':
-            return _text(view)
-    return read(data)
-
-
-def _text(literal: memoryview) -> str:
-    """The text of a string literal."""
-    pieces = []
-    at, end = 1, len(literal) - 1
-    while at < end:
-        cut = at + STEP_BYTES
-        found = _CUT.search(literal, cut, min(cut + _WINDOW, end)) if cut < end else None
-        until = found.end() if found else end
-        pieces.append(decode(b'"%b"' % bytes(literal[at:until])))
-        at = until
-    return "".join(pieces)
+    try:
+        return read_large(data, read)
+    except msgspec.DecodeError as error:
+        raise msgspec.DecodeError(re.sub(r" \(byte \d+\)", "", str(error))) from None
 
 
 def encode_sized(value: Any, size: int) -> bytes:
     """What `encode` returns, in steps if `size` says that it is large. `size`: about how many bytes that are."""
-    return encode(value if size <= STEP_BYTES else _prepared(value, _MAX_DEPTH))
-
-
-def _prepared(value: Any, depth: int) -> Any:
-    """The value with its long texts and long lists already encoded."""
-    kind = type(value)
-    if kind is str:
-        return value if len(value) <= STEP_BYTES else _literal(value)
-    if kind is dict and depth:
-        parts = [(name, part, _prepared(part, depth - 1)) for name, part in value.items() if type(part) in _DEEP]
-        changed = {name: prepared for name, part, prepared in parts if prepared is not part}
-        return {**value, **changed} if changed else value
-    if kind is list and depth:
-        prepared = [_prepared(part, depth - 1) if type(part) in _DEEP else part for part in value]
-        if len(value) > _MANY:
-            batches = (prepared[at : at + _BATCH] for at in range(0, len(prepared), _BATCH))
-            return [msgspec.Raw(encode(batch)[1:-1]) for batch in batches]  # each stands for its elements
-        return value if all(map(is_, value, prepared)) else prepared
-    return value
-
-
-def _literal(text: str) -> msgspec.Raw:
-    slices = (text[at : at + STEP_BYTES] for at in range(0, len(text), STEP_BYTES))
-    return msgspec.Raw(b"".join([b'"', *(encode(each)[1:-1] for each in slices), b'"']))
+    return encode(value) if size <= STEP_BYTES else cast(bytes, write_large(value))
 
 
 def with_member(body: bytes, name: str, value: object) -> bytes:

@@ -6,9 +6,9 @@ structure of the body, which is found at memory speed before anything is parsed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, count
+from operator import sub
 
 from proxy.schema.errors import ProxyError
 
@@ -29,7 +29,7 @@ _UNMARKED = _all_but(b",:[{")
 _UNWANTED = _all_but(b'",:[]{}' + _ESCAPES)
 _NO_BRACKETS = b",:"
 _STEPS = bytes(2 if byte in b"[{" else 0 for byte in range(256))  # less one for each byte: up for [{, down for ]}
-_NO_BACKSLASH = re.compile(rb"[^\\]")
+_SLICE = 64 * 1024
 
 
 def marks(text: bytes) -> bytes:
@@ -39,12 +39,33 @@ def marks(text: bytes) -> bytes:
 
 def structure(text: bytes) -> bytes:
     """Commas, colons and brackets outside the strings of a JSON text; of one cut anywhere, those before the cut."""
-    if len(text) <= STEP_BYTES:
-        kept = _quotes_and_structure(text)
-    else:
-        kept = b"".join(map(_quotes_and_structure, _slices(text)))
-    # Where one string ends beside the next one's beginning, the two become one: nothing else changes sides.
-    return b"".join(kept.replace(b'""', b"").split(b'"')[::2])
+    return b"".join([found for _, _, found in sliced(text)])
+
+
+def sliced(text: bytes) -> Iterator[tuple[int, bool, bytes]]:
+    """The text in slices: where each ends, whether that is within a string, and its structure.
+
+    None ends between a backslash and what it escapes.
+    """
+    at, quoted = 0, False
+    while at < len(text):
+        until = at + _SLICE
+        piece = text[at:until]
+        if until < len(text) and is_escaping(piece):
+            until += 1
+            piece = text[at:until]
+        kept = _quotes_and_structure(piece)
+        # Where one string ends beside the next one's beginning, the two become one: nothing else changes sides.
+        parts = kept.replace(b'""', b"").split(b'"')
+        found = b"".join(parts[quoted::2])
+        quoted ^= len(parts) % 2 == 0
+        at = min(until, len(text))
+        yield at, quoted, found
+
+
+def is_escaping(piece: bytes) -> bool:
+    """Whether the last byte of a piece of a string is a backslash that escapes what follows."""
+    return piece.endswith(b"\\") and (len(piece) - len(piece.rstrip(b"\\"))) % 2 == 1
 
 
 def _quotes_and_structure(text: bytes) -> bytes:
@@ -52,16 +73,6 @@ def _quotes_and_structure(text: bytes) -> bytes:
     if b"\\" in kept:
         kept = kept.replace(b"\\\\", b"").replace(b'\\"', b"")
     return kept.translate(None, _ESCAPES)
-
-
-def _slices(text: bytes) -> Iterator[bytes]:
-    """The text in slices, none of which ends between a backslash and what it escapes."""
-    at = 0
-    while at < len(text):
-        found = _NO_BACKSLASH.search(text, at + STEP_BYTES)
-        until = found.end() if found else len(text)
-        yield text[at:until]
-        at = until
 
 
 def check_nesting(text: bytes) -> None:
@@ -75,7 +86,12 @@ def check_nesting(text: bytes) -> None:
 
 def nesting(text: bytes) -> int:
     """How many levels deep a JSON text is nested."""
-    return _deepest(structure(text))
+    deepest = depth = 0
+    for _, _, found in sliced(text):
+        if profile := depths(found):
+            deepest = max(deepest, depth + max(profile))
+            depth += profile[-1]
+    return deepest
 
 
 def check_limits(structure: bytes) -> None:
@@ -103,8 +119,17 @@ def check_beginning(body: bytes) -> None:
         size = max(2 * size, int(1.05 * size / used) if used > 0.01 else len(body))
 
 
-def containers(structure: bytes) -> int:
-    return structure.count(b"[") + structure.count(b"{")
+def containers(text: bytes) -> int:
+    """How many brackets are opened in a structure, or at most in a text."""
+    if len(text) <= STEP_BYTES:
+        return len(text) - len(text.translate(None, b"[{"))
+    return sum(containers(text[at : at + STEP_BYTES]) for at in range(0, len(text), STEP_BYTES))
+
+
+def depths(structure: bytes) -> list[int]:
+    """How many more containers are open behind each bracket of a structure than before it."""
+    steps = accumulate(structure.translate(_STEPS, _NO_BRACKETS))
+    return list(map(sub, steps, count(1)))
 
 
 def _deepest(structure: bytes) -> int:

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 import structlog
+from structlog.processors import format_exc_info
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from proxy.schema.json import encode
@@ -22,6 +23,7 @@ from proxy.server.log_writer import LogWriter
 
 MAX_FIELD = 2048
 LIBRARY_LINES = 10  # a second, from each library; more are counted
+_NO_FIELDS: dict[str, Any] = {}
 _MULTILINE = ("exception",)
 _LEVELS = {"exception": "error", "warn": "warning"}  # of methods that are not called as their level
 
@@ -31,14 +33,14 @@ def build_log(log_format: str, *, quiet: bool = False) -> FilteringBoundLogger:
     terminal, JSON elsewhere. `quiet` lets only errors through.
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
-    renderer: Processor = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if console else render_json
-    steps: list[Processor] = [_readable_time, structlog.processors.format_exc_info, one_line, renderer]
+    shown: Processor = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if console else render_json
 
     def render(event: EventDict) -> bytes:
-        line: Any = event
-        for step in steps:
-            line = step(None, "", line)
-        return (line.encode("utf-8", "backslashreplace") if isinstance(line, str) else bytes(line)) + b"\n"
+        event = format_exc_info(None, "", _readable_time(event))
+        if not console and (line := plain_line(event)) is not None:
+            return line
+        text: Any = shown(None, "", one_line(event))
+        return (text.encode("utf-8", "backslashreplace") if isinstance(text, str) else bytes(text)) + b"\n"
 
     level = logging.ERROR if quiet else logging.INFO
     structlog.configure(
@@ -70,7 +72,10 @@ class _Queue:
 
 
 def _stamp(_: WrappedLogger, method: str, event: EventDict) -> tuple[tuple[EventDict], dict[str, Any]]:
-    """Level and time; the event becomes the argument of the queue."""
+    """Level and time; the event becomes the argument of the queue. `fields` are more of its fields, already in a
+    dictionary: structlog copies keywords four times.
+    """
+    event |= event.pop("fields", _NO_FIELDS)
     event["level"] = _LEVELS.get(method, method)
     event["timestamp"] = time.time()
     if event.get("exc_info") is True:
@@ -78,7 +83,7 @@ def _stamp(_: WrappedLogger, method: str, event: EventDict) -> tuple[tuple[Event
     return (event,), {}
 
 
-def _readable_time(_: WrappedLogger | None, __: str, event: EventDict) -> EventDict:
+def _readable_time(event: EventDict) -> EventDict:
     second, micros = divmod(round(event.get("timestamp", 0.0) * 1_000_000), 1_000_000)
     event["timestamp"] = f"{_minute(second // 60)}{second % 60:02}.{micros:06}Z"
     return event
@@ -89,7 +94,7 @@ def _minute(minute: int) -> str:
     return datetime.fromtimestamp(minute * 60, UTC).strftime("%Y-%m-%dT%H:%M:")
 
 
-def one_line(_: WrappedLogger | None, __: str, event: EventDict) -> EventDict:
+def one_line(event: EventDict) -> EventDict:
     """Caps long fields and escapes what could break a line or colour a terminal (S35)."""
     for name, value in event.items():
         if isinstance(value, str) and name not in _MULTILINE and (len(value) > MAX_FIELD or not value.isprintable()):
@@ -97,10 +102,19 @@ def one_line(_: WrappedLogger | None, __: str, event: EventDict) -> EventDict:
     return event
 
 
+def plain_line(event: EventDict) -> bytes | None:
+    """The JSON line of an event in which `one_line` has nothing to change, as in nearly all; None: it may have."""
+    try:
+        line = render_json(None, "", event)
+    except UnicodeEncodeError:
+        return None
+    is_plain = len(line) <= MAX_FIELD and line.isascii() and b"\\" not in line and b"\x7f" not in line
+    return line + b"\n" if is_plain else None
+
+
 def render_json(_: WrappedLogger | None, __: str, event: EventDict) -> bytes:
-    """One JSON object a line."""
-    time, level, name = (event.pop(key, None) for key in ("timestamp", "level", "event"))
-    return encode({"timestamp": time, "level": level, "event": name, **event})
+    """One JSON object a line, which begins with these three."""
+    return encode({"timestamp": None, "level": None, "event": None, **event})
 
 
 # --- what libraries log ---

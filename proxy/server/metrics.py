@@ -199,7 +199,7 @@ class Metrics:
         """One call that ended; `known` holds the `provider/model` names that may be labels."""
         stream = "true" if call.request.stream else "false"
         answered = _labels(known, call.answering) if call.attempts else (NONE, NONE)
-        self.count("mmproxy_requests", (*answered, end.outcome.value, stream))
+        self.count("mmproxy_requests", (*answered, str(end.outcome), stream))
         if end.fallback:
             self.count("mmproxy_fallbacks", answered)
         if call.attempts:

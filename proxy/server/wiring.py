@@ -315,20 +315,20 @@ def _on_end(
 def _log_call(log: FilteringBoundLogger, call: Call, end: CallEnd) -> None:
     answering = call.answering if call.attempts else None
     attempt = answering.ended if answering else None
-    log.info(
-        "call",
-        request_id=call.id,
-        key=call.caller.key_id,
-        requested=call.request.model,
-        model=answering.deployment.name if answering else None,
-        stream=call.request.stream,
-        outcome=str(end.outcome),
-        status=end.status,
-        code=end.error_code,
-        attempts=len(call.attempts),
-        input_tokens=attempt.tokens.prompt if attempt else None,
-        output_tokens=attempt.tokens.output if attempt else None,
-        cost_nano_usd=attempt.cost_nano if attempt else None,
-        latency_ms=round(end.latency_ms, 1),
-        first_token_ms=None if end.first_token_ms is None else round(end.first_token_ms, 1),
-    )
+    fields = {
+        "request_id": call.id,
+        "key": call.caller.key_id,
+        "requested": call.request.model,
+        "model": answering.deployment.name if answering else None,
+        "stream": call.request.stream,
+        "outcome": str(end.outcome),
+        "status": end.status,
+        "code": end.error_code,
+        "attempts": len(call.attempts),
+        "input_tokens": attempt.tokens.prompt if attempt else None,
+        "output_tokens": attempt.tokens.output if attempt else None,
+        "cost_nano_usd": attempt.cost_nano if attempt else None,
+        "latency_ms": round(end.latency_ms, 1),
+        "first_token_ms": None if end.first_token_ms is None else round(end.first_token_ms, 1),
+    }
+    log.info("call", fields=fields)

@@ -157,7 +157,9 @@ def _lose(db: sqlite3.Connection, where: str, which: str, now_ns: int) -> int:
     return rows
 
 
-# sqlite3 binds exact types fast. A bool or an enum takes its slow adapter look-up, hence `int()` and `.value`.
+# sqlite3 binds exact types fast. A bool or an enum takes its slow adapter look-up, hence `int()` and `str()`. So does
+# None, hence `_NULL` in columns that are mostly empty: SQLite stores a NaN as NULL, in tables that are STRICT too.
+_NULL = float("nan")
 
 
 def _open_call_values(call: CallOpen, attempt: AttemptOpen | None, owner: str) -> tuple[Any, ...]:
@@ -166,25 +168,25 @@ def _open_call_values(call: CallOpen, attempt: AttemptOpen | None, owner: str) -
         call.id,
         call.opened_ns,
         owner,
-        call.key_id,
+        call.key_id or _NULL,
         call.requested_model,
         int(call.stream),
-        call.task_type,
+        call.task_type or _NULL,
         call.config_version,
         attempt.provider if attempt else None,
         attempt.model if attempt else None,
         first_hold(call, attempt),
         1 if attempt else 0,
-        decided.step,
-        decided.rule,
-        decided.strategy,
-        decided.facts,
-        decided.snapshot,
-        msgspec.json.encode(labels.tags).decode() if labels.tags else None,
-        labels.session,
-        labels.agent,
-        labels.parent_agent,
-        written(call.charges),
+        decided.step or _NULL,
+        decided.rule or _NULL,
+        decided.strategy or _NULL,
+        decided.facts or _NULL,
+        decided.snapshot or _NULL,
+        msgspec.json.encode(labels.tags).decode() if labels.tags else _NULL,
+        labels.session or _NULL,
+        labels.agent or _NULL,
+        labels.parent_agent or _NULL,
+        written(call.charges) or _NULL,
     )
 
 
@@ -198,9 +200,9 @@ def _open_attempt_values(attempt: AttemptOpen) -> tuple[Any, ...]:
         attempt.opened_ns,
         attempt.hold_nano,
         attempt.price_version,
-        attempt.parent,
+        attempt.parent or _NULL,
         attempt.seat,
-        written(attempt.charges),
+        written(attempt.charges) or _NULL,
     )
 
 
@@ -209,9 +211,9 @@ def _end_attempt_values(ended: EndedAttempt) -> tuple[Any, ...]:
     tokens = end.tokens
     return (
         ended.closed_ns,
-        end.outcome.value,
+        str(end.outcome),
         end.status,
-        end.error_code,
+        end.error_code or _NULL,
         tokens.input,
         tokens.cache_read,
         tokens.cache_write,
@@ -222,7 +224,7 @@ def _end_attempt_values(ended: EndedAttempt) -> tuple[Any, ...]:
         end.usage_source,
         end.cost_nano,
         end.duration_ms,
-        end.first_token_ms,
+        _NULL if end.first_token_ms is None else end.first_token_ms,
         end.upstream_request_id,
         end.call_id,
         ended.seq,
@@ -235,9 +237,9 @@ def _close_call_values(closed: ClosedCall) -> tuple[Any, ...]:
         closed.closed_ns,
         closed.provider,
         closed.model,
-        end.outcome.value,
+        str(end.outcome),
         end.status,
-        end.error_code,
+        end.error_code or _NULL,
         closed.input_tokens,
         closed.output_tokens,
         closed.input_tokens + closed.output_tokens,
@@ -247,12 +249,12 @@ def _close_call_values(closed: ClosedCall) -> tuple[Any, ...]:
         closed.cost_nano,
         int(closed.estimated),
         end.latency_ms,
-        end.first_token_ms,
+        _NULL if end.first_token_ms is None else end.first_token_ms,
         int(end.fallback),
         closed.attempts,
         int(end.outcome is Outcome.OK),
-        msgspec.json.encode(end.dropped).decode() if end.dropped else None,
+        msgspec.json.encode(end.dropped).decode() if end.dropped else _NULL,
         closed.charged_nano,
-        end.downgraded_from,
+        end.downgraded_from or _NULL,
         end.call_id,
     )

@@ -7,8 +7,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 import time
+from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
 
@@ -16,9 +18,11 @@ import psutil
 import pytest
 from msgspec import Struct
 
+from bench.upstream import upstream as fast_upstream
 from tests.faults.books import assert_books_agree, files
+from tests.faults.flooding import at_most, flood, paced
 from tests.faults.talking import ask
-from tests.server.api.raw import get
+from tests.server.api.raw import chat, get, request
 from tests.serving import Spawned, spawned
 from tests.upstream import spawn
 
@@ -31,6 +35,11 @@ REFUSAL_S, RECOVERY_S, HEALTH_S = 0.05, 5.0, 0.1
 GROWTH_MB = 20
 IMPATIENT, IMPATIENT_S = 400, 8.0
 REFUSAL_CPU_S = 0.0003  # about 30 us on a machine with nothing else to do
+BUSY_PLACES = 200  # with a provider that answers at once, the processor is what the server can do
+BUSY_S = 6.0
+BUSY_TIMES, BUSY_GOODPUT = 2, 0.4  # of answers per second of the server's own processor time
+AHEAD = 2 * BUSY_PLACES  # answers that the server gives while one waits; thousands where connections queue
+OFFERED, BUSY = 1.5, 0.8  # times what it can do, and its share of one processor, at least: less says nothing
 LIVE_S = 1.0  # the machine may have other work; on an idle one it takes a few milliseconds
 
 
@@ -95,15 +104,22 @@ def percentile(values: list[float], percent: int) -> float:
     return sorted(values)[(len(values) - 1) * percent // 100]
 
 
+@contextlib.contextmanager
+def limited(folder: Path, upstream_url: str, places: int = PLACES) -> Iterator[Spawned]:
+    """A server with so many places."""
+    routing = files(folder, upstream_url)
+    rules = json.loads(routing.read_text())
+    rules["server"]["max_in_flight"] = places
+    routing.write_text(json.dumps(rules))
+    with spawned(routing) as server:
+        yield server
+
+
 @pytest.mark.slow
 async def test_three_times_what_it_can_do_takes_nothing_from_what_it_does(tmp_path: Path) -> None:
     """At least 80 % of its best throughput, refusals within 50 ms with Retry-After, and no trace five seconds later."""
     with spawn() as upstream:
-        routing = files(tmp_path, upstream.url)
-        rules = json.loads(routing.read_text())
-        rules["server"]["max_in_flight"] = PLACES
-        routing.write_text(json.dumps(rules))
-        with spawned(routing) as server:
+        with limited(tmp_path, upstream.url) as server:
             process = psutil.Process(server.process.pid)
             best = await capacity(server.port)
             before_mb = process.memory_info().rss / 1e6
@@ -193,11 +209,7 @@ async def live(port: int, took: list[float]) -> None:
 async def test_a_crowd_that_does_not_wait_takes_nothing_from_those_who_are_served(tmp_path: Path) -> None:
     """25 clients for each place: as many answers as with one each, for little more of the processor's time."""
     with spawn() as upstream:
-        routing = files(tmp_path, upstream.url)
-        rules = json.loads(routing.read_text())
-        rules["server"]["max_in_flight"] = PLACES
-        routing.write_text(json.dumps(rules))
-        with spawned(routing) as server:
+        with limited(tmp_path, upstream.url) as server:
             best = await impatient(server, PLACES, IMPATIENT_S)
             took: list[float] = []
             asking = asyncio.create_task(live(server.port, took))
@@ -216,3 +228,47 @@ async def test_a_crowd_that_does_not_wait_takes_nothing_from_those_who_are_serve
     assert each_s < REFUSAL_CPU_S
     assert percentile(took, 95) < LIVE_S
     assert_books_agree(tmp_path, seen)
+
+
+@contextlib.contextmanager
+def apart(server: Spawned) -> Iterator[None]:
+    """The server has one processor, its clients have the others."""
+    mine = os.sched_getaffinity(0)
+    if len(mine) < 2:
+        pytest.skip("the clients need a processor of their own")
+    first = min(mine)
+    for thread in psutil.Process(server.process.pid).threads():
+        os.sched_setaffinity(thread.id, {first})
+    os.sched_setaffinity(0, mine - {first})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, mine)
+
+
+@pytest.mark.slow
+def test_a_flood_of_new_connections_takes_nothing_from_those_who_are_served(tmp_path: Path) -> None:
+    """A connection for each request, twice as many as the processor can serve: nobody waits to be accepted."""
+    ask_once = request(chat("fake/whole"))
+    with fast_upstream() as url, limited(tmp_path, url, BUSY_PLACES) as server, apart(server):
+        process = psutil.Process(server.process.pid)
+        flood(server.port, ask_once, 1.0, at_most(BUSY_PLACES // 2))  # warms up
+        begun_s = sum(process.cpu_times()[:2])
+        best = flood(server.port, ask_once, BUSY_S / 2, at_most(BUSY_PLACES // 2))
+        best_s = sum(process.cpu_times()[:2]) - begun_s
+        found = flood(server.port, ask_once, BUSY_S, paced(BUSY_TIMES * best.per_second))
+        found_s = sum(process.cpu_times()[:2]) - begun_s - best_s
+        assert server.stop() == 0
+    offered = found.sent / BUSY_S / best.per_second
+    goodput = len(found.served) / found_s / (len(best.served) / best_s)
+    print(f"\n  best {best.per_second:.0f}/s; {offered:.1f} times that: {found.per_second:.0f}/s answered", end=" ")
+    print(f"({goodput:.0%} for the same processor time, of which it had {found_s / BUSY_S:.0%}) after", end=" ")
+    print(f"p50 {percentile(found.served, 50) * 1e3:.0f}, p99 {percentile(found.served, 99) * 1e3:.0f} ms;", end=" ")
+    print(f"{len(found.refused)} refused after p50 {percentile(found.refused, 50) * 1e3:.0f} ms;", end=" ")
+    print(f"/livez p50 {percentile(found.live, 50) * 1e3:.0f}, p99 {percentile(found.live, 99) * 1e3:.0f} ms")
+    if offered < OFFERED or found_s < BUSY * BUSY_S:
+        pytest.skip("other work took the processors, so the figures say nothing")
+    assert not found.failed
+    assert goodput >= BUSY_GOODPUT
+    assert percentile(found.served, 50) * found.per_second < AHEAD
+    assert percentile(found.live, 50) * found.per_second < AHEAD / 2

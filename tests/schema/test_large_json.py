@@ -111,3 +111,32 @@ def test_the_structure_is_that_of_one_step(text: str) -> None:
     for shift in range(3):
         fields = {"x": "x" * shift + text * (SIZE // len(text)), "y": [1, {"z": text}]}
         assert structure(json.dumps(fields).encode()) == b"{:,:[,{:}]}"
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n" * SIZE])
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("[%s,,%s]", "[%s,%s]"), ("[%s %s]", "[%s]"), ("[%s,%s,]", "[%s]"), ("[%s}", "[%s ]"), ("{%s:1}", '{"a":%s}')],
+)
+def test_a_comma_or_bracket_out_of_place_is_found(wrong: str, right: str, blank: str) -> None:
+    """Beside large members, where the text is cut."""
+    for large in ('"' + "x" * SIZE + '"', "[" + "123456789," * (SIZE // 10) + "1]"):
+        good, bad = ((blank + form.replace("%s", blank + large + blank)).encode() for form in (right, wrong))
+        assert decode_large(good) == decode(good)
+        if wrong[0] == "[" or large[0] == "[":
+            with pytest.raises(msgspec.DecodeError):
+                decode_large(bad)
+
+
+def test_a_large_text_that_ends_early_is_told_as_such() -> None:
+    """A provider's answer that broke off may come whole the next time."""
+    for text in ('{"x": "' + "x" * SIZE, '{"x": [' + "1," * SIZE + "1"):
+        with pytest.raises(msgspec.DecodeError, match="truncated"):
+            decode_large(text.encode())
+
+
+def test_a_text_that_takes_too_much_memory_is_refused() -> None:
+    """One character widens all others. ASCII has no such limit, whatever its length."""
+    with pytest.raises(BadRequest, match="8 million characters with emoji"):
+        decode_object(json.dumps({"x": "a" * 9_000_000 + "\U0001f600"}).encode())
+    assert len(decode_object(json.dumps({"x": "a" * 40_000_000}).encode())["x"]) == 40_000_000

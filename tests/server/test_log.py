@@ -15,7 +15,16 @@ from pathlib import Path
 import pytest
 import structlog
 
-from proxy.server.log import LIBRARY_LINES, LibraryHandler, build_log, log_writer
+from proxy.server.log import (
+    LIBRARY_LINES,
+    MAX_FIELD,
+    LibraryHandler,
+    build_log,
+    log_writer,
+    one_line,
+    plain_line,
+    render_json,
+)
 from proxy.server.log_writer import LogWriter
 from tests.server.api.raw import chat, get, post
 from tests.serving import write_files
@@ -82,6 +91,20 @@ def test_a_line_that_cannot_be_rendered_is_said() -> None:
         assert log.flush(5)
         assert json.loads(reader.readline())["event"] == "log_line_failed"
         assert json.loads(reader.readline()) == {"good": 1}
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["plain", 'a "quote"', "back\\slash", "é", "\u2028", "\x7f", "\x1b[31m", "\n", "\ud800", "x" * 3000, None, 1.5],
+)
+def test_only_a_line_without_anything_to_escape_takes_the_short_way(value: object) -> None:
+    """Both ways write the same."""
+    event = {"level": "info", "event": "call", "timestamp": "now", "name": value, "count": 1}
+    escaped = render_json(None, "", one_line(event.copy())) + b"\n"
+    short = plain_line(event)
+    assert short in (None, escaped)
+    assert (short is None) == (isinstance(value, str) and value != "plain")
+    assert len(escaped) < 12 * MAX_FIELD
 
 
 def test_what_libraries_log_is_structured_and_bounded(capfd: pytest.CaptureFixture[str]) -> None:

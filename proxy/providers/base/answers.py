@@ -7,10 +7,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
-from proxy.schema.json import decode_large, encode
+from proxy.schema.json import decode_large
+from proxy.schema.json_reading import BROKEN_OFF as BROKEN_OFF
 from proxy.schema.json_structure import STEP_BYTES
+from proxy.schema.json_writing import text_of
 
-BROKEN_OFF = "Input data was truncated"  # msgspec's words
 _object: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 T = TypeVar("T")
 
@@ -77,7 +78,7 @@ def arguments_text(value: object) -> str:
     """Arguments as text; some servers send an object."""
     if value is None:
         return ""
-    return value if isinstance(value, str) else encode(value).decode()
+    return value if isinstance(value, str) else text_of(value)
 
 
 def tool_call(raw: object, spare_id: str) -> dict[str, Any]:

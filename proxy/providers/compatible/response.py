@@ -12,6 +12,7 @@ from proxy.providers.base.usage import usage_of
 from proxy.providers.compatible.errors import body_of
 from proxy.schema.chat import FINISH_REASONS, ChatResponse
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
+from proxy.schema.long_text import joined
 
 _NO_LETTER = re.compile(r"[^a-zA-Z0-9]")
 _FINISH = {"eos": "stop", "model_length": "length", "max_tokens": "length", "tool_use": "tool_calls"}
@@ -19,8 +20,7 @@ _TIERS = {"on_demand": "default", "performance": "default"}  # Groq's words
 _KNOWN_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
 # Additions of no use to clients: Together's echoes and seeds above 2**53, Groq's own usage, a stream's padding.
 PADDING = frozenset({"prompt", "x_groq", "obfuscation", "p"})
-_EXTRAS = ("refusal", "annotations")
-_PLAIN = frozenset({"role", "content", *_EXTRAS})
+_PLAIN = frozenset({"role", "content", "refusal", "annotations"})
 CHOICE_PADDING = frozenset({"text", "seed", "delta", "message", "prompt_token_ids", "token_ids", "usage"})
 
 
@@ -30,10 +30,12 @@ def parse(response: HTTPResponse, rules: ErrorRules) -> ChatResponse:
     """
     body = body_of(response, rules)
     choices = body.get("choices")
-    if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
-        raise UpstreamError("The provider's answer has no choices.", retryable=True)
+    if not isinstance(choices, list) or not choices:
+        raise _no_choices()
     report = usage_of(body)
     for place, choice in enumerate(choices):
+        if not isinstance(choice, dict):
+            raise _no_choices()
         _normalize(choice, place, body.get("id"))
     body["object"] = "chat.completion"
     if not PADDING.isdisjoint(body):
@@ -45,6 +47,10 @@ def parse(response: HTTPResponse, rules: ErrorRules) -> ChatResponse:
     else:
         body.pop("usage", None)
     return cast(ChatResponse, body)
+
+
+def _no_choices() -> UpstreamError:
+    return UpstreamError("The provider's answer has no choices.", retryable=True)
 
 
 def envelope(body: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +96,8 @@ def _normalize(choice: dict[str, Any], place: int, answer_id: object) -> None:
 
 def _message(message: dict[str, Any], place: int, answer_id: object) -> dict[str, Any]:
     content = message.get("content")
-    if isinstance(content, str) and message.keys() <= _PLAIN and not any(message.get(name) for name in _EXTRAS):
+    has_more = message.get("refusal") or message.get("annotations") or not message.keys() <= _PLAIN
+    if isinstance(content, str) and not has_more:
         return {"role": "assistant", "content": content, "refusal": None, "annotations": []}  # as most answers are
     message = plain(message)
     message["role"] = "assistant"
@@ -145,8 +152,8 @@ def plain(part: dict[str, Any]) -> dict[str, Any]:
         reasoning = part.pop("reasoning")
         part["reasoning_content"] = part.get("reasoning_content") or reasoning
     if isinstance(part.get("content"), list):
-        thinking = "".join(_texts([piece.get("thinking") for piece in part["content"] if isinstance(piece, dict)]))
-        part = {**part, "content": "".join(_texts(part["content"]))}
+        thinking = joined(_texts([piece.get("thinking") for piece in part["content"] if isinstance(piece, dict)]))
+        part = {**part, "content": joined(_texts(part["content"]))}
         if thinking:
             part["reasoning_content"] = thinking
     for name in ("content", "refusal", "reasoning_content"):

@@ -40,10 +40,11 @@ def safe_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 def header_lines(headers: Mapping[str, str]) -> bytes:
     """`safe_headers` of a whole JSON answer as HTTP/1 sends them, `content-length` left out."""
-    lines = [
-        f"{name}: {value}\r\n" for name, value in headers.items() if value.isprintable() and len(value) <= _MAX_VALUE
-    ]
-    return _JSON_LINES + "".join(lines).encode("latin-1", "replace")
+    values = "".join(headers.values())
+    if len(values) > _MAX_VALUE or not values.isprintable():
+        headers = safe_headers(headers)
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    return _JSON_LINES + lines.encode("latin-1", "replace")
 
 
 def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -9,7 +9,7 @@ from typing import cast
 from litestar.types import Receive, Scope
 
 from proxy.schema.errors import ProxyError
-from proxy.server.http1.peer import EXTENSION, peer_of
+from proxy.server.http1.peer import EXTENSION, Peer
 
 LINGER_S = 1.0
 
@@ -85,23 +85,25 @@ class Places:
         self.taken = 0
         self.refused = 0
         self._paths = frozenset(paths)
+        self._full = self._error()
 
     def refusal(self, method: str, path: str) -> ProxyError | None:
         """Why a request is refused at its head; None: it is not."""
         if self.taken < self.limit or method != "POST" or path not in self._paths:
             return None
-        return self._refuse()
+        self.refused += 1
+        return self._full
 
     def __enter__(self) -> None:
         if self.taken >= self.limit:
-            raise self._refuse()
+            self.refused += 1
+            raise self._error()
         self.taken += 1
 
     def __exit__(self, *_: object) -> None:
         self.taken -= 1
 
-    def _refuse(self) -> ProxyError:
-        self.refused += 1
+    def _error(self) -> ProxyError:
         message = f"The proxy serves {self.limit} requests (server.max_in_flight) already. Try again in a moment."
         return ProxyError(message, status=503, code="overloaded", headers={"retry-after": "1"})
 
@@ -119,8 +121,9 @@ class LeaveWatch:
         self._end: Callable[[], object]
 
     def __enter__(self) -> None:
-        if EXTENSION in (self._scope.get("extensions") or {}):
-            self._end = peer_of(self._scope).on_disconnect(self._on_gone)
+        peer = (self._scope.get("extensions") or {}).get(EXTENSION)
+        if isinstance(peer, Peer):
+            self._end = peer.on_disconnect(self._on_gone)
         else:
             self._end = asyncio.get_running_loop().create_task(self._wait()).cancel
 

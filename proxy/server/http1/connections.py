@@ -7,6 +7,7 @@ One timer serves them all. A connection states what it waits for; `overdue` deci
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, MutableMapping
 from typing import Any, Protocol
 
@@ -62,13 +63,14 @@ class Counters(Struct):
 
 
 class Connections:
-    """All connections of one process. `shed` returns why a request is refused at its head."""
+    """All connections of one process. `shed` returns why a request (method, path) is refused at its head."""
 
     def __init__(
         self, limits: Limits | None = None, shed: Callable[[str, str], ProxyError | None] = lambda _method, _path: None
     ) -> None:
         self.limits = limits or Limits()
         self.shed = shed
+        self.shed_at = -math.inf  # the loop's time when a request was last refused at its head
         self.counters = Counters()
         self.body_bytes = 0
         self.refusals = RefusalWriter()
@@ -94,20 +96,33 @@ class Connections:
             "mmproxy_malformed_requests": self.counters.malformed,
         }
 
+    @property
+    def has_room(self) -> bool:
+        """For one more connection without evicting another."""
+        return len(self._all) < self.limits.connections
+
     def add(self, connection: Connection) -> bool:
         """False: there is no room. Otherwise the one that has done nothing for the longest time makes room."""
-        if len(self._all) >= self.limits.connections:
+        if not self.has_room:
             victim = next(iter(self._silent), None) or next(iter(self._idle), None) or self._largest_unfinished()
             if victim is None:
                 return False
             self.counters.evicted += 1
             self.remove(victim)
             victim.evict()
-        self._all[connection] = None
         self._silent[connection] = None
+        self._enter(connection)
+        return True
+
+    def add_idle(self, connection: Connection) -> None:
+        """One whose first request is answered already. Only while it `has_room`."""
+        self._idle[connection] = None
+        self._enter(connection)
+
+    def _enter(self, connection: Connection) -> None:
+        self._all[connection] = None
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self.limits.sweep_s, self._sweep)
-        return True
 
     def remove(self, connection: Connection) -> None:
         """It is closed, or about to be."""

@@ -46,7 +46,7 @@ class HTTP1Protocol(asyncio.Protocol):
         self.transport: asyncio.Transport
         self._app: Any = config.loaded_app
         self._server = server_state
-        self._all: Connections = connections_of(app_state)
+        self.connections: Connections = connections_of(app_state)
         self._reader = RequestReader(self)
         self._exchanges: deque[Exchange] = deque()  # in the order they came; the first is being answered
         self._receiving: Exchange | None = None  # whose body is being read
@@ -59,7 +59,7 @@ class HTTP1Protocol(asyncio.Protocol):
         self._refusal: ProxyError | None = None  # of the request that is being read; to be sent
         self._is_refused = False  # the rest of a refused request still comes
         self._writable: asyncio.Event | None = None  # made while the client does not read
-        self._is_used = False  # it has had a request
+        self.is_used = False  # it has had a request
         self._burst = 0
         self._written = self._taken = 0  # bytes handed to the transport, and to the kernel
         self._since = self._last_byte = self._body_since = self._taken_at = self.loop.time()
@@ -77,15 +77,15 @@ class HTTP1Protocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self._input = Reading(self.transport, self._all.resting, self._left)
+        self._input = Reading(self.transport, self.connections.resting, self._left)
         self._server.connections.add(cast(Any, self))
-        if not self._all.add(self):
+        if not self.connections.add(self):
             self._reader.done = True
             self._answer(Exchange(self, _NO_REQUEST), _overloaded("Too many connections. Try again in a moment."))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.connections.discard(cast(Any, self))
-        self._all.remove(self)
+        self.connections.remove(self)
         self._reader.done = True
         self.resume_writing()
         self._drop_exchanges()
@@ -117,7 +117,7 @@ class HTTP1Protocol(asyncio.Protocol):
         try:
             self._reader.feed(data)
         except ProxyError as error:
-            self._all.counters.malformed += 1
+            self.connections.counters.malformed += 1
             self._refuse(error)
             return
         if (refusal := self._refusal) is not None:
@@ -131,9 +131,9 @@ class HTTP1Protocol(asyncio.Protocol):
             self._since = self._last_byte
 
     def head(self, head: Head) -> None:
-        self._has_begun, self._is_used = False, True
-        self._all.note_busy(self)
-        if not self._exchanges and (refusal := self._all.shed(head.method, head.path)) is not None:
+        self._has_begun, self.is_used = False, True
+        self.connections.note_busy(self)
+        if not self._exchanges and (refusal := self.connections.shed(head.method, head.path)) is not None:
             self._refusal, self._stays_open = refusal, head.may_be_refused_alone(_DISCARD_MAX)
             return
         self._origin = self._origin or prepared(self.transport)
@@ -154,7 +154,7 @@ class HTTP1Protocol(asyncio.Protocol):
         if exchange is not None and exchange.feed(piece):
             if exchange.is_ready and exchange is self._exchanges[0]:
                 self._start(exchange)
-            self._all.hold(len(piece))
+            self.connections.hold(len(piece))
 
     def end(self) -> None:
         exchange, self._receiving = self._receiving, None
@@ -174,12 +174,13 @@ class HTTP1Protocol(asyncio.Protocol):
         """Answers the request that is being read, which has no scope, exchange or task."""
         self._refusal, self._is_refused = None, not is_whole
         self._server.total_requests += 1
-        self.write(self._all.refusals.write(error, self.default_headers, keep_alive=self._stays_open))
+        self.connections.shed_at = self._last_byte
+        self.write(self.connections.refusals.write(error, self.default_headers, keep_alive=self._stays_open))
         if not self._stays_open:
             self._finish()
             return
         self._since = self._last_byte
-        self._all.note_idle(self)
+        self.connections.note_idle(self)
         if is_whole:
             self._input.rest()
 
@@ -207,7 +208,7 @@ class HTTP1Protocol(asyncio.Protocol):
             self._answer(Exchange(self, _NO_REQUEST), self._last_error)
         else:
             self._since = self.loop.time()
-            self._all.note_idle(self)
+            self.connections.note_idle(self)
 
     def _answer(self, exchange: Exchange, error: ProxyError) -> None:
         headers = {**NO_STORE, **error.headers, "x-request-id": new_id()}
@@ -240,7 +241,7 @@ class HTTP1Protocol(asyncio.Protocol):
         if not lingers or not self.transport.can_write_eof():
             self.transport.close()
         elif not self.transport.is_closing():
-            self._lingers_until = self.loop.time() + self._all.limits.linger_s
+            self._lingers_until = self.loop.time() + self.connections.limits.linger_s
             self.resume_reading()
             self.transport.write_eof()
 
@@ -252,7 +253,7 @@ class HTTP1Protocol(asyncio.Protocol):
         self._exchanges.clear()
 
     def _release(self, exchange: Exchange) -> None:
-        self._all.release(exchange.size)
+        self.connections.release(exchange.size)
         exchange.size = 0
 
     # --- called by exchanges ---
@@ -297,7 +298,7 @@ class HTTP1Protocol(asyncio.Protocol):
     def overdue(self, now: float, limits: Limits) -> None:
         """Closes the connection if what it waits for is late."""
         if self._is_stuck(now, limits):
-            self._all.counters.timed_out += 1
+            self.connections.counters.timed_out += 1
             self.transport.abort()
         elif self._lingers_until is not None:
             if now >= self._lingers_until:
@@ -310,11 +311,11 @@ class HTTP1Protocol(asyncio.Protocol):
         elif not self._exchanges:
             if self._has_begun and now - self._since > limits.head_s:
                 self._time_out("The rest of the request's head did not come in time.")
-            elif now - self._since > (limits.idle_s if self._is_used else limits.head_s):
+            elif now - self._since > (limits.idle_s if self.is_used else limits.head_s):
                 self.transport.close()
 
     def _time_out(self, message: str) -> None:
-        self._all.counters.timed_out += 1
+        self.connections.counters.timed_out += 1
         self._refuse(ProxyError(message, status=408, code="request_timeout"))
 
     def _is_stuck(self, now: float, limits: Limits) -> bool:

@@ -21,6 +21,13 @@ class Resting:
     def __init__(self) -> None:
         self._queue: deque[tuple[float, Callable[[], object]]] = deque()
 
+    @property
+    def has_room(self) -> bool:
+        """For one that can be read again within MAX_REST_S. Clients that open a connection for each request leave as
+        soon as they are refused: more of their connections would only cost memory.
+        """
+        return len(self._queue) < REFUSALS_PER_SECOND * MAX_REST_S
+
     def add(self, resume: Callable[[], object]) -> None:
         """Calls `resume` later: the more wait, the later."""
         loop = asyncio.get_running_loop()

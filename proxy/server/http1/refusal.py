@@ -1,10 +1,12 @@
 """Translates: refusals at the head of a request into bytes. Under overload they are most of the answers, so all of one
-that repeats is encoded once.
+that repeats is encoded once, and a new connection's request is looked at only as far as its refusal needs.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
@@ -12,7 +14,13 @@ from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
 from proxy.server.api.answers import NO_STORE, new_id, raw_headers
 
+WHOLE_MAX = 64 * 1024  # bytes of a request that `whole_post` recognises
 _CLOSE = b"connection: close\r\n"
+_POST = re.compile(rb"POST (/[\w/.-]+) HTTP/1\.1\r\n")
+# What says where a request ends and whether another may follow, and lines that continue one.
+_FIELDS = re.compile(
+    rb"\n(content-length|connection|transfer-encoding|expect|upgrade|[ \t])[ \t]*:?[ \t]*([^\r\n]*)", re.I
+)
 
 
 class RefusalWriter:
@@ -41,3 +49,29 @@ class RefusalWriter:
         lines = [STATUS_LINE[error.status], *(name + b": " + value + b"\r\n" for name, value in headers)]
         self._head, self._tail = b"".join(lines), b"\r\n" + body
         self._message, self._default_headers = error.message, default_headers
+
+
+class WholePost(NamedTuple):
+    """A POST of which nothing is missing."""
+
+    path: str
+    keep_alive: bool
+
+
+def whole_post(data: bytes) -> WholePost | None:
+    """The one request that `data` beyond doubt is, from its first to its last byte. None: something for the reader."""
+    head, end, body = data.partition(b"\r\n\r\n")
+    post = _POST.match(head)
+    if not end or post is None:
+        return None
+    length, keep_alive = None, True
+    for name, value in _FIELDS.findall(head):
+        if name[0] in b"cC" and name[-1] in b"nN":
+            keep_alive = value.lower() == b"keep-alive"
+        elif length is None and value.isdigit() and name[0] in b"cC":
+            length = int(value)
+        else:
+            return None
+    if length != len(body):
+        return None
+    return WholePost(post[1].decode(), keep_alive)

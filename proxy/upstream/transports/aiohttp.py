@@ -1,7 +1,8 @@
-"""Performs I/O: the default transport, on aiohttp's connector (look-ups, connections, TLS) and its parser in C.
+"""Performs I/O: the default transport, on aiohttp's connector: look-ups, connections, TLS.
 
 Requests do not go through aiohttp's session. Its request and response objects, its cookie jar and the task that writes
-each body cost more than the rest of an exchange, and it throws away what a broken connection had delivered.
+each body cost more than the rest of an exchange, and it throws away what a broken connection had delivered. Answers are
+read by `answer_reader`, because aiohttp's parser makes a reader with its own buffers for each answer.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
-from aiohttp.http import HttpProcessingError
 from yarl import URL
 
+from proxy.upstream.transports.answer_reader import AnswerReader
 from proxy.upstream.transports.base import (
     LINGER_S,
     MAX_LINGERING,
-    MAX_PIECE_BYTES,
     READ_BUFFER_BYTES,
     SLICE_BYTES,
     SOCKET_BUFFER_BYTES,
@@ -35,35 +35,72 @@ from proxy.upstream.transports.base import (
     Resolve,
     encoded,
 )
-from proxy.upstream.transports.idle import IdleConnections, hang_up
+from proxy.upstream.transports.idle import IdleConnections
 
-_MAX_HEADER_BYTES = 96 * 1024  # of one line; httpx's limit is 100 kB for all of them, aiohttp's own 8 kB are too few
-_MAX_INTERIM = 32  # 1xx answers before the real one
 _MAX_ROUTES = 1024  # URLs whose request line is kept; some name a model, and clients choose those
+_MAX_UNREAD = 2 * READ_BUFFER_BYTES  # of a body; then the socket is not read
 _JOINED_BYTES = 64 * 1024  # a head and a body up to this leave in one write; a longer body is not copied
-_FAILURES = (aiohttp.ClientError, aiohttp.EofStream, HttpProcessingError, OSError, RuntimeError)
 
 
 class _Protocol(ResponseHandler):
-    """One connection. It counts its requests, and the bytes that came since the last one was sent or done."""
+    """One connection, as aiohttp's connector wants it, with a reader of our own."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self.requests = 0
-        self.received = 0
+        self.connection: Connection | None = None  # aiohttp's handle of it
+        self.reader = AnswerReader()
+        self.on_end: Callable[[], None] | None = None  # called once the answer has ended
+        self._news: asyncio.Future[None] | None = None
+        self._is_paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         cast(asyncio.Transport, transport).set_protocol(_SmallReads(self))
 
     def data_received(self, data: bytes) -> None:
-        self.received += len(data)
-        super().data_received(data)
+        self.reader.feed(data)
+        if len(self.reader.body) > _MAX_UNREAD and self.transport is not None:
+            self._is_paused = True
+            self.transport.pause_reading()
+        self._notify()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self.reader.end(exc)
+        self._notify()
+
+    def hang_up(self) -> None:
+        """Closes the connection without waiting for what is still to be sent, or for the other side's end of TLS."""
+        if self.transport is not None:
+            self.transport.abort()
+        if self.connection is not None:
+            self.connection.close()
+
+    def news(self) -> asyncio.Future[None]:
+        """Done when something has arrived, or when nothing more will."""
+        self._news = self._loop.create_future()
+        return self._news
+
+    def take(self) -> bytes:
+        """What has arrived of the body."""
+        piece = self.reader.take()
+        if self._is_paused and len(self.reader.body) <= READ_BUFFER_BYTES and self.transport is not None:
+            self._is_paused = False
+            self.transport.resume_reading()
+        return piece
+
+    def _notify(self) -> None:
+        news, self._news = self._news, None
+        if news is not None and not news.done():
+            news.set_result(None)
+        if self.on_end is not None and self.reader.has_ended:
+            self.on_end()
 
 
 class _SmallReads(asyncio.BufferedProtocol):
-    """Reads little at a time for the protocol behind it. uvloop hands out up to 256 kB at once, and aiohttp keeps what
-    its parser has not taken until a slow client has read as far.
+    """Reads little at a time for the protocol behind it. uvloop hands out up to 256 kB at once, and what a slow client
+    has not read is kept in memory.
     """
 
     _buffer = memoryview(bytearray(READ_BUFFER_BYTES))  # shared by all connections: used up within each call
@@ -125,58 +162,41 @@ class _Route:
 
 
 class AiohttpAnswer:
-    def __init__(
-        self,
-        transport: AiohttpTransport,
-        origin: object,
-        connection: Connection,
-        message: Any,
-        content: aiohttp.StreamReader,
-    ) -> None:
-        self.status: int = message.code
-        self.headers: dict[str, str] = {}
-        for name, value in message.headers.items():
-            self.headers.setdefault(name.lower(), value)
+    def __init__(self, transport: AiohttpTransport, origin: object, protocol: _Protocol) -> None:
+        self._reader = reader = protocol.reader
+        self.status = reader.status
+        self.headers = reader.headers
         self._transport = transport
         self._origin = origin
-        self._connection: Connection | None = connection
-        self._content = content
-        self._failure: BaseException | None = None
+        self._protocol = protocol
+        self._is_closed = False
 
     def read_nowait(self) -> bytes | None:
-        content = self._content
-        if self._failure is not None or content.exception() is not None:
-            return None  # `read` raises it
-        piece = content.read_nowait(MAX_PIECE_BYTES)
-        return piece if piece or content.at_eof() else None
+        if self._reader.body:
+            return self._protocol.take()
+        return b"" if self._reader.has_ended else None
 
     async def read(self) -> bytes:
-        content = self._content
-        if self._failure is None:
-            self._failure = content.exception()
-            if self._failure is None:
-                try:
-                    return await content.read(MAX_PIECE_BYTES)
-                except _FAILURES as error:
-                    self._failure = error
-            # aiohttp hands out nothing after a failure; what had arrived before it is still in the buffer.
-            content.set_exception(cast(Any, None))
-        piece = content.read_nowait(MAX_PIECE_BYTES)
-        if not piece:
-            raise ConnectionLost(type(self._failure).__name__) from self._failure
-        return piece
+        reader = self._reader
+        while not reader.body:
+            if reader.has_ended:
+                return b""
+            if reader.failure is not None:
+                raise ConnectionLost(type(reader.failure).__name__) from reader.failure
+            await self._protocol.news()
+        return self._protocol.take()
 
     def close(self, *, complete: bool = False) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None:
+        if self._is_closed:
             return
+        self._is_closed = True
         self._transport.active -= 1
-        if self._content.is_eof() and self._failure is None:
-            self._transport.keep(self._origin, connection)
-        elif complete and self._failure is None:
-            self._transport.linger(self._origin, connection, self._content)
+        if self._reader.has_ended:
+            self._transport.keep(self._origin, self._protocol)
+        elif complete and self._reader.failure is None:
+            self._transport.linger(self._origin, self._protocol)
         else:
-            hang_up(connection)
+            self._protocol.hang_up()
 
 
 class AiohttpTransport:
@@ -187,8 +207,8 @@ class AiohttpTransport:
         self._connector = _Connector(context or ssl.create_default_context(), resolve)
         self._loop = asyncio.get_running_loop()
         self._routes: dict[str, _Route] = {}
-        self._idle = IdleConnections(self._loop)
-        self._lingering: dict[Connection, asyncio.TimerHandle] = {}
+        self._idle: IdleConnections[_Protocol] = IdleConnections(self._loop)
+        self._lingering: dict[_Protocol, asyncio.TimerHandle] = {}
 
     async def send(self, request: Outgoing, connect_timeout_s: float, on_sent: Callable[[], None]) -> AiohttpAnswer:
         try:
@@ -201,44 +221,47 @@ class AiohttpTransport:
             raise ConnectFailed(type(error).__name__) from error
         self.active += 1
         try:
-            connection = self._kept(route.origin) or await self._connect(route, connect_timeout_s)
+            protocol = self._kept(route.origin)
+            if protocol is None:
+                protocol = await self._connect(route, connect_timeout_s)
             while True:  # a kept connection that turns out to be stale is replaced once
-                protocol = cast(_Protocol, connection.protocol)
                 may_be_stale = protocol.requests > 0
                 begun = self._loop.time()
                 try:
-                    message, content = await _converse(protocol, (head, request.body), on_sent)
-                except _FAILURES as error:
-                    hang_up(connection)
-                    if may_be_stale and protocol.received == 0 and self._loop.time() - begun < STALE_S:
-                        connection = await self._connect(route, connect_timeout_s)
-                        continue
-                    raise ConnectionLost(type(error).__name__) from error
+                    failure = await _converse(protocol, head, request.body, on_sent)
                 except BaseException:
-                    hang_up(connection)
+                    protocol.hang_up()
                     raise
-                return AiohttpAnswer(self, route.origin, connection, message, content)
+                if failure is None:
+                    return AiohttpAnswer(self, route.origin, protocol)
+                protocol.hang_up()
+                if not may_be_stale or protocol.reader.received or self._loop.time() - begun >= STALE_S:
+                    raise ConnectionLost(type(failure).__name__) from failure
+                protocol = await self._connect(route, connect_timeout_s)
         except BaseException:
             self.active -= 1
             raise
 
-    def _kept(self, origin: object) -> Connection | None:
+    def _kept(self, origin: object) -> _Protocol | None:
         """An idle connection. Bytes that nobody asked for must not become the next request's answer."""
-        while (connection := self._idle.take(origin)) is not None:
-            if not cast(_Protocol, connection.protocol).received:
-                return connection
-            hang_up(connection)
+        while (protocol := self._idle.take(origin)) is not None:
+            if protocol.reader.keeps_alive:
+                return protocol
+            protocol.hang_up()
         return None
 
-    async def _connect(self, route: _Route, timeout_s: float) -> Connection:
+    async def _connect(self, route: _Route, timeout_s: float) -> _Protocol:
         """A new connection."""
         try:
             timeout = aiohttp.ClientTimeout(total=None, connect=timeout_s)
-            return await self._connector.connect(route.request, [], timeout)
+            connection = await self._connector.connect(route.request, [], timeout)
         except TimeoutError as error:
             raise ConnectTimedOut(type(error).__name__) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise ConnectFailed(type(error).__name__) from error
+        protocol = cast(_Protocol, connection.protocol)
+        protocol.connection = connection
+        return protocol
 
     def _route(self, url: str) -> _Route:
         route = self._routes.get(url)
@@ -248,65 +271,53 @@ class AiohttpTransport:
             route = self._routes[url] = _Route(url)
         return route
 
-    def keep(self, origin: object, connection: Connection) -> None:
+    def keep(self, origin: object, protocol: _Protocol) -> None:
         """For the next request, unless the server said otherwise, or a part of the last one has still not left."""
-        protocol = cast(_Protocol, connection.protocol)
         transport = protocol.transport
-        if transport is None or protocol.should_close or transport.get_write_buffer_size():
-            hang_up(connection)
-            return
-        protocol.received = 0
-        self._idle.put(origin, connection)
+        if transport is None or not protocol.reader.keeps_alive or transport.get_write_buffer_size():
+            protocol.hang_up()
+        else:
+            self._idle.put(origin, protocol)
 
-    def linger(self, origin: object, connection: Connection, content: aiohttp.StreamReader) -> None:
+    def linger(self, origin: object, protocol: _Protocol) -> None:
         """Keeps the connection if the end of its answer comes within LINGER_S."""
         if len(self._lingering) >= MAX_LINGERING:
-            hang_up(connection)
+            protocol.hang_up()
             return
-        self._lingering[connection] = self._loop.call_later(LINGER_S, self._end_linger, connection, hang_up)
-        content.on_eof(partial(self._end_linger, connection, partial(self.keep, origin)))
+        timer = self._loop.call_later(LINGER_S, self._end_linger, protocol, protocol.hang_up)
+        self._lingering[protocol] = timer
+        protocol.on_end = partial(self._end_linger, protocol, partial(self.keep, origin, protocol))
 
-    def _end_linger(self, connection: Connection, then: Callable[[Connection], None]) -> None:
-        timer = self._lingering.pop(connection, None)
+    def _end_linger(self, protocol: _Protocol, then: Callable[[], None]) -> None:
+        protocol.on_end = None
+        timer = self._lingering.pop(protocol, None)
         if timer is not None:
             timer.cancel()
-            then(connection)
+            then()
 
     async def close(self) -> None:
-        for connection in list(self._lingering):
-            self._end_linger(connection, hang_up)
+        for protocol in list(self._lingering):
+            self._end_linger(protocol, protocol.hang_up)
         self._idle.close()
         await self._connector.close()
 
 
-async def _converse(
-    protocol: _Protocol, data: tuple[bytes, bytes], on_sent: Callable[[], None]
-) -> tuple[Any, aiohttp.StreamReader]:
-    """Sends a request's head and body, and returns the head of its answer and a reader of its body."""
-    protocol.set_response_params(
-        read_until_eof=True,
-        auto_decompress=False,
-        read_bufsize=READ_BUFFER_BYTES,
-        max_line_size=_MAX_HEADER_BYTES,
-        max_field_size=_MAX_HEADER_BYTES,
-    )
+async def _converse(protocol: _Protocol, head: bytes, body: bytes, on_sent: Callable[[], None]) -> BaseException | None:
+    """Sends a request, and waits for the head of its answer. Returns why none will come."""
+    reader, transport = protocol.reader, protocol.transport
     protocol.requests += 1
-    protocol.received = 0
-    transport = protocol.transport
-    if transport is None:
-        raise aiohttp.ServerDisconnectedError
+    reader.expect()
+    if transport is None or transport.is_closing():
+        return aiohttp.ServerDisconnectedError()
     on_sent()
-    head, body = data
     if len(body) <= _JOINED_BYTES:
         transport.write(head + body)
     else:
         transport.write(head)
         await _write_slices(transport, memoryview(body))
-    for _ in range(_MAX_INTERIM):
-        message, content = await protocol.read()
-        if message.code >= 200 or message.code == 101:
-            return message, content
-    raise aiohttp.ClientPayloadError("too many interim answers")
+    while not reader.status and reader.failure is None:
+        await protocol.news()
+    return None if reader.status else reader.failure
 
 
 async def _write_slices(transport: asyncio.WriteTransport, body: memoryview) -> None:

@@ -1,27 +1,38 @@
-"""Orchestrates: aiohttp's connections between two requests.
+"""Orchestrates: connections between two requests.
 
-They are not given back to aiohttp's pool: its way there and back costs more than everything it looks at.
+aiohttp's own pool is not used: the way there and back costs more than everything it looks at.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-
-from aiohttp.connector import Connection
+from typing import Generic, Protocol, TypeVar
 
 KEEP_S = 30.0
 
 
-class IdleConnections:
+class Kept(Protocol):
+    """A connection. `transport` is None once it is closed."""
+
+    @property
+    def transport(self) -> asyncio.BaseTransport | None: ...
+
+    def hang_up(self) -> None: ...
+
+
+K = TypeVar("K", bound=Kept)
+
+
+class IdleConnections(Generic[K]):
     """Idle connections by origin. The one used last is taken first; one that nobody took for KEEP_S is closed."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._by_origin: dict[object, deque[tuple[float, Connection]]] = {}
+        self._by_origin: dict[object, deque[tuple[float, K]]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def put(self, origin: object, connection: Connection) -> None:
+    def put(self, origin: object, connection: K) -> None:
         idle = self._by_origin.get(origin)
         if idle is None:
             idle = self._by_origin[origin] = deque()
@@ -29,14 +40,14 @@ class IdleConnections:
         if self._timer is None:
             self._timer = self._loop.call_later(KEEP_S, self._sweep)
 
-    def take(self, origin: object) -> Connection | None:
+    def take(self, origin: object) -> K | None:
         """An open connection, if there is one."""
         idle = self._by_origin.get(origin)
         while idle:
             _, connection = idle.pop()
             if (transport := connection.transport) is not None and not transport.is_closing():
                 return connection
-            connection.close()
+            connection.hang_up()
         return None
 
     def close(self) -> None:
@@ -52,13 +63,6 @@ class IdleConnections:
     def _close_until(self, time: float) -> None:
         for origin, idle in list(self._by_origin.items()):
             while idle and (idle[0][0] <= time or idle[0][1].transport is None):
-                hang_up(idle.popleft()[1])
+                idle.popleft()[1].hang_up()
             if not idle:
                 del self._by_origin[origin]
-
-
-def hang_up(connection: Connection) -> None:
-    """Closes the connection without waiting for what is still to be sent, or for the other side's end of TLS."""
-    if connection.transport is not None:
-        connection.transport.abort()
-    connection.close()

@@ -7,7 +7,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-import uvloop
+
+from proxy.server.http1.acceptor import Loop
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -17,7 +18,7 @@ def run(request: pytest.FixtureRequest) -> Run:
     """Runs a coroutine to its end."""
 
     def to_its_end(coroutine: Coroutine[Any, Any, None]) -> None:
-        factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
+        factory = Loop if request.param == "uvloop" else asyncio.new_event_loop
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(coroutine)
 
