@@ -35,7 +35,6 @@ _TASK = inspect.type_info(NotBlank | list[NotBlank])
 _UNREAD = Rule(name="", when=When(), use=[])  # keeps the place of a rule with a problem
 _REFERRING: dict[str, Callable[..., Any]] = {"router": RouterConfig, "budget": BudgetConfig, "keys": dict}
 _NOT_ENFORCED: tuple[Path, ...] = (
-    ("budget",),
     ("storage", "keep_days"),
     ("storage", "idempotency_ttl_s"),
 )

@@ -14,6 +14,7 @@ from proxy.config.problems import Mark, Path, Problem, Severity, looks_like_key,
 from proxy.config.settings import Config
 from proxy.metering.budgets import BudgetConfig, BudgetLimits
 from proxy.metering.prices import find_price
+from proxy.metering.windows import WINDOWS
 from proxy.routing.names import AUTO_NAMES, ROLES
 from proxy.routing.settings import Among
 
@@ -47,7 +48,7 @@ def name_problems(config: Config) -> list[Problem]:
             found.append(
                 problem_at(config, ("budget", "per_provider", scope), f'unknown provider "{shown(scope)}"{hint}')
             )
-    return [*found, *_cycles(config), *_successors(config)]
+    return [*found, *_hard_limits(config), *_cycles(config), *_successors(config)]
 
 
 def retirements(config: Config, today: date) -> list[Problem]:
@@ -157,10 +158,25 @@ def _budget_references(config: Config) -> Iterator[Reference]:
 
 
 def budget_scopes(budget: BudgetConfig) -> Iterator[tuple[Path, BudgetLimits]]:
-    """The overall limits, then those of single keys, providers, models and tags, each with its path."""
+    """The overall limits, then those of keys, providers, models, tags and sessions, each with its path."""
     yield ("budget",), budget
     for key in ("per_key", "per_provider", "per_model", "per_tag"):
         yield from ((("budget", key, name), limits) for name, limits in getattr(budget, key).items())
+    if budget.per_session is not None:
+        yield ("budget", "per_session"), budget.per_session
+
+
+def _hard_limits(config: Config) -> Iterator[Problem]:
+    """Hard limits that limit nothing, or less than the limit whose twin they are."""
+    for path, limits in budget_scopes(config.budget) if config.budget else ():
+        for window in WINDOWS:
+            usd, hard_usd = getattr(limits, f"{window}_usd"), getattr(limits, f"hard_{window}_usd")
+            if hard_usd is None or (usd is not None and hard_usd >= usd):
+                continue
+            fault = (
+                f"needs {window}_usd beside it" if usd is None else f"must be at least {window}_usd, which is {usd:g}"
+            )
+            yield problem_at(config, (*path, f"hard_{window}_usd"), fault)
 
 
 def _fault_of(reference: Reference, config: Config) -> str | None:

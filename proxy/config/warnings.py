@@ -16,6 +16,7 @@ from proxy.config.rules import dead_rules
 from proxy.config.settings import Config
 from proxy.metering.prices import find_price
 from proxy.metering.pricing import ModelPrice
+from proxy.metering.windows import WINDOWS
 from proxy.routing.names import AUTO_NAMES
 
 PriceOf = Callable[[str], ModelPrice | None]
@@ -114,9 +115,9 @@ def _dead_limits(config: Config) -> Iterator[Finding]:
         return
     for path, limits in budget_scopes(config.budget):
         spent = limits.when_spent or config.budget.when_spent
-        for key in ("downgrade_to", "hard_usd"):
-            if spent == "reject" and getattr(limits, key) is not None:
-                yield (*path, key), "never used: with when_spent: reject, the limit itself is hard"
+        for key in ("downgrade_to", *(f"hard_{window}_usd" for window in WINDOWS)):
+            if spent != "downgrade" and getattr(limits, key) is not None:
+                yield (*path, key), "never used: without when_spent: downgrade, the limit itself is hard"
 
 
 def _successors(config: Config, listed_price: PriceOf) -> Iterator[tuple[str, str]]:

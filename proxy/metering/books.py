@@ -12,8 +12,7 @@ from proxy.schema.attempt_state import AttemptState, step
 from proxy.schema.errors import StorageUnavailable
 from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen
 from proxy.storage.base import Answers, Refusal, RowRefused
-from proxy.storage.batch import Batch, OpenCall, rejected
-from proxy.storage.rows import first_hold
+from proxy.storage.batch import Batch, OpenCall, first_hold, rejected
 
 Waiter = Future[None] | None
 Answer = tuple[Future[None], Exception | None]
@@ -51,12 +50,14 @@ class Books:
         self._refuses = refuses
         self._intents: dict[str, Intent] = {}  # by attempt id, until their rows are committed
         self._settling: list[Waiter] = []
+        self._watching: list[Waiter] = []
         self._was_tried = False  # a write of this batch failed, but may have been committed
         self.calls: dict[str, OpenCall] = {}
         self.batch = Batch()
         self.is_urgent = False  # somebody is waiting for this batch, or it ends a call
         self.answers: list[Answer] = []
         self.reserved_nano = 0
+        self.spending: dict[tuple[str, int], tuple[int, int]] = {}  # the latest known figures of budget windows
         self.lost = 0
 
     # --- from callers -------------------------------------------------------------------------------------------------
@@ -132,6 +133,7 @@ class Books:
                 ended, self.batch.closed[end.call_id] = entry.close(end, self._clock_ns())
                 self.batch.ended += ended
                 self.batch.holds.pop(end.call_id, None)
+                self._note_charges(entry, *(entry.started[each.end.id] for each in ended))
         if end.call_id in self.batch.closed:
             self.is_urgent = True
             self._settling.append(future)
@@ -151,10 +153,30 @@ class Books:
         self.batch.closed[call.id] = rejected(end, self._clock_ns())
         self.is_urgent = True
 
+    def watch(self, future: Waiter) -> None:
+        """Answers `future` when the end of a call or an attempt is committed."""
+        self._watching.append(future)
+
+    def ready(self) -> Batch:
+        """The batch to write now, with how much each attempt that is not granted yet raises its call's hold."""
+        pending: dict[str, list[AttemptOpen]] = {}
+        for intent in self._intents.values():
+            attempt = intent.attempt
+            if intent.state is AttemptState.INTENDED and (
+                attempt.id in self.batch.attempt_charges or attempt.call_id in self.batch.charges
+            ):
+                pending.setdefault(attempt.call_id, []).append(attempt)
+        growth: dict[str, int] = {}
+        for call_id, attempts in pending.items():
+            growth.update(self.calls[call_id].growth(attempts))
+        self.batch.growth = growth
+        return self.batch
+
     # --- from the store -----------------------------------------------------------------------------------------------
 
     def committed(self, answers: Answers) -> None:
         """The batch is committed, except for the refused parts."""
+        self.spending |= answers.spending
         batch, self.batch = self.batch, Batch()
         intents, self._intents = self._intents, {}
         settling, self._settling = self._settling, []
@@ -179,6 +201,10 @@ class Books:
                 self.is_urgent = True
         for future in settling:
             self.answer(future)
+        if batch.closed or batch.ended:
+            watching, self._watching = self._watching, []
+            for future in watching:
+                self.answer(future)
 
     def failed(self) -> None:
         """The batch may not be committed. Ends wait for the next try; intents are refused, or waived.
@@ -215,6 +241,7 @@ class Books:
             self.batch.opened[entry.call_id] = (entry.opening, attempt)
         self._reserve(entry)
         self.batch.intents[attempt.id] = attempt
+        self._note_charges(entry, attempt)
         self._intents[attempt.id] = intent
         intent.is_taken = True
         self.is_urgent = True
@@ -225,6 +252,7 @@ class Books:
         self._reserve(entry)
         if ended is not None:
             self.batch.ended.append(ended)
+            self._note_charges(entry, entry.started[end.id])
 
     def _forget(self, intent: Intent, error: Exception | None = None) -> None:
         """Removes an attempt without a row. If a failed write may have stored one, the next batch removes it."""
@@ -255,8 +283,17 @@ class Books:
             self.batch.unopened.add(entry.call_id)
         self._reserve(entry)
 
+    def _note_charges(self, entry: OpenCall, *attempts: AttemptOpen) -> None:
+        """The batch changes this call and these attempts."""
+        if entry.call.charges:
+            self.batch.charges[entry.call_id] = entry.call.charges
+        for attempt in attempts:
+            if attempt.charges:
+                self.batch.attempt_charges[attempt.id] = attempt.charges
+
     def _reserve(self, entry: OpenCall) -> None:
         """Adds the hold of a call to the sum, and to the batch unless the call's new row includes it."""
+        self._note_charges(entry)
         self.reserved_nano += entry.hold_nano or 0
         _, first = self.batch.opened.get(entry.call_id, (None, None))
         if entry.opening is not None and (first is None or first_hold(entry.call, first) == entry.hold_nano):

@@ -6,33 +6,49 @@ from typing import Annotated
 
 from msgspec import Struct, field
 
-from proxy.schema.constraints import NotNegative, Share, TimeZone, Variable, one_of
+from proxy.schema.constraints import Dollars, NotBlank, Share, TimeZone, Variable, one_of
+
+HARD_FACTOR = 1.25  # of a limit at which calls are downgraded: where downgraded calls stop too
 
 
 class BudgetLimits(Struct, frozen=True, forbid_unknown_fields=True):
-    """USD per period; None: no limit. `when_spent`, `downgrade_to` and `hard_usd` set the consequence (None: as in the
-    overall budget).
+    """USD per window; None: no limit. `when_spent` and `downgrade_to` None: as in the overall budget.
+
+    A limit is soft where `when_spent` is `downgrade`; its `hard_` twin stops downgraded calls.
     """
 
-    minute_usd: NotNegative | None = None
-    hour_usd: NotNegative | None = None
-    daily_usd: NotNegative | None = None
-    weekly_usd: NotNegative | None = None
-    monthly_usd: NotNegative | None = None
-    total_usd: NotNegative | None = None
+    minute_usd: Dollars | None = None
+    hour_usd: Dollars | None = None
+    daily_usd: Dollars | None = None
+    weekly_usd: Dollars | None = None
+    monthly_usd: Dollars | None = None
+    total_usd: Dollars | None = None
+    last_24h_usd: Dollars | None = None
+    hard_minute_usd: Dollars | None = None
+    hard_hour_usd: Dollars | None = None
+    hard_daily_usd: Dollars | None = None
+    hard_weekly_usd: Dollars | None = None
+    hard_monthly_usd: Dollars | None = None
+    hard_total_usd: Dollars | None = None
+    hard_last_24h_usd: Dollars | None = None
     when_spent: Annotated[str, one_of("downgrade", "reject")] | None = None
     downgrade_to: str | None = None
-    hard_usd: NotNegative | None = None
 
 
 class BudgetConfig(BudgetLimits, frozen=True, forbid_unknown_fields=True):
-    """Section `budget`: the overall limits, and limits for single keys, providers, models and tags."""
+    """Section `budget`: the overall limits, and those of single keys, providers, models and tags, and of each session.
+
+    `per_model` counts what a name stands for, without its fallbacks.
+    """
 
     timezone: TimeZone = "UTC"
     alert_at: list[Share] = field(default_factory=lambda: [0.8, 0.95])
     alert_webhook_env: Variable | None = None
     unknown_price: Annotated[str, one_of("refuse", "allow")] = "refuse"
+    charge_failed: bool = True
+    message: NotBlank | None = None
     per_key: dict[str, BudgetLimits] = {}
     per_provider: dict[str, BudgetLimits] = {}
     per_model: dict[str, BudgetLimits] = {}
     per_tag: dict[str, BudgetLimits] = {}
+    per_session: BudgetLimits | None = None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -22,10 +22,8 @@ from proxy.metering.same_wait import SameWait
 from proxy.metering.usage_queries import UsageQueries
 from proxy.metering.writer import Waits, Writer
 from proxy.schema.errors import StorageUnavailable
-from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Granted, Outcome, PastCall, UsageQuery
+from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Outcome, PastCall, UsageQuery
 from proxy.storage.base import Store
-
-_GRANTED = Granted()
 
 
 class LedgerState(Struct, frozen=True):
@@ -90,11 +88,11 @@ class Ledger:
         self._opening = SameWait(loop, waits.open, lambda future: future.set_exception(StorageUnavailable()))
         self._settling = SameWait(loop, waits.settle, lambda future: future.set_result(None))
 
-    async def open(self, call: CallOpen, attempt: AttemptOpen) -> Granted:
+    async def open(self, call: CallOpen, attempt: AttemptOpen) -> None:
         """Grants a call and its first attempt once both are committed, in one transaction.
 
-        Raises StorageUnavailable, or the store's Refusal (RowRefused for a used id). Then there is no call to end or
-        close. If this is cancelled, the caller must close the call.
+        Raises StorageUnavailable, or the store's Refusal: BudgetRefused, or RowRefused for a used id. Then there is no
+        call to end or close. If this is cancelled, the caller must close the call.
         """
         was_known = call.id in self._calls
         self._calls.setdefault(call.id, False)
@@ -106,15 +104,26 @@ class Ledger:
             if not was_known:
                 self._calls.pop(call.id, None)
             raise
-        return self._granted(attempt)
+        self._granted(attempt)
 
-    async def intend(self, attempt: AttemptOpen) -> Granted:
+    async def intend(self, attempt: AttemptOpen) -> None:
         """Grants one more attempt of an open call once its intent is committed. Raises as `open` does.
 
         If it raises or is cancelled, the attempt must not be sent, and needs no end.
         """
         await self._admit(Intent(attempt))
-        return self._granted(attempt)
+        self._granted(attempt)
+
+    async def freed(self, wait_s: float) -> None:
+        """Returns when a call or an attempt has ended, in this process, and at the latest after `wait_s`."""
+        future = self._writer.loop.create_future()
+        self._put(self._books.watch, future)
+        await asyncio.wait({future}, timeout=wait_s)
+
+    @property
+    def spending(self) -> Mapping[tuple[str, int], tuple[int, int]]:
+        """Spent and reserved nano-USD by budget and start of its window, as this process saw them last."""
+        return self._books.spending
 
     def end(self, end: AttemptEnd) -> None:
         """Ends one attempt. Committed with its call's next change, or shortly after. Only the first end counts."""
@@ -174,10 +183,9 @@ class Ledger:
         self._queries.close()
         await self._writer.stop()
 
-    def _granted(self, attempt: AttemptOpen) -> Granted:
+    def _granted(self, attempt: AttemptOpen) -> None:
         if attempt.call_id in self._calls:
             self._calls[attempt.call_id] = True
-        return _GRANTED
 
     async def _admit(self, intent: Intent) -> None:
         """Returns once the intent is granted."""

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from proxy.metering.books import Answer, Books, Intent, Waiter
 from proxy.schema.errors import StorageUnavailable
-from proxy.storage.base import Store, StoreError
+from proxy.storage.base import BudgetRefused, Store, StoreError
 
 _log = structlog.get_logger("ledger")
 _MAX_DRAIN = 2000  # operations in one commit, so that in a flood the first does not wait for the last
@@ -142,6 +142,7 @@ class Writer:
         try:
             self._store.open()
             self.swept += self._store.sweep(self._clock_ns())
+            self._books.spending |= self._store.spending()
         except Exception as error:
             self._store.close()
             self._tell([(self._started, error)])
@@ -214,12 +215,13 @@ class Writer:
 
     def _commit(self) -> None:
         has_changes = bool(self._books.batch)
-        answers = self._store.write(self._books.batch)
+        answers = self._store.write(self._books.ready())
         self.commits += 1
         self._gathered_at = 0.0
         self._books.committed(answers)
         for row_id, refusal in [*answers.admissions.items(), *answers.calls.items()]:
-            _note("ledger_row_refused", id=row_id, reason=str(refusal))
+            if not isinstance(refusal, BudgetRefused):  # which is no fault
+                _note("ledger_row_refused", id=row_id, reason=str(refusal))
         if self.is_degraded:
             self.is_degraded = False
             self._recovered_at = time.monotonic()

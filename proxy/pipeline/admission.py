@@ -4,25 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
+from typing import Any
 
 from msgspec import Struct, structs
 
 from proxy.metering import tokens
+from proxy.metering.charges import NO_BUDGETS, Budgets
+from proxy.metering.standing import Spending, share_spent
 from proxy.pipeline.call import Call
+from proxy.pipeline.foreseen import Foresight
+from proxy.pipeline.labels import labels
 from proxy.pipeline.limits import Limits, Place, RateLimit
 from proxy.routing.allowed import Allowed
 from proxy.routing.decision import Decision
 from proxy.routing.deployment import Route
 from proxy.routing.named import named
 from proxy.routing.router import Router
+from proxy.schema.chat import ChatRequest
 from proxy.schema.constraints import Count, Day, NotBlank
 from proxy.schema.endpoints import AnyRequest
-from proxy.schema.records import NANO_PER_USD, Caller, StoredCaller
+from proxy.schema.errors import BudgetSpent
+from proxy.schema.records import NANO_PER_USD, Caller, Labels, StoredCaller
 
 EXPECTED_OUTPUT = 256  # tokens reserved for an answer whose request sets no limit
 _UNLIMITED = RateLimit()
 _MAX_OTHERS = 10_000
 _NO_HEADERS: Mapping[str, str] = {}
+NOTHING: Spending = {}
 
 
 class RateLimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,9 +100,13 @@ class KeyPolicies:
 class Admission:
     """Admits calls on one configuration."""
 
-    def __init__(self, policies: KeyPolicies, router: Router) -> None:
+    def __init__(
+        self, policies: KeyPolicies, router: Router, budgets: Budgets = NO_BUDGETS, spending: Spending = NOTHING
+    ) -> None:
         self._policies = policies
         self._router = router
+        self._budgets = budgets
+        self._spending = spending
 
     async def admit(self, call: Call, headers: Mapping[str, str] = _NO_HEADERS) -> Route:
         """Caps the request, takes a place within the caller's rate limits and resolves the route.
@@ -108,20 +120,60 @@ class Admission:
         if place is not None:
             call.limit_headers, call.leave = place.headers, place.leave
         request = call.request
-        call.decision = await self._router.decide(request, call.caller.key_id, headers, policy.allowed)
+        share = self._share(call.caller, call.labels, call.opened_ns)
+        call.decision = await self._router.decide(request, call.caller.key_id, headers, policy.allowed, share)
         if call.decision is not None:
             return call.decision.route
         return await self._router.route(request.model, policy.allowed, request.hints)
 
-    async def decide(self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], version: str) -> Decision:
+    async def downgraded(self, call: Call, route: Route, spent: BudgetSpent) -> Route:
+        """The route of a call whose budget is spent up to its soft limit: the model that the budget names, or else the
+        cheapest capable one. Without any it is `route` again. Raises `spent` if the call may not be downgraded.
+        """
+        request = call.request
+        if not spent.is_soft or not call.may_downgrade or not isinstance(request, ChatRequest):
+            raise spent
+        allowed = self._policies.of(call.caller).allowed
+        cheaper = await self._router.downgraded(request, spent.downgrade_to, allowed)
+        if cheaper is None:
+            call.can_downgrade = False  # an answer that is shorter than useful is better than none
+            return route
+        call.is_downgraded, call.bound_nano = True, 0
+        if (first := route.candidates[0].name) != cheaper.candidates[0].name:
+            call.downgraded_from = first
+        return cheaper
+
+    async def foresee(
+        self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], version: str, now_ns: int
+    ) -> tuple[Decision, dict[str, Any] | None]:
+        """The decision that a call would end up with, and what the budgets would do to it. Raises as `admit`."""
+        decision = await self.decide(caller, request, headers, version, now_ns)
+        policy = self._policies.of(caller)
+        request, _ = policy.cap(request)
+        seen = Foresight(self._budgets, self._spending, request, now_ns)
+        said = labels(request, headers)
+        return await seen.look(
+            decision, self._budgets.of_call(caller.key_id, said, now_ns), self._router, policy.allowed
+        )
+
+    async def decide(
+        self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], version: str, now_ns: int = 0
+    ) -> Decision:
         """The decision that `admit` would make, on the configuration `version`. Takes no place. Raises as `admit`."""
         policy = self._policies.of(caller)
         request, _ = policy.cap(request)
-        decision = await self._router.decide(request, caller.key_id, headers, policy.allowed)
+        share = self._share(caller, labels(request, headers), now_ns)
+        decision = await self._router.decide(request, caller.key_id, headers, policy.allowed, share)
         if decision is not None:
             return decision
         route = await self._router.route(request.model, policy.allowed, request.hints)
         return named(route, request, version, caller.key_id)
+
+    def _share(self, caller: Caller, said: Labels, now_ns: int) -> float | None:
+        """The share of the caller's tightest budget that is spent, where a rule looks at it."""
+        if not self._router.reads_budget or not now_ns:
+            return None
+        return share_spent(self._budgets.of_call(caller.key_id, said, now_ns), self._spending)
 
 
 def day_ns(day: str) -> int:

@@ -19,7 +19,7 @@ from proxy.schema.attempt_state import AttemptState, step
 from proxy.schema.chat import ChatResponse
 from proxy.schema.endpoints import AnyRequest, AnyResponse
 from proxy.schema.errors import UpstreamError
-from proxy.schema.records import AttemptEnd, AttemptOpen, Cost, Outcome, Tokens
+from proxy.schema.records import AttemptEnd, AttemptOpen, Charge, Cost, Outcome, Tokens
 from proxy.schema.usage import NOTHING, UsageReport, believable
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Attempt:
         self.native: NativeAnswer | None = None  # where the vendor's own bytes are the answer
         self.tally = StreamTally(has_tools=bool(request.fields.get("tools")))
         self.hold_nano: int | None = None
+        self.charges: tuple[Charge, ...] = ()  # the budgets of its provider and model
         self.ended: AttemptEnd | None = None
         self._is_waiting = False  # for this provider; see `CallTime.begin_wait`
         self._report = NOTHING  # once it has ended
@@ -71,7 +72,14 @@ class Attempt:
             price_version=self.deployment.price_version,
             parent=self.origin.parent,
             seat=self.origin.seat,
+            charges=self.charges,
+            is_downgraded=self.call.is_downgraded,
         )
+
+    @property
+    def is_charged(self) -> bool:
+        """It counts against some budget."""
+        return bool(self.charges or self.call.charges)
 
     # --- its life -----------------------------------------------------------------------------------------------------
 

@@ -19,14 +19,17 @@ from itertools import count
 from typing import cast
 
 from msgspec import Struct, field
+from msgspec.structs import force_setattr
 
 from proxy.metering import tokens
+from proxy.metering.charges import NO_BUDGETS, Budgets
 from proxy.metering.ledger import Ledger
 from proxy.pipeline import emulate
 from proxy.pipeline.admission import EXPECTED_OUTPUT
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.call import Call
 from proxy.pipeline.gate import CommitGate
+from proxy.pipeline.holds import Holds
 from proxy.pipeline.json_check import JSONCheck
 from proxy.pipeline.native import NativeAnswer
 from proxy.pipeline.off_loop import LARGE_BYTES, OffLoop
@@ -43,7 +46,7 @@ from proxy.routing.stored_facts import NOTHING, Mentioned
 from proxy.schema.attempt_state import AttemptState
 from proxy.schema.chat import ChatRequest, ChatResponse
 from proxy.schema.endpoints import AnyRequest, AnyResponse
-from proxy.schema.errors import BadRequest, ProxyError, UpstreamError, UpstreamTimeout
+from proxy.schema.errors import BadRequest, BudgetSpent, ProxyError, UpstreamError, UpstreamTimeout
 from proxy.schema.records import AttemptEnd, Outcome
 from proxy.upstream.keys import Lease
 from proxy.upstream.upstream import Exchange, Upstream
@@ -71,6 +74,11 @@ class Resources(Struct, frozen=True):
     router: RouterConfig = RouterConfig()
     board: HealthBoard = field(default_factory=HealthBoard)
     mentioned: Mentioned = NOTHING  # by the rules
+    budgets: Budgets = NO_BUDGETS
+    holds: Holds = None  # type: ignore[assignment]  # made from the fields above
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "holds", Holds(self.ledger, self.budgets, self.config_version))
 
 
 class AttemptLoop:
@@ -90,10 +98,16 @@ class AttemptLoop:
         self._check: JSONCheck | None = None
 
     async def answer(self, request: AnyRequest, origin: Origin) -> Answer:
-        """The whole answer, from one ask or several. Raises UpstreamError, BadRequest, StorageUnavailable."""
-        seats = self._seats(request)
-        if seats:
-            answer = await emulate.complete_together(self, seats, origin.parent)
+        """The whole answer, from one ask or several.
+
+        Raises UpstreamError, BadRequest, CostLimit, StorageUnavailable.
+        """
+        while seats := self._seats(request):
+            try:
+                answer = await emulate.complete_together(self, seats, origin.parent)
+                break
+            except BudgetSpent as error:
+                request = await self._resources.holds.shortened_for_seats(self._call, self._deployment, request, error)
         else:
             answer = await self._ask(request, origin, None)
         if self._check is None:
@@ -103,9 +117,12 @@ class AttemptLoop:
 
     async def answer_stream(self, request: ChatRequest, sink: Sink, origin: Origin) -> Answer:
         """The same, streamed. JSON is not checked: by the time an error shows, the text has been sent."""
-        seats = self._seats(request)
-        if seats:
-            return await emulate.stream_together(self, seats, sink, origin.parent)
+        while seats := self._seats(request):
+            try:
+                return await emulate.stream_together(self, seats, sink, origin.parent)
+            except BudgetSpent as error:
+                shorter = await self._resources.holds.shortened_for_seats(self._call, self._deployment, request, error)
+                request = cast(ChatRequest, shorter)
         return await self._ask(request, origin, sink, self._gate)
 
     def _seats(self, request: AnyRequest) -> list[ChatRequest]:
@@ -131,7 +148,7 @@ class AttemptLoop:
         gate = gate or CommitGate(self._gate)
         self._resources.board.budgets.note_request(self._deployment.provider_name, self._call.caller.key_id)
         for tried in count(1):
-            attempt = await self._begin(request, origin)
+            attempt = await self._resources.holds.open(self._call, self._deployment, request, origin)
             try:
                 response = await self._run(attempt, sink, gate)
                 return Answer(response, (attempt.id,), (self._deployment,))
@@ -176,30 +193,6 @@ class AttemptLoop:
         return self._resources.board.takes_extra(name, call.caller.key_id)
 
     # --- one attempt --------------------------------------------------------------------------------------------------
-
-    async def _begin(self, request: AnyRequest, origin: Origin) -> Attempt:
-        """A new attempt with a committed intent row. If this raises, nothing was sent and there is no attempt."""
-        call, ledger = self._call, self._resources.ledger
-        bound_nano = attempt_bound(request, self._deployment)
-        if call.limits_cost and (refusal := call.refusal(self._deployment.name, bound_nano)) is not None:
-            raise refusal
-        attempt = Attempt(call, self._deployment, request, origin)
-        opening = attempt.opening(bound_nano)
-        call.attempts.append(attempt)
-        is_first, call.is_open = not call.is_open, True
-        try:
-            if is_first:
-                await ledger.open(call.opening(self._resources.config_version), opening)
-            else:
-                await ledger.intend(opening)
-        except BaseException:
-            attempt.note_withdrawn()
-            call.attempts.remove(attempt)
-            if is_first:
-                call.is_open = False
-            raise
-        attempt.note_granted()
-        return attempt
 
     async def _run(self, attempt: Attempt, sink: Sink | None, gate: CommitGate) -> AnyResponse | None:
         """The answer; None if it was streamed into `sink`. The attempt has ended when this returns or raises."""

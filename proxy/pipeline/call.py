@@ -13,9 +13,10 @@ from proxy.pipeline.timing import CallTime, Clock
 from proxy.routing.decision import Decision
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import CostLimit, ProxyError
-from proxy.schema.records import NANO_PER_USD, NO_LABELS, NOT_DECIDED, CallEnd, Caller, CallOpen, Outcome
+from proxy.schema.records import NANO_PER_USD, NO_LABELS, NOT_DECIDED, CallEnd, Caller, CallOpen, Charge, Outcome
 from proxy.schema.usage import Usage
 
+BUDGET_WAIT_S = 0.25
 _STATUSES = {Outcome.CLIENT_CLOSED: 499, Outcome.CANCELLED: 503}
 
 
@@ -42,6 +43,12 @@ class Call:
         self.adapted: list[str] = []  # parameters that the proxy itself changed
         self.limit_headers: dict[str, str] = {}  # `x-ratelimit-*` of the caller's own limits
         self.leave: Callable[[int], None] | None = None  # returns the rate-limit place; takes the tokens used
+        self.charges: tuple[Charge, ...] = ()  # the budgets of the whole call
+        self.charges_failed = True  # its key pays even if the answer broke off
+        self.budget_wait_s = BUDGET_WAIT_S  # left to wait for budgets that other calls hold
+        self.can_downgrade = True
+        self.is_downgraded = False
+        self.downgraded_from: str | None = None  # the model that a spent budget replaced
         self.bound_nano = 0  # upper bound of the plan's cost; 0: unknown
         self.answer_bytes = 0  # of whole answers received
         self.is_open = False  # the ledger has its row, or is about to write it
@@ -83,6 +90,17 @@ class Call:
         """The error if another attempt that may cost `bound_nano` could exceed what the client allows."""
         return self.bounds.refusal(name, bound_nano, self.attempts)
 
+    @property
+    def may_downgrade(self) -> bool:
+        """A cheaper model may answer in place of the requested one: nothing of the answer is there yet."""
+        if not self.can_downgrade or self.is_downgraded or not self.request.hints.allow_downgrade:
+            return False
+        return not any(attempt.ended and attempt.ended.outcome is Outcome.OK for attempt in self.attempts)
+
+    def note_adapted(self, names: list[str]) -> None:
+        """The proxy itself changed these parameters."""
+        self.adapted = list(dict.fromkeys([*self.adapted, *names]))
+
     def note_answered(self, attempt_ids: Sequence[str]) -> None:
         """These attempts make up the answer."""
         self.answered = [attempt for attempt in self.attempts if attempt.id in attempt_ids]
@@ -104,6 +122,7 @@ class Call:
             bound_nano=self.bound_nano,
             decided=self.decided,
             labels=self.labels,
+            charges=self.charges,
         )
 
     def _task(self) -> str | None:
@@ -125,7 +144,12 @@ class Call:
             first_token_ms=self._first_token_ms(),
             fallback=len(self.attempts) > 1 and len({attempt.deployment.name for attempt in self.attempts}) > 1,
             dropped=answering.dropped if answering else [],
+            is_forgiven=not self.charges_failed and (outcome is not Outcome.OK or self._is_empty()),
+            downgraded_from=self.downgraded_from,
         )
+
+    def _is_empty(self) -> bool:
+        return not any(attempt.ended.tokens.output for attempt in self.answered if attempt.ended)
 
     def _first_token_ms(self) -> float | None:
         attempts = self.answered or self.attempts[-1:]

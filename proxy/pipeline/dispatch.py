@@ -29,7 +29,7 @@ from proxy.routing.router import Router
 from proxy.routing.standing import Probe
 from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest
-from proxy.schema.errors import BadRequest, UpstreamError
+from proxy.schema.errors import BadRequest, BudgetSpent, CostLimit, UpstreamError
 
 MIN_CACHED_TOKENS = 1024  # the shortest prompt that OpenAI, Anthropic and Google cache (checked in November 2026)
 
@@ -118,8 +118,8 @@ class Dispatcher:
             one = _Try(resources, question, order, deployment, order.tries_here)
             try:
                 return await one.run()
-            except (UpstreamError, BadRequest) as error:
-                if question.gate.is_closed:
+            except (UpstreamError, BadRequest, CostLimit) as error:
+                if question.gate.is_closed or (isinstance(error, BudgetSpent) and not error.is_of_attempt):
                     raise
                 order.note_failure(deployment, error, one.loop.tried)
 

@@ -20,7 +20,7 @@ from proxy.schema.hints import PRIORITIES, Hints
 
 HEADER = "x-proxy-"
 METADATA = "routing."
-LATER = ("allow_downgrade", "progress", "ensemble", "experiment")
+LATER = ("progress", "ensemble", "experiment")
 _MAX_NAME = 200  # characters of a model name
 _MAX_TAG = 64
 _MAX_ITEMS = 16  # of a list
@@ -158,6 +158,7 @@ _READ: dict[str, Callable[[Any, str], Any]] = {
     "strict": _flag,
     "trace": _flag,
     "tags": partial(_texts, _MAX_TAG),
+    "allow_downgrade": _flag,
 }
 NAMES = (*_READ, *LATER)
 _NEAR = NearNames(NAMES)

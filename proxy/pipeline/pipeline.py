@@ -13,9 +13,10 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from proxy.metering.same_wait import SameWait
+from proxy.metering.standing import left_nano
 from proxy.pipeline import hints
 from proxy.pipeline.admission import Admission
 from proxy.pipeline.bounds import Bounds
@@ -35,9 +36,9 @@ from proxy.routing.plan import plan
 from proxy.routing.stored_facts import decided
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.endpoints import AnyRequest, AnyResponse
-from proxy.schema.errors import BadRequest, ProxyError, StorageUnavailable, UpstreamError
+from proxy.schema.errors import BadRequest, BudgetSpent, CostLimit, ProxyError, StorageUnavailable, UpstreamError
 from proxy.schema.json import named_model
-from proxy.schema.records import CallEnd, Caller, Outcome
+from proxy.schema.records import NANO_PER_USD, CallEnd, Caller, Outcome
 
 DEADLINE_S = 900.0
 _NO_HEADERS: Mapping[str, str] = {}
@@ -101,10 +102,14 @@ class Pipeline:
 
     async def decide(
         self, caller: Caller, body: bytes, format: Format, headers: Mapping[str, str] = _NO_HEADERS
-    ) -> Decision:
-        """The decision that a call would get now. Nothing is called, metered or counted. Raises as `admit` does."""
+    ) -> tuple[Decision, dict[str, Any] | None]:
+        """The decision that a call would get now, and what the budgets would do. Nothing is called, metered or counted.
+
+        Raises as `admit` does.
+        """
         request = await self._read(body, format, headers)
-        return await self._admission.decide(caller, request, headers, self.config_version)
+        now_ns = self._clock.unix_ns()
+        return await self._admission.foresee(caller, request, headers, self.config_version, now_ns)
 
     async def _read(self, body: bytes, format: Format, headers: Mapping[str, str]) -> AnyRequest:
         if len(body) <= LARGE_BYTES:
@@ -143,10 +148,10 @@ class Pipeline:
                 call.bound_nano = plan(route, call.request).bound_nano or 0
             if call.request.hints.trace:
                 call.traced = call.decision or named(route, call.request, self.config_version, call.caller.key_id)
-            if call.request.stream:
-                end = await self._stream(call, route, running.writer, output)
-            else:
-                end = await self._complete(call, route, running.format)
+            try:
+                end = await self._answer(running, route)
+            except BudgetSpent as spent:
+                end = await self._answer(running, await self._admission.downgraded(call, route, spent))
         except BaseException as error:
             failure = await self._fail(call, error)
             output.end(error=failure)
@@ -154,6 +159,11 @@ class Pipeline:
                 raise  # a bug that nobody else would report
         else:
             output.end(end)
+
+    async def _answer(self, running: RunningCall, route: Route) -> bytes:
+        if running.call.request.stream:
+            return await self._stream(running.call, route, running.writer, running.output)
+        return await self._complete(running.call, route, running.format)
 
     async def _complete(self, call: Call, route: Route, format: Format) -> bytes:
         """All parts of a request go to the deployment that answers the first: vectors of two models do not compare."""
@@ -222,6 +232,12 @@ class Pipeline:
         call.note_ended()
         self._on_end(call, end)
 
+    def budget_left_usd(self, call: Call) -> float | None:
+        """What is left of the caller's own budget: the one of its key, or without a key the overall one."""
+        own = [charge for charge in call.charges if charge.pays or call.caller.key_id is None]
+        left = left_nano(own, self._ledger.spending)
+        return None if left is None else left / NANO_PER_USD
+
     def stop_calls(self) -> None:
         """Cancels every running call. Its client gets an error: a status, or the last frame of a stream."""
         for running in list(self._running):
@@ -239,4 +255,8 @@ class Pipeline:
 def _outcome(error: ProxyError) -> Outcome:
     if isinstance(error, UpstreamError):
         return error.outcome
-    return Outcome.REJECTED if isinstance(error, BadRequest) or error.status in (429, 503) else Outcome.UPSTREAM_ERROR
+    return (
+        Outcome.REJECTED
+        if isinstance(error, BadRequest | CostLimit) or error.status in (429, 503)
+        else Outcome.UPSTREAM_ERROR
+    )

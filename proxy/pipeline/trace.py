@@ -23,7 +23,7 @@ def trace(call: Call) -> dict[str, Any]:
             "strategy": decision.strategy,
             "candidates": candidates(decision),
             "attempts": attempt_tree([_row(attempt) for attempt in call.attempts]),
-            "downgraded_from": None,
+            "downgraded_from": call.downgraded_from,
             "snapshot": decision.snapshot,
         }
     }

@@ -101,10 +101,11 @@ def _models_on(names: Names, entries: tuple[str, ...]) -> Iterator[str]:
     """The models that the names on a list stand for."""
     virtual = [name for name in (*AUTO_NAMES, *names.models, *names.aliases) if _matches(name, entries)]
     for name in (*virtual, *(entry for entry in entries if "/" in entry)):  # the latter: `provider/fast` and the like
-        yield from _meaning(names, name, 0)
+        yield from meaning(names, name)
 
 
-def _meaning(names: Names, name: str, depth: int) -> Iterator[str]:
+def meaning(names: Names, name: str, depth: int = 0) -> Iterator[str]:
+    """The `provider/model` names that a name stands for, without its fallbacks."""
     entry = names.models.get(name)
     if depth >= _MAX_DEPTH:
         return
@@ -122,7 +123,7 @@ def _meaning(names: Names, name: str, depth: int) -> Iterator[str]:
         return
     for part in parts:
         if part is not None:
-            yield from _meaning(names, part, depth + 1)
+            yield from meaning(names, part, depth + 1)
 
 
 def _automatic(names: Names) -> list[str]:

@@ -14,8 +14,8 @@ from proxy.schema.records import NANO_PER_USD
 _CLASSIFIED = ("task", "task_confidence", "difficulty", "language")
 
 
-def explained(decision: Decision) -> dict[str, Any]:
-    """The facts, the rules that were tried, the candidates, and what a call would be sent to."""
+def explained(decision: Decision, budget: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The facts, the rules that were tried, the candidates, and what a call would be sent to. `budget`: its effect."""
     chosen, *fallbacks = [deployment.name for deployment in decision.route.candidates]
     first = next((each for each in decision.candidates if each.deployment.name == chosen), None)
     return {
@@ -29,7 +29,7 @@ def explained(decision: Decision) -> dict[str, Any]:
         "chosen": chosen,
         "fallbacks": fallbacks,
         "estimated_cost_usd": (first and _cost_range(first)) or {"low": None, "high": None},
-        "budget": None,
+        "budget": budget,
         "snapshot": decision.snapshot,
     }
 

@@ -95,11 +95,11 @@ class FallbackOrder:
                 return deployment
         return None
 
-    def note_failure(self, deployment: Deployment, error: UpstreamError | BadRequest, tried: int) -> None:
+    def note_failure(self, deployment: Deployment, error: UpstreamError | BadRequest | CostLimit, tried: int) -> None:
         """A deployment failed after `tried` attempts. Raises the error if no other may take over.
 
         A BadRequest from the first candidate is the caller's mistake; from a later one it only means that this
-        candidate cannot take over.
+        candidate cannot take over. Where one is too expensive, a later one may not be.
         """
         name = deployment.name
         if isinstance(error, UpstreamError):
@@ -108,9 +108,11 @@ class FallbackOrder:
             self._queue = self._instead(error)
             if not self._queue and error.status in _CLIENT_FAULTS:
                 raise error
-        elif self._last is None and deployment is self._queue[0]:
+        elif isinstance(error, BadRequest) and self._last is None and deployment is self._queue[0]:
             raise error
         else:
+            if isinstance(error, CostLimit):
+                self._failures[name] = error
             self._queue = [each for each in self._queue if each.name != name]
 
     def _instead(self, error: UpstreamError) -> list[Deployment]:

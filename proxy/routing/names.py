@@ -151,12 +151,22 @@ class Names(Struct, frozen=True, kw_only=True):
         """The deployments behind a name that is not `auto`, fallbacks included."""
         return list(_unique(self._expand(name, 0.0, 0)))
 
-    def configured(self) -> frozenset[str]:
-        """Every `provider/model` in the files. Names invented by clients are not included."""
+    def _written(self) -> list[str | None]:
+        """The names in routing_rules.yaml that stand for models."""
         written = [self.router.default_model, *self.router.fallback, *self.aliases.values(), *self.offered()]
         for entry in self.models.values():
             written += [entry.use, *(entry.weighted or ())]
             written += [*entry.fallback, *entry.context_fallback, *entry.content_fallback]
+        return written
+
+    def chosen(self) -> list[Deployment]:
+        """The models that routing_rules.yaml names, without the embedded one."""
+        found = _unique(each for name in self._written() if name for each in self._expand(name, 0.0, 0))
+        return [each for each in found if each.provider.local_model is None]
+
+    def configured(self) -> frozenset[str]:
+        """Every `provider/model` in the files. Names invented by clients are not included."""
+        written = self._written()
         listed = [f"{provider}/{model}" for provider in self.providers for model in self.listed.get(provider, ())]
         return frozenset(d.name for name in (*written, *listed) if name for d in self._expand(name, 0.0, 0))
 

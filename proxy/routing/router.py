@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from msgspec.structs import replace
 
@@ -10,11 +10,12 @@ from proxy.metering.price_book import PriceBook
 from proxy.routing.allowed import Allowed, Views, refusal_of
 from proxy.routing.decide import decide
 from proxy.routing.decision import Decision
-from proxy.routing.deployment import Route
+from proxy.routing.deployment import Deployment, Route
+from proxy.routing.downgrade import cheapest
 from proxy.routing.facts import Classify, Facts, Reading, facts_of, unclassified
 from proxy.routing.health import NO_STATE, State
 from proxy.routing.names import AUTO_NAMES
-from proxy.routing.rules import headers_in, reads_text
+from proxy.routing.rules import headers_in, reads_budget, reads_text
 from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest, ProxyError
@@ -50,6 +51,7 @@ class Router:
             classify, router.min_confidence, headers_in(rules), reads_text(rules), tuple(router.sticky.by)
         )
         self._enabled = router.enabled
+        self.reads_budget = reads_budget(rules)
 
     async def route(self, name: str, allowed: Allowed | None = None, hints: Hints = NO_HINTS) -> Route:
         """The route of a name among the `allowed` models. Raises ProxyError 400, 403, 404 or 503.
@@ -58,17 +60,23 @@ class Router:
         """
         draw = self._random()
         route = self._named(name, draw, allowed, hints)
-        if self._lacks_prices(route):
+        if self._lacks_prices(route.candidates):
             await self._prices.load()
             route = self._named(name, draw, allowed, hints)
         return route
 
     async def decide(
-        self, request: AnyRequest, key: str | None, headers: Mapping[str, str], allowed: Allowed | None = None
+        self,
+        request: AnyRequest,
+        key: str | None,
+        headers: Mapping[str, str],
+        allowed: Allowed | None = None,
+        budget_spent: float | None = None,
     ) -> Decision | None:
         """The decision for a request to `auto` or one of its variants; None if the request names its model.
 
-        `key` is the name of the caller's key. Raises ProxyError 400, 403 or 503, and waits as `route` does.
+        `key` is the name of the caller's key, `budget_spent` the share of its budget. Raises ProxyError 400, 403 or
+        503, and waits as `route` does.
         """
         names = self._views.current()
         name = request.model if request.model in _AUTO else names.target_of(request.model)
@@ -76,12 +84,30 @@ class Router:
             return None
         self._check_models(request.hints, allowed)
         facts = facts_of(request, name, key, headers, self._reading)
+        if budget_spent is not None:
+            facts = replace(facts, budget_spent=budget_spent)
         state, seed = self._state(facts.session), self._random()
         decision = self._decide(facts, state, seed, allowed)
-        if self._lacks_prices(decision.route):
+        if self._lacks_prices(decision.route.candidates):
             await self._prices.load()
             decision = self._decide(facts, state, seed, allowed)
         return decision
+
+    async def downgraded(self, request: ChatRequest, name: str | None, allowed: Allowed | None) -> Route | None:
+        """The route of a request whose budget is spent: the capable models behind `name`, in their order, else the
+        cheapest capable one that the configuration names. None: there is none with a known price.
+        """
+        for wanted in dict.fromkeys((name, None)):
+            names = self._views.of(allowed)
+            found = names.behind(wanted) if wanted else names.chosen()
+            if self._lacks_prices(found):
+                await self._prices.load()
+                names = self._views.of(allowed)
+                found = names.behind(wanted) if wanted else names.chosen()
+            able = cheapest(request, found)
+            if able:
+                return Route(request.model, tuple(each for each in found if each in able) if wanted else able[:1])
+        return None
 
     def _decide(self, facts: Facts, state: State, seed: float, allowed: Allowed | None) -> Decision:
         try:
@@ -123,5 +149,5 @@ class Router:
                     raise
                 raise BadRequest(f"{where}: {error.message}", param=where) from None
 
-    def _lacks_prices(self, route: Route) -> bool:
-        return any(each.price is None and self._prices.may_find(each.name) for each in route.candidates)
+    def _lacks_prices(self, deployments: Iterable[Deployment]) -> bool:
+        return any(each.price is None and self._prices.may_find(each.name) for each in deployments)

@@ -66,6 +66,11 @@ def reads_text(rules: Iterable[Rule]) -> bool:
     return any(when.text_matches is not None for rule in rules for when in _all(rule.when))
 
 
+def reads_budget(rules: Iterable[Rule]) -> bool:
+    """True if a rule looks at what is spent of the budget."""
+    return any(when.budget_spent_over is not None for rule in rules for when in _all(rule.when))
+
+
 def _all(when: When) -> list[When]:
     """A condition and those inside it."""
     inner = [*(when.any or ()), *([when.not_] if when.not_ is not None else ())]

@@ -42,3 +42,4 @@ Count = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[float, Meta(ge=0)]
 Positive = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+Dollars = Annotated[float, Meta(ge=0, le=1_000_000_000)]  # keeps sums of nano-USD within 64 bits

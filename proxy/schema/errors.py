@@ -3,6 +3,7 @@
     ProxyError                  status, type, code, param, message (public), headers
     ├── BadRequest              400  invalid_value unless another code is given
     ├── CostLimit               402  the next attempt could cost more than the request allows
+    │   └── BudgetSpent         429  ... or than a budget has room for
     ├── UpstreamError           a provider's failure; carries its Outcome and `retryable`
     │   ├── AllDown             503  no candidate can answer now; says why of each
     │   ├── UpstreamTruncated   502  the answer broke off
@@ -18,7 +19,7 @@ contain keys, file paths, stack traces or internal hosts.
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import Any, cast
 
 from msgspec import Struct
 
@@ -73,10 +74,35 @@ class StorageUnavailable(ProxyError):
 
 
 class CostLimit(ProxyError):
-    """402: `max_cost_usd` does not allow another attempt: it could cost too much, or nobody knows its price."""
+    """402: `max_cost_usd` or a budget does not allow another attempt: it could cost too much, or nobody knows how much.
 
-    def __init__(self, message: str, code: str) -> None:
-        super().__init__(message, status=402, code=code, param="routing.max_cost_usd")
+    Another candidate may be cheaper.
+    """
+
+    def __init__(self, message: str, code: str, *, param: str = "routing.max_cost_usd", status: int = 402) -> None:
+        super().__init__(message, status=status, code=code, param=param)
+
+
+class BudgetSpent(CostLimit):
+    """429: a budget has no room for the attempt. `figures` (USD, and when the budget resets) are in the body.
+
+    The raiser sets the rest. `is_soft`: a downgraded call may go on; `downgrade_to` names its model, None: the cheapest
+    capable one. `is_of_attempt`: a budget of the provider or the model, so that another candidate may have room.
+    """
+
+    def __init__(self, message: str, figures: dict[str, Any]) -> None:
+        super().__init__(message, "insufficient_quota", param="model", status=429)
+        self.type = "insufficient_quota"
+        self.headers["x-should-retry"] = "false"
+        self.figures = figures
+        self.is_soft = False
+        self.is_of_attempt = False
+        self.downgrade_to: str | None = None
+        self.room: object = None  # the figures as the ledger gave them
+
+    def body(self) -> dict[str, object]:
+        error = cast("dict[str, object]", super().body()["error"])
+        return {"error": {**error, "metadata": self.figures}}
 
 
 class Availability(Struct, frozen=True):

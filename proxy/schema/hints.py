@@ -11,7 +11,7 @@ class Hints(Struct, frozen=True, kw_only=True):
     """The hints of one request. None: not given; then the classifier or the configuration decides.
 
     `max_cost_usd` and `deadline_ms` bind all attempts of the call together. `fallback` replaces the configured order,
-    and `no_fallback` leaves only the first candidate.
+    and `no_fallback` leaves only the first candidate. Without `allow_downgrade` a spent budget refuses the call.
     """
 
     task: str | None = None
@@ -28,6 +28,7 @@ class Hints(Struct, frozen=True, kw_only=True):
     strict: bool = False
     trace: bool = False
     tags: tuple[str, ...] = ()
+    allow_downgrade: bool = True
 
 
 NO_HINTS = Hints()

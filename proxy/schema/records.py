@@ -119,11 +119,30 @@ class Cost(Struct, frozen=True):
     searches: int = 0
 
 
+class Charge(Struct, frozen=True):
+    """One window of a budget that something counts against. Money is nano-USD, times are Unix nanoseconds.
+
+    Booked at (`budget`, `start_ns`); what was booked from `since_ns` on counts. `soft_nano` is the limit of calls that
+    are not downgraded (None: only `hard_nano` limits). `pays`: it counts what the key pays, not what the provider
+    bills. `resets_ns` None: never.
+    """
+
+    budget: str
+    start_ns: int
+    since_ns: int
+    hard_nano: int
+    soft_nano: int | None = None
+    pays: bool = False
+    resets_ns: int | None = None
+    downgrade_to: str | None = None
+
+
 class AttemptOpen(Struct, frozen=True):
     """The intent to send one request upstream, committed before the request is sent.
 
     `id` goes upstream as `X-Client-Request-Id`. `hold_nano` is the upper bound of its cost (None: price unknown).
     `parent` is the id of the attempt that caused this one (None: the call itself); `seat` numbers concurrent attempts.
+    `charges`: the budgets of its provider and model. `is_downgraded`: it may use budgets up to their hard limits.
     """
 
     id: str
@@ -136,12 +155,8 @@ class AttemptOpen(Struct, frozen=True):
     price_version: str | None = None
     parent: str | None = None
     seat: int = 0
-
-
-class Granted(Struct, frozen=True):
-    """The ledger's permission to send one attempt. `cap_nano`: its cost limit; None: no limit."""
-
-    cap_nano: int | None = None
+    charges: tuple[Charge, ...] = ()
+    is_downgraded: bool = False
 
 
 class AttemptEnd(Struct, frozen=True):
@@ -192,7 +207,8 @@ NO_LABELS = Labels()
 class CallOpen(Struct, frozen=True):
     """The start of one client request. `opened_ns`: Unix nanoseconds. `key_id`: the name of the caller's key.
 
-    `bound_nano`: the upper bound of the plan's cost (0: unknown; then only the attempts' holds count).
+    `bound_nano`: the upper bound of the plan's cost (0: unknown; then only the attempts' holds count). `charges`: the
+    budgets that the whole call counts against.
     """
 
     id: str
@@ -205,6 +221,7 @@ class CallOpen(Struct, frozen=True):
     bound_nano: int = 0
     decided: Decided = NOT_DECIDED
     labels: Labels = NO_LABELS
+    charges: tuple[Charge, ...] = ()
 
 
 class PastCall(Struct, frozen=True):
@@ -221,7 +238,9 @@ class PastCall(Struct, frozen=True):
 
 
 class CallEnd(Struct, frozen=True):
-    """The end of one client request. Its tokens and cost are the sums over its attempts."""
+    """The end of one client request. Its tokens and cost are the sums over its attempts. `is_forgiven`: its key does
+    not pay for it. `downgraded_from`: the model that a spent budget replaced.
+    """
 
     call_id: str
     outcome: Outcome
@@ -233,6 +252,8 @@ class CallEnd(Struct, frozen=True):
     first_token_ms: float | None = None
     fallback: bool = False
     dropped: list[str] = field(default_factory=list)
+    is_forgiven: bool = False
+    downgraded_from: str | None = None
 
 
 class UsageQuery(Struct, frozen=True):

@@ -20,6 +20,7 @@ from structlog.typing import FilteringBoundLogger
 from proxy.config import Config, ConfigError
 from proxy.config.namespace import build_names, catalogues, enabled, endpoint_of, key_endpoints
 from proxy.config.problems import Mark, problem
+from proxy.metering.charges import Budgets
 from proxy.metering.ledger import Ledger
 from proxy.metering.price_book import PriceBook
 from proxy.pipeline.admission import Admission, KeyPolicies
@@ -33,7 +34,7 @@ from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.reasoning_state import ReasoningState
 from proxy.pipeline.timing import Clock
 from proxy.providers.base.contract import Provider, ProviderLimits
-from proxy.routing.allowed import Views
+from proxy.routing.allowed import Views, meaning
 from proxy.routing.board import HealthBoard
 from proxy.routing.classify import load
 from proxy.routing.facts import Classify, classified_by
@@ -133,12 +134,15 @@ class Running:
         names = build_names(config, book, lists.found)
         views = Views(names, book, lambda: lists.found)
         configured = names.configured()
+        budgets = Budgets(config.budget, lambda name: meaning(names, name))
         self._limits = self._limits or Limits(config.server.workers)  # usage outlives a reload
         policies = KeyPolicies(config.keys, config.rate_limits, self._limits)
         pipeline = Pipeline(
             Admission(
                 policies,
                 Router(views, book, random.random, classifier(), self.board.state, config.version),
+                budgets,
+                self._ledger.spending,
             ),
             Dispatcher(
                 Resources(
@@ -152,6 +156,7 @@ class Running:
                     config.router,
                     self.board,
                     mentioned(config.rules),
+                    budgets,
                 )
             ),
             self.vault,

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct, field
 
-from proxy.schema.records import AttemptOpen, PastCall, UsageQuery
+from proxy.schema.records import AttemptOpen, Charge, PastCall, UsageQuery
 from proxy.storage.batch import Batch
 
 
@@ -35,15 +35,44 @@ class RowRefused(Refusal):
     """A row that no store can keep: a used id, a value out of range."""
 
 
+class Room(Struct, frozen=True):
+    """A budget window without room for an attempt. Money is nano-USD; `bound_nano`: what the attempt would add.
+
+    `is_soft`: the limit of calls that are not downgraded. `is_of_attempt`: a budget of the provider or the model.
+    """
+
+    charge: Charge
+    limit_nano: int
+    spent_nano: int
+    held_nano: int
+    bound_nano: int
+    is_soft: bool
+    is_of_attempt: bool
+
+    @property
+    def left_nano(self) -> int:
+        return self.limit_nano - self.spent_nano - self.held_nano
+
+
+class BudgetRefused(Refusal):
+    """The attempt does not fit a budget."""
+
+    def __init__(self, room: Room) -> None:
+        super().__init__(f"the budget {room.charge.budget} has no room")
+        self.room = room
+
+
 class Answers(Struct):
     """The refused parts of a batch, normally none. Everything else is committed.
 
     `admissions`, by attempt id: the attempt has no row and must not be sent. `calls`, by call id: the end of the call,
-    or all of its rows, could not be written.
+    or all of its rows, could not be written. `spending`: (spent, reserved) in nano-USD of the budget windows that the
+    batch changed, by budget and start.
     """
 
     admissions: dict[str, Refusal] = field(default_factory=dict)
     calls: dict[str, Refusal] = field(default_factory=dict)
+    spending: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
 
     def to(self, attempt: AttemptOpen) -> Refusal | None:
         """The answer to one admission; None: it is committed."""
@@ -63,6 +92,10 @@ class Store(Protocol):
         Idempotent: the same batch may be written twice. An empty batch writes too, to test whether the store works
         again. A store that lost its connection reconnects. Raises StoreError within a bounded time.
         """
+        ...
+
+    def spending(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """(spent, reserved) in nano-USD of all budget windows, by budget and start. Raises StoreError."""
         ...
 
     def sweep(self, now_ns: int) -> int:

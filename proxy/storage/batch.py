@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from msgspec import Struct, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Outcome
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Charge, Outcome
 
 
 class EndedAttempt(Struct, frozen=True):
@@ -16,7 +19,10 @@ class EndedAttempt(Struct, frozen=True):
 
 
 class ClosedCall(Struct, frozen=True):
-    """The end of one call: tokens and cost are the sums over its attempts; `cost_nano` None: one price is unknown."""
+    """The end of one call: tokens and cost are the sums over its attempts; `cost_nano` None: one price is unknown.
+
+    `charged_nano` is what its key pays.
+    """
 
     end: CallEnd
     closed_ns: int
@@ -29,6 +35,7 @@ class ClosedCall(Struct, frozen=True):
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     cost_nano: int | None = 0
+    charged_nano: int | None = 0
     estimated: bool = False
 
 
@@ -39,6 +46,9 @@ class Batch(Struct):
     an answer wrote them. `opened` (by call id) and `intents` (by attempt id) are new rows; `holds`, `ended` and
     `closed` change rows, new ones included. `abandoned` maps calls whose end could not be written to the time at which
     they are closed as `unknown`. They are written in this order.
+
+    `charges` (by call id) and `attempt_charges` (by attempt id) name the budget windows of the rows above. `growth`: by
+    how much an attempt raises its call's hold, in nano-USD; attempts without an entry are granted already.
     """
 
     withdrawn: dict[str, AttemptOpen] = field(default_factory=dict)
@@ -49,6 +59,9 @@ class Batch(Struct):
     ended: list[EndedAttempt] = field(default_factory=list)
     closed: dict[str, ClosedCall] = field(default_factory=dict)
     abandoned: dict[str, int] = field(default_factory=dict)
+    charges: dict[str, tuple[Charge, ...]] = field(default_factory=dict)
+    attempt_charges: dict[str, tuple[Charge, ...]] = field(default_factory=dict)
+    growth: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """The number of changes in the batch."""
@@ -86,18 +99,58 @@ class Batch(Struct):
             part(call_id).closed[call_id] = closed
         for call_id, closed_ns in self.abandoned.items():
             part(call_id).abandoned[call_id] = closed_ns
+        for call_id, each in parts.items():
+            each.charges = {call_id: self.charges[call_id]} if call_id in self.charges else {}
+            ids = {*each.intents, *each.withdrawn, *(ended.end.id for ended in each.ended)}
+            each.attempt_charges = {name: self.attempt_charges[name] for name in ids if name in self.attempt_charges}
+            each.growth = {name: self.growth[name] for name in each.intents if name in self.growth}
         return parts
 
+    @property
+    def has_charges(self) -> bool:
+        return bool(self.charges or self.attempt_charges)
+
+    def without(self, attempts: Collection[str], calls: Collection[str], holds: Mapping[str, int]) -> Batch:
+        """This batch without these new attempts and calls, and with these holds."""
+        kept = {call_id: hold for call_id, hold in {**self.holds, **holds}.items() if call_id not in calls}
+        return replace(
+            self,
+            opened={call_id: opened for call_id, opened in self.opened.items() if call_id not in calls},
+            intents={attempt_id: attempt for attempt_id, attempt in self.intents.items() if attempt_id not in attempts},
+            holds=kept,
+        )
+
+    def hold_of(self, call_id: str) -> int | None:
+        """The hold of a call after this batch, if it has one in here."""
+        if call_id in self.holds or call_id not in self.opened:
+            return self.holds.get(call_id)
+        return first_hold(*self.opened[call_id])
+
     def admissions(self) -> list[Batch]:
-        """One batch per new attempt of one call's batch; the first includes the call's row if that is new."""
-        parts = [Batch(intents={attempt.id: attempt}) for attempt in self.intents.values()]
-        if parts:
-            parts[0].opened = self.opened
+        """One batch per new attempt of one call's batch; the first includes the call's row if that is new.
+
+        Each sets the call's hold as if all attempts before it had been admitted.
+        """
+        parts = []
+        for name, attempt in self.intents.items():
+            parts.append(Batch(intents={name: attempt}, charges=self.charges, attempt_charges=self.attempt_charges))
+            if name in self.growth:
+                parts[-1].growth = {name: self.growth[name]}
+        if not parts:
+            return []
+        parts[0].opened = self.opened
+        (call_id,) = {attempt.call_id for attempt in self.intents.values()}
+        hold = self.hold_of(call_id)
+        if hold is not None:
+            hold -= sum(self.growth.values())
+            for part in parts:
+                hold += sum(part.growth.values())
+                part.holds = {call_id: hold}
         return parts
 
     def changes(self) -> Batch:
         """The rest of one call's batch: the changes of existing rows."""
-        return Batch(holds=self.holds, ended=self.ended, closed=self.closed, abandoned=self.abandoned)
+        return replace(self, withdrawn={}, unopened=set(), opened={}, intents={}, holds={}, growth={})
 
 
 class OpenCall:
@@ -185,14 +238,36 @@ class OpenCall:
             cache_write_tokens=self.cache_write_tokens,
             reasoning_tokens=self.reasoning_tokens,
             cost_nano=self.cost_nano,
+            charged_nano=0 if end.is_forgiven else self.cost_nano,
             estimated=self.estimated,
         )
+
+    def growth(self, pending: Sequence[AttemptOpen]) -> Iterator[tuple[str, int]]:
+        """By how much each of these attempts, the last ones to start, raises the hold: by its own bound, or the first
+        of a call by the plan's if that is higher.
+        """
+        ids = {attempt.id for attempt in pending}
+        held = self.cost_nano or 0
+        held += sum(attempt.hold_nano or 0 for attempt in self.running.values() if attempt.id not in ids)
+        before = max(held, self.call.bound_nano) if len(self.started) > len(ids) else 0
+        for attempt in pending:
+            held += attempt.hold_nano or 0
+            after = 0 if self.hold_nano is None else max(held, self.call.bound_nano)
+            yield attempt.id, max(0, after - before)
+            before = max(before, after)
 
     def _rehold(self) -> None:
         held = self.cost_nano
         for attempt in self.running.values():
             held = None if held is None or attempt.hold_nano is None else held + attempt.hold_nano
-        self.hold_nano = None if held is None else max(held, self.call.bound_nano)
+        self.hold_nano = None if held is None else max(held, self.call.bound_nano) if self.started else 0
+
+
+def first_hold(call: CallOpen, attempt: AttemptOpen | None) -> int | None:
+    """The hold of a call with its first attempt."""
+    if attempt is None:
+        return 0
+    return None if attempt.hold_nano is None else max(attempt.hold_nano, call.bound_nano)
 
 
 def rejected(end: CallEnd, closed_ns: int) -> ClosedCall:

@@ -195,6 +195,21 @@ def m011_labels(db: Database) -> None:
         db.execute("ALTER TABLE calls ADD COLUMN " + column + " TEXT")
 
 
+def m012_budgets(db: Database) -> None:
+    """What is spent and held in each budget window; the windows of open calls and attempts."""
+    db.execute(
+        """
+        CREATE TABLE spending (
+            budget TEXT NOT NULL, start_ns INTEGER NOT NULL, spent_nano INTEGER NOT NULL,
+            reserved_nano INTEGER NOT NULL, PRIMARY KEY (budget, start_ns)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    for table, column in (("calls", "charges"), ("calls", "downgraded_from"), ("attempts", "charges")):
+        db.execute("ALTER TABLE " + table + " ADD COLUMN " + column + " TEXT")
+    db.execute("ALTER TABLE calls ADD COLUMN charged_nano INTEGER")
+
+
 _SUM_TRIGGER = """
     CREATE TRIGGER reasoning_states_after_{event} AFTER {event} ON reasoning_states
     BEGIN
@@ -220,6 +235,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     m009_decisions,
     m010_configurations,
     m011_labels,
+    m012_budgets,
 )
 
 

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import msgspec
 
 from proxy.schema.records import AttemptOpen, CallOpen, Outcome
-from proxy.storage.base import RowRefused
-from proxy.storage.batch import Batch, ClosedCall, EndedAttempt
+from proxy.storage.admit import Admitted
+from proxy.storage.base import Answers, RowRefused
+from proxy.storage.batch import Batch, ClosedCall, EndedAttempt, first_hold
+from proxy.storage.spending import book_lost, open_rows, written
 
 _OPEN_CALL = """
     INSERT INTO calls (id, opened_ns, owner, key_id, requested_model, stream, task_type, config_version, provider,
-        model, hold_nano, attempts, step, rule, strategy, facts, snapshot, tags, session, agent, parent_agent, outcome)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')
+        model, hold_nano, attempts, step, rule, strategy, facts, snapshot, tags, session, agent, parent_agent, charges,
+        outcome)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')
     ON CONFLICT (id) DO NOTHING
 """
 _IS_OURS = "SELECT 1 FROM calls WHERE id = ? AND owner = ? AND opened_ns = ?"
 _OPEN_ATTEMPT = """
-    INSERT INTO attempts (call_id, seq, id, provider, model, opened_ns, hold_nano, price_version, parent, seat, outcome)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open') ON CONFLICT (call_id, seq) DO NOTHING
+    INSERT INTO attempts (call_id, seq, id, provider, model, opened_ns, hold_nano, price_version, parent, seat, charges,
+        outcome)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open') ON CONFLICT (call_id, seq) DO NOTHING
 """
 _IS_SAME_ATTEMPT = "SELECT 1 FROM attempts WHERE call_id = ? AND seq = ? AND id = ? AND opened_ns = ?"
 _WITHDRAW = "DELETE FROM attempts WHERE call_id = ? AND seq = ? AND id = ? AND closed_ns IS NULL"
@@ -37,7 +42,7 @@ _CLOSE_CALL = """
     UPDATE calls SET closed_ns = ?, provider = ?, model = ?, outcome = ?, status = ?, error_code = ?, input_tokens = ?,
         output_tokens = ?, total_tokens = ?, cached_tokens = ?, cache_write_tokens = ?, reasoning_tokens = ?,
         cost_nano = ?, estimated = ?, latency_ms = ?, first_token_ms = ?, fallback = ?, attempts = ?, success = ?,
-        dropped = ?
+        dropped = ?, charged_nano = ?, downgraded_from = ?
     WHERE id = ? AND closed_ns IS NULL
 """
 # The end of these requests is unknown, so they are charged their holds until reconciled.
@@ -45,28 +50,68 @@ _LOSE_ATTEMPTS = """
     UPDATE attempts SET closed_ns = :now, outcome = 'unknown', usage_source = 'none', cost_nano = hold_nano
     WHERE closed_ns IS NULL AND call_id IN (SELECT id FROM calls WHERE closed_ns IS NULL AND {which})
 """
+_COST_OF_LOST = """CASE WHEN IFNULL(MAX(cost_nano IS NULL AND (outcome = 'unknown'
+    OR input + cache_read + cache_write + output > 0)), 0) = 0 THEN IFNULL(SUM(cost_nano), 0) END"""
 _LOSE_CALLS = """
     UPDATE calls SET closed_ns = :now, outcome = 'unknown', estimated = 1, success = 0,
         (attempts, input_tokens, output_tokens, total_tokens, cached_tokens, cache_write_tokens, reasoning_tokens,
-            cost_nano) = (
+            cost_nano, charged_nano) = (
             SELECT COUNT(*), IFNULL(SUM(input + cache_read + cache_write), 0), IFNULL(SUM(output), 0),
                 IFNULL(SUM(input + cache_read + cache_write + output), 0), IFNULL(SUM(cache_read), 0),
                 IFNULL(SUM(cache_write), 0), IFNULL(SUM(reasoning), 0),
-                CASE WHEN IFNULL(MAX(cost_nano IS NULL AND (outcome = 'unknown'
-                    OR input + cache_read + cache_write + output > 0)), 0) = 0 THEN IFNULL(SUM(cost_nano), 0) END
+                {cost}, {cost}
             FROM attempts WHERE call_id = calls.id),
         (provider, model) = (SELECT provider, model FROM attempts WHERE call_id = calls.id ORDER BY seq DESC LIMIT 1)
     WHERE closed_ns IS NULL AND {which}
+""".replace("{cost}", _COST_OF_LOST)
+_BY_OWNER, _BY_ID = "owner = :which", "id = :which"
+
+
+# The join runs once per id; `IN (SELECT ...)` would first sort the ids into a table of its own.
+_STATES = """
+    SELECT calls.id, closed_ns, opened_ns, hold_nano, key_id, task_type, rule
+    FROM json_each(?) AS named CROSS JOIN calls ON calls.id = named.value
 """
-_LOSE_BY_OWNER = tuple(statement.replace("{which}", "owner = :which") for statement in (_LOSE_ATTEMPTS, _LOSE_CALLS))
-_LOSE_BY_ID = tuple(statement.replace("{which}", "id = :which") for statement in (_LOSE_ATTEMPTS, _LOSE_CALLS))
 
 
-def put(db: sqlite3.Connection, batch: Batch, owner: str) -> None:
-    """Writes the batch. Idempotent: if an earlier answer was lost, it finds its own rows and changes nothing.
+class CallState(NamedTuple):
+    """A call's row as it is before a batch changes it. `closed_ns` None: still open."""
 
-    Raises RowRefused for a used id, sqlite3.Error, and Python's errors for values that no column can take.
+    closed_ns: int | None
+    opened_ns: int
+    hold_nano: int | None
+    key_id: str | None
+    task_type: str | None
+    rule: str | None
+
+
+def states(db: sqlite3.Connection, call_ids: Iterable[str]) -> dict[str, CallState]:
+    """The rows of these calls, by id; calls without a row are left out.
+
+    Read before `put` changes them, they tell what this batch changes: a call that has ended already is not ended again,
+    be it that the same batch was committed before and its answer was lost, or that another process's sweep was first.
     """
+    rows = db.execute(_STATES, (msgspec.json.encode(list(call_ids)).decode(),))
+    return {row[0]: CallState._make(row[1:]) for row in rows}
+
+
+def put(db: sqlite3.Connection, batch: Batch, owner: str) -> Answers:
+    """Writes the batch, except for attempts that do not fit their budgets.
+
+    Idempotent: if an earlier answer was lost, it finds its own rows and changes nothing. Raises RowRefused for a used
+    id, sqlite3.Error, and Python's errors for values that no column can take.
+    """
+    admitted = Admitted(db, batch, states(db, batch.charges)) if batch.has_charges else None
+    if admitted is not None and admitted.refused:
+        batch = batch.without(admitted.refused, admitted.refused_calls, admitted.holds)
+    _write(db, batch, owner)
+    spending = {} if admitted is None else admitted.spending.save()
+    for call_id, closed_ns in batch.abandoned.items():
+        _lose(db, _BY_ID, call_id, closed_ns)
+    return Answers({} if admitted is None else {**admitted.refused}, {}, spending)
+
+
+def _write(db: sqlite3.Connection, batch: Batch, owner: str) -> None:
     if batch.withdrawn:
         keys = [(attempt.call_id, attempt.seq, attempt.id) for attempt in batch.withdrawn.values()]
         db.executemany(_WITHDRAW, keys)
@@ -89,8 +134,6 @@ def put(db: sqlite3.Connection, batch: Batch, owner: str) -> None:
         db.executemany(_END_ATTEMPT, [_end_attempt_values(ended) for ended in batch.ended])
     if batch.closed:
         db.executemany(_CLOSE_CALL, [_close_call_values(closed) for closed in batch.closed.values()])
-    for call_id, closed_ns in batch.abandoned.items():
-        _lose(db, _LOSE_BY_ID, call_id, closed_ns)
 
 
 def _check(db: sqlite3.Connection, statement: str, keys: list[tuple[Any, ...]], what: str) -> None:
@@ -102,24 +145,21 @@ def _check(db: sqlite3.Connection, statement: str, keys: list[tuple[Any, ...]], 
 
 def lose_calls_of(db: sqlite3.Connection, owner: str, now_ns: int) -> int:
     """Closes the open calls of a dead owner as `unknown`; returns their number."""
-    return _lose(db, _LOSE_BY_OWNER, owner, now_ns)
+    return _lose(db, _BY_OWNER, owner, now_ns)
 
 
-def _lose(db: sqlite3.Connection, statements: tuple[str, ...], which: str, now_ns: int) -> int:
+def _lose(db: sqlite3.Connection, where: str, which: str, now_ns: int) -> int:
     parameters = {"now": now_ns, "which": which}
-    return [db.execute(statement, parameters).rowcount for statement in statements][-1]
+    lost = open_rows(db, where, parameters)
+    for statement in (_LOSE_ATTEMPTS, _LOSE_CALLS):
+        rows = db.execute(statement.replace("{which}", where), parameters).rowcount
+    book_lost(db, lost)
+    return rows
 
 
 # sqlite3 binds exact types fast. A bool or an enum takes its slow adapter look-up, hence `int()` and `str()`. So does
 # None, hence `_NULL` in columns that are mostly empty: SQLite stores a NaN as NULL, in tables that are STRICT too.
 _NULL = float("nan")
-
-
-def first_hold(call: CallOpen, attempt: AttemptOpen | None) -> int | None:
-    """The hold of a call with its first attempt."""
-    if attempt is None:
-        return 0
-    return None if attempt.hold_nano is None else max(attempt.hold_nano, call.bound_nano)
 
 
 def _open_call_values(call: CallOpen, attempt: AttemptOpen | None, owner: str) -> tuple[Any, ...]:
@@ -146,6 +186,7 @@ def _open_call_values(call: CallOpen, attempt: AttemptOpen | None, owner: str) -
         labels.session or _NULL,
         labels.agent or _NULL,
         labels.parent_agent or _NULL,
+        written(call.charges) or _NULL,
     )
 
 
@@ -161,6 +202,7 @@ def _open_attempt_values(attempt: AttemptOpen) -> tuple[Any, ...]:
         attempt.price_version,
         attempt.parent or _NULL,
         attempt.seat,
+        written(attempt.charges) or _NULL,
     )
 
 
@@ -212,5 +254,7 @@ def _close_call_values(closed: ClosedCall) -> tuple[Any, ...]:
         closed.attempts,
         int(end.outcome is Outcome.OK),
         msgspec.json.encode(end.dropped).decode() if end.dropped else _NULL,
+        closed.charged_nano,
+        end.downgraded_from or _NULL,
         end.call_id,
     )

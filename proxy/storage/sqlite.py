@@ -14,6 +14,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from proxy.schema.records import PastCall, UsageQuery
 from proxy.storage import rescue
 from proxy.storage.base import Answers, Refusal, RowRefused, StoreError, TooSlow
@@ -98,13 +100,13 @@ class SqliteStore:
             self._owners.hold()
             try:
                 with _transaction(db):
-                    put(db, batch, self.owner)
+                    answers = put(db, batch, self.owner)
                     self._renew(db, even_if_fresh=not batch)
             except Exception as error:
                 if _is_fault_of_store(error):
                     raise
                 return self._write_apart(db, batch)
-            return Answers()
+            return answers
 
     def sweep(self, now_ns: int) -> int:
         with self._errors():
@@ -123,6 +125,11 @@ class SqliteStore:
                             swept += lose_calls_of(db, owner, now_ns)
                             self._owners.end_lease(db, owner)
             return swept
+
+    def spending(self) -> dict[tuple[str, int], tuple[int, int]]:
+        with self._errors():
+            rows = self._connected().execute("SELECT budget, start_ns, spent_nano, reserved_nano FROM spending")
+            return {(budget, start_ns): (spent, held) for budget, start_ns, spent, held in rows}
 
     def usage(self, query: UsageQuery, give_up: Callable[[], bool] = lambda: False) -> dict[str, Any]:
         with self._reading(give_up) as db:
@@ -259,7 +266,7 @@ class SqliteStore:
         answers = Answers()
         with _transaction(db):
             for call_id, part in batch.split().items():
-                refusal = self._refusal(db, part)
+                refusal = self._refusal(db, part, answers)
                 if refusal is None:
                     continue
                 has_ended = part.closed or any(ended.end.id in part.intents for ended in part.ended)
@@ -270,21 +277,31 @@ class SqliteStore:
         return answers
 
     def _admit_apart(self, db: sqlite3.Connection, call_id: str, part: Batch, answers: Answers) -> None:
-        self._refusal(db, Batch(withdrawn=part.withdrawn, unopened=part.unopened))
+        self._refusal(
+            db, replace(part.changes(), withdrawn=part.withdrawn, unopened=part.unopened, ended=[], closed={}), answers
+        )
         unopened: Refusal | None = None  # why the call, and with it each attempt, is refused
         for admission in part.admissions():
-            refusal = unopened or self._refusal(db, admission)
+            refusal = unopened or self._refusal(db, admission, answers)
+            refusal = refusal or next(
+                (answers.admissions[name] for name in admission.intents if name in answers.admissions), None
+            )
             if refusal is not None:
                 unopened = refusal if admission.opened else unopened
                 answers.admissions |= dict.fromkeys(admission.intents, refusal)
-        if unopened is None and (refusal := self._refusal(db, part.changes())) is not None:
+        if unopened is None and (refusal := self._refusal(db, part.changes(), answers)) is not None:
             answers.calls[call_id] = refusal
 
-    def _refusal(self, db: sqlite3.Connection, part: Batch) -> Refusal | None:
-        """Writes a part of a batch as a whole. If it is refused, writes nothing and returns the reason."""
+    def _refusal(self, db: sqlite3.Connection, part: Batch, answers: Answers) -> Refusal | None:
+        """Writes a part of a batch as a whole. If its rows are refused, writes nothing and returns the reason.
+
+        What does not fit its budgets is added to `answers`.
+        """
         db.execute("SAVEPOINT part")
         try:
-            put(db, part, self.owner)
+            written = put(db, part, self.owner)
+            answers.admissions |= written.admissions
+            answers.spending |= written.spending
         except Exception as error:
             if _is_fault_of_store(error):
                 raise

@@ -65,11 +65,11 @@ DOUBTS: list[tuple[str, str, list[str]]] = [
     ),
     (
         "what follows a limit that is hard",
-        "budget: {daily_usd: 1, when_spent: reject, hard_usd: 2, per_key: {app: {downgrade_to: gpt-6-luna}}}\n",
+        "budget: {daily_usd: 1, when_spent: reject, hard_daily_usd: 2, per_key: {app: {downgrade_to: gpt-6-luna}}}\n",
         [
-            "3:54: warning: budget.hard_usd: never used: with when_spent: reject, the limit itself is hard",
-            "3:87: warning: budget.per_key.app.downgrade_to: never used:"
-            " with when_spent: reject, the limit itself is hard",
+            "3:60: warning: budget.hard_daily_usd: never used: without when_spent: downgrade, the limit itself is hard",
+            "3:93: warning: budget.per_key.app.downgrade_to: never used:"
+            " without when_spent: downgrade, the limit itself is hard",
         ],
     ),
     (
@@ -92,8 +92,8 @@ def test_a_doubt_has_one_exact_line(text: str, expected: list[str]) -> None:
         "",
         "models: {a: {use: gpt-6-sol, fallback: [gpt-6-luna, groq/shared]}}\n",
         "models: {a: {use: local/smollm2-135m}}\nrouter: {default_model: a}\n",
-        "budget: {daily_usd: 1, when_spent: downgrade, hard_usd: 2, downgrade_to: gpt-6-luna}\n",
-        "budget: {when_spent: reject, per_key: {app: {daily_usd: 1, when_spent: downgrade, hard_usd: 2}}}\n",
+        "budget: {daily_usd: 1, when_spent: downgrade, hard_daily_usd: 2, downgrade_to: gpt-6-luna}\n",
+        "budget: {when_spent: reject, per_key: {app: {daily_usd: 1, when_spent: downgrade, hard_daily_usd: 2}}}\n",
         "keys: {app: {expires: 2026-11-23, models: [gpt-6-sol, 'auto:*', '*']}}\n",
         "keys: {app: {models: [openai/whatever]}}\n",
     ],

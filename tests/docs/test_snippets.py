@@ -34,6 +34,7 @@ TESTED = {
     "README.md": {"bash": "docs/test_readme.py", "python": "docs/test_readme.py"},
     "CONTRIBUTING.md": {"": HERE},
     "docs/architecture.md": {"": "docs/test_architecture.py"},
+    "docs/budgets.md": dict.fromkeys(("yaml", "json"), "docs/test_budgets.py"),
     "docs/cli.md": {"bash": "cli/test_document.py"},
     "docs/configuration.md": {"yaml": "config/test_document.py", "": HERE},
     "docs/embeddings.md": {"python": "docs/test_embeddings.py", "bash": "docs/test_embeddings.py"},

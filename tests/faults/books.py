@@ -34,6 +34,7 @@ def files(
     models: Mapping[str, tuple[str, list[str]]] | None = None,
     fake: Mapping[str, Any] | None = None,
     grace_s: float = 10,
+    budget: Mapping[str, Any] | None = None,
 ) -> Path:
     """Both configuration files, in the part of YAML that is JSON; returns the routing file.
 
@@ -52,6 +53,7 @@ def files(
         },
         "router": {"default_model": "fake/ok"},
         "models": {name: {"use": use, "fallback": fallback} for name, (use, fallback) in (models or {}).items()},
+        "budget": budget,
     }
     path = folder / "routing_rules.yaml"
     path.write_text(json.dumps(routing))
@@ -140,3 +142,33 @@ class MemoryPeak:
     def _status(field: str) -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+
+class Budgets(Struct):
+    """The budget windows as one moment of the database shows them, and what they must be by the rows of the calls."""
+
+    booked: dict[str, tuple[int, int]]
+    expected: dict[str, tuple[int, int]]
+
+
+def budgets(folder: Path) -> Budgets:
+    """By budget: spent and reserved nano-USD, from one snapshot."""
+    with closing(sqlite3.connect(f"file:{folder / 'usage.db'}?mode=ro", uri=True, timeout=20)) as db:
+        db.execute("BEGIN")
+        booked = {name: (spent, held) for name, spent, held in db.execute(_BOOKED)}
+        expected: dict[str, tuple[int, int]] = {}
+        for table in ("calls", "attempts"):
+            for name, spent, held in db.execute(_EXPECTED.replace("{table}", table)):
+                expected[name] = (spent, held)
+    return Budgets(booked, expected)
+
+
+_BOOKED = """
+    SELECT budget, SUM(spent_nano), SUM(reserved_nano) FROM spending
+    WHERE spent_nano <> 0 OR reserved_nano <> 0 GROUP BY budget
+"""
+_EXPECTED = """
+    SELECT each.value ->> 0, IFNULL(SUM(CASE WHEN closed_ns IS NOT NULL THEN cost_nano END), 0) AS spent,
+        IFNULL(SUM(CASE WHEN closed_ns IS NULL THEN hold_nano END), 0) AS held
+    FROM {table}, json_each({table}.charges) AS each GROUP BY 1 HAVING spent <> 0 OR held <> 0
+"""

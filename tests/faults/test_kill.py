@@ -17,12 +17,13 @@ import httpx
 import psutil
 import pytest
 
-from tests.faults.books import assert_sums, attempts_by_call, files, reconcile, rows
+from tests.faults.books import assert_sums, attempts_by_call, budgets, files, reconcile, rows
 from tests.faults.talking import Heard, ask
 from tests.serving import Spawned, spawned
 from tests.upstream import Seen, spawn
 
 CALLERS = 12
+BUDGET = {"total_usd": 1000, "last_24h_usd": 1000, "per_provider": {"fake": {"daily_usd": 1000}}}
 MODELS = (
     "fake/ok(n_tokens={n},pace=0.002)",
     "fake/ok(n_tokens={n},delay=0.03)",
@@ -153,6 +154,9 @@ def check(folder: Path, load: Load, seen: list[Seen]) -> None:
     unsent = [row for each in attempts.values() for row in each if row["id"] not in sent]
     assert {row["outcome"] for row in unsent} <= {"unknown", "cancelled"}
     assert_sums(folder)
+    found = budgets(folder)
+    assert found.booked == found.expected
+    assert {held for _, held in found.booked.values()} == {0}
 
 
 @pytest.mark.parametrize("count", [10, pytest.param(200, marks=pytest.mark.slow)])
@@ -162,7 +166,7 @@ async def test_no_kill_loses_or_doubles_a_request(tmp_path: Path, count: int) ->
     begun = time.monotonic()
     load = Load(seed=count)
     with spawn() as upstream, tempfile.TemporaryDirectory() as scratch:
-        routing_file = files(tmp_path, upstream.url, fake={"retries": 1}, grace_s=2)
+        routing_file = files(tmp_path, upstream.url, fake={"retries": 1}, grace_s=2, budget=BUDGET)
         killing = Killing(routing_file, load, count, scratch)
         calling = asyncio.create_task(load.run())
         await killing.rounds(count)

@@ -16,12 +16,17 @@ import pytest
 
 from proxy.metering.ledger import Ledger
 from proxy.metering.writer import Waits
-from proxy.schema.records import Outcome
-from proxy.storage.base import Answers, StoreError
+from proxy.schema.records import Charge, Outcome
+from proxy.storage.base import Answers, BudgetRefused, StoreError
 from proxy.storage.batch import Batch
 from proxy.storage.sqlite import SqliteStore
 from tests.storage.samples import FAST_FOLDER, HOLD_NANO, attempt, attempt_end, call, call_end, rows
 
+HARD_NANO = 14 * HOLD_NANO  # of money that does not last: some attempts are refused
+ALL = Charge("daily", 0, 0, HARD_NANO)
+SLIDING = Charge("last_24h", 600, 0, HARD_NANO * 3)
+KEY = Charge("key key total", 0, 0, 10**12, pays=True)
+PROVIDER = Charge("provider openai daily", 0, 0, HARD_NANO + 2 * HOLD_NANO)
 ABREAST = 20
 CALLS_PER_PROCESS = 100
 WAITS = Waits(retry=0.001, gather=0.001)
@@ -33,6 +38,7 @@ class Moody(SqliteStore):
     def __init__(self, path: Path, seed: int) -> None:
         super().__init__(path)
         self.is_calm = True
+        self.most_booked = 0
         self._dice = random.Random(seed)
 
     def write(self, batch: Batch) -> Answers:
@@ -40,6 +46,9 @@ class Moody(SqliteStore):
         if mood < 0.1:
             raise StoreError("database or disk is full")
         answers = super().write(batch)
+        self.most_booked = max(self.most_booked, sum(answers.spending.get((ALL.budget, 0), (0, 0))))
+        if self.most_booked:
+            check_budgets(self._path)
         if mood < 0.2:
             raise StoreError("the connection was reset at COMMIT")
         return answers
@@ -48,8 +57,10 @@ class Moody(SqliteStore):
 class Caller:
     """One call with a few seats that try again when they fail. It notes what it sent and what it told the ledger."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, is_charged: bool = False) -> None:
         self.name = name
+        self.is_charged = is_charged
+        self.refusals = 0
         self.sent: dict[str, Outcome | None] = {}
         self.outcome: Outcome | None = None
         self.was_killed = False
@@ -80,7 +91,13 @@ class Caller:
 
     async def _serve(self, ledger: Ledger) -> None:
         opening = self._opening()
-        await ledger.open(call(self.name), opening)
+        charges = (ALL, SLIDING, KEY) if self.is_charged else ()
+        bound_nano = self._dice.choice((0, 2 * HOLD_NANO)) if self.is_charged else 0
+        try:
+            await ledger.open(call(self.name, charges=charges, bound_nano=bound_nano), opening)
+        except BudgetRefused:
+            self.refusals += 1
+            raise
         self.sent[opening.id] = None
         self.was_killed = self._dice.random() < 0.02
         async with asyncio.TaskGroup() as group:
@@ -92,7 +109,11 @@ class Caller:
         while True:
             if running is None:
                 opening = self._opening()
-                await ledger.intend(opening)
+                try:
+                    await ledger.intend(opening)
+                except BudgetRefused:
+                    self.refusals += 1
+                    raise
                 running = opening.id
                 self.sent[running] = None
             for _ in range(self._dice.randrange(5)):
@@ -109,7 +130,7 @@ class Caller:
 
     def _opening(self) -> Any:
         self._seqs += 1
-        return attempt(self.name, self._seqs)
+        return attempt(self.name, self._seqs, charges=(PROVIDER,) if self.is_charged else ())
 
     def _end(self, ledger: Ledger, attempt_id: str, outcome: Outcome) -> None:
         self.sent[attempt_id] = outcome
@@ -131,7 +152,31 @@ async def process(path: Path, seed: int, when_down: str) -> AsyncIterator[Ledger
     assert not ledger.state.is_dead
     found = rows(path, "SELECT IFNULL(SUM(hold_nano), 0) AS held, COUNT(*) AS n FROM calls WHERE closed_ns IS NULL")
     assert found == [{"held": ledger.state.reserved_nano, "n": ledger.state.open_calls}]
+    check_budgets(path)
+    if when_down == "refuse":
+        assert store.most_booked <= HARD_NANO
     await ledger.stop()
+
+
+def check_budgets(path: Path) -> None:
+    """In each window, what is reserved is the sum of the open holds, and what is spent the sum of the costs."""
+    calls = "SELECT SUM(CASE WHEN closed_ns IS NULL THEN hold_nano END), SUM({spent}) FROM calls"
+    expected = {
+        ALL: calls.replace("{spent}", "cost_nano"),
+        SLIDING: calls.replace("{spent}", "cost_nano"),
+        KEY: calls.replace("{spent}", "charged_nano"),
+        PROVIDER: "SELECT SUM(CASE WHEN closed_ns IS NULL THEN hold_nano END), SUM(cost_nano) FROM attempts",
+    }
+    booked = {row["budget"]: row for row in rows(path, "SELECT * FROM spending")}
+    for charge, sql in expected.items():
+        if charge.budget in booked:
+            reserved, spent = (value or 0 for value in rows(path, sql)[0].values())
+            found = booked[charge.budget]
+            assert (found["start_ns"], found["reserved_nano"], found["spent_nano"]) == (
+                charge.start_ns,
+                reserved,
+                spent,
+            )
 
 
 def check(path: Path, callers: list[Caller], facts: Counter[str]) -> None:
@@ -162,14 +207,15 @@ def check(path: Path, callers: list[Caller], facts: Counter[str]) -> None:
 
 @pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("when_down", ["refuse", "unmetered"])
-async def test_callers_side_by_side_lose_and_double_nothing(count: int, when_down: str) -> None:
-    """Whatever fails and whoever leaves: holds add up, every row is as it was told, and the writer lives."""
+@pytest.mark.parametrize("is_charged", [False, True])
+async def test_callers_side_by_side_lose_and_double_nothing(count: int, when_down: str, is_charged: bool) -> None:
+    """Whatever fails and whoever leaves: holds add up, every row is as it was told, budgets hold, the writer lives."""
     faulthandler.cancel_dump_traceback_later()  # thousands of them take longer than a test usually may
     facts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(dir=FAST_FOLDER) as folder:
         for seed in range(count // CALLS_PER_PROCESS):
             path = Path(folder) / f"{seed}.db"
-            callers = [Caller(f"{seed}.{number}") for number in range(CALLS_PER_PROCESS)]
+            callers = [Caller(f"{seed}.{number}", is_charged=is_charged) for number in range(CALLS_PER_PROCESS)]
             async with process(path, seed, when_down) as ledger:
                 for start in range(0, CALLS_PER_PROCESS, ABREAST):
                     await asyncio.gather(*(each.run(ledger) for each in callers[start : start + ABREAST]))
@@ -177,4 +223,7 @@ async def test_callers_side_by_side_lose_and_double_nothing(count: int, when_dow
                 assert (ledger.state.open_calls, ledger.state.reserved_nano) == (0, 0)
                 facts["calls swept"] += ledger.state.swept
             check(path, callers, facts)
+            check_budgets(path)
+            facts["attempts without room"] += sum(caller.refusals for caller in callers)
+    assert (facts["attempts without room"] > 0) == is_charged
     print(f"\n  {count} calls, when the store is down: {when_down}; {dict(facts)}; 0 failed")

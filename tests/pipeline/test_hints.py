@@ -122,6 +122,7 @@ EVERY: dict[str, Any] = {
     "strict": True,
     "trace": True,
     "tags": ["nightly", "batch"],
+    "allow_downgrade": False,
 }
 VALUES: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in EVERY.items()}
 EXPECTED = Hints(**VALUES)

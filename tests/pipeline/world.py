@@ -27,7 +27,7 @@ from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import ProxyError, StorageUnavailable
 from proxy.schema.hints import NO_HINTS, Hints
-from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, Caller, CallOpen, Endpoint, Granted, Timeouts
+from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, Caller, CallOpen, Endpoint, Timeouts
 from proxy.server.formats.chat import CHAT, decode_chat
 from proxy.server.formats.chat_answer import DONE, sse
 from proxy.upstream.pools import Pool
@@ -160,20 +160,20 @@ class World:
 
     # The ledger.
 
-    async def open(self, call: CallOpen, attempt: AttemptOpen) -> Granted:
+    async def open(self, call: CallOpen, attempt: AttemptOpen) -> None:
         return await self._intend("open", attempt)
 
-    async def intend(self, attempt: AttemptOpen) -> Granted:
+    async def intend(self, attempt: AttemptOpen) -> None:
         return await self._intend("intend", attempt)
 
-    async def _intend(self, what: str, attempt: AttemptOpen) -> Granted:
+    async def _intend(self, what: str, attempt: AttemptOpen) -> None:
         await self.stay(what)
         if attempt.seq == self.refuse_intent_of:
             raise StorageUnavailable
         self.log.append((what, attempt.id))
         self.opened.append(attempt)
         self.holds.append(attempt.hold_nano)
-        return Granted()
+        return
 
     def end(self, end: AttemptEnd) -> None:
         self.log.append(("end", end.id))

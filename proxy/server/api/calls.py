@@ -117,6 +117,8 @@ class ModelCalls:
         headers = _facts(pipeline, call)
         if (cost := call.cost_usd()) is not None:
             headers["x-proxy-cost-usd"] = f"{cost:.9f}"
+        if call.charges and (left_usd := pipeline.budget_left_usd(call)) is not None:
+            headers["x-proxy-budget-remaining-usd"] = f"{left_usd:.9f}"
         headers["x-proxy-overhead-ms"] = f"{call.time.overhead_ms():.2f}"
         if not peer.answer(header_lines(headers), body):
             await send_json(send, 200, body, headers)
@@ -165,6 +167,8 @@ def _identity(pipeline: Pipeline, call: Call) -> dict[str, str]:
             known["x-proxy-rule"] = decision.rule
         if decision.strategy is not None:
             known["x-proxy-strategy"] = decision.strategy
+    if call.downgraded_from is not None:
+        known["x-proxy-downgraded"] = call.downgraded_from
     return known
 
 

@@ -39,10 +39,10 @@ class Explain:
             except ClientGone:
                 return Response(b"", status_code=499)
             with self._live() as live:
-                decision = await live.pipeline.decide(request.user, body, CHAT, headers)
+                decision, budget = await live.pipeline.decide(request.user, body, CHAT, headers)
                 known = {"x-request-id": new_id(), "x-proxy-config": live.pipeline.config_version}
             return Response(
-                encode(explained(decision)),
+                encode(explained(decision, budget)),
                 status_code=200,
                 media_type="application/json",
                 headers={**NO_STORE, **known},
