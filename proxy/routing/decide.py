@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from proxy.routing.capabilities import no_capable
-from proxy.routing.decision import Candidate, Decision, RuleTried
+from proxy.routing.decision import Candidate, Decision
 from proxy.routing.deployment import Deployment, Route
 from proxy.routing.facts import Facts
 from proxy.routing.health import State
@@ -50,7 +50,7 @@ def decide(names: Names, facts: Facts, state: State, seed: float, version: str) 
     """
     order = _Order(names, facts, state, seed)
     step, rule = Step("", ()), None
-    tried: tuple[RuleTried, ...] = ()
+    tried: tuple[CompiledRule, ...] = ()
     ordered: list[Candidate] = []
     passed: list[Candidate] = []
     if facts.preferred_model is not None:

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from proxy.routing.deployment import Deployment, Route
 from proxy.routing.facts import Facts
+from proxy.routing.rules import CompiledRule, RuleTried, outcomes
 
 
 class Candidate(Struct, frozen=True):
@@ -25,18 +26,11 @@ class Candidate(Struct, frozen=True):
     rests: str = ""
 
 
-class RuleTried(Struct, frozen=True):
-    """One rule, from the top to the first that matched. `why`: the first key that did not hold, with both values."""
-
-    name: str
-    matched: bool
-    why: str = ""
-
-
 class Decision(Struct, frozen=True):
     """`route` is what a call follows. `step`: preferred_model, rule, task, strategy or default: what decided.
 
-    `snapshot` names the configuration and the state it was decided on.
+    `snapshot` names the configuration and the state it was decided on. `tried`: the rules from the top to the first
+    that matched.
     """
 
     route: Route
@@ -44,6 +38,11 @@ class Decision(Struct, frozen=True):
     step: str = "default"
     rule: str | None = None
     strategy: str | None = None
-    rules: tuple[RuleTried, ...] = ()
+    tried: tuple[CompiledRule, ...] = ()
     candidates: tuple[Candidate, ...] = ()
     snapshot: str = ""
+
+    @property
+    def rules(self) -> tuple[RuleTried, ...]:
+        """The rules that were tried, and why each did not match. Only explanations pay for the reasons."""
+        return outcomes(self.tried, self.facts)

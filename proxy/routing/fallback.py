@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-from proxy.routing import capabilities as content
+from proxy.routing.capabilities import unsupported
+from proxy.routing.content import content_needs
 from proxy.routing.deployment import Deployment, Route
 from proxy.routing.plan import ask_bound
 from proxy.schema.endpoints import AnyRequest
@@ -21,11 +22,11 @@ _FILTERED = ("content_filter", "content_policy_violation")
 
 def able_for(request: AnyRequest, deployments: tuple[Deployment, ...]) -> list[Deployment]:
     """The deployments that support the content of the request. Raises BadRequest if none of them does."""
-    needs = content.needs(request)
+    needs = content_needs(request)
     if not needs:
         return list(deployments)
-    able = [each for each in deployments if content.unsupported(needs, each) is None]
-    if not able and deployments and (refusal := content.unsupported(needs, deployments[0])) is not None:
+    able = [each for each in deployments if unsupported(needs, each) is None]
+    if not able and deployments and (refusal := unsupported(needs, deployments[0])) is not None:
         raise refusal
     return able
 
@@ -164,8 +165,8 @@ class FallbackOrder:
 
     def _able(self, deployments: tuple[Deployment, ...]) -> list[Deployment]:
         """The deployments that support the request's content."""
-        needs = content.needs(self._request)
-        return [each for each in deployments if content.unsupported(needs, each) is None]
+        needs = content_needs(self._request)
+        return [each for each in deployments if unsupported(needs, each) is None]
 
 
 _NOBODY = Outcome.UPSTREAM_ERROR  # of a call for which nobody was asked

@@ -10,7 +10,6 @@ from proxy.routing.deployment import Deployment, Route
 from proxy.routing.facts import Facts, Reading, facts_of
 from proxy.routing.fallback import able_for
 from proxy.routing.health import NO_STATE
-from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest
 
@@ -21,8 +20,9 @@ def named(route: Route, request: AnyRequest, snapshot: str, key: str | None = No
     """The route, without the deployments that cannot take the request. Raises BadRequest if none of them can."""
     name = route.requested
     facts = Facts(requested=name)
-    if isinstance(request, ChatRequest):
-        facts = replace(facts_of(request, name, key, {}, Reading()), task_evidence=())  # nobody looked for a task
+    if request.task_type is None:
+        facts = facts_of(request, name, key, {}, Reading())
+        facts = replace(facts, task_evidence=(), difficulty_evidence=())  # nobody looked for them
     able_for(request, route.candidates)
     candidates = tuple(_candidate(deployment, request, facts) for deployment in route.candidates)
     able = tuple(candidate.deployment for candidate in candidates if candidate.rejected is None)

@@ -15,7 +15,7 @@ from proxy.routing.costs import estimated, expected_output, warm_tokens
 from proxy.routing.decision import Candidate
 from proxy.routing.deployment import Deployment
 from proxy.routing.facts import Facts
-from proxy.routing.health import State
+from proxy.routing.health import DeploymentHealth, State
 from proxy.routing.settings import RouterConfig
 from proxy.routing.sticky import keep_warm, warm_at
 from proxy.routing.strategies import STRATEGIES
@@ -97,26 +97,27 @@ class _Assessment:
         self._state = state
         self._needed = needed(facts)
         self._output = expected_output(facts)
+        self._is_warm = facts.session in state.warm
 
     def candidate(self, deployment: Deployment, name: str) -> Candidate:
         facts, state = self._facts, self._state
-        warm = warm_tokens(name, facts, state)
+        warm = warm_tokens(name, facts, state) if self._is_warm else 0
         cost = estimated(deployment, facts, warm, self._output)
         rejected = lacks(self._needed, facts, deployment)
-        rests = _rests(name, state)
+        health = state.deployments.get(name)
+        rests = "" if health is None else _rests(health, state.now)
         if cost is None:
             return Candidate(deployment, rejected, None, None, warm, None, rests)
         return Candidate(deployment, rejected, cost.low, cost.high, warm, cost.expected, rests)
 
 
-def _rests(name: str, state: State) -> str:
+def _rests(health: DeploymentHealth, now: float) -> str:
     """Why the deployment must not be asked now. An open breaker whose time is over may be tried again."""
-    health = state.of(name)
     is_open = health.breaker == "open"
-    if health.rests_until <= state.now and not (is_open and not health.rests_until):
+    if health.rests_until <= now and not (is_open and not health.rests_until):
         return ""
     what = "its breaker is open" if is_open else "it rests"
-    until = f" for {ceil(health.rests_until - state.now)} s" if health.rests_until else ""
+    until = f" for {ceil(health.rests_until - now)} s" if health.rests_until else ""
     return f"{what}{until}: {health.why}" if health.why else f"{what}{until}"
 
 

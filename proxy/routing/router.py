@@ -11,16 +11,17 @@ from proxy.routing.allowed import Allowed, Views, refusal_of
 from proxy.routing.decide import decide
 from proxy.routing.decision import Decision
 from proxy.routing.deployment import Route
-from proxy.routing.facts import Classify, Facts, Reading, facts_of, unclassified
+from proxy.routing.facts import Facts, NoClassifier, Reading, RequestClassifier, facts_of
 from proxy.routing.health import NO_STATE, State
 from proxy.routing.names import AUTO_NAMES
-from proxy.routing.rules import headers_in, reads_text
-from proxy.schema.chat import ChatRequest
+from proxy.routing.rules import headers_in, looks_at_difficulty, reads_text
+from proxy.routing.settings import TASKS
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.hints import NO_HINTS, Hints
 
 _AUTO = frozenset(AUTO_NAMES)
+_NO_CLASSIFIER = NoClassifier()
 
 
 class Router:
@@ -35,7 +36,7 @@ class Router:
         views: Views,
         prices: PriceBook,
         random: Callable[[], float],
-        classify: Classify = unclassified,
+        classifier: RequestClassifier = _NO_CLASSIFIER,
         state: Callable[[str], State] = lambda session: NO_STATE,
         version: str = "",
     ) -> None:
@@ -47,7 +48,12 @@ class Router:
         names = views.current()  # its rules and settings are the configuration's own
         router, rules = names.router, names.rules
         self._reading = Reading(
-            classify, router.min_confidence, headers_in(rules), reads_text(rules), tuple(router.sticky.by)
+            classifier,
+            router.min_confidence,
+            headers_in(rules),
+            reads_text(rules),
+            frozenset(task for task in TASKS if looks_at_difficulty(rules, task)),
+            tuple(router.sticky.by),
         )
         self._enabled = router.enabled
 
@@ -72,7 +78,7 @@ class Router:
         """
         names = self._views.current()
         name = request.model if request.model in _AUTO else names.target_of(request.model)
-        if not self._enabled or name not in _AUTO or not isinstance(request, ChatRequest):
+        if not self._enabled or name not in _AUTO or request.task_type is not None:
             return None
         self._check_models(request.hints, allowed)
         facts = facts_of(request, name, key, headers, self._reading)

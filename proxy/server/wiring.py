@@ -36,7 +36,7 @@ from proxy.providers.base.contract import Provider, ProviderLimits
 from proxy.routing.allowed import Views
 from proxy.routing.board import HealthBoard
 from proxy.routing.classify import load
-from proxy.routing.facts import Classify, classified_by
+from proxy.routing.facts import TextClassifier
 from proxy.routing.names import Names
 from proxy.routing.router import Router
 from proxy.routing.stored_facts import mentioned
@@ -215,9 +215,9 @@ async def running(
 
 
 @cache
-def classifier() -> Classify:
+def classifier() -> TextClassifier:
     """The one of this process: its weights never change, and reading them takes 40 ms."""
-    return classified_by(load())
+    return TextClassifier(load())
 
 
 def local_models(config: Config) -> dict[str, LocalModel]:
