@@ -1,6 +1,7 @@
 """Orchestrates: what ended attempts say about the deployments, and which may be asked now. Clocks are passed in.
 
 HealthBoard    one per process; outlives a reload. It learns from every ended attempt and publishes snapshots (State)
+WarmSessions   where conversations have their prompt cached (`warm_sessions`)
 Standing       one deployment: its pace, its failures, its breaker, its rest (`standing`)
 RetryBudgets   how many extra requests are left (`retry_budget`)
 
@@ -24,6 +25,7 @@ from proxy.routing.retry_budget import HedgeSpending, RetryBudgets
 from proxy.routing.settings import RouterConfig
 from proxy.routing.standing import LONG_AGO, PACE, Probe, Standing, p95
 from proxy.routing.verdict import Verdict, verdict_of
+from proxy.routing.warm_sessions import WarmSessions
 from proxy.schema.records import AttemptEnd, Outcome
 
 MAX_REST_S = 60.0  # cap of a vendor's Retry-After: limits are often lifted earlier
@@ -32,7 +34,6 @@ REFUSED_REST_S = 60.0  # after refused credentials: a person has to act
 _FAILURE = 0.1  # weight of the latest attempt in the moving average of failures
 _FAILING = 0.25  # share of failures that opens the breaker even if they are not in a row
 _MAX_DEPLOYMENTS = 1_024  # clients may name any model
-_MAX_SESSIONS = 10_000
 
 
 class HealthBoard:
@@ -45,15 +46,14 @@ class HealthBoard:
     def __init__(self, now_s: Callable[[], float] = time.perf_counter, unix_s: Callable[[], float] = time.time) -> None:
         self.budgets = RetryBudgets(now_s)
         self.hedges = HedgeSpending()
+        self.sessions = WarmSessions(now_s, unix_s)
         self.on_breaker: Callable[[str, str], None] = lambda name, state: None
         self.on_refused: Callable[[str], None] = lambda name: None
         self._now_s = now_s
         self._unix_s = unix_s
         self._breaker = RouterConfig().breaker
-        self._ttl_s = RouterConfig().sticky.ttl_s
         self._is_hedging = False
         self._standings: dict[str, Standing] = {}
-        self._warm: dict[str, tuple[str, int, float]] = {}
         self._changed: set[str] = set()
         self._state = State(id=f"{int(unix_s()):x}.0", now=unix_s())
         self._published = 0
@@ -62,7 +62,7 @@ class HealthBoard:
     def configure(self, router: RouterConfig) -> None:
         """Follows a new configuration; what was learned stays."""
         self._breaker = router.breaker
-        self._ttl_s = router.sticky.ttl_s
+        self.sessions.ttl_s = router.sticky.ttl_s
         self._is_hedging = router.hedge.enabled
         self.budgets.share = router.retry_budget
 
@@ -215,15 +215,6 @@ class HealthBoard:
         p95_ms = p95(standing.first_tokens if stream else standing.wholes)
         return None if p95_ms is None else p95_ms / 1000
 
-    # --- warm sessions ------------------------------------------------------------------------------------------------
-
-    def note_warm(self, session: str, name: str, tokens: int) -> None:
-        """This deployment has so many tokens of the conversation in its prompt cache now."""
-        self._warm.pop(session, None)
-        if len(self._warm) >= _MAX_SESSIONS:
-            del self._warm[next(iter(self._warm))]  # the one that was idle for longest
-        self._warm[session] = name, tokens, self._now_s() + self._ttl_s
-
     # --- snapshots ----------------------------------------------------------------------------------------------------
 
     def state(self, session: str = "") -> State:
@@ -231,14 +222,10 @@ class HealthBoard:
         now = self._now_s()
         if self._changed or now >= self._next_change:
             self._publish(now)
-        warm = self._warm.get(session) if session else None
+        warm = self.sessions.of(session) if session else None
         if warm is None:
             return self._state
-        name, tokens, until = warm
-        if now >= until:
-            del self._warm[session]
-            return self._state
-        base = self._state
+        base, (name, tokens) = self._state, warm
         return State(f"{base.id}+{name}:{tokens}", base.now, base.deployments, {session: (name, tokens)})
 
     def _publish(self, now: float) -> None:

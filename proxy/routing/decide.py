@@ -25,6 +25,7 @@ from proxy.routing.order import Pool, arrange
 from proxy.routing.rules import CompiledRule, compiled, match
 from proxy.routing.settings import DEFAULT_TASK, Among, Rule
 from proxy.routing.sticky import draw
+from proxy.routing.strategies import MEASURED
 
 _AS_LISTED = "task_based"
 _NOT_TRIED = "is not tried: the request says no_fallback"
@@ -78,6 +79,7 @@ def decide(names: Names, facts: Facts, state: State, seed: float, version: str) 
         tried,
         (*ordered, *_others(passed, ordered)),
         f"{version}.{state.id}",
+        step.strategy not in MEASURED and step.prefer is None and not names.router.exploration,
     )
 
 

@@ -30,7 +30,8 @@ class Decision(Struct, frozen=True):
     """`route` is what a call follows. `step`: preferred_model, rule, task, strategy or default: what decided.
 
     `snapshot` names the configuration and the state it was decided on. `tried`: the rules from the top to the first
-    that matched.
+    that matched. `is_shared`: it follows from what all workers know, apart from the health of the deployments and where
+    the conversation is warm.
     """
 
     route: Route
@@ -41,6 +42,7 @@ class Decision(Struct, frozen=True):
     tried: tuple[CompiledRule, ...] = ()
     candidates: tuple[Candidate, ...] = ()
     snapshot: str = ""
+    is_shared: bool = True
 
     @property
     def rules(self) -> tuple[RuleTried, ...]:

@@ -235,6 +235,17 @@ class CallEnd(Struct, frozen=True):
     dropped: list[str] = field(default_factory=list)
 
 
+class StickyMove(Struct, frozen=True):
+    """A conversation that is warm elsewhere than where a new one would go. `session`: a hash; `model`: the
+    `provider/model` that has `tokens` of it cached, until `until_ns` in Unix nanoseconds.
+    """
+
+    session: str
+    model: str
+    tokens: int
+    until_ns: int
+
+
 class UsageQuery(Struct, frozen=True):
     """A query of `GET /v1/usage`. Times are Unix nanoseconds; `key_id` None: every key; `group_by`: model, provider,
     day or task_type.

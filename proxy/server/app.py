@@ -52,7 +52,8 @@ from proxy.server.log import log_writer
 from proxy.server.metrics import Metrics
 from proxy.server.offline import plan_change
 from proxy.server.reload import Reloads
-from proxy.server.wiring import LocalModels, Running, Runtime, database_folder, key_store, running
+from proxy.server.shared_sessions import SharedSessions
+from proxy.server.wiring import LocalModels, Running, Runtime, database_folder, key_store, running, sticky_moves
 from proxy.upstream.local_model import LocalModel
 
 
@@ -265,6 +266,7 @@ class Application:
                 self._reloads.follow_requests(),
                 server.vault.expire(),
                 self._history.follow(),
+                SharedSessions(server.board.sessions, sticky_moves(self._config), self._log).follow(),
                 self._stop_calls_in_time(server),
             ]
             tasks = [asyncio.create_task(follower) for follower in followers]

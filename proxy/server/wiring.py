@@ -46,6 +46,7 @@ from proxy.server.swap import Swap
 from proxy.storage.keys import KeyStore
 from proxy.storage.reasoning_states import ReasoningStates
 from proxy.storage.sqlite import SqliteStore, sqlite_path
+from proxy.storage.sticky_moves import StickyMoves
 from proxy.upstream.keys import Key, Keys, KeyStates, share
 from proxy.upstream.local_model import LocalModel, RemoteLocalModel
 from proxy.upstream.model_discovery import ModelDiscovery
@@ -245,6 +246,11 @@ def build_vault(config: Config, log: FilteringBoundLogger) -> ReasoningState:
 def key_store(config: Config) -> KeyStore:
     """The store of `proxy keys`, in the usage database. Opens nothing."""
     return KeyStore(sqlite_path(config.storage.url))
+
+
+def sticky_moves(config: Config) -> StickyMoves:
+    """The store of conversations that moved, in the usage database. Opens nothing."""
+    return StickyMoves(sqlite_path(config.storage.url))
 
 
 def database_folder(config: Config) -> Path:

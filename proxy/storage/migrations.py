@@ -195,6 +195,20 @@ def m011_labels(db: Database) -> None:
         db.execute("ALTER TABLE calls ADD COLUMN " + column + " TEXT")
 
 
+def m012_sticky_moves(db: Database) -> None:
+    """Conversations that left their first choice, while they are warm (storage/sticky_moves.py)."""
+    # AUTOINCREMENT: a number is never used twice, also after the newest row has been dropped.
+    db.execute(
+        """
+        CREATE TABLE sticky_moves (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT, session TEXT NOT NULL UNIQUE, model TEXT NOT NULL,
+            tokens INTEGER NOT NULL, until_ns INTEGER NOT NULL
+        ) STRICT
+        """
+    )
+    db.execute("CREATE INDEX sticky_moves_by_end ON sticky_moves (until_ns)")
+
+
 _SUM_TRIGGER = """
     CREATE TRIGGER reasoning_states_after_{event} AFTER {event} ON reasoning_states
     BEGIN
@@ -220,6 +234,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     m009_decisions,
     m010_configurations,
     m011_labels,
+    m012_sticky_moves,
 )
 
 

@@ -339,7 +339,7 @@ def test_while_nothing_changes_the_snapshot_is_the_same() -> None:
 def test_a_snapshot_knows_the_warm_session_that_it_is_made_for() -> None:
     """For as long as it is warm, and under a name of its own."""
     it = Clocked(sticky=Sticky(ttl_s=60))
-    it.board.note_warm("s", A, 900)
+    it.board.sessions.note("s", A, 900)
     assert it.board.state().warm == {}
     assert it.board.state("other") is it.board.state()
     mine = it.board.state("s")
@@ -354,7 +354,7 @@ def test_memory_is_bounded() -> None:
     it = Clocked()
     for number in range(20_000):
         it.board.observe(f"a/{number}", stream_end(10, 1), 1.0)
-        it.board.note_warm(str(number), A, 1)
+        it.board.sessions.note(str(number), A, 1)
     assert len(it.board.state().deployments) <= 1_024
     assert it.board.state("0").warm == {}
     assert it.board.state("19999").warm == {"19999": (A, 1)}
