@@ -121,7 +121,8 @@ class Admission:
         if decision is not None:
             return decision
         route = await self._router.route(request.model, policy.allowed, request.hints)
-        return named(route, request, version, caller.key_id)
+        barred = self._router.barred(route, policy.allowed, request.hints)
+        return named(route, request, version, caller.key_id, barred)
 
 
 def day_ns(day: str) -> int:

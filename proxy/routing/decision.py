@@ -8,9 +8,12 @@ from proxy.routing.deployment import Deployment, Route
 from proxy.routing.facts import Facts
 from proxy.routing.rules import CompiledRule, RuleTried, outcomes
 
+NOT_ALLOWED = "not_allowed"
+
 
 class Candidate(Struct, frozen=True):
-    """A deployment in the order of the route. `rejected`: why it is not in it (None: it is).
+    """A deployment in the order of the route. `rejected`: why it is not in it (None: it is); NOT_ALLOWED: it is not on
+    the list of the caller's key.
 
     `cost_low_nano`, `cost_high_nano`: the estimated cost of this request in nano-USD; None: its price is unknown.
     `cost_nano` is the expected one. `warm_tokens`: tokens of the prompt that it has cached. `rests`: why it stands at

@@ -10,7 +10,7 @@ from proxy.metering.price_book import PriceBook
 from proxy.routing.allowed import Allowed, Views, refusal_of
 from proxy.routing.decide import decide
 from proxy.routing.decision import Decision
-from proxy.routing.deployment import Route
+from proxy.routing.deployment import Deployment, Route
 from proxy.routing.facts import Facts, NoClassifier, Reading, RequestClassifier, facts_of
 from proxy.routing.health import NO_STATE, State
 from proxy.routing.names import AUTO_NAMES
@@ -68,6 +68,14 @@ class Router:
             await self._prices.load()
             route = self._named(name, draw, allowed, hints)
         return route
+
+    def barred(self, route: Route, allowed: Allowed | None, hints: Hints) -> tuple[Deployment, ...]:
+        """The deployments behind the name of this route that the key may not use."""
+        may = self._views.of(allowed).may
+        if may is None:
+            return ()
+        behind = self._named(route.requested, self._random(), None, hints).candidates
+        return tuple(each for each in behind if not may(each.name))
 
     async def decide(
         self, request: AnyRequest, key: str | None, headers: Mapping[str, str], allowed: Allowed | None = None

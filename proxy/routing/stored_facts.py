@@ -14,12 +14,14 @@ import msgspec
 from msgspec import Struct, field, structs
 
 from proxy.routing.decision import Decision
+from proxy.routing.explain import KeptCandidate, kept_candidates
 from proxy.routing.facts import Facts, KeptFacts
 from proxy.routing.rules import conditions, listed
 from proxy.routing.settings import Rule
 from proxy.schema.records import Decided
 
-MAX_BYTES = 4096  # of one row
+MAX_BYTES = 4096  # of the facts in one row, and of the candidates
+_MAX_CANDIDATES = 32
 _MAX_NAME = 200  # characters of a model's name, the one free text of a client
 
 
@@ -68,7 +70,19 @@ _ENCODER = msgspec.json.Encoder()
 def decided(decision: Decision, words: Mentioned = NOTHING) -> Decided:
     """What the row of a call says of its decision."""
     facts = stored(decision.facts, words)
-    return Decided(decision.step, decision.rule, decision.strategy, facts, decision.snapshot)
+    candidates = _written(kept_candidates(decision)[:_MAX_CANDIDATES])
+    return Decided(decision.step, decision.rule, decision.strategy, facts, decision.snapshot, candidates)
+
+
+def _written(candidates: list[KeptCandidate]) -> str:
+    """As JSON, at most MAX_BYTES of it: a client may name models in its own fallback order."""
+    written = _ENCODER.encode(candidates)
+    return written.decode() if len(written) <= MAX_BYTES else _written(candidates[: len(candidates) // 2])
+
+
+def restored_candidates(text: str | None) -> list[KeptCandidate]:
+    """The candidates of a stored call; none of one that named its model."""
+    return [] if text is None else msgspec.json.decode(text, type=list[KeptCandidate])
 
 
 def stored(facts: Facts, words: Mentioned = NOTHING) -> str:

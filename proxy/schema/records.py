@@ -164,7 +164,8 @@ class Decided(Struct, frozen=True):
     """How a call got its route, for its row. All None: a name that needed no decision.
 
     `step` decided: preferred_model, rule, task, strategy or default. `facts`: JSON, without texts of the client.
-    `snapshot` names the configuration and the state on which the route was decided.
+    `snapshot` names the configuration and the state on which the route was decided. `candidates`: JSON, with their
+    order, costs and reasons.
     """
 
     step: str | None = None
@@ -172,6 +173,7 @@ class Decided(Struct, frozen=True):
     strategy: str | None = None
     facts: str | None = None
     snapshot: str | None = None
+    candidates: str | None = None
 
 
 NOT_DECIDED = Decided()

@@ -209,6 +209,11 @@ def m012_sticky_moves(db: Database) -> None:
     db.execute("CREATE INDEX sticky_moves_by_end ON sticky_moves (until_ns)")
 
 
+def m013_candidates(db: Database) -> None:
+    """The candidates of each decision, with their order, costs and reasons."""
+    db.execute("ALTER TABLE calls ADD COLUMN candidates TEXT")
+
+
 _SUM_TRIGGER = """
     CREATE TRIGGER reasoning_states_after_{event} AFTER {event} ON reasoning_states
     BEGIN
@@ -235,6 +240,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     m010_configurations,
     m011_labels,
     m012_sticky_moves,
+    m013_candidates,
 )
 
 

@@ -128,6 +128,8 @@ class DecisionAnswer(TypedDict):
     strategy: str | None
     facts: dict[str, Any] | None
     snapshot: str | None
+    candidates: list[CandidateAnswer]
+    not_allowed: int
 
 
 class RequestAnswer(TypedDict):
@@ -177,6 +179,7 @@ class CandidateAnswer(TypedDict, total=False):
     rejected: str | None
     estimated_cost_usd: CostRange | None
     warm_tokens: int
+    rests: str
 
 
 class ExplainAnswer(TypedDict):
@@ -187,6 +190,7 @@ class ExplainAnswer(TypedDict):
     strategy: str | None
     rules: list[RuleTried]
     candidates: list[CandidateAnswer]
+    not_allowed: int
     chosen: str
     fallbacks: list[str]
     estimated_cost_usd: CostRange
