@@ -5,7 +5,7 @@ WarmSessions   where conversations have their prompt cached (`warm_sessions`)
 Standing       one deployment: its pace, its failures, its breaker, its rest (`standing`)
 RetryBudgets   how many extra requests are left (`retry_budget`)
 
-                    `failures` in a row, or over a quarter of recent attempts
+                    `failures` of the last 6 * `failures` attempts
     breaker:  closed ───────────────────────────────────────────────────> open
                  ^                                                         │ after `open_s`, doubled each time
                  └──── the probe answers ──── half_open <──────────────────┘
@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 from proxy.routing.health import State
 from proxy.routing.retry_budget import HedgeSpending, RetryBudgets
-from proxy.routing.settings import RouterConfig
+from proxy.routing.settings import Breaker, RouterConfig
 from proxy.routing.standing import LONG_AGO, PACE, Probe, Standing, p95
 from proxy.routing.verdict import Verdict, verdict_of
 from proxy.routing.warm_sessions import WarmSessions
@@ -32,7 +32,10 @@ MAX_REST_S = 60.0  # cap of a vendor's Retry-After: limits are often lifted earl
 LIMITED_REST_S = 1.0  # after a 429 that names no time
 REFUSED_REST_S = 60.0  # after refused credentials: a person has to act
 _FAILURE = 0.1  # weight of the latest attempt in the moving average of failures
-_FAILING = 0.25  # share of failures that opens the breaker even if they are not in a row
+# The breaker looks at so many times as many attempts as it takes failures: of five failures at 30. So at a share of 30 %
+# the fifth failure opens it nearly always, while at 5 % it stays closed for hundreds of attempts.
+_RECENT = 6
+_MOST_RECENT = 10_000
 _MAX_DEPLOYMENTS = 1_024  # clients may name any model
 
 
@@ -52,6 +55,7 @@ class HealthBoard:
         self._now_s = now_s
         self._unix_s = unix_s
         self._breaker = RouterConfig().breaker
+        self._window = _mask(self._breaker)
         self._is_hedging = False
         self._standings: dict[str, Standing] = {}
         self._changed: set[str] = set()
@@ -62,6 +66,7 @@ class HealthBoard:
     def configure(self, router: RouterConfig) -> None:
         """Follows a new configuration; what was learned stays."""
         self._breaker = router.breaker
+        self._window = _mask(router.breaker)
         self.sessions.ttl_s = router.sticky.ttl_s
         self._is_hedging = router.hedge.enabled
         self.budgets.share = router.retry_budget
@@ -89,7 +94,7 @@ class HealthBoard:
         if verdict is Verdict.GOOD:
             standing.note_pace(end, first_token_ms)
             standing.error_rate *= 1 - _FAILURE
-            standing.in_a_row = 0
+            standing.recent = standing.recent << 1 & self._window
             if tool_calls[0]:
                 standing.tool_errors += PACE * (tool_calls[1] / tool_calls[0] - standing.tool_errors)
             if standing.is_open or standing.rests_until > LONG_AGO:
@@ -119,14 +124,12 @@ class HealthBoard:
         if now - (end.duration_ms or 0.0) / 1000 < standing.breaker_since:
             return
         standing.error_rate += _FAILURE * (1 - standing.error_rate)
-        standing.in_a_row += 1
-        standing.bad += 1
+        standing.recent = (standing.recent << 1 | 1) & self._window
         if standing.is_open:
             if now >= standing.open_until:  # the probe failed
                 self._open(name, standing, now)
             return
-        most = self._breaker.failures
-        if standing.in_a_row >= most or (standing.bad >= most and standing.error_rate >= _FAILING):
+        if standing.recent.bit_count() >= self._breaker.failures:
             self._open(name, standing, now)
 
     def _open(self, name: str, standing: Standing, now: float) -> None:
@@ -244,3 +247,8 @@ class HealthBoard:
         self._next_change = now + min(ends) - unix_s if ends else math.inf
         origin = self._state.id.partition(".")[0]
         self._state = State(f"{origin}.{self._published}", unix_s, deployments)
+
+
+def _mask(breaker: Breaker) -> int:
+    """The bits of the attempts that the breaker looks at."""
+    return (1 << min(_RECENT * breaker.failures, _MOST_RECENT)) - 1
