@@ -32,8 +32,8 @@ MAX_REST_S = 60.0  # cap of a vendor's Retry-After: limits are often lifted earl
 LIMITED_REST_S = 1.0  # after a 429 that names no time
 REFUSED_REST_S = 60.0  # after refused credentials: a person has to act
 _FAILURE = 0.1  # weight of the latest attempt in the moving average of failures
-# The breaker looks at so many times as many attempts as it takes failures: of five failures at 30. So at a share of 30 %
-# the fifth failure opens it nearly always, while at 5 % it stays closed for hundreds of attempts.
+# The breaker looks at so many times as many attempts as it takes failures, as shipped at 30. So at a share of 30 % the
+# fifth failure opens it nearly always, while at 5 % it stays closed for hundreds of attempts.
 _RECENT = 6
 _MOST_RECENT = 10_000
 _MAX_DEPLOYMENTS = 1_024  # clients may name any model
