@@ -100,7 +100,7 @@ def _print(told: dict[str, Any]) -> None:
     """Who answers and why; the rules; the candidates."""
     why = f"the rule {told['rule']!r}" if told["rule"] else {"named": "its name"}.get(told["step"], told["step"])
     strategy = f", ranked by {told['strategy']}" if told["strategy"] else ""
-    click.echo(f"{told['requested']} -> {told['chosen']} by {why}{strategy}")
+    click.echo(f"{told['requested']} -> {told['chosen'] or 'nobody now'} by {why}{strategy}")
     facts = ", ".join(f"{name} {told['facts'][name]}" for name in _SHOWN if told["facts"].get(name) is not None)
     click.echo(f"facts: {facts}")
     if evidence := told["facts"].get("task_evidence"):

@@ -13,7 +13,6 @@ from proxy.pipeline.limits import Limits, Place, RateLimit
 from proxy.routing.allowed import Allowed
 from proxy.routing.decision import Decision
 from proxy.routing.deployment import Route
-from proxy.routing.named import named
 from proxy.routing.router import Router
 from proxy.schema.constraints import Count, Day, NotBlank
 from proxy.schema.endpoints import AnyRequest
@@ -113,16 +112,15 @@ class Admission:
             return call.decision.route
         return await self._router.route(request.model, policy.allowed, request.hints)
 
-    async def decide(self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], version: str) -> Decision:
-        """The decision that `admit` would make, on the configuration `version`. Takes no place. Raises as `admit`."""
+    async def decide(self, caller: Caller, request: AnyRequest, headers: Mapping[str, str]) -> Decision:
+        """The decision that `admit` would make. Takes no place. Raises as `admit`."""
         policy = self._policies.of(caller)
         request, _ = policy.cap(request)
         decision = await self._router.decide(request, caller.key_id, headers, policy.allowed)
         if decision is not None:
             return decision
         route = await self._router.route(request.model, policy.allowed, request.hints)
-        barred = self._router.barred(route, policy.allowed, request.hints)
-        return named(route, request, version, caller.key_id, barred)
+        return self._router.named(route, request, caller.key_id, policy.allowed)
 
 
 def day_ns(day: str) -> int:

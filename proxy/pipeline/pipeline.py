@@ -104,7 +104,7 @@ class Pipeline:
     ) -> Decision:
         """The decision that a call would get now. Nothing is called, metered or counted. Raises as `admit` does."""
         request = await self._read(body, format, headers)
-        return await self._admission.decide(caller, request, headers, self.config_version)
+        return await self._admission.decide(caller, request, headers)
 
     async def _read(self, body: bytes, format: Format, headers: Mapping[str, str]) -> AnyRequest:
         if len(body) <= LARGE_BYTES:

@@ -20,7 +20,7 @@ import math
 import time
 from collections.abc import Callable
 
-from proxy.routing.health import State
+from proxy.routing.health import State, least_bad
 from proxy.routing.retry_budget import HedgeSpending, RetryBudgets
 from proxy.routing.settings import Breaker, RouterConfig
 from proxy.routing.standing import LONG_AGO, PACE, Probe, Standing, p95
@@ -205,10 +205,13 @@ class HealthBoard:
         rest_s = max(0.0, standing.rests_until - now)
         return max(rest_s, standing.open_until - now), standing.why, standing.is_firm and rest_s > 0
 
-    def failed_at(self, name: str) -> float:
-        """When it last failed; minus infinity: never."""
+    def badness(self, name: str) -> tuple[bool, float]:
+        """`least_bad` of a deployment that is unwell."""
         standing = self._standings.get(name)
-        return LONG_AGO if standing is None else standing.failed_at
+        if standing is None:
+            return least_bad(None, LONG_AGO)
+        is_named = standing.is_firm and standing.rests_until > self._now_s()
+        return least_bad(standing.rests_until if is_named else None, standing.failed_at)
 
     def late_after_s(self, name: str, stream: bool) -> float | None:
         """The p95 of its times to the first token, or to a whole answer; None: too few are known."""

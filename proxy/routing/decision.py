@@ -17,7 +17,8 @@ class Candidate(Struct, frozen=True):
 
     `cost_low_nano`, `cost_high_nano`: the estimated cost of this request in nano-USD; None: its price is unknown.
     `cost_nano` is the expected one. `warm_tokens`: tokens of the prompt that it has cached. `rests`: why it stands at
-    the end of the order ("": it does not rest).
+    the end of the order ("": it does not rest). `must_wait`: its vendor named the time, before which nothing
+    is sent to it.
     """
 
     deployment: Deployment
@@ -27,6 +28,7 @@ class Candidate(Struct, frozen=True):
     warm_tokens: int = 0
     cost_nano: int | None = None
     rests: str = ""
+    must_wait: bool = False
 
 
 class Decision(Struct, frozen=True):
@@ -46,6 +48,13 @@ class Decision(Struct, frozen=True):
     candidates: tuple[Candidate, ...] = ()
     snapshot: str = ""
     is_shared: bool = True
+
+    @property
+    def chosen(self) -> Deployment | None:
+        """What a call asks first. None: it asks nobody, because all vendors named a time to wait."""
+        first = self.route.candidates[0]
+        waits = any(each.must_wait for each in self.candidates if each.deployment.name == first.name)
+        return None if waits else first
 
     @property
     def rules(self) -> tuple[RuleTried, ...]:

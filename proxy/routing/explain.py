@@ -20,10 +20,11 @@ _CLASSIFIED = ("task", "task_confidence", "difficulty", "language")
 def explained(decision: Decision, *, names_all: bool = True) -> dict[str, Any]:
     """The facts, the rules that were tried, the candidates, and what a call would be sent to.
 
-    `names_all` False: of the models that the key may not use only the number.
+    `chosen` None: nothing would be sent, because every vendor named a time to wait. `names_all` False: of the models
+    that the key may not use only the number.
     """
-    chosen, *fallbacks = [deployment.name for deployment in decision.route.candidates]
-    first = next((each for each in decision.candidates if each.deployment.name == chosen), None)
+    name, *fallbacks = [deployment.name for deployment in decision.route.candidates]
+    first = next((each for each in decision.candidates if each.deployment.name == name), None)
     cost = None if first is None else _cost_range(first.cost_low_nano, first.cost_high_nano)
     return {
         "requested": decision.route.requested,
@@ -33,7 +34,7 @@ def explained(decision: Decision, *, names_all: bool = True) -> dict[str, Any]:
         "strategy": decision.strategy,
         "rules": [{"name": rule.name, "matched": rule.matched, "why": rule.why} for rule in decision.rules],
         **shown_candidates(kept_candidates(decision), names_all=names_all),
-        "chosen": chosen,
+        "chosen": decision.chosen.name if decision.chosen is not None else None,
         "fallbacks": fallbacks,
         "estimated_cost_usd": cost or {"low": None, "high": None},
         "budget": None,

@@ -38,7 +38,7 @@ class Health(Protocol):
 
     def rest_of(self, name: str) -> tuple[float, str, bool]: ...
 
-    def failed_at(self, name: str) -> float: ...
+    def badness(self, name: str) -> tuple[bool, float]: ...
 
 
 class Bounds(Protocol):
@@ -126,9 +126,10 @@ class FallbackOrder:
         return [each for each in rest if not isinstance(self._failures.get(each.name), UpstreamError)]
 
     def _least_bad(self) -> Deployment | None:
-        """The one that failed longest ago, so that one that recovers is soon found. None: all vendors named a time."""
-        able = [d for d in self._queue if not self._health.rest_of(d.name)[2] and self._is_affordable(d)]
-        return min(able, key=lambda deployment: self._health.failed_at(deployment.name), default=None)
+        """The first by `health.least_bad`. None: all vendors named a time."""
+        badness = self._health.badness
+        able = [each for each in self._queue if not badness(each.name)[0] and self._is_affordable(each)]
+        return min(able, key=lambda each: badness(each.name), default=None)
 
     def _is_affordable(self, deployment: Deployment) -> bool:
         if not self._bounds.limits_cost:

@@ -13,6 +13,7 @@ from proxy.routing.decision import Decision
 from proxy.routing.deployment import Deployment, Route
 from proxy.routing.facts import Facts, NoClassifier, Reading, RequestClassifier, facts_of
 from proxy.routing.health import NO_STATE, State
+from proxy.routing.named import named
 from proxy.routing.names import AUTO_NAMES
 from proxy.routing.rules import headers_in, looks_at_difficulty, reads_text
 from proxy.routing.settings import TASKS
@@ -69,13 +70,14 @@ class Router:
             route = self._named(name, draw, allowed, hints)
         return route
 
-    def barred(self, route: Route, allowed: Allowed | None, hints: Hints) -> tuple[Deployment, ...]:
-        """The deployments behind the name of this route that the key may not use."""
-        may = self._views.of(allowed).may
-        if may is None:
-            return ()
-        behind = self._named(route.requested, self._random(), None, hints).candidates
-        return tuple(each for each in behind if not may(each.name))
+    def named(self, route: Route, request: AnyRequest, key: str | None, allowed: Allowed | None) -> Decision:
+        """The route of a named model as an explanation shows it. Raises BadRequest if no model can take the request."""
+        barred: tuple[Deployment, ...] = ()
+        if (may := self._views.of(allowed).may) is not None:
+            behind = self._named(route.requested, self._random(), None, request.hints).candidates
+            barred = tuple(each for each in behind if not may(each.name))
+        state = self._state("")
+        return named(route, request, f"{self._version}.{state.id}", key, state, barred)
 
     async def decide(
         self, request: AnyRequest, key: str | None, headers: Mapping[str, str], allowed: Allowed | None = None

@@ -93,6 +93,8 @@ class Standing:
             error_rate=self.error_rate,
             breaker=breaker,
             rests_until=unix_s + until - now if until > now else 0.0,
+            named_until=unix_s + self.rests_until - now if self.is_firm and self.rests_until > now else 0.0,
+            failed_at=unix_s + self.failed_at - now if self.failed_at > LONG_AGO else 0.0,
             why=self.why if until > now or self.is_open else "",
             tool_errors=self.tool_errors,
         )

@@ -48,7 +48,7 @@ class Offline:
 
     async def decide(self, body: bytes, caller: Caller) -> Decision:
         """The decision on a chat body. Raises ProxyError as a call would."""
-        return await self._admission.decide(caller, hints.applied(CHAT.decode(body), {}), {}, self.config.version)
+        return await self._admission.decide(caller, hints.applied(CHAT.decode(body), {}), {})
 
     def decide_again(self, call: PastCall) -> Decision:
         """The decision on a past call, with all deployments in good health. Raises ProxyError if it is refused."""

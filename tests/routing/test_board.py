@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from proxy.routing.board import MAX_REST_S, REFUSED_REST_S, HealthBoard
+from proxy.routing.health import least_bad
 from proxy.routing.retry_budget import FLOOR, REFILL_S, HedgeSpending
 from proxy.routing.settings import Breaker, RouterConfig, Sticky
 from proxy.routing.standing import MIN_SAMPLES
@@ -253,6 +254,7 @@ def test_a_429_rests_for_the_time_its_vendor_names() -> None:
     assert it.board.rest_of(A) == (20, "rate_limit_exceeded", True)
     health = it.board.state().of(A)
     assert (health.breaker, health.rests_until, health.why) == ("closed", UNIX + 25, "rate_limit_exceeded")
+    assert health.named_until == UNIX + 25
     it.now_s += 19.9
     assert not it.may_try
     it.now_s += 0.1
@@ -294,6 +296,25 @@ def test_the_word_of_a_vendor_stands_over_our_guess() -> None:
     it.ends(status=401, code="invalid_api_key")
     it.ends(status=429, code="rate_limit_exceeded", retry_after_s=30)
     assert it.board.rest_of(A) == (30, "rate_limit_exceeded", True)
+
+
+def test_a_snapshot_sorts_what_is_unwell_as_the_board_does() -> None:
+    """By the same function: the last failure, or the time that the vendor named."""
+    it = Clocked()
+    names = [f"a/{number}" for number in range(6)]
+    for number, name in enumerate(reversed(names)):
+        it.now_s += 1
+        end = AttemptEnd("1", "c", Outcome.UPSTREAM_ERROR, 500, "upstream_error", duration_ms=0)
+        for _ in range(3):
+            it.board.observe(name, end, None, 30 - number if number % 2 else None)
+    state = it.board.state()
+    by_snapshot = {
+        name: least_bad(health.named_until if health.named_until > state.now else None, health.failed_at)
+        for name in names
+        if (health := state.of(name))
+    }
+    assert sorted(names, key=it.board.badness) == sorted(names, key=by_snapshot.__getitem__) != names
+    assert [it.board.badness(name)[0] for name in names] == [True, False] * 3
 
 
 # --- pace -------------------------------------------------------------------------------------------------------------

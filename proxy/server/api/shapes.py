@@ -191,7 +191,7 @@ class ExplainAnswer(TypedDict):
     rules: list[RuleTried]
     candidates: list[CandidateAnswer]
     not_allowed: int
-    chosen: str
+    chosen: str | None
     fallbacks: list[str]
     estimated_cost_usd: CostRange
     budget: dict[str, Any] | None
