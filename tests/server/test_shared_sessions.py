@@ -13,6 +13,7 @@ from proxy.server.shared_sessions import SharedSessions
 from proxy.storage.sqlite import SqliteStore
 from proxy.storage.sticky_moves import StickyMoves
 from tests.faults.talking import ask
+from tests.server.api.raw import post
 from tests.serving import spawned
 from tests.upstream import FakeUpstream
 from tests.waiting import eventually, until
@@ -119,9 +120,12 @@ async def test_a_conversation_that_moved_in_one_process_stays_there_in_another(t
                 (kept,) = db.execute("SELECT session || model FROM sticky_moves").fetchone()
             assert await model(second.port, "another user") == "fake/one"
 
-            async def is_there() -> bool:
-                return await model(second.port, "user-of-the-test") == "fake/two"
+            body = json.dumps({"model": "auto", "messages": messages, "user": "user-of-the-test"}).encode()
 
-            await until(is_there)
+            async def is_known() -> bool:  # an explanation makes nothing warm
+                return bool((await post(second.port, body, "/v1/route/explain")).json["chosen"] == "fake/two")
+
+            await until(is_known)
+            assert await model(second.port, "user-of-the-test") == "fake/two"
     assert "user-of-the-test" not in kept
     assert "confidential" not in kept
