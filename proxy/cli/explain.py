@@ -11,14 +11,15 @@ from typing import Any, NoReturn
 import click
 
 from proxy.cli.output import json_option, print_json, print_table
-from proxy.cli.settings import configuration_options, fail, read_config
+from proxy.cli.settings import configuration_options, fail, read_config, store_problem
 from proxy.client.route import Unanswered
 from proxy.client.route import explain as ask_server
 from proxy.routing.explain import explained
 from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
-from proxy.schema.records import Caller
 from proxy.server.offline import Offline
+from proxy.server.wiring import key_store
+from proxy.storage.base import StoreError
 
 _SHOWN = ("task", "task_confidence", "difficulty", "language", "input_tokens_estimate", "priority")
 
@@ -59,10 +60,15 @@ def explain(question: str | None, model: str, body: str | None, as_json: bool, *
 
 
 def _offline(body: bytes, key: str | None, flags: dict[str, Any]) -> dict[str, Any]:
-    offline = Offline(read_config(flags, os.environ))
+    config = read_config(flags, os.environ)
+    store = key_store(config)
+    try:
+        offline = Offline(config, keys=store.all() if key is not None and store.is_there else ())
+    except StoreError as error:
+        store_problem(error)
 
     async def decide() -> dict[str, Any]:
-        return explained(await offline.decide(body, Caller(key)))
+        return explained(await offline.decide(body, offline.caller(key)))
 
     try:
         return asyncio.run(decide())
@@ -100,7 +106,7 @@ def _print(told: dict[str, Any]) -> None:
     """Who answers and why; the rules; the candidates."""
     why = f"the rule {told['rule']!r}" if told["rule"] else {"named": "its name"}.get(told["step"], told["step"])
     strategy = f", ranked by {told['strategy']}" if told["strategy"] else ""
-    click.echo(f"{told['requested']} -> {told['chosen']} by {why}{strategy}")
+    click.echo(f"{told['requested']} -> {told['chosen'] or 'nobody now'} by {why}{strategy}")
     facts = ", ".join(f"{name} {told['facts'][name]}" for name in _SHOWN if told["facts"].get(name) is not None)
     click.echo(f"facts: {facts}")
     if evidence := told["facts"].get("task_evidence"):

@@ -17,6 +17,7 @@ from proxy.config.files import read_file
 from proxy.server.api.admin import MAX_CALLS
 from proxy.server.offline import plan_change
 from proxy.storage.base import StoreError
+from proxy.storage.keys import KeyStore
 from proxy.storage.sqlite import SqliteStore, sqlite_path
 
 
@@ -46,13 +47,13 @@ def plan(new: str, new_pricing: str | None, calls: int, as_json: bool, **flags: 
         path = sqlite_path(before.storage.url)
         if not path.is_file():
             fail(f"there is no database at {path} yet, so there are no calls to try it on. --db selects another.")
-        past = SqliteStore(path).latest(calls)
+        past, keys = SqliteStore(path).latest(calls), KeyStore(path).all()
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(2)
     except StoreError as error:
         store_problem(error)
-    told = asyncio.run(plan_change(before, after, past))
+    told = asyncio.run(plan_change(before, after, past, keys=keys))
     if as_json:
         print_json(told)
     else:

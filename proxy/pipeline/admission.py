@@ -18,7 +18,6 @@ from proxy.pipeline.limits import Limits, Place, RateLimit
 from proxy.routing.allowed import Allowed
 from proxy.routing.decision import Decision
 from proxy.routing.deployment import Route
-from proxy.routing.named import named
 from proxy.routing.router import Router
 from proxy.schema.chat import ChatRequest
 from proxy.schema.constraints import Count, Day, NotBlank
@@ -144,10 +143,10 @@ class Admission:
         return cheaper
 
     async def foresee(
-        self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], version: str, now_ns: int
+        self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], now_ns: int
     ) -> tuple[Decision, dict[str, Any] | None]:
         """The decision that a call would end up with, and what the budgets would do to it. Raises as `admit`."""
-        decision = await self.decide(caller, request, headers, version, now_ns)
+        decision = await self.decide(caller, request, headers, now_ns)
         policy = self._policies.of(caller)
         request, _ = policy.cap(request)
         seen = Foresight(self._budgets, self._spending, request, now_ns)
@@ -157,9 +156,9 @@ class Admission:
         )
 
     async def decide(
-        self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], version: str, now_ns: int = 0
+        self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], now_ns: int = 0
     ) -> Decision:
-        """The decision that `admit` would make, on the configuration `version`. Takes no place. Raises as `admit`."""
+        """The decision that `admit` would make. Takes no place. Raises as `admit`."""
         policy = self._policies.of(caller)
         request, _ = policy.cap(request)
         share = self._share(caller, labels(request, headers), now_ns)
@@ -167,7 +166,7 @@ class Admission:
         if decision is not None:
             return decision
         route = await self._router.route(request.model, policy.allowed, request.hints)
-        return named(route, request, version, caller.key_id)
+        return self._router.named(route, request, caller.key_id, policy.allowed)
 
     def _share(self, caller: Caller, said: Labels, now_ns: int) -> float | None:
         """The share of the caller's tightest budget that is spent, where a rule looks at it."""

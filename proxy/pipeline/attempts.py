@@ -169,6 +169,8 @@ class AttemptLoop:
             await asyncio.sleep(wait_s)
         finally:
             self._call.time.end_wait()
+        if wait_s and self._resources.board.is_open(self._deployment.name):
+            raise error  # its breaker has opened meanwhile; only a probe may close it
 
     def _wait_s(self, error: UpstreamError, tried: int) -> float | None:
         """The back-off before the next try, with full jitter; None: a retry would not help."""

@@ -27,6 +27,7 @@ from proxy.routing.deployment import Deployment, Route
 from proxy.routing.fallback import FallbackOrder
 from proxy.routing.router import Router
 from proxy.routing.standing import Probe
+from proxy.routing.sticky import is_home
 from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest, BudgetSpent, CostLimit, UpstreamError
@@ -97,11 +98,13 @@ class Dispatcher:
 
     def note_warm(self, call: Call) -> None:
         """Notes that the deployment that answered has the conversation in its prompt cache, unless it is too short."""
-        session = "" if call.decision is None else call.decision.facts.session
-        if session and (end := call.answering.ended) is not None:
-            used = end.tokens
+        decision = call.decision
+        session = "" if decision is None else decision.facts.session
+        if decision is not None and session and (end := call.answering.ended) is not None:
+            used, name = end.tokens, call.answering.deployment.name
             if used.cache_read or used.cache_write or used.prompt >= MIN_CACHED_TOKENS:
-                self.resources.board.note_warm(session, call.answering.deployment.name, used.prompt + used.output)
+                home = is_home(decision, name)
+                self.resources.board.sessions.note(session, name, used.prompt + used.output, is_home=home)
 
     async def _answer(self, route: Route, question: _Question) -> Answer:
         resources, call = self.resources, question.call

@@ -21,7 +21,6 @@ from proxy.routing.ask import Answer
 from proxy.routing.deployment import Deployment
 from proxy.routing.fallback import FallbackOrder
 from proxy.routing.plan import attempt_bound
-from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest, UpstreamError
 
@@ -43,9 +42,9 @@ class Raced(Struct):
 
 
 def late_after_s(resources: Resources, deployment: Deployment, request: AnyRequest) -> float | None:
-    """When a second deployment may be asked; None: never. Several choices come from one deployment, so no hedge."""
+    """When a second deployment may be asked; None: never."""
     settings = resources.router.hedge
-    if not settings.enabled or request.n > 1 or not isinstance(request, ChatRequest):
+    if not settings.enabled or not request.may_race:
         return None
     if isinstance(settings.after, str):
         return resources.board.late_after_s(deployment.name, request.stream)

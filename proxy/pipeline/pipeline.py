@@ -109,7 +109,7 @@ class Pipeline:
         """
         request = await self._read(body, format, headers)
         now_ns = self._clock.unix_ns()
-        return await self._admission.foresee(caller, request, headers, self.config_version, now_ns)
+        return await self._admission.foresee(caller, request, headers, now_ns)
 
     async def _read(self, body: bytes, format: Format, headers: Mapping[str, str]) -> AnyRequest:
         if len(body) <= LARGE_BYTES:

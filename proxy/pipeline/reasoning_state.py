@@ -20,7 +20,7 @@ import msgspec
 from msgspec import structs
 
 from proxy.routing.deployment import Deployment
-from proxy.schema.chat import ChatRequest, KeptReasoning, ResponseMessage
+from proxy.schema.chat import KeptReasoning, ResponseMessage
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.records import Caller
 from proxy.storage.base import StoreError
@@ -61,7 +61,7 @@ class ReasoningState:
 
     async def restore(self, caller: Caller, request: AnyRequest) -> AnyRequest:
         """The request with the stored reasoning for the tool calls in its messages."""
-        if self._store is None or not isinstance(request, ChatRequest):
+        if self._store is None:
             return request
         names = _names(request)
         if not names:
@@ -141,7 +141,7 @@ class ReasoningState:
             self._warn("vault_recovered", failures=self.failures)
 
 
-def _names(request: ChatRequest) -> dict[str, str]:
+def _names(request: AnyRequest) -> dict[str, str]:
     """Maps the store's names for the request's tool calls to the calls' ids."""
     if not any(message.tool_calls for message in request.messages):
         return {}

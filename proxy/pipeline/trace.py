@@ -7,7 +7,7 @@ from typing import Any
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.call import Call
 from proxy.routing.attempt_tree import attempt_tree
-from proxy.routing.explain import candidates
+from proxy.routing.explain import kept_candidates, shown_candidates
 
 
 def trace(call: Call) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def trace(call: Call) -> dict[str, Any]:
             "step": decision.step,
             "rule": decision.rule,
             "strategy": decision.strategy,
-            "candidates": candidates(decision),
+            **shown_candidates(kept_candidates(decision), names_all=call.caller.admin),
             "attempts": attempt_tree([_row(attempt) for attempt in call.attempts]),
             "downgraded_from": call.downgraded_from,
             "snapshot": decision.snapshot,

@@ -67,7 +67,7 @@ class Views:
         if view is None:
             if len(self._views) >= _MAX_VIEWS:
                 self._views.clear()
-            view = self._views[allowed] = structs.replace(names, may=_permission(names, allowed))
+            view = self._views[allowed] = structs.replace(names, may=_permission(names, allowed), everything=names)
         return view
 
     def resolve(self, name: str, draw: float, allowed: Allowed | None) -> Route:

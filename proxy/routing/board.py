@@ -1,10 +1,11 @@
 """Orchestrates: what ended attempts say about the deployments, and which may be asked now. Clocks are passed in.
 
 HealthBoard    one per process; outlives a reload. It learns from every ended attempt and publishes snapshots (State)
+WarmSessions   where conversations have their prompt cached (`warm_sessions`)
 Standing       one deployment: its pace, its failures, its breaker, its rest (`standing`)
 RetryBudgets   how many extra requests are left (`retry_budget`)
 
-                    `failures` in a row, or over a quarter of recent attempts
+                    `failures` of the last 6 * `failures` attempts
     breaker:  closed ───────────────────────────────────────────────────> open
                  ^                                                         │ after `open_s`, doubled each time
                  └──── the probe answers ──── half_open <──────────────────┘
@@ -19,20 +20,23 @@ import math
 import time
 from collections.abc import Callable
 
-from proxy.routing.health import State
+from proxy.routing.health import State, least_bad
 from proxy.routing.retry_budget import HedgeSpending, RetryBudgets
-from proxy.routing.settings import RouterConfig
+from proxy.routing.settings import Breaker, RouterConfig
 from proxy.routing.standing import LONG_AGO, PACE, Probe, Standing, p95
 from proxy.routing.verdict import Verdict, verdict_of
+from proxy.routing.warm_sessions import WarmSessions
 from proxy.schema.records import AttemptEnd, Outcome
 
 MAX_REST_S = 60.0  # cap of a vendor's Retry-After: limits are often lifted earlier
 LIMITED_REST_S = 1.0  # after a 429 that names no time
 REFUSED_REST_S = 60.0  # after refused credentials: a person has to act
 _FAILURE = 0.1  # weight of the latest attempt in the moving average of failures
-_FAILING = 0.25  # share of failures that opens the breaker even if they are not in a row
+# The breaker looks at so many times as many attempts as it takes failures, as shipped at 30. So at a share of 30 % the
+# fifth failure opens it nearly always, while at 5 % it stays closed for hundreds of attempts.
+_RECENT = 6
+_MOST_RECENT = 10_000
 _MAX_DEPLOYMENTS = 1_024  # clients may name any model
-_MAX_SESSIONS = 10_000
 
 
 class HealthBoard:
@@ -45,15 +49,15 @@ class HealthBoard:
     def __init__(self, now_s: Callable[[], float] = time.perf_counter, unix_s: Callable[[], float] = time.time) -> None:
         self.budgets = RetryBudgets(now_s)
         self.hedges = HedgeSpending()
+        self.sessions = WarmSessions(now_s, unix_s)
         self.on_breaker: Callable[[str, str], None] = lambda name, state: None
         self.on_refused: Callable[[str], None] = lambda name: None
         self._now_s = now_s
         self._unix_s = unix_s
         self._breaker = RouterConfig().breaker
-        self._ttl_s = RouterConfig().sticky.ttl_s
+        self._window = _mask(self._breaker)
         self._is_hedging = False
         self._standings: dict[str, Standing] = {}
-        self._warm: dict[str, tuple[str, int, float]] = {}
         self._changed: set[str] = set()
         self._state = State(id=f"{int(unix_s()):x}.0", now=unix_s())
         self._published = 0
@@ -62,7 +66,8 @@ class HealthBoard:
     def configure(self, router: RouterConfig) -> None:
         """Follows a new configuration; what was learned stays."""
         self._breaker = router.breaker
-        self._ttl_s = router.sticky.ttl_s
+        self._window = _mask(router.breaker)
+        self.sessions.ttl_s = router.sticky.ttl_s
         self._is_hedging = router.hedge.enabled
         self.budgets.share = router.retry_budget
 
@@ -89,7 +94,7 @@ class HealthBoard:
         if verdict is Verdict.GOOD:
             standing.note_pace(end, first_token_ms)
             standing.error_rate *= 1 - _FAILURE
-            standing.in_a_row = 0
+            standing.recent = standing.recent << 1 & self._window
             if tool_calls[0]:
                 standing.tool_errors += PACE * (tool_calls[1] / tool_calls[0] - standing.tool_errors)
             if standing.is_open or standing.rests_until > LONG_AGO:
@@ -119,14 +124,12 @@ class HealthBoard:
         if now - (end.duration_ms or 0.0) / 1000 < standing.breaker_since:
             return
         standing.error_rate += _FAILURE * (1 - standing.error_rate)
-        standing.in_a_row += 1
-        standing.bad += 1
+        standing.recent = (standing.recent << 1 | 1) & self._window
         if standing.is_open:
             if now >= standing.open_until:  # the probe failed
                 self._open(name, standing, now)
             return
-        most = self._breaker.failures
-        if standing.in_a_row >= most or (standing.bad >= most and standing.error_rate >= _FAILING):
+        if standing.recent.bit_count() >= self._breaker.failures:
             self._open(name, standing, now)
 
     def _open(self, name: str, standing: Standing, now: float) -> None:
@@ -202,10 +205,13 @@ class HealthBoard:
         rest_s = max(0.0, standing.rests_until - now)
         return max(rest_s, standing.open_until - now), standing.why, standing.is_firm and rest_s > 0
 
-    def failed_at(self, name: str) -> float:
-        """When it last failed; minus infinity: never."""
+    def badness(self, name: str) -> tuple[bool, float]:
+        """`least_bad` of a deployment that is unwell."""
         standing = self._standings.get(name)
-        return LONG_AGO if standing is None else standing.failed_at
+        if standing is None:
+            return least_bad(None, LONG_AGO)
+        is_named = standing.is_firm and standing.rests_until > self._now_s()
+        return least_bad(standing.rests_until if is_named else None, standing.failed_at)
 
     def late_after_s(self, name: str, stream: bool) -> float | None:
         """The p95 of its times to the first token, or to a whole answer; None: too few are known."""
@@ -215,15 +221,6 @@ class HealthBoard:
         p95_ms = p95(standing.first_tokens if stream else standing.wholes)
         return None if p95_ms is None else p95_ms / 1000
 
-    # --- warm sessions ------------------------------------------------------------------------------------------------
-
-    def note_warm(self, session: str, name: str, tokens: int) -> None:
-        """This deployment has so many tokens of the conversation in its prompt cache now."""
-        self._warm.pop(session, None)
-        if len(self._warm) >= _MAX_SESSIONS:
-            del self._warm[next(iter(self._warm))]  # the one that was idle for longest
-        self._warm[session] = name, tokens, self._now_s() + self._ttl_s
-
     # --- snapshots ----------------------------------------------------------------------------------------------------
 
     def state(self, session: str = "") -> State:
@@ -231,14 +228,10 @@ class HealthBoard:
         now = self._now_s()
         if self._changed or now >= self._next_change:
             self._publish(now)
-        warm = self._warm.get(session) if session else None
+        warm = self.sessions.of(session) if session else None
         if warm is None:
             return self._state
-        name, tokens, until = warm
-        if now >= until:
-            del self._warm[session]
-            return self._state
-        base = self._state
+        base, (name, tokens) = self._state, warm
         return State(f"{base.id}+{name}:{tokens}", base.now, base.deployments, {session: (name, tokens)})
 
     def _publish(self, now: float) -> None:
@@ -257,3 +250,8 @@ class HealthBoard:
         self._next_change = now + min(ends) - unix_s if ends else math.inf
         origin = self._state.id.partition(".")[0]
         self._state = State(f"{origin}.{self._published}", unix_s, deployments)
+
+
+def _mask(breaker: Breaker) -> int:
+    """The bits of the attempts that the breaker looks at."""
+    return (1 << min(_RECENT * breaker.failures, _MOST_RECENT)) - 1

@@ -7,23 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from msgspec import Struct
-
+from proxy.routing.content import ContentNeed
 from proxy.routing.decision import Candidate
 from proxy.routing.deployment import Deployment
 from proxy.routing.facts import Facts
-from proxy.schema.chat import ChatRequest
-from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest, ProxyError
 
-# Type of a content part: what it is, and its name under `supports`.
-_KINDS = {
-    "image_url": ("image", "images"),
-    "input_audio": ("audio", "audio"),
-    "video_url": ("video", "video"),
-    "file": ("file", "files"),
-    "document": ("file", "files"),
-}
 _LACKS = {
     "images": "does not take images",
     "audio": "does not take audio",
@@ -33,29 +22,6 @@ _LACKS = {
     "json_schema": "does not support JSON schemas",
     "web_search": "does not search the web",
 }
-
-
-class ContentNeed(Struct, frozen=True):
-    """One non-text part: its dotted path, its kind, and the capability it needs."""
-
-    where: str
-    kind: str
-    needs: str
-
-
-def needs(request: AnyRequest) -> list[ContentNeed]:
-    """The first part of each kind, in order; empty for text-only requests."""
-    if not isinstance(request, ChatRequest):
-        return []
-    found: dict[str, ContentNeed] = {}
-    for number, message in enumerate(request.messages):
-        if isinstance(message.content, list):
-            for place, part in enumerate(message.content):
-                if isinstance(kind := part.get("type"), str) and kind in _KINDS:
-                    what, needed = _KINDS[kind]
-                    if needed not in found:
-                        found[needed] = ContentNeed(f"messages.{number}.content.{place}", what, needed)
-    return list(found.values())
 
 
 def unsupported(parts: list[ContentNeed], deployment: Deployment) -> BadRequest | None:

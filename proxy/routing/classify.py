@@ -85,7 +85,7 @@ class Classifier:
 
     def classify(self, conversation: Conversation) -> Classified:
         features = features_of(conversation)
-        *scores, difficulty = self._scores(features)
+        *scores, hardness = self._scores(features)
         best = max(scores)
         task = scores.index(best)
         odds = sum(math.exp((score - best) / self._header.temperature) for score in scores)
@@ -93,9 +93,13 @@ class Classifier:
             task=TASKS[task],
             confidence=round(1 / odds, 3),
             evidence=self._evidence(features, task),
-            difficulty=round(1 / (1 + math.exp(-max(-30.0, min(30.0, difficulty)))), 3),
+            difficulty=_difficulty(hardness),
             language=self._language(conversation.text),
         )
+
+    def difficulty(self, text: str) -> float:
+        """The difficulty that `classify` gives a text without a system prompt, for callers that know the task."""
+        return _difficulty(self._scores(features_of(Conversation(text)))[-1])
 
     def _scores(self, features: Features) -> list[float]:
         header = self._header
@@ -152,6 +156,10 @@ class Classifier:
 def load() -> Classifier:
     """Read the weights that the package brings. Takes some tens of milliseconds: the caller keeps the result."""
     return Classifier(resources.files("proxy.routing").joinpath("data", "classifier.bin").read_bytes())
+
+
+def _difficulty(hardness: float) -> float:
+    return round(1 / (1 + math.exp(-max(-30.0, min(30.0, hardness)))), 3)
 
 
 def _packed(columns: list[bytes]) -> list[int]:

@@ -69,12 +69,17 @@ def estimated(deployment: Deployment, facts: Facts, warm: int, output: int) -> E
     if high is None:
         return None
     short = prompt * 3 // 4
-    usual, least = (rates.above(prompt), rates.above(short)) if rates.tiers else (rates.base, rates.base)
-    expected = _input(usual, prompt, warm) + (usual.output or 0) * output
-    low = _input(least, short, min(warm, short)) + (least.output or 0) * min(output, 1)
+    usual = least = rates.base
+    if rates.tiers:
+        usual, least = rates.above(prompt), rates.above(short)
+    if warm:
+        expected, low = _input(usual, prompt, warm), _input(least, short, min(warm, short))
+    else:
+        expected, low = (usual.input or 0) * prompt, (least.input or 0) * short
     fee = rates.per_request_nano
-    expected_nano = expected // _PICO_PER_NANO + fee + rates.per_search_nano
-    return Estimate(min(low // _PICO_PER_NANO + fee, expected_nano), expected_nano, max(high, expected_nano))
+    expected_nano = (expected + (usual.output or 0) * output) // _PICO_PER_NANO + fee + rates.per_search_nano
+    low_nano = (low + (least.output or 0 if output else 0)) // _PICO_PER_NANO + fee
+    return Estimate(min(low_nano, expected_nano), expected_nano, max(high, expected_nano))
 
 
 def _input(rate: Rate, prompt: int, warm: int) -> int:

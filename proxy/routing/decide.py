@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from proxy.routing.capabilities import no_capable
-from proxy.routing.decision import Candidate, Decision, RuleTried
+from proxy.routing.decision import NOT_ALLOWED, Candidate, Decision
 from proxy.routing.deployment import Deployment, Route
 from proxy.routing.facts import Facts
 from proxy.routing.health import State
@@ -25,6 +25,7 @@ from proxy.routing.order import Pool, arrange
 from proxy.routing.rules import CompiledRule, compiled, match
 from proxy.routing.settings import DEFAULT_TASK, Among, Rule
 from proxy.routing.sticky import draw
+from proxy.routing.strategies import MEASURED
 
 _AS_LISTED = "task_based"
 _NOT_TRIED = "is not tried: the request says no_fallback"
@@ -50,7 +51,7 @@ def decide(names: Names, facts: Facts, state: State, seed: float, version: str) 
     """
     order = _Order(names, facts, state, seed)
     step, rule = Step("", ()), None
-    tried: tuple[RuleTried, ...] = ()
+    tried: tuple[CompiledRule, ...] = ()
     ordered: list[Candidate] = []
     passed: list[Candidate] = []
     if facts.preferred_model is not None:
@@ -76,8 +77,9 @@ def decide(names: Names, facts: Facts, state: State, seed: float, version: str) 
         rule.name if rule else None,
         step.strategy,
         tried,
-        (*ordered, *_others(passed, ordered)),
+        (*ordered, *_others((*passed, *order.barred()), ordered)),
         f"{version}.{state.id}",
+        step.strategy not in MEASURED and step.prefer is None and not names.router.exploration,
     )
 
 
@@ -106,6 +108,11 @@ class _Order:
         self._state = state
         self._seed = seed
         self._draw = draw(facts.session, seed)
+        self._barred: dict[str, Deployment] = {}
+
+    def barred(self) -> list[Candidate]:
+        """The deployments behind the names that were followed, as far as the caller's key may not use them."""
+        return [Candidate(deployment, NOT_ALLOWED) for deployment in self._barred.values()]
 
     def of(self, step: Step) -> Arranged:
         """The candidates that a step offers, and the fallbacks."""
@@ -153,7 +160,11 @@ class _Order:
         return [*kept, *(each for each in rest if each.deployment.name not in names)], [*rejected, *others, *dropped]
 
     def _behind(self, names: Iterable[str], *, is_fallback: bool = False) -> tuple[Deployment, ...]:
-        return self._names.order(tuple(names), self._draw, is_fallback=is_fallback)
+        wanted, (may, everything) = tuple(names), (self._names.may, self._names.everything)
+        if may is not None and everything is not None:
+            behind = everything.order(wanted, self._draw, is_fallback=is_fallback)
+            self._barred |= {each.name: each for each in behind if not may(each.name)}
+        return self._names.order(wanted, self._draw, is_fallback=is_fallback)
 
     def _arrange(self, pool: Pool) -> Arranged:
         return arrange(pool, self._facts, self._state, self._seed, self._names.router)

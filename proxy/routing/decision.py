@@ -6,14 +6,19 @@ from msgspec import Struct
 
 from proxy.routing.deployment import Deployment, Route
 from proxy.routing.facts import Facts
+from proxy.routing.rules import CompiledRule, RuleTried, outcomes
+
+NOT_ALLOWED = "not_allowed"
 
 
 class Candidate(Struct, frozen=True):
-    """A deployment in the order of the route. `rejected`: why it is not in it (None: it is).
+    """A deployment in the order of the route. `rejected`: why it is not in it (None: it is); NOT_ALLOWED: it is not on
+    the list of the caller's key.
 
     `cost_low_nano`, `cost_high_nano`: the estimated cost of this request in nano-USD; None: its price is unknown.
     `cost_nano` is the expected one. `warm_tokens`: tokens of the prompt that it has cached. `rests`: why it stands at
-    the end of the order ("": it does not rest).
+    the end of the order ("": it does not rest). `must_wait`: its vendor named the time, before which nothing
+    is sent to it.
     """
 
     deployment: Deployment
@@ -23,20 +28,15 @@ class Candidate(Struct, frozen=True):
     warm_tokens: int = 0
     cost_nano: int | None = None
     rests: str = ""
-
-
-class RuleTried(Struct, frozen=True):
-    """One rule, from the top to the first that matched. `why`: the first key that did not hold, with both values."""
-
-    name: str
-    matched: bool
-    why: str = ""
+    must_wait: bool = False
 
 
 class Decision(Struct, frozen=True):
     """`route` is what a call follows. `step`: preferred_model, rule, task, strategy or default: what decided.
 
-    `snapshot` names the configuration and the state it was decided on.
+    `snapshot` names the configuration and the state it was decided on. `tried`: the rules from the top to the first
+    that matched. `is_shared`: it follows from what all workers know, apart from the health of the deployments and where
+    the conversation is warm.
     """
 
     route: Route
@@ -44,6 +44,19 @@ class Decision(Struct, frozen=True):
     step: str = "default"
     rule: str | None = None
     strategy: str | None = None
-    rules: tuple[RuleTried, ...] = ()
+    tried: tuple[CompiledRule, ...] = ()
     candidates: tuple[Candidate, ...] = ()
     snapshot: str = ""
+    is_shared: bool = True
+
+    @property
+    def chosen(self) -> Deployment | None:
+        """What a call asks first. None: it asks nobody, because all vendors named a time to wait."""
+        first = self.route.candidates[0]
+        waits = any(each.must_wait for each in self.candidates if each.deployment.name == first.name)
+        return None if waits else first
+
+    @property
+    def rules(self) -> tuple[RuleTried, ...]:
+        """The rules that were tried, and why each did not match. Only explanations pay for the reasons."""
+        return outcomes(self.tried, self.facts)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
-from proxy.routing.decision import Candidate, Decision
+from proxy.routing.decision import NOT_ALLOWED, Decision
 from proxy.routing.facts import Facts
 from proxy.routing.named import NAMED
 from proxy.schema.records import NANO_PER_USD
 
+_SHORT = {"model": "m", "rejected": "x", "low": "l", "high": "h", "warm_tokens": "w", "rests": "r"}
 _CLASSIFIED = ("task", "task_confidence", "difficulty", "language")
 
 
-def explained(decision: Decision, budget: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The facts, the rules that were tried, the candidates, and what a call would be sent to. `budget`: its effect."""
-    chosen, *fallbacks = [deployment.name for deployment in decision.route.candidates]
-    first = next((each for each in decision.candidates if each.deployment.name == chosen), None)
+def explained(decision: Decision, budget: dict[str, Any] | None = None, *, names_all: bool = True) -> dict[str, Any]:
+    """The facts, the rules that were tried, the candidates, and what a call would be sent to.
+
+    `chosen` None: nothing would be sent, because every vendor named a time to wait. `names_all` False: of the models
+    that the key may not use only the number. `budget`: its effect.
+    """
+    name, *fallbacks = [deployment.name for deployment in decision.route.candidates]
+    first = next((each for each in decision.candidates if each.deployment.name == name), None)
+    cost = None if first is None else _cost_range(first.cost_low_nano, first.cost_high_nano)
     return {
         "requested": decision.route.requested,
         "facts": shown_facts(decision.facts, is_classified=decision.step != NAMED),
@@ -25,28 +33,57 @@ def explained(decision: Decision, budget: dict[str, Any] | None = None) -> dict[
         "rule": decision.rule,
         "strategy": decision.strategy,
         "rules": [{"name": rule.name, "matched": rule.matched, "why": rule.why} for rule in decision.rules],
-        "candidates": candidates(decision),
-        "chosen": chosen,
+        **shown_candidates(kept_candidates(decision), names_all=names_all),
+        "chosen": decision.chosen.name if decision.chosen is not None else None,
         "fallbacks": fallbacks,
-        "estimated_cost_usd": (first and _cost_range(first)) or {"low": None, "high": None},
+        "estimated_cost_usd": cost or {"low": None, "high": None},
         "budget": budget,
         "snapshot": decision.snapshot,
     }
 
 
-def candidates(decision: Decision) -> list[dict[str, Any]]:
-    """Each candidate with its place in the fallback order, or the reason why it has none."""
-    order = {deployment.name: place for place, deployment in enumerate(decision.route.candidates, 1)}
+class KeptCandidate(Struct, frozen=True, omit_defaults=True, rename=_SHORT):
+    """A candidate as the row of a call keeps it. Costs are nano-USD."""
+
+    model: str
+    rejected: str | None = None
+    low: int | None = None
+    high: int | None = None
+    warm_tokens: int = 0
+    rests: str = ""
+
+
+def kept_candidates(decision: Decision) -> list[KeptCandidate]:
+    """All candidates; those that are not rejected are in the order of the route."""
     return [
-        {
-            "model": candidate.deployment.name,
-            "order": None if candidate.rejected else order.get(candidate.deployment.name),
-            "rejected": candidate.rejected,
-            "estimated_cost_usd": _cost_range(candidate),
-            **({"warm_tokens": candidate.warm_tokens} if candidate.warm_tokens else {}),
-        }
-        for candidate in decision.candidates
+        KeptCandidate(
+            each.deployment.name, each.rejected, each.cost_low_nano, each.cost_high_nano, each.warm_tokens, each.rests
+        )
+        for each in decision.candidates
     ]
+
+
+def shown_candidates(kept: Iterable[KeptCandidate], *, names_all: bool) -> dict[str, Any]:
+    """`candidates`, each with its place in the fallback order or the reason why it has none, and `not_allowed`: the
+    number of those that the key may not use.
+    """
+    shown, place, barred = [], 0, 0
+    for each in kept:
+        place += each.rejected is None
+        barred += each.rejected == NOT_ALLOWED
+        if each.rejected == NOT_ALLOWED and not names_all:
+            continue
+        shown.append(
+            {
+                "model": each.model,
+                "order": place if each.rejected is None else None,
+                "rejected": each.rejected,
+                "estimated_cost_usd": _cost_range(each.low, each.high),
+                **({"warm_tokens": each.warm_tokens} if each.warm_tokens else {}),
+                **({"rests": each.rests} if each.rests else {}),
+            }
+        )
+    return {"candidates": shown, "not_allowed": barred}
 
 
 def shown_facts(facts: Facts, *, is_classified: bool = True) -> dict[str, Any]:
@@ -56,7 +93,5 @@ def shown_facts(facts: Facts, *, is_classified: bool = True) -> dict[str, Any]:
     return shown if is_classified else shown | dict.fromkeys(_CLASSIFIED)
 
 
-def _cost_range(candidate: Candidate) -> dict[str, float] | None:
-    if candidate.cost_low_nano is None or candidate.cost_high_nano is None:
-        return None
-    return {"low": candidate.cost_low_nano / NANO_PER_USD, "high": candidate.cost_high_nano / NANO_PER_USD}
+def _cost_range(low: int | None, high: int | None) -> dict[str, float] | None:
+    return None if low is None or high is None else {"low": low / NANO_PER_USD, "high": high / NANO_PER_USD}

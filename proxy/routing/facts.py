@@ -10,37 +10,34 @@ from msgspec import Struct
 
 from proxy.metering import tokens
 from proxy.routing.classify import Classifier, conversation_of
+from proxy.routing.content import content_needs
 from proxy.routing.settings import AUTO_STRATEGIES, SESSION_KEYS, TASKS
-from proxy.schema.chat import ChatRequest, text_of
+from proxy.schema.chat import text_of
+from proxy.schema.endpoints import AnyRequest
 from proxy.schema.json import encode
 
 LONG_CONTEXT_TOKENS = 100_000
 WINDOW = 2_000  # characters at each end of a text; the middle of a longer one is not looked at
 SESSION_HEADERS = ("x-session-id", "x-claude-code-session-id")
-_MEDIA = {
-    "image_url": "images",
-    "input_audio": "audio",
-    "video_url": "video",
-    "file": "files",
-    "document": "files",
-}
+MIDDLE = 0.5  # the difficulty of a request that nobody has judged
+# Characters at each end of a question that tell its difficulty where its task is known. More would take too long.
+HARD_HEAD, HARD_TAIL = 60, 20
+_WITH_TASK = ("found with the task",)
+_NOT_READ = ("no rule for this task looks at it",)
 
 
-class Facts(Struct, frozen=True, kw_only=True):
-    """Everything that decides a route, beside the configuration and the state of the deployments.
+class KeptFacts(Struct, frozen=True, kw_only=True):
+    """The facts that the row of a call keeps, so that it can be decided again (`stored_facts`).
 
-    `requested`: the name that the client sent. `is_task_named`: the client named the task (a hint, or `auto:<task>`);
-    `task_confidence` is then 1. `headers`: only those that rules name, lower case. `text`: the window of the last text
-    that a person wrote, lower case; empty if no rule looks at it. `fallback` and `no_fallback` are the client's hints.
-    `budget_spent`: the share of the caller's budget, 0 to 1; None: it has none.
+    `is_task_named`: the client named the task (a hint, or `auto:<task>`); `task_confidence` is then 1. `headers`: only
+    those that rules name, lower case. `fallback` and `no_fallback` are the client's hints. `budget_spent`: the share of
+    the caller's budget, 0 to 1; None: it has none.
     """
 
-    requested: str = "auto"
     task: str = "chat"
     is_task_named: bool = False
     task_confidence: float = 1.0
-    task_evidence: tuple[str, ...] = ()
-    difficulty: float = 0.5
+    difficulty: float = MIDDLE
     language: str = "und"
     input_tokens_estimate: int = 0
     output_tokens_limit: int | None = None
@@ -59,13 +56,25 @@ class Facts(Struct, frozen=True, kw_only=True):
     strategy: str | None = None
     fallback: tuple[str, ...] | None = None
     no_fallback: bool = False
+    budget_spent: float | None = None
     metadata: Mapping[str, str] = {}
     headers: Mapping[str, str] = {}
-    key: str | None = None
     tags: tuple[str, ...] = ()
+
+
+class Facts(KeptFacts, frozen=True, kw_only=True):
+    """Everything that decides a route, beside the configuration and the state of the deployments.
+
+    `requested`: the name that the client sent. `text`: the window of the last text that a person wrote, lower case;
+    empty if no rule looks at it.
+    """
+
+    requested: str = "auto"
+    task_evidence: tuple[str, ...] = ()
+    difficulty_evidence: tuple[str, ...] = ()
+    key: str | None = None
     session: str = ""
     text: str = ""
-    budget_spent: float | None = None
 
 
 class Classified(Protocol):
@@ -93,26 +102,47 @@ class Unclassified(Struct, frozen=True):
     task: str = "chat"
     confidence: float = 0.0
     evidence: tuple[str, ...] = ()
-    difficulty: float = 0.5
+    difficulty: float = MIDDLE
     language: str = "und"
 
 
-Classify = Callable[[ChatRequest], Classified]
+class RequestClassifier(Protocol):
+    """What reads the texts of requests."""
+
+    def classify(self, request: AnyRequest) -> Classified: ...
+
+    def difficulty(self, request: AnyRequest) -> tuple[float, str]:
+        """The difficulty alone, for a request whose task is known, and what it was judged by."""
+        ...
 
 
-def unclassified(request: ChatRequest) -> Classified:
+class NoClassifier:
     """The classifier of a server that has none."""
-    return Unclassified()
+
+    def classify(self, request: AnyRequest) -> Classified:
+        return Unclassified()
+
+    def difficulty(self, request: AnyRequest) -> tuple[float, str]:
+        return MIDDLE, "there is no classifier"
 
 
-def classified_by(classifier: Classifier) -> Classify:
+class TextClassifier:
     """Requests as `classifier` sees them."""
 
-    def classify(request: ChatRequest) -> Classified:
-        wants_schema = _wants_schema(request.fields.get("response_format"))
-        return classifier.classify(conversation_of(request.messages, bool(request.fields.get("tools")), wants_schema))
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
 
-    return classify
+    def classify(self, request: AnyRequest) -> Classified:
+        wants_schema = _wants_schema(request.fields.get("response_format"))
+        has_tools = bool(request.fields.get("tools"))
+        return self._classifier.classify(conversation_of(request.messages, has_tools, wants_schema))
+
+    def difficulty(self, request: AnyRequest) -> tuple[float, str]:
+        text = conversation_of(request.messages, has_tools=False, has_json_schema=False).text
+        if len(text) <= HARD_HEAD + HARD_TAIL:
+            return self._classifier.difficulty(text), f"the {len(text)} characters of the question"
+        read = f"the first {HARD_HEAD} and the last {HARD_TAIL} of the {len(text)} characters of the question"
+        return self._classifier.difficulty(f"{text[:HARD_HEAD]}\n{text[-HARD_TAIL:]}"), read
 
 
 def _wants_schema(response_format: object) -> bool:
@@ -120,26 +150,29 @@ def _wants_schema(response_format: object) -> bool:
 
 
 class Reading(Struct, frozen=True):
-    """How facts are read. A classified task below `min_confidence` counts as chat. `headers` and `reads_text`: what the
-    rules look at. `session_by`: what identifies a conversation, in order.
+    """How facts are read. A classified task below `min_confidence` counts as chat. `headers`, `reads_text` and
+    `hard_tasks` (those whose difficulty matters): what the rules look at. `session_by`: what identifies a conversation,
+    in order.
     """
 
-    classify: Classify = unclassified
+    classifier: RequestClassifier = NoClassifier()
     min_confidence: float = 0.5
     headers: frozenset[str] = frozenset()
     reads_text: bool = False
+    hard_tasks: frozenset[str] = frozenset()
     session_by: tuple[str, ...] = SESSION_KEYS
 
 
-def facts_of(request: ChatRequest, name: str, key: str | None, headers: Mapping[str, str], reading: Reading) -> Facts:
+def facts_of(request: AnyRequest, name: str, key: str | None, headers: Mapping[str, str], reading: Reading) -> Facts:
     """The facts of a request to `name`: `auto` or one of its variants, with aliases resolved. `key`: the caller's."""
     hints, fields = request.hints, request.fields
-    media = _media(request)
+    media = {part.needs for part in content_needs(request)}
     tools = fields.get("tools")
     own_tools, searches = _tools(tools) if tools else (False, False)
     needs_search = searches or fields.get("web_search_options") is not None
     size = tokens.estimate_prompt(request) + (len(encode(tools)) // 4 if tools else 0)
     task, confidence, evidence, judged = _task(request, name, reading)
+    difficulty, why = _difficulty(request, task, judged, reading)
     if judged is not None and (shape := _shape(size, "images" in media, needs_search)) is not None:
         task, confidence, evidence = shape[0], 1.0, (shape[1],)
     metadata = fields.get("metadata")
@@ -149,7 +182,8 @@ def facts_of(request: ChatRequest, name: str, key: str | None, headers: Mapping[
         is_task_named=judged is None,
         task_confidence=confidence,
         task_evidence=evidence,
-        difficulty=0.5 if judged is None else judged.difficulty,
+        difficulty=difficulty,
+        difficulty_evidence=why,
         language="und" if judged is None else judged.language,
         input_tokens_estimate=size,
         output_tokens_limit=request.output_limit(None),
@@ -177,19 +211,31 @@ def facts_of(request: ChatRequest, name: str, key: str | None, headers: Mapping[
     )
 
 
-def _task(request: ChatRequest, name: str, reading: Reading) -> tuple[str, float, tuple[str, ...], Classified | None]:
-    """Task, confidence, evidence, and the classification; None where the client named the task: nothing is classified,
-    so that the task costs no CPU.
+def _task(request: AnyRequest, name: str, reading: Reading) -> tuple[str, float, tuple[str, ...], Classified | None]:
+    """Task, confidence, evidence, and the classification; None where the client named the task: then no task is
+    looked for.
     """
     if request.hints.task is not None:
         return request.hints.task, 1.0, ("the hint task",), None
     if (named := name.removeprefix("auto:")) in TASKS:
         return named, 1.0, (f"the name {name}",), None
-    found = reading.classify(request)
+    found = reading.classifier.classify(request)
     if found.confidence < reading.min_confidence:
         low = f"{found.task} at {found.confidence:.2f}, below min_confidence {reading.min_confidence:g}"
         return "chat", found.confidence, (*found.evidence, low), found
     return found.task, found.confidence, found.evidence, found
+
+
+def _difficulty(
+    request: AnyRequest, task: str, judged: Classified | None, reading: Reading
+) -> tuple[float, tuple[str, ...]]:
+    """The difficulty, and the evidence. Of a task that the client named only if a rule looks at it."""
+    if judged is not None:
+        return judged.difficulty, _WITH_TASK
+    if task not in reading.hard_tasks:
+        return MIDDLE, _NOT_READ
+    found, evidence = reading.classifier.difficulty(request)
+    return found, (evidence,)
 
 
 def _shape(size: int, has_images: bool, needs_search: bool) -> tuple[str, str] | None:
@@ -199,16 +245,6 @@ def _shape(size: int, has_images: bool, needs_search: bool) -> tuple[str, str] |
     if has_images:
         return "vision", "an image"
     return ("web_search", "it asks for a web search") if needs_search else None
-
-
-def _media(request: ChatRequest) -> set[str]:
-    """The kinds of content beside text, in the whole conversation."""
-    found: set[str] = set()
-    for message in request.messages:
-        if isinstance(message.content, list):
-            kinds = (part.get("type") for part in message.content)
-            found.update(_MEDIA[kind] for kind in kinds if isinstance(kind, str) and kind in _MEDIA)
-    return found
 
 
 def _tools(tools: Any) -> tuple[bool, bool]:
@@ -225,7 +261,7 @@ def _texts(metadata: Mapping[str, Any]) -> dict[str, str]:
 # --- sessions ---------------------------------------------------------------------------------------------------------
 
 
-def session_of(request: ChatRequest, key: str | None, headers: Mapping[str, str], by: Iterable[str]) -> str:
+def session_of(request: AnyRequest, key: str | None, headers: Mapping[str, str], by: Iterable[str]) -> str:
     """The conversation that a request belongs to: a hash, the same on every worker; empty if nothing identifies it.
 
     It covers the caller's key: two callers never share a conversation.
@@ -237,19 +273,19 @@ def session_of(request: ChatRequest, key: str | None, headers: Mapping[str, str]
     return ""
 
 
-def _field(name: str) -> Callable[[ChatRequest, Mapping[str, str]], tuple[str, ...]]:
-    def read(request: ChatRequest, headers: Mapping[str, str]) -> tuple[str, ...]:
+def _field(name: str) -> Callable[[AnyRequest, Mapping[str, str]], tuple[str, ...]]:
+    def read(request: AnyRequest, headers: Mapping[str, str]) -> tuple[str, ...]:
         value = request.fields.get(name)
         return (value,) if isinstance(value, str) and value else ()
 
     return read
 
 
-def _header(request: ChatRequest, headers: Mapping[str, str]) -> tuple[str, ...]:
+def _header(request: AnyRequest, headers: Mapping[str, str]) -> tuple[str, ...]:
     return next(((headers[name],) for name in SESSION_HEADERS if headers.get(name)), ())
 
 
-def _fingerprint(request: ChatRequest, headers: Mapping[str, str]) -> tuple[str, ...]:
+def _fingerprint(request: AnyRequest, headers: Mapping[str, str]) -> tuple[str, ...]:
     """The first system message and the first one of the user: what all turns of a conversation begin with."""
     first: dict[str, str] = {}
     for message in request.messages:
@@ -261,7 +297,7 @@ def _fingerprint(request: ChatRequest, headers: Mapping[str, str]) -> tuple[str,
     return tuple(f"{role}:{len(text)}:{_window(text)}" for role, text in first.items())
 
 
-_IDENTIFY: dict[str, Callable[[ChatRequest, Mapping[str, str]], tuple[str, ...]]] = {
+_IDENTIFY: dict[str, Callable[[AnyRequest, Mapping[str, str]], tuple[str, ...]]] = {
     "prompt_cache_key": _field("prompt_cache_key"),
     "session": _header,
     "user": _field("user"),
@@ -269,7 +305,7 @@ _IDENTIFY: dict[str, Callable[[ChatRequest, Mapping[str, str]], tuple[str, ...]]
 }
 
 
-def _last_said(request: ChatRequest) -> str:
+def _last_said(request: AnyRequest) -> str:
     """The last text of a person. Results of tools are not."""
     said = (text_of(message.content) for message in reversed(request.messages) if message.role == "user")
     return next((text for text in said if text), "")

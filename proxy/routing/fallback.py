@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-from proxy.routing import capabilities as content
+from proxy.routing.capabilities import unsupported
+from proxy.routing.content import content_needs
 from proxy.routing.deployment import Deployment, Route
 from proxy.routing.plan import ask_bound
 from proxy.schema.endpoints import AnyRequest
@@ -21,11 +22,11 @@ _FILTERED = ("content_filter", "content_policy_violation")
 
 def able_for(request: AnyRequest, deployments: tuple[Deployment, ...]) -> list[Deployment]:
     """The deployments that support the content of the request. Raises BadRequest if none of them does."""
-    needs = content.needs(request)
+    needs = content_needs(request)
     if not needs:
         return list(deployments)
-    able = [each for each in deployments if content.unsupported(needs, each) is None]
-    if not able and deployments and (refusal := content.unsupported(needs, deployments[0])) is not None:
+    able = [each for each in deployments if unsupported(needs, each) is None]
+    if not able and deployments and (refusal := unsupported(needs, deployments[0])) is not None:
         raise refusal
     return able
 
@@ -37,7 +38,7 @@ class Health(Protocol):
 
     def rest_of(self, name: str) -> tuple[float, str, bool]: ...
 
-    def failed_at(self, name: str) -> float: ...
+    def badness(self, name: str) -> tuple[bool, float]: ...
 
 
 class Bounds(Protocol):
@@ -127,9 +128,10 @@ class FallbackOrder:
         return [each for each in rest if not isinstance(self._failures.get(each.name), UpstreamError)]
 
     def _least_bad(self) -> Deployment | None:
-        """The one that failed longest ago, so that one that recovers is soon found. None: all vendors named a time."""
-        able = [d for d in self._queue if not self._health.rest_of(d.name)[2] and self._is_affordable(d)]
-        return min(able, key=lambda deployment: self._health.failed_at(deployment.name), default=None)
+        """The first by `health.least_bad`. None: all vendors named a time."""
+        badness = self._health.badness
+        able = [each for each in self._queue if not badness(each.name)[0] and self._is_affordable(each)]
+        return min(able, key=lambda each: badness(each.name), default=None)
 
     def _is_affordable(self, deployment: Deployment) -> bool:
         if not self._bounds.limits_cost:
@@ -166,8 +168,8 @@ class FallbackOrder:
 
     def _able(self, deployments: tuple[Deployment, ...]) -> list[Deployment]:
         """The deployments that support the request's content."""
-        needs = content.needs(self._request)
-        return [each for each in deployments if content.unsupported(needs, each) is None]
+        needs = content_needs(self._request)
+        return [each for each in deployments if unsupported(needs, each) is None]
 
 
 _NOBODY = Outcome.UPSTREAM_ERROR  # of a call for which nobody was asked

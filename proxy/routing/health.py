@@ -11,7 +11,8 @@ class DeploymentHealth(Struct, frozen=True):
     """One deployment, as its latest attempts showed it. None: not measured yet.
 
     `breaker`: closed, open or half_open. `rests_until`: Unix seconds until which it asked to be left alone, or its
-    breaker is open. `tool_errors`: the share of tool calls with invalid JSON, unknown names or a mismatch of schema.
+    breaker is open; `named_until`: until which its vendor itself named the time. `failed_at`: Unix seconds of its last
+    failure; 0: none. `tool_errors`: the share of tool calls with invalid JSON, unknown names or a mismatch of schema.
     """
 
     first_token_ms: float | None = None
@@ -20,11 +21,21 @@ class DeploymentHealth(Struct, frozen=True):
     error_rate: float = 0.0
     breaker: str = "closed"
     rests_until: float = 0.0
+    named_until: float = 0.0
+    failed_at: float = 0.0
     why: str = ""  # the error code that made it rest
     tool_errors: float = 0.0
 
 
 UNKNOWN = DeploymentHealth()
+
+
+def least_bad(named_until: float | None, failed_at: float) -> tuple[bool, float]:
+    """Sorts deployments of which none is well, for explanations and calls alike. The one that failed longest ago comes
+    first, so that one that recovers is soon found. Those whose vendor named a time to wait (None: it did not) come
+    last, the soonest first; nothing is sent to them before it.
+    """
+    return (False, failed_at) if named_until is None else (True, named_until)
 
 
 class State(Struct, frozen=True):

@@ -42,7 +42,8 @@ class Names(Struct, frozen=True, kw_only=True):
 
     `disabled` maps a provider to the reason why it is off. `listed` maps providers, even disabled ones, to the model
     ids in the files, `found` to the ids that their servers list. For bare ids the files take precedence, so that a
-    server cannot change their meaning. `may` tells which `provider/model` may answer; None: all of them.
+    server cannot change their meaning. `may` tells which `provider/model` may answer (None: all of them), and
+    `everything` is the snapshot that it restricts.
     """
 
     providers: Mapping[str, Provider]
@@ -56,6 +57,7 @@ class Names(Struct, frozen=True, kw_only=True):
     price_of: Callable[[str], tuple[ModelPrice | None, str]]
     found: Mapping[str, tuple[str, ...]] = {}
     may: Callable[[str], bool] | None = None
+    everything: Names | None = None
     memo: _Memo | None = None
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ Capability filter, health, strategy, sticky conversation, exploration. Pure: equ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil
 
 from msgspec import Struct
@@ -15,7 +15,7 @@ from proxy.routing.costs import estimated, expected_output, warm_tokens
 from proxy.routing.decision import Candidate
 from proxy.routing.deployment import Deployment
 from proxy.routing.facts import Facts
-from proxy.routing.health import State
+from proxy.routing.health import DeploymentHealth, State, least_bad
 from proxy.routing.settings import RouterConfig
 from proxy.routing.sticky import keep_warm, warm_at
 from proxy.routing.strategies import STRATEGIES
@@ -41,11 +41,11 @@ def arrange(
 ) -> tuple[list[Candidate], list[Candidate]]:
     """The candidates in order, and those that cannot take the request.
 
-    A deployment that rests comes after all others, and those that may be tried soonest come first among them. So the
-    route is never empty for ill health alone. `seed` in [0, 1).
+    A deployment that rests comes after all others, and `least_bad` sorts those. So the route is never empty for ill
+    health alone. `seed` in [0, 1).
     """
     groups: tuple[list[Candidate], list[Candidate]] = ([], [])
-    resting: list[tuple[float, Candidate]] = []
+    resting: list[Candidate] = []
     rejected: list[Candidate] = []
     seen: set[str] = set()
     assessment = _Assessment(facts, state)
@@ -59,17 +59,18 @@ def arrange(
             if candidate.rejected is not None:
                 rejected.append(candidate)
             elif candidate.rests:
-                resting.append((state.of(name).rests_until, candidate))
+                resting.append(candidate)
             else:
                 group.append(candidate)
-    resting.sort(key=lambda each: each[0])
+    if len(resting) > 1:
+        resting = by_badness(resting, state)
     ranked = _ranked(groups[0], pool, facts, state)
     if facts.preferred_model is None:
         if warm_at(ranked, facts, state) is not None:
             ranked = keep_warm(ranked, facts, state, settings.sticky)
         elif settings.exploration:
             ranked = explored(ranked, seed, settings.exploration)
-    return [*ranked, *groups[1], *(candidate for _, candidate in resting)], rejected
+    return [*ranked, *groups[1], *resting], rejected
 
 
 def explored(ranked: list[Candidate], seed: float, share: float) -> list[Candidate]:
@@ -97,27 +98,40 @@ class _Assessment:
         self._state = state
         self._needed = needed(facts)
         self._output = expected_output(facts)
+        self._is_warm = facts.session in state.warm
 
     def candidate(self, deployment: Deployment, name: str) -> Candidate:
         facts, state = self._facts, self._state
-        warm = warm_tokens(name, facts, state)
+        warm = warm_tokens(name, facts, state) if self._is_warm else 0
         cost = estimated(deployment, facts, warm, self._output)
         rejected = lacks(self._needed, facts, deployment)
-        rests = _rests(name, state)
+        health = state.deployments.get(name)
+        rests, must_wait = ("", False) if health is None else resting_of(health, state.now)
         if cost is None:
-            return Candidate(deployment, rejected, None, None, warm, None, rests)
-        return Candidate(deployment, rejected, cost.low, cost.high, warm, cost.expected, rests)
+            return Candidate(deployment, rejected, None, None, warm, None, rests, must_wait)
+        return Candidate(deployment, rejected, cost.low, cost.high, warm, cost.expected, rests, must_wait)
 
 
-def _rests(name: str, state: State) -> str:
-    """Why the deployment must not be asked now. An open breaker whose time is over may be tried again."""
-    health = state.of(name)
+def by_badness(resting: Iterable[Candidate], state: State) -> list[Candidate]:
+    """Candidates that rest, the one to ask first if no other is well."""
+
+    def badness(candidate: Candidate) -> tuple[bool, float]:
+        health = state.of(candidate.deployment.name)
+        return least_bad(health.named_until if candidate.must_wait else None, health.failed_at)
+
+    return sorted(resting, key=badness)
+
+
+def resting_of(health: DeploymentHealth, now: float) -> tuple[str, bool]:
+    """Why the deployment rests ("": it does not), and whether its vendor named the time. An open breaker whose time is
+    over may be tried again.
+    """
     is_open = health.breaker == "open"
-    if health.rests_until <= state.now and not (is_open and not health.rests_until):
-        return ""
+    if health.rests_until <= now and not (is_open and not health.rests_until):
+        return "", False
     what = "its breaker is open" if is_open else "it rests"
-    until = f" for {ceil(health.rests_until - state.now)} s" if health.rests_until else ""
-    return f"{what}{until}: {health.why}" if health.why else f"{what}{until}"
+    until = f" for {ceil(health.rests_until - now)} s" if health.rests_until else ""
+    return f"{what}{until}: {health.why}" if health.why else f"{what}{until}", health.named_until > now
 
 
 def _ranked(candidates: Sequence[Candidate], pool: Pool, facts: Facts, state: State) -> list[Candidate]:

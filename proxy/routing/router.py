@@ -12,16 +12,19 @@ from proxy.routing.decide import decide
 from proxy.routing.decision import Decision
 from proxy.routing.deployment import Deployment, Route
 from proxy.routing.downgrade import cheapest
-from proxy.routing.facts import Classify, Facts, Reading, facts_of, unclassified
+from proxy.routing.facts import Facts, NoClassifier, Reading, RequestClassifier, facts_of
 from proxy.routing.health import NO_STATE, State
+from proxy.routing.named import named
 from proxy.routing.names import AUTO_NAMES
-from proxy.routing.rules import headers_in, reads_budget, reads_text
+from proxy.routing.rules import headers_in, looks_at_difficulty, reads_budget, reads_text
+from proxy.routing.settings import TASKS
 from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.hints import NO_HINTS, Hints
 
 _AUTO = frozenset(AUTO_NAMES)
+_NO_CLASSIFIER = NoClassifier()
 
 
 class Router:
@@ -36,7 +39,7 @@ class Router:
         views: Views,
         prices: PriceBook,
         random: Callable[[], float],
-        classify: Classify = unclassified,
+        classifier: RequestClassifier = _NO_CLASSIFIER,
         state: Callable[[str], State] = lambda session: NO_STATE,
         version: str = "",
     ) -> None:
@@ -48,7 +51,12 @@ class Router:
         names = views.current()  # its rules and settings are the configuration's own
         router, rules = names.router, names.rules
         self._reading = Reading(
-            classify, router.min_confidence, headers_in(rules), reads_text(rules), tuple(router.sticky.by)
+            classifier,
+            router.min_confidence,
+            headers_in(rules),
+            reads_text(rules),
+            frozenset(task for task in TASKS if looks_at_difficulty(rules, task)),
+            tuple(router.sticky.by),
         )
         self._enabled = router.enabled
         self.reads_budget = reads_budget(rules)
@@ -65,6 +73,15 @@ class Router:
             route = self._named(name, draw, allowed, hints)
         return route
 
+    def named(self, route: Route, request: AnyRequest, key: str | None, allowed: Allowed | None) -> Decision:
+        """The route of a named model as an explanation shows it. Raises BadRequest if no model can take the request."""
+        barred: tuple[Deployment, ...] = ()
+        if (may := self._views.of(allowed).may) is not None:
+            behind = self._named(route.requested, self._random(), None, request.hints).candidates
+            barred = tuple(each for each in behind if not may(each.name))
+        state = self._state("")
+        return named(route, request, f"{self._version}.{state.id}", key, state, barred)
+
     async def decide(
         self,
         request: AnyRequest,
@@ -80,7 +97,7 @@ class Router:
         """
         names = self._views.current()
         name = request.model if request.model in _AUTO else names.target_of(request.model)
-        if not self._enabled or name not in _AUTO or not isinstance(request, ChatRequest):
+        if not self._enabled or name not in _AUTO or request.task_type is not None:
             return None
         self._check_models(request.hints, allowed)
         facts = facts_of(request, name, key, headers, self._reading)

@@ -8,7 +8,8 @@ from fnmatch import translate
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from proxy.routing.decision import RuleTried
+from msgspec import Struct
+
 from proxy.routing.facts import Facts
 from proxy.routing.settings import Rule, When
 
@@ -41,40 +42,70 @@ class CompiledRule(NamedTuple):
     checks: tuple[Check, ...]
 
 
+class RuleTried(Struct, frozen=True):
+    """One rule that was tried. `why`: the first key that did not hold, with both values."""
+
+    name: str
+    matched: bool
+    why: str = ""
+
+
 def compiled(rules: Iterable[Rule]) -> tuple[CompiledRule, ...]:
     return tuple(CompiledRule(rule, _checks(rule.when)) for rule in rules)
 
 
-def match(rules: Iterable[CompiledRule], facts: Facts) -> tuple[Rule | None, tuple[RuleTried, ...]]:
+def match(rules: tuple[CompiledRule, ...], facts: Facts) -> tuple[Rule | None, tuple[CompiledRule, ...]]:
     """The first rule whose keys all hold, and every rule up to it."""
-    tried: list[RuleTried] = []
-    for rule, checks in rules:
-        failed = next((check for check in checks if not check.holds(facts)), None)
-        if failed is None:
-            return rule, (*tried, RuleTried(rule.name, True))
-        tried.append(RuleTried(rule.name, False, failed.why(facts)))
-    return None, tuple(tried)
+    for place, (rule, checks) in enumerate(rules, 1):
+        for holds, _ in checks:
+            if not holds(facts):
+                break
+        else:
+            return rule, rules[:place]
+    return None, rules
+
+
+def outcomes(tried: Iterable[CompiledRule], facts: Facts) -> tuple[RuleTried, ...]:
+    """What became of each rule that was tried."""
+    failed = ((rule.name, next((check for check in checks if not check.holds(facts)), None)) for rule, checks in tried)
+    return tuple(RuleTried(name, check is None, check.why(facts) if check else "") for name, check in failed)
 
 
 def headers_in(rules: Iterable[Rule]) -> frozenset[str]:
     """The names of the headers that rules look at, lower case."""
-    return frozenset(name.lower() for rule in rules for when in _all(rule.when) for name in when.header or ())
+    return frozenset(name.lower() for rule in rules for when in conditions(rule.when) for name in when.header or ())
 
 
 def reads_text(rules: Iterable[Rule]) -> bool:
     """True if a rule looks at what a person wrote."""
-    return any(when.text_matches is not None for rule in rules for when in _all(rule.when))
+    return any(when.text_matches is not None for rule in rules for when in conditions(rule.when))
 
 
 def reads_budget(rules: Iterable[Rule]) -> bool:
     """True if a rule looks at what is spent of the budget."""
-    return any(when.budget_spent_over is not None for rule in rules for when in _all(rule.when))
+    return any(when.budget_spent_over is not None for rule in rules for when in conditions(rule.when))
 
 
-def _all(when: When) -> list[When]:
+def looks_at_difficulty(rules: Iterable[Rule], task: str) -> bool:
+    """True if a rule can look at the difficulty of a request with this task."""
+    return any(_looks_at_difficulty(rule.when, task) for rule in rules)
+
+
+def _looks_at_difficulty(when: When, task: str) -> bool:
+    """A condition on another task fails before its difficulty is compared."""
+    if when.task is not None and task not in listed(when.task):
+        return False
+    is_compared = when.difficulty_over is not None or when.difficulty_under is not None
+    return is_compared or any(_looks_at_difficulty(each, task) for each in _inner(when))
+
+
+def conditions(when: When) -> list[When]:
     """A condition and those inside it."""
-    inner = [*(when.any or ()), *([when.not_] if when.not_ is not None else ())]
-    return [when, *(each for other in inner for each in _all(other))]
+    return [when, *(each for other in _inner(when) for each in conditions(other))]
+
+
+def _inner(when: When) -> list[When]:
+    return [*(when.any or ()), *([when.not_] if when.not_ is not None else ())]
 
 
 # --- one key ----------------------------------------------------------------------------------------------------------
@@ -82,19 +113,19 @@ def _all(when: When) -> list[When]:
 
 def _checks(when: When) -> tuple[Check, ...]:
     """The keys that are given, the cheapest first."""
-    found = [_word(key, _listed(wanted)) for key in _WORDS if (wanted := getattr(when, key)) is not None]
+    found = [_word(key, listed(wanted)) for key in _WORDS if (wanted := getattr(when, key)) is not None]
     found += [_flag(key, wanted) for key in _FLAGS if (wanted := getattr(when, key)) is not None]
     found += [_limit(key, fact, wanted) for key, fact in _LIMITS.items() if (wanted := getattr(when, key)) is not None]
     if when.language is not None:
-        found.append(_text("language", attrgetter("language"), _listed(when.language)))
+        found.append(_text("language", attrgetter("language"), listed(when.language)))
     if when.key is not None:
-        found.append(_text("key", attrgetter("key"), _listed(when.key)))
+        found.append(_text("key", attrgetter("key"), listed(when.key)))
     if when.tag is not None:
-        found.append(_tag(_listed(when.tag)))
-    found += [_entry("metadata", name, name, _listed(wanted)) for name, wanted in (when.metadata or {}).items()]
-    found += [_entry("header", name, name.lower(), _listed(wanted)) for name, wanted in (when.header or {}).items()]
+        found.append(_tag(listed(when.tag)))
+    found += [_entry("metadata", name, name, listed(wanted)) for name, wanted in (when.metadata or {}).items()]
+    found += [_entry("header", name, name.lower(), listed(wanted)) for name, wanted in (when.header or {}).items()]
     if when.text_matches is not None:
-        patterns = [pattern.lower() for pattern in _listed(when.text_matches)]
+        patterns = [pattern.lower() for pattern in listed(when.text_matches)]
         found.append(_text("text_matches", attrgetter("text"), patterns))
     if when.any is not None:
         found.append(_any([_checks(each) for each in when.any]))
@@ -183,5 +214,6 @@ def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _listed(value: str | list[str]) -> list[str]:
-    return value if isinstance(value, list) else [value]
+def listed(value: str | list[str] | None) -> list[str]:
+    """One value or several, as a list."""
+    return [value] if isinstance(value, str) else value or []

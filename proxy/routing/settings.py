@@ -31,7 +31,9 @@ Priority = Annotated[str, one_of(*PRIORITIES)]
 
 
 class Breaker(Struct, frozen=True, forbid_unknown_fields=True):
-    """`failures` in a row open it for `open_s` seconds, doubled each time up to `max_open_s`."""
+    """`failures` of the last 6 * `failures` attempts open it for `open_s` seconds, doubled each time up to
+    `max_open_s`.
+    """
 
     failures: Count = 5
     open_s: Positive = 30

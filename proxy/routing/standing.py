@@ -21,8 +21,19 @@ class Standing:
     """What is known about one deployment. Times are seconds of the board's monotonic clock."""
 
     __slots__ = (
-        *("bad", "breaker_since", "error_rate", "failed_at", "first_token_ms", "first_tokens", "in_a_row", "is_firm"),
-        *("is_open", "open_s", "open_until", "probe", "rests_until", "tokens_per_s", "tool_errors", "wholes", "why"),
+        *("breaker_since", "error_rate", "failed_at", "first_token_ms", "first_tokens", "is_firm"),
+        *(
+            "is_open",
+            "open_s",
+            "open_until",
+            "probe",
+            "recent",
+            "rests_until",
+            "tokens_per_s",
+            "tool_errors",
+            "wholes",
+            "why",
+        ),
     )
 
     def __init__(self) -> None:
@@ -32,8 +43,7 @@ class Standing:
         self.tokens_per_s: float | None = None
         self.tool_errors = 0.0
         self.error_rate = 0.0
-        self.in_a_row = 0
-        self.bad = 0  # since the breaker closed
+        self.recent = 0  # attempts since the breaker closed, one bit each, the latest the lowest; 1: it failed
         self.failed_at = LONG_AGO
         self.why = ""
         self.is_open = False  # or half open: once `open_until` has passed
@@ -67,7 +77,7 @@ class Standing:
 
     def close(self, now: float) -> None:
         self.is_open, self.open_until, self.probe = False, LONG_AGO, None
-        self.breaker_since, self.bad, self.in_a_row, self.error_rate, self.why = now, 0, 0, 0.0, ""
+        self.breaker_since, self.recent, self.error_rate, self.why = now, 0, 0.0, ""
 
     def snapshot(self, now: float, unix_s: float) -> DeploymentHealth:
         """What is published of it. `now` is the board's clock, `unix_s` the same moment."""
@@ -83,6 +93,8 @@ class Standing:
             error_rate=self.error_rate,
             breaker=breaker,
             rests_until=unix_s + until - now if until > now else 0.0,
+            named_until=unix_s + self.rests_until - now if self.is_firm and self.rests_until > now else 0.0,
+            failed_at=unix_s + self.failed_at - now if self.failed_at > LONG_AGO else 0.0,
             why=self.why if until > now or self.is_open else "",
             tool_errors=self.tool_errors,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from proxy.routing.decision import Candidate
+from proxy.routing.decision import Candidate, Decision
 from proxy.routing.facts import Facts
 from proxy.routing.health import State
 from proxy.routing.settings import Sticky
@@ -37,6 +37,12 @@ def warm_at(ranked: Sequence[Candidate], facts: Facts, state: State) -> int | No
 
 def _is_cheaper(best: Candidate, warm: Candidate, ratio: float) -> bool:
     return best.cost_nano is not None and warm.cost_nano is not None and best.cost_nano < warm.cost_nano * ratio
+
+
+def is_home(decision: Decision, name: str) -> bool:
+    """True if every worker would choose this deployment for the conversation, if it were not warm anywhere."""
+    first = decision.route.candidates[0]
+    return name == first.name and decision.is_shared and not any(each.rests for each in decision.candidates)
 
 
 def rendezvous(session: str, name: str) -> bytes:

@@ -7,18 +7,21 @@ whether it is what a rule compares it with: the words in a row come from the con
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 import msgspec
 from msgspec import Struct, field, structs
 
 from proxy.routing.decision import Decision
-from proxy.routing.facts import Facts
-from proxy.routing.settings import Rule, When
+from proxy.routing.explain import KeptCandidate, kept_candidates
+from proxy.routing.facts import Facts, KeptFacts
+from proxy.routing.rules import conditions, listed
+from proxy.routing.settings import Rule
 from proxy.schema.records import Decided
 
-MAX_BYTES = 4096  # of one row
+MAX_BYTES = 4096  # of the facts in one row, and of the candidates
+_MAX_CANDIDATES = 32
 _MAX_NAME = 200  # characters of a model's name, the one free text of a client
 
 
@@ -40,49 +43,26 @@ def mentioned(rules: Iterable[Rule]) -> Mentioned:
     metadata: dict[str, set[str]] = {}
     tags: list[str] = []
     texts: list[str] = []
-    for when in (part for rule in rules for part in _parts(rule.when)):
+    for when in (part for rule in rules for part in conditions(rule.when)):
         for name, values in (when.header or {}).items():
-            headers.setdefault(name.lower(), set()).update(_list(values))
+            headers.setdefault(name.lower(), set()).update(listed(values))
         for name, values in (when.metadata or {}).items():
-            metadata.setdefault(name, set()).update(_list(values))
-        tags += _list(when.tag)
-        texts += [text.lower() for text in _list(when.text_matches)]
+            metadata.setdefault(name, set()).update(listed(values))
+        tags += listed(when.tag)
+        texts += [text.lower() for text in listed(when.text_matches)]
     return Mentioned(_frozen(headers), _frozen(metadata), frozenset(tags), tuple(dict.fromkeys(texts)))
 
 
-class _Kept(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The JSON of a row. `texts`: the patterns that the text matched."""
+class _Kept(KeptFacts, frozen=True, kw_only=True, omit_defaults=True):
+    """The JSON of a row; the first three are always there. `texts`: the patterns that the text matched."""
 
     task: str
     difficulty: float
     input_tokens_estimate: int
-    is_task_named: bool = False
-    task_confidence: float = 1.0
-    language: str = "und"
-    output_tokens_limit: int | None = None
-    has_images: bool = False
-    has_audio: bool = False
-    has_video: bool = False
-    has_files: bool = False
-    has_tools: bool = False
-    has_json_schema: bool = False
-    needs_web_search: bool = False
-    priority: str = "normal"
-    latency_critical: bool = False
-    accuracy_critical: bool = False
-    budget_mode: bool = False
-    preferred_model: str | None = None
-    strategy: str | None = None
-    fallback: tuple[str, ...] | None = None
-    no_fallback: bool = False
-    budget_spent: float | None = None
-    headers: dict[str, str] = {}
-    metadata: dict[str, str] = {}
-    tags: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
 
 
-_SAME = tuple(name for name in _Kept.__struct_fields__ if name not in ("headers", "metadata", "tags", "texts"))
+_SAME = tuple(name for name in KeptFacts.__struct_fields__ if name not in ("headers", "metadata", "tags"))
 _SET = re.compile(r"\[!?(.)[^]]*]")  # a set of characters in a pattern; its first is the one taken
 _ENCODER = msgspec.json.Encoder()
 
@@ -90,7 +70,19 @@ _ENCODER = msgspec.json.Encoder()
 def decided(decision: Decision, words: Mentioned = NOTHING) -> Decided:
     """What the row of a call says of its decision."""
     facts = stored(decision.facts, words)
-    return Decided(decision.step, decision.rule, decision.strategy, facts, decision.snapshot)
+    candidates = _written(kept_candidates(decision)[:_MAX_CANDIDATES])
+    return Decided(decision.step, decision.rule, decision.strategy, facts, decision.snapshot, candidates)
+
+
+def _written(candidates: list[KeptCandidate]) -> str:
+    """As JSON, at most MAX_BYTES of it: a client may name models in its own fallback order."""
+    written = _ENCODER.encode(candidates)
+    return written.decode() if len(written) <= MAX_BYTES else _written(candidates[: len(candidates) // 2])
+
+
+def restored_candidates(text: str | None) -> list[KeptCandidate]:
+    """The candidates of a stored call; none of one that named its model."""
+    return [] if text is None else msgspec.json.decode(text, type=list[KeptCandidate])
 
 
 def stored(facts: Facts, words: Mentioned = NOTHING) -> str:
@@ -133,17 +125,6 @@ def _text(patterns: tuple[str, ...]) -> str:
     ends = [each for each in by_length if each not in begins and not each.endswith("*")][-1:]
     between = [each for each in patterns if each.startswith("*") and each.endswith("*")]
     return "".join(_SET.sub(r"\1", each).replace("*", "").replace("?", "x") for each in (*begins, *between, *ends))
-
-
-def _parts(when: When) -> Iterator[When]:
-    """A condition and those inside it."""
-    yield when
-    for inner in (*(when.any or ()), *([when.not_] if when.not_ else ())):
-        yield from _parts(inner)
-
-
-def _list(values: str | list[str] | None) -> list[str]:
-    return [values] if isinstance(values, str) else values or []
 
 
 def _frozen(found: Mapping[str, set[str]]) -> dict[str, frozenset[str]]:

@@ -59,6 +59,10 @@ class ChatRequest(Request, frozen=True, kw_only=True):
     def prompts(self) -> int:
         return len(self.messages)
 
+    @property
+    def may_race(self) -> bool:
+        return self.n == 1
+
     def texts(self) -> list[str]:
         return [text_of(message.content) for message in self.messages]
 

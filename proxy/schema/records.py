@@ -179,7 +179,8 @@ class Decided(Struct, frozen=True):
     """How a call got its route, for its row. All None: a name that needed no decision.
 
     `step` decided: preferred_model, rule, task, strategy or default. `facts`: JSON, without texts of the client.
-    `snapshot` names the configuration and the state on which the route was decided.
+    `snapshot` names the configuration and the state on which the route was decided. `candidates`: JSON, with their
+    order, costs and reasons.
     """
 
     step: str | None = None
@@ -187,6 +188,7 @@ class Decided(Struct, frozen=True):
     strategy: str | None = None
     facts: str | None = None
     snapshot: str | None = None
+    candidates: str | None = None
 
 
 NOT_DECIDED = Decided()
@@ -254,6 +256,17 @@ class CallEnd(Struct, frozen=True):
     dropped: list[str] = field(default_factory=list)
     is_forgiven: bool = False
     downgraded_from: str | None = None
+
+
+class StickyMove(Struct, frozen=True):
+    """A conversation that is warm elsewhere than where a new one would go. `session`: a hash; `model`: the
+    `provider/model` that has `tokens` of it cached, until `until_ns` in Unix nanoseconds.
+    """
+
+    session: str
+    model: str
+    tokens: int
+    until_ns: int
 
 
 class UsageQuery(Struct, frozen=True):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from msgspec import Struct
 
 from proxy.schema.hints import NO_HINTS, Hints
+
+if TYPE_CHECKING:
+    from proxy.schema.chat import Message
 
 
 class NativeBody(Struct, frozen=True):
@@ -45,6 +48,16 @@ class Request(Struct, frozen=True, kw_only=True):
     def prompts(self) -> int:
         """The number of prompts or messages, each of which adds template overhead."""
         raise TypeError(f"{type(self).__name__} does not count its prompts")
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """The messages of a conversation; only chats have any."""
+        return ()
+
+    @property
+    def may_race(self) -> bool:
+        """True if two deployments may be asked for the same answer, of which the first that comes is taken."""
+        return False
 
     @property
     def repeated(self) -> str:

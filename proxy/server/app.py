@@ -52,7 +52,9 @@ from proxy.server.log import log_writer
 from proxy.server.metrics import Metrics
 from proxy.server.offline import plan_change
 from proxy.server.reload import Reloads
-from proxy.server.wiring import LocalModels, Running, Runtime, database_folder, key_store, running
+from proxy.server.shared_sessions import SharedSessions
+from proxy.server.wiring import LocalModels, Running, Runtime, database_folder, key_store, running, sticky_moves
+from proxy.storage.base import StoreError
 from proxy.upstream.local_model import LocalModel
 
 
@@ -242,8 +244,11 @@ class Application:
         config = await self._reloads.off_loop(files.tried, Source(ROUTING, routing.encode()), prices)
         calls = await live.ledger.latest(count)
         try:
+            keys = await self._planning.run(key_store(live.config).all)
             found = live.lists.found
-            return await self._planning.run(lambda: asyncio.run(plan_change(live.config, config, calls, found)))
+            return await self._planning.run(lambda: asyncio.run(plan_change(live.config, config, calls, found, keys)))
+        except StoreError as error:
+            raise ProxyError(str(error), status=503, code="storage_unavailable") from None
         except TimeoutError:
             message = f"The plan took longer than {PLAN_S:g} s. Ask for fewer calls."
             raise ProxyError(message, status=503, code="overloaded") from None
@@ -265,6 +270,7 @@ class Application:
                 self._reloads.follow_requests(),
                 server.vault.expire(),
                 self._history.follow(),
+                SharedSessions(server.board.sessions, sticky_moves(self._config), self._log).follow(),
                 self._stop_calls_in_time(server),
             ]
             tasks = [asyncio.create_task(follower) for follower in followers]

@@ -22,19 +22,25 @@ from proxy.routing.names import AUTO_NAMES
 from proxy.routing.replay import replay
 from proxy.routing.router import Router
 from proxy.routing.stored_facts import mentioned, restored
-from proxy.schema.records import Caller, PastCall
+from proxy.schema.records import Caller, PastCall, StoredCaller
 from proxy.server.formats.chat import CHAT
 from proxy.server.wiring import classifier
+from proxy.storage.keys import StoredKey
 
 _DRAWS = 9973  # a prime: the draws of past calls differ, and stay the same from replay to replay
 NO_LISTS: Mapping[str, tuple[str, ...]] = {}
 
 
 class Offline:
-    """One configuration. `found`: the model ids that servers list, if somebody asked them."""
+    """One configuration. `found`: the model ids that servers list, if somebody asked them. `keys`: those in the
+    database, whose own lists of models hold as well.
+    """
 
-    def __init__(self, config: Config, found: Mapping[str, tuple[str, ...]] = NO_LISTS) -> None:
+    def __init__(
+        self, config: Config, found: Mapping[str, tuple[str, ...]] = NO_LISTS, keys: Sequence[StoredKey] = ()
+    ) -> None:
         self.config = config
+        self._callers = _callers(keys)
         self._book = PriceBook(config.pricing, catalogues(config))
         self._views = Views(build_names(config, self._book, found), self._book)
         self._policies = KeyPolicies(config.keys, None, Limits(1))
@@ -46,14 +52,18 @@ class Offline:
         """Reads the price list, for models without a row in pricing.yaml."""
         await self._book.load()
 
+    def caller(self, name: str | None) -> Caller:
+        """The caller with the key of this name."""
+        return self._callers.get(name) or Caller(name)
+
     async def decide(self, body: bytes, caller: Caller) -> Decision:
         """The decision on a chat body. Raises ProxyError as a call would."""
-        return await self._admission.decide(caller, hints.applied(CHAT.decode(body), {}), {}, self.config.version)
+        return await self._admission.decide(caller, hints.applied(CHAT.decode(body), {}), {})
 
     def decide_again(self, call: PastCall) -> Decision:
         """The decision on a past call, with all deployments in good health. Raises ProxyError if it is refused."""
         facts = restored(call.facts, call.requested_model, call.key_id)
-        allowed = self._policies.of(Caller(call.key_id)).allowed
+        allowed = self._policies.of(self.caller(call.key_id)).allowed
         draw = call.opened_ns % _DRAWS / _DRAWS
         names = self._views.of(allowed)
         if call.facts is not None and names.router.enabled and names.target_of(call.requested_model) in AUTO_NAMES:
@@ -66,13 +76,20 @@ async def plan_change(
     after: Config,
     calls: Sequence[PastCall],
     found: Mapping[str, tuple[str, ...]] = NO_LISTS,
+    keys: Sequence[StoredKey] = (),
 ) -> dict[str, Any]:
-    """`replay` of the calls through two configurations."""
-    old, new = Offline(before, found), Offline(after, found)
+    """`replay` of the calls through two configurations, with the lists of models that `keys` have now."""
+    old, new = Offline(before, found, keys), Offline(after, found, keys)
     for each in (old, new):
         await each.load_prices()
     told = replay(calls, old.decide_again, new.decide_again, time.time_ns())
     return {"from": before.version, "to": after.version, **told, "notes": _notes(before, after)}
+
+
+def _callers(keys: Sequence[StoredKey]) -> dict[str | None, Caller]:
+    """By name. Of several keys with one name the latest counts, a revoked one only if there is no other."""
+    latest = sorted(keys, key=lambda key: (key.revoked_ns is None, key.created_ns))
+    return {key.name: StoredCaller(key.name, key.role == "admin", key.models) for key in latest}
 
 
 def _notes(before: Config, after: Config) -> list[str]:

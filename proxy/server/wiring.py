@@ -37,7 +37,7 @@ from proxy.providers.base.contract import Provider, ProviderLimits
 from proxy.routing.allowed import Views, meaning
 from proxy.routing.board import HealthBoard
 from proxy.routing.classify import load
-from proxy.routing.facts import Classify, classified_by
+from proxy.routing.facts import TextClassifier
 from proxy.routing.names import Names
 from proxy.routing.router import Router
 from proxy.routing.stored_facts import mentioned
@@ -47,6 +47,7 @@ from proxy.server.swap import Swap
 from proxy.storage.keys import KeyStore
 from proxy.storage.reasoning_states import ReasoningStates
 from proxy.storage.sqlite import SqliteStore, sqlite_path
+from proxy.storage.sticky_moves import StickyMoves
 from proxy.upstream.keys import Key, Keys, KeyStates, share
 from proxy.upstream.local_model import LocalModel, RemoteLocalModel
 from proxy.upstream.model_discovery import ModelDiscovery
@@ -220,9 +221,9 @@ async def running(
 
 
 @cache
-def classifier() -> Classify:
+def classifier() -> TextClassifier:
     """The one of this process: its weights never change, and reading them takes 40 ms."""
-    return classified_by(load())
+    return TextClassifier(load())
 
 
 def local_models(config: Config) -> dict[str, LocalModel]:
@@ -250,6 +251,11 @@ def build_vault(config: Config, log: FilteringBoundLogger) -> ReasoningState:
 def key_store(config: Config) -> KeyStore:
     """The store of `proxy keys`, in the usage database. Opens nothing."""
     return KeyStore(sqlite_path(config.storage.url))
+
+
+def sticky_moves(config: Config) -> StickyMoves:
+    """The store of conversations that moved, in the usage database. Opens nothing."""
+    return StickyMoves(sqlite_path(config.storage.url))
 
 
 def database_folder(config: Config) -> Path:

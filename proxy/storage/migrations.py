@@ -210,6 +210,25 @@ def m012_budgets(db: Database) -> None:
     db.execute("ALTER TABLE calls ADD COLUMN charged_nano INTEGER")
 
 
+def m013_sticky_moves(db: Database) -> None:
+    """Conversations that left their first choice, while they are warm (storage/sticky_moves.py)."""
+    # AUTOINCREMENT: a number is never used twice, also after the newest row has been dropped.
+    db.execute(
+        """
+        CREATE TABLE sticky_moves (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT, session TEXT NOT NULL UNIQUE, model TEXT NOT NULL,
+            tokens INTEGER NOT NULL, until_ns INTEGER NOT NULL
+        ) STRICT
+        """
+    )
+    db.execute("CREATE INDEX sticky_moves_by_end ON sticky_moves (until_ns)")
+
+
+def m014_candidates(db: Database) -> None:
+    """The candidates of each decision, with their order, costs and reasons."""
+    db.execute("ALTER TABLE calls ADD COLUMN candidates TEXT")
+
+
 _SUM_TRIGGER = """
     CREATE TRIGGER reasoning_states_after_{event} AFTER {event} ON reasoning_states
     BEGIN
@@ -236,6 +255,8 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     m010_configurations,
     m011_labels,
     m012_budgets,
+    m013_sticky_moves,
+    m014_candidates,
 )
 
 

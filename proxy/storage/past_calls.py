@@ -14,7 +14,7 @@ _CALL = """
     SELECT id, opened_ns, key_id, requested_model, model, provider, stream, task_type, config_version, outcome, status,
         error_code, input_tokens, output_tokens, total_tokens, cached_tokens, cache_write_tokens, reasoning_tokens,
         cost_nano, estimated, latency_ms, first_token_ms, fallback, success, dropped, step, rule, strategy, facts,
-        snapshot
+        snapshot, candidates
     FROM calls WHERE id = :id AND (:key_id IS NULL OR key_id = :key_id)
 """
 _ATTEMPTS = """
@@ -30,11 +30,12 @@ _LATEST = """
     FROM calls WHERE attempts > 0 AND closed_ns IS NOT NULL ORDER BY opened_ns DESC LIMIT ?
 """
 _BOOLEANS = ("stream", "estimated", "fallback", "success")
-_DECISION = ("step", "rule", "strategy", "facts", "snapshot")
+_DECISION = ("step", "rule", "strategy", "facts", "snapshot", "candidates")
 
 
 def read_call(connection: sqlite3.Connection, call_id: str, key_id: str | None) -> dict[str, Any] | None:
-    """One call in the shape of `GET /v1/requests/{id}`, but its attempts are a list of rows with `cost_nano`.
+    """One call in the shape of `GET /v1/requests/{id}`, but its attempts are a list of rows with `cost_nano`, and the
+    candidates of its decision are as they were stored.
 
     None if there is none, or it is another key's; `key_id` None: any key.
     """

@@ -16,9 +16,9 @@ from proxy.storage.spending import book_lost, open_rows, written
 
 _OPEN_CALL = """
     INSERT INTO calls (id, opened_ns, owner, key_id, requested_model, stream, task_type, config_version, provider,
-        model, hold_nano, attempts, step, rule, strategy, facts, snapshot, tags, session, agent, parent_agent, charges,
-        outcome)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')
+        model, hold_nano, attempts, step, rule, strategy, facts, snapshot, candidates, tags, session, agent,
+        parent_agent, charges, outcome)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')
     ON CONFLICT (id) DO NOTHING
 """
 _IS_OURS = "SELECT 1 FROM calls WHERE id = ? AND owner = ? AND opened_ns = ?"
@@ -182,6 +182,7 @@ def _open_call_values(call: CallOpen, attempt: AttemptOpen | None, owner: str) -
         decided.strategy or _NULL,
         decided.facts or _NULL,
         decided.snapshot or _NULL,
+        decided.candidates or _NULL,
         msgspec.json.encode(labels.tags).decode() if labels.tags else _NULL,
         labels.session or _NULL,
         labels.agent or _NULL,

@@ -103,6 +103,14 @@ def test_a_key_sees_only_its_models(folder: Path) -> None:
     assert (told["chosen"], told["fallbacks"]) == ("fake/ok", [])
 
 
+def test_a_key_of_the_database_has_its_list_too(folder: Path) -> None:
+    """As `proxy keys create` stored it."""
+    made = proxy("keys", "create", "stored", "--models", "fake/ok", cwd=folder)
+    assert made.returncode == 0, made
+    told = json.loads(proxy("explain", "Hi", "-m", "texts", "--as-key", "stored", "--json", cwd=folder).stdout)
+    assert (told["chosen"], told["fallbacks"], told["not_allowed"]) == ("fake/ok", [], 1)
+
+
 def test_a_running_server_explains_the_same(server: Spawned, tmp_path: Path) -> None:
     """Its answer is printed as it is; an error of it is the answer too."""
     told = json.loads(

@@ -109,8 +109,11 @@ class Load(Struct):
     repeated_after_a_time_out: int = 0
     most: int = 0  # attempts of one call
 
-    def add(self, folder: Path) -> None:
-        for attempts in attempts_by_call(folder).values():
+    def add(self, folder: Path, calls: set[str] | None = None) -> None:
+        """The attempts of these calls (None: of all)."""
+        for call_id, attempts in attempts_by_call(folder).items():
+            if calls is not None and call_id not in calls:
+                continue
             by_provider: defaultdict[str, list[str]] = defaultdict(list)
             for each in attempts:
                 by_provider[each["provider"]].append(each["outcome"])

@@ -228,6 +228,19 @@ async def test_an_open_breaker_ends_the_retries() -> None:
     assert await asks(world, "ab") == "aabb!"
 
 
+async def test_a_breaker_that_opens_during_the_back_off_ends_it_too() -> None:
+    """Other calls opened it. Otherwise a repeat would be a second probe, and its answer would close the breaker."""
+    world, call = World(error(500), whole(), retries=1), new_call()
+    world.router = RouterConfig(breaker=Breaker(failures=2))
+    waiting = asyncio.create_task(world.dispatcher(backoff_s=0.2).complete(call, world.route("ab"), call.request))
+    while not world.ended:  # noqa: ASYNC110 - nothing tells when it changes
+        await asyncio.sleep(0)
+    world.board.observe("a/m", world.ended[0])
+    assert world.board.is_open("a/m")
+    await waiting
+    assert asked(call) == "ab"
+
+
 @pytest.mark.parametrize(("may", "expected"), [(False, "a!"), (True, "aa")])
 async def test_after_a_time_out_the_same_deployment_is_asked_only_if_that_is_wanted(may: bool, expected: str) -> None:
     """Its vendor may be working on the first request, and bill both."""

@@ -9,7 +9,8 @@ import pytest
 
 from proxy.metering.pricing import ModelPrice
 from proxy.providers.openai import OpenAI
-from proxy.routing.capabilities import needs, no_capable, refusal, unsupported
+from proxy.routing.capabilities import no_capable, refusal, unsupported
+from proxy.routing.content import content_needs
 from proxy.routing.decision import Candidate
 from proxy.routing.deployment import Deployment
 from proxy.routing.facts import Facts
@@ -40,17 +41,17 @@ def deployment(supports: list[str] | None) -> Deployment:
 def test_a_part_that_the_model_lacks_is_named(capability: str) -> None:
     """With the model, and where it stands."""
     others = [name for name in PARTS if name != capability]
-    error = unsupported(needs(request(PARTS[capability])), deployment(others))
+    error = unsupported(content_needs(request(PARTS[capability])), deployment(others))
     assert error is not None
     assert (error.status, error.code, error.param) == (400, "unsupported_content", "messages.1.content.1")
     assert error.message.startswith("a/m cannot take ")
-    assert unsupported(needs(request(PARTS[capability])), deployment([capability])) is None
+    assert unsupported(content_needs(request(PARTS[capability])), deployment([capability])) is None
 
 
 def test_the_first_part_of_each_kind_counts() -> None:
     """In the order of the request."""
     image, audio = PARTS["images"], PARTS["audio"]
-    found = needs(request(image, audio, image))
+    found = content_needs(request(image, audio, image))
     assert [(part.where, part.kind) for part in found] == [
         ("messages.1.content.1", "image"),
         ("messages.1.content.2", "audio"),
@@ -59,10 +60,10 @@ def test_the_first_part_of_each_kind_counts() -> None:
 
 def test_what_is_not_known_is_let_through() -> None:
     """No row, a row that does not say, a part nobody knows, a request of text."""
-    assert unsupported(needs(request(PARTS["images"])), Deployment("a", OpenAI(), "m", None)) is None
-    assert unsupported(needs(request(PARTS["images"])), deployment(None)) is None
-    assert needs(request({"type": "hologram"})) == []
-    assert unsupported(needs(request()), deployment([])) is None
+    assert unsupported(content_needs(request(PARTS["images"])), Deployment("a", OpenAI(), "m", None)) is None
+    assert unsupported(content_needs(request(PARTS["images"])), deployment(None)) is None
+    assert content_needs(request({"type": "hologram"})) == []
+    assert unsupported(content_needs(request()), deployment([])) is None
 
 
 GPT, GROQ, OWN = (DEPLOYMENTS[name] for name in ("openai/gpt-6-luna", "groq/openai/gpt-oss-20b", "vllm/own-model"))
@@ -97,7 +98,7 @@ def test_a_request_needs_what_its_facts_say(capability: str) -> None:
 def test_facts_and_parts_refuse_the_same_deployments(capability: str, part: dict[str, Any]) -> None:
     """So a route never loses a candidate between the plan and the first attempt."""
     for supports in ([], [capability], None):
-        by_part = unsupported(needs(request(part)), deployment(supports)) is None
+        by_part = unsupported(content_needs(request(part)), deployment(supports)) is None
         assert by_part == (refusal(NEEDS[capability], deployment(supports)) is None)
 
 

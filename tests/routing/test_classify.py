@@ -105,6 +105,11 @@ def test_difficulty_orders_questions_better_than_their_length(classifier: Classi
     assert right > longer + 0.05
 
 
+def test_the_difficulty_alone_is_the_one_of_the_whole_answer(classifier: Classifier) -> None:
+    for row in lines("difficulty.jsonl") + lines("prompts.jsonl"):
+        assert classifier.difficulty(row["text"]) == classifier.classify(Conversation(row["text"])).difficulty
+
+
 @pytest.mark.parametrize("name", LONG)
 def test_a_text_of_any_length_takes_at_most_300_microseconds(classifier: Classifier, name: str) -> None:
     """Processor time of one call, the best of many, also with a long system prompt and of hostile texts."""

@@ -10,8 +10,19 @@ from typing import Any
 import pytest
 
 from proxy.pipeline.hints import applied
-from proxy.routing.facts import LONG_CONTEXT_TOKENS, Facts, Reading, Unclassified, facts_of
+from proxy.routing.classify import load
+from proxy.routing.facts import (
+    HARD_HEAD,
+    HARD_TAIL,
+    LONG_CONTEXT_TOKENS,
+    Facts,
+    Reading,
+    TextClassifier,
+    Unclassified,
+    facts_of,
+)
 from proxy.schema.chat import ChatRequest
+from proxy.schema.endpoints import AnyRequest
 from proxy.server.formats.chat import decode_chat
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
@@ -35,9 +46,24 @@ def parts(*content: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"role": "user", "content": list(content)}]
 
 
+class Fixed:
+    """A classifier that always says the same. `found` None: it must not be asked for the task."""
+
+    def __init__(self, found: Unclassified | None, difficulty: float | None = None) -> None:
+        self.found = found
+        self.hardness = difficulty
+
+    def classify(self, request: AnyRequest) -> Unclassified:
+        assert self.found is not None, "classified"
+        return self.found
+
+    def difficulty(self, request: AnyRequest) -> tuple[float, str]:
+        assert self.hardness is not None, "judged"
+        return self.hardness, "the question"
+
+
 def sure(task: str, confidence: float = 0.9, difficulty: float = 0.7) -> Reading:
-    found = Unclassified(task, confidence, ("the word prove",), difficulty, "en")
-    return Reading(classify=lambda request: found)
+    return Reading(Fixed(Unclassified(task, confidence, ("the word prove",), difficulty, "en")))
 
 
 # --- the task ---------------------------------------------------------------------------------------------------------
@@ -55,13 +81,43 @@ def test_a_hint_wins_over_the_name_and_the_name_over_the_classifier() -> None:
 
 
 def test_a_named_task_is_not_classified() -> None:
-    """It costs no CPU; the difficulty stays in the middle."""
+    """It costs no CPU; where no rule for the task looks at the difficulty, that stays in the middle."""
+    reading = Reading(Fixed(None), hard_tasks=frozenset({"code"}))
+    for found in (facts("auto:reasoning", reading=reading), facts(reading=reading, routing={"task": "chat"})):
+        assert (found.difficulty, found.language) == (0.5, "und")
+        assert found.difficulty_evidence == ("no rule for this task looks at it",)
 
-    def never(request: ChatRequest) -> Unclassified:
-        raise AssertionError("classified")
 
-    found = facts("auto:reasoning", reading=Reading(classify=never))
-    assert (found.difficulty, found.language) == (0.5, "und")
+def test_the_difficulty_of_a_named_task_is_judged_if_a_rule_looks_at_it() -> None:
+    """For the task alone, however it was named."""
+    reading = Reading(Fixed(None, 0.9), hard_tasks=frozenset({"reasoning"}))
+    named, hinted = facts("auto:reasoning", reading=reading), facts(reading=reading, routing={"task": "reasoning"})
+    header = facts(headers={"x-proxy-task": "reasoning"}, reading=reading)
+    for found in (named, hinted, header):
+        assert (found.task, found.difficulty, found.difficulty_evidence) == ("reasoning", 0.9, ("the question",))
+        assert found.language == "und"
+
+
+def test_the_difficulty_is_read_from_both_ends_of_the_question() -> None:
+    """What stands between them, results of tools and short replies change nothing; the evidence says what was read."""
+    reading = Reading(TextClassifier(load()), hard_tasks=frozenset({"reasoning"}))
+    short = facts("auto:reasoning", reading=reading, messages=[{"role": "user", "content": "Is 91 prime?"}])
+    assert short.difficulty_evidence == ("the 12 characters of the question",)
+    question = "Prove that the sum of two odd integers is even. Then generalise it to n integers, step by step."
+    lengthy = question[:HARD_HEAD] + " and so on" * 1000 + question[-HARD_TAIL:]
+    turns = [{"role": "user", "content": lengthy}]
+    agent = [
+        *turns,
+        {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f"}}]},
+        {"role": "tool", "tool_call_id": "1", "content": "hello"},
+        {"role": "user", "content": "continue"},
+    ]
+    first, later = (facts("auto:reasoning", reading=reading, messages=each) for each in (turns, agent))
+    assert first.difficulty == later.difficulty != 0.5
+    read = f"the first {HARD_HEAD} and the last {HARD_TAIL} of the {len(lengthy)} characters of the question"
+    assert first.difficulty_evidence == (read,)
+    without = facts("auto:reasoning", reading=reading, messages=[{"role": "user", "content": question}])
+    assert without.difficulty == first.difficulty
 
 
 def test_an_unsure_classification_counts_as_chat() -> None:

@@ -29,6 +29,8 @@ HEALTH = st.builds(
     error_rate=st.floats(0, 1),
     breaker=st.sampled_from(["closed", "open", "half_open"]),
     rests_until=st.sampled_from([0.0, 500.0, 1000.0, 1000.5, 1001.0, 2000.0]),
+    named_until=st.sampled_from([0.0, 1000.5]),
+    failed_at=st.sampled_from([0.0, 500.0, 990.0]),
     tool_errors=st.floats(0, 1),
 )
 STATES = st.builds(
@@ -81,16 +83,20 @@ def test_every_candidate_is_either_in_the_order_or_rejected(
 
 
 @given(POOLS, FACTS, STATES, SEED, SETTINGS)
-def test_what_rests_comes_last_the_soonest_first(
+def test_what_rests_comes_last_the_one_that_failed_longest_ago_first(
     chosen: Pool, facts: Facts, state: State, seed: float, settings: RouterConfig
 ) -> None:
-    """Behind the fallback too, and it says why."""
+    """Behind the fallback too, and it says why. Those whose vendors named a time come last, the soonest first."""
     ordered, _ = arrange(chosen, facts, state, seed, settings)
     resting = [rests(state, name) for name in names_of(ordered)]
     assert resting == sorted(resting)
     assert [bool(each.rests) for each in ordered] == resting
-    until = [state.of(each.deployment.name).rests_until for each in ordered if each.rests]
-    assert until == sorted(until)
+    waiting = [each.must_wait for each in ordered]
+    assert waiting == sorted(waiting)
+    healths = [state.of(each.deployment.name) for each in ordered if each.rests]
+    failed = [health.failed_at for health in healths if health.named_until <= state.now]
+    until = [health.named_until for health in healths if health.named_until > state.now]
+    assert (failed, until) == (sorted(failed), sorted(until))
 
 
 @given(POOLS, FACTS, STATES, SEED, SETTINGS)
@@ -122,13 +128,13 @@ def test_within_a_conversation_the_order_of_the_file_does_not_matter(names: list
 
 
 def test_all_rest_and_all_stay() -> None:
-    """In the order in which they may be tried again, with the reasons."""
+    """The one that failed longest ago first, those whose vendors named a time last; with the reasons."""
     state = State(
         now=1000.0,
         deployments={
-            LUNA: DeploymentHealth(rests_until=1060, why="rate_limit_exceeded"),
-            SOL: DeploymentHealth(rests_until=1012.5, breaker="open", why="upstream_timeout"),
-            SONNET: DeploymentHealth(breaker="open"),
+            LUNA: DeploymentHealth(rests_until=1060, named_until=1060, why="rate_limit_exceeded"),
+            SOL: DeploymentHealth(rests_until=1012.5, failed_at=990, breaker="open", why="upstream_timeout"),
+            SONNET: DeploymentHealth(failed_at=980, breaker="open"),
         },
     )
     ordered, rejected = arrange(pool("cost_optimized", LUNA, SOL, SONNET), Facts(), state, 0.5, RouterConfig())

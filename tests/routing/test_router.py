@@ -11,11 +11,12 @@ import pytest
 from proxy.metering.price_book import PriceBook
 from proxy.metering.pricing import Pricing
 from proxy.routing.allowed import Allowed, Views
-from proxy.routing.facts import Unclassified
+from proxy.routing.facts import NoClassifier, Unclassified
 from proxy.routing.health import State
 from proxy.routing.router import Router
 from proxy.routing.settings import RouterConfig
 from proxy.schema.embeddings import EmbeddingsRequest
+from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import ProxyError
 from proxy.schema.hints import Hints
 from tests.routing.test_decide import ARGON, LITE, LUNA, OSS, SOL, SONNET, names, rules, shipped
@@ -40,10 +41,11 @@ async def models(
 async def test_auto_is_decided_and_other_names_are_followed() -> None:
     """No facts are read for a named model."""
 
-    def never(asked: object) -> Unclassified:
-        raise AssertionError("classified")
+    class Never(NoClassifier):
+        def classify(self, request: AnyRequest) -> Unclassified:
+            raise AssertionError("classified")
 
-    ours = Router(Views(names()), PriceBook(Pricing(lookup=None), {}), lambda: 0.5, never)
+    ours = Router(Views(names()), PriceBook(Pricing(lookup=None), {}), lambda: 0.5, Never())
     for model in ("smart", "old", LUNA, "auto:nothing"):
         assert await ours.decide(request(model=model), "k", {}) is None
     found = await router().decide(request(model="auto:code"), "k", {})

@@ -8,10 +8,11 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from proxy.routing.facts import Facts
-from proxy.routing.rules import compiled, headers_in, match, reads_text
-from proxy.routing.settings import Rule
+from proxy.routing.rules import compiled, headers_in, looks_at_difficulty, match, outcomes, reads_text
+from proxy.routing.settings import TASKS, Rule
 from tests.routing.reference import first_match, holds
 from tests.routing.rule_sets import random_facts, rule_sets
 
@@ -26,13 +27,43 @@ def test_the_engine_agrees_with_a_plain_evaluation(rules: list[Rule], seed: int)
     """Over random rules and facts: the same rule matches, and exactly those before it failed, each with a reason."""
     engine = compiled(rules)
     for facts in random_facts(seed, 20):
-        found, tried = match(engine, facts)
+        found, matched = match(engine, facts)
+        tried = outcomes(matched, facts)
         expected = first_match(rules, facts)
         assert (found.name if found else None) == expected
         assert [each.name for each in tried if each.matched] == ([expected] if expected else [])
         assert [each.name for each in tried] == [rule.name for rule in rules[: len(tried)]]
         assert all(holds(rules[place].when, facts) is each.matched for place, each in enumerate(tried))
         assert all(bool(each.why) is not each.matched for each in tried)
+
+
+@settings(max_examples=500, deadline=None)
+@given(rule_sets(), st.integers(0, 2**32))
+def test_the_difficulty_changes_nothing_for_tasks_whose_rules_do_not_look_at_it(rules: list[Rule], seed: int) -> None:
+    """So a named task of this kind need not be judged."""
+    engine = compiled(rules)
+    blind = [task for task in TASKS if not looks_at_difficulty(rules, task)]
+    for facts in random_facts(seed, 10):
+        for task in blind:
+            levels = (0.0, 0.3, 0.6, 1.0)
+            found = {len(match(engine, replace(facts, task=task, difficulty=each))[1]) for each in levels}
+            assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "tasks"),
+    [
+        ({"task": "code", "difficulty_over": 0.6}, {"code"}),
+        ({"task": ["code", "chat"], "any": [{"has_tools": True}, {"difficulty_under": 0.6}]}, {"code", "chat"}),
+        ({"any": [{"task": "code", "difficulty_over": 0.6}, {"task": "chat"}]}, {"code"}),
+        ({"task": "chat", "not": {"task": "code", "difficulty_over": 0.6}}, set()),
+        ({"not": {"not": {"difficulty_over": 0.6}}}, set(TASKS)),
+        ({"task": "code"}, set()),
+    ],
+)
+def test_a_rule_looks_at_the_difficulty_of_its_own_tasks_only(keys: dict[str, Any], tasks: set[str]) -> None:
+    """Also inside `any` and `not`."""
+    assert {task for task in TASKS if looks_at_difficulty([rule(**keys)], task)} == tasks
 
 
 @pytest.mark.parametrize(
@@ -69,8 +100,9 @@ def test_the_reason_has_the_value_found_and_the_one_wanted(
     keys: dict[str, Any], facts: dict[str, Any], why: str
 ) -> None:
     """Of the first key that does not hold; long texts are shortened."""
-    _, tried = match(compiled([rule(**keys)]), Facts(**facts))
-    assert [each.why for each in tried] == [why]
+    found = Facts(**facts)
+    _, tried = match(compiled([rule(**keys)]), found)
+    assert [each.why for each in outcomes(tried, found)] == [why]
 
 
 def test_texts_match_without_regard_to_case() -> None:

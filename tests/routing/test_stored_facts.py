@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.routing.decision import Decision
-from proxy.routing.deployment import Route
+from proxy.providers.openai import OpenAI
+from proxy.routing.decision import NOT_ALLOWED, Candidate, Decision
+from proxy.routing.deployment import Deployment, Route
+from proxy.routing.explain import explained, shown_candidates
 from proxy.routing.facts import Facts
 from proxy.routing.rules import compiled, match
 from proxy.routing.settings import Rule, When
-from proxy.routing.stored_facts import MAX_BYTES, decided, mentioned, restored, stored
+from proxy.routing.stored_facts import MAX_BYTES, decided, mentioned, restored, restored_candidates, stored
 from tests.routing.rule_sets import random_facts, rule_sets
 
 CANARY = "canary-of-a-prompt"
@@ -81,8 +83,30 @@ def test_rules_match_stored_facts_as_they_matched_the_request(rules: list[Rule],
     words, ready = mentioned(rules), compiled(rules)
     for facts in random_facts(seed, 10):
         back = restored(stored(facts, words), facts.requested, facts.key)
-        was, new = match(ready, facts), match(ready, back)
-        assert (was[0], [tried.matched for tried in was[1]]) == (new[0], [tried.matched for tried in new[1]])
+        assert match(ready, facts) == match(ready, back)
+
+
+def test_candidates_come_back_as_an_explanation_shows_them() -> None:
+    """Their order, costs and reasons; a list that is too long for a row loses its end."""
+    able, unable, barred = (Deployment(name, OpenAI(), "m", None) for name in ("a", "b", "c"))
+    candidates = (
+        Candidate(able, None, 5, 7, 100, 6, "it rests for 3 s"),
+        Candidate(unable, "does not take images"),
+        Candidate(barred, NOT_ALLOWED),
+    )
+    decision = Decision(Route("auto", (able,)), Facts(), candidates=candidates)
+    kept = decided(decision).candidates
+    assert kept is not None
+    back = restored_candidates(kept)
+    for names_all in (True, False):
+        told = explained(decision, names_all=names_all)
+        assert shown_candidates(back, names_all=names_all).items() <= told.items()
+    many = tuple(Candidate(Deployment("a", OpenAI(), f"{number}" * 99, None)) for number in range(1000))
+    long = decided(Decision(Route("auto", (able,)), Facts(), candidates=many)).candidates
+    assert long is not None
+    assert 1000 < len(long) <= MAX_BYTES
+    assert [each.model for each in restored_candidates(long)][:2] == [f"a/{'0' * 99}", f"a/{'1' * 99}"]
+    assert restored_candidates(None) == []
 
 
 def test_facts_come_back_as_far_as_rules_can_tell() -> None:

@@ -16,7 +16,7 @@ from proxy.storage.migrations import MIGRATIONS, migrate
 from proxy.storage.sqlite import SqliteStore
 from tests.storage.samples import attempt, attempt_end, call, call_end, fill_calls
 
-DECIDED = Decided("rule", "cheap chat", "cost_optimized", '{"task":"chat","difficulty":0.2}', "v1/7")
+DECIDED = Decided("rule", "cheap chat", "cost_optimized", '{"task":"chat","difficulty":0.2}', "v1/7", '[{"m":"a/b"}]')
 
 
 @pytest.fixture
@@ -57,6 +57,7 @@ def test_a_call_comes_back_with_its_decision_and_attempts(store: SqliteStore) ->
         "strategy": "cost_optimized",
         "facts": facts,
         "snapshot": "v1/7",
+        "candidates": '[{"m":"a/b"}]',
     }
     told = [(each["id"], each["parent"], each["seat"], each["model"], each["outcome"]) for each in found["attempts"]]
     assert told == [

@@ -42,7 +42,7 @@ class Explain:
                 decision, budget = await live.pipeline.decide(request.user, body, CHAT, headers)
                 known = {"x-request-id": new_id(), "x-proxy-config": live.pipeline.config_version}
             return Response(
-                encode(explained(decision, budget)),
+                encode(explained(decision, budget, names_all=request.user.admin)),
                 status_code=200,
                 media_type="application/json",
                 headers={**NO_STORE, **known},

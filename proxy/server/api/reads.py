@@ -12,6 +12,8 @@ from litestar.params import FromPath
 from proxy.pipeline.admission import KeyPolicies
 from proxy.routing.allowed import Views
 from proxy.routing.attempt_tree import attempt_tree
+from proxy.routing.explain import shown_candidates
+from proxy.routing.stored_facts import restored_candidates
 from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
 from proxy.schema.records import Caller, UsageQuery
@@ -66,6 +68,8 @@ class Reads:
                     f"There is no request {request_id[:64]!r}. Its id is in the header x-request-id of its answer."
                 )
                 raise ProxyError(message, status=404, code="not_found", param="id")
+            kept = restored_candidates(found["decision"]["candidates"])
+            found["decision"] |= shown_candidates(kept, names_all=request.user.admin)
             return _json({**found, "attempts": attempt_tree(found["attempts"])})
 
         return [list_models, get_model, get_usage, get_request]

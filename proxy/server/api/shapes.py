@@ -128,6 +128,8 @@ class DecisionAnswer(TypedDict):
     strategy: str | None
     facts: dict[str, Any] | None
     snapshot: str | None
+    candidates: list[CandidateAnswer]
+    not_allowed: int
 
 
 class RequestAnswer(TypedDict):
@@ -177,6 +179,7 @@ class CandidateAnswer(TypedDict, total=False):
     rejected: str | None
     estimated_cost_usd: CostRange | None
     warm_tokens: int
+    rests: str
 
 
 class ExplainAnswer(TypedDict):
@@ -187,7 +190,8 @@ class ExplainAnswer(TypedDict):
     strategy: str | None
     rules: list[RuleTried]
     candidates: list[CandidateAnswer]
-    chosen: str
+    not_allowed: int
+    chosen: str | None
     fallbacks: list[str]
     estimated_cost_usd: CostRange
     budget: dict[str, Any] | None

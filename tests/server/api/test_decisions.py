@@ -88,6 +88,7 @@ async def test_one_decision_is_told_everywhere(
     later = (await get(deciding.port, "/v1/requests/" + raw.headers["x-request-id"])).json
     decision = later["decision"]
     assert (decision["step"], decision["rule"], decision["strategy"]) == (told["step"], told["rule"], told["strategy"])
+    assert (decision["candidates"], decision["not_allowed"]) == (told["candidates"], 0)
     assert (decision["snapshot"], later["task_type"]) == (told["snapshot"], told["facts"]["task"])
     assert CANARY not in json.dumps(later)
 

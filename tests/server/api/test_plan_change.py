@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.server.api.raw import HELLO, Answer, post
+from tests.server.api.test_keys import add
 from tests.serving import Server, serving, write_files
 from tests.upstream import FakeUpstream
 
@@ -103,3 +104,18 @@ async def test_it_is_for_admins(used: Server, written: str) -> None:
     """It tells about all callers."""
     answer = await plan(used, KEY, routing_rules=written)
     assert (answer.status, answer.error()["code"]) == (403, "admin_required")
+
+
+async def test_the_lists_of_keys_in_the_database_hold(upstream: FakeUpstream, tmp_path: Path) -> None:
+    """A key that may use only the model of today is refused by tomorrow's; one without a list is not."""
+    files = write_files(tmp_path, upstream.url, ROUTING, PRICING)
+    narrow = add(tmp_path / "usage.db", "narrow", models=("fake/ok",))
+    free = add(tmp_path / "usage.db", "free")
+    async with serving(files, {"PROXY_ADMIN_KEY": ADMIN}) as server:
+        for key in (narrow, free, free):
+            client = server.client.with_options(api_key=key)
+            await client.chat.completions.create(model="smart", messages=HELLO)
+        changed = files.read_text().replace("smart: fake/ok", "smart: fake/ok(tag=b)")
+        told = (await plan(server, routing_rules=changed)).json
+    found = [(change["calls"], change["after"], (change["refused"] or "")[:22]) for change in told["changes"]]
+    assert found == [(2, "fake/ok(tag=b)", ""), (1, None, "403 model_not_allowed:")]
