@@ -215,19 +215,33 @@ def upper_bound(price: ModelPrice | None, input_tokens_bound: int, output_tokens
     return None if price is None else Rates.of(price).upper_bound(input_tokens_bound, output_tokens_bound)
 
 
+def trusted(cost: Cost | None, reported_nano: int, bound_nano: int | None) -> Cost:
+    """The vendor's own figure in place of ours, at most the bound. Our parts are scaled to it; without any, it is a fee
+    of the request.
+    """
+    total = reported_nano if bound_nano is None else min(reported_nano, bound_nano)
+    if cost is None or not cost.total:
+        return Cost(total, requests=total)
+    scaled = Cost(total, *(part * total // cost.total for part in astuple(cost)[1:]))
+    return replace(scaled, output=scaled.output + total - sum(astuple(scaled)[1:]))
+
+
 def added(one: Cost, other: Cost) -> Cost:
     """Part by part."""
     return Cost(*(a + b for a, b in zip(astuple(one), astuple(other), strict=True)))
 
 
-def find_price(pricing: Pricing, name: str) -> ModelPrice | None:
-    """The row for `provider/model`: the same name, the name without its date, or the longest `prefix/*`."""
+def find_row(pricing: Pricing, name: str) -> ModelPrice | None:
+    """The model's own row: the same name, or the name without its date."""
     models = pricing.models
-    if name in models:
-        return models[name]
-    undated = _DATED.sub("", name)
-    if undated in models:
-        return models[undated]
+    return models[name] if name in models else models.get(_DATED.sub("", name))
+
+
+def find_price(pricing: Pricing, name: str) -> ModelPrice | None:
+    """The row for `provider/model`: its own, or the longest `prefix/*`."""
+    models = pricing.models
+    if (own := find_row(pricing, name)) is not None:
+        return own
     prefix = name
     while "/" in prefix:
         prefix = prefix.rpartition("/")[0]
