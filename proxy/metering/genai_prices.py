@@ -59,15 +59,20 @@ def _row(listed: ListedPrice, context: int | None) -> ModelPrice | None:
     requests = vars(listed).get("requests_kcount")
     vendor_searches = vars(listed).get("web_searches_kcount")
     return ModelPrice(
-        **{ours: _at(prices, key) for key, ours in _KEYS.items()},
+        **_usd(prices, 0),
         per_request=None if requests is None else float(requests) / 1000,
         per_search=None if vendor_searches is None else float(vendor_searches) / 1000,
-        tiers=[Tier(start, **{ours: _at(prices, key, start + 1) for key, ours in _KEYS.items()}) for start in starts],
+        tiers=[Tier(start, **_usd(prices, start + 1)) for start in starts],
         context=context,
     )
 
 
-def _at(prices: Mapping[str, Any], key: str, input_tokens: int = 0) -> float | None:
+def _usd(prices: Mapping[str, Any], input_tokens: int) -> dict[str, Any]:
+    """The prices in a request of this size, by the keys of a row."""
+    return {ours: _at(prices, key, input_tokens) for key, ours in _KEYS.items()}
+
+
+def _at(prices: Mapping[str, Any], key: str, input_tokens: int) -> float | None:
     """USD per 1M tokens of one kind, in a request of this size."""
     price = prices.get(key)
     if price is None:

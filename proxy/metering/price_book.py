@@ -119,7 +119,7 @@ class PriceBook:
 
     def lacks(self, provider: str, asked: str, named: str, price: ModelPrice | None) -> bool:
         """True if the price of such an answer is not known before the list has been read; see `load`."""
-        if not self.may_find(f"{provider}/{named}"):
+        if self._loaded or not self.may_find(f"{provider}/{named}"):
             return False
         found = self.answered(provider, asked, named, price)
         return not found.is_same and found.rates is None

@@ -65,6 +65,7 @@ class Rates(Struct, frozen=True):
     searches_known: bool
     max_extra_nano: int | None
     price: ModelPrice
+    is_free: bool = False
     factor: tuple[int, int] = _WHOLE
     others: dict[tuple[str, ...], Rates] = {}
 
@@ -76,7 +77,7 @@ class Rates(Struct, frozen=True):
     @classmethod
     def _of(cls, price: ModelPrice, own: ModelPrice | ServicePrice, factor: tuple[int, int]) -> Rates:
         tiers = sorted(own.tiers, key=lambda tier: tier.above_input_tokens)
-        is_free = price.input == price.output == 0 and not price.per_request
+        costs_nothing = price.input == price.output == 0 and not price.per_request
         base, above = _rate(own, None), [(tier.above_input_tokens, _rate(own, tier)) for tier in tiers]
         if own is not price and price.tiers and not tiers:
             above = [(min(tier.above_input_tokens for tier in price.tiers), _UNKNOWN)]
@@ -87,9 +88,10 @@ class Rates(Struct, frozen=True):
             per_request_nano=_nano(price.per_request),
             per_search_nano=_nano(price.per_search),
             max_searches=price.max_searches,
-            searches_known=price.per_search is not None or is_free,
+            searches_known=price.per_search is not None or costs_nothing,
             max_extra_nano=None if price.max_extra_usd is None else _nano(price.max_extra_usd),
             price=price,
+            is_free=costs_nothing and not price.per_search,
             factor=factor,
             others={},
         )
@@ -112,11 +114,6 @@ class Rates(Struct, frozen=True):
                 factor = factor[0] * round(change * _MILLION), factor[1] * _MILLION
         rates = self.others[terms] = Rates._of(self.price, own, factor)
         return rates
-
-    @property
-    def is_free(self) -> bool:
-        price = self.price
-        return price.input == price.output == 0 and not (price.per_request or price.per_search)
 
     def rate(self, tokens: Tokens) -> Rate:
         """What a token of each part costs in a request of this size."""
@@ -142,14 +139,17 @@ class Rates(Struct, frozen=True):
             rates = self.under(tokens.terms)
             return None if rates is None else rates.cost(replace(tokens, terms=()))
         each = self.rate(tokens) if self.tiers else self.base
-        hour = min(tokens.cache_write_1h, tokens.cache_write)
-        write_nano = self._part((each.cache_write, tokens.cache_write - hour), (each.cache_write_1h, hour))
+        input_nano: int | None
         if tokens.has_media and not self.is_free:
             input_nano, read_nano, output_nano = self._media_parts(each, tokens)
         else:
-            input_nano = self._part((each.input, tokens.input))
-            read_nano = self._part((each.cache_read, tokens.cache_read))
-            output_nano = self._part((each.output, tokens.output))
+            input_nano = self._part(each.input, tokens.input)
+            read_nano = self._part(each.cache_read, tokens.cache_read) if tokens.cache_read else 0
+            output_nano = self._part(each.output, tokens.output)
+        write_nano: int | None = 0
+        if tokens.cache_write:
+            hour = min(tokens.cache_write_1h, tokens.cache_write)
+            write_nano = self._parts((each.cache_write, tokens.cache_write - hour), (each.cache_write_1h, hour))
         if input_nano is None or read_nano is None or write_nano is None or output_nano is None:
             return None
         requests, searches = self.per_request_nano, self.per_search_nano * tokens.searches
@@ -163,20 +163,26 @@ class Rates(Struct, frozen=True):
         made = (each.output_audio, spoken), (each.output_image, painted)
         image = each.input if each.image is None else each.image
         return (
-            self._part((each.input, tokens.input - heard - seen), (each.audio, heard), (image, seen)),
-            self._part((each.cache_read, tokens.cache_read - again), (each.cache_read_audio, again)),
-            self._part((each.output, tokens.output - spoken - painted), *made),
+            self._parts((each.input, tokens.input - heard - seen), (each.audio, heard), (image, seen)),
+            self._parts((each.cache_read, tokens.cache_read - again), (each.cache_read_audio, again)),
+            self._parts((each.output, tokens.output - spoken - painted), *made),
         )
 
-    def _part(self, *used: tuple[int | None, int]) -> int | None:
-        """The sum of rates times tokens; None where a rate is not known that was used."""
+    def _part(self, pico: int | None, tokens: int) -> int | None:
+        """The rate times the tokens, rounded; None where it is not known and was used."""
+        if pico is None:
+            return None if tokens else 0
+        if self.factor is _WHOLE:
+            return (pico * tokens + _PICO_PER_NANO // 2) // _PICO_PER_NANO
+        return self._parts((pico, tokens))
+
+    def _parts(self, *used: tuple[int | None, int]) -> int | None:
+        """The sum of rates times tokens, rounded once; None where a rate is not known that was used."""
         sum_pico = 0
         for pico, tokens in used:
             if tokens and pico is None:
                 return None
             sum_pico += (pico or 0) * tokens
-        if self.factor is _WHOLE:
-            return (sum_pico + _PICO_PER_NANO // 2) // _PICO_PER_NANO
         times, divided = self.factor
         return (2 * sum_pico * times + divided * _PICO_PER_NANO) // (2 * divided * _PICO_PER_NANO)
 
@@ -189,14 +195,18 @@ class Rates(Struct, frozen=True):
         if self.per_search_nano and self.max_searches is None:
             return None
         found = self.dearest[0]
-        for dearest in self.dearest:
-            if dearest.above < input_tokens + audio_tokens:
-                found = dearest
-        used = 0
-        for each, tokens in ((found.input, input_tokens), (found.audio, audio_tokens), (found.output, output_tokens)):
-            if each is None and tokens:
+        if len(self.dearest) > 1:
+            for dearest in self.dearest:
+                if dearest.above < input_tokens + audio_tokens:
+                    found = dearest
+        each_input, each_output = found.input, found.output
+        if (each_input is None and input_tokens) or (each_output is None and output_tokens):
+            return None
+        used = (each_input or 0) * input_tokens + (each_output or 0) * output_tokens
+        if audio_tokens:
+            if found.audio is None:
                 return None
-            used += (each or 0) * tokens
+            used += found.audio * audio_tokens
         return used + self.per_request_nano + self.per_search_nano * (self.max_searches or 0)
 
 

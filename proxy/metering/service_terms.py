@@ -23,7 +23,7 @@ def sent(fields: Mapping[str, Any], defaults: Mapping[str, Any], dropped: Sequen
     """The service that a request asks for, by its own fields or the provider's `parameters`. What was dropped was not
     sent.
     """
-    if _FIELDS.isdisjoint(fields) and _FIELDS.isdisjoint(defaults):
+    if _FIELDS.isdisjoint(fields) and (not defaults or _FIELDS.isdisjoint(defaults)):
         return UNSAID
     words = {
         name: None if name in dropped else _word(fields.get(name)) or _word(defaults.get(name)) for name in _FIELDS

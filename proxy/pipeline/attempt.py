@@ -236,10 +236,10 @@ class Attempt:
     @property
     def lacks_price(self) -> bool:
         """True if the answer names another model, whose price may be in a list that has not been read yet."""
-        named, deployment = self._named(), self.deployment
-        if named is None or named == deployment.model or deployment.book is None or deployment.is_free:
+        book, named, deployment = self.deployment.book, self.tally.model, self.deployment
+        if book is None or named == deployment.model or not book.may_find(deployment.name) or not self._named():
             return False
-        return deployment.book.lacks(deployment.provider_name, deployment.model, named, deployment.price)
+        return book.lacks(deployment.provider_name, deployment.model, str(self._named()), deployment.price)
 
     def _named(self) -> str | None:
         """The model that the answer names."""
@@ -248,30 +248,30 @@ class Attempt:
 
     def _bill(self) -> Bill:
         report, source = self._measure()
-        if source == "none":
-            return Bill(report, source, report.billed, Cost())
         measured = report.billed
-        if terms := self._terms(report.service):
-            measured = replace(measured, terms=terms)
-        by = self.deployment.answered(self._named())
+        if source == "none":
+            return Bill(report, source, measured, Cost())
+        deployment, tally = self.deployment, self.tally
+        asked = sent(self.request.fields, deployment.provider.parameters, self.dropped)
+        if report.service is not UNSAID or tally.tier or asked is not UNSAID or deployment.region:
+            measured = replace(measured, terms=self._terms(report.service, asked))
+        by = None if tally.model is None or tally.model == deployment.model else deployment.answered(self._named())
         cost = self._cost_of(measured, source, by)
-        if report.cost_nano is not None and self.finished and self.deployment.provider.trust_cost:
+        if report.cost_nano is not None and self.finished and deployment.provider.trust_cost:
             cost = trusted(cost, report.cost_nano, self.hold_nano)
         return Bill(report, source, measured, cost, by)
 
-    def _terms(self, said: Service) -> tuple[str, ...]:
+    def _terms(self, said: Service, asked: Service) -> tuple[str, ...]:
         """The terms of service. The answer decides; where it says nothing, the request."""
-        tier, deployment = self.tally.tier, self.deployment
-        asked = sent(self.request.fields, deployment.provider.parameters, self.dropped)
-        if said is UNSAID and asked is UNSAID and tier is None and deployment.region is None:
-            return ()
+        tier = self.tally.tier
         if said.tier is None and isinstance(tier, str):
             said = replace(said, tier=tier)
-        return terms_of(said, asked, deployment.region)
+        return terms_of(said, asked, self.deployment.region)
 
     def _notes(self, bill: Bill) -> BillingNotes:
-        named, reported, said = self._named(), bill.report.cost_nano, self.tally.usage
-        named = None if named == self.deployment.model or bill.source == "none" else named
+        if bill.by is None and bill.report.cost_nano is None and bill.source != "estimated":
+            return NO_NOTES
+        named, reported, said = self._named() if bill.by else None, bill.report.cost_nano, self.tally.usage
         doubted = bill.source == "estimated" and said is not None
         if named is None and reported is None and not doubted:
             return NO_NOTES

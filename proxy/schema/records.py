@@ -108,9 +108,8 @@ class Tokens(Struct, frozen=True):
     @property
     def has_media(self) -> bool:
         """True if audio or images are told apart from text."""
-        return bool(
-            self.input_audio or self.input_image or self.cache_read_audio or self.output_audio or self.output_image
-        )
+        heard = self.input_audio or self.cache_read_audio or self.output_audio
+        return (heard or self.input_image or self.output_image) > 0
 
     @property
     def prompt(self) -> int:
@@ -164,9 +163,9 @@ class Granted(Struct, frozen=True):
 class BillingNotes(Struct, frozen=True):
     """What most attempts have nothing of, for their rows.
 
-    `answered_model`: the model that the answer names, if it is not the id that was asked for. `provider_cost_nano`: the
-    cost as the vendor reports it. `raw_usage`: the vendor's usage as JSON, if it was not believed. `price_version`: the
-    version of the price, if it is not that of the model asked for.
+    `answered_model`: the model that the answer names, if it is not the one asked for. `provider_cost_nano`: the cost as
+    the vendor reports it. `raw_usage`: the vendor's usage as JSON, if it was not believed. `price_version`: the version
+    of the price, if it is not that of the model asked for.
     """
 
     answered_model: str | None = None

@@ -199,8 +199,8 @@ def m012_billed_parts(db: Database) -> None:
     """What the cost of an attempt follows from beside its tokens: terms of service, audio and images, another model."""
     for column in ("input_audio", "input_image", "cache_read_audio", "output_audio", "output_image"):
         db.execute("ALTER TABLE attempts ADD COLUMN " + column + " INTEGER NOT NULL DEFAULT 0")
-    # `service_tier`: the terms of the price, joined by "+"; `others`: JSON, the parts of each further model; `raw_usage`:
-    # JSON, where it was not believed.
+    # `service_tier`: terms of the price, joined by "+". `others`: JSON, the parts of each further model. `raw_usage`:
+    # JSON that was not believed.
     for column in ("service_tier", "answered_model", "others", "raw_usage"):
         db.execute("ALTER TABLE attempts ADD COLUMN " + column + " TEXT")
     db.execute("ALTER TABLE attempts ADD COLUMN provider_cost_nano INTEGER")
