@@ -186,13 +186,16 @@ class Rates(Struct, frozen=True):
         times, divided = self.factor
         return (2 * sum_pico * times + divided * _PICO_PER_NANO) // (2 * divided * _PICO_PER_NANO)
 
-    def upper_bound(self, input_tokens: int, output_tokens: int, audio_tokens: int = 0) -> int | None:
+    def upper_bound(
+        self, input_tokens: int, output_tokens: int, audio_tokens: int = 0, *, may_search: bool = True
+    ) -> int | None:
         """Nano-USD that no usage within these counts exceeds, whatever is cached, for however long, in any size tier.
         `audio_tokens`: what is heard beside the other input.
 
-        None: a price that may apply is not known, or searches cost money and `max_searches` does not limit them.
+        None: a price that may apply is not known, or searches cost money and neither `max_searches` nor `max_extra_usd`
+        limits them.
         """
-        if self.per_search_nano and self.max_searches is None:
+        if may_search and self.per_search_nano and self.max_searches is None and self.max_extra_nano is None:
             return None
         found = self.dearest[0]
         if len(self.dearest) > 1:
@@ -207,7 +210,8 @@ class Rates(Struct, frozen=True):
             if found.audio is None:
                 return None
             used += found.audio * audio_tokens
-        return used + self.per_request_nano + self.per_search_nano * (self.max_searches or 0)
+        searches = self.max_searches or 0 if may_search else 0
+        return used + self.per_request_nano + self.per_search_nano * searches
 
 
 def rate(price: ModelPrice, tokens: Tokens) -> Rate:

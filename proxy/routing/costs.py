@@ -65,7 +65,8 @@ def estimated(deployment: Deployment, facts: Facts, warm: int, output: int) -> E
     if rates is None or (facts.needs_web_search and not rates.searches_known):
         return None
     prompt = facts.input_tokens_estimate
-    high = rates.upper_bound(prompt * 3 // 2, _longest(deployment, facts, output))
+    searches = facts.needs_web_search or deployment.searches or rates.max_searches is not None
+    high = rates.upper_bound(prompt * 3 // 2, _longest(deployment, facts, output), may_search=searches)
     if high is None:
         return None
     short = prompt * 3 // 4
@@ -73,7 +74,7 @@ def estimated(deployment: Deployment, facts: Facts, warm: int, output: int) -> E
     expected = _input(usual, prompt, warm) + (usual.output or 0) * output
     low = _input(least, short, min(warm, short)) + (least.output or 0) * min(output, 1)
     fee = rates.per_request_nano
-    expected_nano = expected // _PICO_PER_NANO + fee + rates.per_search_nano
+    expected_nano = expected // _PICO_PER_NANO + fee + (rates.per_search_nano if searches else 0)
     return Estimate(min(low // _PICO_PER_NANO + fee, expected_nano), expected_nano, max(high, expected_nano))
 
 

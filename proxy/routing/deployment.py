@@ -8,6 +8,7 @@ from functools import reduce
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
+from proxy.metering.media import searches_unasked
 from proxy.metering.price_book import Answered, PriceBook
 from proxy.metering.prices import Rates, added
 from proxy.metering.pricing import ModelPrice
@@ -19,8 +20,8 @@ from proxy.schema.records import Cost, Tokens
 class Deployment(Struct, frozen=True):
     """A provider, the upstream's own model id, its price (None: unknown) and the price's version, for rows.
 
-    `rates` is the price in integers. `name` is `provider/model`. `region` is that of the provider's address. `book`
-    prices answers that name another model.
+    `rates` is the price in integers. `name` is `provider/model`. `region` is that of the provider's address; it
+    `searches` even unasked. `book` prices answers that name another model.
     """
 
     provider_name: str
@@ -33,11 +34,13 @@ class Deployment(Struct, frozen=True):
     rates: Rates | None = None
     name: str = ""
     region: str | None = None
+    searches: bool = False
 
     def __post_init__(self) -> None:
         force_setattr(self, "rates", None if self.price is None else Rates.of(self.price))
         force_setattr(self, "name", f"{self.provider_name}/{self.model}")
         force_setattr(self, "region", region_of(self.provider.base_url))
+        force_setattr(self, "searches", searches_unasked(self.provider.type, self.model))
 
     @property
     def is_free(self) -> bool:

@@ -61,6 +61,7 @@ def test_googles_own_shape_costs_the_same() -> None:
     assert found.total == 184918125
 
 
+ODD_COSTS: list[Any] = [-1, "1", True, None, 1e300, float("nan"), [], {}]
 XAI = next(case for case in CASES if "provider_cost_nano_usd" in case)
 
 
@@ -82,7 +83,7 @@ def test_the_vendors_own_cost_stands_beside_ours() -> None:
         ({"cost_in_usd_ticks": 5}, 1),
         ({"cost_in_usd_ticks": 4}, 0),
         ({"cost": 0.1 + 0.2}, 300_000_000),
-        *(({"cost": odd}, None) for odd in (-1, "1", True, None, 1e300, float("nan"), [], {})),
+        *(({"cost": odd}, None) for odd in ODD_COSTS),
         ({"cost_in_usd_ticks": -1}, None),
     ],
 )
