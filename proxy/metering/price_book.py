@@ -104,7 +104,7 @@ class PriceBook:
         is_same = is_same_model(asked, named) or "*" in listed_here or named in listed_here
         if own is None and (price is None or not is_same):
             own, version = self.current.find(name)
-        is_own_price = own is price or (own is None and is_same)
+        is_own_price = is_same if own is None else own is price
         found = _SAME if is_own_price else Answered(False, None if own is None else Rates.of(own), version)
         if own is None and not is_same and self.may_find(name):
             return found  # the list has not been read yet

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,6 +53,42 @@ def test_a_snapshot_a_prefix_or_a_file_is_the_same_model(asked: str, answered: s
 def test_a_variant_or_another_version_is_another_model(asked: str, answered: str) -> None:
     """Its price may be another."""
     assert not is_same_model(asked, answered)
+
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+OTHERS = {("compound-beta", "groq/compound")}  # Groq's system, which has had several names
+
+
+def named_in(response: dict[str, Any]) -> set[str]:
+    """The models that the parts of an answer name, where vendors name the one that answers."""
+    lines = [line[5:] for line in (response.get("stream") or "").splitlines() if line.startswith("data:")]
+    parts = [response.get("json"), *(response.get("events") or [])]
+    parts += [json.loads(line) for line in lines if line.strip().startswith("{")]
+    inner = [part.get("message") for part in parts if isinstance(part, dict)]
+    every = [part for part in (*parts, *inner) if isinstance(part, dict)]
+    return {name for part in every for name in (part.get("model"), part.get("modelVersion")) if isinstance(name, str)}
+
+
+def recorded_pairs() -> set[tuple[str, str]]:
+    """The model asked for and the one that answered, in recordings of vendors' traffic."""
+    found = set()
+    for path in FIXTURES.glob("*/*.json"):
+        recording = json.loads(path.read_text())
+        if not isinstance(recording, dict) or not isinstance(recording.get("request"), dict):
+            continue
+        body = recording["request"].get("body")
+        asked = body.get("model") if isinstance(body, dict) else None
+        in_path = re.search(r"/models/([^:/]+):", recording["request"].get("path") or "")
+        asked = in_path[1] if in_path else asked
+        found |= {(asked, named) for named in named_in(recording["response"]) if isinstance(asked, str)}
+    return found
+
+
+def test_recorded_answers_name_the_model_that_was_asked_for() -> None:
+    """Whatever snapshot they name: a false alarm would leave a call without its cost."""
+    pairs = recorded_pairs()
+    assert len(pairs) >= 20
+    assert {pair for pair in pairs if not is_same_model(*pair)} <= OTHERS
 
 
 A, NEXT = ModelPrice(1, 2), ModelPrice(10, 20)
