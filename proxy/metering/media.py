@@ -23,6 +23,12 @@ _TEXTS = frozenset({"text", "input_text", "output_text", "refusal", "thinking", 
 _MP3_BYTES_PER_S = 1_000  # the lowest bit rate of MPEG audio is 8 kbit/s
 _PCM = (1, 3, 0xFFFE)  # WAV formats without compression
 _CLIENT_TOOL = re.compile(r"(?:bash|text_editor|computer|memory)_")  # Anthropic's, which the client runs
+# Fields that have the vendor read more than the request holds: searches, connected servers, what it keeps.
+_FETCHING = frozenset(
+    {"web_search_options", "mcp_servers", "cachedContent", "cached_content", "container", "previous_response_id"}
+    | {"search_settings", "compound_custom"}
+)
+_HIDDEN = 2_500  # tokens of such a tool; 1,600 were recorded for `memory`
 _SEARCHES = re.compile(r"search|research|compound")  # in ids of models that search unasked
 
 
@@ -31,7 +37,7 @@ class Media(Struct, frozen=True):
 
     `size`: its bytes in the request. `images`: inline ones; `audio`: inline, with the format of each. `is_fetched`: the
     vendor fetches something, or searches, so that nothing bounds what it reads. `has_others`: inline files and videos,
-    which only the model's context bounds.
+    which only the model's context bounds. `hidden`: at most so many tokens of instructions that the vendor adds.
     """
 
     size: int = 0
@@ -39,6 +45,7 @@ class Media(Struct, frozen=True):
     audio: tuple[tuple[str, str], ...] = ()
     is_fetched: bool = False
     has_others: bool = False
+    hidden: int = 0
 
 
 NO_MEDIA = Media()
@@ -49,9 +56,10 @@ def media_of(request: AnyRequest) -> Media:
     if not isinstance(request, ChatRequest):
         return NO_MEDIA
     fields = request.fields
-    fetches = "web_search_options" in fields or ("tools" in fields and _has_server_tool(fields["tools"]))
+    fetches = not _FETCHING.isdisjoint(fields) or ("tools" in fields and _has_server_tool(fields["tools"]))
     parts = [part for message in request.messages if type(message.content) is list for part in _beside_text(message)]
-    if not parts and not fetches:
+    hidden = _HIDDEN * _client_tools(fields["tools"]) if "tools" in fields else 0
+    if not parts and not fetches and not hidden:
         return NO_MEDIA
     images: list[str] = []
     audio: list[tuple[str, str]] = []
@@ -67,7 +75,7 @@ def media_of(request: AnyRequest) -> Media:
             audio.append((data, _format_of(part)))
         else:
             others = True
-    return Media(size, tuple(images), tuple(audio), fetches, others)
+    return Media(size, tuple(images), tuple(audio), fetches, others, hidden)
 
 
 def searches_unasked(dialect: str, model: str) -> bool:
@@ -115,6 +123,12 @@ def _beside_text(message: Any) -> Iterator[Mapping[str, Any]]:
 def _has_server_tool(tools: object) -> bool:
     """True for tools that the vendor runs: it feeds their results to the model."""
     return isinstance(tools, list) and any(not isinstance(tool, dict) or _is_server_tool(tool) for tool in tools)
+
+
+def _client_tools(tools: object) -> int:
+    """The tools whose definition the vendor knows, and adds itself."""
+    every = tools if isinstance(tools, list) else []
+    return sum(isinstance(tool, dict) and _CLIENT_TOOL.match(str(tool.get("type"))) is not None for tool in every)
 
 
 def _is_server_tool(tool: Mapping[str, Any]) -> bool:

@@ -84,7 +84,7 @@ def _with_media(read: Reading, dialect: str, model: str, context: int | None) ->
     seen, heard = [each for each in images if each is not None], [each for each in audio if each is not None]
     if media.has_others or len(seen) < len(images) or len(heard) < len(audio):
         return None if context is None else (context, context if audio else 0)
-    return max(0, read.tokens - media.size) + sum(seen), sum(heard)
+    return max(0, read.tokens - media.size) + media.hidden + sum(seen), sum(heard)
 
 
 def _seats(request: AnyRequest, deployment: Deployment) -> int:

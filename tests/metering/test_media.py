@@ -188,6 +188,21 @@ def test_tools_of_the_client_are_text() -> None:
     assert not media_of(request(tools=tools)).is_fetched
 
 
+def test_what_the_vendor_says_of_its_own_tools_counts() -> None:
+    """The memory tool's instructions were 1,600 tokens in recorded traffic, and 60 bytes in the request."""
+    plain, armed = request(), request(tools=[{"type": "memory_20250818", "name": "memory"}])
+    less, more = bound(plain, Anthropic(), "claude-sonnet-4-5"), bound(armed, Anthropic(), "claude-sonnet-4-5")
+    assert less is not None
+    assert more is not None
+    assert more - less > 1_600_000
+
+
+@pytest.mark.parametrize("field", ["mcp_servers", "cachedContent", "container"])
+def test_what_the_vendor_keeps_or_asks_has_no_bound(field: str) -> None:
+    """The request names it, and does not hold it."""
+    assert bound(request(**{field: "x"}), OpenAI(), "gpt-4o") is None
+
+
 def test_terms_of_service_count_in_the_bound() -> None:
     """A request for priority is held for at its price, and one without a price has no bound."""
     price = {"service_tiers": {"priority": 2, "eu": 1.1}}
