@@ -57,7 +57,10 @@ def media_of(request: AnyRequest) -> Media:
         return NO_MEDIA
     fields = request.fields
     fetches = not _FETCHING.isdisjoint(fields) or ("tools" in fields and _has_server_tool(fields["tools"]))
-    parts = [part for message in request.messages if type(message.content) is list for part in _beside_text(message)]
+    parts: list[Mapping[str, Any]] = []
+    for message in request.messages:
+        if type(message.content) is list:
+            parts += _beside_text(message)
     hidden = _HIDDEN * _client_tools(fields["tools"]) if "tools" in fields else 0
     if not parts and not fetches and not hidden:
         return NO_MEDIA
