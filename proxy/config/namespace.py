@@ -46,6 +46,7 @@ def build_names(config: Config, book: PriceBook, found: Mapping[str, tuple[str, 
         tasks={task: tuple(names) for task, names in config.tasks.items()},
         listed={name: _listed(config, name) for name in config.providers},
         price_of=book.current.find,
+        book=book,
         found=found,
     )
 

@@ -16,7 +16,18 @@ from proxy.metering.pricing import ModelPrice, Tier
 if TYPE_CHECKING:
     from genai_prices.types import ModelPrice as ListedPrice
 
-_TOLD_APART = {"input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok", "cache_write_1h_mtok"}
+_KEYS = {  # of the list -> of a row
+    "input_mtok": "input",
+    "output_mtok": "output",
+    "cache_read_mtok": "cached_input",
+    "cache_write_mtok": "cache_write",
+    "cache_write_1h_mtok": "cache_write_1h",
+    "input_audio_mtok": "audio_input",
+    "cache_audio_read_mtok": "cached_audio_input",
+    "output_audio_mtok": "audio_output",
+    "input_image_mtok": "image_input",
+    "output_image_mtok": "image_output",
+}
 
 
 def lookup_price(name: str, now: datetime | None = None) -> ModelPrice | None:
@@ -40,35 +51,28 @@ def lookup_version() -> str:
 
 
 def _row(listed: ListedPrice, context: int | None) -> ModelPrice | None:
-    """A row of the list as a ModelPrice; None if it has no prices, or prices that `Tokens` cannot express (audio)."""
+    """A row of the list as a ModelPrice; None if it has no prices, or prices that `Tokens` cannot express (video)."""
     prices = {key: price for key, price in vars(listed).items() if price is not None and key.endswith("_mtok")}
-    if not {"input_mtok", "output_mtok"} <= prices.keys() <= _TOLD_APART:
+    if not {"input_mtok", "output_mtok"} <= prices.keys() <= _KEYS.keys():
         return None
     starts = sorted({tier.start for price in prices.values() for tier in getattr(price, "tiers", ())})
     requests = vars(listed).get("requests_kcount")
+    vendor_searches = vars(listed).get("web_searches_kcount")
     return ModelPrice(
-        input=_at(prices, "input_mtok"),
-        output=_at(prices, "output_mtok"),
-        cached_input=_at(prices, "cache_read_mtok"),
-        cache_write=_at(prices, "cache_write_mtok"),
-        cache_write_1h=_at(prices, "cache_write_1h_mtok"),
+        **_usd(prices, 0),
         per_request=None if requests is None else float(requests) / 1000,
-        tiers=[
-            Tier(
-                start,
-                input=_at(prices, "input_mtok", start + 1),
-                output=_at(prices, "output_mtok", start + 1),
-                cached_input=_at(prices, "cache_read_mtok", start + 1),
-                cache_write=_at(prices, "cache_write_mtok", start + 1),
-                cache_write_1h=_at(prices, "cache_write_1h_mtok", start + 1),
-            )
-            for start in starts
-        ],
+        per_search=None if vendor_searches is None else float(vendor_searches) / 1000,
+        tiers=[Tier(start, **_usd(prices, start + 1)) for start in starts],
         context=context,
     )
 
 
-def _at(prices: Mapping[str, Any], key: str, input_tokens: int = 0) -> float | None:
+def _usd(prices: Mapping[str, Any], input_tokens: int) -> dict[str, Any]:
+    """The prices in a request of this size, by the keys of a row."""
+    return {ours: _at(prices, key, input_tokens) for key, ours in _KEYS.items()}
+
+
+def _at(prices: Mapping[str, Any], key: str, input_tokens: int) -> float | None:
     """USD per 1M tokens of one kind, in a request of this size."""
     price = prices.get(key)
     if price is None:

@@ -1,5 +1,7 @@
 """Performs I/O: the price of any model: its row in pricing.yaml, else its entry in the package genai-prices.
 
+What an answer costs may be another model's price: `answered` says which, once for each pair of names.
+
 `Prices` is an immutable snapshot; `PriceBook` publishes a new one when the list has been read.
 """
 
@@ -8,8 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
+from msgspec import Struct
+
+from proxy.metering.answered import is_same_model
 from proxy.metering.genai_prices import lookup_price, lookup_version
-from proxy.metering.prices import find_price
+from proxy.metering.prices import Rates, find_price, find_row
 from proxy.metering.pricing import ModelPrice, Pricing
 from proxy.schema.daemon_thread import DaemonThread
 
@@ -17,6 +22,19 @@ WAIT_S = 5.0  # how long a call waits for the list; after that it is priced with
 _MAX_KEPT = 4096  # names come from clients
 
 Lookup = Callable[[str], ModelPrice | None]
+
+
+class Answered(Struct, frozen=True):
+    """How answers that name another id are priced. `rates` None: the price is not known. `is_same`: both ids name one
+    model, whose price stands.
+    """
+
+    is_same: bool
+    rates: Rates | None = None
+    version: str = ""
+
+
+_SAME = Answered(True)
 
 
 class Prices:
@@ -69,7 +87,42 @@ class PriceBook:
         self._begun_s = 0.0
         self._is_late = False
         self._warn = warn
+        self._answered: dict[tuple[str, str, str], Answered] = {}
         self.current = Prices(pricing, self._vendors, None)
+
+    def answered(self, provider: str, asked: str, named: str, price: ModelPrice | None) -> Answered:
+        """The price of an answer of `provider` that names the model `named`; `price`: that of the model asked for.
+
+        A row of its own counts first, then whether both are one model, then the list. Another model is reported once.
+        """
+        pair = (provider, asked, named)
+        if (known := self._answered.get(pair)) is not None:
+            return known
+        name = f"{provider}/{named.removeprefix('models/')}"
+        own, version = find_row(self._pricing, name), self._pricing.version
+        listed_here = () if price is None else price.answers_as
+        is_same = is_same_model(asked, named) or "*" in listed_here or named in listed_here
+        if own is None and (price is None or not is_same):
+            own, version = self.current.find(name)
+        is_own_price = is_same if own is None else own is price
+        found = _SAME if is_own_price else Answered(False, None if own is None else Rates.of(own), version)
+        if own is None and not is_same and self.may_find(name):
+            return found  # the list has not been read yet
+        if len(self._answered) >= _MAX_KEPT:
+            self._answered.clear()
+        self._answered[pair] = found
+        if not is_same:
+            self._warn(
+                "answered_by_another_model", provider=provider, asked=asked, answered=named, priced=own is not None
+            )
+        return found
+
+    def lacks(self, provider: str, asked: str, named: str, price: ModelPrice | None) -> bool:
+        """True if the price of such an answer is not known before the list has been read; see `load`."""
+        if self._loaded or not self.may_find(f"{provider}/{named}"):
+            return False
+        found = self.answered(provider, asked, named, price)
+        return not found.is_same and found.rates is None
 
     def find(self, name: str) -> tuple[ModelPrice | None, str]:
         """`Prices.find` of the current snapshot."""

@@ -22,6 +22,29 @@ class Tier(Struct, frozen=True, forbid_unknown_fields=True):
     cached_input: NotNegative | None = None
     cache_write: NotNegative | None = None
     cache_write_1h: NotNegative | None = None
+    audio_input: NotNegative | None = None
+    cached_audio_input: NotNegative | None = None
+    audio_output: NotNegative | None = None
+    image_input: NotNegative | None = None
+    image_output: NotNegative | None = None
+
+
+class ServicePrice(Struct, frozen=True, forbid_unknown_fields=True):
+    """Prices of one service tier in place of the row's own, in USD per 1M tokens. `tiers`: above an input size; without
+    any, a prompt above the row's first tier has no price.
+    """
+
+    input: NotNegative | None = None
+    output: NotNegative | None = None
+    cached_input: NotNegative | None = None
+    cache_write: NotNegative | None = None
+    cache_write_1h: NotNegative | None = None
+    audio_input: NotNegative | None = None
+    cached_audio_input: NotNegative | None = None
+    audio_output: NotNegative | None = None
+    image_input: NotNegative | None = None
+    image_output: NotNegative | None = None
+    tiers: list[Tier] = []
 
 
 class PastPrice(Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,11 +64,19 @@ class ModelPrice(Struct, frozen=True, forbid_unknown_fields=True):
     cached_input: NotNegative | None = None
     cache_write: NotNegative | None = None
     cache_write_1h: NotNegative | None = None
+    audio_input: NotNegative | None = None
+    cached_audio_input: NotNegative | None = None
+    audio_output: NotNegative | None = None
+    image_input: NotNegative | None = None
+    image_output: NotNegative | None = None
     tiers: list[Tier] = []
+    service_tiers: dict[str, NotNegative | ServicePrice] = {}
+    answers_as: list[str] = []
     history: list[PastPrice] = []
     per_request: NotNegative | None = None
     per_search: NotNegative | None = None
     max_searches: Count | None = None
+    max_extra_usd: NotNegative | None = None
     context: Count | None = None
     max_output: Count | None = None
     supports: list[Capability] | None = None

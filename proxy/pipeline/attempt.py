@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from proxy.metering import tokens
+from proxy.metering.price_book import Answered
+from proxy.metering.prices import trusted
+from proxy.metering.service_terms import sent, terms_of
 from proxy.metering.usage import Used
 from proxy.pipeline.native import NativeAnswer
 from proxy.pipeline.stop_sequences import StopSequences
@@ -19,11 +23,26 @@ from proxy.schema.attempt_state import AttemptState, step
 from proxy.schema.chat import ChatResponse
 from proxy.schema.endpoints import AnyRequest, AnyResponse
 from proxy.schema.errors import UpstreamError
-from proxy.schema.records import AttemptEnd, AttemptOpen, Charge, Cost, Outcome, Tokens
-from proxy.schema.usage import NOTHING, UsageReport, believable
+from proxy.schema.json import encode
+from proxy.schema.records import NO_NOTES, AttemptEnd, AttemptOpen, BillingNotes, Charge, Cost, Outcome, Tokens
+from proxy.schema.usage import NOTHING, UNSAID, Service, UsageReport, believable
 
 if TYPE_CHECKING:
     from proxy.pipeline.call import Call
+
+
+_MAX_NAME = 256  # characters of a model's id in a row
+_MAX_RAW = 4096  # bytes of a usage in a row
+
+
+class Bill(Struct, frozen=True):
+    """What an attempt used and costs. `by`: the price of another model that answered."""
+
+    report: UsageReport
+    source: str
+    tokens: Tokens
+    cost: Cost | None
+    by: Answered | None = None
 
 
 class Attempt:
@@ -132,6 +151,7 @@ class Attempt:
         """The texts are counted only where the vendor did not count its output."""
         self.note_finished()
         self.tally.usage = response.get("usage")
+        self.tally.note_served(response)
         if "choices" in response and not self.tally.is_counted:
             for choice in cast(ChatResponse, response)["choices"]:
                 message = choice["message"]
@@ -160,9 +180,8 @@ class Attempt:
         """The row's end; the first one stands."""
         if self.ended is None:
             self.note_received()
-            self._report, source = self._measure()
-            measured = self._report.billed
-            self._cost = cost = self._cost_of(measured, source)
+            bill = self._bill()
+            self._report, self._cost, cost = bill.report, bill.cost, bill.cost
             self.state = step(self.state, AttemptState.ENDED)
             self.ended = AttemptEnd(
                 id=self.id,
@@ -170,12 +189,13 @@ class Attempt:
                 outcome=outcome,
                 status=status or self.status,
                 error_code=error_code,
-                tokens=measured,
-                usage_source=source,
+                tokens=bill.tokens,
+                usage_source=bill.source,
                 cost_nano=None if cost is None else cost.total,
                 duration_ms=(self.call.clock.monotonic_s() - self.started) * 1000,
                 first_token_ms=self.first_token_ms,
                 upstream_request_id=self.request_id,
+                notes=self._notes(bill),
             )
             # The call knows its attempts. Without this its request, which may be large, would stay in memory until the
             # garbage collector looks for cycles.
@@ -201,8 +221,8 @@ class Attempt:
         """
         if self.ended is not None:
             return self.ended.tokens, self.ended.usage_source
-        report, source = self._measure()
-        return report.billed, source
+        bill = self._bill()
+        return bill.tokens, bill.source
 
     def _measure(self) -> tuple[UsageReport, str]:
         if not self.state.may_have_cost:
@@ -219,12 +239,55 @@ class Attempt:
 
     def cost(self) -> Cost | None:
         """What it cost in nano-USD by part; None where the price is unknown."""
-        return self._cost_of(*self.measured()) if self.ended is None else self._cost
+        return self._bill().cost if self.ended is None else self._cost
 
-    def _cost_of(self, measured: Tokens, source: str) -> Cost | None:
+    @property
+    def lacks_price(self) -> bool:
+        """True if the answer names another model, whose price may be in a list that has not been read yet."""
+        book, named, deployment = self.deployment.book, self.tally.model, self.deployment
+        if book is None or named == deployment.model or not book.may_find(deployment.name) or not self._named():
+            return False
+        return book.lacks(deployment.provider_name, deployment.model, str(self._named()), deployment.price)
+
+    def _named(self) -> str | None:
+        """The model that the answer names."""
+        named = self.tally.model
+        return named[:_MAX_NAME] if isinstance(named, str) and named else None
+
+    def _bill(self) -> Bill:
+        report, source = self._measure()
+        measured = report.billed
         if source == "none":
-            return Cost()
-        cost = self.deployment.cost(measured)
+            return Bill(report, source, measured, Cost())
+        deployment, tally = self.deployment, self.tally
+        asked = sent(self.request.fields, deployment.provider.parameters, self.dropped)
+        if report.service is not UNSAID or tally.tier or asked is not UNSAID or deployment.region:
+            measured = replace(measured, terms=self._terms(report.service, asked))
+        by = None if tally.model is None or tally.model == deployment.model else deployment.answered(self._named())
+        cost = self._cost_of(measured, source, by)
+        if report.cost_nano is not None and self.finished and deployment.provider.trust_cost:
+            cost = trusted(cost, report.cost_nano, self.hold_nano)
+        return Bill(report, source, measured, cost, by)
+
+    def _terms(self, said: Service, asked: Service) -> tuple[str, ...]:
+        """The terms of service. The answer decides; where it says nothing, the request."""
+        tier = self.tally.tier
+        if said.tier is None and isinstance(tier, str):
+            said = replace(said, tier=tier)
+        return terms_of(said, asked, self.deployment.region)
+
+    def _notes(self, bill: Bill) -> BillingNotes:
+        if bill.by is None and bill.report.cost_nano is None and bill.source != "estimated":
+            return NO_NOTES
+        named, reported, said = self._named() if bill.by else None, bill.report.cost_nano, self.tally.usage
+        doubted = bill.source == "estimated" and said is not None
+        if named is None and reported is None and not doubted:
+            return NO_NOTES
+        raw = _raw(said.absurd or said.shown) if said is not None and doubted else None
+        return BillingNotes(named, reported, raw, None if bill.by is None else bill.by.version or None)
+
+    def _cost_of(self, measured: Tokens, source: str, by: Answered | None) -> Cost | None:
+        cost = self.deployment.cost(measured, by)
         if source != "unknown" or cost is None:
             return cost
         if self.hold_nano is None:
@@ -238,3 +301,12 @@ class Attempt:
         if self.ended is not None:
             return Used(self._report, self.ended.usage_source)
         return Used(*self._measure())
+
+
+def _raw(usage: Any) -> str | None:
+    """A vendor's usage as JSON, for its row; a long one is cut, as a text."""
+    try:
+        data = encode(usage)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        data = encode(repr(usage)[:_MAX_RAW])
+    return (data if len(data) <= _MAX_RAW else encode(data[:_MAX_RAW].decode("utf-8", "replace"))).decode()

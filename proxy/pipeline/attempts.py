@@ -213,6 +213,8 @@ class AttemptLoop:
                 await self._streamed(attempt, exchange, sink, gate)
             if attempt.request.fields.get("tools"):
                 attempt.note_tool_calls(response)
+            if attempt.lacks_price and (book := self._deployment.book) is not None:
+                await book.load()
         except UpstreamError as error:
             attempt.fail(error)
             raise

@@ -5,6 +5,7 @@ Texts are counted, not kept: `Fold` keeps them for what asks for the whole answe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 from proxy.metering import tokens
@@ -19,10 +20,12 @@ _NEVER_KEPT = frozenset({"role", "content", "refusal", "annotations", "audio"})
 class StreamTally:
     """Adds up one stream. `has_tools`: the request offers tools, so calls and the reasoning before them are kept."""
 
-    __slots__ = ("_calls", "_characters", "_named", "_size", "_thought", "usage")
+    __slots__ = ("_calls", "_characters", "_named", "_size", "_thought", "model", "tier", "usage")
 
     def __init__(self, has_tools: bool = True) -> None:
         self.usage: UsageReport | None = None
+        self.model: object = None  # as the answer names it
+        self.tier: object = None  # the service tier that it names
         self._characters = 0
         self._size = 0  # in UTF-8
         self._thought = 0
@@ -37,11 +40,19 @@ class StreamTally:
             self._characters += len(text)
             self._size += len(text) if text.isascii() else tokens.utf8_size(text)
             return
-        if (report := chunk.get("usage")) is not None:
+        if (report := each.get("usage")) is not None:
             self.usage = merged(self.usage, report)
+        self.note_served(each)
         for choice in chunk.get("choices", ()):
             if delta := choice.get("delta"):
                 self._add_delta(choice.get("index", 0), delta)
+
+    def note_served(self, answer: Mapping[str, Any]) -> None:
+        """The model and the service tier that a chunk, or a whole answer, names."""
+        if (model := answer.get("model")) is not None:
+            self.model = model
+        if (tier := answer.get("native_service_tier") or answer.get("service_tier")) is not None:
+            self.tier = tier
 
     @property
     def is_counted(self) -> bool:

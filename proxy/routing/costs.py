@@ -65,7 +65,8 @@ def estimated(deployment: Deployment, facts: Facts, warm: int, output: int) -> E
     if rates is None or (facts.needs_web_search and not rates.searches_known):
         return None
     prompt = facts.input_tokens_estimate
-    high = rates.upper_bound(prompt * 3 // 2, _longest(deployment, facts, output))
+    searches = facts.needs_web_search or deployment.searches or rates.max_searches is not None
+    high = rates.upper_bound(prompt * 3 // 2, _longest(deployment, facts, output), may_search=searches)
     if high is None:
         return None
     short = prompt * 3 // 4
@@ -77,7 +78,8 @@ def estimated(deployment: Deployment, facts: Facts, warm: int, output: int) -> E
     else:
         expected, low = (usual.input or 0) * prompt, (least.input or 0) * short
     fee = rates.per_request_nano
-    expected_nano = (expected + (usual.output or 0) * output) // _PICO_PER_NANO + fee + rates.per_search_nano
+    expected_nano = (expected + (usual.output or 0) * output) // _PICO_PER_NANO + fee
+    expected_nano += rates.per_search_nano if searches else 0
     low_nano = (low + (least.output or 0 if output else 0)) // _PICO_PER_NANO + fee
     return Estimate(min(low_nano, expected_nano), expected_nano, max(high, expected_nano))
 

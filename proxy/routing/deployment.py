@@ -8,8 +8,11 @@ from functools import reduce
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
+from proxy.metering.media import searches_unasked
+from proxy.metering.price_book import Answered, PriceBook
 from proxy.metering.prices import Rates, added
 from proxy.metering.pricing import ModelPrice
+from proxy.metering.service_terms import region_of
 from proxy.providers.base.contract import Provider
 from proxy.schema.records import Cost, Tokens
 
@@ -17,7 +20,8 @@ from proxy.schema.records import Cost, Tokens
 class Deployment(Struct, frozen=True):
     """A provider, the upstream's own model id, its price (None: unknown) and the price's version, for rows.
 
-    `rates` is the price in integers. `name` is `provider/model`.
+    `rates` is the price in integers. `name` is `provider/model`. `region` is that of the provider's address; it
+    `searches` even unasked. `book` prices answers that name another model.
     """
 
     provider_name: str
@@ -26,16 +30,35 @@ class Deployment(Struct, frozen=True):
     price: ModelPrice | None
     price_version: str = ""
     price_of: Callable[[str], tuple[ModelPrice | None, str]] = lambda name: (None, "")
+    book: PriceBook | None = None
     rates: Rates | None = None
     name: str = ""
+    region: str | None = None
+    searches: bool = False
 
     def __post_init__(self) -> None:
         force_setattr(self, "rates", None if self.price is None else Rates.of(self.price))
         force_setattr(self, "name", f"{self.provider_name}/{self.model}")
+        force_setattr(self, "region", region_of(self.provider.base_url))
+        force_setattr(self, "searches", searches_unasked(self.provider.type, self.model))
 
-    def cost(self, tokens: Tokens) -> Cost | None:
-        """The cost of an answer, including other models of the provider that took part. None: a price is unknown."""
-        own = None if self.rates is None else self.rates.cost(tokens)
+    @property
+    def is_free(self) -> bool:
+        return self.rates is not None and self.rates.is_free
+
+    def answered(self, named: str | None) -> Answered | None:
+        """The price of an answer that names this model; None: it is this deployment's own."""
+        if named is None or named == self.model or self.book is None or self.is_free:
+            return None
+        found = self.book.answered(self.provider_name, self.model, named, self.price)
+        return None if found.is_same else found
+
+    def cost(self, tokens: Tokens, by: Answered | None = None) -> Cost | None:
+        """The cost of an answer, including other models of the provider that took part. None: a price is unknown.
+        `by`: the price of another model that answered.
+        """
+        rates = self.rates if by is None else by.rates
+        own = None if rates is None else rates.cost(tokens)
         if own is None or not tokens.others:
             return own
         costs = [own]

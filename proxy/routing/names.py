@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
+from proxy.metering.price_book import PriceBook
 from proxy.metering.pricing import ModelPrice
 from proxy.providers.base.contract import Provider
 from proxy.routing.deployment import Deployment, Route
@@ -55,6 +56,7 @@ class Names(Struct, frozen=True, kw_only=True):
     tasks: Mapping[str, tuple[str, ...]] = {}
     listed: Mapping[str, tuple[str, ...]]
     price_of: Callable[[str], tuple[ModelPrice | None, str]]
+    book: PriceBook | None = None
     found: Mapping[str, tuple[str, ...]] = {}
     may: Callable[[str], bool] | None = None
     everything: Names | None = None
@@ -277,7 +279,7 @@ class Names(Struct, frozen=True, kw_only=True):
         price, version = self.price_of(f"{provider_name}/{model}")
         if price is None and provider.free:
             price = ModelPrice(input=0, output=0)
-        return Deployment(provider_name, provider, model, price, version, self.price_of)
+        return Deployment(provider_name, provider, model, price, version, self.price_of, self.book)
 
 
 def _unique(found: Iterable[Deployment]) -> tuple[Deployment, ...]:

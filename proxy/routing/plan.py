@@ -8,8 +8,18 @@ from __future__ import annotations
 from msgspec import Struct
 
 from proxy.metering import tokens
+from proxy.metering.media import NO_MEDIA, Media, audio_bound, image_bound, media_of
+from proxy.metering.service_terms import sent, terms_of
 from proxy.routing.deployment import Deployment, Route
 from proxy.schema.endpoints import AnyRequest
+from proxy.schema.usage import UNSAID
+
+
+class Reading(Struct, frozen=True):
+    """What a request gives to read: a bound of its tokens if all of it were text, and what is no text."""
+
+    tokens: int
+    media: Media
 
 
 class Plan(Struct, frozen=True):
@@ -26,30 +36,55 @@ class Plan(Struct, frozen=True):
 def plan(route: Route, request: AnyRequest) -> Plan:
     """The plan of a call that any deployment of the route may answer."""
     every = (*route.candidates, *route.context_fallback, *route.content_fallback)
-    input_bound = tokens.input_bound(request)
-    bounds = [_bound(request, deployment, input_bound * _seats(request, deployment)) for deployment in every]
+    read = Reading(tokens.input_bound(request), media_of(request))
+    bounds = [_bound(request, deployment, read, _seats(request, deployment)) for deployment in every]
     known = [bound for bound in bounds if bound is not None]
     return Plan(route, max(known) if len(known) == len(bounds) else None)
 
 
 def attempt_bound(request: AnyRequest, deployment: Deployment) -> int | None:
-    """An upper bound of one attempt's cost in nano-USD; None if its price or its output limit is unknown."""
-    return _bound(request, deployment, tokens.input_bound(request))
+    """An upper bound of one attempt's cost in nano-USD; None if its price or its output limit is unknown, or if nothing
+    bounds what the vendor reads: what it fetches itself, unless the price has a cap for it (`max_extra_usd`).
+    """
+    return _bound(request, deployment, Reading(tokens.input_bound(request), media_of(request)), 1)
 
 
 def ask_bound(request: AnyRequest, deployment: Deployment) -> int | None:
     """The same for one ask: all the concurrent requests that its choices need."""
-    return _bound(request, deployment, tokens.input_bound(request) * _seats(request, deployment))
+    read = Reading(tokens.input_bound(request), media_of(request))
+    return _bound(request, deployment, read, _seats(request, deployment))
 
 
-def _bound(request: AnyRequest, deployment: Deployment, input_bound: int) -> int | None:
+def _bound(request: AnyRequest, deployment: Deployment, read: Reading, seats: int) -> int | None:
     price, rates = deployment.price, deployment.rates
     if price is None or rates is None:
         return None
+    if rates.is_free:
+        return 0
+    provider, media = deployment.provider, read.media
+    asked = sent(request.fields, provider.parameters)
+    if asked is not UNSAID or deployment.region:
+        rates = rates.under(terms_of(UNSAID, asked, deployment.region))
     limit = request.output_limit(price.max_output or price.context)
-    if limit is None and price.output:
+    if rates is None or (limit is None and price.output):
         return None
-    return rates.upper_bound(input_bound, limit or 0)
+    fetches = media.is_fetched or deployment.searches
+    found = (read.tokens, 0) if media is NO_MEDIA else _with_media(read, provider.type, deployment.model, price.context)
+    if found is None or (fetches and rates.max_extra_nano is None):
+        return None
+    bound = rates.upper_bound(found[0] * seats, limit or 0, found[1] * seats, may_search=fetches)
+    return bound if bound is None or not fetches else bound + (rates.max_extra_nano or 0) * seats
+
+
+def _with_media(read: Reading, dialect: str, model: str, context: int | None) -> tuple[int, int] | None:
+    """Bounds of the tokens read and heard. The context bounds what no formula does; None: it is not known either."""
+    media = read.media
+    images = [image_bound(dialect, model, data) for data in media.images]
+    audio = [audio_bound(dialect, data, form) for data, form in media.audio]
+    seen, heard = [each for each in images if each is not None], [each for each in audio if each is not None]
+    if media.has_others or len(seen) < len(images) or len(heard) < len(audio):
+        return None if context is None else (context, context if audio else 0)
+    return max(0, read.tokens - media.size) + media.hidden + sum(seen), sum(heard)
 
 
 def _seats(request: AnyRequest, deployment: Deployment) -> int:

@@ -82,8 +82,12 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tokens(Struct, frozen=True):
-    """Normalized usage. The counts are disjoint, except that `output` includes `reasoning`, and `cache_write` includes
-    `cache_write_1h`. Billed in addition: `searches`, and `others`, the usage of further models of the provider by id.
+    """Normalized usage. `input`, `cache_read`, `cache_write` and `output` are disjoint and add up to `total`.
+
+    The others are parts of these: `reasoning`, `output_audio` and `output_image` of `output`, `cache_write_1h` of
+    `cache_write`, `input_audio` and `input_image` of `input`, `cache_read_audio` of `cache_read`. Audio and images
+    together never exceed what they are part of. Billed in addition: `searches`, and `others`, the usage of further
+    models of the provider by id. `terms` name what changes the price: a service tier, a fast mode, a region.
     """
 
     input: int = 0
@@ -94,6 +98,18 @@ class Tokens(Struct, frozen=True):
     cache_write_1h: int = 0
     searches: int = 0
     others: tuple[tuple[str, Tokens], ...] = ()
+    input_audio: int = 0
+    input_image: int = 0
+    cache_read_audio: int = 0
+    output_audio: int = 0
+    output_image: int = 0
+    terms: tuple[str, ...] = ()
+
+    @property
+    def has_media(self) -> bool:
+        """True if audio or images are told apart from text."""
+        heard = self.input_audio or self.cache_read_audio or self.output_audio
+        return (heard or self.input_image or self.output_image) > 0
 
     @property
     def prompt(self) -> int:
@@ -159,6 +175,23 @@ class AttemptOpen(Struct, frozen=True):
     is_downgraded: bool = False
 
 
+class BillingNotes(Struct, frozen=True):
+    """What most attempts have nothing of, for their rows.
+
+    `answered_model`: the model that the answer names, if it is not the one asked for. `provider_cost_nano`: the cost as
+    the vendor reports it. `raw_usage`: the vendor's usage as JSON, if it was not believed. `price_version`: the version
+    of the price, if it is not that of the model asked for.
+    """
+
+    answered_model: str | None = None
+    provider_cost_nano: int | None = None
+    raw_usage: str | None = None
+    price_version: str | None = None
+
+
+NO_NOTES = BillingNotes()
+
+
 class AttemptEnd(Struct, frozen=True):
     """The end of one attempt. `usage_source`: provider, estimated, unknown or none; `cost_nano` None: not priced."""
 
@@ -173,6 +206,7 @@ class AttemptEnd(Struct, frozen=True):
     duration_ms: float | None = None
     first_token_ms: float | None = None
     upstream_request_id: str | None = None
+    notes: BillingNotes = NO_NOTES
 
 
 class Decided(Struct, frozen=True):

@@ -27,15 +27,30 @@ class Usage(TypedDict, total=False):
     cost_details: dict[str, Any]
 
 
+class Service(Struct, frozen=True):
+    """How an answer was served, in the vendor's words: service tier, speed, region. None: it does not say."""
+
+    tier: str | None = None
+    speed: str | None = None
+    region: str | None = None
+
+
+UNSAID = Service()
+
+
 class UsageReport(Struct, frozen=True):
     """What a vendor says an answer used. `shown`: in OpenAI's form, for the client. `billed`: in normal form.
 
     The two differ where a vendor bills for something else than the model read and wrote. 0 also stands for a count that
-    the vendor did not give.
+    the vendor did not give. `absurd` is the vendor's own object, if a count in it cannot be one. `cost_nano` is the
+    vendor's own figure of the cost.
     """
 
     shown: Usage
     billed: Tokens
+    absurd: Any = None
+    cost_nano: int | None = None
+    service: Service = UNSAID
 
 
 NOTHING = UsageReport({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, Tokens())
@@ -58,6 +73,11 @@ def count(value: object) -> int:
     return counted(value) or 0
 
 
+def is_absurd(*values: object) -> bool:
+    """True if a value stands where a count should and cannot be one. Null and nothing are no count, but not absurd."""
+    return any(value is not None and counted(value) is None for value in values)
+
+
 def disjoint(given: Tokens, total: int = 0) -> Tokens:
     """Normal form of counts in OpenAI's form: `given.input` is the whole prompt, with cache reads and writes, and
     `given.output` includes reasoning. `total` is the vendor's sum, 0 if unknown; it gives a part that is missing.
@@ -76,7 +96,7 @@ def disjoint(given: Tokens, total: int = 0) -> Tokens:
     elif rest > 0 and output == 0 < prompt:
         output = rest
     prompt = max(prompt, cached)
-    return Tokens(
+    tokens = Tokens(
         input=prompt - cached,
         cache_read=given.cache_read,
         cache_write=given.cache_write,
@@ -85,6 +105,42 @@ def disjoint(given: Tokens, total: int = 0) -> Tokens:
         cache_write_1h=min(given.cache_write_1h, given.cache_write),
         searches=given.searches,
         others=given.others,
+    )
+    return with_media(tokens, given) if given.has_media else tokens
+
+
+def with_media(tokens: Tokens, given: Tokens) -> Tokens:
+    """`tokens` with the audio and image parts of `given`, which counts them over the whole prompt and the whole output.
+
+    Text, images, audio and cached tokens overlap in vendors' counts, and the sums are what is billed. So parts are cut
+    to what is left: audio first, then images; new tokens first, unless the vendor says how much of the cache is audio.
+    """
+    known = min(given.cache_read_audio, tokens.cache_read)
+    audio = min(max(0, given.input_audio - known), tokens.input)
+    heard_again = known or min(given.input_audio - audio, tokens.cache_read)
+    spoken = min(given.output_audio, tokens.output)
+    return replace(
+        tokens,
+        input_audio=audio,
+        input_image=min(given.input_image, tokens.input - audio),
+        cache_read_audio=heard_again,
+        output_audio=spoken,
+        output_image=min(given.output_image, tokens.output - spoken),
+    )
+
+
+def cut_media(tokens: Tokens) -> Tokens:
+    """The same with audio and image parts that fit what they are part of."""
+    if not tokens.has_media:
+        return tokens
+    audio, spoken = min(tokens.input_audio, tokens.input), min(tokens.output_audio, tokens.output)
+    return replace(
+        tokens,
+        input_audio=audio,
+        input_image=min(tokens.input_image, tokens.input - audio),
+        cache_read_audio=min(tokens.cache_read_audio, tokens.cache_read),
+        output_audio=spoken,
+        output_image=min(tokens.output_image, tokens.output - spoken),
     )
 
 
@@ -118,9 +174,18 @@ def merged(older: UsageReport | None, newer: UsageReport | None) -> UsageReport 
         and (new.reasoning or not old.reasoning)
         and (new.searches or not old.searches)
         and (new.others or not old.others)
+        and (new.has_media or not old.has_media)
+        and (newer.cost_nano is not None or older.cost_nano is None)
+        and (newer.service is not UNSAID or older.service is UNSAID)
     ):
         return newer
-    return UsageReport(_merged_shown(older.shown, newer.shown), _merged_tokens(old, new))
+    return UsageReport(
+        _merged_shown(older.shown, newer.shown),
+        _merged_tokens(old, new),
+        older.absurd if newer.absurd is None and not new.total else newer.absurd,
+        older.cost_nano if newer.cost_nano is None else newer.cost_nano,
+        older.service if newer.service is UNSAID else newer.service,
+    )
 
 
 def _merged_tokens(old: Tokens, new: Tokens) -> Tokens:
@@ -128,7 +193,8 @@ def _merged_tokens(old: Tokens, new: Tokens) -> Tokens:
     read, written = new.cache_read or old.cache_read, new.cache_write or old.cache_write
     if read + written > prompt:
         read, written = new.cache_read, new.cache_write
-    return Tokens(
+    media = new if new.has_media else old
+    tokens = Tokens(
         input=prompt - read - written,
         cache_read=read,
         cache_write=written,
@@ -137,7 +203,13 @@ def _merged_tokens(old: Tokens, new: Tokens) -> Tokens:
         cache_write_1h=min(new.cache_write_1h or old.cache_write_1h, written),
         searches=new.searches or old.searches,
         others=new.others or old.others,
+        input_audio=media.input_audio,
+        input_image=media.input_image,
+        cache_read_audio=media.cache_read_audio,
+        output_audio=media.output_audio,
+        output_image=media.output_image,
     )
+    return cut_media(tokens)
 
 
 def _merged_shown(old: Usage, new: Usage) -> Usage:
@@ -163,7 +235,7 @@ def believable(
     report: UsageReport | None, written: int, estimate_prompt: Callable[[], int], complete: bool = True
 ) -> tuple[UsageReport, bool]:
     """The usage of an answer, and whether a part of it is estimated: what was counted is kept, only what is missing, or
-    cannot be true, is estimated.
+    cannot be true, is estimated. A report with an absurd count counts as estimated, too.
 
     `written`: a likely count of the text that arrived. A prompt of 0 is not true, except where searches alone are
     billed; nor is an output of 0 beside text. Of an answer that is not complete, the output is at least its text.
@@ -176,7 +248,7 @@ def believable(
     has_prompt = prompt > 0 or (said.searches > 0 and output == written == 0)
     has_output = (output > 0 or not written) if complete else output >= written
     if has_prompt and has_output and said.output == output and said.prompt == prompt:
-        return report, False
+        return report, report.absurd is not None
     if not has_prompt:
         prompt = max(1, estimate_prompt())
     total = report.shown.get("total_tokens", 0)
@@ -187,12 +259,17 @@ def believable(
     return _repaired(report, prompt, output), True
 
 
+_NO_PARTS = dict.fromkeys(
+    ("cache_read", "cache_write", "cache_write_1h", "input_audio", "input_image", "cache_read_audio"), 0
+)
+
+
 def _repaired(report: UsageReport, prompt: int, output: int) -> UsageReport:
     """The report with another count of prompt or output."""
     said, shown = report.billed, dict(report.shown)
     billed = replace(said, output=output, reasoning=min(said.reasoning, output))
     if said.prompt != prompt:
-        billed = replace(billed, input=prompt, cache_read=0, cache_write=0, cache_write_1h=0)
+        billed = replace(billed, input=prompt, **_NO_PARTS)
         shown.pop("prompt_tokens_details", None)
         shown["prompt_tokens"] = prompt
     if said.output != output:
@@ -200,4 +277,4 @@ def _repaired(report: UsageReport, prompt: int, output: int) -> UsageReport:
             shown.pop("completion_tokens_details", None)
         shown["completion_tokens"] = output
     shown["total_tokens"] = cast(int, shown.get("prompt_tokens", 0)) + cast(int, shown.get("completion_tokens", 0))
-    return UsageReport(cast(Usage, shown), billed)
+    return replace(report, shown=cast(Usage, shown), billed=cut_media(billed))

@@ -229,6 +229,17 @@ def m014_candidates(db: Database) -> None:
     db.execute("ALTER TABLE calls ADD COLUMN candidates TEXT")
 
 
+def m015_billed_parts(db: Database) -> None:
+    """What the cost of an attempt follows from beside its tokens: terms of service, audio and images, another model."""
+    for column in ("input_audio", "input_image", "cache_read_audio", "output_audio", "output_image"):
+        db.execute("ALTER TABLE attempts ADD COLUMN " + column + " INTEGER NOT NULL DEFAULT 0")
+    # `service_tier`: terms of the price, joined by "+". `others`: JSON, the parts of each further model. `raw_usage`:
+    # JSON that was not believed.
+    for column in ("service_tier", "answered_model", "others", "raw_usage"):
+        db.execute("ALTER TABLE attempts ADD COLUMN " + column + " TEXT")
+    db.execute("ALTER TABLE attempts ADD COLUMN provider_cost_nano INTEGER")
+
+
 _SUM_TRIGGER = """
     CREATE TRIGGER reasoning_states_after_{event} AFTER {event} ON reasoning_states
     BEGIN
@@ -257,6 +268,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     m012_budgets,
     m013_sticky_moves,
     m014_candidates,
+    m015_billed_parts,
 )
 
 

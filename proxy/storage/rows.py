@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from proxy.schema.records import AttemptOpen, CallOpen, Outcome
+from proxy.schema.records import NO_NOTES, AttemptEnd, AttemptOpen, CallOpen, Outcome
 from proxy.storage.admit import Admitted
 from proxy.storage.base import Answers, RowRefused
 from proxy.storage.batch import Batch, ClosedCall, EndedAttempt, first_hold
 from proxy.storage.spending import book_lost, open_rows, written
 
+TERMS_JOINT = "+"
+OTHER_PARTS = ("input", "cache_read", "cache_write", "output", "reasoning", "cache_write_1h", "searches")
 _OPEN_CALL = """
     INSERT INTO calls (id, opened_ns, owner, key_id, requested_model, stream, task_type, config_version, provider,
         model, hold_nano, attempts, step, rule, strategy, facts, snapshot, candidates, tags, session, agent,
@@ -36,6 +38,13 @@ _END_ATTEMPT = """
     UPDATE attempts SET closed_ns = ?, outcome = ?, status = ?, error_code = ?, input = ?, cache_read = ?,
         cache_write = ?, output = ?, reasoning = ?, cache_write_1h = ?, searches = ?, usage_source = ?, cost_nano = ?,
         duration_ms = ?, first_token_ms = ?, upstream_request_id = ?
+    WHERE call_id = ? AND seq = ? AND closed_ns IS NULL
+"""
+# Before the end of the same attempt. Most attempts have none of this.
+_BILLED_PARTS = """
+    UPDATE attempts SET input_audio = ?, input_image = ?, cache_read_audio = ?, output_audio = ?, output_image = ?,
+        service_tier = ?, answered_model = ?, others = ?, raw_usage = ?, provider_cost_nano = ?,
+        price_version = IFNULL(?, price_version)
     WHERE call_id = ? AND seq = ? AND closed_ns IS NULL
 """
 _CLOSE_CALL = """
@@ -131,6 +140,8 @@ def _write(db: sqlite3.Connection, batch: Batch, owner: str) -> None:
     if batch.holds:
         db.executemany(_HOLD, [(hold_nano, call_id) for call_id, hold_nano in batch.holds.items()])
     if batch.ended:
+        if parts := [_billed_parts(ended) for ended in batch.ended if _has_parts(ended.end)]:
+            db.executemany(_BILLED_PARTS, parts)
         db.executemany(_END_ATTEMPT, [_end_attempt_values(ended) for ended in batch.ended])
     if batch.closed:
         db.executemany(_CLOSE_CALL, [_close_call_values(closed) for closed in batch.closed.values()])
@@ -228,6 +239,31 @@ def _end_attempt_values(ended: EndedAttempt) -> tuple[Any, ...]:
         _NULL if end.first_token_ms is None else end.first_token_ms,
         end.upstream_request_id,
         end.call_id,
+        ended.seq,
+    )
+
+
+def _has_parts(end: AttemptEnd) -> bool:
+    tokens = end.tokens
+    return end.notes is not NO_NOTES or bool(tokens.terms or tokens.others) or tokens.has_media
+
+
+def _billed_parts(ended: EndedAttempt) -> tuple[Any, ...]:
+    tokens, notes = ended.end.tokens, ended.end.notes
+    others = [[model, [getattr(used, part) for part in OTHER_PARTS]] for model, used in tokens.others]
+    return (
+        tokens.input_audio,
+        tokens.input_image,
+        tokens.cache_read_audio,
+        tokens.output_audio,
+        tokens.output_image,
+        TERMS_JOINT.join(tokens.terms) or None,
+        notes.answered_model,
+        msgspec.json.encode(others).decode() if others else None,
+        notes.raw_usage,
+        notes.provider_cost_nano,
+        notes.price_version,
+        ended.end.call_id,
         ended.seq,
     )
 

@@ -34,8 +34,17 @@ def test_a_fee_per_request_is_kept() -> None:
 
 
 def test_what_cannot_be_told_apart_has_no_price() -> None:
-    """Audio tokens cost more than text, and `Tokens` does not know them; free tiers without prices are not free."""
-    assert [lookup_price(name, NOW) for name in ("openai/gpt-audio", "google/gemma-4-31b-it")] == [None, None]
+    """Hours of audio are no tokens; free tiers without prices are not free."""
+    assert [lookup_price(name, NOW) for name in ("openai/whisper-1", "google/gemma-4-31b-it")] == [None, None]
+
+
+def test_audio_images_and_searches_have_their_listed_prices() -> None:
+    """Per 1M tokens; searches are listed per thousand."""
+    speaking, painting = lookup_price("openai/gpt-audio", NOW), lookup_price("google/gemini-3-pro-image-preview", NOW)
+    assert speaking is not None
+    assert painting is not None
+    assert (speaking.input, speaking.audio_input, speaking.audio_output) == (2.5, 32.0, 64.0)
+    assert (painting.image_output, painting.per_search) == (120.0, 0.014)
 
 
 def test_an_unknown_name_has_no_price() -> None:

@@ -362,7 +362,6 @@ def test_usage_holds_what_was_cached_thought_and_searched():
         [],
         {},
         {"input_tokens": 0, "output_tokens": None},
-        {"input_tokens": -1, "output_tokens": "many"},
     ],
 )
 def test_usage_that_is_none_is_not_made_up(raw: Any):

@@ -598,7 +598,7 @@ def test_cached_tokens_are_part_of_the_prompt_and_kinds_are_told():
     assert answer["service_tier"] == "default"
 
 
-@pytest.mark.parametrize("meta", [{"trafficType": "PROVISIONED_THROUGHPUT"}, {"promptTokenCount": "many"}, {}])
+@pytest.mark.parametrize("meta", [{"trafficType": "PROVISIONED_THROUGHPUT"}, {}])
 def test_usage_that_counts_nothing_is_none(meta: dict[str, Any]):
     """An answer that was not counted is not free: it is estimated."""
     assert "usage" not in parsed({**body({"text": "Hi."}), "usageMetadata": meta})

@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import astuple
 
+from proxy.metering.prices import Rates
+from proxy.metering.pricing import ModelPrice
 from proxy.providers import PROVIDERS
 from proxy.providers.base.contract import Provider
 from proxy.providers.base.usage import input_usage_of, read
@@ -168,7 +170,7 @@ def test_reasoning_is_part_of_the_output(raw: Any, expected: tuple[int, int]) ->
     assert report.shown["completion_tokens_details"] == {"reasoning_tokens": expected[1]}
 
 
-@pytest.mark.parametrize("raw", [None, {}, [], "x", 7, {"usage": 1}, {"prompt_tokens": None}, {"total_tokens": "x"}])
+@pytest.mark.parametrize("raw", [None, {}, [], "x", 7, {"usage": 1}, {"prompt_tokens": None}])
 def test_an_object_that_counts_nothing_is_none(raw: Any) -> None:
     """An empty object, null, other kinds."""
     assert read(raw) is None
@@ -374,6 +376,7 @@ NAMES = st.sampled_from(
     [
         *("prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens", "cached_tokens"),
         *("reasoning_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "audio_tokens"),
+        *("image_tokens", "text_tokens"),
         *("promptTokenCount", "candidatesTokenCount", "totalTokenCount", "thoughtsTokenCount"),
         *("cachedContentTokenCount", "toolUsePromptTokenCount", "num_search_queries", "search_units"),
     ]
@@ -385,7 +388,53 @@ INSIDE = st.sampled_from(
         *("billed_units", "tokens", "cache_creation", "server_tool_use"),
     ]
 )
-ANY_USAGE = st.builds(lambda flat, deep: flat | deep, COUNTS, st.dictionaries(INSIDE, COUNTS, max_size=3))
+MODALITIES = st.lists(
+    st.fixed_dictionaries({"modality": st.sampled_from(["TEXT", "AUDIO", "IMAGE", "VIDEO", 7]), "tokenCount": NUMBER}),
+    max_size=3,
+)
+LISTS = st.dictionaries(
+    st.sampled_from(
+        ["promptTokensDetails", "cacheTokensDetails", "candidatesTokensDetails", "toolUsePromptTokensDetails"]
+    ),
+    MODALITIES,
+    max_size=3,
+)
+ANY_USAGE = st.builds(
+    lambda flat, deep, lists: flat | deep | lists, COUNTS, st.dictionaries(INSIDE, COUNTS, max_size=3), LISTS
+)
+RATES = Rates.of(
+    ModelPrice(
+        *(2, 10, 0.5, 2.5, 4),
+        audio_input=32,
+        cached_audio_input=2.5,
+        audio_output=64,
+        image_input=3,
+        image_output=30,
+        per_search=0.01,
+    )
+)
+
+
+def nano(count: int, usd: float) -> int:
+    """The price of so many tokens; whole, with the prices of RATES."""
+    return count * round(usd * 1000)
+
+
+def check_cost(billed: Tokens) -> None:
+    """The cost is the sum of its parts, and each part that of its own tokens: nothing is billed twice or missed."""
+    found = RATES.cost(billed)
+    assert found is not None
+    text = billed.input - billed.input_audio - billed.input_image
+    made = billed.output - billed.output_audio - billed.output_image
+    short = billed.cache_write - billed.cache_write_1h
+    parts = (
+        nano(text, 2) + nano(billed.input_audio, 32) + nano(billed.input_image, 3),
+        nano(billed.cache_read - billed.cache_read_audio, 0.5) + nano(billed.cache_read_audio, 2.5),
+        nano(short, 2.5) + nano(billed.cache_write_1h, 4),
+        nano(made, 10) + nano(billed.output_audio, 64) + nano(billed.output_image, 30),
+    )
+    assert (found.input, found.cache_read, found.cache_write, found.output) == parts
+    assert found.total == sum(parts) + billed.searches * 10_000_000
 
 
 def check(report: UsageReport | None) -> None:
@@ -398,11 +447,15 @@ def check(report: UsageReport | None) -> None:
         counts += shown.get(name, {}).items()
     assert all(type(count) is int and count >= 0 for name, count in counts if name.endswith("_tokens"))
     billed = report.billed
-    assert min(astuple(billed)[:-1]) >= 0
+    assert min(part for part in astuple(billed) if isinstance(part, int)) >= 0
+    assert billed.input_audio + billed.input_image <= billed.input
+    assert billed.cache_read_audio <= billed.cache_read
+    assert billed.output_audio + billed.output_image <= billed.output
     assert billed.reasoning <= billed.output
     assert billed.cache_write_1h <= billed.cache_write
     assert billed.input + billed.cache_read + billed.cache_write + billed.output == billed.total
     assert shown["total_tokens"] == shown["prompt_tokens"] + shown["completion_tokens"] or billed.total == 0
+    check_cost(billed)
 
 
 @pytest.mark.parametrize("kind", [*OWN_WIRES, "openai"])

@@ -101,11 +101,19 @@ def test_a_tier_that_is_cheaper_turns_no_range_around() -> None:
 
 @pytest.mark.parametrize(
     "price",
-    [None, ModelPrice(), ModelPrice(input=1), ModelPrice(output=1), ModelPrice(input=1, output=1, per_search=0.01)],
+    [None, ModelPrice(), ModelPrice(input=1), ModelPrice(output=1)],
 )
 def test_what_is_not_known_is_not_zero(price: ModelPrice | None) -> None:
-    """No row, a price missing, searches without a limit."""
+    """No row, a price missing."""
     assert estimate(Deployment("a", OpenAI(), "m", price), Facts(input_tokens_estimate=10), NO_STATE) is None
+
+
+def test_a_search_counts_where_one_is_asked_for() -> None:
+    """Then searches without a limit have no estimate."""
+    searching = Deployment("a", OpenAI(), "m", ModelPrice(input=1, output=1, per_search=0.01))
+    asked = Facts(input_tokens_estimate=10, needs_web_search=True)
+    assert estimate(searching, asked, NO_STATE) is None
+    assert estimate(searching, Facts(input_tokens_estimate=10), NO_STATE) is not None
 
 
 def test_a_search_whose_price_nobody_knows_has_no_estimate() -> None:

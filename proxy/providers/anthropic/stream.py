@@ -125,6 +125,8 @@ class AnthropicStreamDecoder(EventDecoder):
         self._usage = grown(self._usage, message.get("usage"), has_begun=not message.get("stop_reason"))
         if isinstance(message.get("id"), str):
             self._head["id"] = message["id"]
+        if isinstance(message.get("model"), str):
+            self._head["model"] = message["model"]
         tier = self._usage.get("service_tier")
         if isinstance(tier, str) and tier in _TIERS:
             self._head["service_tier"] = _TIERS[tier]

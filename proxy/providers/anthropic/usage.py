@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec.structs import astuple, replace
+from msgspec.structs import replace
 
 from proxy.providers.base.answers import mapping, objects
+from proxy.providers.base.usage import served_as
 from proxy.schema.records import Tokens
-from proxy.schema.usage import UsageReport, count, counted, shown_of
+from proxy.schema.usage import UsageReport, count, counted, is_absurd, shown_of
 
 _PROMPT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "cache_creation")
 
@@ -36,25 +37,29 @@ def _newest(older: Any, newer: Any) -> Any:
 
 
 def usage_of(raw: dict[str, Any]) -> UsageReport | None:
-    """None where nothing was counted.
+    """None where nothing was counted, nor tried to be.
 
     What the vendor leaves out of its counts is billed beside them: summarizing the conversation (`compaction`), and
     models that this one asked (`advisor_message`).
     """
-    tokens = _tokens(raw)
-    if tokens == _NOTHING:
+    tokens, absurd = _tokens(raw), is_absurd(*(raw.get(name) for name in (*_PROMPT[:3], "output_tokens")))
+    if tokens == _NOTHING and not absurd:
         return None
     billed, others = tokens, []
     for each in objects(raw.get("iterations")):
         model = each.get("model")
         if each.get("type") == "compaction":
-            billed = Tokens(*(a + b for a, b in zip(astuple(billed)[:-1], astuple(_tokens(each))[:-1], strict=True)))
+            more = _tokens(each)
+            billed = replace(billed, **{name: getattr(billed, name) + getattr(more, name) for name in _COUNTED})
         elif each.get("type") == "advisor_message" and isinstance(model, str) and (asked := _tokens(each)).total:
             others.append((model, asked))
-    return UsageReport(shown_of(tokens), replace(billed, others=tuple(others)) if others else billed)
+    if others:
+        billed = replace(billed, others=tuple(others))
+    return UsageReport(shown_of(tokens), billed, raw if absurd else None, service=served_as(raw))
 
 
 _NOTHING = Tokens()
+_COUNTED = ("input", "cache_read", "cache_write", "output", "reasoning", "cache_write_1h", "searches")
 
 
 def _tokens(raw: dict[str, Any]) -> Tokens:

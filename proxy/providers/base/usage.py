@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from decimal import ROUND_HALF_UP, Decimal
 from math import isfinite
 from typing import Annotated, Any, cast
 
 from msgspec import Meta, Struct, ValidationError, convert
+from msgspec.structs import replace
 
 from proxy.providers.base.answers import mapping, objects
-from proxy.schema.records import MAX_TOKENS, Tokens
-from proxy.schema.usage import Usage, UsageReport, count, counted, disjoint
+from proxy.schema.records import MAX_TOKENS, NANO_PER_USD, Tokens
+from proxy.schema.usage import UNSAID, Service, Usage, UsageReport, count, counted, disjoint, is_absurd, with_media
 
 # Names of counts, in the object itself or in its `..._details`: cached tokens, for example, at Together, Mistral and
 # DeepSeek, and under Anthropic's names at gateways. Of several spellings the largest counts.
@@ -36,6 +38,10 @@ _DETAILS = {
     "completion_tokens_details": "completion_tokens_details",
     "output_tokens_details": "completion_tokens_details",
 }
+_SERVED = ("service_tier", "speed", "inference_geo")  # Mistral; Anthropic's, passed on by gateways
+# Units per USD: of what we show, OpenRouter and Perplexity, DeepInfra, xAI.
+_COSTS = {"provider_cost": 1, "cost": 1, "estimated_cost": 1, "cost_in_usd_ticks": 10**10}
+_MAX_COST_USD = 1_000_000
 _CACHE_WRITES = ("cache_creation", "cache_creation_token_details")  # how long they are kept: Anthropic, LiteLLM
 _BESIDE = frozenset({"cache_read_input_tokens", "cache_creation_input_tokens"})
 _INSIDE = {name: part for name, part in _COUNTS.items() if part in ("read", "written", "written_1h", "reasoning")}
@@ -62,6 +68,7 @@ class _PromptDetails(Struct, frozen=True, forbid_unknown_fields=True):
 class _OutputDetails(Struct, frozen=True, forbid_unknown_fields=True):
     reasoning_tokens: _Count = 0
     audio_tokens: _Count = 0
+    image_tokens: _Count = 0
     text_tokens: _Count = 0
     accepted_prediction_tokens: _Count = 0
     rejected_prediction_tokens: _Count = 0
@@ -97,11 +104,12 @@ def input_usage_of(raw: object) -> UsageReport | None:
         return None
     prompt = count(mapping(raw).get("prompt_tokens")) or report.billed.prompt or report.shown["total_tokens"]
     shown = {**report.shown, "prompt_tokens": prompt, "completion_tokens": 0, "total_tokens": prompt}
-    return UsageReport(cast(Usage, shown), Tokens(input=prompt, searches=report.billed.searches))
+    billed = Tokens(input=prompt, searches=report.billed.searches)
+    return replace(report, shown=cast(Usage, shown), billed=billed)
 
 
 def read(raw: object) -> UsageReport | None:
-    """None unless the object counts something. Fields that are no counts stay as they are."""
+    """None unless the object counts something, or tries to. Fields that are no counts stay as they are."""
     if not isinstance(raw, dict):
         return None
     try:
@@ -119,6 +127,9 @@ def _plain_report(raw: dict[str, Any], said: _Plain) -> UsageReport | None:
     if said.total_tokens != prompt + output or cached + written > prompt or reasoning > output:
         return None
     billed = Tokens(prompt - cached - written, cached, written, output, reasoning)
+    if inside.audio_tokens or inside.image_tokens or outside.audio_tokens or outside.image_tokens:
+        media = (inside.audio_tokens, inside.image_tokens, 0, outside.audio_tokens, outside.image_tokens)
+        billed = _with_media(billed, media)
     return UsageReport(cast(Usage, raw), billed)
 
 
@@ -132,11 +143,11 @@ def _read_odd(raw: dict[str, Any]) -> UsageReport | None:
         elif name in _DETAILS or name in _CACHE_WRITES:
             if isinstance(value, dict):
                 _read_details(value, _DETAILS.get(name), counts, shown)
-        elif name == "cost":
-            _add_cost(shown, value)
+        elif name in _COSTS:
+            _add_cost(counts, shown, name, value)
         elif not name.endswith("_tokens") or (value := counted(value)) is not None:
             shown[name] = value
-    if counts.keys().isdisjoint(("prompt", "output", "total")):
+    if counts.keys().isdisjoint(("prompt", "output", "total", _ABSURD)):
         return None
     if "searches" in counts:
         shown["num_search_queries"] = counts["searches"]
@@ -164,15 +175,44 @@ def _report(raw: dict[str, Any], counts: dict[str, int], shown: dict[str, Any]) 
         ),
         total,
     )
+    billed = _with_media(billed, _media_in(shown))
     sums = {"prompt_tokens": billed.prompt, "completion_tokens": billed.output, "total_tokens": billed.total or total}
     for part, side, name in _SHOWN_INSIDE:
         if part in counts:
             value = billed.reasoning if part == "reasoning" else counts[part]
             shown.setdefault(side, {})[name] = value
-    return UsageReport(cast(Usage, {**sums, **shown}), billed)
+    served = UNSAID if raw.keys().isdisjoint(_SERVED) else served_as(raw)
+    absurd = raw if _ABSURD in counts else None
+    return UsageReport(cast(Usage, {**sums, **shown}), billed, absurd, get("cost_nano"), served)
 
 
 _NONE: dict[str, Any] = {}
+_ABSURD = "absurd"  # a count that cannot be one was among them
+
+
+def served_as(usage: dict[str, Any]) -> Service:
+    """The service that a usage object names, in Anthropic's fields."""
+    return Service(*(value if isinstance(value := usage.get(name), str) else None for name in _SERVED))
+
+
+def _media_in(shown: dict[str, Any]) -> tuple[int, int, int, int, int]:
+    """Audio and images of the prompt, cached audio, audio and images of the output."""
+    inside, outside = shown.get("prompt_tokens_details", _NONE), shown.get("completion_tokens_details", _NONE)
+    cached = mapping(inside.get("cached_tokens_details"))
+    return (
+        *(inside.get("audio_tokens", 0), inside.get("image_tokens", 0), count(cached.get("audio_tokens"))),
+        *(outside.get("audio_tokens", 0), outside.get("image_tokens", 0)),
+    )
+
+
+def _with_media(tokens: Tokens, media: tuple[int, int, int, int, int]) -> Tokens:
+    if not any(media):
+        return tokens
+    audio, image, cached, spoken, painted = media
+    given = Tokens(
+        input_audio=audio, input_image=image, cache_read_audio=cached, output_audio=spoken, output_image=painted
+    )
+    return with_media(tokens, given)
 
 
 def _read_details(inside: dict[str, Any], side: str | None, counts: dict[str, int], shown: dict[str, Any]) -> None:
@@ -184,14 +224,18 @@ def _read_details(inside: dict[str, Any], side: str | None, counts: dict[str, in
             _add(counts, part, value)
         elif name in _CACHE_WRITES:
             _add(counts, "written_1h", mapping(value).get("ephemeral_1h_input_tokens"))
-        elif not name.endswith("_tokens") or (value := counted(value)) is not None:
-            kept[name] = value
+        elif not name.endswith("_tokens") or counted(value) is not None:
+            kept[name] = counted(value) if name.endswith("_tokens") else value
+        elif is_absurd(value):
+            counts[_ABSURD] = 1
     if side is not None:
         shown[side] = shown.get(side, {}) | kept
 
 
 def _add(counts: dict[str, int], part: str, value: object) -> None:
     if type(value) is not int or not 0 <= value <= MAX_TOKENS:
+        if is_absurd(value):
+            counts[_ABSURD] = 1
         value = counted(value)
         if value is None:
             return
@@ -199,8 +243,18 @@ def _add(counts: dict[str, int], part: str, value: object) -> None:
         counts[part] = value
 
 
-def _add_cost(shown: dict[str, Any], cost: object) -> None:
-    """The vendor's own figure in USD. `cost` is what `pricing.yaml` comes to."""
+def _add_cost(counts: dict[str, int], shown: dict[str, Any], name: str, cost: object) -> None:
+    """The vendor's own figure, in USD. `usage.cost` itself is what `pricing.yaml` comes to."""
     cost = cost.get("total_cost") if isinstance(cost, dict) else cost
     if isinstance(cost, int | float) and not isinstance(cost, bool) and isfinite(cost):
-        shown["provider_cost"] = cost
+        per_usd = _COSTS[name]
+        if 0 <= cost <= _MAX_COST_USD * per_usd:
+            counts["cost_nano"] = nano_of(cost, per_usd)
+        shown["provider_cost"] = cost if per_usd == 1 else cost / per_usd
+    if name not in ("cost", "provider_cost"):
+        shown[name] = cost
+
+
+def nano_of(cost: float, per_usd: int) -> int:
+    """A reported cost in nano-USD, half up. A float means the decimal number that it is written as."""
+    return int((Decimal(str(cost)) * NANO_PER_USD / per_usd).quantize(Decimal(1), ROUND_HALF_UP))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proxy.providers.base.answers import mapping
 from proxy.schema.records import Tokens
-from proxy.schema.usage import Usage, UsageReport, count, disjoint
+from proxy.schema.usage import Usage, UsageReport, count, disjoint, is_absurd
 
 
 def usage_of(raw: object) -> UsageReport | None:
@@ -22,7 +22,8 @@ def usage_of(raw: object) -> UsageReport | None:
     read, wrote = count(real.get("input_tokens")), count(real.get("output_tokens"))
     billed_in, billed_out = count(billed.get("input_tokens")), count(billed.get("output_tokens"))
     searches = count(billed.get("search_units"))
-    if not (read or wrote or billed_in or billed_out or searches):
+    absurd = is_absurd(*(part.get(name) for part in (real, billed) for name in ("input_tokens", "output_tokens")))
+    if not (read or wrote or billed_in or billed_out or searches or absurd):
         return None
     cached, reasoning = said.get("cached_tokens"), real.get("reasoning_tokens")
     given = Tokens(
@@ -45,7 +46,7 @@ def usage_of(raw: object) -> UsageReport | None:
     tokens = Tokens(
         input=billed_in or used.prompt, output=output, reasoning=min(used.reasoning, output), searches=searches
     )
-    return UsageReport(shown, tokens)
+    return UsageReport(shown, tokens, said if absurd else None)
 
 
 def billed_usage(meta: object) -> UsageReport | None:

@@ -65,7 +65,7 @@ def _name_tier(body: dict[str, Any]) -> None:
     tier = body["service_tier"]
     if isinstance(tier, str) and tier not in _KNOWN_TIERS:
         body["service_tier"] = known = _TIERS.get(tier)
-        if tier and not known:
+        if tier and (not known or tier == "performance"):  # which has a price of its own
             body["native_service_tier"] = tier
 
 

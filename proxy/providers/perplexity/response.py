@@ -179,4 +179,4 @@ def usage_of(body: dict[str, Any], items: list[dict[str, Any]]) -> UsageReport |
     if report is None:
         return None
     shown = {name: value for name, value in report.shown.items() if name in SHOWN}
-    return UsageReport(cast(Usage, shown), replace(report.billed, searches=searches))
+    return replace(report, shown=cast(Usage, shown), billed=replace(report.billed, searches=searches))

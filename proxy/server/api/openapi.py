@@ -20,7 +20,7 @@ from proxy import __version__
 from proxy.schema.chat import ChatChunk, ChatResponse
 from proxy.schema.json import encode
 from proxy.schema.records import Tokens
-from proxy.schema.usage import Usage, UsageReport
+from proxy.schema.usage import Service, Usage, UsageReport
 from proxy.server.api.admin import PlanBody
 from proxy.server.api.answers import NO_STORE
 from proxy.server.api.shapes import (
@@ -257,7 +257,7 @@ def _schemas() -> dict[str, Any]:
     _, schemas = msgspec.json.schema_components(wanted.values(), ref_template="#/components/schemas/{name}")
     for answer in (ChatResponse, ChatChunk):  # inside the proxy their usage also says what is billed
         schemas[answer.__name__]["properties"]["usage"] = {"anyOf": [_reference(Usage), {"type": "null"}]}
-    del schemas[UsageReport.__name__], schemas[Tokens.__name__]
+    del schemas[UsageReport.__name__], schemas[Tokens.__name__], schemas[Service.__name__]
     body = schemas[ChatBody.__name__]
     body["description"] = "OpenAI's request. Fields unknown to the proxy are forwarded to OpenAI-compatible providers."
     for name in sorted(KNOWN_FIELDS - body["properties"].keys()):
