@@ -304,14 +304,16 @@ class StickyMove(Struct, frozen=True):
 
 
 class UsageQuery(Struct, frozen=True):
-    """A query of `GET /v1/usage`. Times are Unix nanoseconds; `key_id` None: every key; `group_by`: model, provider,
-    day or task_type.
+    """A query of `GET /v1/usage`. Times are Unix nanoseconds; `key_id` None: every key; `group_by`: names of
+    `schema.dimensions`; `tz`: the zone whose days are meant. `by_call`: read single calls even where rollups exist.
     """
 
     since_ns: int | None = None
     until_ns: int | None = None
     key_id: str | None = None
     group_by: tuple[str, ...] = ()
+    tz: str = "UTC"
+    by_call: bool = False
 
 
 class Caller(Struct, frozen=True):

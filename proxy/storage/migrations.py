@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from sqlite_utils import Database
 
+from proxy.storage import rollups
 from proxy.storage.base import StoreError
 
 
@@ -240,6 +241,36 @@ def m015_billed_parts(db: Database) -> None:
     db.execute("ALTER TABLE attempts ADD COLUMN provider_cost_nano INTEGER")
 
 
+def m016_rollups(db: Database) -> None:
+    """Sums of ended calls per hour and per day (storage/rollups.py); what ensembles and prompts will fill in."""
+    # One b-tree in the order of time; the histograms are last, so that sums skip them.
+    db.execute(
+        """
+        CREATE TABLE rollups (
+            span_s INTEGER NOT NULL, start_s INTEGER NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
+            key_id TEXT NOT NULL, rule TEXT NOT NULL, task_type TEXT NOT NULL,
+            calls INTEGER NOT NULL, successes INTEGER NOT NULL, input_tokens INTEGER NOT NULL,
+            output_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, cache_write_tokens INTEGER NOT NULL,
+            reasoning_tokens INTEGER NOT NULL, cost_nano INTEGER NOT NULL, unpriced_calls INTEGER NOT NULL,
+            fallbacks INTEGER NOT NULL, timed_calls INTEGER NOT NULL, latency_ms REAL NOT NULL,
+            latencies BLOB, first_tokens BLOB,
+            PRIMARY KEY (span_s, start_s, provider, model, key_id, rule, task_type)
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    # No constraints: a trigger that may abort makes SQLite keep a copy of each page for each statement.
+    db.execute("CREATE TABLE calls_to_sum (seq INTEGER PRIMARY KEY, call_id TEXT)")
+    db.execute(
+        """
+        CREATE TRIGGER calls_ended AFTER UPDATE OF closed_ns ON calls
+        WHEN OLD.closed_ns IS NULL AND NEW.closed_ns IS NOT NULL
+        BEGIN INSERT INTO calls_to_sum (call_id) VALUES (NEW.id); END
+        """
+    )
+    for column in ("ensemble", "prompt"):
+        db.execute("ALTER TABLE calls ADD COLUMN " + column + " TEXT")
+
+
 _SUM_TRIGGER = """
     CREATE TRIGGER reasoning_states_after_{event} AFTER {event} ON reasoning_states
     BEGIN
@@ -248,6 +279,8 @@ _SUM_TRIGGER = """
         UPDATE reasoning_state_sums SET states = states + {states}, bytes = bytes + {size} WHERE scope = 'all';
     END
 """
+_SUMMED_AT_ONCE = 20_000
+_PATIENCE = "PRAGMA busy_timeout = 600000"  # for another process that migrates: a million calls take it seconds
 _COUNTS = (
     *("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"),
     *("estimated", "fallback", "attempts", "success"),
@@ -269,6 +302,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     m013_sticky_moves,
     m014_candidates,
     m015_billed_parts,
+    m016_rollups,
 )
 
 
@@ -276,6 +310,8 @@ def migrate(connection: sqlite3.Connection, steps: tuple[Callable[[Database], No
     """Brings the schema up to date. Raises StoreError for a newer schema than ours, and sqlite3.Error."""
     if _version(connection) == len(steps):
         return
+    patience_ms = connection.execute("PRAGMA busy_timeout").fetchone()[0]
+    connection.execute(_PATIENCE)
     connection.execute("BEGIN IMMEDIATE")
     try:
         version = _version(connection)
@@ -284,6 +320,11 @@ def migrate(connection: sqlite3.Connection, steps: tuple[Callable[[Database], No
         db = Database(connection, recursive_triggers=False, execute_plugins=False)
         for step in steps[version:]:
             step(db)
+        if m016_rollups in steps[version:]:
+            rollups.prepare(connection)
+            rollups.list_all(connection)
+            while rollups.sum_up(connection, _SUMMED_AT_ONCE):
+                pass
         # A pragma takes no parameters; the number is our own.
         connection.execute("PRAGMA user_version = " + str(len(steps)))
         connection.execute("COMMIT")
@@ -291,6 +332,8 @@ def migrate(connection: sqlite3.Connection, steps: tuple[Callable[[Database], No
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    finally:
+        connection.execute("PRAGMA busy_timeout = " + str(patience_ms))
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from proxy.schema.records import PastCall, UsageQuery
-from proxy.storage import rescue
+from proxy.storage import rescue, rollups
 from proxy.storage.base import Answers, Refusal, RowRefused, StoreError, TooSlow
 from proxy.storage.batch import Batch
 from proxy.storage.migrations import migrate
@@ -66,6 +66,7 @@ class SqliteStore:
         self._clock_ns = clock_ns
         self._owners = Owners(self._path)
         self._renewed_at = 0.0
+        self._ended = 0  # calls, since some were summed up
         self._db: sqlite3.Connection | None = None
         self._files: Files = ()  # opened by the connection
         self._since_ns = 0
@@ -106,7 +107,16 @@ class SqliteStore:
                 if _is_fault_of_store(error):
                     raise
                 return self._write_apart(db, batch)
+            self._sum_up(db, len(batch.closed))
             return answers
+
+    def _sum_up(self, db: sqlite3.Connection, ended: int = rollups.AT_ONCE) -> None:
+        """Sums ended calls up once there are many. If that fails, they stay listed, and count all the same."""
+        self._ended += ended
+        if self._ended >= rollups.AT_ONCE:
+            self._ended = 0
+            with suppress(sqlite3.Error), _transaction(db):
+                rollups.sum_up(db)
 
     def sweep(self, now_ns: int) -> int:
         with self._errors():
@@ -114,6 +124,7 @@ class SqliteStore:
             self._owners.hold()
             with _transaction(db):
                 self._renew(db, even_if_fresh=True)
+            self._sum_up(db)
             rows = db.execute("SELECT DISTINCT owner FROM calls WHERE closed_ns IS NULL").fetchall()
             leases = self._owners.leases(db)
             swept = 0
@@ -231,6 +242,7 @@ class SqliteStore:
             _use_wal(db, time.monotonic() + self._busy_s)
             db.execute(self._synchronous)
             db.execute(_WAL_LIMIT)
+            rollups.prepare(db)
             migrate(db)
             if rescue.identity(self._path) != before:
                 raise StoreError("it was replaced while it was opened")
