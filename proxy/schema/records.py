@@ -316,6 +316,22 @@ class UsageQuery(Struct, frozen=True):
     by_call: bool = False
 
 
+class LogQuery(Struct, frozen=True):
+    """A query of `GET /v1/requests`. `filters`: values by the names of `schema.dimensions`, and `outcome`; `after`: the
+    time and the id of the last call of the page before.
+    """
+
+    since_ns: int | None = None
+    until_ns: int | None = None
+    key_id: str | None = None
+    filters: dict[str, str] = {}
+    status: int | None = None
+    min_cost_nano: int | None = None
+    min_latency_ms: float | None = None
+    limit: int = 100
+    after: tuple[int, str] | None = None
+
+
 class Caller(Struct, frozen=True):
     """The sender of a request. `key_id` names its key (None without one); `admin` may read every caller's rows."""
 

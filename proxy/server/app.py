@@ -130,8 +130,7 @@ class Application:
         return Reads(
             lambda: self.live.views,
             lambda: self.live.policies,
-            lambda query: self.live.ledger.usage(query),
-            lambda call_id, key_id: self.live.ledger.past_call(call_id, key_id),
+            lambda: self.live.ledger,
             int(time.time()),
         )
 

@@ -16,13 +16,14 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from proxy.schema.records import PastCall, UsageQuery
+from proxy.schema.records import LogQuery, PastCall, UsageQuery
 from proxy.storage import rescue, rollups
 from proxy.storage.base import Answers, Refusal, RowRefused, StoreError, TooSlow
 from proxy.storage.batch import Batch
 from proxy.storage.migrations import migrate
 from proxy.storage.owners import LEASE_S, Owners
 from proxy.storage.past_calls import read_call, read_latest
+from proxy.storage.request_log import read_log
 from proxy.storage.rescue import Files
 from proxy.storage.rows import lose_calls_of, put
 from proxy.storage.usage import read_usage
@@ -151,6 +152,10 @@ class SqliteStore:
     ) -> dict[str, Any] | None:
         with self._reading(give_up) as db:
             return read_call(db, call_id, key_id)
+
+    def log(self, query: LogQuery, give_up: Callable[[], bool] = lambda: False) -> list[dict[str, Any]]:
+        with self._reading(give_up) as db:
+            return read_log(db, query)
 
     def latest(self, count: int, give_up: Callable[[], bool] = lambda: False) -> list[PastCall]:
         with self._reading(give_up) as db:

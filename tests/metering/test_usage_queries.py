@@ -18,7 +18,7 @@ from proxy.storage.base import Store, StoreError, TooSlow
 from proxy.storage.sqlite import SqliteStore
 from tests.storage.samples import fill_calls
 
-EVERYTHING = UsageQuery(group_by=("model", "provider", "day", "task_type"))
+EVERYTHING = UsageQuery(group_by=("model", "provider", "day", "session"))
 
 
 class Gated:
