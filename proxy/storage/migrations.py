@@ -247,14 +247,14 @@ def m016_rollups(db: Database) -> None:
     db.execute(
         """
         CREATE TABLE rollups (
-            span_s INTEGER NOT NULL, start_s INTEGER NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
-            key_id TEXT NOT NULL, rule TEXT NOT NULL, task_type TEXT NOT NULL,
+            kept TEXT NOT NULL, span_s INTEGER NOT NULL, start_s INTEGER NOT NULL, provider TEXT NOT NULL,
+            model TEXT NOT NULL, key_id TEXT NOT NULL, rule TEXT NOT NULL, task_type TEXT NOT NULL,
             calls INTEGER NOT NULL, successes INTEGER NOT NULL, input_tokens INTEGER NOT NULL,
             output_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, cache_write_tokens INTEGER NOT NULL,
             reasoning_tokens INTEGER NOT NULL, cost_nano INTEGER NOT NULL, unpriced_calls INTEGER NOT NULL,
             fallbacks INTEGER NOT NULL, timed_calls INTEGER NOT NULL, latency_ms REAL NOT NULL,
             latencies BLOB, first_tokens BLOB,
-            PRIMARY KEY (span_s, start_s, provider, model, key_id, rule, task_type)
+            PRIMARY KEY (kept, span_s, start_s, provider, model, key_id, rule, task_type)
         ) STRICT, WITHOUT ROWID
         """
     )

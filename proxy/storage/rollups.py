@@ -1,21 +1,28 @@
 """Performs I/O: sums of ended calls per hour and per UTC day.
 
-A row sums the calls of one provider, model, key, rule and task that began in its span; in its key an unknown value is
-'', since NULLs are never equal. When a call ends, triggers list it in `calls_to_sum`, in the transaction that ends it,
-whoever does so: a settle, another process's sweep, a rescue. Only the first end of a call changes its row, so it is
-listed once. `sum_up` moves listed calls into the sums. Usage is read as the sums and the listed calls together, in one
-snapshot, so it is exact at any time.
+A row sums the calls of one provider, model, key, rule and task that began in its span. Further rows sum over some of
+these (`KEPT`), so that a common question reads few rows, however many combinations there are. In a row's key '' is an
+unknown value, since NULLs are never equal.
+
+When a call ends, a trigger lists it in `calls_to_sum`, in the transaction that ends it, whoever does so: a settle,
+another process's sweep, a rescue. Only the first end of a call changes its row, so it is listed once. `sum_up` moves
+listed calls into the sums. Usage is read as the sums and the listed calls together, in one snapshot, so it is exact at
+any time.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from operator import add
+from typing import Any
 
-from proxy.storage.histograms import Merging, merged
+from proxy.storage.histograms import Merging, merged, pack, unpack
 
 HOUR_S, DAY_S = 3_600, 86_400
 AT_ONCE = 500  # calls; summing them takes about a millisecond
 KEY = ("provider", "model", "key_id", "rule", "task_type")
+# What the rows of each kind keep apart, from the fewest rows to the most; '' stands for everything else.
+KEPT = {"none": (), "key": ("key_id",), "model": ("provider", "model"), "task": ("rule", "task_type"), "all": KEY}
 # Each sum, and what a call adds to it. The limit keeps SUM within 64 bits, whatever a vendor reported.
 SUMS = {
     "calls": "1",
@@ -45,7 +52,8 @@ _GROUPED = (
     + " WHERE seq <= ? GROUP BY start_s, "
     + ", ".join("key_" + name for name in KEY)
 )
-_COLUMNS = ("span_s", "start_s", *KEY, *SUMS, *TIMES)
+_COLUMNS = ("kept", "span_s", "start_s", *KEY, *SUMS, *TIMES)
+_MASKS = [(kept, tuple(name in names for name in KEY)) for kept, names in KEPT.items()]
 _ADD = (
     "INSERT INTO rollups (" + ", ".join(_COLUMNS) + ") VALUES (" + ", ".join("?" * len(_COLUMNS)) + ")"
     " ON CONFLICT DO UPDATE SET "
@@ -65,10 +73,16 @@ def sum_up(db: sqlite3.Connection, most: int = AT_ONCE) -> int:
     (last,) = db.execute(_LAST, (most,)).fetchone()
     if last is None:
         return 0
-    groups = db.execute(_GROUPED, (last,)).fetchall()
-    hours = [(HOUR_S, *group) for group in groups]
-    days = [(DAY_S, start_s - start_s % DAY_S, *rest) for start_s, *rest in groups]
-    db.executemany(_ADD, hours + days)
+    found: dict[tuple[Any, ...], list[Any]] = {}
+    for start_s, *rest in db.execute(_GROUPED, (last,)):
+        key, values = rest[: len(KEY)], [*rest[len(KEY) : -2], unpack(rest[-2]), unpack(rest[-1])]
+        for kept, mask in _MASKS:
+            part = [value if is_kept else "" for value, is_kept in zip(key, mask, strict=True)]
+            for span_s in (HOUR_S, DAY_S):
+                place = (kept, span_s, start_s - start_s % span_s, *part)
+                sums = found.get(place)
+                found[place] = values if sums is None else [*map(add, sums, values)]
+    db.executemany(_ADD, [(*place, *sums[:-2], pack(sums[-2]), pack(sums[-1])) for place, sums in found.items()])
     return db.execute("DELETE FROM calls_to_sum WHERE seq <= ?", (last,)).rowcount
 
 

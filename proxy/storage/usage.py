@@ -18,7 +18,7 @@ from proxy.schema.dimensions import DIMENSIONS
 from proxy.schema.errors import BadRequest
 from proxy.schema.records import NANO_PER_USD, UsageQuery
 from proxy.storage.histograms import percentiles, unpack
-from proxy.storage.rollups import DAY_S, HOUR_S, KEY, LISTED, SUMS, TIMED, TIMES, prepare
+from proxy.storage.rollups import DAY_S, HOUR_S, KEPT, KEY, LISTED, SUMS, TIMED, TIMES, prepare
 
 MAX_GROUPS = 5_000
 _HOUR_NS = HOUR_S * NANO_PER_USD
@@ -43,7 +43,7 @@ _OF_CALL = ", ".join(
         *(TIMED.replace("{}", column) + " AS " + name for name, column in TIMES.items()),
     ]
 )
-_OF_ROLLUP = "SELECT " + ", ".join(["start_s", *KEY, *SUMS, *TIMES]) + " FROM rollups WHERE span_s = "
+_OF_ROLLUP = "SELECT " + ", ".join(["start_s", *KEY, *SUMS, *TIMES]) + " FROM rollups WHERE kept = :kept AND span_s = "
 _ENDED = "closed_ns IS NOT NULL AND opened_ns >= :{from} AND opened_ns < :{to}" + _MINE
 _CALLS = "SELECT " + _OF_CALL + " FROM calls WHERE " + _ENDED
 _SOURCES = " UNION ALL ".join(
@@ -135,7 +135,9 @@ def _parameters(query: UsageQuery, keys: tuple[str, ...]) -> dict[str, Any]:
     day, last_day = -(-hour // _DAY_H) * _DAY_H, last_hour // _DAY_H * _DAY_H
     if day >= last_day or "hour" in keys or ("day" in keys and query.tz != "UTC"):
         day = last_day = last_hour
+    needed = {_COLUMNS[key] for key in keys} | ({"key_id"} if query.key_id is not None else set())
     return {
+        "kept": next((kept for kept, names in KEPT.items() if needed.intersection(KEY) <= set(names)), None),
         "key_id": query.key_id,
         "since": since,
         "hour_ns": hour_ns,
