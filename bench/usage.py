@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def make(path: Path, calls: int = CALLS) -> None:
         rollups.prepare(db)
         db.execute("BEGIN")
         made = rows(calls)
-        while some := [row for row, _ in zip(made, range(20_000), strict=False)]:
+        while some := list(islice(made, 20_000)):
             db.executemany(_CALL, [call for call, _ in some])
             db.executemany(_ATTEMPT, [attempt for _, attempt in some])
         rollups.list_all(db)

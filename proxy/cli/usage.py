@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from proxy.cli.bills import reconcile, reprice
 from proxy.cli.output import format_cell, json_option, print_json, print_table
 from proxy.cli.settings import configuration_options, fail, read_config, store_problem
 from proxy.schema.dimensions import DIMENSIONS
@@ -39,7 +40,7 @@ _MOST_BAR, _LEAST_BAR = 40, 8  # characters
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
-@click.command()
+@click.group(invoke_without_command=True, commands={"reprice": reprice, "reconcile": reconcile})
 @click.option("--since", metavar="TIME", help="Start of the period, inclusive: 2026-11-22 or 2026-11-22T08:00:00Z.")
 @click.option("--until", metavar="TIME", help="End of the period, exclusive.")
 @click.option("--tz", metavar="ZONE", help="Time zone of days, like Europe/Berlin. Default: UTC.")
@@ -47,8 +48,11 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @json_option
 @configuration_options
-def usage(as_csv: bool, as_json: bool, **flags: Any) -> None:
+@click.pass_context
+def usage(ctx: click.Context, /, as_csv: bool, as_json: bool, **flags: Any) -> None:
     """Report usage and cost."""
+    if ctx.invoked_subcommand is not None:
+        return
     given = {name: flags.pop(name) for name in ("since", "until", "tz", "group_by")}
     try:
         query = usage_query(

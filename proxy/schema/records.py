@@ -316,6 +316,26 @@ class UsageQuery(Struct, frozen=True):
     by_call: bool = False
 
 
+class StoredAttempt(Struct, frozen=True):
+    """An ended attempt, to be priced again. `model`: the one that answered; `parts`: the columns of its usage."""
+
+    call_id: str
+    seq: int
+    provider: str
+    model: str
+    opened_ns: int
+    cost_nano: int | None
+    parts: dict[str, Any]
+
+
+class Repriced(Struct, frozen=True):
+    """An attempt with its new cost and the version of the prices that made it."""
+
+    attempt: StoredAttempt
+    cost_nano: int | None
+    price_version: str
+
+
 class LogQuery(Struct, frozen=True):
     """A query of `GET /v1/requests`. `filters`: values by the names of `schema.dimensions`, and `outcome`; `after`: the
     time and the id of the last call of the page before.

@@ -13,6 +13,7 @@ any time.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from operator import add
 from typing import Any
 
@@ -89,3 +90,17 @@ def sum_up(db: sqlite3.Connection, most: int = AT_ONCE) -> int:
 def list_all(db: sqlite3.Connection) -> None:
     """Lists every call that has ended: for a database that has no sums yet."""
     db.execute("INSERT INTO calls_to_sum (call_id) SELECT id FROM calls WHERE closed_ns IS NOT NULL ORDER BY opened_ns")
+
+
+def correct(db: sqlite3.Connection, costs: Iterable[tuple[Any, ...]]) -> None:
+    """Replaces costs of calls that are in the sums: `opened_ns`, the values of `KEY`, and the cost before and after."""
+    rows = []
+    for opened_ns, *key, before, after in costs:
+        change = {"cost_nano": (after or 0) - (before or 0), "unpriced_calls": (after is None) - (before is None)}
+        values = [*(change.get(name, 0) for name in SUMS), *(None for _ in TIMES)]
+        for kept, mask in _MASKS:
+            part = [value or "" if is_kept else "" for value, is_kept in zip(key, mask, strict=True)]
+            for span_s in (HOUR_S, DAY_S):
+                start_s = opened_ns // 1_000_000_000
+                rows.append((kept, span_s, start_s - start_s % span_s, *part, *values))
+    db.executemany(_ADD, rows)
