@@ -14,6 +14,8 @@ import click
 from proxy.cli.bills import reconcile, reprice
 from proxy.cli.output import format_cell, json_option, print_json, print_table
 from proxy.cli.settings import configuration_options, fail, read_config, store_problem
+from proxy.config.namespace import baseline_of, build_names
+from proxy.metering.price_book import PriceBook
 from proxy.schema.dimensions import DIMENSIONS
 from proxy.schema.errors import BadRequest
 from proxy.schema.records import Caller
@@ -54,13 +56,16 @@ def usage(ctx: click.Context, /, as_csv: bool, as_json: bool, **flags: Any) -> N
     if ctx.invoked_subcommand is not None:
         return
     given = {name: flags.pop(name) for name in ("since", "until", "tz", "group_by")}
+    config = read_config(flags, os.environ)
     try:
         query = usage_query(
-            {name: value for name, value in given.items() if value}, Caller("cli", admin=True), time.time_ns()
+            {name: value for name, value in given.items() if value},
+            Caller("cli", admin=True),
+            time.time_ns(),
+            baseline_of(config, build_names(config, PriceBook(config.pricing, {}), {})),
         )
     except BadRequest as error:
         fail(error.message)
-    config = read_config(flags, os.environ)
     try:
         path = sqlite_path(config.storage.url)
         if not path.is_file():

@@ -303,9 +303,19 @@ class StickyMove(Struct, frozen=True):
     until_ns: int
 
 
+class TokenRates(Struct, frozen=True):
+    """Pico-USD per token of each part of usage."""
+
+    input: int
+    cache_read: int
+    cache_write: int
+    output: int
+
+
 class UsageQuery(Struct, frozen=True):
     """A query of `GET /v1/usage`. Times are Unix nanoseconds; `key_id` None: every key; `group_by`: names of
     `schema.dimensions`; `tz`: the zone whose days are meant. `by_call`: read single calls even where rollups exist.
+    `baseline`: the prices that savings are measured against; None: none.
     """
 
     since_ns: int | None = None
@@ -314,6 +324,7 @@ class UsageQuery(Struct, frozen=True):
     group_by: tuple[str, ...] = ()
     tz: str = "UTC"
     by_call: bool = False
+    baseline: TokenRates | None = None
 
 
 class StoredAttempt(Struct, frozen=True):

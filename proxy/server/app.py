@@ -29,7 +29,7 @@ from structlog.typing import FilteringBoundLogger
 from proxy import __version__
 from proxy.config import Config, Source
 from proxy.config.files import PRICING, ROUTING
-from proxy.config.namespace import enabled
+from proxy.config.namespace import baseline_of, enabled
 from proxy.config.server import ServerConfig
 from proxy.config.source import ConfigFiles
 from proxy.pipeline.limits import FailedLogins
@@ -132,6 +132,7 @@ class Application:
             lambda: self.live.policies,
             lambda: self.live.ledger,
             int(time.time()),
+            baseline=lambda: baseline_of(self.live.config, self.live.names),
         )
 
     def _built(

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from proxy.schema.dimensions import DIMENSIONS
 from proxy.schema.errors import BadRequest
-from proxy.schema.records import NANO_PER_USD, UsageQuery
+from proxy.schema.records import NANO_PER_USD, TokenRates, UsageQuery
 from proxy.storage.histograms import percentiles, unpack
 from proxy.storage.rollups import DAY_S, HOUR_S, KEPT, KEY, LISTED, SUMS, TIMED, TIMES, prepare
 
@@ -24,6 +24,7 @@ MAX_GROUPS = 5_000
 _HOUR_NS = HOUR_S * NANO_PER_USD
 _DAY_H = DAY_S // HOUR_S
 _QUARTER_S = 900
+_PICO_PER_NANO = 1_000
 _END = 2**63 - 1
 # The dimensions and their SQL. No text from a caller ever reaches a statement.
 _COLUMNS = {
@@ -93,7 +94,10 @@ def read_usage(connection: sqlite3.Connection, query: UsageQuery) -> dict[str, A
     (total,) = _read(connection, query, ())
     groups = _read(connection, query, query.group_by) if query.group_by else []
     connection.execute("COMMIT")
-    return {"total": _shown(total), "groups": [_shown(group) for group in groups]}
+    return {
+        "total": _shown(total, query.baseline),
+        "groups": [_shown(group, query.baseline) for group in groups],
+    }
 
 
 def _read(connection: sqlite3.Connection, query: UsageQuery, keys: tuple[str, ...]) -> list[Sums]:
@@ -167,7 +171,18 @@ def _add_labels(connection: sqlite3.Connection, tz: str) -> None:
     connection.create_function("day_of", 1, lambda start_s: day(start_s // _QUARTER_S), deterministic=True)
 
 
-def _shown(sums: Sums) -> dict[str, Any]:
+def _savings_usd(found: dict[str, Any], baseline: TokenRates | None) -> float | None:
+    """What the same tokens would have cost more at the baseline's prices; None: a price is not known."""
+    if baseline is None or found["unpriced_calls"]:
+        return None
+    read, written = found["cached_tokens"], found["cache_write_tokens"]
+    pico: int = (found["input_tokens"] - read - written) * baseline.input + read * baseline.cache_read
+    pico += written * baseline.cache_write + found["output_tokens"] * baseline.output
+    saved_nano: float = pico / _PICO_PER_NANO - found["cost_nano"]
+    return saved_nano / NANO_PER_USD
+
+
+def _shown(sums: Sums, baseline: TokenRates | None) -> dict[str, Any]:
     found = sums.values
     p50, p95 = percentiles(sums.latencies, 50, 95)
     (first_token,) = percentiles(sums.first_tokens, 50)
@@ -189,5 +204,5 @@ def _shown(sums: Sums) -> dict[str, Any]:
         "p50_latency_ms": p50,
         "p95_latency_ms": p95,
         "p50_first_token_ms": first_token,
-        "savings_usd": None,
+        "savings_usd": _savings_usd(found, baseline),
     }

@@ -7,8 +7,11 @@ import re
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
+import msgspec
 import pytest
+from ruamel.yaml import YAML
 
+from proxy.metering.savings import UsageConfig
 from proxy.schema.dimensions import DIMENSIONS
 from proxy.schema.records import Caller
 from proxy.server.api.queries import DEFAULT_DAYS, MOST_DAYS, REQUESTS, USAGE, log_query, parameters_of, usage_query
@@ -52,3 +55,10 @@ def test_every_query_is_one_that_the_server_takes(url: str) -> None:
         assert usage_query(parameters_of(items, USAGE), caller, 2 * 10**18).group_by == ("day", "model")
     else:
         assert log_query(parameters_of(items, REQUESTS), caller).filters["tag"] == "nightly"
+
+
+def test_the_snippet_is_a_section_of_the_configuration() -> None:
+    """It is read as the server reads it."""
+    (text,) = re.findall(r"^```yaml\n# routing_rules.yaml\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    section = YAML(typ="safe").load(text)["usage"]
+    assert msgspec.convert(section, UsageConfig).baseline == "smart"

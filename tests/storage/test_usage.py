@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from proxy.schema.errors import BadRequest
-from proxy.schema.records import AttemptEnd, CallEnd, Outcome, Tokens, UsageQuery
+from proxy.schema.records import AttemptEnd, CallEnd, Outcome, TokenRates, Tokens, UsageQuery
 from proxy.storage.batch import Batch, OpenCall, rejected
 from proxy.storage.histograms import ERROR
 from proxy.storage.sqlite import SqliteStore
@@ -164,3 +164,24 @@ def test_an_unknown_group_is_the_callers_fault(store: SqliteStore) -> None:
     with pytest.raises(BadRequest, match="Known: model, provider, key, rule, task") as caught:
         store.usage(UsageQuery(group_by=("1; DROP TABLE calls",)))
     assert caught.value.param == "group_by"
+
+
+def test_savings_are_the_price_of_the_baseline_less_the_cost(store: SqliteStore) -> None:
+    """Part by part; null where a cost is not known."""
+    batch = Batch()
+    known = facts(5, 30)
+    for fact in known:
+        add(batch, fact)
+    store.write(batch)
+    baseline = TokenRates(2_000_000, 200_000, 2_500_000, 10_000_000)
+    answer = store.usage(UsageQuery(group_by=("model",), baseline=baseline))
+    assert answer["total"]["savings_usd"] is None
+    priced = [fact | {"cost_nano": fact["cost_nano"] or 0, "id": f"p-{fact['id']}"} for fact in known]
+    batch = Batch()
+    for fact in priced:
+        add(batch, fact | {"key_id": "priced"})
+    store.write(batch)
+    total = store.usage(UsageQuery(key_id="priced", baseline=baseline))["total"]
+    tokens = [fact["tokens"] for fact in priced]
+    nano = sum(t.input * 2_000 + t.cache_read * 200 + t.cache_write * 2_500 + t.output * 10_000 for t in tokens)
+    assert total["savings_usd"] == pytest.approx((nano - sum(fact["cost_nano"] for fact in priced)) / 1e9)

@@ -10,7 +10,7 @@ from typing import Any
 from proxy.config.problems import near
 from proxy.schema.dimensions import DIMENSIONS
 from proxy.schema.errors import BadRequest
-from proxy.schema.records import NANO_PER_USD, Caller, LogQuery, Outcome, UsageQuery
+from proxy.schema.records import NANO_PER_USD, Caller, LogQuery, Outcome, TokenRates, UsageQuery
 from proxy.server.api.periods import LAST_NS, has_whole_hours, iso, unix_ns, zone_of
 
 DAY_NS = 86_400 * NANO_PER_USD
@@ -53,7 +53,9 @@ def parameters_of(items: Iterable[tuple[str, str]], known: Mapping[str, str]) ->
     return found
 
 
-def usage_query(parameters: Mapping[str, str], caller: Caller, now_ns: int) -> UsageQuery:
+def usage_query(
+    parameters: Mapping[str, str], caller: Caller, now_ns: int, baseline: TokenRates | None = None
+) -> UsageQuery:
     """The query of `/v1/usage`. One that reads single calls has a bounded period. Raises BadRequest."""
     tz = zone_of(parameters)
     parts = (part.strip() for part in parameters.get("group_by", "").split(","))
@@ -70,7 +72,7 @@ def usage_query(parameters: Mapping[str, str], caller: Caller, now_ns: int) -> U
         by_call.append("day")
     if by_call:
         since = _bounded(since, now_ns if until is None else min(until, now_ns), by_call[0])
-    return UsageQuery(since, until, own_key(caller), groups, tz, bool(by_call))
+    return UsageQuery(since, until, own_key(caller), groups, tz, bool(by_call), baseline)
 
 
 def usage_answer(query: UsageQuery, found: Mapping[str, Any], budget: Mapping[str, Any] | None) -> dict[str, Any]:

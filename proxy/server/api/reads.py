@@ -19,7 +19,7 @@ from proxy.routing.stored_facts import restored_candidates
 from proxy.schema.dimensions import DIMENSIONS
 from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
-from proxy.schema.records import Caller, LogQuery, UsageQuery
+from proxy.schema.records import Caller, LogQuery, TokenRates, UsageQuery
 from proxy.server.api.answers import NO_STORE
 from proxy.server.api.cards import model_card
 from proxy.server.api.csv_table import csv_table
@@ -55,7 +55,9 @@ def no_budget(caller: Caller) -> None:
 
 
 class Reads:
-    """What the reading routes need. `budget`: what a caller has spent of which limits, for `/v1/usage`."""
+    """What the reading routes need. `budget`: what a caller has spent of which limits, for `/v1/usage`; `baseline`: the
+    prices that savings are measured against.
+    """
 
     def __init__(
         self,
@@ -64,12 +66,14 @@ class Reads:
         past: Callable[[], Past],
         started: int,
         budget: Budget = no_budget,
+        baseline: Callable[[], TokenRates | None] = lambda: None,
     ) -> None:
         self.views = views
         self.policies = policies
         self.past = past
         self.started = started
         self.budget = budget
+        self.baseline = baseline
 
     def routes(self) -> list[HTTPRouteHandler]:
         """The Litestar handlers, each with and without `/v1`."""
@@ -88,7 +92,7 @@ class Reads:
         @get(["/v1/usage", "/usage"], role="key")
         async def get_usage(request: Request[Caller, Any, Any]) -> Response[bytes]:
             given = parameters_of(request.query_params.multi_items(), USAGE)
-            query = usage_query(given, request.user, time.time_ns())
+            query = usage_query(given, request.user, time.time_ns(), self.baseline())
             answer = usage_answer(query, await self.past().usage(query), self.budget(request.user))
             if given.get("format") == "csv":
                 return _csv(usage_columns(query), answer["groups"] if query.group_by else [answer["total"]])

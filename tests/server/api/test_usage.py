@@ -23,6 +23,7 @@ from tests.upstream import FakeUpstream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ADMIN = "the-admin-key-of-these-tests"
+BASELINE = ROUTING + 'usage: {{baseline: "fake/ok"}}\n'
 FORMULAS = ("=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", " =1", "\uff1d1")
 
 
@@ -36,7 +37,7 @@ async def server(upstream_of_module: FakeUpstream, folder: Path) -> AsyncIterato
     """Seven calls of two keys, with tags and sessions; one of them fails."""
     for name in ("ann", "bob", "eve"):
         add(folder / "usage.db", name)
-    async with serving(write_files(folder, upstream_of_module.url, ROUTING), {"PROXY_ADMIN_KEY": ADMIN}) as running:
+    async with serving(write_files(folder, upstream_of_module.url, BASELINE), {"PROXY_ADMIN_KEY": ADMIN}) as running:
         for key, model, tags, session in [
             ("ann", "fake/ok", ["x"], "s1"),
             ("ann", "fake/ok", ["x", "y"], "s1"),
@@ -205,6 +206,13 @@ async def test_calls_of_one_moment_are_paged_too(server: Server, folder: Path) -
     first = (await asked(server, "/v1/requests?rule=tied&limit=3")).json
     second = (await asked(server, f"/v1/requests?rule=tied&limit=3&cursor={first['next_cursor']}")).json
     assert [row["id"] for row in first["data"] + second["data"]] == list("dcba")
+
+
+async def test_savings_are_measured_against_the_baseline(server: Server) -> None:
+    """Calls of the baseline itself save nothing."""
+    total = (await asked(server, "/v1/usage?group_by=model")).json["total"]
+    assert total["cost_usd"] > 0
+    assert total["savings_usd"] == pytest.approx(0, abs=1e-9)
 
 
 async def test_csv_has_the_same_rows(server: Server) -> None:
