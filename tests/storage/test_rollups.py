@@ -15,6 +15,7 @@ import pytest
 from proxy.schema.errors import BadRequest
 from proxy.schema.records import Decided, Labels, Outcome, UsageQuery
 from proxy.storage import rollups, usage
+from proxy.storage.base import StoreError
 from proxy.storage.batch import Batch, OpenCall, rejected
 from proxy.storage.histograms import ERROR
 from proxy.storage.migrations import MIGRATIONS, migrate
@@ -237,3 +238,11 @@ def test_too_many_groups_are_refused(store: SqliteStore, path: Path) -> None:
     with pytest.raises(BadRequest, match="more than 5000 groups") as caught:
         store.usage(UsageQuery(group_by=("session",)))
     assert caught.value.param == "group_by"
+
+
+def test_a_database_of_an_earlier_version_is_not_read_as_empty(path: Path) -> None:
+    """A command that only reads does not migrate; it says what does."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        migrate(db, MIGRATIONS[:11])
+    with pytest.raises(StoreError, match="is from an earlier version"):
+        SqliteStore(path).usage(UsageQuery())
