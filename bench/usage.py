@@ -17,7 +17,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from proxy.schema.records import Caller, UsageQuery
+from proxy.schema.queries import UsageQuery
+from proxy.schema.records import Caller
 from proxy.server.api.queries import log_answer, log_query, usage_query
 from proxy.storage import rollups
 from proxy.storage.sqlite import SqliteStore

@@ -21,7 +21,8 @@ from proxy.metering.price_book import PriceBook
 from proxy.metering.pricing import Pricing
 from proxy.metering.repricing import repriced
 from proxy.schema.errors import BadRequest
-from proxy.schema.records import NANO_PER_USD, Repriced
+from proxy.schema.queries import Repriced
+from proxy.schema.records import NANO_PER_USD
 from proxy.server.api.periods import unix_ns
 from proxy.storage.base import StoreError
 from proxy.storage.configurations import ConfigStore

@@ -20,8 +20,7 @@ from proxy.schema.dimensions import DIMENSIONS
 from proxy.schema.errors import BadRequest
 from proxy.schema.records import Caller
 from proxy.server.api.csv_table import csv_table
-from proxy.server.api.queries import usage_answer, usage_query
-from proxy.server.api.reads import usage_columns
+from proxy.server.api.queries import usage_answer, usage_columns, usage_query
 from proxy.storage.base import StoreError
 from proxy.storage.sqlite import SqliteStore, sqlite_path
 

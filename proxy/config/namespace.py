@@ -14,7 +14,8 @@ from proxy.providers.base.contract import Provider
 from proxy.providers.embedded import model_id
 from proxy.routing.names import Names
 from proxy.schema.errors import ProxyError
-from proxy.schema.records import Endpoint, TokenRates
+from proxy.schema.queries import TokenRates
+from proxy.schema.records import Endpoint
 
 
 def enabled(config: Config) -> dict[str, Provider]:

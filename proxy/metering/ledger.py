@@ -22,7 +22,8 @@ from proxy.metering.same_wait import SameWait
 from proxy.metering.usage_queries import UsageQueries
 from proxy.metering.writer import Waits, Writer
 from proxy.schema.errors import StorageUnavailable
-from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, LogQuery, Outcome, PastCall, UsageQuery
+from proxy.schema.queries import LogQuery, UsageQuery
+from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Outcome, PastCall
 from proxy.storage.base import Store
 
 

@@ -9,7 +9,8 @@ import msgspec
 
 from proxy.metering.pricing import ModelPrice
 from proxy.metering.reprice import reprice
-from proxy.schema.records import NANO_PER_USD, Repriced, StoredAttempt
+from proxy.schema.queries import Repriced, StoredAttempt
+from proxy.schema.records import NANO_PER_USD
 
 Find = Callable[[str], tuple[ModelPrice | None, str]]
 

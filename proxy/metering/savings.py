@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from proxy.metering.prices import Rates
 from proxy.schema.constraints import NotBlank
-from proxy.schema.records import TokenRates
+from proxy.schema.queries import TokenRates
 
 
 class UsageConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from proxy.schema.errors import BadRequest, ProxyError
-from proxy.schema.records import LogQuery, PastCall, UsageQuery
+from proxy.schema.queries import LogQuery, UsageQuery
+from proxy.schema.records import PastCall
 from proxy.storage.base import Store, StoreError, TooSlow
 
 AT_ONCE = 2

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from msgspec import Struct, field
 
-from proxy.schema.records import AttemptOpen, Charge, LogQuery, PastCall, UsageQuery
+from proxy.schema.queries import LogQuery, UsageQuery
+from proxy.schema.records import AttemptOpen, Charge, PastCall
 from proxy.storage.batch import Batch
 
 

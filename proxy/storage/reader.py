@@ -8,7 +8,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from proxy.schema.records import LogQuery, PastCall, UsageQuery
+from proxy.schema.queries import LogQuery, UsageQuery
+from proxy.schema.records import PastCall
 from proxy.storage.base import StoreError, TooSlow
 from proxy.storage.migrations import MIGRATIONS
 from proxy.storage.past_calls import read_call, read_latest

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.schema.records import Repriced, StoredAttempt
+from proxy.schema.queries import Repriced, StoredAttempt
 from proxy.storage import rollups
 from proxy.storage.base import StoreError
 from proxy.storage.migrations import migrate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from proxy.schema.records import LogQuery
+from proxy.schema.queries import LogQuery
 from proxy.storage.past_calls import row_of
 
 _COLUMNS = """

@@ -16,7 +16,8 @@ from msgspec import Struct
 
 from proxy.schema.dimensions import DIMENSIONS
 from proxy.schema.errors import BadRequest
-from proxy.schema.records import NANO_PER_USD, TokenRates, UsageQuery
+from proxy.schema.queries import TokenRates, UsageQuery
+from proxy.schema.records import NANO_PER_USD
 from proxy.storage.histograms import percentiles, unpack
 from proxy.storage.rollups import DAY_S, HOUR_S, KEPT, KEY, LISTED, SUMS, TIMED, TIMES, prepare
 

@@ -14,7 +14,8 @@ from proxy.metering.prices import cost, find_price
 from proxy.metering.pricing import ModelPrice, PastPrice, Pricing
 from proxy.metering.reprice import COLUMNS
 from proxy.metering.repricing import price_on, repriced
-from proxy.schema.records import StoredAttempt, Tokens, UsageQuery
+from proxy.schema.queries import StoredAttempt, UsageQuery
+from proxy.schema.records import Tokens
 from proxy.storage import rollups
 from proxy.storage.batch import Batch, OpenCall
 from proxy.storage.repricing import Repricing

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.schema.records import UsageQuery
+from proxy.schema.queries import UsageQuery
 from proxy.storage.base import StoreError
 from proxy.storage.batch import Batch
 from proxy.storage.owners import LEASE_S

@@ -13,7 +13,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from proxy.schema.errors import BadRequest
-from proxy.schema.records import Decided, Labels, Outcome, UsageQuery
+from proxy.schema.queries import UsageQuery
+from proxy.schema.records import Decided, Labels, Outcome
 from proxy.storage import rollups, usage
 from proxy.storage.base import StoreError
 from proxy.storage.batch import Batch, OpenCall, rejected

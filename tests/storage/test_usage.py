@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from proxy.schema.errors import BadRequest
-from proxy.schema.records import AttemptEnd, CallEnd, Outcome, TokenRates, Tokens, UsageQuery
+from proxy.schema.queries import TokenRates, UsageQuery
+from proxy.schema.records import AttemptEnd, CallEnd, Outcome, Tokens
 from proxy.storage.batch import Batch, OpenCall, rejected
 from proxy.storage.histograms import ERROR
 from proxy.storage.sqlite import SqliteStore

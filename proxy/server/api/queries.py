@@ -10,8 +10,10 @@ from typing import Any
 from proxy.config.problems import near
 from proxy.schema.dimensions import DIMENSIONS
 from proxy.schema.errors import BadRequest
-from proxy.schema.records import NANO_PER_USD, Caller, LogQuery, Outcome, TokenRates, UsageQuery
+from proxy.schema.queries import LogQuery, TokenRates, UsageQuery
+from proxy.schema.records import NANO_PER_USD, Caller, Outcome
 from proxy.server.api.periods import LAST_NS, has_whole_hours, iso, unix_ns, zone_of
+from proxy.server.api.shapes import UsageSums
 
 DAY_NS = 86_400 * NANO_PER_USD
 DEFAULT_DAYS, MOST_DAYS = 7, 31  # of a query that reads single calls
@@ -79,6 +81,11 @@ def usage_answer(query: UsageQuery, found: Mapping[str, Any], budget: Mapping[st
     """The body of `/v1/usage`."""
     period = {"since": iso(query.since_ns, query.tz), "until": iso(query.until_ns, query.tz)}
     return {**period, **found, "budget": budget}
+
+
+def usage_columns(query: UsageQuery) -> tuple[str, ...]:
+    """The columns of usage as a table: the keys of its groups, then the figures."""
+    return (*query.group_by, *(name for name in UsageSums.__annotations__ if name not in DIMENSIONS))
 
 
 def log_query(parameters: Mapping[str, str], caller: Caller) -> LogQuery:

@@ -16,10 +16,10 @@ from proxy.routing.allowed import Views
 from proxy.routing.attempt_tree import attempt_tree
 from proxy.routing.explain import shown_candidates
 from proxy.routing.stored_facts import restored_candidates
-from proxy.schema.dimensions import DIMENSIONS
 from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
-from proxy.schema.records import Caller, LogQuery, TokenRates, UsageQuery
+from proxy.schema.queries import LogQuery, TokenRates, UsageQuery
+from proxy.schema.records import Caller
 from proxy.server.api.answers import NO_STORE
 from proxy.server.api.cards import model_card
 from proxy.server.api.csv_table import csv_table
@@ -31,9 +31,10 @@ from proxy.server.api.queries import (
     own_key,
     parameters_of,
     usage_answer,
+    usage_columns,
     usage_query,
 )
-from proxy.server.api.shapes import LoggedRequest, UsageSums
+from proxy.server.api.shapes import LoggedRequest
 
 
 class Past(Protocol):
@@ -125,11 +126,6 @@ class Reads:
 
 def _json(value: object, status: int = 200) -> Response[bytes]:
     return Response(encode(value), status_code=status, media_type="application/json", headers=NO_STORE)
-
-
-def usage_columns(query: UsageQuery) -> tuple[str, ...]:
-    """The columns of usage as a table: the keys of its groups, then the figures."""
-    return (*query.group_by, *(name for name in UsageSums.__annotations__ if name not in DIMENSIONS))
 
 
 def _csv(
