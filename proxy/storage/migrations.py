@@ -152,24 +152,7 @@ def m008_sums_of_reasoning_states(db: Database) -> None:
         UNION ALL SELECT 'all', COUNT(*), IFNULL(SUM(size), 0) FROM reasoning_states
         """
     )
-    # States are written by upsert: `INSERT OR REPLACE` would replace a row without firing the triggers.
-    for event, row, states, size in (
-        ("INSERT", "NEW", "1", "NEW.size"),
-        ("DELETE", "OLD", "-1", "-OLD.size"),
-        ("UPDATE", "NEW", "0", "NEW.size - OLD.size"),
-    ):
-        parts = {"{event}": event, "{row}": row, "{states}": states, "{size}": size}
-        statement = _SUM_TRIGGER
-        for place, text in parts.items():
-            statement = statement.replace(place, text)
-        db.execute(statement)
-    db.execute(
-        """
-        CREATE TRIGGER reasoning_state_sums_empty AFTER UPDATE ON reasoning_state_sums
-        WHEN NEW.states = 0 AND NEW.scope <> 'all'
-        BEGIN DELETE FROM reasoning_state_sums WHERE scope = NEW.scope; END
-        """
-    )
+    _keep_sums(db, "reasoning_states", "reasoning_state_sums", "states")
 
 
 def m009_decisions(db: Database) -> None:
@@ -240,13 +223,71 @@ def m015_billed_parts(db: Database) -> None:
     db.execute("ALTER TABLE attempts ADD COLUMN provider_cost_nano INTEGER")
 
 
+def m016_kept_answers(db: Database) -> None:
+    """Answers that are kept for repeats, encrypted (storage/kept_answers.py), and which calls are such repeats."""
+    db.execute(
+        """
+        CREATE TABLE kept_answers (
+            caller TEXT NOT NULL, name BLOB NOT NULL, request BLOB NOT NULL, call_id TEXT NOT NULL,
+            owner TEXT NOT NULL, state TEXT NOT NULL, kept_ns INTEGER NOT NULL, expires_ns INTEGER NOT NULL,
+            size INTEGER NOT NULL, sealed BLOB, PRIMARY KEY (caller, name)
+        ) STRICT
+        """
+    )
+    # Dropping reads these indexes only, never the answers.
+    db.execute("CREATE INDEX kept_answers_by_caller ON kept_answers (caller, kept_ns, size) WHERE state <> 'open'")
+    db.execute("CREATE INDEX kept_answers_by_age ON kept_answers (kept_ns, size) WHERE state <> 'open'")
+    db.execute("CREATE INDEX kept_answers_by_end ON kept_answers (expires_ns)")
+    db.execute("CREATE INDEX kept_answers_open ON kept_answers (owner) WHERE state = 'open'")
+    db.execute(
+        """
+        CREATE TABLE kept_answer_sums (
+            scope TEXT PRIMARY KEY NOT NULL, answers INTEGER NOT NULL, bytes INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    db.execute("INSERT INTO kept_answer_sums VALUES ('all', 0, 0)")
+    _keep_sums(db, "kept_answers", "kept_answer_sums", "answers")
+
+
+def m017_replays(db: Database) -> None:
+    """The call whose answer a call got again, without a request to a provider."""
+    db.execute("ALTER TABLE calls ADD COLUMN replay_of TEXT")
+
+
+def _keep_sums(db: Database, table: str, sums: str, count: str) -> None:
+    """Maintains number and size of rows, in total and per caller, by triggers.
+
+    Rows are written by upsert: `INSERT OR REPLACE` would replace a row without firing the triggers.
+    """
+    for event, row, rows, size in (
+        ("INSERT", "NEW", "1", "NEW.size"),
+        ("DELETE", "OLD", "-1", "-OLD.size"),
+        ("UPDATE", "NEW", "0", "NEW.size - OLD.size"),
+    ):
+        parts = {"{event}": event, "{row}": row, "{rows}": rows, "{size}": size}
+        _execute(db, _SUM_TRIGGER, {**parts, "{table}": table, "{sums}": sums, "{count}": count})
+    _execute(db, _EMPTY_TRIGGER, {"{sums}": sums, "{count}": count})
+
+
+def _execute(db: Database, statement: str, parts: dict[str, str]) -> None:
+    for place, text in parts.items():
+        statement = statement.replace(place, text)
+    db.execute(statement)
+
+
 _SUM_TRIGGER = """
-    CREATE TRIGGER reasoning_states_after_{event} AFTER {event} ON reasoning_states
+    CREATE TRIGGER {table}_after_{event} AFTER {event} ON {table}
     BEGIN
-        INSERT INTO reasoning_state_sums (scope, states, bytes) VALUES ('of ' || {row}.caller, {states}, {size})
-        ON CONFLICT (scope) DO UPDATE SET states = states + excluded.states, bytes = bytes + excluded.bytes;
-        UPDATE reasoning_state_sums SET states = states + {states}, bytes = bytes + {size} WHERE scope = 'all';
+        INSERT INTO {sums} (scope, {count}, bytes) VALUES ('of ' || {row}.caller, {rows}, {size})
+        ON CONFLICT (scope) DO UPDATE SET {count} = {count} + excluded.{count}, bytes = bytes + excluded.bytes;
+        UPDATE {sums} SET {count} = {count} + {rows}, bytes = bytes + {size} WHERE scope = 'all';
     END
+"""
+_EMPTY_TRIGGER = """
+    CREATE TRIGGER {sums}_empty AFTER UPDATE ON {sums}
+    WHEN NEW.{count} = 0 AND NEW.scope <> 'all'
+    BEGIN DELETE FROM {sums} WHERE scope = NEW.scope; END
 """
 _COUNTS = (
     *("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"),
@@ -269,6 +310,8 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     m013_sticky_moves,
     m014_candidates,
     m015_billed_parts,
+    m016_kept_answers,
+    m017_replays,
 )
 
 

@@ -20,6 +20,7 @@ from proxy.schema.records import PastCall, UsageQuery
 from proxy.storage import rescue
 from proxy.storage.base import Answers, Refusal, RowRefused, StoreError, TooSlow
 from proxy.storage.batch import Batch
+from proxy.storage.kept_answers import lose_claims_of
 from proxy.storage.migrations import migrate
 from proxy.storage.owners import LEASE_S, Owners
 from proxy.storage.past_calls import read_call, read_latest
@@ -123,6 +124,7 @@ class SqliteStore:
                     if is_dead:
                         with _transaction(db):
                             swept += lose_calls_of(db, owner, now_ns)
+                            lose_claims_of(db, owner)
                             self._owners.end_lease(db, owner)
             return swept
 

@@ -28,11 +28,12 @@ _SUMS = """
     SUM(cost_nano) AS cost_nano,
     SUM(closed_ns IS NOT NULL AND cost_nano IS NULL) AS unpriced_calls,
     SUM(fallback) AS fallbacks,
+    SUM(replay_of IS NOT NULL) AS replays,
     AVG(CASE WHEN attempts > 0 THEN latency_ms END) AS avg_latency_ms
 """
 _COUNTERS = (
     *("calls", "successes", "errors", "input_tokens", "output_tokens", "total_tokens", "cached_tokens"),
-    *("reasoning_tokens", "unpriced_calls", "fallbacks"),
+    *("reasoning_tokens", "unpriced_calls", "fallbacks", "replays"),
 )
 _END = 2**63 - 1
 

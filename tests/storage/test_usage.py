@@ -75,6 +75,7 @@ def expected(chosen: list[dict[str, Any]]) -> dict[str, Any]:
         "cost_usd": sum(costs) / 1e9 if costs else None,
         "unpriced_calls": len(chosen) - len(costs),
         "fallbacks": sum(fact["fallback"] for fact in chosen),
+        "replays": 0,
         "avg_latency_ms": pytest.approx(sum(latencies) / len(latencies)),
         "p50_latency_ms": rank(latencies, 50),
         "p95_latency_ms": rank(latencies, 95),

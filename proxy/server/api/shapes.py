@@ -85,6 +85,7 @@ class UsageSums(TypedDict, total=False):
     cost_usd: float | None
     unpriced_calls: int
     fallbacks: int
+    replays: int
     avg_latency_ms: float | None
     p50_latency_ms: float | None
     p95_latency_ms: float | None
@@ -158,6 +159,7 @@ class RequestAnswer(TypedDict):
     success: bool
     cost_usd: float | None
     dropped: list[str]
+    replay_of: str | None
     decision: DecisionAnswer
     attempts: list[AttemptNode]
 
