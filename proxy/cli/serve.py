@@ -41,7 +41,7 @@ from proxy.server.auth import own_key
 from proxy.server.http1 import HTTP1Protocol
 from proxy.server.log import build_log
 from proxy.server.metrics import mark_dead
-from proxy.server.wiring import build_ledger, key_store, local_models
+from proxy.server.wiring import build_ledger, build_store, key_store, local_models
 from proxy.storage.base import StoreError
 from proxy.storage.keys import StoredKey
 from proxy.storage.scratch import scratch_folder
@@ -254,7 +254,7 @@ def _try_store(config: Config) -> None:
     """Opens the database once before anything else, so that a wrong path gives one line and not a traceback."""
 
     async def once() -> None:
-        ledger = build_ledger(config)
+        ledger = build_ledger(config, build_store(config))
         await ledger.start()
         await ledger.stop()
 

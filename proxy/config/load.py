@@ -34,10 +34,7 @@ _ENTRY = inspect.type_info(str | ModelEntry)
 _TASK = inspect.type_info(NotBlank | list[NotBlank])
 _UNREAD = Rule(name="", when=When(), use=[])  # keeps the place of a rule with a problem
 _REFERRING: dict[str, Callable[..., Any]] = {"router": RouterConfig, "budget": BudgetConfig, "keys": dict}
-_NOT_ENFORCED: tuple[Path, ...] = (
-    ("storage", "keep_days"),
-    ("storage", "idempotency_ttl_s"),
-)
+_NOT_ENFORCED: tuple[Path, ...] = (("storage", "keep_days"),)
 
 
 class Source(Struct, frozen=True):

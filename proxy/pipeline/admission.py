@@ -14,7 +14,7 @@ from proxy.metering.standing import Spending, share_spent
 from proxy.pipeline.call import Call
 from proxy.pipeline.foreseen import Foresight
 from proxy.pipeline.labels import labels
-from proxy.pipeline.limits import Limits, Place, RateLimit
+from proxy.pipeline.limits import UNLIMITED, Limits, Place, RateLimit
 from proxy.routing.allowed import Allowed
 from proxy.routing.decision import Decision
 from proxy.routing.deployment import Route
@@ -26,17 +26,20 @@ from proxy.schema.errors import BudgetSpent
 from proxy.schema.records import NANO_PER_USD, Caller, Labels, StoredCaller
 
 EXPECTED_OUTPUT = 256  # tokens reserved for an answer whose request sets no limit
-_UNLIMITED = RateLimit()
 _MAX_OTHERS = 10_000
 _NO_HEADERS: Mapping[str, str] = {}
 NOTHING: Spending = {}
 
 
-class RateLimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Section `rate_limits`: the default limits, and limits of single keys by name."""
+class RateLimitsConfig(Struct, frozen=True, forbid_unknown_fields=True, rename={"everyone": "global"}):
+    """Section `rate_limits`: the limits of each key, of single keys by name, of callers without a key, and of all
+    callers together.
+    """
 
-    default: RateLimit = RateLimit()
-    per_key: dict[str, RateLimit] = {}
+    default: RateLimit = UNLIMITED
+    per_key: dict[NotBlank, RateLimit] = {}
+    keyless: RateLimit = UNLIMITED
+    everyone: RateLimit = UNLIMITED
 
 
 class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,7 +58,7 @@ class KeyPolicy(Struct, frozen=True):
     allowed: Allowed | None = None
     max_output_tokens: int | None = None
     expires_ns: int | None = None
-    rate: RateLimit = _UNLIMITED
+    rate: RateLimit = UNLIMITED
 
     def cap(self, request: AnyRequest) -> tuple[AnyRequest, list[str]]:
         """The request limited to `max_output_tokens` per choice, and the names of the changed fields."""
@@ -69,17 +72,19 @@ class KeyPolicies:
         rates = rates or RateLimitsConfig()
         self._limits = limits
         self._others: dict[str | None, KeyPolicy] = {}  # of keys without a section of their own
-        self._default = rates.default
+        self._default, self._keyless, self._everyone = rates.default, rates.keyless, rates.everyone
+        self._limits_all = rates.everyone != UNLIMITED
         names = {*keys, *rates.per_key}
         self._named = {name: _policy(name, keys.get(name), rates.per_key.get(name), rates.default) for name in names}
 
     def of(self, caller: Caller) -> KeyPolicy:
         """The policy of this caller: the one of its name, narrowed by the model list stored with its key."""
-        policy = self._named.get(caller.key_id or "") or self._others.get(caller.key_id)
+        name = caller.key_id
+        policy = (None if name is None else self._named.get(name)) or self._others.get(name)
         if policy is None:
-            policy = KeyPolicy(caller.key_id, rate=self._default)
+            policy = KeyPolicy(name, rate=self._keyless if name is None else self._default)
             if len(self._others) < _MAX_OTHERS:
-                self._others[caller.key_id] = policy
+                self._others[name] = policy
         if isinstance(caller, StoredCaller) and caller.models is not None:
             lists = (*(policy.allowed.lists if policy.allowed else ()), caller.models)
             policy = structs.replace(policy, allowed=Allowed(caller.key_id or "", lists))
@@ -87,13 +92,13 @@ class KeyPolicies:
 
     def enter(self, policy: KeyPolicy, request: AnyRequest) -> Place | None:
         """A place within the rate limits; None without limits. Raises ProxyError 429."""
-        if policy.rate == _UNLIMITED:
+        if policy.rate == UNLIMITED and not self._limits_all:
             return None
         prompt = output = 0
-        if policy.rate.tokens_per_minute is not None:
+        if policy.rate.tokens_per_minute is not None or self._everyone.tokens_per_minute is not None:
             prompt = tokens.estimate_prompt(request)
             output = request.output_limit(EXPECTED_OUTPUT) or 0
-        return self._limits.enter(policy.name, policy.rate, prompt, output)
+        return self._limits.enter(policy.name, policy.rate, prompt, output, self._everyone)
 
 
 class Admission:

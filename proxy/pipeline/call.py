@@ -42,7 +42,7 @@ class Call:
         self.traced: Decision | None = None  # the same, for the answer, if the client asked for it
         self.adapted: list[str] = []  # parameters that the proxy itself changed
         self.limit_headers: dict[str, str] = {}  # `x-ratelimit-*` of the caller's own limits
-        self.leave: Callable[[int], None] | None = None  # returns the rate-limit place; takes the tokens used
+        self.leave: Callable[[int | None], None] | None = None  # returns the rate-limit place; takes the tokens used
         self.charges: tuple[Charge, ...] = ()  # the budgets of the whole call
         self.charges_failed = True  # its key pays even if the answer broke off
         self.budget_wait_s = BUDGET_WAIT_S  # left to wait for budgets that other calls hold
@@ -106,9 +106,13 @@ class Call:
         self.answered = [attempt for attempt in self.attempts if attempt.id in attempt_ids]
 
     def note_ended(self) -> None:
-        """Frees the call's place in the caller's limits, however the call ended."""
+        """Frees the call's place in the caller's limits, however the call ended.
+
+        A call that was refused before it asked anybody does not count.
+        """
         if self.leave is not None:
-            self.leave(sum(attempt.ended.tokens.total for attempt in self.attempts if attempt.ended))
+            used = sum(attempt.ended.tokens.total for attempt in self.attempts if attempt.ended)
+            self.leave(used if self.attempts else None)
 
     def opening(self, config_version: str) -> CallOpen:
         return CallOpen(

@@ -1,4 +1,5 @@
-"""Orchestrates: rate limits per key (requests and tokens per minute, concurrent calls) and a limit on failed logins.
+"""Orchestrates: rate limits per key and of all callers together (requests and tokens per minute, concurrent calls),
+and a limit on failed logins.
 
 All state is in the memory of one worker, which enforces its share: limit / workers. Tokens are reserved by estimate and
 corrected by actual usage; a caller that exceeds its reservation waits until the bucket has refilled.
@@ -23,11 +24,14 @@ _MAX_ADDRESSES = 4_096
 
 
 class RateLimit(Struct, frozen=True, forbid_unknown_fields=True):
-    """The limits of one key; None: no limit."""
+    """The limits of one key, or of all callers together; None: no limit."""
 
     requests_per_minute: Count | None = None
     tokens_per_minute: Count | None = None
     concurrent: Count | None = None
+
+
+UNLIMITED = RateLimit()
 
 
 class RateLimited(ProxyError):
@@ -74,7 +78,7 @@ class Bucket:
 
 
 class _Used:
-    """The usage of one key."""
+    """The usage of one key, or of all callers together."""
 
     __slots__ = ("requests", "running", "tokens")
 
@@ -84,60 +88,90 @@ class _Used:
         self.running = 0
 
 
+class _Scope(Struct, frozen=True):
+    """Limits and the usage that they bind. `who`: for messages."""
+
+    who: str
+    used: _Used
+    rate: RateLimit
+
+
 class Place:
     """One admitted call: `headers` report the remaining limits, `leave` returns what the call did not use."""
 
-    __slots__ = ("_has_left", "_reserved", "_used", "headers")
+    __slots__ = ("_has_left", "_taken", "headers")
 
-    def __init__(self, used: _Used, reserved: int | None, headers: dict[str, str]) -> None:
-        self._used = used
-        self._reserved = reserved
+    def __init__(self, taken: list[tuple[_Scope, int]], headers: dict[str, str]) -> None:
+        self._taken = taken  # with the tokens reserved of each
         self._has_left = False
         self.headers = headers
 
-    def leave(self, tokens: int) -> None:
-        """Frees the place of an ended call that used `tokens`. Only the first call has an effect."""
-        if not self._has_left:
-            self._has_left = True
-            self._used.running -= 1
-            if self._reserved is not None:
-                self._used.tokens.take(tokens - self._reserved)
+    def leave(self, tokens: int | None) -> None:
+        """Frees the place of an ended call that used `tokens`; None: it was refused, so it counts as none.
+
+        Only the first call has an effect.
+        """
+        if self._has_left:
+            return
+        self._has_left = True
+        for scope, reserved in self._taken:
+            scope.used.running -= 1
+            if scope.rate.tokens_per_minute is not None:
+                scope.used.tokens.take((tokens or 0) - reserved)
+            if tokens is None and scope.rate.requests_per_minute is not None:
+                scope.used.requests.take(-1)
 
 
 class Limits:
-    """The limits of every key, enforced by one of `workers` processes."""
+    """The limits of every key and of all callers together, enforced by one of `workers` processes."""
 
     def __init__(self, workers: int = 1, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._workers = workers
         self._clock_s = clock_s
         self._used: dict[str | None, _Used] = {}
+        self._by_everyone = _Used()
 
-    def enter(self, name: str | None, rate: RateLimit, prompt_tokens: int, output_tokens: int) -> Place:
-        """Reserves all three limits or none. Raises RateLimited, or a ProxyError for a prompt that can never fit."""
+    def enter(
+        self, name: str | None, rate: RateLimit, prompt_tokens: int, output_tokens: int, everyone: RateLimit = UNLIMITED
+    ) -> Place:
+        """Reserves all limits or none. Raises RateLimited, or a ProxyError for a prompt that can never fit.
+
+        `name` None: callers without a key. `everyone`: the limits of all callers together.
+        """
         used = self._used.get(name)
         if used is None:
             used = self._used[name] = _Used()
         now_s = self._clock_s()
-        who = "callers without a key" if name is None else f"the key {name!r}"
+        scopes = [_Scope("callers without a key" if name is None else f"the key {name!r}", used, rate)]
+        if everyone != UNLIMITED:
+            scopes.append(_Scope("all callers together", self._by_everyone, everyone))
+        taken = [(scope, self._fit_all(scope, prompt_tokens, output_tokens, now_s)) for scope in scopes]
+        headers: dict[str, str] = {}
+        for scope, reserved in taken:  # nothing was taken until everything fitted
+            scope.used.running += 1
+            if (limit := scope.rate.tokens_per_minute) is not None:
+                scope.used.tokens.take(reserved)
+                headers = _tighter(headers, self._headers("tokens", scope.used.tokens, limit, now_s))
+            if (limit := scope.rate.requests_per_minute) is not None:
+                scope.used.requests.take(1)
+                headers = _tighter(headers, self._headers("requests", scope.used.requests, limit, now_s))
+        return Place(taken, headers)
+
+    def _fit_all(self, scope: _Scope, prompt_tokens: int, output_tokens: int, now_s: float) -> int:
+        """The tokens to reserve. Raises as `enter` does."""
+        who, used, rate = scope.who, scope.used, scope.rate
         if rate.concurrent is not None and used.running >= max(1, rate.concurrent // self._workers):
             raise RateLimited(who, "concurrent", used.running * self._workers, rate.concurrent, None)
-        headers: dict[str, str] = {}
         if rate.requests_per_minute is not None:
             self._fit(used.requests, 1, (who, "requests_per_minute", rate.requests_per_minute), now_s)
-        reserved = None
-        if rate.tokens_per_minute is not None:
-            limit = rate.tokens_per_minute
-            if prompt_tokens > limit:
-                raise _prompt_too_long(who, prompt_tokens, limit)
-            reserved = int(min(prompt_tokens + output_tokens, max(1, limit / self._workers)))
-            self._fit(used.tokens, reserved, (who, "tokens_per_minute", limit), now_s)
-            used.tokens.take(reserved)
-            headers |= self._headers("tokens", used.tokens, limit, now_s)
-        if rate.requests_per_minute is not None:
-            used.requests.take(1)
-            headers |= self._headers("requests", used.requests, rate.requests_per_minute, now_s)
-        used.running += 1
-        return Place(used, reserved, headers)
+        if rate.tokens_per_minute is None:
+            return 0
+        limit = rate.tokens_per_minute
+        if prompt_tokens > limit:
+            raise _prompt_too_long(who, prompt_tokens, limit)
+        reserved = int(min(prompt_tokens + output_tokens, max(1, limit / self._workers)))
+        self._fit(used.tokens, reserved, (who, "tokens_per_minute", limit), now_s)
+        return reserved
 
     def _fit(self, bucket: Bucket, amount: int, limiter: tuple[str, str, int], now_s: float) -> None:
         who, name, limit = limiter
@@ -185,6 +219,14 @@ class FailedLogins:
                 raise refused
         bucket.take(1)
         self._all.take(1)
+
+
+def _tighter(known: dict[str, str], more: dict[str, str]) -> dict[str, str]:
+    """Both; of two that report the same limit the one of which less remains."""
+    rest = next(name for name in more if "-remaining-" in name)
+    if rest in known and int(known[rest]) <= int(more[rest]):
+        return known
+    return known | more
 
 
 def _prompt_too_long(who: str, tokens: int, limit: int) -> ProxyError:

@@ -25,9 +25,8 @@ from proxy.pipeline.dispatch import Dispatcher
 from proxy.pipeline.format import Format, StreamWriter
 from proxy.pipeline.labels import labels
 from proxy.pipeline.off_loop import LARGE_BYTES
-from proxy.pipeline.output import Output
 from proxy.pipeline.reasoning_state import ReasoningState
-from proxy.pipeline.running import RunningCall, deadline_passed, stopping
+from proxy.pipeline.running import CallOutput, RunningCall, deadline_passed, stopping
 from proxy.pipeline.timing import Clock
 from proxy.routing.decision import Decision
 from proxy.routing.deployment import Route
@@ -123,9 +122,9 @@ class Pipeline:
         self._ledger.reject(call.opening(self.config_version), end)
         self._ended(call, end)
 
-    def start(self, call: Call, route: Route, format: Format) -> RunningCall:
+    def start(self, call: Call, route: Route, format: Format, sink: CallOutput | None = None) -> RunningCall:
         """Starts the call in its own task. Its output goes to the client, and ends once the call is settled."""
-        running = RunningCall(call, format)
+        running = RunningCall(call, format, sink)
         self._running.add(running)
         work, deadline_s = self._run(running, route), call.bounds.deadline_s
         if deadline_s == self._bounds.deadline_s:  # that of nearly all calls: one timer serves them
@@ -141,7 +140,7 @@ class Pipeline:
             running.expire()
 
     async def _run(self, running: RunningCall, route: Route) -> None:
-        call, output = running.call, running.output
+        call, output = running.call, running.sink
         try:
             call.request = await self._reasoning.restore(call.caller, call.request)
             if len(route.candidates) > 1 or call.request.n > 1:  # else the first attempt's own bound is the plan's
@@ -162,7 +161,7 @@ class Pipeline:
 
     async def _answer(self, running: RunningCall, route: Route) -> bytes:
         if running.call.request.stream:
-            return await self._stream(running.call, route, running.writer, running.output)
+            return await self._stream(running.call, route, running.writer, running.sink)
         return await self._complete(running.call, route, running.format)
 
     async def _complete(self, call: Call, route: Route, format: Format) -> bytes:
@@ -182,7 +181,7 @@ class Pipeline:
             return format.whole(call, response)
         return await self._off_loop.run(call.answer_bytes, partial(format.whole, call, response))
 
-    async def _stream(self, call: Call, route: Route, writer: StreamWriter, output: Output) -> bytes:
+    async def _stream(self, call: Call, route: Route, writer: StreamWriter, output: CallOutput) -> bytes:
         """Writes all frames except the last ones, which it returns."""
 
         def sink(batch: list[ChatChunk]) -> Awaitable[None] | None:

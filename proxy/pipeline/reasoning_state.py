@@ -12,13 +12,14 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import structs
 
+from proxy.pipeline.side_thread import SideThread
 from proxy.routing.deployment import Deployment
 from proxy.schema.chat import KeptReasoning, ResponseMessage
 from proxy.schema.endpoints import AnyRequest
@@ -30,7 +31,6 @@ MAX_STATE_BYTES = 512 * 1024
 MAX_COMPARED = 256 * 1024  # characters of a longer text, at its beginning and end, that tell it from others
 MAX_ID = 1024  # characters of a tool call id
 WAIT_S = 1.0  # how long a call waits for the store
-CLOSE_S = 5.0  # how long shutdown waits for the store
 PAUSE_S = 5.0  # pause after a failure of the store
 EXPIRE_EVERY_S = 60.0
 
@@ -49,15 +49,14 @@ class ReasoningState:
         wait_s: float = WAIT_S,
         pause_s: float = PAUSE_S,
     ) -> None:
-        self.failures = 0  # failed writes and look-ups
         self._store = store
-        self._warn = warn
         self._clock_ns = clock_ns
-        self._wait_s = wait_s
-        self._pause_s = pause_s
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="vault")  # owns the store's connection
-        self._is_down = False
-        self._again_at = 0.0
+        self._thread = SideThread("vault", warn, wait_s, pause_s)
+
+    @property
+    def failures(self) -> int:
+        """Failed writes and look-ups."""
+        return self._thread.failures
 
     async def restore(self, caller: Caller, request: AnyRequest) -> AnyRequest:
         """The request with the stored reasoning for the tool calls in its messages."""
@@ -102,43 +101,14 @@ class ReasoningState:
             await asyncio.sleep(EXPIRE_EVERY_S)
 
     async def close(self) -> None:
-        """Closes the store after its pending work; waits at most CLOSE_S, in case the disk hangs."""
-        if self._store is not None:
-            closing = asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
-            await asyncio.wait({closing}, timeout=CLOSE_S)
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Closes the store after its pending work."""
+        await self._thread.close(None if self._store is None else self._store.close)
 
     async def _on_thread(self, work: Callable[[], T]) -> T | None:
-        """The result of `work`. None if the store fails, or takes too long: then the work continues unattended."""
-        loop = asyncio.get_running_loop()
-        if loop.time() < self._again_at:
-            self.failures += 1
-            return None
-        working = loop.run_in_executor(self._thread, work)
-        working.add_done_callback(_retrieve_exception)
-        await asyncio.wait({working}, timeout=self._wait_s)
-        if not working.done():
-            self._note_failure(f"no answer within {self._wait_s:g} s", loop.time())
-            return None
-        try:
-            result = working.result()
-        except StoreError as error:
-            self._note_failure(str(error), loop.time())
-            return None
-        self._note_working()
-        return result
-
-    def _note_failure(self, why: str, now_s: float) -> None:
-        self.failures += 1
-        self._again_at = now_s + self._pause_s
-        if not self._is_down:
-            self._is_down = True
-            self._warn("vault_degraded", error=why)
-
-    def _note_working(self) -> None:
-        if self._is_down:
-            self._is_down = False
-            self._warn("vault_recovered", failures=self.failures)
+        """The result of `work`; None if the store fails, or takes too long."""
+        with suppress(StoreError):
+            return await self._thread.run(work)
+        return None
 
 
 def _names(request: AnyRequest) -> dict[str, str]:
@@ -190,12 +160,6 @@ def _ends(text: str) -> bytes:
 
 def _digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
-
-
-def _retrieve_exception(working: asyncio.Future[T]) -> None:
-    """Retrieves the exception of unattended work, so that asyncio does not report it."""
-    if not working.cancelled():
-        working.exception()
 
 
 def _decode_state(data: bytes) -> KeptReasoning | None:

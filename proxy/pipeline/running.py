@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from proxy.pipeline.call import Call
 from proxy.pipeline.format import Format, StreamWriter
@@ -22,14 +22,28 @@ class ClientLeft(Exception):
     """The client closed its connection before its answer was complete."""
 
 
-class RunningCall:
-    """A running call. `output` holds the body of a whole answer in one piece, or the frames from `writer`."""
+class CallOutput(Protocol):
+    """What a call needs of its output: an `Output`, or the `Recording` of a shared call."""
 
-    def __init__(self, call: Call, format: Format) -> None:
+    @property
+    def is_discarded(self) -> bool: ...
+    def write(self, frames: bytes) -> asyncio.Future[None] | None: ...
+    def end(self, last: bytes = b"", error: BaseException | None = None) -> None: ...
+    def discard(self, error: BaseException) -> None: ...
+
+
+class RunningCall:
+    """A running call. `output` gets the body of a whole answer in one piece, or the frames from `writer`.
+
+    `sink`: what gets them instead, where several clients share the call.
+    """
+
+    def __init__(self, call: Call, format: Format, sink: CallOutput | None = None) -> None:
         self.call = call
         self.format = format
         self._writer: StreamWriter | None = None
         self.output = Output()
+        self.sink = sink or self.output
         self._task: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -61,7 +75,7 @@ class RunningCall:
     def leave(self) -> None:
         """The client is gone. Drops unread output and cancels the upstream."""
         if self._cancel(Outcome.CLIENT_CLOSED):
-            self.output.discard(ClientLeft())
+            self.sink.discard(ClientLeft())
 
     def stop(self) -> None:
         """Ends the call because the server is stopping."""

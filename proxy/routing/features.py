@@ -34,7 +34,6 @@ _DENSE = re.compile(f"[{_DENSE_SCRIPTS}]")
 _WORDS = re.compile(rf"[{_DENSE_SCRIPTS}]|[^\W{_DENSE_SCRIPTS}]+")
 _BYTES = bytes.maketrans(b"0123456789!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", b"0" * 10 + b" " * 32)
 _LANGUAGE_CHARS = 120
-_LONG_WORD = 8
 
 
 class Features(Struct, frozen=True):
@@ -119,14 +118,13 @@ _QUESTION_MARKS = ("?", "\uff1f", "\u061f")
 _OPTIONS = ("\nB)", "\nB.", "\n(B)", "(b)", " B)", " b)", " B. ")
 _LISTS = ("\n- ", "\n* ", "\n1.", "\n2)")
 _SENTENCE_ENDS = (". ", "? ", "\u3002")
+_FIRST_OPTIONS = ("\nA.", "\nA)", "\n(A)", "\nA:", "\nOptions", "\nChoices", "\na)", "\n1)")
+# Single letters that are neither words nor names of options.
+_SYMBOLS = frozenset(bytes([letter]) for letter in b"fghjklmnopqrstuvwxyz")
 _NUMBERS = re.compile(r"\d+")
 
 
 def _look_of(text: str, sample: str, words: list[bytes]) -> tuple[list[str], list[float]]:
-    """The shape, and the measures for the difficulty.
-
-    These are size, numbers, sentences, word length, long words, operators, options and code.
-    """
     lines = sample.count("\n")
     numbers = len(_NUMBERS.findall(sample))
     operators = sum(map(sample.count, "=+*/^<>"))
@@ -144,18 +142,17 @@ def _look_of(text: str, sample: str, words: list[bytes]) -> tuple[list[str], lis
         *("list " + sign.strip() for sign in _LISTS if sign in sample),
         *_details_of(sample),
     ]
-    lengths = list(map(len, words)) or [0]
-    measures = [
-        math.log2(1 + min(len(text), 8_000)),
-        math.log2(1 + numbers),
-        math.log2(1 + lines + sum(map(sample.count, _SENTENCE_ENDS))),
-        min(sum(lengths) / len(lengths), 12.0),
-        sum(map(_LONG_WORD.__lt__, lengths)) / len(lengths),
-        math.log2(1 + operators),
-        float(bool(options)),
-        float(code > 1),
-    ]
-    return shape, measures
+    return shape, _measures_of(text, sample, words, numbers, lines, operators)
+
+
+def _measures_of(text: str, sample: str, words: list[bytes], numbers: int, lines: int, operators: int) -> list[float]:
+    """For the difficulty: size, numbers, numbers before options, sentences, words a sentence, symbols, operators."""
+    starts = [at for at in map(sample.find, _FIRST_OPTIONS) if at > 0]
+    before = len(_NUMBERS.findall(sample, 0, min(starts))) if starts else numbers
+    sentences = lines + sum(map(sample.count, _SENTENCE_ENDS))
+    symbols = sum(map(_SYMBOLS.__contains__, words))
+    counts = (min(len(text), 8_000), numbers, before, sentences, len(words) / (1 + sentences), symbols, operators)
+    return [math.log2(1 + count) for count in counts]
 
 
 def _details_of(sample: str) -> Iterator[str]:

@@ -74,18 +74,23 @@ class RouterConfig(Struct, frozen=True, forbid_unknown_fields=True):
     breaker: Breaker = Breaker()
     sticky: Sticky = Sticky()
     retry_after_timeout: bool = False
+    join_retries: bool = False
     hedge: Hedge = Hedge()
     exploration: Share = 0.0
 
 
 class ModelEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    """One name under `models:`. `weighted` maps names to shares; `use` and `weighted` exclude each other."""
+    """One name under `models:`. `weighted` maps names to shares; `use` and `weighted` exclude each other.
+
+    `cache_s`: for how long an answer serves equal requests of its caller.
+    """
 
     use: str | None = None
     fallback: list[str] = []
     context_fallback: list[str] = []
     content_fallback: list[str] = []
     weighted: dict[str, Positive] | None = None
+    cache_s: Positive | None = None
 
 
 class When(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, rename={"not_": "not"}):

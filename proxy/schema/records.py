@@ -244,7 +244,8 @@ class CallOpen(Struct, frozen=True):
     """The start of one client request. `opened_ns`: Unix nanoseconds. `key_id`: the name of the caller's key.
 
     `bound_nano`: the upper bound of the plan's cost (0: unknown; then only the attempts' holds count). `charges`: the
-    budgets that the whole call counts against.
+    budgets that the whole call counts against. `replay_of`: the call whose answer this one got again, at no cost and
+    without attempts.
     """
 
     id: str
@@ -258,6 +259,7 @@ class CallOpen(Struct, frozen=True):
     decided: Decided = NOT_DECIDED
     labels: Labels = NO_LABELS
     charges: tuple[Charge, ...] = ()
+    replay_of: str | None = None
 
 
 class PastCall(Struct, frozen=True):

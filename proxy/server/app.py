@@ -32,6 +32,7 @@ from proxy.config.files import PRICING, ROUTING
 from proxy.config.namespace import baseline_of, enabled
 from proxy.config.server import ServerConfig
 from proxy.config.source import ConfigFiles
+from proxy.pipeline.idempotency import Replays
 from proxy.pipeline.limits import FailedLogins
 from proxy.schema.daemon_thread import DaemonThread
 from proxy.schema.errors import ProxyError
@@ -44,6 +45,7 @@ from proxy.server.api.health import Health, ProviderState, Standing, Watched
 from proxy.server.api.openapi import openapi_route
 from proxy.server.api.reads import Reads
 from proxy.server.api.request import Places
+from proxy.server.api.shared import SharedCalls
 from proxy.server.auth import Auth, StoredKeys, own_key
 from proxy.server.formats import FORMATS, EndpointFormat
 from proxy.server.history import History
@@ -106,7 +108,8 @@ class Application:
         self._metrics = Metrics(__version__, self._read, options.metrics_folder)
         self._auth = auth
         access = Access(auth, lambda: self.live.policies, time.time_ns)
-        calls = ModelCalls(self._runtime, access, int(server.max_body_mb * 1024 * 1024), self._places, log)
+        shared = SharedCalls(self._runtime, self._replays, self._places, log, self._count_replay)
+        calls = ModelCalls(self._runtime, access, int(server.max_body_mb * 1024 * 1024), shared, log)
         watched = Watched(__version__, self._standing, self._providers, self._metrics.exposition)
         health = Health(watched, server.metrics)
         admin = Admin(self._reloads.reload, self._plan_change)
@@ -164,6 +167,14 @@ class Application:
         if self._running is None:
             raise RuntimeError("the application is not running")
         return self._running.runtimes.using()
+
+    def _replays(self) -> Replays:
+        if self._running is None:
+            raise RuntimeError("the application is not running")
+        return self._running.replays
+
+    def _count_replay(self, kind: str) -> None:
+        self._metrics.count("mmproxy_replays", (kind,))
 
     def _run(self, config: Config) -> None:
         if self._running is not None:
@@ -233,6 +244,7 @@ class Application:
             values["mmproxy_ledger_degraded"] = float(ledger.degraded)
             values["mmproxy_ledger_lost"] = ledger.lost
             values["mmproxy_vault_failures"] = self._running.vault.failures
+            values["mmproxy_kept_answers_failures"] = self._running.replays.failures
         return values
 
     async def _plan_change(self, routing: str, pricing: str | None, count: int) -> dict[str, Any]:
@@ -269,6 +281,7 @@ class Application:
                 self._reloads.follow_files(database_folder(self._config)),
                 self._reloads.follow_requests(),
                 server.vault.expire(),
+                server.replays.expire(),
                 self._history.follow(),
                 SharedSessions(server.board.sessions, sticky_moves(self._config), self._log).follow(),
                 self._stop_calls_in_time(server),
@@ -277,6 +290,7 @@ class Application:
             try:
                 yield
             finally:
+                await server.replays.drain(self._config.server.grace_s)
                 for task in tasks:
                     task.cancel()
                 await asyncio.wait(tasks)

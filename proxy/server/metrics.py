@@ -125,6 +125,13 @@ FAMILIES = {
         Family("mmproxy_ledger_lost", "counter", "Calls that ended without a row of their own end."),
         Family("mmproxy_vault_failures", "counter", "Times that reasoning states could not be kept or looked for."),
         Family(
+            "mmproxy_replays",
+            "counter",
+            "Requests that got an answer bought before, by what they share: key, retry, cache.",
+            ("kind",),
+        ),
+        Family("mmproxy_kept_answers_failures", "counter", "Times that answers could not be kept or looked for."),
+        Family(
             "mmproxy_loop_lag_seconds",
             "histogram",
             "How late the event loop was at what it had to do, measured twice a second.",

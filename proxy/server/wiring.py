@@ -11,7 +11,7 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 from msgspec import Struct
@@ -24,14 +24,14 @@ from proxy.metering.charges import Budgets
 from proxy.metering.ledger import Ledger
 from proxy.metering.price_book import PriceBook
 from proxy.pipeline.admission import Admission, KeyPolicies
-from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.attempts import Resources
-from proxy.pipeline.call import Call
 from proxy.pipeline.dispatch import Dispatcher
+from proxy.pipeline.idempotency import Replays
 from proxy.pipeline.limits import Limits
 from proxy.pipeline.off_loop import OffLoop
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.reasoning_state import ReasoningState
+from proxy.pipeline.sharing import Sharing
 from proxy.pipeline.timing import Clock
 from proxy.providers.base.contract import Provider, ProviderLimits
 from proxy.routing.allowed import Views, meaning
@@ -41,9 +41,11 @@ from proxy.routing.facts import TextClassifier
 from proxy.routing.names import Names
 from proxy.routing.router import Router
 from proxy.routing.stored_facts import mentioned
-from proxy.schema.records import CallEnd, Endpoint
-from proxy.server.metrics import Metrics, labels_of
+from proxy.schema.records import Endpoint
+from proxy.server.metrics import Metrics
+from proxy.server.observers import observer, on_end, report_health
 from proxy.server.swap import Swap
+from proxy.storage.kept_answers import KeptAnswers
 from proxy.storage.keys import KeyStore
 from proxy.storage.reasoning_states import ReasoningStates
 from proxy.storage.sqlite import SqliteStore, sqlite_path
@@ -67,6 +69,7 @@ class Runtime(Struct, frozen=True):
     views: Views
     policies: KeyPolicies
     pipeline: Pipeline
+    sharing: Sharing
     ledger: Ledger
     upstreams: Mapping[str, Upstream]
     lists: ModelDiscovery
@@ -83,20 +86,21 @@ class Running:
     def __init__(
         self,
         ledger: Ledger,
-        vault: ReasoningState,
+        stores: SideStores,
         models: LocalModels,
         log: FilteringBoundLogger,
         metrics: Metrics | None = None,
     ) -> None:
         self.runtimes: Swap[Runtime] = Swap()
         self._ledger = ledger
-        self.vault = vault
+        self.vault = stores.vault
+        self.replays = stores.replays
         self._models = models
         self._log = log
         self._metrics = metrics
         self._pools = Pools(_transport)
         self.key_states = KeyStates()
-        self._off_loop = OffLoop()
+        self._off_loop = stores.off_loop
         self.board = HealthBoard(time.perf_counter, time.time)
         self._limits: Limits | None = None
         self._lists: ModelDiscovery | None = None
@@ -114,7 +118,7 @@ class Running:
 
         self.key_states.forgive()
         self.board.configure(config.router)
-        _report_health(self.board, self._log, self._metrics, runtime.names.configured())
+        report_health(self.board, self._log, self._metrics, runtime.names.configured())
         self.runtimes.put(runtime, close)
         self._lists = runtime.lists
         self._lists.follow()
@@ -152,7 +156,7 @@ class Running:
                     self._off_loop,
                     config.version,
                     random.random,
-                    _observer(self._metrics, configured),
+                    observer(self._metrics, configured),
                     config.router.retry_delay_s,
                     config.router,
                     self.board,
@@ -162,10 +166,10 @@ class Running:
             ),
             self.vault,
             Clock(time.time_ns, time.perf_counter),
-            _on_end(self._log, self._metrics, configured),
+            on_end(self._log, self._metrics, configured),
             config.router.deadline_s,
         )
-        return Runtime(config, views, policies, pipeline, self._ledger, upstreams, lists)
+        return Runtime(config, views, policies, pipeline, sharing_of(config, names), self._ledger, upstreams, lists)
 
     def _pool(self, config: Config, name: str, pools: ExitStack) -> Pool:
         """A provider's pool, released when `pools` closes."""
@@ -193,6 +197,7 @@ class Running:
             if isinstance(model, LocalModel):
                 await model.close()
         await self.runtimes.close()
+        await self.replays.close()
         await self._pools.close()
         await self.vault.close()
         self._off_loop.close()
@@ -207,9 +212,10 @@ async def running(
     on_death: Callable[[], None] | None = None,
 ) -> AsyncGenerator[Running, None]:
     """Opens the ledger, runs `config`, then closes everything. `on_death`: called if the ledger's writer dies."""
-    ledger = build_ledger(config, on_death)
+    store = build_store(config)
+    ledger = build_ledger(config, store, on_death)
     await ledger.start()
-    server = Running(ledger, build_vault(config, log), models, log, metrics)
+    server = Running(ledger, build_side_stores(config, store, log), models, log, metrics)
     try:
         server.run(config)
         yield server
@@ -232,20 +238,51 @@ def local_models(config: Config) -> dict[str, LocalModel]:
     return {name: LocalModel(spec) for name, spec in specs.items() if spec is not None}
 
 
-def build_ledger(config: Config, on_death: Callable[[], None] | None = None) -> Ledger:
+def build_store(config: Config) -> SqliteStore:
+    """The usage database. Opens nothing."""
+    return SqliteStore(sqlite_path(config.storage.url), durability=config.storage.durability)
+
+
+def build_ledger(config: Config, store: SqliteStore, on_death: Callable[[], None] | None = None) -> Ledger:
     """The ledger on its store. Opens nothing."""
-    store = SqliteStore(sqlite_path(config.storage.url), durability=config.storage.durability)
     return Ledger(store, when_down=config.storage.when_down, on_death=on_death)
 
 
-def build_vault(config: Config, log: FilteringBoundLogger) -> ReasoningState:
-    """The store for reasoning between requests, if configured. Opens nothing."""
-    store: ReasoningStates | None = None
+class SideStores(Struct, frozen=True):
+    """What is kept in the usage database beside the ledger, and the threads for large bodies."""
+
+    vault: ReasoningState
+    replays: Replays
+    off_loop: OffLoop
+
+
+def build_side_stores(config: Config, store: SqliteStore, log: FilteringBoundLogger) -> SideStores:
+    """The stores of reasoning between requests, if configured, and of answers for repeats. Opens nothing."""
+    path, off_loop = sqlite_path(config.storage.url), OffLoop()
+    states: ReasoningStates | None = None
     if config.storage.reasoning_state == "store":
-        store = ReasoningStates(sqlite_path(config.storage.url), config.vault_key)
+        states = ReasoningStates(path, config.vault_key)
     elif config.storage.reasoning_state == "memory":
-        store = ReasoningStates(None)
-    return ReasoningState(store, log.warning)
+        states = ReasoningStates(None)
+    answers = KeptAnswers(path, lambda: store.owner, config.vault_key)
+    refuses = config.storage.when_down == "refuse"
+    return SideStores(
+        ReasoningState(states, log.warning), Replays(answers, off_loop, log.warning, refuses=refuses), off_loop
+    )
+
+
+def sharing_of(config: Config, names: Names) -> Sharing:
+    """What calls share with their repeats. An alias is cached as the name it leads to."""
+    cached = {name: entry.cache_s for name, entry in config.models.items() if entry.cache_s is not None}
+    leading = {alias: cached[target] for alias in config.aliases if (target := names.target_of(alias)) in cached}
+    return Sharing(
+        config.version,
+        config.storage.idempotency_ttl_s,
+        config.router.deadline_s,
+        config.router.join_retries,
+        cached | leading,
+        frozenset(mentioned(config.rules).headers),
+    )
 
 
 def key_store(config: Config) -> KeyStore:
@@ -276,65 +313,3 @@ def _origin(config: Config, name: str, provider: Provider, models: LocalModels) 
         return endpoint
 
     return fixed
-
-
-def _observer(metrics: Metrics | None, configured: frozenset[str]) -> Callable[[Attempt], None]:
-    """The observer of ended attempts. It outlives a reload, which only changes its labels."""
-    if metrics is None:
-        return lambda attempt: None
-    return partial(metrics.note_attempt, configured)
-
-
-def _report_health(
-    board: HealthBoard, log: FilteringBoundLogger, metrics: Metrics | None, configured: frozenset[str]
-) -> None:
-    """One log line for each change of a breaker's state, and the metrics of breakers and retry budgets."""
-
-    def on_breaker(name: str, state: str) -> None:
-        rest_s, why, _ = board.rest_of(name)
-        log.warning("breaker", model=name, state=state, why=why, open_s=round(rest_s, 1))
-        if metrics is not None:
-            metrics.note_breaker(labels_of(configured, name), state)
-
-    def on_refused(name: str) -> None:
-        if metrics is not None:
-            metrics.count("mmproxy_retries_refused", labels_of(configured, name))
-
-    board.on_breaker, board.on_refused = on_breaker, on_refused
-
-
-def _on_end(
-    log: FilteringBoundLogger, metrics: Metrics | None, configured: frozenset[str]
-) -> Callable[[Call, CallEnd], None]:
-    """The observer of ended calls: writes the log line, and updates the metrics if enabled."""
-
-    log = log.bind()  # structlog's lazy logger binds anew for each line
-
-    def ended(call: Call, end: CallEnd) -> None:
-        _log_call(log, call, end)
-        if metrics is not None:
-            metrics.note_end(configured, call, end)
-
-    return ended
-
-
-def _log_call(log: FilteringBoundLogger, call: Call, end: CallEnd) -> None:
-    answering = call.answering if call.attempts else None
-    attempt = answering.ended if answering else None
-    fields = {
-        "request_id": call.id,
-        "key": call.caller.key_id,
-        "requested": call.request.model,
-        "model": answering.deployment.name if answering else None,
-        "stream": call.request.stream,
-        "outcome": str(end.outcome),
-        "status": end.status,
-        "code": end.error_code,
-        "attempts": len(call.attempts),
-        "input_tokens": attempt.tokens.prompt if attempt else None,
-        "output_tokens": attempt.tokens.output if attempt else None,
-        "cost_nano_usd": attempt.cost_nano if attempt else None,
-        "latency_ms": round(end.latency_ms, 1),
-        "first_token_ms": None if end.first_token_ms is None else round(end.first_token_ms, 1),
-    }
-    log.info("call", fields=fields)

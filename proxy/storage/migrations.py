@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from sqlite_utils import Database
 
-from proxy.storage import rollups
 from proxy.storage.base import StoreError
+from proxy.storage.rollup_table import m018_rollups, sum_all
 
 
 def m001_calls(db: Database) -> None:
@@ -153,24 +153,7 @@ def m008_sums_of_reasoning_states(db: Database) -> None:
         UNION ALL SELECT 'all', COUNT(*), IFNULL(SUM(size), 0) FROM reasoning_states
         """
     )
-    # States are written by upsert: `INSERT OR REPLACE` would replace a row without firing the triggers.
-    for event, row, states, size in (
-        ("INSERT", "NEW", "1", "NEW.size"),
-        ("DELETE", "OLD", "-1", "-OLD.size"),
-        ("UPDATE", "NEW", "0", "NEW.size - OLD.size"),
-    ):
-        parts = {"{event}": event, "{row}": row, "{states}": states, "{size}": size}
-        statement = _SUM_TRIGGER
-        for place, text in parts.items():
-            statement = statement.replace(place, text)
-        db.execute(statement)
-    db.execute(
-        """
-        CREATE TRIGGER reasoning_state_sums_empty AFTER UPDATE ON reasoning_state_sums
-        WHEN NEW.states = 0 AND NEW.scope <> 'all'
-        BEGIN DELETE FROM reasoning_state_sums WHERE scope = NEW.scope; END
-        """
-    )
+    _keep_sums(db, "reasoning_states", "reasoning_state_sums", "states")
 
 
 def m009_decisions(db: Database) -> None:
@@ -241,45 +224,72 @@ def m015_billed_parts(db: Database) -> None:
     db.execute("ALTER TABLE attempts ADD COLUMN provider_cost_nano INTEGER")
 
 
-def m016_rollups(db: Database) -> None:
-    """Sums of ended calls per hour and per day (storage/rollups.py); what ensembles and prompts will fill in."""
-    # One b-tree in the order of time; the histograms are last, so that sums skip them.
+def m016_kept_answers(db: Database) -> None:
+    """Answers that are kept for repeats, encrypted (storage/kept_answers.py), and which calls are such repeats."""
     db.execute(
         """
-        CREATE TABLE rollups (
-            kept TEXT NOT NULL, span_s INTEGER NOT NULL, start_s INTEGER NOT NULL, provider TEXT NOT NULL,
-            model TEXT NOT NULL, key_id TEXT NOT NULL, rule TEXT NOT NULL, task_type TEXT NOT NULL,
-            calls INTEGER NOT NULL, successes INTEGER NOT NULL, input_tokens INTEGER NOT NULL,
-            output_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, cache_write_tokens INTEGER NOT NULL,
-            reasoning_tokens INTEGER NOT NULL, cost_nano INTEGER NOT NULL, unpriced_calls INTEGER NOT NULL,
-            fallbacks INTEGER NOT NULL, timed_calls INTEGER NOT NULL, latency_ms REAL NOT NULL,
-            latencies BLOB, first_tokens BLOB,
-            PRIMARY KEY (kept, span_s, start_s, provider, model, key_id, rule, task_type)
+        CREATE TABLE kept_answers (
+            caller TEXT NOT NULL, name BLOB NOT NULL, request BLOB NOT NULL, call_id TEXT NOT NULL,
+            owner TEXT NOT NULL, state TEXT NOT NULL, kept_ns INTEGER NOT NULL, expires_ns INTEGER NOT NULL,
+            size INTEGER NOT NULL, sealed BLOB, PRIMARY KEY (caller, name)
+        ) STRICT
+        """
+    )
+    # Dropping reads these indexes only, never the answers.
+    db.execute("CREATE INDEX kept_answers_by_caller ON kept_answers (caller, kept_ns, size) WHERE state <> 'open'")
+    db.execute("CREATE INDEX kept_answers_by_age ON kept_answers (kept_ns, size) WHERE state <> 'open'")
+    db.execute("CREATE INDEX kept_answers_by_end ON kept_answers (expires_ns)")
+    db.execute("CREATE INDEX kept_answers_open ON kept_answers (owner) WHERE state = 'open'")
+    db.execute(
+        """
+        CREATE TABLE kept_answer_sums (
+            scope TEXT PRIMARY KEY NOT NULL, answers INTEGER NOT NULL, bytes INTEGER NOT NULL
         ) STRICT, WITHOUT ROWID
         """
     )
-    # No constraints: a trigger that may abort makes SQLite keep a copy of each page for each statement.
-    db.execute("CREATE TABLE calls_to_sum (seq INTEGER PRIMARY KEY, call_id TEXT)")
-    db.execute(
-        """
-        CREATE TRIGGER calls_ended AFTER UPDATE OF closed_ns ON calls
-        WHEN OLD.closed_ns IS NULL AND NEW.closed_ns IS NOT NULL
-        BEGIN INSERT INTO calls_to_sum (call_id) VALUES (NEW.id); END
-        """
-    )
-    for column in ("ensemble", "prompt"):
-        db.execute("ALTER TABLE calls ADD COLUMN " + column + " TEXT")
+    db.execute("INSERT INTO kept_answer_sums VALUES ('all', 0, 0)")
+    _keep_sums(db, "kept_answers", "kept_answer_sums", "answers")
+
+
+def m017_replays(db: Database) -> None:
+    """The call whose answer a call got again, without a request to a provider."""
+    db.execute("ALTER TABLE calls ADD COLUMN replay_of TEXT")
+
+
+def _keep_sums(db: Database, table: str, sums: str, count: str) -> None:
+    """Maintains number and size of rows, in total and per caller, by triggers.
+
+    Rows are written by upsert: `INSERT OR REPLACE` would replace a row without firing the triggers.
+    """
+    for event, row, rows, size in (
+        ("INSERT", "NEW", "1", "NEW.size"),
+        ("DELETE", "OLD", "-1", "-OLD.size"),
+        ("UPDATE", "NEW", "0", "NEW.size - OLD.size"),
+    ):
+        parts = {"{event}": event, "{row}": row, "{rows}": rows, "{size}": size}
+        _execute(db, _SUM_TRIGGER, {**parts, "{table}": table, "{sums}": sums, "{count}": count})
+    _execute(db, _EMPTY_TRIGGER, {"{sums}": sums, "{count}": count})
+
+
+def _execute(db: Database, statement: str, parts: dict[str, str]) -> None:
+    for place, text in parts.items():
+        statement = statement.replace(place, text)
+    db.execute(statement)
 
 
 _SUM_TRIGGER = """
-    CREATE TRIGGER reasoning_states_after_{event} AFTER {event} ON reasoning_states
+    CREATE TRIGGER {table}_after_{event} AFTER {event} ON {table}
     BEGIN
-        INSERT INTO reasoning_state_sums (scope, states, bytes) VALUES ('of ' || {row}.caller, {states}, {size})
-        ON CONFLICT (scope) DO UPDATE SET states = states + excluded.states, bytes = bytes + excluded.bytes;
-        UPDATE reasoning_state_sums SET states = states + {states}, bytes = bytes + {size} WHERE scope = 'all';
+        INSERT INTO {sums} (scope, {count}, bytes) VALUES ('of ' || {row}.caller, {rows}, {size})
+        ON CONFLICT (scope) DO UPDATE SET {count} = {count} + excluded.{count}, bytes = bytes + excluded.bytes;
+        UPDATE {sums} SET {count} = {count} + {rows}, bytes = bytes + {size} WHERE scope = 'all';
     END
 """
-_SUMMED_AT_ONCE = 20_000
+_EMPTY_TRIGGER = """
+    CREATE TRIGGER {sums}_empty AFTER UPDATE ON {sums}
+    WHEN NEW.{count} = 0 AND NEW.scope <> 'all'
+    BEGIN DELETE FROM {sums} WHERE scope = NEW.scope; END
+"""
 _PATIENCE = "PRAGMA busy_timeout = 600000"  # for another process that migrates: a million calls take it seconds
 _COUNTS = (
     *("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"),
@@ -302,7 +312,9 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     m013_sticky_moves,
     m014_candidates,
     m015_billed_parts,
-    m016_rollups,
+    m016_kept_answers,
+    m017_replays,
+    m018_rollups,
 )
 
 
@@ -320,11 +332,8 @@ def migrate(connection: sqlite3.Connection, steps: tuple[Callable[[Database], No
         db = Database(connection, recursive_triggers=False, execute_plugins=False)
         for step in steps[version:]:
             step(db)
-        if m016_rollups in steps[version:]:
-            rollups.prepare(connection)
-            rollups.list_all(connection)
-            while rollups.sum_up(connection, _SUMMED_AT_ONCE):
-                pass
+        if m018_rollups in steps[version:]:
+            sum_all(connection)
         # A pragma takes no parameters; the number is our own.
         connection.execute("PRAGMA user_version = " + str(len(steps)))
         connection.execute("COMMIT")

@@ -35,6 +35,7 @@ SUMS = {
     "cost_nano": "MIN(IFNULL(cost_nano, 0), 9007199254740992)",
     "unpriced_calls": "cost_nano IS NULL",
     "fallbacks": "fallback",
+    "replays": "replay_of IS NOT NULL",
     "timed_calls": "attempts > 0 AND latency_ms IS NOT NULL",  # times of calls without attempts measure nothing
     "latency_ms": "IIF(attempts > 0, IFNULL(latency_ms, 0.0), 0.0)",
 }

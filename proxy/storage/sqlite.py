@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from proxy.storage import rescue, rollups
 from proxy.storage.base import Answers, Refusal, RowRefused, StoreError
 from proxy.storage.batch import Batch
+from proxy.storage.kept_answers import lose_claims_of
 from proxy.storage.migrations import migrate
 from proxy.storage.owners import LEASE_S, Owners
 from proxy.storage.reader import SqliteReader
@@ -128,6 +129,7 @@ class SqliteStore(SqliteReader):
                     if is_dead:
                         with _transaction(db):
                             swept += lose_calls_of(db, owner, now_ns)
+                            lose_claims_of(db, owner)
                             self._owners.end_lease(db, owner)
             return swept
 

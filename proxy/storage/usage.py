@@ -201,6 +201,7 @@ def _shown(sums: Sums, baseline: TokenRates | None) -> dict[str, Any]:
         "cost_usd": None if is_unknown else found["cost_nano"] / NANO_PER_USD,
         "unpriced_calls": found["unpriced_calls"],
         "fallbacks": found["fallbacks"],
+        "replays": found["replays"],
         "avg_latency_ms": round(found["latency_ms"] / found["timed_calls"], 3) if found["timed_calls"] else None,
         "p50_latency_ms": p50,
         "p95_latency_ms": p95,

@@ -33,9 +33,26 @@ def test_a_name_has_what_stands_under_it_and_the_default_for_the_rest(policies):
     assert mobile.allowed == Allowed("mobile", (("cheap",),))
     assert mobile.expires_ns == day_ns("2027-01-01") == 1798761600 * 10**9
     assert policies.of(Caller("batch")).rate == RateLimit(600, None, 5)
-    for other in (Caller("other"), Caller("default"), Caller("admin", admin=True), Caller(None, admin=True)):
+    for other in (Caller("other"), Caller("default"), Caller("admin", admin=True)):
         assert policies.of(other).rate == RateLimit(60, None, 5)
         assert (policies.of(other).allowed, policies.of(other).expires_ns) == (None, None)
+
+
+def test_callers_without_a_key_have_limits_of_their_own():
+    """A laptop's agents are not held to what one key may do."""
+    rates = RateLimitsConfig(RateLimit(60), keyless=RateLimit(6000), per_key={"a": RateLimit(1)})
+    for caller in (Caller(), Caller(None, admin=True)):
+        assert KeyPolicies({}, rates, Limits()).of(caller).rate == RateLimit(6000)
+        assert KeyPolicies({}, RateLimitsConfig(RateLimit(60)), Limits()).of(caller).rate == RateLimit()
+
+
+def test_the_limits_of_all_callers_bind_each_of_them():
+    """Whatever their own are, also where they have none."""
+    policies = KeyPolicies({}, RateLimitsConfig(everyone=RateLimit(requests_per_minute=2)), Limits())
+    for name in ("a", None):
+        assert policies.enter(policies.of(Caller(name)), request()) is not None
+    with pytest.raises(ProxyError, match="all callers together: requests_per_minute is 2"):
+        policies.enter(policies.of(Caller("b")), request())
 
 
 def test_the_list_of_the_key_and_that_of_its_name_both_hold(policies):

@@ -240,7 +240,7 @@ def test_while_nobody_answered_the_call_is_that_of_whose_content_leaves(call: Ca
 
 async def test_the_end_of_a_call_gives_its_place_back_with_what_it_used(call: Call) -> None:
     """The tokens of all ended attempts; withdrawn ones have none."""
-    given: list[int] = []
+    given: list[int | None] = []
     call.leave = given.append
     give(attempt_of(call), USAGE)
     give(attempt_of(call), USAGE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from proxy.pipeline.limits import (
     ALL_FAILURES_PER_MINUTE,
@@ -12,6 +13,7 @@ from proxy.pipeline.limits import (
     Bucket,
     FailedLogins,
     Limits,
+    Place,
     RateLimit,
     RateLimited,
 )
@@ -148,6 +150,78 @@ def test_a_refused_call_takes_nothing(now):
     limits.enter("a", rate, 50, 0)
     for _ in range(5):
         assert refused(limits, "a", rate, 0, 0).body()["error"]["metadata"]["limiter"] == "concurrent"
+
+
+LIMITERS = ("requests_per_minute", "tokens_per_minute", "concurrent")
+
+
+@pytest.mark.parametrize("limiter", LIMITERS)
+@pytest.mark.parametrize("whose", ["key", "everyone"])
+def test_whoever_refuses_no_other_limit_is_used(now, limiter, whose):
+    """All or none over requests, tokens and calls at once, of the key and of all callers."""
+    limits, wide = Limits(clock_s=now), RateLimit(1000, 100_000, 100)
+    narrow = structs.replace(wide, **{limiter: 10})
+    rate, everyone = (narrow, wide) if whose == "key" else (wide, narrow)
+
+    def state():
+        everybody = [*limits._used.values(), limits._by_everyone]
+        return [(each.requests._level, each.tokens._level, each.running) for each in everybody]
+
+    for _ in range(10):
+        limits.enter("a", rate, 1, 0, everyone)
+    before = state()
+    for _ in range(5):
+        assert refused(limits, "a", rate, 1, 0, everyone).body()["error"]["metadata"]["limiter"] == limiter
+    assert state() == before
+    assert [running for *_, running in before] == [10, 10]
+
+
+def test_the_tighter_of_two_limits_is_reported(now):
+    """By what remains, for requests and for tokens apart."""
+    limits, rate = Limits(clock_s=now), RateLimit(requests_per_minute=10, tokens_per_minute=5000)
+    headers = limits.enter("a", rate, 100, 0, RateLimit(requests_per_minute=100, tokens_per_minute=1000)).headers
+    assert (headers["x-ratelimit-limit-requests"], headers["x-ratelimit-remaining-requests"]) == ("10", "9")
+    assert (headers["x-ratelimit-limit-tokens"], headers["x-ratelimit-remaining-tokens"]) == ("1000", "900")
+
+
+def test_a_call_that_is_refused_later_gives_its_request_back(now):
+    """By the router or a budget: it asked nobody, so it counts nowhere."""
+    limits, rate = Limits(clock_s=now), RateLimit(requests_per_minute=1, tokens_per_minute=100, concurrent=1)
+    for _ in range(3):
+        limits.enter("a", rate, 50, 50, rate).leave(None)
+    limits.enter("a", rate, 50, 50, rate).leave(0)
+    assert refused(limits, "a", rate, 0, 0, rate).body()["error"]["metadata"]["limiter"] == "requests_per_minute"
+
+
+SCOPED = st.lists(
+    st.tuples(st.sampled_from("ab"), st.floats(0, 30), st.integers(0, 300), st.integers(0, 900), st.booleans()),
+    min_size=1,
+    max_size=80,
+)
+
+
+@given(st.integers(1, 30), st.integers(1, 40), st.integers(1, 3000), st.integers(1, 6), SCOPED)
+def test_all_callers_together_stay_within_their_limits(of_key, of_all, tokens, at_once, steps):
+    """In any stretch of time, whatever each key may do; and what has left leaves nothing behind."""
+    now = Now()
+    limits, rate = Limits(clock_s=now), RateLimit(requests_per_minute=of_key, concurrent=at_once)
+    everyone = RateLimit(requests_per_minute=of_all, tokens_per_minute=tokens, concurrent=at_once)
+    start, admitted = now.s, 0
+    running: list[Place] = []
+    for name, wait_s, prompt, used, leaves in steps:
+        now.s += wait_s
+        if leaves and running:
+            running.pop().leave(used)
+        try:
+            running.append(limits.enter(name, rate, prompt, 0, everyone))
+        except RateLimited:
+            continue
+        admitted += 1
+        assert len(running) <= at_once
+        assert admitted <= of_all + (now.s - start) / 60 * of_all + 1e-6
+    for place in running:
+        place.leave(0)
+    assert [each.running for each in (*limits._used.values(), limits._by_everyone)] == [0] * (len(limits._used) + 1)
 
 
 def test_each_worker_holds_its_share(now):

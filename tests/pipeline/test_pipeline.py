@@ -212,7 +212,7 @@ async def test_a_bug_is_told_as_it_is_and_its_call_is_closed(stream: bool) -> No
 
 def limited(world: World, **limits: int) -> Pipeline:
     """A world with rate limits, enforced by the product's own admission."""
-    policies = KeyPolicies({}, RateLimitsConfig(RateLimit(**limits)), Limits())
+    policies = KeyPolicies({}, RateLimitsConfig(keyless=RateLimit(**limits)), Limits())
     return world.pipeline(admission=Admission(policies, cast(Router, RouterOf(world))))
 
 

@@ -193,7 +193,7 @@ async def test_what_another_version_wrote_is_not_there() -> None:
     async with vault_on(store, clock) as vault:
         await vault.keep(MOBILE, THINKER, [answer("call_1")])
         foreign = {"call_2": b"\xc1", "call_3": msgspec.msgpack.encode({"dialect": 7})}
-        await asyncio.wrap_future(vault._thread.submit(store.put, "mobile", foreign, clock.ns))
+        await asyncio.wrap_future(vault._thread.executor.submit(store.put, "mobile", foreign, clock.ns))
         assert set(await kept(vault, asking("call_1", "call_2", "call_3"))) == {"call_1"}
 
 

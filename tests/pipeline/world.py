@@ -270,6 +270,7 @@ class RouterOf:
     def __init__(self, world: World) -> None:
         self._world = world
         self.asked: list[tuple[str, Allowed | None]] = []
+        self.reads_budget = False
 
     async def decide(self, *_: Any) -> None:
         return None

@@ -16,7 +16,8 @@ import pytest
 from proxy.schema.records import Secret
 from proxy.storage.base import StoreError
 from proxy.storage.migrations import MIGRATIONS, migrate
-from proxy.storage.reasoning_states import KEY_SUFFIX, ReasoningStates, StateLimits, shared_key
+from proxy.storage.reasoning_states import ReasoningStates, StateLimits
+from proxy.storage.side_store import KEY_SUFFIX, shared_key
 from proxy.storage.sqlite import SqliteStore
 
 NOW = 1_795_000_000 * 10**9
@@ -357,7 +358,7 @@ def test_a_write_does_not_count_what_is_kept(path: Path, made: Make) -> None:
         def count_one() -> None:
             counted[0] += 1
 
-        connection = store._connected()
+        connection = store._store.connected()
         connection.set_progress_handler(count_one, 10)
         store.put("mobile", {f"new_{second}": STATE}, NOW + second * SECOND)
         connection.set_progress_handler(None, 0)

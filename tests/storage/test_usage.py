@@ -77,6 +77,7 @@ def expected(chosen: list[dict[str, Any]]) -> dict[str, Any]:
         "cost_usd": sum(costs) / 1e9 if costs else None,
         "unpriced_calls": len(chosen) - len(costs),
         "fallbacks": sum(fact["fallback"] for fact in chosen),
+        "replays": 0,
         "avg_latency_ms": pytest.approx(sum(latencies) / len(latencies), abs=0.001),
         "p50_latency_ms": near(rank(latencies, 50)),
         "p95_latency_ms": near(rank(latencies, 95)),

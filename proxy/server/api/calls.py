@@ -1,54 +1,34 @@
-"""Performs I/O: the routes that call models, in plain ASGI. Each route passes its Format to the pipeline.
-
-The gate `HEADERS_SENT` is here.
-"""
+"""Performs I/O: the routes that call models, in plain ASGI. Each route passes its Format to the pipeline."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractContextManager, aclosing
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import cast
 
 import structlog
 from litestar.types import HTTPScope, Receive, Scope, Send
-from sse_starlette import EventSourceResponse
 
-from proxy.pipeline.call import Call
-from proxy.pipeline.format import Format, StreamWriter
-from proxy.pipeline.output import Output
+from proxy.pipeline.format import Format
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.running import ClientLeft, RunningCall
 from proxy.schema.errors import ProxyError
-from proxy.server.api.answers import NO_STORE, header_lines, new_id, safe_headers, send_error, send_json
+from proxy.server.api.answers import header_lines, new_id, send_error, send_json
 from proxy.server.api.guard import Access
-from proxy.server.api.request import BodyTooLarge, ClientGone, LeaveWatch, Places, discard_rest, read_body
+from proxy.server.api.replies import (
+    HEADERS_AFTER_S,
+    facts_of,
+    frames_of,
+    identity_of,
+    internal_error,
+    send_stream,
+)
+from proxy.server.api.request import BodyTooLarge, ClientGone, LeaveWatch, discard_rest, read_body
+from proxy.server.api.shared import Asked, Live, SharedCalls
 from proxy.server.http1.peer import Peer, peer_of
 
-HEADERS_AFTER_S = 10.0  # a stream's headers are sent with its first byte, or after this long, before clients time out
-PING_S = 15
 LINGER_BODIES = 4  # after a 413, how much more is read and discarded, in units of the largest body
-
-
-class FrameStream(EventSourceResponse):
-    """An event stream of complete frames, without sse-starlette's watchers: the frames include the pings, the call's
-    owner notices a client that leaves, and the server drains streams when it stops.
-    """
-
-    def __init__(self, frames: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
-        super().__init__(frames, headers=headers)
-        del self.headers["connection"]  # left to the server: sse-starlette says keep-alive to every client
-
-    async def send(self, send: Any) -> None:
-        async with aclosing(cast("AsyncGenerator[bytes, None]", self.body_iterator)):
-            await self._stream_response(send)
-
-
-class Live(Protocol):
-    """What a call needs of the running configuration."""
-
-    @property
-    def pipeline(self) -> Pipeline: ...
 
 
 class ModelCalls:
@@ -59,11 +39,12 @@ class ModelCalls:
         live: Callable[[], AbstractContextManager[Live]],
         access: Access,
         max_body_bytes: int,
-        places: Places,
+        shared: SharedCalls,
         log: structlog.typing.FilteringBoundLogger,
         headers_after_s: float = HEADERS_AFTER_S,
     ) -> None:
-        self._places = places
+        self._places = shared.places
+        self._shared = shared
         self._live = live
         self._access = access
         self._max_body_bytes = max_body_bytes
@@ -80,11 +61,19 @@ class ModelCalls:
         try:
             with self._live() as live:  # not the call's own yet: a reload may happen while the body is read
                 identity["x-proxy-config"] = live.pipeline.config_version
+                sharing = live.sharing
             if (method := cast(HTTPScope, scope)["method"]) != "POST":
                 message = f"{method} is not allowed; use POST."
                 raise ProxyError(message, status=405, code="method_not_allowed", headers={"allow": "POST"})
             caller = await self._access.caller(scope, headers)
             body = await read_body(receive, headers, self._max_body_bytes)
+            if sharing.concerns(headers):
+                asked = Asked(call_id, caller, cast(HTTPScope, scope)["path"], headers, body, format)
+                if (share := await self._shared.share(sharing, asked)) is not None:
+                    del body
+                    await self._shared.serve(share, asked, scope, receive, send, alone=alone)
+                    return
+                del asked  # it holds the body
             with self._places, self._live() as live:
                 pipeline = live.pipeline
                 identity["x-proxy-config"] = pipeline.config_version
@@ -114,7 +103,7 @@ class ModelCalls:
     async def _whole(self, pipeline: Pipeline, running: RunningCall, peer: Peer, send: Send) -> None:
         body = await running.output.read()
         call = running.call
-        headers = _facts(pipeline, call)
+        headers = facts_of(pipeline.config_version, call)
         if (cost := call.cost_usd()) is not None:
             headers["x-proxy-cost-usd"] = f"{cost:.9f}"
         if call.charges and (left_usd := pipeline.budget_left_usd(call)) is not None:
@@ -128,62 +117,5 @@ class ModelCalls:
         call, output, writer = running.call, running.output, running.writer
         is_begun = await output.wait(self._headers_after_s)
         first = await output.read() if is_begun else b""
-        known = _facts(pipeline, call) if is_begun else _identity(pipeline, call)
-        frames = self._frames(first, output, call, writer)
-        await FrameStream(frames, safe_headers({**NO_STORE, **known})).send(cast(Any, send))
-
-    async def _frames(
-        self, first: bytes, output: Output, call: Call, writer: StreamWriter
-    ) -> AsyncGenerator[bytes, None]:
-        """After `HEADERS_SENT`: an error is the stream's last frame, without `[DONE]`."""
-        try:
-            if first:
-                yield first
-            while True:
-                if not await output.wait(PING_S):
-                    yield writer.keep_alive
-                elif frames := await output.read():
-                    yield frames
-                else:
-                    return
-        except ClientLeft:
-            return
-        except ProxyError as error:
-            yield writer.error(error)
-        except Exception:
-            self._log.exception("internal_error", request_id=call.id)
-            yield writer.error(internal_error())
-
-
-def internal_error() -> ProxyError:
-    """500 without details, which are in the log."""
-    return ProxyError("Internal error. The server's log has the details.", status=500, code="internal_error")
-
-
-def _identity(pipeline: Pipeline, call: Call) -> dict[str, str]:
-    known = {"x-request-id": call.id, "x-proxy-config": pipeline.config_version}
-    if (decision := call.decision) is not None:
-        if decision.rule is not None:
-            known["x-proxy-rule"] = decision.rule
-        if decision.strategy is not None:
-            known["x-proxy-strategy"] = decision.strategy
-    if call.downgraded_from is not None:
-        known["x-proxy-downgraded"] = call.downgraded_from
-    return known
-
-
-def _facts(pipeline: Pipeline, call: Call) -> dict[str, str]:
-    """The headers whose values are known at the first byte of an answer."""
-    attempt = call.answering
-    facts = {
-        **_identity(pipeline, call),
-        "x-proxy-model": attempt.deployment.name,
-        "x-proxy-provider": attempt.deployment.provider_name,
-        "x-proxy-attempts": str(len(call.attempts)),
-        **call.limit_headers,
-    }
-    if attempt.dropped:
-        facts["x-proxy-dropped-params"] = ",".join(attempt.dropped)
-    if adapted := [*call.adapted, *attempt.adapted]:
-        facts["x-proxy-adapted-params"] = ",".join(dict.fromkeys(adapted))
-    return facts
+        known = facts_of(pipeline.config_version, call) if is_begun else identity_of(pipeline.config_version, call)
+        await send_stream(send, frames_of(first, output, call, writer, self._log), known)

@@ -14,7 +14,7 @@ from litestar.types import ExceptionHandlersMap
 from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
 from proxy.server.api.answers import NO_STORE, new_id
-from proxy.server.api.calls import internal_error
+from proxy.server.api.replies import internal_error
 
 _CODES = {
     404: "not_found",

@@ -13,8 +13,9 @@ from proxy.routing.explain import explained
 from proxy.schema.json import encode
 from proxy.schema.records import Caller
 from proxy.server.api.answers import NO_STORE, new_id
-from proxy.server.api.calls import LINGER_BODIES, Live
+from proxy.server.api.calls import LINGER_BODIES
 from proxy.server.api.request import BodyTooLarge, ClientGone, discard_rest, read_body
+from proxy.server.api.shared import Live
 from proxy.server.formats.chat import CHAT
 
 

@@ -82,9 +82,14 @@ _CHAT_HEADERS = {
     "x-ratelimit-limit-requests": "The key's limit per minute, if it has one; `-tokens` likewise.",
     "x-ratelimit-remaining-requests": "The remaining part of the limit; `-tokens` likewise.",
     "x-ratelimit-reset-requests": "Time until the limit is fully available again, like 8.64s; `-tokens` likewise.",
+    "idempotent-replayed": "`true`: the answer was bought before, by a request with the same key or by its first try.",
+    "x-proxy-cache": "Where the exact cache was asked for: `hit`, `miss`, or `bypass` with an Idempotency-Key.",
+    "x-proxy-replay-of": "The call whose answer this is, if that was bought before.",
+    "x-proxy-lost-call": "An earlier call with this Idempotency-Key, whose process died.",
+    "x-proxy-kept": "`false`: the answer is too large to be kept for its Idempotency-Key.",
     "x-proxy-overhead-ms": "Milliseconds in the proxy itself, without waits for providers; whole answers only.",
 }
-_CHAT_ERRORS = (400, 401, 403, 404, 405, 413, 415, 429, 500, 502, 503, 504)
+_CHAT_ERRORS = (400, 401, 403, 404, 405, 409, 413, 415, 422, 429, 500, 502, 503, 504)
 _READY: dict[str, dict[str, Any]] = {"200": {_JSON: Readiness}, "503": {_JSON: Readiness}}
 # By method and path without /v1. Other routes are described by their docstrings, with an untyped JSON answer.
 DESCRIBED: dict[tuple[str, str], Described] = {

@@ -94,6 +94,7 @@ class UsageSums(TypedDict, total=False):
     cost_usd: float | None
     unpriced_calls: int
     fallbacks: int
+    replays: int
     avg_latency_ms: float | None
     p50_latency_ms: float | None
     p95_latency_ms: float | None
@@ -214,6 +215,7 @@ class RequestAnswer(TypedDict):
     agent: str | None
     parent_agent: str | None
     dropped: list[str]
+    replay_of: str | None
     decision: DecisionAnswer
     attempts: list[AttemptNode]
 

@@ -22,9 +22,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 PRICING = """
 version: 1
 models:
-  fake/*: {input: 0, output: 10.00, max_output: 4096}
+  fake/*: {input: 0, output: 10.00, max_output: 4096, context: 100000}
   fake/ok(tag=cheap): {input: 0, output: 1.00, max_output: 4096}
-  fake/ok(tag=pictures): {input: 0, output: 5.00, max_output: 4096, supports: [images, tools]}
+  fake/ok(tag=pictures): {input: 0, output: 5.00, max_output: 4096, context: 100000, supports: [images, tools]}
   fake/ok(tag=free): {input: 0, output: 0}
   fake/ok(tag=unpriced): {input: 1}
   fake/echo-ok(tag=unlimited): {input: 0, output: 10.00}

@@ -306,9 +306,10 @@ async def test_keys_allow_lists_and_rate_limits_hold(upstream: FakeUpstream, tmp
         assert (await post(running.port, body("one"), PATH)).status == 401
         bearer = f"Bearer {KEY}"
         refused = await post(running.port, body("one", "small/ok"), PATH, authorization=bearer)
-        assert (refused.status, refused.error()["code"]) == (403, "model_not_allowed")
+        assert (refused.status, refused.error()["code"]) == (403, "model_not_allowed")  # uses nothing of the limits
         first = await post(running.port, body("one two"), PATH, authorization=bearer)
         assert (first.status, first.headers("x-ratelimit-limit-tokens")) == (200, ["100"])
+        assert (await post(running.port, body("two"), PATH, authorization=bearer)).status == 200
         again = await post(running.port, body("one"), PATH, authorization=bearer)
         assert (again.status, again.error()["code"]) == (429, "rate_limit_exceeded")
 

@@ -1,0 +1,107 @@
+"""Performs I/O: what answers say in their headers, and how the frames of a stream are sent.
+
+The gate `HEADERS_SENT` is here: after it an error is the last frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any, Protocol, cast
+
+import structlog
+from litestar.types import Send
+from sse_starlette import EventSourceResponse
+
+from proxy.pipeline.call import Call
+from proxy.pipeline.format import StreamWriter
+from proxy.pipeline.running import ClientLeft
+from proxy.schema.errors import ProxyError
+from proxy.server.api.answers import NO_STORE, safe_headers
+
+HEADERS_AFTER_S = 10.0  # a stream's headers are sent with its first byte, or after this long, before clients time out
+PING_S = 15
+
+
+class Frames(Protocol):
+    """Where the frames of a stream are read."""
+
+    async def wait(self, timeout_s: float) -> bool: ...
+    async def read(self) -> bytes: ...
+
+
+class FrameStream(EventSourceResponse):
+    """An event stream of complete frames, without sse-starlette's watchers: the frames include the pings, the call's
+    owner notices a client that leaves, and the server drains streams when it stops.
+    """
+
+    def __init__(self, frames: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
+        super().__init__(frames, headers=headers)
+        del self.headers["connection"]  # left to the server: sse-starlette says keep-alive to every client
+
+    async def send(self, send: Any) -> None:
+        async with aclosing(cast("AsyncGenerator[bytes, None]", self.body_iterator)):
+            await self._stream_response(send)
+
+
+async def send_stream(send: Send, frames: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
+    """An event stream. The headers leave with the first frame."""
+    await FrameStream(frames, safe_headers({**NO_STORE, **headers})).send(cast(Any, send))
+
+
+async def frames_of(
+    first: bytes, output: Frames, call: Call, writer: StreamWriter, log: structlog.typing.FilteringBoundLogger
+) -> AsyncGenerator[bytes, None]:
+    """After `HEADERS_SENT`: an error is the stream's last frame, without `[DONE]`."""
+    try:
+        if first:
+            yield first
+        while True:
+            if not await output.wait(PING_S):
+                yield writer.keep_alive
+            elif frames := await output.read():
+                yield frames
+            else:
+                return
+    except ClientLeft:
+        return
+    except ProxyError as error:
+        yield writer.error(error)
+    except Exception:
+        log.exception("internal_error", request_id=call.id)
+        yield writer.error(internal_error())
+
+
+def internal_error() -> ProxyError:
+    """500 without details, which are in the log."""
+    return ProxyError("Internal error. The server's log has the details.", status=500, code="internal_error")
+
+
+def identity_of(version: str, call: Call) -> dict[str, str]:
+    """The headers that are known before anything answers; `version`: of the configuration."""
+    known = {"x-request-id": call.id, "x-proxy-config": version}
+    if (decision := call.decision) is not None:
+        if decision.rule is not None:
+            known["x-proxy-rule"] = decision.rule
+        if decision.strategy is not None:
+            known["x-proxy-strategy"] = decision.strategy
+    if call.downgraded_from is not None:
+        known["x-proxy-downgraded"] = call.downgraded_from
+    return known
+
+
+def facts_of(version: str, call: Call) -> dict[str, str]:
+    """The headers whose values are known at the first byte of an answer."""
+    attempt = call.answering
+    known = {
+        **identity_of(version, call),
+        "x-proxy-model": attempt.deployment.name,
+        "x-proxy-provider": attempt.deployment.provider_name,
+        "x-proxy-attempts": str(len(call.attempts)),
+        **call.limit_headers,
+    }
+    if attempt.dropped:
+        known["x-proxy-dropped-params"] = ",".join(attempt.dropped)
+    if adapted := [*call.adapted, *attempt.adapted]:
+        known["x-proxy-adapted-params"] = ",".join(dict.fromkeys(adapted))
+    return known

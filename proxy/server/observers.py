@@ -1,0 +1,76 @@
+"""Performs I/O: what is logged and counted of ended attempts and calls, and of the health of deployments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from structlog.typing import FilteringBoundLogger
+
+from proxy.pipeline.attempt import Attempt
+from proxy.pipeline.call import Call
+from proxy.routing.board import HealthBoard
+from proxy.schema.records import CallEnd
+from proxy.server.metrics import Metrics, labels_of
+
+
+def observer(metrics: Metrics | None, configured: frozenset[str]) -> Callable[[Attempt], None]:
+    """The observer of ended attempts. It outlives a reload, which only changes its labels."""
+    if metrics is None:
+        return lambda attempt: None
+    return partial(metrics.note_attempt, configured)
+
+
+def report_health(
+    board: HealthBoard, log: FilteringBoundLogger, metrics: Metrics | None, configured: frozenset[str]
+) -> None:
+    """One log line for each change of a breaker's state, and the metrics of breakers and retry budgets."""
+
+    def on_breaker(name: str, state: str) -> None:
+        rest_s, why, _ = board.rest_of(name)
+        log.warning("breaker", model=name, state=state, why=why, open_s=round(rest_s, 1))
+        if metrics is not None:
+            metrics.note_breaker(labels_of(configured, name), state)
+
+    def on_refused(name: str) -> None:
+        if metrics is not None:
+            metrics.count("mmproxy_retries_refused", labels_of(configured, name))
+
+    board.on_breaker, board.on_refused = on_breaker, on_refused
+
+
+def on_end(
+    log: FilteringBoundLogger, metrics: Metrics | None, configured: frozenset[str]
+) -> Callable[[Call, CallEnd], None]:
+    """The observer of ended calls: writes the log line, and updates the metrics if enabled."""
+
+    log = log.bind()  # structlog's lazy logger binds anew for each line
+
+    def ended(call: Call, end: CallEnd) -> None:
+        _log_call(log, call, end)
+        if metrics is not None:
+            metrics.note_end(configured, call, end)
+
+    return ended
+
+
+def _log_call(log: FilteringBoundLogger, call: Call, end: CallEnd) -> None:
+    answering = call.answering if call.attempts else None
+    attempt = answering.ended if answering else None
+    fields = {
+        "request_id": call.id,
+        "key": call.caller.key_id,
+        "requested": call.request.model,
+        "model": answering.deployment.name if answering else None,
+        "stream": call.request.stream,
+        "outcome": str(end.outcome),
+        "status": end.status,
+        "code": end.error_code,
+        "attempts": len(call.attempts),
+        "input_tokens": attempt.tokens.prompt if attempt else None,
+        "output_tokens": attempt.tokens.output if attempt else None,
+        "cost_nano_usd": attempt.cost_nano if attempt else None,
+        "latency_ms": round(end.latency_ms, 1),
+        "first_token_ms": None if end.first_token_ms is None else round(end.first_token_ms, 1),
+    }
+    log.info("call", fields=fields)
