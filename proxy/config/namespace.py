@@ -8,9 +8,13 @@ from msgspec.structs import replace
 
 from proxy.config.settings import Config
 from proxy.metering.price_book import PriceBook
+from proxy.metering.prices import Rates, find_price
+from proxy.metering.savings import baseline_rates
 from proxy.providers.base.contract import Provider
 from proxy.providers.embedded import model_id
 from proxy.routing.names import Names
+from proxy.schema.errors import ProxyError
+from proxy.schema.queries import TokenRates
 from proxy.schema.records import Endpoint
 
 
@@ -74,3 +78,18 @@ def _listed(config: Config, provider_name: str) -> tuple[str, ...]:
         if name.startswith(prefix) and not name.endswith("*") and price.retired is None
     ]
     return tuple(dict.fromkeys([*config.providers[provider_name].models.values(), *priced]))
+
+
+def baseline_of(config: Config, names: Names) -> TokenRates | None:
+    """The prices that savings are measured against: of the model that `usage.baseline` leads to first.
+
+    A model that cannot be called now, for want of a key, has its price all the same.
+    """
+    name = config.usage.baseline
+    if name is None:
+        return None
+    try:
+        return baseline_rates(names.resolve(name).candidates[0].rates)
+    except ProxyError:
+        price = find_price(config.pricing, name)
+        return None if price is None else baseline_rates(Rates.of(price))

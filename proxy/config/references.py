@@ -127,6 +127,8 @@ def references(config: Config) -> Iterator[Reference]:
         for role, model in provider.models.items():
             yield Reference(("providers", name, "models", role), f"{name}/{model}")
     yield from _budget_references(config)
+    if config.usage.baseline is not None:
+        yield Reference(("usage", "baseline"), config.usage.baseline)
     for name, key_config in config.keys.items():
         for place, other in enumerate(key_config.models or ()):
             if not any(sign in other for sign in "*?["):

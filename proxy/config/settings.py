@@ -10,6 +10,7 @@ from proxy.config.problems import Mark, Path
 from proxy.config.server import ServerConfig
 from proxy.metering.budgets import BudgetConfig
 from proxy.metering.pricing import ModelPrice, Pricing
+from proxy.metering.savings import UsageConfig
 from proxy.pipeline.admission import KeyConfig, RateLimitsConfig
 from proxy.providers.base.contract import Provider
 from proxy.routing.settings import Among, ModelEntry, RouterConfig, Rule
@@ -37,6 +38,7 @@ class Config(Struct, frozen=True, kw_only=True):
     rules: list[Rule] = []
     tasks: dict[str, list[str]] = {}
     budget: BudgetConfig | None = None
+    usage: UsageConfig = UsageConfig()
     rate_limits: RateLimitsConfig | None = None
     keys: dict[str, KeyConfig] = {}
     pricing: Pricing = Pricing()
@@ -68,6 +70,7 @@ class RoutingFile(Struct, forbid_unknown_fields=True):
     rules: list[Rule] = []
     tasks: dict[str, NotBlank | list[NotBlank]] = {}
     budget: BudgetConfig | None = None
+    usage: UsageConfig = UsageConfig()
     rate_limits: RateLimitsConfig | None = None
     keys: dict[str, KeyConfig] = {}
 

@@ -22,7 +22,8 @@ from proxy.metering.same_wait import SameWait
 from proxy.metering.usage_queries import UsageQueries
 from proxy.metering.writer import Waits, Writer
 from proxy.schema.errors import StorageUnavailable
-from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Outcome, PastCall, UsageQuery
+from proxy.schema.queries import LogQuery, UsageQuery
+from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Outcome, PastCall
 from proxy.storage.base import Store
 
 
@@ -169,6 +170,10 @@ class Ledger:
     async def past_call(self, call_id: str, key_id: str | None) -> dict[str, Any] | None:
         """One call with its attempts, if it is of this key (None: any key). Raises as `UsageQueries.read` does."""
         return await self._queries.call(call_id, key_id)
+
+    async def log(self, query: LogQuery) -> list[dict[str, Any]]:
+        """The rows of `GET /v1/requests`. Raises as `UsageQueries.read` does."""
+        return await self._queries.log(query)
 
     async def latest(self, count: int) -> list[PastCall]:
         """The last calls that reached a provider, newest first. Raises as `UsageQueries.read` does."""

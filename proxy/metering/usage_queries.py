@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from proxy.schema.errors import BadRequest, ProxyError
-from proxy.schema.records import PastCall, UsageQuery
+from proxy.schema.queries import LogQuery, UsageQuery
+from proxy.schema.records import PastCall
 from proxy.storage.base import Store, StoreError, TooSlow
 
 AT_ONCE = 2
@@ -40,6 +41,10 @@ class UsageQueries:
     async def call(self, call_id: str, key_id: str | None) -> dict[str, Any] | None:
         """`Store.call`. Raises as `read` does."""
         return await self._ask(lambda give_up: self._store.call(call_id, key_id, give_up))
+
+    async def log(self, query: LogQuery) -> list[dict[str, Any]]:
+        """`Store.log`. Raises as `read` does."""
+        return await self._ask(lambda give_up: self._store.log(query, give_up))
 
     async def latest(self, count: int) -> list[PastCall]:
         """`Store.latest`. Raises as `read` does."""

@@ -305,17 +305,6 @@ class StickyMove(Struct, frozen=True):
     until_ns: int
 
 
-class UsageQuery(Struct, frozen=True):
-    """A query of `GET /v1/usage`. Times are Unix nanoseconds; `key_id` None: every key; `group_by`: model, provider,
-    day or task_type.
-    """
-
-    since_ns: int | None = None
-    until_ns: int | None = None
-    key_id: str | None = None
-    group_by: tuple[str, ...] = ()
-
-
 class Caller(Struct, frozen=True):
     """The sender of a request. `key_id` names its key (None without one); `admin` may read every caller's rows."""
 

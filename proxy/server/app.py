@@ -29,7 +29,7 @@ from structlog.typing import FilteringBoundLogger
 from proxy import __version__
 from proxy.config import Config, Source
 from proxy.config.files import PRICING, ROUTING
-from proxy.config.namespace import enabled
+from proxy.config.namespace import baseline_of, enabled
 from proxy.config.server import ServerConfig
 from proxy.config.source import ConfigFiles
 from proxy.pipeline.idempotency import Replays
@@ -133,9 +133,9 @@ class Application:
         return Reads(
             lambda: self.live.views,
             lambda: self.live.policies,
-            lambda query: self.live.ledger.usage(query),
-            lambda call_id, key_id: self.live.ledger.past_call(call_id, key_id),
+            lambda: self.live.ledger,
             int(time.time()),
+            baseline=lambda: baseline_of(self.live.config, self.live.names),
         )
 
     def _built(

@@ -1,7 +1,7 @@
 """Values: the contract between the ledger and a store, so that another database can replace SQLite.
 
 A store is synchronous. The ledger calls `open`, `write`, `sweep` and `close` from its writer thread only; `usage`,
-`call` and `latest` may be called from any thread, even while the writer is busy.
+`call`, `log` and `latest` may be called from any thread, even while the writer is busy.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from msgspec import Struct, field
 
-from proxy.schema.records import AttemptOpen, Charge, PastCall, UsageQuery
+from proxy.schema.queries import LogQuery, UsageQuery
+from proxy.schema.records import AttemptOpen, Charge, PastCall
 from proxy.storage.batch import Batch
 
 
@@ -116,6 +117,12 @@ class Store(Protocol):
         """One call with the rows of its attempts; None if there is none, or it is not of this key (None: any key).
 
         Raises TooSlow and StoreError, as `usage` does.
+        """
+        ...
+
+    def log(self, query: LogQuery, give_up: Callable[[], bool]) -> list[dict[str, Any]]:
+        """The calls that the query describes, newest first, each with `opened_ns`; one more than its limit if there are
+        more. Raises as `call` does.
         """
         ...
 

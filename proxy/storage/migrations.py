@@ -12,6 +12,7 @@ from collections.abc import Callable
 from sqlite_utils import Database
 
 from proxy.storage.base import StoreError
+from proxy.storage.rollup_table import m018_rollups, sum_all
 
 
 def m001_calls(db: Database) -> None:
@@ -289,6 +290,7 @@ _EMPTY_TRIGGER = """
     WHEN NEW.{count} = 0 AND NEW.scope <> 'all'
     BEGIN DELETE FROM {sums} WHERE scope = NEW.scope; END
 """
+_PATIENCE = "PRAGMA busy_timeout = 600000"  # for another process that migrates: a million calls take it seconds
 _COUNTS = (
     *("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"),
     *("estimated", "fallback", "attempts", "success"),
@@ -312,6 +314,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     m015_billed_parts,
     m016_kept_answers,
     m017_replays,
+    m018_rollups,
 )
 
 
@@ -319,6 +322,8 @@ def migrate(connection: sqlite3.Connection, steps: tuple[Callable[[Database], No
     """Brings the schema up to date. Raises StoreError for a newer schema than ours, and sqlite3.Error."""
     if _version(connection) == len(steps):
         return
+    patience_ms = connection.execute("PRAGMA busy_timeout").fetchone()[0]
+    connection.execute(_PATIENCE)
     connection.execute("BEGIN IMMEDIATE")
     try:
         version = _version(connection)
@@ -327,6 +332,8 @@ def migrate(connection: sqlite3.Connection, steps: tuple[Callable[[Database], No
         db = Database(connection, recursive_triggers=False, execute_plugins=False)
         for step in steps[version:]:
             step(db)
+        if m018_rollups in steps[version:]:
+            sum_all(connection)
         # A pragma takes no parameters; the number is our own.
         connection.execute("PRAGMA user_version = " + str(len(steps)))
         connection.execute("COMMIT")
@@ -334,6 +341,8 @@ def migrate(connection: sqlite3.Connection, steps: tuple[Callable[[Database], No
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    finally:
+        connection.execute("PRAGMA busy_timeout = " + str(patience_ms))
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -14,7 +14,7 @@ _CALL = """
     SELECT id, opened_ns, key_id, requested_model, model, provider, stream, task_type, config_version, outcome, status,
         error_code, input_tokens, output_tokens, total_tokens, cached_tokens, cache_write_tokens, reasoning_tokens,
         cost_nano, estimated, latency_ms, first_token_ms, fallback, success, dropped, step, rule, strategy, facts,
-        snapshot, candidates, replay_of
+        snapshot, candidates, replay_of, tags, session, agent, parent_agent
     FROM calls WHERE id = :id AND (:key_id IS NULL OR key_id = :key_id)
 """
 _ATTEMPTS = """
@@ -56,17 +56,30 @@ def read_latest(connection: sqlite3.Connection, count: int) -> list[PastCall]:
     ]
 
 
+def row_of(row: dict[str, Any]) -> dict[str, Any]:
+    """The columns of one call as the API shows them, in their order."""
+    opened_ns = row["opened_ns"]
+    moment = datetime.fromtimestamp(opened_ns // NANO_PER_USD, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    shown: dict[str, Any] = {}
+    for name, value in row.items():
+        if name == "opened_ns":
+            shown["timestamp"] = f"{moment}.{opened_ns // 1_000_000 % 1000:03d}Z"
+        elif name == "cost_nano":
+            shown["cost_usd"] = None if value is None else value / NANO_PER_USD
+        elif name == "tags":
+            shown["tags"] = msgspec.json.decode(value) if value else []
+        else:
+            shown[name] = bool(value) if name in _BOOLEANS and value is not None else value
+    return shown
+
+
 def _call_of(row: dict[str, Any], attempts: list[dict[str, Any]]) -> dict[str, Any]:
-    opened_ns, cost_nano, dropped = (row.pop(name) for name in ("opened_ns", "cost_nano", "dropped"))
+    dropped = row.pop("dropped")
     decision = {name: row.pop(name) for name in _DECISION}
     if decision["facts"] is not None:
         decision["facts"] = msgspec.json.decode(decision["facts"])
-    moment = datetime.fromtimestamp(opened_ns // NANO_PER_USD, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     return {
-        "id": row.pop("id"),
-        "timestamp": f"{moment}.{opened_ns // 1_000_000 % 1000:03d}Z",
-        **{name: bool(value) if name in _BOOLEANS and value is not None else value for name, value in row.items()},
-        "cost_usd": None if cost_nano is None else cost_nano / NANO_PER_USD,
+        **row_of(row),
         "dropped": msgspec.json.decode(dropped) if dropped else [],
         "decision": decision,
         "attempts": attempts,

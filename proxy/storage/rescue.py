@@ -28,6 +28,11 @@ _ADD = """
     ON CONFLICT ({key}) DO UPDATE SET {same} WHERE {table}.closed_ns IS NULL
 """
 _MANY = 1_000
+# A call that ends is listed to be summed (storage/rollups.py); here some arrive as ended.
+_LIST_ENDED = """
+    CREATE TEMP TRIGGER calls_arrived AFTER INSERT ON main.calls WHEN NEW.closed_ns IS NOT NULL
+    BEGIN INSERT INTO calls_to_sum (call_id) VALUES (NEW.id); END
+"""
 
 
 def identity(path: Path) -> Identity | None:
@@ -89,6 +94,7 @@ def recreate(orphan: sqlite3.Connection, database: Path) -> None:
 
 def carry_over(orphan: sqlite3.Connection, db: sqlite3.Connection, since_ns: int) -> None:
     """Copies the calls opened since then, and the ends of those that were open. Raises sqlite3.Error."""
+    db.execute(_LIST_ENDED)
     for (table, key), chosen in _CHOSEN.items():
         rows = orphan.execute(chosen, (since_ns,))
         columns = [description[0] for description in rows.description]
@@ -104,6 +110,7 @@ def carry_over(orphan: sqlite3.Connection, db: sqlite3.Connection, since_ns: int
             statement = statement.replace(place, text)
         while some := rows.fetchmany(_MANY):
             db.executemany(statement, some)
+    db.execute("DROP TRIGGER calls_arrived")
 
 
 def _beside(database: Path, suffix: str) -> Path:

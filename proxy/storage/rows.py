@@ -47,11 +47,13 @@ _BILLED_PARTS = """
         price_version = IFNULL(?, price_version)
     WHERE call_id = ? AND seq = ? AND closed_ns IS NULL
 """
+# `OR FAIL`: otherwise SQLite copies each page that the statement changes, because of the trigger. A batch that fails
+# is rolled back as a whole.
 _CLOSE_CALL = """
-    UPDATE calls SET closed_ns = ?, provider = ?, model = ?, outcome = ?, status = ?, error_code = ?, input_tokens = ?,
-        output_tokens = ?, total_tokens = ?, cached_tokens = ?, cache_write_tokens = ?, reasoning_tokens = ?,
-        cost_nano = ?, estimated = ?, latency_ms = ?, first_token_ms = ?, fallback = ?, attempts = ?, success = ?,
-        dropped = ?, charged_nano = ?, downgraded_from = ?
+    UPDATE OR FAIL calls SET closed_ns = ?, provider = ?, model = ?, outcome = ?, status = ?, error_code = ?,
+        input_tokens = ?, output_tokens = ?, total_tokens = ?, cached_tokens = ?, cache_write_tokens = ?,
+        reasoning_tokens = ?, cost_nano = ?, estimated = ?, latency_ms = ?, first_token_ms = ?, fallback = ?,
+        attempts = ?, success = ?, dropped = ?, charged_nano = ?, downgraded_from = ?
     WHERE id = ? AND closed_ns IS NULL
 """
 # The end of these requests is unknown, so they are charged their holds until reconciled.

@@ -1,4 +1,4 @@
-"""Performs I/O: the SQLite store. One connection writes, from one thread; every read opens its own.
+"""Performs I/O: the SQLite store. One connection writes, from one thread.
 
 WAL lets readers and the writer work at the same time, and several processes share the file. A committed transaction
 survives kill -9 with `durability: process` (synchronous=NORMAL), and a power loss with `power` (an fsync per commit).
@@ -10,30 +10,26 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from msgspec.structs import replace
 
-from proxy.schema.records import PastCall, UsageQuery
-from proxy.storage import rescue
-from proxy.storage.base import Answers, Refusal, RowRefused, StoreError, TooSlow
+from proxy.storage import rescue, rollups
+from proxy.storage.base import Answers, Refusal, RowRefused, StoreError
 from proxy.storage.batch import Batch
 from proxy.storage.kept_answers import lose_claims_of
 from proxy.storage.migrations import migrate
 from proxy.storage.owners import LEASE_S, Owners
-from proxy.storage.past_calls import read_call, read_latest
+from proxy.storage.reader import SqliteReader
 from proxy.storage.rescue import Files
 from proxy.storage.rows import lose_calls_of, put
-from proxy.storage.usage import read_usage
 
 _SYNCHRONOUS = {"process": "PRAGMA synchronous=NORMAL", "power": "PRAGMA synchronous=FULL"}
 # sqlite3 looks for an adapter of every value that is no int, float or str: for None it looked in five places, and its
 # columns are a third of what a call writes. This one finds nothing either, but at once.
 sqlite3.register_adapter(type(None), dict[None, None]().get)
 _WAL_LIMIT = "PRAGMA journal_size_limit=67108864"  # shrinks a log that a long read made grow
-_PROGRESS_STEPS = 20_000  # of SQLite's virtual machine, about a millisecond
 _ROW_FAULTS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 _PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
 
@@ -48,7 +44,7 @@ def sqlite_path(url: str) -> Path:
     return Path(path)
 
 
-class SqliteStore:
+class SqliteStore(SqliteReader):
     """A `Store` on one SQLite file. `busy_s`: how long a transaction waits for other processes, in seconds."""
 
     def __init__(
@@ -59,14 +55,13 @@ class SqliteStore:
         busy_s: float = 2.0,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._path = Path(
-            os.path.realpath(path)
-        )  # SQLite's logs and our locks are next to the file, not next to a link
+        # SQLite's logs and our locks are next to the file, not next to a link
+        super().__init__(Path(os.path.realpath(path)), busy_s)
         self._synchronous = _SYNCHRONOUS[durability]
-        self._busy_s = busy_s
         self._clock_ns = clock_ns
         self._owners = Owners(self._path)
         self._renewed_at = 0.0
+        self._ended = 0  # calls, since some were summed up
         self._db: sqlite3.Connection | None = None
         self._files: Files = ()  # opened by the connection
         self._since_ns = 0
@@ -107,7 +102,16 @@ class SqliteStore:
                 if _is_fault_of_store(error):
                     raise
                 return self._write_apart(db, batch)
+            self._sum_up(db, len(batch.closed))
             return answers
+
+    def _sum_up(self, db: sqlite3.Connection, ended: int = rollups.AT_ONCE) -> None:
+        """Sums ended calls up once there are many. If that fails, they stay listed, and count all the same."""
+        self._ended += ended
+        if self._ended >= rollups.AT_ONCE:
+            self._ended = 0
+            with suppress(sqlite3.Error), _transaction(db):
+                rollups.sum_up(db)
 
     def sweep(self, now_ns: int) -> int:
         with self._errors():
@@ -115,6 +119,7 @@ class SqliteStore:
             self._owners.hold()
             with _transaction(db):
                 self._renew(db, even_if_fresh=True)
+            self._sum_up(db)
             rows = db.execute("SELECT DISTINCT owner FROM calls WHERE closed_ns IS NULL").fetchall()
             leases = self._owners.leases(db)
             swept = 0
@@ -132,32 +137,6 @@ class SqliteStore:
         with self._errors():
             rows = self._connected().execute("SELECT budget, start_ns, spent_nano, reserved_nano FROM spending")
             return {(budget, start_ns): (spent, held) for budget, start_ns, spent, held in rows}
-
-    def usage(self, query: UsageQuery, give_up: Callable[[], bool] = lambda: False) -> dict[str, Any]:
-        with self._reading(give_up) as db:
-            return read_usage(db, query)
-
-    def call(
-        self, call_id: str, key_id: str | None, give_up: Callable[[], bool] = lambda: False
-    ) -> dict[str, Any] | None:
-        with self._reading(give_up) as db:
-            return read_call(db, call_id, key_id)
-
-    def latest(self, count: int, give_up: Callable[[], bool] = lambda: False) -> list[PastCall]:
-        with self._reading(give_up) as db:
-            return read_latest(db, count)
-
-    @contextmanager
-    def _reading(self, give_up: Callable[[], bool]) -> Iterator[sqlite3.Connection]:
-        try:
-            place = self._path.as_uri() + "?mode=ro"  # reading never creates a file
-            with closing(sqlite3.connect(place, uri=True, timeout=self._busy_s, isolation_level=None)) as db:
-                db.set_progress_handler(give_up, _PROGRESS_STEPS)
-                yield db
-        except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
-                raise TooSlow("the query took too long") from error
-            raise StoreError(str(error)) from error
 
     def close(self) -> None:
         has_lease = bool(self.owner)
@@ -233,6 +212,7 @@ class SqliteStore:
             _use_wal(db, time.monotonic() + self._busy_s)
             db.execute(self._synchronous)
             db.execute(_WAL_LIMIT)
+            rollups.prepare(db)
             migrate(db)
             if rescue.identity(self._path) != before:
                 raise StoreError("it was replaced while it was opened")

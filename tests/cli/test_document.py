@@ -30,6 +30,8 @@ def commands(group: click.Command = main, name: str = "") -> Iterator[tuple[str,
     if not isinstance(group, click.Group):
         yield name, group
         return
+    if group.invoke_without_command:
+        yield name, group
     for part, command in group.commands.items():
         loaded = command.loaded() if isinstance(command, Deferred) else command
         yield from commands(loaded, f"{name} {part}".strip())
@@ -105,6 +107,9 @@ SHOWN = {  # example -> a part of its output
     "proxy providers --ping": "fake  openai  ok",
     "proxy models": "auto",
     "proxy usage --since 2026-11-01 --group-by model": "total",
+    "proxy usage reprice --since 2026-11-01": "nothing was written",
+    "printf 'date,model,cost\\n2026-11-22,gpt-6-sol,1.50\\n' > invoice.csv\nproxy usage reconcile invoice.csv"
+    " --provider openai": "1.5",
     "proxy prices --diff 'groq/*'": "groq/openai/gpt-oss-20b  input",
     "proxy keys create mobile --models 'auto*' --expires 2099-01-01": "mmp-",
     "proxy keys list": "mobile",

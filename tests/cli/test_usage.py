@@ -44,7 +44,25 @@ def test_a_table_has_the_groups_and_the_total(used):
         ["fake", "ok", "2", "2", "0"],
         ["total", "-", "3", "2", "1"],
     ]
+    assert [line[-1] for line in lines] == ["BY_COST", "-", "█" * 8, "-"]
     assert float(lines[-1][7]) == answer["total"]["cost_usd"]
+
+
+def test_csv_has_the_groups(used):
+    """The columns of the answer, keys first; without groups, one row for the total."""
+    folder, _ = used
+    lines = proxy("usage", "--group-by", "model", "--csv", cwd=folder).stdout.splitlines()
+    assert lines[0].startswith("model,calls,successes,errors,input_tokens")
+    assert [line.split(",")[:3] for line in lines[1:]] == [["e400", "1", "0"], ["ok", "2", "2"]]
+    lines = proxy("usage", "--csv", cwd=folder).stdout.splitlines()
+    assert [line.split(",")[:2] for line in lines] == [["calls", "successes"], ["3", "2"]]
+
+
+def test_bars_fill_a_terminal(used):
+    """They take what the table leaves, and nothing is coloured where no terminal reads."""
+    done = proxy("usage", "--group-by", "model", cwd=used[0], COLUMNS="200")
+    assert "█" * 40 in done.stdout
+    assert "\x1b" not in done.stdout
 
 
 def test_without_groups_there_is_only_the_total(used):
@@ -72,7 +90,8 @@ def test_a_period_limits_the_calls(used, period, calls):
         ),
         (
             ["--group-by", "colour"],
-            "proxy: group_by: unknown group 'colour'. Known: model, provider, day, task_type.\n",
+            "proxy: group_by: unknown group 'colour'. Known: model, provider, key, rule, task, strategy, ensemble, "
+            "prompt, tag, session, agent, hour, day.\n",
         ),
     ],
 )

@@ -165,6 +165,8 @@ MISTAKES: list[tuple[str, str | bytes, list[str]]] = [
     ("a connection header", "version: 1\nproviders:\n  openai: {headers: {Host: a}}\n",
      [":3:28: providers.openai.headers.Host: this header belongs to the connection and cannot be set"]),
     # names
+    ("an unknown baseline", HEAD + "usage: {baseline: gpt-6-lunar}\n",
+     [':3:19: usage.baseline: unknown model "gpt-6-lunar"; did you mean "gpt-6-luna"?']),
     ("an unknown name", HEAD + "router: {default_model: gpt-6-lunar}\n",
      [':3:25: router.default_model: unknown model "gpt-6-lunar"; did you mean "gpt-6-luna"?']),
     ("an unknown name, nothing similar", HEAD + "aliases: {a: zzz}\n",

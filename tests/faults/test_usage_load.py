@@ -18,7 +18,7 @@ from tests.upstream import FakeUpstream
 
 ROWS, ASKERS = 200_000, 40
 REVOKED_S, SEEN_S, STOP_S = 2.0, 1.0, 5.0
-QUERY = "/v1/usage?group_by=model,provider,day,task_type"
+QUERY = "/v1/usage?group_by=model,provider,day,session&since=2023-11-14&until=2023-11-18"
 
 
 def keys(routing: Path, *command: str) -> str:

@@ -13,12 +13,12 @@ import pytest
 
 from proxy.metering.usage_queries import AT_ONCE, MAX_ASKED, UsageQueries
 from proxy.schema.errors import BadRequest, ProxyError
-from proxy.schema.records import UsageQuery
+from proxy.schema.queries import UsageQuery
 from proxy.storage.base import Store, StoreError, TooSlow
 from proxy.storage.sqlite import SqliteStore
 from tests.storage.samples import fill_calls
 
-EVERYTHING = UsageQuery(group_by=("model", "provider", "day", "task_type"))
+EVERYTHING = UsageQuery(group_by=("model", "provider", "day", "session"))
 
 
 class Gated:

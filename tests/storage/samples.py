@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Outcome, Tokens
+from proxy.storage import rollups
 from proxy.storage.sqlite import SqliteStore
 
 HOLD_NANO = 5_000
@@ -73,5 +74,9 @@ def fill_calls(path: Path, count: int) -> None:
             """,
             (count,),
         )
+        rollups.prepare(db)
+        rollups.list_all(db)
+        while rollups.sum_up(db, 20_000):
+            pass
         db.commit()
     store.close()

@@ -11,7 +11,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from proxy.schema.records import UsageQuery
+from proxy.schema.queries import UsageQuery
 from proxy.storage.sqlite import SqliteStore
 from tests.storage.samples import HOLD_NANO, rows
 

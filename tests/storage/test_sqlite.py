@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.schema.records import UsageQuery
+from proxy.schema.queries import UsageQuery
 from proxy.storage.base import Answers, StoreError
 from proxy.storage.batch import Batch, OpenCall
 from proxy.storage.sqlite import SqliteStore, sqlite_path

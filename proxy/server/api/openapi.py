@@ -23,6 +23,7 @@ from proxy.schema.records import Tokens
 from proxy.schema.usage import Service, Usage, UsageReport
 from proxy.server.api.admin import PlanBody
 from proxy.server.api.answers import NO_STORE
+from proxy.server.api.queries import REQUESTS, USAGE
 from proxy.server.api.shapes import (
     EmbeddingsAnswer,
     ErrorAnswer,
@@ -34,6 +35,7 @@ from proxy.server.api.shapes import (
     Readiness,
     ReloadAnswer,
     RequestAnswer,
+    RequestList,
     RerankAnswer,
     UsageAnswer,
 )
@@ -65,6 +67,7 @@ class Described(Struct, frozen=True):
 
 
 _JSON = "application/json"
+_CSV = "text/csv"
 _CHAT_HEADERS = {
     "x-request-id": "The call's id; its rows in the database carry it.",
     "x-proxy-model": "The deployment that answered, `provider/model`.",
@@ -117,13 +120,16 @@ DESCRIBED: dict[tuple[str, str], Described] = {
     ),
     ("GET", "/usage"): Described(
         "Usage and cost of the caller's own calls; of all calls for an admin.",
-        {"200": {_JSON: UsageAnswer}},
-        query={
-            "since": "ISO 8601; UTC unless a time zone is given.",
-            "until": "ISO 8601; calls that began before it.",
-            "group_by": "Comma-separated: model, provider, day, task_type.",
-        },
-        errors=(400, 401, 503),
+        {"200": {_JSON: UsageAnswer, _CSV: None}},
+        query=USAGE,
+        errors=(400, 401, 429, 503),
+    ),
+    ("GET", "/requests"): Described(
+        "The caller's own calls, all calls for an admin: newest first, page by page.",
+        {"200": {_JSON: RequestList, _CSV: None}},
+        query=REQUESTS,
+        headers={"x-next-cursor": "Of CSV: the cursor of the next page, if there is one."},
+        errors=(400, 401, 429, 503),
     ),
     ("GET", "/requests/{request_id}"): Described(
         "One of the caller's own calls, any call for an admin: its decision and its attempts.",

@@ -1,9 +1,11 @@
-"""Performs I/O: the routes that only read: models, usage and single requests."""
+"""Performs I/O: the routes that only read: models, usage, the log of requests and single requests."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
@@ -16,28 +18,63 @@ from proxy.routing.explain import shown_candidates
 from proxy.routing.stored_facts import restored_candidates
 from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
-from proxy.schema.records import Caller, UsageQuery
+from proxy.schema.queries import LogQuery, TokenRates, UsageQuery
+from proxy.schema.records import Caller
 from proxy.server.api.answers import NO_STORE
 from proxy.server.api.cards import model_card
-from proxy.server.api.queries import usage_query
+from proxy.server.api.csv_table import csv_table
+from proxy.server.api.queries import (
+    REQUESTS,
+    USAGE,
+    log_answer,
+    log_query,
+    own_key,
+    parameters_of,
+    usage_answer,
+    usage_columns,
+    usage_query,
+)
+from proxy.server.api.shapes import LoggedRequest
+
+
+class Past(Protocol):
+    """What the ledger tells of calls. Each raises as `metering.usage_queries` does."""
+
+    async def usage(self, query: UsageQuery) -> dict[str, Any]: ...
+
+    async def log(self, query: LogQuery) -> list[dict[str, Any]]: ...
+
+    async def past_call(self, call_id: str, key_id: str | None) -> dict[str, Any] | None: ...
+
+
+Budget = Callable[[Caller], Mapping[str, Any] | None]
+
+
+def no_budget(caller: Caller) -> None:
+    """The budget of a server that has none."""
+    return
 
 
 class Reads:
-    """What the reading routes need."""
+    """What the reading routes need. `budget`: what a caller has spent of which limits, for `/v1/usage`; `baseline`: the
+    prices that savings are measured against.
+    """
 
     def __init__(
         self,
         views: Callable[[], Views],
         policies: Callable[[], KeyPolicies],
-        usage: Callable[[UsageQuery], Awaitable[dict[str, Any]]],
-        past_call: Callable[[str, str | None], Awaitable[dict[str, Any] | None]],
+        past: Callable[[], Past],
         started: int,
+        budget: Budget = no_budget,
+        baseline: Callable[[], TokenRates | None] = lambda: None,
     ) -> None:
         self.views = views
         self.policies = policies
-        self.usage = usage
-        self.past_call = past_call
+        self.past = past
         self.started = started
+        self.budget = budget
+        self.baseline = baseline
 
     def routes(self) -> list[HTTPRouteHandler]:
         """The Litestar handlers, each with and without `/v1`."""
@@ -55,14 +92,26 @@ class Reads:
 
         @get(["/v1/usage", "/usage"], role="key")
         async def get_usage(request: Request[Caller, Any, Any]) -> Response[bytes]:
-            parameters = dict(request.query_params)
-            answer = await self.usage(usage_query(parameters, request.user))
-            return _json({"since": parameters.get("since"), "until": parameters.get("until"), **answer, "budget": None})
+            given = parameters_of(request.query_params.multi_items(), USAGE)
+            query = usage_query(given, request.user, time.time_ns(), self.baseline())
+            answer = usage_answer(query, await self.past().usage(query), self.budget(request.user))
+            if given.get("format") == "csv":
+                return _csv(usage_columns(query), answer["groups"] if query.group_by else [answer["total"]])
+            return _json(answer)
+
+        @get(["/v1/requests", "/requests"], role="key")
+        async def list_requests(request: Request[Caller, Any, Any]) -> Response[bytes]:
+            given = parameters_of(request.query_params.multi_items(), REQUESTS)
+            query = log_query(given, request.user)
+            answer = log_answer(query, await self.past().log(query))
+            if given.get("format") == "csv":
+                cursor = {"x-next-cursor": answer["next_cursor"]} if answer["has_more"] else {}
+                return _csv(tuple(LoggedRequest.__annotations__), answer["data"], cursor)
+            return _json(answer)
 
         @get(["/v1/requests/{request_id:str}", "/requests/{request_id:str}"], role="key")
         async def get_request(request: Request[Caller, Any, Any], request_id: FromPath[str]) -> Response[bytes]:
-            key_id = None if request.user.admin else request.user.key_id or ""
-            found = await self.past_call(request_id, key_id)
+            found = await self.past().past_call(request_id, own_key(request.user))
             if found is None:
                 message = (
                     f"There is no request {request_id[:64]!r}. Its id is in the header x-request-id of its answer."
@@ -72,8 +121,14 @@ class Reads:
             found["decision"] |= shown_candidates(kept, names_all=request.user.admin)
             return _json({**found, "attempts": attempt_tree(found["attempts"])})
 
-        return [list_models, get_model, get_usage, get_request]
+        return [list_models, get_model, get_usage, list_requests, get_request]
 
 
 def _json(value: object, status: int = 200) -> Response[bytes]:
     return Response(encode(value), status_code=status, media_type="application/json", headers=NO_STORE)
+
+
+def _csv(
+    columns: Sequence[str], rows: Sequence[Mapping[str, Any]], headers: Mapping[str, str] = MappingProxyType({})
+) -> Response[bytes]:
+    return Response(csv_table(columns, rows), media_type="text/csv", headers={**NO_STORE, **headers})

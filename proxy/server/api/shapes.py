@@ -72,8 +72,17 @@ class ModelList(TypedDict):
 class UsageSums(TypedDict, total=False):
     model: str | None
     provider: str | None
+    key: str | None
+    rule: str | None
+    task: str | None
+    strategy: str | None
+    ensemble: str | None
+    prompt: str | None
+    tag: str | None
+    session: str | None
+    agent: str | None
+    hour: str
     day: str
-    task_type: str | None
     calls: int
     successes: int
     errors: int
@@ -99,6 +108,49 @@ class UsageAnswer(TypedDict):
     total: UsageSums
     groups: list[UsageSums]
     budget: dict[str, Any] | None
+
+
+class LoggedRequest(TypedDict):
+    id: str
+    timestamp: str
+    key_id: str | None
+    requested_model: str
+    model: str | None
+    provider: str | None
+    stream: bool
+    task_type: str | None
+    outcome: str
+    status: int | None
+    error_code: str | None
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    cached_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    cost_usd: float | None
+    estimated: bool
+    latency_ms: float | None
+    first_token_ms: float | None
+    attempts: int
+    fallback: bool
+    success: bool
+    step: str | None
+    rule: str | None
+    strategy: str | None
+    ensemble: str | None
+    prompt: str | None
+    tags: list[str]
+    session: str | None
+    agent: str | None
+    parent_agent: str | None
+
+
+class RequestList(TypedDict):
+    object: str
+    data: list[LoggedRequest]
+    has_more: bool
+    next_cursor: str | None
 
 
 class AttemptNode(TypedDict, total=False):
@@ -158,6 +210,10 @@ class RequestAnswer(TypedDict):
     fallback: bool
     success: bool
     cost_usd: float | None
+    tags: list[str]
+    session: str | None
+    agent: str | None
+    parent_agent: str | None
     dropped: list[str]
     replay_of: str | None
     decision: DecisionAnswer

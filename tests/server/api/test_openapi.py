@@ -156,7 +156,8 @@ def fits(value: Any, schema: dict[str, Any], schemas: dict[str, Any], *, whole: 
     [
         "/v1/models",
         "/v1/models/auto",
-        "/v1/usage?group_by=model,provider,day,task_type",
+        "/v1/usage?group_by=model,provider,day,task,tag",
+        "/v1/requests?limit=1",
         "/livez",
         "/readyz",
         "/health",

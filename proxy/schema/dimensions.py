@@ -1,0 +1,33 @@
+"""Values: what usage can be grouped by. The store, the API, the command and docs/metering.md use this one list."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Dimension(Struct, frozen=True):
+    """`in_rollups`: hourly sums keep it apart; usage by any other dimension reads single calls."""
+
+    name: str
+    about: str
+    in_rollups: bool
+
+
+DIMENSIONS: dict[str, Dimension] = {
+    each.name: each
+    for each in (
+        Dimension("model", "The model that answered last, without its provider.", True),
+        Dimension("provider", "The provider of that model.", True),
+        Dimension("key", "The name of the caller's key.", True),
+        Dimension("rule", "The routing rule that matched.", True),
+        Dimension("task", "The task that the request was classified as.", True),
+        Dimension("strategy", "The strategy that ranked the candidates.", False),
+        Dimension("ensemble", "The ensemble that was asked. Empty until ensembles exist.", False),
+        Dimension("prompt", "The stored prompt that was used. Empty until prompts exist.", False),
+        Dimension("tag", "The client's tags. A call with two tags counts in the group of each.", False),
+        Dimension("session", "The session or conversation that the client named.", False),
+        Dimension("agent", "The agent within a session that the client named.", False),
+        Dimension("hour", "The hour in which the call began.", True),
+        Dimension("day", "The day in which the call began, in the time zone `tz`.", True),
+    )
+}

@@ -1,0 +1,59 @@
+"""Performs I/O: reads of the SQLite store, from any thread, even while it is written. Each opens its own connection."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from proxy.schema.queries import LogQuery, UsageQuery
+from proxy.schema.records import PastCall
+from proxy.storage.base import StoreError, TooSlow
+from proxy.storage.migrations import MIGRATIONS
+from proxy.storage.past_calls import read_call, read_latest
+from proxy.storage.request_log import read_log
+from proxy.storage.usage import read_usage
+
+_PROGRESS_STEPS = 20_000  # of SQLite's virtual machine, about a millisecond
+
+
+class SqliteReader:
+    """The reads of a `Store`. `busy_s`: how long they wait for other processes, in seconds."""
+
+    def __init__(self, path: Path, busy_s: float) -> None:
+        self._path = path
+        self._busy_s = busy_s
+
+    def usage(self, query: UsageQuery, give_up: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+        with self._reading(give_up) as db:
+            return read_usage(db, query)
+
+    def call(
+        self, call_id: str, key_id: str | None, give_up: Callable[[], bool] = lambda: False
+    ) -> dict[str, Any] | None:
+        with self._reading(give_up) as db:
+            return read_call(db, call_id, key_id)
+
+    def log(self, query: LogQuery, give_up: Callable[[], bool] = lambda: False) -> list[dict[str, Any]]:
+        with self._reading(give_up) as db:
+            return read_log(db, query)
+
+    def latest(self, count: int, give_up: Callable[[], bool] = lambda: False) -> list[PastCall]:
+        with self._reading(give_up) as db:
+            return read_latest(db, count)
+
+    @contextmanager
+    def _reading(self, give_up: Callable[[], bool]) -> Iterator[sqlite3.Connection]:
+        try:
+            place = self._path.as_uri() + "?mode=ro"  # reading never creates a file
+            with closing(sqlite3.connect(place, uri=True, timeout=self._busy_s, isolation_level=None)) as db:
+                db.set_progress_handler(give_up, _PROGRESS_STEPS)
+                if db.execute("PRAGMA user_version").fetchone()[0] < len(MIGRATIONS):
+                    raise StoreError(f"{self._path} is from an earlier version; `proxy serve` brings it up to date")
+                yield db
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+                raise TooSlow("the query took too long") from error
+            raise StoreError(str(error)) from error
