@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
 from proxy.metering.budgets import HARD_FACTOR, BudgetConfig, BudgetLimits
 from proxy.metering.windows import WINDOWS, window_at
-from proxy.schema.records import NANO_PER_USD, Charge, Labels
+from proxy.schema.records import NANO_PER_USD, NO_LABELS, Charge, Labels
 
 _MAX_CACHED = 4096  # names of sessions and tags come from clients
 
@@ -61,6 +62,19 @@ class Budgets:
         if not self._of_attempts:
             return ()
         return self._charges(model, now_ns, lambda: self._attempt_limits(provider, model))
+
+    def of_caller(self, key: str | None, *, every: bool, now_ns: int) -> tuple[Charge, ...]:
+        """The windows that a caller may look at: those of its key, or `every` one but those of sessions."""
+        if not every:
+            return tuple(each for each in self.of_call(key, NO_LABELS, now_ns) if each.pays)
+        return self._charges((key, "every"), now_ns, self._every_limit)
+
+    def _every_limit(self) -> Iterator[tuple[str, Limit, bool]]:
+        yield from ((limit.kind, limit, False) for limit in self._all)
+        for what, scopes in (("key", self._keys), ("tag", self._tags), ("provider", self._providers)):
+            for name, limits in scopes.items():
+                yield from ((f"{what} {name} {limit.kind}", limit, what == "key") for limit in limits)
+        yield from ((budget, limit, False) for budget, limit in dict(chain(*self._models.values())).items())
 
     def _charges(
         self, of: object, now_ns: int, limits: Callable[[], Iterator[tuple[str, Limit, bool]]]

@@ -167,6 +167,10 @@ class Ledger:
         """`{"total", "groups"}` of `GET /v1/usage`. Raises as `UsageQueries.read` does."""
         return await self._queries.read(query)
 
+    async def read_spending(self) -> Mapping[tuple[str, int], tuple[int, int]]:
+        """The figures of all budget windows, over all processes. Raises as `UsageQueries.read` does."""
+        return await self._queries.spending()
+
     async def past_call(self, call_id: str, key_id: str | None) -> dict[str, Any] | None:
         """One call with its attempts, if it is of this key (None: any key). Raises as `UsageQueries.read` does."""
         return await self._queries.call(call_id, key_id)

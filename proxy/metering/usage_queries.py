@@ -50,6 +50,10 @@ class UsageQueries:
         """`Store.latest`. Raises as `read` does."""
         return await self._ask(lambda give_up: self._store.latest(count, give_up))
 
+    async def spending(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """`Store.spending`. Raises as `read` does."""
+        return await self._ask(self._store.spending)
+
     async def _ask(self, query: Callable[[Callable[[], bool]], T]) -> T:
         if self._asked >= MAX_ASKED:
             raise ProxyError(

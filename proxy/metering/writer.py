@@ -142,7 +142,7 @@ class Writer:
         try:
             self._store.open()
             self.swept += self._store.sweep(self._clock_ns())
-            self._books.spending |= self._store.spending()
+            self._books.spending |= self._store.spending(lambda: False)
         except Exception as error:
             self._store.close()
             self._tell([(self._started, error)])

@@ -135,6 +135,7 @@ class Application:
             lambda: self.live.policies,
             lambda: self.live.ledger,
             int(time.time()),
+            lambda: self.live.budgets,
             baseline=lambda: baseline_of(self.live.config, self.live.names),
         )
 

@@ -71,6 +71,7 @@ class Runtime(Struct, frozen=True):
     pipeline: Pipeline
     sharing: Sharing
     ledger: Ledger
+    budgets: Budgets
     upstreams: Mapping[str, Upstream]
     lists: ModelDiscovery
 
@@ -169,7 +170,9 @@ class Running:
             on_end(self._log, self._metrics, configured),
             config.router.deadline_s,
         )
-        return Runtime(config, views, policies, pipeline, sharing_of(config, names), self._ledger, upstreams, lists)
+        return Runtime(
+            config, views, policies, pipeline, sharing_of(config, names), self._ledger, budgets, upstreams, lists
+        )
 
     def _pool(self, config: Config, name: str, pools: ExitStack) -> Pool:
         """A provider's pool, released when `pools` closes."""

@@ -95,8 +95,8 @@ class Store(Protocol):
         """
         ...
 
-    def spending(self) -> dict[tuple[str, int], tuple[int, int]]:
-        """(spent, reserved) in nano-USD of all budget windows, by budget and start. Raises StoreError."""
+    def spending(self, give_up: Callable[[], bool]) -> dict[tuple[str, int], tuple[int, int]]:
+        """(spent, reserved) in nano-USD of all budget windows, by budget and start. Raises as `usage` does."""
         ...
 
     def sweep(self, now_ns: int) -> int:

@@ -14,6 +14,7 @@ from proxy.storage.base import StoreError, TooSlow
 from proxy.storage.migrations import MIGRATIONS
 from proxy.storage.past_calls import read_call, read_latest
 from proxy.storage.request_log import read_log
+from proxy.storage.spending import read_spending
 from proxy.storage.usage import read_usage
 
 _PROGRESS_STEPS = 20_000  # of SQLite's virtual machine, about a millisecond
@@ -43,6 +44,10 @@ class SqliteReader:
     def latest(self, count: int, give_up: Callable[[], bool] = lambda: False) -> list[PastCall]:
         with self._reading(give_up) as db:
             return read_latest(db, count)
+
+    def spending(self, give_up: Callable[[], bool] = lambda: False) -> dict[tuple[str, int], tuple[int, int]]:
+        with self._reading(give_up) as db:
+            return read_spending(db)
 
     @contextmanager
     def _reading(self, give_up: Callable[[], bool]) -> Iterator[sqlite3.Connection]:

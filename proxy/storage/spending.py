@@ -92,6 +92,12 @@ class Spending:
         return row
 
 
+def read_spending(db: sqlite3.Connection) -> dict[Key, Figures]:
+    """The figures of all windows."""
+    rows = db.execute("SELECT budget, start_ns, spent_nano, reserved_nano FROM spending")
+    return {(budget, start_ns): (spent, held) for budget, start_ns, spent, held in rows}
+
+
 @lru_cache(maxsize=1024)
 def written(charges: tuple[Charge, ...]) -> str | None:
     """The windows of a row, as its column `charges` has them: JSON, `[[budget, start_ns], ...]`."""

@@ -133,11 +133,6 @@ class SqliteStore(SqliteReader):
                             self._owners.end_lease(db, owner)
             return swept
 
-    def spending(self) -> dict[tuple[str, int], tuple[int, int]]:
-        with self._errors():
-            rows = self._connected().execute("SELECT budget, start_ns, spent_nano, reserved_nano FROM spending")
-            return {(budget, start_ns): (spent, held) for budget, start_ns, spent, held in rows}
-
     def close(self) -> None:
         has_lease = bool(self.owner)
         if self._db is not None and self.owner:

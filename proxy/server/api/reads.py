@@ -11,6 +11,8 @@ from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
+from proxy.metering.charges import NO_BUDGETS, Budgets
+from proxy.metering.standing import Spending, shown, standing
 from proxy.pipeline.admission import KeyPolicies
 from proxy.routing.allowed import Views
 from proxy.routing.attempt_tree import attempt_tree
@@ -44,19 +46,13 @@ class Past(Protocol):
 
     async def log(self, query: LogQuery) -> list[dict[str, Any]]: ...
 
+    async def read_spending(self) -> Spending: ...
+
     async def past_call(self, call_id: str, key_id: str | None) -> dict[str, Any] | None: ...
 
 
-Budget = Callable[[Caller], Mapping[str, Any] | None]
-
-
-def no_budget(caller: Caller) -> None:
-    """The budget of a server that has none."""
-    return
-
-
 class Reads:
-    """What the reading routes need. `budget`: what a caller has spent of which limits, for `/v1/usage`; `baseline`: the
+    """What the reading routes need. `budgets`: the current ones, for `/v1/usage`; `baseline`: the
     prices that savings are measured against.
     """
 
@@ -66,15 +62,24 @@ class Reads:
         policies: Callable[[], KeyPolicies],
         past: Callable[[], Past],
         started: int,
-        budget: Budget = no_budget,
+        budgets: Callable[[], Budgets] = lambda: NO_BUDGETS,
         baseline: Callable[[], TokenRates | None] = lambda: None,
     ) -> None:
         self.views = views
         self.policies = policies
         self.past = past
         self.started = started
-        self.budget = budget
+        self.budgets = budgets
         self.baseline = baseline
+
+    async def _budget(self, caller: Caller) -> dict[str, Any] | None:
+        """The budget windows that a caller may look at: an admin sees all of them, and so does who needs no key."""
+        now_ns = time.time_ns()
+        is_free = caller.admin or caller.key_id is None
+        charges = self.budgets().of_caller(caller.key_id, every=is_free, now_ns=now_ns)
+        if not charges:
+            return None
+        return {"windows": [shown(each, now_ns) for each in standing(charges, await self.past().read_spending())]}
 
     def routes(self) -> list[HTTPRouteHandler]:
         """The Litestar handlers, each with and without `/v1`."""
@@ -94,7 +99,7 @@ class Reads:
         async def get_usage(request: Request[Caller, Any, Any]) -> Response[bytes]:
             given = parameters_of(request.query_params.multi_items(), USAGE)
             query = usage_query(given, request.user, time.time_ns(), self.baseline())
-            answer = usage_answer(query, await self.past().usage(query), self.budget(request.user))
+            answer = usage_answer(query, await self.past().usage(query), await self._budget(request.user))
             if given.get("format") == "csv":
                 return _csv(usage_columns(query), answer["groups"] if query.group_by else [answer["total"]])
             return _json(answer)

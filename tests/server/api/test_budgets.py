@@ -279,6 +279,26 @@ async def test_rules_see_how_much_of_the_budget_is_spent(tmp_path: Path, upstrea
     ]
 
 
+async def test_usage_shows_each_budget_to_those_whom_it_concerns(tmp_path: Path, upstream: FakeUpstream) -> None:
+    """A keyless server shows all; a key sees its own, an admin everything."""
+    budget = "{daily_usd: 1, when_spent: reject, per_provider: {fake: {total_usd: 2}}, per_key: {ann: {daily_usd: 3}}}"
+    async with budgeted(tmp_path, upstream, budget) as server:
+        await ask(server)
+        found = (await server.client.get("/usage", cast_to=httpx.Response)).json()["budget"]["windows"]
+    assert [(each["budget"], each["limit_usd"], each["spent_usd"]) for each in found] == [
+        ("daily", 1.0, 0.0001),
+        ("key ann daily", 3.0, 0.0),
+        ("provider fake total", 2.0, 0.0001),
+    ]
+    keys = {"PROXY_API_KEY": "sk-for-callers-0123456789", "PROXY_ADMIN_KEY": "sk-for-admins-0123456789"}
+    async with serving(tmp_path / "routing_rules.yaml", keys) as server:
+        shown = {}
+        for name, key in keys.items():
+            answer = await server.client.with_options(api_key=key).get("/usage", cast_to=httpx.Response)
+            shown[name] = (answer.json()["budget"] or {}).get("windows", [])
+    assert (len(shown["PROXY_API_KEY"]), len(shown["PROXY_ADMIN_KEY"])) == (0, 3)
+
+
 async def test_spending_outlives_the_process(tmp_path: Path, upstream: FakeUpstream) -> None:
     async with budgeted(tmp_path, upstream, "{daily_usd: 0.0001, when_spent: reject}") as server:
         await ask(server)
