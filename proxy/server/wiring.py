@@ -53,10 +53,11 @@ from proxy.storage.sticky_moves import StickyMoves
 from proxy.upstream.keys import Key, Keys, KeyStates, share
 from proxy.upstream.local_model import LocalModel, RemoteLocalModel
 from proxy.upstream.model_discovery import ModelDiscovery
-from proxy.upstream.pools import Pool, Pools
+from proxy.upstream.pools import Connect, Pool, Pools
 from proxy.upstream.transports.aiohttp import AiohttpTransport
 from proxy.upstream.transports.base import Transport
 from proxy.upstream.transports.httpx import HttpxTransport
+from proxy.upstream.transports.names import NameLookups
 from proxy.upstream.upstream import Origin, Upstream
 
 LocalModels = Mapping[str, LocalModel | RemoteLocalModel]
@@ -99,7 +100,7 @@ class Running:
         self._models = models
         self._log = log
         self._metrics = metrics
-        self._pools = Pools(_transport)
+        self._pools = Pools(_connect())
         self.key_states = KeyStates()
         self._off_loop = stores.off_loop
         self.board = HealthBoard(time.perf_counter, time.time)
@@ -303,8 +304,15 @@ def database_folder(config: Config) -> Path:
     return sqlite_path(config.storage.url).parent
 
 
-def _transport(provider: Provider, context: ssl.SSLContext) -> Transport:
-    return HttpxTransport(context) if provider.transport == "httpx" else AiohttpTransport(context)
+def _connect() -> Connect:
+    """How pools connect: all of them share one look-up of names."""
+    resolve = NameLookups()
+
+    def connect(provider: Provider, context: ssl.SSLContext) -> Transport:
+        kind = HttpxTransport if provider.transport == "httpx" else AiohttpTransport
+        return kind(context, resolve)
+
+    return connect
 
 
 def _origin(config: Config, name: str, provider: Provider, models: LocalModels) -> Origin:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 # ruff: noqa: ASYNC109 - methods that override those of httpcore take a `timeout`.
 import asyncio
+import ipaddress
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
@@ -35,6 +36,7 @@ from proxy.upstream.transports.base import (
 )
 
 _FAILURES = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError)
+_NEXT_ADDRESS_S = 1.0  # without a connection to one address of a name, the next one is tried
 _SOCKET_OPTIONS = [
     (socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES),
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
@@ -111,13 +113,34 @@ class _Network(httpcore.AsyncNetworkBackend):
         by = None if timeout is None else asyncio.get_running_loop().time() + timeout
         try:
             async with asyncio.timeout_at(by):
-                address = host if self._resolve is None else (await self._resolve(host, port))[0]
-                stream = await self._network.connect_tcp(address, port, None, local_address, socket_options)
-                return _Stream(stream, by)
+                if self._resolve is None or _is_address(host):
+                    addresses = [host]
+                else:
+                    addresses = await self._resolve(host, port)
+                return _Stream(await self._connected(addresses, port, local_address, socket_options), by)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout from error
         except OSError as error:
             raise httpcore.ConnectError from error
+
+    async def _connected(
+        self, addresses: list[str], port: int, local_address: str | None, socket_options: Iterable[Any] | None
+    ) -> httpcore.AsyncNetworkStream:
+        """A connection to the first address that takes one. None but the last may use up the time."""
+        options = list(socket_options or ())
+        for address in addresses[:-1]:
+            with suppress(OSError, httpcore.ConnectError):
+                async with asyncio.timeout(_NEXT_ADDRESS_S):
+                    return await self._network.connect_tcp(address, port, None, local_address, options)
+        return await self._network.connect_tcp(addresses[-1], port, None, local_address, options)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 class _InFlight:
