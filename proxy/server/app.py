@@ -94,6 +94,7 @@ class Application:
         self._running: Running | None = None
         self._files = options.files
         self._reloads = Reloads(options.files, config, self._run, log)
+        self._reloads.prepare = self._prepare
         self._reloads.unchanged = self._try_keys_again
         self._planning = DaemonThread("config-plan", PLAN_S)
         self._history = History(options.files, config, lambda: self._reloads.state.config_version, log)
@@ -176,6 +177,10 @@ class Application:
 
     def _count_replay(self, kind: str) -> None:
         self._metrics.count("mmproxy_replays", (kind,))
+
+    def _prepare(self, config: Config) -> None:
+        if self._running is not None:
+            self._running.prepare(config)
 
     def _run(self, config: Config) -> None:
         if self._running is not None:

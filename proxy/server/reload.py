@@ -34,7 +34,8 @@ class Reloads:
     """Reloads `files` (None: nothing to reload). `start` is the configuration the server was started with.
 
     `swap` makes another configuration current. It raises ConfigError, and changes nothing, if it cannot.
-    `unchanged` is called instead where the files are the same.
+    `prepare` is called before, on the thread for files, and reads those that a configuration names. `unchanged` is
+    called instead where the files are the same.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Reloads:
         self._files = files
         self._start = start
         self._swap = swap
+        self.prepare: Callable[[Config], None] = lambda config: None
         self.unchanged: Callable[[], None] = lambda: None
         self._log = log
         self._at_restart: list[str] = []
@@ -65,7 +67,7 @@ class Reloads:
             try:
                 config = await self._read()
                 if config is not None:
-                    self._run(config)
+                    await self._run(config)
                 else:
                     self.unchanged()
                     if self.state.config_error is not None:
@@ -136,8 +138,9 @@ class Reloads:
                     raise
         return None
 
-    def _run(self, config: Config) -> None:
+    async def _run(self, config: Config) -> None:
         kept, at_restart = carry_over(self._start, config)
+        await self._thread.run(self.prepare, kept)
         self._swap(kept)
         before, self.state.config_version = self.state.config_version, config.version
         self.state.config_loaded_at = time.time()

@@ -107,6 +107,10 @@ class Running:
         self._limits: Limits | None = None
         self._lists: ModelDiscovery | None = None
 
+    def prepare(self, config: Config) -> None:
+        """Reads the certificates that `run` will need; for a thread, since files may hang."""
+        self._pools.read(enabled(config).values())
+
     def run(self, config: Config) -> None:
         """Makes `config` current for new calls. Raises ConfigError, and changes nothing, if it cannot run."""
         with ExitStack() as pools:

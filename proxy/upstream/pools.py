@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from proxy.providers.base.contract import Provider
@@ -23,6 +23,15 @@ class Pool:
         self.users = 0
 
 
+class Authority:
+    """A `ca_file` as it was when it was read."""
+
+    def __init__(self, ca_file: str) -> None:
+        """Raises OSError."""
+        self.digest = hashlib.sha256(Path(ca_file).read_bytes()).digest()
+        self.context = tls_context(ca_file)
+
+
 class Pools:
     """Every Pool in use; closed when the last configuration gives it back.
 
@@ -33,25 +42,43 @@ class Pools:
         self._connect = connect
         self._pools: dict[tuple[object, ...], Pool] = {}
         self._context: ssl.SSLContext | None = None
+        self._authorities: dict[str, Authority | OSError] = {}  # by `ca_file`, as last read
         self._closing: set[asyncio.Task[None]] = set()
+
+    def read(self, providers: Iterable[Provider]) -> None:
+        """Reads the certificates that these providers trust; `take` reads no file then. Blocks. Safe in any thread."""
+        files = {provider.ca_file for provider in providers}
+        if None in files:
+            self._shared_context()
+        found: dict[str, Authority | OSError] = {}
+        for ca_file in files - {None}:
+            assert ca_file is not None
+            try:
+                found[ca_file] = Authority(ca_file)
+            except OSError as error:
+                found[ca_file] = error
+        self._authorities = found
 
     def take(self, name: str, provider: Provider) -> Pool:
         """The pool of the provider called `name`. Raises OSError for a `ca_file` that cannot be used.
 
         A `ca_file` counts by what it holds, so that an exchanged certificate gets new connections.
         """
-        authority = hashlib.sha256(Path(provider.ca_file).read_bytes()).digest() if provider.ca_file else None
+        authority = None
+        if provider.ca_file:
+            authority = self._authorities.get(provider.ca_file) or Authority(provider.ca_file)
+        if isinstance(authority, OSError):
+            raise authority
         address = provider.base_url or provider.default_base_url
-        key = (name, address, provider.transport, authority, provider.max_concurrent)
+        key = (name, address, provider.transport, authority and authority.digest, provider.max_concurrent)
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = Pool(self._connect(provider, self._trust(provider)), provider.max_concurrent)
+            context = authority.context if authority else self._shared_context()
+            pool = self._pools[key] = Pool(self._connect(provider, context), provider.max_concurrent)
         pool.users += 1
         return pool
 
-    def _trust(self, provider: Provider) -> ssl.SSLContext:
-        if provider.ca_file:
-            return tls_context(provider.ca_file)
+    def _shared_context(self) -> ssl.SSLContext:
         self._context = self._context or tls_context()
         return self._context
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -172,6 +173,23 @@ async def test_a_file_that_cannot_be_read_in_time_is_refused(tmp_path: Path) -> 
     following.cancel()
     await asyncio.wait({following})
     assert setting.events.count("config_files_unread") == 1
+
+
+async def test_certificates_that_cannot_be_read_in_time_are_refused(setting: Setting) -> None:
+    """They are files too: nothing is swapped before they are read."""
+    may_end = threading.Event()
+    reloads = Reloads(setting.files, setting.start, setting.swapped.append, setting.log, files_s=0.2)
+
+    def prepare(config: Config) -> None:
+        may_end.wait(60)
+
+    reloads.prepare = prepare
+    setting.path.write_text(OTHER)
+    assert (await reloads.reload()).error == "the files could not be read within 0.2 s"
+    assert setting.swapped == []
+    may_end.set()
+    await eventually(lambda: not any(thread.name == "config-files" for thread in threading.enumerate()))
+    assert (await reloads.reload()).changed
 
 
 class Buggy(ConfigFiles):
@@ -468,6 +486,25 @@ async def test_a_certificate_file_that_is_missing_is_told(tmp_path: Path, upstre
         refused = await reload(server)
         assert refused.status == 409
         assert "ca_file: cannot be used: no such file" in refused.error()["message"]
+        assert (await post(server.port, chat("fake/ok"))).status == 200
+
+
+async def test_a_certificate_file_that_hangs_holds_up_no_call(tmp_path: Path, upstream: FakeUpstream) -> None:
+    """It is read in a thread, as the configuration is."""
+    path, authority = write_files(tmp_path, upstream.url), tmp_path / "ca.pem"
+    os.mkfifo(authority)
+    async with serving(path) as server:
+        path.write_text(path.read_text().replace("retries: 0", f"retries: 0, ca_file: {authority}"))
+        reloading = asyncio.create_task(reload(server))
+        with await asyncio.to_thread(authority.open, "w") as writer:  # the reader is there
+            assert (await post(server.port, chat("fake/ok"))).status == 200
+            assert not reloading.done()
+            authority.unlink()
+            authority.write_text("no certificate")
+            writer.write("no certificate")
+        refused = await reloading
+        assert refused.status == 409
+        assert "ca_file: cannot be used" in refused.error()["message"]
         assert (await post(server.port, chat("fake/ok"))).status == 200
 
 

@@ -350,6 +350,23 @@ async def test_an_exchanged_ca_file_gets_new_connections(tmp_path: Path) -> None
         pools.take("fake", provider)
 
 
+def test_a_ca_file_that_was_read_is_not_read_again(tmp_path: Path) -> None:
+    """The loop takes pools; what the thread found counts until it reads again."""
+    pools, path = Pools(lambda provider, context: CountedTransport()), tmp_path / "ca.pem"
+    provider = OpenAI(ca_file=str(path))
+    pools.read([provider, OpenAI()])
+    path.write_text(certificate(1))
+    with pytest.raises(FileNotFoundError):
+        pools.take("fake", provider)
+    pools.read([provider, OpenAI()])
+    path.unlink()
+    first = pools.take("fake", provider)
+    assert pools.take("fake", provider) is first
+    path.write_text(certificate(2))
+    pools.read([provider])
+    assert pools.take("fake", provider) is not first
+
+
 def test_providers_without_a_ca_file_share_one_tls_context() -> None:
     """Making one takes some 40 ms of the loop."""
     contexts: list[Any] = []
