@@ -17,8 +17,8 @@ import jsonschema_rs
 import msgspec
 
 from proxy.schema.errors import BadRequest
-from proxy.schema.json import decode
-from proxy.schema.json_structure import nesting
+from proxy.schema.json import decode, decode_large, utf8
+from proxy.schema.json_structure import STEP_BYTES, nesting
 
 MAX_NODES = 12_000  # values of a schema with all references expanded; OpenAI allows 5,000 properties
 MAX_DEPTH = 100  # of a schema with all references expanded
@@ -75,7 +75,7 @@ class JSONCheck:
     def wrong(self, text: str) -> str | None:
         """The error in an answer, worded for a model; None if it is valid or would take too long to check."""
         try:
-            value = decode(text)
+            value = decode(text) if len(text) <= STEP_BYTES else decode_large(utf8(text))
         except (msgspec.DecodeError, RecursionError, UnicodeError) as bad:
             return f"it is not valid JSON ({_reason(str(bad))})"
         if not self._work.compiles:

@@ -24,7 +24,7 @@ from proxy.pipeline.call import Call
 from proxy.pipeline.dispatch import Dispatcher
 from proxy.pipeline.format import Format, StreamWriter
 from proxy.pipeline.labels import labels
-from proxy.pipeline.off_loop import LARGE_BYTES
+from proxy.pipeline.off_loop import LARGE_BYTES, take_apart
 from proxy.pipeline.reasoning_state import ReasoningState
 from proxy.pipeline.running import CallOutput, RunningCall, deadline_passed, stopping
 from proxy.pipeline.timing import Clock
@@ -179,7 +179,7 @@ class Pipeline:
         await self._settle(call, Outcome.OK)
         if call.answer_bytes <= LARGE_BYTES:
             return format.whole(call, response)
-        return await self._off_loop.run(call.answer_bytes, partial(format.whole, call, response))
+        return await self._off_loop.run(call.answer_bytes, partial(_written, format, call, response))
 
     async def _stream(self, call: Call, route: Route, writer: StreamWriter, output: CallOutput) -> bytes:
         """Writes all frames except the last ones, which it returns."""
@@ -259,3 +259,13 @@ def _outcome(error: ProxyError) -> Outcome:
         if isinstance(error, BadRequest | CostLimit) or error.status in (429, 503)
         else Outcome.UPSTREAM_ERROR
     )
+
+
+def _written(format: Format, call: Call, response: AnyResponse) -> bytes:
+    """A large answer for the client. What nobody else has is dropped in steps: messages may have other readers."""
+    body = format.whole(call, response)
+    dropped = cast(dict[str, Any], response)
+    for choice in dropped.get("choices", ()):
+        choice.pop("message", None)
+    take_apart(dropped)
+    return body

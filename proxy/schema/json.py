@@ -14,7 +14,7 @@ from typing import Any, cast
 import msgspec
 
 from proxy.schema.errors import BadRequest, ProxyError
-from proxy.schema.json_reading import Read, read_large
+from proxy.schema.json_reading import Read, TextTooLong, read_large, replace_member
 from proxy.schema.json_structure import (
     MAX_NESTING,
     MAX_PAIRS,
@@ -91,6 +91,8 @@ def decode_large(data: bytes, read: Read = decode) -> Any:
         return read(data)
     try:
         return read_large(data, read)
+    except TextTooLong:
+        raise
     except msgspec.DecodeError as error:
         raise msgspec.DecodeError(re.sub(r" \(byte \d+\)", "", str(error))) from None
 
@@ -105,11 +107,23 @@ def with_member(body: bytes, name: str, value: object) -> bytes:
 
     Where the member has that value already, `body` itself.
     """
+    if len(body) > STEP_BYTES:
+        return replace_member(body, name, encode(value))
     members = _members(body)
     raw = msgspec.Raw(encode(value))
     if name in members and decode(members[name]) == value:
         return body
     return encode({**members, name: raw})
+
+
+def utf8(text: str) -> bytes:
+    """What `text.encode()` returns, in steps if it is large. Raises UnicodeEncodeError."""
+    if len(text) <= STEP_BYTES:
+        return text.encode()
+    written = bytearray()
+    for at in range(0, len(text), STEP_BYTES):
+        written += text[at : at + STEP_BYTES].encode()
+    return cast(bytes, written)
 
 
 def named_model(body: bytes) -> str | None:

@@ -11,7 +11,7 @@ import re
 import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -20,10 +20,15 @@ from proxy.schema.long_text import joined
 
 BROKEN_OFF = "Input data was truncated"  # msgspec's words
 MAX_TEXT_BYTES = 32 * 1024 * 1024  # in memory, of a text that takes more than one byte for each character
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder().decode
+_TEXT_HEADER = sys.getsizeof("\xe9") - 2  # bytes of a text that is not ASCII, beside its characters and a zero
 _LITERAL_BYTES = 256 * 1024  # of a string that are decoded at once: an escape takes 30 times as long as a plain byte
 _TOO_LONG = (
-    "A text with characters beyond ASCII is too long: 8 million characters with emoji, 16 million in other scripts"
+    "A text with characters beyond ASCII may take 32 MB of memory: 8 million characters with emoji, 16 million in "
+    "other scripts."
 )
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _BLANKS = b" \t\r\n"
 _BLANK = re.compile(rb"[ \t\r\n]*")
 _REST = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)  # of a string, from anywhere in it
@@ -33,9 +38,21 @@ _LOW_SURROGATE = re.compile(rb"\\u[dD][c-fC-F]")
 Read = Callable[[bytes], Any]
 
 
+class TextTooLong(msgspec.DecodeError):
+    """A text over MAX_TEXT_BYTES."""
+
+
 def read_large(text: bytes, read: Read) -> Any:
     """The value of a JSON text, whose parts `read` decodes. Raises msgspec.DecodeError."""
     return _Reader(text, read).whole()
+
+
+def replace_member(text: bytes, name: str, value: bytes) -> bytes:
+    """A large JSON object with another value for one member; the bytes of the others stay as they are.
+
+    Where the member has that value already, `text` itself.
+    """
+    return _Reader(text, _members).replaced(name, value)
 
 
 class _Reader:
@@ -62,6 +79,29 @@ class _Reader:
         if self._depths[-1] > 0 or self._quoted[-1]:
             raise msgspec.DecodeError(BROKEN_OFF)
         return self._value(0, len(self._text), 1)
+
+    def replaced(self, name: str, value: bytes) -> bytes:
+        begin, end = self._bare(0, len(self._text))
+        if self._text[begin : begin + 1] != b"{":
+            raise _malformed()
+        written, is_new, text = bytearray(b"{"), True, memoryview(self._text)
+        for at, until, is_one in self._runs(*self._bare(begin + 1, end - 1), 1):
+            if len(written) > 1:
+                written += b","
+            if is_one and self._name(*self._bare(at, until))[0] != name:
+                for begin in range(at, until, STEP_BYTES):
+                    written += text[begin : min(begin + STEP_BYTES, until)]
+                continue
+            members = {name: b""} if is_one else self._read(b"{%b}" % self._text[at:until])
+            if name in members:
+                if not is_one and decode(members[name]) == decode(value):
+                    return self._text
+                members[name], is_new = msgspec.Raw(value), False
+            written += memoryview(encode(members))[1:-1]
+        if is_new:
+            written += (b"," if len(written) > 1 else b"") + encode(name) + b":" + value
+        written += b"}"
+        return cast(bytes, written)
 
     def _value(self, begin: int, end: int, depth: int) -> Any:
         """The value between two places. `depth`: open containers within it, if it is one."""
@@ -183,10 +223,10 @@ class _Reader:
             pieces.append(piece)
             length += len(piece)
             if not piece.isascii():
-                width = max(width, sys.getsizeof(piece) // len(piece))
+                width = max(width, (sys.getsizeof(piece) - _TEXT_HEADER) // (len(piece) + 1))
             at = until
             if length * width > MAX_TEXT_BYTES:
-                raise msgspec.DecodeError(_TOO_LONG)
+                raise TextTooLong(_TOO_LONG)
         return joined(pieces)
 
     def _cut(self, at: int, until: int) -> int:

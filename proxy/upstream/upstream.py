@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import cast
 
-import msgspec
-
 from proxy.providers.base.contract import Built, HTTPRequest, HTTPResponse, Provider
 from proxy.providers.base.errors import request_id
 from proxy.schema.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated, UpstreamUnavailable
@@ -28,10 +26,10 @@ from proxy.upstream.transports.base import (
     HeaderBlock,
     Outgoing,
 )
+from proxy.upstream.whole_json import is_whole_json
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 256 * 1024
-_TAIL = 64 * 1024  # bytes at the end of an answer in which its JSON must end
 
 Origin = Callable[[], Awaitable[Endpoint]]
 
@@ -216,7 +214,7 @@ class Exchange:
                 try:
                     piece = await self._next_of_body()
                 except (UpstreamTruncated, UpstreamTimeout):
-                    if not _is_whole_json(answer):
+                    if not await is_whole_json(answer):
                         raise
                     piece = b""
             if not piece:
@@ -337,13 +335,3 @@ class Exchange:
             elif isinstance(error, UpstreamError):
                 status = self._answer.status if self._answer is not None else 0
                 self._upstream.keys.note_failure(self.lease, error, status, self._is_call)
-
-
-def _is_whole_json(answer: bytearray) -> bool:
-    if not answer[-_TAIL:].rstrip().endswith((b"}", b"]")):
-        return False
-    try:
-        msgspec.json.decode(answer, type=msgspec.Raw)
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return True

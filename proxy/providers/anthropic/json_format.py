@@ -14,6 +14,7 @@ from proxy.providers.base.fields import Fields
 from proxy.providers.base.json_schema import SCHEMA_PATH, down_level, wanted_schema
 from proxy.schema.errors import BadRequest
 from proxy.schema.json import encode
+from proxy.schema.json_writing import text_of
 
 _WRAPPERS = ("values", "parameters")  # of answers by tool: seen around the object that was asked for
 _ALONE = "with no code fence and no other text around it"
@@ -83,4 +84,4 @@ def answer_of(arguments: str, fields: frozenset[str]) -> str:
         [(name, inner)] = value.items()
         if name in _WRAPPERS and name not in fields and isinstance(inner, dict):
             value = inner
-    return encode(value).decode()
+    return text_of(value)

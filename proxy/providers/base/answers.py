@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
-from proxy.schema.json import decode_large
+from proxy.schema.json import decode_large, utf8
 from proxy.schema.json_reading import BROKEN_OFF as BROKEN_OFF
+from proxy.schema.json_reading import TextTooLong
 from proxy.schema.json_structure import STEP_BYTES
 from proxy.schema.json_writing import text_of
 
@@ -30,16 +31,24 @@ def decode(data: bytes) -> dict[str, Any]:
 
 
 def decoded(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """What `decoder` reads in a provider's JSON. A large one is read in steps."""
+    """What `decoder` reads in a provider's JSON. A large one is read in steps. Raises UpstreamError for a text that
+    takes too much memory.
+    """
     if len(data) <= STEP_BYTES:
         return decoder.decode(data)
-    return msgspec.convert(decode_large(data, _object.decode), decoder.type)
+    try:
+        value = decode_large(data, _object.decode)
+    except TextTooLong as error:
+        raise UpstreamError(f"The provider's answer is too large. {error}", upstream_status=200) from None
+    return msgspec.convert(value, decoder.type)
 
 
 def json_or_none(data: bytes | str) -> Any:
     """The value of a JSON text, None if it is invalid."""
     try:
-        return msgspec.json.decode(data)
+        if len(data) <= STEP_BYTES:
+            return msgspec.json.decode(data)
+        return decode_large(utf8(data) if isinstance(data, str) else data, _object.decode)
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         return None
 

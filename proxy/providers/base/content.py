@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from proxy.providers.base.answers import json_or_none
 from proxy.schema.errors import BadRequest
-from proxy.schema.json import encode
 from proxy.schema.json_structure import STEP_BYTES
+from proxy.schema.json_writing import text_of
 
 _DATA_URL = re.compile(r"data:(?P<type>[\w.+/-]+)?(?:;[\w=.+-]+)*?(?P<b64>;base64)?,", re.ASCII)
 _LINKED = ("http://", "https://", "gs://")
@@ -158,6 +158,4 @@ def arguments(call: Mapping[str, Any]) -> dict[str, Any]:
     value = json_or_none(text) if isinstance(text, str) else text
     if isinstance(value, dict):
         return value
-    return (
-        {} if value is None and text == "null" else {"_raw": text if isinstance(text, str) else encode(text).decode()}
-    )
+    return {} if value is None and text == "null" else {"_raw": text if isinstance(text, str) else text_of(text)}

@@ -16,6 +16,7 @@ from proxy.server.http1.peer import Peer
 
 UNREAD_MAX = 64 * 1024  # of a body that the application has not asked for yet
 _JOINED_BYTES = 64 * 1024  # a longer body is not copied
+_SLICE_BYTES = 1024 * 1024  # of a body that leave in one turn of the loop; asyncio copies what the socket does not take
 _NO_BODY = (204, 304)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -29,7 +30,7 @@ class Wire(Protocol):
     def default_headers(self) -> list[tuple[bytes, bytes]]: ...
     @property
     def is_writable(self) -> bool: ...
-    def write(self, data: bytes) -> None: ...
+    def write(self, data: bytes | memoryview) -> None: ...
     def close(self) -> None: ...
     def resume_reading(self) -> None: ...
     def pause_reading(self) -> None: ...
@@ -167,17 +168,27 @@ class Exchange:
         if not self.started and kind == "http.response.start":
             self._write_head(message["status"], message.get("headers", ()))
         elif self.started and not self.complete and kind == "http.response.body":
-            more = message.get("more_body", False)
-            self._write_body(message.get("body", b""), more=more)
+            more, body = message.get("more_body", False), message.get("body", b"")
+            if len(body) > _SLICE_BYTES:
+                body = await self._write_slices(memoryview(body))
+            self._write_body(body, more=more)  # dropped by a connection that is closing
             if more:  # before the application makes the next piece, not when it has it
                 await self._wire.drained()
         else:
             raise RuntimeError(f"unexpected ASGI message {kind!r}")
 
+    async def _write_slices(self, body: memoryview) -> memoryview:
+        """Writes a large body but for the last slice, which it returns; all that is left if the client is gone."""
+        while len(body) > _SLICE_BYTES and not self._wire.transport.is_closing():
+            self._write_body(body[:_SLICE_BYTES], more=True)
+            body = body[_SLICE_BYTES:]
+            await self._wire.drained()
+        return body
+
     def answer(self, lines: bytes, body: bytes) -> bool:
         """`Peer.answer`. What ASGI messages cost is a tenth of a short call."""
         wire = self._wire
-        if self.started or self._is_head or not wire.is_writable:
+        if self.started or self._is_head or len(body) > _SLICE_BYTES or not wire.is_writable:
             return False
         usual = b"".join([name + b": " + value + b"\r\n" for name, value in wire.default_headers])
         end = b"content-length: %d\r\n\r\n" if self.keep_alive else b"content-length: %d\r\nconnection: close\r\n\r\n"
@@ -227,11 +238,11 @@ class Exchange:
         self.started = True
         self._wire.write(head + b"\r\n")
 
-    def _write_body(self, body: bytes, *, more: bool) -> None:
+    def _write_body(self, body: bytes | memoryview, *, more: bool) -> None:
         if self._is_head:
             self._left = 0
         elif self._chunked:
-            framed = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            framed = b"".join((b"%x\r\n" % len(body), body, b"\r\n")) if body else b""
             self._wire.write(framed if more else framed + b"0\r\n\r\n")
         else:
             if self._left is not None:

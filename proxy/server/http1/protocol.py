@@ -258,7 +258,7 @@ class HTTP1Protocol(asyncio.Protocol):
 
     # --- called by exchanges ---
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         if not self.transport.is_closing():
             self._written += len(data)
             self._burst += len(data)

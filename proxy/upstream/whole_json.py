@@ -1,0 +1,37 @@
+"""Orchestrates: whether the JSON of an answer is whole, where the connection does not say so."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import msgspec
+
+from proxy.schema.json_structure import STEP_BYTES, depths, sliced
+
+_TAIL = 64 * 1024  # bytes at the end of an answer in which its JSON must end
+
+
+async def is_whole_json(answer: bytearray) -> bool:
+    """Of a large answer only the end of its outermost container is looked for. What is in it shows when it is read."""
+    if not answer[-_TAIL:].rstrip().endswith((b"}", b"]")):
+        return False
+    if len(answer) > STEP_BYTES:
+        return await _is_closed(answer)
+    try:
+        msgspec.json.decode(answer, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+async def _is_closed(answer: bytearray) -> bool:
+    depth, is_quoted, turn_at = 0, False, STEP_BYTES
+    for end, quoted, found in sliced(cast(bytes, answer)):
+        is_quoted = quoted
+        profile = depths(found)
+        depth += profile[-1] if profile else 0
+        if end >= turn_at:
+            turn_at = end + STEP_BYTES
+            await asyncio.sleep(0)
+    return depth == 0 and not is_quoted
