@@ -52,7 +52,7 @@ def replace_member(text: bytes, name: str, value: bytes) -> bytes:
 
     Where the member has that value already, `text` itself.
     """
-    return _Reader(text, _members).replaced(name, value)
+    return _Reader(text, decode).replaced(name, value)
 
 
 class _Reader:
@@ -92,7 +92,7 @@ class _Reader:
                 for begin in range(at, until, STEP_BYTES):
                     written += text[begin : min(begin + STEP_BYTES, until)]
                 continue
-            members = {name: b""} if is_one else self._read(b"{%b}" % self._text[at:until])
+            members = {name: b""} if is_one else _members(b"{%b}" % self._text[at:until])
             if name in members:
                 if not is_one and decode(members[name]) == decode(value):
                     return self._text

@@ -60,7 +60,7 @@ def called(arguments: str, result: str) -> list[dict[str, Any]]:
 
 def with_literal(model: str, unit: bytes) -> bytes:
     """A text of 26 MB as a client may write it."""
-    return chat(model, "here").replace(b"here", unit * (26 * MB // len(unit)))
+    return chat(model, "here").replace(b'"here"', b'"%b"' % (unit * (26 * MB // len(unit))))
 
 
 def around(levels: int, value: bytes) -> bytes:

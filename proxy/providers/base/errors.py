@@ -12,14 +12,16 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from proxy.providers.base.answers import listed
 from proxy.providers.base.contract import HTTPResponse
 from proxy.schema.errors import UpstreamError
+from proxy.schema.json_writing import text_of
 
 _MAX_MESSAGE = 2000
+_MAX_LOOKED_AT = 64 * 1024  # characters of a text; an answer may be one error of 60 MB
+_MAX_PLACES = 64
 _MAX_WORD = 128
 _MAX_HEADER = 256
 # Keys and accounts: a word such as "organization" is none. Anthropic says `(org: <uuid>, ...)`.
@@ -77,7 +79,7 @@ PLAIN = ErrorRules()
 
 def scrub(text: str) -> str:
     """A vendor's text on one printable line, capped, with keys and account ids redacted."""
-    line = " ".join(_SECRETS.sub("[redacted]", text).split())[:_MAX_MESSAGE]
+    line = " ".join(_SECRETS.sub("[redacted]", text[:_MAX_LOOKED_AT]).split())[:_MAX_MESSAGE]
     return line if line.isprintable() else "".join(letter for letter in line if letter.isprintable())
 
 
@@ -219,6 +221,8 @@ def _message(value: object) -> tuple[str | None, str | None]:
             return _message(value["detail"])
         if isinstance(value.get("message"), str):
             return value["message"], None
+    if isinstance(value, list):
+        value = value[:_MAX_PLACES]
     if isinstance(value, list) and value and all(isinstance(each, dict) and "msg" in each for each in value):
         places = [".".join(str(step) for step in listed(each.get("loc")) if step != "body") for each in value]
         lines = [
@@ -232,7 +236,7 @@ def _text(value: object) -> str | None:
     """A vendor's field as text; some send objects where OpenAI sends strings."""
     if value is None or value == "":
         return None
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return value if isinstance(value, str) else text_of(value)
 
 
 def _word(value: object) -> str | None:

@@ -98,6 +98,14 @@ async def test_base64_is_little_endian_float32(upstream: FakeUpstream, server: S
     assert plain.json["data"][0]["embedding"] == vector("one", 3)
 
 
+async def test_a_long_vector_is_one_base64_text(upstream: FakeUpstream, server: Server) -> None:
+    """It is written in slices, without padding in between."""
+    answer = await post(server.port, body("one", encoding_format="base64", dimensions=65_536), PATH)
+    (entry,) = answer.json["data"]
+    packed = struct.pack("<65536f", *vector("one", 65_536))
+    assert entry["embedding"] == base64.b64encode(packed).decode()
+
+
 async def test_a_provider_that_sends_numbers_serves_base64_too(upstream: FakeUpstream, server: Server) -> None:
     """How the client wants its vectors is not the vendor's business."""
     answer = await server.client.embeddings.create(model="small/ok", input="one two")

@@ -17,6 +17,8 @@ from proxy.server.http1.connections import STATE
 
 FAST = Limits(head_s=0.2, body_s=0.2, idle_s=0.3, send_s=0.3, linger_s=0.2, sweep_s=0.02)
 
+LARGE = b"".join(b"%07d\n" % number for number in range(1_000_000))
+
 
 class App:
     """Answers each request with its method, path and body; by path, later or not at all."""
@@ -76,6 +78,13 @@ class App:
             while not peer.gone:
                 await send({"type": "http.response.body", "body": b"x" * 50_000, "more_body": True})
                 self.sent += 50_000
+            return
+        if scope["path"] == "/large":
+            answer = LARGE
+        if scope["path"] == "/chunks":
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": LARGE, "more_body": True})
+            await send({"type": "http.response.body", "body": LARGE})
             return
         headers.append((b"content-length", b"%d" % len(answer)))
         await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -11,7 +11,7 @@ import pytest
 from proxy.schema.errors import ProxyError
 from proxy.server.http1.reading import REFUSALS_PER_SECOND
 from tests.server.http1.conftest import Run
-from tests.server.http1.door import served
+from tests.server.http1.door import LARGE, served
 from tests.server.http1.test_reader import CHUNKED, FOLLOWER, SMUGGLED, UPGRADES, post
 from tests.waiting import eventually
 
@@ -38,6 +38,46 @@ def test_a_request_that_asks_for_an_upgrade_is_answered(run: Run, headers: tuple
                 assert bodies(await door.say(data[:split], data[split:] + LAST)) == expected, split
             assert bodies(await door.say(data[:head], data[head : head + 9], data[head + 9 :], LAST)) == expected
             assert all(path != "/smuggled" for _, path, _ in door.app.requests)
+
+    run(test())
+
+
+@pytest.mark.parametrize("path", [b"/large", b"/chunks"])
+def test_a_large_answer_arrives_as_it_was_sent(run: Run, path: bytes) -> None:
+    """It leaves slice by slice, and the next answer follows it."""
+
+    async def test() -> None:
+        async with served() as door:
+            answers = await door.say(FOLLOWER.replace(b"/next", path) + LAST, timeout_s=60)
+            head, _, rest = answers.partition(b"\r\n\r\n")
+            if path == b"/large":
+                assert b"content-length: 8000000" in head
+                assert rest[: len(LARGE)] == LARGE
+                rest = rest[len(LARGE) :]
+            else:
+                read = b""
+                while (size := int(rest[: rest.index(b"\r\n")], 16)) > 0:
+                    at = rest.index(b"\r\n") + 2
+                    read += rest[at : at + size]
+                    rest = rest[at + size + 2 :]
+                assert read == LARGE * 2
+                rest = rest[5:]
+            assert bodies(rest) == [b"GET /last 0"]
+
+    run(test())
+
+
+def test_a_large_answer_to_a_client_that_left_ends(run: Run) -> None:
+    """Its handler returns, and nothing is kept."""
+
+    async def test() -> None:
+        async with served() as door:
+            reader, writer = await door.connect()
+            writer.write(FOLLOWER.replace(b"/next", b"/large"))
+            await reader.readexactly(1_000)
+            writer.transport.abort()
+            await eventually(lambda: not door.app.running)
+            await eventually(lambda: not door.server.server_state.connections)
 
     run(test())
 
