@@ -10,6 +10,7 @@ import msgspec
 from proxy.schema.json_structure import STEP_BYTES, depths, sliced
 
 _TAIL = 64 * 1024  # bytes at the end of an answer in which its JSON must end
+_TURN = 256 * 1024  # bytes of an answer that are looked through in one turn of the loop
 
 
 async def is_whole_json(answer: bytearray) -> bool:
@@ -26,12 +27,12 @@ async def is_whole_json(answer: bytearray) -> bool:
 
 
 async def _is_closed(answer: bytearray) -> bool:
-    depth, is_quoted, turn_at = 0, False, STEP_BYTES
+    depth, is_quoted, turn_at = 0, False, _TURN
     for end, quoted, found in sliced(cast(bytes, answer)):
         is_quoted = quoted
         profile = depths(found)
         depth += profile[-1] if profile else 0
         if end >= turn_at:
-            turn_at = end + STEP_BYTES
+            turn_at = end + _TURN
             await asyncio.sleep(0)
     return depth == 0 and not is_quoted
