@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from proxy.schema.json import encode
-from tests.faults.test_loop_lag import answering, bound_ms, configured
+from tests.faults.test_loop_lag import answering, bound_ms, checked, configured
 
 __all__ = ["bound_ms"]
 
@@ -267,3 +267,21 @@ async def test_no_large_answer_stops_the_loop(tmp_path: Path, bound_ms: float, n
     async with beating(tmp_path, {"ok": ANSWERS[name]()}) as server:
         body = chat("openai/ok", stream=name.startswith("stream"), tools=[TOOL])
         assert await longest_ms(server, "/v1/chat/completions", body, bound_ms) < bound_ms
+
+
+@pytest.mark.slow
+async def test_no_large_json_is_checked_in_one_step(tmp_path: Path, bound_ms: float) -> None:
+    """Where the vendor does not promise JSON."""
+    answer = json.dumps({"x": text(PROSE, 30 * MB)})
+    async with beating(tmp_path, {"ok": whole(answer)}) as server:
+        assert await longest_ms(server, "/v1/chat/completions", checked(None), bound_ms) < bound_ms
+
+
+@pytest.mark.parametrize(("model", "prompt"), [("ok", 2 * MB), ("large", 100)])
+async def test_a_stream_beside_large_bodies_hardly_waits(
+    tmp_path: Path, bound_ms: float, model: str, prompt: int
+) -> None:
+    """A prompt of 2 MB, an answer of 10 MB: 5 ms at most, though a thread may keep the interpreter for as long."""
+    async with beating(tmp_path, {"ok": whole("fine"), "large": whole(text(PROSE, 10 * MB))}) as server:
+        body = chat(f"openai/{model}", text(PROSE, prompt))
+        assert await longest_ms(server, "/v1/chat/completions", body, bound_ms / 4) < bound_ms / 4
