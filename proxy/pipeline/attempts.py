@@ -87,6 +87,7 @@ class AttemptLoop:
     def __init__(self, resources: Resources, call: Call, deployment: Deployment, tries: int, gate: CommitGate) -> None:
         self.tried = 0  # the most attempts that any one ask has made
         self.order: FallbackOrder | None = None  # to know whether another deployment may be asked instead
+        self.off_loop = resources.off_loop
         self.at_once = min(deployment.provider.max_concurrent or AT_ONCE, AT_ONCE)
         self._resources = resources
         self._call = call

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar, cast
 from msgspec.structs import replace
 
 from proxy.pipeline.json_check import JSONCheck, bare
+from proxy.pipeline.off_loop import OffLoop
 from proxy.routing.ask import Answer, Origin, Sink
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, Choice, Message
 from proxy.schema.errors import BadRequest, UpstreamError
@@ -25,10 +26,11 @@ T = TypeVar("T")
 class SeatAsk(Protocol):
     """Asks one deployment on behalf of one call. Each ask is retried where that may help, until its answer begins.
 
-    `at_once`: how many asks may run concurrently.
+    `at_once`: how many asks may run concurrently. `off_loop`: where long JSON is checked.
     """
 
     at_once: int
+    off_loop: OffLoop
 
     async def complete(self, request: ChatRequest, origin: Origin) -> Answer:
         """The whole answer. Raises UpstreamError, or BadRequest for a request the vendor cannot take."""
@@ -128,7 +130,7 @@ async def _ensure_valid(
     ask: SeatAsk, request: ChatRequest, choice: Choice, check: JSONCheck, parent: str
 ) -> tuple[Choice, Answer | None]:
     """The choice with valid JSON, and the answer that repaired it, if any."""
-    choice, wrong = _validate(choice, check)
+    choice, wrong = await _validated(ask, choice, check)
     if wrong is None:
         return choice, None
     index = choice.get("index", 0)
@@ -136,10 +138,15 @@ async def _ensure_valid(
         again = await ask.complete(_repair(request, choice, wrong), Origin(parent, index))
     except BadRequest as error:  # the vendor cannot take the longer prompt
         raise _invalid_answer(wrong) from error
-    repaired, wrong = _validate(cast(ChatResponse, again.response)["choices"][0], check)
+    repaired, wrong = await _validated(ask, cast(ChatResponse, again.response)["choices"][0], check)
     if wrong is not None:
         raise _invalid_answer(wrong)
     return cast(Choice, {**repaired, "index": index}), again
+
+
+async def _validated(ask: SeatAsk, choice: Choice, check: JSONCheck) -> tuple[Choice, str | None]:
+    size = len(choice["message"].get("content") or "")
+    return await ask.off_loop.run(size, partial(_validate, choice, check))
 
 
 def _validate(choice: Choice, check: JSONCheck) -> tuple[Choice, str | None]:

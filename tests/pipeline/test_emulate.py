@@ -10,6 +10,7 @@ import pytest
 
 from proxy.pipeline.emulate import checked, complete_together, seats, stream_together
 from proxy.pipeline.json_check import JSONCheck
+from proxy.pipeline.off_loop import OffLoop
 from proxy.providers.openai import OpenAI
 from proxy.routing.ask import Answer, Origin, Sink
 from proxy.routing.deployment import Deployment
@@ -44,6 +45,7 @@ class Scripted:
     """
 
     at_once = 16
+    off_loop = OffLoop()
 
     def __init__(self, *answers: ChatResponse | Exception | asyncio.Event | Sequence[Any]) -> None:
         self.asked: list[ChatRequest] = []
