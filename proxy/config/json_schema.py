@@ -145,10 +145,13 @@ class _Writer:
     def _union(self, union: inspect.UnionType, extra: Mapping[str, Any]) -> JsonSchema:
         """One schema with several types for scalars, which editors show best; `anyOf` with lists or sections."""
         members = [self._value(kind) for kind in union.types]
-        if not any(isinstance(kind, inspect.NoneType) for kind in union.types):  # then null is not an empty list either
+        may_be_null = any(isinstance(kind, inspect.NoneType) for kind in union.types)
+        if not may_be_null:  # then null is not an empty list either
             members = [{**member, "type": "array"} if member.get("type") == _LIST else member for member in members]
         listed = {"enum" in member for member in members if member.get("type") != "null"}
         if len(listed) > 1 or not all(isinstance(member.get("type"), str) for member in members):
+            if not may_be_null:  # nor an empty section
+                members = [{**member, "type": "object"} if "$ref" in member else member for member in members]
             return {"anyOf": members}
         schema: JsonSchema = dict(extra)
         for member in members:

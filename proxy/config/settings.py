@@ -11,7 +11,7 @@ from proxy.config.server import ServerConfig
 from proxy.metering.budgets import BudgetConfig
 from proxy.metering.pricing import ModelPrice, Pricing
 from proxy.metering.savings import UsageConfig
-from proxy.pipeline.admission import KeyConfig, RateLimitsConfig
+from proxy.pipeline.key_settings import KeyConfig, RateLimitsConfig
 from proxy.providers.base.contract import Provider
 from proxy.routing.settings import Among, ModelEntry, RouterConfig, Rule
 from proxy.schema.constraints import Day, NotBlank, one_of

@@ -9,12 +9,14 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import ceil
 from typing import Any
 
 from msgspec import Struct
 
+from proxy.providers.base.contract import Provider
+from proxy.providers.base.images import ImageRule
 from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest
 
@@ -81,27 +83,26 @@ def media_of(request: AnyRequest) -> Media:
     return Media(size, tuple(images), tuple(audio), fetches, others, hidden)
 
 
-def searches_unasked(dialect: str, model: str) -> bool:
+def searches_unasked(provider: Provider, model: str) -> bool:
     """True for models that search, or ask other models, whatever the request says."""
-    return dialect == "perplexity" or _SEARCHES.search(model) is not None
+    return provider.searches_always or _SEARCHES.search(model) is not None
 
 
-def image_bound(dialect: str, model: str, data: str) -> int | None:
-    """The most tokens that this image may cost; None: the vendor's formula is not known."""
-    for vendor, models, most in _IMAGES:
-        if vendor == dialect and models.match(model):
-            if isinstance(most, int):
-                return most
+def image_bound(rules: Iterable[ImageRule], model: str, data: str) -> int | None:
+    """The most tokens that this image may cost, by the first of the vendor's rules that fits; None: none fits."""
+    for rule in rules:
+        if rule.models.match(model):
+            if isinstance(rule.most, int):
+                return rule.most
             pixels = size_of(data)
-            return None if pixels is None else most(*pixels)
+            return None if pixels is None else rule.most(*pixels)
     return None
 
 
-def audio_bound(dialect: str, data: str, form: str) -> int | None:
-    """The most tokens that this recording may cost; None: not known."""
-    each = _AUDIO.get(dialect)
+def audio_bound(each_second: int | None, data: str, form: str) -> int | None:
+    """The most tokens that this recording may cost at so many a second; None: not known."""
     seconds = _seconds(data, form)
-    return None if each is None or seconds is None else ceil((seconds + 1) * each)
+    return None if each_second is None or seconds is None else ceil((seconds + 1) * each_second)
 
 
 def size_of(data: str) -> tuple[int, int] | None:
@@ -207,29 +208,3 @@ def _seconds(data: str, form: str) -> float | None:
     tag, channels, rate = (int.from_bytes(head[at + 8 + a : at + 8 + b], "little") for a, b in ((0, 2), (2, 4), (4, 8)))
     each_second = rate * channels * (int.from_bytes(head[at + 22 : at + 24], "little") // 8)
     return size / each_second if tag in _PCM and each_second else None
-
-
-# --- formulas ---------------------------------------------------------------------------------------------------------
-
-
-def _patches(each: int, factor: float) -> Callable[[int, int], int]:
-    """Tokens by patches of so many pixels. Vendors shrink larger images, which makes them cheaper."""
-    return lambda width, height: ceil((ceil(width / each) + 1) * (ceil(height / each) + 1) * factor)
-
-
-# Vendor, models, and the most tokens of an image: of any, or by its width and height. The first match counts.
-_IMAGES: tuple[tuple[str, re.Pattern[str], int | Callable[[int, int], int]], ...] = (
-    ("openai", re.compile(r"gpt-4o-mini"), 2_833 + 8 * 5_667),
-    (
-        "openai",
-        re.compile(r"(?:gpt-4o|chatgpt-4o|gpt-4-turbo|gpt-4\.1(?!-(?:mini|nano))|o1|o3)(?![a-z0-9])"),
-        85 + 8 * 170,
-    ),
-    ("openai", re.compile(r"gpt-(?:4\.1-(?:mini|nano)|5-(?:mini|nano))|o4-mini"), ceil(1_536 * 2.46)),
-    ("openai", re.compile(r"gpt-[5-9]"), lambda width, height: max(85 + 8 * 170, _patches(32, 2.46)(width, height))),
-    ("anthropic", re.compile(r"claude-"), 5_000),  # at most 4,784, in models before 4.7 1,600
-    ("google", re.compile(r"(?:models/)?gemini-[3-9]"), 2_400),  # 2,240 in the highest resolution
-    ("google", re.compile(r"(?:models/)?gemini-"), _patches(256, 258)),
-    ("mistral", re.compile(r""), _patches(14, 1)),
-)
-_AUDIO = {"openai": 10, "google": 32, "mistral": 13}  # tokens of a second

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
 from typing import Any
 
 from msgspec import Struct, structs
@@ -13,6 +12,7 @@ from proxy.metering.charges import NO_BUDGETS, Budgets
 from proxy.metering.standing import Spending, share_spent
 from proxy.pipeline.call import Call
 from proxy.pipeline.foreseen import Foresight
+from proxy.pipeline.key_settings import KeyConfig, RateLimitsConfig, day_ns
 from proxy.pipeline.labels import labels
 from proxy.pipeline.limits import UNLIMITED, Limits, Place, RateLimit
 from proxy.routing.allowed import Allowed
@@ -20,35 +20,14 @@ from proxy.routing.decision import Decision
 from proxy.routing.deployment import Route
 from proxy.routing.router import Router
 from proxy.schema.chat import ChatRequest
-from proxy.schema.constraints import Count, Day, NotBlank
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BudgetSpent
-from proxy.schema.records import NANO_PER_USD, Caller, Labels, StoredCaller
+from proxy.schema.records import Caller, Labels, StoredCaller
 
 EXPECTED_OUTPUT = 256  # tokens reserved for an answer whose request sets no limit
 _MAX_OTHERS = 10_000
 _NO_HEADERS: Mapping[str, str] = {}
 NOTHING: Spending = {}
-
-
-class RateLimitsConfig(Struct, frozen=True, forbid_unknown_fields=True, rename={"everyone": "global"}):
-    """Section `rate_limits`: the limits of each key, of single keys by name, of callers without a key, and of all
-    callers together.
-    """
-
-    default: RateLimit = UNLIMITED
-    per_key: dict[NotBlank, RateLimit] = {}
-    keyless: RateLimit = UNLIMITED
-    everyone: RateLimit = UNLIMITED
-
-
-class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """One name under `keys:`. `models` None: every model; entries may be globs. `expires`: first day of refusal."""
-
-    models: list[NotBlank] | None = None
-    max_output_tokens: Count | None = None
-    expires: Day | None = None
-    store_text: bool = False
 
 
 class KeyPolicy(Struct, frozen=True):
@@ -178,12 +157,6 @@ class Admission:
         if not self._router.reads_budget or not now_ns:
             return None
         return share_spent(self._budgets.of_call(caller.key_id, said, now_ns), self._spending)
-
-
-def day_ns(day: str) -> int:
-    """The start of a day in UTC, in Unix nanoseconds."""
-    start = datetime.combine(date.fromisoformat(day), datetime.min.time(), UTC)
-    return int(start.timestamp()) * NANO_PER_USD
 
 
 def _policy(name: str, key: KeyConfig | None, rate: RateLimit | None, default: RateLimit) -> KeyPolicy:

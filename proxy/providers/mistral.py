@@ -10,6 +10,7 @@ from proxy.providers.base.content import Part, parts, refuse, thoughts_in
 from proxy.providers.base.contract import Built, HTTPResponse
 from proxy.providers.base.errors import ErrorRules
 from proxy.providers.base.fields import texts_only
+from proxy.providers.base.images import ImageRule, patches
 from proxy.providers.compatible import Compatible, embeddings
 from proxy.providers.compatible.request import Draft
 from proxy.providers.compatible.stream import CompatibleStreamDecoder
@@ -54,6 +55,8 @@ _EMBEDDINGS = ("model", "input", "metadata", "output_dimension", "output_dtype",
 
 class Mistral(Compatible, frozen=True, kw_only=True):
     type: ClassVar[str] = "mistral"
+    image_rules: ClassVar[tuple[ImageRule, ...]] = (ImageRule(re.compile(""), patches(14, 1)),)
+    audio_tokens_per_s: ClassVar[int | None] = 13
     base: ClassVar[str | None] = "https://api.mistral.ai/v1"
     key_env: ClassVar[tuple[str, ...]] = ("MISTRAL_API_KEY",)
     catalogue: ClassVar[str | None] = "mistral"

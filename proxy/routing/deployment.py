@@ -40,7 +40,7 @@ class Deployment(Struct, frozen=True):
         force_setattr(self, "rates", None if self.price is None else Rates.of(self.price))
         force_setattr(self, "name", f"{self.provider_name}/{self.model}")
         force_setattr(self, "region", region_of(self.provider.base_url))
-        force_setattr(self, "searches", searches_unasked(self.provider.type, self.model))
+        force_setattr(self, "searches", searches_unasked(self.provider, self.model))
 
     @property
     def is_free(self) -> bool:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from proxy.metering import tokens
 from proxy.metering.media import NO_MEDIA, Media, audio_bound, image_bound, media_of
 from proxy.metering.service_terms import sent, terms_of
+from proxy.providers.base.contract import Provider
 from proxy.routing.deployment import Deployment, Route
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.usage import UNSAID
@@ -69,18 +70,18 @@ def _bound(request: AnyRequest, deployment: Deployment, read: Reading, seats: in
     if rates is None or (limit is None and price.output):
         return None
     fetches = media.is_fetched or deployment.searches
-    found = (read.tokens, 0) if media is NO_MEDIA else _with_media(read, provider.type, deployment.model, price.context)
+    found = (read.tokens, 0) if media is NO_MEDIA else _with_media(read, provider, deployment.model, price.context)
     if found is None or (fetches and rates.max_extra_nano is None):
         return None
     bound = rates.upper_bound(found[0] * seats, limit or 0, found[1] * seats, may_search=fetches)
     return bound if bound is None or not fetches else bound + (rates.max_extra_nano or 0) * seats
 
 
-def _with_media(read: Reading, dialect: str, model: str, context: int | None) -> tuple[int, int] | None:
+def _with_media(read: Reading, provider: Provider, model: str, context: int | None) -> tuple[int, int] | None:
     """Bounds of the tokens read and heard. The context bounds what no formula does; None: it is not known either."""
     media = read.media
-    images = [image_bound(dialect, model, data) for data in media.images]
-    audio = [audio_bound(dialect, data, form) for data, form in media.audio]
+    images = [image_bound(provider.image_rules, model, data) for data in media.images]
+    audio = [audio_bound(provider.audio_tokens_per_s, data, form) for data, form in media.audio]
     seen, heard = [each for each in images if each is not None], [each for each in audio if each is not None]
     if media.has_others or len(seen) < len(images) or len(heard) < len(audio):
         return None if context is None else (context, context if audio else 0)

@@ -38,6 +38,7 @@ BEYOND = {
     *("a connection header", "a vendor's own rule", "an unknown name", "an unknown name, nothing similar"),
     *("an unknown provider in a name", "an ambiguous id", "an unknown route", "a route inside a model", "an ensemble"),
     *("a rotation of no keys", "a rotation that names a variable twice"),
+    *("a hard limit alone", "a hard limit below the soft one", "an unknown baseline"),
     *("a role without a model", "a circular reference", "an alias that refers to itself", "a name defined twice"),
     *("a budget for an unknown provider", "an unknown model in a rule", "a rule with an empty list"),
     *("a rule that chooses a route", "two rules of one name", "a rule that can never match"),

@@ -10,7 +10,7 @@ from proxy.config import Config, ConfigError, find_files, load
 from proxy.config.server import ServerConfig
 from proxy.metering.budgets import BudgetConfig, BudgetLimits
 from proxy.metering.pricing import ModelPrice
-from proxy.pipeline.admission import KeyConfig, RateLimitsConfig
+from proxy.pipeline.key_settings import KeyConfig, RateLimitsConfig
 from proxy.pipeline.limits import RateLimit
 from proxy.routing.settings import ModelEntry, RouterConfig
 from proxy.schema.records import Timeouts
@@ -85,7 +85,6 @@ def test_every_section_of_this_version_arrives() -> None:
 def test_what_is_read_but_not_enforced_is_said() -> None:
     """One line each, and none for what is not set."""
     assert config_of(FULL).notices == [
-        "budget: read, but not enforced by this version",
         "storage.keep_days: read, but not enforced by this version",
     ]
     assert config_of(MINIMAL + "keys:\nbudget:\n").notices == []

@@ -11,7 +11,8 @@ import pytest
 
 from proxy.cli.serve import MIN_KEY
 from proxy.config import load
-from proxy.pipeline.admission import EXPECTED_OUTPUT, KeyConfig
+from proxy.pipeline.admission import EXPECTED_OUTPUT
+from proxy.pipeline.key_settings import KeyConfig
 from proxy.pipeline.limits import ALL_FAILURES_PER_MINUTE, FAILURES_PER_MINUTE, RateLimit
 from proxy.routing.allowed import Allowed, Views
 from proxy.server.api.openapi import operations

@@ -41,6 +41,7 @@ TESTED = {
     "docs/metering.md": dict.fromkeys(("bash", "yaml"), "docs/test_metering.py"),
     "docs/operation.md": {"bash": "docs/test_operation.py", "yaml": HERE},
     "docs/performance.md": {"": HERE},
+    "docs/pricing.md": {"yaml": "docs/test_pricing.py"},
     "docs/resilience.md": dict.fromkeys(("yaml", "json"), "docs/test_resilience.py"),
     "docs/retries.md": {"python": "docs/test_retries.py"},
     "docs/routing.md": dict.fromkeys(("yaml", "python", "text", "bash"), "docs/test_routing.py"),

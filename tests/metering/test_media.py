@@ -12,6 +12,7 @@ import pytest
 
 from proxy.metering.media import audio_bound, image_bound, media_of, size_of
 from proxy.metering.pricing import ModelPrice
+from proxy.providers import PROVIDERS
 from proxy.providers.anthropic import Anthropic
 from proxy.providers.base.contract import Provider
 from proxy.providers.google import Google
@@ -62,6 +63,7 @@ def test_what_is_no_image_has_no_size(data: str) -> None:
 
 
 # Images and what vendors billed for them: their own pages, and measurements of October 2026.
+HEARD = {name: kind.audio_tokens_per_s for name, kind in PROVIDERS.items()}
 BILLED = [
     ("openai", "gpt-4o", 1024, 1024, 765),
     ("openai", "gpt-4o", 2048, 4096, 1105),
@@ -80,7 +82,7 @@ BILLED = [
 @pytest.mark.parametrize(("dialect", "model", "width", "height", "billed"), BILLED)
 def test_no_image_costs_more_than_its_bound(dialect: str, model: str, width: int, height: int, billed: int) -> None:
     """By the vendor's formula; and the bound is not absurd either."""
-    bound = image_bound(dialect, model, png(width, height))
+    bound = image_bound(PROVIDERS[dialect].image_rules, model, png(width, height))
     assert bound is not None
     assert billed <= bound <= 12 * billed
 
@@ -89,16 +91,16 @@ def test_an_image_of_few_bytes_is_bounded_by_its_pixels() -> None:
     """A file of 1 kB, and 25,501 tokens."""
     data = png(1024, 1024)
     assert len(data) < 1_000
-    assert (image_bound("openai", "gpt-4o-mini", data) or 0) >= 25_501
+    assert (image_bound(OpenAI.image_rules, "gpt-4o-mini", data) or 0) >= 25_501
 
 
 def test_recordings_are_bounded_by_their_length() -> None:
     """Of WAV by its head, of MP3 by the lowest bit rate. What is packed otherwise has no formula."""
-    assert 32 * 60 <= (audio_bound("google", wav(60), "wav") or 0) <= 34 * 60
-    assert 10 * 60 <= (audio_bound("openai", wav(60, rate=8000, bits=8), "wav") or 0) <= 11 * 60
-    assert audio_bound("openai", "A" * 4_000_000, "mp3") == 30_010
-    assert audio_bound("openai", "A" * 4_000, "flac") is None
-    assert audio_bound("groq", wav(1), "wav") is None
+    assert 32 * 60 <= (audio_bound(HEARD["google"], wav(60), "wav") or 0) <= 34 * 60
+    assert 10 * 60 <= (audio_bound(HEARD["openai"], wav(60, rate=8000, bits=8), "wav") or 0) <= 11 * 60
+    assert audio_bound(HEARD["openai"], "A" * 4_000_000, "mp3") == 30_010
+    assert audio_bound(HEARD["openai"], "A" * 4_000, "flac") is None
+    assert audio_bound(HEARD["groq"], wav(1), "wav") is None
 
 
 def request(*parts: dict[str, Any], **fields: Any) -> ChatRequest:

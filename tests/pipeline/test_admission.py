@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.pipeline.admission import KeyConfig, KeyPolicies, RateLimitsConfig, day_ns
+from proxy.pipeline.admission import KeyPolicies
+from proxy.pipeline.key_settings import KeyConfig, RateLimitsConfig, day_ns
 from proxy.pipeline.limits import Limits, RateLimit
 from proxy.routing.allowed import Allowed
 from proxy.schema.chat import ChatRequest, Message

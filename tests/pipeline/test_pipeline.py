@@ -9,8 +9,9 @@ from typing import Any, cast
 import pytest
 
 from proxy.metering.pricing import ModelPrice
-from proxy.pipeline.admission import Admission, KeyPolicies, RateLimitsConfig
+from proxy.pipeline.admission import Admission, KeyPolicies
 from proxy.pipeline.call import Call
+from proxy.pipeline.key_settings import RateLimitsConfig
 from proxy.pipeline.limits import Limits, RateLimit
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.running import ClientLeft, RunningCall

@@ -5,6 +5,7 @@ Facts of November 2026 (the vendor's SDK 2.12, recorded traffic).
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 from proxy.providers.anthropic.errors import error_from
@@ -13,6 +14,7 @@ from proxy.providers.anthropic.names import Names
 from proxy.providers.anthropic.request import API_VERSION, build_chat
 from proxy.providers.anthropic.stream import AnthropicStreamDecoder, parse
 from proxy.providers.base.contract import Built, HTTPResponse, Provider
+from proxy.providers.base.images import ImageRule
 from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage
 from proxy.schema.errors import UpstreamError
 from proxy.schema.records import JsonObject
@@ -22,6 +24,8 @@ class Anthropic(Provider, frozen=True, kw_only=True):
     """api.anthropic.com, or a `base_url` that speaks its API, with or without `/v1` at its end."""
 
     type: ClassVar[str] = DIALECT
+    # At most 4,784 tokens, in models before 4.7 1,600.
+    image_rules: ClassVar[tuple[ImageRule, ...]] = (ImageRule(re.compile("claude-"), 5_000),)
     base: ClassVar[str | None] = "https://api.anthropic.com"
     key_env: ClassVar[tuple[str, ...]] = ("ANTHROPIC_API_KEY",)
     catalogue: ClassVar[str | None] = "anthropic"

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Protocol
 
 from msgspec import Meta, Struct, field
 
+from proxy.providers.base.images import ImageRule
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, ResponseMessage
 from proxy.schema.constraints import Count, NotBlank, Variable, one_of
 from proxy.schema.embeddings import EmbeddingsRequest, EmbeddingsResponse
@@ -146,6 +147,11 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     embeddings_batch: ClassVar[int | None] = None
     # True where tool calls of two conversations may have the same id: servers that count them, or have none.
     counts_call_ids: ClassVar[bool] = False
+    # What bounds the tokens of images and of a second of recorded sound; models that no rule names have no bound.
+    image_rules: ClassVar[tuple[ImageRule, ...]] = ()
+    audio_tokens_per_s: ClassVar[int | None] = None
+    # True: every model searches, whatever the request says.
+    searches_always: ClassVar[bool] = False
 
     @property
     def default_base_url(self) -> str | None:

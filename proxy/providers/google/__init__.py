@@ -5,10 +5,12 @@ Facts of November 2026 (the vendor's SDK google-genai 3.3, recorded traffic).
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 from proxy.providers.base.contract import Built, HTTPResponse, Provider
+from proxy.providers.base.images import ImageRule, patches
 from proxy.providers.google.contents import DIALECT
 from proxy.providers.google.embeddings import build_embeddings, parse_embeddings
 from proxy.providers.google.errors import error_from
@@ -25,6 +27,12 @@ class Google(Provider, frozen=True, kw_only=True):
     """generativelanguage.googleapis.com, or a `base_url` that speaks like it, a version at its end or not."""
 
     type: ClassVar[str] = DIALECT
+    # 2,240 tokens in the highest resolution; tiles in earlier models.
+    image_rules: ClassVar[tuple[ImageRule, ...]] = (
+        ImageRule(re.compile(r"(?:models/)?gemini-[3-9]"), 2_400),
+        ImageRule(re.compile(r"(?:models/)?gemini-"), patches(256, 258)),
+    )
+    audio_tokens_per_s: ClassVar[int | None] = 32
     base: ClassVar[str | None] = "https://generativelanguage.googleapis.com"
     key_env: ClassVar[tuple[str, ...]] = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
     catalogue: ClassVar[str | None] = "google"

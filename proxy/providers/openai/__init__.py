@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from proxy.providers.base.images import ImageRule
 from proxy.providers.compatible import Compatible
 from proxy.providers.compatible.request import Draft
+from proxy.providers.openai.images import IMAGE_RULES
 from proxy.providers.openai.rules import obey, rules_of
 from proxy.schema.constraints import Variable
 
@@ -18,6 +20,8 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
     organization_env: Variable | None = None
 
     type: ClassVar[str] = "openai"
+    image_rules: ClassVar[tuple[ImageRule, ...]] = IMAGE_RULES
+    audio_tokens_per_s: ClassVar[int | None] = 10
     base: ClassVar[str | None] = "https://api.openai.com/v1"
     key_env: ClassVar[tuple[str, ...]] = ("OPENAI_API_KEY",)
     catalogue: ClassVar[str | None] = "openai"

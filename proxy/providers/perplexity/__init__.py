@@ -33,6 +33,7 @@ class Perplexity(Provider, frozen=True, kw_only=True):
     """Perplexity's own models (`perplexity/sonar`) and others, all of which can search the web."""
 
     type: ClassVar[str] = "perplexity"
+    searches_always: ClassVar[bool] = True
     base: ClassVar[str | None] = "https://api.perplexity.ai"
     key_env: ClassVar[tuple[str, ...]] = ("PERPLEXITY_API_KEY", "PPLX_API_KEY")
     catalogue: ClassVar[str | None] = "perplexity"
