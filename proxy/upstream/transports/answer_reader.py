@@ -68,6 +68,7 @@ class AnswerReader:
         if error is None and self.status and not has_length:
             self.has_ended = True
         self._fail(error or UnusableAnswer("the connection ended"))
+        del self._parser  # it refers back to this: the garbage collector need not look for them
 
     def take(self) -> bytes:
         """What has arrived of the body, at most MAX_PIECE_BYTES."""
