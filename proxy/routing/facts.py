@@ -20,8 +20,8 @@ LONG_CONTEXT_TOKENS = 100_000
 WINDOW = 2_000  # characters at each end of a text; the middle of a longer one is not looked at
 SESSION_HEADERS = ("x-session-id", "x-claude-code-session-id")
 MIDDLE = 0.5  # the difficulty of a request that nobody has judged
-# Characters at each end of a question that tell its difficulty where its task is known. More would take too long.
-HARD_HEAD, HARD_TAIL = 60, 20
+# Characters at each end of a question that tell its difficulty where its task is known: all of a usual word problem.
+HARD_HEAD, HARD_TAIL = 240, 60
 _WITH_TASK = ("found with the task",)
 _NOT_READ = ("no rule for this task looks at it",)
 

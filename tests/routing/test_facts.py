@@ -103,7 +103,8 @@ def test_the_difficulty_is_read_from_both_ends_of_the_question() -> None:
     reading = Reading(TextClassifier(load()), hard_tasks=frozenset({"reasoning"}))
     short = facts("auto:reasoning", reading=reading, messages=[{"role": "user", "content": "Is 91 prime?"}])
     assert short.difficulty_evidence == ("the 12 characters of the question",)
-    question = "Prove that the sum of two odd integers is even. Then generalise it to n integers, step by step."
+    question = "Prove that the sum of two odd integers is even. Then generalise it to n integers, step by step. " * 4
+    question = question.strip()
     lengthy = question[:HARD_HEAD] + " and so on" * 1000 + question[-HARD_TAIL:]
     turns = [{"role": "user", "content": lengthy}]
     agent = [

@@ -45,7 +45,7 @@ async def test_hard_reasoning_goes_to_the_best_model_also_where_the_client_names
     assert easy.facts.difficulty < 0.6 < hard.facts.difficulty
     facts = explained(hard)["facts"]
     assert facts["difficulty"] == hard.facts.difficulty
-    assert [f"of the {len(HARD)} characters" in each for each in facts["difficulty_evidence"]] == [True]
+    assert [f"the {len(HARD)} characters" in each for each in facts["difficulty_evidence"]] == [True]
 
 
 async def test_a_named_task_whose_rules_do_not_look_at_the_difficulty_is_not_judged(shipped: Offline) -> None:
