@@ -14,6 +14,7 @@ from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen
 from proxy.storage.base import Answers, Refusal, RowRefused
 from proxy.storage.batch import Batch, OpenCall, first_hold, rejected
 
+_MAX_WINDOWS = 10_000  # whose figures are kept
 Waiter = Future[None] | None
 Answer = tuple[Future[None], Exception | None]
 
@@ -177,6 +178,9 @@ class Books:
     def committed(self, answers: Answers) -> None:
         """The batch is committed, except for the refused parts."""
         self.spending |= answers.spending
+        if len(self.spending) > 2 * _MAX_WINDOWS:  # those of minutes and sessions do not come back
+            for key in list(self.spending)[:_MAX_WINDOWS]:
+                del self.spending[key]
         batch, self.batch = self.batch, Batch()
         intents, self._intents = self._intents, {}
         settling, self._settling = self._settling, []

@@ -144,6 +144,8 @@ class Dispatcher:
         finally:
             hedge.end(answer)
         if answer is None:
+            if all(isinstance(error, BudgetSpent) and not error.is_of_attempt for _, error in raced.failures):
+                raise raced.failures[0][1]
             for runner, error in raced.failures:
                 order.note_failure(runner.deployment, error, cast(_Try, runner).loop.tried)
         return answer

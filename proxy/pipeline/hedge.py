@@ -22,7 +22,9 @@ from proxy.routing.deployment import Deployment
 from proxy.routing.fallback import FallbackOrder
 from proxy.routing.plan import attempt_bound
 from proxy.schema.endpoints import AnyRequest
-from proxy.schema.errors import BadRequest, UpstreamError
+from proxy.schema.errors import BadRequest, CostLimit, UpstreamError
+
+Failure = UpstreamError | BadRequest | CostLimit
 
 
 class Runner(Protocol):
@@ -38,7 +40,7 @@ class Raced(Struct):
     """How a race ended: with an answer, or with the failure of each that ran."""
 
     answer: Answer | None
-    failures: list[tuple[Runner, UpstreamError | BadRequest]]
+    failures: list[tuple[Runner, Failure]]
 
 
 def late_after_s(resources: Resources, deployment: Deployment, request: AnyRequest) -> float | None:
@@ -91,7 +93,7 @@ async def race(first: Runner, second: Callable[[], Runner | None], late_s: float
     Raises a failure after the winner's first content: then nobody may take over.
     """
     running: dict[asyncio.Task[Answer], Runner] = {asyncio.create_task(first.run()): first}
-    failures: list[tuple[Runner, UpstreamError | BadRequest]] = []
+    failures: list[tuple[Runner, Failure]] = []
 
     def cancel_losers(winner: Attempt) -> None:
         for task, runner in running.items():
@@ -114,7 +116,7 @@ async def race(first: Runner, second: Callable[[], Runner | None], late_s: float
                 error = task.exception()
                 if error is None:
                     return Raced(task.result(), failures)
-                if gate.is_closed or not isinstance(error, UpstreamError | BadRequest):
+                if gate.is_closed or not isinstance(error, Failure):
                     raise error
                 failures.append((runner, error))
             if not running:

@@ -305,3 +305,20 @@ async def test_spending_outlives_the_process(tmp_path: Path, upstream: FakeUpstr
     async with budgeted(tmp_path, upstream, "{daily_usd: 0.0001, when_spent: reject}") as server:
         assert (await explained(server))["budget"]["effect"] == "refused"
         await refusal(server)
+
+
+async def test_a_hedge_without_room_leaves_the_first_request_alone(tmp_path: Path, upstream: FakeUpstream) -> None:
+    """The second request is refused by the budget; the first one answers, and a spent budget is told as usual."""
+    more = "router: {{hedge: {{enabled: true, after: 0.05, max_extra_cost_ratio: 9}}}}\n"
+    more += 'models: {{pair: {{use: "fake/delay_whole(s=0.3)", fallback: ["fake/ok"]}}}}\n'
+    budget = "{daily_usd: 0.00015, when_spent: reject}"
+    routing = (
+        ROUTING.replace("router: {{default_model: fake/ok}}\n", "")
+        + "budget: "
+        + budget.replace("{", "{{").replace("}", "}}")
+    )
+    async with serving(write_files(tmp_path, upstream.url, routing + "\n" + more, PRICING)) as server:
+        answer = await ask(server, "pair")
+        assert (answer.headers["x-proxy-model"], answer.headers["x-proxy-attempts"]) == ("fake/delay_whole(s=0.3)", "1")
+        await refusal(server, "pair")
+    assert spending(tmp_path) == {"daily": (ANSWER, 0)}
