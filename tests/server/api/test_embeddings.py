@@ -271,11 +271,11 @@ async def test_rows_say_what_was_asked_for(upstream: FakeUpstream, server: Serve
 
 
 async def test_usage_tells_them_from_chats(upstream: FakeUpstream, server: Server) -> None:
-    """`group_by=task_type`."""
+    """`group_by=task`."""
 
     async def of_embeddings() -> dict[str, Any]:
-        groups = (await get(server.port, "/v1/usage?group_by=task_type")).json["groups"]
-        return next((group for group in groups if group["task_type"] == "embeddings"), {"calls": 0, "input_tokens": 0})
+        groups = (await get(server.port, "/v1/usage?group_by=task")).json["groups"]
+        return next((group for group in groups if group["task"] == "embeddings"), {"calls": 0, "input_tokens": 0})
 
     before = await of_embeddings()
     await post(server.port, body("one two three"), PATH)

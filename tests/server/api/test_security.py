@@ -421,6 +421,8 @@ ROLES = {
     "/models/{model_id:path}": "key",
     "/v1/usage": "key",
     "/usage": "key",
+    "/v1/requests": "key",
+    "/requests": "key",
     "/v1/requests/{request_id}": "key",
     "/requests/{request_id}": "key",
     "/v1/route/explain": "key",
