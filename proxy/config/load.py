@@ -34,7 +34,6 @@ _ENTRY = inspect.type_info(str | ModelEntry)
 _TASK = inspect.type_info(NotBlank | list[NotBlank])
 _UNREAD = Rule(name="", when=When(), use=[])  # keeps the place of a rule with a problem
 _REFERRING: dict[str, Callable[..., Any]] = {"router": RouterConfig, "budget": BudgetConfig, "keys": dict}
-_NOT_ENFORCED: tuple[Path, ...] = (("storage", "keep_days"),)
 
 
 class Source(Struct, frozen=True):
@@ -130,8 +129,7 @@ def _vault_key(environ: MappingOf[str, str], problems: list[Problem]) -> Secret 
 
 def _notices(reader: Reader, sections: dict[str, Any], providers: dict[str, Provider]) -> list[str]:
     """Settings that this version does not enforce. Every start reports them, so that nobody relies on them."""
-    asked = [path for path in _NOT_ENFORCED if path in reader.marks and sections.get(path[0])]
-    asked += [("keys", name, "store_text") for name, key in sections.get("keys", {}).items() if key.store_text]
+    asked = [("keys", name, "store_text") for name, key in sections.get("keys", {}).items() if key.store_text]
     asked += [("providers", name, "trust_cost") for name, provider in providers.items() if provider.trust_cost]
     return [f"{'.'.join(path)}: read, but not enforced by this version" for path in asked]
 

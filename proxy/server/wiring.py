@@ -45,9 +45,11 @@ from proxy.schema.records import Endpoint
 from proxy.server.metrics import Metrics
 from proxy.server.observers import observer, on_end, report_health
 from proxy.server.swap import Swap
+from proxy.server.upkeep import Upkeep
 from proxy.storage.kept_answers import KeptAnswers
 from proxy.storage.keys import KeyStore
 from proxy.storage.reasoning_states import ReasoningStates
+from proxy.storage.retention import Retention
 from proxy.storage.sqlite import SqliteStore, sqlite_path
 from proxy.storage.sticky_moves import StickyMoves
 from proxy.upstream.keys import Key, Keys, KeyStates, share
@@ -97,6 +99,7 @@ class Running:
         self._ledger = ledger
         self.vault = stores.vault
         self.replays = stores.replays
+        self.upkeep = stores.upkeep
         self._models = models
         self._log = log
         self._metrics = metrics
@@ -257,11 +260,12 @@ def build_ledger(config: Config, store: SqliteStore, on_death: Callable[[], None
 
 
 class SideStores(Struct, frozen=True):
-    """What is kept in the usage database beside the ledger, and the threads for large bodies."""
+    """What is kept in the usage database beside the ledger, its clean-up, and the threads for large bodies."""
 
     vault: ReasoningState
     replays: Replays
     off_loop: OffLoop
+    upkeep: Upkeep
 
 
 def build_side_stores(config: Config, store: SqliteStore, log: FilteringBoundLogger) -> SideStores:
@@ -274,9 +278,10 @@ def build_side_stores(config: Config, store: SqliteStore, log: FilteringBoundLog
         states = ReasoningStates(None)
     answers = KeptAnswers(path, lambda: store.owner, config.vault_key)
     refuses = config.storage.when_down == "refuse"
-    return SideStores(
-        ReasoningState(states, log.warning), Replays(answers, off_loop, log.warning, refuses=refuses), off_loop
-    )
+    keep_days = config.storage.keep_days
+    upkeep = Upkeep(Retention(path, keep_days, config.storage.keep_errors_days or keep_days), log)
+    replays = Replays(answers, off_loop, log.warning, refuses=refuses)
+    return SideStores(ReasoningState(states, log.warning), replays, off_loop, upkeep)
 
 
 def sharing_of(config: Config, names: Names) -> Sharing:

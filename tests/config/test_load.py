@@ -84,9 +84,7 @@ def test_every_section_of_this_version_arrives() -> None:
 
 def test_what_is_read_but_not_enforced_is_said() -> None:
     """One line each, and none for what is not set."""
-    assert config_of(FULL).notices == [
-        "storage.keep_days: read, but not enforced by this version",
-    ]
+    assert config_of(FULL).notices == []
     assert config_of(MINIMAL + "keys:\nbudget:\n").notices == []
     assert config_of(MINIMAL + "keys: {a: {store_text: true}, b: {store_text: false}}\n").notices == [
         "keys.a.store_text: read, but not enforced by this version"
