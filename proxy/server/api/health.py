@@ -141,10 +141,10 @@ def _size(storage: StorageState | None) -> dict[str, Any]:
     """As of some minutes ago at most; nulls until it was looked at."""
     return {
         "calls": storage and storage.calls,
-        "oldest_call": moment(storage and storage.oldest_ns),
+        "oldest_call": None if storage is None else moment(storage.oldest_ns),
         "file_bytes": storage and storage.file_bytes,
         "wal_bytes": storage and storage.wal_bytes,
-        "next_clean_up": moment(storage and storage.next_clean_up_ns),
+        "next_clean_up": None if storage is None else moment(storage.next_clean_up_ns),
     }
 
 
