@@ -291,6 +291,7 @@ class Application:
                 server.replays.expire(),
                 self._history.follow(),
                 server.upkeep.follow(),
+                server.alerts.follow(),
                 SharedSessions(server.board.sessions, sticky_moves(self._config), self._log).follow(),
                 self._stop_calls_in_time(server),
             ]

@@ -43,9 +43,11 @@ from proxy.routing.router import Router
 from proxy.routing.stored_facts import mentioned
 from proxy.schema.records import Endpoint
 from proxy.server.metrics import Metrics
+from proxy.server.notify import Alerts
 from proxy.server.observers import observer, on_end, report_health
 from proxy.server.swap import Swap
 from proxy.server.upkeep import Upkeep
+from proxy.storage.alerts import AlertRows
 from proxy.storage.kept_answers import KeptAnswers
 from proxy.storage.keys import KeyStore
 from proxy.storage.reasoning_states import ReasoningStates
@@ -100,6 +102,8 @@ class Running:
         self.vault = stores.vault
         self.replays = stores.replays
         self.upkeep = stores.upkeep
+        self.alerts = stores.alerts
+        ledger.on_crossing(self.alerts.put)
         self._models = models
         self._log = log
         self._metrics = metrics
@@ -125,6 +129,8 @@ class Running:
             await runtime.pipeline.close()
             taken.close()
 
+        self._ledger.watch_shares(config.budget.alert_at if config.budget else ())
+        self.alerts.url = config.alert_webhook
         self.key_states.forgive()
         self.board.configure(config.router)
         report_health(self.board, self._log, self._metrics, runtime.names.configured())
@@ -266,6 +272,7 @@ class SideStores(Struct, frozen=True):
     replays: Replays
     off_loop: OffLoop
     upkeep: Upkeep
+    alerts: Alerts
 
 
 def build_side_stores(config: Config, store: SqliteStore, log: FilteringBoundLogger) -> SideStores:
@@ -281,7 +288,8 @@ def build_side_stores(config: Config, store: SqliteStore, log: FilteringBoundLog
     keep_days = config.storage.keep_days
     upkeep = Upkeep(Retention(path, keep_days, config.storage.keep_errors_days or keep_days), log)
     replays = Replays(answers, off_loop, log.warning, refuses=refuses)
-    return SideStores(ReasoningState(states, log.warning), replays, off_loop, upkeep)
+    alerts = Alerts(AlertRows(path), log)
+    return SideStores(ReasoningState(states, log.warning), replays, off_loop, upkeep, alerts)
 
 
 def sharing_of(config: Config, names: Names) -> Sharing:
