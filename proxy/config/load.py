@@ -146,7 +146,8 @@ def _alert_webhook(budget: BudgetConfig | None, environ: MappingOf[str, str], re
 def _is_web_address(text: str) -> bool:
     try:
         parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not re.search(r"[^!-~]", text)
+        has_place = bool(parts.hostname) and parts.port != 0
+        return parts.scheme in ("http", "https") and has_place and not re.search(r"[^!-~]", text)
     except ValueError:
         return False
 
