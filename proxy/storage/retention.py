@@ -1,7 +1,8 @@
 """Performs I/O: deletes rows that are older than their retention, and reports the size of the database.
 
 A clean-up deletes in transactions of a few milliseconds and rests between them, so that other writers hardly wait. It
-may stop anywhere: the next one continues. One process at a time cleans up, by the row of `clean_ups`.
+may stop anywhere: the next one continues. Calls stay until they are in the sums. One process at a time cleans up, by
+the row of `clean_ups`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ _NS = 1_000_000_000
 _CLAIM = "UPDATE clean_ups SET due_ns = :until WHERE due_ns <= :now OR due_ns > :latest"  # later: the clock was set
 _SET_DUE = "UPDATE clean_ups SET due_ns = ?"
 _OLD_CALLS = """
-    SELECT opened_ns, rowid, id, closed_ns IS NOT NULL, success FROM calls
+    SELECT opened_ns, rowid, id, closed_ns IS NOT NULL AND id NOT IN (SELECT call_id FROM calls_to_sum), success
+    FROM calls
     WHERE opened_ns >= ? AND (opened_ns, rowid) > (?, ?) AND opened_ns < ? ORDER BY opened_ns, rowid LIMIT ?
 """
 _DELETE_ATTEMPTS = "DELETE FROM attempts WHERE call_id IN (SELECT value FROM json_each(?))"
@@ -136,7 +138,7 @@ class Retention:
             found := store.connected().execute(_OLD_CALLS, (position[0], *position, max(before), self._size)).fetchall()
         ):
             position = found[-1][:2]
-            old = [(rowid, id) for opened, rowid, id, ended, success in found if ended and opened < before[success]]
+            old = [(rowid, id) for opened, rowid, id, is_done, success in found if is_done and opened < before[success]]
             if old:
                 with self._transaction(store.connected(), done) as db:
                     ids, rowids = [id for _, id in old], [rowid for rowid, _ in old]

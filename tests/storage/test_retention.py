@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from proxy.schema.queries import UsageQuery
 from proxy.schema.records import Outcome
+from proxy.storage import rollups
 from proxy.storage.base import StoreError
 from proxy.storage.batch import Batch
 from proxy.storage.retention import EVERY_S, LEASE_S, Cleaned, Retention
@@ -43,7 +45,17 @@ def store(path: Path) -> SqliteStore:
     return made
 
 
+def sum_up(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        rollups.prepare(db)
+        while rollups.sum_up(db):
+            pass
+        db.commit()
+
+
 def retention(path: Path, calls_days: int = 90, errors_days: int = 90, now_ns: int = NOW_NS) -> Retention:
+    if path.exists():
+        sum_up(path)
     return Retention(path, calls_days, errors_days, clock_ns=lambda: now_ns, rest=lambda _: None)
 
 
@@ -93,6 +105,25 @@ def test_kept_errors_do_not_hide_what_is_behind_them(path: Path, store: SqliteSt
     store.close()
 
 
+def test_sums_stay_and_calls_wait_until_they_are_in_them(path: Path, store: SqliteStore) -> None:
+    """Usage by what the sums keep is the same before and after."""
+    for number in range(30):
+        store.write(ended(f"old{number}", 91))
+    waiting = {row["call_id"] for row in rows(path, "SELECT call_id FROM calls_to_sum")}
+    before = store.usage(UsageQuery(group_by=("model",)))
+    assert before["total"]["calls"] == 30
+    assert Retention(path, 90, 90, clock_ns=lambda: NOW_NS, rest=lambda _: None).clean_up() is not None
+    assert {*outcomes(path)} == waiting != set()
+    assert store.usage(UsageQuery(group_by=("model",))) == before
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE clean_ups SET due_ns = 0")
+        db.commit()
+    cleaned(path)
+    assert outcomes(path) == {}
+    assert store.usage(UsageQuery(group_by=("model",))) == before
+    store.close()
+
+
 def test_one_process_at_a_time_cleans_up(path: Path, store: SqliteStore) -> None:
     """The next clean-up is an hour later; that of a process that died is continued after its lease."""
     store.write(ended("old", 91))
@@ -119,6 +150,7 @@ def test_an_interrupted_clean_up_is_continued(path: Path, store: SqliteStore) ->
     def die(_: float) -> None:
         raise SystemExit
 
+    sum_up(path)
     with pytest.raises(SystemExit):
         Retention(path, 90, 90, clock_ns=lambda: NOW_NS, rest=die).clean_up()
     assert retention(path).clean_up() is None
@@ -153,6 +185,7 @@ def test_no_transaction_waits_for_a_rest(path: Path, store: SqliteStore) -> None
             db.execute("INSERT INTO owners VALUES (?, 0)", (str(next(written)),))
             db.commit()
 
+    sum_up(path)
     assert Retention(path, 90, 90, clock_ns=lambda: NOW_NS, rest=rest).clean_up() is not None
     assert next(written) > 2
     store.close()
