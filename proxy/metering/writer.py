@@ -258,6 +258,7 @@ class Writer:
 
     def _sweep(self) -> None:
         self._sweep_at = time.monotonic() + self._waits.sweep
+        self._books.forget_windows()
         try:
             swept = self._store.sweep(self._clock_ns())
         except StoreError as error:
