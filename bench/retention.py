@@ -1,6 +1,6 @@
 """Performs I/O: the latency of calls while 500,000 old rows are deleted, and without.
 
-.venv/bin/python -m bench.retention          # about ten minutes: makes its databases in a temporary folder
+.venv/bin/python -m bench.retention          # about ten minutes: makes its database in a temporary folder
 .venv/bin/python -m bench.retention 50000    # fewer rows
 """
 
@@ -15,6 +15,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+from proxy.storage.retention import Retention
 from proxy.storage.sqlite import SqliteStore
 from tests.faults.books import files
 from tests.faults.talking import ask
@@ -22,7 +23,7 @@ from tests.serving import spawned
 from tests.upstream import spawn
 
 ROWS, RATE = 500_000, 50
-ROUND_S, MEASURED_S, LIMIT_S = 10, 60, 900
+ROUND_S, LIMIT_S = 5, 600
 DAY_NS = 86_400 * 10**9
 _CALLS = """
     INSERT INTO calls (id, opened_ns, closed_ns, owner, key_id, requested_model, provider, model, stream, outcome,
@@ -71,34 +72,60 @@ async def latencies(port: int, seconds: float) -> list[float]:
     return found
 
 
-async def trial(folder: Path, url: str, rows: int, keep_days: int) -> None:
-    """One database and one server. If it deletes, calls are sent until it has deleted all."""
-    routing = files(folder, url)
+def clean_up(path: Path, pause: Path) -> None:
+    """In a process of its own, as another worker; it rests on while the file `pause` exists."""
+
+    def rest(seconds: float) -> None:
+        time.sleep(seconds)
+        while pause.exists():
+            time.sleep(0.01)
+
+    rest(0)
+    print(Retention(path, 90, 90, rest=rest).clean_up(), flush=True)
+
+
+async def measure(folder: Path, url: str, rows: int) -> None:
+    """Turns with and without deletion, so that whatever else the machine does meets both."""
+    routing, pause = files(folder, url), folder / "pause"
     written = json.loads(routing.read_text())
-    written["storage"]["keep_days"] = keep_days
+    written["storage"]["keep_days"] = 36_500
     routing.write_text(json.dumps(written))
+    pause.touch()
     await asyncio.to_thread(fill, folder / "usage.db", rows)
-    found: list[float] = []
+    found: dict[bool, list[float]] = {False: [], True: []}
     with spawned(routing) as server:
-        begun = time.perf_counter()
-        while True:
-            found += await latencies(server.port, ROUND_S)
-            remaining = await asyncio.to_thread(left, folder / "usage.db")
-            took_s = time.perf_counter() - begun
-            if took_s >= MEASURED_S and (keep_days > 200 or not remaining or took_s > LIMIT_S):
-                break
-    found.sort()
-    shares = {name: round(found[int(share * len(found))], 1) for name, share in (("p50", 0.5), ("p99", 0.99))}
-    deleted = f"{rows - remaining} old calls deleted in {took_s:.0f} s"
-    print(f"keep_days {keep_days}: {len(found)} calls, {shares} ms, {deleted}", flush=True)
+        await latencies(server.port, ROUND_S)
+        with closing(sqlite3.connect(folder / "usage.db")) as db:
+            db.execute("UPDATE clean_ups SET due_ns = 0")
+            db.commit()
+        command = [sys.executable, "-m", "bench.retention", "clean", str(folder / "usage.db"), str(pause)]
+        cleaning = await asyncio.create_subprocess_exec(*command)
+        deleting_s = 0.0
+        while cleaning.returncode is None and deleting_s < LIMIT_S:
+            found[False] += await latencies(server.port, ROUND_S)
+            pause.unlink()
+            found[True] += await latencies(server.port, ROUND_S)
+            pause.touch()
+            deleting_s += ROUND_S
+        remaining = await asyncio.to_thread(left, folder / "usage.db")
+        if cleaning.returncode is None:
+            cleaning.kill()
+            await cleaning.wait()
+    print(f"{rows - remaining} old calls deleted in {deleting_s:.0f} s, {RATE} calls/s", flush=True)
+    for is_deleting, each in found.items():
+        each.sort()
+        shares = {name: round(each[int(share * len(each))], 1) for name, share in (("p50", 0.5), ("p99", 0.99))}
+        print(f"  {'with' if is_deleting else 'without'} deletion: {len(each)} calls, {shares} ms", flush=True)
 
 
 async def main(rows: int) -> None:
-    """Without, with, without."""
+    """Server, upstream and clean-up are processes of their own."""
     with spawn() as upstream, tempfile.TemporaryDirectory() as scratch:
-        for number, keep_days in enumerate((36_500, 90, 36_500)):
-            await trial(Path(tempfile.mkdtemp(str(number), dir=scratch)), upstream.url, rows, keep_days)
+        await measure(Path(scratch), upstream.url, rows)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else ROWS))
+    if sys.argv[1:2] == ["clean"]:
+        clean_up(Path(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else ROWS))
