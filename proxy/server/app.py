@@ -287,11 +287,8 @@ class Application:
                 self._metrics.watch(),
                 self._reloads.follow_files(database_folder(self._config)),
                 self._reloads.follow_requests(),
-                server.vault.expire(),
-                server.replays.expire(),
+                *server.followers(),
                 self._history.follow(),
-                server.upkeep.follow(),
-                server.alerts.follow(),
                 SharedSessions(server.board.sessions, sticky_moves(self._config), self._log).follow(),
                 self._stop_calls_in_time(server),
             ]

@@ -9,10 +9,11 @@ from __future__ import annotations
 import random
 import ssl
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 from structlog.typing import FilteringBoundLogger
@@ -207,6 +208,10 @@ class Running:
         keys = [Key(variable, each, self.key_states.of(name, each)) for variable, each in endpoints.items()]
         keys = keys or [Key(None, None, self.key_states.of(name, endpoint_of(config, name)))]
         return Keys(name, keys, share(limits, config.server.workers), self._log.warning)
+
+    def followers(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs beside the calls until it is cancelled."""
+        return [self.vault.expire(), self.replays.expire(), self.upkeep.follow(), self.alerts.follow()]
 
     async def close(self) -> None:
         """Stops the embedded models, then closes everything else."""
