@@ -6,9 +6,11 @@ import asyncio
 import fnmatch
 import os
 import resource
+import shutil
 import sqlite3
+import subprocess
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -73,6 +75,56 @@ async def test_a_full_disk_refuses_new_calls_and_loses_none(tmp_path: Path) -> N
         call = calls[each.call_id]
         assert (call["outcome"], call["output_tokens"]) == ("ok", 10 if each is after else 20)
     assert {row["outcome"] for row in calls.values()} <= {"ok", "rejected"}
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A file system of 4 MB. Skips the test where mounting is refused."""
+    disk = folder / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting is refused here")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def fill_up(path: Path) -> None:
+    """Writes to the file until nothing fits any more."""
+    with suppress(OSError), path.open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+async def test_a_file_system_without_space_loses_no_row(tmp_path: Path) -> None:
+    """With the log on the same disk. Calls go on once there is space, without a restart."""
+    async with FakeUpstream() as upstream:
+        with small_disk(tmp_path) as disk:
+            with spawned(files(disk, upstream.url, budget=BUDGET)) as server:
+                heard = []
+                for number in range(3):
+                    streams = [await talk(server.port, f"fake/ok(n_tokens=20,pace=0.05,tag={i})") for i in range(5)]
+                    assert [await each.head() for each in streams] == [200] * 5
+                    fill_up(disk / "filler")
+                    async with asyncio.timeout(30):  # the log of the database has some space left
+                        while (last := await ask(server.port, "fake/ok", stream=number % 2 == 0)).status == 200:
+                            heard.append(last)
+                    assert (last.status, last.error["code"]) == (503, "storage_unavailable")
+                    heard += await asyncio.gather(*(each.rest() for each in streams))
+                    (disk / "filler").unlink()
+                    async with asyncio.timeout(30):
+                        while (last := await ask(server.port, "fake/ok")).status != 200:  # noqa: ASYNC110
+                            await asyncio.sleep(0.05)
+                    heard.append(last)
+                assert await asyncio.to_thread(server.stop) == 0
+            assert all(each.done or each.whole for each in heard)
+            assert_books_agree(disk, upstream.ledger)
+            assert_budgets_agree(disk)
+            calls = {row["id"]: row["outcome"] for row in rows(disk, "calls")}
+    assert {calls[each.call_id] for each in heard} == {"ok"}
+    assert {*calls.values()} <= {"ok", "rejected"}
 
 
 async def test_a_server_stopped_on_a_full_disk_leaves_its_calls_open(tmp_path: Path) -> None:

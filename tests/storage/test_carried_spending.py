@@ -183,3 +183,17 @@ def test_spending_of_earlier_calls_is_not_forgotten(path: Path) -> None:
     assert len(rows(path, "SELECT * FROM calls")) == 1
     assert len(rows(path, "SELECT * FROM alerts")) == 1
     store.close()
+
+
+def test_a_write_that_is_refused_as_read_only_books_nothing_and_is_repeated(path: Path, store: SqliteStore) -> None:
+    """As when a file system turns read-only for a while. The store connects anew."""
+    store.write(opened("running"))
+    for batch in (ended("running"), opened("next")):
+        assert store._db is not None
+        store._db.execute("PRAGMA query_only = 1")
+        with pytest.raises(StoreError, match="readonly database"):
+            store.write(batch)
+        store.write(batch)
+        store.write(batch)
+    assert booked(path) == every(300, 5_000)
+    store.close()
