@@ -82,7 +82,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
     """A file system of 4 MB. Skips the test where mounting is refused."""
     disk = folder / "disk"
     disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk]
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("mounting is refused here")
     try:
