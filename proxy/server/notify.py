@@ -25,6 +25,17 @@ _STORE_LIMIT_S = 10.0
 _FAILURES = (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError)
 
 
+def shown(crossing: Crossing) -> dict[str, Any]:
+    """The fields of the event, in USD."""
+    return {
+        "budget": crossing.budget,
+        "share": crossing.share,
+        "spent_usd": crossing.spent_nano / NANO_PER_USD,
+        "limit_usd": crossing.limit_nano / NANO_PER_USD,
+        "resets_at": moment(crossing.resets_ns),
+    }
+
+
 class Alerts:
     """Reports each crossing once, over all processes on the database. `url` may change at a reload; None: log only.
 
@@ -66,13 +77,7 @@ class Alerts:
             crossing = await self._waiting.get()
             if not await self._is_first(crossing):
                 continue
-            event = {
-                "budget": crossing.budget,
-                "share": crossing.share,
-                "spent_usd": crossing.spent_nano / NANO_PER_USD,
-                "limit_usd": crossing.limit_nano / NANO_PER_USD,
-                "resets_at": moment(crossing.resets_ns),
-            }
+            event = shown(crossing)
             self._log.warning("budget_alert", **event)
             if self.url is not None:
                 self._queue(self._posts, {"event": "budget_alert", **event}, crossing.budget)
