@@ -24,8 +24,8 @@ from proxy.storage.spending import Key, is_over
 
 EVERY_S = 3600.0
 LEASE_S = 60.0  # after which another process continues the clean-up of a dead one
-AIM_S = 0.0015  # for the statements of one transaction
-_REST = 39  # times as long as the transaction took: the write lock is taken for a fortieth of the time
+AIM_S = 0.0008  # for the statements of one transaction
+_REST = 79  # times as long as the transaction took: the write lock is taken for an eightieth of the time
 _LEAST_REST_S = 0.002
 _FIRST, _MOST = 16, 400  # calls per transaction
 _CHECKPOINT_AFTER = 10  # transactions, so that the ledger's commits need not do it; nobody waits for it
