@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from collections.abc import Mapping as MappingOf
 from pathlib import Path as FilePath
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct, inspect
@@ -34,7 +36,6 @@ _ENTRY = inspect.type_info(str | ModelEntry)
 _TASK = inspect.type_info(NotBlank | list[NotBlank])
 _UNREAD = Rule(name="", when=When(), use=[])  # keeps the place of a rule with a problem
 _REFERRING: dict[str, Callable[..., Any]] = {"router": RouterConfig, "budget": BudgetConfig, "keys": dict}
-_NOT_ENFORCED: tuple[Path, ...] = (("storage", "keep_days"),)
 
 
 class Source(Struct, frozen=True):
@@ -98,8 +99,9 @@ def configure(
         provider_keys=providers.keys,
         headers=providers.headers,
         vault_key=_vault_key(environ, problems),
+        alert_webhook=_alert_webhook(sections.get("budget"), environ, reader),
         pricing=prices or Pricing(),
-        notices=[*_notices(reader, sections, providers.configured), *providers.notices],
+        notices=[*_notices(sections, providers.configured, environ), *providers.notices],
         version=version_of(routing.data, pricing.data if pricing else b""),
         marks=reader.marks,
         price_marks=price_marks,
@@ -128,12 +130,37 @@ def _vault_key(environ: MappingOf[str, str], problems: list[Problem]) -> Secret 
     return Secret(text)
 
 
-def _notices(reader: Reader, sections: dict[str, Any], providers: dict[str, Provider]) -> list[str]:
-    """Settings that this version does not enforce. Every start reports them, so that nobody relies on them."""
-    asked = [path for path in _NOT_ENFORCED if path in reader.marks and sections.get(path[0])]
-    asked += [("keys", name, "store_text") for name, key in sections.get("keys", {}).items() if key.store_text]
+def _alert_webhook(budget: BudgetConfig | None, environ: MappingOf[str, str], reader: Reader) -> Secret | None:
+    """The URL in the variable that `budget.alert_webhook_env` names. It may hold a token, so no message shows it."""
+    variable = None if budget is None else budget.alert_webhook_env
+    text = environ.get(variable or "", "")
+    if variable is None or not text:
+        return None
+    if not _is_web_address(text):
+        path = ("budget", "alert_webhook_env")
+        why = f"the variable {variable} must hold a URL that starts with https:// or http://"
+        reader.note(reader.marks.get(path, Mark("configuration")), path, why)
+    return Secret(text)
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        has_place = bool(parts.hostname) and parts.port != 0
+        return parts.scheme in ("http", "https") and has_place and not re.search(r"[^!-~]", text)
+    except ValueError:
+        return False
+
+
+def _notices(sections: dict[str, Any], providers: dict[str, Provider], environ: MappingOf[str, str]) -> list[str]:
+    """Settings that have no effect. Every start reports them, so that nobody relies on them."""
+    asked = [("keys", name, "store_text") for name, key in sections.get("keys", {}).items() if key.store_text]
     asked += [("providers", name, "trust_cost") for name, provider in providers.items() if provider.trust_cost]
-    return [f"{'.'.join(path)}: read, but not enforced by this version" for path in asked]
+    found = [f"{'.'.join(path)}: read, but not enforced by this version" for path in asked]
+    variable = sections["budget"].alert_webhook_env if "budget" in sections else None
+    if variable is not None and not environ.get(variable):
+        found.append(f"budget.alert_webhook_env: {variable} is not set, so alerts are only logged")
+    return found
 
 
 def _names(root: Mapping, reader: Reader) -> dict[str, Any]:

@@ -24,7 +24,8 @@ class Config(Struct, frozen=True, kw_only=True):
 
     `providers` holds all providers; those in `disabled` (name -> reason) must not be called. `provider_keys` has
     the API keys of each enabled provider, by variable. `headers` has the request headers from the environment.
-    `vault_key` encrypts reasoning states; None means a key stored beside the database. `notices` are lines to print at
+    `vault_key` encrypts reasoning states; None means a key stored beside the database. `alert_webhook` is a URL.
+    `notices` are lines to print at
     the start. `version` is a short hash of both files. `marks` has the position of each value in routing_rules.yaml,
     `price_marks` that of each successor in pricing.yaml.
     """
@@ -46,6 +47,7 @@ class Config(Struct, frozen=True, kw_only=True):
     provider_keys: dict[str, dict[str, Secret]] = {}
     headers: dict[str, dict[str, str]] = {}
     vault_key: Secret | None = None
+    alert_webhook: Secret | None = None
     notices: list[str] = []
     version: str = "none"
     marks: dict[Path, Mark] = {}

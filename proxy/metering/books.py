@@ -13,6 +13,7 @@ from proxy.schema.errors import StorageUnavailable
 from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen
 from proxy.storage.base import Answers, Refusal, RowRefused
 from proxy.storage.batch import Batch, OpenCall, first_hold, rejected
+from proxy.storage.spending import is_over
 
 _MAX_WINDOWS = 10_000  # whose figures are kept
 Waiter = Future[None] | None
@@ -209,6 +210,12 @@ class Books:
             watching, self._watching = self._watching, []
             for future in watching:
                 self.answer(future)
+
+    def forget_windows(self) -> None:
+        """Drops the figures of budget windows that are long over."""
+        now_ns = self._clock_ns()
+        for key in [key for key in self.spending if is_over(*key, now_ns)]:
+            del self.spending[key]
 
     def failed(self) -> None:
         """The batch may not be committed. Ends wait for the next try; intents are refused, or waived.

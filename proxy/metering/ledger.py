@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -23,7 +23,7 @@ from proxy.metering.usage_queries import UsageQueries
 from proxy.metering.writer import Waits, Writer
 from proxy.schema.errors import StorageUnavailable
 from proxy.schema.queries import LogQuery, UsageQuery
-from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Outcome, PastCall
+from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Crossing, Outcome, PastCall
 from proxy.storage.base import Store
 
 
@@ -125,6 +125,14 @@ class Ledger:
     def spending(self) -> Mapping[tuple[str, int], tuple[int, int]]:
         """Spent and reserved nano-USD by budget and start of its window, as this process saw them last."""
         return self._books.spending
+
+    def watch_shares(self, shares: Iterable[float]) -> None:
+        """From now on reports when spending reaches one of these shares of a budget's limit."""
+        self._writer.crossings.watch(shares)
+
+    def on_crossing(self, report: Callable[[Crossing], None]) -> None:
+        """Whom to report to. `report` runs on the event loop, at least once for each share of a window."""
+        self._writer.on_crossing = report
 
     def end(self, end: AttemptEnd) -> None:
         """Ends one attempt. Committed with its call's next change, or shortly after. Only the first end counts."""

@@ -19,7 +19,9 @@ import structlog
 from msgspec import Struct
 
 from proxy.metering.books import Answer, Books, Intent, Waiter
+from proxy.metering.crossings import Crossings
 from proxy.schema.errors import StorageUnavailable
+from proxy.schema.records import Crossing
 from proxy.storage.base import BudgetRefused, Store, StoreError
 
 _log = structlog.get_logger("ledger")
@@ -71,6 +73,8 @@ class Writer:
         self._handed_over = 0  # operations in the queue, as far as the loop knows
         self._taken = 0
         self._thread: threading.Thread | None = None
+        self.crossings = Crossings()
+        self.on_crossing: Callable[[Crossing], None] = lambda _: None  # called on the loop
         self.is_dead = False  # the thread ended without being stopped
         self._retry_at = self._sweep_at = self._gathered_at = self._recovered_at = 0.0
         self._relapses = 0
@@ -215,10 +219,13 @@ class Writer:
 
     def _commit(self) -> None:
         has_changes = bool(self._books.batch)
-        answers = self._store.write(self._books.ready())
+        batch = self._books.ready()
+        answers = self._store.write(batch)
         self.commits += 1
         self._gathered_at = 0.0
         self._books.committed(answers)
+        if answers.spending and (crossings := self.crossings.found(batch, self._books.spending)):
+            self._report(crossings)
         for row_id, refusal in [*answers.admissions.items(), *answers.calls.items()]:
             if not isinstance(refusal, BudgetRefused):  # which is no fault
                 _note("ledger_row_refused", id=row_id, reason=str(refusal))
@@ -228,6 +235,11 @@ class Writer:
             _note("ledger_recovered")
         elif has_changes and self._relapses and time.monotonic() > self._recovered_at + _HEALTHY_S:
             self._relapses = 0
+
+    def _report(self, crossings: list[Crossing]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            for crossing in crossings:
+                self.loop.call_soon_threadsafe(self.on_crossing, crossing)
 
     def _fail(self, error: Exception) -> None:
         """Must not raise. A store that fails right after each recovery is retried less and less often."""
@@ -246,6 +258,7 @@ class Writer:
 
     def _sweep(self) -> None:
         self._sweep_at = time.monotonic() + self._waits.sweep
+        self._books.forget_windows()
         try:
             swept = self._store.sweep(self._clock_ns())
         except StoreError as error:

@@ -153,6 +153,18 @@ class Charge(Struct, frozen=True):
     downgrade_to: str | None = None
 
 
+class Crossing(Struct, frozen=True):
+    """A budget window in which spending has reached a share of the limit. The window is that of a `Charge`."""
+
+    budget: str
+    start_ns: int
+    since_ns: int
+    share: float
+    spent_nano: int
+    limit_nano: int
+    resets_ns: int | None
+
+
 class AttemptOpen(Struct, frozen=True):
     """The intent to send one request upstream, committed before the request is sent.
 

@@ -221,6 +221,7 @@ class Application:
             config_version=self._reloads.state.config_version,
             config_loaded_at=self._reloads.state.config_loaded_at,
             config_error=self._reloads.state.config_error,
+            storage=None if self._running is None else self._running.upkeep.state,
         )
 
     async def _providers(self) -> dict[str, ProviderState]:
@@ -286,8 +287,7 @@ class Application:
                 self._metrics.watch(),
                 self._reloads.follow_files(database_folder(self._config)),
                 self._reloads.follow_requests(),
-                server.vault.expire(),
-                server.replays.expire(),
+                *server.followers(),
                 self._history.follow(),
                 SharedSessions(server.board.sessions, sticky_moves(self._config), self._log).follow(),
                 self._stop_calls_in_time(server),

@@ -9,10 +9,11 @@ from __future__ import annotations
 import random
 import ssl
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 from structlog.typing import FilteringBoundLogger
@@ -43,11 +44,15 @@ from proxy.routing.router import Router
 from proxy.routing.stored_facts import mentioned
 from proxy.schema.records import Endpoint
 from proxy.server.metrics import Metrics
+from proxy.server.notify import Alerts
 from proxy.server.observers import observer, on_end, report_health
 from proxy.server.swap import Swap
+from proxy.server.upkeep import Upkeep
+from proxy.storage.alerts import AlertRows
 from proxy.storage.kept_answers import KeptAnswers
 from proxy.storage.keys import KeyStore
 from proxy.storage.reasoning_states import ReasoningStates
+from proxy.storage.retention import Retention
 from proxy.storage.sqlite import SqliteStore, sqlite_path
 from proxy.storage.sticky_moves import StickyMoves
 from proxy.upstream.keys import Key, Keys, KeyStates, share
@@ -97,6 +102,9 @@ class Running:
         self._ledger = ledger
         self.vault = stores.vault
         self.replays = stores.replays
+        self.upkeep = stores.upkeep
+        self.alerts = stores.alerts
+        ledger.on_crossing(self.alerts.put)
         self._models = models
         self._log = log
         self._metrics = metrics
@@ -122,6 +130,8 @@ class Running:
             await runtime.pipeline.close()
             taken.close()
 
+        self._ledger.watch_shares(config.budget.alert_at if config.budget else ())
+        self.alerts.url = config.alert_webhook
         self.key_states.forgive()
         self.board.configure(config.router)
         report_health(self.board, self._log, self._metrics, runtime.names.configured())
@@ -199,6 +209,10 @@ class Running:
         keys = keys or [Key(None, None, self.key_states.of(name, endpoint_of(config, name)))]
         return Keys(name, keys, share(limits, config.server.workers), self._log.warning)
 
+    def followers(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs beside the calls until it is cancelled."""
+        return [self.vault.expire(), self.replays.expire(), self.upkeep.follow(), self.alerts.follow()]
+
     async def close(self) -> None:
         """Stops the embedded models, then closes everything else."""
         for model in self._models.values():
@@ -257,11 +271,13 @@ def build_ledger(config: Config, store: SqliteStore, on_death: Callable[[], None
 
 
 class SideStores(Struct, frozen=True):
-    """What is kept in the usage database beside the ledger, and the threads for large bodies."""
+    """What is kept in the usage database beside the ledger, its clean-up, and the threads for large bodies."""
 
     vault: ReasoningState
     replays: Replays
     off_loop: OffLoop
+    upkeep: Upkeep
+    alerts: Alerts
 
 
 def build_side_stores(config: Config, store: SqliteStore, log: FilteringBoundLogger) -> SideStores:
@@ -274,9 +290,11 @@ def build_side_stores(config: Config, store: SqliteStore, log: FilteringBoundLog
         states = ReasoningStates(None)
     answers = KeptAnswers(path, lambda: store.owner, config.vault_key)
     refuses = config.storage.when_down == "refuse"
-    return SideStores(
-        ReasoningState(states, log.warning), Replays(answers, off_loop, log.warning, refuses=refuses), off_loop
-    )
+    keep_days = config.storage.keep_days
+    upkeep = Upkeep(Retention(path, keep_days, config.storage.keep_errors_days or keep_days), log)
+    replays = Replays(answers, off_loop, log.warning, refuses=refuses)
+    alerts = Alerts(AlertRows(path), log)
+    return SideStores(ReasoningState(states, log.warning), replays, off_loop, upkeep, alerts)
 
 
 def sharing_of(config: Config, names: Names) -> Sharing:

@@ -13,6 +13,8 @@ from sqlite_utils import Database
 
 from proxy.storage.base import StoreError
 from proxy.storage.rollup_table import m018_rollups, sum_all
+from proxy.storage.sums import keep_sums
+from proxy.storage.upkeep_tables import m019_clean_ups, m020_alerts
 
 
 def m001_calls(db: Database) -> None:
@@ -153,7 +155,7 @@ def m008_sums_of_reasoning_states(db: Database) -> None:
         UNION ALL SELECT 'all', COUNT(*), IFNULL(SUM(size), 0) FROM reasoning_states
         """
     )
-    _keep_sums(db, "reasoning_states", "reasoning_state_sums", "states")
+    keep_sums(db, "reasoning_states", "reasoning_state_sums", "states")
 
 
 def m009_decisions(db: Database) -> None:
@@ -248,7 +250,7 @@ def m016_kept_answers(db: Database) -> None:
         """
     )
     db.execute("INSERT INTO kept_answer_sums VALUES ('all', 0, 0)")
-    _keep_sums(db, "kept_answers", "kept_answer_sums", "answers")
+    keep_sums(db, "kept_answers", "kept_answer_sums", "answers")
 
 
 def m017_replays(db: Database) -> None:
@@ -256,40 +258,6 @@ def m017_replays(db: Database) -> None:
     db.execute("ALTER TABLE calls ADD COLUMN replay_of TEXT")
 
 
-def _keep_sums(db: Database, table: str, sums: str, count: str) -> None:
-    """Maintains number and size of rows, in total and per caller, by triggers.
-
-    Rows are written by upsert: `INSERT OR REPLACE` would replace a row without firing the triggers.
-    """
-    for event, row, rows, size in (
-        ("INSERT", "NEW", "1", "NEW.size"),
-        ("DELETE", "OLD", "-1", "-OLD.size"),
-        ("UPDATE", "NEW", "0", "NEW.size - OLD.size"),
-    ):
-        parts = {"{event}": event, "{row}": row, "{rows}": rows, "{size}": size}
-        _execute(db, _SUM_TRIGGER, {**parts, "{table}": table, "{sums}": sums, "{count}": count})
-    _execute(db, _EMPTY_TRIGGER, {"{sums}": sums, "{count}": count})
-
-
-def _execute(db: Database, statement: str, parts: dict[str, str]) -> None:
-    for place, text in parts.items():
-        statement = statement.replace(place, text)
-    db.execute(statement)
-
-
-_SUM_TRIGGER = """
-    CREATE TRIGGER {table}_after_{event} AFTER {event} ON {table}
-    BEGIN
-        INSERT INTO {sums} (scope, {count}, bytes) VALUES ('of ' || {row}.caller, {rows}, {size})
-        ON CONFLICT (scope) DO UPDATE SET {count} = {count} + excluded.{count}, bytes = bytes + excluded.bytes;
-        UPDATE {sums} SET {count} = {count} + {rows}, bytes = bytes + {size} WHERE scope = 'all';
-    END
-"""
-_EMPTY_TRIGGER = """
-    CREATE TRIGGER {sums}_empty AFTER UPDATE ON {sums}
-    WHEN NEW.{count} = 0 AND NEW.scope <> 'all'
-    BEGIN DELETE FROM {sums} WHERE scope = NEW.scope; END
-"""
 _PATIENCE = "PRAGMA busy_timeout = 600000"  # for another process that migrates: a million calls take it seconds
 _COUNTS = (
     *("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"),
@@ -315,6 +283,8 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     m016_kept_answers,
     m017_replays,
     m018_rollups,
+    m019_clean_ups,
+    m020_alerts,
 )
 
 

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from proxy.storage.carried_spending import carry_spending, spent_since
+
 Identity = tuple[int, int]
 Files = tuple[Identity | None, ...]  # a database and its logs
 _LOGS = ("-wal", "-shm")
@@ -93,8 +95,12 @@ def recreate(orphan: sqlite3.Connection, database: Path) -> None:
 
 
 def carry_over(orphan: sqlite3.Connection, db: sqlite3.Connection, since_ns: int) -> None:
-    """Copies the calls opened since then, and the ends of those that were open. Raises sqlite3.Error."""
+    """Copies the calls opened since then, the ends of those that were open, and what budgets have spent.
+
+    Raises sqlite3.Error.
+    """
     db.execute(_LIST_ENDED)
+    before = spent_since(db, since_ns)
     for (table, key), chosen in _CHOSEN.items():
         rows = orphan.execute(chosen, (since_ns,))
         columns = [description[0] for description in rows.description]
@@ -111,6 +117,7 @@ def carry_over(orphan: sqlite3.Connection, db: sqlite3.Connection, since_ns: int
         while some := rows.fetchmany(_MANY):
             db.executemany(statement, some)
     db.execute("DROP TRIGGER calls_arrived")
+    carry_spending(orphan, db, before, since_ns)
 
 
 def _beside(database: Path, suffix: str) -> Path:

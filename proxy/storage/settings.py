@@ -12,11 +12,15 @@ _ONLY_SQLITE = "be sqlite:///FILE; other databases are not supported by this ver
 
 
 class StorageConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Section `storage`. `durability: process` survives kill -9, `power` a power loss."""
+    """Section `storage`. `durability: process` survives kill -9, `power` a power loss.
+
+    `keep_errors_days`: for calls without success; None: `keep_days`.
+    """
 
     url: Annotated[str, text(r"^sqlite:///[\s\S]", _ONLY_SQLITE)] = "sqlite:///proxy.db"
     durability: Annotated[str, one_of("process", "power")] = "process"
     when_down: Annotated[str, one_of("refuse", "unmetered")] = "refuse"
     keep_days: Count = 90
+    keep_errors_days: Count | None = None
     reasoning_state: Annotated[str, one_of("store", "memory", "off")] = "store"
     idempotency_ttl_s: Positive = 86400

@@ -17,6 +17,9 @@ from proxy.schema.records import Charge
 
 Figures = tuple[int, int]  # nano-USD: spent, reserved
 Key = tuple[str, int]  # budget, start_ns
+_DAY_NS = 86_400 * 1_000_000_000
+_LONGEST_DAYS = {"minute": 1, "hour": 1, "daily": 2, "weekly": 8, "monthly": 32, "last_24h": 2}  # rounded up
+_KEPT_DAYS, _KEPT_LONG_DAYS = 2, 400  # after the end; long: days, weeks and months, except those of sessions
 _READ = "SELECT spent_nano, reserved_nano FROM spending WHERE budget = ? AND start_ns = ?"
 _READ_SINCE = "SELECT start_ns, spent_nano, reserved_nano FROM spending WHERE budget = ? AND start_ns >= ?"
 _SAVE = """
@@ -31,6 +34,16 @@ _OPEN_ATTEMPTS = """
     SELECT call_id, seq, hold_nano, charges FROM attempts WHERE closed_ns IS NULL AND charges IS NOT NULL
         AND call_id IN (SELECT id FROM calls WHERE closed_ns IS NULL AND {which})
 """
+
+
+def is_over(budget: str, start_ns: int, now_ns: int) -> bool:
+    """True if the window ended so long ago that nobody needs its figures. `total` never ends."""
+    kind = budget.rpartition(" ")[2]
+    longest = _LONGEST_DAYS.get(kind)
+    if longest is None:
+        return False
+    is_long = kind in ("daily", "weekly", "monthly") and not budget.startswith("session ")
+    return start_ns < now_ns - (longest + (_KEPT_LONG_DAYS if is_long else _KEPT_DAYS)) * _DAY_NS
 
 
 class Lost(NamedTuple):

@@ -84,13 +84,27 @@ def test_every_section_of_this_version_arrives() -> None:
 
 def test_what_is_read_but_not_enforced_is_said() -> None:
     """One line each, and none for what is not set."""
-    assert config_of(FULL).notices == [
-        "storage.keep_days: read, but not enforced by this version",
-    ]
+    unset = "budget.alert_webhook_env: HOOK is not set, so alerts are only logged"
+    assert config_of(FULL).notices == [unset]
+    assert config_of(FULL, environ={"HOOK": "https://hooks.example/secret"}).notices == []
     assert config_of(MINIMAL + "keys:\nbudget:\n").notices == []
     assert config_of(MINIMAL + "keys: {a: {store_text: true}, b: {store_text: false}}\n").notices == [
         "keys.a.store_text: read, but not enforced by this version"
     ]
+
+
+@pytest.mark.parametrize(
+    "text", ["hooks.example/secret", "ftp://a/secret", "http://", "http://a:x/secret", " http://a"]
+)
+def test_the_url_for_alerts_is_checked_and_never_shown(text: str) -> None:
+    """It may hold a token."""
+    assert config_of(FULL, environ={"HOOK": "https://hooks.example/secret"}).alert_webhook is not None
+    assert config_of(FULL).alert_webhook is None
+    with pytest.raises(ConfigError) as refused:
+        config_of(FULL, environ={"HOOK": text})
+    message = str(refused.value)
+    assert "budget.alert_webhook_env: the variable HOOK must hold a URL" in message
+    assert "secret" not in message
 
 
 def test_the_environment_stands_above_the_section_server() -> None:

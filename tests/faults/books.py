@@ -163,6 +163,13 @@ def budgets(folder: Path) -> Budgets:
     return Budgets(booked, expected)
 
 
+def assert_budgets_agree(folder: Path) -> None:
+    """Every window has spent what its calls cost, and nothing is held any more."""
+    found = budgets(folder)
+    assert found.booked == found.expected
+    assert {held for _, held in found.booked.values()} <= {0}
+
+
 _BOOKED = """
     SELECT budget, SUM(spent_nano), SUM(reserved_nano) FROM spending
     WHERE spent_nano <> 0 OR reserved_nano <> 0 GROUP BY budget

@@ -6,18 +6,22 @@ import asyncio
 import fnmatch
 import os
 import resource
+import shutil
 import sqlite3
+import subprocess
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.faults.books import assert_books_agree, files, rows
+from tests.faults.books import assert_books_agree, assert_budgets_agree, files, rows
 from tests.faults.talking import ask, talk
 from tests.serving import Spawned, spawned
 from tests.upstream import FakeUpstream
+
+BUDGET = {"total_usd": 1000, "last_24h_usd": 1000, "per_provider": {"fake": {"daily_usd": 1000}}}
 
 
 @contextmanager
@@ -45,7 +49,7 @@ async def ready(client: httpx.AsyncClient, status: int) -> None:
 async def test_a_full_disk_refuses_new_calls_and_loses_none(tmp_path: Path) -> None:
     """503 `storage_unavailable` before anything is sent upstream; streams in flight end normally."""
     async with FakeUpstream() as upstream:
-        with spawned(files(tmp_path, upstream.url)) as server:
+        with spawned(files(tmp_path, upstream.url, budget=BUDGET)) as server:
             origin = f"http://127.0.0.1:{server.port}"
             async with httpx.AsyncClient(base_url=origin, trust_env=False) as client:
                 await ready(client, 200)
@@ -65,6 +69,7 @@ async def test_a_full_disk_refuses_new_calls_and_loses_none(tmp_path: Path) -> N
         assert all(each.done and each.finish_reasons == ["stop"] for each in [*heard, after])
         assert len(upstream.ledger) == 6
         assert_books_agree(tmp_path, upstream.ledger)
+        assert_budgets_agree(tmp_path)
     calls = {row["id"]: row for row in rows(tmp_path, "calls")}
     for each in [*heard, after]:
         call = calls[each.call_id]
@@ -72,10 +77,60 @@ async def test_a_full_disk_refuses_new_calls_and_loses_none(tmp_path: Path) -> N
     assert {row["outcome"] for row in calls.values()} <= {"ok", "rejected"}
 
 
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A file system of 4 MB. Skips the test where mounting is refused."""
+    disk = folder / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting is refused here")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def fill_up(path: Path) -> None:
+    """Writes to the file until nothing fits any more."""
+    with suppress(OSError), path.open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+async def test_a_file_system_without_space_loses_no_row(tmp_path: Path) -> None:
+    """With the log on the same disk. Calls go on once there is space, without a restart."""
+    async with FakeUpstream() as upstream:
+        with small_disk(tmp_path) as disk:
+            with spawned(files(disk, upstream.url, budget=BUDGET)) as server:
+                heard = []
+                for number in range(3):
+                    streams = [await talk(server.port, f"fake/ok(n_tokens=20,pace=0.05,tag={i})") for i in range(5)]
+                    assert [await each.head() for each in streams] == [200] * 5
+                    fill_up(disk / "filler")
+                    async with asyncio.timeout(30):  # the log of the database has some space left
+                        while (last := await ask(server.port, "fake/ok", stream=number % 2 == 0)).status == 200:
+                            heard.append(last)
+                    assert (last.status, last.error["code"]) == (503, "storage_unavailable")
+                    heard += await asyncio.gather(*(each.rest() for each in streams))
+                    (disk / "filler").unlink()
+                    async with asyncio.timeout(30):
+                        while (last := await ask(server.port, "fake/ok")).status != 200:  # noqa: ASYNC110
+                            await asyncio.sleep(0.05)
+                    heard.append(last)
+                assert await asyncio.to_thread(server.stop) == 0
+            assert all(each.done or each.whole for each in heard)
+            assert_books_agree(disk, upstream.ledger)
+            assert_budgets_agree(disk)
+            calls = {row["id"]: row["outcome"] for row in rows(disk, "calls")}
+    assert {calls[each.call_id] for each in heard} == {"ok"}
+    assert {*calls.values()} <= {"ok", "rejected"}
+
+
 async def test_a_server_stopped_on_a_full_disk_leaves_its_calls_open(tmp_path: Path) -> None:
     """It ends in time; unsettled calls become `unknown` at the next start and are never missing."""
     async with FakeUpstream() as upstream:
-        path = files(tmp_path, upstream.url, grace_s=1)
+        path = files(tmp_path, upstream.url, budget=BUDGET, grace_s=1)
         with spawned(path) as server:
             stream = await talk(server.port, "fake/ok(n_tokens=20,pace=0.02)")
             assert await stream.head() == 200
@@ -86,8 +141,40 @@ async def test_a_server_stopped_on_a_full_disk_leaves_its_calls_open(tmp_path: P
         with spawned(path) as server:
             assert await asyncio.to_thread(server.stop) == 0
         assert_books_agree(tmp_path, upstream.ledger)
+        assert_budgets_agree(tmp_path)
     (call,) = rows(tmp_path, "calls")
     assert (call["outcome"], call["cost_nano"], call["estimated"]) == ("unknown", call["hold_nano"], 1)
+
+
+async def test_a_database_locked_for_ten_seconds_refuses_new_calls_and_loses_none(tmp_path: Path) -> None:
+    """By a backup tool, say. Streams in flight end normally, and their ends are written afterwards."""
+    async with FakeUpstream() as upstream:
+        with spawned(files(tmp_path, upstream.url, budget=BUDGET), "--workers", "2") as server:
+            origin = f"http://127.0.0.1:{server.port}"
+            async with httpx.AsyncClient(base_url=origin, trust_env=False) as client:
+                streams = [await talk(server.port, f"fake/ok(n_tokens=20,pace=0.05,tag={i})") for i in range(5)]
+                assert [await each.head() for each in streams] == [200] * 5
+                with closing(sqlite3.connect(tmp_path / "usage.db", isolation_level=None)) as other:
+                    other.execute("BEGIN IMMEDIATE")
+                    until = asyncio.get_running_loop().time() + 10
+                    asked = [asyncio.create_task(ask(server.port, "fake/ok", stream=n % 2 == 0)) for n in range(20)]
+                    heard = await asyncio.gather(*(each.rest() for each in streams))
+                    refused = await asyncio.gather(*asked)
+                    await asyncio.sleep(until - asyncio.get_running_loop().time())
+                    other.execute("ROLLBACK")
+                await ready(client, 200)
+            async with asyncio.timeout(20):  # until both workers have noticed
+                after = [await ask(server.port, "fake/ok")]
+                while [each.status for each in after[-10:]] != [200] * 10:
+                    after.append(await ask(server.port, "fake/ok"))
+            assert await asyncio.to_thread(server.stop) == 0
+        assert {(each.status, each.error["code"]) for each in refused} == {(503, "storage_unavailable")}
+        assert all(each.done and each.finish_reasons == ["stop"] for each in heard)
+        assert_books_agree(tmp_path, upstream.ledger)
+        assert_budgets_agree(tmp_path)
+    calls = {row["id"]: row["outcome"] for row in rows(tmp_path, "calls")}
+    assert {calls[each.call_id] for each in [*heard, *after] if each.status == 200} == {"ok"}
+    assert {*calls.values()} <= {"ok", "rejected"}
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -95,7 +182,7 @@ async def test_a_log_that_cannot_be_written_fails_no_call(tmp_path: Path, stream
     """Every log line fails; answers and rows are unaffected."""
     (tmp_path / "server.log").symlink_to("/dev/full")
     async with FakeUpstream() as upstream:
-        with spawned(files(tmp_path, upstream.url)) as server:
+        with spawned(files(tmp_path, upstream.url, budget=BUDGET)) as server:
             heard = [await ask(server.port, f"fake/{mode}", stream=stream) for mode in ("ok", "e400", "ok")]
             unknown = await ask(server.port, "nobody", stream=stream)
             conversation = await talk(server.port, "fake/ok(delay=9)", stream=stream)
@@ -106,6 +193,7 @@ async def test_a_log_that_cannot_be_written_fails_no_call(tmp_path: Path, stream
         assert [each.status for each in [*heard, unknown]] == [200, 400, 200, 404]
         assert heard[2].finish_reasons == ["stop"]
         assert_books_agree(tmp_path, upstream.ledger)
+        assert_budgets_agree(tmp_path)
     outcomes = [row["outcome"] for row in rows(tmp_path, "calls")]
     assert outcomes == ["ok", "upstream_error", "ok", "rejected", "client_closed"]
 
@@ -115,7 +203,7 @@ async def test_a_log_that_cannot_be_written_fails_no_call(tmp_path: Path, stream
 async def test_a_database_that_goes_while_it_is_in_use_loses_no_row(tmp_path: Path, how: str, workers: int) -> None:
     """The next calls are refused, the log gives the reason, and then the file is back with all rows."""
     async with FakeUpstream() as upstream:
-        with spawned(files(tmp_path, upstream.url), "--workers", str(workers)) as server:
+        with spawned(files(tmp_path, upstream.url, budget=BUDGET), "--workers", str(workers)) as server:
             async with asyncio.timeout(20):  # one that starts later would apply the old log to the new file
                 while len(fnmatch.filter(os.listdir(tmp_path / "usage.db-owners"), "*.lock")) < workers:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
@@ -144,6 +232,7 @@ async def test_a_database_that_goes_while_it_is_in_use_loses_no_row(tmp_path: Pa
             heard += [await stream.rest(), *after]
             assert await asyncio.to_thread(server.stop) == 0
         assert_books_agree(tmp_path, upstream.ledger)
+        assert_budgets_agree(tmp_path)
     found = {row["id"]: row["outcome"] for row in rows(tmp_path, "calls")}
     answered = [each for each in heard if each.status == 200]
     assert {found[each.call_id] for each in answered} == {"ok"}

@@ -317,3 +317,12 @@ def test_a_call_holds_at_least_the_bound_of_its_plan() -> None:
     assert books.reserved_nano == 120
     books.close(CallEnd("c", Outcome.OK, 200), None)
     assert books.reserved_nano == 0
+
+
+def test_figures_of_windows_that_are_long_over_are_dropped() -> None:
+    """In place, since others read the same mapping."""
+    books = Books(lambda: 10**18, refuses=True)
+    known = books.spending
+    known |= {("hour", 5): (1, 0), ("hour", 10**18 - 10**12): (2, 0), ("total", 0): (3, 0)}
+    books.forget_windows()
+    assert known == {("hour", 10**18 - 10**12): (2, 0), ("total", 0): (3, 0)}

@@ -11,12 +11,17 @@ from litestar.handlers import HTTPRouteHandler
 from msgspec import Struct
 
 from proxy.metering.ledger import LedgerState
+from proxy.metering.standing import moment
 from proxy.schema.json import encode
 from proxy.server.api.answers import NO_STORE
+from proxy.storage.retention import StorageState
 
 
 class Standing(Struct, frozen=True):
-    """What can be told at once. `ledger` None: not open; `refuses`: what cannot be metered is not served."""
+    """What can be told at once. `ledger` None: not open; `storage` None: not counted yet.
+
+    `refuses`: what cannot be metered is not served.
+    """
 
     uptime_s: float
     draining: bool
@@ -27,6 +32,7 @@ class Standing(Struct, frozen=True):
     config_version: str
     config_loaded_at: float
     config_error: str | None
+    storage: StorageState | None = None
 
     def problems(self) -> list[str]:
         """Why no call should be sent here; none: it serves."""
@@ -125,8 +131,20 @@ def report(version: str, standing: Standing, providers: dict[str, ProviderState]
             "pending_changes": ledger.pending,
             "open_calls": ledger.open_calls,
             "lost_calls": ledger.lost,
+            **_size(standing.storage),
         },
         "providers": providers,
+    }
+
+
+def _size(storage: StorageState | None) -> dict[str, Any]:
+    """As of some minutes ago at most; nulls until it was looked at."""
+    return {
+        "calls": storage and storage.calls,
+        "oldest_call": None if storage is None else moment(storage.oldest_ns),
+        "file_bytes": storage and storage.file_bytes,
+        "wal_bytes": storage and storage.wal_bytes,
+        "next_clean_up": None if storage is None else moment(storage.next_clean_up_ns),
     }
 
 

@@ -314,6 +314,11 @@ class DatabaseHealth(TypedDict):
     pending_changes: int
     open_calls: int
     lost_calls: int
+    calls: int | None
+    oldest_call: str | None
+    file_bytes: int | None
+    wal_bytes: int | None
+    next_clean_up: str | None
 
 
 class ProviderHealth(TypedDict, total=False):

@@ -1,0 +1,192 @@
+"""Performs I/O: deletes rows that are older than their retention, and reports the size of the database.
+
+A clean-up deletes in transactions of a few milliseconds and rests between them, so that other writers hardly wait. It
+may stop anywhere: the next one continues. Calls stay until they are in the sums. One process at a time cleans up, by
+the row of `clean_ups`.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+from sqlite_utils import Database
+
+from proxy.storage.base import StoreError
+from proxy.storage.side_store import SideStore
+from proxy.storage.spending import Key, is_over
+
+EVERY_S = 3600.0
+LEASE_S = 60.0  # after which another process continues the clean-up of a dead one
+AIM_S = 0.0008  # for the statements of one transaction
+_REST = 79  # times as long as the transaction took: the write lock is taken for an eightieth of the time
+_LEAST_REST_S = 0.002
+_FIRST, _MOST = 16, 400  # calls per transaction
+_CHECKPOINT_AFTER = 10  # transactions, so that the ledger's commits need not do it; nobody waits for it
+_WINDOWS = 500  # read at once
+_NS = 1_000_000_000
+_CLAIM = "UPDATE clean_ups SET due_ns = :until WHERE due_ns <= :now OR due_ns > :latest"  # later: the clock was set
+_SET_DUE = "UPDATE clean_ups SET due_ns = ?"
+_OLD_CALLS = """
+    SELECT opened_ns, rowid, id, closed_ns IS NOT NULL AND id NOT IN (SELECT call_id FROM calls_to_sum), success
+    FROM calls
+    WHERE opened_ns >= ? AND (opened_ns, rowid) > (?, ?) AND opened_ns < ? ORDER BY opened_ns, rowid LIMIT ?
+"""
+_DELETE_ATTEMPTS = "DELETE FROM attempts WHERE call_id IN (SELECT value FROM json_each(?))"
+_DELETE_CALLS = "DELETE FROM calls WHERE rowid IN (SELECT value FROM json_each(?)) AND closed_ns IS NOT NULL"
+_OLD_WINDOWS = "SELECT budget, start_ns FROM spending WHERE (budget, start_ns) > (?, ?) ORDER BY 1, 2 LIMIT ?"
+_DELETE_WINDOW = "DELETE FROM spending WHERE budget = ? AND start_ns = ? AND reserved_nano = 0"
+_DELETE_ALERTS = "DELETE FROM alerts WHERE budget = ? AND start_ns = ?"
+_STATE = "SELECT (SELECT COUNT(*) FROM calls), (SELECT MIN(opened_ns) FROM calls), (SELECT due_ns FROM clean_ups)"
+
+
+class StorageState(Struct, frozen=True):
+    """The size of the database. `next_clean_up_ns` in the past: it is due, or running."""
+
+    calls: int
+    oldest_ns: int | None
+    next_clean_up_ns: int
+    file_bytes: int
+    wal_bytes: int
+
+
+class Cleaned(Struct):
+    """What a clean-up has deleted. `longest_s`: the longest time for which it held the write lock."""
+
+    calls: int = 0
+    attempts: int = 0
+    windows: int = 0
+    transactions: int = 0
+    longest_s: float = 0.0
+
+
+class Retention:
+    """The clean-ups of one SQLite file: calls are kept for `calls_days`, those that did not succeed for `errors_days`.
+
+    Every method opens its own connection. `busy_s`: how long a transaction waits for other processes.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        calls_days: int,
+        errors_days: int,
+        *,
+        busy_s: float = 2.0,
+        clock_ns: Callable[[], int] = time.time_ns,
+        rest: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._path = path
+        self._days = (errors_days, calls_days)  # by success
+        self._busy_s = busy_s
+        self._clock_ns = clock_ns
+        self._rest = rest
+        self._size = _FIRST
+
+    def clean_up(self, give_up: Callable[[], bool] = lambda: False) -> Cleaned | None:
+        """Deletes what is too old, if a clean-up is due; None if it is not. Raises StoreError.
+
+        It may take minutes. `give_up` is polled.
+        """
+        store = SideStore(self._path, _no_schema, busy_s=self._busy_s)
+        try:
+            db = store.connected()
+            db.execute("PRAGMA wal_autocheckpoint = 0")  # _CHECKPOINT_AFTER
+            now_ns = self._clock_ns()
+            if not self._claim(db, now_ns):
+                return None
+            done = Cleaned()
+            for _ in self._transactions(store, now_ns, done):
+                if give_up():
+                    break
+            with self._transaction(store.connected(), done) as db:
+                db.execute(_SET_DUE, (self._clock_ns() + (0 if give_up() else int(EVERY_S * _NS)),))
+            return done
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"Cannot clean up the usage database {self._path}: {error}.") from error
+        finally:
+            store.close()
+
+    def state(self) -> StorageState:
+        """It counts the calls, so ask seldom. Raises StoreError."""
+        try:
+            place = self._path.absolute().as_uri() + "?mode=ro"
+            with closing(sqlite3.connect(place, uri=True, timeout=self._busy_s, isolation_level=None)) as db:
+                calls, oldest_ns, due_ns = db.execute(_STATE).fetchone()
+            return StorageState(calls, oldest_ns, due_ns, _bytes(self._path), _bytes(Path(f"{self._path}-wal")))
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"Cannot read the usage database {self._path}: {error}.") from error
+
+    def _claim(self, db: sqlite3.Connection, now_ns: int) -> bool:
+        (due_ns,) = db.execute("SELECT due_ns FROM clean_ups").fetchone()
+        times = {"now": now_ns, "until": now_ns + int(LEASE_S * _NS), "latest": now_ns + int(EVERY_S * _NS)}
+        if times["now"] < due_ns <= times["latest"]:
+            return False
+        return db.execute(_CLAIM, times).rowcount == 1
+
+    def _transactions(self, store: SideStore, now_ns: int, done: Cleaned) -> Iterator[None]:
+        """Deletes calls and windows; each step is one transaction at most."""
+        before = [max(0, now_ns - days * 86_400 * _NS) for days in self._days]
+        position = (0, 0)
+        while (
+            found := store.connected().execute(_OLD_CALLS, (position[0], *position, max(before), self._size)).fetchall()
+        ):
+            position = found[-1][:2]
+            old = [(rowid, id) for opened, rowid, id, is_done, success in found if is_done and opened < before[success]]
+            if old:
+                with self._transaction(store.connected(), done) as db:
+                    ids, rowids = [id for _, id in old], [rowid for rowid, _ in old]
+                    done.attempts += db.execute(_DELETE_ATTEMPTS, (msgspec.json.encode(ids).decode(),)).rowcount
+                    done.calls += db.execute(_DELETE_CALLS, (msgspec.json.encode(rowids).decode(),)).rowcount
+            else:
+                self._rest(_LEAST_REST_S)
+            yield
+        key: Key = ("", -1)
+        while windows := store.connected().execute(_OLD_WINDOWS, (*key, _WINDOWS)).fetchall():
+            key = windows[-1]
+            over = [(budget, start_ns) for budget, start_ns in windows if is_over(budget, start_ns, now_ns)]
+            for at in range(0, len(over), _FIRST):
+                with self._transaction(store.connected(), done) as db:
+                    done.windows += db.executemany(_DELETE_WINDOW, over[at : at + _FIRST]).rowcount
+                    db.executemany(_DELETE_ALERTS, over[at : at + _FIRST])
+                yield
+
+    @contextmanager
+    def _transaction(self, db: sqlite3.Connection, done: Cleaned) -> Iterator[sqlite3.Connection]:
+        """Renews the claim, adapts the size of the next transaction to the time this one took, and rests."""
+        db.execute("BEGIN IMMEDIATE")
+        begun = time.perf_counter()
+        try:
+            db.execute(_SET_DUE, (self._clock_ns() + int(LEASE_S * _NS),))
+            yield db
+            db.execute("COMMIT")
+            took_s = time.perf_counter() - begun
+        except BaseException:
+            if db.in_transaction:
+                with suppress(sqlite3.Error):
+                    db.execute("ROLLBACK")
+            raise
+        done.transactions += 1
+        done.longest_s = max(done.longest_s, took_s)
+        factor = min(1.5, max(0.25, AIM_S / max(took_s, 1e-6)))
+        self._size = max(1, min(_MOST, round(self._size * factor)))
+        if done.transactions % _CHECKPOINT_AFTER == 0:
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        self._rest(max(_LEAST_REST_S, _REST * took_s))
+
+
+def _no_schema(_: Database) -> None:
+    """The ledger makes the tables."""
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
