@@ -8,6 +8,7 @@ from pathlib import Path
 
 from proxy.schema.records import Crossing
 from proxy.storage.base import StoreError
+from proxy.storage.connections import connect
 
 # A sliding window has a row for each of its buckets, and is reported once for all of them.
 _ADD = """
@@ -36,8 +37,7 @@ class AlertRows:
             "now": now_ns,
         }
         try:
-            place = self._path.absolute().as_uri() + "?mode=rw"
-            with closing(sqlite3.connect(place, uri=True, timeout=self._busy_s, isolation_level=None)) as db:
+            with closing(connect(self._path, "rw", self._busy_s)) as db:
                 return db.execute(_ADD, values).rowcount == 1
         except sqlite3.Error as error:
             raise StoreError(f"Cannot store alerts in the database {self._path}: {error}.") from error

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from proxy.storage.base import StoreError
+from proxy.storage.connections import connect
 from proxy.storage.sqlite import SqliteStore
 
 _COLUMNS = "id, name, role, last4, models, created_ns, expires_ns, revoked_ns"
@@ -108,12 +109,10 @@ class KeyStore:
     def _connected(self, mode: str = "rw") -> Iterator[sqlite3.Connection]:
         """A connection. Its changes are committed and on disk when the block ends.
 
-        `mode` is "rw" or "ro", never "rwc", which would create a file. Reads use "ro", so that they never apply the log
-        of a replaced file to the new one.
+        `mode` as in `connect`.
         """
         try:
-            place = self._path.absolute().as_uri() + "?mode=" + mode
-            with closing(sqlite3.connect(place, uri=True, timeout=self._busy_s, isolation_level=None)) as db:
+            with closing(connect(self._path, mode, self._busy_s)) as db:
                 db.execute("PRAGMA synchronous=FULL")  # a revoked key stays revoked after a power loss
                 yield db
         except sqlite3.Error as error:

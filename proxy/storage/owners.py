@@ -32,6 +32,7 @@ class Owners:
         self.directory = database.with_name(database.name + "-owners")
         self.id = ""
         self._fd = -1
+        self._note = b""
 
     def enter(self) -> str:
         """Takes our own lock and returns its id. Raises OSError."""
@@ -45,6 +46,13 @@ class Owners:
         if self._fd >= 0 and not is_same_file(self._fd, self._path(self.id)):
             lost, self._fd = self._fd, self._locked_file()
             os.close(lost)
+
+    def note(self, text: bytes) -> None:
+        """Writes into our lock file which files we use (`connections`). Raises OSError."""
+        self._note = text
+        if self._fd >= 0:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, text, 0)
 
     def leave(self, has_lease: bool = False) -> None:
         """Releases the lock. Calls that are still open become `unknown` at the next sweep of any process.
@@ -70,7 +78,10 @@ class Owners:
 
     def lock_files(self) -> set[str]:
         """All owners with a lock file, dead or alive, except us."""
-        return {path.name.removesuffix(_SUFFIX) for path in self.directory.glob("*" + _SUFFIX)} - {self.id}
+        return {path.name.removesuffix(_SUFFIX) for path in self.lock_paths()} - {self.id}
+
+    def lock_paths(self) -> list[Path]:
+        return list(self.directory.glob("*" + _SUFFIX))
 
     @contextmanager
     def dead(self, owner: str, renewed_ns: int | None, now_ns: int) -> Iterator[bool]:
@@ -103,6 +114,7 @@ class Owners:
         try:
             if not take_lock(fd):
                 raise OSError(f"{unnamed} is locked by another process")
+            os.pwrite(fd, self._note, 0)
             os.rename(unnamed, self._path(self.id))
         except BaseException:
             os.close(fd)

@@ -11,6 +11,7 @@ from typing import Any
 from proxy.schema.queries import LogQuery, UsageQuery
 from proxy.schema.records import PastCall
 from proxy.storage.base import StoreError, TooSlow
+from proxy.storage.connections import connect
 from proxy.storage.migrations import MIGRATIONS
 from proxy.storage.past_calls import read_call, read_latest
 from proxy.storage.request_log import read_log
@@ -52,8 +53,7 @@ class SqliteReader:
     @contextmanager
     def _reading(self, give_up: Callable[[], bool]) -> Iterator[sqlite3.Connection]:
         try:
-            place = self._path.as_uri() + "?mode=ro"  # reading never creates a file
-            with closing(sqlite3.connect(place, uri=True, timeout=self._busy_s, isolation_level=None)) as db:
+            with closing(connect(self._path, "ro", self._busy_s)) as db:
                 db.set_progress_handler(give_up, _PROGRESS_STEPS)
                 if db.execute("PRAGMA user_version").fetchone()[0] < len(MIGRATIONS):
                     raise StoreError(f"{self._path} is from an earlier version; `proxy serve` brings it up to date")

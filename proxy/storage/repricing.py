@@ -17,6 +17,7 @@ import msgspec
 from proxy.schema.queries import Repriced, StoredAttempt
 from proxy.storage import rollups
 from proxy.storage.base import StoreError
+from proxy.storage.connections import connect
 from proxy.storage.migrations import migrate
 
 _CALLS_AT_ONCE = 500
@@ -108,8 +109,7 @@ class Repricing:
     @contextmanager
     def _connected(self, mode: str) -> Iterator[sqlite3.Connection]:
         try:
-            place = self._path.absolute().as_uri() + "?mode=" + mode
-            with closing(sqlite3.connect(place, uri=True, timeout=_BUSY_S, isolation_level=None)) as db:
+            with closing(connect(self._path, mode, _BUSY_S)) as db:
                 yield db
         except sqlite3.Error as error:
             raise StoreError(f"Cannot use the usage database {self._path}: {error}.") from error

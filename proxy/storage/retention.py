@@ -19,6 +19,7 @@ from msgspec import Struct
 from sqlite_utils import Database
 
 from proxy.storage.base import StoreError
+from proxy.storage.connections import connect
 from proxy.storage.side_store import SideStore
 from proxy.storage.spending import Key, is_over
 
@@ -116,8 +117,7 @@ class Retention:
     def state(self) -> StorageState:
         """It counts the calls, so ask seldom. Raises StoreError."""
         try:
-            place = self._path.absolute().as_uri() + "?mode=ro"
-            with closing(sqlite3.connect(place, uri=True, timeout=self._busy_s, isolation_level=None)) as db:
+            with closing(connect(self._path, "ro", self._busy_s)) as db:
                 calls, oldest_ns, due_ns = db.execute(_STATE).fetchone()
             return StorageState(calls, oldest_ns, due_ns, _bytes(self._path), _bytes(Path(f"{self._path}-wal")))
         except (OSError, sqlite3.Error) as error:

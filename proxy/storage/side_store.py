@@ -21,6 +21,7 @@ from sqlite_utils import Database
 
 from proxy.schema.records import Secret
 from proxy.storage.base import StoreError
+from proxy.storage.connections import connect
 from proxy.storage.rescue import Files, file_and_logs, identity, keep_open
 
 KEY_SUFFIX = "-vault-key"  # the key file is next to the database
@@ -83,8 +84,7 @@ class SideStore:
         found = file_and_logs(self.database)
         if self._files and found[0] != self._files[0] and {*found[1:]} & {*self._files[1:]} - {None}:
             raise sqlite3.OperationalError("the file was replaced, and the ledger has not removed its old log yet")
-        place = self.database.as_uri() + "?mode=rw"  # the ledger creates the file and its schema
-        db = sqlite3.connect(place, uri=True, timeout=self._busy_s, isolation_level=None)
+        db = connect(self.database, "rw", self._busy_s)  # the ledger creates the file and its schema
         try:
             db.execute("PRAGMA synchronous=NORMAL")  # survives the process; loss at a power failure is acceptable
             db.execute("SELECT 1 FROM sqlite_master").fetchone()  # opens the logs

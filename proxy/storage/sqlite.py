@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import msgspec
 from msgspec.structs import replace
 
 from proxy.storage import rescue, rollups
@@ -179,6 +180,7 @@ class SqliteStore(SqliteReader):
         db = self._open_file() if self._orphan is None else self._replace(*self._orphan)
         self._files, self._since_ns = rescue.file_and_logs(self._path), self._clock_ns()
         self._db, self._orphan = db, None
+        self._owners.note(msgspec.json.encode(self._files))
         return db
 
     def _replace(self, orphan: sqlite3.Connection, files: Files, since_ns: int) -> sqlite3.Connection:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from proxy.schema.records import StickyMove
 from proxy.storage.base import StoreError
+from proxy.storage.connections import connect
 
 MAX_MOVES = 20_000
 _AT_ONCE = 1_000  # rows dropped by one write
@@ -68,8 +69,7 @@ class StickyMoves:
     @contextmanager
     def _connected(self, mode: str) -> Iterator[sqlite3.Connection]:
         try:
-            place = self._path.absolute().as_uri() + "?mode=" + mode
-            with closing(sqlite3.connect(place, uri=True, timeout=self._busy_s, isolation_level=None)) as db:
+            with closing(connect(self._path, mode, self._busy_s)) as db:
                 yield db
         except sqlite3.Error as error:
             raise StoreError(f"Cannot use the sticky sessions in the database {self._path}: {error}.") from error
