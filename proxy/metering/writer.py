@@ -22,7 +22,7 @@ from proxy.metering.books import Answer, Books, Intent, Waiter
 from proxy.metering.crossings import Crossings
 from proxy.schema.errors import StorageUnavailable
 from proxy.schema.records import Crossing
-from proxy.storage.base import BudgetRefused, Store, StoreError
+from proxy.storage.base import BudgetRefused, Store, StoreBusy, StoreError
 
 _log = structlog.get_logger("ledger")
 _MAX_DRAIN = 2000  # operations in one commit, so that in a flood the first does not wait for the last
@@ -34,7 +34,7 @@ class Waits(Struct, frozen=True):
     """Seconds. `open`, `settle`: how long a caller waits for the store; `retry`: pause before a store is tried again.
 
     `gather`: how long ends of attempts wait for their call's next change, to share its commit; `sweep`: interval of
-    sweeps for dead owners; `stop`: time for the last changes at shutdown.
+    sweeps for dead owners; `stop`: time for the last changes at shutdown; `start`: patience with a locked store.
     """
 
     open: float = 5.0
@@ -43,6 +43,7 @@ class Waits(Struct, frozen=True):
     gather: float = 0.05
     sweep: float = 30.0
     stop: float = 5.0
+    start: float = 20.0
 
 
 _BUSY = 8  # calls in flight, from which on a commit waits a moment for others: each costs a wake-up or two
@@ -143,14 +144,19 @@ class Writer:
         self._tell(self._books.answers)
 
     def _open(self) -> bool:
-        try:
-            self._store.open()
-            self.swept += self._store.sweep(self._clock_ns())
-            self._books.spending |= self._store.spending(lambda: False)
-        except Exception as error:
-            self._store.close()
-            self._tell([(self._started, error)])
-            return False
+        """A worker that starts while somebody has locked the store waits for it: its end would end all workers."""
+        until = time.monotonic() + self._waits.start
+        while True:
+            try:
+                self._store.open()
+                self.swept += self._store.sweep(self._clock_ns())
+                self._books.spending |= self._store.spending(lambda: False)
+                break
+            except Exception as error:
+                self._store.close()
+                if not isinstance(error, StoreBusy) or time.monotonic() > until:
+                    self._tell([(self._started, error)])
+                    return False
         self._sweep_at = time.monotonic() + self._waits.sweep
         self._tell([(self._started, None)])
         return True

@@ -24,6 +24,10 @@ class StoreError(Exception):
     """
 
 
+class StoreBusy(StoreError):
+    """Another process has locked the store. It passes."""
+
+
 class TooSlow(StoreError):
     """A query was cancelled because it took too long."""
 

@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from proxy.storage import rescue, rollups
-from proxy.storage.base import Answers, Refusal, RowRefused, StoreError
+from proxy.storage.base import Answers, Refusal, RowRefused, StoreBusy, StoreError
 from proxy.storage.batch import Batch
 from proxy.storage.kept_answers import lose_claims_of
 from proxy.storage.migrations import migrate
@@ -86,7 +86,8 @@ class SqliteStore(SqliteReader):
         except (OSError, sqlite3.Error, StoreError) as error:
             self.close()
             reason = error.strerror if isinstance(error, OSError) else error
-            raise StoreError(
+            kind = StoreBusy if isinstance(error, StoreBusy) or _is_busy(error) else StoreError
+            raise kind(
                 f"Cannot use the usage database {self._path}: {reason}. "
                 "Make sure that its directory exists and can be written, or name another file with --db."
             ) from error
@@ -151,7 +152,7 @@ class SqliteStore(SqliteReader):
             raise StoreError(str(error)) from error
         except sqlite3.Error as error:
             self._after(error)
-            raise StoreError(str(error)) from error
+            raise (StoreBusy if _is_busy(error) else StoreError)(str(error)) from error
 
     def _renew(self, db: sqlite3.Connection, even_if_fresh: bool) -> None:
         """Renews our lease when due, and with every empty batch: only a write shows that writing works."""
@@ -307,6 +308,10 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
 def _is_fault_of_store(error: Exception) -> bool:
     """False for faulty rows: a used id, a number beyond 64 bits, a text that is not Unicode, a wrong type."""
     return isinstance(error, sqlite3.Error) and not isinstance(error, _ROW_FAULTS)
+
+
+def _is_busy(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def _use_wal(db: sqlite3.Connection, until_s: float) -> None:

@@ -153,7 +153,7 @@ async def test_a_database_locked_for_ten_seconds_refuses_new_calls_and_loses_non
             origin = f"http://127.0.0.1:{server.port}"
             async with httpx.AsyncClient(base_url=origin, trust_env=False) as client:
                 streams = [await talk(server.port, f"fake/ok(n_tokens=20,pace=0.05,tag={i})") for i in range(5)]
-                assert [await each.head() for each in streams] == [200] * 5
+                assert [await each.head() for each in streams] == [200] * 5  # the other worker may be starting still
                 with closing(sqlite3.connect(tmp_path / "usage.db", isolation_level=None)) as other:
                     other.execute("BEGIN IMMEDIATE")
                     until = asyncio.get_running_loop().time() + 10

@@ -17,7 +17,7 @@ from proxy.metering.reprice import tokens_of
 from proxy.metering.writer import Waits
 from proxy.schema.errors import StorageUnavailable
 from proxy.schema.records import Outcome, Tokens
-from proxy.storage.base import Answers, RowRefused, StoreError
+from proxy.storage.base import Answers, RowRefused, StoreBusy, StoreError
 from proxy.storage.batch import Batch
 from proxy.storage.sqlite import SqliteStore
 from tests.storage.samples import HOLD_NANO, attempt, attempt_end, call, call_end, outcomes, rows
@@ -821,3 +821,24 @@ async def test_a_call_that_was_never_granted_is_forgotten_by_its_settlement(path
         await until(lambda: ledger.state.pending == 0)
         assert (ledger.state.open_calls, ledger.state.reserved_nano) == (0, 0)
     assert "a" not in outcomes(path)
+
+
+async def test_a_start_waits_for_a_locked_store(tmp_path: Path) -> None:
+    """As long as its patience lasts; then the error says why."""
+    path = tmp_path / "usage.db"
+    store = SqliteStore(path)
+    store.open()
+    store.close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        impatient = Ledger(SqliteStore(path, busy_s=0.05), waits=Waits(start=0.1))
+        with pytest.raises(StoreBusy, match="locked"):
+            await impatient.start()
+        patient = Ledger(SqliteStore(path, busy_s=0.05))
+        starting = asyncio.create_task(patient.start())
+        done, _ = await asyncio.wait([starting], timeout=0.3)
+        assert not done
+        other.execute("ROLLBACK")
+    await starting
+    assert not patient.state.degraded
+    await patient.stop()
