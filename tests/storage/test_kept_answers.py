@@ -79,7 +79,9 @@ def test_a_process_takes_back_what_it_could_not_free(made: KeptAnswers) -> None:
 
 def test_the_claims_of_a_dead_process_are_lost_and_can_be_taken(path: Path, made: KeptAnswers) -> None:
     """Once the ledger's sweep finds the owner dead. The next call takes the place and learns which was lost."""
-    KeptAnswers(path, lambda: "dead").claim(PLACE, "call-1", NOW, LATER)
+    dead = KeptAnswers(path, lambda: "dead")
+    dead.claim(PLACE, "call-1", NOW, LATER)
+    dead.close()
     with closing(sqlite3.connect(path)) as db:
         db.execute("INSERT INTO owners VALUES ('dead', 0)")
         db.commit()
