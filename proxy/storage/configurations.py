@@ -6,14 +6,12 @@ Every call opens its own connection, as that of the keys does. Nothing here crea
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from msgspec import Struct
 
-from proxy.storage.base import StoreError
-from proxy.storage.connections import connect
+from proxy.storage.connections import connected
 
 MAX_VERSIONS = 200
 _COLUMNS = "version, applied_ns, routing, pricing"
@@ -70,10 +68,5 @@ class ConfigStore:
             rows = db.execute("SELECT " + _COLUMNS + " FROM configurations " + rest, parameters).fetchall()
         return [StoredConfig(*row) for row in rows]
 
-    @contextmanager
-    def _connected(self, mode: str) -> Iterator[sqlite3.Connection]:
-        try:
-            with closing(connect(self._path, mode, self._busy_s)) as db:
-                yield db
-        except sqlite3.Error as error:
-            raise StoreError(f"Cannot use the configurations in the database {self._path}: {error}.") from error
+    def _connected(self, mode: str) -> AbstractContextManager[sqlite3.Connection]:
+        return connected(self._path, mode, self._busy_s, "configurations in the database")

@@ -7,10 +7,13 @@ would apply it to the new file, so nobody else may open that for writing before.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
 
+from proxy.storage.base import StoreError
 from proxy.storage.owners import Owners
 from proxy.storage.rescue import Files, file_and_logs
 
@@ -28,6 +31,16 @@ def connect(database: Path, mode: str, busy_s: float) -> sqlite3.Connection:
         raise sqlite3.OperationalError("the file was replaced, and the ledger has not removed its old log yet")
     place = database.absolute().as_uri() + "?mode=" + mode
     return sqlite3.connect(place, uri=True, timeout=busy_s, isolation_level=None)
+
+
+@contextmanager
+def connected(database: Path, mode: str, busy_s: float, what: str) -> Iterator[sqlite3.Connection]:
+    """A connection for the block. Raises StoreError, which names `what` cannot be used."""
+    try:
+        with closing(connect(database, mode, busy_s)) as db:
+            yield db
+    except sqlite3.Error as error:
+        raise StoreError(f"Cannot use the {what} {database}: {error}.") from error
 
 
 def has_log_of_another(database: Path) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ import msgspec
 
 from proxy.schema.queries import Repriced, StoredAttempt
 from proxy.storage import rollups
-from proxy.storage.base import StoreError
-from proxy.storage.connections import connect
+from proxy.storage.connections import connected
 from proxy.storage.migrations import migrate
 
 _CALLS_AT_ONCE = 500
@@ -106,13 +105,8 @@ class Repricing:
             rows = db.execute(_BY_DAY, {"since": since_ns, "until": until_ns}).fetchall()
         return {(day, provider, model): cost for day, provider, model, cost in rows}
 
-    @contextmanager
-    def _connected(self, mode: str) -> Iterator[sqlite3.Connection]:
-        try:
-            with closing(connect(self._path, mode, _BUSY_S)) as db:
-                yield db
-        except sqlite3.Error as error:
-            raise StoreError(f"Cannot use the usage database {self._path}: {error}.") from error
+    def _connected(self, mode: str) -> AbstractContextManager[sqlite3.Connection]:
+        return connected(self._path, mode, _BUSY_S, "usage database")
 
 
 def _stored(row: dict[str, Any]) -> StoredAttempt:

@@ -7,13 +7,12 @@ keys does; nothing here creates a database.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from proxy.schema.records import StickyMove
-from proxy.storage.base import StoreError
-from proxy.storage.connections import connect
+from proxy.storage.connections import connected
 
 MAX_MOVES = 20_000
 _AT_ONCE = 1_000  # rows dropped by one write
@@ -66,10 +65,5 @@ class StickyMoves:
             db.execute(_DROP_EXCESS, (_AT_ONCE, most))
             db.execute("COMMIT")
 
-    @contextmanager
-    def _connected(self, mode: str) -> Iterator[sqlite3.Connection]:
-        try:
-            with closing(connect(self._path, mode, self._busy_s)) as db:
-                yield db
-        except sqlite3.Error as error:
-            raise StoreError(f"Cannot use the sticky sessions in the database {self._path}: {error}.") from error
+    def _connected(self, mode: str) -> AbstractContextManager[sqlite3.Connection]:
+        return connected(self._path, mode, self._busy_s, "sticky sessions in the database")

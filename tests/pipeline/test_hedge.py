@@ -172,42 +172,41 @@ async def test_cancelling_the_call_ends_both() -> None:
 # --- when not ---------------------------------------------------------------------------------------------------------
 
 
-async def unhedged(world: World, call: Call, names: str = "ab") -> None:
-    """The call waits for its first candidate however long that takes."""
+async def unhedged(world: World, call: Call, names: str = "ab") -> bool:
+    """True if the call waits for its first candidate, however long that takes, and asks nobody else."""
     begins = asyncio.Event()
     world._answers.insert(0, streamed(begins, *COMPLETE))
     task = asyncio.create_task(world.stream(call, names))
     await asyncio.sleep(4 * LATE_S)
     begins.set()
-    assert "".join(await task) == "Hi"
-    assert asked(call) == "a"
+    return ("".join(await task), asked(call)) == ("Hi", "a")
 
 
 async def test_it_is_off_unless_somebody_wants_it() -> None:
     """No key of the configuration, no hedge."""
-    await unhedged(World(), new_call(stream=True))
+    assert await unhedged(World(), new_call(stream=True))
 
 
 async def test_without_another_candidate_there_is_no_hedge() -> None:
     """Nor if the other one is not well."""
-    await unhedged(hedging(), new_call(stream=True), "a")
+    assert await unhedged(hedging(), new_call(stream=True), "a")
     world = hedging()
     for _ in range(5):
         world.board.observe("b/m", AttemptEnd("1", "c", Outcome.UPSTREAM_ERROR, 500))
-    await unhedged(world, new_call(stream=True))
+    assert await unhedged(world, new_call(stream=True))
     world.now_s += 30
-    await unhedged(world, new_call(stream=True))
+    assert await unhedged(world, new_call(stream=True))
 
 
 async def test_extra_spending_is_capped() -> None:
     """By the share of what was spent: the loser may cost its hold."""
-    await unhedged(hedging(ratio=0.1, spent_nano=1000), new_call(stream=True))
+    assert await unhedged(hedging(ratio=0.1, spent_nano=1000), new_call(stream=True))
     world = hedging(streamed(b": ping\n\n", None), streamed(*COMPLETE), ratio=0.5, spent_nano=10**7)
     call = new_call(stream=True, max_tokens=10)
     await world.stream(call, "ab")
     assert asked(call) == "ab"
     world.now_s += 60
-    await unhedged(hedging(ratio=0.1, spent_nano=world.holds[0] or 0), new_call(stream=True, max_tokens=10))
+    assert await unhedged(hedging(ratio=0.1, spent_nano=world.holds[0] or 0), new_call(stream=True, max_tokens=10))
 
 
 async def test_the_limits_of_the_call_bind_hedges() -> None:
@@ -217,7 +216,7 @@ async def test_the_limits_of_the_call_bind_hedges() -> None:
     await world.stream(new_call(stream=True, max_tokens=10), "a")
     call.request = structs.replace(call.request, hints=Hints(max_cost_usd=1.5 * (world.holds[0] or 0) / NANO_PER_USD))
     call.bounds = Bounds(900, 900).narrowed(call.request, {})
-    await unhedged(hedging(), call)
+    assert await unhedged(hedging(), call)
 
 
 async def test_retry_budgets_bind_hedges() -> None:
@@ -225,12 +224,12 @@ async def test_retry_budgets_bind_hedges() -> None:
     world = hedging()
     while world.board.takes_extra("a/m", None):
         pass
-    await unhedged(world, new_call(stream=True))
+    assert await unhedged(world, new_call(stream=True))
 
 
 async def test_the_p95_is_learned_first() -> None:
     """Without enough answers nobody knows what is late."""
-    await unhedged(hedging(after="p95"), new_call(stream=True))
+    assert await unhedged(hedging(after="p95"), new_call(stream=True))
     world = hedging(streamed(b": ping\n\n", None), streamed(*COMPLETE), after="p95")
     for _ in range(MIN_SAMPLES):
         world.board.observe("a/m", AttemptEnd("1", "c", Outcome.OK, 200), 5.0)

@@ -56,5 +56,5 @@ def test_what_cannot_be_read_in_the_folder_of_owners_says_nothing(tmp_path: Path
     store.open()
     (tmp_path / "usage.db-owners" / "odd.lock").write_bytes(b"[[1, 2]")
     (tmp_path / "usage.db-owners" / "empty.lock").write_bytes(b"")
-    connect(path, "rw", 1.0).close()
+    assert not has_log_of_another(path)
     store.close()

@@ -314,6 +314,7 @@ async def test_a_call_without_a_key_ends_with_its_client(upstream: FakeUpstream,
         await upstream.until(lambda: bool(upstream.ledger))
         writer.transport.abort()
         await upstream.until(lambda: upstream.ledger[0].peer_closed_early)
+    assert not upstream.ledger[0].complete
 
 
 # --- restarts, other processes, reloads -------------------------------------------------------------------------------
