@@ -1,0 +1,1 @@
+"""Several asks, one answer: one file per strategy."""

@@ -1,0 +1,137 @@
+"""Values: what all ensembles share: their members, the seats of one call, and the panel that they ask.
+
+An ensemble decides; it writes no HTTP and no metering. Its panel asks on behalf of one call: cancelling the task that
+runs the ensemble cancels all its asks, and each of them has its own fallback order, gate and attempts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Annotated, Any, Protocol
+
+from msgspec import Meta, Struct
+
+from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage, text_of
+from proxy.schema.constraints import Count, NotBlank, NotNegative, Positive
+from proxy.schema.errors import ProxyError
+
+
+class Member(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One member: a model name, its weight in votes, and parameters that replace those of the request."""
+
+    use: NotBlank
+    weight: Positive = 1.0
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    seed: int | None = None
+    max_tokens: Count | None = None
+    reasoning_effort: NotBlank | None = None
+
+
+class Seat(Struct, frozen=True):
+    """A member's place in one call. One model may take several.
+
+    `deployment`: the `provider/model` that is asked first; "" for another ensemble. `request`: what it is asked.
+    """
+
+    index: int
+    name: str
+    weight: float
+    deployment: str
+    request: ChatRequest
+
+
+class Reply(Struct, frozen=True):
+    """How one ask ended: with `response` (None if it was streamed to the client), or with `error`.
+
+    `seat` None: a judge, validator or escalation. `is_cancelled`: it was stopped because no longer needed.
+    `deployments` are those that answered.
+    """
+
+    seat: Seat | None = None
+    response: ChatResponse | None = None
+    error: ProxyError | None = None
+    is_cancelled: bool = False
+    attempts: tuple[str, ...] = ()
+    deployments: tuple[str, ...] = ()
+    latency_ms: float = 0.0
+
+    @property
+    def message(self) -> ResponseMessage:
+        """The message of the first choice; empty without an answer."""
+        choices = (self.response or {}).get("choices") or []
+        return choices[0].get("message", {}) if choices else {}
+
+    @property
+    def text(self) -> str:
+        return text_of(self.message.get("content"))
+
+
+class Decided(Struct, frozen=True):
+    """The answer of an ensemble, and `routing.ensemble` for it.
+
+    `response` None: it was streamed to the client already. `attempts` make up the answer.
+    """
+
+    response: ChatResponse | None
+    report: dict[str, Any]
+    attempts: tuple[str, ...]
+
+
+class Panel(Protocol):
+    """What an ensemble may do during one call. `seats` are those that the call can pay."""
+
+    name: str
+    request: ChatRequest
+    seats: Sequence[Seat]
+
+    def replies(self, seats: Sequence[Seat]) -> AsyncGenerator[Reply, None]:
+        """Asks all seats concurrently and yields each reply as it comes, failures included.
+
+        Closing the generator (`contextlib.aclosing`) cancels the asks that still run.
+        """
+        ...
+
+    async def ask(self, name: str, request: ChatRequest, role: str) -> Reply:
+        """One whole answer of a judge, validator or stronger model. `role` names it in the report and the trace.
+
+        A failure is a Reply with `error`.
+        """
+        ...
+
+    async def stream(self, name: str, request: ChatRequest, role: str) -> Reply:
+        """The same, except that the answer is the client's: a stream passes it on delta by delta, and `response` is
+        None; otherwise it is whole. After the first delta a failure is raised.
+        """
+        ...
+
+    def progress(self, text: str) -> None:
+        """Tells the client how far the panel is, if it asked for that."""
+        ...
+
+
+class Ensemble(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="strategy"):
+    """The keys that all strategies have. A strategy is a subclass in a file of its own.
+
+    `members` empty: the router picks `size` of them. `min_answers`: how many must answer; None: two, or all but one of
+    fewer. `max_cost_usd`: the panel shrinks until the upper bound of its cost fits.
+    """
+
+    members: list[NotBlank | Member] = []
+    size: Annotated[int, Meta(ge=1, le=16)] = 3
+    min_answers: Annotated[int, Meta(ge=1, le=16)] | None = None
+    member_timeout_s: Positive = 60
+    timeout_s: Positive = 120
+    max_cost_usd: NotNegative | None = None
+
+    def panelists(self) -> list[Member]:
+        """The members that take seats."""
+        return [each if isinstance(each, Member) else Member(each) for each in self.members]
+
+    def followers(self) -> list[str]:
+        """The names that may be asked after the members: judge, validator, escalation."""
+        return []
+
+    async def decide(self, panel: Panel) -> Decided:
+        """Asks the panel and decides. Raises QuorumMissed, or the error of the ask that the answer depends on."""
+        raise TypeError(f"{type(self).__name__} does not decide")
