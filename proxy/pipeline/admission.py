@@ -10,6 +10,7 @@ from msgspec import Struct, structs
 from proxy.metering import tokens
 from proxy.metering.charges import NO_BUDGETS, Budgets
 from proxy.metering.standing import Spending, share_spent
+from proxy.pipeline.affordable import marked, within_cost
 from proxy.pipeline.call import Call
 from proxy.pipeline.foreseen import Foresight
 from proxy.pipeline.key_settings import KeyConfig, RateLimitsConfig, day_ns
@@ -104,9 +105,10 @@ class Admission:
             call.limit_headers, call.leave = place.headers, place.leave
         request = call.request
         share = self._share(call.caller, call.labels, call.opened_ns)
-        call.decision = await self._router.decide(request, call.caller.key_id, headers, policy.allowed, share)
-        if call.decision is not None:
-            return call.decision.route
+        decision = await self._router.decide(request, call.caller.key_id, headers, policy.allowed, share)
+        if decision is not None:
+            call.decision = marked(decision, request)
+            return decision.route
         return await self._router.route(request.model, policy.allowed, request.hints)
 
     async def downgraded(self, call: Call, route: Route, spent: BudgetSpent) -> Route:
@@ -142,15 +144,18 @@ class Admission:
     async def decide(
         self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], now_ns: int = 0
     ) -> Decision:
-        """The decision that `admit` would make. Takes no place. Raises as `admit`."""
+        """The decision that a call would follow, within the cost that its client allows. Takes no place.
+
+        Raises as `admit`, and CostLimit.
+        """
         policy = self._policies.of(caller)
         request, _ = policy.cap(request)
         share = self._share(caller, labels(request, headers), now_ns)
         decision = await self._router.decide(request, caller.key_id, headers, policy.allowed, share)
-        if decision is not None:
-            return decision
-        route = await self._router.route(request.model, policy.allowed, request.hints)
-        return self._router.named(route, request, caller.key_id, policy.allowed)
+        if decision is None:
+            route = await self._router.route(request.model, policy.allowed, request.hints)
+            decision = self._router.named(route, request, caller.key_id, policy.allowed)
+        return within_cost(decision, request)
 
     def _share(self, caller: Caller, said: Labels, now_ns: int) -> float | None:
         """The share of the caller's tightest budget that is spent, where a rule looks at it."""

@@ -11,6 +11,7 @@ from msgspec import structs
 
 from proxy.metering.charges import Budgets
 from proxy.metering.standing import Spending, figures, shown, standing
+from proxy.pipeline.affordable import within_cost
 from proxy.pipeline.holds import shortened
 from proxy.routing.allowed import Allowed
 from proxy.routing.decision import Candidate, Decision
@@ -71,8 +72,9 @@ class Foresight:
     def _downgraded(self, decision: Decision, cheaper: Route) -> tuple[Decision, dict[str, Any]]:
         known = {each.deployment.name for each in decision.candidates}
         added = tuple(Candidate(each) for each in cheaper.candidates if each.name not in known)
-        first = cheaper.candidates[0]
         changed = structs.replace(decision, route=cheaper, candidates=(*decision.candidates, *added))
+        changed = within_cost(changed, self._request)
+        first = changed.route.candidates[0]
         room = self._room(first, is_downgraded=True)
         if room is None:
             return changed, self._effect(first, "downgraded")

@@ -19,6 +19,7 @@ from proxy.metering.same_wait import SameWait
 from proxy.metering.standing import left_nano
 from proxy.pipeline import hints
 from proxy.pipeline.admission import Admission
+from proxy.pipeline.affordable import marked
 from proxy.pipeline.bounds import Bounds
 from proxy.pipeline.call import Call
 from proxy.pipeline.dispatch import Dispatcher
@@ -146,7 +147,9 @@ class Pipeline:
             if len(route.candidates) > 1 or call.request.n > 1:  # else the first attempt's own bound is the plan's
                 call.bound_nano = plan(route, call.request).bound_nano or 0
             if call.request.hints.trace:
-                call.traced = call.decision or named(route, call.request, self.config_version, call.caller.key_id)
+                call.traced = call.decision or marked(
+                    named(route, call.request, self.config_version, call.caller.key_id), call.request
+                )
             try:
                 end = await self._answer(running, route)
             except BudgetSpent as spent:
