@@ -10,8 +10,8 @@ from msgspec import Struct, structs
 from proxy.metering import tokens
 from proxy.metering.charges import NO_BUDGETS, Budgets
 from proxy.metering.standing import Spending, share_spent
-from proxy.pipeline.affordable import marked, within_cost
 from proxy.pipeline.call import Call
+from proxy.pipeline.conditions import marked, within
 from proxy.pipeline.foreseen import Foresight
 from proxy.pipeline.key_settings import KeyConfig, RateLimitsConfig, day_ns
 from proxy.pipeline.labels import labels
@@ -144,7 +144,7 @@ class Admission:
     async def decide(
         self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], now_ns: int = 0
     ) -> Decision:
-        """The decision that a call would follow, within the cost that its client allows. Takes no place.
+        """The decision that a call would follow, within the conditions of its client. Takes no place.
 
         Raises as `admit`, and CostLimit.
         """
@@ -155,7 +155,7 @@ class Admission:
         if decision is None:
             route = await self._router.route(request.model, policy.allowed, request.hints)
             decision = self._router.named(route, request, caller.key_id, policy.allowed)
-        return within_cost(decision, request)
+        return within(decision, request)
 
     def _share(self, caller: Caller, said: Labels, now_ns: int) -> float | None:
         """The share of the caller's tightest budget that is spent, where a rule looks at it."""

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from proxy.metering.charges import Budgets
 from proxy.metering.standing import Spending, figures, shown, standing
-from proxy.pipeline.affordable import within_cost
+from proxy.pipeline.conditions import within
 from proxy.pipeline.holds import shortened
 from proxy.routing.allowed import Allowed
 from proxy.routing.decision import Candidate, Decision
@@ -73,7 +73,7 @@ class Foresight:
         known = {each.deployment.name for each in decision.candidates}
         added = tuple(Candidate(each) for each in cheaper.candidates if each.name not in known)
         changed = structs.replace(decision, route=cheaper, candidates=(*decision.candidates, *added))
-        changed = within_cost(changed, self._request)
+        changed = within(changed, self._request)
         first = changed.route.candidates[0]
         room = self._room(first, is_downgraded=True)
         if room is None:

@@ -19,9 +19,9 @@ from proxy.metering.same_wait import SameWait
 from proxy.metering.standing import left_nano
 from proxy.pipeline import hints
 from proxy.pipeline.admission import Admission
-from proxy.pipeline.affordable import marked
 from proxy.pipeline.bounds import Bounds
 from proxy.pipeline.call import Call
+from proxy.pipeline.conditions import marked
 from proxy.pipeline.dispatch import Dispatcher
 from proxy.pipeline.format import Format, StreamWriter
 from proxy.pipeline.labels import labels
