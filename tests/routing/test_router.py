@@ -232,7 +232,7 @@ QUESTION = (
 
 
 def test_auto_with_a_task_costs_little_more_than_a_named_model() -> None:
-    """With the shipped rules: 20 to 35 µs of CPU in November 2026, and at most 70 where a rule for it looks at the
+    """With the shipped rules: 20 to 35 µs of CPU in November 2026, and about 65 where a rule for it looks at the
     difficulty. The bounds are for a slow machine.
     """
     ours = Router(Views(shipped()), PriceBook(Pricing(lookup=None), {}), lambda: 0.5, TextClassifier(load()))
