@@ -1,0 +1,9 @@
+"""Values: the strategies of ensembles, by name. A new one is a file beside this and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from proxy.ensembles.base import Ensemble
+
+STRATEGIES: Mapping[str, type[Ensemble]] = {}
