@@ -139,7 +139,8 @@ def _rule_references(config: Config) -> Iterator[Reference]:
     lists: list[tuple[Path, str | list[str]]] = []
     for place, rule in enumerate(config.rules):
         path: Path = ("rules", str(place), "use")
-        lists.append(((*path, "among"), rule.use.among) if isinstance(rule.use, Among) else (path, rule.use))
+        use = rule.use
+        lists.append(((*path, "among"), use.among or []) if isinstance(use, Among) else (path, use))
     lists += [(("tasks", task), names) for task, names in config.tasks.items()]
     for where, names in lists:
         if isinstance(names, str):

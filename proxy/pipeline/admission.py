@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
+from proxy.ensembles.registry import Ensembles
 from proxy.metering import tokens
 from proxy.metering.charges import NO_BUDGETS, Budgets
 from proxy.metering.standing import Spending, share_spent
@@ -15,6 +16,7 @@ from proxy.pipeline.foreseen import Foresight
 from proxy.pipeline.key_settings import KeyConfig, RateLimitsConfig, day_ns
 from proxy.pipeline.labels import labels
 from proxy.pipeline.limits import UNLIMITED, Limits, Place, RateLimit
+from proxy.pipeline.seating import Seating
 from proxy.routing.allowed import Allowed
 from proxy.routing.decision import Decision
 from proxy.routing.deployment import Route
@@ -28,6 +30,7 @@ EXPECTED_OUTPUT = 256  # tokens reserved for an answer whose request sets no lim
 _MAX_OTHERS = 10_000
 _NO_HEADERS: Mapping[str, str] = {}
 NOTHING: Spending = {}
+NO_ENSEMBLES = Ensembles()
 
 
 class KeyPolicy(Struct, frozen=True):
@@ -84,10 +87,16 @@ class Admission:
     """Admits calls on one configuration."""
 
     def __init__(
-        self, policies: KeyPolicies, router: Router, budgets: Budgets = NO_BUDGETS, spending: Spending = NOTHING
+        self,
+        policies: KeyPolicies,
+        router: Router,
+        budgets: Budgets = NO_BUDGETS,
+        spending: Spending = NOTHING,
+        ensembles: Ensembles = NO_ENSEMBLES,
     ) -> None:
         self._policies = policies
         self._router = router
+        self._seating = Seating(router, ensembles)
         self._budgets = budgets
         self._spending = spending
 
@@ -106,8 +115,14 @@ class Admission:
         share = self._share(call.caller, call.labels, call.opened_ns)
         call.decision = await self._router.decide(request, call.caller.key_id, headers, policy.allowed, share)
         if call.decision is not None:
-            return call.decision.route
-        return await self._router.route(request.model, policy.allowed, request.hints)
+            route = call.decision.route
+        else:
+            route = await self._router.route(request.model, policy.allowed, request.hints)
+        if route.ensemble or request.hints.ensemble is not None:
+            is_routed = call.decision is not None
+            key = call.caller.key_id
+            call.seated = await self._seating.seated(request, route, key, policy.allowed, is_routed=is_routed)
+        return route
 
     async def downgraded(self, call: Call, route: Route, spent: BudgetSpent) -> Route:
         """The route of a call whose budget is spent up to its soft limit: the model that the budget names, or else the
@@ -122,7 +137,9 @@ class Admission:
             call.can_downgrade = False  # an answer that is shorter than useful is better than none
             return route
         call.is_downgraded, call.bound_nano = True, 0
-        if (first := route.candidates[0].name) != cheaper.candidates[0].name:
+        if call.seated is not None:
+            call.seated, call.downgraded_from = None, route.requested
+        elif (first := route.candidates[0].name) != cheaper.candidates[0].name:
             call.downgraded_from = first
         return cheaper
 
