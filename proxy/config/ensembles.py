@@ -11,6 +11,7 @@ from collections.abc import Mapping as MappingOf
 from msgspec import inspect
 
 from proxy.config.problems import near, shown
+from proxy.config.providers import NAME
 from proxy.config.reader import INVALID, Reader
 from proxy.config.tree import Entry, Mapping, Scalar
 from proxy.ensembles.base import Ensemble, Member
@@ -28,10 +29,10 @@ def read_ensembles(
     is_enabled = False
     for name, entry in reader.mapping(section, (SECTION,)).entries.items():
         path = (SECTION, name)
-        if name == "enabled" and not isinstance(entry.node, Mapping):
+        if name == "enabled":
             is_enabled = reader.read(entry.node, inspect.BoolType(), path) is True
-        elif not name.strip() or len(name) > 200 or not name.isprintable() or ":" in name:
-            reader.note(entry.mark, path, "a name must have 1 to 200 printable characters, without `:`")
+        elif not NAME.fullmatch(name):
+            reader.note(entry.mark, path, "an ensemble's name is made of a-z, 0-9, `.`, `_` and `-`")
         else:
             found[name] = _read(entry, reader, path, strategies)
     return found, is_enabled

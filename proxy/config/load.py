@@ -15,6 +15,7 @@ from msgspec import Struct, inspect
 
 from proxy.config.ensembles import read_ensembles
 from proxy.config.files import read_file
+from proxy.config.panels import panel_problems
 from proxy.config.problems import ConfigError, Mark, Path, Problem, problem
 from proxy.config.providers import read_providers
 from proxy.config.reader import INVALID, Reader, described
@@ -117,8 +118,7 @@ def configure(
         price_marks=price_marks,
     )
     if prices is not None and not unread:  # without the price list, bare model ids cannot be judged
-        problems.extend(name_problems(config))
-        problems.extend(rule_problems(config))
+        problems += [*name_problems(config), *rule_problems(config), *panel_problems(config)]
     if problems:
         raise ConfigError(problems)
     return config

@@ -67,7 +67,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
 
 class EnsemblesFile(Struct, frozen=True):
-    """Section `ensembles` as written; all other keys are names of ensembles, whose types depend on their strategy."""
+    """Section `ensembles`, apart from the ensembles in it."""
 
     enabled: bool = False
 
@@ -84,7 +84,7 @@ class RoutingFile(Struct, forbid_unknown_fields=True):
     router: RouterConfig = RouterConfig()
     rules: list[Rule] = []
     tasks: dict[str, NotBlank | list[NotBlank]] = {}
-    ensembles: EnsemblesFile = EnsemblesFile()
+    ensembles: dict[str, Any] = {}
     budget: BudgetConfig | None = None
     usage: UsageConfig = UsageConfig()
     rate_limits: RateLimitsConfig | None = None

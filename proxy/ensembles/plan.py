@@ -27,6 +27,7 @@ MAX_DEPTH = 8  # of ensembles inside ensembles
 MAX_ASKS = 64  # of one call, with those inside
 UNSAID_TOKENS = 4096  # of an answer without a limit, where the cost of the panel has one
 CAPS = (UNSAID_TOKENS, 1024, 256)
+OWN_LIMIT = "max_cost_usd"
 _BYTES_PER_TOKEN = 4  # of an answer that a follower reads; a longer one is held for when it is there
 _FRAME_BYTES = 2048  # of the instructions around the answers
 _VARIED = (0.7, 1.0, 0.4, 0.9)  # temperatures of further seats of one model, which would answer alike
@@ -137,7 +138,7 @@ class Planner:
         found = self._seated(name, ensemble, request, depth)
         if not limits:
             return found
-        limit, whose = min(limits), "ensembles.max_cost_usd" if own == min(limits) else "routing.max_cost_usd"
+        limit, whose = min(limits), OWN_LIMIT if own == min(limits) else "routing.max_cost_usd"
         return self._fitted(found, limit, lambda each: self._seated(name, ensemble, each, depth), whose)
 
     # --- who is asked -------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
+from proxy.ensembles.explain import shown_plan
 from proxy.ensembles.registry import Ensembles
 from proxy.metering import tokens
 from proxy.metering.charges import NO_BUDGETS, Budgets
@@ -16,7 +17,7 @@ from proxy.pipeline.foreseen import Foresight
 from proxy.pipeline.key_settings import KeyConfig, RateLimitsConfig, day_ns
 from proxy.pipeline.labels import labels
 from proxy.pipeline.limits import UNLIMITED, Limits, Place, RateLimit
-from proxy.pipeline.seating import Seating
+from proxy.pipeline.seating import Seated, Seating
 from proxy.routing.allowed import Allowed
 from proxy.routing.decision import Decision
 from proxy.routing.deployment import Route
@@ -118,10 +119,8 @@ class Admission:
             route = call.decision.route
         else:
             route = await self._router.route(request.model, policy.allowed, request.hints)
-        if route.ensemble or request.hints.ensemble is not None:
-            is_routed = call.decision is not None
-            key = call.caller.key_id
-            call.seated = await self._seating.seated(request, route, key, policy.allowed, is_routed=is_routed)
+        is_routed = call.decision is not None
+        call.seated = await self._seat(request, route, call.caller.key_id, policy, is_routed=is_routed)
         return route
 
     async def downgraded(self, call: Call, route: Route, spent: BudgetSpent) -> Route:
@@ -147,27 +146,44 @@ class Admission:
         self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], now_ns: int
     ) -> tuple[Decision, dict[str, Any] | None]:
         """The decision that a call would end up with, and what the budgets would do to it. Raises as `admit`."""
-        decision = await self.decide(caller, request, headers, now_ns)
+        decision, seated = await self._decide(caller, request, headers, now_ns)
         policy = self._policies.of(caller)
         request, _ = policy.cap(request)
         seen = Foresight(self._budgets, self._spending, request, now_ns)
         said = labels(request, headers)
-        return await seen.look(
-            decision, self._budgets.of_call(caller.key_id, said, now_ns), self._router, policy.allowed
-        )
+        charges = self._budgets.of_call(caller.key_id, said, now_ns)
+        return await seen.look(decision, charges, self._router, policy.allowed, seated)
 
     async def decide(
         self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], now_ns: int = 0
     ) -> Decision:
         """The decision that `admit` would make. Takes no place. Raises as `admit`."""
+        decision, _ = await self._decide(caller, request, headers, now_ns)
+        return decision
+
+    async def _decide(
+        self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], now_ns: int
+    ) -> tuple[Decision, Seated | None]:
+        """`decide`, and the panel if an ensemble answers."""
         policy = self._policies.of(caller)
         request, _ = policy.cap(request)
         share = self._share(caller, labels(request, headers), now_ns)
         decision = await self._router.decide(request, caller.key_id, headers, policy.allowed, share)
-        if decision is not None:
-            return decision
-        route = await self._router.route(request.model, policy.allowed, request.hints)
-        return self._router.named(route, request, caller.key_id, policy.allowed)
+        is_routed = decision is not None
+        if decision is None:
+            route = await self._router.route(request.model, policy.allowed, request.hints)
+            decision = self._router.named(route, request, caller.key_id, policy.allowed)
+        seated = await self._seat(request, decision.route, caller.key_id, policy, is_routed=is_routed)
+        if seated is not None:
+            decision = structs.replace(decision, panel=shown_plan(seated.plan, decision.facts))
+        return decision, seated
+
+    async def _seat(
+        self, request: AnyRequest, route: Route, key: str | None, policy: KeyPolicy, *, is_routed: bool
+    ) -> Seated | None:
+        if not route.ensemble and request.hints.ensemble is None:  # nearly all calls
+            return None
+        return await self._seating.seated(request, route, key, policy.allowed, is_routed=is_routed)
 
     def _share(self, caller: Caller, said: Labels, now_ns: int) -> float | None:
         """The share of the caller's tightest budget that is spent, where a rule looks at it."""

@@ -5,13 +5,17 @@ It decides as `Holds` and `Admission` do, by the figures that this process knows
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from msgspec import structs
 
+from proxy.ensembles.explain import shown_plan
+from proxy.ensembles.plan import PanelPlan, shrunk
 from proxy.metering.charges import Budgets
 from proxy.metering.standing import Spending, figures, shown, standing
 from proxy.pipeline.holds import shortened
+from proxy.pipeline.seating import Seated
 from proxy.routing.allowed import Allowed
 from proxy.routing.decision import Candidate, Decision
 from proxy.routing.deployment import Deployment, Route
@@ -19,6 +23,7 @@ from proxy.routing.plan import attempt_bound
 from proxy.routing.router import Router
 from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest
+from proxy.schema.errors import CostLimit
 from proxy.schema.records import Charge
 from proxy.storage.admit import Additions, lacking_room
 from proxy.storage.base import Room
@@ -35,14 +40,24 @@ class Foresight:
         self._of_call: tuple[Charge, ...] = ()
 
     async def look(
-        self, decision: Decision, charges: tuple[Charge, ...], router: Router, allowed: Allowed | None
+        self,
+        decision: Decision,
+        charges: tuple[Charge, ...],
+        router: Router,
+        allowed: Allowed | None,
+        seated: Seated | None = None,
     ) -> tuple[Decision, dict[str, Any] | None]:
-        """The decision as the budgets leave it, and their effect: `none`, `shortened`, `downgraded` or `refused`. None:
-        there are no budgets. `charges`: the windows of the call.
+        """The decision as the budgets leave it, and their effect: `none`, `shortened`, `shrunk` (a panel with fewer
+        seats, or shorter answers), `downgraded` or `refused`. None: there are no budgets. `charges`: the windows of
+        the call.
         """
         if self._budgets.is_empty:
             return decision, None
         self._of_call = charges
+        if seated is not None and (fits := self.panel(seated, charges)) is not None:
+            effect = "none" if fits is seated.plan else "shrunk"
+            shown = structs.replace(decision, panel=shown_plan(fits, decision.facts))
+            return shown, self._effect(decision.route.candidates[0], effect)
         request, candidates = self._request, list(decision.route.candidates)
         may_downgrade = request.hints.allow_downgrade and isinstance(request, ChatRequest)
         room = self._room(candidates[0], is_downgraded=False)
@@ -68,11 +83,24 @@ class Foresight:
                 return decision, self._effect(candidates[0], "shortened", limit)
         return decision, self._effect(candidates[0], "refused", refused_by=room.charge.budget)
 
+    def panel(self, seated: Seated, charges: tuple[Charge, ...]) -> PanelPlan | None:
+        """The panel that the budgets of the call have room for; None: not even the smallest."""
+        if self._budgets.is_empty:
+            return seated.plan
+        bound = seated.plan.bound_nano or 0
+        additions = Additions(charges, bound, (), 0)
+        room = lacking_room(additions, False, lambda charge: figures(charge, self._spending))
+        if room is None:
+            return seated.plan
+        with suppress(CostLimit):
+            return shrunk(seated.plan, room.left_nano) or seated.again(room.left_nano)
+        return None
+
     def _downgraded(self, decision: Decision, cheaper: Route) -> tuple[Decision, dict[str, Any]]:
         known = {each.deployment.name for each in decision.candidates}
         added = tuple(Candidate(each) for each in cheaper.candidates if each.name not in known)
         first = cheaper.candidates[0]
-        changed = structs.replace(decision, route=cheaper, candidates=(*decision.candidates, *added))
+        changed = structs.replace(decision, panel=None, route=cheaper, candidates=(*decision.candidates, *added))
         room = self._room(first, is_downgraded=True)
         if room is None:
             return changed, self._effect(first, "downgraded")

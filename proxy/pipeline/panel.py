@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from proxy.ensembles.base import Decided, Reply, Seat
-from proxy.ensembles.plan import PanelPlan, Place, shrunk, streamed_request, whole_request
+from proxy.ensembles.plan import OWN_LIMIT, PanelPlan, Place, shrunk, streamed_request, whole_request
 from proxy.pipeline.call import Call
 from proxy.pipeline.dispatch import Dispatcher
 from proxy.pipeline.emulate import cancel_all
@@ -24,7 +24,7 @@ from proxy.pipeline.seating import Seated
 from proxy.routing.ask import Origin, Sink
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.errors import BudgetSpent, CostLimit, ProxyError, UpstreamTimeout
-from proxy.schema.records import Outcome
+from proxy.schema.records import NANO_PER_USD, Outcome
 from proxy.schema.unfold import chunks_of
 from proxy.storage.base import Room
 
@@ -44,6 +44,9 @@ async def answered(dispatcher: Dispatcher, call: Call, seated: Seated, sink: Sin
     smallest has no room either, QuorumMissed, and what the ensemble depends on.
     """
     plan = seated.plan
+    most = plan.ensemble.max_cost_usd
+    if most is not None:
+        call.bounds = call.bounds.within(round(most * NANO_PER_USD), f"{OWN_LIMIT} of {plan.name}")
     while True:
         call.bound_nano = plan.bound_nano or 0
         call.note_adapted([*plan.adapted])

@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, cast
 
+from msgspec.structs import replace
+
 from proxy.metering.same_wait import SameWait
 from proxy.metering.standing import left_nano
 from proxy.pipeline import hints, panel
@@ -93,6 +95,8 @@ class Pipeline:
             route = await self._admission.admit(call, headers)
             if call.decision is not None:
                 call.decided = decided(call.decision, self._dispatcher.resources.mentioned)
+            if (seated := call.seated) is not None:
+                call.decided = replace(call.decided, strategy=seated.strategy, ensemble=seated.name)
             return call, route
         except ProxyError as error:
             self._reject(call, error)

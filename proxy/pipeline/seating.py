@@ -28,8 +28,8 @@ class Seated(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """For rows and reports: the name in the file, or the name that was asked for."""
-        return self.plan.name.removeprefix(PREFIX)
+        """For rows: the name in the file; of an ensemble that only the request describes, where it does so."""
+        return self.plan.name.removeprefix(PREFIX) if self.plan.name.startswith(PREFIX) else "routing.ensemble"
 
     @property
     def strategy(self) -> str:
