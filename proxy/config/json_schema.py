@@ -16,7 +16,6 @@ from proxy.config.providers import NAME
 from proxy.config.reader import EXACT, described
 from proxy.config.settings import EnsemblesFile, PricingFile, RoutingFile
 from proxy.ensembles.base import Ensemble
-from proxy.ensembles.given import MAX_MEMBERS
 from proxy.ensembles.registry import STRATEGIES
 from proxy.providers.base.contract import Provider
 from proxy.routing.settings import DEFAULT_TASK, TASKS, Among, ModelEntry
@@ -111,7 +110,6 @@ def _ensembles(writer: _Writer, strategies: Mapping[str, type[Ensemble]]) -> Jso
     kind = {"type": "string", "enum": list(strategies), "description": _STRATEGY_TEXT}
     for name, cls in strategies.items():
         schema = writer.struct(cls)
-        schema["properties"]["members"]["maxItems"] = MAX_MEMBERS
         writer.defs[f"ensemble.{name}"] = schema | {"properties": {"strategy": kind, **schema["properties"]}}
     writer.defs["ensemble"] = {
         "type": "object",
