@@ -13,7 +13,9 @@ from msgspec import Meta, Struct
 
 from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage, text_of
 from proxy.schema.constraints import Count, NotBlank, NotNegative, Positive
-from proxy.schema.errors import BadRequest, ProxyError, QuorumMissed, Silent
+from proxy.schema.errors import ProxyError, QuorumMissed, Silent
+
+_CLIENT_FAULTS = (400, 413, 422)  # of the request itself
 
 
 class Member(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -150,7 +152,7 @@ def missed(panel: Panel, replies: Sequence[Reply], needed: int) -> ProxyError:
     """
     errors = [reply.error for reply in replies if reply.error is not None]
     answered = sum(reply.response is not None for reply in replies)
-    if not answered and errors and all(isinstance(error, BadRequest) for error in errors):
+    if not answered and errors and all(error.status in _CLIENT_FAULTS for error in errors):
         return errors[0]
     silent = [
         Silent(reply.seat.name, reply.error.code or "error", reply.error.message)

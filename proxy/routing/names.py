@@ -137,10 +137,10 @@ class Names(Struct, frozen=True, kw_only=True):
         return Route(name, found, ensemble=ensemble)
 
     def pool(self) -> tuple[Deployment, ...]:
-        """What the router picks members from: the models of routing_rules.yaml in their order, then the providers'
-        own default models. The embedded model is among them only if there is no other.
+        """What the router picks members from: the models of routing_rules.yaml in their order; if it names none, the
+        providers' own default models. The embedded model is among them only if there is no other.
         """
-        return _unique((*self.chosen(), *self.defaults()))
+        return tuple(self.chosen()) or self.defaults()
 
     def order(self, names: tuple[str, ...], draw: float, *, is_fallback: bool = False) -> tuple[Deployment, ...]:
         """The deployments behind several names, in order. The embedded model is only ever the first name's.

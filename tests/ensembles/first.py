@@ -40,4 +40,4 @@ class First(Ensemble, frozen=True, kw_only=True, tag_field="strategy", tag="firs
         return Decided(chosen.response, report, chosen.attempts)
 
 
-STRATEGIES = {"first": First}
+STRATEGIES: dict[str, type[Ensemble]] = {"first": First}
