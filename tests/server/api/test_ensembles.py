@@ -322,7 +322,7 @@ async def test_a_decided_answer_streams_to_its_exact_text(server: Server) -> Non
 
 async def test_a_long_answer_and_tool_calls_stream_as_they_are(server: Server) -> None:
     """The stream of an ensemble adds up to its whole answer."""
-    for mode in ("echo", "tools(n=2)-dup_ids", "reasoning(n=3)", "refusal", "unicode"):
+    for mode in ("echo", "tools(n=2)-dup_ids", "reasoning(n=3)", "refusal"):
         panel = members(f"fake/{mode}", f"fake/{mode}")
         fields: Any = {"messages": [{"role": "user", "content": "word ä " * 1500}], "max_tokens": 4000}
         if mode.startswith("tools"):
