@@ -7,7 +7,7 @@ Pure over what it is lent: equal routes give the same plan.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from proxy.ensembles.base import Ensemble, Member, Seat
 from proxy.routing.capabilities import lacking
+from proxy.routing.decision import NOT_ALLOWED
 from proxy.routing.deployment import Deployment, Route
 from proxy.routing.panelists import PREFIX, diverse
 from proxy.routing.plan import plan as route_plan
@@ -43,12 +44,19 @@ class Lookup(Protocol):
     def pool(self) -> Sequence[Deployment]: ...
 
 
-class LeftOut(Struct, frozen=True, omit_defaults=True):
-    """A member without a seat, why, and what has its place."""
+class LeftOut(Struct, frozen=True):
+    """A member without a seat, why (NOT_ALLOWED: the caller's key may not use it), and what has its place."""
 
     model: str
     why: str
     instead: str = ""
+
+
+def shown_left_out(left_out: Iterable[LeftOut], *, names_all: bool) -> dict[str, Any]:
+    """`left_out`; of the members that the key may not use only the number, unless it may see all names."""
+    barred = [each for each in left_out if each.why == NOT_ALLOWED and not names_all]
+    shown = [{"model": each.model, "why": each.why, "instead": each.instead} for each in left_out if each not in barred]
+    return {"left_out": shown, **({"not_allowed": len(barred)} if barred else {})}
 
 
 class Place(Struct, frozen=True):
@@ -186,7 +194,7 @@ class Planner:
                 left_out.append(LeftOut(member.use, error.message))
             except ProxyError as error:
                 refusals.append(error)
-                left_out.append(LeftOut(member.use, error.message))
+                left_out.append(LeftOut(member.use, NOT_ALLOWED if error.status == 403 else error.message))
             else:
                 found.append((member, route))
         lacking_seats = (len(wanted) or ensemble.size) - len(found)

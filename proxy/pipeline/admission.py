@@ -175,7 +175,7 @@ class Admission:
             decision = self._router.named(route, request, caller.key_id, policy.allowed)
         seated = await self._seat(request, decision.route, caller.key_id, policy, is_routed=is_routed)
         if seated is not None:
-            decision = structs.replace(decision, panel=shown_plan(seated.plan, decision.facts))
+            decision = structs.replace(decision, panel=shown_plan(seated.plan, decision.facts, names_all=caller.admin))
         return decision, seated
 
     async def _seat(

@@ -55,9 +55,10 @@ class Foresight:
             return decision, None
         self._of_call = charges
         if seated is not None and (fits := self.panel(seated, charges)) is not None:
-            effect = "none" if fits is seated.plan else "shrunk"
-            shown = structs.replace(decision, panel=shown_plan(fits, decision.facts))
-            return shown, self._effect(decision.route.candidates[0], effect)
+            if fits is seated.plan:
+                return decision, self._effect(decision.route.candidates[0], "none")
+            panel = shown_plan(fits, decision.facts, names_all=False)
+            return structs.replace(decision, panel=panel), self._effect(decision.route.candidates[0], "shrunk")
         request, candidates = self._request, list(decision.route.candidates)
         may_downgrade = request.hints.allow_downgrade and isinstance(request, ChatRequest)
         room = self._room(candidates[0], is_downgraded=False)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from proxy.ensembles.base import Reply, Seat
-from proxy.ensembles.plan import PanelPlan, Place
+from proxy.ensembles.plan import PanelPlan, Place, shown_left_out
 from proxy.pipeline.call import Call
 from proxy.schema.records import NANO_PER_USD
 
@@ -40,13 +40,19 @@ class Asked:
 def report(call: Call, plan: PanelPlan, decided: dict[str, Any], asked: Iterable[Asked]) -> dict[str, Any]:
     """What the ensemble says, with everyone who was asked and what each cost."""
     costs = {attempt.id: attempt.cost() for attempt in call.attempts}
-    return _report({name: None if cost is None else cost.total for name, cost in costs.items()}, plan, decided, asked)
+    nano = {name: None if cost is None else cost.total for name, cost in costs.items()}
+    return _report(_Ledger(nano, call.caller.admin), plan, decided, asked)
 
 
-def _report(
-    nano: Mapping[str, int | None], plan: PanelPlan, decided: dict[str, Any], asked: Iterable[Asked]
-) -> dict[str, Any]:
-    members = [_member(each, nano) for each in asked]
+class _Ledger(NamedTuple):
+    """What each attempt cost in nano-USD, and whether the caller may see every model's name."""
+
+    nano: Mapping[str, int | None]
+    names_all: bool
+
+
+def _report(ledger: _Ledger, plan: PanelPlan, decided: dict[str, Any], asked: Iterable[Asked]) -> dict[str, Any]:
+    members = [_member(each, ledger) for each in asked]
     seated = [each["deployment"] for each in members if "seat" in each]
     shared = sorted({name for name in seated if name and seated.count(name) > 1})
     bound = plan.bound_nano
@@ -56,13 +62,13 @@ def _report(
         **decided,
         "members": members,
         **({"same_deployment": shared} if shared else {}),
-        **({"left_out": plan.left_out} if plan.left_out else {}),
+        **(shown_left_out(plan.left_out, names_all=ledger.names_all) if plan.left_out else {}),
         "bound_usd": None if bound is None else bound / NANO_PER_USD,
     }
 
 
-def _member(asked: Asked, nano: Mapping[str, int | None]) -> dict[str, Any]:
-    costs = [nano.get(each, 0) for each in asked.attempts]
+def _member(asked: Asked, ledger: _Ledger) -> dict[str, Any]:
+    costs = [ledger.nano.get(each, 0) for each in asked.attempts]
     cost = None if None in costs else sum(each for each in costs if each is not None) / NANO_PER_USD
     shown: dict[str, Any] = {"model": asked.model, "role": asked.role}
     if asked.seat is not None:
@@ -78,5 +84,5 @@ def _member(asked: Asked, nano: Mapping[str, int | None]) -> dict[str, Any]:
     if asked.inner is not None:
         plan, inside = asked.inner
         shown["deployment"] = None
-        shown["ensemble"] = _report(nano, plan, asked.decided, inside)
+        shown["ensemble"] = _report(ledger, plan, asked.decided, inside)
     return shown
