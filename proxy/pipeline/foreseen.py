@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import structs
 
 from proxy.ensembles.explain import shown_plan
-from proxy.ensembles.plan import PanelPlan, shrunk
+from proxy.ensembles.plan import shrunk
 from proxy.metering.charges import Budgets
 from proxy.metering.standing import Spending, figures, shown, standing
 from proxy.pipeline.holds import shortened
@@ -54,11 +54,8 @@ class Foresight:
         if self._budgets.is_empty:
             return decision, None
         self._of_call = charges
-        if seated is not None and (fits := self.panel(seated, charges)) is not None:
-            if fits is seated.plan:
-                return decision, self._effect(decision.route.candidates[0], "none")
-            panel = shown_plan(fits, decision.facts, names_all=False)
-            return structs.replace(decision, panel=panel), self._effect(decision.route.candidates[0], "shrunk")
+        if seated is not None:
+            return await self._panel(decision, seated, router, allowed)
         request, candidates = self._request, list(decision.route.candidates)
         may_downgrade = request.hints.allow_downgrade and isinstance(request, ChatRequest)
         room = self._room(candidates[0], is_downgraded=False)
@@ -84,18 +81,24 @@ class Foresight:
                 return decision, self._effect(candidates[0], "shortened", limit)
         return decision, self._effect(candidates[0], "refused", refused_by=room.charge.budget)
 
-    def panel(self, seated: Seated, charges: tuple[Charge, ...]) -> PanelPlan | None:
-        """The panel that the budgets of the call have room for; None: not even the smallest."""
-        if self._budgets.is_empty:
-            return seated.plan
-        bound = seated.plan.bound_nano or 0
-        additions = Additions(charges, bound, (), 0)
+    async def _panel(
+        self, decision: Decision, seated: Seated, router: Router, allowed: Allowed | None
+    ) -> tuple[Decision, dict[str, Any]]:
+        """`look` for an ensemble, whose panel gets smaller before anything else."""
+        request, first = self._request, decision.route.candidates[0]
+        additions = Additions(self._of_call, seated.plan.bound_nano or 0, (), 0)
         room = lacking_room(additions, False, lambda charge: figures(charge, self._spending))
         if room is None:
-            return seated.plan
+            return decision, self._effect(first, "none")
         with suppress(CostLimit):
-            return shrunk(seated.plan, room.left_nano) or seated.again(room.left_nano)
-        return None
+            fits = shrunk(seated.plan, room.left_nano) or seated.again(room.left_nano)
+            panel = shown_plan(fits, decision.facts, names_all=False)
+            return structs.replace(decision, panel=panel), self._effect(first, "shrunk")
+        if room.is_soft and request.hints.allow_downgrade and isinstance(request, ChatRequest):
+            cheaper = await router.downgraded(request, room.charge.downgrade_to, allowed)
+            if cheaper is not None:
+                return self._downgraded(decision, cheaper)
+        return decision, self._effect(first, "refused", refused_by=room.charge.budget)
 
     def _downgraded(self, decision: Decision, cheaper: Route) -> tuple[Decision, dict[str, Any]]:
         known = {each.deployment.name for each in decision.candidates}

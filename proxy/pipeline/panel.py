@@ -90,24 +90,42 @@ class _Run:
         self.call = call
         self.sink = sink
         self._numbers = 0
-        self._has_first = False
-        self._is_open = asyncio.Event()
-        call.on_open = self._is_open.set
+        self._opening = asyncio.Lock()
+        self._opener: int | None = None
+        self._is_open = call.is_open
+        call.on_open = self._note_open
 
     def number(self) -> int:
         """The number of the next ask: the seat of its attempts."""
         self._numbers += 1
         return self._numbers - 1
 
-    async def turn(self) -> None:
-        """The first ask opens the call; the others wait for that, since only an open call can have more attempts."""
-        if self._has_first:
-            await self._is_open.wait()
-        self._has_first = True
+    async def turn(self, number: int) -> None:
+        """Returns when this ask may begin. Only an open call can have several attempts, so one ask after the other
+        tries to open it, and then all begin.
+        """
+        if self._is_open:
+            return
+        await self._opening.acquire()
+        if self._is_open:
+            self._opening.release()
+        else:
+            self._opener = number
 
-    def note_ended(self) -> None:
-        """An ask has ended, so nobody need wait for it to open the call."""
-        self._is_open.set()
+    def _note_open(self) -> None:
+        if not self._is_open:
+            self._is_open = True
+            self._release()
+
+    def note_ended(self, number: int) -> None:
+        """An ask has ended. If it has not opened the call, the next one tries."""
+        if self._opener == number:
+            self._release()
+
+    def _release(self) -> None:
+        if self._opener is not None:
+            self._opener = None
+            self._opening.release()
 
     def attempts_of(self, number: int, before: int) -> tuple[str, ...]:
         """The attempts of one ask, those that they caused included. `before`: how many the call had when it began."""
@@ -226,15 +244,20 @@ class CallPanel:
             return await self._nested(place, place.panel, seat, sink, asked)
         dispatcher, call = self._run.dispatcher, self._run.call
         origin = Origin(self._latest if seat is None else None, number)
-        await self._run.turn()
+        await self._run.turn(number)
         try:
             if sink is None:
                 answer = await dispatcher.complete(call, place.route, place.request, origin)
             else:
                 gate = CommitGate(call.gate)
                 answer = await dispatcher.stream(call, place.route, sink, gate, place.request, origin)
-        finally:
-            self._run.note_ended()
+        except BudgetSpent as spent:
+            if spent.is_of_attempt or call.attempts:  # else there is no room for the panel, which ends all asks
+                self._run.note_ended(number)
+            raise
+        except BaseException:
+            self._run.note_ended(number)
+            raise
         self._latest = answer.attempts[-1]
         names = tuple(each.name for each in answer.deployments)
         return Reply(seat, cast("ChatResponse | None", answer.response), attempts=answer.attempts, deployments=names)
