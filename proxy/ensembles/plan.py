@@ -152,7 +152,7 @@ class Planner:
     # --- who is asked -------------------------------------------------------------------------------------------------
 
     def _seated(self, name: str, ensemble: Ensemble, request: ChatRequest, depth: int) -> PanelPlan:
-        asked = member_request(request)
+        asked = whole_request(request)
         members, left_out = self._members(name, ensemble, asked)
         needed = ensemble.quorum(len(members))
         if needed > len(members):
@@ -314,17 +314,12 @@ def too_expensive(found: PanelPlan, limit_nano: int, whose: str) -> CostLimit:
 # --- what they are asked ----------------------------------------------------------------------------------------------
 
 
-def member_request(request: ChatRequest) -> ChatRequest:
-    """The request as members get it: one whole answer. Hints about routes are the call's own affair."""
-    hints = Hints(strict=request.hints.strict, no_fallback=request.hints.no_fallback)
-    return whole_request(replace(request, hints=hints, native=None))
-
-
 def whole_request(request: ChatRequest) -> ChatRequest:
-    """The same question for one whole answer."""
+    """The question for one whole answer. Hints about routes, and a vendor's own body, are the call's own affair."""
     gone = ("stream", "stream_options", "n")
     fields = {name: value for name, value in request.fields.items() if name not in gone}
-    return replace(request, stream=False, include_usage=False, n=1, fields=fields)
+    hints = Hints(strict=request.hints.strict, no_fallback=request.hints.no_fallback)
+    return replace(request, stream=False, include_usage=False, n=1, native=None, hints=hints, fields=fields)
 
 
 def streamed_request(request: ChatRequest) -> ChatRequest:

@@ -115,6 +115,8 @@ async def test_the_list_of_models_has_the_ensembles(server: Server) -> None:
     listed = await server.client.models.list()
     names = [each.id for each in listed.data]
     assert {"ensemble:pair", "ensemble:picked", "alias", "panel"} <= {*names}
+    card: Any = await server.client.models.retrieve("ensemble:pair")
+    assert (card.owned_by, card.asks, card.pricing) == ("ensemble", ["fake/ok", "other/echo"], None)
 
 
 async def test_an_unknown_ensemble_is_refused_with_all_that_exist(server: Server, upstream: FakeUpstream) -> None:
