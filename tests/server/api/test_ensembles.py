@@ -241,6 +241,20 @@ async def test_a_member_without_a_capability_is_refused_by_name(server: Server, 
     assert upstream.ledger == []
 
 
+async def test_a_member_may_be_a_route(server: Server) -> None:
+    """The router decides for each seat. A conversation does not hold the seats anywhere."""
+    answer = await ask(server, panel=members("auto", "auto:code", "other/ok"), prompt_cache_key="one conversation")
+    assert [each["deployment"] for each in said(answer)["members"]] == ["fake/ok", "fake/ok", "other/ok"]
+
+
+async def test_a_rule_cannot_lead_an_ensemble_to_itself(server: Server, upstream: FakeUpstream) -> None:
+    """A seat of `auto` is answered by a model, whatever rule its question matches."""
+    panel = members("auto", "other/ok")
+    answer = await ask(server, "auto", panel, routing={"accuracy_critical": True})
+    assert [each["deployment"] for each in said(answer)["members"]] == ["fake/ok", "other/ok"]
+    assert len(upstream.ledger) == 2
+
+
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
@@ -378,6 +392,16 @@ async def test_usage_adds_up_all_asks(server: Server, database: Path) -> None:
     assert sum(each["cost_usd"] for each in said(answer)["members"]) == pytest.approx(usage["cost"])
     row = await row_of(database, answer)
     assert (row["cost_nano"], row["output_tokens"]) == (round(usage["cost"] * 1e9), 35)
+
+
+async def test_the_trace_has_every_ask_with_its_cost(server: Server) -> None:
+    """The costs of its leaves add up to that of the answer. What an ask caused stands below it."""
+    answer = await ask(server, "ensemble:tail", routing={"trace": True})
+    attempts = answer.json["routing"]["attempts"]
+    assert sum(each["cost_usd"] for each in attempts) == pytest.approx(answer.json["usage"]["cost"])
+    assert answer.json["routing"]["ensemble"]["name"] == "ensemble:tail"
+    groups = [each for each in attempts if "attempts" in each]
+    assert [leaf["seat"] for group in groups for leaf in group["attempts"]][-1] == 2
 
 
 async def test_usage_can_be_grouped_by_ensemble(server: Server) -> None:
