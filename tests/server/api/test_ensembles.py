@@ -310,6 +310,32 @@ async def test_a_request_that_all_members_refuse_is_a_bad_request(server: Server
     assert len(upstream.ledger) == 2
 
 
+@pytest.mark.parametrize(
+    ("last", "stream", "status", "code"),
+    [
+        ("fake/e500", False, 502, "upstream_error"),
+        ("fake/e500", True, 502, "upstream_error"),
+        ("fake/cut_fin(k=0)", True, 502, "upstream_truncated"),
+        ("fake/cut_fin(k=4)", True, 200, "upstream_truncated"),
+        ("fake/sse_error(k=4)", True, 200, "upstream_error"),
+    ],
+)
+async def test_a_last_model_that_fails_ends_the_answer(
+    server: Server, database: Path, last: str, stream: bool, status: int, code: str
+) -> None:
+    """With its own status before its first delta; after it as the last frame, without a finish. All is metered."""
+    answer = await ask(server, panel=members("fake/ok", "other/ok", last=last), stream=stream)
+    assert answer.status == status
+    error = answer.error() if status != 200 else answer.events[-1]["error"]
+    assert error["code"] == code
+    if status == 200:
+        assert text_of(answer).startswith("tok0 tok1 tok2")
+        assert b"[DONE]" not in answer.body
+    row = await row_of(database, answer)
+    assert (row["error_code"], row["attempts"]) == (code, 3)
+    assert row["cost_nano"] >= 2 * 100_000
+
+
 async def test_members_no_longer_needed_are_cancelled(server: Server, upstream: FakeUpstream, database: Path) -> None:
     """Within 250 ms, with a row of their own."""
     answer = await ask(server, panel=members("fake/ok", "other/ok", "fake/blackhole", enough=2))
