@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ import pytest
 
 from tests.ensembles.first import STRATEGIES
 from tests.server.api.raw import Answer, chat, post
-from tests.server.api.rows import row_of
+from tests.server.api.rows import calls, row_of
 from tests.serving import Server, serving, write_files
 from tests.upstream import FakeUpstream
 
@@ -70,6 +71,21 @@ async def test_the_hold_covers_the_whole_panel(tmp_path: Path, upstream: FakeUps
     async with budgeted(tmp_path, upstream, f"{{daily_usd: {3 * SEAT}, when_spent: reject}}") as server:
         again = await ask(server)
         assert len(seated(again)) == 2, "three answers have been paid since"
+
+
+async def test_what_is_held_is_what_the_explanation_says(tmp_path: Path, upstream: FakeUpstream) -> None:
+    """While the members are asked: their bounds and those of the judge, added up."""
+    panel = {"strategy": "first", "models": ["fake/blackhole", "fake/stall_after(k=0)"], "last": "fake/ok"}
+    body = chat("ensemble:three", max_tokens=100, routing={"ensemble": panel})
+    async with budgeted(tmp_path, upstream, "{daily_usd: 1}") as server:
+        told = (await post(server.port, body, "/v1/route/explain")).json["ensemble"]
+        asking = asyncio.create_task(post(server.port, body))
+        await upstream.until(lambda: upstream.open == 2)
+        (row,) = calls(tmp_path / "usage.db")
+        assert row["hold_nano"] == round(told["bound_usd"] * 1e9) == round(3 * SEAT * 1e9)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await upstream.until(lambda: upstream.open == 0)
 
 
 async def test_a_nearly_spent_budget_makes_the_panel_smaller(tmp_path: Path, upstream: FakeUpstream) -> None:
