@@ -16,6 +16,7 @@ from tests.server.api.raw import Answer, chat, post
 from tests.server.api.rows import calls, row_of
 from tests.serving import Server, serving, write_files
 from tests.upstream import FakeUpstream
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PRICING = """
@@ -98,6 +99,19 @@ async def test_a_nearly_spent_budget_makes_the_panel_smaller(tmp_path: Path, ups
         assert "the budget 'daily' has room for no more" in gone["why"]
         assert answer.headers("x-proxy-downgraded") == []
     assert len(upstream.ledger) == 2
+
+
+async def test_many_panels_at_once_stay_within_the_limit(tmp_path: Path, upstream: FakeUpstream) -> None:
+    """Each is asked in whole, in part, or refused; no hold is left, and nothing else goes wrong."""
+    async with budgeted(tmp_path, upstream, f"{{daily_usd: {9 * SEAT}, when_spent: reject}}") as server:
+        answers = await asyncio.gather(*(ask(server, stream=bool(number % 2)) for number in range(24)))
+        assert {answer.status for answer in answers} <= {200, 429}
+        assert any(answer.status == 200 for answer in answers)
+        ledger = server.runtime.ledger
+        await eventually(lambda: not ledger.state.open_calls and not ledger.state.pending)
+        assert ledger.state.reserved_nano == 0
+    spent = sum(row["cost_nano"] for row in calls(tmp_path / "usage.db"))
+    assert 0 < spent <= round(9 * SEAT * 1e9)
 
 
 async def test_then_a_cheaper_model_answers_alone(tmp_path: Path, upstream: FakeUpstream) -> None:
