@@ -19,6 +19,8 @@ from openai import AsyncOpenAI
 
 from proxy.cli.serve import server_config
 from proxy.config.source import ConfigFiles
+from proxy.ensembles.base import Ensemble
+from proxy.ensembles.registry import STRATEGIES
 from proxy.providers import PROVIDERS
 from proxy.providers.base.contract import Provider
 from proxy.server.app import Application, Options, server_auth
@@ -99,10 +101,11 @@ async def serving(
     environ: Mapping[str, str] | None = None,
     formats: Sequence[EndpointFormat] = FORMATS,
     types: Mapping[str, type[Provider]] = PROVIDERS,
+    strategies: Mapping[str, type[Ensemble]] = STRATEGIES,
 ) -> AsyncIterator[Server]:
     """The application in this process, behind uvicorn on a free port."""
     environ = environ or {}
-    files = ConfigFiles(routing_file, routing_file.parent / "pricing.yaml", environ, types=types)
+    files = ConfigFiles(routing_file, routing_file.parent / "pricing.yaml", environ, types=types, strategies=strategies)
     config = files.load()
     application = Application(
         config,

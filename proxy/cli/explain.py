@@ -21,6 +21,7 @@ from proxy.server.offline import Offline
 from proxy.server.wiring import key_store
 from proxy.storage.base import StoreError
 
+_MONEY = ("MODEL", "LOW_USD", "HIGH_USD", "BOUND_USD")
 _SHOWN = ("task", "task_confidence", "difficulty", "language", "input_tokens_estimate", "priority")
 
 
@@ -116,7 +117,20 @@ def _print(told: dict[str, Any]) -> None:
         rows = [("yes" if rule["matched"] else "no", rule["name"], rule["why"]) for rule in told["rules"]]
         print_table(("MATCHED", "RULE", "WHY"), rows)
         click.echo()
+    if panel := told.get("ensemble"):
+        seats = [("member", each) for each in panel["members"]] + [("follower", each) for each in panel["followers"]]
+        print_table(("ROLE", *_MONEY), [(role, *_cells(each["model"], each)) for role, each in seats])
+        click.echo()
+        print_table(_MONEY, [_cells(f"{panel['name']} ({panel['strategy']})", panel)])
+        for each in panel["left_out"]:
+            click.echo(f"left out: {each['model']}: {each['why']}")
+        return
     print_table(("ORDER", "MODEL", "LOW_USD", "HIGH_USD", "REJECTED"), [_row(each) for each in told["candidates"]])
+
+
+def _cells(name: str, each: dict[str, Any]) -> tuple[object, ...]:
+    cost = each["estimated_cost_usd"] or {"low": None, "high": None}
+    return name, cost["low"], cost["high"], each["bound_usd"]
 
 
 def _row(candidate: dict[str, Any]) -> tuple[object, ...]:

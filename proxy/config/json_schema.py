@@ -14,9 +14,11 @@ from msgspec import Struct, inspect
 from proxy.config.constraints import schema_of, unwrapped
 from proxy.config.providers import NAME
 from proxy.config.reader import EXACT, described
-from proxy.config.settings import PricingFile, RoutingFile
+from proxy.config.settings import EnsemblesFile, PricingFile, RoutingFile
+from proxy.ensembles.base import Ensemble
+from proxy.ensembles.registry import STRATEGIES
 from proxy.providers.base.contract import Provider
-from proxy.routing.settings import DEFAULT_TASK, TASKS, ModelEntry
+from proxy.routing.settings import DEFAULT_TASK, TASKS, Among, ModelEntry
 
 JsonSchema = dict[str, Any]
 Texts = Mapping[str, Mapping[str, str]]  # Struct -> key -> its description: key_texts.json
@@ -35,21 +37,36 @@ _TYPES: dict[type[inspect.Type], str] = {
 _LIST = ["array", "null"]  # an empty section is an empty list
 _ROW = r"^(?=/*[^/]+/+[^/])[^*]*(?:/\*)?$"  # provider/model or provider/*
 _OWN_NAME = {"minLength": 1, "maxLength": 200, "pattern": r"\S", "not": {"pattern": "^(?:auto$|auto:|ensemble:)"}}
+_STRATEGY_TEXT = "how the ensemble decides"
 _TYPE_TEXT = "the API that the server speaks; default: the provider's own name"
 
 
-def routing_schema(types: Mapping[str, type[Provider]], texts: Texts) -> JsonSchema:
-    """The schema of routing_rules.yaml. `types`: the values of a provider's `type`."""
+def routing_schema(
+    types: Mapping[str, type[Provider]], texts: Texts, strategies: Mapping[str, type[Ensemble]] = STRATEGIES
+) -> JsonSchema:
+    """The schema of routing_rules.yaml. `types`: the values of a provider's `type`, `strategies`: of an ensemble's."""
     writer = _Writer(texts)
     schema = writer.root(RoutingFile, "routing_rules.yaml")
     sections = schema["properties"]
     sections["providers"] |= {"type": ["object", "null"], **_providers(writer, types)}
+    sections["ensembles"] |= {"type": ["object", "null"], **_ensembles(writer, strategies)}
     for section in ("models", "aliases"):
         sections[section]["propertyNames"] = _OWN_NAME
     sections["tasks"]["propertyNames"] = {"enum": [*TASKS, DEFAULT_TASK]}
     writer.defs[ModelEntry.__name__]["oneOf"] = [
         {"required": ["use"], "properties": {"use": {"type": "string"}}},
         {"required": ["weighted"], "properties": {"weighted": {"type": "object", "minProperties": 1}}},
+    ]
+    null: JsonSchema = {"type": "null"}
+    writer.defs[Among.__name__]["oneOf"] = [
+        {
+            "required": ["strategy", "among"],
+            "properties": {"strategy": {"type": "string"}, "among": {"type": "array"}, "ensemble": null},
+        },
+        {
+            "required": ["ensemble"],
+            "properties": {"ensemble": {"type": "string"}, "strategy": null, "among": null, "prefer": null},
+        },
     ]
     return schema
 
@@ -85,6 +102,28 @@ def _providers(writer: _Writer, types: Mapping[str, type[Provider]]) -> JsonSche
         "propertyNames": {"pattern": f"^{NAME.pattern}$", "not": {"enum": ["auto", "ensemble"]}},
         "properties": named,
         "additionalProperties": {"$ref": "#/$defs/provider"},
+    }
+
+
+def _ensembles(writer: _Writer, strategies: Mapping[str, type[Ensemble]]) -> JsonSchema:
+    """The schema of ensembles. The strategy says which keys one has."""
+    kind = {"type": "string", "enum": list(strategies), "description": _STRATEGY_TEXT}
+    for name, cls in strategies.items():
+        schema = writer.struct(cls)
+        writer.defs[f"ensemble.{name}"] = schema | {"properties": {"strategy": kind, **schema["properties"]}}
+    writer.defs["ensemble"] = {
+        "type": "object",
+        "required": ["strategy"],
+        "properties": {"strategy": kind},
+        "allOf": [
+            {"if": {"properties": {"strategy": {"const": name}}}, "then": {"$ref": f"#/$defs/ensemble.{name}"}}
+            for name in strategies
+        ],
+    }
+    return {
+        "propertyNames": {"pattern": f"^{NAME.pattern}$"},
+        "properties": writer.struct(EnsemblesFile)["properties"],
+        "additionalProperties": {"$ref": "#/$defs/ensemble"},
     }
 
 

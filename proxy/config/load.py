@@ -13,7 +13,9 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct, inspect
 
+from proxy.config.ensembles import read_ensembles
 from proxy.config.files import read_file
+from proxy.config.panels import panel_problems
 from proxy.config.problems import ConfigError, Mark, Path, Problem, problem
 from proxy.config.providers import read_providers
 from proxy.config.reader import INVALID, Reader, described
@@ -22,6 +24,8 @@ from proxy.config.rules import rule_problems
 from proxy.config.server import ServerConfig
 from proxy.config.settings import LATER, Config, PricingFile, RoutingFile
 from proxy.config.tree import Entry, Mapping, Scalar, Sequence, parse, plain_value
+from proxy.ensembles.base import Ensemble
+from proxy.ensembles.registry import STRATEGIES
 from proxy.metering.budgets import BudgetConfig
 from proxy.metering.pricing import ModelPrice, Pricing
 from proxy.providers import PROVIDERS
@@ -32,6 +36,7 @@ from proxy.schema.records import Secret
 
 VAULT_KEY = "PROXY_VAULT_KEY"
 MIN_VAULT_KEY = 32  # characters
+_READ_APART = ("providers", "models", "aliases", "rules", "tasks", "ensembles")
 _ENTRY = inspect.type_info(str | ModelEntry)
 _TASK = inspect.type_info(NotBlank | list[NotBlank])
 _UNREAD = Rule(name="", when=When(), use=[])  # keeps the place of a rule with a problem
@@ -50,6 +55,7 @@ def load(
     pricing_path: FilePath | None,
     environ: MappingOf[str, str],
     types: MappingOf[str, type[Provider]] = PROVIDERS,
+    strategies: MappingOf[str, type[Ensemble]] = STRATEGIES,
 ) -> Config:
     """Reads and checks both files. Without `pricing_path` no price is known. Raises ConfigError with every problem."""
     problems: list[Problem] = []
@@ -63,7 +69,7 @@ def load(
     routing, pricing = sources
     if routing is None:
         raise ConfigError(problems)
-    return configure(routing, pricing, environ, types, problems)
+    return configure(routing, pricing, environ, types, problems, strategies)
 
 
 def configure(
@@ -72,6 +78,7 @@ def configure(
     environ: MappingOf[str, str],
     types: MappingOf[str, type[Provider]] = PROVIDERS,
     problems: list[Problem] | None = None,
+    strategies: MappingOf[str, type[Ensemble]] = STRATEGIES,
 ) -> Config:
     """The pure part of `load`, after the files are read. `problems` holds problems already found."""
     problems = [] if problems is None else problems
@@ -83,8 +90,9 @@ def configure(
         raise ConfigError(problems)
     _overlay(root, environ)
     reader = Reader(problems, LATER)
-    values = reader.fields(root, RoutingFile, (), without=("providers", "models", "aliases", "rules", "tasks"))
+    values = reader.fields(root, RoutingFile, (), without=_READ_APART)
     providers = read_providers(root.entries.get("providers"), reader, types, environ)
+    ensembles, are_enabled = read_ensembles(root.entries.get("ensembles"), reader, strategies)
     sections = {key: value for key, value in values.items() if key != "version" and value not in (INVALID, None)}
     for key, build in _REFERRING.items():
         if (key,) in reader.partial:
@@ -94,6 +102,9 @@ def configure(
         **_names(root, reader),
         rules=_rules(root, reader),
         tasks=_tasks(root, reader),
+        ensembles=ensembles,
+        ensembles_enabled=are_enabled,
+        strategies=strategies,
         providers=providers.configured,
         disabled=providers.disabled,
         provider_keys=providers.keys,
@@ -107,8 +118,7 @@ def configure(
         price_marks=price_marks,
     )
     if prices is not None and not unread:  # without the price list, bare model ids cannot be judged
-        problems.extend(name_problems(config))
-        problems.extend(rule_problems(config))
+        problems += [*name_problems(config), *rule_problems(config), *panel_problems(config)]
     if problems:
         raise ConfigError(problems)
     return config

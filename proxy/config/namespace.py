@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from proxy.config.settings import Config
+from proxy.ensembles.base import Ensemble
+from proxy.ensembles.registry import Ensembles
 from proxy.metering.price_book import PriceBook
 from proxy.metering.prices import Rates, find_price
 from proxy.metering.savings import baseline_rates
 from proxy.providers.base.contract import Provider
 from proxy.providers.embedded import model_id
 from proxy.routing.names import Names
+from proxy.routing.panelists import Panelists
 from proxy.schema.errors import ProxyError
 from proxy.schema.queries import TokenRates
 from proxy.schema.records import Endpoint
@@ -52,7 +55,19 @@ def build_names(config: Config, book: PriceBook, found: Mapping[str, tuple[str, 
         price_of=book.current.find,
         book=book,
         found=found,
+        ensembles={name: _panelists(each) for name, each in config.ensembles.items()},
+        routes_to_ensembles=config.ensembles_enabled,
     )
+
+
+def ensembles_of(config: Config) -> Ensembles:
+    """The ensembles that calls may ask."""
+    return Ensembles(config.ensembles, config.strategies)
+
+
+def _panelists(ensemble: Ensemble) -> Panelists:
+    members = tuple(dict.fromkeys(member.use for member in ensemble.panelists()))
+    return Panelists(members, tuple(dict.fromkeys(ensemble.followers())), ensemble.size)
 
 
 def catalogues(config: Config) -> dict[str, str]:

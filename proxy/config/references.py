@@ -10,15 +10,18 @@ from datetime import date, timedelta
 
 from msgspec import Struct
 
+from proxy.config.ensembles import names_of
 from proxy.config.problems import Mark, Path, Problem, Severity, looks_like_key, near, problem, shown
 from proxy.config.settings import Config
 from proxy.metering.budgets import BudgetConfig, BudgetLimits
 from proxy.metering.prices import find_price
 from proxy.metering.windows import WINDOWS
 from proxy.routing.names import AUTO_NAMES, ROLES
+from proxy.routing.panelists import PREFIX
 from proxy.routing.settings import Among
 
 SOON = timedelta(days=90)
+_ASKS_ENSEMBLES = ("aliases", "ensembles", "keys")  # sections whose names may be ensembles
 _CHOSEN_FROM = ("models", "router", "rules", "tasks")  # sections that say what `auto` chooses from
 
 
@@ -103,6 +106,11 @@ def _definitions(config: Config) -> Iterator[Problem]:
     for name, entry in config.models.items():
         if entry.use is not None and entry.weighted is not None:
             yield problem_at(config, ("models", name), "has both use and weighted; keep one of them")
+        if entry.use is not None and ensemble_behind(entry.use, config) is not None:
+            for key in ("fallback", "context_fallback", "content_fallback"):
+                if getattr(entry, key):
+                    message = "an ensemble has no fallback; its members have their own"
+                    yield problem_at(config, ("models", name, key), message)
 
 
 def references(config: Config) -> Iterator[Reference]:
@@ -123,6 +131,9 @@ def references(config: Config) -> Iterator[Reference]:
     for place, other in enumerate(config.router.fallback):
         yield Reference(("router", "fallback", str(place)), other)
     yield from _rule_references(config)
+    for name, ensemble in config.ensembles.items():
+        for where, other in names_of(ensemble):
+            yield Reference(("ensembles", name, *where), other, PREFIX + name)
     for name, provider in config.providers.items():
         for role, model in provider.models.items():
             yield Reference(("providers", name, "models", role), f"{name}/{model}")
@@ -139,7 +150,11 @@ def _rule_references(config: Config) -> Iterator[Reference]:
     lists: list[tuple[Path, str | list[str]]] = []
     for place, rule in enumerate(config.rules):
         path: Path = ("rules", str(place), "use")
-        lists.append(((*path, "among"), rule.use.among) if isinstance(rule.use, Among) else (path, rule.use))
+        if isinstance(rule.use, Among) and rule.use.ensemble is not None:
+            yield Reference((*path, "ensemble"), PREFIX + rule.use.ensemble)
+            continue
+        use = rule.use
+        lists.append(((*path, "among"), use.among or []) if isinstance(use, Among) else (path, use))
     lists += [(("tasks", task), names) for task, names in config.tasks.items()]
     for where, names in lists:
         if isinstance(names, str):
@@ -186,12 +201,17 @@ def _fault_of(reference: Reference, config: Config) -> str | None:
     name = reference.name
     if reference.path[0] in _CHOSEN_FROM and (route := _route_behind(name, config)) is not None:
         return f'"{route}" chooses among models, so it cannot be used as one'
-    if name in config.models or name in config.aliases:
+    if (ensemble := ensemble_behind(name, config)) is not None and not _may_ask(reference):
+        fix = f"; write use: {{ensemble: {shown(ensemble)}}}" if reference.path[0] == "rules" else ""
+        return f'"{shown(name)}" is an ensemble, which cannot be used here{fix}'
+    if name in config.models or name in config.aliases or ensemble is not None:
         return None
     if name == "auto" or name.startswith("auto:"):
         return None if name in AUTO_NAMES else f'unknown route "{shown(name)}"{near(name, AUTO_NAMES)}'
-    if name.startswith("ensemble:"):
-        return "ensembles are not supported by this version; a later version will add them"
+    if name.startswith(PREFIX):
+        known = [PREFIX + each for each in config.ensembles]
+        hint = near(name, known) or (f"; ensembles: {', '.join(known)}" if known else "; there is none")
+        return f'unknown ensemble "{shown(name)}"{hint}'
     provider, _, model = name.partition("/")
     if provider in config.providers and model:
         if model in ROLES and model not in config.providers[provider].models:
@@ -204,8 +224,30 @@ def _fault_of(reference: Reference, config: Config) -> str | None:
         return f'several providers have "{shown(name)}"; write {" or ".join(f"{owner}/{name}" for owner in owners)}'
     if model:
         return f'unknown provider "{shown(provider)}"{near(provider, config.providers)}'
-    hint = near(name, (*config.models, *config.aliases, *AUTO_NAMES, *_listed(config)))
+    hint = near(
+        name,
+        (*config.models, *config.aliases, *AUTO_NAMES, *(PREFIX + each for each in config.ensembles), *_listed(config)),
+    )
     return f'unknown model "{shown(name)}"{hint or "; use a name under models: or aliases:, or provider/model"}'
+
+
+def _may_ask(reference: Reference) -> bool:
+    """An ensemble may stand here. As the `use` of a model it is one; it cannot be a fallback."""
+    section, *place = reference.path
+    if section == "models":
+        return len(place) == 1 or place[1] in ("use", "weighted")
+    return section in _ASKS_ENSEMBLES or (section == "rules" and place[-1] == "ensemble")
+
+
+def ensemble_behind(name: str, config: Config) -> str | None:
+    """The ensemble that a name leads to, over aliases and `use`."""
+    seen: set[str] = set()
+    while name not in seen:
+        seen.add(name)
+        entry = config.models.get(name)
+        name = config.aliases.get(name, name) if entry is None else entry.use or name
+    found = name.removeprefix(PREFIX)
+    return found if name.startswith(PREFIX) and found in config.ensembles else None
 
 
 def _route_behind(name: str, config: Config) -> str | None:
@@ -245,11 +287,17 @@ def _listed(config: Config) -> list[str]:
 
 
 def _cycles(config: Config) -> list[Problem]:
-    """One problem per cycle: a -> b -> a. Fallbacks count, because they are followed to their ends too."""
+    """One problem per cycle: a -> b -> a. Fallbacks count, because they are followed to their ends too, and so do the
+    ensembles that rules choose for `auto`.
+    """
     edges: dict[str, list[Reference]] = {}
+    named = {*config.models, *config.aliases, *(PREFIX + name for name in config.ensembles)}
     for reference in references(config):
-        if reference.owner is not None and (reference.name in config.models or reference.name in config.aliases):
+        if reference.owner is not None and (reference.name in named or reference.name in AUTO_NAMES):
             edges.setdefault(reference.owner, []).append(reference)
+        elif reference.path[0] == "rules" and reference.name in named and reference.name.startswith(PREFIX):
+            for name in AUTO_NAMES:
+                edges.setdefault(name, []).append(reference)
     found: list[Problem] = []
     done: set[str] = set()
     for start in edges:

@@ -68,7 +68,7 @@ def _empty(rule: Rule) -> Iterator[tuple[Path, str]]:
     """Lists without an entry: no model to use, or a condition that nothing satisfies."""
     if rule.use == []:
         yield ("use",), "is empty; name at least one model"
-    if isinstance(rule.use, Among) and not rule.use.among:
+    if isinstance(rule.use, Among) and rule.use.among == []:
         yield ("use", "among"), "is empty; name at least one model"
 
 

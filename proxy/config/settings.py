@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from msgspec import Struct
 
 from proxy.config.problems import Mark, Path
 from proxy.config.server import ServerConfig
+from proxy.ensembles.base import Ensemble
+from proxy.ensembles.registry import STRATEGIES
 from proxy.metering.budgets import BudgetConfig
 from proxy.metering.pricing import ModelPrice, Pricing
 from proxy.metering.savings import UsageConfig
 from proxy.pipeline.key_settings import KeyConfig, RateLimitsConfig
 from proxy.providers.base.contract import Provider
-from proxy.routing.settings import Among, ModelEntry, RouterConfig, Rule
+from proxy.routing.settings import ModelEntry, RouterConfig, Rule
 from proxy.schema.constraints import Day, NotBlank, one_of
 from proxy.schema.records import Secret
 from proxy.storage.settings import StorageConfig
@@ -27,7 +30,8 @@ class Config(Struct, frozen=True, kw_only=True):
     `vault_key` encrypts reasoning states; None means a key stored beside the database. `alert_webhook` is a URL.
     `notices` are lines to print at
     the start. `version` is a short hash of both files. `marks` has the position of each value in routing_rules.yaml,
-    `price_marks` that of each successor in pricing.yaml.
+    `price_marks` that of each successor in pricing.yaml. Rules may choose ensembles if `ensembles_enabled`; requests
+    may name any of the `strategies`.
     """
 
     server: ServerConfig = ServerConfig()
@@ -38,6 +42,9 @@ class Config(Struct, frozen=True, kw_only=True):
     router: RouterConfig = RouterConfig()
     rules: list[Rule] = []
     tasks: dict[str, list[str]] = {}
+    ensembles: dict[str, Ensemble] = {}
+    ensembles_enabled: bool = False
+    strategies: Mapping[str, type[Ensemble]] = STRATEGIES
     budget: BudgetConfig | None = None
     usage: UsageConfig = UsageConfig()
     rate_limits: RateLimitsConfig | None = None
@@ -59,8 +66,14 @@ class Config(Struct, frozen=True, kw_only=True):
         return {name: next(iter(keys.values())) for name, keys in self.provider_keys.items() if keys}
 
 
+class EnsemblesFile(Struct, frozen=True):
+    """Section `ensembles`, apart from the ensembles in it."""
+
+    enabled: bool = False
+
+
 class RoutingFile(Struct, forbid_unknown_fields=True):
-    """routing_rules.yaml as written. The types of its `providers` depend on their content."""
+    """routing_rules.yaml as written. The types of its `providers` and `ensembles` depend on their content."""
 
     version: Annotated[int, one_of(1)]
     providers: dict[str, Any]
@@ -71,6 +84,7 @@ class RoutingFile(Struct, forbid_unknown_fields=True):
     router: RouterConfig = RouterConfig()
     rules: list[Rule] = []
     tasks: dict[str, NotBlank | list[NotBlank]] = {}
+    ensembles: dict[str, Any] = {}
     budget: BudgetConfig | None = None
     usage: UsageConfig = UsageConfig()
     rate_limits: RateLimitsConfig | None = None
@@ -88,7 +102,4 @@ class PricingFile(Struct, forbid_unknown_fields=True):
     models: dict[str, ModelPrice] = {}
 
 
-LATER: dict[type, frozenset[str]] = {
-    RoutingFile: frozenset({"ensembles"}),
-    Among: frozenset({"ensemble"}),
-}
+LATER: dict[type, frozenset[str]] = {}

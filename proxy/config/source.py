@@ -12,6 +12,8 @@ from proxy.config.load import Source, configure, load, version_of
 from proxy.config.problems import ConfigError
 from proxy.config.settings import Config
 from proxy.config.tree import Mapping, Scalar, parse
+from proxy.ensembles.base import Ensemble
+from proxy.ensembles.registry import STRATEGIES
 from proxy.providers import PROVIDERS
 from proxy.providers.base.contract import Provider
 from proxy.storage.settings import StorageConfig
@@ -20,8 +22,8 @@ from proxy.storage.settings import StorageConfig
 class ConfigFiles:
     """Both files, with the environment and flags of the start, which take precedence.
 
-    `environ` also holds flags, as PROXY_* variables. `storage_url` replaces that of the file. `types`: provider types
-    by name.
+    `environ` also holds flags, as PROXY_* variables. `storage_url` replaces that of the file. `types`: provider types,
+    and `strategies` of ensembles, by name.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class ConfigFiles:
         environ: MappingOf[str, str],
         storage_url: str | None = None,
         types: MappingOf[str, type[Provider]] = PROVIDERS,
+        strategies: MappingOf[str, type[Ensemble]] = STRATEGIES,
     ) -> None:
         self.paths = [routing.absolute(), *([pricing.absolute()] if pricing else [])]
         self._routing = routing
@@ -38,10 +41,11 @@ class ConfigFiles:
         self._environ = dict(environ)
         self._storage_url = storage_url
         self._types = types
+        self._strategies = strategies
 
     def load(self) -> Config:
         """The configuration. Raises ConfigError with every problem."""
-        config = load(self._routing, self._pricing, self._environ, self._types)
+        config = load(self._routing, self._pricing, self._environ, self._types, self._strategies)
         if self._storage_url is None:
             return config
         return replace(config, storage=replace(config.storage, url=self._storage_url))
@@ -53,7 +57,7 @@ class ConfigFiles:
         """
         if pricing is None and self._pricing is not None:
             pricing = Source(str(self._pricing), read_file(self._pricing))
-        return configure(routing, pricing, self._environ, self._types)
+        return configure(routing, pricing, self._environ, self._types, strategies=self._strategies)
 
     def texts(self) -> list[bytes]:
         """The files as they are: routing_rules.yaml and, if there is one, pricing.yaml. Raises ConfigError."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from fnmatch import fnmatchcase
 
+from proxy.config.panels import panel_warnings
 from proxy.config.problems import Path, Problem, Severity, near, shown
 from proxy.config.references import Reference, budget_scopes, deployment_of, problem_at, references, successor_problem
 from proxy.config.rules import dead_rules
@@ -18,6 +19,7 @@ from proxy.metering.prices import find_price
 from proxy.metering.pricing import ModelPrice
 from proxy.metering.windows import WINDOWS
 from proxy.routing.names import AUTO_NAMES
+from proxy.routing.panelists import PREFIX
 
 PriceOf = Callable[[str], ModelPrice | None]
 
@@ -26,6 +28,7 @@ def find_warnings(config: Config, today: date, listed_price: PriceOf) -> list[Pr
     """All warnings. `listed_price` prices models without a row in pricing.yaml. It may be slow, so it comes last."""
     found = [*_dead_names(config), *_dead_fallbacks(config), *_dead_keys(config, today), *_dead_limits(config)]
     found += [*_same_keys(config), *_unpriced(config, listed_price)]
+    found += panel_warnings(config)
     placed = [problem_at(config, path, message, Severity.WARNING) for path, message in found]
     placed += dead_rules(config)
     return placed + [
@@ -86,7 +89,13 @@ def _target(name: str, config: Config) -> str:
 
 def _dead_keys(config: Config, today: date) -> Iterator[Finding]:
     """Keys that have expired, and patterns that match no name."""
-    known = [*AUTO_NAMES, *config.models, *config.aliases, *config.pricing.models]
+    known = [
+        *AUTO_NAMES,
+        *(PREFIX + name for name in config.ensembles),
+        *config.models,
+        *config.aliases,
+        *config.pricing.models,
+    ]
     for key, limits in config.keys.items():
         if limits.expires and date.fromisoformat(limits.expires) <= today:
             yield ("keys", key, "expires"), f"expired on {limits.expires}"

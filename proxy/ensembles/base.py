@@ -13,7 +13,9 @@ from msgspec import Meta, Struct
 
 from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage, text_of
 from proxy.schema.constraints import Count, NotBlank, NotNegative, Positive
-from proxy.schema.errors import ProxyError
+from proxy.schema.errors import ProxyError, QuorumMissed, Silent
+
+_CLIENT_FAULTS = (400, 413, 422)  # of the request itself
 
 
 class Member(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -113,8 +115,8 @@ class Panel(Protocol):
 class Ensemble(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="strategy"):
     """The keys that all strategies have. A strategy is a subclass in a file of its own.
 
-    `members` empty: the router picks `size` of them. `min_answers`: how many must answer; None: two, or all but one of
-    fewer. `max_cost_usd`: the panel shrinks until the upper bound of its cost fits.
+    `members` empty: the router picks `size` of them. `min_answers`: how many must answer; None: see `quorum`.
+    `max_cost_usd`: the panel shrinks until the upper bound of its cost fits.
     """
 
     members: list[NotBlank | Member] = []
@@ -129,9 +131,32 @@ class Ensemble(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
         return [each if isinstance(each, Member) else Member(each) for each in self.members]
 
     def followers(self) -> list[str]:
-        """The names that may be asked after the members: judge, validator, escalation."""
+        """The names that may be asked after the members: judge, validator, escalation. One that may be asked several
+        times stands here as often: the bound of the cost adds all of them.
+        """
         return []
+
+    def quorum(self, seats: int) -> int:
+        """How many of the seats must answer: `min_answers`; without it two, or of fewer than three all but one."""
+        return self.min_answers or max(1, min(2, seats - 1))
 
     async def decide(self, panel: Panel) -> Decided:
         """Asks the panel and decides. Raises QuorumMissed, or the error of the ask that the answer depends on."""
         raise TypeError(f"{type(self).__name__} does not decide")
+
+
+def missed(panel: Panel, replies: Sequence[Reply], needed: int) -> ProxyError:
+    """The error of a panel of which fewer than `needed` answered.
+
+    Where all refused the request itself, it is the refusal of the first: another panel would refuse as well.
+    """
+    errors = [reply.error for reply in replies if reply.error is not None]
+    answered = sum(reply.response is not None for reply in replies)
+    if not answered and errors and all(error.status in _CLIENT_FAULTS for error in errors):
+        return errors[0]
+    silent = [
+        Silent(reply.seat.name, reply.error.code or "error", reply.error.message)
+        for reply in replies
+        if reply.seat is not None and reply.error is not None
+    ]
+    return QuorumMissed(panel.name, answered, needed, tuple(silent))

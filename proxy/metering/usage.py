@@ -19,9 +19,10 @@ class Used(Struct, frozen=True):
     source: str
 
 
-def usage_of(answered: Sequence[Used], costs: Sequence[Cost | None]) -> Usage:
+def usage_of(answered: Sequence[Used], costs: Sequence[Cost | None], models: Sequence[str] = ()) -> Usage:
     """OpenAI's usage, the sum over the attempts that an answer is made of. `costs`: of all attempts of the call; the
-    answer's cost and its parts cover them all, and are null where one price is not known.
+    answer's cost and its parts cover them all, and are null where one price is not known. `models`: those of the
+    `costs`, if the answer shows what each model cost.
 
     The counts are the ones that the vendor shows. What it bills for may be less (Cohere), and is in the rows.
     """
@@ -38,6 +39,8 @@ def usage_of(answered: Sequence[Used], costs: Sequence[Cost | None]) -> Usage:
         return cast(Usage, usage)
     usage["cost"] = total.total / NANO_PER_USD
     usage["cost_details"] = _details(total)
+    if models:
+        usage["cost_details"]["by_model"] = _by_model(models, costs)
     return cast(Usage, usage)
 
 
@@ -57,6 +60,14 @@ def _sum(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _by_model(models: Sequence[str], costs: Sequence[Cost | None]) -> dict[str, float]:
+    """USD by model; they add up to the cost."""
+    nano: dict[str, int] = {}
+    for model, cost in zip(models, costs, strict=True):
+        nano[model] = nano.get(model, 0) + (0 if cost is None else cost.total)
+    return {model: each / NANO_PER_USD for model, each in nano.items()}
 
 
 def _details(cost: Cost) -> dict[str, float]:

@@ -7,6 +7,8 @@ from typing import Any
 
 from msgspec import Struct, structs
 
+from proxy.ensembles.explain import shown_plan
+from proxy.ensembles.registry import Ensembles
 from proxy.metering import tokens
 from proxy.metering.charges import NO_BUDGETS, Budgets
 from proxy.metering.standing import Spending, share_spent
@@ -16,6 +18,7 @@ from proxy.pipeline.foreseen import Foresight
 from proxy.pipeline.key_settings import KeyConfig, RateLimitsConfig, day_ns
 from proxy.pipeline.labels import labels
 from proxy.pipeline.limits import UNLIMITED, Limits, Place, RateLimit
+from proxy.pipeline.seating import Seated, Seating
 from proxy.routing.allowed import Allowed
 from proxy.routing.decision import Decision
 from proxy.routing.deployment import Route
@@ -29,6 +32,7 @@ EXPECTED_OUTPUT = 256  # tokens reserved for an answer whose request sets no lim
 _MAX_OTHERS = 10_000
 _NO_HEADERS: Mapping[str, str] = {}
 NOTHING: Spending = {}
+NO_ENSEMBLES = Ensembles()
 
 
 class KeyPolicy(Struct, frozen=True):
@@ -85,10 +89,16 @@ class Admission:
     """Admits calls on one configuration."""
 
     def __init__(
-        self, policies: KeyPolicies, router: Router, budgets: Budgets = NO_BUDGETS, spending: Spending = NOTHING
+        self,
+        policies: KeyPolicies,
+        router: Router,
+        budgets: Budgets = NO_BUDGETS,
+        spending: Spending = NOTHING,
+        ensembles: Ensembles = NO_ENSEMBLES,
     ) -> None:
         self._policies = policies
         self._router = router
+        self._seating = Seating(router, ensembles)
         self._budgets = budgets
         self._spending = spending
 
@@ -106,10 +116,13 @@ class Admission:
         request = call.request
         share = self._share(call.caller, call.labels, call.opened_ns)
         decision = await self._router.decide(request, call.caller.key_id, headers, policy.allowed, share)
+        is_routed = decision is not None
         if decision is not None:
-            call.decision = marked(decision, request)
-            return decision.route
-        return await self._router.route(request.model, policy.allowed, request.hints)
+            route, call.decision = decision.route, marked(decision, request)
+        else:
+            route = await self._router.route(request.model, policy.allowed, request.hints)
+        call.seated = await self._seat(request, route, call.caller.key_id, policy, is_routed=is_routed)
+        return route
 
     async def downgraded(self, call: Call, route: Route, spent: BudgetSpent) -> Route:
         """The route of a call whose budget is spent up to its soft limit: the model that the budget names, or else the
@@ -124,7 +137,9 @@ class Admission:
             call.can_downgrade = False  # an answer that is shorter than useful is better than none
             return route
         call.is_downgraded, call.bound_nano = True, 0
-        if (first := route.candidates[0].name) != cheaper.candidates[0].name:
+        if call.seated is not None:
+            call.seated, call.downgraded_from = None, route.requested
+        elif (first := route.candidates[0].name) != cheaper.candidates[0].name:
             call.downgraded_from = first
         return cheaper
 
@@ -132,14 +147,13 @@ class Admission:
         self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], now_ns: int
     ) -> tuple[Decision, dict[str, Any] | None]:
         """The decision that a call would end up with, and what the budgets would do to it. Raises as `admit`."""
-        decision = await self.decide(caller, request, headers, now_ns)
+        decision, seated = await self._decide(caller, request, headers, now_ns)
         policy = self._policies.of(caller)
         request, _ = policy.cap(request)
         seen = Foresight(self._budgets, self._spending, request, now_ns)
         said = labels(request, headers)
-        return await seen.look(
-            decision, self._budgets.of_call(caller.key_id, said, now_ns), self._router, policy.allowed
-        )
+        charges = self._budgets.of_call(caller.key_id, said, now_ns)
+        return await seen.look(decision, charges, self._router, policy.allowed, seated)
 
     async def decide(
         self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], now_ns: int = 0
@@ -148,14 +162,33 @@ class Admission:
 
         Raises as `admit`, and CostLimit.
         """
+        decision, _ = await self._decide(caller, request, headers, now_ns)
+        return decision
+
+    async def _decide(
+        self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], now_ns: int
+    ) -> tuple[Decision, Seated | None]:
+        """`decide`, and the panel if an ensemble answers."""
         policy = self._policies.of(caller)
         request, _ = policy.cap(request)
         share = self._share(caller, labels(request, headers), now_ns)
         decision = await self._router.decide(request, caller.key_id, headers, policy.allowed, share)
+        is_routed = decision is not None
         if decision is None:
             route = await self._router.route(request.model, policy.allowed, request.hints)
             decision = self._router.named(route, request, caller.key_id, policy.allowed)
-        return within(decision, request)
+        seated = await self._seat(request, decision.route, caller.key_id, policy, is_routed=is_routed)
+        if seated is None:
+            return within(decision, request), None
+        panel = shown_plan(seated.plan, decision.facts, names_all=caller.admin)
+        return structs.replace(decision, panel=panel), seated
+
+    async def _seat(
+        self, request: AnyRequest, route: Route, key: str | None, policy: KeyPolicy, *, is_routed: bool
+    ) -> Seated | None:
+        if not route.ensemble and request.hints.ensemble is None:  # nearly all calls
+            return None
+        return await self._seating.seated(request, route, key, policy.allowed, is_routed=is_routed)
 
     def _share(self, caller: Caller, said: Labels, now_ns: int) -> float | None:
         """The share of the caller's tightest budget that is spent, where a rule looks at it."""

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy.pipeline.attempt import Attempt
 from proxy.schema.endpoints import AnyRequest
@@ -24,13 +25,20 @@ ANSWER_BEFORE_S = 0.1  # before the client gives up, so that it learns why inste
 class Bounds(Struct, frozen=True):
     """`deadline_s` ends the call, `patience_s` ends retries, fallbacks and hedges; both count from its start.
 
-    `whose` names what set the deadline. `max_nano` None: no limit of the cost.
+    `whose` names what set the deadline. `max_nano` None: no limit of the cost; `whose_cost` names what set it.
     """
 
     deadline_s: float = math.inf
     patience_s: float = math.inf
     whose: str = "router.deadline_s"
     max_nano: int | None = None
+    whose_cost: str = "routing.max_cost_usd"
+
+    def within(self, max_nano: int | None, whose_cost: str) -> Bounds:
+        """These bounds and another limit of the cost."""
+        if max_nano is None or (self.max_nano is not None and self.max_nano <= max_nano):
+            return self
+        return replace(self, max_nano=max_nano, whose_cost=whose_cost)
 
     def narrowed(self, request: AnyRequest, headers: Mapping[str, str]) -> Bounds:
         """These bounds and those of a request; itself if the request has none."""
@@ -56,14 +64,17 @@ class Bounds(Struct, frozen=True):
         if self.max_nano is None:
             return None
         if bound_nano is None:
-            return CostLimit(f"{name} has no known price, so routing.max_cost_usd cannot hold.", "price_unknown")
+            return CostLimit(
+                f"{name} has no known price, so {self.whose_cost} cannot hold.", "price_unknown", param=self.whose_cost
+            )
         left = self.max_nano - _spent(attempts)
         if bound_nano <= left:
             return None
         return CostLimit(
-            f"{name} could cost up to ${bound_nano / NANO_PER_USD:.6f}; of routing.max_cost_usd "
+            f"{name} could cost up to ${bound_nano / NANO_PER_USD:.6f}; of {self.whose_cost} "
             f"${max(0, left) / NANO_PER_USD:.6f} is left. A smaller max_tokens lowers the bound.",
             "max_cost_exceeded",
+            param=self.whose_cost,
         )
 
 

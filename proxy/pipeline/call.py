@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count
+from typing import TYPE_CHECKING, Any
 
 from proxy.metering.usage import usage_of
 from proxy.pipeline.attempt import Attempt
@@ -15,6 +16,9 @@ from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import CostLimit, ProxyError
 from proxy.schema.records import NANO_PER_USD, NO_LABELS, NOT_DECIDED, CallEnd, Caller, CallOpen, Charge, Outcome
 from proxy.schema.usage import Usage
+
+if TYPE_CHECKING:
+    from proxy.pipeline.seating import Seated
 
 BUDGET_WAIT_S = 0.25
 _STATUSES = {Outcome.CLIENT_CLOSED: 499, Outcome.CANCELLED: 503}
@@ -54,6 +58,9 @@ class Call:
         self.is_open = False  # the ledger has its row, or is about to write it
         self.cancelled_by: Outcome | None = None  # why its task was cancelled
         self.settled: CallEnd | None = None
+        self.seated: Seated | None = None  # the panel that answers, if an ensemble was asked
+        self.panel_report: dict[str, Any] | None = None  # what it decided
+        self.on_open: Callable[[], None] | None = None  # told of each attempt that the ledger granted
         self._seq = count(1)
 
     def next_seq(self) -> int:
@@ -71,6 +78,11 @@ class Call:
         if self.answered:
             return self.answered[-1]
         return self.gate.attempt or self.attempts[-1]
+
+    @property
+    def shown_model(self) -> str:
+        """`model` of the answer: the deployment that answered; of an ensemble the name that was asked for."""
+        return self.answering.deployment.name if self.seated is None else self.request.model
 
     @property
     def time_left_s(self) -> float:
@@ -160,9 +172,14 @@ class Call:
         return min([each.first_token_ms for each in attempts if each.first_token_ms is not None], default=None)
 
     def usage(self) -> Usage:
-        """The answer's usage in OpenAI's shape, with the cost of the whole call, failed attempts included."""
-        answered = [attempt.used() for attempt in self.answered or [self.answering]]
-        return usage_of(answered, [attempt.cost() for attempt in self.attempts])
+        """The answer's usage in OpenAI's shape, with the cost of the whole call, failed attempts included. Of an
+        ensemble all asks count, and the cost is told by model.
+        """
+        costs = [attempt.cost() for attempt in self.attempts]
+        if self.seated is not None:
+            models = [attempt.deployment.name for attempt in self.attempts]
+            return usage_of([attempt.used() for attempt in self.attempts], costs, models)
+        return usage_of([attempt.used() for attempt in self.answered or [self.answering]], costs)
 
     def cost_usd(self) -> float | None:
         """The cost of all attempts; None if any price is unknown."""

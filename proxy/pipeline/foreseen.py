@@ -5,14 +5,18 @@ It decides as `Holds` and `Admission` do, by the figures that this process knows
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from msgspec import structs
 
+from proxy.ensembles.explain import shown_plan
+from proxy.ensembles.plan import shrunk
 from proxy.metering.charges import Budgets
 from proxy.metering.standing import Spending, figures, shown, standing
 from proxy.pipeline.conditions import within
 from proxy.pipeline.holds import shortened
+from proxy.pipeline.seating import Seated
 from proxy.routing.allowed import Allowed
 from proxy.routing.decision import Candidate, Decision
 from proxy.routing.deployment import Deployment, Route
@@ -20,6 +24,7 @@ from proxy.routing.plan import attempt_bound
 from proxy.routing.router import Router
 from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest
+from proxy.schema.errors import CostLimit
 from proxy.schema.records import Charge
 from proxy.storage.admit import Additions, lacking_room
 from proxy.storage.base import Room
@@ -36,14 +41,22 @@ class Foresight:
         self._of_call: tuple[Charge, ...] = ()
 
     async def look(
-        self, decision: Decision, charges: tuple[Charge, ...], router: Router, allowed: Allowed | None
+        self,
+        decision: Decision,
+        charges: tuple[Charge, ...],
+        router: Router,
+        allowed: Allowed | None,
+        seated: Seated | None = None,
     ) -> tuple[Decision, dict[str, Any] | None]:
-        """The decision as the budgets leave it, and their effect: `none`, `shortened`, `downgraded` or `refused`. None:
-        there are no budgets. `charges`: the windows of the call.
+        """The decision as the budgets leave it, and their effect: `none`, `shortened`, `shrunk` (a panel with fewer
+        seats, or shorter answers), `downgraded` or `refused`. None: there are no budgets. `charges`: the windows of
+        the call.
         """
         if self._budgets.is_empty:
             return decision, None
         self._of_call = charges
+        if seated is not None:
+            return await self._panel(decision, seated, router, allowed)
         request, candidates = self._request, list(decision.route.candidates)
         may_downgrade = request.hints.allow_downgrade and isinstance(request, ChatRequest)
         room = self._room(candidates[0], is_downgraded=False)
@@ -69,10 +82,29 @@ class Foresight:
                 return decision, self._effect(candidates[0], "shortened", limit)
         return decision, self._effect(candidates[0], "refused", refused_by=room.charge.budget)
 
+    async def _panel(
+        self, decision: Decision, seated: Seated, router: Router, allowed: Allowed | None
+    ) -> tuple[Decision, dict[str, Any]]:
+        """`look` for an ensemble, whose panel gets smaller before anything else."""
+        request, first = self._request, decision.route.candidates[0]
+        additions = Additions(self._of_call, seated.plan.bound_nano or 0, (), 0)
+        room = lacking_room(additions, False, lambda charge: figures(charge, self._spending))
+        if room is None:
+            return decision, self._effect(first, "none")
+        with suppress(CostLimit):
+            fits = shrunk(seated.plan, room.left_nano) or seated.again(room.left_nano)
+            panel = shown_plan(fits, decision.facts, names_all=False)
+            return structs.replace(decision, panel=panel), self._effect(first, "shrunk")
+        if room.is_soft and request.hints.allow_downgrade and isinstance(request, ChatRequest):
+            cheaper = await router.downgraded(request, room.charge.downgrade_to, allowed)
+            if cheaper is not None:
+                return self._downgraded(decision, cheaper)
+        return decision, self._effect(first, "refused", refused_by=room.charge.budget)
+
     def _downgraded(self, decision: Decision, cheaper: Route) -> tuple[Decision, dict[str, Any]]:
         known = {each.deployment.name for each in decision.candidates}
         added = tuple(Candidate(each) for each in cheaper.candidates if each.name not in known)
-        changed = structs.replace(decision, route=cheaper, candidates=(*decision.candidates, *added))
+        changed = structs.replace(decision, panel=None, route=cheaper, candidates=(*decision.candidates, *added))
         changed = within(changed, self._request)
         first = changed.route.candidates[0]
         room = self._room(first, is_downgraded=True)

@@ -20,7 +20,7 @@ from proxy.schema.hints import PRIORITIES, Hints
 
 HEADER = "x-proxy-"
 METADATA = "routing."
-LATER = ("progress", "ensemble", "experiment")
+LATER = ("experiment",)
 _MAX_NAME = 200  # characters of a model name
 _MAX_TAG = 64
 _MAX_ITEMS = 16  # of a list
@@ -143,6 +143,13 @@ def _milliseconds(value: Any, where: str) -> int:
     return int(number)
 
 
+def _section(value: Any, where: str) -> dict[str, Any]:
+    """Keys and values, which only the body can hold; `ensembles/given.py` checks them."""
+    if not isinstance(value, dict) or _is_text(where):
+        raise BadRequest(f"{where}: expected an object, in the body.", param=where)
+    return value
+
+
 _READ: dict[str, Callable[[Any, str], Any]] = {
     "task": partial(_one_of, TASKS),
     "priority": partial(_one_of, PRIORITIES),
@@ -159,6 +166,8 @@ _READ: dict[str, Callable[[Any, str], Any]] = {
     "trace": _flag,
     "tags": partial(_texts, _MAX_TAG),
     "allow_downgrade": _flag,
+    "progress": _flag,
+    "ensemble": _section,
 }
 NAMES = (*_READ, *LATER)
 _NEAR = NearNames(NAMES)

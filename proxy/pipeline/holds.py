@@ -118,6 +118,8 @@ class Holds:
                 call.is_open = False
             raise
         attempt.note_granted()
+        if call.on_open is not None:
+            call.on_open()
 
     def _bounded(self, call: Call, deployment: Deployment, request: AnyRequest) -> tuple[AnyRequest, int | None]:
         """The request with an answer of limited length, if that gives its cost a bound. Raises CostLimit if not."""
@@ -141,6 +143,10 @@ class Holds:
         if not call.is_open and call.bound_nano > bound_nano and not _is_seat(call, request):
             call.bound_nano = 0  # a fallback asks for what it needs when it is needed
             return True
+        return await self.may_be_freed(call, room)
+
+    async def may_be_freed(self, call: Call, room: Room) -> bool:
+        """True if others held money and may have given it back: this waits for that, within the call's time for it."""
         if room.held_nano <= 0 or call.budget_wait_s <= 0:
             return False
         began = call.clock.monotonic_s()
@@ -150,8 +156,10 @@ class Holds:
 
 
 def _is_seat(call: Call, request: AnyRequest) -> bool:
-    """One of several concurrent requests that together make the call's choices."""
-    return request.n != call.request.n
+    """One of several requests of a call: all of them fit the budget, or the call asks for less. They make the call's
+    choices together, or are asked by an ensemble.
+    """
+    return request.n != call.request.n or (call.seated is not None and not call.attempts)
 
 
 def shortened(

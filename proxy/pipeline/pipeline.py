@@ -15,9 +15,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, cast
 
+from msgspec.structs import replace
+
 from proxy.metering.same_wait import SameWait
 from proxy.metering.standing import left_nano
-from proxy.pipeline import hints
+from proxy.pipeline import hints, panel
 from proxy.pipeline.admission import Admission
 from proxy.pipeline.bounds import Bounds
 from proxy.pipeline.call import Call
@@ -28,7 +30,9 @@ from proxy.pipeline.labels import labels
 from proxy.pipeline.off_loop import LARGE_BYTES, take_apart
 from proxy.pipeline.reasoning_state import ReasoningState
 from proxy.pipeline.running import CallOutput, RunningCall, deadline_passed, stopping
+from proxy.pipeline.seating import Seated
 from proxy.pipeline.timing import Clock
+from proxy.routing.ask import Sink
 from proxy.routing.decision import Decision
 from proxy.routing.deployment import Route
 from proxy.routing.named import named
@@ -92,6 +96,8 @@ class Pipeline:
             route = await self._admission.admit(call, headers)
             if call.decision is not None:
                 call.decided = decided(call.decision, self._dispatcher.resources.mentioned)
+            if (seated := call.seated) is not None:
+                call.decided = replace(call.decided, strategy=seated.strategy, ensemble=seated.name)
             return call, route
         except ProxyError as error:
             self._reject(call, error)
@@ -144,7 +150,9 @@ class Pipeline:
         call, output = running.call, running.sink
         try:
             call.request = await self._reasoning.restore(call.caller, call.request)
-            if len(route.candidates) > 1 or call.request.n > 1:  # else the first attempt's own bound is the plan's
+            if call.seated is None and (
+                len(route.candidates) > 1 or call.request.n > 1
+            ):  # else the first attempt's own bound is the plan's
                 call.bound_nano = plan(route, call.request).bound_nano or 0
             if call.request.hints.trace:
                 call.traced = call.decision or marked(
@@ -163,6 +171,8 @@ class Pipeline:
             output.end(end)
 
     async def _answer(self, running: RunningCall, route: Route) -> bytes:
+        if running.call.seated is not None:
+            return await self._ask_panel(running, running.call.seated)
         if running.call.request.stream:
             return await self._stream(running.call, route, running.writer, running.sink)
         return await self._complete(running.call, route, running.format)
@@ -184,13 +194,26 @@ class Pipeline:
             return format.whole(call, response)
         return await self._off_loop.run(call.answer_bytes, partial(_written, format, call, response))
 
+    async def _ask_panel(self, running: RunningCall, seated: Seated) -> bytes:
+        """The answer of an ensemble: its body, or the last frames of its stream."""
+        call, request = running.call, cast(ChatRequest, running.call.request)
+        sink = _sink(running.writer, running.sink) if request.stream else None
+        answer = await panel.answered(self._dispatcher, call, seated, sink)
+        call.note_answered(answer.attempts)
+        call.panel_report = answer.report
+        if answer.response is None:
+            messages = [message for attempt in call.answered for message in attempt.tally.tool_messages()]
+        else:
+            messages = [choice["message"] for choice in answer.response["choices"]]
+        await self._reasoning.keep(call.caller, call.answering.deployment, messages, request)
+        await self._settle(call, Outcome.OK)
+        if answer.response is None or sink is not None:
+            return running.writer.tail(call.usage())
+        return await self._off_loop.run(call.answer_bytes, partial(running.format.whole, call, answer.response))
+
     async def _stream(self, call: Call, route: Route, writer: StreamWriter, output: CallOutput) -> bytes:
         """Writes all frames except the last ones, which it returns."""
-
-        def sink(batch: list[ChatChunk]) -> Awaitable[None] | None:
-            frames = writer.write(batch)
-            return output.write(frames) if frames else None
-
+        sink = _sink(writer, output)
         request = cast(ChatRequest, call.request)
         answer = await self._dispatcher.stream(call, route, sink, call.gate, request)
         call.note_answered(answer.attempts)
@@ -252,6 +275,16 @@ class Pipeline:
             await running.ended()
         if self._late is not None:
             self._late.close()
+
+
+def _sink(writer: StreamWriter, output: CallOutput) -> Sink:
+    """Writes the frames of chunks."""
+
+    def sink(batch: list[ChatChunk]) -> Awaitable[None] | None:
+        frames = writer.write(batch)
+        return output.write(frames) if frames else None
+
+    return sink
 
 
 def _outcome(error: ProxyError) -> Outcome:

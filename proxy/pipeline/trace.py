@@ -11,10 +11,13 @@ from proxy.routing.explain import kept_candidates, shown_candidates
 
 
 def trace(call: Call) -> dict[str, Any]:
-    """`{"routing": ...}` for an answer whose client asked for it, else nothing."""
+    """`{"routing": ...}` for an answer whose client asked for it, else nothing. What an ensemble decided is always
+    there.
+    """
     decision = call.traced
+    panel = {} if call.panel_report is None else {"ensemble": call.panel_report}
     if decision is None:
-        return {}
+        return {"routing": panel} if panel else {}
     return {
         "routing": {
             "requested": call.request.model,
@@ -25,6 +28,7 @@ def trace(call: Call) -> dict[str, Any]:
             "attempts": attempt_tree([_row(attempt) for attempt in call.attempts]),
             "downgraded_from": call.downgraded_from,
             "snapshot": decision.snapshot,
+            **panel,
         }
     }
 

@@ -1,8 +1,9 @@
 """Translates: the allow-list of a key -> the namespace as that key sees it.
 
 The list names models. `provider/model` stands for itself, every other name for its configured meaning: its `use`, its
-`weighted` names, an alias's target, for `auto` the router's default and whatever rules and tasks name. Fallbacks are
-not included: each must be on the list itself. The requested name does not matter, only the model that would answer.
+`weighted` names, an alias's target, for `auto` the router's default and whatever rules and tasks name, for an ensemble
+the models that it asks. Fallbacks are not included: each must be on the list itself. The requested name does not
+matter, only the models that would answer. So a key may ask any ensemble, but only with members that it may use alone.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from msgspec import Struct, structs
 from proxy.metering.price_book import PriceBook
 from proxy.routing.deployment import Route
 from proxy.routing.names import AUTO_NAMES, Names
+from proxy.routing.panelists import PREFIX, diverse
 from proxy.schema.errors import ProxyError
 
 _SHOWN = 12
@@ -99,7 +101,8 @@ def _permission(names: Names, allowed: Allowed) -> Callable[[str], bool]:
 
 def _models_on(names: Names, entries: tuple[str, ...]) -> Iterator[str]:
     """The models that the names on a list stand for."""
-    virtual = [name for name in (*AUTO_NAMES, *names.models, *names.aliases) if _matches(name, entries)]
+    own = (*AUTO_NAMES, *(PREFIX + each for each in names.ensembles), *names.models, *names.aliases)
+    virtual = [name for name in own if _matches(name, entries)]
     for name in (*virtual, *(entry for entry in entries if "/" in entry)):  # the latter: `provider/fast` and the like
         yield from meaning(names, name)
 
@@ -113,6 +116,10 @@ def meaning(names: Names, name: str, depth: int = 0) -> Iterator[str]:
         parts = [*entry.weighted] if entry.weighted else [entry.use]
     elif name in names.aliases:
         parts = [names.aliases[name]]
+    elif name.startswith(PREFIX) and (panel := names.ensembles.get(name.removeprefix(PREFIX))) is not None:
+        parts = [*panel.members, *panel.followers]
+        if not panel.members:
+            yield from (deployment.name for deployment in diverse(names.pool(), panel.size))
     elif name in AUTO_NAMES and (automatic := _automatic(names)):
         parts = [*automatic]
     elif name in AUTO_NAMES:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from proxy.routing.content import ContentNeed
+from proxy.routing.content import ContentNeed, content_needs
 from proxy.routing.decision import Candidate
 from proxy.routing.deployment import Deployment
 from proxy.routing.facts import Facts
+from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest, ProxyError
 
 _LACKS = {
@@ -51,6 +52,16 @@ def needed(facts: Facts) -> list[str]:
 def refusal(facts: Facts, deployment: Deployment) -> str | None:
     """Why this deployment cannot answer, as the end of a sentence that begins with its name; None: it can."""
     return lacks(needed(facts), facts, deployment)
+
+
+def lacking(request: AnyRequest, deployment: Deployment) -> str | None:
+    """Why this deployment cannot answer a chat that names it, as `refusal` does; lengths do not count."""
+    wanted = [need.needs for need in content_needs(request)]
+    form = request.fields.get("response_format")
+    wanted += ["tools"] if request.fields.get("tools") else []
+    wanted += ["json_schema"] if isinstance(form, dict) and form.get("type") == "json_schema" else []
+    missing = _missing(deployment, wanted)
+    return None if missing is None else _LACKS[missing]
 
 
 def lacks(capabilities: Sequence[str], facts: Facts, deployment: Deployment) -> str | None:

@@ -22,6 +22,7 @@ from proxy.routing.health import State
 from proxy.routing.names import Names
 from proxy.routing.nowhere import nobody
 from proxy.routing.order import Pool, arrange
+from proxy.routing.panelists import PREFIX
 from proxy.routing.rules import CompiledRule, compiled, match
 from proxy.routing.settings import DEFAULT_TASK, Among, Rule
 from proxy.routing.sticky import draw
@@ -29,19 +30,23 @@ from proxy.routing.strategies import MEASURED
 
 _AS_LISTED = "task_based"
 _NOT_TRIED = "is not tried: the request says no_fallback"
+_DISABLED = "uses an ensemble, and ensembles.enabled is false"
 _REPLACED = "is not tried: the request names its own fallback"
 
 Arranged = tuple[list[Candidate], list[Candidate]]  # in order; and those that cannot take the request
 
 
 class Step(Struct, frozen=True):
-    """What decided, and the names it offers. `is_choice`: the best of these names, and their own fallbacks after it."""
+    """What decided, and the names it offers. `is_choice`: the best of these names, and their own fallbacks after it.
+    `ensemble`: it answers, asking the models behind these names.
+    """
 
     name: str
     offers: tuple[str, ...]
     strategy: str = _AS_LISTED
     prefer: str | None = None
     is_choice: bool = False
+    ensemble: str = ""
 
 
 def decide(names: Names, facts: Facts, state: State, seed: float, version: str) -> Decision:
@@ -87,8 +92,11 @@ def _step_of(names: Names, facts: Facts, rule: Rule | None) -> Step:
     """The step of a request whose first matching rule this is. A strategy of the client's replaces the file's."""
     if rule is not None:
         use = rule.use
+        if isinstance(use, Among) and use.ensemble is not None:
+            return Step("rule", (PREFIX + use.ensemble,), ensemble=use.ensemble)
         if isinstance(use, Among):
-            return Step("rule", tuple(use.among), facts.strategy or use.strategy, use.prefer, is_choice=True)
+            strategy = facts.strategy or use.strategy or _AS_LISTED
+            return Step("rule", tuple(use.among or ()), strategy, use.prefer, is_choice=True)
         return Step("rule", (use,) if isinstance(use, str) else tuple(use), facts.strategy or _AS_LISTED)
     router = names.router
     strategy = facts.strategy or router.strategy
@@ -117,6 +125,8 @@ class _Order:
     def of(self, step: Step) -> Arranged:
         """The candidates that a step offers, and the fallbacks."""
         offered, later = self._offered(step)
+        if step.ensemble:
+            return self._arrange(Pool(offered))
         fallback = self._behind(self._names.router.fallback, is_fallback=True)
         pool = Pool(offered, step.strategy, step.prefer, (*later, *fallback))
         own = self._facts.fallback
@@ -137,11 +147,18 @@ class _Order:
 
     def route(self, step: Step, ordered: list[Candidate]) -> Route:
         candidates = tuple(candidate.deployment for candidate in ordered)
+        if step.ensemble:
+            return Route(self._facts.requested, candidates, ensemble=step.ensemble)
         first = self._names.models.get(self._names.target_of(step.offers[0])) if step.offers else None
         if first is None or self._facts.no_fallback or not (first.context_fallback or first.content_fallback):
             return Route(self._facts.requested, candidates)
-        lists = (self._behind(each, is_fallback=True) for each in (first.context_fallback, first.content_fallback))
-        return Route(self._facts.requested, candidates, *lists)
+        context, content = first.context_fallback, first.content_fallback
+        return Route(
+            self._facts.requested,
+            candidates,
+            self._behind(context, is_fallback=True),
+            self._behind(content, is_fallback=True),
+        )
 
     def _offered(self, step: Step) -> tuple[tuple[Deployment, ...], tuple[Deployment, ...]]:
         """The deployments to rank, and those that follow in the order of the file."""
@@ -182,10 +199,17 @@ def _others(passed: Iterable[Candidate], ordered: Iterable[Candidate]) -> Iterab
 
 
 def _rules(names: Names) -> tuple[CompiledRule, ...]:
-    """The rules of this snapshot, compiled once."""
+    """The rules of this snapshot, compiled once. Those that use an ensemble hold only if ensembles are enabled."""
     memo = names.memo
-    if memo is None:
-        return compiled(names.rules)
-    if memo.rules is None:
-        memo.rules = compiled(names.rules)
+    if memo is None or memo.rules is None:
+        rules = compiled(names.rules)
+        if not names.routes_to_ensembles:
+            rules = tuple(each.never(_DISABLED) if _asks_ensemble(each.rule) else each for each in rules)
+        if memo is None:
+            return rules
+        memo.rules = rules
     return cast(tuple[CompiledRule, ...], memo.rules)
+
+
+def _asks_ensemble(rule: Rule) -> bool:
+    return isinstance(rule.use, Among) and rule.use.ensemble is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct
 
 from proxy.routing.deployment import Deployment, Route
@@ -36,7 +38,7 @@ class Decision(Struct, frozen=True):
 
     `snapshot` names the configuration and the state it was decided on. `tried`: the rules from the top to the first
     that matched. `is_shared`: it follows from what all workers know, apart from the health of the deployments and where
-    the conversation is warm.
+    the conversation is warm. `panel`: the plan of the ensemble that answers, as explanations show it.
     """
 
     route: Route
@@ -48,6 +50,7 @@ class Decision(Struct, frozen=True):
     candidates: tuple[Candidate, ...] = ()
     snapshot: str = ""
     is_shared: bool = True
+    panel: dict[str, Any] | None = None
 
     @property
     def chosen(self) -> Deployment | None:

@@ -71,9 +71,13 @@ class Deployment(Struct, frozen=True):
 
 
 class Route(Struct, frozen=True):
-    """The candidates for a name, in order. The other lists replace the rest if a request is too long or filtered."""
+    """The candidates for a name, in order. The other lists replace the rest if a request is too long or filtered.
+
+    `ensemble`: the name of the ensemble that answers; the candidates are the models that it asks.
+    """
 
     requested: str
     candidates: tuple[Deployment, ...]
     context_fallback: tuple[Deployment, ...] = ()
     content_fallback: tuple[Deployment, ...] = ()
+    ensemble: str = ""

@@ -21,12 +21,13 @@ def explained(decision: Decision, budget: dict[str, Any] | None = None, *, names
     """The facts, the rules that were tried, the candidates, and what a call would be sent to.
 
     `chosen` None: nothing would be sent, because every vendor named a time to wait. `names_all` False: of the models
-    that the key may not use only the number. `budget`: its effect.
+    that the key may not use only the number. `budget`: its effect. If an ensemble answers, it is what is chosen, and
+    `ensemble` shows its panel.
     """
     name, *fallbacks = [deployment.name for deployment in decision.route.candidates]
     first = next((each for each in decision.candidates if each.deployment.name == name), None)
     cost = None if first is None else _cost_range(first.cost_low_nano, first.cost_high_nano)
-    return {
+    shown: dict[str, Any] = {
         "requested": decision.route.requested,
         "facts": shown_facts(decision.facts, is_classified=decision.step != NAMED),
         "step": decision.step,
@@ -40,6 +41,10 @@ def explained(decision: Decision, budget: dict[str, Any] | None = None, *, names
         "budget": budget,
         "snapshot": decision.snapshot,
     }
+    if (panel := decision.panel) is not None:
+        shown |= {"chosen": panel["name"], "fallbacks": [], "estimated_cost_usd": panel["estimated_cost_usd"]}
+        shown["ensemble"] = panel
+    return shown
 
 
 class KeptCandidate(Struct, frozen=True, omit_defaults=True, rename=_SHORT):

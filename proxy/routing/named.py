@@ -38,7 +38,7 @@ def named(
     resting = by_badness((each for each in found if each.rests), state)
     ordered = [*(each for each in found if not each.rests), *resting]
     able = tuple(each.deployment for each in ordered if each.rejected is None)
-    route = Route(route.requested, able, route.context_fallback, route.content_fallback)
+    route = Route(route.requested, able, route.context_fallback, route.content_fallback, route.ensemble)
     candidates = (*ordered, *(Candidate(deployment, NOT_ALLOWED) for deployment in barred))
     return Decision(route, facts, step=NAMED, candidates=candidates, snapshot=snapshot)
 

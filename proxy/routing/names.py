@@ -17,6 +17,7 @@ from proxy.providers.base.contract import Provider
 from proxy.routing.deployment import Deployment, Route
 from proxy.routing.near import NearNames
 from proxy.routing.nowhere import missing, nobody, unknown_route
+from proxy.routing.panelists import PREFIX, Panelists, diverse
 from proxy.routing.settings import AUTO_STRATEGIES, TASKS, Among, ModelEntry, RouterConfig, Rule
 
 AUTO_NAMES = ("auto", *(f"auto:{word}" for word in (*TASKS, *AUTO_STRATEGIES)))
@@ -43,7 +44,8 @@ class Names(Struct, frozen=True, kw_only=True):
 
     `disabled` maps a provider to the reason why it is off. `listed` maps providers, even disabled ones, to the model
     ids in the files, `found` to the ids that their servers list. For bare ids the files take precedence, so that a
-    server cannot change their meaning. `may` tells which `provider/model` may answer (None: all of them), and
+    server cannot change their meaning. `ensembles` are keyed by their names without the prefix; rules may choose them
+    if `routes_to_ensembles`. `may` tells which `provider/model` may answer (None: all of them), and
     `everything` is the snapshot that it restricts.
     """
 
@@ -60,6 +62,8 @@ class Names(Struct, frozen=True, kw_only=True):
     found: Mapping[str, tuple[str, ...]] = {}
     may: Callable[[str], bool] | None = None
     everything: Names | None = None
+    ensembles: Mapping[str, Panelists] = {}
+    routes_to_ensembles: bool = False
     memo: _Memo | None = None
 
     def __post_init__(self) -> None:
@@ -94,6 +98,9 @@ class Names(Struct, frozen=True, kw_only=True):
             if route is not None:
                 return Route(name, route)
         entry = self.models.get(target)
+        ensemble = self.ensemble_behind(target, draw)
+        if ensemble is not None:
+            return self._panel(name, ensemble, draw)
         candidates = _unique(self._expand(target, draw, 0))
         if not candidates:
             raise missing(self, name, target)
@@ -105,6 +112,35 @@ class Names(Struct, frozen=True, kw_only=True):
             _unique(d for other in entry.context_fallback for d in self._expand(other, draw, 0)),
             _unique(d for other in entry.content_fallback for d in self._expand(other, draw, 0)),
         )
+
+    def ensemble_behind(self, name: str, draw: float) -> str | None:
+        """The ensemble that a name leads to; None: it leads to models."""
+        if not self.ensembles:
+            return None
+        for depth in range(_MAX_DEPTH):
+            name = self.target_of(name)
+            if name not in self.models:
+                break
+            entry = self.models[name]
+            following = self._draw_name(entry.weighted, draw, depth) if entry.weighted else entry.use
+            if following is None:
+                return None
+            name = following
+        found = name.removeprefix(PREFIX)
+        return found if name.startswith(PREFIX) and found in self.ensembles else None
+
+    def _panel(self, name: str, ensemble: str, draw: float) -> Route:
+        """The route of an ensemble. Members that cannot be called are replaced later, if anything can be called."""
+        found = _unique(self._expand(PREFIX + ensemble, draw, 0)) or diverse(self.pool(), 1)
+        if not found:
+            raise nobody(name, self.disabled)
+        return Route(name, found, ensemble=ensemble)
+
+    def pool(self) -> tuple[Deployment, ...]:
+        """What the router picks members from: the models of routing_rules.yaml in their order; if it names none, the
+        providers' own default models. The embedded model is among them only if there is no other.
+        """
+        return tuple(self.chosen()) or self.defaults()
 
     def order(self, names: tuple[str, ...], draw: float, *, is_fallback: bool = False) -> tuple[Deployment, ...]:
         """The deployments behind several names, in order. The embedded model is only ever the first name's.
@@ -145,7 +181,7 @@ class Names(Struct, frozen=True, kw_only=True):
 
     def names(self) -> list[str]:
         """Every callable name, virtual ones first."""
-        names = [*AUTO_NAMES, *self.models, *self.aliases]
+        names = [*AUTO_NAMES, *(PREFIX + each for each in self.ensembles), *self.models, *self.aliases]
         found = [name for name in names if self._answers(name)]
         models = {owner: (*self.listed.get(owner, ()), *self.found.get(owner, ())) for owner in self.providers}
         ids = [f"{owner}/{model}" for owner, ids in models.items() for model in dict.fromkeys(ids)]
@@ -165,18 +201,19 @@ class Names(Struct, frozen=True, kw_only=True):
 
     def chosen(self) -> list[Deployment]:
         """The models that routing_rules.yaml names, without the embedded one."""
-        found = _unique(each for name in self._written() if name for each in self._expand(name, 0.0, 0))
+        written = [name for name in self._written() if name and self.ensemble_behind(name, 0.0) is None]
+        found = _unique(each for name in written for each in self._expand(name, 0.0, 0))
         return [each for each in found if each.provider.local_model is None]
 
     def configured(self) -> frozenset[str]:
         """Every `provider/model` in the files. Names invented by clients are not included."""
-        written = self._written()
+        written = [*self._written(), *(PREFIX + name for name in self.ensembles)]
         listed = [f"{provider}/{model}" for provider in self.providers for model in self.listed.get(provider, ())]
         return frozenset(d.name for name in (*written, *listed) if name for d in self._expand(name, 0.0, 0))
 
     def offered(self) -> list[str]:
         """The names that rules and tasks choose from."""
-        uses = (rule.use.among if isinstance(rule.use, Among) else rule.use for rule in self.rules)
+        uses = (rule.use.among or () if isinstance(rule.use, Among) else rule.use for rule in self.rules)
         lists: list[Iterable[str]] = [(use,) if isinstance(use, str) else use for use in uses]
         return list(dict.fromkeys(name for names in (*lists, *self.tasks.values()) for name in names))
 
@@ -227,6 +264,14 @@ class Names(Struct, frozen=True, kw_only=True):
         if entry is not None and depth < _MAX_DEPTH:
             first = self._draw_name(entry.weighted, draw, depth) if entry.weighted else entry.use
             yield from self._chain(first, entry.fallback, draw, depth + 1)
+            return
+        if name.startswith(PREFIX) and (panel := self.ensembles.get(name.removeprefix(PREFIX))) is not None:
+            if depth < _MAX_DEPTH:
+                for member in (*panel.members, *panel.followers):
+                    is_auto = self.target_of(member) in AUTO_NAMES
+                    yield from self._automatic(draw) if is_auto else self._expand(member, draw, depth + 1)
+                if not panel.members:
+                    yield from diverse(self.pool(), panel.size)
             return
         provider_name, _, model = name.partition("/")
         provider = self.providers.get(provider_name)

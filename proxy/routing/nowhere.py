@@ -7,6 +7,7 @@ from typing import Protocol
 
 from proxy.metering.pricing import ModelPrice
 from proxy.routing.near import NearNames
+from proxy.routing.panelists import PREFIX, Panelists
 from proxy.routing.settings import ModelEntry
 from proxy.schema.errors import ProxyError
 
@@ -26,6 +27,9 @@ class Namespace(Protocol):
     @property
     def price_of(self) -> Callable[[str], tuple[ModelPrice | None, str]]: ...
 
+    @property
+    def ensembles(self) -> Mapping[str, Panelists]: ...
+
     def owners(self, model: str) -> list[str]: ...
 
     def near(self, word: str) -> list[str]: ...
@@ -36,6 +40,16 @@ def unknown_route(target: str, routes: Iterable[str]) -> ProxyError:
     near = NearNames(routes).find(target, most=1, cutoff=0.6)
     hint = f" Did you mean {near[0]}?" if near else ""
     return _not_found(f"There is no route {target[:200]!r}.{hint} Routes: {', '.join(routes)}.")
+
+
+def unknown_ensemble(target: str, ensembles: Iterable[str]) -> ProxyError:
+    """404 for `ensemble:x`: the nearest ensemble, and all of them."""
+    known = [PREFIX + name for name in ensembles]
+    if not known:
+        return _not_found(f"There is no ensemble {target[:200]!r}; none is configured.")
+    near = NearNames(known).find(target, most=1, cutoff=0.6)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return _not_found(f"There is no ensemble {target[:200]!r}.{hint} Ensembles: {', '.join(known)}.")
 
 
 def nobody(target: str, disabled: Mapping[str, str]) -> ProxyError:
@@ -71,8 +85,8 @@ def missing(names: Namespace, name: str, target: str) -> ProxyError:
     if len(owners) > 1:
         choices = " or ".join(f"{owner}/{target}" for owner in owners)
         return _not_found(f"Several providers have the model {name!r}. Say which: {choices}.")
-    if target.startswith("ensemble:"):
-        return _not_found(f"There is no ensemble {target!r}; none is configured.")
+    if target.startswith(PREFIX):
+        return unknown_ensemble(target, names.ensembles)
     near = names.near(target)
     hint = f" Did you mean {' or '.join(near)}?" if near else " GET /v1/models lists what can be called."
     return _not_found(f"The model {name[:200]!r} does not exist.{hint}")

@@ -126,6 +126,28 @@ class Router:
                 return Route(request.model, tuple(each for each in found if each in able) if wanted else able[:1])
         return None
 
+    def member(self, name: str, request: ChatRequest, key: str | None, allowed: Allowed | None) -> Route:
+        """The route of one member of an ensemble. Each has a draw of its own, and no conversation holds it anywhere: a
+        sticky session would lead all members to one model. Raises as `route` does.
+        """
+        target = self._views.current().target_of(name)
+        if not self._enabled or target not in _AUTO:
+            return self._views.resolve(name, self._random(), allowed)
+        facts = replace(facts_of(request, target, key, {}, self._reading), session="")
+        route = self._decide(facts, self._state(""), self._random(), allowed).route
+        return replace(route, ensemble="")  # else a rule could lead an ensemble to itself
+
+    def pool(self, allowed: Allowed | None) -> tuple[Deployment, ...]:
+        """What members are picked from."""
+        return self._views.of(allowed).pool()
+
+    async def prices_loaded(self, deployments: Iterable[Deployment]) -> bool:
+        """True if the price list was read because one of them had no price."""
+        lacking = self._lacks_prices(deployments)
+        if lacking:
+            await self._prices.load()
+        return lacking
+
     def _decide(self, facts: Facts, state: State, seed: float, allowed: Allowed | None) -> Decision:
         try:
             return decide(self._views.of(allowed), facts, state, seed, self._version)
@@ -144,7 +166,12 @@ class Router:
         if hints.fallback is None and not hints.no_fallback:
             return route
         self._check_models(hints, allowed)
+        if route.ensemble and hints.fallback is not None:
+            message = f"routing.fallback: {name!r} is an ensemble; its members have fallbacks of their own."
+            raise BadRequest(message, param="routing.fallback")
         first = route.candidates[:1]
+        if route.ensemble:
+            return route
         if hints.no_fallback:
             return Route(name, first)
         own = self._views.of(allowed).order(hints.fallback or (), draw, is_fallback=True)
@@ -160,7 +187,8 @@ class Router:
             if name.startswith("auto") and self._views.current().target_of(name) in _AUTO:
                 raise BadRequest(f"{where}: {name!r} chooses among models; name one of them.", param=where)
             try:
-                self._views.resolve(name, 0.0, allowed)
+                if self._views.resolve(name, 0.0, allowed).ensemble:
+                    raise BadRequest(f"{where}: {name!r} is an ensemble; name a model.", param=where)
             except ProxyError as error:
                 if error.status != 404:
                     raise

@@ -41,6 +41,10 @@ class CompiledRule(NamedTuple):
     rule: Rule
     checks: tuple[Check, ...]
 
+    def never(self, why: str) -> CompiledRule:
+        """The rule with one more key, which never holds."""
+        return CompiledRule(self.rule, (*self.checks, Check(lambda facts: False, lambda facts: why)))
+
 
 class RuleTried(Struct, frozen=True):
     """One rule that was tried. `why`: the first key that did not hold, with both values."""

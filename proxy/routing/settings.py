@@ -124,17 +124,24 @@ class When(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, 
 
 
 class Among(Struct, frozen=True, forbid_unknown_fields=True):
-    """`use` of a rule: the best of these names by a strategy. With `prefer: reliable_tools` those that break the fewest
-    tool calls come first.
+    """`use` of a rule: the best of these names by a strategy, or an ensemble. With `prefer: reliable_tools` those that
+    break the fewest tool calls come first.
     """
 
-    strategy: Strategy
-    among: list[NotBlank]
+    strategy: Strategy | None = None
+    among: list[NotBlank] | None = None
     prefer: Annotated[str, one_of("reliable_tools")] | None = None
+    ensemble: NotBlank | None = None
+
+    def __post_init__(self) -> None:
+        if self.ensemble is None and (self.strategy is None or self.among is None):
+            raise ValueError("needs strategy and among, or ensemble")
+        if self.ensemble is not None and (self.strategy, self.among, self.prefer) != (None, None, None):
+            raise ValueError("has ensemble and other keys; keep ensemble alone")
 
 
 class Rule(Struct, frozen=True, forbid_unknown_fields=True):
-    """One entry of `rules`. `use` is a name, a fallback order, or the best of several names."""
+    """One entry of `rules`. `use` is a name, a fallback order, the best of several names, or an ensemble."""
 
     name: NotBlank
     when: When

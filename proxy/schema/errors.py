@@ -10,6 +10,7 @@
     │   ├── UpstreamTimeout     504  a phase took longer than its time-out
     │   └── UpstreamUnavailable 503  no connection, or the embedded model is not ready
     │       └── KeysUnavailable 429  every key of the provider rests or has used its minute (503: all were refused)
+    ├── QuorumMissed            502  too few members of an ensemble answered; says why of each
     └── StorageUnavailable      503  the ledger cannot write
 
 Everything else is a bug and becomes `500 internal_error` without details. Callers see the messages, so these never
@@ -71,6 +72,32 @@ class StorageUnavailable(ProxyError):
             code="storage_unavailable",
             headers={"retry-after": "5"},
         )
+
+
+class Silent(Struct, frozen=True):
+    """Why one member of an ensemble did not answer."""
+
+    model: str
+    code: str
+    message: str
+
+
+class QuorumMissed(ProxyError):
+    """502: fewer members of an ensemble answered than must. Each of the others with its reason is in the body."""
+
+    def __init__(self, name: str, answered: int, needed: int, members: tuple[Silent, ...]) -> None:
+        each = "; ".join(f"{one.model}: {one.code}" for one in members)
+        super().__init__(
+            f"{name[:200]}: {answered} of its members answered, and it needs {needed}. {each}.",
+            status=502,
+            code="ensemble_quorum_missed",
+            headers={"x-should-retry": "false"},
+        )
+        self.members = members
+
+    def body(self) -> dict[str, object]:
+        error = cast("dict[str, object]", super().body()["error"])
+        return {"error": {**error, "members": self.members}}
 
 
 class CostLimit(ProxyError):

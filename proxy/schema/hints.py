@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct
 
 PRIORITIES = ("low", "normal", "high")
@@ -12,6 +14,7 @@ class Hints(Struct, frozen=True, kw_only=True):
 
     `max_cost_usd` and `deadline_ms` bind all attempts of the call together. `fallback` replaces the configured order,
     and `no_fallback` leaves only the first candidate. Without `allow_downgrade` a spent budget refuses the call.
+    `ensemble`: keys of an ensemble, as the client wrote them. `progress`: tell how far a panel is.
     """
 
     task: str | None = None
@@ -29,6 +32,8 @@ class Hints(Struct, frozen=True, kw_only=True):
     trace: bool = False
     tags: tuple[str, ...] = ()
     allow_downgrade: bool = True
+    progress: bool = False
+    ensemble: dict[str, Any] | None = None
 
 
 NO_HINTS = Hints()

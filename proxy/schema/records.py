@@ -226,7 +226,7 @@ class Decided(Struct, frozen=True):
 
     `step` decided: preferred_model, rule, task, strategy or default. `facts`: JSON, without texts of the client.
     `snapshot` names the configuration and the state on which the route was decided. `candidates`: JSON, with their
-    order, costs and reasons.
+    order, costs and reasons. `ensemble`: the one that answers, whose strategy then stands in `strategy`.
     """
 
     step: str | None = None
@@ -235,6 +235,7 @@ class Decided(Struct, frozen=True):
     facts: str | None = None
     snapshot: str | None = None
     candidates: str | None = None
+    ensemble: str | None = None
 
 
 NOT_DECIDED = Decided()

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from proxy.config import Config
-from proxy.config.namespace import build_names, catalogues
+from proxy.config.namespace import build_names, catalogues, ensembles_of
 from proxy.metering.price_book import PriceBook
 from proxy.pipeline import hints
 from proxy.pipeline.admission import Admission, KeyPolicies
@@ -45,7 +45,9 @@ class Offline:
         self._views = Views(build_names(config, self._book, found), self._book)
         self._policies = KeyPolicies(config.keys, None, Limits(1))
         self._admission = Admission(
-            self._policies, Router(self._views, self._book, random.random, classifier(), version=config.version)
+            self._policies,
+            Router(self._views, self._book, random.random, classifier(), version=config.version),
+            ensembles=ensembles_of(config),
         )
 
     async def load_prices(self) -> None:

@@ -19,7 +19,7 @@ from msgspec import Struct
 from structlog.typing import FilteringBoundLogger
 
 from proxy.config import Config, ConfigError
-from proxy.config.namespace import build_names, catalogues, enabled, endpoint_of, key_endpoints
+from proxy.config.namespace import build_names, catalogues, enabled, endpoint_of, ensembles_of, key_endpoints
 from proxy.config.problems import Mark, problem
 from proxy.metering.charges import Budgets
 from proxy.metering.ledger import Ledger
@@ -164,6 +164,7 @@ class Running:
                 Router(views, book, random.random, classifier(), self.board.state, config.version),
                 budgets,
                 self._ledger.spending,
+                ensembles_of(config),
             ),
             Dispatcher(
                 Resources(

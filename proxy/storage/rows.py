@@ -19,8 +19,8 @@ OTHER_PARTS = ("input", "cache_read", "cache_write", "output", "reasoning", "cac
 _OPEN_CALL = """
     INSERT INTO calls (id, opened_ns, owner, key_id, requested_model, stream, task_type, config_version, provider,
         model, hold_nano, attempts, step, rule, strategy, facts, snapshot, candidates, tags, session, agent,
-        parent_agent, charges, replay_of, outcome)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')
+        parent_agent, charges, replay_of, ensemble, outcome)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')
     ON CONFLICT (id) DO NOTHING
 """
 _IS_OURS = "SELECT 1 FROM calls WHERE id = ? AND owner = ? AND opened_ns = ?"
@@ -202,6 +202,7 @@ def _open_call_values(call: CallOpen, attempt: AttemptOpen | None, owner: str) -
         labels.parent_agent or _NULL,
         written(call.charges) or _NULL,
         call.replay_of or _NULL,
+        decided.ensemble or _NULL,
     )
 
 

@@ -17,17 +17,20 @@ from proxy.config.files import key_texts
 from proxy.config.json_schema import pricing_schema, routing_schema
 from proxy.config.problems import Mark, Problem
 from proxy.config.reader import Reader, described
-from proxy.config.settings import PricingFile, RoutingFile
+from proxy.config.settings import EnsemblesFile, PricingFile, RoutingFile
 from proxy.config.tree import Entry, Mapping, Node, Scalar, Sequence
+from proxy.ensembles.registry import STRATEGIES
 from proxy.providers import PROVIDERS
 from tests.cli.commands import ROOT, proxy
 from tests.cli.values import Validator, value_of
 from tests.config.files import TYPES
 from tests.config.key_texts import texts_in
 from tests.config.mistakes import MISTAKES, PRICE_MISTAKES
+from tests.ensembles import first
 
 PAGE, TEXTS = ROOT / "docs" / "configuration.md", ROOT / "proxy" / "config" / "key_texts.json"
 REWRITE = "WRITE_DOCS=1 scripts/test tests/cli/test_schema.py"
+KINDS = {**STRATEGIES, **first.STRATEGIES}
 ROUTING = routing_schema(PROVIDERS, key_texts())
 PRICING = pricing_schema(key_texts())
 
@@ -36,7 +39,8 @@ BEYOND = {
     *("a bad time zone", "a bad day", "not a number", "infinite"),
     *("no address", "a private address", "a metadata address", "an API key in a header"),
     *("a connection header", "a vendor's own rule", "an unknown name", "an unknown name, nothing similar"),
-    *("an unknown provider in a name", "an ambiguous id", "an unknown route", "a route inside a model", "an ensemble"),
+    *("an unknown provider in a name", "an ambiguous id", "an unknown route", "a route inside a model"),
+    *("an unknown ensemble", "an unknown ensemble in a rule"),
     *("a rotation of no keys", "a rotation that names a variable twice"),
     *("a hard limit alone", "a hard limit below the soft one", "an unknown baseline"),
     *("a role without a model", "a circular reference", "an alias that refers to itself", "a name defined twice"),
@@ -119,11 +123,13 @@ def test_files_with_every_key_load_and_are_valid() -> None:
     """Every key is in one of them, so a new key needs its line there."""
     folder = ROOT / "tests" / "fixtures" / "config"
     routing, pricing = folder / "routing_rules.yaml", folder / "pricing.yaml"
-    configure(Source(routing.name, routing.read_bytes()), Source(pricing.name, pricing.read_bytes()), {})
-    assert Validator(ROUTING).wrong(value_of(routing.read_bytes())) == set()
+    files = Source(routing.name, routing.read_bytes()), Source(pricing.name, pricing.read_bytes())
+    configure(*files, {}, strategies=KINDS)
+    whole = routing_schema(PROVIDERS, key_texts(), KINDS)
+    assert Validator(whole).wrong(value_of(routing.read_bytes())) == set()
     assert Validator(PRICING).wrong(value_of(pricing.read_bytes())) == set()
     for text, roots in (
-        (routing.read_text(), [RoutingFile, *PROVIDERS.values()]),
+        (routing.read_text(), [RoutingFile, EnsemblesFile, *PROVIDERS.values(), *KINDS.values()]),
         (pricing.read_text(), [PricingFile]),
     ):
         keys = {field.encode_name for cls in structs(*roots) for field in described(cls).fields}
@@ -168,7 +174,7 @@ SAMPLES: list[Any] = [
     *("2026-11-22", "2026-W47-7", "20261122", [], ["x"], ["tools"], [0.5], [None], [["x"]], {}, {"x": "y"}, {"x": 1}),
     *({"x": None}, {"until": "2026-01-01"}, [{"until": "2026-01-01"}], [{"above_input_tokens": 1}]),
 ]
-ONE_BY_ONE = {"providers", "models", "tasks"}  # sections with names of their own, see below
+ONE_BY_ONE = {"providers", "models", "tasks", "ensembles"}  # sections with names of their own, see below
 
 
 def node_of(value: Any) -> Node:

@@ -17,7 +17,9 @@ from proxy.config.constraints import unwrapped
 from proxy.config.problems import looks_like_key
 from proxy.config.reader import described
 from proxy.config.server import ServerConfig
-from proxy.config.settings import PricingFile, RoutingFile
+from proxy.config.settings import EnsemblesFile, PricingFile, RoutingFile
+from proxy.ensembles.base import Ensemble
+from proxy.ensembles.registry import STRATEGIES
 from proxy.providers import PROVIDERS
 from proxy.providers.base.contract import Provider
 from tests.config.files import PRICES
@@ -97,7 +99,7 @@ def keys_of(cls: type) -> dict[str, tuple[str, str]]:
 
 def documented_structs() -> dict[str, dict[str, tuple[str, str]]]:
     """The keys in the code, table by table. Keys that only some provider types have form one table."""
-    structs = reachable(RoutingFile, Provider, PricingFile)
+    structs = reachable(RoutingFile, Provider, EnsemblesFile, Ensemble, *STRATEGIES.values(), PricingFile)
     parents = {parent.__name__: parent for cls in structs.values() for parent in cls.__mro__[1:-2] if parent != Struct}
     tables = {name: keys_of(cls) for name, cls in {**parents, **structs}.items()}
     known = {field.name for field in described(Provider).fields}

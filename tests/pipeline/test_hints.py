@@ -123,6 +123,7 @@ EVERY: dict[str, Any] = {
     "trace": True,
     "tags": ["nightly", "batch"],
     "allow_downgrade": False,
+    "progress": True,
 }
 VALUES: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in EVERY.items()}
 EXPECTED = Hints(**VALUES)
@@ -139,7 +140,15 @@ def test_every_hint_has_the_same_meaning_in_each_of_the_three_places() -> None:
     assert request(routing=EVERY).hints == EXPECTED
     assert request(header_texts).hints == EXPECTED
     assert request(metadata=metadata).hints == EXPECTED
-    assert {*EVERY} == set(Hints.__struct_fields__)
+    assert {*EVERY, "ensemble"} == set(Hints.__struct_fields__)
+
+
+def test_an_ensemble_is_described_in_the_body_only() -> None:
+    """An object has no form as text. Its keys are checked once the ensemble is known."""
+    assert request(routing={"ensemble": {"strategy": "voting"}}).hints.ensemble == {"strategy": "voting"}
+    for fields, headers in (({"routing": {"ensemble": "voting"}}, {}), ({}, {"x-proxy-ensemble": "voting"})):
+        with pytest.raises(BadRequest, match="expected an object, in the body"):
+            request(headers, **fields)
 
 
 def test_an_empty_fallback_list_differs_from_none() -> None:

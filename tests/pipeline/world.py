@@ -238,7 +238,9 @@ class World:
         return Deployment(name, self.provider, "m", price)
 
     def route(self, names: str = "a", **fallbacks: str) -> Route:
-        lists = {kind: tuple(self.deployment(name) for name in others) for kind, others in fallbacks.items()}
+        lists: dict[str, Any] = {
+            kind: tuple(self.deployment(name) for name in others) for kind, others in fallbacks.items()
+        }
         return Route("x", tuple(self.deployment(name) for name in names), **lists)
 
     async def complete(self, call: Call, route: str | Route = "a", **fallbacks: str) -> str:

@@ -8,8 +8,14 @@ from proxy.routing.deployment import Deployment, Route
 
 
 def model_card(route: Route, created: int) -> dict[str, Any]:
-    """One model in OpenAI's shape, with its deployment, sizes in tokens and prices in USD per 1M tokens."""
+    """One model in OpenAI's shape, with its deployment, sizes in tokens and prices in USD per 1M tokens. An ensemble
+    lists the models that it asks; it has no price of its own.
+    """
     name, deployment = route.requested, route.candidates[0]
+    if route.ensemble:
+        asks = [each.name for each in route.candidates]
+        head = {"id": name, "object": "model", "created": created, "owned_by": "ensemble"}
+        return {**head, "asks": asks, "pricing": None}
     entry: dict[str, Any] = {"id": name, "object": "model", "created": created, "owned_by": deployment.provider_name}
     if deployment.name != name:
         entry["resolves_to"] = deployment.name

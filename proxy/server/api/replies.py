@@ -85,6 +85,8 @@ def identity_of(version: str, call: Call) -> dict[str, str]:
             known["x-proxy-rule"] = decision.rule
         if decision.strategy is not None:
             known["x-proxy-strategy"] = decision.strategy
+    if call.seated is not None:
+        known["x-proxy-strategy"] = call.seated.strategy
     if call.downgraded_from is not None:
         known["x-proxy-downgraded"] = call.downgraded_from
     return known
@@ -92,6 +94,8 @@ def identity_of(version: str, call: Call) -> dict[str, str]:
 
 def facts_of(version: str, call: Call) -> dict[str, str]:
     """The headers whose values are known at the first byte of an answer."""
+    if not call.attempts:  # an ensemble tells of its progress before anybody is asked
+        return identity_of(version, call) | call.limit_headers
     attempt = call.answering
     known = {
         **identity_of(version, call),

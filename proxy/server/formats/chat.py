@@ -79,14 +79,14 @@ class ChatFormat:
         return ChatRequest(model=model, messages=[], fields={})
 
     def whole(self, call: Call, answer: AnyResponse) -> bytes:
-        model = call.answering.deployment.name
+        model = call.shown_model
         shown = cast(ChatResponse, {**answer, **trace(call)})
         body = whole(shown, completion_id(call), model, call.created, call.usage())
         return encode_sized(body, call.answer_bytes)
 
     def writer(self, call: Call) -> ChunkWriter:
         include_usage = cast(ChatRequest, call.request).include_usage
-        model, end = lambda: call.answering.deployment.name, partial(trace, call)
+        model, end = lambda: call.shown_model, partial(trace, call)
         return ChunkWriter(completion_id(call), call.created, model, include_usage, end)
 
     def error(self, error: ProxyError) -> bytes:

@@ -1,0 +1,18 @@
+"""Values: the strategies of ensembles, by name. A new one is a file beside this and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from proxy.ensembles.base import Ensemble
+
+STRATEGIES: Mapping[str, type[Ensemble]] = {}
+
+
+class Ensembles(Struct, frozen=True):
+    """The ensembles of one configuration, by name, and the strategies that requests may name."""
+
+    by_name: Mapping[str, Ensemble] = {}
+    strategies: Mapping[str, type[Ensemble]] = STRATEGIES
