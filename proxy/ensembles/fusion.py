@@ -14,7 +14,7 @@ from typing import Annotated, Any, cast
 from proxy.ensembles import canonical_json, judge
 from proxy.ensembles.base import Decided, Ensemble, Panel
 from proxy.ensembles.gathering import Gathered, attempts_of, distinct, error_of, gather
-from proxy.ensembles.merge import Part, key_of, merged
+from proxy.ensembles.merge import Merged, Part, key_of, merged
 from proxy.ensembles.scores import Asked, asked_for, is_whole, offline_scores, words
 from proxy.ensembles.transcript import answer_text, clean, cut
 from proxy.schema.chat import ChatRequest, ChatResponse
@@ -40,7 +40,7 @@ class Fusion(Ensemble, frozen=True, kw_only=True, tag="fusion"):
 
     async def decide(self, panel: Panel) -> Decided:
         replies = await gather(panel, self.quorum(len(panel.seats)))
-        every = distinct(replies)
+        every = await asyncio.to_thread(distinct, replies)
         answers = [each for each in every if not each.is_empty]
         if len(answers) < 2:
             only = (answers or every)[0]
@@ -62,9 +62,7 @@ class Fusion(Ensemble, frozen=True, kw_only=True, tag="fusion"):
             text = clean(canonical_json.text_of(whole.value))
         except canonical_json.NotJSON:
             return None
-        report: dict[str, Any] = {"method": "merged", "confidence": whole.confidence, "agreement": whole.agreement}
-        report |= {"dissent": whole.dissent} if whole.dissent else {}
-        report |= {"filled": whole.filled} if whole.filled else {}
+        report: dict[str, Any] = {"method": "merged", "confidence": whole.confidence, **_fields(whole)}
         if len(parts) < len(answers):
             report["left_unread"] = [name for each in answers if _object(each) is None for name in each.models]
         wrong = asked.json.wrong(text) if asked.json else None
@@ -80,8 +78,8 @@ class Fusion(Ensemble, frozen=True, kw_only=True, tag="fusion"):
     async def _written(self, panel: Panel, answers: Sequence[Gathered]) -> Decided:
         """What the judge makes of the answers; the best of them if it fails."""
         name = self.followers()[0]
-        report: dict[str, Any] = {"method": "written", "judge": name, "confidence": None}
-        report["dissent"] = await asyncio.to_thread(_drafts, answers)
+        report: dict[str, Any] = {"method": "written", "judge": {"model": name}, "confidence": None}
+        report["drafts"] = await asyncio.to_thread(_drafts, answers)
         panel.progress(f"{name} writes one answer from {len(answers)} drafts.")
         request = judge.fusion(panel.request, [each.reply.message for each in answers])
         reply = await panel.stream(name, request, _ROLE)
@@ -89,11 +87,23 @@ class Fusion(Ensemble, frozen=True, kw_only=True, tag="fusion"):
             return Decided(reply.response, report, reply.attempts)
         best = await asyncio.to_thread(_best, panel.request, answers)
         note = "The judge did not answer: this is the best draft, by the offline scorer."
-        return _as_it_is(best, {**report, "method": "best", "judge_error": error_of(reply), "note": note})
+        about = {"model": name, "error": error_of(reply)}
+        return _as_it_is(best, {**report, "method": "best", "judge": about, "note": note})
 
 
 def _as_it_is(answer: Gathered, report: dict[str, Any]) -> Decided:
     return Decided(answer.reply.response, report, answer.reply.attempts)
+
+
+def _fields(whole: Merged) -> dict[str, Any]:
+    """How much the members agree on each field, and where they do not."""
+    fields: dict[str, dict[str, Any]] = {name: {"agreement": share} for name, share in whole.agreement.items()}
+    for name, others in whole.dissent.items():
+        fields.setdefault(name, {})["others"] = others
+    found: dict[str, Any] = {"fields": fields}
+    if whole.dissent:
+        found["dissent"] = [*whole.dissent]
+    return found | ({"filled": whole.filled} if whole.filled else {})
 
 
 def _object(answer: Gathered) -> dict[str, Any] | None:

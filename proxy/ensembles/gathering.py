@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from proxy.ensembles.base import Panel, Reply, Seat, missed
-from proxy.schema.chat import ResponseMessage
+from proxy.schema.chat import ResponseMessage, text_of
 
 
 class Gathered(Struct, frozen=True):
@@ -77,17 +77,21 @@ def distinct(replies: Iterable[Reply]) -> list[Gathered]:
 
 
 def digest_of(message: ResponseMessage) -> str:
-    """Identifies an answer by what it says and which tools it calls, whatever the ids of the calls."""
-    content = message.get("content")
-    pieces = [content.strip() if isinstance(content, str) else "", message.get("refusal") or ""]
-    for call in message.get("tool_calls") or ():
-        function = call.get("function") or {}
-        pieces += [str(function.get("name")), str(function.get("arguments"))]
+    """Identifies what a message says."""
     digest = hashlib.sha256()
-    for piece in pieces:
+    for piece in said_by(message):
         data = piece.encode("utf-8", "surrogatepass")
         digest.update(b"%d:" % len(data) + data)
     return digest.hexdigest()
+
+
+def said_by(message: ResponseMessage) -> list[str]:
+    """What a message says and which tools it calls, whatever the ids of the calls."""
+    pieces = [text_of(message.get("content")).strip(), message.get("refusal") or ""]
+    for call in message.get("tool_calls") or ():
+        function = call.get("function") or {}
+        pieces += [str(function.get("name")), str(function.get("arguments"))]
+    return pieces
 
 
 def attempts_of(replies: Sequence[Reply]) -> tuple[str, ...]:

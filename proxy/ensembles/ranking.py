@@ -46,7 +46,7 @@ class Ranking(Ensemble, frozen=True, kw_only=True, tag="ranking"):
 
     async def decide(self, panel: Panel) -> Decided:
         replies = await gather(panel, self.quorum(len(panel.seats)))
-        answers = distinct(replies)
+        answers = await asyncio.to_thread(distinct, replies)
         judged, judge = await self._judged(panel, answers)
         scored = judged or await asyncio.to_thread(self._offline, panel, answers)
         scored.sort(key=lambda each: (-each.score, -each.answer.weight, each.answer.digest))

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from proxy.ensembles import judge
 from proxy.ensembles.base import Decided, Ensemble, Member, Panel, Reply, Seat, missed
-from proxy.ensembles.gathering import digest_of, error_of, one
+from proxy.ensembles.gathering import error_of, one, said_by
 from proxy.ensembles.verdict import Verdict, read_verdict
 from proxy.schema.constraints import NotBlank, Share
 
@@ -120,7 +120,7 @@ class Verification(Ensemble, frozen=True, kw_only=True, tag="verification"):
         if reply.error is not None:
             failed.append(reply)
             return None
-        if digest_of(reply.message) == digest_of(last.reply.message):
+        if said_by(reply.message) == said_by(last.reply.message):
             return None
         return await self._validated(panel, last.model, reply, is_revision=True)
 

@@ -43,9 +43,10 @@ class TestJSON:
         assert sorted(found["tags"]) == ["a", "b"]
         assert (found["name"], found["price"] in (49.99, 59.99)) == ("Kettle", True)
         assert decided.report["method"] == "merged"
-        assert decided.report["agreement"]["price"] == 0.5
+        assert decided.report["fields"]["price"]["agreement"] == 0.5
+        assert len(decided.report["fields"]["price"]["others"]) == 1
         assert decided.report["filled"] == ["price"]
-        assert len(decided.report["dissent"]["price"]) == 1
+        assert decided.report["dissent"] == ["price", "tags"]
         assert decided.attempts == ("p/m0#1", "p/m1#2", "p/m2#3") or len(decided.attempts) == 3
         assert panel.roles("judge") == []
 
@@ -113,7 +114,7 @@ class TestText:
         decided = await Fusion(judge="j").decide(panel)
         assert content_of(decided) == "It is Paris."
         assert decided.attempts == ("j#4",)
-        assert (decided.report["method"], decided.report["judge"]) == ("written", "j")
+        assert (decided.report["method"], decided.report["judge"]) == ("written", {"model": "j"})
         asked = text_asked(panel.asked[-1][2])
         assert asked.startswith("What is 6 times 7?\n\n---\n3 assistants")
         assert all(f"\n{draft}\n" in asked for draft in ("It is Paris.", "It is Lyon.", "It is Paris, on the Seine."))
@@ -122,10 +123,10 @@ class TestText:
     async def test_dissent_stays_visible(self):
         """All drafts are in the report, the odd one first."""
         panel = ScriptedPanel(["The sky is blue.", "The sky is blue today.", "Grass grows."], {"j": "."})
-        dissent = (await Fusion(judge="j").decide(panel)).report["dissent"]
-        assert (dissent[0]["models"], dissent[0]["draft"]) == (["p/m2"], "Grass grows.")
-        assert dissent[0]["overlap"] == 0.0
-        assert len(dissent) == 3
+        drafts = (await Fusion(judge="j").decide(panel)).report["drafts"]
+        assert (drafts[0]["models"], drafts[0]["draft"]) == (["p/m2"], "Grass grows.")
+        assert drafts[0]["overlap"] == 0.0
+        assert len(drafts) == 3
 
     async def test_the_judge_streams_live(self):
         panel = ScriptedPanel(["one", "two"], {"j": "fused"}, request(stream=True))
@@ -198,7 +199,7 @@ class TestText:
         decided = await Fusion(judge="j").decide(panel)
         assert content_of(decided) == said[1]
         assert decided.report["method"] == "best"
-        assert decided.report["judge_error"]["code"] == "upstream_timeout"
+        assert decided.report["judge"]["error"]["code"] == "upstream_timeout"
 
     async def test_a_member_that_fails_costs_nothing_but_its_draft(self):
         panel = ScriptedPanel([fails(), "one", "two"], {"j": "fused"})

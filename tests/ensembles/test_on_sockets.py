@@ -139,7 +139,7 @@ async def test_fusion_streams_the_judge_live(tmp_path):
         texts, report = await at.stream("ensemble:fusion")
         assert "".join(texts) == "It is Paris, on the Seine."
         assert len(texts) > 3
-        assert (report["method"], report["judge"], len(report["dissent"])) == ("written", "fake/judge", 3)
+        assert (report["method"], report["judge"], len(report["drafts"])) == ("written", {"model": "fake/judge"}, 3)
         assert asked[0]["stream"] is True
         assert all(draft in asked[0]["messages"][-1]["content"] for draft in ("Paris.", "Seine", "Lyon"))
         whole = await at.ask("ensemble:fusion")
@@ -166,7 +166,7 @@ async def test_fusion_merges_objects(tmp_path):
         whole = await at.ask("ensemble:fusion", response_format=wanted, extra_body={"routing": ensemble})
         found = json.loads(text_of(whole))
         assert (found["price"], sorted(found["tags"])) == (49.99, ["a", "b"])
-        assert report_of(whole)["agreement"]["price"] == 0.6667
+        assert report_of(whole)["fields"]["price"]["agreement"] == 0.6667
         texts, _ = await at.stream("ensemble:fusion", response_format=wanted, extra_body={"routing": ensemble})
         assert json.loads("".join(texts)) == found
         assert "judge" not in at.asked()
