@@ -30,6 +30,8 @@ ensembles:
   fusion: {{strategy: fusion, members: [fake/a, {{use: fake/b, weight: 2}}, fake/c], judge: fake/judge}}
   itself: {{strategy: fusion, members: [fake/a, fake/a, fake/a], judge: fake/judge}}
   verification: {{strategy: verification, generator: fake/a, validator: fake/judge}}
+  nested: {{strategy: ranking, members: ["ensemble:verification", fake/b], judge: fake/judge}}
+  judged: {{strategy: fusion, members: [fake/a, fake/b], judge: "ensemble:itself"}}
   several: {{strategy: verification, generator: [fake/a, {{use: fake/b, temperature: 0.1}}], validator: fake/judge}}
 """
 QUESTION: Any = [{"role": "user", "content": "What is the capital of France?"}]
@@ -209,23 +211,27 @@ async def test_the_judge_of_a_fusion_calls_the_clients_tools(tmp_path):
         assert len(names) == 1
 
 
-@pytest.mark.parametrize(
-    "mode", ["e503", "cut_rst(k=0)", "empty_200", pytest.param("blackhole", marks=pytest.mark.slow)]
-)
-@pytest.mark.parametrize("streams", [False, True])
-async def test_a_judge_that_fails_leaves_an_answer(tmp_path, mode, streams):
+async def answers_despite(at: Scene, mode: str) -> None:
+    at.upstream.modes["judge"] = mode
+    for model, expected in (
+        ("ensemble:ranking", "The capital of France is Paris."),
+        ("ensemble:fusion", "The capital of France is Paris."),
+        ("ensemble:verification", "Paris."),
+    ):
+        texts, _ = await at.stream(model)
+        assert ("".join(texts), text_of(await at.ask(model))) == (expected, expected)
+
+
+async def test_a_judge_that_fails_leaves_an_answer(tmp_path):
     async with scene(tmp_path, a="Paris.", b="The capital of France is Paris.", c="la " * 200) as at:
-        at.upstream.modes["judge"] = mode
-        for model, expected in (
-            ("ensemble:ranking", "The capital of France is Paris."),
-            ("ensemble:fusion", "The capital of France is Paris."),
-            ("ensemble:verification", "Paris."),
-        ):
-            if streams:
-                texts, _ = await at.stream(model)
-                assert "".join(texts) == expected
-            else:
-                assert text_of(await at.ask(model)) == expected
+        for mode in ("e503", "cut_rst(k=0)", "html_502", "empty_200"):
+            await answers_despite(at, mode)
+
+
+@pytest.mark.slow
+async def test_a_judge_that_never_answers_leaves_an_answer(tmp_path):
+    async with scene(tmp_path, a="Paris.", b="The capital of France is Paris.", c="la " * 200) as at:
+        await answers_despite(at, "blackhole")
 
 
 async def test_a_fusion_cut_off_in_the_middle_ends_with_an_error(tmp_path):
@@ -263,20 +269,24 @@ async def test_verification_asks_the_next_generator(tmp_path):
 async def test_a_verified_stream_flows_before_the_verdict(tmp_path):
     """The client has the whole text while the validator still reads; the verdict comes in the last chunk."""
     async with scene(tmp_path, a="Lyon is the capital.", judge=verdicts(0.2)) as at:
-        at.upstream.modes["judge"] = "ok(delay=0.5)"
-        stream = await at.server.client.chat.completions.create(
-            model="ensemble:verification", messages=QUESTION, stream=True, stream_options={"include_usage": True}
-        )
-        text, seen_early, last = "", False, None
-        async for chunk in stream:
-            text += "".join(choice.delta.content or "" for choice in chunk.choices)
-            if text == "Lyon is the capital." and not seen_early:
-                seen_early = all(seen.t_end is None for seen in at.upstream.ledger if seen.model == "judge")
-            last = chunk
-        report = report_of(last)
-        assert seen_early
+        texts, report = await at.stream("ensemble:verification")
+        assert "".join(texts) == "Lyon is the capital."
         assert (report["confidence"], report["agreed"]) == (0.2, False)
         assert "not revised" in report["note"]
+        assert at.asked() == ["a", "judge"]
+        at.upstream.speakers.pop("judge")
+        at.upstream.modes["judge"] = "blackhole"
+        stream = await at.server.client.chat.completions.create(
+            model="ensemble:verification", messages=QUESTION, stream=True
+        )
+        text = ""
+        async for chunk in stream:
+            text += "".join(choice.delta.content or "" for choice in chunk.choices)
+            if text == "Lyon is the capital.":
+                break
+        await stream.close()
+        await at.upstream.until(lambda: at.upstream.open == 0)
+        assert at.asked() in (["a", "judge", "a", "judge"], ["a", "judge", "a"])
 
 
 async def test_every_ask_of_a_client_that_leaves_is_stopped(tmp_path):
@@ -295,24 +305,24 @@ async def test_every_ask_of_a_client_that_leaves_is_stopped(tmp_path):
             await at.upstream.until(lambda: at.upstream.open == 0)
 
 
-@pytest.mark.parametrize(
-    ("given", "field"),
-    [
-        ({"quality_metric": "beauty"}, "routing.ensemble.quality_metric"),
-        ({"judge": " "}, "routing.ensemble.judge"),
-        ({"strategy": "fusion", "prefer": "loudest"}, "routing.ensemble.prefer"),
-        ({"strategy": "verification", "min_confidence": 2}, "routing.ensemble.min_confidence"),
-        ({"strategy": "verification", "max_revisions": 6}, "routing.ensemble.max_revisions"),
-        ({"strategy": "verification", "generator": [], "validator": "fake/judge"}, "routing.ensemble"),
-        ({"strategy": "verification", "generator": "fake/a", "models": ["fake/b"]}, "routing.ensemble"),
-        ({"strategy": "ranking", "generator": "fake/a"}, "routing.ensemble.generator"),
-    ],
-)
-async def test_a_wrong_key_is_refused_by_its_name(tmp_path, given, field):
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"quality_metric": "beauty"}, "routing.ensemble.quality_metric"),
+    ({"judge": " "}, "routing.ensemble.judge"),
+    ({"strategy": "fusion", "prefer": "loudest"}, "routing.ensemble.prefer"),
+    ({"strategy": "verification", "min_confidence": 2}, "routing.ensemble.min_confidence"),
+    ({"strategy": "verification", "max_revisions": 6}, "routing.ensemble.max_revisions"),
+    ({"strategy": "verification", "generator": [], "validator": "fake/judge"}, "routing.ensemble"),
+    ({"strategy": "verification", "generator": "fake/a", "models": ["fake/b"]}, "routing.ensemble"),
+    ({"strategy": "ranking", "generator": "fake/a"}, "routing.ensemble.generator"),
+]
+
+
+async def test_a_wrong_key_is_refused_by_its_name(tmp_path):
     async with scene(tmp_path, a="a", b="b", c="c", judge="{}") as at:
-        with pytest.raises(openai.BadRequestError) as error:
-            await at.ask("ensemble:ranking", extra_body={"routing": {"ensemble": given}})
-        assert error.value.param == field
+        for given, field in WRONG:
+            with pytest.raises(openai.BadRequestError) as error:
+                await at.ask("ensemble:ranking", extra_body={"routing": {"ensemble": given}})
+            assert error.value.param == field
         assert at.asked() == []
 
 
@@ -327,3 +337,104 @@ async def test_any_model_can_be_verified_by_a_hint(tmp_path):
                 "ensemble:verification", extra_body={"routing": {"ensemble": more}} if more else None
             )
             assert text_of(replaced) == expected
+
+
+@pytest.mark.parametrize("limit", [None, 1, 100])
+async def test_the_bound_covers_what_judges_and_revisions_cost(tmp_path, limit):
+    """Also where the client allows members less than a judge needs."""
+    fields = {} if limit is None else {"max_tokens": limit}
+    long = "word " * 300
+    lines = {"a": f"A {long}", "b": f"B {long}", "judge": lambda body: f"{verdicts(0.1)(body)} {long}"}
+    async with scene(tmp_path, c="C", **lines) as at:
+        for name in ("ranking", "fusion", "verification", "several", "nested", "judged"):
+            _, streamed = await at.stream(f"ensemble:{name}", **fields)
+            for report in (report_of(await at.ask(f"ensemble:{name}", **fields)), streamed):
+                paid = sum(each["cost_usd"] for each in report["members"])
+                assert 0 < paid <= report["bound_usd"]
+
+
+async def test_a_judgement_is_held_for_by_its_own_length(tmp_path):
+    """A judge writes little, however long the answers may be: of four thousand tokens each it is held for half."""
+    async with scene(tmp_path, a="A", b="B", c="C", judge="{}") as at:
+        bounds = {
+            name: report_of(await at.ask(f"ensemble:{name}"))["bound_usd"] for name in ("offline", "ranking", "fusion")
+        }
+        price = 10 / 1_000_000
+        judged, fused = bounds["ranking"] - bounds["offline"], bounds["fusion"] - bounds["offline"]
+        assert judged - 2 * 2048 * price == pytest.approx(2 * (fused - 4096 * price), rel=0.01)
+
+
+async def test_ensembles_may_stand_inside_each_other(tmp_path):
+    """A verified answer competes with a plain one; a fusion is written by a fusion, live."""
+    both = lambda body: prefers("A")(body) if "scores" in body["messages"][0]["content"] else verdicts(0.9)(body)  # noqa: E731 - one line
+    async with scene(tmp_path, a="A", b="B", judge=both) as at:
+        whole = await at.ask("ensemble:nested")
+        assert text_of(whole) == "A"
+        assert [each.get("ensemble", {}).get("strategy") for each in report_of(whole)["members"][:2]] == [
+            "verification",
+            None,
+        ]
+        at.upstream.speakers["judge"] = lambda body: "fused"
+        at.upstream.speakers["a"] = lambda body: f"draft {body.get('seed')}"
+        texts, report = await at.stream("ensemble:judged")
+        assert "".join(texts) == "fused"
+        assert report["members"][-1]["ensemble"]["method"] == "written"
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_an_agents_loop_runs_on_each_strategy(tmp_path, streams):
+    """Tools in, calls out, results back, and at last an answer: what the SDK sends is what it got."""
+    tools = [
+        {
+            "type": "function",
+            "function": {
+                "name": tool,
+                "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+            },
+        }
+        for tool in ("weather", "time")
+    ]
+    async with scene(tmp_path) as at:
+        at.upstream.modes.update(dict.fromkeys(("a", "b", "c", "judge"), "actor"))
+        for name in ("ranking", "offline", "fusion", "verification"):
+            assert await agent(at, f"ensemble:{name}", tools, streams) == "The tools say: 20 C"
+
+
+async def agent(at: Scene, model: str, tools: Any, streams: bool) -> str:
+    """The last words of an agent that asks for the weather, as the SDK's users write one."""
+    messages: list[Any] = [{"role": "user", "content": "Weather in Bern?"}]
+    completions: Any = at.server.client.chat.completions
+    for _ in range(3):
+        if streams:
+            async with completions.stream(model=model, messages=messages, tools=tools) as stream:
+                answer = await stream.get_final_completion()
+        else:
+            answer = await completions.create(model=model, messages=messages, tools=tools)
+        message = answer.choices[0].message
+        if not message.tool_calls:
+            break
+        assert [call.function.name for call in message.tool_calls] == ["weather"]
+        messages.append(message.model_dump(include={"role", "content", "tool_calls"}))
+        messages += [{"role": "tool", "tool_call_id": call.id, "content": "20 C"} for call in message.tool_calls]
+    assert [each["role"] for each in messages] == ["user", "assistant", "tool"]
+    return str(message.content)
+
+
+async def test_a_client_that_asks_for_it_sees_how_far_the_panel_is(tmp_path):
+    """As reasoning, which is not part of the answer."""
+    async with scene(tmp_path, a="Lyon.", b="Paris.", c="Nice.", judge=prefers("Paris.")) as at:
+        stream = await at.server.client.chat.completions.create(
+            model="ensemble:ranking", messages=QUESTION, stream=True, extra_body={"routing": {"progress": True}}
+        )
+        told, text = "", ""
+        async for chunk in stream:
+            for choice in chunk.choices:
+                told += (choice.delta.model_extra or {}).get("reasoning_content") or ""
+                text += choice.delta.content or ""
+        assert told.splitlines() == [
+            "1 of 3 answered.",
+            "2 of 3 answered.",
+            "3 of 3 answered.",
+            "fake/judge compares 3 answers.",
+        ]
+        assert text == "Paris."
