@@ -70,6 +70,8 @@ SAME = [
     ("5 m²", "5 m^2"),
     ("5½", "5 1/2"),
     ("東京", "東京。", "答案：東京"),
+    ("Die Hauptstadt ist Paris", "die Hauptstadt ist Paris."),
+    ("B", "Ⓑ", "(B)"),
     ("x = 1\ny = 2", "x = 1  \ny = 2\n", "x = 1\r\ny = 2", "```python\nx = 1\ny = 2\n```"),
     # a final answer
     (
@@ -99,6 +101,11 @@ DIFFERENT = [
     ("5e3", "5", "53"),
     ("10 km", "10 m", "10 km/h", "10", "10 mi", "about 10 km"),
     ("5 Mb", "5 MB", "5 mb"),
+    ("10K", "10 K"),
+    ("5m", "5 m"),
+    ("5G", "5 G"),
+    ("ab!", "5!", "ab"),
+    ("log₂8", "log28"),
     ("5 ms", "5 Ms"),
     # money
     ("$5", "€5", "£5", "C$5", "A$5", "¥5", "5", "5 cents", "$5 million", "$5M", "$5k", "$-5", "$5/month", "$5-$6"),
@@ -111,6 +118,9 @@ DIFFERENT = [
     ("B) Paris", "B) London", "C) Paris", "A) Paris"),
     ("C", "C#", "C++", "°C"),
     ("x", "X"),
+    ("e", "E"),
+    ("i", "I"),
+    ("①②", "12"),
     # yes and no
     (
         "yes",
@@ -154,6 +164,10 @@ DIFFERENT = [
     ("aB3x", "Ab3X"),
     ("Foo()", "foo()"),
     ("`Foo`", "`foo`"),
+    ("x = Foo", "x = foo"),
+    ("return Foo.bar", "return foo.bar"),
+    ("Ich liebe Sie", "Ich liebe sie"),
+    ("Das ist Ihr Haus", "Das ist ihr Haus"),
     ("```\nFoo\n```", "```\nfoo\n```"),
     ("__init__", "init"),
     ("https://example.com/A", "https://example.com/a"),
@@ -170,6 +184,7 @@ DIFFERENT = [
     ("1. Answer: A\n2. Answer: B", "1. Answer: C\n2. Answer: B", "B"),
     ("Answer: 42, unless it rains", "42", "Answer: 43"),
     ("I think.\nAnswer: 42\nBut I am not sure.", "42"),
+    ("First. The answer is complicated.", "Second. The answer is complicated."),
     ("Not \\boxed{42}", "\\boxed{42}"),
     ("He asked for the answer: B. I said no.", "B", "no"),
 ]
