@@ -24,6 +24,7 @@ CRITERIA: Mapping[str, str] = {
     "completeness": "it covers everything that was asked for",
 }
 _MAX_TOOLS, _MAX_TOOL = 40, 160  # tools that are listed, and characters of each
+_MAX_FORM = 4_000  # characters of a schema
 
 
 def comparison(judge: str, request: ChatRequest, answers: Sequence[ResponseMessage], metric: str) -> ChatRequest:
@@ -97,15 +98,20 @@ def about_data(code: str) -> str:
 
 
 def context_of(request: ChatRequest) -> list[tuple[str, str]]:
-    """The conversation and the tools in it, for `marked`."""
+    """The conversation, and what else an assistant had to go by, for `marked`."""
+    found = [("conversation", conversation_text(request.messages))]
     tools = [tool.get("function") for tool in request.fields.get("tools") or () if isinstance(tool, dict)]
     lines = [
-        cut(f"{str(tool.get('name'))[:64]}: {str(tool.get('description') or '')[:_MAX_TOOL]}", _MAX_TOOL)
+        f"{str(tool.get('name'))[:64]}: {str(tool.get('description') or '')[:_MAX_TOOL]}"
         for tool in tools[:_MAX_TOOLS]
         if isinstance(tool, dict)
     ]
-    found = [("conversation", conversation_text(request.messages))]
-    return [("tools of the assistant", clean("\n".join(lines))), *found] if lines else found
+    if lines:
+        found.insert(0, ("tools of the assistant", clean("\n".join(lines))))
+    wanted = request.fields.get("response_format")
+    if isinstance(wanted, dict) and wanted.get("type") in ("json_schema", "json_object"):
+        found.append(("required form of the answer", cut(encode(wanted).decode(), _MAX_FORM)))
+    return found
 
 
 def question(name: str, system: str, text: str, properties: dict[str, Any]) -> ChatRequest:

@@ -41,10 +41,11 @@ def answer_text(message: ResponseMessage, limit: int = MAX_ANSWER) -> str:
 
 
 def conversation_text(messages: Sequence[Message], limit: int = MAX_CONVERSATION) -> str:
-    """The conversation as text. Of a long one the first messages and the last ones stay."""
-    head, first = _until(messages, int(limit * _HEAD))
-    tail, last = _until(messages[: first - 1 : -1] if first else messages[::-1], limit - int(limit * _HEAD))
-    left_out = len(messages) - first - last
+    """The conversation as text. Of a long one the first messages and the last ones stay, the very last in any case."""
+    head = _that_fit(messages[:-1], int(limit * _HEAD))
+    rest = messages[: len(head) - 1 : -1] if head else messages[::-1]
+    tail = _that_fit(rest, max(limit // 2, limit - sum(map(len, head))))
+    left_out = len(messages) - len(head) - len(tail)
     gap = [f"[... {left_out} messages left out ...]"] if left_out else []
     return clean("\n\n".join([*head, *gap, *reversed(tail)]))
 
@@ -56,8 +57,8 @@ def marked(pieces: Iterable[tuple[str, str]]) -> tuple[str, str]:
     return "\n\n".join(f"<{title} {code}>\n{text}\n</{title} {code}>" for title, text in pieces), code
 
 
-def _until(messages: Sequence[Message], limit: int) -> tuple[list[str], int]:
-    """The first messages that fit, at least one of them, and how many they are."""
+def _that_fit(messages: Sequence[Message], limit: int) -> list[str]:
+    """The texts of the first messages, as many as fit; the very first one is cut if it must be."""
     found: list[str] = []
     room = limit
     for message in messages:
@@ -66,7 +67,7 @@ def _until(messages: Sequence[Message], limit: int) -> tuple[list[str], int]:
             break
         found.append(text)
         room -= len(text)
-    return found, len(found)
+    return found
 
 
 def _message_text(message: Message, limit: int) -> str:
