@@ -12,7 +12,6 @@ from proxy.ensembles.ballot import Ballot, Cluster, Count, Rule, with_sources
 from proxy.ensembles.base import Decided, Reply, Seat
 from proxy.ensembles.field_votes import Composite
 from proxy.ensembles.gathering import attempts_of
-from proxy.ensembles.tool_votes import are_valid, calls_of
 from proxy.ensembles.votes import Vote, digest
 from proxy.schema.chat import ChatRequest, ChatResponse, Choice
 
@@ -39,18 +38,23 @@ class Poll(Struct, frozen=True):
         return sorted({name for name in names if names.count(name) > 1})
 
 
-def ballots_of(votes: Sequence[tuple[Reply, Vote | None]], request: ChatRequest) -> list[Ballot]:
+def ballots_of(votes: Sequence[tuple[Reply, Vote | None]]) -> list[Ballot]:
     """The votes of all who said something. A tool call that no client could run counts only if nothing else does."""
     ballots = [Ballot(reply, vote) for reply, vote in votes if vote is not None]
-    offered = _tools(request)
-    valid = [each for each in ballots if are_valid(calls_of(each.reply.message), offered)]
-    return with_sources(valid or ballots)
+    return with_sources([each for each in ballots if each.vote.is_usable] or ballots)
 
 
 def expects_fields(request: ChatRequest) -> bool:
     """Whether answers may be put together from their fields."""
     wanted = request.fields.get("response_format")
     return isinstance(wanted, dict) and wanted.get("type") == "json_schema"
+
+
+def tools_of(request: ChatRequest) -> set[str]:
+    """The names of the tools that the client offers."""
+    tools = [tool for tool in request.fields.get("tools") or () if isinstance(tool, dict)]
+    inner = [tool.get(str(tool.get("type", "function"))) for tool in tools]
+    return {str(each.get("name")) for each in [*inner, *(request.fields.get("functions") or ())] if each}
 
 
 class Outcome(Struct, frozen=True):
@@ -156,10 +160,3 @@ def with_content(response: ChatResponse, text: str) -> ChatResponse:
     choice = {name: value for name, value in first.items() if name != "logprobs"}
     choice |= {"message": {**first["message"], "content": text}, "finish_reason": "stop"}
     return cast(ChatResponse, {**response, "choices": [cast(Choice, choice)]})
-
-
-def _tools(request: ChatRequest) -> set[str]:
-    """The names of the tools that the client offers."""
-    tools = [tool for tool in request.fields.get("tools") or () if isinstance(tool, dict)]
-    inner = [tool.get(str(tool.get("type", "function"))) for tool in tools]
-    return {str(each.get("name")) for each in [*inner, *(request.fields.get("functions") or ())] if each}

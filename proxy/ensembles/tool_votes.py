@@ -6,6 +6,7 @@ reads them. Arguments that are not JSON agree only with the same text.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Sequence
 from typing import cast
@@ -35,18 +36,23 @@ def calls_label(calls: Sequence[ToolCall]) -> str:
 def are_valid(calls: Sequence[ToolCall], offered: Collection[str]) -> bool:
     """Whether a client can run all of them: each names a tool that it offered, with a JSON object for arguments."""
     return all(
-        name in offered and (kind == "custom" or _is_object(arguments)) for kind, name, arguments in map(_parts, calls)
+        name in offered and (kind == "custom" or _is_object(arguments))
+        for kind, name, arguments in map(parts_of, calls)
     )
 
 
 def _call(call: ToolCall) -> tuple[str, str]:
-    kind, name, arguments = _parts(call)
+    kind, name, arguments = parts_of(call)
     if kind == "custom":
-        return f"custom {name}", arguments
+        name = f"custom {name}"
+    if len(arguments) > MAX_JSON:
+        return name, hashlib.sha256(arguments.encode("utf-8", "surrogatepass")).hexdigest()
+    if kind == "custom":
+        return name, arguments
     return name, canonical_text(arguments.strip() or "{}") or arguments
 
 
-def _parts(call: ToolCall) -> tuple[str, str, str]:
+def parts_of(call: ToolCall) -> tuple[str, str, str]:
     """The type, the name and the arguments."""
     custom = call.get("custom")
     if isinstance(custom, dict):

@@ -20,8 +20,8 @@ from proxy.ensembles.base import Decided, Ensemble, Panel, Reply, missed
 from proxy.ensembles.field_votes import composite
 from proxy.ensembles.gathering import error_of
 from proxy.ensembles.judge import MAX_TOKENS
-from proxy.ensembles.polling import Outcome, Poll, ballots_of, expects_fields
-from proxy.ensembles.votes import Vote, shortened, vote_of
+from proxy.ensembles.polling import Outcome, Poll, ballots_of, expects_fields, tools_of
+from proxy.ensembles.votes import Vote, shortened, vote_soon
 from proxy.schema.constraints import NotBlank, one_of
 from proxy.schema.errors import NoAgreement
 
@@ -106,11 +106,12 @@ class Voting(Ensemble, frozen=True, kw_only=True, tag="voting"):
         """All replies; with `early_stop` those that came before the vote was settled."""
         votes: list[tuple[Reply, Vote | None]] = []
         ballots: list[Ballot] = []
+        tools = tools_of(panel.request)
         rule, needed, seats = self._rule(panel), self.quorum(len(panel.seats)), panel.seats
         async with aclosing(panel.replies(seats)) as coming:
             async for reply in coming:
-                votes.append((reply, vote_of(reply)))
-                ballots = ballots_of(votes, panel.request)
+                votes.append((reply, await vote_soon(reply, tools)))
+                ballots = ballots_of(votes)
                 found = count(ballots, by_source=self._by_source)
                 answered = sum(each.response is not None for each, _ in votes)
                 if reply.response is not None:
