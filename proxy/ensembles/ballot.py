@@ -105,13 +105,15 @@ def with_sources(ballots: Sequence[Ballot]) -> list[Ballot]:
 
 class Rule(Struct, frozen=True):
     """When a vote is agreed, and when it is settled. `sources`: from how many deployments an agreement must come.
-    `may_merge`: different answers may still turn out to say the same, or to agree in parts.
+    `may_merge`: different answers may still turn out to say the same, or to agree in parts. Without agreement, the
+    winner matters if `needs_winner`, and all answers if `needs_all`: a judge chooses among them.
     """
 
     min_agreement: float
     sources: int = 1
     may_merge: bool = False
     needs_winner: bool = True
+    needs_all: bool = False
 
     def agrees(self, found: Count) -> bool:
         """Whether one answer alone has the share that is needed."""
@@ -131,7 +133,9 @@ class Rule(Struct, frozen=True):
         is_won = lead.weight > others + pending + 1e-9
         if is_won and lead.sources >= self.sources and self.reaches(lead.weight / whole):
             return True
-        is_hopeless = not self.may_merge and not self.reaches((lead.weight + pending) / whole)
+        if self.may_merge or self.needs_all:
+            return False
+        is_hopeless = not self.reaches((lead.weight + pending) / whole)
         return is_hopeless and (is_won or not self.needs_winner)
 
 

@@ -100,6 +100,7 @@ class Voting(Ensemble, frozen=True, kw_only=True, tag="voting"):
             sources=2 if self._by_source else 1,
             may_merge=self.cluster_by == "judge" or expects_fields(panel.request),
             needs_winner=self.below in _JUDGED,
+            needs_all=self.below == "judge",
         )
 
     async def _poll(self, panel: Panel) -> Poll:

@@ -12,6 +12,8 @@ from proxy.ensembles.base import Ensemble
 from proxy.ensembles.canonical import canonical
 from proxy.ensembles.registry import STRATEGIES
 from proxy.ensembles.voting import Voting
+from tests.ensembles.scripted import request
+from tests.ensembles.test_voting import CASCADE, voted
 
 PAGE = (Path(__file__).parents[2] / "docs" / "ensembles.md").read_text()
 SNIPPETS = re.findall(r"^```yaml\n# routing_rules.yaml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
@@ -34,7 +36,7 @@ def test_the_ensembles_on_the_page_load(text: str) -> None:
 
 def test_the_keys_of_voting_are_those_of_the_code() -> None:
     """With their defaults, in the table of the section; those of a cascade are in its text."""
-    section = PAGE.split("### voting\n")[1].split("### cascade\n")[0]
+    section = PAGE.split("### voting\n")[1].split("\n\n- ")[0]
     cells = re.findall(r"^\| `(\w+)` \|(.*?)\|", section, re.MULTILINE)
     written = {key: value.strip(" `") for key, value in cells}
     defaults = {key: getattr(Voting(), key) for key in written}
@@ -55,6 +57,25 @@ def test_the_equal_answers_of_the_page_are_equal() -> None:
     ):
         assert f"`{first}`" in PAGE
         assert canonical(first) != canonical(second)
+
+
+async def test_the_fields_of_the_report_are_those_of_the_code() -> None:
+    """All that the strategy writes in any of these cases, and nothing else but the members."""
+    schema = request(response_format={"type": "json_schema", "json_schema": {"schema": {"type": "object"}}})
+    others = {"judge": "?", "strong": "S"}
+    grouped = Voting(below="judge", judge="judge", cluster_by="judge")
+    reports = [
+        (await voted(Voting(early_stop=True), "A", "A", "B"))[0].report,
+        (await voted(Voting(), '{"a": 1}', '{"a": 1}', request=schema))[0].report,
+        (await voted(grouped, "A", "B", others=others))[0].report,
+        (await voted(CASCADE, "A", "A", others=others, deployments=["p/x", "p/x"]))[0].report,
+    ]
+    section = PAGE.split("**The report.**")[1].split("### cascade\n")[0]
+    written = {
+        key for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for key in re.findall(r"`(\w+)`", row)
+    }
+    assert {key for report in reports for key in report} - {"seats"} == written - {"members"}
+    assert all(f"`{key}`" in section for key in reports[0]["seats"][0])
 
 
 def test_every_strategy_has_a_section() -> None:
