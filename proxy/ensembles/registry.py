@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec import Struct
+
 from proxy.ensembles.base import Ensemble
 from proxy.ensembles.ranking import Ranking
 
 STRATEGIES: Mapping[str, type[Ensemble]] = {"ranking": Ranking}
+
+
+class Ensembles(Struct, frozen=True):
+    """The ensembles of one configuration, by name, and the strategies that requests may name."""
+
+    by_name: Mapping[str, Ensemble] = {}
+    strategies: Mapping[str, type[Ensemble]] = STRATEGIES
