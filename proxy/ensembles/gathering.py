@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from proxy.ensembles.base import Panel, Reply, missed
+from proxy.ensembles.base import Panel, Reply, Seat, missed
 from proxy.schema.chat import ResponseMessage
 
 
@@ -54,6 +54,12 @@ async def gather(panel: Panel, quorum: int) -> list[Reply]:
     if sum(reply.response is not None for reply in replies) < quorum:
         raise missed(panel, replies, quorum)
     return replies
+
+
+async def one(panel: Panel, seat: Seat) -> Reply:
+    """The reply of a single seat."""
+    async with aclosing(panel.replies([seat])) as coming:
+        return await anext(coming)
 
 
 def distinct(replies: Iterable[Reply]) -> list[Gathered]:

@@ -171,7 +171,10 @@ class Planner:
             place = self._place(member.use, own, route, depth)
             places.append(place)
             seats.append(Seat(index, member.use, member.weight, place.deployment, place.request))
-        followers = [self._follower(each, seats, asked, depth, left_out) for each in ensemble.followers()]
+        followers = [
+            self._follower(each, seats, _limited(asked, ensemble.output_limit(each)), depth, left_out)
+            for each in ensemble.followers()
+        ]
         found = PanelPlan(name, ensemble, request, tuple(seats), tuple(places), tuple(followers), needed)
         if found.asks > MAX_ASKS:
             raise BadRequest(
@@ -343,6 +346,11 @@ def with_parameters(request: ChatRequest, member: Member) -> ChatRequest:
     if own:
         request = replace(request, fields={**request.fields, **own})
     return request if member.max_tokens is None else request.capped(member.max_tokens)[0]
+
+
+def _limited(request: ChatRequest, max_tokens: int | None) -> ChatRequest:
+    """What a follower with an output limit of its own is planned with."""
+    return request if max_tokens is None else replace(request, max_tokens=max_tokens)
 
 
 def varied(request: ChatRequest, member: Member, seats_before: int) -> ChatRequest:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from proxy.ensembles.base import Decided, Ensemble, Panel, Reply
 from proxy.ensembles.gathering import Gathered, distinct, error_of, gather
-from proxy.ensembles.judge import LABELS, comparison
+from proxy.ensembles.judge import LABELS, MAX_TOKENS, comparison
 from proxy.ensembles.scores import WEIGHTS, asked_for, offline_scores
 from proxy.ensembles.verdict import read_scores
 from proxy.schema.constraints import NotBlank, one_of
@@ -40,6 +40,9 @@ class Ranking(Ensemble, frozen=True, kw_only=True, tag="ranking"):
 
     def followers(self) -> list[str]:
         return [self.judge] * 2 if self.judge else []
+
+    def output_limit(self, follower: str) -> int | None:
+        return MAX_TOKENS
 
     async def decide(self, panel: Panel) -> Decided:
         replies = await gather(panel, self.quorum(len(panel.seats)))

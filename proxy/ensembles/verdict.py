@@ -49,6 +49,10 @@ class Verdict(Struct, frozen=True):
             return True
         return self.confidence >= min_confidence and self.correct is not False and self.complete is not False
 
+    def rank(self, min_confidence: float) -> tuple[bool, float]:
+        """Orders verdicts by how much they speak for the answer."""
+        return self.accepts(min_confidence), self.confidence or 0.0
+
 
 def read_verdict(text: str) -> Verdict:
     """The verdict in what a validator wrote. A verdict without a confidence is unreadable as a whole."""

@@ -105,7 +105,12 @@ class ScriptedPanel:
 
 def streamed(reply: Reply) -> Reply:
     """The reply as it is when its answer went to the client delta by delta."""
-    return Reply(attempts=reply.attempts, deployments=reply.deployments)
+    return Reply(streamed=reply.response, attempts=reply.attempts, deployments=reply.deployments)
+
+
+def text_asked(asked: ChatRequest) -> str:
+    """The last message of a request."""
+    return text_of(asked.messages[-1].content)
 
 
 def said_by(panel: ScriptedPanel, role: str) -> list[str]:

@@ -12,7 +12,7 @@ from proxy.ensembles.judge import MAX_ANSWERS, MAX_TOKENS
 from proxy.ensembles.ranking import Ranking
 from proxy.ensembles.transcript import MAX_CONVERSATION
 from proxy.schema.errors import QuorumMissed
-from tests.ensembles.scripted import ScriptedPanel, calls, chat, fails, message_of, request, said_by
+from tests.ensembles.scripted import ScriptedPanel, calls, chat, fails, message_of, request, said_by, text_asked
 
 _ANSWER = re.compile(r"<answer ([A-P]) \w{16}>\n(.*?)\n</answer", re.DOTALL)
 LONG = "A thorough answer that says what six times seven is: it is forty-two, as everybody knows."
@@ -22,7 +22,7 @@ def scores_of(worth):
     """A judge that gives each answer what `worth` says of its text."""
 
     def judge(asked):
-        seen = _ANSWER.findall(asked.messages[-1].content)
+        seen = _ANSWER.findall(text_asked(asked))
         return json.dumps({"scores": {label: worth(text) for label, text in seen}})
 
     return judge
@@ -34,7 +34,7 @@ def by_place(asked):
 
 
 def labels(asked):
-    return _ANSWER.findall(asked.messages[-1].content)
+    return _ANSWER.findall(text_asked(asked))
 
 
 async def test_the_best_answer_wins_and_every_score_is_told():
@@ -115,7 +115,7 @@ async def test_the_judge_is_asked_for_little():
     await Ranking(judge="j").decide(panel)
     for _, role, asked in panel.asked:
         if role == "judge":
-            text = asked.messages[-1].content
+            text = text_asked(asked)
             assert "You are Ada." in text
             assert "And the last thing?" in text
             assert "messages left out" in text
