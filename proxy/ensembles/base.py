@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Annotated, Any, ClassVar, Protocol
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage, text_of
 from proxy.schema.constraints import Count, NotBlank, NotNegative, Positive
@@ -141,8 +142,13 @@ class Ensemble(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
         return []
 
     def output_limit(self, follower: str) -> int | None:
-        """The most tokens that a follower is asked for, for the bound of the cost; None: what the request allows."""
+        """The most tokens that a follower is asked for; None: as many as the request allows."""
         return None
+
+    def planned(self, request: ChatRequest) -> list[tuple[str, ChatRequest]]:
+        """The followers, each with the request that bounds what it costs."""
+        limits = [(name, self.output_limit(name)) for name in self.followers()]
+        return [(name, request if most is None else replace(request, max_tokens=most)) for name, most in limits]
 
     def quorum(self, seats: int) -> int:
         """How many of the seats must answer: `min_answers`; without it two, or of fewer than three all but one."""

@@ -171,10 +171,7 @@ class Planner:
             place = self._place(member.use, own, route, depth)
             places.append(place)
             seats.append(Seat(index, member.use, member.weight, place.deployment, place.request))
-        followers = [
-            self._follower(each, seats, _limited(asked, ensemble.output_limit(each)), depth, left_out)
-            for each in ensemble.followers()
-        ]
+        followers = [self._follower(*each, seats, depth, left_out) for each in ensemble.planned(asked)]
         found = PanelPlan(name, ensemble, request, tuple(seats), tuple(places), tuple(followers), needed)
         if found.asks > MAX_ASKS:
             raise BadRequest(
@@ -237,7 +234,7 @@ class Planner:
         return Place(name, inner.request, route, inner.bound_nano, inner)
 
     def _follower(
-        self, name: str, seats: Sequence[Seat], request: ChatRequest, depth: int, left_out: list[LeftOut]
+        self, name: str, request: ChatRequest, seats: Sequence[Seat], depth: int, left_out: list[LeftOut]
     ) -> Place:
         """A judge or a stronger model. It reads the question, and may read all answers. Where it cannot be called for
         want of a provider, another model has its place.
@@ -346,11 +343,6 @@ def with_parameters(request: ChatRequest, member: Member) -> ChatRequest:
     if own:
         request = replace(request, fields={**request.fields, **own})
     return request if member.max_tokens is None else request.capped(member.max_tokens)[0]
-
-
-def _limited(request: ChatRequest, max_tokens: int | None) -> ChatRequest:
-    """What a follower with an output limit of its own is planned with."""
-    return request if max_tokens is None else replace(request, max_tokens=max_tokens)
 
 
 def varied(request: ChatRequest, member: Member, seats_before: int) -> ChatRequest:
