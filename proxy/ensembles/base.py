@@ -48,8 +48,7 @@ class Reply(Struct, frozen=True):
     """How one ask ended: with `response` (None if it was streamed to the client), or with `error`.
 
     `streamed`: what went to the client, for a validator to read. `seat` None: a judge, validator or escalation.
-    `is_cancelled`: it was stopped because no longer needed.
-    `deployments` are those that answered.
+    `is_cancelled`: it was stopped because no longer needed. `deployments` are those that answered.
     """
 
     seat: Seat | None = None

@@ -58,7 +58,7 @@ class Fusion(Ensemble, frozen=True, kw_only=True, tag="fusion"):
         if not parts or has_calls or (len(parts) < len(answers) and not wants_json):
             return None
         try:
-            whole = merged([Part(value, each.weight) for each, value in parts], self.prefer)
+            whole = merged([Part(value, weight) for each, value in parts for weight in each.weights], self.prefer)
             text = clean(canonical_json.text_of(whole.value))
         except canonical_json.NotJSON:
             return None

@@ -27,8 +27,12 @@ class Gathered(Struct, frozen=True):
         return self.replies[0]
 
     @property
+    def weights(self) -> list[float]:
+        return [reply.seat.weight for reply in self.replies if reply.seat]
+
+    @property
     def weight(self) -> float:
-        return sum(reply.seat.weight for reply in self.replies if reply.seat)
+        return sum(self.weights)
 
     @property
     def models(self) -> list[str]:

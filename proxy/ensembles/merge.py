@@ -101,9 +101,11 @@ class _Merge:
         items: dict[str, Any] = {}
         weights: dict[str, float] = {}
         for part in parts:
-            own = {key_of(item): item for item in reversed(part.value)}
-            for key in dict.fromkeys(map(key_of, part.value)):
-                items.setdefault(key, own[key])
+            own: dict[str, Any] = {}
+            for item in part.value:
+                own.setdefault(key_of(item), item)
+            for key, item in own.items():
+                items.setdefault(key, item)
                 weights[key] = weights.get(key, 0.0) + part.weight
         total = sum(part.weight for part in parts)
         shares = [weight / total for weight in weights.values()]

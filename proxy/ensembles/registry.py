@@ -7,9 +7,15 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from proxy.ensembles.base import Ensemble
+from proxy.ensembles.fusion import Fusion
 from proxy.ensembles.ranking import Ranking
+from proxy.ensembles.verification import Verification
 
-STRATEGIES: Mapping[str, type[Ensemble]] = {"ranking": Ranking}
+STRATEGIES: Mapping[str, type[Ensemble]] = {
+    "ranking": Ranking,
+    "fusion": Fusion,
+    "verification": Verification,
+}
 
 
 class Ensembles(Struct, frozen=True):

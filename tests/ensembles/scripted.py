@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, cast
 
-from proxy.ensembles.base import Reply, Seat
+from proxy.ensembles.base import Decided, Reply, Seat
 from proxy.schema.chat import ChatRequest, ChatResponse, Message, ResponseMessage, text_of
 from proxy.schema.errors import ProxyError, UpstreamError
 
@@ -125,6 +125,10 @@ def said_by(panel: ScriptedPanel, role: str) -> list[str]:
 def message_of(answer: ChatResponse | None) -> ResponseMessage:
     assert answer is not None
     return answer["choices"][0]["message"]
+
+
+def content_of(decided: Decided) -> str:
+    return text_of(message_of(decided.response).get("content"))
 
 
 def _steps(script: Script) -> Callable[[ChatRequest], Said]:
