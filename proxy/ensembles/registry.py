@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from msgspec import Struct
 
@@ -11,11 +12,13 @@ from proxy.ensembles.fusion import Fusion
 from proxy.ensembles.ranking import Ranking
 from proxy.ensembles.verification import Verification
 
-STRATEGIES: Mapping[str, type[Ensemble]] = {
-    "ranking": Ranking,
-    "fusion": Fusion,
-    "verification": Verification,
-}
+STRATEGIES: Mapping[str, type[Ensemble]] = MappingProxyType(
+    {
+        "ranking": Ranking,
+        "fusion": Fusion,
+        "verification": Verification,
+    }
+)
 
 
 class Ensembles(Struct, frozen=True):

@@ -27,6 +27,7 @@ class Script(Struct, frozen=True, kw_only=True):
     n_tokens: int = 10
     pieces: Literal["tokens", "echo", "unicode", "giant"] = "tokens"
     giant_bytes: int = 0
+    spoken: str | None = None
     choices: int | None = None
     reasoning: int = 0
     reasoning_field: str = "reasoning_content"

@@ -48,6 +48,8 @@ def words(raw: bytes, script: Script, limit: int | None) -> Said:
 
 
 def _tokens(raw: bytes, script: Script) -> list[str]:
+    if script.spoken is not None:
+        return re.findall(r"\s*\S+|\s+", script.spoken)
     if script.pieces == "echo":
         body = raw.decode()
         return [body[start : start + _ECHO_PIECE] for start in range(0, len(body), _ECHO_PIECE)]
