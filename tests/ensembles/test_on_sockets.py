@@ -16,6 +16,7 @@ from openai.types.chat import ChatCompletion
 
 from tests.serving import Server, serving, write_files
 from tests.upstream import FakeUpstream
+from tests.upstream.modes import says
 
 ROUTING = """
 version: 1
@@ -71,8 +72,10 @@ def text_of(answer: ChatCompletion) -> str:
 
 @asynccontextmanager
 async def scene(folder: Path, **lines: Any) -> AsyncIterator[Scene]:
+    """`lines`: what models say: a text, or a function of the request's body."""
     async with FakeUpstream() as upstream:
-        upstream.lines.update(lines)
+        upstream.modes.update({name: says(line) for name, line in lines.items() if isinstance(line, str)})
+        upstream.speakers.update({name: line for name, line in lines.items() if callable(line)})
         async with serving(write_files(folder, upstream.url, ROUTING)) as server:
             yield Scene(server, upstream)
 
