@@ -32,7 +32,7 @@ def comparison(judge: str, request: ChatRequest, answers: Sequence[ResponseMessa
     limit = min(MAX_ANSWER, MAX_ANSWERS // len(answers))
     shown = [(f"answer {label}", answer_text(each, limit)) for label, each in zip(labels, answers, strict=True)]
     text, code = marked([*_context(request), *shown])
-    example = ", ".join(f'"{label}": 0' for label in labels)
+    example = ", ".join(f'"{label}": <0 to 10>' for label in labels)
     system = (
         f"You compare answers of several assistants to the last message of a conversation. {_about_data(code)} Give "
         f"each answer a score from 0 to 10: 10 if {CRITERIA[metric]}; 0 if it fails in that. The order of the answers "
@@ -50,7 +50,7 @@ def validation(validator: str, request: ChatRequest, answer: ResponseMessage) ->
         "the answer is correct and whether it is complete, and list the issues that matter; none if there are none. An "
         "answer may be a tool call: then judge whether that is the right call. `confidence` says how likely it is, "
         "from 0 to 1, that the answer is both correct and complete. Reply with one JSON object and nothing else, like "
-        '{"correct": true, "complete": false, "confidence": 0.4, "issues": ["..."]}.'
+        '{"correct": <true or false>, "complete": <true or false>, "confidence": <0 to 1>, "issues": [<texts>]}.'
     )
     properties = {
         "correct": {"type": "boolean"},

@@ -242,7 +242,7 @@ class Planner:
         read = sum(_FRAME_BYTES + _BYTES_PER_TOKEN * (seat.request.output_limit(UNSAID_TOKENS) or 0) for seat in seats)
         request = replace(request, size=request.size + read)
         try:
-            return self._place(name, request, self._lookup.route(name, request), depth)
+            return self._place(name, request, self._lookup.route(name, replace(request, max_tokens=None)), depth)
         except ProxyError as error:
             picked = self._picked(1, [], request) if error.status in (404, 503) else []
             if not picked:
