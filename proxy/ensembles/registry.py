@@ -11,9 +11,11 @@ from proxy.ensembles.base import Ensemble
 from proxy.ensembles.fusion import Fusion
 from proxy.ensembles.ranking import Ranking
 from proxy.ensembles.verification import Verification
+from proxy.ensembles.voting import Voting
 
 STRATEGIES: Mapping[str, type[Ensemble]] = MappingProxyType(
     {
+        "voting": Voting,
         "ranking": Ranking,
         "fusion": Fusion,
         "verification": Verification,
