@@ -19,6 +19,7 @@ from proxy.ensembles.ballot import Ballot, Cluster, Count, Rule, count
 from proxy.ensembles.base import Decided, Ensemble, Panel, Reply, missed
 from proxy.ensembles.field_votes import composite
 from proxy.ensembles.gathering import error_of
+from proxy.ensembles.judge import MAX_TOKENS
 from proxy.ensembles.polling import Outcome, Poll, ballots_of, expects_fields
 from proxy.ensembles.votes import Vote, shortened, vote_of
 from proxy.schema.constraints import NotBlank, one_of
@@ -68,6 +69,9 @@ class Voting(Ensemble, frozen=True, kw_only=True, tag="voting"):
         grouping = judge if self.cluster_by == "judge" else []
         choosing = judge if self.below in _JUDGED else []
         return [*grouping, *choosing, *([] if self.escalate_to is None else [self.escalate_to])]
+
+    def output_limit(self, follower: str) -> int | None:
+        return MAX_TOKENS if follower == self.judge != self.escalate_to else None
 
     async def decide(self, panel: Panel) -> Decided:
         poll = await self._poll(panel)
