@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from msgspec.structs import replace
 
 from proxy.config.namespace import build_names
 from proxy.config.problems import Path, Problem, shown
-from proxy.config.references import problem_at
+from proxy.config.references import deployment_of, problem_at
 from proxy.config.settings import Config
 from proxy.ensembles.plan import UNSAID_TOKENS, PanelPlan, Planner
 from proxy.metering.price_book import PriceBook
@@ -39,15 +40,13 @@ def panel_warnings(config: Config) -> Iterator[tuple[Path, str]]:
             yield ("rules", str(place)), "never used: ensembles.enabled is false, so rules do not choose ensembles"
     names = build_names(config, PriceBook(config.pricing, {}), {})
     for name, ensemble in config.ensembles.items():
-        path = ("ensembles", name)
-        try:
-            whole = _planned(config, names, name, is_limited=False)
-        except ProxyError:
-            continue  # nobody can be called; other warnings say why
-        if ensemble.members and (twice := _twice(whole)):
-            yield path, f"several seats ask {', '.join(map(shown, twice))}; answers of one model agree too easily"
-        if ensemble.max_cost_usd is not None:
-            yield from _costs(config, names, name, whole)
+        targets = [_target(member.use, config) for member in ensemble.panelists()]
+        if twice := sorted({each for each in targets if targets.count(each) > 1}):
+            message = f"several seats ask {', '.join(map(shown, twice))}; answers of one model agree too easily"
+            yield ("ensembles", name), message
+        if ensemble.max_cost_usd is not None and targets:
+            with suppress(ProxyError):  # nobody can be called; other warnings say why
+                yield from _costs(config, names, name, _planned(config, names, name, is_limited=False))
 
 
 def _costs(config: Config, names: Names, name: str, whole: PanelPlan) -> Iterator[tuple[Path, str]]:
@@ -77,9 +76,14 @@ def _planned(config: Config, names: Names, name: str, *, is_limited: bool) -> Pa
     return Planner(config.ensembles, _Lookup(names)).plan(PREFIX + name, ensemble, request)
 
 
-def _twice(found: PanelPlan) -> list[str]:
-    seated = [seat.deployment for seat in found.seats if seat.deployment]
-    return sorted({each for each in seated if seated.count(each) > 1})
+def _target(name: str, config: Config) -> str:
+    """What a member asks first, whether its key is set or not."""
+    seen: set[str] = set()
+    while name not in seen:
+        seen.add(name)
+        entry = config.models.get(name)
+        name = config.aliases.get(name, name) if entry is None else entry.use or name
+    return deployment_of(name, config) or name
 
 
 class _Lookup:
