@@ -31,7 +31,6 @@ from proxy.pipeline.call import Call
 from proxy.pipeline.conditions import changed
 from proxy.pipeline.gate import CommitGate
 from proxy.pipeline.holds import Holds
-from proxy.pipeline.json_check import JSONCheck
 from proxy.pipeline.native import NativeAnswer
 from proxy.pipeline.off_loop import LARGE_BYTES, OffLoop
 from proxy.pipeline.stop_sequences import StopSequences
@@ -48,6 +47,7 @@ from proxy.schema.attempt_state import AttemptState
 from proxy.schema.chat import ChatRequest, ChatResponse
 from proxy.schema.endpoints import AnyRequest, AnyResponse
 from proxy.schema.errors import BadRequest, BudgetSpent, ProxyError, UpstreamError, UpstreamTimeout
+from proxy.schema.json_check import JSONCheck
 from proxy.schema.records import AttemptEnd, Outcome
 from proxy.upstream.keys import Lease
 from proxy.upstream.upstream import Exchange, Upstream
