@@ -17,6 +17,7 @@ from proxy.routing.decision import Decision
 from proxy.routing.facts import Facts
 from proxy.routing.health import NO_STATE, DeploymentHealth, State
 from proxy.routing.names import Names
+from proxy.routing.panelists import Panelists
 from proxy.routing.settings import STRATEGIES, ModelEntry, RouterConfig, Rule
 from proxy.schema.errors import ProxyError
 from tests.routing.fleet import ROWS, deployment
@@ -102,6 +103,19 @@ def test_the_first_rule_that_matches_comes_before_the_task() -> None:
     found = decided(Facts(task="reasoning"), rules=two)
     assert (found.step, found.rule, order(found)) == ("rule", "two", [ARGON, SOL, SONNET, LITE])
     assert [(each.name, each.matched) for each in found.rules] == [("one", False), ("two", True)]
+
+
+def test_a_rule_chooses_an_ensemble_only_where_that_is_enabled() -> None:
+    """Else the next rule decides, and the explanation says why. The candidates are the models that it asks."""
+    chosen = rules(
+        {"name": "panel", "when": {}, "use": {"ensemble": "pair"}}, {"name": "next", "when": {}, "use": "cheap"}
+    )
+    pair = {"pair": Panelists((LITE, OSS))}
+    on = decided(rules=chosen, ensembles=pair, routes_to_ensembles=True)
+    assert (on.rule, on.route.ensemble, order(on)) == ("panel", "pair", [LITE, OSS])
+    off = decided(rules=chosen, ensembles=pair)
+    assert (off.rule, off.route.ensemble) == ("next", "")
+    assert off.rules[0].why == "uses an ensemble, and ensembles.enabled is false"
 
 
 def test_the_preferred_model_comes_before_the_rules() -> None:

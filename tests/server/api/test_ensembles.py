@@ -241,6 +241,20 @@ async def test_a_member_without_a_capability_is_refused_by_name(server: Server, 
     assert upstream.ledger == []
 
 
+async def test_a_member_may_be_a_route(server: Server) -> None:
+    """The router decides for each seat. A conversation does not hold the seats anywhere."""
+    answer = await ask(server, panel=members("auto", "auto:code", "other/ok"), prompt_cache_key="one conversation")
+    assert [each["deployment"] for each in said(answer)["members"]] == ["fake/ok", "fake/ok", "other/ok"]
+
+
+async def test_a_rule_cannot_lead_an_ensemble_to_itself(server: Server, upstream: FakeUpstream) -> None:
+    """A seat of `auto` is answered by a model, whatever rule its question matches."""
+    panel = members("auto", "other/ok")
+    answer = await ask(server, "auto", panel, routing={"accuracy_critical": True})
+    assert [each["deployment"] for each in said(answer)["members"]] == ["fake/ok", "other/ok"]
+    assert len(upstream.ledger) == 2
+
+
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
@@ -294,6 +308,32 @@ async def test_a_request_that_all_members_refuse_is_a_bad_request(server: Server
     answer = await ask(server, panel=members("fake/context_length", "other/context_length"))
     assert (answer.status, answer.error()["code"]) == (400, "context_length_exceeded")
     assert len(upstream.ledger) == 2
+
+
+@pytest.mark.parametrize(
+    ("last", "stream", "status", "code"),
+    [
+        ("fake/e500", False, 502, "upstream_error"),
+        ("fake/e500", True, 502, "upstream_error"),
+        ("fake/cut_fin(k=0)", True, 502, "upstream_truncated"),
+        ("fake/cut_fin(k=4)", True, 200, "upstream_truncated"),
+        ("fake/sse_error(k=4)", True, 200, "upstream_error"),
+    ],
+)
+async def test_a_last_model_that_fails_ends_the_answer(
+    server: Server, database: Path, last: str, stream: bool, status: int, code: str
+) -> None:
+    """With its own status before its first delta; after it as the last frame, without a finish. All is metered."""
+    answer = await ask(server, panel=members("fake/ok", "other/ok", last=last), stream=stream)
+    assert answer.status == status
+    error = answer.error() if status != 200 else answer.events[-1]["error"]
+    assert error["code"] == code
+    if status == 200:
+        assert text_of(answer).startswith("tok0 tok1 tok2")
+        assert b"[DONE]" not in answer.body
+    row = await row_of(database, answer)
+    assert (row["error_code"], row["attempts"]) == (code, 3)
+    assert row["cost_nano"] >= 2 * 100_000
 
 
 async def test_members_no_longer_needed_are_cancelled(server: Server, upstream: FakeUpstream, database: Path) -> None:
@@ -378,6 +418,16 @@ async def test_usage_adds_up_all_asks(server: Server, database: Path) -> None:
     assert sum(each["cost_usd"] for each in said(answer)["members"]) == pytest.approx(usage["cost"])
     row = await row_of(database, answer)
     assert (row["cost_nano"], row["output_tokens"]) == (round(usage["cost"] * 1e9), 35)
+
+
+async def test_the_trace_has_every_ask_with_its_cost(server: Server) -> None:
+    """The costs of its leaves add up to that of the answer. What an ask caused stands below it."""
+    answer = await ask(server, "ensemble:tail", routing={"trace": True})
+    attempts = answer.json["routing"]["attempts"]
+    assert sum(each["cost_usd"] for each in attempts) == pytest.approx(answer.json["usage"]["cost"])
+    assert answer.json["routing"]["ensemble"]["name"] == "ensemble:tail"
+    groups = [each for each in attempts if "attempts" in each]
+    assert [leaf["seat"] for group in groups for leaf in group["attempts"]][-1] == 2
 
 
 async def test_usage_can_be_grouped_by_ensemble(server: Server) -> None:
