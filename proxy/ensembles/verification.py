@@ -20,7 +20,7 @@ from proxy.ensembles.verdict import Verdict, read_verdict
 from proxy.schema.constraints import NotBlank, Share
 
 _VALIDATOR, _GENERATOR = "validator", "generator"
-_ANY_VALIDATOR = "auto:quality"
+_ANY_MODEL = "auto:quality"
 _MAX_GENERATORS = 16
 
 
@@ -69,13 +69,13 @@ class Verification(Ensemble, frozen=True, kw_only=True, tag="verification"):
     def followers(self) -> list[str]:
         """The validator for each answer, and the last generator for the revisions that no other one is left for."""
         generators = [member.use for member in self.panelists()]
-        others = len(dict.fromkeys(generators)) - 1
-        revisions = max(0, self.max_revisions - others) if generators else self.max_revisions
-        return [*[self.judge_name] * (1 + self.max_revisions), *generators[-1:] * revisions]
+        answerers = len(dict.fromkeys(generators)) or self.size
+        last = generators[-1] if generators else _ANY_MODEL
+        return [*[self.judge_name] * (1 + self.max_revisions), *[last] * max(0, 1 + self.max_revisions - answerers)]
 
     @property
     def judge_name(self) -> str:
-        return self.validator or _ANY_VALIDATOR
+        return self.validator or _ANY_MODEL
 
     def output_limit(self, follower: str) -> int | None:
         return None if follower in [member.use for member in self.panelists()] else judge.MAX_TOKENS
