@@ -54,10 +54,10 @@ class Fusion(Ensemble, frozen=True, kw_only=True, tag="fusion"):
     def _merged(self, request: ChatRequest, answers: Sequence[Gathered]) -> Decided | None:
         """The answers as one JSON object; None if they are none, or none of them is valid."""
         asked = asked_for(request, [])
-        parts = [(each, value) for each in answers if (value := _object(each)) is not None]
-        wants_json = request.fields.get("response_format") is not None and asked.json is not None
-        has_calls = any(calls_of(each.reply.message) for each in answers)
-        if not parts or has_calls or (len(parts) < len(answers) and not wants_json):
+        read = [(each, _object(each)) for each in answers]
+        parts = [(each, value) for each, value in read if value is not None]
+        unread = [each for each, value in read if value is None]
+        if not parts or any(calls_of(each.reply.message) for each in answers) or (unread and asked.json is None):
             return None
         try:
             whole = merged([Part(value, weight) for each, value in parts for weight in each.weights], self.prefer)
@@ -65,8 +65,8 @@ class Fusion(Ensemble, frozen=True, kw_only=True, tag="fusion"):
         except canonical_json.NotJSON:
             return None
         report: dict[str, Any] = {"method": "merged", "confidence": whole.confidence, **_fields(whole)}
-        if len(parts) < len(answers):
-            report["left_unread"] = [name for each in answers if _object(each) is None for name in each.models]
+        if unread:
+            report["left_unread"] = [name for each in unread for name in each.models]
         wrong = asked.json.wrong(text) if asked.json else None
         if wrong is None:
             response = with_content(cast(ChatResponse, parts[0][0].reply.response), text)
@@ -75,7 +75,8 @@ class Fusion(Ensemble, frozen=True, kw_only=True, tag="fusion"):
         if best is None:
             return None
         report |= {"method": "best", "note": f"The merged object does not match the schema: {wrong}."}
-        return _as_it_is(best, report)
+        response = with_content(cast(ChatResponse, best.reply.response), bare(best.reply.text))
+        return Decided(response, report, best.reply.attempts)
 
     async def _written(self, panel: Panel, answers: Sequence[Gathered]) -> Decided:
         """What the judge makes of the answers; the best of them if it fails."""
