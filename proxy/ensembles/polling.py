@@ -89,8 +89,8 @@ class Outcome(Struct, frozen=True):
 
     @property
     def decided_by(self) -> str:
-        """`votes`, `fields`, or `hash` where a tie had to be broken."""
-        if self.fields is not None:
+        """`votes`, `fields` if they make another answer, or `hash` where a tie had to be broken."""
+        if self.fields is not None and self.winner is not self.found.clusters[0]:
             return "fields"
         return "hash" if len(self.found.leaders) > 1 else "votes"
 
