@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
@@ -22,11 +22,13 @@ from proxy.metering.ratings import Ratings
 from proxy.metering.same_wait import SameWait
 from proxy.metering.usage_queries import UsageQueries
 from proxy.metering.writer import Waits, Writer
-from proxy.schema.ensembles import EnsembleCall, EnsembleQuery, Rating
+from proxy.schema.ensembles import EnsembleCall, EnsembleQuery, Rating, StoredRating
 from proxy.schema.errors import StorageUnavailable
 from proxy.schema.queries import LogQuery, UsageQuery
 from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Crossing, Outcome, PastCall
 from proxy.storage.base import Store
+
+T = TypeVar("T")
 
 
 class LedgerState(Struct, frozen=True):
@@ -194,11 +196,11 @@ class Ledger:
         """The last calls that reached a provider, newest first. Raises as `UsageQueries.read` does."""
         return await self._queries.latest(count)
 
-    async def ensemble_calls(self, query: EnsembleQuery) -> list[EnsembleCall]:
-        """The last calls of an ensemble, newest first. Raises as `UsageQueries.read` does."""
-        return await self._queries.ensemble_calls(query)
+    async def ensemble_calls(self, query: EnsembleQuery, then: Callable[[list[EnsembleCall]], T]) -> T:
+        """What `then` makes of the last calls of an ensemble, in a thread. Raises as `UsageQueries.read` does."""
+        return await self._queries.ensemble_calls(query, then)
 
-    async def rate(self, rating: Rating, key_id: str | None) -> dict[str, Any] | None:
+    async def rate(self, rating: Rating, key_id: str | None) -> StoredRating | None:
         """Stores a rating of a call of this key (None: of any key). Returns and raises as `Ratings.add` does."""
         return await self._ratings.add(rating, key_id)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-from proxy.schema.ensembles import Rating
+from proxy.schema.ensembles import Rating, StoredRating
 from proxy.schema.errors import ProxyError
 from proxy.storage.base import RowRefused, Store, StoreError
 
@@ -25,7 +24,7 @@ class Ratings:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ratings")
         self._waiting = 0
 
-    async def add(self, rating: Rating, key_id: str | None) -> dict[str, Any] | None:
+    async def add(self, rating: Rating, key_id: str | None) -> StoredRating | None:
         """The rating as stored. None: no call with this id is of this key (None: of any key).
 
         Raises ProxyError 409 for a call that has too many, 429 where too many wait, and 503 if the store fails or

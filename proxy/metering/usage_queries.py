@@ -55,9 +55,9 @@ class UsageQueries:
         """`Store.spending`. Raises as `read` does."""
         return await self._ask(self._store.spending)
 
-    async def ensemble_calls(self, query: EnsembleQuery) -> list[EnsembleCall]:
-        """`Store.ensemble_calls`. Raises as `read` does."""
-        return await self._ask(lambda give_up: self._store.ensemble_calls(query, give_up))
+    async def ensemble_calls(self, query: EnsembleQuery, then: Callable[[list[EnsembleCall]], T]) -> T:
+        """What `then` makes of `Store.ensemble_calls`, on the thread that read them. Raises as `read` does."""
+        return await self._ask(lambda give_up: then(self._store.ensemble_calls(query, give_up)))
 
     async def _ask(self, query: Callable[[Callable[[], bool]], T]) -> T:
         if self._asked >= MAX_ASKED:

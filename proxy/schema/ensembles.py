@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from msgspec import Struct
 
 
@@ -68,3 +70,15 @@ class Rating(Struct, frozen=True):
     comment: str | None = None
     source: str = "api"
     key_id: str | None = None
+
+
+class StoredRating(TypedDict):
+    """A rating as it is stored, and shown. `id`: that of the call."""
+
+    id: str
+    success: bool | None
+    score: float | None
+    comment: str | None
+    source: str
+    key_id: str | None
+    timestamp: str

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct, field
 
-from proxy.schema.ensembles import EnsembleCall, EnsembleQuery, Rating
+from proxy.schema.ensembles import EnsembleCall, EnsembleQuery, Rating, StoredRating
 from proxy.schema.queries import LogQuery, UsageQuery
 from proxy.schema.records import AttemptOpen, Charge, PastCall
 from proxy.storage.batch import Batch
@@ -141,7 +141,7 @@ class Store(Protocol):
         """
         ...
 
-    def rate(self, rating: Rating, key_id: str | None, now_ns: int) -> dict[str, Any] | None:
+    def rate(self, rating: Rating, key_id: str | None, now_ns: int) -> StoredRating | None:
         """Stores a rating of a call of this key (None: of any key); returns it as stored. None: there is no such call.
 
         Raises RowRefused if the call has too many, and StoreError within a bounded time.

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.schema.ensembles import Rating
+from proxy.schema.ensembles import Rating, StoredRating
 from proxy.schema.records import NANO_PER_USD
 from proxy.storage.base import RowRefused
 
@@ -32,7 +32,7 @@ _LAST = """
 _DELETE = "DELETE FROM feedback WHERE call_id IN (SELECT value FROM json_each(?))"
 
 
-def add_rating(db: sqlite3.Connection, rating: Rating, key_id: str | None, now_ns: int) -> dict[str, Any] | None:
+def add_rating(db: sqlite3.Connection, rating: Rating, key_id: str | None, now_ns: int) -> StoredRating | None:
     """Stores the rating of a call of this key (None: of any key); returns it as stored. None: there is no such call.
 
     Raises RowRefused if the call has too many.
@@ -50,12 +50,12 @@ def add_rating(db: sqlite3.Connection, rating: Rating, key_id: str | None, now_n
         raise RowRefused(f"The call {call_id} has {count} ratings already; more are not kept.")
     db.execute(_ADD, (call_id, last + 1, now_ns, *values))
     db.execute("COMMIT")
-    return {"id": call_id, **_shown(now_ns, *values)}
+    return _shown(call_id, now_ns, *values)
 
 
-def ratings_of(db: sqlite3.Connection, call_id: str) -> list[dict[str, Any]]:
+def ratings_of(db: sqlite3.Connection, call_id: str) -> list[StoredRating]:
     """The ratings of a call, oldest first."""
-    return [_shown(*row) for row in db.execute(_OF_CALL, (call_id,)).fetchall()]
+    return [_shown(call_id, *row) for row in db.execute(_OF_CALL, (call_id,)).fetchall()]
 
 
 def last_ratings(db: sqlite3.Connection, call_ids: list[str]) -> dict[str, float]:
@@ -69,11 +69,11 @@ def delete_ratings(db: sqlite3.Connection, call_ids: str) -> None:
     db.execute(_DELETE, (call_ids,))
 
 
-def _shown(
-    given_ns: int, key_id: str | None, success: int | None, score: float | None, comment: str | None, source: str
-) -> dict[str, Any]:
+def _shown(call_id: str, given_ns: int, *values: Any) -> StoredRating:
+    key_id, success, score, comment, source = values
     moment = datetime.fromtimestamp(given_ns // NANO_PER_USD, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     return {
+        "id": call_id,
         "success": None if success is None else bool(success),
         "score": score,
         "comment": comment,

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from proxy.schema.ensembles import EnsembleCall, EnsembleQuery, Rating
+from proxy.schema.ensembles import EnsembleCall, EnsembleQuery, Rating, StoredRating
 from proxy.schema.queries import LogQuery, UsageQuery
 from proxy.schema.records import PastCall
 from proxy.storage.base import StoreError, TooSlow
@@ -60,7 +60,7 @@ class SqliteReader:
         with self._reading(give_up) as db:
             return read_ensemble_calls(db, query)
 
-    def rate(self, rating: Rating, key_id: str | None, now_ns: int) -> dict[str, Any] | None:
+    def rate(self, rating: Rating, key_id: str | None, now_ns: int) -> StoredRating | None:
         with self._reading(lambda: False, "rw") as db:
             return add_rating(db, rating, key_id, now_ns)
 
