@@ -25,8 +25,8 @@ from proxy.schema.records import Tokens
 from proxy.schema.usage import Service, Usage, UsageReport
 from proxy.server.api.admin import PlanBody
 from proxy.server.api.answers import NO_STORE
+from proxy.server.api.outcome_queries import REPORT, FeedbackBody
 from proxy.server.api.queries import REQUESTS, USAGE
-from proxy.server.api.ratings import REPORT, FeedbackBody
 from proxy.server.api.shapes import (
     EmbeddingsAnswer,
     ErrorAnswer,

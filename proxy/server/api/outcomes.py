@@ -11,23 +11,23 @@ from litestar import Request, Response, get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from proxy.ensembles.report import EnsembleReport, report_of
 from proxy.schema.ensembles import EnsembleCall, EnsembleQuery, Rating, StoredRating
 from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
 from proxy.schema.records import Caller
 from proxy.server.api.answers import NO_STORE, new_id
-from proxy.server.api.periods import iso, zone_of
-from proxy.server.api.queries import own_key, parameters_of
-from proxy.server.api.ratings import (
+from proxy.server.api.outcome_queries import (
     MAX_BODY,
     MAX_COMMENT,
     REPORT,
     check_known,
     rating_of,
     report_query,
+    reported,
     unknown_call,
 )
+from proxy.server.api.periods import zone_of
+from proxy.server.api.queries import own_key, parameters_of
 from proxy.server.api.request import BodyTooLarge, ClientGone, discard_rest, read_body
 
 _LINGER_BYTES = 16 * 1024 * 1024  # of a body that is too large
@@ -72,12 +72,6 @@ def outcome_routes(
         return _json(report)
 
     return [give_feedback, get_report]
-
-
-def reported(query: EnsembleQuery, tz: str, calls: list[EnsembleCall]) -> EnsembleReport:
-    """The report on the calls that a query found, of which one may be too many."""
-    period = (iso(query.since_ns, tz), iso(query.until_ns, tz))
-    return report_of(query.name, calls[: query.limit], period, has_more=len(calls) > query.limit)
 
 
 def _json(value: object) -> Response[bytes]:

@@ -17,8 +17,7 @@ import pytest_asyncio
 
 from proxy.ensembles.report import EnsembleReport
 from proxy.schema.ensembles import EnsembleQuery, Rating
-from proxy.server.api.outcomes import reported
-from proxy.server.api.ratings import MAX_CALLS
+from proxy.server.api.outcome_queries import MAX_CALLS, reported
 from proxy.storage.sqlite import SqliteStore
 from tests.ensembles.first import STRATEGIES
 from tests.ensembles.panels import simulated

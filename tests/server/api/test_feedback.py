@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from proxy.server.api.ratings import MAX_COMMENT
+from proxy.server.api.outcome_queries import MAX_COMMENT
 from proxy.storage.feedback import MOST_PER_CALL
 from tests.server.api.raw import Answer, chat, get, post
 from tests.server.api.test_keys import add, secret

@@ -9,13 +9,14 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from proxy.config.problems import near
+from proxy.ensembles.report import EnsembleReport, report_of
 from proxy.routing.nowhere import unknown_ensemble
 from proxy.routing.panelists import PREFIX
-from proxy.schema.ensembles import EnsembleQuery, Rating
+from proxy.schema.ensembles import EnsembleCall, EnsembleQuery, Rating
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.json import decode_object
 from proxy.schema.records import Caller
-from proxy.server.api.periods import unix_ns, zone_of
+from proxy.server.api.periods import iso, unix_ns, zone_of
 from proxy.server.api.queries import bounded_since, own_key
 from proxy.server.formats.body import view_of
 
@@ -84,6 +85,12 @@ def report_query(name: str, parameters: Mapping[str, str], caller: Caller, now_n
     until = now_ns if until is None else until
     since = bounded_since(since, min(until, now_ns), "the report reads single calls")
     return EnsembleQuery(name.removeprefix(PREFIX), since, until, own_key(caller), MAX_CALLS)
+
+
+def reported(query: EnsembleQuery, tz: str, calls: list[EnsembleCall]) -> EnsembleReport:
+    """The report on the calls that a query found, of which one may be too many."""
+    period = (iso(query.since_ns, tz), iso(query.until_ns, tz))
+    return report_of(query.name, calls[: query.limit], period, has_more=len(calls) > query.limit)
 
 
 def check_known(query: EnsembleQuery, calls: int, ensembles: Mapping[str, object]) -> None:
