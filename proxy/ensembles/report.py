@@ -18,6 +18,7 @@ LEVELS = (0.0, 0.4, 0.6, 0.8, 1.0)  # where the levels of agreement begin; the l
 _ENOUGH = 10  # rated calls of a level, to judge it
 _SLACK = 0.05  # by which a confidence may miss the accuracy and still be honest
 _TWO_SIDED = 1.96
+_EXCLUSIVE = ("voting", "fusion")  # strategies of whose different answers one at most is right
 
 
 class MemberReport(Struct, frozen=True):
@@ -138,9 +139,14 @@ def _is_comparable(call: EnsembleCall, seat: SeatRecord) -> bool:
 def _members(calls: Sequence[EnsembleCall], seats: Sequence[dict[str, SeatRecord]]) -> list[MemberReport]:
     rated: Counter[Answered] = Counter()
     for call, each in zip(calls, seats, strict=True):
-        if call.rating is not None and call.record.answer is not None:
-            answers = tuple((name, seat.answer) for name, seat in each.items() if _is_comparable(call, seat))
-            rated[Answered(answers, call.record.answer, call.rating)] += 1
+        if call.rating is not None and call.record.answer is not None and call.record.strategy in _EXCLUSIVE:
+            number = {call.record.answer: 0}  # by first appearance, so that calls alike are counted together
+            answers = []
+            for name, seat in each.items():
+                if _is_comparable(call, seat):
+                    answer = None if seat.answer is None else number.setdefault(seat.answer, len(number))
+                    answers.append((name, answer))
+            rated[Answered(tuple(answers), 0, call.rating)] += 1
     accuracy = accuracies(rated)
     names = dict.fromkeys(name for each in seats for name in each)
     found = []

@@ -13,7 +13,7 @@ from proxy.ensembles.estimates import Lift, Z, calls_needed, share_limits
 SAME = 0.05  # a member whose answer differs more seldom than this gives the ensemble's answers
 NOT_BETTER = 0.02  # a lift below this is none
 _LIKELY_LIFT = 0.05  # expected where nothing is rated
-_LEAST_RATED = 30
+LEAST_RATED = 30
 ONE_MEMBER, WORTH_IT, UNDECIDED = "one_member", "worth_it", "undecided"
 
 
@@ -34,11 +34,11 @@ class Compared(Struct, frozen=True):
     @property
     def is_beaten(self) -> bool:
         """The ensemble is right more often than it."""
-        return self.lift is not None and self.lift.low > 0
+        return self.lift is not None and self.lift.rated_calls >= LEAST_RATED and self.lift.low > 0
 
     @property
     def is_as_good(self) -> bool:
-        return self.lift is not None and self.lift.high < NOT_BETTER
+        return self.lift is not None and self.lift.rated_calls >= LEAST_RATED and self.lift.high < NOT_BETTER
 
 
 class Verdict(Struct, frozen=True):
@@ -119,12 +119,12 @@ def _undecided(compared: Sequence[Compared], hardest: Compared, cascade: Cascade
 def rated_needed(member: Compared) -> int:
     """About how many rated calls tell whether the ensemble beats this member, if the figures stay as they are."""
     lift = member.lift
-    if lift is None or lift.rated_calls < _LEAST_RATED:
+    if lift is None or lift.rated_calls < LEAST_RATED:
         variance, gap = max(member.differed / member.compared, SAME), _LIKELY_LIFT
     else:
         variance, gap = max(lift.variance, SAME), max(lift.estimate, NOT_BETTER - lift.estimate)
     have = lift.rated_calls if lift else 0
-    return max(_LEAST_RATED, have + have // 10 + 1, ceil(Z * Z * variance / gap**2))
+    return max(LEAST_RATED, have + have // 10 + 1, ceil(Z * Z * variance / gap**2))
 
 
 def _instead(cascade: Cascade | None, below: float = 1.0) -> str:
