@@ -19,6 +19,7 @@ from proxy.pipeline.call import Call
 from proxy.pipeline.dispatch import Dispatcher
 from proxy.pipeline.emulate import cancel_all
 from proxy.pipeline.gate import CommitGate
+from proxy.pipeline.panel_record import PanelRecord
 from proxy.pipeline.panel_report import Asked, report
 from proxy.pipeline.seating import Seated
 from proxy.routing.ask import Origin, Sink
@@ -53,8 +54,9 @@ async def answered(dispatcher: Dispatcher, call: Call, seated: Seated, sink: Sin
         call.note_adapted([*plan.adapted])
         run = _Run(dispatcher, call, sink)
         panel = CallPanel(run, plan)
+        call.recorded = PanelRecord(seated.name, seated.strategy, panel.asked)
         try:
-            decided = await panel.decided()
+            call.recorded.decided = decided = await panel.decided()
         except BudgetSpent as spent:
             plan = await _smaller(dispatcher, call, seated, plan, spent)
             continue

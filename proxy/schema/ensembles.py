@@ -9,8 +9,8 @@ from msgspec import Struct
 
 class SeatRecord(Struct, frozen=True, omit_defaults=True):
     """A member in one call. `answer` numbers the different answers of the call: equal ones share a number; None: the
-    member gave none. `outcome`: a value of `Outcome`; `model`: the deployment that answered; `cost_nano` None: the
-    price is unknown.
+    member gave none. `outcome`: ok, cancelled, or the code of its error. `model`: the deployment that answered.
+    `cost_nano` None: the price is unknown.
     """
 
     name: str
