@@ -56,7 +56,8 @@ async def answered(dispatcher: Dispatcher, call: Call, seated: Seated, sink: Sin
         panel = CallPanel(run, plan)
         call.recorded = PanelRecord(seated.name, seated.strategy, panel.asked)
         try:
-            call.recorded.decided = decided = await panel.decided()
+            decided = await panel.decided()
+            call.recorded.note(decided, panel.streamed)
         except BudgetSpent as spent:
             plan = await _smaller(dispatcher, call, seated, plan, spent)
             continue
@@ -158,6 +159,7 @@ class CallPanel:
         self.request = plan.request
         self.seats: Sequence[Seat] = plan.seats
         self.asked: list[Asked] = []
+        self.streamed: Reply | None = None  # what went to the client as it came
         self._run = run
         self._plan = plan
         self._is_final = is_final
@@ -206,7 +208,9 @@ class CallPanel:
             return sink(batch)
 
         reply = await self._ask(place, None, role, self._plan.ensemble.timeout_s, keep)
-        return reply if reply.error is not None else replace(reply, streamed=said.response())
+        if reply.error is None:
+            self.streamed = reply = replace(reply, streamed=said.response())
+        return reply
 
     def progress(self, text: str) -> None:
         run = self._run

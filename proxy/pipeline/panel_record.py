@@ -6,30 +6,34 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from proxy.ensembles.base import Decided, Reply
+from proxy.ensembles.votes import vote_of
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.panel_report import Asked
 from proxy.schema.ensembles import EnsembleRecord, SeatRecord
-from proxy.schema.json import encode
 
-_LONG = 64 * 1024  # characters; longer texts are compared as they are, which takes no time
 _OWN_TEXT = "written"  # `method` of an answer that a judge wrote, which nobody's can be compared with
 
 
 class PanelRecord:
-    """One panel at work. `decided` None: it has not decided, or it failed."""
+    """One panel at work. Until `note` it has not decided, or it failed."""
 
     def __init__(self, name: str, strategy: str, asked: Sequence[Asked]) -> None:
-        self.decided: Decided | None = None
+        self._decided: Decided | None = None
+        self._streamed: Reply | None = None
         self._name = name
         self._strategy = strategy
         self._asked = asked
+
+    def note(self, decided: Decided, streamed: Reply | None) -> None:
+        """What it decided. `streamed`: what went to the client as it came, if anything did."""
+        self._decided, self._streamed = decided, streamed
 
     def record(self, attempts: Sequence[Attempt]) -> EnsembleRecord | None:
         """None: nobody was asked. `attempts`: those of the call, all ended."""
         if not any(asked.attempts for asked in self._asked):
             return None
         costs = {attempt.id: None if (cost := attempt.cost()) is None else cost.total for attempt in attempts}
-        report = self.decided.report if self.decided is not None else {}
+        report = {} if self._decided is None else self._decided.report
         seated = [asked for asked in self._asked if asked.seat is not None]
         numbers = _numbers(seated, report.get("seats") or {})
         confidence = report.get("confidence")
@@ -37,7 +41,7 @@ class PanelRecord:
             name=self._name,
             strategy=self._strategy,
             members=tuple(_seat(asked, answer, costs) for asked, answer in zip(seated, numbers, strict=True)),
-            answer=None if self.decided is None else self._answer(self.decided, seated, numbers),
+            answer=None if self._decided is None else self._answer(self._decided, seated, numbers),
             confidence=float(confidence) if isinstance(confidence, int | float) else None,
             agreed=report.get("agreed") is True,
             escalated=any(asked.role == "escalation" for asked in self._asked),
@@ -51,25 +55,18 @@ class PanelRecord:
                 return number
         if decided.report.get("method") == _OWN_TEXT:
             return None
-        final = Reply(response=decided.response) if decided.response is not None else self._streamed(used)
+        final = Reply(response=decided.response) if decided.response is not None else self._streamed
         said = None if final is None else said_by(final)
         if said is None:
             return None
         alike = [number for asked, number in zip(seated, numbers, strict=True) if _said(asked) == said]
         return alike[0] if alike else len({number for number in numbers if number is not None})
 
-    def _streamed(self, attempts: set[str]) -> Reply | None:
-        """The reply that went to the client as it came."""
-        return next((asked.reply for asked in self._asked if attempts and attempts <= set(asked.attempts)), None)
-
 
 def said_by(reply: Reply) -> str | None:
     """Equal for answers that say the same; None for an answer that says nothing."""
-    calls = [call.get("function") for call in reply.message.get("tool_calls") or ()]
-    text = reply.text
-    if len(text) <= _LONG:
-        text = " ".join(text.split()).casefold()
-    return f"{text}\0{encode(calls).decode()}" if text or calls else None
+    vote = vote_of(reply)
+    return None if vote is None else vote.key
 
 
 def _said(asked: Asked) -> str | None:
@@ -78,12 +75,13 @@ def _said(asked: Asked) -> str | None:
 
 def _numbers(seated: Sequence[Asked], votes: Mapping[int, Mapping[str, Any]]) -> list[int | None]:
     """The number of each member's answer. `votes`: what a strategy that counts votes says of them, by seat."""
-    known: dict[tuple[bool, str], int] = {}
+    known: dict[tuple[str, str], int] = {}
     numbers: list[int | None] = []
     for asked in seated:
         vote = votes.get(asked.seat.index, {}).get("vote") if asked.seat is not None else None
-        said = vote if isinstance(vote, str) else _said(asked)
-        numbers.append(None if said is None else known.setdefault((said is vote, said), len(known)))
+        said = None if vote is not None else _said(asked)
+        answer = ("vote", str(vote)) if vote is not None else ("said", said or "")
+        numbers.append(None if vote is said is None else known.setdefault(answer, len(known)))
     return numbers
 
 
