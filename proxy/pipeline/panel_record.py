@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from proxy.ensembles.base import Decided, Reply
-from proxy.ensembles.votes import vote_of
+from proxy.ensembles.votes import LARGE, size_of, vote_of
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.panel_report import Asked
 from proxy.schema.ensembles import EnsembleRecord, SeatRecord
@@ -64,8 +64,8 @@ class PanelRecord:
 
 
 def said_by(reply: Reply) -> str | None:
-    """Equal for answers that say the same; None for an answer that says nothing."""
-    vote = vote_of(reply)
+    """Equal for answers that say the same; None for one that says nothing, or is too large to be read on the loop."""
+    vote = vote_of(reply) if size_of(reply) <= LARGE else None
     return None if vote is None else vote.key
 
 
