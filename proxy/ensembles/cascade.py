@@ -1,6 +1,4 @@
-"""Translates: what a cascade would have cost on the calls of an ensemble: its members first, the dearest of them only
-where the others disagree.
-"""
+"""Translates: the calls of an ensemble into what a cascade would have cost on them, and what one has saved."""
 
 from __future__ import annotations
 
@@ -15,9 +13,10 @@ from proxy.schema.records import NANO_PER_USD, Outcome
 
 
 class Cascade(Struct, frozen=True):
-    """`calls`: those in which all members answered. In `asked` of them the cheap members disagree, so `strong` would
-    have been asked; in `same` of them the answer would have been the ensemble's. `cost_multiple`: of the ensemble's
-    cost on the same calls.
+    """The members first, the dearest of them (`strong`) only where the others disagree.
+
+    `calls`: those in which all members answered. In `asked` of them the cheap members disagree; in `same` of them the
+    answer would have been the ensemble's. `cost_multiple`: of the ensemble's cost on the same calls.
     """
 
     first: list[str]
@@ -28,6 +27,40 @@ class Cascade(Struct, frozen=True):
     cost_usd: float
     cost_multiple: float | None
     p50_latency_ms: float | None
+
+
+class Escalation(Struct, frozen=True):
+    """The stronger model of an ensemble that is a cascade, in the calls in which it was asked.
+
+    `cost_multiple`: the cost of the ensemble, as a multiple of what `model` alone would have cost at its mean cost.
+    """
+
+    model: str
+    calls: int
+    share: float
+    cost_usd: float | None
+    cost_multiple: float | None
+    p50_latency_ms: float | None
+
+
+def escalation_of(calls: Sequence[EnsembleCall]) -> Escalation | None:
+    """Of the model that was asked most. None: none was."""
+    named = Counter(call.record.escalation.name for call in calls if call.record.escalation is not None)
+    if not named:
+        return None
+    ((model, count),) = named.most_common(1)
+    asked = [seat for call in calls if (seat := call.record.escalation) is not None and seat.name == model]
+    costs = [seat.cost_nano for seat in asked if seat.outcome == Outcome.OK and seat.cost_nano is not None]
+    whole = [call.cost_nano for call in calls if call.cost_nano is not None]
+    alone = sum(costs) / len(costs) * len(whole) if costs else 0.0
+    return Escalation(
+        model=model,
+        calls=count,
+        share=count / len(calls),
+        cost_usd=sum(costs) / NANO_PER_USD if costs else None,
+        cost_multiple=sum(whole) / alone if alone else None,
+        p50_latency_ms=median([seat.latency_ms for seat in asked]),
+    )
 
 
 def cascade_of(calls: Sequence[EnsembleCall], seats: Sequence[Mapping[str, SeatRecord]]) -> Cascade | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from proxy.ensembles.cascade import Cascade, cascade_of
+from proxy.ensembles.cascade import Cascade, Escalation, cascade_of, escalation_of
 from proxy.ensembles.estimates import Answered, Lift, accuracies, lift_over, median, share_limits
 from proxy.ensembles.worth import Compared, Verdict, verdict_of
 from proxy.schema.ensembles import EnsembleCall, SeatRecord
@@ -18,7 +18,7 @@ LEVELS = (0.0, 0.4, 0.6, 0.8, 1.0)  # where the levels of agreement begin; the l
 _ENOUGH = 10  # rated calls of a level, to judge it
 _SLACK = 0.05  # by which a confidence may miss the accuracy and still be honest
 _TWO_SIDED = 1.96
-_EXCLUSIVE = ("voting", "fusion")  # strategies of whose different answers one at most is right
+_EXCLUSIVE = ("voting", "fusion")  # strategies that compare answers by what they say, not texts by their quality
 
 
 class MemberReport(Struct, frozen=True):
@@ -78,6 +78,7 @@ class EnsembleReport(Struct, frozen=True):
     levels: list[Level]
     calibration_error: float | None
     is_honest: bool | None
+    escalation: Escalation | None
     cascade: Cascade | None
     verdict: Verdict
 
@@ -92,7 +93,8 @@ def report_of(
     members = _members(answered, seats)
     levels = _levels(answered)
     priced = [call.cost_nano for call in calls if call.cost_nano is not None]
-    cascade = cascade_of(answered, seats)
+    cascade, escalation = cascade_of(answered, seats), escalation_of(answered)
+    compared = [_compared(member) for member in members]
     judged = [level for level in levels if level.is_honest is not None]
     return EnsembleReport(
         ensemble=name,
@@ -102,7 +104,7 @@ def report_of(
         has_more=has_more,
         failed=len(calls) - len(answered),
         agreed=sum(call.record.agreed for call in answered),
-        escalated=sum(call.record.escalated for call in answered),
+        escalated=sum(call.record.escalation is not None for call in answered),
         rated_calls=len(rated),
         accuracy=sum(rated) / len(rated) if rated else None,
         cost_usd=sum(priced) / NANO_PER_USD if priced else None,
@@ -112,8 +114,9 @@ def report_of(
         levels=levels,
         calibration_error=_error(levels),
         is_honest=all(level.is_honest for level in judged) if judged else None,
+        escalation=escalation,
         cascade=cascade,
-        verdict=verdict_of([_compared(member) for member in members], cascade),
+        verdict=verdict_of(compared, cascade, escalation, can_rate=any(map(_is_exclusive, answered))),
     )
 
 
@@ -136,10 +139,15 @@ def _is_comparable(call: EnsembleCall, seat: SeatRecord) -> bool:
     return seat.answer is not None or seat.outcome != Outcome.OK
 
 
+def _is_exclusive(call: EnsembleCall) -> bool:
+    """Of two different answers one at most is right."""
+    return call.record.strategy in _EXCLUSIVE
+
+
 def _members(calls: Sequence[EnsembleCall], seats: Sequence[dict[str, SeatRecord]]) -> list[MemberReport]:
     rated: Counter[Answered] = Counter()
     for call, each in zip(calls, seats, strict=True):
-        if call.rating is not None and call.record.answer is not None and call.record.strategy in _EXCLUSIVE:
+        if call.rating is not None and call.record.answer is not None and _is_exclusive(call):
             number = {call.record.answer: 0}  # by first appearance, so that calls alike are counted together
             answers = []
             for name, seat in each.items():

@@ -7,7 +7,7 @@ from math import ceil
 
 from msgspec import Struct
 
-from proxy.ensembles.cascade import Cascade
+from proxy.ensembles.cascade import Cascade, Escalation
 from proxy.ensembles.estimates import Lift, Z, calls_needed, share_limits
 
 SAME = 0.05  # a member whose answer differs more seldom than this gives the ensemble's answers
@@ -54,8 +54,13 @@ class Verdict(Struct, frozen=True):
     rated_calls_needed: int | None = None
 
 
-def verdict_of(members: Sequence[Compared], cascade: Cascade | None) -> Verdict:
-    """The verdict on all members. The burden of proof is the ensemble's: it costs more."""
+def verdict_of(
+    members: Sequence[Compared], cascade: Cascade | None, escalation: Escalation | None = None, *, can_rate: bool = True
+) -> Verdict:
+    """The verdict on all members. The burden of proof is the ensemble's: it costs more.
+
+    `can_rate`: ratings of the ensemble's answers say something about those of its members.
+    """
     compared = [each for each in members if each.compared]
     if not members:
         return Verdict(UNDECIDED, "The ensemble has not answered a call in this period.")
@@ -70,10 +75,11 @@ def verdict_of(members: Sequence[Compared], cascade: Cascade | None) -> Verdict:
         best = min(enough, key=lambda each: (each.cost_usd is None, each.cost_usd or 0, each.member))
         text = f"{best.member} alone would have done: {_why_enough(best)}."
         return Verdict(ONE_MEMBER, text + _instead(cascade, 1 / (best.cost_multiple or 1)), best.member)
+    instead = _instead(cascade) + _alone(escalation)
     hardest = min(compared, key=lambda each: (_lift(each), each.member))
     if all(each.is_beaten for each in compared):
-        return Verdict(WORTH_IT, _why_worth(hardest) + _instead(cascade), hardest.member)
-    return _undecided(compared, hardest, cascade)
+        return Verdict(WORTH_IT, _why_worth(hardest) + instead, hardest.member)
+    return _undecided(compared, hardest, instead, can_rate=can_rate)
 
 
 def _why_enough(member: Compared) -> str:
@@ -100,18 +106,25 @@ def _why_worth(member: Compared) -> str:
     )
 
 
-def _undecided(compared: Sequence[Compared], hardest: Compared, cascade: Cascade | None) -> Verdict:
+def _undecided(compared: Sequence[Compared], hardest: Compared, instead: str, *, can_rate: bool) -> Verdict:
     nearest = min(compared, key=lambda each: (each.differed / each.compared, each.member))
     calls = calls_needed(nearest.differed / nearest.compared, SAME)
     if calls is not None and calls <= nearest.compared:  # it gives the same answers, but the ensemble's are better
         calls = None
+    if not can_rate:
+        text = (
+            f"Undecided: the answers of {nearest.member} differ in {_percent(nearest.differed / nearest.compared)} of "
+            f"{nearest.compared} calls, and two different texts may both be good. Rate calls of {nearest.member} alone "
+            f"(POST /v1/feedback) and compare.{instead}"
+        )
+        return Verdict(UNDECIDED, text, nearest.member, calls)
     rated = rated_needed(hardest)
     ways = [f"about {calls} calls in all"] if calls is not None else []
     ways.append(f"about {rated} rated calls in all (POST /v1/feedback)")
     text = (
         f"Undecided: {hardest.compared} calls, of which {hardest.lift.rated_calls if hardest.lift else 0} are rated, "
         f"are too few to tell whether {hardest.member} alone would have done. It takes {' or '.join(ways)}."
-        f"{_instead(cascade)}"
+        f"{instead}"
     )
     return Verdict(UNDECIDED, text, hardest.member, calls, rated)
 
@@ -135,6 +148,15 @@ def _instead(cascade: Cascade | None, below: float = 1.0) -> str:
         f" A cascade of {', '.join(cascade.first)}, with {cascade.strong} only where they disagree "
         f"({_percent(cascade.asked / cascade.calls)}), would have cost {cascade.cost_multiple:.2f} times as much "
         f"and given the same answer in {_percent(cascade.same / cascade.calls)}."
+    )
+
+
+def _alone(escalation: Escalation | None) -> str:
+    if escalation is None or escalation.cost_multiple is None:
+        return ""
+    return (
+        f" It asked {escalation.model} in {_percent(escalation.share)}, "
+        f"and cost {escalation.cost_multiple:.2f} times as much as {escalation.model} alone."
     )
 
 

@@ -11,6 +11,7 @@ from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.panel_report import Asked
 from proxy.schema.ensembles import EnsembleRecord, SeatRecord
 
+_ESCALATION = "escalation"
 _OWN_TEXT = "written"  # `method` of an answer that a judge wrote, which nobody's can be compared with
 
 
@@ -37,14 +38,16 @@ class PanelRecord:
         seated = [asked for asked in self._asked if asked.seat is not None]
         numbers = _numbers(seated, report.get("seats") or {})
         confidence = report.get("confidence")
+        answer = None if self._decided is None else self._answer(self._decided, seated, numbers)
+        after = [_seat(asked, answer, costs) for asked in self._asked if asked.role == _ESCALATION]
         return EnsembleRecord(
             name=self._name,
             strategy=self._strategy,
             members=tuple(_seat(asked, answer, costs) for asked, answer in zip(seated, numbers, strict=True)),
-            answer=None if self._decided is None else self._answer(self._decided, seated, numbers),
+            answer=answer,
             confidence=float(confidence) if isinstance(confidence, int | float) else None,
             agreed=report.get("agreed") is True,
-            escalated=any(asked.role == "escalation" for asked in self._asked),
+            escalation=after[0] if after else None,
         )
 
     def _answer(self, decided: Decided, seated: Sequence[Asked], numbers: Sequence[int | None]) -> int | None:
@@ -86,11 +89,12 @@ def _numbers(seated: Sequence[Asked], votes: Mapping[int, Mapping[str, Any]]) ->
 
 
 def _seat(asked: Asked, answer: int | None, costs: Mapping[str, int | None]) -> SeatRecord:
+    """`answer`: the number of its answer, if it gave one."""
     paid = [costs.get(attempt, 0) for attempt in asked.attempts]
     return SeatRecord(
         name=asked.model,
         outcome=asked.outcome,
-        answer=answer,
+        answer=answer if asked.outcome == "ok" else None,
         weight=asked.seat.weight if asked.seat is not None else 1.0,
         model=(asked.deployments[-1] if asked.deployments else "") or None,
         cost_nano=None if None in paid else sum(each for each in paid if each is not None),

@@ -24,7 +24,8 @@ class SeatRecord(Struct, frozen=True, omit_defaults=True):
 
 class EnsembleRecord(Struct, frozen=True, omit_defaults=True):
     """What an ensemble decided. `answer`: the number of its answer among those of the members, or one that none of them
-    has; None: it cannot be compared with theirs, or there is none.
+    has; None: it cannot be compared with theirs, or there is none. `escalation`: the stronger model that was asked
+    after them.
     """
 
     name: str
@@ -33,7 +34,7 @@ class EnsembleRecord(Struct, frozen=True, omit_defaults=True):
     answer: int | None = None
     confidence: float | None = None
     agreed: bool = False
-    escalated: bool = False
+    escalation: SeatRecord | None = None
 
 
 class EnsembleCall(Struct, frozen=True):

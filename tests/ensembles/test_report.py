@@ -119,6 +119,20 @@ def test_what_a_cascade_would_have_cost() -> None:
     assert (cascade.cost_multiple, cascade.p50_latency_ms) == (290 / 390, 70.0)
 
 
+def test_what_a_cascade_has_saved() -> None:
+    """Its own cost, against the mean cost of its stronger model in every call."""
+    pair = [seat("a", 0, 10), seat("b", 1, 10)]
+    calls = [called(pair, 0)] * 3
+    for nano, outcome in ((400, "ok"), (600, "ok"), (0, "upstream_error")):
+        record = replace(calls[0].record, escalation=seat("strong", None, nano, 50.0, outcome))
+        calls.append(replace(calls[0], record=record, cost_nano=20 + nano))
+    escalation = report(calls).escalation
+    assert escalation is not None
+    assert (escalation.model, escalation.calls, escalation.share) == ("strong", 3, 0.5)
+    assert (escalation.cost_usd, escalation.cost_multiple) == (1000 / 1e9, 1120 / 3000)
+    assert report(calls[:3]).escalation is None
+
+
 @pytest.mark.parametrize("costs", [(100, 100, 100), (10, 100, 100), (10, 20)])
 def test_no_cascade_without_two_cheaper_members(costs: tuple[int, ...]) -> None:
     """One cheap member has nobody to agree with."""
@@ -247,6 +261,18 @@ def test_answers_that_cannot_be_compared() -> None:
     assert (fused.decision, fused.member) == ("undecided", None)
     assert "cannot be compared" in fused.text
     assert "has not answered a call" in report([]).verdict.text
+
+
+def test_ratings_of_texts_say_nothing_about_other_texts() -> None:
+    """Of two texts both may be good, so nobody is asked for ratings that would not decide."""
+    calls = [
+        replace(call, record=replace(call.record, strategy="ranking")) for call in simulated((0.7, 0.7, 0.7), 2_000)
+    ]
+    found = report(calls)
+    assert [each.lift for each in found.members] == [None] * 3
+    assert (found.verdict.decision, found.verdict.rated_calls_needed) == ("undecided", None)
+    assert "two different texts may both be good" in found.verdict.text
+    assert found.is_honest is not None
 
 
 def test_the_order_of_the_members_changes_nothing() -> None:

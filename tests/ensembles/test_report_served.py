@@ -78,7 +78,7 @@ async def test_votes_that_say_the_same_share_a_number(tmp_path: Path) -> None:
         _, record = await here.ask("voting")
         assert (answers(record), record.answer, record.strategy) == ([0, 0, 1], 0, "voting")
         assert record.confidence == pytest.approx(2 / 3, abs=1e-3)
-        assert (record.agreed, record.escalated) == (True, False)
+        assert (record.agreed, record.escalation) == (True, None)
         here.say("same", "it is the same", judge='{"groups": [["A", "B"]]}')
         _, record = await here.ask("grouped")
         assert (answers(record), record.answer) == ([0, 0], 0)
@@ -91,13 +91,18 @@ async def test_the_answer_of_an_escalation_is_compared(tmp_path: Path, stream: b
         for strong, answer in (("43.", 1), ("44", 2)):
             here.say("42", "43", strong=strong)
             _, record = await here.ask("cascade", stream=stream)
-            assert (answers(record), record.answer, record.escalated, record.agreed) == ([0, 1], answer, True, False)
+            assert (answers(record), record.answer, record.agreed) == ([0, 1], answer, False)
+            assert record.escalation is not None
+            assert (record.escalation.name, record.escalation.answer) == ("fake/strong", answer)
+            assert (record.escalation.cost_nano or 0) > 0
         here.say("42", "42")
         _, record = await here.ask("cascade", stream=stream)
-        assert (answers(record), record.answer, record.escalated, record.agreed) == ([0, 0], 0, False, True)
+        assert (answers(record), record.answer, record.escalation, record.agreed) == ([0, 0], 0, None, True)
         report = await here.report("cascade")
         assert (report["calls"], report["escalated"], report["agreed"]) == (3, 2, 1)
         assert [each["differed"] for each in report["members"]] == [2, 1]
+        assert (report["escalation"]["model"], report["escalation"]["calls"]) == ("fake/strong", 2)
+        assert "It asked fake/strong in 66.7 %" in report["verdict"]["text"]
 
 
 async def test_other_strategies(tmp_path: Path) -> None:
