@@ -46,11 +46,7 @@ def test_a_rating_is_stored(place: Path) -> None:
         (["x", "--success"], 1, "There is no call 'x'"),
         (["x"], 2, "success (true or false), score (from 0 to 1) or comment"),
         (["x", "--score", "nan"], 2, "score"),
-        (["x", "--score", "inf"], 2, "score"),
-        (["x", "--score", "1.5"], 2, "score: Expected `float` <= 1.0."),
-        (["x", "--comment", "x" * 4001], 2, "comment: Expected `str` of length <= 4000."),
         (["x", "--comment", "\udcff"], 2, "comment: expected a text that is valid Unicode"),
-        ([""], 2, "id"),
     ],
 )
 def test_a_bad_rating_is_refused(place: Path, arguments: list[str], code: int, said: str) -> None:
@@ -80,7 +76,6 @@ def test_a_report_as_json(place: Path) -> None:
     for arguments, code, said in (
         (["nothing"], 1, "There is no ensemble"),
         (["careful", "--since", "2020-01-01"], 2, "31 days at most"),
-        (["careful", "--tz", "Nowhere"], 2, "tz"),
     ):
         done = proxy("ensembles", "report", *arguments, cwd=place)
         assert (done.returncode, done.stdout, said in done.stderr) == (code, "", True), done.stderr

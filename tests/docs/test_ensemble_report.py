@@ -24,7 +24,7 @@ PANELS = (
     ((0.8, 0.75, 0.7), 0.0),
     ((0.7, 0.7, 0.7), 0.0),
 )
-SIZES = ((50, 20), (300, 20), (2_000, 3))  # calls, reports
+SIZES = ((50, 20), (300, 10), (1_000, 5))  # calls, reports
 
 
 def decisions(members: tuple[float, ...], alike: float, calls: int, reports: int) -> str:

@@ -46,5 +46,5 @@ def simulated(
 
 def truth(accuracies: Sequence[float], **options: float) -> float:
     """How often such a panel is right, from many calls."""
-    calls = simulated(accuracies, 10_000, seed=7, **options)  # type: ignore[arg-type]
+    calls = simulated(accuracies, 5_000, seed=7, **options)  # type: ignore[arg-type]
     return sum(call.rating or 0 for call in calls) / len(calls)
