@@ -13,18 +13,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
 from proxy.metering.books import Books, Intent
+from proxy.metering.ratings import Ratings
 from proxy.metering.same_wait import SameWait
 from proxy.metering.usage_queries import UsageQueries
 from proxy.metering.writer import Waits, Writer
+from proxy.schema.ensembles import EnsembleCall, EnsembleQuery, Rating, StoredRating
 from proxy.schema.errors import StorageUnavailable
 from proxy.schema.queries import LogQuery, UsageQuery
 from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Crossing, Outcome, PastCall
 from proxy.storage.base import Store
+
+T = TypeVar("T")
 
 
 class LedgerState(Struct, frozen=True):
@@ -64,6 +68,7 @@ class Ledger:
         self._writer = Writer(store, self._books, clock_ns, self._waits, on_death)
         self._put = self._writer.put
         self._queries = UsageQueries(store)
+        self._ratings = Ratings(store, clock_ns)
         self._calls: dict[str, bool] = {}  # until settled or closed; True once one of its attempts was granted
         self._stopping = False
         self._turned_away = 0
@@ -191,6 +196,14 @@ class Ledger:
         """The last calls that reached a provider, newest first. Raises as `UsageQueries.read` does."""
         return await self._queries.latest(count)
 
+    async def ensemble_calls(self, query: EnsembleQuery, then: Callable[[list[EnsembleCall]], T]) -> T:
+        """What `then` makes of the last calls of an ensemble, in a thread. Raises as `UsageQueries.read` does."""
+        return await self._queries.ensemble_calls(query, then)
+
+    async def rate(self, rating: Rating, key_id: str | None) -> StoredRating | None:
+        """Stores a rating of a call of this key (None: of any key). Returns and raises as `Ratings.add` does."""
+        return await self._ratings.add(rating, key_id)
+
     async def stop(self) -> None:
         """Writes pending changes, for about `Waits.stop` seconds at most, and closes the store.
 
@@ -198,6 +211,7 @@ class Ledger:
         """
         self._stopping = True
         self._queries.close()
+        self._ratings.close()
         await self._writer.stop()
 
     def _granted(self, attempt: AttemptOpen) -> None:

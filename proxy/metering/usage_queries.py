@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from proxy.schema.ensembles import EnsembleCall, EnsembleQuery
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.queries import LogQuery, UsageQuery
 from proxy.schema.records import PastCall
@@ -53,6 +54,10 @@ class UsageQueries:
     async def spending(self) -> dict[tuple[str, int], tuple[int, int]]:
         """`Store.spending`. Raises as `read` does."""
         return await self._ask(self._store.spending)
+
+    async def ensemble_calls(self, query: EnsembleQuery, then: Callable[[list[EnsembleCall]], T]) -> T:
+        """What `then` makes of `Store.ensemble_calls`, on the thread that read them. Raises as `read` does."""
+        return await self._ask(lambda give_up: then(self._store.ensemble_calls(query, give_up)))
 
     async def _ask(self, query: Callable[[Callable[[], bool]], T]) -> T:
         if self._asked >= MAX_ASKED:

@@ -18,6 +18,7 @@ from proxy.schema.records import NANO_PER_USD, NO_LABELS, NOT_DECIDED, CallEnd, 
 from proxy.schema.usage import Usage
 
 if TYPE_CHECKING:
+    from proxy.pipeline.panel_record import PanelRecord
     from proxy.pipeline.seating import Seated
 
 BUDGET_WAIT_S = 0.25
@@ -60,6 +61,7 @@ class Call:
         self.settled: CallEnd | None = None
         self.seated: Seated | None = None  # the panel that answers, if an ensemble was asked
         self.panel_report: dict[str, Any] | None = None  # what it decided
+        self.recorded: PanelRecord | None = None  # the same, for the call's row
         self.on_open: Callable[[], None] | None = None  # told of each attempt that the ledger granted
         self._seq = count(1)
 
@@ -162,6 +164,7 @@ class Call:
             dropped=answering.dropped if answering else [],
             is_forgiven=not self.charges_failed and (outcome is not Outcome.OK or self._is_empty()),
             downgraded_from=self.downgraded_from,
+            ensemble=None if self.recorded is None else self.recorded.record(self.attempts),
         )
 
     def _is_empty(self) -> bool:

@@ -20,6 +20,7 @@ from proxy.pipeline.call import Call
 from proxy.pipeline.dispatch import Dispatcher
 from proxy.pipeline.emulate import cancel_all
 from proxy.pipeline.gate import CommitGate
+from proxy.pipeline.panel_record import PanelRecord
 from proxy.pipeline.panel_report import Asked, report
 from proxy.pipeline.seating import Seated
 from proxy.routing.ask import Origin, Sink
@@ -54,8 +55,10 @@ async def answered(dispatcher: Dispatcher, call: Call, seated: Seated, sink: Sin
         call.note_adapted([*plan.adapted])
         run = _Run(dispatcher, call, sink)
         panel = CallPanel(run, plan)
+        call.recorded = PanelRecord(seated.name, seated.strategy, panel.asked)
         try:
             decided = await panel.decided()
+            call.recorded.note(decided, panel.streamed)
         except BudgetSpent as spent:
             plan = await _smaller(dispatcher, call, seated, plan, spent)
             continue
@@ -157,6 +160,7 @@ class CallPanel:
         self.request = plan.request
         self.seats: Sequence[Seat] = plan.seats
         self.asked: list[Asked] = []
+        self.streamed: Reply | None = None  # what went to the client as it came
         self._run = run
         self._plan = plan
         self._is_final = is_final
@@ -205,7 +209,9 @@ class CallPanel:
             return sink(batch)
 
         reply = await self._ask(place, None, role, self._plan.ensemble.timeout_s, keep)
-        return reply if reply.error is not None else replace(reply, streamed=said.response())
+        if reply.error is None:
+            self.streamed = reply = replace(reply, streamed=said.response())
+        return reply
 
     def progress(self, text: str) -> None:
         run = self._run

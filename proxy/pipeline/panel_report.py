@@ -23,6 +23,7 @@ class Asked:
         self.seat = seat
         self.attempts: tuple[str, ...] = ()
         self.deployments: tuple[str, ...] = ()
+        self.reply: Reply | None = None
         self.outcome = "cancelled"
         self.message: str | None = None
         self.latency_ms = 0.0
@@ -30,7 +31,7 @@ class Asked:
         self.decided: dict[str, Any] = {}
 
     def note(self, reply: Reply) -> None:
-        self.deployments = reply.deployments
+        self.deployments, self.reply = reply.deployments, reply
         if reply.error is not None:
             self.outcome, self.message = reply.error.code or "error", reply.error.message
         elif not reply.is_cancelled:

@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from proxy.schema.constraints import Positive
+from proxy.schema.ensembles import EnsembleRecord
 
 NANO_PER_USD = 1_000_000_000
 MAX_TOKENS = 2**31 - 1  # keeps the terms of a cost bound within 64 bits
@@ -290,7 +291,7 @@ class PastCall(Struct, frozen=True):
 
 class CallEnd(Struct, frozen=True):
     """The end of one client request. Its tokens and cost are the sums over its attempts. `is_forgiven`: its key does
-    not pay for it. `downgraded_from`: the model that a spent budget replaced.
+    not pay for it. `downgraded_from`: the model that a spent budget replaced. `ensemble`: what an ensemble decided.
     """
 
     call_id: str
@@ -305,6 +306,7 @@ class CallEnd(Struct, frozen=True):
     dropped: list[str] = field(default_factory=list)
     is_forgiven: bool = False
     downgraded_from: str | None = None
+    ensemble: EnsembleRecord | None = None
 
 
 class StickyMove(Struct, frozen=True):

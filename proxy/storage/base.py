@@ -1,7 +1,7 @@
 """Values: the contract between the ledger and a store, so that another database can replace SQLite.
 
-A store is synchronous. The ledger calls `open`, `write`, `sweep` and `close` from its writer thread only; `usage`,
-`call`, `log` and `latest` may be called from any thread, even while the writer is busy.
+A store is synchronous. The ledger calls `open`, `write`, `sweep` and `close` from its writer thread only; reads and
+`rate` may be called from any thread, even while the writer is busy.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct, field
 
+from proxy.schema.ensembles import EnsembleCall, EnsembleQuery, Rating, StoredRating
 from proxy.schema.queries import LogQuery, UsageQuery
 from proxy.schema.records import AttemptOpen, Charge, PastCall
 from proxy.storage.batch import Batch
@@ -132,6 +133,19 @@ class Store(Protocol):
 
     def latest(self, count: int, give_up: Callable[[], bool]) -> list[PastCall]:
         """The last `count` calls that reached a provider, newest first. Raises as `call` does."""
+        ...
+
+    def ensemble_calls(self, query: EnsembleQuery, give_up: Callable[[], bool]) -> list[EnsembleCall]:
+        """The last calls of an ensemble, newest first; one more than the limit if there are more. Raises as `call`
+        does.
+        """
+        ...
+
+    def rate(self, rating: Rating, key_id: str | None, now_ns: int) -> StoredRating | None:
+        """Stores a rating of a call of this key (None: of any key); returns it as stored. None: there is no such call.
+
+        Raises RowRefused if the call has too many, and StoreError within a bounded time.
+        """
         ...
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from sqlite_utils import Database
 
 from proxy.storage.base import StoreError
+from proxy.storage.outcome_tables import m021_ensemble_calls, m022_feedback
 from proxy.storage.rollup_table import m018_rollups, sum_all
 from proxy.storage.sums import keep_sums
 from proxy.storage.upkeep_tables import m019_clean_ups, m020_alerts
@@ -285,6 +286,8 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     m018_rollups,
     m019_clean_ups,
     m020_alerts,
+    m021_ensemble_calls,
+    m022_feedback,
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from proxy.schema.records import NANO_PER_USD, PastCall, Tokens
+from proxy.storage.feedback import ratings_of
 
 _CALL = """
     SELECT id, opened_ns, key_id, requested_model, model, provider, stream, task_type, config_version, outcome, status,
@@ -43,8 +44,9 @@ def read_call(connection: sqlite3.Connection, call_id: str, key_id: str | None) 
     connection.execute("BEGIN")
     row = connection.execute(_CALL, {"id": call_id, "key_id": key_id}).fetchone()
     attempts = [] if row is None else connection.execute(_ATTEMPTS, (call_id,)).fetchall()
+    ratings = [] if row is None else ratings_of(connection, call_id)
     connection.execute("COMMIT")
-    return None if row is None else _call_of(dict(row), [dict(attempt) for attempt in attempts])
+    return None if row is None else {**_call_of(dict(row), [dict(each) for each in attempts]), "feedback": ratings}
 
 
 def read_latest(connection: sqlite3.Connection, count: int) -> list[PastCall]:

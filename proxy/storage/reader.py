@@ -1,4 +1,7 @@
-"""Performs I/O: reads of the SQLite store, from any thread, even while it is written. Each opens its own connection."""
+"""Performs I/O: reads of the SQLite store, and ratings, from any thread, even while it is written.
+
+Each opens its own connection.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from proxy.schema.ensembles import EnsembleCall, EnsembleQuery, Rating, StoredRating
 from proxy.schema.queries import LogQuery, UsageQuery
 from proxy.schema.records import PastCall
 from proxy.storage.base import StoreError, TooSlow
 from proxy.storage.connections import connect
+from proxy.storage.ensemble_calls import read_ensemble_calls
+from proxy.storage.feedback import add_rating
 from proxy.storage.migrations import MIGRATIONS
 from proxy.storage.past_calls import read_call, read_latest
 from proxy.storage.request_log import read_log
@@ -50,10 +56,18 @@ class SqliteReader:
         with self._reading(give_up) as db:
             return read_spending(db)
 
+    def ensemble_calls(self, query: EnsembleQuery, give_up: Callable[[], bool] = lambda: False) -> list[EnsembleCall]:
+        with self._reading(give_up) as db:
+            return read_ensemble_calls(db, query)
+
+    def rate(self, rating: Rating, key_id: str | None, now_ns: int) -> StoredRating | None:
+        with self._reading(lambda: False, "rw") as db:
+            return add_rating(db, rating, key_id, now_ns)
+
     @contextmanager
-    def _reading(self, give_up: Callable[[], bool]) -> Iterator[sqlite3.Connection]:
+    def _reading(self, give_up: Callable[[], bool], mode: str = "ro") -> Iterator[sqlite3.Connection]:
         try:
-            with closing(connect(self._path, "ro", self._busy_s)) as db:
+            with closing(connect(self._path, mode, self._busy_s)) as db:
                 db.set_progress_handler(give_up, _PROGRESS_STEPS)
                 if db.execute("PRAGMA user_version").fetchone()[0] < len(MIGRATIONS):
                     raise StoreError(f"{self._path} is from an earlier version; `proxy serve` brings it up to date")

@@ -19,16 +19,19 @@ from proxy.storage.carried_spending import carry_spending, spent_since
 Identity = tuple[int, int]
 Files = tuple[Identity | None, ...]  # a database and its logs
 _LOGS = ("-wal", "-shm")
+_OF_CALLS = " WHERE call_id IN (SELECT id FROM calls WHERE opened_ns >= ?)"
 _CHOSEN = {  # by table and key: the rows of calls that were opened since a time
     ("calls", "id"): "SELECT * FROM calls WHERE opened_ns >= ?",
-    ("attempts", "call_id, seq"): (
-        "SELECT * FROM attempts WHERE call_id IN (SELECT id FROM calls WHERE opened_ns >= ?)"
-    ),
+    ("attempts", "call_id, seq"): "SELECT * FROM attempts" + _OF_CALLS,
+    ("ensemble_calls", "call_id"): "SELECT * FROM ensemble_calls" + _OF_CALLS,
+    ("feedback", "call_id, seq"): "SELECT * FROM feedback" + _OF_CALLS,
 }
 _ADD = """
     INSERT INTO {table} ({columns}) VALUES ({marks})
-    ON CONFLICT ({key}) DO UPDATE SET {same} WHERE {table}.closed_ns IS NULL
+    ON CONFLICT ({key}) DO {change}
 """
+_END = "UPDATE SET {same} WHERE {table}.closed_ns IS NULL"
+_WITH_END = ("calls", "attempts")  # whose rows may change until they end
 _MANY = 1_000
 # A call that ends is listed to be summed (storage/rollups.py); here some arrive as ended.
 _LIST_ENDED = """
@@ -105,6 +108,7 @@ def carry_over(orphan: sqlite3.Connection, db: sqlite3.Connection, since_ns: int
         rows = orphan.execute(chosen, (since_ns,))
         columns = [description[0] for description in rows.description]
         parts = {
+            "{change}": _END if table in _WITH_END else "NOTHING",
             "{table}": table,
             "{key}": key,
             "{columns}": ", ".join(columns),

@@ -20,6 +20,8 @@ from sqlite_utils import Database
 
 from proxy.storage.base import StoreError
 from proxy.storage.connections import connect
+from proxy.storage.ensemble_calls import delete_decided
+from proxy.storage.feedback import delete_ratings
 from proxy.storage.side_store import SideStore
 from proxy.storage.spending import Key, is_over
 
@@ -141,8 +143,10 @@ class Retention:
             old = [(rowid, id) for opened, rowid, id, is_done, success in found if is_done and opened < before[success]]
             if old:
                 with self._transaction(store.connected(), done) as db:
-                    ids, rowids = [id for _, id in old], [rowid for rowid, _ in old]
-                    done.attempts += db.execute(_DELETE_ATTEMPTS, (msgspec.json.encode(ids).decode(),)).rowcount
+                    ids, rowids = msgspec.json.encode([id for _, id in old]).decode(), [rowid for rowid, _ in old]
+                    done.attempts += db.execute(_DELETE_ATTEMPTS, (ids,)).rowcount
+                    delete_decided(db, ids)
+                    delete_ratings(db, ids)
                     done.calls += db.execute(_DELETE_CALLS, (msgspec.json.encode(rowids).decode(),)).rowcount
             else:
                 self._rest(_LEAST_REST_S)

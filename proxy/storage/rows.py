@@ -12,6 +12,7 @@ from proxy.schema.records import NO_NOTES, AttemptEnd, AttemptOpen, CallOpen, Ou
 from proxy.storage.admit import Admitted
 from proxy.storage.base import Answers, RowRefused
 from proxy.storage.batch import Batch, ClosedCall, EndedAttempt, first_hold
+from proxy.storage.ensemble_calls import add_decided
 from proxy.storage.spending import book_lost, open_rows, written
 
 TERMS_JOINT = "+"
@@ -146,6 +147,7 @@ def _write(db: sqlite3.Connection, batch: Batch, owner: str) -> None:
             db.executemany(_BILLED_PARTS, parts)
         db.executemany(_END_ATTEMPT, [_end_attempt_values(ended) for ended in batch.ended])
     if batch.closed:
+        add_decided(db, batch.closed.values())
         db.executemany(_CLOSE_CALL, [_close_call_values(closed) for closed in batch.closed.values()])
 
 

@@ -48,7 +48,8 @@ def table(command: click.Command) -> str:
             choices = parameter.type.choices if isinstance(parameter.type, click.Choice) else ()
             value = "" if parameter.is_flag else " " + (parameter.metavar or "\\|".join(choices) or "VALUE")
             default = f" Default: {parameter.default}." if parameter.show_default else ""
-            lines.append(f"| `{', '.join(parameter.opts)}{value}` | {((parameter.help or '') + default).strip()} |")
+            names = ", ".join([*parameter.opts, *parameter.secondary_opts])
+            lines.append(f"| `{names}{value}` | {((parameter.help or '') + default).strip()} |")
     return "\n".join(lines) + "\n"
 
 
@@ -108,6 +109,8 @@ SHOWN = {  # example -> a part of its output
     "proxy models": "auto",
     "proxy usage --since 2026-11-01 --group-by model": "total",
     "proxy usage reprice --since 2026-11-01": "nothing was written",
+    'proxy feedback chatcmpl-0661640e3cbcdb1a2d4436eb39 --failure --comment "The price is wrong."': "",
+    "proxy ensembles report voting": "",
     "printf 'date,model,cost\\n2026-11-22,gpt-6-sol,1.50\\n' > invoice.csv\nproxy usage reconcile invoice.csv"
     " --provider openai": "1.5",
     "proxy prices --diff 'groq/*'": "groq/openai/gpt-oss-20b  input",
@@ -126,7 +129,12 @@ SHOWN = {  # example -> a part of its output
     "proxy conformance -m fake/actor --only tools": "called             tools  passed",
     'eval "$(proxy completion bash)"': "",
 }
-FAILING = {"proxy prices --diff 'groq/*'", "proxy plan routing_rules.yaml"}
+FAILING = {
+    "proxy prices --diff 'groq/*'",
+    "proxy plan routing_rules.yaml",
+    "proxy ensembles report voting",  # none is configured there, and there was no call
+    *(example for example in SHOWN if example.startswith("proxy feedback")),
+}
 
 
 def test_every_example_is_run_below() -> None:

@@ -24,6 +24,8 @@ LIGHT = [
     (["init", "--dir", "there", "--force"], set()),
     (["providers"], set()),
     (["usage", "--help"], set()),
+    (["feedback", "--help"], set()),
+    (["ensembles", "--help"], set()),
     (["keys", "--help"], set()),
 ]
 # What makes the time of a command that needs some of it.

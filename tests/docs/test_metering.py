@@ -14,8 +14,10 @@ from ruamel.yaml import YAML
 from proxy.metering.savings import UsageConfig
 from proxy.schema.dimensions import DIMENSIONS
 from proxy.schema.records import Caller
+from proxy.server.api.outcome_queries import MAX_COMMENT, FeedbackBody, rating_of
 from proxy.server.api.queries import DEFAULT_DAYS, MOST_DAYS, REQUESTS, USAGE, log_query, parameters_of, usage_query
 from proxy.server.api.shapes import UsageSums
+from proxy.storage.feedback import MOST_PER_CALL
 from proxy.storage.histograms import ERROR
 from proxy.storage.rollups import AT_ONCE
 from proxy.storage.usage import MAX_GROUPS
@@ -55,6 +57,17 @@ def test_every_query_is_one_that_the_server_takes(url: str) -> None:
         assert usage_query(parameters_of(items, USAGE), caller, 2 * 10**18).group_by == ("day", "model")
     else:
         assert log_query(parameters_of(items, REQUESTS), caller).filters["tag"] == "nightly"
+
+
+def test_the_rating_is_one_that_the_server_takes() -> None:
+    """Its fields and limits are in the table."""
+    text = PAGE.read_text()
+    (body,) = re.findall(r"^curl .*/v1/feedback .* -d '(.*)'$", text, re.MULTILINE)
+    rating = rating_of(body.encode(), Caller("ann"))
+    assert (rating.call_id, rating.success) == ("0661640e3cbcdb1a2d4436eb39", False)
+    for said in (*(f"`{name}`" for name in FeedbackBody.__struct_fields__), f"{MAX_COMMENT:,} characters"):
+        assert said in text
+    assert f"may have {MOST_PER_CALL} ratings" in text
 
 
 def test_the_snippet_is_a_section_of_the_configuration() -> None:

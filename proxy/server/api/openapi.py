@@ -17,12 +17,15 @@ from litestar.routes import ASGIRoute, BaseRoute, HTTPRoute
 from msgspec import Struct
 
 from proxy import __version__
+from proxy.ensembles.report import EnsembleReport
 from proxy.schema.chat import ChatChunk, ChatResponse
+from proxy.schema.ensembles import StoredRating
 from proxy.schema.json import encode
 from proxy.schema.records import Tokens
 from proxy.schema.usage import Service, Usage, UsageReport
 from proxy.server.api.admin import PlanBody
 from proxy.server.api.answers import NO_STORE
+from proxy.server.api.outcome_queries import REPORT, FeedbackBody
 from proxy.server.api.queries import REQUESTS, USAGE
 from proxy.server.api.shapes import (
     EmbeddingsAnswer,
@@ -142,6 +145,18 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         body=ChatBody,
         headers={"x-proxy-config": "The version of the configuration that decided: 12 hex digits."},
         errors=(400, 401, 403, 404, 413, 415, 503),
+    ),
+    ("POST", "/feedback"): Described(
+        "Rates the answer of one of the caller's own calls, of any call for an admin. Returns what is stored.",
+        {"200": {_JSON: StoredRating}},
+        body=FeedbackBody,
+        errors=(400, 401, 404, 409, 413, 415, 429, 503),
+    ),
+    ("GET", "/ensembles/{name}/report"): Described(
+        "Is the ensemble worth it? From the caller's own calls; from all calls for an admin.",
+        {"200": {_JSON: EnsembleReport}},
+        query=REPORT,
+        errors=(400, 401, 404, 429, 503),
     ),
     ("GET", "/livez"): Described("Is the process alive?", {"200": {_JSON: Readiness}}),
     ("GET", "/readyz"): Described("Can the server take calls?", _READY),

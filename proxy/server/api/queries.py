@@ -73,7 +73,8 @@ def usage_query(
     if "day" in groups and not has_whole_hours(tz, since, now_ns if until is None else until):
         by_call.append("day")
     if by_call:
-        since = _bounded(since, now_ns if until is None else min(until, now_ns), by_call[0])
+        why = f"grouping by {by_call[0]} reads single calls"
+        since = bounded_since(since, now_ns if until is None else min(until, now_ns), why)
     return UsageQuery(since, until, own_key(caller), groups, tz, bool(by_call), baseline)
 
 
@@ -123,6 +124,15 @@ def own_key(caller: Caller) -> str | None:
     return None if caller.admin else caller.key_id or ""
 
 
+def bounded_since(since_ns: int | None, until_ns: int, why: str) -> int:
+    """The beginning of a period of bounded length; by default some days before its end. Raises BadRequest."""
+    if since_ns is None:
+        return max(0, until_ns - DEFAULT_DAYS * DAY_NS)
+    if until_ns - since_ns > MOST_DAYS * DAY_NS:
+        raise BadRequest(f"since: {why}, so the period may have {MOST_DAYS} days at most.", param="since")
+    return since_ns
+
+
 def one_of(parameters: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> None:
     """Raises BadRequest if the parameter has another value."""
     value = parameters.get(name)
@@ -130,17 +140,6 @@ def one_of(parameters: Mapping[str, str], name: str, allowed: tuple[str, ...]) -
         raise BadRequest(
             f"{name}: unknown value {value[:64]!r}{near(value, allowed)}. Known: {', '.join(allowed)}.", param=name
         )
-
-
-def _bounded(since_ns: int | None, until_ns: int, group: str) -> int:
-    if since_ns is None:
-        return max(0, until_ns - DEFAULT_DAYS * DAY_NS)
-    if until_ns - since_ns > MOST_DAYS * DAY_NS:
-        raise BadRequest(
-            f"since: grouping by {group} reads single calls, so the period may have {MOST_DAYS} days at most.",
-            param="since",
-        )
-    return since_ns
 
 
 def _number(parameters: Mapping[str, str], name: str, least: float, most: float) -> float | None:

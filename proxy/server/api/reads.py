@@ -1,4 +1,4 @@
-"""Performs I/O: the routes that only read: models, usage, the log of requests and single requests."""
+"""Performs I/O: the routes on models and past calls: usage, the log of requests, single requests, outcomes."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from proxy.schema.records import Caller
 from proxy.server.api.answers import NO_STORE
 from proxy.server.api.cards import model_card
 from proxy.server.api.csv_table import csv_table
+from proxy.server.api.outcomes import Outcomes, outcome_routes
 from proxy.server.api.queries import (
     REQUESTS,
     USAGE,
@@ -39,7 +40,7 @@ from proxy.server.api.queries import (
 from proxy.server.api.shapes import LoggedRequest
 
 
-class Past(Protocol):
+class Past(Outcomes, Protocol):
     """What the ledger tells of calls. Each raises as `metering.usage_queries` does."""
 
     async def usage(self, query: UsageQuery) -> dict[str, Any]: ...
@@ -126,7 +127,8 @@ class Reads:
             found["decision"] |= shown_candidates(kept, names_all=request.user.admin)
             return _json({**found, "attempts": attempt_tree(found["attempts"])})
 
-        return [list_models, get_model, get_usage, list_requests, get_request]
+        outcomes = outcome_routes(self.past, lambda: self.views().current().ensembles)
+        return [list_models, get_model, get_usage, list_requests, get_request, *outcomes]
 
 
 def _json(value: object, status: int = 200) -> Response[bytes]:

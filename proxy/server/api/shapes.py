@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
+from proxy.schema.ensembles import StoredRating
+
 
 class ErrorFields(TypedDict, total=False):
     message: str
@@ -218,6 +220,7 @@ class RequestAnswer(TypedDict):
     replay_of: str | None
     decision: DecisionAnswer
     attempts: list[AttemptNode]
+    feedback: list[StoredRating]
 
 
 class CostRange(TypedDict):
