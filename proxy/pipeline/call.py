@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count
+from typing import TYPE_CHECKING
 
 from proxy.metering.usage import usage_of
 from proxy.pipeline.attempt import Attempt
@@ -15,6 +16,9 @@ from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import CostLimit, ProxyError
 from proxy.schema.records import NANO_PER_USD, NO_LABELS, NOT_DECIDED, CallEnd, Caller, CallOpen, Charge, Outcome
 from proxy.schema.usage import Usage
+
+if TYPE_CHECKING:
+    from proxy.pipeline.call_text import CallText
 
 BUDGET_WAIT_S = 0.25
 _STATUSES = {Outcome.CLIENT_CLOSED: 499, Outcome.CANCELLED: 503}
@@ -40,6 +44,7 @@ class Call:
         self.decided = NOT_DECIDED  # the same, for the call's row
         self.labels = NO_LABELS
         self.traced: Decision | None = None  # the same, for the answer, if the client asked for it
+        self.text: CallText | None = None  # its request and answer, if its key stores them
         self.adapted: list[str] = []  # parameters that the proxy itself changed
         self.limit_headers: dict[str, str] = {}  # `x-ratelimit-*` of the caller's own limits
         self.leave: Callable[[int | None], None] | None = None  # returns the rate-limit place; takes the tokens used

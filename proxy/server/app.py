@@ -131,14 +131,7 @@ class Application:
         self.asgi: ASGIApp = Guard(self.litestar, lambda: auth.keyless, hosts, origins, self._connections, direct)
 
     def _reads(self) -> Reads:
-        return Reads(
-            lambda: self.live.views,
-            lambda: self.live.policies,
-            lambda: self.live.ledger,
-            int(time.time()),
-            lambda: self.live.budgets,
-            baseline=lambda: baseline_of(self.live.config, self.live.names),
-        )
+        return Reads(lambda: self.live, int(time.time()), lambda: baseline_of(self.live.config, self.live.names))
 
     def _built(
         self, routes: list[ASGIRouteHandler | Router], server: ServerConfig, log: FilteringBoundLogger

@@ -1,4 +1,4 @@
-"""Performs I/O: the migrations that make the tables of clean-ups and of alerts."""
+"""Performs I/O: the migrations that make the tables of clean-ups, of alerts and of texts of calls."""
 
 from __future__ import annotations
 
@@ -21,3 +21,16 @@ def m020_alerts(db: Database) -> None:
         ) STRICT, WITHOUT ROWID
         """
     )
+
+
+def m021_call_texts(db: Database) -> None:
+    """Prompts and answers of calls whose keys store them, encrypted (storage/call_texts.py)."""
+    # Apart from `calls`, which is read in whole: texts are large.
+    db.execute(
+        """
+        CREATE TABLE call_texts (
+            call_id TEXT PRIMARY KEY NOT NULL, opened_ns INTEGER NOT NULL, sealed BLOB NOT NULL
+        ) STRICT
+        """
+    )
+    db.execute("CREATE INDEX call_texts_by_age ON call_texts (opened_ns)")

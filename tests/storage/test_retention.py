@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from proxy.schema.queries import UsageQuery
-from proxy.schema.records import Outcome
+from proxy.schema.records import Outcome, Secret
 from proxy.storage import rollups
 from proxy.storage.base import StoreError
 from proxy.storage.batch import Batch
-from proxy.storage.retention import EVERY_S, LEASE_S, Cleaned, Retention
+from proxy.storage.call_texts import CallTexts
+from proxy.storage.retention import EVERY_S, LEASE_S, Cleaned, KeptDays, Retention
 from proxy.storage.spending import is_over
 from proxy.storage.sqlite import SqliteStore
 from tests.storage.samples import attempt, call, call_end, outcomes, rows
@@ -22,6 +23,7 @@ from tests.storage.test_sqlite import settled
 
 NOW_NS = 1_790_000_000 * 10**9
 DAY_NS = 86_400 * 10**9
+KEPT = KeptDays(90, 90, 7)
 
 
 def ended(name: str, age_days: float, outcome: Outcome = Outcome.OK) -> Batch:
@@ -53,10 +55,12 @@ def sum_up(path: Path) -> None:
         db.commit()
 
 
-def retention(path: Path, calls_days: int = 90, errors_days: int = 90, now_ns: int = NOW_NS) -> Retention:
+def retention(
+    path: Path, calls_days: int = 90, errors_days: int = 90, texts_days: int = 7, now_ns: int = NOW_NS
+) -> Retention:
     if path.exists():
         sum_up(path)
-    return Retention(path, calls_days, errors_days, clock_ns=lambda: now_ns, rest=lambda _: None)
+    return Retention(path, KeptDays(calls_days, errors_days, texts_days), clock_ns=lambda: now_ns, rest=lambda _: None)
 
 
 def cleaned(path: Path, **options: int) -> Cleaned:
@@ -105,6 +109,37 @@ def test_kept_errors_do_not_hide_what_is_behind_them(path: Path, store: SqliteSt
     store.close()
 
 
+def test_texts_go_earlier_than_their_calls(path: Path, store: SqliteStore) -> None:
+    """And with them at the latest."""
+    texts = CallTexts(path, Secret("a key of this test"))
+    for number in range(100):
+        store.write(ended(f"call{number}", 30))
+        texts.put("ann", f"call{number}", NOW_NS - 30 * DAY_NS, b"text")
+    store.write(ended("new", 1))
+    for name, age_days in (("new", 1), ("old", 91), ("orphan", 8)):
+        texts.put("ann", name, NOW_NS - age_days * DAY_NS, b"text")
+    store.write(ended("old", 91))
+    done = cleaned(path)
+    assert (done.calls, done.texts) == (1, 102)
+    assert done.transactions > 3
+    assert rows(path, "SELECT call_id FROM call_texts") == [{"call_id": "new"}]
+    assert texts.find("ann", "new") == b"text"
+    assert len(outcomes(path)) == 101
+    texts.close()
+    store.close()
+
+
+def test_texts_go_with_their_calls(path: Path, store: SqliteStore) -> None:
+    """Also where they might stay longer by their own time."""
+    texts = CallTexts(path, Secret("a key of this test"))
+    store.write(ended("old", 91))
+    texts.put("ann", "old", NOW_NS - 91 * DAY_NS, b"text")
+    done = cleaned(path, texts_days=365)
+    assert (done.calls, done.texts) == (1, 1)
+    texts.close()
+    store.close()
+
+
 def test_sums_stay_and_calls_wait_until_they_are_in_them(path: Path, store: SqliteStore) -> None:
     """Usage by what the sums keep is the same before and after."""
     for number in range(30):
@@ -112,7 +147,7 @@ def test_sums_stay_and_calls_wait_until_they_are_in_them(path: Path, store: Sqli
     waiting = {row["call_id"] for row in rows(path, "SELECT call_id FROM calls_to_sum")}
     before = store.usage(UsageQuery(group_by=("model",)))
     assert before["total"]["calls"] == 30
-    assert Retention(path, 90, 90, clock_ns=lambda: NOW_NS, rest=lambda _: None).clean_up() is not None
+    assert Retention(path, KEPT, clock_ns=lambda: NOW_NS, rest=lambda _: None).clean_up() is not None
     assert {*outcomes(path)} == waiting != set()
     assert store.usage(UsageQuery(group_by=("model",))) == before
     with closing(sqlite3.connect(path)) as db:
@@ -128,7 +163,7 @@ def test_one_process_at_a_time_cleans_up(path: Path, store: SqliteStore) -> None
     """The next clean-up is an hour later; that of a process that died is continued after its lease."""
     store.write(ended("old", 91))
     second: list[object] = []
-    first = Retention(path, 90, 90, clock_ns=lambda: NOW_NS, rest=lambda _: second.append(retention(path).clean_up()))
+    first = Retention(path, KEPT, clock_ns=lambda: NOW_NS, rest=lambda _: second.append(retention(path).clean_up()))
     assert first.clean_up() is not None
     assert second
     assert {*second} == {None}
@@ -152,7 +187,7 @@ def test_an_interrupted_clean_up_is_continued(path: Path, store: SqliteStore) ->
 
     sum_up(path)
     with pytest.raises(SystemExit):
-        Retention(path, 90, 90, clock_ns=lambda: NOW_NS, rest=die).clean_up()
+        Retention(path, KEPT, clock_ns=lambda: NOW_NS, rest=die).clean_up()
     assert retention(path).clean_up() is None
     assert cleaned(path, now_ns=NOW_NS + int(LEASE_S * 1e9)).calls > 0
     assert outcomes(path) == {}
@@ -186,7 +221,7 @@ def test_no_transaction_waits_for_a_rest(path: Path, store: SqliteStore) -> None
             db.commit()
 
     sum_up(path)
-    assert Retention(path, 90, 90, clock_ns=lambda: NOW_NS, rest=rest).clean_up() is not None
+    assert Retention(path, KEPT, clock_ns=lambda: NOW_NS, rest=rest).clean_up() is not None
     assert next(written) > 2
     store.close()
 

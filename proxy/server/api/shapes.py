@@ -218,6 +218,7 @@ class RequestAnswer(TypedDict):
     replay_of: str | None
     decision: DecisionAnswer
     attempts: list[AttemptNode]
+    text: dict[str, Any] | None
 
 
 class CostRange(TypedDict):
