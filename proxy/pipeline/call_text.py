@@ -81,7 +81,7 @@ class StoredTexts:
         self._store = store
         self._thread = SideThread("texts", warn, WAIT_S, pause_s)
         self._warn = warn
-        self._pending = 0
+        self.pending = 0  # bytes that wait for the store
         self._is_full = False
         self._writes: set[asyncio.Task[None]] = set()
 
@@ -90,12 +90,12 @@ class StoredTexts:
         text = call.text
         if text is None or not call.attempts:
             return
-        was_full, self._is_full = self._is_full, self._pending + text.size > MAX_PENDING
+        was_full, self._is_full = self._is_full, self.pending + text.size > MAX_PENDING
         if self._is_full:
             if not was_full:
                 self._warn("texts_dropped", error=f"more than {MAX_PENDING} bytes wait to be stored")
             return
-        self._pending += text.size
+        self.pending += text.size
         write = asyncio.get_running_loop().create_task(self._write(call, text))
         self._writes.add(write)
         write.add_done_callback(self._writes.discard)
@@ -114,14 +114,20 @@ class StoredTexts:
         await self._thread.close(self._store.close)
 
     async def _write(self, call: Call, text: CallText) -> None:
-        def put() -> None:
-            self._store.put(call.caller.key_id or "", call.id, call.opened_ns, text.encoded())
+        def put() -> str | None:
+            try:
+                encoded = text.encoded()
+            except (ValueError, TypeError, RecursionError) as error:  # no fault of the store, which goes on
+                return type(error).__name__
+            self._store.put(call.caller.key_id or "", call.id, call.opened_ns, encoded)
+            return None
 
         try:
             with suppress(StoreError):  # the thread says so
-                await self._thread.run(put)
+                if (fault := await self._thread.run(put)) is not None:
+                    self._warn("text_not_stored", request_id=call.id, error=fault)
         finally:
-            self._pending -= text.size
+            self.pending -= text.size
 
 
 def _part(value: Any, size: int) -> tuple[Any, bool]:

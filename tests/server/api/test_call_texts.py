@@ -246,3 +246,18 @@ async def test_a_text_that_cannot_be_written_fails_no_call(
     logged = "".join(capfd.readouterr())
     assert logged.count("texts_degraded") == 1
     assert CANARY not in logged
+
+
+@pytest.mark.parametrize(
+    "odd", [b'"\\ud83d"', b'"\\u0000"', '"\U0001f600\u2028"'.encode(), b"[]", b'[{"type": "text", "text": "a"}]']
+)
+async def test_odd_texts_are_stored_as_they_came(shared: Server, odd: bytes) -> None:
+    """Or refused before a model is asked: nothing that a client sends stops the storing of others."""
+    body = b'{"model": "fake/ok", "messages": [{"role": "user", "content": ' + odd + b"}]}"
+    headers = {"authorization": f"Bearer {ANN}", "content-type": "application/json"}
+    async with httpx.AsyncClient(base_url=shared.base_url, headers=headers, trust_env=False) as client:
+        answer = await client.post("/chat/completions", content=body)
+    if answer.status_code == 200:
+        found = await text_of(shared, answer.headers["x-request-id"], ANN)
+        assert found["request"]["messages"] == json.loads(body)["messages"]
+    assert await text_of(shared, await ask(shared, ANN), ANN) is not None
