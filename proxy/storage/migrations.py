@@ -14,7 +14,7 @@ from sqlite_utils import Database
 from proxy.storage.base import StoreError
 from proxy.storage.rollup_table import m018_rollups, sum_all
 from proxy.storage.sums import keep_sums
-from proxy.storage.upkeep_tables import m019_clean_ups, m020_alerts, m021_call_texts
+from proxy.storage.upkeep_tables import m019_clean_ups, m020_alerts, m021_call_texts, m022_use_of_spending
 
 
 def m001_calls(db: Database) -> None:
@@ -286,6 +286,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     m019_clean_ups,
     m020_alerts,
     m021_call_texts,
+    m022_use_of_spending,
 )
 
 

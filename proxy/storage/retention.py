@@ -46,9 +46,12 @@ _HAS_OLD_TEXTS = "SELECT 1 FROM call_texts WHERE opened_ns < ? LIMIT 1"
 _DELETE_OLD_TEXTS = """
     DELETE FROM call_texts WHERE rowid IN (SELECT rowid FROM call_texts WHERE opened_ns < ? ORDER BY opened_ns LIMIT ?)
 """
-_OLD_WINDOWS = "SELECT budget, start_ns FROM spending WHERE (budget, start_ns) > (?, ?) ORDER BY 1, 2 LIMIT ?"
-_DELETE_WINDOW = "DELETE FROM spending WHERE budget = ? AND start_ns = ? AND reserved_nano = 0"
-_DELETE_ALERTS = "DELETE FROM alerts WHERE budget = ? AND start_ns = ?"
+_OLD_WINDOWS = "SELECT budget, start_ns, used_ns FROM spending WHERE (budget, start_ns) > (?, ?) ORDER BY 1, 2 LIMIT ?"
+_DELETE_WINDOW = "DELETE FROM spending WHERE budget = ? AND start_ns = ? AND used_ns = ? AND reserved_nano = 0"
+_DELETE_ALERTS = """
+    DELETE FROM alerts WHERE budget = :budget AND start_ns = :start_ns
+        AND NOT EXISTS (SELECT 1 FROM spending WHERE budget = :budget AND start_ns = :start_ns)
+"""
 _STATE = "SELECT (SELECT COUNT(*) FROM calls), (SELECT MIN(opened_ns) FROM calls), (SELECT due_ns FROM clean_ups)"
 
 
@@ -173,12 +176,14 @@ class Retention:
     def _old_windows(self, store: SideStore, now_ns: int, done: Cleaned) -> Iterator[None]:
         key: Key = ("", -1)
         while windows := store.connected().execute(_OLD_WINDOWS, (*key, _WINDOWS)).fetchall():
-            key = windows[-1]
-            over = [(budget, start_ns) for budget, start_ns in windows if is_over(budget, start_ns, now_ns)]
+            key = windows[-1][:2]
+            over = [(budget, start, used) for budget, start, used in windows if is_over(budget, start, now_ns, used)]
             for at in range(0, len(over), _FIRST):
                 with self._transaction(store.connected(), done) as db:
                     done.windows += db.executemany(_DELETE_WINDOW, over[at : at + _FIRST]).rowcount
-                    db.executemany(_DELETE_ALERTS, over[at : at + _FIRST])
+                    db.executemany(
+                        _DELETE_ALERTS, [{"budget": each[0], "start_ns": each[1]} for each in over[at : at + _FIRST]]
+                    )
                 yield
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Performs I/O: the migrations that make the tables of clean-ups, of alerts and of texts of calls."""
+"""Performs I/O: the migrations that make the tables of clean-ups, of alerts and of texts, and date windows."""
 
 from __future__ import annotations
 
@@ -34,3 +34,9 @@ def m021_call_texts(db: Database) -> None:
         """
     )
     db.execute("CREATE INDEX call_texts_by_age ON call_texts (opened_ns)")
+
+
+def m022_use_of_spending(db: Database) -> None:
+    """When the figures of a budget window last changed: the total of a session ends some time after that."""
+    db.execute("ALTER TABLE spending ADD COLUMN used_ns INTEGER NOT NULL DEFAULT 0")
+    db.execute("UPDATE spending SET used_ns = strftime('%s', 'now') * 1000000000")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import closing
 from itertools import count
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from proxy.schema.queries import UsageQuery
-from proxy.schema.records import Outcome, Secret
+from proxy.schema.records import Charge, Outcome, Secret
 from proxy.storage import rollups
 from proxy.storage.base import StoreError
 from proxy.storage.batch import Batch
@@ -233,7 +234,7 @@ def test_spending_windows_go_some_time_after_their_end(path: Path, store: Sqlite
     windows = [*((name, at, 5, 0) for name in names), ("total", 0, 5, 0), ("model m/hour total", 0, 5, 0)]
     windows += [("hour", at, 5, 7), ("daily", NOW_NS - 500 * DAY_NS, 5, 0), ("hour", NOW_NS, 5, 0)]
     with closing(sqlite3.connect(path)) as db:
-        db.executemany("INSERT INTO spending VALUES (?, ?, ?, ?)", windows)
+        db.executemany("INSERT INTO spending VALUES (?, ?, ?, ?, ?)", [(*window, at) for window in windows])
         db.executemany("INSERT INTO alerts VALUES (?, ?, 0.8, 1, 1)", [window[:2] for window in windows])
         db.commit()
     assert cleaned(path).windows == 6
@@ -244,12 +245,69 @@ def test_spending_windows_go_some_time_after_their_end(path: Path, store: Sqlite
     store.close()
 
 
+def spend(path: Path, budget: str, used_days_ago: float, *, reserved: int = 0) -> None:
+    used_ns = NOW_NS - int(used_days_ago * DAY_NS)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("REPLACE INTO spending VALUES (?, 0, 5, ?, ?)", (budget, reserved, used_ns))
+        db.execute("INSERT INTO alerts VALUES (?, 0, 0.8, 1, 1)", (budget,))
+        db.commit()
+
+
+def test_the_total_of_a_session_ends_when_nobody_uses_it(path: Path, store: SqliteStore) -> None:
+    """Clients name sessions at will, so their rows must end; every other total stays, and so does one that is held."""
+    spend(path, "session ann/idle total", 31)
+    spend(path, "session ann/used total", 29)
+    spend(path, "session ann/held total", 31, reserved=1)
+    for budget in ("total", "key session total", "tag session x total", "provider session total"):
+        spend(path, budget, 4000)
+    assert cleaned(path).windows == 1
+    for table in ("spending", "alerts"):
+        left = {row["budget"] for row in rows(path, "SELECT budget FROM " + table)}
+        assert "session ann/idle total" not in left
+        assert len(left) == 6
+    store.close()
+
+
+def test_a_session_that_goes_on_during_a_clean_up_keeps_its_spending(path: Path, store: SqliteStore) -> None:
+    """Between the look at a window and its end another process may use it."""
+    for number in range(40):
+        spend(path, f"session {number:02} total", 31)
+    used: list[str] = []
+
+    def rest(_: float) -> None:
+        if not used:  # after the first transaction, which took 16
+            used.append("session 39 total")
+            with closing(sqlite3.connect(path)) as db:
+                db.execute("UPDATE spending SET used_ns = ? WHERE budget = 'session 39 total'", (NOW_NS,))
+                db.commit()
+
+    done = Retention(path, KEPT, clock_ns=lambda: NOW_NS, rest=rest).clean_up()
+    assert done is not None
+    assert done.windows == 39
+    for table in ("spending", "alerts"):
+        assert rows(path, "SELECT budget FROM " + table) == [{"budget": "session 39 total"}]
+    store.close()
+
+
+def test_each_use_of_a_window_is_dated(path: Path, store: SqliteStore) -> None:
+    """A hold as well as what was spent."""
+    charge = Charge("session s total", 0, 0, 10**9)
+    held = Batch(opened={"a": (call("a", charges=(charge,)), attempt("a", hold_nano=7))})
+    held.intents = {"a": attempt("a", hold_nano=7)}
+    held.charges, held.growth = {"a": (charge,)}, {attempt("a").id: 7}
+    store.write(held)
+    ((row),) = rows(path, "SELECT reserved_nano, used_ns FROM spending")
+    assert row["reserved_nano"] == 7
+    assert abs(row["used_ns"] / 1e9 - time.time()) < 600
+    store.close()
+
+
 def test_a_window_that_runs_is_never_over() -> None:
     """Whatever the budget's name is."""
     for name in ("minute", "hour", "daily", "weekly", "monthly", "total", "last_24h", "session s monthly", "odd"):
-        assert not is_over(name, NOW_NS - DAY_NS // 24, NOW_NS)
-    assert not is_over("session s monthly", NOW_NS - 31 * DAY_NS, NOW_NS)
-    assert is_over("session s monthly", NOW_NS - 35 * DAY_NS, NOW_NS)
+        assert not is_over(name, NOW_NS - DAY_NS // 24, NOW_NS, NOW_NS)
+    assert not is_over("session s monthly", NOW_NS - 31 * DAY_NS, NOW_NS, NOW_NS)
+    assert is_over("session s monthly", NOW_NS - 35 * DAY_NS, NOW_NS, NOW_NS)
 
 
 def test_the_state_tells_size_and_times(path: Path, store: SqliteStore) -> None:
