@@ -11,7 +11,7 @@ from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from proxy.metering.standing import shown, standing
+from proxy.metering.standing import windows
 from proxy.routing.attempt_tree import attempt_tree
 from proxy.routing.explain import shown_candidates
 from proxy.routing.stored_facts import restored_candidates
@@ -52,11 +52,7 @@ class Reads:
         now_ns = time.time_ns()
         is_free = caller.admin or caller.key_id is None
         charges = self._live().budgets.of_caller(caller.key_id, every=is_free, now_ns=now_ns)
-        if not charges:
-            return None
-        return {
-            "windows": [shown(each, now_ns) for each in standing(charges, await self._live().ledger.read_spending())]
-        }
+        return windows(charges, await self._live().ledger.read_spending(), now_ns) if charges else None
 
     async def _text(self, found: dict[str, Any]) -> dict[str, Any] | None:
         """The prompt and the answer of a call, for a caller who may read its row and proved who it is with a key."""
