@@ -32,6 +32,7 @@ from proxy.config.files import PRICING, ROUTING
 from proxy.config.namespace import baseline_of, enabled
 from proxy.config.server import ServerConfig
 from proxy.config.source import ConfigFiles
+from proxy.metering import tokens
 from proxy.pipeline.idempotency import Replays
 from proxy.pipeline.limits import FailedLogins
 from proxy.schema.daemon_thread import DaemonThread
@@ -276,6 +277,8 @@ class Application:
                     model.start()
             await self._auth.refresh()
             await self._history.keep()
+            if tokens.EXACT is not None:
+                await asyncio.to_thread(tokens.EXACT, [""])  # reads the vocabulary before the first call needs it
             followers = [
                 self._metrics.watch(),
                 self._reloads.follow_files(database_folder(self._config)),
