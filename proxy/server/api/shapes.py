@@ -129,6 +129,7 @@ class LoggedRequest(TypedDict):
     cache_write_tokens: int
     reasoning_tokens: int
     cost_usd: float | None
+    charged_usd: float | None
     estimated: bool
     latency_ms: float | None
     first_token_ms: float | None
@@ -210,6 +211,7 @@ class RequestAnswer(TypedDict):
     fallback: bool
     success: bool
     cost_usd: float | None
+    charged_usd: float | None
     tags: list[str]
     session: str | None
     agent: str | None
