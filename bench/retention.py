@@ -15,7 +15,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from proxy.storage.retention import Retention
+from proxy.storage.retention import KeptDays, Retention
 from proxy.storage.sqlite import SqliteStore
 from tests.faults.books import files
 from tests.faults.talking import ask
@@ -81,7 +81,7 @@ def clean_up(path: Path, pause: Path) -> None:
             time.sleep(0.01)
 
     rest(0)
-    print(Retention(path, 90, 90, rest=rest).clean_up(), flush=True)
+    print(Retention(path, KeptDays(90, 90, 7), rest=rest).clean_up(), flush=True)
 
 
 async def measure(folder: Path, url: str, rows: int) -> None:

@@ -26,7 +26,8 @@ from proxy.providers.base.contract import Provider
 from proxy.server.app import Application, Options, server_auth
 from proxy.server.formats import FORMATS, EndpointFormat
 from proxy.server.log import build_log
-from proxy.server.wiring import Runtime, local_models
+from proxy.server.runtime import Runtime
+from proxy.server.wiring import local_models
 
 ROUTING = """
 version: 1

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 import click
 
-from proxy.cli.output import json_option, print_json, print_table
-from proxy.cli.settings import configuration_options, fail, read_config, store_problem
+from proxy.cli.output import json_option, print_budget, print_json, print_table
+from proxy.cli.settings import configuration_options, fail, read_config, spending_of, store_problem
 from proxy.client.route import Unanswered
 from proxy.client.route import explain as ask_server
 from proxy.routing.explain import explained
@@ -58,18 +58,21 @@ def explain(question: str | None, model: str, body: str | None, as_json: bool, *
         print_json(told)
     else:
         _print(told)
+    if (full := (told["budget"] or {}).get("refused_by")) is not None:
+        _refused(f"the budget {full!r} has no room")
 
 
 def _offline(body: bytes, key: str | None, flags: dict[str, Any]) -> dict[str, Any]:
     config = read_config(flags, os.environ)
     store = key_store(config)
     try:
-        offline = Offline(config, keys=store.all() if key is not None and store.is_there else ())
+        keys = store.all() if key is not None and store.is_there else ()
+        offline = Offline(config, keys=keys, spending=spending_of(config))
     except StoreError as error:
         store_problem(error)
 
     async def decide() -> dict[str, Any]:
-        return explained(await offline.decide(body, offline.caller(key)))
+        return explained(*await offline.foresee(body, offline.caller(key)))
 
     try:
         return asyncio.run(decide())
@@ -126,6 +129,10 @@ def _print(told: dict[str, Any]) -> None:
             click.echo(f"left out: {each['model']}: {each['why']}")
         return
     print_table(("ORDER", "MODEL", "LOW_USD", "HIGH_USD", "REJECTED"), [_row(each) for each in told["candidates"]])
+    if (budget := told["budget"]) is not None:
+        limit = budget["max_output_tokens"]
+        click.echo(f"\nbudget: {budget['effect']}{'' if limit is None else f', at most {limit} tokens'}")
+        print_budget(budget["windows"])
 
 
 def _cells(name: str, each: dict[str, Any]) -> tuple[object, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import click
 from msgspec.json import encode
@@ -32,6 +33,12 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> No
     click.echo(_line(headings, widths, right))
     for row in texts:
         click.echo(_line(row, widths, right))
+
+
+def print_budget(windows: Sequence[Mapping[str, Any]]) -> None:
+    """One row per window, as `proxy.metering.standing` shows it."""
+    names = ("limit_usd", "spent_usd", "held_usd", "left_usd", "projected_usd", "resets_at", "budget")
+    print_table([name.upper() for name in names], [[window[name] for name in names] for window in windows])
 
 
 def format_cell(value: object) -> str:

@@ -16,7 +16,8 @@ from proxy.schema.records import Caller
 from proxy.server.api.answers import new_id
 from proxy.server.formats.chat import CHAT
 from proxy.server.log import build_log
-from proxy.server.wiring import Runtime, local_models, running
+from proxy.server.runtime import Runtime
+from proxy.server.wiring import local_models, running
 
 # Room for reasoning models: with a smaller limit, some vendors answer with an error instead of a short answer.
 _MAX_TOKENS = 256

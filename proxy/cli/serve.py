@@ -18,7 +18,9 @@ from typing import Any
 
 import click
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 from proxy import __version__
 from proxy.cli.interpreter import tune
@@ -140,12 +142,16 @@ def _serve_workers(config: Config, flags: dict[str, Any], models: dict[str, Loca
             broker.stop()
 
 
+_START_AGAIN_S = 5.0
+
+
 class _Supervisor(Multiprocess):
-    """uvicorn's supervisor, with three changes.
+    """uvicorn's supervisor, with four changes.
 
     It stops listening together with its workers, so a client that connects during the drain is refused at once instead
     of waiting for a worker that never comes. SIGHUP makes the workers reload instead of restarting them, so their
-    streams go on. It marks the metrics of a dead worker in `metrics_folder`.
+    streams go on. It marks the metrics of a dead worker in `metrics_folder`. While other workers serve, one that cannot
+    start is started again later, instead of ending them all: the disk may be full for a while, or read-only.
     """
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], metrics_folder: Path) -> None:
@@ -154,13 +160,32 @@ class _Supervisor(Multiprocess):
         signal.signal(signal.SIGHUP, hang_up)
         self._metrics_folder = metrics_folder
         self._seen: set[int] = set()
+        self._start_at = 0.0
 
     def keep_subprocess_alive(self) -> None:
-        super().keep_subprocess_alive()
+        failed = [each for each in self.processes if each.exitcode == STARTUP_FAILURE]
+        if failed and any(each.exitcode is None and each.is_ready() for each in self.processes):
+            self.processes = [each for each in self.processes if each not in failed]
+            super().keep_subprocess_alive()
+            self.processes += self._started_again(failed)
+        else:
+            super().keep_subprocess_alive()
         alive = {process.pid for process in self.processes if process.pid is not None}
         for pid in self._seen - alive:
             mark_dead(self._metrics_folder, pid)
         self._seen = alive
+
+    def _started_again(self, failed: list[Process]) -> list[Process]:
+        """New workers in place of these; the same ones if that was tried a moment ago."""
+        if time.monotonic() < self._start_at or self.should_exit.is_set():
+            return failed
+        self._start_at = time.monotonic() + _START_AGAIN_S
+        for each in failed:
+            each.kill()  # it has ended: this closes its pipes
+        started = [Process(self.config, self.sockets) for _ in failed]
+        for each in started:
+            each.start()
+        return started
 
     def handle_hup(self) -> None:
         for process in self.processes:

@@ -12,10 +12,13 @@ from typing import Any
 import click
 
 from proxy.cli.bills import reconcile, reprice
-from proxy.cli.output import format_cell, json_option, print_json, print_table
-from proxy.cli.settings import configuration_options, fail, read_config, store_problem
+from proxy.cli.output import format_cell, json_option, print_budget, print_json, print_table
+from proxy.cli.settings import configuration_options, fail, read_config, spending_of, store_problem
 from proxy.config.namespace import baseline_of, build_names
+from proxy.metering.charges import Budgets
 from proxy.metering.price_book import PriceBook
+from proxy.metering.standing import windows
+from proxy.routing.allowed import meaning
 from proxy.schema.dimensions import DIMENSIONS
 from proxy.schema.errors import BadRequest
 from proxy.schema.records import Caller
@@ -56,12 +59,13 @@ def usage(ctx: click.Context, /, as_csv: bool, as_json: bool, **flags: Any) -> N
         return
     given = {name: flags.pop(name) for name in ("since", "until", "tz", "group_by")}
     config = read_config(flags, os.environ)
+    names, now_ns = build_names(config, PriceBook(config.pricing, {}), {}), time.time_ns()
     try:
         query = usage_query(
             {name: value for name, value in given.items() if value},
             Caller("cli", admin=True),
-            time.time_ns(),
-            baseline_of(config, build_names(config, PriceBook(config.pricing, {}), {})),
+            now_ns,
+            baseline_of(config, names),
         )
     except BadRequest as error:
         fail(error.message)
@@ -69,7 +73,9 @@ def usage(ctx: click.Context, /, as_csv: bool, as_json: bool, **flags: Any) -> N
         path = sqlite_path(config.storage.url)
         if not path.is_file():
             fail(f"there is no database at {path} yet. `proxy serve` creates it; --db selects another.")
-        answer = usage_answer(query, SqliteStore(path).usage(query), None)
+        budgets = Budgets(config.budget, lambda name: meaning(names, name))
+        charges = budgets.of_caller(None, every=True, now_ns=now_ns)
+        answer = usage_answer(query, SqliteStore(path).usage(query), windows(charges, spending_of(config), now_ns))
     except StoreError as error:
         store_problem(error)
     except BadRequest as error:
@@ -81,6 +87,9 @@ def usage(ctx: click.Context, /, as_csv: bool, as_json: bool, **flags: Any) -> N
         click.echo(csv_table(usage_columns(query), rows), nl=False)
     else:
         _print(query.group_by, answer)
+        if answer["budget"] is not None:
+            click.echo()
+            print_budget(answer["budget"]["windows"])
 
 
 def _print(keys: tuple[str, ...], answer: Mapping[str, Any]) -> None:

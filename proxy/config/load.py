@@ -112,7 +112,7 @@ def configure(
         vault_key=_vault_key(environ, problems),
         alert_webhook=_alert_webhook(sections.get("budget"), environ, reader),
         pricing=prices or Pricing(),
-        notices=[*_notices(sections, providers.configured, environ), *providers.notices],
+        notices=[*_notices(sections, environ), *providers.notices],
         version=version_of(routing.data, pricing.data if pricing else b""),
         marks=reader.marks,
         price_marks=price_marks,
@@ -162,15 +162,12 @@ def _is_web_address(text: str) -> bool:
         return False
 
 
-def _notices(sections: dict[str, Any], providers: dict[str, Provider], environ: MappingOf[str, str]) -> list[str]:
+def _notices(sections: dict[str, Any], environ: MappingOf[str, str]) -> list[str]:
     """Settings that have no effect. Every start reports them, so that nobody relies on them."""
-    asked = [("keys", name, "store_text") for name, key in sections.get("keys", {}).items() if key.store_text]
-    asked += [("providers", name, "trust_cost") for name, provider in providers.items() if provider.trust_cost]
-    found = [f"{'.'.join(path)}: read, but not enforced by this version" for path in asked]
     variable = sections["budget"].alert_webhook_env if "budget" in sections else None
-    if variable is not None and not environ.get(variable):
-        found.append(f"budget.alert_webhook_env: {variable} is not set, so alerts are only logged")
-    return found
+    if variable is None or environ.get(variable):
+        return []
+    return [f"budget.alert_webhook_env: {variable} is not set, so alerts are only logged"]
 
 
 def _names(root: Mapping, reader: Reader) -> dict[str, Any]:

@@ -214,7 +214,7 @@ class Books:
     def forget_windows(self) -> None:
         """Drops the figures of budget windows that are long over."""
         now_ns = self._clock_ns()
-        for key in [key for key in self.spending if is_over(*key, now_ns)]:
+        for key in [key for key in self.spending if is_over(*key, now_ns, used_ns=now_ns)]:
             del self.spending[key]
 
     def failed(self) -> None:

@@ -65,6 +65,12 @@ def shown(each: Standing, now_ns: int) -> dict[str, Any]:
     }
 
 
+def windows(charges: Iterable[Charge], spending: Spending, now_ns: int) -> dict[str, Any] | None:
+    """The budget of an answer about usage: each window. None: there is no budget."""
+    found = [shown(each, now_ns) for each in standing(charges, spending)]
+    return {"windows": found} if found else None
+
+
 def moment(time_ns: int | None) -> str | None:
     """ISO 8601 in UTC."""
     if time_ns is None:

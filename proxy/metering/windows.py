@@ -22,7 +22,8 @@ _SLIDING_S = {"last_24h": 86_400}
 class Window(Struct, frozen=True):
     """One window at one moment. Spending is booked at `start_ns`; what counts was booked from `since_ns` on.
 
-    `until_ns`: the first moment of the next one. `resets_ns`: when spending begins to count no more (None: never).
+    `until_ns`: the first moment of the next one. `resets_ns`: when nothing
+    that is spent by now counts any more (None: never).
     """
 
     start_ns: int
@@ -39,7 +40,8 @@ def window_at(kind: str, now_ns: int, zone: ZoneInfo) -> Window:
         bucket_ns = BUCKET_S * _SECOND
         start_ns = now_ns - now_ns % bucket_ns
         since_ns = start_ns - _SLIDING_S[kind] * _SECOND
-        return Window(start_ns, since_ns, start_ns + bucket_ns, start_ns + bucket_ns)
+        until_ns = start_ns + bucket_ns
+        return Window(start_ns, since_ns, until_ns, until_ns + _SLIDING_S[kind] * _SECOND)
     start, end = _calendar(kind, datetime.fromtimestamp(now_ns // _SECOND, UTC), zone)
     start_ns, end_ns = _ns(start), _ns(end)
     return Window(start_ns, start_ns, end_ns, end_ns)

@@ -13,6 +13,7 @@ from proxy.metering import tokens
 from proxy.metering.charges import NO_BUDGETS, Budgets
 from proxy.metering.standing import Spending, share_spent
 from proxy.pipeline.call import Call
+from proxy.pipeline.call_text import CallText
 from proxy.pipeline.conditions import marked, within
 from proxy.pipeline.foreseen import Foresight
 from proxy.pipeline.key_settings import KeyConfig, RateLimitsConfig, day_ns
@@ -43,6 +44,7 @@ class KeyPolicy(Struct, frozen=True):
     max_output_tokens: int | None = None
     expires_ns: int | None = None
     rate: RateLimit = UNLIMITED
+    stores_text: bool = False
 
     def cap(self, request: AnyRequest) -> tuple[AnyRequest, list[str]]:
         """The request limited to `max_output_tokens` per choice, and the names of the changed fields."""
@@ -109,6 +111,8 @@ class Admission:
         returns the place, however the call ends.
         """
         policy = self._policies.of(call.caller)
+        if policy.stores_text:
+            call.text = CallText(call.request)
         call.request, call.adapted = policy.cap(call.request)
         place = self._policies.enter(policy, call.request)
         if place is not None:
@@ -206,4 +210,5 @@ def _policy(name: str, key: KeyConfig | None, rate: RateLimit | None, default: R
         max_output_tokens=key.max_output_tokens,
         expires_ns=None if key.expires is None else day_ns(key.expires),
         rate=structs.replace(default, **given),
+        stores_text=key.store_text,
     )

@@ -18,6 +18,7 @@ from proxy.schema.records import NANO_PER_USD, NO_LABELS, NOT_DECIDED, CallEnd, 
 from proxy.schema.usage import Usage
 
 if TYPE_CHECKING:
+    from proxy.pipeline.call_text import CallText
     from proxy.pipeline.panel_record import PanelRecord
     from proxy.pipeline.seating import Seated
 
@@ -45,6 +46,7 @@ class Call:
         self.decided = NOT_DECIDED  # the same, for the call's row
         self.labels = NO_LABELS
         self.traced: Decision | None = None  # the same, for the answer, if the client asked for it
+        self.text: CallText | None = None  # its request and answer, if its key stores them
         self.adapted: list[str] = []  # parameters that the proxy itself changed
         self.limit_headers: dict[str, str] = {}  # `x-ratelimit-*` of the caller's own limits
         self.leave: Callable[[int | None], None] | None = None  # returns the rate-limit place; takes the tokens used

@@ -188,6 +188,8 @@ class Pipeline:
         self._dispatcher.note_warm(call)
         response: AnyResponse = request.joined([answer.response for answer in answers])
         messages = [choice["message"] for choice in cast(ChatResponse, response).get("choices", ())]
+        if call.text is not None:
+            call.text.note_whole(messages, call.answer_bytes)
         await self._reasoning.keep(call.caller, call.answering.deployment, messages, request)
         await self._settle(call, Outcome.OK)
         if call.answer_bytes <= LARGE_BYTES:
@@ -215,7 +217,8 @@ class Pipeline:
         """Writes all frames except the last ones, which it returns."""
         sink = _sink(writer, output)
         request = cast(ChatRequest, call.request)
-        answer = await self._dispatcher.stream(call, route, sink, call.gate, request)
+        heard = sink if call.text is None else call.text.folding(sink)
+        answer = await self._dispatcher.stream(call, route, heard, call.gate, request)
         call.note_answered(answer.attempts)
         self._dispatcher.note_warm(call)
         messages = [message for attempt in call.answered for message in attempt.tally.tool_messages()]

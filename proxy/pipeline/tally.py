@@ -20,14 +20,13 @@ _NEVER_KEPT = frozenset({"role", "content", "refusal", "annotations", "audio"})
 class StreamTally:
     """Adds up one stream. `has_tools`: the request offers tools, so calls and the reasoning before them are kept."""
 
-    __slots__ = ("_calls", "_characters", "_named", "_size", "_thought", "model", "tier", "usage")
+    __slots__ = ("_calls", "_letters", "_named", "_thought", "model", "tier", "usage")
 
     def __init__(self, has_tools: bool = True) -> None:
         self.usage: UsageReport | None = None
         self.model: object = None  # as the answer names it
         self.tier: object = None  # the service tier that it names
-        self._characters = 0
-        self._size = 0  # in UTF-8
+        self._letters = 0.0  # as `tokens.letters` counts them
         self._thought = 0
         self._named: set[tuple[int, int]] = set()
         self._calls = Fold() if has_tools else None
@@ -37,8 +36,7 @@ class StreamTally:
         each: Any = chunk
         if type(each) is TextChunk:
             text: str = each.text
-            self._characters += len(text)
-            self._size += len(text) if text.isascii() else tokens.utf8_size(text)
+            self._letters += len(text) if text.isascii() else tokens.letters(text)
             return
         if (report := each.get("usage")) is not None:
             self.usage = merged(self.usage, report)
@@ -62,7 +60,7 @@ class StreamTally:
     @property
     def output_tokens(self) -> int:
         """A likely count of what the model wrote so far, over all choices."""
-        return tokens.estimate_of(self._characters, self._size)
+        return tokens.estimate_of(self._letters)
 
     def tool_messages(self) -> list[ResponseMessage]:
         """The messages that call tools, so far, without their texts."""
@@ -94,5 +92,4 @@ class StreamTally:
 
     def _count(self, text: object) -> None:
         if isinstance(text, str):
-            self._characters += len(text)
-            self._size += len(text) if text.isascii() else tokens.utf8_size(text)
+            self._letters += len(text) if text.isascii() else tokens.letters(text)

@@ -29,8 +29,8 @@ class EmbeddingsRequest(Request, frozen=True, kw_only=True):
         return len(self.inputs)
 
     def texts(self) -> list[str]:
-        """The inputs; each token id counts as four English characters."""
-        return [text if isinstance(text, str) else "xxxx" * len(text) for text in self.inputs]
+        """The inputs; each token id is replaced by a word of four characters that is one token."""
+        return [text if isinstance(text, str) else " the" * len(text) for text in self.inputs]
 
     def parts(self, limits: Iterable[int | None]) -> list[Self]:
         most = min((limit for limit in limits if limit is not None), default=len(self.inputs))

@@ -32,6 +32,7 @@ from proxy.config.files import PRICING, ROUTING
 from proxy.config.namespace import baseline_of, enabled
 from proxy.config.server import ServerConfig
 from proxy.config.source import ConfigFiles
+from proxy.metering import tokens
 from proxy.pipeline.idempotency import Replays
 from proxy.pipeline.limits import FailedLogins
 from proxy.schema.daemon_thread import DaemonThread
@@ -54,8 +55,9 @@ from proxy.server.log import log_writer
 from proxy.server.metrics import Metrics
 from proxy.server.offline import plan_change
 from proxy.server.reload import Reloads
+from proxy.server.runtime import Runtime
 from proxy.server.shared_sessions import SharedSessions
-from proxy.server.wiring import LocalModels, Running, Runtime, database_folder, key_store, running, sticky_moves
+from proxy.server.wiring import LocalModels, Running, database_folder, key_store, running, sticky_moves
 from proxy.storage.base import StoreError
 from proxy.upstream.local_model import LocalModel
 
@@ -131,14 +133,7 @@ class Application:
         self.asgi: ASGIApp = Guard(self.litestar, lambda: auth.keyless, hosts, origins, self._connections, direct)
 
     def _reads(self) -> Reads:
-        return Reads(
-            lambda: self.live.views,
-            lambda: self.live.policies,
-            lambda: self.live.ledger,
-            int(time.time()),
-            lambda: self.live.budgets,
-            baseline=lambda: baseline_of(self.live.config, self.live.names),
-        )
+        return Reads(lambda: self.live, int(time.time()), lambda: baseline_of(self.live.config, self.live.names))
 
     def _built(
         self, routes: list[ASGIRouteHandler | Router], server: ServerConfig, log: FilteringBoundLogger
@@ -283,6 +278,8 @@ class Application:
                     model.start()
             await self._auth.refresh()
             await self._history.keep()
+            if tokens.EXACT is not None:
+                await asyncio.to_thread(tokens.EXACT, [""])  # reads the vocabulary before the first call needs it
             followers = [
                 self._metrics.watch(),
                 self._reloads.follow_files(database_folder(self._config)),

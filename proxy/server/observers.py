@@ -9,6 +9,7 @@ from structlog.typing import FilteringBoundLogger
 
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.call import Call
+from proxy.pipeline.call_text import StoredTexts
 from proxy.routing.board import HealthBoard
 from proxy.schema.records import CallEnd
 from proxy.server.metrics import Metrics, labels_of
@@ -40,14 +41,17 @@ def report_health(
 
 
 def on_end(
-    log: FilteringBoundLogger, metrics: Metrics | None, configured: frozenset[str]
+    log: FilteringBoundLogger, metrics: Metrics | None, configured: frozenset[str], texts: StoredTexts
 ) -> Callable[[Call, CallEnd], None]:
-    """The observer of ended calls: writes the log line, and updates the metrics if enabled."""
+    """The observer of ended calls: writes the log line, updates the metrics if enabled, and stores the call's text if
+    its key asks for that.
+    """
 
     log = log.bind()  # structlog's lazy logger binds anew for each line
 
     def ended(call: Call, end: CallEnd) -> None:
         _log_call(log, call, end)
+        texts.keep(call)
         if metrics is not None:
             metrics.note_end(configured, call, end)
 

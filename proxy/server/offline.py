@@ -9,11 +9,13 @@ from typing import Any
 
 from proxy.config import Config
 from proxy.config.namespace import build_names, catalogues, ensembles_of
+from proxy.metering.charges import Budgets
 from proxy.metering.price_book import PriceBook
+from proxy.metering.standing import Spending
 from proxy.pipeline import hints
-from proxy.pipeline.admission import Admission, KeyPolicies
+from proxy.pipeline.admission import NOTHING, Admission, KeyPolicies
 from proxy.pipeline.limits import Limits
-from proxy.routing.allowed import Views
+from proxy.routing.allowed import Views, meaning
 from proxy.routing.decide import decide
 from proxy.routing.decision import Decision
 from proxy.routing.health import NO_STATE
@@ -33,20 +35,27 @@ NO_LISTS: Mapping[str, tuple[str, ...]] = {}
 
 class Offline:
     """One configuration. `found`: the model ids that servers list, if somebody asked them. `keys`: those in the
-    database, whose own lists of models hold as well.
+    database, whose own lists of models hold as well. `spending`: of its budgets, as the database has it.
     """
 
     def __init__(
-        self, config: Config, found: Mapping[str, tuple[str, ...]] = NO_LISTS, keys: Sequence[StoredKey] = ()
+        self,
+        config: Config,
+        found: Mapping[str, tuple[str, ...]] = NO_LISTS,
+        keys: Sequence[StoredKey] = (),
+        spending: Spending = NOTHING,
     ) -> None:
         self.config = config
         self._callers = _callers(keys)
         self._book = PriceBook(config.pricing, catalogues(config))
-        self._views = Views(build_names(config, self._book, found), self._book)
+        names = build_names(config, self._book, found)
+        self._views = Views(names, self._book)
         self._policies = KeyPolicies(config.keys, None, Limits(1))
         self._admission = Admission(
             self._policies,
             Router(self._views, self._book, random.random, classifier(), version=config.version),
+            Budgets(config.budget, lambda name: meaning(names, name)),
+            spending,
             ensembles=ensembles_of(config),
         )
 
@@ -61,6 +70,10 @@ class Offline:
     async def decide(self, body: bytes, caller: Caller) -> Decision:
         """The decision on a chat body. Raises ProxyError as a call would."""
         return await self._admission.decide(caller, hints.applied(CHAT.decode(body), {}), {})
+
+    async def foresee(self, body: bytes, caller: Caller) -> tuple[Decision, dict[str, Any] | None]:
+        """The same, as the budgets would leave it now, and their effect."""
+        return await self._admission.foresee(caller, hints.applied(CHAT.decode(body), {}), {}, time.time_ns())
 
     def decide_again(self, call: PastCall) -> Decision:
         """The decision on a past call, with all deployments in good health. Raises ProxyError if it is refused."""

@@ -56,6 +56,8 @@ class Upkeep:
                 self._log.warning("clean_up_failed", error=str(error))
             else:
                 if done is not None:
-                    self._log.info("clean_up", calls=done.calls, attempts=done.attempts, windows=done.windows)
+                    self._log.info(
+                        "clean_up", calls=done.calls, attempts=done.attempts, texts=done.texts, windows=done.windows
+                    )
                     await self.count()
             await asyncio.sleep(self._look_s)

@@ -26,6 +26,7 @@ from proxy.metering.ledger import Ledger
 from proxy.metering.price_book import PriceBook
 from proxy.pipeline.admission import Admission, KeyPolicies
 from proxy.pipeline.attempts import Resources
+from proxy.pipeline.call_text import StoredTexts
 from proxy.pipeline.dispatch import Dispatcher
 from proxy.pipeline.idempotency import Replays
 from proxy.pipeline.limits import Limits
@@ -46,13 +47,15 @@ from proxy.schema.records import Endpoint
 from proxy.server.metrics import Metrics
 from proxy.server.notify import Alerts
 from proxy.server.observers import observer, on_end, report_health
+from proxy.server.runtime import Runtime
 from proxy.server.swap import Swap
 from proxy.server.upkeep import Upkeep
 from proxy.storage.alerts import AlertRows
+from proxy.storage.call_texts import CallTexts
 from proxy.storage.kept_answers import KeptAnswers
 from proxy.storage.keys import KeyStore
 from proxy.storage.reasoning_states import ReasoningStates
-from proxy.storage.retention import Retention
+from proxy.storage.retention import KeptDays, Retention
 from proxy.storage.sqlite import SqliteStore, sqlite_path
 from proxy.storage.sticky_moves import StickyMoves
 from proxy.upstream.keys import Key, Keys, KeyStates, share
@@ -66,25 +69,6 @@ from proxy.upstream.transports.names import NameLookups
 from proxy.upstream.upstream import Origin, Upstream
 
 LocalModels = Mapping[str, LocalModel | RemoteLocalModel]
-
-
-class Runtime(Struct, frozen=True):
-    """The live objects of one configuration; `ledger` is the server's own."""
-
-    config: Config
-    views: Views
-    policies: KeyPolicies
-    pipeline: Pipeline
-    sharing: Sharing
-    ledger: Ledger
-    budgets: Budgets
-    upstreams: Mapping[str, Upstream]
-    lists: ModelDiscovery
-
-    @property
-    def names(self) -> Names:
-        """The namespace at this moment."""
-        return self.views.current()
 
 
 class Running:
@@ -102,6 +86,7 @@ class Running:
         self._ledger = ledger
         self.vault = stores.vault
         self.replays = stores.replays
+        self.texts = stores.texts
         self.upkeep = stores.upkeep
         self.alerts = stores.alerts
         ledger.on_crossing(self.alerts.put)
@@ -183,12 +168,11 @@ class Running:
             ),
             self.vault,
             Clock(time.time_ns, time.perf_counter),
-            on_end(self._log, self._metrics, configured),
+            on_end(self._log, self._metrics, configured, self.texts),
             config.router.deadline_s,
         )
-        return Runtime(
-            config, views, policies, pipeline, sharing_of(config, names), self._ledger, budgets, upstreams, lists
-        )
+        sharing = sharing_of(config, names)
+        return Runtime(config, views, policies, pipeline, sharing, self._ledger, budgets, upstreams, lists, self.texts)
 
     def _pool(self, config: Config, name: str, pools: ExitStack) -> Pool:
         """A provider's pool, released when `pools` closes."""
@@ -221,6 +205,7 @@ class Running:
                 await model.close()
         await self.runtimes.close()
         await self.replays.close()
+        await self.texts.close()
         await self._pools.close()
         await self.vault.close()
         self._off_loop.close()
@@ -276,6 +261,7 @@ class SideStores(Struct, frozen=True):
 
     vault: ReasoningState
     replays: Replays
+    texts: StoredTexts
     off_loop: OffLoop
     upkeep: Upkeep
     alerts: Alerts
@@ -284,18 +270,15 @@ class SideStores(Struct, frozen=True):
 def build_side_stores(config: Config, store: SqliteStore, log: FilteringBoundLogger) -> SideStores:
     """The stores of reasoning between requests, if configured, and of answers for repeats. Opens nothing."""
     path, off_loop = sqlite_path(config.storage.url), OffLoop()
-    states: ReasoningStates | None = None
-    if config.storage.reasoning_state == "store":
-        states = ReasoningStates(path, config.vault_key)
-    elif config.storage.reasoning_state == "memory":
-        states = ReasoningStates(None)
+    kept, where = config.storage, config.storage.reasoning_state
+    states = None if where == "off" else ReasoningStates(path if where == "store" else None, config.vault_key)
     answers = KeptAnswers(path, lambda: store.owner, config.vault_key)
-    refuses = config.storage.when_down == "refuse"
-    keep_days = config.storage.keep_days
-    upkeep = Upkeep(Retention(path, keep_days, config.storage.keep_errors_days or keep_days), log)
-    replays = Replays(answers, off_loop, log.warning, refuses=refuses)
+    days = KeptDays(kept.keep_days, kept.keep_errors_days or kept.keep_days, kept.keep_text_days)
+    upkeep = Upkeep(Retention(path, days), log)
+    texts = StoredTexts(CallTexts(path, config.vault_key), log.warning)
+    replays = Replays(answers, off_loop, log.warning, refuses=kept.when_down == "refuse")
     alerts = Alerts(AlertRows(path), log)
-    return SideStores(ReasoningState(states, log.warning), replays, off_loop, upkeep, alerts)
+    return SideStores(ReasoningState(states, log.warning), replays, texts, off_loop, upkeep, alerts)
 
 
 def sharing_of(config: Config, names: Names) -> Sharing:

@@ -31,7 +31,8 @@ _OPEN_ATTEMPTS = "(SELECT * FROM attempts WHERE call_id IN (SELECT id FROM calls
 _OPEN_CALLS = "(SELECT * FROM calls WHERE closed_ns IS NULL)"
 _ALL = "SELECT budget, start_ns, spent_nano, reserved_nano FROM spending"
 _SAVE = """
-    INSERT INTO spending (budget, start_ns, spent_nano, reserved_nano) VALUES (?, ?, ?, ?)
+    INSERT INTO spending (budget, start_ns, spent_nano, reserved_nano, used_ns)
+    VALUES (?, ?, ?, ?, strftime('%s', 'now') * 1000000000)
     ON CONFLICT DO UPDATE SET spent_nano = excluded.spent_nano, reserved_nano = excluded.reserved_nano
 """
 _ALERTS = "SELECT budget, start_ns, share, limit_nano, seen_ns FROM alerts"

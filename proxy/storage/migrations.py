@@ -12,10 +12,10 @@ from collections.abc import Callable
 from sqlite_utils import Database
 
 from proxy.storage.base import StoreError
-from proxy.storage.outcome_tables import m021_ensemble_calls, m022_feedback
+from proxy.storage.outcome_tables import m023_ensemble_calls, m024_feedback
 from proxy.storage.rollup_table import m018_rollups, sum_all
 from proxy.storage.sums import keep_sums
-from proxy.storage.upkeep_tables import m019_clean_ups, m020_alerts
+from proxy.storage.upkeep_tables import m019_clean_ups, m020_alerts, m021_call_texts, m022_use_of_spending
 
 
 def m001_calls(db: Database) -> None:
@@ -286,8 +286,10 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     m018_rollups,
     m019_clean_ups,
     m020_alerts,
-    m021_ensemble_calls,
-    m022_feedback,
+    m021_call_texts,
+    m022_use_of_spending,
+    m023_ensemble_calls,
+    m024_feedback,
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlite_utils import Database
 
 
-def m021_ensemble_calls(db: Database) -> None:
+def m023_ensemble_calls(db: Database) -> None:
     """What an ensemble decided in a call (storage/ensemble_calls.py). `record` is JSON, without texts of answers."""
     db.execute(
         """
@@ -17,7 +17,7 @@ def m021_ensemble_calls(db: Database) -> None:
     db.execute("CREATE INDEX ensemble_calls_by_time ON ensemble_calls (ensemble, opened_ns)")
 
 
-def m022_feedback(db: Database) -> None:
+def m024_feedback(db: Database) -> None:
     """Ratings of answers (storage/feedback.py), numbered within their call."""
     db.execute(
         """

@@ -14,8 +14,8 @@ from proxy.storage.feedback import ratings_of
 _CALL = """
     SELECT id, opened_ns, key_id, requested_model, model, provider, stream, task_type, config_version, outcome, status,
         error_code, input_tokens, output_tokens, total_tokens, cached_tokens, cache_write_tokens, reasoning_tokens,
-        cost_nano, estimated, latency_ms, first_token_ms, fallback, success, dropped, step, rule, strategy, facts,
-        snapshot, candidates, replay_of, tags, session, agent, parent_agent
+        cost_nano, charged_nano, estimated, latency_ms, first_token_ms, fallback, success, dropped, step, rule,
+        strategy, facts, snapshot, candidates, replay_of, tags, session, agent, parent_agent
     FROM calls WHERE id = :id AND (:key_id IS NULL OR key_id = :key_id)
 """
 _ATTEMPTS = """
@@ -30,6 +30,7 @@ _LATEST = """
         reasoning_tokens
     FROM calls WHERE attempts > 0 AND closed_ns IS NOT NULL ORDER BY opened_ns DESC LIMIT ?
 """
+_MONEY = {"cost_nano": "cost_usd", "charged_nano": "charged_usd"}
 _BOOLEANS = ("stream", "estimated", "fallback", "success")
 _DECISION = ("step", "rule", "strategy", "facts", "snapshot", "candidates")
 
@@ -66,8 +67,8 @@ def row_of(row: dict[str, Any]) -> dict[str, Any]:
     for name, value in row.items():
         if name == "opened_ns":
             shown["timestamp"] = f"{moment}.{opened_ns // 1_000_000 % 1000:03d}Z"
-        elif name == "cost_nano":
-            shown["cost_usd"] = None if value is None else value / NANO_PER_USD
+        elif name in _MONEY:
+            shown[_MONEY[name]] = None if value is None else value / NANO_PER_USD
         elif name == "tags":
             shown["tags"] = msgspec.json.decode(value) if value else []
         else:

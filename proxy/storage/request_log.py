@@ -11,8 +11,8 @@ from proxy.storage.past_calls import row_of
 _COLUMNS = """
     id, opened_ns, key_id, requested_model, model, provider, stream, task_type, outcome, status, error_code,
     input_tokens, output_tokens, total_tokens, cached_tokens, cache_write_tokens, reasoning_tokens, cost_nano,
-    estimated, latency_ms, first_token_ms, attempts, fallback, success, step, rule, strategy, ensemble, prompt, tags,
-    session, agent, parent_agent
+    charged_nano, estimated, latency_ms, first_token_ms, attempts, fallback, success, step, rule, strategy, ensemble,
+    prompt, tags, session, agent, parent_agent
 """
 # What each filter adds. No text from a caller ever reaches a statement.
 _FILTERS = {

@@ -43,9 +43,17 @@ _OLD_CALLS = """
 """
 _DELETE_ATTEMPTS = "DELETE FROM attempts WHERE call_id IN (SELECT value FROM json_each(?))"
 _DELETE_CALLS = "DELETE FROM calls WHERE rowid IN (SELECT value FROM json_each(?)) AND closed_ns IS NOT NULL"
-_OLD_WINDOWS = "SELECT budget, start_ns FROM spending WHERE (budget, start_ns) > (?, ?) ORDER BY 1, 2 LIMIT ?"
-_DELETE_WINDOW = "DELETE FROM spending WHERE budget = ? AND start_ns = ? AND reserved_nano = 0"
-_DELETE_ALERTS = "DELETE FROM alerts WHERE budget = ? AND start_ns = ?"
+_DELETE_TEXTS = "DELETE FROM call_texts WHERE call_id IN (SELECT value FROM json_each(?))"
+_HAS_OLD_TEXTS = "SELECT 1 FROM call_texts WHERE opened_ns < ? LIMIT 1"
+_DELETE_OLD_TEXTS = """
+    DELETE FROM call_texts WHERE rowid IN (SELECT rowid FROM call_texts WHERE opened_ns < ? ORDER BY opened_ns LIMIT ?)
+"""
+_OLD_WINDOWS = "SELECT budget, start_ns, used_ns FROM spending WHERE (budget, start_ns) > (?, ?) ORDER BY 1, 2 LIMIT ?"
+_DELETE_WINDOW = "DELETE FROM spending WHERE budget = ? AND start_ns = ? AND used_ns = ? AND reserved_nano = 0"
+_DELETE_ALERTS = """
+    DELETE FROM alerts WHERE budget = :budget AND start_ns = :start_ns
+        AND NOT EXISTS (SELECT 1 FROM spending WHERE budget = :budget AND start_ns = :start_ns)
+"""
 _STATE = "SELECT (SELECT COUNT(*) FROM calls), (SELECT MIN(opened_ns) FROM calls), (SELECT due_ns FROM clean_ups)"
 
 
@@ -59,18 +67,27 @@ class StorageState(Struct, frozen=True):
     wal_bytes: int
 
 
+class KeptDays(Struct, frozen=True):
+    """How long rows are kept: calls, calls that did not succeed, and texts, which go with their calls at the latest."""
+
+    calls: int
+    errors: int
+    texts: int
+
+
 class Cleaned(Struct):
     """What a clean-up has deleted. `longest_s`: the longest time for which it held the write lock."""
 
     calls: int = 0
     attempts: int = 0
+    texts: int = 0
     windows: int = 0
     transactions: int = 0
     longest_s: float = 0.0
 
 
 class Retention:
-    """The clean-ups of one SQLite file: calls are kept for `calls_days`, those that did not succeed for `errors_days`.
+    """The clean-ups of one SQLite file.
 
     Every method opens its own connection. `busy_s`: how long a transaction waits for other processes.
     """
@@ -78,15 +95,14 @@ class Retention:
     def __init__(
         self,
         path: Path,
-        calls_days: int,
-        errors_days: int,
+        days: KeptDays,
         *,
         busy_s: float = 2.0,
         clock_ns: Callable[[], int] = time.time_ns,
         rest: Callable[[float], None] = time.sleep,
     ) -> None:
         self._path = path
-        self._days = (errors_days, calls_days)  # by success
+        self._days = days
         self._busy_s = busy_s
         self._clock_ns = clock_ns
         self._rest = rest
@@ -133,8 +149,8 @@ class Retention:
         return db.execute(_CLAIM, times).rowcount == 1
 
     def _transactions(self, store: SideStore, now_ns: int, done: Cleaned) -> Iterator[None]:
-        """Deletes calls and windows; each step is one transaction at most."""
-        before = [max(0, now_ns - days * 86_400 * _NS) for days in self._days]
+        """Deletes calls, texts and windows; each step is one transaction at most."""
+        before = [max(0, now_ns - days * 86_400 * _NS) for days in (self._days.errors, self._days.calls)]  # by success
         position = (0, 0)
         while (
             found := store.connected().execute(_OLD_CALLS, (position[0], *position, max(before), self._size)).fetchall()
@@ -143,22 +159,35 @@ class Retention:
             old = [(rowid, id) for opened, rowid, id, is_done, success in found if is_done and opened < before[success]]
             if old:
                 with self._transaction(store.connected(), done) as db:
-                    ids, rowids = msgspec.json.encode([id for _, id in old]).decode(), [rowid for rowid, _ in old]
+                    rowids, ids = (msgspec.json.encode(each).decode() for each in zip(*old, strict=True))
                     done.attempts += db.execute(_DELETE_ATTEMPTS, (ids,)).rowcount
+                    done.texts += db.execute(_DELETE_TEXTS, (ids,)).rowcount
                     delete_decided(db, ids)
                     delete_ratings(db, ids)
-                    done.calls += db.execute(_DELETE_CALLS, (msgspec.json.encode(rowids).decode(),)).rowcount
+                    done.calls += db.execute(_DELETE_CALLS, (rowids,)).rowcount
             else:
                 self._rest(_LEAST_REST_S)
             yield
+        yield from self._old_texts(store, now_ns - self._days.texts * 86_400 * _NS, done)
+        yield from self._old_windows(store, now_ns, done)
+
+    def _old_texts(self, store: SideStore, before_ns: int, done: Cleaned) -> Iterator[None]:
+        while store.connected().execute(_HAS_OLD_TEXTS, (before_ns,)).fetchone():
+            with self._transaction(store.connected(), done) as db:
+                done.texts += db.execute(_DELETE_OLD_TEXTS, (before_ns, self._size)).rowcount
+            yield
+
+    def _old_windows(self, store: SideStore, now_ns: int, done: Cleaned) -> Iterator[None]:
         key: Key = ("", -1)
         while windows := store.connected().execute(_OLD_WINDOWS, (*key, _WINDOWS)).fetchall():
-            key = windows[-1]
-            over = [(budget, start_ns) for budget, start_ns in windows if is_over(budget, start_ns, now_ns)]
+            key = windows[-1][:2]
+            over = [(budget, start, used) for budget, start, used in windows if is_over(budget, start, now_ns, used)]
             for at in range(0, len(over), _FIRST):
                 with self._transaction(store.connected(), done) as db:
                     done.windows += db.executemany(_DELETE_WINDOW, over[at : at + _FIRST]).rowcount
-                    db.executemany(_DELETE_ALERTS, over[at : at + _FIRST])
+                    db.executemany(
+                        _DELETE_ALERTS, [{"budget": each[0], "start_ns": each[1]} for each in over[at : at + _FIRST]]
+                    )
                 yield
 
     @contextmanager

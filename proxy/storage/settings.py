@@ -14,7 +14,7 @@ _ONLY_SQLITE = "be sqlite:///FILE; other databases are not supported by this ver
 class StorageConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Section `storage`. `durability: process` survives kill -9, `power` a power loss.
 
-    `keep_errors_days`: for calls without success; None: `keep_days`.
+    `keep_errors_days`: for calls without success; None: `keep_days`. `keep_text_days`: for prompts and answers.
     """
 
     url: Annotated[str, text(r"^sqlite:///[\s\S]", _ONLY_SQLITE)] = "sqlite:///proxy.db"
@@ -22,5 +22,6 @@ class StorageConfig(Struct, frozen=True, forbid_unknown_fields=True):
     when_down: Annotated[str, one_of("refuse", "unmetered")] = "refuse"
     keep_days: Count = 90
     keep_errors_days: Count | None = None
+    keep_text_days: Count = 7
     reasoning_state: Annotated[str, one_of("store", "memory", "off")] = "store"
     idempotency_ttl_s: Positive = 86400

@@ -20,12 +20,14 @@ Key = tuple[str, int]  # budget, start_ns
 _DAY_NS = 86_400 * 1_000_000_000
 _LONGEST_DAYS = {"minute": 1, "hour": 1, "daily": 2, "weekly": 8, "monthly": 32, "last_24h": 2}  # rounded up
 _KEPT_DAYS, _KEPT_LONG_DAYS = 2, 400  # after the end; long: days, weeks and months, except those of sessions
+_IDLE_DAYS = 30  # after which the total of a session ends
 _READ = "SELECT spent_nano, reserved_nano FROM spending WHERE budget = ? AND start_ns = ?"
 _READ_SINCE = "SELECT start_ns, spent_nano, reserved_nano FROM spending WHERE budget = ? AND start_ns >= ?"
 _SAVE = """
-    INSERT INTO spending (budget, start_ns, spent_nano, reserved_nano) VALUES (?, ?, ?, ?)
+    INSERT INTO spending (budget, start_ns, spent_nano, reserved_nano, used_ns)
+    VALUES (?, ?, ?, ?, strftime('%s', 'now') * 1000000000)
     ON CONFLICT (budget, start_ns) DO UPDATE
-        SET spent_nano = excluded.spent_nano, reserved_nano = excluded.reserved_nano
+        SET spent_nano = excluded.spent_nano, reserved_nano = excluded.reserved_nano, used_ns = excluded.used_ns
 """
 _COST_OF_CALL = "SELECT cost_nano FROM calls WHERE id = ?"
 _COST_OF_ATTEMPT = "SELECT cost_nano FROM attempts WHERE call_id = ? AND seq = ?"
@@ -36,13 +38,17 @@ _OPEN_ATTEMPTS = """
 """
 
 
-def is_over(budget: str, start_ns: int, now_ns: int) -> bool:
-    """True if the window ended so long ago that nobody needs its figures. `total` never ends."""
-    kind = budget.rpartition(" ")[2]
+def is_over(budget: str, start_ns: int, now_ns: int, used_ns: int) -> bool:
+    """True if the window ended so long ago that nobody needs its figures. `used_ns`: when they last changed.
+
+    `total` never ends, except that of a session, which clients name at will: it ends when nothing has counted against
+    it for _IDLE_DAYS.
+    """
+    kind, is_of_session = budget.rpartition(" ")[2], budget.startswith("session ")
     longest = _LONGEST_DAYS.get(kind)
     if longest is None:
-        return False
-    is_long = kind in ("daily", "weekly", "monthly") and not budget.startswith("session ")
+        return is_of_session and kind == "total" and used_ns < now_ns - _IDLE_DAYS * _DAY_NS
+    is_long = kind in ("daily", "weekly", "monthly") and not is_of_session
     return start_ns < now_ns - (longest + (_KEPT_LONG_DAYS if is_long else _KEPT_DAYS)) * _DAY_NS
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.cli.commands import PATIENCE_S, environment, proxy
@@ -60,7 +61,7 @@ def test_an_ensemble_is_explained_by_its_panel(folder: Path) -> None:
     """Who is asked, what that usually costs, and the most that it may."""
     done = proxy("explain", "Name a colour.", "-m", "ensemble:pair", cwd=folder)
     lines = [line.split() for line in done.stdout.splitlines() if line]
-    assert lines[0] == "ensemble:pair -> ensemble:pair by its name".split()
+    assert lines[0] == ["ensemble:pair", "->", "ensemble:pair", "by", "its", "name"]
     assert [line[:2] for line in lines[2:6]] == [
         ["ROLE", "MODEL"],
         ["member", "texts"],
@@ -127,6 +128,35 @@ def test_a_key_of_the_database_has_its_list_too(folder: Path) -> None:
     assert made.returncode == 0, made
     told = json.loads(proxy("explain", "Hi", "-m", "texts", "--as-key", "stored", "--json", cwd=folder).stdout)
     assert (told["chosen"], told["fallbacks"], told["not_allowed"]) == ("fake/ok", [], 1)
+
+
+BUDGET = """
+rules: [{{name: thrift, when: {{budget_spent_over: 0.5}}, use: "fake/ok(tag=cheap)"}}]
+budget: {{total_usd: 0.007, per_key: {{narrow: {{total_usd: 0.0001}}}}}}
+"""
+
+
+def test_budgets_are_read_from_the_database(tmp_path: Path) -> None:
+    """What was spent decides as it would in a server: rules read it, and a call that does not fit is refused."""
+    asked = {"model": "auto", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 10}
+    (tmp_path / "body.json").write_text(json.dumps(asked))
+    with spawn() as upstream, spawned(write_files(tmp_path, upstream.url, ROUTING + BUDGET)) as server:
+        before = json.loads(proxy("explain", "--body", "body.json", "--json", cwd=tmp_path).stdout)
+        long = {**asked, "model": "fake/ok(n_tokens=200)", "max_tokens": 200}
+        for _ in range(2):
+            assert httpx.post(f"{server.base_url}/chat/completions", json=long, timeout=30).status_code == 200
+        online = proxy("explain", "--body", "body.json", "--json", "--base-url", server.base_url, cwd=tmp_path)
+        server.stop()
+    offline = proxy("explain", "--body", "body.json", "--json", cwd=tmp_path)
+    assert (before["budget"]["effect"], before["rule"]) == ("none", None)
+    assert json.loads(offline.stdout)["rule"] == "thrift"
+    assert json.loads(offline.stdout)["budget"] == json.loads(online.stdout)["budget"]
+    shown = proxy("explain", "--body", "body.json", cwd=tmp_path).stdout.splitlines()
+    assert shown[-3] == "budget: none"
+    assert shown[-1].split()[-1] == "total"
+    refused = proxy("explain", "Hi", "--as-key", "narrow", "-m", "fake/ok", "--json", cwd=tmp_path)
+    assert (refused.returncode, refused.stderr) == (1, "proxy: the budget 'key narrow total' has no room\n")
+    assert json.loads(refused.stdout)["budget"]["refused_by"] == "key narrow total"
 
 
 def test_a_running_server_explains_the_same(server: Spawned, tmp_path: Path) -> None:

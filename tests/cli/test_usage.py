@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.cli.commands import proxy
-from tests.serving import spawned, write_files
+from tests.serving import ROUTING, spawned, write_files
 from tests.upstream.fake import spawn
 
 
@@ -56,6 +56,50 @@ def test_csv_has_the_groups(used):
     assert [line.split(",")[:3] for line in lines[1:]] == [["e400", "1", "0"], ["ok", "2", "2"]]
     lines = proxy("usage", "--csv", cwd=folder).stdout.splitlines()
     assert [line.split(",")[:2] for line in lines] == [["calls", "successes"], ["3", "2"]]
+
+
+@pytest.fixture(scope="module")
+def spent(tmp_path_factory):
+    """A folder with a budget after two calls, and what the server said of it."""
+    folder = tmp_path_factory.mktemp("spent")
+    budget = (
+        "budget: {{total_usd: 5, per_key: {{ann: {{total_usd: 2}}}}, per_model: {{fake/ok: {{monthly_usd: 1}}}}}}\n"
+    )
+    with spawn() as upstream, spawned(write_files(folder, upstream.url, ROUTING + budget)) as server:
+        for _ in range(2):
+            body = {"model": "fake/ok", "messages": [{"role": "user", "content": "one two"}]}
+            assert httpx.post(f"{server.base_url}/chat/completions", json=body, timeout=30).status_code == 200
+        answer = httpx.get(f"{server.base_url}/usage").json()
+        server.stop()
+    return folder, answer
+
+
+def test_budgets_are_those_of_the_server(spent):
+    """Also once it has ended; only the projection goes on."""
+    folder, answer = spent
+    told = json.loads(proxy("usage", "--json", cwd=folder).stdout)["budget"]["windows"]
+    for window in (*told, *answer["budget"]["windows"]):
+        del window["projected_usd"]
+    assert told == answer["budget"]["windows"]
+    found = {
+        window["budget"]: (window["spent_usd"] > 0, window["limit_usd"], bool(window["resets_at"])) for window in told
+    }
+    assert found == {
+        "total": (True, 5.0, False),
+        "key ann total": (False, 2.0, False),
+        "model fake/ok monthly": (True, 1.0, True),
+    }
+
+
+def test_budgets_stand_below_the_table(spent):
+    """Not in CSV, which has one table."""
+    folder, answer = spent
+    lines = [line.split() for line in proxy("usage", cwd=folder).stdout.splitlines()]
+    assert lines[2] == []
+    assert lines[3] == ["LIMIT_USD", "SPENT_USD", "HELD_USD", "LEFT_USD", "PROJECTED_USD", "RESETS_AT", "BUDGET"]
+    assert [line[-2:] for line in lines[4:]] == [["-", "total"], ["ann", "total"], ["fake/ok", "monthly"]]
+    assert float(lines[4][1]) == answer["total"]["cost_usd"] > 0
+    assert len(proxy("usage", "--csv", cwd=folder).stdout.splitlines()) == 2
 
 
 def test_bars_fill_a_terminal(used):

@@ -82,15 +82,14 @@ def test_every_section_of_this_version_arrives() -> None:
     assert config.pricing.models["openai/gpt-6-sol"] == ModelPrice(input=2.0, output=10.0)
 
 
-def test_what_is_read_but_not_enforced_is_said() -> None:
+def test_settings_without_effect_are_said() -> None:
     """One line each, and none for what is not set."""
     unset = "budget.alert_webhook_env: HOOK is not set, so alerts are only logged"
     assert config_of(FULL).notices == [unset]
     assert config_of(FULL, environ={"HOOK": "https://hooks.example/secret"}).notices == []
     assert config_of(MINIMAL + "keys:\nbudget:\n").notices == []
-    assert config_of(MINIMAL + "keys: {a: {store_text: true}, b: {store_text: false}}\n").notices == [
-        "keys.a.store_text: read, but not enforced by this version"
-    ]
+    assert config_of(MINIMAL + "keys: {a: {store_text: true}}\n").notices == []
+    assert config_of("version: 1\nproviders: {openai: {trust_cost: true}}\n").notices == []
 
 
 @pytest.mark.parametrize(

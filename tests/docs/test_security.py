@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from proxy.cli.serve import MIN_KEY
-from proxy.config import load
+from proxy.config import Source, configure, load
 from proxy.pipeline.admission import EXPECTED_OUTPUT
+from proxy.pipeline.call_text import MAX_BYTES, MAX_HEAD
 from proxy.pipeline.key_settings import KeyConfig
 from proxy.pipeline.limits import ALL_FAILURES_PER_MINUTE, FAILURES_PER_MINUTE, RateLimit
 from proxy.routing.allowed import Allowed, Views
@@ -19,6 +20,7 @@ from proxy.server.api.openapi import operations
 from proxy.server.app import Application, server_auth
 from proxy.server.auth import STALE_S
 from proxy.server.log import build_log
+from proxy.storage.settings import StorageConfig
 from tests.cli.commands import environment
 from tests.routing.test_names import names
 
@@ -69,6 +71,16 @@ def test_the_table_of_roles_matches_the_code(tmp_path: Path) -> None:
     short = {path: role for path, role in found.items() if f"/v1{path}" not in found}
     assert dict(re.findall(r"^\| `(/\S+)` \| (\w+) \|$", PAGE, re.MULTILINE)) == short
     assert {f"/v1{path}" for path in found.keys() - short.keys()} == {path for path in short if path.startswith("/v1")}
+
+
+def test_the_settings_on_the_page_load() -> None:
+    """Those for prompts and answers, with the default of their retention."""
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    config = configure(Source("routing_rules.yaml", ("version: 1\nproviders: {}\n" + text).encode()), None, {})
+    assert config.keys == {"audit": KeyConfig(store_text=True)}
+    assert config.storage == StorageConfig()
+    assert f"{MAX_BYTES // 1024} kB is stored by the first {MAX_HEAD} characters" in TEXT
+    assert f"after the call ({StorageConfig().keep_text_days})" in TEXT
 
 
 def test_numbers_on_the_page_match_the_code() -> None:

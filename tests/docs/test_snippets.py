@@ -46,7 +46,7 @@ TESTED = {
     "docs/resilience.md": dict.fromkeys(("yaml", "json"), "docs/test_resilience.py"),
     "docs/retries.md": {"python": "docs/test_retries.py"},
     "docs/routing.md": dict.fromkeys(("yaml", "python", "text", "bash"), "docs/test_routing.py"),
-    "docs/security.md": {"bash": "docs/test_security.py"},
+    "docs/security.md": dict.fromkeys(("bash", "yaml"), "docs/test_security.py"),
     "docs/strategies.md": {"yaml": "docs/test_strategies.py"},
 }
 

@@ -1,4 +1,7 @@
-"""kill -9 at random moments under load: no request is lost from the books, none is counted twice."""
+"""kill -9 at random moments under load: no request is lost from the books, none is counted twice.
+
+`KILLS=500 scripts/test -s tests/faults/test_kill.py` kills more often than the 200 times of a slow run.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ from tests.serving import Spawned, spawned
 from tests.upstream import Seen, spawn
 
 CALLERS = 12
+KILLS = int(os.environ.get("KILLS", "200"))
 BUDGET = {"total_usd": 1000, "last_24h_usd": 1000, "per_provider": {"fake": {"daily_usd": 1000}}}
 MODELS = (
     "fake/ok(n_tokens={n},pace=0.002)",
@@ -159,7 +163,7 @@ def check(folder: Path, load: Load, seen: list[Seen]) -> None:
     assert {held for _, held in found.booked.values()} == {0}
 
 
-@pytest.mark.parametrize("count", [10, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [10, pytest.param(KILLS, marks=pytest.mark.slow)])
 async def test_no_kill_loses_or_doubles_a_request(tmp_path: Path, count: int) -> None:
     """Each upstream request has its row, each finished answer its exact usage; open calls become `unknown`."""
     faulthandler.cancel_dump_traceback_later()  # two hundred kills take longer than a test usually may

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
+import json
 import os
 import resource
 import shutil
@@ -14,10 +15,11 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.faults.books import assert_books_agree, assert_budgets_agree, files, rows
-from tests.faults.talking import ask, talk
+from tests.faults.talking import Heard, ask, talk
 from tests.serving import Spawned, spawned
 from tests.upstream import FakeUpstream
 
@@ -125,6 +127,42 @@ async def test_a_file_system_without_space_loses_no_row(tmp_path: Path) -> None:
             calls = {row["id"]: row["outcome"] for row in rows(disk, "calls")}
     assert {calls[each.call_id] for each in heard} == {"ok"}
     assert {*calls.values()} <= {"ok", "rejected"}
+
+
+def workers_of(server: Spawned) -> dict[int, psutil.Process]:
+    """Those that run, by process id."""
+    found = {}
+    for each in psutil.Process(server.process.pid).children():
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            if "spawn_main" in " ".join(each.cmdline()):
+                found[each.pid] = each
+    return found
+
+
+@pytest.mark.slow
+async def test_a_worker_that_cannot_start_does_not_end_the_others(tmp_path: Path) -> None:
+    """It is started again until it can: here its files cannot be written, since it inherits that limit."""
+    async with FakeUpstream() as upstream:
+        with spawned(files(tmp_path, upstream.url, budget=BUDGET), "--workers", "2") as server:
+            heard = await answered(server, 20)
+            first = workers_of(server)
+            killed, kept = first
+            with full_disk(server):
+                first[killed].kill()
+                begun = {killed}  # each that follows ends at once
+                async with asyncio.timeout(60):
+                    while len(begun) < 3:
+                        begun |= workers_of(server).keys() - {kept}
+                        await asyncio.sleep(0.02)
+                heard += await answered(server, 10)
+            async with asyncio.timeout(60):
+                while not workers_of(server).keys() - begun - {kept}:  # noqa: ASYNC110 - processes
+                    await asyncio.sleep(0.1)
+            heard += await answered(server, 20)
+            assert await asyncio.to_thread(server.stop) == 0
+        assert_books_agree(tmp_path, upstream.ledger)
+        assert_budgets_agree(tmp_path)
+    assert {each.status for each in heard} == {200}
 
 
 async def test_a_server_stopped_on_a_full_disk_leaves_its_calls_open(tmp_path: Path) -> None:
@@ -239,3 +277,107 @@ async def test_a_database_that_goes_while_it_is_in_use_loses_no_row(tmp_path: Pa
     assert {each.error["code"] for each in heard if each.status != 200} <= {"storage_unavailable"}
     assert "was removed or replaced while it was in use" in (tmp_path / "server.log").read_text()
     print(f"\n  {how}, {workers} workers: {len(answered)} answered, {len(heard) - len(answered)} refused, 0 rows lost")
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """The database and its log cannot be written, neither by who opens them nor by who has them open: ext4's flag for
+    that holds for root too, as chmod does not. Skips the test where it cannot be set, or does nothing.
+    """
+    names = [str(folder / f"usage.db{suffix}") for suffix in ("", "-wal")]
+    probe = folder / "probe"
+    with probe.open("wb", buffering=0) as file:
+        refusal = _chattr("+i", str(probe))
+        try:
+            file.write(b"x")
+        except PermissionError:
+            works = True
+        else:
+            works = False
+    _chattr("-i", str(probe))
+    if refusal or not works:
+        pytest.skip(f"open files cannot be made read-only here: {refusal or 'writing goes on'}")
+    found = [name for name in names if Path(name).exists()]
+    assert _chattr("+i", *found) == ""
+    try:
+        yield
+    finally:
+        _chattr("-i", *found)
+
+
+def _chattr(*arguments: str) -> str:
+    """Why it failed; empty: it did not."""
+    if shutil.which("chattr") is None:
+        return "there is no chattr"
+    done = subprocess.run(["chattr", *arguments], capture_output=True, text=True, timeout=30, check=False)
+    return done.stderr.strip()
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+async def test_a_read_only_database_refuses_new_calls_and_loses_none(tmp_path: Path, workers: int) -> None:
+    """Streams in flight end normally, their ends are written once it can be written again, without a restart."""
+    async with FakeUpstream() as upstream:
+        with spawned(files(tmp_path, upstream.url, budget=BUDGET), "--workers", str(workers)) as server:
+            streams = [await talk(server.port, f"fake/ok(n_tokens=20,pace=0.05,tag={i})") for i in range(5)]
+            assert [await each.head() for each in streams] == [200] * 5
+            with read_only(tmp_path):
+                refused = [await ask(server.port, "fake/ok", stream=n % 2 == 0) for n in range(10)]
+                heard = await asyncio.gather(*(each.rest() for each in streams))
+                assert {row["outcome"] for row in rows(tmp_path, "calls")} == {"open"}
+            after = await answered(server, 10)
+            assert await asyncio.to_thread(server.stop) == 0
+        assert {(each.status, each.error["code"]) for each in refused} == {(503, "storage_unavailable")}
+        assert all(each.headers["retry-after"] for each in refused)
+        assert all(each.done and each.finish_reasons == ["stop"] for each in heard)
+        assert_books_agree(tmp_path, upstream.ledger)
+        assert_budgets_agree(tmp_path)
+    calls = {row["id"]: row["outcome"] for row in rows(tmp_path, "calls")}
+    assert {calls[each.call_id] for each in [*heard, *after] if each.status == 200} == {"ok"}
+    assert {*calls.values()} <= {"ok", "rejected"}
+
+
+async def answered(server: Spawned, count: int) -> list[Heard]:
+    """Asks until so many calls in a row are answered: every worker has noticed by then."""
+    heard: list[Heard] = []
+    async with asyncio.timeout(60):
+        while len(heard) < count or {each.status for each in heard[-count:]} != {200}:
+            heard.append(await ask(server.port, "fake/ok"))
+    return heard
+
+
+@pytest.mark.slow
+async def test_calls_go_on_unmetered_while_the_database_is_read_only(tmp_path: Path) -> None:
+    """If configured so; those that ended by then have their rows later, none twice."""
+    async with FakeUpstream() as upstream:
+        path = files(tmp_path, upstream.url, budget=BUDGET)
+        written = json.loads(path.read_text())
+        written["storage"]["when_down"] = "unmetered"
+        path.write_text(json.dumps(written))
+        with spawned(path) as server:
+            first = await ask(server.port, "fake/ok")
+            with read_only(tmp_path):
+                during = [await ask(server.port, "fake/ok", stream=n % 2 == 0) for n in range(5)]
+                assert len(rows(tmp_path, "calls")) == 1
+            after = await answered(server, 1)
+            assert await asyncio.to_thread(server.stop) == 0
+        heard = [first, *during, *after]
+        assert {each.status for each in heard} == {200}
+        assert_books_agree(tmp_path, upstream.ledger)
+        assert_budgets_agree(tmp_path)
+    calls = {row["id"]: row["outcome"] for row in rows(tmp_path, "calls")}
+    assert calls == {each.call_id: "ok" for each in heard}
+
+
+async def test_a_server_does_not_start_on_a_read_only_database(tmp_path: Path) -> None:
+    """It says which file, and what to do; once it can be written, it starts."""
+    async with FakeUpstream() as upstream:
+        path = files(tmp_path, upstream.url)
+        with spawned(path) as server:
+            assert (await ask(server.port, "fake/ok")).status == 200
+            assert await asyncio.to_thread(server.stop) == 0
+        with read_only(tmp_path):
+            with pytest.raises(RuntimeError, match="did not start"), spawned(path):
+                pass
+            assert f"Cannot use the usage database {tmp_path}/usage.db" in (tmp_path / "server.log").read_text()
+        with spawned(path) as server:
+            assert (await ask(server.port, "fake/ok")).status == 200

@@ -86,7 +86,10 @@ def test_locks_name_no_place(lock):
 def test_every_direct_dependency_is_locked_at_a_version_it_allows():
     """pyproject.toml and the locks agree."""
     versions = {name: entry["version"] for lock in LOCKS for name, entry in locked(lock).items()}
+    unlocked = {Requirement(text).name for text in PYPROJECT["project"]["optional-dependencies"]["tokens"]}
     for name, requirement in direct_dependencies().items():
+        if name in unlocked:
+            continue
         assert name in versions, f"{name}: run scripts/lock --no-upgrade"
         assert requirement.specifier.contains(versions[name]), name
 

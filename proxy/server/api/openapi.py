@@ -25,18 +25,15 @@ from proxy.schema.records import Tokens
 from proxy.schema.usage import Service, Usage, UsageReport
 from proxy.server.api.admin import PlanBody
 from proxy.server.api.answers import NO_STORE
+from proxy.server.api.operation_shapes import HealthAnswer, PlanAnswer, Readiness, ReloadAnswer
 from proxy.server.api.outcome_queries import REPORT, FeedbackBody
 from proxy.server.api.queries import REQUESTS, USAGE
 from proxy.server.api.shapes import (
     EmbeddingsAnswer,
     ErrorAnswer,
     ExplainAnswer,
-    HealthAnswer,
     ModelCard,
     ModelList,
-    PlanAnswer,
-    Readiness,
-    ReloadAnswer,
     RequestAnswer,
     RequestList,
     RerankAnswer,

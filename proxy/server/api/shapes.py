@@ -131,6 +131,7 @@ class LoggedRequest(TypedDict):
     cache_write_tokens: int
     reasoning_tokens: int
     cost_usd: float | None
+    charged_usd: float | None
     estimated: bool
     latency_ms: float | None
     first_token_ms: float | None
@@ -212,6 +213,7 @@ class RequestAnswer(TypedDict):
     fallback: bool
     success: bool
     cost_usd: float | None
+    charged_usd: float | None
     tags: list[str]
     session: str | None
     agent: str | None
@@ -221,6 +223,7 @@ class RequestAnswer(TypedDict):
     decision: DecisionAnswer
     attempts: list[AttemptNode]
     feedback: list[StoredRating]
+    text: dict[str, Any] | None
 
 
 class CostRange(TypedDict):
@@ -257,93 +260,3 @@ class ExplainAnswer(TypedDict):
     estimated_cost_usd: CostRange
     budget: dict[str, Any] | None
     snapshot: str
-
-
-class ConfigChange(TypedDict):
-    requested: str
-    calls: int
-    before: str | None
-    after: str | None
-    rule_before: str | None
-    rule_after: str | None
-    cost_usd_per_day: float
-    capabilities_lost: list[str]
-    refused: str | None
-
-
-class RuleCount(TypedDict):
-    name: str
-    before: int
-    after: int
-
-
-class NotReplayed(TypedDict):
-    requested: str
-    calls: int
-    why: str
-
-
-PlanAnswer = TypedDict(
-    "PlanAnswer",
-    {
-        "from": str,
-        "to": str,
-        "calls": int,
-        "changed": int,
-        "changes": list[ConfigChange],
-        "cost_usd_per_day": dict[str, float],
-        "unpriced_calls": int,
-        "rules": list[RuleCount],
-        "rules_no_longer_matching": list[str],
-        "not_replayed": list[NotReplayed],
-        "notes": list[str],
-    },
-)
-
-
-class Readiness(TypedDict, total=False):
-    status: str
-    problems: list[str]
-
-
-class ConfigHealth(TypedDict):
-    version: str
-    loaded_at: int
-    error: list[str] | None
-
-
-class DatabaseHealth(TypedDict):
-    state: str
-    pending_changes: int
-    open_calls: int
-    lost_calls: int
-    calls: int | None
-    oldest_call: str | None
-    file_bytes: int | None
-    wal_bytes: int | None
-    next_clean_up: str | None
-
-
-class ProviderHealth(TypedDict, total=False):
-    state: str
-    why: str
-
-
-class HealthAnswer(TypedDict):
-    status: str
-    problems: list[str]
-    version: str
-    uptime_s: float
-    draining: bool
-    in_flight: int
-    max_in_flight: int
-    config: ConfigHealth
-    database: DatabaseHealth | None
-    providers: dict[str, ProviderHealth]
-
-
-class ReloadAnswer(TypedDict):
-    version: str
-    changed: bool
-    error: ErrorFields | None
-    at_restart: list[str]

@@ -14,7 +14,7 @@ import httpx
 import openai
 import pytest
 
-from tests.server.api.raw import HELLO
+from tests.server.api.raw import HELLO, get
 from tests.serving import ROUTING, Server, serving, write_files
 from tests.upstream import FakeUpstream
 
@@ -223,9 +223,13 @@ async def test_a_key_does_not_pay_for_what_broke_off_if_the_operator_forgives(
             )
             async for _ in stream:
                 pass
+        listed = (await get(server.port, "/v1/requests")).json["data"][0]
+        single = (await get(server.port, f"/v1/requests/{listed['id']}")).json
     with closing(sqlite3.connect(tmp_path / "usage.db")) as db:
         [(cost, charged)] = db.execute("SELECT cost_nano, charged_nano FROM calls").fetchall()
     assert (cost > 0, charged) == (True, 0)
+    for shown in (listed, single):
+        assert (shown["cost_usd"], shown["charged_usd"]) == (cost / 1e9, 0)
 
 
 async def explained(server: Server, **fields: Any) -> dict[str, Any]:
