@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Mapping as MappingOf
+from typing import Any
 
 from msgspec import inspect
 
@@ -65,20 +66,30 @@ def _read(entry: Entry, reader: Reader, path: tuple[str, ...], strategies: Mappi
 
 def names_of(ensemble: Ensemble) -> Iterator[tuple[tuple[str, ...], str]]:
     """The names that an ensemble asks, each with its place in the entry."""
-    for place, member in enumerate(ensemble.members):
-        if isinstance(member, Member):
-            yield ("members", str(place), "use"), member.use
-        else:
-            yield ("members", str(place)), member
+    members: list[str] = []
+    for key in ensemble.member_keys:
+        for path, member in _members(getattr(ensemble, key), (key,)):
+            members.append(member)
+            yield path, member
     shared, listed = Ensemble.__struct_fields__, [member.use for member in ensemble.panelists()]
     texts = [key for key in ensemble.__struct_fields__ if key not in shared and _is_text(ensemble, key)]
     own = {getattr(ensemble, key): key for key in texts}
-    members = [member if isinstance(member, str) else member.use for member in ensemble.members]
     for name in dict.fromkeys((*listed, *ensemble.followers())):
         if name in own:
             yield (own[name],), name
         elif name not in members:
             yield (), name
+
+
+def _members(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The names under a key that names members; a single text is left to the other keys."""
+    if isinstance(value, Member):
+        yield (*path, "use"), value.use
+    for place, each in enumerate(value if isinstance(value, list) else []):
+        if isinstance(each, Member):
+            yield (*path, str(place), "use"), each.use
+        else:
+            yield (*path, str(place)), each
 
 
 def _is_text(ensemble: Ensemble, key: str) -> bool:

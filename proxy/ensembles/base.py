@@ -7,9 +7,10 @@ runs the ensemble cancels all its asks, and each of them has its own fallback or
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage, text_of
 from proxy.schema.constraints import Count, NotBlank, NotNegative, Positive
@@ -46,12 +47,13 @@ class Seat(Struct, frozen=True):
 class Reply(Struct, frozen=True):
     """How one ask ended: with `response` (None if it was streamed to the client), or with `error`.
 
-    `seat` None: a judge, validator or escalation. `is_cancelled`: it was stopped because no longer needed.
-    `deployments` are those that answered.
+    `streamed`: what went to the client, for a validator to read. `seat` None: a judge, validator or escalation.
+    `is_cancelled`: it was stopped because no longer needed. `deployments` are those that answered.
     """
 
     seat: Seat | None = None
     response: ChatResponse | None = None
+    streamed: ChatResponse | None = None
     error: ProxyError | None = None
     is_cancelled: bool = False
     attempts: tuple[str, ...] = ()
@@ -61,7 +63,7 @@ class Reply(Struct, frozen=True):
     @property
     def message(self) -> ResponseMessage:
         """The message of the first choice; empty without an answer."""
-        choices = (self.response or {}).get("choices") or []
+        choices = (self.response or self.streamed or {}).get("choices") or []
         return choices[0].get("message", {}) if choices else {}
 
     @property
@@ -126,6 +128,8 @@ class Ensemble(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     timeout_s: Positive = 120
     max_cost_usd: NotNegative | None = None
 
+    member_keys: ClassVar[tuple[str, ...]] = ("members",)  # any one of them names the members
+
     def panelists(self) -> list[Member]:
         """The members that take seats."""
         return [each if isinstance(each, Member) else Member(each) for each in self.members]
@@ -135,6 +139,15 @@ class Ensemble(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
         times stands here as often: the bound of the cost adds all of them.
         """
         return []
+
+    def output_limit(self, follower: str) -> int | None:
+        """The most tokens that a follower is asked for; None: as many as the request allows."""
+        return None
+
+    def planned(self, request: ChatRequest) -> list[tuple[str, ChatRequest]]:
+        """The followers, each with the request that bounds what it costs."""
+        limits = [(name, self.output_limit(name)) for name in self.followers()]
+        return [(name, request if most is None else replace(request, max_tokens=most)) for name, most in limits]
 
     def quorum(self, seats: int) -> int:
         """How many of the seats must answer: `min_answers`; without it two, or of fewer than three all but one."""

@@ -45,7 +45,9 @@ def overridden(
     kept: dict[str, Any] = {} if base is None else msgspec.to_builtins(base)
     if not isinstance(base, kind):
         kept = {key: value for key, value in kept.items() if key in _SHARED}
-    if base is None and "members" not in given and name:
+    if any(key in given for key in kind.member_keys):
+        kept = {key: value for key, value in kept.items() if key not in kind.member_keys}
+    elif base is None and name:
         given["members"] = [name] * _size(given.get("size"), kind)
     found = _read(kind, {**kept, **given, "strategy": strategy})
     if len(found.members) > MAX_MEMBERS:

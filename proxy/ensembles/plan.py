@@ -171,7 +171,7 @@ class Planner:
             place = self._place(member.use, own, route, depth)
             places.append(place)
             seats.append(Seat(index, member.use, member.weight, place.deployment, place.request))
-        followers = [self._follower(each, seats, asked, depth, left_out) for each in ensemble.followers()]
+        followers = [self._follower(*each, seats, depth, left_out) for each in ensemble.planned(asked)]
         found = PanelPlan(name, ensemble, request, tuple(seats), tuple(places), tuple(followers), needed)
         if found.asks > MAX_ASKS:
             raise BadRequest(
@@ -234,7 +234,7 @@ class Planner:
         return Place(name, inner.request, route, inner.bound_nano, inner)
 
     def _follower(
-        self, name: str, seats: Sequence[Seat], request: ChatRequest, depth: int, left_out: list[LeftOut]
+        self, name: str, request: ChatRequest, seats: Sequence[Seat], depth: int, left_out: list[LeftOut]
     ) -> Place:
         """A judge or a stronger model. It reads the question, and may read all answers. Where it cannot be called for
         want of a provider, another model has its place.
@@ -242,7 +242,7 @@ class Planner:
         read = sum(_FRAME_BYTES + _BYTES_PER_TOKEN * (seat.request.output_limit(UNSAID_TOKENS) or 0) for seat in seats)
         request = replace(request, size=request.size + read)
         try:
-            return self._place(name, request, self._lookup.route(name, request), depth)
+            return self._place(name, request, self._lookup.route(name, replace(request, max_tokens=None)), depth)
         except ProxyError as error:
             picked = self._picked(1, [], request) if error.status in (404, 503) else []
             if not picked:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from msgspec import Struct
 
 from proxy.ensembles.base import Ensemble
+from proxy.ensembles.fusion import Fusion
+from proxy.ensembles.ranking import Ranking
+from proxy.ensembles.verification import Verification
+from proxy.ensembles.voting import Voting
 
-STRATEGIES: Mapping[str, type[Ensemble]] = {}
+STRATEGIES: Mapping[str, type[Ensemble]] = MappingProxyType(
+    {
+        "voting": Voting,
+        "ranking": Ranking,
+        "fusion": Fusion,
+        "verification": Verification,
+    }
+)
 
 
 class Ensembles(Struct, frozen=True):

@@ -30,7 +30,6 @@ from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.call import Call
 from proxy.pipeline.gate import CommitGate
 from proxy.pipeline.holds import Holds
-from proxy.pipeline.json_check import JSONCheck
 from proxy.pipeline.native import NativeAnswer
 from proxy.pipeline.off_loop import LARGE_BYTES, OffLoop
 from proxy.pipeline.stop_sequences import StopSequences
@@ -47,6 +46,7 @@ from proxy.schema.attempt_state import AttemptState
 from proxy.schema.chat import ChatRequest, ChatResponse
 from proxy.schema.endpoints import AnyRequest, AnyResponse
 from proxy.schema.errors import BadRequest, BudgetSpent, ProxyError, UpstreamError, UpstreamTimeout
+from proxy.schema.json_check import JSONCheck
 from proxy.schema.records import AttemptEnd, Outcome
 from proxy.upstream.keys import Lease
 from proxy.upstream.upstream import Exchange, Upstream

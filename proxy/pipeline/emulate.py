@@ -14,11 +14,11 @@ from typing import Any, Protocol, TypeVar, cast
 
 from msgspec.structs import replace
 
-from proxy.pipeline.json_check import JSONCheck, bare
 from proxy.pipeline.off_loop import OffLoop
 from proxy.routing.ask import Answer, Origin, Sink
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, Choice, Message
 from proxy.schema.errors import BadRequest, UpstreamError
+from proxy.schema.json_check import JSONCheck, bare
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ ends all asks that still run before anything else happens.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from typing import Any, cast
 
 from msgspec import Struct
@@ -24,6 +24,7 @@ from proxy.pipeline.seating import Seated
 from proxy.routing.ask import Origin, Sink
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.errors import BudgetSpent, CostLimit, ProxyError, UpstreamTimeout
+from proxy.schema.fold import Fold
 from proxy.schema.records import NANO_PER_USD, Outcome
 from proxy.schema.unfold import chunks_of
 from proxy.storage.base import Room
@@ -195,8 +196,15 @@ class CallPanel:
         sink = self._run.sink
         if sink is None or not self._is_final:
             return await self.ask(name, request, role)
-        place = self._place(name, streamed_request(request))
-        return await self._ask(place, None, role, self._plan.ensemble.timeout_s, sink)
+        place, said = self._place(name, streamed_request(request)), Fold()
+
+        def keep(batch: list[ChatChunk]) -> Awaitable[None] | None:
+            for chunk in batch:
+                said.add(chunk)
+            return sink(batch)
+
+        reply = await self._ask(place, None, role, self._plan.ensemble.timeout_s, keep)
+        return reply if reply.error is not None else replace(reply, streamed=said.response())
 
     def progress(self, text: str) -> None:
         run = self._run

@@ -52,14 +52,17 @@ class _Ledger(NamedTuple):
 
 
 def _report(ledger: _Ledger, plan: PanelPlan, decided: dict[str, Any], asked: Iterable[Asked]) -> dict[str, Any]:
-    members = [_member(each, ledger) for each in asked]
+    seats = decided.get("seats", {})  # what the strategy knows of each member
+    members = [{**_member(each, ledger), **seats.get(each.seat and each.seat.index, {})} for each in asked]
     seated = [each["deployment"] for each in members if "seat" in each]
-    shared = sorted({name for name in seated if name and seated.count(name) > 1})
+    shared = sorted(
+        {*decided.get("same_deployment", ()), *(name for name in seated if name and seated.count(name) > 1)}
+    )
     bound = plan.bound_nano
     return {
         "name": plan.name,
         "strategy": plan.ensemble.__struct_config__.tag,
-        **decided,
+        **{name: value for name, value in decided.items() if name != "seats"},
         "members": members,
         **({"same_deployment": shared} if shared else {}),
         **(shown_left_out(plan.left_out, names_all=ledger.names_all) if plan.left_out else {}),

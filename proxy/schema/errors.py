@@ -11,6 +11,7 @@
     │   └── UpstreamUnavailable 503  no connection, or the embedded model is not ready
     │       └── KeysUnavailable 429  every key of the provider rests or has used its minute (503: all were refused)
     ├── QuorumMissed            502  too few members of an ensemble answered; says why of each
+    ├── NoAgreement             502  the members of an ensemble answered, and too few gave the same answer
     └── StorageUnavailable      503  the ledger cannot write
 
 Everything else is a bug and becomes `500 internal_error` without details. Callers see the messages, so these never
@@ -98,6 +99,25 @@ class QuorumMissed(ProxyError):
     def body(self) -> dict[str, object]:
         error = cast("dict[str, object]", super().body()["error"])
         return {"error": {**error, "members": self.members}}
+
+
+class NoAgreement(ProxyError):
+    """502: the members of an ensemble disagree, and it is configured to fail then. The votes are in the body."""
+
+    def __init__(self, name: str, confidence: float, min_agreement: float, votes: dict[str, int]) -> None:
+        super().__init__(
+            f"{name[:200]}: its members do not agree. The most frequent answer has {confidence:.0%} of the votes; "
+            f"min_agreement is {min_agreement:g}.",
+            status=502,
+            code="ensemble_no_agreement",
+            headers={"x-should-retry": "false"},
+        )
+        self.confidence = confidence
+        self.votes = votes
+
+    def body(self) -> dict[str, object]:
+        error = cast("dict[str, object]", super().body()["error"])
+        return {"error": {**error, "confidence": self.confidence, "votes": self.votes}}
 
 
 class CostLimit(ProxyError):

@@ -48,6 +48,18 @@ def test_a_whole_answer(client):
     assert answer.usage.cost == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cascade", "voting", "ranking", "fusion", "verification", "careful"])
+def test_every_shipped_ensemble_answers_without_a_key(client, name):
+    """The one model takes all seats, with seeds and temperatures of its own, and judges itself."""
+    answer = client.chat.completions.create(model=f"ensemble:{name}", messages=SAY, max_tokens=8)
+    assert answer.model == f"ensemble:{name}"
+    assert answer.choices[0].message.content
+    report = answer.routing["ensemble"]
+    assert {each["deployment"] for each in report["members"]} == {"local/smollm2-135m"}
+    assert answer.usage.cost == 0
+
+
 def test_a_streamed_answer(client):
     """Usage comes last, on request, and equals that of the whole answer."""
     options = {"include_usage": True}

@@ -22,6 +22,8 @@ providers:
 models:
   texts: {{use: "fake/ok(tag=text)", fallback: [fake/ok]}}
 router: {{default_model: fake/ok}}
+ensembles:
+  pair: {{strategy: voting, members: [texts, fake/ok], below: escalate, escalate_to: "fake/ok(tag=strong)"}}
 keys: {{narrow: {{models: [fake/ok]}}}}
 """
 
@@ -52,6 +54,22 @@ def test_a_question_is_explained_without_a_server_or_a_database(folder: Path) ->
         ["2", "fake/ok"],
     ]
     assert not (folder / "usage.db").exists()
+
+
+def test_an_ensemble_is_explained_by_its_panel(folder: Path) -> None:
+    """Who is asked, what that usually costs, and the most that it may."""
+    done = proxy("explain", "Name a colour.", "-m", "ensemble:pair", cwd=folder)
+    lines = [line.split() for line in done.stdout.splitlines() if line]
+    assert lines[0] == "ensemble:pair -> ensemble:pair by its name".split()
+    assert [line[:2] for line in lines[2:6]] == [
+        ["ROLE", "MODEL"],
+        ["member", "texts"],
+        ["member", "fake/ok"],
+        ["follower", "fake/ok(tag=strong)"],
+    ]
+    assert lines[-1][:2] == ["ensemble:pair", "(voting)"]
+    seats, (*_, bound) = [float(line[-1]) for line in lines[3:6]], lines[-1]
+    assert float(bound) == pytest.approx(sum(seats))
 
 
 def test_json_has_the_shape_of_the_route(folder: Path) -> None:

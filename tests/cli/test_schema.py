@@ -19,6 +19,7 @@ from proxy.config.problems import Mark, Problem
 from proxy.config.reader import Reader, described
 from proxy.config.settings import EnsemblesFile, PricingFile, RoutingFile
 from proxy.config.tree import Entry, Mapping, Node, Scalar, Sequence
+from proxy.ensembles.base import Ensemble
 from proxy.ensembles.registry import STRATEGIES
 from proxy.providers import PROVIDERS
 from tests.cli.commands import ROOT, proxy
@@ -30,7 +31,7 @@ from tests.ensembles import first
 
 PAGE, TEXTS = ROOT / "docs" / "configuration.md", ROOT / "proxy" / "config" / "key_texts.json"
 REWRITE = "WRITE_DOCS=1 scripts/test tests/cli/test_schema.py"
-KINDS = {**STRATEGIES, **first.STRATEGIES}
+KINDS: dict[str, type[Ensemble]] = {**STRATEGIES, **first.STRATEGIES}
 ROUTING = routing_schema(PROVIDERS, key_texts())
 PRICING = pricing_schema(key_texts())
 

@@ -9,13 +9,13 @@ from typing import Any, cast
 import pytest
 
 from proxy.pipeline.emulate import checked, complete_together, seats, stream_together
-from proxy.pipeline.json_check import JSONCheck
 from proxy.pipeline.off_loop import OffLoop
 from proxy.providers.openai import OpenAI
 from proxy.routing.ask import Answer, Origin, Sink
 from proxy.routing.deployment import Deployment
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, Message
 from proxy.schema.errors import BadRequest, UpstreamError
+from proxy.schema.json_check import JSONCheck
 
 OBJECT = JSONCheck({"type": "json_object"})
 DEPLOYMENT = Deployment("a", OpenAI(), "m", None)

@@ -24,6 +24,8 @@ What is said:
     fast                        200 tokens in few writes of 16 KiB
     echo                        the content is the request's body, byte for byte, in pieces of 24 characters
     actor                       what a willing model would say: see `actor`; the other words of this table still hold
+    says(hex=6f6b)              that text, UTF-8 in hexadecimal digits; see `modes.says`
+    calls(hex=5b5b2261222c2022225d5d)           those tool calls: JSON, here [["a", ""]], likewise
     cached(n=8)                 prompt_tokens_details.cached_tokens = n (at most the prompt)
     reasoning(n=3,field=reasoning_content)      n reasoning tokens before the content
     refusal                     the tokens are a refusal, content is null

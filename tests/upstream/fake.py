@@ -46,7 +46,8 @@ _ROOT = Path(__file__).parents[2]
 
 class FakeUpstream:
     """An async context manager: listens on loopback while it is open. `modes` gives other model names a mode.
-    `key_modes`: by the `key_hash` of an API key, the mode of all requests with it.
+    `key_modes`: by the `key_hash` of an API key, the mode of all requests with it. `speakers`: by model name, what is
+    said, as a function of the request's body; the mode says how it is delivered (`ok` without one).
 
     Leaving it cuts what is still open, and raises what went wrong inside the fake itself.
     """
@@ -55,6 +56,7 @@ class FakeUpstream:
         self.port = port
         self.modes = dict(modes or {})
         self.key_modes: dict[str, str] = {}
+        self.speakers: dict[str, Callable[[dict[str, Any]], str]] = {}
         self.connections: set[Connection] = set()
         self._book = Ledger()
         self._failures: list[Exception] = []
@@ -130,8 +132,11 @@ class FakeUpstream:
             seen.model, seen.stream = ask.model, ask.stream
             seen.attempt = self._book.next_attempt(ask.model)
             try:
-                mode = self.key_modes.get(seen.authorization or "") or self.modes.get(ask.model, ask.model)
-                script = parse(mode).for_attempt(seen.attempt)
+                speaker = self.speakers.get(ask.model)
+                own = self.modes.get(ask.model, ask.model if speaker is None else "ok")
+                script = parse(self.key_modes.get(seen.authorization or "") or own).for_attempt(seen.attempt)
+                if speaker is not None:
+                    script = msgspec.structs.replace(script, text=speaker(msgspec.json.decode(ask.raw)))
             except UnknownMode as unknown:
                 raise Refused(404, wire.error(404, None, f"{ask.model}: {unknown}")) from unknown
             await Delivery(connection, seen, script, wire).run(ask)

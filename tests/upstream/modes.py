@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import random
 import re
@@ -31,6 +32,8 @@ class Script(Struct, frozen=True, kw_only=True):
     reasoning: int = 0
     reasoning_field: str = "reasoning_content"
     refusal: bool = False
+    text: str | None = None
+    calls: tuple[tuple[str, str], ...] = ()
     tools: int = 0
     tools_bad_deltas: bool = False
     role_each_chunk: bool = False
@@ -122,6 +125,11 @@ def _nothing() -> dict[str, Any]:
     return {}
 
 
+def _calls(hex: str = "5b5b2261222c2022225d5d") -> dict[str, Any]:
+    """Names and arguments as JSON: `[["a", ""]]`."""
+    return {"calls": tuple((name, arguments) for name, arguments in json.loads(bytes.fromhex(hex)))}
+
+
 def _huge_headers(kb: int = 64, lines: int = 1) -> dict[str, Any]:
     value = "a" * (kb * 1024 // lines)
     return {"headers": tuple((f"x-padding-{line}", value) for line in range(lines))}
@@ -142,6 +150,8 @@ MODES: dict[str, Callable[..., dict[str, Any]]] = {
     "fast": lambda: {"batch_bytes": 16384, "n_tokens": 200},
     "echo": lambda: {"pieces": "echo"},
     "actor": lambda: {"actor": True},
+    "says": lambda hex="6f6b": {"text": bytes.fromhex(hex).decode()},
+    "calls": _calls,
     "cached": lambda n=8: {"cached": n},
     "reasoning": lambda n=3, field="reasoning_content": {"reasoning": n, "reasoning_field": field},
     "refusal": lambda: {"refusal": True},
@@ -251,3 +261,13 @@ def _call(make: Callable[..., dict[str, Any]], given: dict[str, str]) -> dict[st
             except ValueError as error:
                 raise UnknownMode(f"{name}={given[name]} is not of type {type(parameter.default).__name__}") from error
     return make(**arguments)
+
+
+def says(text: str) -> str:
+    """The mode of a model that says just this."""
+    return f"says(hex={text.encode().hex()})"
+
+
+def makes_calls(*calls: tuple[str, str]) -> str:
+    """The mode of a model that makes these tool calls: names and arguments."""
+    return f"calls(hex={json.dumps(calls).encode().hex()})"

@@ -16,7 +16,7 @@ from tests.upstream.actor import act
 from tests.upstream.http1 import Request
 from tests.upstream.modes import MODES, Script, UnknownMode, parse
 from tests.upstream.spoken import words
-from tests.upstream.wire import Ask, Frame, Refused, Wanted, Wire
+from tests.upstream.wire import Ask, Frame, Refused, Said, Wanted, Wire
 
 CREATED = 1_760_000_000
 _ROLES = ("developer", "system", "user", "assistant", "tool", "function")
@@ -282,10 +282,10 @@ def _read(message: dict[str, Any]) -> str:
 
 
 def _played(ask: Ask, script: Script) -> tuple[Script, _Said]:
-    """What is said, and the script that says it: an actor's calls follow from the request, not from the mode."""
-    if not script.actor:
+    """What is said, and the script that says it: an actor's calls follow from the request."""
+    if not script.actor and not script.calls:
         return script, _said(ask, script)
-    said = act(wants(ask.raw))
+    said = act(wants(ask.raw)) if script.actor else Said(calls=[*script.calls], finish="tool_calls")
     calls = [(name, [arguments[:4], arguments[4:]] if arguments[4:] else [arguments]) for name, arguments in said.calls]
     reason = None if script.no_finish else script.finish_reason or said.finish
     bad = script.tools_bad_deltas and bool(calls)

@@ -20,6 +20,8 @@ def say(ask: Ask, script: Script, wanted: Wanted, *, cut_arguments: bool = False
     """
     if script.actor:
         return act(wanted)
+    if script.calls:
+        return Said(calls=[*script.calls], finish="tool_calls")
     said = words(ask.raw, script, wanted.max_tokens)
     if said.refusal:
         return replace(said, finish="content_filter")
@@ -48,6 +50,8 @@ def words(raw: bytes, script: Script, limit: int | None) -> Said:
 
 
 def _tokens(raw: bytes, script: Script) -> list[str]:
+    if script.text is not None:
+        return re.findall(r"\S+\s*", script.text)
     if script.pieces == "echo":
         body = raw.decode()
         return [body[start : start + _ECHO_PIECE] for start in range(0, len(body), _ECHO_PIECE)]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from proxy.pipeline.json_check import JSONCheck, bare
 from proxy.schema.errors import BadRequest
+from proxy.schema.json_check import JSONCheck, bare
 
 STEP_MS = 40  # the bound is 20 ms on a quiet machine
 

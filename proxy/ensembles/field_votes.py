@@ -1,0 +1,144 @@
+"""Translates: several JSON answers into one: the value of each field is that of most members.
+
+Objects are followed to their fields; a list is one value. A field that most members leave out is left out. Equal values
+have one canonical form, as whole answers have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from proxy.ensembles.ballot import Ballot, Count, count
+from proxy.ensembles.canonical import phrase
+from proxy.ensembles.canonical_json import NotJSON, canonical, read, text_of
+from proxy.ensembles.votes import Vote, shortened
+from proxy.schema.chat import ChatRequest
+from proxy.schema.errors import BadRequest
+from proxy.schema.json_check import JSONCheck, bare
+
+MAX_VALUES = 1_000  # of all answers together, about; more are voted on as whole answers
+MAX_DEPTH = 16  # of objects whose fields are voted on one by one
+_ABSENT = Vote("absent", "absent", "(absent)")
+_OTHER = Vote("no JSON", "no JSON", "(no JSON)")
+_OBJECT = "object"
+
+Counter = Callable[[Sequence[Ballot]], Count]
+Values = Sequence[tuple[Ballot, Any]]
+
+
+class Field(Struct, frozen=True):
+    """How one field was decided. `is_agreed` is what the rule says of its count."""
+
+    value: str
+    share: float
+    is_agreed: bool
+
+
+class Composite(Struct, frozen=True):
+    """The answer made of all fields. `whole`: a ballot that says just this, if there is one."""
+
+    text: str
+    fields: Mapping[str, Field]
+    whole: Ballot | None
+
+    @property
+    def share(self) -> float:
+        """The share of the field that fewest agree on."""
+        return min((field.share for field in self.fields.values()), default=1.0)
+
+    @property
+    def is_agreed(self) -> bool:
+        return all(field.is_agreed for field in self.fields.values())
+
+
+def composite(
+    request: ChatRequest, ballots: Sequence[Ballot], agrees: Callable[[Count], bool], *, by_source: bool
+) -> Composite | None:
+    """None: the request has no JSON schema, most answers are no JSON objects, or what the fields make together breaks
+    the schema.
+    """
+    values = _objects(request, ballots)
+    if not values:
+        return None
+
+    def counted(some: Sequence[Ballot]) -> Count:
+        return count(some, by_source=by_source)
+
+    others = [ballot for ballot in ballots if all(ballot is not each for each, _ in values)]
+    poll = _Poll(counted, agrees, others)
+    chosen = poll.object(sorted(values, key=lambda each: (-each[0].weight, each[0].vote.exact)), "")
+    try:
+        text = text_of(chosen)
+        if JSONCheck(request.fields["response_format"]).wrong(text) is not None:
+            return None
+        form = canonical(read(text), phrase)
+        whole = [ballot for ballot, value in values if canonical(value, phrase) == form]
+    except (NotJSON, BadRequest):
+        return None
+    return Composite(text, poll.fields, counted(whole).clusters[0].best if whole else None)
+
+
+class _Poll:
+    """One vote for each field, with its results in `fields`. `others`: members that gave no JSON object."""
+
+    def __init__(self, counted: Counter, agrees: Callable[[Count], bool], others: Sequence[Ballot]) -> None:
+        self.fields: dict[str, Field] = {}
+        self._counted = counted
+        self._agrees = agrees
+        self._others = [Ballot(each.reply, _OTHER, each.source) for each in others]
+
+    def object(self, values: Values, path: str, depth: int = 0) -> dict[str, Any]:
+        names = list(dict.fromkeys(name for _, value in values for name in value))
+        found: dict[str, Any] = {}
+        for name in names:
+            here = f"{path}.{name}" if path else name
+            self._field(found, name, [(ballot, value.get(name, _ABSENT)) for ballot, value in values], (here, depth))
+        return found
+
+    def _field(self, into: dict[str, Any], name: str, values: Values, at: tuple[str, int]) -> None:
+        here, depth = at
+        votes = [Ballot(ballot.reply, _vote(value, depth), ballot.source) for ballot, value in values]
+        result = self._counted([*votes, *self._others])
+        winner = next(cluster for cluster in result.clusters if cluster.key != _OTHER.key)
+        if winner.key == _OBJECT:
+            into[name] = self.object([each for each in values if isinstance(each[1], dict)], here, depth + 1)
+            if into[name]:
+                return
+        elif winner.key != _ABSENT.key:
+            chosen = winner.best
+            into[name] = next(value for (_, value), vote in zip(values, votes, strict=True) if vote is chosen)
+        is_agreed = winner is result.clusters[0] and self._agrees(result)
+        self.fields[here] = Field(winner.best.vote.label, result.share(winner), is_agreed)
+
+
+def _objects(request: ChatRequest, ballots: Sequence[Ballot]) -> list[tuple[Ballot, dict[str, Any]]]:
+    """The members whose answers are JSON objects, if they are most of all and the request has a schema."""
+    wanted = request.fields.get("response_format")
+    if not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
+        return []
+    texts = [(ballot, bare(ballot.vote.exact)) for ballot in ballots if ballot.vote.key.startswith("text {")]
+    if sum(text.count(",") + text.count(":") for _, text in texts) > MAX_VALUES:
+        return []
+    found = []
+    for ballot, text in texts:
+        try:
+            found.append((ballot, read(text)))
+        except NotJSON:
+            continue
+    weight = sum(ballot.weight for ballot, _ in found)
+    return found if 2 * weight > sum(ballot.weight for ballot in ballots) else []
+
+
+def _vote(value: Any, depth: int) -> Vote:
+    if isinstance(value, Vote):
+        return value
+    if isinstance(value, dict) and depth < MAX_DEPTH:
+        return Vote(_OBJECT, _OBJECT, "{...}")
+    try:
+        form, exact = canonical(value, phrase), text_of(value)
+    except NotJSON:
+        form = exact = "unreadable"
+    return Vote(f"value {form}", exact, shortened(exact))

@@ -1,0 +1,162 @@
+"""Values: a poll of a panel and its outcome: the answer, and what the report says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from proxy.ensembles.ballot import Ballot, Cluster, Count, Rule, with_sources
+from proxy.ensembles.base import Decided, Reply, Seat
+from proxy.ensembles.field_votes import Composite
+from proxy.ensembles.gathering import attempts_of
+from proxy.ensembles.votes import Vote, digest
+from proxy.schema.chat import ChatRequest, ChatResponse, Choice
+
+MAX_FIELDS = 100  # that a report lists
+
+
+class Poll(Struct, frozen=True):
+    """Whom a panel asked, who replied before it was settled, and what their votes are."""
+
+    seats: Sequence[Seat]
+    replies: Sequence[Reply]
+    ballots: Sequence[Ballot]
+
+    @property
+    def cancelled(self) -> list[str]:
+        """The members that were stopped because their votes were no longer needed."""
+        heard = {reply.seat.index for reply in self.replies if reply.seat is not None}
+        return [seat.name for seat in self.seats if seat.index not in heard]
+
+    @property
+    def same_deployment(self) -> list[str]:
+        """The deployments that answered for several members."""
+        names = [name for reply in self.replies for name in dict.fromkeys(reply.deployments)]
+        return sorted({name for name in names if names.count(name) > 1})
+
+
+def ballots_of(votes: Sequence[tuple[Reply, Vote | None]]) -> list[Ballot]:
+    """The votes of all who said something. A tool call that no client could run counts only if nothing else does."""
+    ballots = [Ballot(reply, vote) for reply, vote in votes if vote is not None]
+    return with_sources([each for each in ballots if each.vote.is_usable] or ballots)
+
+
+def expects_fields(request: ChatRequest) -> bool:
+    """Whether answers may be put together from their fields."""
+    wanted = request.fields.get("response_format")
+    return isinstance(wanted, dict) and wanted.get("type") == "json_schema"
+
+
+def tools_of(request: ChatRequest) -> set[str]:
+    """The names of the tools that the client offers."""
+    tools = [tool for tool in request.fields.get("tools") or () if isinstance(tool, dict)]
+    inner = [tool.get(str(tool.get("type", "function"))) for tool in tools]
+    return {str(each.get("name")) for each in [*inner, *(request.fields.get("functions") or ())] if each}
+
+
+class Outcome(Struct, frozen=True):
+    """What the votes come to. `fields`: the answer is put together from the fields of all. `is_quorate`: enough members
+    answered. `extra`: more for the report.
+    """
+
+    found: Count
+    rule: Rule
+    fields: Composite | None = None
+    is_quorate: bool = True
+    extra: dict[str, Any] = {}
+
+    @property
+    def confidence(self) -> float:
+        """The winner's share of the votes; of an answer put together, that of its weakest field."""
+        if self.fields is not None:
+            return self.fields.share
+        return self.found.share(self.found.clusters[0]) if self.found.clusters else 0.0
+
+    @property
+    def is_agreed(self) -> bool:
+        agrees = self.fields.is_agreed if self.fields is not None else self.rule.agrees(self.found)
+        return agrees and self.is_quorate
+
+    @property
+    def winner(self) -> Cluster | None:
+        """The members whose answer is the answer. None: there is no answer, or it is put together from several."""
+        if self.fields is None:
+            return self.found.clusters[0] if self.found.clusters else None
+        whole = self.fields.whole
+        return next((each for each in self.found.clusters if any(whole is one for one in each.ballots)), None)
+
+    @property
+    def decided_by(self) -> str:
+        """`votes`, `fields`, or `hash` where a tie had to be broken."""
+        if self.fields is not None:
+            return "fields"
+        return "hash" if len(self.found.leaders) > 1 else "votes"
+
+    def votes(self) -> dict[str, int]:
+        """How many members gave each answer."""
+        labels = self.found.labels()
+        return {labels[cluster.key]: len(cluster.ballots) for cluster in self.found.clusters}
+
+    def chosen(self, winner: Cluster) -> Outcome:
+        """The outcome with another winner: the one that a judge chose."""
+        others = [each for each in self.found.clusters if each is not winner]
+        return replace(self, found=Count((winner, *others)), fields=None)
+
+    def decided(self, poll: Poll, *, by: str = "", **more: Any) -> Decided:
+        """The answer, if any member gave one."""
+        response, attempts = self._answer(poll)
+        return Decided(response, self.report(poll, by=by or self.decided_by, **more), attempts)
+
+    def _answer(self, poll: Poll) -> tuple[ChatResponse | None, tuple[str, ...]]:
+        if not self.found.clusters:  # all who answered said nothing
+            replies = [each for each in poll.replies if each.response is not None]
+            reply = min(replies, key=lambda each: digest("".join(each.deployments)))
+            return reply.response, reply.attempts
+        if self.fields is not None and self.fields.whole is None:
+            response = with_content(cast(ChatResponse, self.found.clusters[0].best.reply.response), self.fields.text)
+            return response, attempts_of([ballot.reply for ballot in poll.ballots])
+        best = self.found.clusters[0].best if self.fields is None else self.fields.whole
+        return (best.reply.response, best.reply.attempts) if best is not None else (None, ())
+
+    def report(self, poll: Poll, *, by: str, **more: Any) -> dict[str, Any]:
+        """`routing.ensemble`. `seats`: what is known of each member, by the place of its seat."""
+        labels = self.found.labels()
+        found: dict[str, Any] = {
+            "votes": self.votes(),
+            "confidence": round(self.confidence, 4),
+            "agreed": self.is_agreed,
+            "decided_by": by,
+            "dissent": [labels[each.key] for each in self.found.clusters if each is not self.winner],
+            "seats": self._seats(labels),
+            **self.extra,
+            **{name: value for name, value in more.items() if value},
+        }
+        if self.fields is not None:
+            shown = list(self.fields.fields.items())[:MAX_FIELDS]
+            found["fields"] = {
+                name: {"value": field.value, "agreement": round(field.share, 4)} for name, field in shown
+            }
+        if poll.cancelled:
+            found["cancelled"] = poll.cancelled
+        if poll.same_deployment:
+            found["same_deployment"] = poll.same_deployment
+        return found
+
+    def _seats(self, labels: dict[str, str]) -> dict[int, dict[str, Any]]:
+        return {
+            ballot.reply.seat.index: {"vote": labels[cluster.key], "dissents": cluster is not self.winner}
+            for cluster in self.found.clusters
+            for ballot in cluster.ballots
+            if ballot.reply.seat is not None
+        }
+
+
+def with_content(response: ChatResponse, text: str) -> ChatResponse:
+    """The response with another text; the probabilities of the old one go."""
+    first = response["choices"][0]
+    choice = {name: value for name, value in first.items() if name != "logprobs"}
+    choice |= {"message": {**first["message"], "content": text}, "finish_reason": "stop"}
+    return cast(ChatResponse, {**response, "choices": [cast(Choice, choice)]})
