@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from proxy.ensembles.base import Ensemble, Member, Seat
+from proxy.ensembles.questions import varied, whole_request, with_parameters
 from proxy.routing.capabilities import lacking
 from proxy.routing.decision import NOT_ALLOWED
 from proxy.routing.deployment import Deployment, Route
@@ -21,7 +22,6 @@ from proxy.routing.panelists import PREFIX, diverse
 from proxy.routing.plan import plan as route_plan
 from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest, CostLimit, ProxyError
-from proxy.schema.hints import Hints
 from proxy.schema.records import NANO_PER_USD
 
 MAX_DEPTH = 8  # of ensembles inside ensembles
@@ -31,7 +31,6 @@ CAPS = (UNSAID_TOKENS, 1024, 256)
 OWN_LIMIT = "max_cost_usd"
 _BYTES_PER_TOKEN = 4  # of an answer that a follower reads; a longer one is held for when it is there
 _FRAME_BYTES = 2048  # of the instructions around the answers
-_VARIED = (0.7, 1.0, 0.4, 0.9)  # temperatures of further seats of one model, which would answer alike
 
 
 class Lookup(Protocol):
@@ -309,45 +308,3 @@ def too_expensive(found: PanelPlan, limit_nano: int, whose: str) -> CostLimit:
         "max_cost_exceeded",
         param=whose,
     )
-
-
-# --- what they are asked ----------------------------------------------------------------------------------------------
-
-
-def whole_request(request: ChatRequest) -> ChatRequest:
-    """The question for one whole answer. Hints about routes, and a vendor's own body, are the call's own affair."""
-    gone = ("stream", "stream_options", "n")
-    fields = {name: value for name, value in request.fields.items() if name not in gone}
-    hints = Hints(strict=request.hints.strict, no_fallback=request.hints.no_fallback)
-    return replace(request, stream=False, include_usage=False, n=1, native=None, hints=hints, fields=fields)
-
-
-def streamed_request(request: ChatRequest) -> ChatRequest:
-    """The same question for a streamed answer."""
-    request = whole_request(request)
-    return replace(request, stream=True, fields={**request.fields, "stream": True})
-
-
-def with_parameters(request: ChatRequest, member: Member) -> ChatRequest:
-    """The request with the member's own parameters. Its `max_tokens` never raises the request's."""
-    own: dict[str, Any] = {
-        name: value
-        for name in ("temperature", "top_p", "seed", "reasoning_effort")
-        if (value := getattr(member, name)) is not None
-    }
-    if own:
-        request = replace(request, fields={**request.fields, **own})
-    return request if member.max_tokens is None else request.capped(member.max_tokens)[0]
-
-
-def varied(request: ChatRequest, member: Member, seats_before: int) -> ChatRequest:
-    """The request of a further seat of the same model, with a seed and a temperature of its own where none is given."""
-    if not seats_before:
-        return request
-    fields = dict(request.fields)
-    seed = fields.get("seed")
-    if member.seed is None:
-        fields["seed"] = (seed if isinstance(seed, int) else 0) + seats_before
-    if fields.get("temperature") is None:
-        fields["temperature"] = _VARIED[(seats_before - 1) % len(_VARIED)]
-    return replace(request, fields=fields)

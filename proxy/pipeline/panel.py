@@ -14,7 +14,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from proxy.ensembles.base import Decided, Reply, Seat
-from proxy.ensembles.plan import OWN_LIMIT, PanelPlan, Place, shrunk, streamed_request, whole_request
+from proxy.ensembles.plan import OWN_LIMIT, PanelPlan, Place, shrunk
+from proxy.ensembles.questions import streamed_request, whole_request
 from proxy.pipeline.call import Call
 from proxy.pipeline.dispatch import Dispatcher
 from proxy.pipeline.emulate import cancel_all
