@@ -60,7 +60,7 @@ def test_an_ensemble_is_explained_by_its_panel(folder: Path) -> None:
     """Who is asked, what that usually costs, and the most that it may."""
     done = proxy("explain", "Name a colour.", "-m", "ensemble:pair", cwd=folder)
     lines = [line.split() for line in done.stdout.splitlines() if line]
-    assert lines[0] == "ensemble:pair -> ensemble:pair by its name".split()
+    assert lines[0] == ["ensemble:pair", "->", "ensemble:pair", "by", "its", "name"]
     assert [line[:2] for line in lines[2:6]] == [
         ["ROLE", "MODEL"],
         ["member", "texts"],
