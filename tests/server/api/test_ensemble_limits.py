@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,9 +13,10 @@ import pytest
 
 from tests.ensembles.first import STRATEGIES
 from tests.server.api.raw import Answer, chat, post
-from tests.server.api.rows import row_of
+from tests.server.api.rows import calls, row_of
 from tests.serving import Server, serving, write_files
 from tests.upstream import FakeUpstream
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PRICING = """
@@ -72,6 +74,21 @@ async def test_the_hold_covers_the_whole_panel(tmp_path: Path, upstream: FakeUps
         assert len(seated(again)) == 2, "three answers have been paid since"
 
 
+async def test_what_is_held_is_what_the_explanation_says(tmp_path: Path, upstream: FakeUpstream) -> None:
+    """While the members are asked: their bounds and those of the judge, added up."""
+    panel = {"strategy": "first", "models": ["fake/blackhole", "fake/stall_after(k=0)"], "last": "fake/ok"}
+    body = chat("ensemble:three", max_tokens=100, routing={"ensemble": panel})
+    async with budgeted(tmp_path, upstream, "{daily_usd: 1}") as server:
+        told = (await post(server.port, body, "/v1/route/explain")).json["ensemble"]
+        asking = asyncio.create_task(post(server.port, body))
+        await upstream.until(lambda: upstream.open == 2)
+        (row,) = calls(tmp_path / "usage.db")
+        assert row["hold_nano"] == round(told["bound_usd"] * 1e9) == round(3 * SEAT * 1e9)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await upstream.until(lambda: upstream.open == 0)
+
+
 async def test_a_nearly_spent_budget_makes_the_panel_smaller(tmp_path: Path, upstream: FakeUpstream) -> None:
     """First of all, down to the quorum; it is told which budget and who was left out."""
     async with budgeted(tmp_path, upstream, f"{{daily_usd: {2.5 * SEAT}, when_spent: downgrade}}") as server:
@@ -82,6 +99,19 @@ async def test_a_nearly_spent_budget_makes_the_panel_smaller(tmp_path: Path, ups
         assert "the budget 'daily' has room for no more" in gone["why"]
         assert answer.headers("x-proxy-downgraded") == []
     assert len(upstream.ledger) == 2
+
+
+async def test_many_panels_at_once_stay_within_the_limit(tmp_path: Path, upstream: FakeUpstream) -> None:
+    """Each is asked in whole, in part, or refused; no hold is left, and nothing else goes wrong."""
+    async with budgeted(tmp_path, upstream, f"{{daily_usd: {9 * SEAT}, when_spent: reject}}") as server:
+        answers = await asyncio.gather(*(ask(server, stream=bool(number % 2)) for number in range(24)))
+        assert {answer.status for answer in answers} <= {200, 429}
+        assert any(answer.status == 200 for answer in answers)
+        ledger = server.runtime.ledger
+        await eventually(lambda: not ledger.state.open_calls and not ledger.state.pending)
+        assert ledger.state.reserved_nano == 0
+    spent = sum(row["cost_nano"] for row in calls(tmp_path / "usage.db"))
+    assert 0 < spent <= round(9 * SEAT * 1e9)
 
 
 async def test_then_a_cheaper_model_answers_alone(tmp_path: Path, upstream: FakeUpstream) -> None:
