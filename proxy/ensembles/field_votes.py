@@ -22,7 +22,7 @@ from proxy.schema.json_check import JSONCheck, bare
 MAX_VALUES = 1_000  # of all answers together, about; more are voted on as whole answers
 MAX_DEPTH = 16  # of objects whose fields are voted on one by one
 _ABSENT = Vote("absent", "absent", "(absent)")
-_OTHER = Vote("no JSON", "no JSON", "(no JSON)")
+_OTHER = Vote("no object", "no object", "(no object)")
 _OBJECT = "object"
 
 Counter = Callable[[Sequence[Ballot]], Count]
@@ -68,8 +68,9 @@ def composite(
         return count(some, by_source=by_source)
 
     others = [ballot for ballot in ballots if all(ballot is not each for each, _ in values)]
-    poll = _Poll(counted, agrees, others)
-    chosen = poll.object(sorted(values, key=lambda each: (-each[0].weight, each[0].vote.exact)), "")
+    poll = _Poll(counted, agrees)
+    ordered = sorted(values, key=lambda each: (-each[0].weight, each[0].vote.exact))
+    chosen = poll.object(_At("", 0, others), ordered)
     try:
         text = text_of(chosen)
         if JSONCheck(request.fields["response_format"]).wrong(text) is not None:
@@ -81,37 +82,47 @@ def composite(
     return Composite(text, poll.fields, counted(whole).clusters[0].best if whole else None)
 
 
-class _Poll:
-    """One vote for each field, with its results in `fields`. `others`: members that gave no JSON object."""
+class _At(Struct, frozen=True):
+    """A place in the answers. `others`: the members that have no object there."""
 
-    def __init__(self, counted: Counter, agrees: Callable[[Count], bool], others: Sequence[Ballot]) -> None:
+    path: str
+    depth: int
+    others: Sequence[Ballot]
+
+    def under(self, name: str) -> str:
+        return f"{self.path}.{name}" if self.path else name
+
+
+class _Poll:
+    """One vote for each field, with its results in `fields`."""
+
+    def __init__(self, counted: Counter, agrees: Callable[[Count], bool]) -> None:
         self.fields: dict[str, Field] = {}
         self._counted = counted
         self._agrees = agrees
-        self._others = [Ballot(each.reply, _OTHER, each.source) for each in others]
 
-    def object(self, values: Values, path: str, depth: int = 0) -> dict[str, Any]:
-        names = list(dict.fromkeys(name for _, value in values for name in value))
+    def object(self, at: _At, values: Values) -> dict[str, Any]:
+        names = dict.fromkeys(name for _, value in values for name in value)
         found: dict[str, Any] = {}
         for name in names:
-            here = f"{path}.{name}" if path else name
-            self._field(found, name, [(ballot, value.get(name, _ABSENT)) for ballot, value in values], (here, depth))
+            self._field(found, name, [(ballot, value.get(name, _ABSENT)) for ballot, value in values], at)
         return found
 
-    def _field(self, into: dict[str, Any], name: str, values: Values, at: tuple[str, int]) -> None:
-        here, depth = at
-        votes = [Ballot(ballot.reply, _vote(value, depth), ballot.source) for ballot, value in values]
-        result = self._counted([*votes, *self._others])
+    def _field(self, into: dict[str, Any], name: str, values: Values, at: _At) -> None:
+        votes = [Ballot(ballot.reply, _vote(value, at.depth), ballot.source) for ballot, value in values]
+        result = self._counted([*votes, *(Ballot(each.reply, _OTHER, each.source) for each in at.others)])
         winner = next(cluster for cluster in result.clusters if cluster.key != _OTHER.key)
         if winner.key == _OBJECT:
-            into[name] = self.object([each for each in values if isinstance(each[1], dict)], here, depth + 1)
+            inside = [each for each in values if isinstance(each[1], dict)]
+            outside = [ballot for ballot, value in values if not isinstance(value, dict)]
+            into[name] = self.object(_At(at.under(name), at.depth + 1, [*at.others, *outside]), inside)
             if into[name]:
                 return
         elif winner.key != _ABSENT.key:
             chosen = winner.best
             into[name] = next(value for (_, value), vote in zip(values, votes, strict=True) if vote is chosen)
         is_agreed = winner is result.clusters[0] and self._agrees(result)
-        self.fields[here] = Field(winner.best.vote.label, result.share(winner), is_agreed)
+        self.fields[at.under(name)] = Field(winner.best.vote.label, result.share(winner), is_agreed)
 
 
 def _objects(request: ChatRequest, ballots: Sequence[Ballot]) -> list[tuple[Ballot, dict[str, Any]]]:

@@ -15,7 +15,9 @@ from proxy.ensembles import canonical_json, judge
 from proxy.ensembles.base import Decided, Ensemble, Panel
 from proxy.ensembles.gathering import Gathered, attempts_of, distinct, error_of, gather
 from proxy.ensembles.merge import Merged, Part, key_of, merged
+from proxy.ensembles.polling import with_content
 from proxy.ensembles.scores import Asked, asked_for, is_whole, offline_scores, words
+from proxy.ensembles.tool_votes import calls_of
 from proxy.ensembles.transcript import answer_text, clean, cut
 from proxy.schema.chat import ChatRequest, ChatResponse
 from proxy.schema.constraints import NotBlank, one_of
@@ -52,10 +54,10 @@ class Fusion(Ensemble, frozen=True, kw_only=True, tag="fusion"):
     def _merged(self, request: ChatRequest, answers: Sequence[Gathered]) -> Decided | None:
         """The answers as one JSON object; None if they are none, or none of them is valid."""
         asked = asked_for(request, [])
-        parts = [(each, value) for each in answers if (value := _object(each)) is not None]
-        wants_json = request.fields.get("response_format") is not None and asked.json is not None
-        has_calls = any(each.reply.message.get("tool_calls") for each in answers)
-        if not parts or has_calls or (len(parts) < len(answers) and not wants_json):
+        read = [(each, _object(each)) for each in answers]
+        parts = [(each, value) for each, value in read if value is not None]
+        unread = [each for each, value in read if value is None]
+        if not parts or any(calls_of(each.reply.message) for each in answers) or (unread and asked.json is None):
             return None
         try:
             whole = merged([Part(value, weight) for each, value in parts for weight in each.weights], self.prefer)
@@ -63,17 +65,18 @@ class Fusion(Ensemble, frozen=True, kw_only=True, tag="fusion"):
         except canonical_json.NotJSON:
             return None
         report: dict[str, Any] = {"method": "merged", "confidence": whole.confidence, **_fields(whole)}
-        if len(parts) < len(answers):
-            report["left_unread"] = [name for each in answers if _object(each) is None for name in each.models]
+        if unread:
+            report["left_unread"] = [name for each in unread for name in each.models]
         wrong = asked.json.wrong(text) if asked.json else None
         if wrong is None:
-            response = _with_text(parts[0][0].reply.response, text)
+            response = with_content(cast(ChatResponse, parts[0][0].reply.response), text)
             return Decided(response, report, attempts_of([reply for each, _ in parts for reply in each.replies]))
         best = _nearest(parts, whole.value, asked)
         if best is None:
             return None
         report |= {"method": "best", "note": f"The merged object does not match the schema: {wrong}."}
-        return _as_it_is(best, report)
+        response = with_content(cast(ChatResponse, best.reply.response), bare(best.reply.text))
+        return Decided(response, report, best.reply.attempts)
 
     async def _written(self, panel: Panel, answers: Sequence[Gathered]) -> Decided:
         """What the judge makes of the answers; the best of them if it fails."""
@@ -108,7 +111,7 @@ def _fields(whole: Merged) -> dict[str, Any]:
 
 def _object(answer: Gathered) -> dict[str, Any] | None:
     """The JSON object that an answer is; None if it is something else, or was cut off."""
-    if answer.reply.message.get("tool_calls") or not is_whole(answer.reply):
+    if calls_of(answer.reply.message) or not is_whole(answer.reply):
         return None
     try:
         value = canonical_json.read(bare(answer.reply.text).strip())
@@ -153,9 +156,3 @@ def _drafts(answers: Sequence[Gathered]) -> list[dict[str, Any]]:
         excerpt = cut(texts[at], _EXCERPT)
         drafts.append({"models": each.models, "weight": each.weight, "overlap": overlap, "draft": excerpt})
     return sorted(drafts, key=lambda draft: cast(float, draft["overlap"]))
-
-
-def _with_text(response: ChatResponse | None, text: str) -> ChatResponse:
-    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
-    return cast(ChatResponse, {**(response or {}), "choices": [choice]})

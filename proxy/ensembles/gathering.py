@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from proxy.ensembles.base import Panel, Reply, Seat, missed
+from proxy.ensembles.tool_votes import calls_of, parts_of
 from proxy.schema.chat import ResponseMessage, text_of
 
 
@@ -41,8 +42,7 @@ class Gathered(Struct, frozen=True):
     @property
     def is_empty(self) -> bool:
         """True for an answer without text and calls, a refusal included."""
-        message = self.reply.message
-        return not message.get("tool_calls") and not self.reply.text.strip()
+        return not calls_of(self.reply.message) and not self.reply.text.strip()
 
 
 async def gather(panel: Panel, quorum: int) -> list[Reply]:
@@ -88,10 +88,7 @@ def digest_of(message: ResponseMessage) -> str:
 def said_by(message: ResponseMessage) -> list[str]:
     """What a message says and which tools it calls, whatever the ids of the calls."""
     pieces = [text_of(message.get("content")).strip(), message.get("refusal") or ""]
-    for call in message.get("tool_calls") or ():
-        function = call.get("function") or {}
-        pieces += [str(function.get("name")), str(function.get("arguments"))]
-    return pieces
+    return [*pieces, *(part for call in calls_of(message) for part in parts_of(call))]
 
 
 def attempts_of(replies: Sequence[Reply]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from proxy.ensembles.tool_votes import offered
 from proxy.ensembles.transcript import MAX_ANSWER, answer_text, clean, conversation_text, cut, marked
 from proxy.schema.chat import ChatRequest, Message, ResponseMessage
 from proxy.schema.json import encode
@@ -100,11 +101,9 @@ def about_data(code: str) -> str:
 def context_of(request: ChatRequest) -> list[tuple[str, str]]:
     """The conversation, and what else an assistant had to go by, for `marked`."""
     found = [("conversation", conversation_text(request.messages))]
-    tools = [tool.get("function") for tool in request.fields.get("tools") or () if isinstance(tool, dict)]
     lines = [
         f"{str(tool.get('name'))[:64]}: {str(tool.get('description') or '')[:_MAX_TOOL]}"
-        for tool in tools[:_MAX_TOOLS]
-        if isinstance(tool, dict)
+        for tool in offered(request)[:_MAX_TOOLS]
     ]
     if lines:
         found.insert(0, ("tools of the assistant", clean("\n".join(lines))))

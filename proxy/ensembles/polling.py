@@ -12,6 +12,7 @@ from proxy.ensembles.ballot import Ballot, Cluster, Count, Rule, with_sources
 from proxy.ensembles.base import Decided, Reply, Seat
 from proxy.ensembles.field_votes import Composite
 from proxy.ensembles.gathering import attempts_of
+from proxy.ensembles.tool_votes import offered
 from proxy.ensembles.votes import Vote, digest
 from proxy.schema.chat import ChatRequest, ChatResponse, Choice
 
@@ -52,9 +53,7 @@ def expects_fields(request: ChatRequest) -> bool:
 
 def tools_of(request: ChatRequest) -> set[str]:
     """The names of the tools that the client offers."""
-    tools = [tool for tool in request.fields.get("tools") or () if isinstance(tool, dict)]
-    inner = [tool.get(str(tool.get("type", "function"))) for tool in tools]
-    return {str(each.get("name")) for each in [*inner, *(request.fields.get("functions") or ())] if each}
+    return {str(each.get("name")) for each in offered(request)}
 
 
 class Outcome(Struct, frozen=True):
@@ -90,8 +89,8 @@ class Outcome(Struct, frozen=True):
 
     @property
     def decided_by(self) -> str:
-        """`votes`, `fields`, or `hash` where a tie had to be broken."""
-        if self.fields is not None:
+        """`votes`, `fields` if they make another answer, or `hash` where a tie had to be broken."""
+        if self.fields is not None and self.winner is not self.found.clusters[0]:
             return "fields"
         return "hash" if len(self.found.leaders) > 1 else "votes"
 

@@ -22,7 +22,8 @@ from typing import Any
 from msgspec import Struct
 
 from proxy.ensembles.base import Reply
-from proxy.schema.chat import ChatRequest, ResponseMessage, text_of
+from proxy.ensembles.tool_votes import are_valid, calls_of, offered, parts_of
+from proxy.schema.chat import ChatRequest, ResponseMessage, ToolCall, text_of
 from proxy.schema.errors import BadRequest
 from proxy.schema.json_check import JSONCheck, bare
 
@@ -55,9 +56,8 @@ class Asked(Struct, frozen=True):
 def asked_for(request: ChatRequest, replies: Sequence[Reply]) -> Asked:
     wanted = request.fields.get("response_format")
     is_json = isinstance(wanted, dict) and wanted.get("type") in ("json_schema", "json_object")
-    tools = [tool.get("function") for tool in request.fields.get("tools") or () if isinstance(tool, dict)]
-    schemas = {str(tool.get("name")): tool.get("parameters") for tool in tools if isinstance(tool, dict)}
-    called = dict.fromkeys(_name(call) for reply in replies for call in _calls(reply.message))
+    schemas = {str(tool.get("name")): tool.get("parameters") for tool in offered(request)}
+    called = dict.fromkeys(parts_of(call)[1] for reply in replies for call in _calls(reply.message))
     checks = {name: _check(_format(schemas[name])) for name in [*called][:_MAX_TOOLS] if name in schemas}
     return Asked(
         frozenset(word for word in words(request.question() or "") if len(word) >= _SHORT or not word.isalpha()),
@@ -116,11 +116,13 @@ def _validity(reply: Reply, asked: Asked) -> float:
     return fits(reply, asked) * (1.0 if is_whole(reply) else 0.5)
 
 
-def _is_valid_call(call: Mapping[str, Any], asked: Asked) -> bool:
-    arguments = (call.get("function") or {}).get("arguments") or "{}"
-    if _name(call) not in asked.tools or not isinstance(arguments, str):
+def _is_valid_call(call: ToolCall, asked: Asked) -> bool:
+    if not are_valid([call], asked.tools):
         return False
-    return len(arguments) > MAX_CHECKED or asked.arguments.get(_name(call), _ANY_OBJECT).wrong(arguments) is None
+    kind, name, arguments = parts_of(call)
+    if kind == "custom" or len(arguments) > MAX_CHECKED or name not in asked.arguments:
+        return True
+    return asked.arguments[name].wrong(arguments or "{}") is None
 
 
 def _nearness(doublings: float) -> float:
@@ -133,17 +135,12 @@ def _variety(found: Sequence[str]) -> float:
 
 
 def _text(message: ResponseMessage) -> str:
-    functions = [call.get("function") or {} for call in _calls(message)]
-    spoken = [f"{function.get('name')} {function.get('arguments')}" for function in functions]
+    spoken = [" ".join(parts_of(call)[1:]) for call in _calls(message)]
     return "\n".join([text_of(message.get("content")).strip(), *spoken]).strip()
 
 
-def _calls(message: ResponseMessage) -> list[Mapping[str, Any]]:
-    return [call for call in (message.get("tool_calls") or ())[:_MAX_CALLS] if isinstance(call, dict)]
-
-
-def _name(call: Mapping[str, Any]) -> str:
-    return str((call.get("function") or {}).get("name"))
+def _calls(message: ResponseMessage) -> list[ToolCall]:
+    return calls_of(message)[:_MAX_CALLS]
 
 
 def _format(schema: object) -> dict[str, Any]:
@@ -155,6 +152,3 @@ def _check(response_format: Mapping[str, Any]) -> JSONCheck | None:
         return JSONCheck(response_format)
     except BadRequest:  # the vendors decide whether they take it
         return None
-
-
-_ANY_OBJECT = JSONCheck({"type": "json_object"})

@@ -9,10 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Sequence
-from typing import cast
+from typing import Any, cast
 
 from proxy.ensembles.canonical_json import MAX_JSON, canonical_text
-from proxy.schema.chat import FunctionCall, ResponseMessage, ToolCall
+from proxy.schema.chat import ChatRequest, FunctionCall, ResponseMessage, ToolCall
+
+
+def offered(request: ChatRequest) -> list[dict[str, Any]]:
+    """The definitions of the client's tools, custom ones and functions of the older API included."""
+    tools = [tool for tool in request.fields.get("tools") or () if isinstance(tool, dict)]
+    inner = [tool.get(str(tool.get("type", "function"))) for tool in tools]
+    return [each for each in [*inner, *(request.fields.get("functions") or ())] if isinstance(each, dict)]
 
 
 def calls_of(message: ResponseMessage) -> list[ToolCall]:

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from proxy.ensembles.tool_votes import calls_of, parts_of
 from proxy.schema.chat import Message, ResponseMessage
 
 MAX_CONVERSATION = 24_000  # characters of a conversation that a judge or a validator reads
@@ -36,7 +37,7 @@ def answer_text(message: ResponseMessage, limit: int = MAX_ANSWER) -> str:
     pieces = [_content_text(message.get("content"), limit)]
     if refusal := message.get("refusal"):
         pieces.append(f"[refuses: {cut(refusal, limit)}]")
-    pieces += _calls(message.get("tool_calls"), limit)
+    pieces += _calls(calls_of(message), limit)
     return clean(cut("\n".join(filter(None, pieces)), limit)) or "[an empty answer]"
 
 
@@ -90,7 +91,6 @@ def _part_text(part: dict[str, Any], limit: int) -> str:
 def _calls(calls: Sequence[Any] | None, limit: int) -> list[str]:
     found = []
     for call in calls or ():
-        function = call.get("function") or {}
-        arguments = cut(str(function.get("arguments") or "{}"), limit)
-        found.append(f"[calls the tool {str(function.get('name'))[:64]} with {arguments}]")
+        _, name, arguments = parts_of(call)
+        found.append(f"[calls the tool {name[:64]} with {cut(arguments or '{}', limit)}]")
     return found

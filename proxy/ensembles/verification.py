@@ -20,7 +20,7 @@ from proxy.ensembles.verdict import Verdict, read_verdict
 from proxy.schema.constraints import NotBlank, Share
 
 _VALIDATOR, _GENERATOR = "validator", "generator"
-_ANY_VALIDATOR = "auto:quality"
+_ANY_MODEL = "auto:quality"
 _MAX_GENERATORS = 16
 
 
@@ -69,13 +69,13 @@ class Verification(Ensemble, frozen=True, kw_only=True, tag="verification"):
     def followers(self) -> list[str]:
         """The validator for each answer, and the last generator for the revisions that no other one is left for."""
         generators = [member.use for member in self.panelists()]
-        others = len(dict.fromkeys(generators)) - 1
-        revisions = max(0, self.max_revisions - others) if generators else self.max_revisions
-        return [*[self.judge_name] * (1 + self.max_revisions), *generators[-1:] * revisions]
+        answerers = len(dict.fromkeys(generators)) or self.size
+        last = generators[-1] if generators else _ANY_MODEL
+        return [*[self.validator_name] * (1 + self.max_revisions), *[last] * max(0, 1 + self.max_revisions - answerers)]
 
     @property
-    def judge_name(self) -> str:
-        return self.validator or _ANY_VALIDATOR
+    def validator_name(self) -> str:
+        return self.validator or _ANY_MODEL
 
     def output_limit(self, follower: str) -> int | None:
         return None if follower in [member.use for member in self.panelists()] else judge.MAX_TOKENS
@@ -99,7 +99,7 @@ class Verification(Ensemble, frozen=True, kw_only=True, tag="verification"):
         if not rounds:
             raise missed(panel, failed, 1)
         best = max(reversed(rounds), key=lambda each: each.verdict.rank(self.min_confidence))
-        return Decided(best.reply.response, self._report(best, rounds, failed), best.reply.attempts)
+        return Decided(best.reply.response, self._report(best, rounds), best.reply.attempts)
 
     async def _next(
         self, panel: Panel, seats: Iterator[Seat], rounds: Sequence[_Round], failed: list[Reply]
@@ -133,14 +133,14 @@ class Verification(Ensemble, frozen=True, kw_only=True, tag="verification"):
                 failed.append(reply)
                 continue
             found = await self._validated(panel, seat.name, reply)
-            report = self._report(found, [found], failed)
+            report = self._report(found, [found])
             if not found.verdict.accepts(self.min_confidence):
                 report["note"] = "The answer was streamed as it came, so it was not revised."
             return Decided(reply.response, report, reply.attempts)
         raise missed(panel, failed, 1)
 
     async def _validated(self, panel: Panel, model: str, reply: Reply, *, is_revision: bool = False) -> _Round:
-        name = self.judge_name
+        name = self.validator_name
         panel.progress(f"{model} answered; {name} checks the answer.")
         checked = await panel.ask(name, judge.validation(name, panel.request, reply.message), _VALIDATOR)
         verdict = Verdict() if checked.error is not None else read_verdict(checked.text)
@@ -148,12 +148,12 @@ class Verification(Ensemble, frozen=True, kw_only=True, tag="verification"):
             panel.progress(f"The confidence is {verdict.confidence:g}.")
         return _Round(model, reply, verdict, error_of(checked), is_revision)
 
-    def _report(self, best: _Round, rounds: Sequence[_Round], failed: Sequence[Reply]) -> dict[str, Any]:
+    def _report(self, best: _Round, rounds: Sequence[_Round]) -> dict[str, Any]:
         verdict = best.verdict
         report: dict[str, Any] = {
             "confidence": verdict.confidence,
             "agreed": None if verdict.confidence is None else verdict.accepts(self.min_confidence),
-            "verdict": {"validator": self.judge_name, "min_confidence": self.min_confidence, **_shown(verdict)},
+            "verdict": {"validator": self.validator_name, "min_confidence": self.min_confidence, **_shown(verdict)},
             "rounds": [each.line() for each in rounds],
         }
         if best.error:

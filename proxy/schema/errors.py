@@ -106,8 +106,8 @@ class NoAgreement(ProxyError):
 
     def __init__(self, name: str, confidence: float, min_agreement: float, votes: dict[str, int]) -> None:
         super().__init__(
-            f"{name[:200]}: its members do not agree. The most frequent answer has {confidence:.0%} of the votes; "
-            f"min_agreement is {min_agreement:g}.",
+            f"{name[:200]}: its members do not agree. Their agreement is {confidence:.0%}, and min_agreement is "
+            f"{min_agreement:g}.",
             status=502,
             code="ensemble_no_agreement",
             headers={"x-should-retry": "false"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -199,6 +200,22 @@ class TestOffline:
         decided = await Ranking().decide(ScriptedPanel(said, request=asked))
         assert message_of(decided.response)["tool_calls"] == said[1]["tool_calls"]
         assert [line["measures"]["validity"] for line in decided.report["scores"]] == [1.0, 0.0, 0.0, 0.0]
+
+    async def test_calls_of_custom_tools_and_of_the_older_api_are_calls_too(self):
+        """A custom tool takes any text; a function of the older API has arguments like a new one."""
+        custom: dict[str, Any] = {"id": "c", "type": "custom", "custom": {"name": "shell", "input": "ls -l"}}
+        old = {"content": None, "function_call": {"name": "weather", "arguments": '{"city": "Bern"}'}}
+        wrong = {"content": None, "function_call": {"name": "weather", "arguments": "{}"}}
+        parameters = {"type": "object", "required": ["city"]}
+        asked = request(
+            "What is the weather in Bern?",
+            tools=[{"type": "custom", "custom": {"name": "shell"}}],
+            functions=[{"name": "weather", "parameters": parameters}],
+        )
+        said: list[Any] = [{"content": None, "tool_calls": [custom]}, wrong, old]
+        decided = await Ranking().decide(ScriptedPanel(said, request=asked))
+        assert [line["measures"]["validity"] for line in decided.report["scores"]] == [1.0, 1.0, 0.0]
+        assert "function_call" in message_of(decided.response)
 
     @pytest.mark.parametrize("schema", [{"$ref": "#/nowhere"}, {"type": 7}, "no schema", None])
     async def test_a_schema_that_cannot_be_checked_refuses_nothing(self, schema):

@@ -192,6 +192,8 @@ async def test_odd_answers_are_judged(odd):
         ({"generator": ["g", "h"], "max_revisions": 2}, ["v", "v", "v", "h"]),
         ({"generator": "g", "max_revisions": 0}, ["v"]),
         ({"members": ["g", "g"]}, ["v", "v", "g"]),
+        ({"members": []}, ["v", "v"]),
+        ({"members": [], "size": 1}, ["v", "v", "auto:quality"]),
     ],
 )
 def test_the_plan_knows_everyone_who_may_be_asked(keys, followers):

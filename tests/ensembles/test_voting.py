@@ -561,6 +561,16 @@ async def test_nested_objects_are_followed_and_lists_are_one_value():
     assert decided.report["fields"]["extra"] == {"value": "(absent)", "agreement": 0.6667}
 
 
+async def test_a_member_without_an_object_does_not_agree_on_its_fields():
+    """Two of three name the maker, so no more than two of three agree on anything of it."""
+    maker = '{"name": "A", "price": 1, "rating": 1, "maker": {"name": "M"}}'
+    for other in ('{"name": "A", "price": 1, "rating": 1}', '{"name": "A", "price": 1, "rating": 1, "maker": "M"}'):
+        decided, _ = await voted(Voting(), maker, maker, other, request=wants())
+        assert text(decided) == maker
+        assert decided.report["fields"]["maker.name"]["agreement"] == 0.6667
+        assert decided.report["decided_by"] == "votes"
+
+
 async def test_fields_that_break_the_schema_together_are_not_put_together():
     """The whole answers are voted on instead."""
     schema = {"type": "object", "oneOf": [{"required": ["a"]}, {"required": ["b"]}]}
