@@ -175,7 +175,7 @@ def test_the_sections_in_comments_show_the_defaults() -> None:
 
 def test_the_shipped_files_are_short_enough_to_read() -> None:
     """Lines that fit a screen, and few enough of them."""
-    for name, most in (("routing_rules.yaml", 170), ("pricing.yaml", 320)):
+    for name, most in (("routing_rules.yaml", 180), ("pricing.yaml", 320)):
         lines = (TOP / name).read_text().splitlines()
         assert max(map(len, lines)) <= 120, name
         assert len(lines) <= most, name
