@@ -76,6 +76,7 @@ async def backing_off(conversation: Talk, upstream: FakeUpstream) -> None:
     await asyncio.sleep(0.02)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("mode", "stream", "step", "output_tokens"),
     [
@@ -318,6 +319,7 @@ def latencies(seen: list[Seen], closed: dict[str, float], transport: str) -> lis
     return early
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
 def test_five_hundred_aborts_leave_nothing_behind(tmp_path: Path, transport: str) -> None:
     """A tenth in each phase, on the loop the product runs on."""
