@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
@@ -46,7 +47,9 @@ def started(*arguments: str, cwd: Path, **variables: str) -> subprocess.Complete
 
 @cache
 def _forks() -> Forks:
-    return Forks()
+    forks = Forks(ROOT)
+    atexit.register(forks.close)
+    return forks
 
 
 @contextmanager

@@ -19,13 +19,12 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-ROOT = Path(__file__).parents[2]
-
 
 class Forks:
-    """The process that forks. It ends with this one, whose end closes its input."""
+    """The process that forks. It ends when its input does: with this process at the latest."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: Path) -> None:
+        self._root = root
         self._lock = threading.Lock()
         self._process = self._start()
 
@@ -36,19 +35,25 @@ class Forks:
         with self._lock, TemporaryDirectory() as folder:
             outputs = [Path(folder, name) for name in ("stdout", "stderr")]
             request = [*map(str, [cwd, *outputs])], list(arguments), dict(environ)
-            assert self._process.stdin is not None and self._process.stdout is not None
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            if not select.select([self._process.stdout], [], [], timeout_s)[0]:
+            stdin, stdout = self._process.stdin, self._process.stdout
+            assert stdin is not None and stdout is not None
+            stdin.write(json.dumps(request).encode() + b"\n")
+            if not select.select([stdout], [], [], timeout_s)[0]:
                 os.killpg(self._process.pid, signal.SIGKILL)
+                self.close()
                 self._process = self._start()
                 raise subprocess.TimeoutExpired(list(arguments), timeout_s)
-            code = int(self._process.stdout.readline())
+            code = int(stdout.readline())
             return subprocess.CompletedProcess(arguments, code, *(each.read_text() for each in outputs))
+
+    def close(self) -> None:
+        """Closes its input and waits for its end."""
+        self._process.communicate()
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", "tests.cli.forks"],
-            cwd=ROOT,
+            cwd=self._root,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
