@@ -319,8 +319,7 @@ def latencies(seen: list[Seen], closed: dict[str, float], transport: str) -> lis
     return early
 
 
-@pytest.mark.sampled(2)
-@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+@pytest.mark.parametrize("transport", ["aiohttp", pytest.param("httpx", marks=pytest.mark.slow)])
 def test_five_hundred_aborts_leave_nothing_behind(tmp_path: Path, transport: str) -> None:
     """A tenth in each phase, on the loop the product runs on."""
     begun = time.monotonic()
