@@ -38,7 +38,7 @@ async def test_old_calls_are_gone_soon_after_the_start(tmp_path: Path) -> None:
                     return found
 
                 async def is_counted() -> bool:  # once after the clean-up; an earlier count saw the old calls
-                    return (await state())["calls"] == 1
+                    return bool((await state())["calls"] == 1)
 
                 await until(is_counted)
                 database = await state()
