@@ -4,6 +4,7 @@ of a test marked `sampled(rate)` the quick part runs about one case in `rate`, t
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Hashable
 
 import pytest
@@ -27,6 +28,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         chosen = sample({case: traits(case, item) for case, item in cases.items()}, rate)
         for case in cases.keys() - chosen:
             cases[case].add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """The tests and their libraries live to the end: a garbage collection that looks at them takes half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 def traits(case: str, item: pytest.Function) -> set[Hashable]:

@@ -35,7 +35,7 @@ class Reloads:
 
     `swap` makes another configuration current. It raises ConfigError, and changes nothing, if it cannot.
     `prepare` is called before, on the thread for files, and reads those that a configuration names. `unchanged` is
-    called instead where the files are the same.
+    called instead where the files are the same, but were saved or a reload was requested.
     """
 
     def __init__(
@@ -61,15 +61,16 @@ class Reloads:
         self._asked = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def reload(self) -> Reloaded:
-        """Loads and runs the files. Errors in them are returned, never raised."""
+    async def reload(self, is_new: bool = True) -> Reloaded:
+        """Loads and runs the files. Errors in them are returned, never raised. `is_new` False: a mere look at them."""
         async with self._one_at_a_time:
             try:
                 config = await self._read()
                 if config is not None:
                     await self._run(config)
                 else:
-                    self.unchanged()
+                    if is_new:
+                        self.unchanged()
                     if self.state.config_error is not None:
                         self._log.info("config_right_again", config=self.state.config_version)
             except ConfigError as error:
@@ -98,11 +99,13 @@ class Reloads:
 
     async def follow_files(self, busy: Path | None = None) -> None:
         """Reloads whenever the files change, until cancelled. `busy`: the directory of the database."""
+        is_new = False  # the first look is that of the start
         while self._files is not None:
             try:
                 async for _ in changes(self._files.paths, self._thread, busy):
                     self._note_unread(False)
-                    await self.reload()
+                    await self.reload(is_new)
+                    is_new = True
             except TimeoutError:  # the file system hangs, or a reader does: look again
                 self._note_unread(True)
 

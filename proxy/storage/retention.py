@@ -58,7 +58,7 @@ _STATE = "SELECT (SELECT COUNT(*) FROM calls), (SELECT MIN(opened_ns) FROM calls
 
 
 class StorageState(Struct, frozen=True):
-    """The size of the database. `next_clean_up_ns` in the past: it is due, or running."""
+    """The size of the database. `next_clean_up_ns` in the past: it is due; while one runs, within LEASE_S from now."""
 
     calls: int
     oldest_ns: int | None

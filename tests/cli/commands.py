@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
@@ -10,12 +11,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
+from tests.cli.forks import Forks
 from tests.serving import Spawned
 
 ROOT = Path(__file__).parents[2]
@@ -30,11 +33,23 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def proxy(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Runs one command until it ends."""
+    """Runs one command until it ends, without loading its modules again."""
+    return _forks().run(arguments, cwd, environment(**variables), PATIENCE_S)
+
+
+def started(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The same in a new interpreter, for what may depend on the start itself."""
     command = [*COMMAND, *arguments]
     return subprocess.run(
         command, cwd=cwd, env=environment(**variables), capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
+
+
+@cache
+def _forks() -> Forks:
+    forks = Forks(ROOT)
+    atexit.register(forks.close)
+    return forks
 
 
 @contextmanager

@@ -130,6 +130,7 @@ def test_a_running_server_follows_a_rollback(tmp_path: Path) -> None:
     ask = {"model": "auto", "messages": [{"role": "user", "content": "Hi"}]}
     with spawn() as upstream, spawned(write_files(tmp_path, upstream.url)) as server:
         first = version_of(tmp_path)
+        until(lambda: [each["version"] for each in listed(tmp_path)] == [first])  # the server has started
         write_files(tmp_path, upstream.url, ROUTING.replace("default_model: fake/ok", "default_model: fake/other"))
 
         def runs() -> str:

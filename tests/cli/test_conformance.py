@@ -124,6 +124,7 @@ def test_an_unusable_model_exits_with_2(folder, upstream, direct, model, said):
 def test_ctrl_c_keeps_the_results_and_cleans_up(folder, upstream, tmp_path_factory, form, number):
     """Rows are printed one by one: the first are out while a later check still waits."""
     own = tmp_path_factory.mktemp("temporary")
+    write_files(folder, upstream.url, timeouts="{connect: 60, first_token: 60, idle: 60, total: 60}")
     arguments = ("conformance", "-m", "fake/actor-delay_whole(s=60)", "--only", "stream", *form)
     upstream.reset()
     command = subprocess.Popen(

@@ -445,6 +445,15 @@ async def test_the_same_request_is_sent_once() -> None:
         assert (len(upstream.ledger), calls_of(group, "actor")) == (2, 1)
 
 
+async def test_a_server_that_closes_its_connections_is_not_to_blame() -> None:
+    """It may do so just as the next request arrives."""
+    group = [check for check in CHECKS if check.group == "sampling"]
+    async with FakeUpstream() as upstream:
+        found = [each async for each in run(group, "actor-stale_keepalive", upstream.url, environment=False)]
+    assert len({seen.connection for seen in upstream.ledger}) == len(upstream.ledger) > 1
+    assert {each.outcome for each in found} == {"passed"}
+
+
 async def test_a_server_that_is_not_there_is_no_verdict() -> None:
     """Nothing can be said of it."""
     with refusing() as url, pytest.raises(Unusable, match="cannot be reached"):

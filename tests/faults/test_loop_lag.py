@@ -319,10 +319,10 @@ def longest_ms(running: tuple[Server, WatchedLoop], body: bytes, extra: str = ""
         if loop.longest_ms > 10 * BOUND_MS:
             break
         print(f"{loop.longest_ms:.1f} ms, status {status}, {loop.longest}")
-    gc.unfreeze()
     return min(found)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", BODIES)
 def test_no_body_holds_up_the_event_loop(running: tuple[Server, WatchedLoop], bound_ms: float, name: str) -> None:
     """Large, deep, wide, or hard to compare: each step of serving it is short."""
@@ -340,12 +340,14 @@ def test_no_request_takes_long_to_build(
     assert longest_ms(running, BUILT[name](f"{dialect}/ok")) < bound_ms
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", STREAMS)
 def test_no_stream_holds_up_the_event_loop(running: tuple[Server, WatchedLoop], bound_ms: float, name: str) -> None:
     """Pieces, lines and events in any number: the work for one read does not grow with what came before."""
     assert longest_ms(running, chat(f"openai/{name}", stream=True, tools=[tool(1)])) < bound_ms
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ANSWERS)
 def test_no_answer_is_checked_for_long(running: tuple[Server, WatchedLoop], bound_ms: float, name: str) -> None:
     """Schemas come from clients, answers from models; both may be hostile."""

@@ -71,6 +71,7 @@ def table() -> Iterator[list[str]]:
     print("\n".join(["", *lines]))
 
 
+@pytest.mark.slow
 async def test_an_outage_of_all_is_not_amplified(tmp_path: Path, table: list[str]) -> None:
     """R14: at most 1.2 attempts for each call that came to an upstream, and three; at most four attempts of a call; no
     slow errors; all is well five seconds after the outage.
@@ -106,6 +107,7 @@ WAYS = (
 )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("way", WAYS, ids=[way.name for way in WAYS])
 async def test_one_failing_provider_is_ejected_early(tmp_path: Path, way: Way, table: list[str]) -> None:
     """R15: after five failures or two seconds, while the others answer; a 429's time is kept."""

@@ -170,6 +170,7 @@ def table() -> Iterator[list[str]]:
     print("\n".join(["", head, "|---|---|---|---|---|---|", *lines]))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("way", WAYS, ids=[way.name for way in WAYS])
 async def test_callers_notice_nothing_that_could_be_hidden(tmp_path: Path, way: Way, table: list[str]) -> None:
     """Only a stream that had begun at the failing provider fails, and only until its breaker opens."""
@@ -254,6 +255,7 @@ async def test_if_nobody_can_answer_the_error_says_when_to_try_again(tmp_path: P
     assert 1 <= int(direct.headers["retry-after"]) <= 20
 
 
+@pytest.mark.slow
 async def test_hedging_shortens_the_tail(tmp_path: Path) -> None:
     """One stream of fifteen is late. Without hedges those are the p99; with them hardly more calls are made."""
     tails, extra = {}, {}

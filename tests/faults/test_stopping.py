@@ -67,7 +67,7 @@ async def stop_under(
     return heard, code, took_s
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 async def test_streams_in_flight_end_within_the_grace_period(tmp_path: Path, workers: int) -> None:
     """All to their last frame; then the process ends with code 0, and the rows are the upstream's ledger."""
     with spawn() as upstream:
@@ -81,7 +81,7 @@ async def test_streams_in_flight_end_within_the_grace_period(tmp_path: Path, wor
     assert_books_agree(tmp_path, seen)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 async def test_streams_that_outlast_the_grace_period_are_cut(tmp_path: Path, workers: int) -> None:
     """They get no invented finish: their last frame is an error. Their calls are `cancelled`, with their usage."""
     with spawn() as upstream:

@@ -100,6 +100,7 @@ def fill_up(path: Path) -> None:
             file.write(bytes(4096))
 
 
+@pytest.mark.slow
 async def test_a_file_system_without_space_loses_no_row(tmp_path: Path) -> None:
     """With the log on the same disk. Calls go on once there is space, without a restart."""
     async with FakeUpstream() as upstream:
@@ -184,6 +185,7 @@ async def test_a_server_stopped_on_a_full_disk_leaves_its_calls_open(tmp_path: P
     assert (call["outcome"], call["cost_nano"], call["estimated"]) == ("unknown", call["hold_nano"], 1)
 
 
+@pytest.mark.slow
 async def test_a_database_locked_for_ten_seconds_refuses_new_calls_and_loses_none(tmp_path: Path) -> None:
     """By a backup tool, say. Streams in flight end normally, and their ends are written afterwards."""
     async with FakeUpstream() as upstream:
@@ -215,6 +217,7 @@ async def test_a_database_locked_for_ten_seconds_refuses_new_calls_and_loses_non
     assert {*calls.values()} <= {"ok", "rejected"}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_log_that_cannot_be_written_fails_no_call(tmp_path: Path, stream: bool) -> None:
     """Every log line fails; answers and rows are unaffected."""
@@ -236,6 +239,7 @@ async def test_a_log_that_cannot_be_written_fails_no_call(tmp_path: Path, stream
     assert outcomes == ["ok", "upstream_error", "ok", "rejected", "client_closed"]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
 async def test_a_database_that_goes_while_it_is_in_use_loses_no_row(tmp_path: Path, how: str, workers: int) -> None:

@@ -242,6 +242,7 @@ async def ask_within(tmp_path: Path, upstream: FakeUpstream, name: str, **fields
     return heard, took_s
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(
     ("name", "n", "attempts"),
@@ -434,6 +435,7 @@ async def test_when_all_fail_the_last_error_is_told(tmp_path: Path, upstream: Fa
 # --- retries ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
 async def test_retries_answer_after_two_failures(
@@ -463,6 +465,7 @@ async def test_a_stale_connection_is_replaced_within_the_attempt(
     assert_books_agree(tmp_path, upstream.ledger)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(
     "mode",

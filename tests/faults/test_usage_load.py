@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.faults.books import files
 from tests.serving import spawned
@@ -32,6 +33,7 @@ def bearer(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
 
 
+@pytest.mark.slow
 async def test_heavy_usage_queries_delay_no_key(tmp_path: Path) -> None:
     """Keys that were seen and keys that were not, wrong keys, revoked keys, and the end of the process."""
     async with FakeUpstream() as upstream:

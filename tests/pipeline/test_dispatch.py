@@ -276,7 +276,8 @@ async def test_a_provider_that_asks_for_time_gets_it() -> None:
     """If it is longer than our own back-off."""
     world = World(error(429, retry_after="0.1"), error(429, retry_after_ms="50"), whole(), retries=2)
     await world.complete(new_call())
-    assert world.waits() == [pytest.approx(0.1, abs=0.04), pytest.approx(0.05, abs=0.04)]
+    first, second = world.waits()
+    assert (0.09 < first < 5, 0.04 < second < 5) == (True, True)
 
 
 async def test_a_provider_that_asks_for_too_much_time_is_left() -> None:

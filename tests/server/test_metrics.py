@@ -162,9 +162,12 @@ async def test_calls_in_flight_are_seen(server: Server) -> None:
     async def is_served() -> bool:
         return value(await read(server.port), "mmproxy_in_flight_requests") == 1
 
+    async def is_idle() -> bool:
+        return value(await read(server.port), "mmproxy_in_flight_requests") == 0
+
     await until(is_served)
     await asking
-    assert value(await read(server.port), "mmproxy_in_flight_requests") == 0
+    await until(is_idle)
 
 
 async def test_tasks_are_counted(server: Server) -> None:

@@ -144,6 +144,32 @@ class Watched(ConfigFiles):
                 self.change = None
 
 
+class Counted(ConfigFiles):
+    """Counts how often the files were read."""
+
+    looks = 0
+
+    def load_changed(self, version: str) -> Config | None:
+        self.looks += 1
+        return super().load_changed(version)
+
+
+async def test_the_look_at_the_start_is_no_reload(tmp_path: Path) -> None:
+    """A file that is saved again is one, also with the same text: a key that was refused may have been mended."""
+    setting = Setting(tmp_path)
+    files = Counted(setting.path, setting.pricing, setting.environ)
+    reloads = Reloads(files, setting.start, setting.swapped.append, setting.log)
+    tried: list[int] = []
+    reloads.unchanged = lambda: tried.append(files.looks)
+    following = asyncio.create_task(reloads.follow_files())
+    await eventually(lambda: files.looks == 1)
+    setting.path.write_text(RIGHT)
+    await eventually(lambda: bool(tried) and files.looks > 1)
+    following.cancel()
+    await asyncio.wait({following})
+    assert tried[0] > 1
+
+
 @pytest.mark.parametrize("half", [None, "", "version: 1\nprov"], ids=["gone", "empty", "cut off"])
 async def test_a_file_that_is_being_saved_is_waited_for(tmp_path: Path, half: str | None) -> None:
     """No error is told for what is right a moment later."""

@@ -49,7 +49,8 @@ async def run(
     chosen = list(checks)
     headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
     timeout = httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S)
-    async with httpx.AsyncClient(headers=headers, timeout=timeout, trust_env=environment) as client:
+    once = httpx.Limits(max_keepalive_connections=0)  # a server may close a connection just as it is used again
+    async with httpx.AsyncClient(headers=headers, timeout=timeout, limits=once, trust_env=environment) as client:
         server = Server(client, base_url.rstrip("/"), timeout_s)
         await _check_access(server, _first(chosen, model))
         for check in chosen:
