@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np  # type: ignore[import-not-found]
-from train_classifier import Table, describe, difficulty_of, read  # type: ignore[import-not-found]
+from train_classifier import describe_question, difficulty_of, read  # type: ignore[import-not-found]
+
+from proxy.routing.features import question_window
 
 
 def pair_order(scores: Any, levels: Any) -> float:
@@ -32,12 +34,12 @@ def recovered(scores: Any, levels: Any) -> float:
 
 def scores_without(rows: list[dict[str, Any]], source: str) -> Any:
     kept = [row for row in rows if row["source"] != source]
-    table = Table()
-    table.keep(kept)
-    grams, slopes, bias = difficulty_of(kept, table)
-    some = [{"text": row.get("plain", row["text"])} for row in rows if row["source"] == source and row.get("ordered")]
-    for row in some:
-        describe(row)
+    grams, slopes, bias, table = difficulty_of(kept)
+    texts = [row.get("plain", row["text"]) for row in rows if row["source"] == source and row.get("ordered")]
+    some: list[dict[str, Any]] = [{} for _ in texts]
+    for row, text in zip(some, texts, strict=True):
+        sample, _, _ = question_window(text)
+        describe_question(row, sample, sample)
     return table.matrix(some) @ grams + np.array([row["measures"] for row in some]) @ slopes + bias
 
 

@@ -33,10 +33,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from proxy.routing.classify import MAGIC, TASKS
 from proxy.routing.conversation import Conversation
-from proxy.routing.features import features_of
+from proxy.routing.features import difficulty_features, features_of, window
 
 BODY, SYSTEM, SHAPE = 0.7, 0.7, 0.12
-STRENGTH, RIDGE, MEASURES_RIDGE = 10.0, 50.0, 30.0
+STRENGTH, RIDGE, MEASURES_RIDGE = 10.0, 200.0, 30.0
 # Standard deviation of the levels within a source, in log-odds, that the measures have to explain.
 SPREAD = 1.0
 # Weight of a labelled prompt for the difficulty: most of them have only the level of their task.
@@ -56,9 +56,10 @@ SEEN = 3
 
 
 class Table:
-    """Column numbers of n-grams (integers) and shapes (strings)."""
+    """Column numbers of n-grams (integers) and shapes (strings). `of`: "values" or "hard", the difficulty's."""
 
-    def __init__(self) -> None:
+    def __init__(self, of: str = "values") -> None:
+        self.of = of
         self.columns: dict[Any, int] = {}
 
     def keep(self, rows: list[dict[str, Any]]) -> None:
@@ -66,7 +67,7 @@ class Table:
         sources: defaultdict[Any, set[str]] = defaultdict(set)
         for number, row in enumerate(rows):
             source = f"{row['source']} {number}" if row.get("diverse") else row.get("group", row["source"])
-            for key in row["values"]:
+            for key in row[self.of]:
                 sources[key].add(source)
         kept = sorted(
             (key for key in sources if isinstance(key, str) or len(sources[key]) >= SEEN),
@@ -74,10 +75,15 @@ class Table:
         )
         self.columns = {key: number for number, key in enumerate(kept)}
 
+    @property
+    def grams(self) -> int:
+        """Their columns are the first ones."""
+        return sum(not isinstance(key, str) for key in self.columns)
+
     def matrix(self, rows: list[dict[str, Any]]) -> Any:
         data, indices, starts = [], [], [0]
         for row in rows:
-            for key, value in row["values"].items():
+            for key, value in row[self.of].items():
                 if (column := self.columns.get(key)) is not None:
                     indices.append(column)
                     data.append(value)
@@ -86,17 +92,29 @@ class Table:
 
 
 def describe(row: dict[str, Any]) -> None:
-    """Add the values that the weights are multiplied with: the same sums as `Classifier._scores`."""
+    """Add the values that the weights are multiplied with: the same sums as `Classifier._scores` and `_difficulty`."""
     system = row.get("system", "")
     features = features_of(Conversation(row["text"], system, 2 if system else 1, False, row.get("schema", False)))
     values: defaultdict[Any, float] = defaultdict(float)
-    near = [*features.singles, *features.pairs, *features.others]
+    near = [*features.singles, *features.pairs, *features.others, *features.starts]
     for hashes, weight in ((near, 1.0), (features.body, BODY), (features.system, SYSTEM)):
         for key in hashes:
             values[key] += weight / math.sqrt(len(hashes))
     for name in features.shape:
         values[name] += SHAPE
-    row["values"], row["measures"] = values, features.measures
+    row["values"] = values
+    describe_question(row, row["text"], window(row["text"]))
+
+
+def describe_question(row: dict[str, Any], text: str, sample: str) -> None:
+    """Add what the difficulty is judged by."""
+    grams, shape, row["measures"] = difficulty_features(text, sample)
+    values: defaultdict[Any, float] = defaultdict(float)
+    for key in grams:
+        values[key] += 1 / math.sqrt(len(grams))
+    for name in shape:
+        values[name] += SHAPE
+    row["hard"] = values
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -189,13 +207,15 @@ def report(scores: Any, rows: list[dict[str, Any]], title: str) -> None:
     print(f"macro-F1 {sum(f1s) / len(f1s):.3f}, accuracy {matrix.trace() / matrix.sum():.3f}")
 
 
-def difficulty_of(rows: list[dict[str, Any]], table: Table) -> tuple[Any, Any, float]:
-    """Weights of the n-grams, weights of the measures and the bias, on the log-odds of the levels.
+def difficulty_of(rows: list[dict[str, Any]]) -> tuple[Any, Any, float, Table]:
+    """Weights of the n-grams and shapes, weights of the measures and the bias, on the log-odds of the levels.
 
     How much a measure counts is learned within the ordered sources only: between sources it would tell the sources
     apart. The n-grams learn what is left.
     """
     some = [row for row in rows if "difficulty" in row]
+    table = Table("hard")
+    table.keep(some)
     sizes = Counter(row["source"] for row in some)
     weights = np.array([row.get("weight", 1.0) / math.sqrt(sizes[row["source"]]) for row in some])
     weights *= [COARSE if row.get("labels") else 1.0 for row in some]
@@ -212,7 +232,7 @@ def difficulty_of(rows: list[dict[str, Any]], table: Table) -> tuple[Any, Any, f
     spread = np.average((found - np.average(found, weights=weights)) ** 2, weights=weights)
     stretch = math.sqrt(np.average((target - centre) ** 2, weights=weights) / spread)
     bias = centre + (model.intercept_ - np.average(found, weights=weights)) * stretch
-    return model.coef_ * stretch, slopes * stretch, float(bias)
+    return model.coef_ * stretch, slopes * stretch, float(bias), table
 
 
 def slopes_of(rows: list[dict[str, Any]], measures: Any, target: Any) -> Any:
@@ -255,27 +275,37 @@ def language_tables(folder: Path) -> dict[str, Any]:
     return {"grams": grams, "scale": scale, "columns": columns}
 
 
-def pack(
-    model: LogisticRegression, hard: tuple[Any, Any, float], table: Table, temperature: float, data: Path
-) -> bytes:
-    weights = np.vstack([model.coef_, hard[0][None, :]])
+def quantised(weights: Any, table: Table, scale: float) -> tuple[list[int], list[bytes], dict[str, list[float]]]:
+    """The n-grams that have a weight, the weights of each output as bytes, and the weights of the shapes."""
     grams = [key for key in table.columns if not isinstance(key, str)]
     shapes = [key for key in table.columns if isinstance(key, str)]
-    dense = weights[:, : len(grams)]
-    scale = float(np.abs(dense).max()) / 127 * 0.6
-    quantised = np.clip(np.round(dense / scale), -127, 127).astype(int) + 128
-    kept = np.flatnonzero((quantised != 128).any(axis=0))
-    grams, quantised = [grams[number] for number in kept], quantised[:, kept]
+    rounded = np.clip(np.round(weights[:, : len(grams)] / scale), -127, 127).astype(int) + 128
+    kept = np.flatnonzero((rounded != 128).any(axis=0))
+    named = {name: [round(float(one) * SHAPE, 4) for one in weights[:, table.columns[name]]] for name in shapes}
+    return [grams[number] for number in kept], [bytes(column.tolist()) for column in rounded[:, kept]], named
+
+
+def pack(
+    tasks: tuple[LogisticRegression, Table], temperature: float, questions: tuple[Any, Any, float, Table], data: Path
+) -> bytes:
+    model, table = tasks
+    scale = float(np.abs(model.coef_[:, : table.grams]).max()) / 127 * 0.6
+    grams, columns, shapes = quantised(model.coef_, table, scale)
+    coefficients, slopes, bias, hard_table = questions
+    hard, hard_columns, hard_shapes = quantised(coefficients[None, :], hard_table, scale)
     languages = language_tables(data / "languages")
     header = {
         "grams": len(grams),
         "scale": scale,
-        "bias": [*(round(float(one), 4) for one in model.intercept_), round(hard[2], 4)],
+        "bias": [round(float(one), 4) for one in model.intercept_],
         "temperature": temperature,
-        "shapes": {name: [round(float(one) * SHAPE, 4) for one in weights[:, table.columns[name]]] for name in shapes},
+        "shapes": shapes,
         "body": BODY,
         "system": SYSTEM,
-        "measures": [round(float(one), 5) for one in hard[1]],
+        "hard_grams": len(hard),
+        "hard_bias": round(bias, 4),
+        "hard_shapes": {name: weight for name, (weight,) in hard_shapes.items()},
+        "measures": [round(float(one), 5) for one in slopes],
         "languages": LANGUAGES,
         "trigrams": languages["grams"],
         "trigram_scale": languages["scale"],
@@ -283,7 +313,8 @@ def pack(
     }
     text = json.dumps(header, ensure_ascii=False).encode()
     body = struct.pack("<I", len(text)) + text + struct.pack(f"<{len(grams)}I", *grams)
-    body += b"".join(bytes(column.tolist()) for column in quantised) + b"".join(languages["columns"])
+    body += b"".join(columns) + b"".join(languages["columns"])
+    body += struct.pack(f"<{len(hard)}I", *hard) + b"".join(hard_columns)
     return MAGIC + zlib.compress(body, 9)
 
 
@@ -308,8 +339,7 @@ def main() -> None:
             report(unseen[some], [labelled[number] for number in some], source)
     table = Table()
     table.keep(rows)
-    model = fit(labelled, table)
-    content = pack(model, difficulty_of(rows, table), table, temperature, options.data)
+    content = pack((fit(labelled, table), table), temperature, difficulty_of(rows), options.data)
     options.out.write_bytes(content)
     print(f"\n{len(table.columns)} features, temperature {temperature}, {len(content):,} bytes")
 

@@ -13,6 +13,7 @@ from proxy.metering import tokens
 from proxy.metering.charges import NO_BUDGETS, Budgets
 from proxy.metering.standing import Spending, share_spent
 from proxy.pipeline.call import Call
+from proxy.pipeline.conditions import marked, within
 from proxy.pipeline.foreseen import Foresight
 from proxy.pipeline.key_settings import KeyConfig, RateLimitsConfig, day_ns
 from proxy.pipeline.labels import labels
@@ -114,12 +115,12 @@ class Admission:
             call.limit_headers, call.leave = place.headers, place.leave
         request = call.request
         share = self._share(call.caller, call.labels, call.opened_ns)
-        call.decision = await self._router.decide(request, call.caller.key_id, headers, policy.allowed, share)
-        if call.decision is not None:
-            route = call.decision.route
+        decision = await self._router.decide(request, call.caller.key_id, headers, policy.allowed, share)
+        if decision is not None:
+            call.decision, route = marked(decision, request), decision.route
         else:
             route = await self._router.route(request.model, policy.allowed, request.hints)
-        is_routed = call.decision is not None
+        is_routed = decision is not None
         call.seated = await self._seat(request, route, call.caller.key_id, policy, is_routed=is_routed)
         return route
 
@@ -157,14 +158,17 @@ class Admission:
     async def decide(
         self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], now_ns: int = 0
     ) -> Decision:
-        """The decision that `admit` would make. Takes no place. Raises as `admit`."""
+        """The decision that a call would follow, within the conditions of its client. Takes no place.
+
+        Raises as `admit`, and CostLimit.
+        """
         decision, _ = await self._decide(caller, request, headers, now_ns)
         return decision
 
     async def _decide(
         self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], now_ns: int
     ) -> tuple[Decision, Seated | None]:
-        """`decide`, and the panel if an ensemble answers."""
+        """`decide`, and the panel if an ensemble answers: its plan keeps the conditions."""
         policy = self._policies.of(caller)
         request, _ = policy.cap(request)
         share = self._share(caller, labels(request, headers), now_ns)
@@ -174,9 +178,10 @@ class Admission:
             route = await self._router.route(request.model, policy.allowed, request.hints)
             decision = self._router.named(route, request, caller.key_id, policy.allowed)
         seated = await self._seat(request, decision.route, caller.key_id, policy, is_routed=is_routed)
-        if seated is not None:
-            decision = structs.replace(decision, panel=shown_plan(seated.plan, decision.facts, names_all=caller.admin))
-        return decision, seated
+        if seated is None:
+            return within(decision, request), None
+        panel = shown_plan(seated.plan, decision.facts, names_all=caller.admin)
+        return structs.replace(decision, panel=panel), seated
 
     async def _seat(
         self, request: AnyRequest, route: Route, key: str | None, policy: KeyPolicy, *, is_routed: bool

@@ -28,6 +28,7 @@ from proxy.pipeline import emulate
 from proxy.pipeline.admission import EXPECTED_OUTPUT
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.call import Call
+from proxy.pipeline.conditions import changed
 from proxy.pipeline.gate import CommitGate
 from proxy.pipeline.holds import Holds
 from proxy.pipeline.native import NativeAnswer
@@ -268,8 +269,7 @@ class AttemptLoop:
             elif self._check is None:
                 self._check = JSONCheck(request.fields.get("response_format") or {})
         if request.hints.strict and (lost := list(dict.fromkeys([*attempt.dropped, *attempt.adapted]))):
-            message = f"{deployment.name} cannot take {', '.join(lost)} unchanged (routing.strict)."
-            raise BadRequest(message, param=lost[0], code="unsupported_parameter")
+            raise changed(deployment.name, lost)
         if self._adapted or built.stops:
             attempt.adapted = [*attempt.adapted, *self._adapted, *(["stop"] if built.stops else [])]
         attempt.cut = StopSequences(built.stops) if built.stops else None

@@ -14,6 +14,7 @@ from proxy.ensembles.explain import shown_plan
 from proxy.ensembles.plan import shrunk
 from proxy.metering.charges import Budgets
 from proxy.metering.standing import Spending, figures, shown, standing
+from proxy.pipeline.conditions import within
 from proxy.pipeline.holds import shortened
 from proxy.pipeline.seating import Seated
 from proxy.routing.allowed import Allowed
@@ -103,8 +104,9 @@ class Foresight:
     def _downgraded(self, decision: Decision, cheaper: Route) -> tuple[Decision, dict[str, Any]]:
         known = {each.deployment.name for each in decision.candidates}
         added = tuple(Candidate(each) for each in cheaper.candidates if each.name not in known)
-        first = cheaper.candidates[0]
         changed = structs.replace(decision, panel=None, route=cheaper, candidates=(*decision.candidates, *added))
+        changed = within(changed, self._request)
+        first = changed.route.candidates[0]
         room = self._room(first, is_downgraded=True)
         if room is None:
             return changed, self._effect(first, "downgraded")

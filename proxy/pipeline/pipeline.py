@@ -23,6 +23,7 @@ from proxy.pipeline import hints, panel
 from proxy.pipeline.admission import Admission
 from proxy.pipeline.bounds import Bounds
 from proxy.pipeline.call import Call
+from proxy.pipeline.conditions import marked
 from proxy.pipeline.dispatch import Dispatcher
 from proxy.pipeline.format import Format, StreamWriter
 from proxy.pipeline.labels import labels
@@ -154,7 +155,9 @@ class Pipeline:
             ):  # else the first attempt's own bound is the plan's
                 call.bound_nano = plan(route, call.request).bound_nano or 0
             if call.request.hints.trace:
-                call.traced = call.decision or named(route, call.request, self.config_version, call.caller.key_id)
+                call.traced = call.decision or marked(
+                    named(route, call.request, self.config_version, call.caller.key_id), call.request
+                )
             try:
                 end = await self._answer(running, route)
             except BudgetSpent as spent:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
+from collections.abc import Iterable
 from importlib import resources
 from itertools import chain, repeat
 from operator import mul
@@ -19,19 +20,26 @@ import msgspec
 from msgspec import Struct
 
 from proxy.routing.conversation import Conversation, conversation_of
-from proxy.routing.features import Features, features_of, language_of_script, trigrams
+from proxy.routing.features import (
+    Features,
+    difficulty_features,
+    features_of,
+    language_of_script,
+    question_window,
+    trigrams,
+)
 
 __all__ = ["TASKS", "Classified", "Classifier", "Conversation", "conversation_of", "load"]
 
 TASKS = ("reasoning", "extraction", "classification", "summarization", "code", "chat")
 EVIDENCE = 5
 
-# Columns of the n-gram table: how many n-grams were found, one score for each task, the difficulty.
-_COLUMNS = 1 + len(TASKS) + 1
+# Columns of the n-gram table: how many n-grams were found, and one score for each task.
+_COLUMNS = 1 + len(TASKS)
 _FIELD = 4
 _UNPACK = struct.Struct(f"<{_COLUMNS}I")
 _ZERO = 128
-MAGIC = b"MMPC0001"
+MAGIC = b"MMPC0002"
 
 
 class Classified(Struct, frozen=True):
@@ -54,6 +62,9 @@ class Header(Struct, frozen=True):
     shapes: dict[str, list[float]]
     body: float
     system: float
+    hard_grams: int
+    hard_bias: float
+    hard_shapes: dict[str, float]
     measures: list[float]
     languages: list[str]
     trigrams: list[str]
@@ -82,10 +93,14 @@ class Classifier:
         count = len(header.trigrams)
         letters = [data[start + n * count : start + (n + 1) * count] for n in range(len(header.languages))]
         self._trigrams = dict(zip(header.trigrams, _packed(letters), strict=True))
+        start += len(header.languages) * count
+        hashes = struct.unpack_from(f"<{header.hard_grams}I", data, start)
+        start += 4 * header.hard_grams
+        self._hard = {gram: weight - _ZERO for gram, weight in zip(hashes, data[start:], strict=True)}
 
     def classify(self, conversation: Conversation) -> Classified:
         features = features_of(conversation)
-        *scores, hardness = self._scores(features)
+        scores = self._scores(features)
         best = max(scores)
         task = scores.index(best)
         odds = sum(math.exp((score - best) / self._header.temperature) for score in scores)
@@ -93,18 +108,32 @@ class Classifier:
             task=TASKS[task],
             confidence=round(1 / odds, 3),
             evidence=self._evidence(features, task),
-            difficulty=_difficulty(hardness),
+            difficulty=self._difficulty(
+                [*features.singles, *features.pairs, *features.starts], features.shape, features.measures
+            ),
             language=self._language(conversation.text),
         )
 
-    def difficulty(self, text: str) -> float:
-        """The difficulty that `classify` gives a text without a system prompt, for callers that know the task."""
-        return _difficulty(self._scores(features_of(Conversation(text)))[-1])
+    def difficulty(self, text: str) -> tuple[float, str]:
+        """The difficulty of a question whose task is known, by a shorter window than that of `classify`, and what was
+        read.
+        """
+        sample, head, tail = question_window(text)
+        found = self._difficulty(*difficulty_features(sample, sample))
+        if len(text) <= head + tail:
+            return found, f"the {len(text)} characters of the question"
+        return found, f"the first {head} and the last {tail} of the {len(text)} characters of the question"
+
+    def _difficulty(self, grams: list[int], shape: list[str], measures: list[float]) -> float:
+        header = self._header
+        hardness = header.hard_bias + sum(map(mul, header.measures, measures))
+        hardness += sum(map(header.hard_shapes.get, shape, repeat(0.0)))
+        hardness += sum(map(self._hard.get, grams, repeat(0))) * header.scale / math.sqrt(len(grams) or 1)
+        return round(1 / (1 + math.exp(-max(-30.0, min(30.0, hardness)))), 3)
 
     def _scores(self, features: Features) -> list[float]:
         header = self._header
-        near = chain(features.singles, features.pairs, features.others)
-        count = len(features.singles) + len(features.pairs) + len(features.others)
+        near, count = _near(features)
         total = list(header.bias)
         for hashes, number, weight in (
             (near, count, 1.0),
@@ -119,15 +148,12 @@ class Classifier:
         for name in features.shape:
             if shape := header.shapes.get(name):
                 total = [one + added for one, added in zip(total, shape, strict=True)]
-        total[-1] += sum(map(mul, header.measures, features.measures))
         return total
 
     def _evidence(self, features: Features, task: int) -> tuple[str, ...]:
         shift = 8 * _FIELD * (1 + task)
         mask = (1 << 8 * _FIELD) - 1
-        unit = self._header.scale / math.sqrt(
-            max(1, len(features.singles) + len(features.pairs) + len(features.others))
-        )
+        unit = self._header.scale / math.sqrt(max(1, _near(features)[1]))
         found = []
         for width, hashes in ((1, features.singles), (2, features.pairs)):
             for at, row in enumerate(map(self._rows.get, hashes)):
@@ -158,8 +184,10 @@ def load() -> Classifier:
     return Classifier(resources.files("proxy.routing").joinpath("data", "classifier.bin").read_bytes())
 
 
-def _difficulty(hardness: float) -> float:
-    return round(1 / (1 + math.exp(-max(-30.0, min(30.0, hardness)))), 3)
+def _near(features: Features) -> tuple[Iterable[int], int]:
+    """The n-grams of both ends of the text, and how many there are."""
+    parts = (features.singles, features.pairs, features.starts, features.others)
+    return chain(*parts), sum(map(len, parts))
 
 
 def _packed(columns: list[bytes]) -> list[int]:

@@ -20,8 +20,6 @@ LONG_CONTEXT_TOKENS = 100_000
 WINDOW = 2_000  # characters at each end of a text; the middle of a longer one is not looked at
 SESSION_HEADERS = ("x-session-id", "x-claude-code-session-id")
 MIDDLE = 0.5  # the difficulty of a request that nobody has judged
-# Characters at each end of a question that tell its difficulty where its task is known: all of a usual word problem.
-HARD_HEAD, HARD_TAIL = 240, 60
 _WITH_TASK = ("found with the task",)
 _NOT_READ = ("no rule for this task looks at it",)
 
@@ -138,11 +136,8 @@ class TextClassifier:
         return self._classifier.classify(conversation_of(request.messages, has_tools, wants_schema))
 
     def difficulty(self, request: AnyRequest) -> tuple[float, str]:
-        text = conversation_of(request.messages, has_tools=False, has_json_schema=False).text
-        if len(text) <= HARD_HEAD + HARD_TAIL:
-            return self._classifier.difficulty(text), f"the {len(text)} characters of the question"
-        read = f"the first {HARD_HEAD} and the last {HARD_TAIL} of the {len(text)} characters of the question"
-        return self._classifier.difficulty(f"{text[:HARD_HEAD]}\n{text[-HARD_TAIL:]}"), read
+        conversation = conversation_of(request.messages, has_tools=False, has_json_schema=False)
+        return self._classifier.difficulty(conversation.text)
 
 
 def _wants_schema(response_format: object) -> bool:

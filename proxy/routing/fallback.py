@@ -143,8 +143,9 @@ class FallbackOrder:
 
     def _total(self) -> UpstreamError | CostLimit:
         """The error of an ask that nobody is left for."""
+        later = [each for each in self._queue if self._is_affordable(each)]  # notes why the others never can
         failures = list(self._failures.values())
-        if failures and all(isinstance(failure, CostLimit) for failure in failures):
+        if failures and not later and all(isinstance(failure, CostLimit) for failure in failures):
             return failures[0]
         known = {each.name: each for each in (*self._able(self._route.candidates), *self._queue)}
         names = list(dict.fromkeys((*known, *self._failures)))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from itertools import repeat
 from zlib import crc32
 
@@ -22,6 +21,8 @@ WIDE_HEAD_CHARS, WIDE_TAIL_CHARS = 600, 200
 # Each character of these scripts is one token, and there are no spaces, so the window is shorter.
 DENSE_HEAD_CHARS, DENSE_TAIL_CHARS = 250, 80
 SYSTEM_CHARS = 300
+# The windows for the difficulty alone: all of a usual word problem.
+QUESTION, WIDE_QUESTION, DENSE_QUESTION = (240, 60), (120, 40), (60, 20)
 
 _EDGE_TOKENS = 40
 _ENDS = 6
@@ -30,18 +31,20 @@ _BODY_TOKENS = 160
 _ANY, _FIRST, _LAST, _PREFIX, _BODY = 1, 2, 3, 4, 5
 
 _DENSE_SCRIPTS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005\u3040-\ud7af\uf900-\ufaff"
-_DENSE = re.compile(f"[{_DENSE_SCRIPTS}]")
-_WORDS = re.compile(rf"[{_DENSE_SCRIPTS}]|[^\W{_DENSE_SCRIPTS}]+")
+_DENSE_RUNS = re.compile(f"[{_DENSE_SCRIPTS}]+")
+# Neither a letter nor a digit of any script, nor the white space at which bytes are split.
+_SEPARATORS = re.compile(rf"[^\w{_DENSE_SCRIPTS} \t\n\r\f\v]+")
 _BYTES = bytes.maketrans(b"0123456789!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", b"0" * 10 + b" " * 32)
 _LANGUAGE_CHARS = 120
 
 
 class Features(Struct, frozen=True):
-    """Checksums of n-grams in two groups, each with the text behind it where that can be shown, and the shape."""
+    """Checksums of n-grams, the words behind `singles` and `pairs`, and the shape of the text. `starts`: of words."""
 
     tokens: list[bytes]
     singles: list[int]
     pairs: list[int]
+    starts: list[int]
     others: list[int]
     body: list[int]
     system: list[int]
@@ -58,28 +61,57 @@ def window(text: str) -> str:
     sample = _ends_of(text, HEAD_CHARS, TAIL_CHARS)
     if sample.isascii():
         return sample
-    if len(_DENSE.findall(sample[:200])) > 20:
+    if _is_dense(sample):
         return _ends_of(text, DENSE_HEAD_CHARS, DENSE_TAIL_CHARS)
     return _ends_of(text, WIDE_HEAD_CHARS, WIDE_TAIL_CHARS)
 
 
-def _ends_of(text: str, head: int, tail: int) -> str:
-    return text if len(text) <= head + tail else text[:head] + "\n" + text[-tail:]
+def question_window(text: str) -> tuple[str, int, int]:
+    """A shorter window for the difficulty alone, and how many characters it takes from both ends: 240 and 60; 120 and
+    40, or 60 and 20, in the cases above.
+    """
+    head, tail = QUESTION
+    sample = _ends_of(text, head, tail, " ")
+    if not sample.isascii():
+        head, tail = DENSE_QUESTION if _is_dense(sample) else WIDE_QUESTION
+        sample = _ends_of(text, head, tail, " ")
+    return sample, head, tail
+
+
+def _is_dense(text: str) -> bool:
+    start = text[:200]
+    return len(start) - len(_DENSE_RUNS.sub("", start)) > 20
+
+
+def _ends_of(text: str, head: int, tail: int, between: str = "\n") -> str:
+    return text if len(text) <= head + tail else text[:head] + between + text[-tail:]
 
 
 def tokens_of(sample: str) -> list[bytes]:
     """Words in lower case as UTF-8; digits become 0, punctuation separates, dense scripts give a token a character."""
     lower = sample.lower()
     if not lower.isascii():
-        lower = " ".join(_WORDS.findall(lower))
+        lower = _DENSE_RUNS.sub(_spaced, _SEPARATORS.sub(" ", lower))
     return lower.encode("utf-8", "replace").translate(_BYTES).split()
+
+
+def _spaced(run: re.Match[str]) -> str:
+    return f" {' '.join(run[0])} "
+
+
+def difficulty_features(text: str, sample: str) -> tuple[list[int], list[str], list[float]]:
+    """N-grams, shape and measures of a sample of the text: what the difficulty is judged by."""
+    words = tokens_of(sample)
+    edge = _edge_of(words)
+    singles = list(map(crc32, edge, repeat(_ANY)))
+    return [*singles, *map(crc32, edge[1:], singles), *_starts_of(edge)], *_look_of(text, sample, words)
 
 
 def features_of(conversation: Conversation) -> Features:
     text = conversation.text
     sample = window(text)
     words = tokens_of(sample)
-    edge = words if len(words) <= 2 * _EDGE_TOKENS else words[:_EDGE_TOKENS] + words[-_EDGE_TOKENS:]
+    edge = _edge_of(words)
     singles = list(map(crc32, edge, repeat(_ANY)))
     pairs = list(map(crc32, edge[1:], singles))
     others = list(map(crc32, edge[2:], pairs))
@@ -87,12 +119,20 @@ def features_of(conversation: Conversation) -> Features:
         single = list(map(crc32, some, repeat(start)))
         others += single
         others += map(crc32, some[1:], single)
-    others += [crc32(word[:4], _PREFIX) for word in edge if len(word) > 4]
     middle = words[_EDGE_TOKENS:-_EDGE_TOKENS][:_BODY_TOKENS]
     body = list(set(map(crc32, middle, repeat(_BODY))))
     shape, measures = _look_of(text, sample, words)
     shape += _flags_of(conversation)
-    return Features(edge, singles, pairs, others, body, _of_system(conversation.system), shape, measures)
+    system = _of_system(conversation.system)
+    return Features(edge, singles, pairs, _starts_of(edge), others, body, system, shape, measures)
+
+
+def _edge_of(words: list[bytes]) -> list[bytes]:
+    return words if len(words) <= 2 * _EDGE_TOKENS else words[:_EDGE_TOKENS] + words[-_EDGE_TOKENS:]
+
+
+def _starts_of(edge: list[bytes]) -> list[int]:
+    return [crc32(word[:4], _PREFIX) for word in edge if len(word) > 4]
 
 
 def _flags_of(conversation: Conversation) -> list[str]:
@@ -113,62 +153,95 @@ def _of_system(system: str) -> list[int]:
     return singles + pairs + list(map(crc32, words[2:], pairs))
 
 
-_CODE_SIGNS = ("```", "();", "{\n", "def ", "</", "=>", "==", "#include", "SELECT ", "import ", "->", "++", "${", "$(")
+_CODE_SIGNS = ("```", "();", "{\n", "</", "=>", "==", "#include", "->", "++", "${")
+_CODE_WORDS = ("def ", "SELECT ", "import ", "$(")
 _QUESTION_MARKS = ("?", "\uff1f", "\u061f")
-_OPTIONS = ("\nB)", "\nB.", "\n(B)", "(b)", " B)", " b)", " B. ")
+_LINE_OPTIONS = ("\nB)", "\nB.", "\n(B)")
+_OPTIONS = ("(b)", " B)", " b)")
 _LISTS = ("\n- ", "\n* ", "\n1.", "\n2)")
-_SENTENCE_ENDS = (". ", "? ", "\u3002")
-_FIRST_OPTIONS = ("\nA.", "\nA)", "\n(A)", "\nA:", "\nOptions", "\nChoices", "\na)", "\n1)")
+_FIRST_OPTION = re.compile(r"\n(?:A[.):]|\(A\)|Options|Choices|[a1]\))")
 # Single letters that are neither words nor names of options.
 _SYMBOLS = frozenset(bytes([letter]) for letter in b"fghjklmnopqrstuvwxyz")
 _NUMBERS = re.compile(r"\d+")
+_DIGITS = bytes(byte if 48 <= byte <= 57 else 32 for byte in range(256))
+_OPERATORS, _BRACES = b"=+*/^<>", b"{}[];"
+_RARE = frozenset(b"`#" + _OPERATORS + _BRACES)  # each of the code signs has one of these
+_COMMON = bytes(byte for byte in range(256) if byte not in _RARE)
+
+
+def _names(what: str, most: int) -> tuple[str, ...]:
+    return tuple(f"{what} {number}" for number in range(most + 1))
+
+
+_SIZES, _LINES, _COUNTS = _names("size", 14), _names("lines", 6), _names("numbers", 13)
+_QUESTIONS, _CODE = _names("questions", 3), _names("code signs", 4)
+_OPERATIONS, _BRACKETS = _names("operators", 4), _names("braces", 5)
 
 
 def _look_of(text: str, sample: str, words: list[bytes]) -> tuple[list[str], list[float]]:
-    lines = sample.count("\n")
-    numbers = len(_NUMBERS.findall(sample))
-    operators = sum(map(sample.count, "=+*/^<>"))
-    code = sum(map(sample.__contains__, _CODE_SIGNS))
-    options = [sign for sign in _OPTIONS if sign in sample]
+    """Names of the shape, and the measures. Most texts lack most signs, so rarer characters are looked for first."""
+    data, is_ascii = sample.encode("utf-8", "replace"), sample.isascii()
+    lines = data.count(b"\n")
+    numbers = len(data.translate(_DIGITS).split()) if is_ascii else len(_NUMBERS.findall(sample))
+    questions = sample.count("?") if is_ascii else sum(map(sample.count, _QUESTION_MARKS))
+    rare = data.translate(None, _COMMON)
+    operators = braces = code = 0
+    if rare:
+        operators = len(rare) - len(rare.translate(None, _OPERATORS))
+        braces = len(rare) - len(rare.translate(None, _BRACES))
+        code = sum(map(sample.__contains__, _CODE_SIGNS))
+    code += sum(map(sample.__contains__, _CODE_WORDS))
     shape = [
-        f"size {min(len(text).bit_length(), 14)}",
-        f"lines {min(lines.bit_length(), 6)}",
-        f"numbers {numbers if numbers < 6 else 6 + min(numbers.bit_length(), 7)}",
-        f"questions {min(sum(map(sample.count, _QUESTION_MARKS)), 3)}",
-        f"code signs {min(code, 4)}",
-        f"operators {min(operators, 15).bit_length()}",
-        f"braces {min(sum(map(sample.count, '{}[];')), 31).bit_length()}",
-        *("option " + sign.strip() for sign in options),
-        *("list " + sign.strip() for sign in _LISTS if sign in sample),
-        *_details_of(sample),
+        _SIZES[min(len(text).bit_length(), 14)],
+        _LINES[min(lines.bit_length(), 6)],
+        _COUNTS[numbers if numbers < 6 else 6 + min(numbers.bit_length(), 7)],
+        _QUESTIONS[min(questions, 3)],
+        _CODE[min(code, 4)],
+        _OPERATIONS[min(operators, 15).bit_length()],
+        _BRACKETS[min(braces, 31).bit_length()],
     ]
-    return shape, _measures_of(text, sample, words, numbers, lines, operators)
-
-
-def _measures_of(text: str, sample: str, words: list[bytes], numbers: int, lines: int, operators: int) -> list[float]:
-    """For the difficulty: size, numbers, numbers before options, sentences, words a sentence, symbols, operators."""
-    starts = [at for at in map(sample.find, _FIRST_OPTIONS) if at > 0]
-    before = len(_NUMBERS.findall(sample, 0, min(starts))) if starts else numbers
-    sentences = lines + sum(map(sample.count, _SENTENCE_ENDS))
+    if lines:
+        shape += ["option " + sign.strip() for sign in _LINE_OPTIONS if sign in sample]
+    if ")" in sample:
+        shape += ["option " + sign.strip() for sign in _OPTIONS if sign in sample]
+    if "B" in sample and " B. " in sample:
+        shape.append("option B.")
+    if lines:
+        shape += ["list " + sign.strip() for sign in _LISTS if sign in sample]
+    shape += _details_of(sample, lines, is_ascii)
+    sentences = lines + sample.count(". ") + (sample.count("? ") if questions else 0)
+    if not is_ascii:
+        sentences += sample.count("\u3002")
+    options = _FIRST_OPTION.search(sample, 1) if lines else None
+    before = numbers if options is None else len(_NUMBERS.findall(sample, 0, options.start()))
     symbols = sum(map(_SYMBOLS.__contains__, words))
-    counts = (min(len(text), 8_000), numbers, before, sentences, len(words) / (1 + sentences), symbols, operators)
-    return [math.log2(1 + count) for count in counts]
+    return shape, [
+        math.log2(1 + min(len(text), 8_000)),
+        math.log2(1 + numbers),
+        math.log2(1 + before),
+        math.log2(1 + sentences),
+        math.log2(1 + len(words) / (1 + sentences)),
+        math.log2(1 + symbols),
+        math.log2(1 + operators),
+    ]
 
 
-def _details_of(sample: str) -> Iterator[str]:
+def _details_of(sample: str, lines: int, is_ascii: bool) -> list[str]:
+    found = []
     stripped = sample.rstrip()
     if stripped.endswith(_QUESTION_MARKS):
-        yield "ends with a question mark"
+        found.append("ends with a question mark")
     if stripped.endswith(":"):
-        yield "ends with a colon"
-    if "\n\n" in sample:
-        yield "paragraphs"
-    if '"' in sample or "\u201c" in sample:
-        yield "quotation marks"
-    if ": " in sample[:200] or ":\n" in sample[:200]:
-        yield "colon near the start"
-    if "$" in sample or "\u20ac" in sample or "%" in sample:
-        yield "money or percent"
+        found.append("ends with a colon")
+    if lines and "\n\n" in sample:
+        found.append("paragraphs")
+    if '"' in sample or (not is_ascii and "\u201c" in sample):
+        found.append("quotation marks")
+    if ":" in sample and (": " in sample[:200] or ":\n" in sample[:200]):
+        found.append("colon near the start")
+    if "$" in sample or "%" in sample or (not is_ascii and "\u20ac" in sample):
+        found.append("money or percent")
+    return found
 
 
 _LETTERS = re.compile(r"[^\W\d_]+")

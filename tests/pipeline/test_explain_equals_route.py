@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from proxy.config import load
@@ -16,17 +17,20 @@ from proxy.config.namespace import build_names
 from proxy.metering.price_book import PriceBook
 from proxy.pipeline import hints
 from proxy.pipeline.admission import Admission, KeyPolicies
+from proxy.pipeline.bounds import UNBOUNDED
 from proxy.pipeline.call import Call
 from proxy.pipeline.limits import Limits
 from proxy.pipeline.timing import Clock
 from proxy.routing.allowed import Views
+from proxy.routing.decision import Candidate
 from proxy.routing.deployment import Route
 from proxy.routing.explain import explained
 from proxy.routing.fallback import FallbackOrder
 from proxy.routing.health import DeploymentHealth, State, least_bad
+from proxy.routing.plan import ask_bound
 from proxy.routing.router import Router
 from proxy.routing.settings import TASKS
-from proxy.schema.errors import AllDown, ProxyError, UpstreamError
+from proxy.schema.errors import AllDown, CostLimit, ProxyError, UpstreamError
 from proxy.schema.records import Caller
 from proxy.server.formats.chat import CHAT
 
@@ -86,6 +90,7 @@ def body(draw: random.Random) -> bytes:
         "no_fallback": draw.random() < 0.1,
         "fallback": draw.choice([None, None, None, ["fake/c"]]),
         "strategy": draw.choice([None, None, "cost_optimized", "quality_optimized"]),
+        "max_cost_usd": draw.choice([None, None, None, 0.0, 0.0006, 0.002, 0.2]),
     }
     asked: dict[str, Any] = {"model": draw.choice(MODELS), "messages": [{"role": "user", "content": content}]}
     if draw.random() < 0.2:
@@ -151,6 +156,13 @@ def asked_first(route: Route, call: Call, state: State) -> str | None:
         return None
 
 
+def costly(call: Call, candidate: Candidate) -> list[str]:
+    """The reason of a call not to ask this candidate, if it could cost more than the client allows."""
+    deployment = candidate.deployment
+    refusal = call.refusal(deployment.name, ask_bound(call.request, deployment))
+    return [] if refusal is None else [refusal.message]
+
+
 def admission(folder: Path, seed: list[float], states: list[State]) -> Admission:
     """On the first of these states, which changes nothing by itself."""
     (folder / "routing_rules.yaml").write_text(ROUTING)
@@ -185,8 +197,15 @@ def test_ten_thousand_explanations_equal_their_routes(tmp_path: Path) -> None:
                 assert (other.code, other.message) == (error.code, error.message)
                 return
             raise AssertionError(f"explained, but refused: {error.message}") from None
+        call.bounds = UNBOUNDED.narrowed(request, headers)
         try:
             told = await admits.decide(caller, request, headers)
+        except CostLimit as error:
+            kinds.add(error.code or "")
+            with pytest.raises(CostLimit) as refused:
+                asked_first(route, call, states[0])
+            assert refused.value.code == error.code
+            return
         except ProxyError as error:  # what a named model cannot take is found when it is asked
             assert error.code == "unsupported_content"
             return
@@ -197,7 +216,10 @@ def test_ten_thousand_explanations_equal_their_routes(tmp_path: Path) -> None:
                 each.name for each in told.route.candidates
             }
         else:
-            assert told.route == route
+            refused_names = {each.deployment.name for each in told.candidates if each.rejected in costly(call, each)}
+            kinds.update(["too expensive"] if refused_names else [])
+            left = tuple(each for each in route.candidates if each.name not in refused_names)
+            assert told.route == replace(route, candidates=left)
         first = asked_first(route, call, states[0])
         assert (told.chosen.name if told.chosen is not None else None) == first == explained(told)["chosen"]
         nobody[states[0].id] += first is None
@@ -210,5 +232,6 @@ def test_ten_thousand_explanations_equal_their_routes(tmp_path: Path) -> None:
 
     asyncio.run(all_of_them())
     assert {"rule", "task", "strategy", "preferred_model", "named", "model_not_allowed"} <= kinds
+    assert {"too expensive", "max_cost_exceeded", "price_unknown"} <= kinds
     assert nobody["some are well"] == nobody["all failed, the last name longest ago"] == 0
     assert nobody["all vendors named a time"] > nobody["all rest: some vendors named a time"] > 0

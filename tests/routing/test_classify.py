@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from proxy.routing.classify import EVIDENCE, TASKS, Classifier, Conversation, conversation_of, load
-from proxy.routing.features import features_of
+from proxy.routing.features import DENSE_QUESTION, QUESTION, WIDE_QUESTION, features_of, question_window
 from proxy.schema.chat import Message
 
 DATA = Path(__file__).parent / "data"
@@ -116,8 +116,27 @@ def test_the_measures_of_a_question() -> None:
 
 
 def test_the_difficulty_alone_is_the_one_of_the_whole_answer(classifier: Classifier) -> None:
+    """Of a question that fits the shorter window; of a longer one the evidence says what was read."""
     for row in lines("difficulty.jsonl") + lines("prompts.jsonl"):
-        assert classifier.difficulty(row["text"]) == classifier.classify(Conversation(row["text"])).difficulty
+        found, read = classifier.difficulty(row["text"])
+        if "the last" not in read:
+            assert found == classifier.classify(Conversation(row["text"])).difficulty
+
+
+def test_the_window_of_a_question_is_shorter_where_characters_say_more() -> None:
+    for word, (head, tail) in (("prime ", QUESTION), ("чётное ", WIDE_QUESTION), ("证明", DENSE_QUESTION)):
+        text = word * 200
+        assert question_window(text) == (f"{text[:head]} {text[-tail:]}", head, tail)
+        assert question_window(word)[0] == word
+    assert question_window("Prove it. " * 30 + "чётное " * 500 + "x" * 60)[1:] == QUESTION
+
+
+def test_the_difficulty_of_a_window_still_beats_the_length(classifier: Classifier) -> None:
+    rows = lines("difficulty.jsonl")
+    pairs = [(one["text"], two["text"]) for one in rows for two in rows if one["difficulty"] > two["difficulty"]]
+    right = [classifier.difficulty(one)[0] > classifier.difficulty(two)[0] for one, two in pairs]
+    longer = [len(one) > len(two) for one, two in pairs]
+    assert sum(right) / len(pairs) >= 0.78 > sum(longer) / len(pairs)
 
 
 @pytest.mark.parametrize("name", LONG)

@@ -12,8 +12,6 @@ import pytest
 from proxy.pipeline.hints import applied
 from proxy.routing.classify import load
 from proxy.routing.facts import (
-    HARD_HEAD,
-    HARD_TAIL,
     LONG_CONTEXT_TOKENS,
     Facts,
     Reading,
@@ -21,6 +19,7 @@ from proxy.routing.facts import (
     Unclassified,
     facts_of,
 )
+from proxy.routing.features import QUESTION
 from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest
 from proxy.server.formats.chat import decode_chat
@@ -103,9 +102,10 @@ def test_the_difficulty_is_read_from_both_ends_of_the_question() -> None:
     reading = Reading(TextClassifier(load()), hard_tasks=frozenset({"reasoning"}))
     short = facts("auto:reasoning", reading=reading, messages=[{"role": "user", "content": "Is 91 prime?"}])
     assert short.difficulty_evidence == ("the 12 characters of the question",)
+    head, tail = QUESTION
     question = "Prove that the sum of two odd integers is even. Then generalise it to n integers, step by step. " * 4
     question = question.strip()
-    lengthy = question[:HARD_HEAD] + " and so on" * 1000 + question[-HARD_TAIL:]
+    lengthy = question[:head] + " and so on" * 1000 + question[-tail:]
     turns = [{"role": "user", "content": lengthy}]
     agent = [
         *turns,
@@ -115,7 +115,7 @@ def test_the_difficulty_is_read_from_both_ends_of_the_question() -> None:
     ]
     first, later = (facts("auto:reasoning", reading=reading, messages=each) for each in (turns, agent))
     assert first.difficulty == later.difficulty != 0.5
-    read = f"the first {HARD_HEAD} and the last {HARD_TAIL} of the {len(lengthy)} characters of the question"
+    read = f"the first {head} and the last {tail} of the {len(lengthy)} characters of the question"
     assert first.difficulty_evidence == (read,)
     without = facts("auto:reasoning", reading=reading, messages=[{"role": "user", "content": question}])
     assert without.difficulty == first.difficulty

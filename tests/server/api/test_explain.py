@@ -154,3 +154,23 @@ async def test_a_method_other_than_post_is_refused(routed: Server) -> None:
     assert (answer.status, answer.error()["code"]) == (405, "method_not_allowed")
     with pytest.raises(openai.NotFoundError):
         await explain(routed, "nothing")
+
+
+async def test_a_model_that_could_cost_too_much_is_rejected_with_the_reason(routed: Server) -> None:
+    """Before a call, and in its trace. Where nobody is left, an explanation is refused as the call is."""
+    hints: Any = {"routing": {"max_cost_usd": 0.0017, "trace": True}}
+    told = await explain(routed, "texts", **hints)
+    assert [each["order"] for each in told["candidates"]] == [1, None]
+    assert "fake/ok could cost up to $0.00" in told["candidates"][1]["rejected"]
+    assert (told["chosen"], told["fallbacks"]) == ("fake/ok(tag=text)", [])
+    client = routed.client.with_options(api_key=KEY)
+    answer = await client.chat.completions.create(model="texts", messages=HELLO, extra_body=hints)
+    assert (answer.model_extra or {})["routing"]["candidates"] == told["candidates"]
+    hints["routing"]["no_fallback"] = True
+    for model in ("auto", "fake/ok"):
+        with pytest.raises(openai.APIStatusError) as before:
+            await explain(routed, model, **hints)
+        with pytest.raises(openai.APIStatusError) as after:
+            await client.chat.completions.create(model=model, messages=HELLO, extra_body=hints)
+        assert (before.value.status_code, before.value.code) == (402, "max_cost_exceeded")
+        assert before.value.body == after.value.body
