@@ -5,7 +5,7 @@ Nothing depends on the order of the members. Of equal answers the heavier ones c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import fsum
 
 from msgspec import Struct
@@ -46,7 +46,7 @@ class Cluster(Struct, frozen=True):
         words: dict[str, list[Ballot]] = {}
         for ballot in self.ballots:
             words.setdefault(ballot.vote.exact, []).append(ballot)
-        chosen = min(words.values(), key=lambda same: (-_weight(same), digest(same[0].vote.exact)))
+        chosen = min(words.values(), key=lambda same: (-weight_of(same), digest(same[0].vote.exact)))
         return min(chosen, key=lambda ballot: (-ballot.weight, digest("".join(ballot.reply.deployments))))
 
 
@@ -85,10 +85,15 @@ def count(ballots: Sequence[Ballot], *, by_source: bool = False, merged: Mapping
         key = ballot.vote.key
         groups.setdefault((merged or {}).get(key, key), []).append(ballot)
     clusters = [
-        Cluster(key, tuple(group), _weight_by_source(group) if by_source else _weight(group))
+        Cluster(key, tuple(group), _weight_by_source(group) if by_source else weight_of(group))
         for key, group in groups.items()
     ]
     return Count(tuple(sorted(clusters, key=lambda each: (-each.weight, digest(each.key)))))
+
+
+def weight_of(ballots: Iterable[Ballot]) -> float:
+    """The same in whatever order they are added."""
+    return round(fsum(ballot.weight for ballot in ballots), 9)
 
 
 def with_sources(ballots: Sequence[Ballot]) -> list[Ballot]:
@@ -145,10 +150,6 @@ def _second(found: Count) -> float:
 
 def _first_deployment(reply: Reply) -> set[str]:
     return {reply.seat.deployment} - {""} if reply.seat is not None else set()
-
-
-def _weight(ballots: Sequence[Ballot]) -> float:
-    return round(fsum(ballot.weight for ballot in ballots), 9)
 
 
 def _weight_by_source(ballots: Sequence[Ballot]) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from proxy.ensembles.ballot import Ballot, Count, count
+from proxy.ensembles.ballot import Ballot, Count, count, weight_of
 from proxy.ensembles.canonical import phrase
 from proxy.ensembles.canonical_json import NotJSON, canonical, read, text_of
 from proxy.ensembles.votes import Vote, shortened
@@ -139,8 +139,7 @@ def _objects(request: ChatRequest, ballots: Sequence[Ballot]) -> list[tuple[Ball
             found.append((ballot, read(text)))
         except NotJSON:
             continue
-    weight = sum(ballot.weight for ballot, _ in found)
-    return found if 2 * weight > sum(ballot.weight for ballot in ballots) else []
+    return found if 2 * weight_of(ballot for ballot, _ in found) > weight_of(ballots) else []
 
 
 def _vote(value: Any, depth: int) -> Vote:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import aclosing
+from math import fsum
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -118,7 +119,7 @@ class Voting(Ensemble, frozen=True, kw_only=True, tag="voting"):
                 if reply.response is not None:
                     panel.progress(_progress(found, answered, len(seats)))
                 heard = {each.seat.index for each, _ in votes if each.seat is not None}
-                pending = sum(seat.weight for seat in seats if seat.index not in heard)
+                pending = fsum(seat.weight for seat in seats if seat.index not in heard)
                 if self.early_stop and answered >= needed and rule.is_settled(found, pending):
                     break
         return Poll(seats, [reply for reply, _ in votes], ballots)

@@ -613,6 +613,15 @@ async def test_the_order_of_members_does_not_change_fields(answers):
     assert (text(decided), decided.report["fields"]) == (text(first), first.report["fields"])
 
 
+async def test_half_of_the_weight_is_half_in_any_order():
+    """0.3 + 2 is what 0.1 + 1 + 1 + 0.2 is, however they are added up: no majority for JSON."""
+    members = [("no", 0.3), ('{"a": 1}', 0.1), ('{"a": 2}', 1), ('{"a": 3}', 1), ("no", 2), ('{"a": 4}', 0.2)]
+    for order in itertools.permutations(members):
+        answers, weights = zip(*order, strict=True)
+        decided, _ = await voted(Voting(), *answers, weights=weights, request=wants({"type": "object"}))
+        assert (text(decided), decided.report["confidence"]) == ("no", 0.5)
+
+
 @given(
     st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys("abc", st.integers(1, 2))), min_size=2, max_size=6),
     st.sampled_from([0.5, 0.67, 0.8, 1.0]),
