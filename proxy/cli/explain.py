@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 import click
 
 from proxy.cli.output import json_option, print_budget, print_json, print_table
-from proxy.cli.settings import configuration_options, fail, read_config, spending_of, store_problem
+from proxy.cli.settings import configuration_options, fail, read_config, store_problem
+from proxy.cli.spending import spending_of
 from proxy.client.route import Unanswered
 from proxy.client.route import explain as ask_server
 from proxy.routing.explain import explained

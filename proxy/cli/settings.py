@@ -11,9 +11,7 @@ import click
 
 from proxy.config import Config, ConfigError, find_files, seed
 from proxy.config.source import ConfigFiles
-from proxy.metering.standing import Spending
 from proxy.storage.base import StoreError
-from proxy.storage.sqlite import SqliteStore, sqlite_path
 
 _SERVER_FLAGS = ("host", "port", "workers", "log_format")
 _OPTIONS = (
@@ -82,12 +80,6 @@ def read_config(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Config:
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(2)
-
-
-def spending_of(config: Config) -> Spending:
-    """What the budgets have spent, by the database; nothing if there is no budget or no database. Raises StoreError."""
-    path = sqlite_path(config.storage.url)
-    return SqliteStore(path).spending() if config.budget is not None and path.is_file() else {}
 
 
 def _path(flags: Mapping[str, Any], name: str) -> Path | None:

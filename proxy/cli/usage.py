@@ -13,7 +13,8 @@ import click
 
 from proxy.cli.bills import reconcile, reprice
 from proxy.cli.output import format_cell, json_option, print_budget, print_json, print_table
-from proxy.cli.settings import configuration_options, fail, read_config, spending_of, store_problem
+from proxy.cli.settings import configuration_options, fail, read_config, store_problem
+from proxy.cli.spending import spending_of
 from proxy.config.namespace import baseline_of, build_names
 from proxy.metering.charges import Budgets
 from proxy.metering.price_book import PriceBook

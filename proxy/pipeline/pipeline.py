@@ -200,6 +200,8 @@ class Pipeline:
         """The answer of an ensemble: its body, or the last frames of its stream."""
         call, request = running.call, cast(ChatRequest, running.call.request)
         sink = _sink(running.writer, running.sink) if request.stream else None
+        if sink is not None and call.text is not None:
+            sink = call.text.folding(sink)
         answer = await panel.answered(self._dispatcher, call, seated, sink)
         call.note_answered(answer.attempts)
         call.panel_report = answer.report
@@ -207,6 +209,8 @@ class Pipeline:
             messages = [message for attempt in call.answered for message in attempt.tally.tool_messages()]
         else:
             messages = [choice["message"] for choice in answer.response["choices"]]
+            if sink is None and call.text is not None:
+                call.text.note_whole(messages, call.answer_bytes)
         await self._reasoning.keep(call.caller, call.answering.deployment, messages, request)
         await self._settle(call, Outcome.OK)
         if answer.response is None or sink is not None:

@@ -25,6 +25,9 @@ from tests.waiting import until
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ADMIN = "the-admin-key-of-these-tests"
 ANN, BOB, EVE = secret("ann"), secret("bob"), secret("eve")
+ENSEMBLES = """
+ensembles: {{enabled: true, vote: {{strategy: voting, members: [fake/ok, "fake/ok(tag=b)", "fake/ok(tag=c)"]}}}}
+"""
 KEYS = "keys: {{ann: {{store_text: true}}, bob: {{store_text: false}}, eve: {{store_text: true}}}}\n"
 LONG = "fake/fast(n_tokens=80000)"
 CANARY = "the canary sings"
@@ -38,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared(upstream_of_module: FakeUpstream, folder: Path) -> AsyncIterator[Server]:
-    files = write_files(folder, upstream_of_module.url, ROUTING + KEYS)
+    files = write_files(folder, upstream_of_module.url, ROUTING + ENSEMBLES + KEYS)
     for name in ("ann", "bob", "eve"):
         add(folder / "usage.db", name)
     async with serving(files, {"PROXY_ADMIN_KEY": ADMIN}) as running:
@@ -85,6 +88,15 @@ async def test_calls_of_tools_and_several_choices_are_stored(shared: Server) -> 
     assert [json.loads(call["function"]["arguments"]) for call in message["tool_calls"]]
     call_id = await ask(shared, ANN, n=2)
     assert len((await text_of(shared, call_id, ANN))["answer"]) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_ensemble_stores_its_own_answer(shared: Server, stream: bool) -> None:
+    """Not those of its members."""
+    found = await text_of(shared, await ask(shared, ANN, "ensemble:vote", stream=stream), ANN)
+    assert (found["request"]["model"], found["request"]["messages"]) == ("ensemble:vote", ASKED)
+    (message,) = found["answer"]
+    assert message["content"].strip() == content()
 
 
 async def test_embeddings_store_what_was_asked(shared: Server) -> None:
