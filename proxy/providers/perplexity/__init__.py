@@ -18,8 +18,10 @@ from proxy.providers.base.fields import texts_only
 from proxy.providers.compatible import embeddings
 from proxy.providers.compatible.errors import error_from
 from proxy.providers.compatible.response import parse as parse_chat
+from proxy.providers.compatible.responses.stream import EitherDecoder
+from proxy.providers.compatible.stream import CompatibleStreamDecoder
 from proxy.providers.perplexity.request import build
-from proxy.providers.perplexity.response import parse
+from proxy.providers.perplexity.response import PerplexityReader
 from proxy.providers.perplexity.stream import PerplexityStreamDecoder
 from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage
 from proxy.schema.embeddings import EmbeddingsRequest, EmbeddingsResponse
@@ -52,13 +54,16 @@ class Perplexity(Provider, frozen=True, kw_only=True):
 
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
         body = decode(response.body)
-        return parse_chat(response, self.error_rules) if "choices" in body else parse(body, self.error_rules)
+        if "choices" in body:
+            return parse_chat(response, self.error_rules)
+        return PerplexityReader(self.error_rules).parse(body)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
         return error_from(response, self.id_headers, self.error_rules)
 
-    def stream_decoder(self, request: ChatRequest) -> PerplexityStreamDecoder:
-        return PerplexityStreamDecoder(self.error_rules)
+    def stream_decoder(self, request: ChatRequest) -> EitherDecoder:
+        own = PerplexityStreamDecoder(PerplexityReader(self.error_rules))
+        return EitherDecoder(CompatibleStreamDecoder(1, self.error_rules), own)
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         """Thought signatures, which Google's models behind this API want back with their calls."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from proxy.providers.base.content import ECHOES, Part, parts, refuse, thoughts_in
 from proxy.providers.base.contract import Built, post_json
 from proxy.providers.base.fields import LEVELS, NEUTRAL, Fields, stop_list
 from proxy.providers.base.tools import allowed_tools, tool_name
-from proxy.schema.chat import ChatRequest, Message
+from proxy.providers.compatible.responses.items import Items
+from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
 
 SEARCHING = "perplexity/sonar"
@@ -43,7 +43,6 @@ _FILTERS = (  # the same names in the older API
     *("last_updated_after_filter", "last_updated_before_filter"),
 )
 _PLACE = ("city", "region", "country", "latitude", "longitude")
-_MESSAGE = ("role", "content", "tool_calls", "tool_call_id", "refusal")
 _FUNCTION = ("name", "description", "parameters", "strict")
 _JSON = "Answer with one JSON object and nothing else."
 
@@ -59,8 +58,9 @@ def build(path: str, request: ChatRequest, model: str, parameters: Mapping[str, 
     wants_search = (model in _SONAR or model == SEARCHING) and not unwanted
     effort = _SONAR.get(model)
     body: dict[str, Any] = {"model": SEARCHING if model in _SONAR else model}
-    instructions, body["input"] = _input(request, body["model"])
-    _report(request, fields)
+    items = _Items(request, body["model"])
+    instructions, body["input"] = items.instructions(), items.from_message(items.first_turn)
+    items.report(fields.drop)
     unchecked = False
     wanted = fields.take("response_format") or {}
     if wanted.get("type") == "json_schema":
@@ -101,103 +101,25 @@ def _limits(request: ChatRequest, fields: Fields, body: dict[str, Any]) -> None:
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 
-def _input(request: ChatRequest, model: str) -> tuple[list[str], list[dict[str, Any]]]:
-    """The system messages at the start, as texts, and the rest as items."""
-    messages = request.messages
-    first = next((place for place, each in enumerate(messages) if each.role not in ("system", "developer")), None)
-    instructions = []
-    for place, message in enumerate(messages[: first or 0]):
-        instructions.append(_plain(message.content, f"messages.{place}.content", model))
-    items: list[dict[str, Any]] = []
-    for place, message in list(enumerate(messages))[first or 0 :]:
-        items += _items(request, message, f"messages.{place}", model)
-    if not items:
-        raise BadRequest(f"{model} needs a message that says something.", param="messages")
-    return [text for text in instructions if text], items
+class _Items(Items):
+    """The older API's parts for files are read too; Google's models want the signatures of their calls back."""
 
+    def known_parts(self, content: Any) -> Any:
+        """The older API's parts for files, `{"file_url": {"url"}}`, as OpenAI's."""
+        if not isinstance(content, list):
+            return content
+        older = [isinstance(raw, dict) and raw.get("type") == "file_url" and "file_url" in raw for raw in content]
+        return [
+            {"type": "file", "file": raw["file_url"]} if old else raw for raw, old in zip(content, older, strict=True)
+        ]
 
-def _report(request: ChatRequest, fields: Fields) -> None:
-    """Reports fields of messages and parts without a place in an item."""
-    for message in request.fields["messages"]:
-        for name, value in message.items():
-            if name not in _MESSAGE and name not in ECHOES and value is not None:
-                fields.drop(f"messages.{name}")
-        content = message.get("content")
-        for part in content if isinstance(content, list) else []:
-            for name in part:
-                if name not in ("type", part["type"]) or name == "thinking":
-                    fields.drop(f"messages.content.{name}")
-
-
-def _items(request: ChatRequest, message: Message, where: str, model: str) -> list[dict[str, Any]]:
-    role = message.role
-    if role == "tool":
-        output = _plain(message.content, f"{where}.content", model)
-        return [{"type": "function_call_output", "call_id": message.tool_call_id, "output": output}]
-    if role == "assistant":
-        text = _plain(message.content, f"{where}.content", model) or _refusal(request, where)
-        items: list[dict[str, Any]] = [{"type": "message", "role": role, "content": text}] if text else []
-        calls = message.tool_calls or []
-        return items + [_call(request, call, f"{where}.tool_calls.{i}", model) for i, call in enumerate(calls)]
-    if role not in ("user", "system", "developer"):
-        raise BadRequest(f"{model} knows no messages with role {role[:64]!r}.", param=f"{where}.role")
-    if isinstance(message.content, str) or role != "user":
-        return [{"type": "message", "role": role, "content": _plain(message.content, f"{where}.content", model)}]
-    content = [_part(part, model) for part in parts(_with_files(message.content), f"{where}.content")]
-    return [{"type": "message", "role": role, "content": content}]
-
-
-def _refusal(request: ChatRequest, where: str) -> str:
-    """A refusal of the assistant; the API has no field for it."""
-    refusal = request.fields["messages"][int(where.rpartition(".")[2])].get("refusal")
-    return refusal if isinstance(refusal, str) else ""
-
-
-def _plain(content: str | list[dict[str, Any]] | None, where: str, model: str) -> str:
-    """The text of a message that supports nothing else."""
-    found = parts(thoughts_in(content)[1], where)
-    for part in found:
-        if part.kind not in ("text", "refusal"):
-            raise refuse(part, model)
-    return "\n".join(part.text for part in found)
-
-
-def _with_files(content: Any) -> Any:
-    """The older API's parts for files, `{"file_url": {"url"}}`, as OpenAI's."""
-    if not isinstance(content, list):
-        return content
-    older = [isinstance(raw, dict) and raw.get("type") == "file_url" and "file_url" in raw for raw in content]
-    return [{"type": "file", "file": raw["file_url"]} if old else raw for raw, old in zip(content, older, strict=True)]
-
-
-def _part(part: Part, model: str) -> dict[str, Any]:
-    if part.kind in ("text", "refusal"):
-        return {"type": "input_text", "text": part.text}
-    url = part.url or f"data:{part.media_type};base64,{part.data}"
-    if part.kind == "image" and part.file_id is None:
-        return {"type": "input_image", "image_url": url}
-    if part.kind == "file" and part.file_id is None:
-        file = {"type": "input_file", "file_url" if part.url else "file_data": url}
-        return {**file, "filename": part.filename} if part.filename else file
-    raise refuse(part, model)
-
-
-def _call(request: ChatRequest, call: dict[str, Any], where: str, model: str) -> dict[str, Any]:
-    function, identity = call.get("function"), call.get("id")
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not isinstance(identity, str):
-        raise BadRequest(f"{model} takes calls of functions only, with an id.", param=where)
-    arguments = function.get("arguments")
-    item = {
-        "type": "function_call",
-        "call_id": identity,
-        "name": function["name"],
-        "arguments": arguments if isinstance(arguments, str) and arguments else "{}",
-    }
-    kept = request.kept.get(identity)
-    signature = _signature(call.get("extra_content"))
-    if signature is None and kept is not None and kept.model == model:
-        signature = _signature(kept.state.get("extra_content"))
-    return {**item, "thought_signature": signature} if signature else item
+    def call(self, call: dict[str, Any], where: str) -> dict[str, Any]:
+        item = super().call(call, where)
+        kept = self.request.kept.get(item["call_id"])
+        signature = _signature(call.get("extra_content"))
+        if signature is None and kept is not None and kept.model == self.model:
+            signature = _signature(kept.state.get("extra_content"))
+        return {**item, "thought_signature": signature} if signature else item
 
 
 def _signature(extra: object) -> str | None:

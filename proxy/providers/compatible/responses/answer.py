@@ -1,0 +1,189 @@
+"""Translates: a whole answer of the Responses API into OpenAI's chat shape, with pieces that streams share."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, cast
+
+from proxy.providers.base.answers import arguments_text, call_id, listed, mapping, objects
+from proxy.providers.base.errors import ErrorRules, build
+from proxy.providers.base.usage import SHOWN, read
+from proxy.providers.compatible.errors import error_in
+from proxy.schema.chat import ChatResponse
+from proxy.schema.errors import UpstreamError
+from proxy.schema.usage import Usage, UsageReport
+
+Item = dict[str, Any]
+
+_ANSWERED = ("completed", "incomplete", "requires_action")
+CALLS = {"function_call": ("function", "arguments"), "custom_tool_call": ("custom", "input")}  # in an item, in a call
+
+
+class Reader:
+    """Reads the answers of one vendor. Whole answers and streams go through the same methods; vendors override what
+    theirs have beyond OpenAI's chat shape.
+
+    `thought_joint` stands between the pieces of the reasoning.
+    """
+
+    thought_joint: ClassVar[str] = "\n\n"
+
+    def __init__(self, rules: ErrorRules) -> None:
+        self.rules = rules
+
+    def parse(self, body: dict[str, Any]) -> ChatResponse:
+        """The answer. Raises UpstreamError for a 200 that failed, or is no answer."""
+        error = error_in(body, self.rules)
+        if error is not None:
+            raise error
+        self.refuse_unfinished(body)
+        items = objects(body.get("output"))
+        text, annotations = self.text_of(items)
+        refusal = refusal_of(items) or None
+        message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": refusal, "annotations": annotations}
+        thoughts = self.thoughts_of(items)
+        if thoughts:
+            message["reasoning_content"] = thoughts
+        calls = [tool_call(item, place) for place, item in enumerate(calls_in(items))]
+        if calls:
+            message["tool_calls"] = calls
+        message["content"] = text or (None if calls or refusal else "")
+        message |= self.more_of(items)
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self.finish(body, bool(calls))}
+        if spoken := logprobs_of(items):
+            choice["logprobs"] = {"content": spoken}
+        answer = {**envelope(body), "object": "chat.completion", "choices": [choice], **self.beside(items)}
+        usage = self.usage_of(body, items)
+        if usage is not None:
+            answer["usage"] = usage
+        return cast(ChatResponse, answer)
+
+    def refuse_unfinished(self, body: dict[str, Any]) -> None:
+        """Raises UpstreamError for a 200 with the status `failed`, or one that is still running."""
+        status = body.get("status")
+        if status not in _ANSWERED or not isinstance(body.get("output"), list):
+            said = {"message": f"The provider's answer has the status {str(status)[:32]!r}."}
+            raise build(said, 502, {}, self.rules)
+
+    def finish(self, body: dict[str, Any], has_calls: bool) -> str:
+        """The finish_reason."""
+        if body.get("status") == "incomplete":
+            reason = mapping(body.get("incomplete_details")).get("reason")
+            return "content_filter" if reason == "content_filter" else "length"
+        return "tool_calls" if has_calls or body.get("status") == "requires_action" else "stop"
+
+    def text_of(self, items: list[Item]) -> tuple[str, list[dict[str, Any]]]:
+        """The text of all messages, and its sources as `url_citation`s with positions in that text."""
+        texts: list[str] = []
+        length = 0
+        annotations: list[dict[str, Any]] = []
+        for part in _parts(items, "output_text"):
+            found = [citation(raw, length) for raw in listed(part.get("annotations"))]
+            annotations += [each for each in found if each is not None]
+            texts.append(part["text"])
+            length += len(part["text"])
+        return "".join(texts), annotations
+
+    def thoughts_of(self, items: list[Item]) -> str:
+        """The text of all reasoning."""
+        return self.thought_joint.join(text for item in items for text in self.thoughts_in(item))
+
+    def thoughts_in(self, item: Item) -> list[str]:
+        """The texts of a `reasoning` item: its summary, or the reasoning itself."""
+        if item.get("type") != "reasoning":
+            return []
+        pieces = [*objects(item.get("summary")), *objects(item.get("content"))]
+        return [piece["text"] for piece in pieces if isinstance(piece.get("text"), str) and piece["text"]]
+
+    def more_of(self, items: list[Item]) -> dict[str, Any]:
+        """Further fields of the message; in a stream they are the last delta."""
+        return {}
+
+    def beside(self, items: list[Item]) -> dict[str, Any]:
+        """Further fields beside the choices; in a stream they are in the last chunk."""
+        return {}
+
+    def usage_of(self, body: dict[str, Any], items: list[Item]) -> UsageReport | None:
+        """What it used, in OpenAI's names."""
+        return shown_alone(read(body.get("usage")))
+
+
+def shown_alone(report: UsageReport | None) -> UsageReport | None:
+    """The report, without fields of the vendor's usage that OpenAI's does not have."""
+    if report is None:
+        return None
+    shown = {name: value for name, value in report.shown.items() if name in SHOWN}
+    return UsageReport(cast(Usage, shown), report.billed, report.absurd, report.cost_nano, report.service)
+
+
+def envelope(body: dict[str, Any]) -> dict[str, Any]:
+    """Metadata of the answer under OpenAI's names."""
+    created = body.get("created_at")
+    named = {"id": body.get("id"), "created": int(created) if isinstance(created, float) else created}
+    named |= {"model": body.get("model"), "service_tier": body.get("service_tier")}
+    return {name: value for name, value in named.items() if isinstance(value, str | int)}
+
+
+def calls_in(items: list[Item]) -> list[Item]:
+    return [item for item in items if item.get("type") in CALLS]
+
+
+def tool_call(item: Item, place: int) -> dict[str, Any]:
+    """A call in OpenAI's shape. Google's thought signature has the place that its OpenAI-compatible API gives it."""
+    kind, field = CALLS[item["type"]]
+    if not isinstance(item.get("name"), str) or not item["name"]:
+        raise UpstreamError("The provider's answer has a tool call without a function name.", retryable=True)
+    text = arguments_text(item.get(field))
+    call: dict[str, Any] = {
+        "id": call_id(item.get("call_id")) or call_id(item.get("id")) or f"call_{place}",
+        "type": kind,
+        kind: {"name": item["name"], field: text or ("{}" if kind == "function" else "")},
+    }
+    if isinstance(item.get("thought_signature"), str):
+        call["extra_content"] = {"google": {"thought_signature": item["thought_signature"]}}
+    return call
+
+
+def refusal_of(items: list[Item]) -> str:
+    return "".join(part["text"] for part in _parts(items, "refusal"))
+
+
+def _parts(items: list[Item], kind: str) -> list[dict[str, Any]]:
+    """Content parts of all messages that have a text; a refusal's is in `refusal`."""
+    parts = [part for item in items if item.get("type") == "message" for part in objects(item.get("content"))]
+    found = [part for part in parts if part.get("type") == kind]
+    named = [{**part, "text": part.get("text", part.get("refusal"))} for part in found]
+    return [part for part in named if isinstance(part["text"], str)]
+
+
+def citation(raw: object, offset: int) -> dict[str, Any] | None:
+    """A source in OpenAI's chat shape, its positions moved by `offset`; None for other annotations."""
+    if not isinstance(raw, dict) or not isinstance(raw.get("url"), str):
+        return None
+    start, end, title = raw.get("start_index"), raw.get("end_index"), raw.get("title")
+    cited = {
+        "start_index": offset + (start if isinstance(start, int) else 0),
+        "end_index": offset + (end if isinstance(end, int) else 0),
+        "title": title if isinstance(title, str) else "",
+        "url": raw["url"],
+    }
+    return {"type": "url_citation", "url_citation": cited}
+
+
+def logprobs_of(items: list[Item]) -> list[dict[str, Any]]:
+    return [each for part in _parts(items, "output_text") for each in logprobs(part.get("logprobs"))]
+
+
+def logprobs(raw: object) -> list[dict[str, Any]]:
+    """Tokens in the chat API's shape: streams leave out the bytes."""
+    return [
+        {**_with_bytes(each), "top_logprobs": [_with_bytes(other) for other in objects(each.get("top_logprobs"))]}
+        for each in objects(raw)
+    ]
+
+
+def _with_bytes(token: dict[str, Any]) -> dict[str, Any]:
+    text = token.get("token")
+    return {
+        **token,
+        "bytes": token.get("bytes") or list(text.encode(errors="replace") if isinstance(text, str) else b""),
+    }

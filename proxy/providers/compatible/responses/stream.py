@@ -1,0 +1,238 @@
+"""Translates: the named events of one stream of the Responses API into canonical chunks."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from proxy.providers.base.answers import arguments_text, decode, mapping, objects
+from proxy.providers.base.errors import build
+from proxy.providers.base.stream import EventDecoder
+from proxy.providers.compatible.errors import error_in
+from proxy.providers.compatible.responses.answer import (
+    CALLS,
+    Item,
+    Reader,
+    calls_in,
+    envelope,
+    logprobs,
+    refusal_of,
+    tool_call,
+)
+from proxy.providers.compatible.stream import CompatibleStreamDecoder
+from proxy.schema.chat import ChatChunk
+from proxy.schema.errors import UpstreamTruncated
+from proxy.schema.sse import Event
+
+_LAST = ("response.completed", "response.incomplete")
+_FAILED = ("response.failed", "response.cancelled", "response.error", "error")
+_TEXTS = {"response.output_text.delta": "content", "response.refusal.delta": "refusal"}
+_THOUGHTS = {  # events of reasoning -> the field that numbers the pieces of one item
+    "response.reasoning_summary_text.delta": "summary_index",
+    "response.reasoning_text.delta": "content_index",
+}
+_FRAGMENTS = ("response.function_call_arguments.delta", "response.custom_tool_call_input.delta")
+
+
+class _Call:
+    """A tool call that has begun: its place among the calls, its kind, and how much of its text was sent."""
+
+    def __init__(self, index: int, kind: str, field: str) -> None:
+        self.index = index
+        self.kind = kind
+        self.field = field
+        self.written = 0
+        self.is_whole = False
+
+    def delta(self, text: str) -> dict[str, Any]:
+        self.written += len(text)
+        return {"tool_calls": [{"index": self.index, self.kind: {self.field: text}}]}
+
+
+class ResponsesDecoder(EventDecoder):
+    """Decodes one stream. Content that the last event repeats is skipped; content that only it has is sent then."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._head: dict[str, Any] = {}
+        self._wrote: set[str] = set()  # of content, refusal and reasoning_content: what was streamed
+        self._thought: object = None  # the piece of reasoning that was streamed last
+        self._calls: dict[object, _Call] = {}
+        self._items: dict[object, Item] = {}  # those that are whole, for servers whose last event repeats none
+        self._over = False
+
+    @property
+    def finished(self) -> bool:
+        return self._over
+
+    def read(self, data: bytes, name: str) -> list[ChatChunk]:
+        body = decode(data)
+        kind = body.get("type") or name
+        if kind in _FAILED:
+            raise self._failure(body)
+        error = error_in(body, self._reader.rules)
+        if error is not None:
+            raise error
+        return self.event(str(kind), body)
+
+    def close(self) -> list[ChatChunk]:
+        """Raises UpstreamTruncated unless the last event arrived."""
+        if not self._over:
+            raise UpstreamTruncated("The provider's stream ended before the answer did.")
+        return []
+
+    def event(self, kind: str, body: dict[str, Any]) -> list[ChatChunk]:
+        """The chunks of one event; unknown ones have none."""
+        if kind in _TEXTS:
+            return self.text(_TEXTS[kind], body.get("delta"), body.get("logprobs"))
+        if kind in _THOUGHTS:
+            return self._piece((kind, _place(body), body.get(_THOUGHTS[kind])), body.get("delta"))
+        if kind in _FRAGMENTS:
+            return self._fragment(body)
+        if kind in _LAST:
+            return self._end(body)
+        item = body.get("item")
+        if isinstance(item, dict) and kind == "response.output_item.added":
+            return self._begin(_place(body), item)
+        if isinstance(item, dict) and kind == "response.output_item.done":
+            self._items[_place(body)] = item
+            return self._complete(_place(body), item)
+        response = body.get("response")
+        if isinstance(response, dict):
+            self._head = envelope(response)
+            self._head.pop("service_tier", None)  # that was asked for; the last event says which it was
+        return []
+
+    def text(self, name: str, text: object, spoken: object = None) -> list[ChatChunk]:
+        """A piece of content, refusal or reasoning."""
+        if not isinstance(text, str) or not text:
+            return []
+        self._wrote.add(name)
+        chunk = self._chunk({name: text})
+        if spoken and (tokens := logprobs(spoken)):
+            chunk["choices"][0]["logprobs"] = {"content": tokens}
+        return [chunk]
+
+    def _piece(self, key: object, text: object) -> list[ChatChunk]:
+        """A piece of reasoning; `key` differs between those that are to be told apart."""
+        if not isinstance(text, str) or not text:
+            return []
+        before, self._thought = self._thought, key
+        joint = self._reader.thought_joint if before not in (None, key) else ""
+        return self.text("reasoning_content", joint + text)
+
+    # --- tool calls ---------------------------------------------------------------------------------------------------
+
+    def _begin(self, place: object, item: Item) -> list[ChatChunk]:
+        """A call opens as soon as its name is known. Its text follows: some servers say it here and again later."""
+        if item.get("type") not in CALLS or place in self._calls or not item.get("name"):
+            return []
+        index = len(self._calls)
+        whole = tool_call(item, index)
+        call = self._calls[place] = _Call(index, *CALLS[item["type"]])
+        whole[call.kind] = {**whole[call.kind], call.field: ""}
+        return [self._chunk({"tool_calls": [{"index": index, **whole}]})]
+
+    def _fragment(self, body: dict[str, Any]) -> list[ChatChunk]:
+        """More of a call's text. A call that is not known yet comes whole."""
+        call, text = self._calls.get(_place(body)), body.get("delta")
+        if call is None or call.is_whole or not isinstance(text, str) or not text:
+            return []
+        return [self._chunk(call.delta(text))]
+
+    def _complete(self, place: object, item: Item) -> list[ChatChunk]:
+        """What is still missing of a call that is whole now."""
+        if item.get("type") not in CALLS:
+            return []
+        call = self._calls.get(place)
+        if call is not None and call.is_whole:
+            return []
+        if call is None:
+            whole = tool_call(item, len(self._calls))
+            call = self._calls[place] = _Call(len(self._calls), *CALLS[item["type"]])
+            call.is_whole = True
+            return [self._chunk({"tool_calls": [{"index": call.index, **whole}]})]
+        call.is_whole = True
+        text = arguments_text(item.get(call.field)) or ("" if call.written or call.kind == "custom" else "{}")
+        return [self._chunk(call.delta(rest))] if (rest := text[call.written :]) else []
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def _end(self, body: dict[str, Any]) -> list[ChatChunk]:
+        """Finish, usage, citations, and content that no earlier event had."""
+        response = mapping(body.get("response"))
+        self._reader.refuse_unfinished(response)
+        self._head = envelope(response)
+        items = self.items_of(response)
+        text, annotations = self._reader.text_of(items)
+        chunks: list[ChatChunk] = []
+        whole = {"reasoning_content": self._reader.thoughts_of(items), "content": text, "refusal": refusal_of(items)}
+        for name, value in whole.items():
+            if name not in self._wrote:
+                chunks += self.text(name, value)
+        known = list(self._calls)
+        for index, item in enumerate(calls_in(items)):
+            chunks += self._complete(known[index] if index < len(known) else ("last", index), item)
+        more = ({"annotations": annotations} if annotations else {}) | self._reader.more_of(items)
+        if more:
+            chunks.append(self._chunk(more))
+        last: dict[str, Any] = cast("dict[str, Any]", self._chunk({}, self._reader.finish(response, bool(self._calls))))
+        usage = self._reader.usage_of(response, items)
+        if usage is not None:
+            last["usage"] = usage
+        self._over = self.done = True
+        return [*chunks, cast(ChatChunk, last | self._reader.beside(items))]
+
+    def items_of(self, response: dict[str, Any]) -> list[Item]:
+        """The items of the whole answer."""
+        return objects(response.get("output")) or list(self._items.values())
+
+    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> ChatChunk:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        chunk = {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
+        return cast(ChatChunk, chunk)
+
+    def _failure(self, body: dict[str, Any]) -> Exception:
+        """The error is beside the type, inside the response, or is the event itself."""
+        rules = self._reader.rules
+        inner = mapping(body.get("response")).get("error")
+        said = {name: value for name, value in body.items() if name != "type"}
+        error = error_in({"error": body.get("error") or inner or said}, rules)
+        return error or build({}, 502, {}, rules)
+
+
+def _place(body: dict[str, Any]) -> object:
+    """What tells items apart: their number, since some servers give an item another id in each event."""
+    index = body.get("output_index")
+    return index if isinstance(index, int) else str(body.get("item_id") or mapping(body.get("item")).get("id"))
+
+
+class EitherDecoder(EventDecoder):
+    """Decodes a stream of the Responses API or of the chat API: the first event shows which it is."""
+
+    def __init__(self, chat: CompatibleStreamDecoder, responses: ResponsesDecoder) -> None:
+        self._chat = chat
+        self._responses = responses
+        self._chosen: CompatibleStreamDecoder | ResponsesDecoder | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self._chosen is not None and self._chosen.finished
+
+    def feed(self, event: Event) -> list[ChatChunk]:
+        if self._chosen is None:
+            data = event.data.strip()
+            if not data or data == b"[DONE]":
+                return []
+            kind = decode(data).get("type") or event.name
+            if isinstance(kind, str) and kind.startswith(("response.", "error")):
+                self._chosen = self._responses
+            elif not kind:
+                self._chosen = self._chat
+            else:  # a ping, for example
+                return []
+        chunks = self._chosen.feed(event)
+        self.done = self._chosen.done
+        return chunks
+
+    def close(self) -> list[ChatChunk]:
+        return (self._chosen or self._responses).close()
