@@ -131,7 +131,7 @@ class AttemptLoop:
         """The concurrent requests that together produce all choices; [] if one request is enough."""
         if request.n == 1:
             return []
-        most = self._deployment.provider.max_choices(self._deployment.model)
+        most = self._deployment.provider.choices_per_call(request, self._deployment.model)
         if most is None or most >= request.n:
             return []
         self._adapted.append("n")

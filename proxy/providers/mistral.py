@@ -7,7 +7,7 @@ import re
 from typing import Any, ClassVar
 
 from proxy.providers.base.content import Part, parts, refuse, thoughts_in
-from proxy.providers.base.contract import Built, HTTPResponse
+from proxy.providers.base.contract import Built, HTTPResponse, StreamDecoder
 from proxy.providers.base.errors import ErrorRules
 from proxy.providers.base.fields import texts_only
 from proxy.providers.base.images import ImageRule, patches
@@ -117,7 +117,7 @@ class Mistral(Compatible, frozen=True, kw_only=True):
             message["content"] = message["content"] and message["content"].removeprefix(begun)
         return answer
 
-    def stream_decoder(self, request: ChatRequest) -> CompatibleStreamDecoder:
+    def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
         begun = _begun(request)
         return _Continuing(request.n, self.error_rules, begun) if begun else super().stream_decoder(request)
 

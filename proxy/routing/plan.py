@@ -67,6 +67,7 @@ def _bound(request: AnyRequest, deployment: Deployment, read: Reading, seats: in
     if asked is not UNSAID or deployment.region:
         rates = rates.under(terms_of(UNSAID, asked, deployment.region))
     limit = request.output_limit(price.max_output or price.context)
+    limit = limit and max(limit, provider.least_output * request.n)
     if rates is None or (limit is None and price.output):
         return None
     fetches = media.is_fetched or deployment.searches
@@ -92,5 +93,5 @@ def _seats(request: AnyRequest, deployment: Deployment) -> int:
     """The number of concurrent requests needed for all choices."""
     if request.n == 1:
         return 1
-    most = deployment.provider.max_choices(deployment.model)
+    most = deployment.provider.choices_per_call(request, deployment.model)
     return 1 if most is None else -(-request.n // most)

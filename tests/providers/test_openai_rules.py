@@ -204,12 +204,12 @@ def test_the_clients_own_request_stays_as_it_was() -> None:
     ("role", "part", "param"),
     [
         ("user", {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AA=="}}, "video_url"),
-        ("tool", {"type": "image_url", "image_url": {"url": "https://a.example/b.png"}}, "image_url"),
+        ("assistant", {"type": "image_url", "image_url": {"url": "https://a.example/b.png"}}, "image_url"),
     ],
 )
 def test_content_that_openai_cannot_carry_is_refused_here(role: str, part: dict[str, Any], param: str) -> None:
     """Before any money is spent; the error names part and model."""
-    said = [USER, {"role": role, "tool_call_id": "call_1", "content": [part]}]
+    said = [USER, {"role": role, "content": [part]}]
     with pytest.raises(BadRequest, match="gpt-4o") as caught:
         built(OPENAI, "gpt-4o", messages=said)
     assert (caught.value.code, caught.value.param) == ("unsupported_content", f"messages.1.content.0.{param}")

@@ -9,6 +9,7 @@ from typing import Any
 import anthropic.types.message_create_params as anthropic_types
 import groq.types.chat.completion_create_params as groq_types
 import openai.types.chat.completion_create_params as openai_types
+import openai.types.responses.response_create_params as responses_types
 from cohere.v2.client import V2Client
 from google.genai import types as google_types
 from mistralai.client import models as mistral_types
@@ -71,10 +72,20 @@ def _cohere(body: dict[str, Any]) -> list[str]:
 
 
 def _openai(body: dict[str, Any]) -> list[str]:
+    if "input" in body:
+        return _responses(body)
     kind = (
         openai_types.CompletionCreateParamsStreaming
         if body.get("stream")
         else openai_types.CompletionCreateParamsNonStreaming
+    )
+    return wrong(body, kind)
+
+
+def _responses(body: dict[str, Any]) -> list[str]:
+    streamed = body.get("stream")
+    kind = (
+        responses_types.ResponseCreateParamsStreaming if streamed else responses_types.ResponseCreateParamsNonStreaming
     )
     return wrong(body, kind)
 

@@ -239,6 +239,15 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """The number of choices (`n`) that one call of this model can answer; None: no limit."""
         return self.choices_at_once
 
+    def choices_per_call(self, request: AnyRequest, model: str) -> int | None:
+        """As `max_choices`, for a vendor whose API depends on the request."""
+        return self.max_choices(model)
+
+    @property
+    def least_output(self) -> int:
+        """The smallest output limit that the vendor takes: a smaller one is raised to it, and costs as much."""
+        return 1
+
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         """Tool call id -> the state that the vendor wants back unchanged with that call on the next turn; {}: none."""
         return {}

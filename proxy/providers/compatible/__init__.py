@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from proxy.providers.base.contract import Built, HTTPResponse, Provider
+from proxy.providers.base.contract import Built, HTTPResponse, Provider, StreamDecoder
 from proxy.providers.base.errors import ErrorRules
 from proxy.providers.compatible import embeddings, rerank
 from proxy.providers.compatible.errors import error_from
@@ -57,7 +57,7 @@ class Compatible(Provider, frozen=True, kw_only=True):
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
         return error_from(response, self.id_headers, self.error_rules)
 
-    def stream_decoder(self, request: ChatRequest) -> CompatibleStreamDecoder:
+    def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
         return CompatibleStreamDecoder(request.n, self.error_rules)
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:

@@ -28,7 +28,11 @@ def parse(response: HTTPResponse, rules: ErrorRules) -> ChatResponse:
     """The decoded body, changed in place where it is not yet in OpenAI's shape. Raises UpstreamError when the answer is
     an error in a 200, or has no choices, or a choice never finished.
     """
-    body = body_of(response, rules)
+    return parse_body(body_of(response, rules))
+
+
+def parse_body(body: dict[str, Any]) -> ChatResponse:
+    """The same for a body that is decoded, and no error."""
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices:
         raise _no_choices()

@@ -1,23 +1,49 @@
-"""Translates: OpenAI's own dialect, with the rules of its models (facts checked in November 2026)."""
+"""Translates: OpenAI's own dialects, with the rules of its models (facts checked in November 2026).
+
+It has two: the chat API, and the Responses API for what the chat API refuses.
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar
+import re
+from typing import Annotated, ClassVar
 
+from proxy.providers.base.contract import Built, HTTPResponse, StreamDecoder
+from proxy.providers.base.errors import ErrorRules
 from proxy.providers.base.images import ImageRule
 from proxy.providers.compatible import Compatible
+from proxy.providers.compatible.errors import body_of
 from proxy.providers.compatible.request import Draft
+from proxy.providers.compatible.response import parse_body
+from proxy.providers.compatible.responses.stream import EitherDecoder, ResponsesDecoder
+from proxy.providers.compatible.stream import CompatibleStreamDecoder
+from proxy.providers.openai import responses
 from proxy.providers.openai.images import IMAGE_RULES
-from proxy.providers.openai.rules import obey, rules_of
-from proxy.schema.constraints import Variable
+from proxy.providers.openai.rules import ModelRules, needs_responses, obey, rules_of
+from proxy.schema.chat import ChatRequest, ChatResponse
+from proxy.schema.constraints import Variable, one_of
+from proxy.schema.endpoints import AnyRequest
 
 _MAX_STOPS = 4
+_OWN = re.compile(r"https://(?:[\w-]+\.)?api\.openai\.com(?:[:/]|$)")
+# Codes of answers that failed: what was asked is at fault.
+_REFUSED = (
+    *("invalid_prompt", "bio_policy", "misalignment_policy_violation", "data_residency_mismatch", "invalid_image"),
+    *("invalid_image_format", "invalid_base64_image", "invalid_image_url", "image_too_large", "image_too_small"),
+    *("image_parse_error", "image_content_policy_violation", "invalid_image_mode", "image_file_too_large"),
+    *("unsupported_image_media_type", "empty_image_file", "failed_to_download_image", "image_file_not_found"),
+)
 
 
 class OpenAI(Compatible, frozen=True, kw_only=True):
-    """api.openai.com and every server that speaks its chat API, by `type: openai` and `base_url`."""
+    """api.openai.com and every server that speaks its chat API, by `type: openai` and `base_url`.
+
+    `api`: `chat`, `responses`, or `by_model`, which takes the Responses API for what OpenAI's chat API refuses. Without
+    it, that is what OpenAI itself gets; servers at another address get the chat API.
+    """
 
     organization_env: Variable | None = None
+    api: Annotated[str, one_of("by_model", "chat", "responses")] | None = None
 
     type: ClassVar[str] = "openai"
     image_rules: ClassVar[tuple[ImageRule, ...]] = IMAGE_RULES
@@ -26,18 +52,48 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
     key_env: ClassVar[tuple[str, ...]] = ("OPENAI_API_KEY",)
     catalogue: ClassVar[str | None] = "openai"
     embeddings_batch: ClassVar[int | None] = 2048
+    error_rules: ClassVar[ErrorRules] = ErrorRules(codes={code: (400, code) for code in _REFUSED})
 
     @property
     def header_variables(self) -> dict[str, str]:
         return {"openai-organization": self.organization_env} if self.organization_env else {}
 
-    def shape(self, draft: Draft) -> None:
+    @property
+    def least_output(self) -> int:
+        return responses.LEAST_OUTPUT if self._has_responses else 1
+
+    @property
+    def _has_responses(self) -> bool:
+        if self.api is None:
+            return self.base_url is None or _OWN.match(self.base_url) is not None
+        return self.api != "chat"
+
+    def choices_per_call(self, request: AnyRequest, model: str) -> int | None:
+        """The Responses API answers once."""
+        if not self._has_responses or not isinstance(request, ChatRequest):
+            return None
+        return 1 if self._draft(request, model)[2] else None
+
+    def build_request(self, request: ChatRequest, model: str) -> Built:
+        draft, rules, takes_responses = self._draft(request, model)
+        if takes_responses:
+            thinks = bool(rules.efforts) if rules is not None else "reasoning_effort" in draft.body
+            return responses.build(draft, f"{self.root}/responses", thinks=thinks)
+        self._shape_chat(draft, rules)
+        return draft.built(f"{self.root}/chat/completions", stream_usage=self.stream_usage)
+
+    def _draft(self, request: ChatRequest, model: str) -> tuple[Draft, ModelRules | None, bool]:
+        """The draft after the rules of the model, and whether the Responses API is to take it."""
+        draft, rules = Draft(request, model, self.parameters), rules_of(model)
+        effort = obey(draft, rules) if rules is not None else "none"
+        if not self._has_responses:
+            return draft, rules, False
+        return draft, rules, self.api == "responses" or needs_responses(draft, rules, effort)
+
+    def _shape_chat(self, draft: Draft, rules: ModelRules | None) -> None:
         """OpenAI refuses unknown fields in messages, and some models refuse parameters that others accept. Servers at
         another address get the client's fields unchanged: some read, and some need, fields of earlier answers.
         """
-        rules = rules_of(draft.model)
-        if rules is not None:
-            obey(draft, rules)
         if rules is not None or self.base_url is None:
             draft.strip_echoes(keep=("annotations",))
             draft.refuse_parts(("video_url",))
@@ -45,3 +101,15 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         elif self.reasoning_back is not None:
             draft.give_back_reasoning(self.reasoning_back)
         draft.cap_stops(_MAX_STOPS)
+
+    def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
+        body = body_of(response, self.error_rules)
+        if "output" in body and "choices" not in body:
+            return responses.OpenAIReader(self.error_rules).parse(body)
+        return parse_body(body)
+
+    def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
+        chat = CompatibleStreamDecoder(request.n, self.error_rules)
+        if not self._has_responses:
+            return chat
+        return EitherDecoder(chat, ResponsesDecoder(responses.OpenAIReader(self.error_rules)))

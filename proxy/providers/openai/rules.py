@@ -1,12 +1,14 @@
 """Translates: what OpenAI's own models take and refuse, by model id, as data (checked in November 2026).
 
-Sources: the `openai` package 3.54 and recorded refusals; levels of effort as live-verified by pydantic-ai 2.68.
+Sources: the `openai` package 3.54 and recorded refusals. Levels of effort: the values that the API lists when it
+refuses one, and pydantic-ai 2.68, verified against the live API.
 """
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Literal
 
 from msgspec import Struct
 
@@ -17,32 +19,51 @@ _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "l
 
 
 class ModelRules(Struct, frozen=True):
-    """`efforts`: supported levels of `reasoning_effort`; (): no such parameter; None: any, as far as is known.
-    `default`: the level without the parameter; unless it is `none`, sampling is fixed. `limit`: the only name of the
-    output limit. `stop`: supports `stop`. `instructed_by`: the role it reads instructions from; None: any.
+    """`efforts`: supported levels of `reasoning_effort`; (): no such parameter. `default`: the level without the
+    parameter; unless it is `none`, sampling is fixed. `limit`: the only name of the output limit. `stop`: supports
+    `stop`. `instructed_by`: the role it reads instructions from; None: any.
+
+    `responses`: when the chat API refuses the model: `always`, or for `tools` unless the effort is `none`. Efforts in
+    `beyond_chat` exist in the Responses API only.
     """
 
-    efforts: tuple[str, ...] | None = None
+    efforts: tuple[str, ...] = ()
     default: str = "medium"
     limit: str | None = "max_completion_tokens"
     stop: bool = False
     instructed_by: str | None = None
+    responses: Literal["always", "tools"] | None = None
+    beyond_chat: tuple[str, ...] = ()
 
 
-_PLAIN = ModelRules(efforts=(), default="none", limit=None, stop=True)
+_PLAIN = ModelRules(default="none", limit=None, stop=True)
+_LOW_TO_HIGH, _LOW_TO_XHIGH, _LOW_TO_MAX = LEVELS[2:5], LEVELS[2:6], LEVELS[2:]
 
 # The first pattern that matches the whole id counts; ids that none matches are sent what the client said.
 _RULES: tuple[tuple[re.Pattern[str], ModelRules], ...] = tuple(
     (re.compile(rf"(?:ft:)?(?:{pattern})(?:-\d{{4}}-\d\d-\d\d)?(?::.*)?"), rules)
     for pattern, rules in (
-        (r"o1-(?:mini|preview)", ModelRules(efforts=(), stop=True, instructed_by="user")),
-        (r"o1(?:-pro)?", ModelRules(LEVELS[2:5], stop=True)),
-        (r"o[34](?:-mini|-pro)?", ModelRules(LEVELS[2:5])),
+        (r"o1-(?:mini|preview)", ModelRules(stop=True, instructed_by="user")),
+        (r"o[13]-pro|codex-mini-latest", ModelRules(_LOW_TO_HIGH, responses="always")),
+        (r"o[34](?:-mini)?-deep-research|computer-use-preview", ModelRules(("medium",), responses="always")),
+        (r"o1", ModelRules(_LOW_TO_HIGH, stop=True)),
+        (r"o[34](?:-mini)?", ModelRules(_LOW_TO_HIGH)),
         (r"gpt-[56](?:\.\d+)?-chat-latest", ModelRules(("medium",))),
+        (r"gpt-5-pro", ModelRules(("high",), default="high", responses="always")),
+        (r"gpt-[5-9](?:\.\d+)?-pro", ModelRules(LEVELS[3:6], responses="always")),
+        (r"gpt-5\.1-codex-max", ModelRules(_LOW_TO_XHIGH, responses="always")),
+        (r"gpt-5\.1-codex-mini", ModelRules(LEVELS[3:5], responses="always")),
+        (r"gpt-5(?:\.1)?-codex.*", ModelRules(_LOW_TO_HIGH, responses="always")),
+        (r"gpt-5\.[2-5]-codex.*", ModelRules(("none", *_LOW_TO_XHIGH), default="none", responses="always")),
+        (r"gpt-.*(?:codex|cyber|rosalind|daybreak).*", ModelRules(("none", *_LOW_TO_MAX), responses="always")),
         (r"gpt-5(?:-mini|-nano)?", ModelRules(LEVELS[1:5])),
-        (r"gpt-5\.[124](?:-mini|-nano)?", ModelRules(("none", *LEVELS[2:6]), default="none")),
-        (r"gpt-6-astra|gpt-6\.1-sol", ModelRules(LEVELS[2:])),
-        (r"gpt-[56].*", ModelRules()),
+        (r"gpt-5\.1(?:-mini)?", ModelRules(("none", *_LOW_TO_HIGH), default="none")),
+        (r"gpt-5\.[23].*", ModelRules(("none", *_LOW_TO_XHIGH), default="none")),
+        (r"gpt-5\.4.*", ModelRules(("none", *_LOW_TO_XHIGH), default="none", responses="tools")),
+        (r"gpt-5\.5.*", ModelRules(("none", *_LOW_TO_XHIGH), responses="tools")),
+        (r"gpt-5\.6.*", ModelRules(("none", *_LOW_TO_MAX), responses="tools", beyond_chat=("max",))),
+        (r"gpt-6(?:\.\d+)?-astra|gpt-6\.\d+-sol", ModelRules(_LOW_TO_MAX, responses="tools")),
+        (r"gpt-[5-9].*", ModelRules(("none", *_LOW_TO_MAX), responses="tools")),
         (r"(?:chatgpt-|gpt-4|gpt-3\.5).*", _PLAIN),
     )
 )
@@ -54,8 +75,8 @@ def rules_of(model: str) -> ModelRules | None:
     return next((rules for pattern, rules in _RULES if pattern.fullmatch(model)), None)
 
 
-def obey(draft: Draft, rules: ModelRules) -> None:
-    """Changes what the model would refuse; losses are reported."""
+def obey(draft: Draft, rules: ModelRules) -> str:
+    """Changes what the model would refuse; losses are reported. Returns the effort that the model will think at."""
     if rules.limit is not None:
         draft.name_limit(rules.limit)
     if rules.instructed_by is not None:
@@ -71,6 +92,21 @@ def obey(draft: Draft, rules: ModelRules) -> None:
                 draft.drop(name)
     if not rules.stop:
         draft.cap_stops(0)
+    return effort
+
+
+def needs_responses(draft: Draft, rules: ModelRules | None, effort: str) -> bool:
+    """True for a request that the chat API refuses and the Responses API takes."""
+    if rules is not None and rules.responses is not None:
+        thinks_with_tools = effort != "none" and bool(draft.tools())
+        if rules.responses == "always" or thinks_with_tools or effort in rules.beyond_chat:
+            return True
+    return any(
+        isinstance(part, dict) and part.get("type") not in ("text", "refusal")
+        for message in draft.messages
+        if message["role"] == "tool" and isinstance(message.get("content"), list)
+        for part in message["content"]
+    )
 
 
 def _effort(draft: Draft, rules: ModelRules) -> str:
@@ -78,7 +114,7 @@ def _effort(draft: Draft, rules: ModelRules) -> str:
     effort = draft.body.get("reasoning_effort")
     if effort is None or not isinstance(effort, str):
         return rules.default
-    if rules.efforts == ():
+    if not rules.efforts:
         draft.drop("reasoning_effort")
         return rules.default
-    return draft.level_effort(rules.efforts) if rules.efforts is not None else effort
+    return draft.level_effort(rules.efforts)

@@ -123,8 +123,13 @@ def envelope(body: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in named.items() if isinstance(value, str | int)}
 
 
+def is_call(item: Item) -> bool:
+    kind = item.get("type")
+    return isinstance(kind, str) and kind in CALLS
+
+
 def calls_in(items: list[Item]) -> list[Item]:
-    return [item for item in items if item.get("type") in CALLS]
+    return [item for item in items if is_call(item)]
 
 
 def tool_call(item: Item, place: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from proxy.providers.compatible.responses.answer import (
     Reader,
     calls_in,
     envelope,
+    is_call,
     logprobs,
     refusal_of,
     tool_call,
@@ -124,7 +125,7 @@ class ResponsesDecoder(EventDecoder):
 
     def _begin(self, place: object, item: Item) -> list[ChatChunk]:
         """A call opens as soon as its name is known. Its text follows: some servers say it here and again later."""
-        if item.get("type") not in CALLS or place in self._calls or not item.get("name"):
+        if not is_call(item) or place in self._calls or not item.get("name"):
             return []
         index = len(self._calls)
         whole = tool_call(item, index)
@@ -141,7 +142,7 @@ class ResponsesDecoder(EventDecoder):
 
     def _complete(self, place: object, item: Item) -> list[ChatChunk]:
         """What is still missing of a call that is whole now."""
-        if item.get("type") not in CALLS:
+        if not is_call(item):
             return []
         call = self._calls.get(place)
         if call is not None and call.is_whole:
