@@ -20,6 +20,7 @@ from proxy.providers import PROVIDERS
 from tests.serving import serving, write_files
 from tests.upstream import FakeUpstream, refusing
 from tests.upstream.dialects import GROQ, MISTRAL
+from tests.upstream.responses_wire import ROOT as RESPONSES
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -27,11 +28,19 @@ ROUTING = """
 version: 1
 storage: {{url: "sqlite:///{db}"}}
 providers:
-  vendor: {{type: KIND, base_url: "URL", allow_private: true, price: null, retries: 0, timeout_s: {timeouts}}}
+  vendor: {{type: KIND, OPTIONS base_url: "URL", allow_private: true, price: null, retries: 0, timeout_s: {timeouts}}}
 router: {{default_model: vendor/actor}}
 """
 PRICING = "version: 1\nmodels:\n  vendor/*: {input: 2, output: 10, max_output: 4096}\n"
-ROOTS = {"groq": GROQ, "mistral": MISTRAL, "google": "/v1beta", "cohere": "", "perplexity": "", "anthropic": ""}
+ROOTS = {
+    "openai, responses": RESPONSES,
+    "groq": GROQ,
+    "mistral": MISTRAL,
+    "google": "/v1beta",
+    "cohere": "",
+    "perplexity": "",
+    "anthropic": "",
+}
 MODES = {"together": "actor-usage_in_last"}  # it is not asked for usage in streams, and sends it
 
 # What each vendor lacks, and the proxy therefore reports. Everything else passes.
@@ -39,6 +48,7 @@ THINKING = {"reasoning", "reasoning_streamed"}
 VECTORS = {"floats", "base64_same", "vector_usage"}
 LACKING: dict[str, set[str]] = {
     "openai": set(),
+    "openai, responses": {"name", "seed", "penalties"},
     "anthropic": {"name", "seed", "penalties", "logprobs", "arguments_fit", *VECTORS},
     "groq": {"penalties", "logprobs", "pdf", *THINKING, *VECTORS},
     "mistral": {"name", *THINKING},
@@ -53,12 +63,14 @@ LACKING: dict[str, set[str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", [kind for kind in PROVIDERS if kind != "embedded"])
+@pytest.mark.parametrize("kind", [*(kind for kind in PROVIDERS if kind != "embedded"), "openai, responses"])
 async def test_what_each_vendor_does_behind_the_proxy(kind: str, tmp_path: Any) -> None:
     """The whole table: what is not supported is what the vendor lacks, and nothing fails."""
     async with FakeUpstream(modes={"actor": MODES.get(kind, "actor")}) as upstream:
         url = upstream.url.removesuffix("/v1") + ROOTS.get(kind, "/v1")
-        files = write_files(tmp_path, upstream.url, ROUTING.replace("KIND", kind).replace("URL", url), PRICING)
+        options = "api: responses," if "responses" in kind else ""
+        routing = ROUTING.replace("KIND", kind.partition(",")[0]).replace("URL", url).replace("OPTIONS", options)
+        files = write_files(tmp_path, upstream.url, routing, PRICING)
         async with serving(files) as proxy:
             found = [verdict async for verdict in run(CHECKS, "vendor/actor", proxy.base_url, environment=False)]
     assert [(each.check, each.seen) for each in found if each.outcome == "failed"] == []

@@ -28,12 +28,14 @@ from tests.upstream.ledger import Ledger, Seen, key_hash
 from tests.upstream.modes import UnknownMode, parse
 from tests.upstream.openai_wire import OpenAIWire
 from tests.upstream.perplexity_wire import PerplexityWire
+from tests.upstream.responses_wire import ResponsesWire
 from tests.upstream.wire import Refused, Wire
 
 _WIRES: tuple[Wire, ...] = (
     GoogleWire(),
     MistralWire(),
     GroqWire(),
+    ResponsesWire(),
     PerplexityWire(),
     OpenAIWire(),
     InputsWire(),

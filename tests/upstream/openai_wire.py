@@ -5,6 +5,7 @@ Everything in an answer follows from the request: texts are "tok0 tok1 ...", pro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -45,6 +46,15 @@ _CODES = {
     ),
     "insufficient_quota": ("insufficient_quota", "You exceeded your current quota."),
 }
+
+
+_NO_TOOLS = (
+    "Function tools with reasoning_effort are not supported for {} in /v1/chat/completions. To use function tools, use "
+    "/v1/responses or set reasoning_effort to 'none'."
+)
+_THINKING = re.compile(r"gpt-(?:5\.[5-9]|[6-9])")  # unless told otherwise
+_TOOLS_ELSEWHERE = re.compile(r"gpt-(?:5\.[4-9]|[6-9])")
+_ONLY_RESPONSES = re.compile(r"(?:gpt|o\d).*-(?:pro|codex)")
 
 
 class _Part(Struct):
@@ -150,6 +160,12 @@ class OpenAIWire(Wire):
         wrong = _wrong(request.body)
         if wrong is not None:
             raise Refused(400, self.error(400, wrong, body.model))
+        effort = msgspec.json.decode(request.body).get("reasoning_effort")
+        if _TOOLS_ELSEWHERE.match(body.model) and body.tools and thinks(body.model, effort):
+            refusal = {"message": _NO_TOOLS.format(body.model), "type": "invalid_request_error"}
+            raise Refused(400, _encode({"error": {**refusal, "param": "reasoning_effort", "code": None}}))
+        if _ONLY_RESPONSES.match(body.model):
+            raise Refused(404, self.error(404, None, body.model))
         return Ask(body.model, body.stream is True, body, request.body, seq)
 
     def frames(self, ask: Ask, script: Script) -> Iterator[Frame]:
@@ -222,6 +238,11 @@ class _Chunks:
 
     def usage(self, usage: dict[str, Any] | None) -> bytes:
         return self._head + b'],"usage":' + _encode(usage) + b"}\n\n"
+
+
+def thinks(model: str, effort: str | None) -> bool:
+    """Whether a model of OpenAI's thinks at this effort; other names do not, unless they are asked to."""
+    return bool(_THINKING.match(model)) if effort is None else effort != "none"
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from proxy.client.conformance.base import (
+    FEW_TOKENS,
     NotShown,
     Reply,
     Steps,
@@ -32,7 +33,7 @@ COUNT = [  # includes an example, which small models need
     {"role": "assistant", "content": "1, 2, 3, 4, 5, 6, 7, 8, 9"},
     {"role": "user", "content": f"Count from 1 to 20, {_DIGITS}"},
 ]
-SHORT = 5  # tokens; counting to 20 takes more
+SHORT = FEW_TOKENS  # counting to 20 takes more
 
 
 def max_tokens(model: str) -> Steps:
