@@ -23,7 +23,7 @@ class _ChoiceFold:
         self.index = index
         self.texts: dict[str, list[str]] = {}
         self.calls: dict[int, ToolCall] = {}
-        self.arguments: dict[int, list[str]] = {}
+        self.arguments: dict[int, list[str]] = {}  # or the input of a custom tool
         self.annotations: list[Any] = []
         self.logprobs: dict[str, list[Any]] = {}
         self.extra: dict[str, Any] = {}
@@ -59,6 +59,9 @@ class _ChoiceFold:
 
     def _add_call(self, delta: ToolCall) -> None:
         index = delta["index"]
+        if "custom" in delta:
+            self._add_custom(index, cast("dict[str, Any]", delta))
+            return
         call = self.calls.setdefault(index, {"type": "function", "function": {"name": "", "arguments": ""}})
         function = delta.get("function", {})
         if "id" in delta:
@@ -71,11 +74,23 @@ class _ChoiceFold:
             if name not in ("index", "id", "type", "function"):
                 call[name] = value  # type: ignore[literal-required]
 
+    def _add_custom(self, index: int, delta: dict[str, Any]) -> None:
+        """A piece of a call of a custom tool."""
+        empty: Any = {"custom": {"name": "", "input": ""}}
+        call = cast("dict[str, Any]", self.calls.setdefault(index, empty))
+        custom = delta["custom"]
+        if custom.get("name"):
+            call["custom"]["name"] = custom["name"]
+        if custom.get("input"):
+            self.arguments.setdefault(index, []).append(custom["input"])
+        call |= {name: value for name, value in delta.items() if name not in ("index", "custom")}
+
     def text(self) -> str:
         """All generated text, for token counting."""
         pieces = [piece for name in _TEXTS for piece in self.texts.get(name, [])]
         for index, call in self.calls.items():
-            pieces += [call["function"]["name"], *self.arguments.get(index, [])]
+            said: Any = call.get("custom") or call["function"]
+            pieces += [said["name"], *self.arguments.get(index, [])]
         return "".join(pieces)
 
     def choice(self) -> Choice:
@@ -87,7 +102,11 @@ class _ChoiceFold:
             message["reasoning_content"] = "".join(self.texts["reasoning_content"])
         if self.calls:
             for index, call in self.calls.items():
-                call["function"]["arguments"] = "".join(self.arguments.get(index, [])) or "{}"
+                text = "".join(self.arguments.get(index, []))
+                if "custom" in call:
+                    cast("dict[str, Any]", call)["custom"]["input"] = text
+                else:
+                    call["function"]["arguments"] = text or "{}"
             message["tool_calls"] = [self.calls[index] for index in sorted(self.calls)]
         elif message["content"] is None and message["refusal"] is None:
             message["content"] = ""

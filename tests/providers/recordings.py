@@ -12,7 +12,7 @@ from proxy.schema.sse import Event, EventFraming
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
 
-OWN_WIRES = ("anthropic", "cohere", "google", "perplexity")  # everything else speaks OpenAI's
+OWN_WIRES = ("anthropic", "cohere", "google", "perplexity", "responses")  # everything else speaks OpenAI's
 
 
 def recordings(kind: str, vendor: str | None = None) -> list[str]:

@@ -122,6 +122,40 @@ def google_stream(said: Said, turns: list[int]) -> bytes:
     return b"".join(frame.data for frame in google_wire.stream(said, head, Script(), 1))
 
 
+def responses_stream(said: Said, turns: list[int]) -> bytes:
+    """OpenAI's own: items with numbers, whose pieces take turns here, then the whole answer once more."""
+
+    def event(kind: str, **fields: Any) -> bytes:
+        data = json.dumps({"type": f"response.{kind}", "sequence_number": 0, **fields}, ensure_ascii=False).encode()
+        return f"event: response.{kind}\ndata: ".encode() + data + b"\n\n"
+
+    thought = "".join(said.reasoning)
+    items: list[dict[str, Any]] = [
+        {"type": "reasoning", "id": "rs", "summary": [{"type": "summary_text", "text": thought}] if thought else []},
+        {"type": "message", "id": "msg", "content": [{"type": "output_text", "text": "".join(said.tokens)}]},
+    ]
+    pieces = [[("reasoning_summary_text.delta", each) for each in said.reasoning]]
+    pieces.append([("output_text.delta", each) for each in said.tokens])
+    for name, arguments in said.calls:
+        items.append(
+            {"type": "function_call", "id": name, "call_id": f"{name}_id", "name": name, "arguments": arguments}
+        )
+        cut = [arguments[at : at + 3] for at in range(0, len(arguments), 3)]
+        pieces.append([("function_call_arguments.delta", each) for each in cut])
+    head = {"id": "resp_1", "object": "response", "created_at": 1, "model": "m"}
+    sent = [event("created", response={**head, "status": "in_progress", "output": []})]
+    for index, item in enumerate(items):
+        sent.append(event("output_item.added", output_index=index, item={**item, "arguments": ""}))
+    for index in [turn for turn in turns if turn < len(items)] + [i for i, own in enumerate(pieces) for _ in own]:
+        if pieces[index]:
+            kind, delta = pieces[index].pop(0)
+            sent.append(event(kind, output_index=index, item_id=str(len(sent)), summary_index=0, delta=delta))
+    sent += [event("output_item.done", output_index=index, item=item) for index, item in enumerate(items)]
+    usage = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
+    whole = {**head, "status": "completed", "output": items, "usage": usage}
+    return b"".join([*sent, event("completed", response=whole)])
+
+
 def perplexity_stream(said: Said, turns: list[int]) -> bytes:
     """Named events; a thought is told as a whole, a call too."""
 
@@ -157,8 +191,9 @@ WRITERS: dict[str, Callable[[Said, list[int]], bytes]] = {
     "cohere": cohere_stream,
     "google": google_stream,
     "perplexity": perplexity_stream,
+    "openai, responses": responses_stream,
 }
-KINDS = list(PROVIDERS)
+KINDS = [*PROVIDERS, "openai, responses"]
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -172,7 +207,7 @@ def framed(data: bytes, cuts: list[int]) -> list[Event]:
 
 
 def decoded(kind: str, events: list[Event]) -> tuple[list[ChatChunk], StreamDecoder]:
-    decoder = PROVIDERS[kind]().stream_decoder(REQUEST)
+    decoder = PROVIDERS[kind.partition(",")[0]]().stream_decoder(REQUEST)
     return [chunk for event in events for chunk in decoder.feed(event)], decoder
 
 
@@ -219,7 +254,7 @@ def test_whatever_is_said_arrives_in_the_clients_library(kind: str, said: Said, 
     check(kind, said, chunks)
 
 
-@pytest.mark.parametrize("kind", ["openai", "anthropic", "cohere", "google", "perplexity"])
+@pytest.mark.parametrize("kind", ["openai", "anthropic", "cohere", "google", "perplexity", "openai, responses"])
 @settings(max_examples=5, deadline=None, derandomize=True)
 @given(said=saids(most=1), turns=turns_of)
 def test_the_bytes_may_be_cut_at_every_offset(kind: str, said: Said, turns: list[int]):

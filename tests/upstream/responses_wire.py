@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, field
 
 from tests.upstream.http1 import Request
 from tests.upstream.modes import Script
@@ -107,12 +107,12 @@ class _Format(Strict):
     description: str | None = None
 
 
-class _Text(Strict, frozen=True):
+class _Text(Strict):
     format: _Format | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
-class _Reasoning(Strict, frozen=True):
+class _Reasoning(Strict):
     effort: Literal["none", "low", "medium", "high", "xhigh", "max"] | None = None
     summary: Literal["auto", "concise", "detailed"] | None = None
 
@@ -126,12 +126,12 @@ class _Body(Strict):
     metadata: dict[str, str] | None = None
     parallel_tool_calls: bool = True
     prompt_cache_key: str | None = None
-    reasoning: _Reasoning = _Reasoning()
+    reasoning: _Reasoning = field(default_factory=_Reasoning)
     safety_identifier: str | None = None
     service_tier: Literal["auto", "default", "flex", "priority", "fast"] | None = None
     stream: bool = False
     temperature: float | None = None
-    text: _Text = _Text()
+    text: _Text = field(default_factory=_Text)
     tool_choice: Literal["none", "auto", "required"] | dict[str, Any] = "auto"
     tools: list[_Function | _Search] = []
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None

@@ -9,7 +9,6 @@ import re
 from typing import Annotated, ClassVar
 
 from proxy.providers.base.contract import Built, HTTPResponse, StreamDecoder
-from proxy.providers.base.errors import ErrorRules
 from proxy.providers.base.images import ImageRule
 from proxy.providers.compatible import Compatible
 from proxy.providers.compatible.errors import body_of
@@ -26,13 +25,6 @@ from proxy.schema.endpoints import AnyRequest
 
 _MAX_STOPS = 4
 _OWN = re.compile(r"https://(?:[\w-]+\.)?api\.openai\.com(?:[:/]|$)")
-# Codes of answers that failed: what was asked is at fault.
-_REFUSED = (
-    *("invalid_prompt", "bio_policy", "misalignment_policy_violation", "data_residency_mismatch", "invalid_image"),
-    *("invalid_image_format", "invalid_base64_image", "invalid_image_url", "image_too_large", "image_too_small"),
-    *("image_parse_error", "image_content_policy_violation", "invalid_image_mode", "image_file_too_large"),
-    *("unsupported_image_media_type", "empty_image_file", "failed_to_download_image", "image_file_not_found"),
-)
 
 
 class OpenAI(Compatible, frozen=True, kw_only=True):
@@ -52,7 +44,6 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
     key_env: ClassVar[tuple[str, ...]] = ("OPENAI_API_KEY",)
     catalogue: ClassVar[str | None] = "openai"
     embeddings_batch: ClassVar[int | None] = 2048
-    error_rules: ClassVar[ErrorRules] = ErrorRules(codes={code: (400, code) for code in _REFUSED})
 
     @property
     def header_variables(self) -> dict[str, str]:
@@ -103,13 +94,13 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         draft.cap_stops(_MAX_STOPS)
 
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
-        body = body_of(response, self.error_rules)
+        body = body_of(response, responses.FAILED)
         if "output" in body and "choices" not in body:
-            return responses.OpenAIReader(self.error_rules).parse(body)
+            return responses.OpenAIReader(responses.FAILED).parse(body)
         return parse_body(body)
 
     def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
         chat = CompatibleStreamDecoder(request.n, self.error_rules)
         if not self._has_responses:
             return chat
-        return EitherDecoder(chat, ResponsesDecoder(responses.OpenAIReader(self.error_rules)))
+        return EitherDecoder(chat, ResponsesDecoder(responses.OpenAIReader(responses.FAILED)))

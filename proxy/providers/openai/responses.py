@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from proxy.providers.base.answers import mapping
 from proxy.providers.base.content import Part, parts, thoughts_in
 from proxy.providers.base.contract import Built
+from proxy.providers.base.errors import ErrorRules
 from proxy.providers.base.tools import allowed_tools
 from proxy.providers.base.usage import read
 from proxy.providers.compatible.request import Draft
@@ -26,6 +27,14 @@ from proxy.schema.usage import NOTHING, UsageReport, counted
 
 LEAST_OUTPUT = 16  # a smaller `max_output_tokens` is refused
 _MAX_CALL_ID = 64
+# Codes of answers that failed: what was asked is at fault.
+_REFUSED = (
+    *("invalid_prompt", "bio_policy", "misalignment_policy_violation", "data_residency_mismatch", "invalid_image"),
+    *("invalid_image_format", "invalid_base64_image", "invalid_image_url", "image_too_large", "image_too_small"),
+    *("image_parse_error", "image_content_policy_violation", "invalid_image_mode", "image_file_too_large"),
+    *("unsupported_image_media_type", "empty_image_file", "failed_to_download_image", "image_file_not_found"),
+)
+FAILED = ErrorRules(codes={code: (400, code) for code in _REFUSED} | {"server_error": (502, "upstream_error")})
 _SAME = (
     *("temperature", "top_p", "parallel_tool_calls", "service_tier", "metadata", "user", "safety_identifier"),
     *("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "moderation", "max_tool_calls"),

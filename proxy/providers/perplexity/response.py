@@ -18,6 +18,7 @@ _SEARCHES = ("search_web", "web_search")  # the first is what it says, the secon
 
 
 class PerplexityReader(Reader):
+    text_joint: ClassVar[str] = ""
     thought_joint: ClassVar[str] = ""
 
     def finish(self, body: dict[str, Any], has_calls: bool) -> str:

@@ -13,6 +13,7 @@ import pytest
 from tests.providers.corpus import tool
 from tests.upstream.cohere_wire import END_TOKENS, TEMPLATE_TOKENS
 from tests.upstream.dialects import GROQ, MISTRAL
+from tests.upstream.responses_wire import ROOT as RESPONSES
 
 HELLO: Any = [{"role": "user", "content": "one two three"}]  # three prompt tokens
 TEN = " ".join(f"tok{place}" for place in range(10))  # what the mode `ok` says
@@ -25,7 +26,8 @@ class Vendor:
     """`path`: where a chat request arrives. `dropped` and `adapted`: what becomes of a request with everything.
 
     `errors`: status and code by mode, where they are not `ERRORS` or beside them; `waits`: Retry-After in seconds by
-    mode. `unbilled`: tokens in and out that are counted beside those that are billed.
+    mode. `unbilled`: tokens in and out that are counted beside those that are billed. `options`: further keys of its
+    section. `shows_thoughts`: what a request needs for them to be shown.
     """
 
     path: str
@@ -39,6 +41,8 @@ class Vendor:
     unbilled: tuple[int, int] = (0, 0)
     counts_thoughts: bool = True
     choices_at_once: bool = False
+    options: str = ""
+    shows_thoughts: dict[str, Any] = field(default_factory=dict)
 
     def check_usage(self, usage: Any, prompt: int, output: int, cached: int = 0) -> None:
         """The counts, and what the billed ones of them cost."""
@@ -139,6 +143,16 @@ VENDORS = {
         errors={"e402": (429, "insufficient_quota"), "no_finish": (502, "upstream_error")},
         counts_thoughts=False,
     ),
+    "openai": Vendor(
+        path=f"{RESPONSES}/responses",
+        dropped={"tools.cache_control", "top_k", "seed", "presence_penalty", "logit_bias", "prediction", "min_q"},
+        adapted={"stop"},
+        errors={"no_finish": (502, "upstream_error")},
+        root=RESPONSES,
+        counts_thoughts=True,
+        options="api: responses, ",
+        shows_thoughts={"extra_body": {"reasoning": {"summary": "auto"}}},
+    ),
     "mistral": Vendor(
         path=f"{MISTRAL}/chat/completions",
         dropped=_NOWHERE | {"tools.cache_control", "user", "store", "safety_identifier"},
@@ -161,7 +175,7 @@ def routing(origin: str) -> str:
     """Of all vendors, each with its key in `NAME_API_KEY`."""
     lines = ["version: 1", 'storage: {{url: "sqlite:///{db}"}}', "providers:"]
     for name, vendor in VENDORS.items():
-        options = f"allow_private: true, price: null, retries: 0, api_key_env: {name.upper()}_API_KEY"
+        options = f"{vendor.options}allow_private: true, price: null, retries: 0, api_key_env: {name.upper()}_API_KEY"
         lines.append(f"  {name}: {{{{base_url: '{origin}{vendor.root}', {options}, timeout_s: {{timeouts}}}}}}")
     return "\n".join([*lines, "router: {{default_model: anthropic/ok}}", ""])
 

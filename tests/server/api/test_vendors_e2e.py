@@ -70,10 +70,11 @@ async def test_cached_tokens_are_shown_and_cost_what_they_cost(sdk: Any, name: s
 @EACH
 async def test_an_answer_that_is_cut_says_so(vendors: Server, upstream: FakeUpstream, name: str):
     """By the request's own limit, whole and streamed."""
-    whole = (await post(vendors.port, chat(f"{name}/ok", max_completion_tokens=4))).json["choices"][0]
-    *events, done = (await post(vendors.port, chat(f"{name}/ok", max_completion_tokens=4, stream=True))).events
-    assert (whole["message"]["content"], whole["finish_reason"]) == ("tok0 tok1 tok2 tok3", "length")
-    assert "".join(event["choices"][0]["delta"].get("content") or "" for event in events) == "tok0 tok1 tok2 tok3"
+    model, said = f"{name}/ok(n_tokens=20)", " ".join(f"tok{place}" for place in range(16))
+    whole = (await post(vendors.port, chat(model, max_completion_tokens=16))).json["choices"][0]
+    *events, done = (await post(vendors.port, chat(model, max_completion_tokens=16, stream=True))).events
+    assert (whole["message"]["content"], whole["finish_reason"]) == (said, "length")
+    assert "".join(event["choices"][0]["delta"].get("content") or "" for event in events) == said
     assert (events[-1]["choices"][0]["finish_reason"], done) == ("length", "[DONE]")
 
 
@@ -104,7 +105,8 @@ async def test_an_answer_with_calls_goes_back_with_its_results(
 ):
     """The message as the SDK has it, or as a client has it that drops what it does not know; the vendor takes it."""
     tools, model = [tool("a"), tool("b")], f"{name}/tools(n=2)-reasoning(n=2)"
-    message = (await sdk.chat.completions.create(model=model, messages=HELLO, tools=tools)).choices[0].message
+    fields = VENDORS[name].shows_thoughts
+    message = (await sdk.chat.completions.create(model=model, messages=HELLO, tools=tools, **fields)).choices[0].message
     assert message.reasoning_content == "think0 think1 "
     assert len({call.id for call in message.tool_calls}) == 2
     sent = message.model_dump()
@@ -148,7 +150,7 @@ async def test_a_tool_loop_that_began_elsewhere_is_taken(sdk: Any, upstream: Fak
 @EACH
 async def test_thinking_is_reasoning_content(sdk: Any, name: str):
     """Beside the text, whole and streamed, and part of the output that is paid."""
-    model, fields = f"{name}/reasoning(n=3)", {"reasoning_effort": "low"}
+    model, fields = f"{name}/reasoning(n=3)", {"reasoning_effort": "low", **VENDORS[name].shows_thoughts}
     whole = await sdk.chat.completions.create(model=model, messages=HELLO, **fields)
     answer, chunks = await streamed(sdk, model, **fields)
     assert whole.choices[0].message.reasoning_content == thoughts(chunks) == "think0 think1 think2 "

@@ -22,9 +22,11 @@ class Reader:
     """Reads the answers of one vendor. Whole answers and streams go through the same methods; vendors override what
     theirs have beyond OpenAI's chat shape.
 
-    `thought_joint` stands between the pieces of the reasoning.
+    `text_joint` stands between messages (a word beforehand, then the answer), `thought_joint` between the pieces of the
+    reasoning.
     """
 
+    text_joint: ClassVar[str] = "\n\n"
     thought_joint: ClassVar[str] = "\n\n"
 
     def __init__(self, rules: ErrorRules) -> None:
@@ -76,11 +78,16 @@ class Reader:
         texts: list[str] = []
         length = 0
         annotations: list[dict[str, Any]] = []
-        for part in _parts(items, "output_text"):
-            found = [citation(raw, length) for raw in listed(part.get("annotations"))]
-            annotations += [each for each in found if each is not None]
-            texts.append(part["text"])
-            length += len(part["text"])
+        for item in items:
+            parts = [part for part in _parts([item], "output_text") if part["text"]]
+            if parts and texts:
+                texts.append(self.text_joint)
+                length += len(self.text_joint)
+            for part in parts:
+                found = [citation(raw, length) for raw in listed(part.get("annotations"))]
+                annotations += [each for each in found if each is not None]
+                texts.append(part["text"])
+                length += len(part["text"])
         return "".join(texts), annotations
 
     def thoughts_of(self, items: list[Item]) -> str:

@@ -26,7 +26,6 @@ from proxy.schema.sse import Event
 
 _LAST = ("response.completed", "response.incomplete")
 _FAILED = ("response.failed", "response.cancelled", "response.error", "error")
-_TEXTS = {"response.output_text.delta": "content", "response.refusal.delta": "refusal"}
 _THOUGHTS = {  # events of reasoning -> the field that numbers the pieces of one item
     "response.reasoning_summary_text.delta": "summary_index",
     "response.reasoning_text.delta": "content_index",
@@ -56,6 +55,7 @@ class ResponsesDecoder(EventDecoder):
         self._reader = reader
         self._head: dict[str, Any] = {}
         self._wrote: set[str] = set()  # of content, refusal and reasoning_content: what was streamed
+        self._message: object = None  # the message that was streamed last
         self._thought: object = None  # the piece of reasoning that was streamed last
         self._calls: dict[object, _Call] = {}
         self._items: dict[object, Item] = {}  # those that are whole, for servers whose last event repeats none
@@ -83,8 +83,10 @@ class ResponsesDecoder(EventDecoder):
 
     def event(self, kind: str, body: dict[str, Any]) -> list[ChatChunk]:
         """The chunks of one event; unknown ones have none."""
-        if kind in _TEXTS:
-            return self.text(_TEXTS[kind], body.get("delta"), body.get("logprobs"))
+        if kind == "response.output_text.delta":
+            return self._content(_place(body), body.get("delta"), body.get("logprobs"))
+        if kind == "response.refusal.delta":
+            return self.text("refusal", body.get("delta"))
         if kind in _THOUGHTS:
             return self._piece((kind, _place(body), body.get(_THOUGHTS[kind])), body.get("delta"))
         if kind in _FRAGMENTS:
@@ -112,6 +114,14 @@ class ResponsesDecoder(EventDecoder):
         if spoken and (tokens := logprobs(spoken)):
             chunk["choices"][0]["logprobs"] = {"content": tokens}
         return [chunk]
+
+    def _content(self, message: object, text: object, spoken: object) -> list[ChatChunk]:
+        """A piece of the text of one message."""
+        if not isinstance(text, str) or not text:
+            return []
+        before, self._message = self._message, message
+        joint = self.text("content", self._reader.text_joint) if before not in (None, message) else []
+        return joint + self.text("content", text, spoken)
 
     def _piece(self, key: object, text: object) -> list[ChatChunk]:
         """A piece of reasoning; `key` differs between those that are to be told apart."""
