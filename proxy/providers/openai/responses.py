@@ -53,6 +53,9 @@ def build(draft: Draft, path: str, *, thinks: bool) -> Built:
     draft.name_limit("max_completion_tokens")
     body: dict[str, Any] = {"model": draft.model, "store": draft.body.pop("store", None) or False}
     body |= {name: value for name in _SAME if (value := draft.body.pop(name, None)) is not None}
+    for name in ("temperature", "top_p"):  # refused beside reasoning, also where it changes nothing
+        if body.get(name) == 1:
+            del body[name]
     _limit(draft, body)
     _reasoning(draft, body)
     _text(draft, body)
