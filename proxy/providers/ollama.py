@@ -17,6 +17,7 @@ _READS = frozenset(
         *("logprobs", "top_logprobs"),
     }
 )
+_EFFORTS = ("none", "low", "medium", "high", "max")  # it refuses others (its error of September 2026 lists these)
 
 
 class Ollama(SelfHosted, frozen=True, kw_only=True):
@@ -36,6 +37,8 @@ class Ollama(SelfHosted, frozen=True, kw_only=True):
         draft.name_limit("max_tokens")
         draft.name_roles()
         draft.narrow_tools()
+        if isinstance(draft.body.get("reasoning_effort"), str):
+            draft.level_effort(_EFFORTS)
         self._choose(draft)
         draft.body.pop("n", None)  # one call, one choice
         draft.keep_only(_READS)

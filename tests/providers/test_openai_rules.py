@@ -78,6 +78,18 @@ def test_the_limit_has_the_name_that_models_that_think_take(model: str) -> None:
         ("gpt-6-astra", "none", "low"),
         ("gpt-6.1-sol", "minimal", "low"),
         ("gpt-5-chat-latest", "high", "medium"),
+        ("gpt-6-luna", "minimal", "low"),
+        ("gpt-5.6-luna", "minimal", "low"),
+        ("gpt-5.5", "minimal", "low"),
+        ("gpt-5.5-2026-04-23", "max", "xhigh"),
+        ("gpt-5.4-nano", "max", "xhigh"),
+        ("gpt-5.2", "max", "xhigh"),
+        ("gpt-5.1", "max", "high"),
+        ("gpt-5.1", "xhigh", "high"),
+        ("gpt-5.1", "minimal", "low"),
+        ("gpt-6.1-terra", "minimal", "low"),
+        ("gpt-6.2-astra", "none", "low"),
+        ("gpt-7-sol", "minimal", "low"),
     ],
 )
 def test_an_effort_that_a_model_lacks_becomes_the_nearest_and_is_told(model: str, effort: str, expected: str) -> None:
@@ -85,6 +97,48 @@ def test_an_effort_that_a_model_lacks_becomes_the_nearest_and_is_told(model: str
     result = built(OPENAI, model, reasoning_effort=effort)
     assert sent(OPENAI, model, reasoning_effort=effort)["reasoning_effort"] == expected
     assert result.adapted == ["reasoning_effort"]
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "expected"),
+    [
+        ("gpt-5-pro", "low", "high"),
+        ("gpt-5.5-pro", "none", "medium"),
+        ("gpt-5.4-pro", "max", "xhigh"),
+        ("gpt-5-codex", "minimal", "low"),
+        ("gpt-5.1-codex", "none", "low"),
+        ("gpt-5.1-codex", "xhigh", "high"),
+        ("gpt-5.1-codex-max", "max", "xhigh"),
+        ("gpt-5.1-codex-mini", "low", "medium"),
+        ("gpt-5.3-codex", "max", "xhigh"),
+        ("gpt-5.6-codex", "minimal", "low"),
+        ("codex-mini-latest", "xhigh", "high"),
+        ("o3-deep-research", "high", "medium"),
+        ("o1-pro", "minimal", "low"),
+    ],
+)
+def test_levels_of_models_that_only_the_responses_api_has(model: str, effort: str, expected: str) -> None:
+    """The same rule; told under the name that the client used."""
+    assert sent(OPENAI, model, reasoning_effort=effort)["reasoning"] == {"effort": expected}
+    assert sent(OPENAI, model, reasoning={"effort": effort})["reasoning"] == {"effort": expected}
+    assert built(OPENAI, model, reasoning_effort=effort).adapted == ["reasoning_effort"]
+
+
+def test_a_level_that_the_chat_api_lacks_is_levelled_where_only_that_is_asked() -> None:
+    """The model has it in the Responses API."""
+    assert sent(OPENAI, "gpt-5.6-sol", reasoning_effort="max")["reasoning"] == {"effort": "max"}
+    assert sent(ELSEWHERE, "gpt-5.6-sol", reasoning_effort="max")["reasoning_effort"] == "xhigh"
+    assert built(ELSEWHERE, "gpt-5.6-sol", reasoning_effort="max").adapted == ["reasoning_effort"]
+
+
+def test_options_of_reasoning_reach_the_api_that_has_them() -> None:
+    """A summary is shown by the Responses API alone; a model that does not think has none."""
+    asked = sent(OPENAI, "gpt-6-luna", reasoning={"effort": "minimal", "summary": "auto", "max_tokens": 5})
+    assert asked["reasoning"] == {"effort": "low", "summary": "auto"}
+    assert built(OPENAI, "gpt-6-luna", reasoning={"max_tokens": 5}).dropped == ["reasoning.max_tokens"]
+    assert sent(OPENAI, "gpt-6-luna", reasoning={"effort": "high"})["reasoning_effort"] == "high"
+    assert built(OPENAI, "gpt-4.1", reasoning={"summary": "auto"}).dropped == ["reasoning"]
+    assert sent(ELSEWHERE, "gpt-6-luna", reasoning={"exclude": True})["reasoning"] == {"exclude": True}
 
 
 @pytest.mark.parametrize(

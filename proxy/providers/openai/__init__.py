@@ -18,7 +18,7 @@ from proxy.providers.compatible.responses.stream import EitherDecoder, Responses
 from proxy.providers.compatible.stream import CompatibleStreamDecoder
 from proxy.providers.openai import responses
 from proxy.providers.openai.images import IMAGE_RULES
-from proxy.providers.openai.rules import ModelRules, needs_responses, obey, rules_of
+from proxy.providers.openai.rules import ModelRules, name_effort, needs_responses, obey, rules_of
 from proxy.schema.chat import ChatRequest, ChatResponse
 from proxy.schema.constraints import Variable, one_of
 from proxy.schema.endpoints import AnyRequest
@@ -76,10 +76,16 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
     def _draft(self, request: ChatRequest, model: str) -> tuple[Draft, ModelRules | None, bool]:
         """The draft after the rules of the model, and whether the Responses API is to take it."""
         draft, rules = Draft(request, model, self.parameters), rules_of(model)
-        effort = obey(draft, rules) if rules is not None else "none"
-        if not self._has_responses:
+        is_chat = not self._has_responses
+        if not is_chat:
+            name_effort(draft)
+        effort = obey(draft, rules, is_chat=is_chat) if rules is not None else "none"
+        if is_chat:
             return draft, rules, False
-        return draft, rules, self.api == "responses" or needs_responses(draft, rules, effort)
+        takes_responses = self.api == "responses" or needs_responses(draft, rules, effort)
+        if not takes_responses:
+            draft.drop("reasoning")
+        return draft, rules, takes_responses
 
     def _shape_chat(self, draft: Draft, rules: ModelRules | None) -> None:
         """OpenAI refuses unknown fields in messages, and some models refuse parameters that others accept. Servers at

@@ -18,6 +18,9 @@ from proxy.providers.compatible.request import Draft
 _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "top_logprobs")
 
 
+_OPTIONS = ("summary", "context", "mode")  # of `reasoning`, beside the effort: in the Responses API only
+
+
 class ModelRules(Struct, frozen=True):
     """`efforts`: supported levels of `reasoning_effort`; (): no such parameter. `default`: the level without the
     parameter; unless it is `none`, sampling is fixed. `limit`: the only name of the output limit. `stop`: supports
@@ -75,8 +78,10 @@ def rules_of(model: str) -> ModelRules | None:
     return next((rules for pattern, rules in _RULES if pattern.fullmatch(model)), None)
 
 
-def obey(draft: Draft, rules: ModelRules) -> str:
-    """Changes what the model would refuse; losses are reported. Returns the effort that the model will think at."""
+def obey(draft: Draft, rules: ModelRules, *, is_chat: bool) -> str:
+    """Changes what the model would refuse; losses are reported. Returns the effort that the model will think at.
+    `is_chat`: the request can only go to the chat API.
+    """
     if rules.limit is not None:
         draft.name_limit(rules.limit)
     if rules.instructed_by is not None:
@@ -84,7 +89,8 @@ def obey(draft: Draft, rules: ModelRules) -> str:
             if message["role"] in ("system", "developer"):
                 draft.put_message(index, {**message, "role": rules.instructed_by})
                 draft.adapt("messages.role")
-    effort = _effort(draft, rules)
+    beyond = rules.beyond_chat if is_chat else ()
+    effort = _effort(draft, rules, tuple(level for level in rules.efforts if level not in beyond))
     if effort != "none":
         for name in _SAMPLING:
             value = draft.body.get(name)
@@ -95,12 +101,31 @@ def obey(draft: Draft, rules: ModelRules) -> str:
     return effort
 
 
+def name_effort(draft: Draft) -> None:
+    """`reasoning.effort`, as the Responses API and OpenRouter spell it, as `reasoning_effort`; options that OpenAI does
+    not have are dropped.
+    """
+    options = draft.body.pop("reasoning", None)
+    if not isinstance(options, dict):
+        return
+    if options.get("effort") is not None:
+        draft.body.setdefault("reasoning_effort", options["effort"])
+    for name in options:
+        if name not in ("effort", *_OPTIONS):
+            draft.note_dropped(f"reasoning.{name}"[:96])
+    kept = {name: options[name] for name in _OPTIONS if options.get(name) is not None}
+    if kept:
+        draft.body["reasoning"] = kept
+
+
 def needs_responses(draft: Draft, rules: ModelRules | None, effort: str) -> bool:
     """True for a request that the chat API refuses and the Responses API takes."""
     if rules is not None and rules.responses is not None:
-        thinks_with_tools = effort != "none" and bool(draft.tools())
+        thinks_with_tools = rules.responses == "tools" and effort != "none" and bool(draft.tools())
         if rules.responses == "always" or thinks_with_tools or effort in rules.beyond_chat:
             return True
+    if "reasoning" in draft.body and rules is not None and effort != "none":
+        return True
     return any(
         isinstance(part, dict) and part.get("type") not in ("text", "refusal")
         for message in draft.messages
@@ -109,12 +134,12 @@ def needs_responses(draft: Draft, rules: ModelRules | None, effort: str) -> bool
     )
 
 
-def _effort(draft: Draft, rules: ModelRules) -> str:
-    """The level the model will think at; an unsupported level becomes the nearest one."""
+def _effort(draft: Draft, rules: ModelRules, levels: tuple[str, ...]) -> str:
+    """The level the model will think at; a level that is none of `levels` becomes the nearest one."""
     effort = draft.body.get("reasoning_effort")
     if effort is None or not isinstance(effort, str):
         return rules.default
-    if not rules.efforts:
+    if not levels:
         draft.drop("reasoning_effort")
         return rules.default
-    return draft.level_effort(rules.efforts)
+    return draft.level_effort(levels)

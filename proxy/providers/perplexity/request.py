@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from proxy.providers.base.contract import Built, post_json
-from proxy.providers.base.fields import LEVELS, NEUTRAL, Fields, stop_list
+from proxy.providers.base.fields import LEVELS, NEUTRAL, Fields, nearest_level, stop_list
 from proxy.providers.base.tools import allowed_tools, tool_name
 from proxy.providers.compatible.responses.items import Items
 from proxy.schema.chat import ChatRequest
@@ -86,12 +86,15 @@ def _limits(request: ChatRequest, fields: Fields, body: dict[str, Any]) -> None:
     if limit is not None:
         body["max_output_tokens"] = limit
     body |= {name: value for name in _SAME if (value := fields.take(name)) is not None}
-    effort = fields.take("reasoning_effort")
-    if effort == "max":
-        effort = _EFFORTS[-1]
+    effort, reasoning = fields.take("reasoning_effort"), fields.take("reasoning")
+    if isinstance(reasoning, dict):
+        effort = reasoning.get("effort", effort)
+    if effort in LEVELS and effort not in _EFFORTS:
+        effort = nearest_level(effort, _EFFORTS)
         fields.adapt("reasoning_effort")
-    reasoning = fields.take("reasoning") or ({"effort": effort} if effort is not None else None)
-    if reasoning is not None:
+    if effort is not None:
+        body["reasoning"] = {**(reasoning or {}), "effort": effort}
+    elif reasoning:
         body["reasoning"] = reasoning
     tier = fields.tier(_TIERS)
     if tier is not None:
