@@ -87,7 +87,7 @@ class Groq(Compatible, frozen=True, kw_only=True):
         elif _HYBRID.match(model):
             self._level(draft, ("none", "low", "medium", "high"))
         else:
-            draft.drop("reasoning_effort")
+            draft.drop_effort()
             if "include_reasoning" in body:
                 draft.drop("reasoning_format")
             return

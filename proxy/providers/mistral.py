@@ -204,8 +204,10 @@ def _level_effort(draft: Draft) -> None:
         return
     if _LEVELLED.match(draft.model) and isinstance(effort, str):
         draft.level_effort(_LEVELS)
-    elif not _SWITCHED.match(draft.model):
+    elif _ALWAYS_THINKS.match(draft.model):
         draft.drop("reasoning_effort")
+    elif not _SWITCHED.match(draft.model):
+        draft.drop_effort()
     elif effort == "minimal":
         draft.body["reasoning_effort"] = "none"
         draft.adapt("reasoning_effort")

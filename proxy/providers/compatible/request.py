@@ -112,6 +112,12 @@ class Draft:
         self.adapt("reasoning_effort")
         return nearest
 
+    def drop_effort(self) -> None:
+        """For a model that cannot think: `none` is no loss."""
+        if self.body.get("reasoning_effort") == "none":
+            del self.body["reasoning_effort"]
+        self.drop("reasoning_effort")
+
     def name_tier(self, words: Mapping[str, str]) -> None:
         """Sets `service_tier` to the vendor's word; a tier without an equivalent is dropped."""
         tier = self.body.get("service_tier")

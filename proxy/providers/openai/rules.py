@@ -140,6 +140,6 @@ def _effort(draft: Draft, rules: ModelRules, levels: tuple[str, ...]) -> str:
     if effort is None or not isinstance(effort, str):
         return rules.default
     if not levels:
-        draft.drop("reasoning_effort")
+        draft.drop_effort()
         return rules.default
     return draft.level_effort(levels)
