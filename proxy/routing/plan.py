@@ -67,7 +67,7 @@ def _bound(request: AnyRequest, deployment: Deployment, read: Reading, seats: in
     if asked is not UNSAID or deployment.region:
         rates = rates.under(terms_of(UNSAID, asked, deployment.region))
     limit = request.output_limit(price.max_output or price.context)
-    limit = limit and max(limit, provider.least_output * request.n)
+    limit = limit and max(limit, provider.least_output(request, deployment.model) * request.n)
     if rates is None or (limit is None and price.output):
         return None
     fetches = media.is_fetched or deployment.searches

@@ -146,7 +146,10 @@ def test_stops_are_left_to_us_and_a_tiny_limit_is_raised() -> None:
     result = built(OPENAI, THINKER, tools=TOOLS, stop=["a", "b"], max_tokens=3)
     assert (result.stops, result.adapted) == (["a", "b"], ["max_tokens"])
     assert body(max_completion_tokens=3) == {"max_output_tokens": 16}
-    assert (OPENAI.least_output, OpenAI(base_url="https://models.example/v1").least_output) == (16, 1)
+    asked_for = request(tools=TOOLS, max_tokens=3)
+    assert [OPENAI.least_output(asked_for, model) for model in (THINKER, "gpt-4.1")] == [16, 1]
+    assert OpenAI(base_url="https://models.example/v1").least_output(asked_for, THINKER) == 1
+    assert OPENAI.least_output(request(tools=TOOLS), THINKER) == 1
 
 
 def test_nothing_is_stored_unless_the_client_says_so() -> None:

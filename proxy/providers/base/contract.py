@@ -243,8 +243,7 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """As `max_choices`, for a vendor whose API depends on the request."""
         return self.max_choices(model)
 
-    @property
-    def least_output(self) -> int:
+    def least_output(self, request: AnyRequest, model: str) -> int:
         """The smallest output limit that the vendor takes: a smaller one is raised to it, and costs as much."""
         return 1
 

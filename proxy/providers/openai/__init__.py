@@ -50,10 +50,6 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         return {"openai-organization": self.organization_env} if self.organization_env else {}
 
     @property
-    def least_output(self) -> int:
-        return responses.LEAST_OUTPUT if self._has_responses else 1
-
-    @property
     def _has_responses(self) -> bool:
         if self.api is None:
             return self.base_url is None or _OWN.match(self.base_url) is not None
@@ -64,6 +60,12 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         if not self._has_responses or not isinstance(request, ChatRequest):
             return None
         return 1 if self._draft(request, model)[2] else None
+
+    def least_output(self, request: AnyRequest, model: str) -> int:
+        least = responses.LEAST_OUTPUT
+        if not self._has_responses or not isinstance(request, ChatRequest) or (request.max_tokens or least) >= least:
+            return 1
+        return least if self._draft(request, model)[2] else 1
 
     def build_request(self, request: ChatRequest, model: str) -> Built:
         draft, rules, takes_responses = self._draft(request, model)

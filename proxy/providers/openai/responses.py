@@ -194,11 +194,11 @@ class _Items(Items):
         return put_back(super().answer(message, place), self._details(message, place))
 
     def _details(self, message: Message, place: int) -> object:
-        """What was kept of the same model's reasoning counts first, then what the client sent back."""
+        """What was kept, else what the client sent back. Another model could not read it."""
         for call in message.tool_calls or []:
             kept = self.request.kept.get(str(call.get("id")))
-            if kept is not None and kept.model == self.model and "reasoning_details" in kept.state:
-                return kept.state["reasoning_details"]
+            if kept is not None and "reasoning_details" in kept.state:
+                return kept.state["reasoning_details"] if kept.model == self.model else None
         return self.request.fields["messages"][place].get("reasoning_details")
 
     def call(self, call: dict[str, Any], where: str) -> Item:
