@@ -261,12 +261,20 @@ def agent_text(place: int) -> dict[str, Any]:
     return {"type": "response.output_text.delta", "delta": "hello "}
 
 
+def agent_calls(place: int) -> dict[str, Any]:
+    """Each call begins and says a little."""
+    item = {"type": "function_call", "call_id": f"c{place}", "name": "f"}
+    fragment = {"type": "response.function_call_arguments.delta", "output_index": place - 1, "delta": "1"}
+    return fragment if place % 2 else {"type": "response.output_item.added", "output_index": place, "item": item}
+
+
 STREAMS: list[tuple[str, str, Callable[[int], dict[str, Any]]]] = [
     *((kind, "text", lambda place: openai_shaped({"content": "hello "})) for kind in ("openai", "mistral", "vllm")),
     *((kind, "arguments", arguments) for kind in ("openai", "groq")),
     *(("anthropic", "text", anthropic_text), ("anthropic", "arguments", anthropic_arguments)),
     *(("google", "text", lambda place: gemini({"text": "hello "})), ("google", "arguments", gemini_arguments)),
     *(("google", "late", gemini_late), ("perplexity", "text", agent_text)),
+    *(("openai", "named text", agent_text), ("openai", "named calls", agent_calls)),
     *(("cohere", "text", cohere_text), ("cohere", "blank", cohere_blank), ("cohere", "cited", cohere_cited)),
 ]
 

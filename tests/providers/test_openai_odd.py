@@ -21,7 +21,7 @@ from proxy.schema.usage import UsageReport
 from proxy.server.formats.chat import decode_chat
 from tests.providers.asking import answered, event, folded, request
 from tests.providers.corpus import CORPUS
-from tests.providers.recordings import answer, events
+from tests.providers.recordings import answer, events, load
 from tests.providers.test_perplexity import ANSWERS, streamed_events
 
 OPENAI = OpenAI()
@@ -131,6 +131,42 @@ def test_an_answer_of_the_agent_api_spoiled_anywhere(name: str) -> None:
     assert {outcome(partial(parse, provider, body)) for body in bodies} == {"read", "refused"}
     assert {outcome(partial(feed, provider, last)) for last in lasts} == {"read", "refused"}
     assert {outcome(partial(feed, provider, part)) for part in parts} == {"read", "refused"}
+
+
+@pytest.mark.parametrize("name", ["reasoned.json", "search.json", "custom.json"])
+def test_an_answer_of_the_responses_api_spoiled_anywhere(name: str) -> None:
+    """Whole and as the last event of a stream."""
+    provider = OpenAI()
+    bodies = list(attempts(load(f"responses/{name}.json")["json"], name))
+    lasts = [[event({"type": "response.completed", "response": body})] for body in bodies]
+    assert {outcome(partial(parse, provider, body)) for body in bodies} == {"read", "refused"}
+    assert {outcome(partial(feed, provider, last)) for last in lasts} == {"read", "refused"}
+
+
+@pytest.mark.parametrize("name", ["reasoning", "custom"])
+def test_a_stream_of_the_responses_api_with_any_event_spoiled(name: str) -> None:
+    """One event at a time: what still comes is read, or the stream is refused."""
+    provider, told = OpenAI(), load(f"responses/{name}.events.json")["events"]
+    sampled = random.Random(name).sample(range(len(told)), min(8, len(told)))
+    for place in {*sampled, len(told) - 1}:
+        for body in list(attempts(told[place], f"{name} {place}"))[:60]:
+            outcome(partial(feed, provider, [event(each) for each in [*told[:place], body, *told[place + 1 :]]]))
+
+
+def test_a_request_for_the_responses_api_spoiled_anywhere_is_built_or_refused() -> None:
+    """400 with a field, never a crash."""
+    provider, dice = OpenAI(api="responses"), random.Random(1)
+    for name in sorted(CORPUS):
+        body = {"model": "m", **CORPUS[name]}
+        paths = list(places(body))
+        for path in dice.sample(paths, min(5, len(paths))):
+            try:
+                asked = decode_chat(json.dumps(spoiled(body, path, dice.choice(JUNK))).encode())
+                built = provider.build_request(asked, dice.choice(["gpt-6-sol", "m", "gpt-4.1"]))
+            except BadRequest as error:
+                assert error.status == 400
+                continue
+            json.loads(built.http.body)
 
 
 def test_what_a_search_found_counts_where_only_its_own_event_says_it() -> None:

@@ -51,6 +51,17 @@ def test_what_runs_side_by_side_is_added_up() -> None:
     assert plan(Route("x", (one_each,)), asked).bound_nano == 4 * prompt_nano + 4 * 10 * 2_000
 
 
+def test_a_limit_that_the_vendor_raises_counts_as_it_is_sent() -> None:
+    """OpenAI's Responses API, which takes tools of models that think, has no limit below 16."""
+    price = ModelPrice(input=1, output=2, max_output=100)
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    for model, least in (("gpt-6-sol", 16), ("gpt-4.1", 3)):
+        asked = request(max_tokens=3, n=2, tools=tools)
+        seats = 2 if least == 16 else 1
+        bound = plan(Route("x", (Deployment("d", OpenAI(), model, price),)), asked).bound_nano
+        assert bound == seats * input_bound(asked) * 1_000 + 2 * least * 2_000
+
+
 @pytest.mark.parametrize("route", [Route("x", (UNPRICED,)), Route("x", (CHEAP, UNPRICED))])
 def test_a_plan_with_an_unknown_price_has_no_bound(route: Route) -> None:
     """Unknown is not zero."""

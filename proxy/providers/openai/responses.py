@@ -62,11 +62,11 @@ def build(draft: Draft, path: str, *, thinks: bool) -> Built:
     _tools(draft, body)
     _include(draft, body, thinks)
     draft.refuse_parts(("image_url", "input_audio", "file"), roles=("system", "developer", "assistant"))
-    items = _Items(draft)
-    items.report(draft.note_dropped)
     if draft.request.stream:
         body["stream"] = True
+    items = _Items(draft)
     body["input"] = items.from_message(0)
+    items.report(draft.note_dropped)
     draft.body.pop("messages")
     draft.drop(*list(draft.body))
     draft.body = body
