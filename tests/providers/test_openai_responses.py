@@ -480,6 +480,19 @@ def test_an_answer_that_failed_is_an_error_with_its_meaning(error: Any, expected
     assert (caught.value.status, caught.value.code, caught.value.retryable) == expected
 
 
+def test_a_refusal_that_a_key_helps_against_names_it() -> None:
+    """From a server in front of OpenAI; OpenAI's own address needs none."""
+    said = (
+        "Function tools with reasoning_effort are not supported for gpt-6-sol in /v1/chat/completions. To use function "
+    )
+    said += "tools, use /v1/responses or set reasoning_effort to 'none'."
+    refusal = answered(400, {"error": {"message": said, "type": "invalid_request_error", "param": "reasoning_effort"}})
+    assert OPENAI.parse_error(refusal).message == said
+    elsewhere = OpenAI(base_url="https://gateway.example/v1").parse_error(refusal)
+    assert (elsewhere.status, elsewhere.param) == (400, "reasoning_effort")
+    assert elsewhere.message.endswith("set `api: by_model` in routing_rules.yaml.")
+
+
 def test_a_recorded_failure_keeps_its_meaning() -> None:
     """An empty account, after the stream began."""
     events = [event(each, each["type"]) for each in load("responses/failed.failure.json")["failed"]]

@@ -22,6 +22,7 @@ from proxy.providers.openai.rules import ModelRules, name_effort, needs_response
 from proxy.schema.chat import ChatRequest, ChatResponse
 from proxy.schema.constraints import Variable, one_of
 from proxy.schema.endpoints import AnyRequest
+from proxy.schema.errors import UpstreamError
 
 _MAX_STOPS = 4
 _OWN = re.compile(r"https://(?:[\w-]+\.)?api\.openai\.com(?:[:/]|$)")
@@ -106,6 +107,13 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         if "output" in body and "choices" not in body:
             return responses.OpenAIReader(responses.FAILED).parse(body)
         return parse_body(body)
+
+    def parse_error(self, response: HTTPResponse) -> UpstreamError:
+        """A server in front of OpenAI may refuse what OpenAI's chat API refuses: the error names the key that helps."""
+        error = super().parse_error(response)
+        if not self._has_responses and error.status == 400 and "use /v1/responses" in error.message:
+            error.message += " For this provider, set `api: by_model` in routing_rules.yaml."
+        return error
 
     def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
         chat = CompatibleStreamDecoder(request.n, self.error_rules)
