@@ -58,9 +58,9 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
 
     def choices_per_call(self, request: AnyRequest, model: str) -> int | None:
         """The Responses API answers once."""
-        if not self._has_responses or not isinstance(request, ChatRequest):
-            return None
-        return 1 if self._draft(request, model)[2] else None
+        if self._has_responses and isinstance(request, ChatRequest) and self._draft(request, model)[2]:
+            return 1
+        return self.max_choices(model)
 
     def least_output(self, request: AnyRequest, model: str) -> int:
         least = responses.LEAST_OUTPUT
