@@ -1,8 +1,11 @@
-"""Translates: what all event streams share: events without data are skipped, and `[DONE]` ends the stream."""
+"""Translates: what all event streams share: frames that say nothing are skipped, and `[DONE]` ends the stream."""
 
 from __future__ import annotations
 
+from proxy.providers.base.answers import json_or_none
+from proxy.providers.base.errors import build
 from proxy.schema.chat import ChatChunk
+from proxy.schema.json import encode
 from proxy.schema.sse import Event
 
 
@@ -15,11 +18,27 @@ class EventDecoder:
         data = event.data.strip()
         if not data or self.done:
             return []
+        if data.startswith(b"{"):
+            return self.read(data, event.name)
         if data == b"[DONE]":  # OpenAI's end marker, which servers of other dialects send too
             self.done = True
-            return []
-        return self.read(data, event.name)
+            return self.at_end_marker()
+        return self._padding(data, event.name)
 
     def read(self, data: bytes, name: str) -> list[ChatChunk]:
-        """The chunks of one event. `data` is stripped of white space."""
+        """The chunks of one event. `data` is an object, stripped of white space."""
         raise TypeError(f"{type(self).__name__} reads no events")
+
+    def at_end_marker(self) -> list[ChatChunk]:
+        """The chunks of the end marker."""
+        return []
+
+    def _padding(self, data: bytes, name: str) -> list[ChatChunk]:
+        """Servers fill pauses with `null`, `[]`, `ping`. But an error may come in a list, or as plain text."""
+        if name == "error":
+            raise build({"message": data.decode(errors="replace")}, 502, {})
+        value = json_or_none(data) if data.startswith(b"[") and b"error" in data else None
+        first = value[0] if isinstance(value, list) and value else None
+        if isinstance(first, dict) and first.get("error"):
+            return self.read(encode(first), name)
+        return []

@@ -12,6 +12,7 @@ from proxy.providers.base.usage import usage_of
 from proxy.providers.compatible.errors import body_of
 from proxy.schema.chat import FINISH_REASONS, ChatResponse
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
+from proxy.schema.json_writing import text_of
 from proxy.schema.long_text import joined
 
 _NO_LETTER = re.compile(r"[^a-zA-Z0-9]")
@@ -162,7 +163,7 @@ def plain(part: dict[str, Any]) -> dict[str, Any]:
             part["reasoning_content"] = thinking
     for name in ("content", "refusal", "reasoning_content"):
         if name in part and not isinstance(part[name], str):
-            part = {**part, name: None}
+            part = {**part, name: None if part[name] is None or name == "refusal" else text_of(part[name])}
     return part
 
 

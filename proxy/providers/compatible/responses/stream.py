@@ -22,7 +22,6 @@ from proxy.providers.compatible.responses.answer import (
 from proxy.providers.compatible.stream import CompatibleStreamDecoder
 from proxy.schema.chat import ChatChunk
 from proxy.schema.errors import UpstreamTruncated
-from proxy.schema.sse import Event
 
 _LAST = ("response.completed", "response.incomplete")
 _FAILED = ("response.failed", "response.cancelled", "response.error", "error")
@@ -229,21 +228,21 @@ class EitherDecoder(EventDecoder):
     def finished(self) -> bool:
         return self._chosen is not None and self._chosen.finished
 
-    def feed(self, event: Event) -> list[ChatChunk]:
+    def read(self, data: bytes, name: str) -> list[ChatChunk]:
         if self._chosen is None:
-            data = event.data.strip()
-            if not data or data == b"[DONE]":
-                return []
-            kind = decode(data).get("type") or event.name
+            kind = decode(data).get("type") or name
             if isinstance(kind, str) and kind.startswith(("response.", "error")):
                 self._chosen = self._responses
             elif not kind:
                 self._chosen = self._chat
             else:  # a ping, for example
                 return []
-        chunks = self._chosen.feed(event)
+        chunks = self._chosen.read(data, name)
         self.done = self._chosen.done
         return chunks
+
+    def at_end_marker(self) -> list[ChatChunk]:
+        return [] if self._chosen is None else self._chosen.at_end_marker()
 
     def close(self) -> list[ChatChunk]:
         return (self._chosen or self._responses).close()
