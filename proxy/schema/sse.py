@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
+import msgspec
 from msgspec import Struct
 
 from proxy.schema.errors import UpstreamError
@@ -13,7 +12,6 @@ MAX_EVENT_BYTES = 8 * 1024 * 1024  # a line that never ends must not fill the me
 
 _COLON = ord(":")
 _BOM = b"\xef\xbb\xbf"
-_ERROR = re.compile(rb'\[?\s*\{\s*"error"\s*:\s*[{"]')
 
 
 class Event(Struct, frozen=True):
@@ -26,7 +24,8 @@ class Event(Struct, frozen=True):
 class EventFraming:
     """Parses one stream. Line ends may be LF, CRLF or CR; comments and unknown fields are skipped.
 
-    A failing stream may end with bare error JSON, without a field name. That counts as an event.
+    Some servers leave out the blank line between two events, or `data:` before an object, or name a field `error`.
+    Every whole object is an event; none is lost.
     """
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
@@ -106,6 +105,11 @@ class EventFraming:
             if not line:
                 if self._data or self._bare or self._name:
                     self._dispatch(events)
+            elif line.lstrip().startswith(b"{") and not self._bare and _is_object(line):
+                name = "" if self._data else self._name
+                if self._data:
+                    self._dispatch(events)
+                events.append(Event(name, _shallow(line.strip())))
             elif line[0] != _COLON:  # else a comment
                 self._add_field(line)
 
@@ -116,8 +120,11 @@ class EventFraming:
         elif field == b"event":
             self._name = value.removeprefix(b" ").decode("utf-8", "replace")
             return
-        elif self._bare or line.startswith((b"{", b"[")):
+        elif self._bare or line.lstrip().startswith((b"{", b"[")):
             self._bare.append(line)
+        elif field == b"error":
+            self._name = "error"
+            self._data.append(value.strip())
         else:
             return
         self._size += len(line) + 1
@@ -125,11 +132,10 @@ class EventFraming:
             raise self._too_large()
 
     def _dispatch(self, events: list[Event]) -> None:
-        if self._data:
-            data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
-            events.append(Event(self._name, _shallow(data)))
-        elif self._bare and _ERROR.match(bare := b"\n".join(self._bare)):
-            events.append(Event(self._name, _shallow(bare)))
+        if len(self._data) == 1 and not self._bare:
+            events.append(Event(self._name, _shallow(self._data[0])))
+        elif self._data or self._bare:
+            events += [Event(self._name, _shallow(data)) for data in _objects(self._data, self._bare)]
         self._data.clear()
         self._bare.clear()
         self._name = ""
@@ -137,6 +143,27 @@ class EventFraming:
 
     def _too_large(self) -> UpstreamError:
         return UpstreamError(f"The provider sent an event of more than {self._max} bytes.", retryable=True)
+
+
+def _objects(data: list[bytes], bare: list[bytes]) -> list[bytes]:
+    """The events in `data:` lines, and in one JSON text without a field name, that no blank line separates. Several
+    lines are one event, as the standard says, unless each is an object by itself.
+    """
+    apart = [line.strip() for line in data if line.strip()]
+    if len(apart) < 2 or not all(map(_is_object, apart)):
+        apart = [b"\n".join(data)] if apart else []
+    return [*apart, b"\n".join(bare)] if bare else apart
+
+
+def _is_object(line: bytes) -> bool:
+    line = line.strip()
+    if not (line.startswith(b"{") and line.endswith(b"}")):
+        return False
+    try:
+        msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeError):
+        return False
+    return True
 
 
 def _shallow(data: bytes) -> bytes:

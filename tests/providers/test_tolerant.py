@@ -12,8 +12,9 @@ from proxy.providers.base.contract import Provider
 from proxy.providers.openai import OpenAI
 from proxy.providers.vllm import VLLM
 from proxy.schema.errors import UpstreamError
+from proxy.schema.json import encode
 from proxy.schema.sse import Event
-from tests.providers.asking import answered, event, folded
+from tests.providers.asking import answered, event, folded, request
 from tests.providers.test_streams_property import WRITERS, decoded, framed
 from tests.upstream.wire import Said
 
@@ -63,3 +64,110 @@ def test_content_that_is_no_text_becomes_its_json(content: Any, expected: str):
 def test_the_providers_are_all_there():
     """Each dialect has a writer here."""
     assert {kind.partition(",")[0] for kind in WRITERS} == set(PROVIDERS)
+
+
+# --- frames that no blank line separates, or no field names -----------------------------------------------------------
+
+
+def said_by(data: bytes) -> list[Event]:
+    """The events, which are the same wherever the bytes are cut."""
+    whole = framed(data, [])
+    assert framed(data, list(range(1, len(data)))) == whole
+    return [each for each in whole if each.data]
+
+
+A, B = b'{"a": "x: y"}', b'{"b": [1]}'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"data: " + A + b"\n\ndata: " + B + b"\n\n",
+        b"data: " + A + b"\ndata: " + B + b"\n\n",
+        b"data: " + A + b"\n" + B + b"\n\n",
+        b"data:\n " + A + b"\n\ndata: " + B + b"\n\n",
+        A + b"\n" + B + b"\n",
+        A + b"\r\n" + B,
+        b": hi\n" + A + b"\n\n\n" + B + b"\n\n",
+    ],
+)
+def test_every_whole_object_is_an_event(data: bytes):
+    """Two objects without a blank line between, JSON lines without a field, an object on the line after `data:`."""
+    assert said_by(data) == [Event("", A), Event("", B)]
+
+
+def test_an_object_over_several_lines_is_one_event():
+    """As the standard says of `data:` lines; without a field name too, and the start of one is not lost."""
+    assert said_by(b'data: {"a":\ndata: 1}\n\n') == [Event("", b'{"a":\n1}')]
+    assert said_by(b"data: {}\ndata: x\n\n") == [Event("", b"{}\nx")]
+    assert said_by(b'{\n "error": {"message": "m"}\n}\n\n') == [Event("", b'{\n "error": {"message": "m"}\n}')]
+    assert said_by(b'{"choices": [') == [Event("", b'{"choices": [')]
+
+
+@pytest.mark.parametrize("text", ['{"error":{"message":"failed to decode"}}', "failed to decode"])
+def test_an_error_field_is_an_error(text: str):
+    """With the server's own message, after what it had said; llama.cpp writes such lines."""
+    events = framed(
+        b'data: {"choices":[{"index":0,"delta":{"content":"Its"}}]}\n\nerror: ' + text.encode() + b"\n\n", []
+    )
+    decoder = VLLM_SERVER.stream_decoder(request(stream=True))
+    assert decoder.feed(events[0])
+    with pytest.raises(UpstreamError, match="failed to decode"):
+        decoder.feed(events[1])
+
+
+# --- texts and numbers that a strict parser refuses -------------------------------------------------------------------
+
+
+def streamed_text(*pieces: bytes) -> str:
+    """The text of a stream whose pieces are JSON strings."""
+    events = [Event("", b'{"choices":[{"index":0,"delta":{"content":%b}}]}' % piece) for piece in pieces]
+    return str(
+        folded(OpenAI(base_url="https://a.example/v1"), [*events, chunk("stop")])["choices"][0]["message"]["content"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        ((b'"a\\ud83d"', b'"\\ude00b"'), "a\U0001f600b"),
+        ((b'"a\\ud83d"', b'"b"'), "a\ufffdb"),
+        ((b'"a\\ud83d"',), "a\ufffd"),
+        ((b'"a"', b'"\\ude00b"', b'"c"'), "a\ufffdbc"),
+        ((b'"\\ud83d\\ude00"', b'"\\\\ud83d"'), "\U0001f600\\ud83d"),
+        ((b'"a\xffb"',), "a\ufffdb"),
+    ],
+)
+def test_halves_that_meet_are_joined_and_lone_ones_replaced(pieces: tuple[bytes, ...], expected: str):
+    """Two chunks may share a character."""
+    assert streamed_text(*pieces) == expected
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PROVIDERS if kind not in ("perplexity", "embedded")])
+def test_an_odd_text_is_not_lost_at_any_dialect(kind: str):
+    """Anywhere in a whole answer; what is repaired can be written again."""
+    shapes: dict[str, dict[str, Any]] = {
+        "anthropic": {
+            "content": [{"type": "text", "text": "HERE"}],
+            "stop_reason": "end_turn",
+            "id": "x",
+            "model": "m",
+        },
+        "google": {"candidates": [{"content": {"parts": [{"text": "HERE"}]}, "finishReason": "STOP"}]},
+        "cohere": {"message": {"content": [{"type": "text", "text": "HERE"}]}, "finish_reason": "COMPLETE", "id": "x"},
+    }
+    usual = {"choices": [{"index": 0, "message": {"content": "HERE"}, "finish_reason": "stop"}], "id": "x"}
+    whole = shapes.get(kind, usual)
+    for odd, said in ((rb"a\udcafb", "a\ufffdb"), (b"a\nb", "a\nb"), (rb"\ud83d\ude00", "\U0001f600")):
+        body = json.dumps({**whole, "unread": "NUMBER"}).encode().replace(b"HERE", odd)
+        for number in (b"NaN", b"-Infinity", b"1e400", b"5"):
+            answer = PROVIDERS[kind]().parse_response(answered(200, body.replace(b'"NUMBER"', number)))
+            assert answer["choices"][0]["message"]["content"] == said
+            encode(answer["choices"])
+
+
+def test_what_is_no_json_in_any_reading_is_an_error():
+    """A broken one, and one that broke off."""
+    for body in (b'{"choices": [}', b'{"choices": [', b"<html>", b"'x'"):
+        with pytest.raises(UpstreamError):
+            VLLM_SERVER.parse_response(answered(200, body))

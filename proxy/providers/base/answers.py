@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
+from proxy.providers.base.lenient import lenient, without_halves
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
 from proxy.schema.json import decode_large, utf8
 from proxy.schema.json_reading import BROKEN_OFF as BROKEN_OFF
@@ -19,21 +20,37 @@ T = TypeVar("T")
 
 def decode(data: bytes) -> dict[str, Any]:
     """One JSON object from a provider. Raises UpstreamTruncated for the start of one, UpstreamError for all else."""
+    value, has_halves = decode_piece(data)
+    return cast("dict[str, Any]", without_halves(value)) if has_halves else value
+
+
+def decode_piece(data: bytes) -> tuple[dict[str, Any], bool]:
+    """The same. True: its texts may have halves of characters, of which the others are in the next piece."""
+    is_odd = False
     try:
-        value = decoded(data, _object)
+        value = _strict(data, _object)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-        if str(error) == BROKEN_OFF:
+        value, is_odd = _lenient(data), True
+        if value is None and str(error) == BROKEN_OFF:
             raise UpstreamTruncated("The provider's answer broke off in the middle.") from None
-        value = None
     if not isinstance(value, dict):
         raise UpstreamError("The provider's answer is not a JSON object.", retryable=True)
-    return value
+    return value, is_odd
 
 
 def decoded(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """What `decoder` reads in a provider's JSON. A large one is read in steps. Raises UpstreamError for a text that
     takes too much memory.
     """
+    try:
+        return _strict(data, decoder)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        if isinstance(error, msgspec.ValidationError) or (value := _lenient(data)) is None:
+            raise
+    return msgspec.convert(without_halves(value), decoder.type)
+
+
+def _strict(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     if len(data) <= STEP_BYTES:
         return decoder.decode(data)
     try:
@@ -43,6 +60,14 @@ def decoded(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     return msgspec.convert(value, decoder.type)
 
 
+def _lenient(data: bytes) -> Any:
+    """The value of a text that is no JSON to the letter; None where it is none at all, or too large to try."""
+    try:
+        return lenient(data) if len(data) <= STEP_BYTES else None
+    except (ValueError, RecursionError):
+        return None
+
+
 def json_or_none(data: bytes | str) -> Any:
     """The value of a JSON text, None if it is invalid."""
     try:
@@ -50,7 +75,7 @@ def json_or_none(data: bytes | str) -> Any:
             return msgspec.json.decode(data)
         return decode_large(utf8(data) if isinstance(data, str) else data, _object.decode)
     except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return None
+        return without_halves(_lenient(data)) if isinstance(data, bytes) else None
 
 
 def listed(value: object) -> list[Any]:

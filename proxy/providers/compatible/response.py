@@ -21,6 +21,7 @@ _TIERS = {"on_demand": "default", "performance": "default"}  # Groq's words
 _KNOWN_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
 # Additions of no use to clients: Together's echoes and seeds above 2**53, Groq's own usage, a stream's padding.
 PADDING = frozenset({"prompt", "x_groq", "obfuscation", "p"})
+TEXTS = ("content", "refusal", "reasoning_content")
 _PLAIN = frozenset({"role", "content", "refusal", "annotations"})
 CHOICE_PADDING = frozenset({"text", "seed", "delta", "message", "prompt_token_ids", "token_ids", "usage"})
 
@@ -161,7 +162,7 @@ def plain(part: dict[str, Any]) -> dict[str, Any]:
         part = {**part, "content": joined(_texts(part["content"]))}
         if thinking:
             part["reasoning_content"] = thinking
-    for name in ("content", "refusal", "reasoning_content"):
+    for name in TEXTS:
         if name in part and not isinstance(part[name], str):
             part = {**part, name: None if part[name] is None or name == "refusal" else text_of(part[name])}
     return part

@@ -7,14 +7,16 @@ from typing import Any, cast
 import msgspec
 from msgspec import Struct
 
-from proxy.providers.base.answers import arguments_text, call_id, decode, listed, objects
+from proxy.providers.base.answers import arguments_text, call_id, decode_piece, listed, objects
 from proxy.providers.base.errors import ErrorRules
+from proxy.providers.base.lenient import Halves, without_halves
 from proxy.providers.base.stream import EventDecoder
 from proxy.providers.base.usage import usage_of
 from proxy.providers.compatible.errors import error_in
 from proxy.providers.compatible.response import (
     CHOICE_PADDING,
     PADDING,
+    TEXTS,
     envelope,
     finish_reason,
     logprobs,
@@ -117,6 +119,7 @@ class CompatibleStreamDecoder(EventDecoder):
         self._rules = rules
         self._calls: dict[int, _Calls] = {}
         self._finished: set[int] = set()
+        self._halves = Halves()
         self._misses = 0
 
     @property
@@ -124,9 +127,10 @@ class CompatibleStreamDecoder(EventDecoder):
         return len(self._finished) >= self._expected and len(self._finished) >= len(self._calls)
 
     def read(self, data: bytes, name: str) -> list[ChatChunk]:
-        if self.has_quick_text and self._misses < _MAX_MISSES and not name and (text := self._text(data)) is not None:
+        is_quick = self.has_quick_text and self._misses < _MAX_MISSES and not name and not self._halves
+        if is_quick and (text := self._text(data)) is not None:
             return [text]
-        body = decode(data)
+        body, is_odd = decode_piece(data)
         error = error_in(body if name != "error" else {"error": body, **body}, self._rules)
         if error is not None:
             raise error
@@ -134,6 +138,8 @@ class CompatibleStreamDecoder(EventDecoder):
         chunk["choices"] = [
             self._choice(choice, body.get("id")) for choice in listed(body.get("choices")) if isinstance(choice, dict)
         ]
+        if is_odd:
+            chunk = without_halves(chunk)
         usage = usage_of(body)
         if usage is not None:
             chunk["usage"] = usage
@@ -165,6 +171,9 @@ class CompatibleStreamDecoder(EventDecoder):
         index = index if isinstance(index, int) else 0
         calls = self._calls.setdefault(index, _Calls(index, answer_id))
         delta = self._delta(raw.get("delta"), calls)
+        for name in TEXTS:
+            if piece := delta.get(name):
+                delta[name] = self._halves.feed((index, name), piece)
         choice = {name: value for name, value in raw.items() if name not in CHOICE_PADDING}
         choice |= {"index": index, "delta": delta, "finish_reason": None}
         if raw.get("logprobs") is not None:
@@ -173,6 +182,10 @@ class CompatibleStreamDecoder(EventDecoder):
             return choice
         reason, native = finish_reason(raw.get("finish_reason"), bool(calls))
         if reason is not None:
+            if self._halves:
+                delta |= {
+                    name: delta.get(name, "") + rest for name in TEXTS if (rest := self._halves.rest((index, name)))
+                }
             self._finished.add(index)
             choice |= {"finish_reason": reason} | native
         return choice

@@ -1,0 +1,49 @@
+"""Translates: JSON that clients' parsers take and a strict one refuses: escapes of lone surrogates, NaN, Infinity,
+numbers beyond a float, line ends inside strings, bytes that are no UTF-8.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def lenient(data: bytes) -> Any:
+    """The value; texts may contain lone surrogates. Raises ValueError for what is no JSON in any reading."""
+    return json.loads(data.decode("utf-8", "replace"), strict=False)
+
+
+def without_halves(value: Any) -> Any:
+    """The value with U+FFFD for each lone surrogate in its texts: nobody could encode it again."""
+    if isinstance(value, str):
+        return value if value.isascii() else joined_halves(value)
+    if isinstance(value, dict):
+        return {without_halves(name): without_halves(each) for name, each in value.items()}
+    return [without_halves(each) for each in value] if isinstance(value, list) else value
+
+
+def joined_halves(text: str) -> str:
+    """The text with halves that meet as one character, and U+FFFD for the others."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+class Halves:
+    """Joins the halves of a character that two pieces of a text share."""
+
+    def __init__(self) -> None:
+        self._held: dict[object, str] = {}  # by text: the first half, at the end of its last piece
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
+
+    def feed(self, key: object, piece: str) -> str:
+        """The piece, after the half of the one before; a half at its end is held back."""
+        text = self._held.pop(key, "") + piece
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            self._held[key] = text[-1]
+            text = text[:-1]
+        return text if text.isascii() else joined_halves(text)
+
+    def rest(self, key: object) -> str:
+        """What no piece follows."""
+        return "\ufffd" if self._held.pop(key, "") else ""
