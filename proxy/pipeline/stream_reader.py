@@ -5,19 +5,36 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from functools import partial
+from typing import cast
 
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.off_loop import LARGE_BYTES, OffLoop
-from proxy.providers.base.contract import StreamDecoder
-from proxy.schema.chat import ChatChunk, TextChunk
+from proxy.providers.base.answers import json_or_none
+from proxy.providers.base.contract import HTTPResponse, StreamDecoder, parse
+from proxy.schema.chat import ChatChunk, ChatResponse, TextChunk
 from proxy.schema.errors import UpstreamError
 from proxy.schema.records import Outcome, Timeouts
 from proxy.schema.sse import Event, EventFraming
-from proxy.upstream.upstream import Exchange
+from proxy.schema.unfold import chunks_of
+from proxy.upstream.upstream import MAX_ANSWER_BYTES, Exchange
+from proxy.upstream.whole_json import is_whole_json
 
 DRAIN_S = 1.0  # wait for usage after the finish, if the client has left
 MAX_STREAM_BYTES = 512 * 1024 * 1024  # twice the size of 100,000 tokens with 20 log probabilities each
+_BEGINNING = 4096  # white space that may come before the first event
 AFTER_FINISH_S = 5.0  # wait for usage and the end marker after the finish, at most
+
+
+class _Unfolded:
+    """The decoder of an answer that came whole: nothing is missing."""
+
+    finished = done = True
+
+    def feed(self, event: Event) -> list[ChatChunk]:
+        return []
+
+    def close(self) -> list[ChatChunk]:
+        return []
 
 
 class StreamReader:
@@ -27,7 +44,7 @@ class StreamReader:
         self, attempt: Attempt, decoder: StreamDecoder, timeouts: Timeouts, exchange: Exchange, off_loop: OffLoop
     ) -> None:
         self._attempt = attempt
-        self._decoder = decoder
+        self._decoder: StreamDecoder = decoder
         self._timeouts = timeouts
         self._exchange = exchange
         self._off_loop = off_loop
@@ -35,6 +52,8 @@ class StreamReader:
         self._now = asyncio.get_running_loop().time
         self._progress_at = self._now()
         self._first_by = self._progress_at + timeouts.first_token
+        self._start = bytearray()  # of a stream, before it is known to be one; or the whole answer so far
+        self._is_whole: bool | None = None
         self._bytes = 0
         self._ended = False
         self._failure: UpstreamError | None = None
@@ -52,13 +71,15 @@ class StreamReader:
         try:
             piece = await self._exchange.read(*self._limit())
         except UpstreamError:
-            if not self._decoder.finished:
+            if not self._decoder.finished and not (self._is_whole and await is_whole_json(self._start)):
                 raise
             piece = b""
         if piece:
             self._bytes += len(piece)
             if self._bytes > MAX_STREAM_BYTES:
                 raise UpstreamError(f"The provider sent a stream of more than {MAX_STREAM_BYTES} bytes.")
+            if self._is_whole is not False and not (piece := self._begin(piece)):
+                return []
             if self._framing.pending <= LARGE_BYTES:
                 chunks = self._note(self._decode(self._framing.feed(piece)))
             else:
@@ -67,9 +88,42 @@ class StreamReader:
                 self._attempt.native.add(piece, self._decoder.finished)
             return chunks
         self._ended = True
+        if self._is_whole:
+            return self._note(await self._unfolded())
         chunks = self._note(self._decode(self._framing.close()))
         if self._failure is not None and self._failure.upstream_status is None:
             self._failure = None  # a partial event at the end: truncated, unless the answer was complete
+        return chunks
+
+    def _begin(self, piece: bytes) -> bytes:
+        """The bytes of a stream; b"" as long as it is not known to be one. Its first byte tells, not its content type:
+        a whole answer in JSON is kept until it is complete.
+        """
+        self._start += piece
+        if self._is_whole is None:
+            first = bytes(self._start[:_BEGINNING]).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+            if not first and len(self._start) < _BEGINNING:
+                return b""
+            if first == b"<" or (first == b"{" and self._attempt.native is not None):
+                raise self._exchange.no_stream()
+            self._is_whole = first == b"{"
+        if self._is_whole:
+            if len(self._start) > MAX_ANSWER_BYTES:
+                raise UpstreamError(f"The provider sent an answer of more than {MAX_ANSWER_BYTES} bytes.")
+            return b""
+        begun, self._start = bytes(self._start), bytearray()
+        return begun
+
+    async def _unfolded(self) -> list[ChatChunk]:
+        """The chunks of a whole answer. Several objects, one after the other, are events."""
+        body, self._start = bytes(self._start), bytearray()
+        if json_or_none(body.removeprefix(b"\xef\xbb\xbf")) is None:
+            self._is_whole = False
+            return self._decode([*self._framing.feed(body), *self._framing.close()])
+        response = HTTPResponse(self._exchange.status, self._exchange.headers, body)
+        reading = partial(parse, self._attempt.deployment.provider, self._attempt.request, response)
+        chunks = _unfolded(cast(ChatResponse, await self._off_loop.run(len(body), reading)))
+        self._decoder = _Unfolded()
         return chunks
 
     async def pause(self, wait: Awaitable[None]) -> None:

@@ -15,6 +15,7 @@ from proxy.providers.base.errors import request_id
 from proxy.schema.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated, UpstreamUnavailable
 from proxy.schema.records import Endpoint, Outcome, Secret
 from proxy.upstream.deadline import Deadline
+from proxy.upstream.inflate import ENCODINGS, inflated
 from proxy.upstream.keys import Keys, Lease, redact
 from proxy.upstream.pools import Pool
 from proxy.upstream.transports.base import (
@@ -164,7 +165,8 @@ class Exchange:
                 self.lease = keys.take(*self.expected) if self._is_call else keys.borrow()
                 variable, endpoint = self.lease.key.variable, self.lease.key.endpoint or endpoint
             self._key = endpoint.key
-            answer = self._answer = await self._send(self._upstream.outgoing(self._request, endpoint, variable))
+            answer = await self._send(self._upstream.outgoing(self._request, endpoint, variable))
+            answer = self._answer = inflated(answer)
             self._request = _SENT  # its body may be large, and the answer may take minutes
             self.status, self.headers = answer.status, answer.headers
             if not self._is_as_wanted():
@@ -282,13 +284,9 @@ class Exchange:
         return UpstreamTimeout(f"{self._name} sent {what} within {seconds:g} s.", outcome)
 
     def _is_as_wanted(self) -> bool:
-        """A 2xx answer, not compressed, of the kind that was asked for."""
-        kind = self.headers.get("content-type", "").lower() if self._total_s is None else ""
-        return (
-            200 <= self.status < 300
-            and self.headers.get("content-encoding", "identity").lower() in ("", "identity")
-            and (not kind or "event-stream" in kind)
-        )
+        """A 2xx answer that can be read. Whether it is of the kind that was asked for, its first bytes tell."""
+        encoding = self.headers.get("content-encoding", "identity").lower()
+        return 200 <= self.status < 300 and encoding in ("", "identity", *ENCODINGS)
 
     async def _reject(self) -> None:
         """Raises the error of an answer. A redirect is never followed: the key belongs to its origin alone."""
@@ -303,19 +301,14 @@ class Exchange:
                 of_key = f" ({self.lease.key.variable})" if self.lease and self.lease.key.variable else ""
                 error.message = f"{self._name}{of_key}: {error.message}"
             raise error
-        if self.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
-            message = f"{self._name} sent a compressed answer though none was asked for."
-            raise UpstreamError(message, upstream_status=status)
-        await self._reject_kind(self.headers["content-type"].lower())
+        message = f"{self._name} sent a compressed answer though none was asked for."
+        raise UpstreamError(message, upstream_status=status)
 
-    async def _reject_kind(self, kind: str) -> None:
-        """A stream was asked for and something else came: an error in a 200, or a page of HTML."""
-        response = await self.body(MAX_ERROR_BYTES)
-        if "json" in kind:
-            self._upstream.provider.parse_response(response)
-        shown = kind.split(";")[0][:64]
+    def no_stream(self) -> UpstreamError:
+        """The error for an answer that is neither a stream nor JSON, such as a page of HTML."""
+        shown = self.headers.get("content-type", "no content type").split(";")[0][:64]
         message = f"{self._name} answered with {shown} instead of an event stream."
-        raise UpstreamError(message, upstream_status=self.status)
+        return UpstreamError(message, upstream_status=self.status)
 
     def _leave(self, error: BaseException | None) -> None:
         self._deadline.close()

@@ -1,0 +1,123 @@
+"""The first bytes of an answer decide how it is read, not its content type, nor what was asked for."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.books import rows
+from tests.providers.test_streams_property import WRITERS
+from tests.server.api.raw import chat, post
+from tests.server.api.test_odd_answers import SAID, answer, before
+from tests.upstream.wire import Said
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+KINDS = ["openai", "anthropic", "google", "cohere", "perplexity", "groq"]
+SPOKEN = Said(tokens=["hello ", "there"])
+
+
+def http(body: bytes, kind: str | None, status: int = 200, **headers: str) -> bytes:
+    named = {"content-type": kind, "content-length": str(len(body)), **headers}
+    lines = [f"{name.replace('_', '-')}: {value}" for name, value in named.items() if value is not None]
+    return "\r\n".join([f"HTTP/1.1 {status} X", *lines, "", ""]).encode() + body
+
+
+async def both(folder: Path, kind: str, data: bytes) -> None:
+    """The same answer, whole and streamed, each bought once and metered."""
+    async with before(folder, kind, lambda: data) as server:
+        whole = await post(server.port, chat("odd/m"))
+        streamed = await post(server.port, chat("odd/m", stream=True, stream_options={"include_usage": True}))
+    assert whole.status == streamed.status == 200, (whole.body, streamed.body)
+    choice = whole.json["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == (SAID, "stop")
+    *events, usage, done = streamed.events
+    said = "".join(each["choices"][0]["delta"].get("content") or "" for each in events)
+    assert (said, events[-1]["choices"][0]["finish_reason"], done) == (SAID, "stop", "[DONE]")
+    assert usage["usage"]["completion_tokens"] == whole.json["usage"]["completion_tokens"] > 0
+    assert [row["attempts"] for row in rows(folder, "calls")] == [1, 1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_stream_is_read_for_either_request(tmp_path: Path, kind: str):
+    """Under any content type, or none."""
+    body = WRITERS[kind](SPOKEN, [])
+    for place, content_type in enumerate(("text/event-stream", "application/json", "text/plain; charset=utf-8", None)):
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        await both(folder, kind, http(body, content_type))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_whole_answer_is_read_for_either_request(tmp_path: Path, kind: str):
+    """Printed on several lines, after a byte order mark, or as an event stream without events."""
+    body = json.dumps(answer(kind, 2), indent=1).encode()
+    for place, (data, content_type) in enumerate(
+        ((body, "application/json"), (b"\xef\xbb\xbf" + body, "text/plain"), (b" \n" + body, "text/event-stream"))
+    ):
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        await both(folder, kind, http(data, content_type))
+
+
+async def test_lines_of_json_are_events(tmp_path: Path):
+    """Without `data:` and without blank lines."""
+    deltas: list[dict[str, Any]] = [{"content": "hello "}, {"content": "there"}, {}]
+    lines = [
+        {"choices": [{"index": 0, "delta": delta, "finish_reason": None if delta else "stop"}]} for delta in deltas
+    ]
+    body = b"\n".join(json.dumps(line).encode() for line in lines)
+    async with before(tmp_path, "openai", lambda: http(body, "application/x-ndjson")) as server:
+        streamed = await post(server.port, chat("odd/m", stream=True))
+    assert "".join(each["choices"][0]["delta"].get("content") or "" for each in streamed.events[:-1]) == SAID
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate"])
+async def test_a_compressed_answer_is_read_though_none_was_asked_for(tmp_path: Path, encoding: str):
+    """The words of an error too."""
+    pressed = gzip.compress if "gzip" in encoding else zlib.compress
+    body = json.dumps(answer("openai", 2)).encode()
+    await both(tmp_path, "openai", http(pressed(body), "application/json", content_encoding=encoding))
+    refusal = pressed(json.dumps({"error": {"message": "too large: 9", "code": "x", "param": "max_tokens"}}).encode())
+    folder = tmp_path / "refused"
+    folder.mkdir()
+    async with before(
+        folder, "openai", lambda: http(refusal, "application/json", 400, content_encoding=encoding)
+    ) as it:
+        for stream in (False, True):
+            refused = await post(it.port, chat("odd/m", stream=stream))
+            assert (refused.status, refused.error()["message"], refused.error()["param"]) == (
+                400,
+                "too large: 9",
+                "max_tokens",
+            )
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "code"),
+    [
+        (b"<html>busy</html>", None, "upstream_error"),
+        (b"", None, "upstream_truncated"),
+        (b'{"choices": [', None, "upstream_truncated"),
+        (b'{"error": {"message": "busy", "code": 503}}', None, None),
+        (b"not gzip", "gzip", "upstream_error"),
+        (gzip.compress(json.dumps(answer("openai", 2)).encode())[:60], "gzip", "upstream_truncated"),
+        (gzip.compress(b" " * 20_000_000), "gzip", "upstream_error"),
+        (b"x", "br", "upstream_error"),
+    ],
+)
+async def test_what_is_neither_is_an_honest_error(tmp_path: Path, body: bytes, encoding: str | None, code: str | None):
+    """One try, one row, nothing of a page in it."""
+    headers: Any = {} if encoding is None else {"content_encoding": encoding}
+    async with before(tmp_path, "openai", lambda: http(body, "text/plain", **headers)) as server:
+        for stream in (False, True):
+            answered = await post(server.port, chat("odd/m", stream=stream))
+            assert answered.status in (502, 503)
+            assert code is None or answered.error()["code"] == code
+            assert "html" not in answered.error()["message"]
+    assert len(rows(tmp_path, "attempts")) == 2
