@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from msgspec import Struct
@@ -147,11 +148,18 @@ class Attempt:
         if self.state is not AttemptState.FINISHED:
             self.state = step(self.state, AttemptState.FINISHED)
 
+    def note_finishes(self, choices: Iterable[Mapping[str, Any]]) -> None:
+        """Reports a finish_reason that the provider did not give."""
+        if any("native_finish_reason" in each and each["native_finish_reason"] is None for each in choices):
+            self.adapted = [*self.adapted, "finish_reason"]
+
     def note_whole(self, response: AnyResponse) -> None:
         """The texts are counted only where the vendor did not count its output."""
         self.note_finished()
         self.tally.usage = response.get("usage")
         self.tally.note_served(response)
+        if "choices" in response:
+            self.note_finishes(cast(ChatResponse, response)["choices"])
         if "choices" in response and not self.tally.is_counted:
             for choice in cast(ChatResponse, response)["choices"]:
                 message = choice["message"]

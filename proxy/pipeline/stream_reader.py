@@ -180,6 +180,8 @@ class StreamReader:
         if is_progress:
             self._progress_at = self._now()
         if is_finished := self._decoder.finished:
+            if not attempt.finished:
+                attempt.note_finishes(choice for chunk in chunks for choice in chunk.get("choices", ()))
             attempt.note_finished()
         if not attempt.committed and (is_finished or is_progress):
             attempt.note_first_token()

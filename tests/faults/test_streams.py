@@ -84,9 +84,9 @@ async def test_a_stream_cut_before_its_first_token_is_a_502(server: Server, tmp_
     assert only(tmp_path)["cost_nano"] >= MOST_NANO  # it may have been answered in full
 
 
-async def test_a_stream_without_finish_reason_is_truncated(server: Server, tmp_path: Path) -> None:
-    """`[DONE]` alone finishes nothing."""
-    heard = await ask(server.port, "fake/no_finish", stream_options={"include_usage": True})
+async def test_a_stream_that_ends_without_finish_and_end_marker_is_truncated(server: Server, tmp_path: Path) -> None:
+    """Its usage does not finish it."""
+    heard = await ask(server.port, "fake/no_finish-no_done", stream_options={"include_usage": True})
     assert_no_invented_end(heard)
     assert (heard.content, heard.error["code"]) == (said(10), "upstream_truncated")
     assert heard.usage is None
@@ -94,6 +94,15 @@ async def test_a_stream_without_finish_reason_is_truncated(server: Server, tmp_p
         "upstream_truncated",
         pytest.approx(10, abs=3),
     )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_complete_answer_without_finish_reason_gets_one(server: Server, tmp_path: Path, stream: bool) -> None:
+    """A whole body, and a stream with its end marker."""
+    heard = await ask(server.port, "fake/no_finish", stream=stream)
+    assert (heard.status, heard.content, heard.finish_reasons) == (200, said(10), ["stop"])
+    assert stream or heard.headers["x-proxy-adapted-params"] == "finish_reason"
+    assert only(tmp_path)["outcome"] == "ok"
 
 
 async def test_a_stream_with_its_finish_but_no_end_marker_is_complete(server: Server, tmp_path: Path) -> None:
@@ -104,7 +113,7 @@ async def test_a_stream_with_its_finish_but_no_end_marker_is_complete(server: Se
 
 
 @pytest.mark.parametrize(
-    "cut", ["cut_clean(k=1)", "cut_fin(k=1)", "cut_rst(k=1)", "truncated_json(k=3)", "cut_fin(k=0)", "no_finish"]
+    "cut", ["cut_clean(k=1)", "cut_fin(k=1)", "cut_rst(k=1)", "truncated_json(k=3)", "cut_fin(k=0)"]
 )
 async def test_a_whole_answer_that_breaks_off_is_a_502(server: Server, tmp_path: Path, cut: str) -> None:
     """A truncated JSON body, from a cut connection or a short Content-Length, is not an answer."""

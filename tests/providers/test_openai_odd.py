@@ -118,7 +118,7 @@ def test_a_stream_spoiled_anywhere_is_read_or_an_upstream_error(name: str) -> No
         for place in (chunks[0], chunks[len(chunks) // 2], chunks[-1])
         for body in attempts(json.loads(seen[place].data), name)
     }
-    assert told == {"read", "refused"}
+    assert told <= {"read", "refused"}
 
 
 @pytest.mark.parametrize("name", ["searched", "annotated", "called", "thought"])

@@ -171,3 +171,42 @@ def test_what_is_no_json_in_any_reading_is_an_error():
     for body in (b'{"choices": [}', b'{"choices": [', b"<html>", b"'x'"):
         with pytest.raises(UpstreamError):
             VLLM_SERVER.parse_response(answered(200, body))
+
+
+# --- complete answers without a usable finish -------------------------------------------------------------------------
+
+CALL = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+UNUSABLE: list[Any] = [None, "", "null", "None", 5, {}]
+
+
+@pytest.mark.parametrize("finish", UNUSABLE)
+@pytest.mark.parametrize(
+    ("written", "limit", "calls", "expected"),
+    [
+        (20, None, [], "stop"),
+        (20, 30, [], "stop"),
+        (30, 30, [], "length"),
+        (31, 30, [], "length"),
+        (30, 30, [CALL], "tool_calls"),
+    ],
+)
+def test_a_complete_answer_without_finish_gets_one_from_its_content(
+    finish: Any, written: int, limit: int | None, calls: list[Any], expected: str
+):
+    """The same for a body and for a stream with its end marker. That it is ours stands beside it."""
+    usage = {"prompt_tokens": 10, "completion_tokens": written, "total_tokens": 10 + written}
+    fields: dict[str, Any] = {} if limit is None else {"max_tokens": limit}
+    said: dict[str, Any] = {"role": "assistant", "content": "x", **({"tool_calls": calls} if calls else {})}
+    body = {
+        "id": "c",
+        "model": "m",
+        "choices": [{"index": 0, "message": said, "finish_reason": finish}],
+        "usage": usage,
+    }
+    whole = VLLM_SERVER.parse_response(answered(200, body), request(**fields))["choices"][0]
+    events = [chunk(**said), event({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}], "usage": usage})]
+    streamed = folded(VLLM_SERVER, [*events, Event("", b"[DONE]")], **fields)["choices"][0]
+    for choice in (whole, streamed):
+        assert (choice["finish_reason"], dict(choice)["native_finish_reason"]) == (expected, None)
+    with pytest.raises(UpstreamError):
+        folded(VLLM_SERVER, events, **fields)

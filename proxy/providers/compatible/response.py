@@ -11,11 +11,12 @@ from proxy.providers.base.errors import ErrorRules, scrub
 from proxy.providers.base.usage import usage_of
 from proxy.providers.compatible.errors import body_of
 from proxy.schema.chat import FINISH_REASONS, ChatResponse
-from proxy.schema.errors import UpstreamError, UpstreamTruncated
+from proxy.schema.errors import UpstreamError
 from proxy.schema.json_writing import text_of
 from proxy.schema.long_text import joined
 
 _NO_LETTER = re.compile(r"[^a-zA-Z0-9]")
+_NO_FINISH = ("", "null", "none")
 _FINISH = {"eos": "stop", "model_length": "length", "max_tokens": "length", "tool_use": "tool_calls"}
 _TIERS = {"on_demand": "default", "performance": "default"}  # Groq's words
 _KNOWN_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
@@ -26,23 +27,24 @@ _PLAIN = frozenset({"role", "content", "refusal", "annotations"})
 CHOICE_PADDING = frozenset({"text", "seed", "delta", "message", "prompt_token_ids", "token_ids", "usage"})
 
 
-def parse(response: HTTPResponse, rules: ErrorRules) -> ChatResponse:
-    """The decoded body, changed in place where it is not yet in OpenAI's shape. Raises UpstreamError when the answer is
-    an error in a 200, or has no choices, or a choice never finished.
+def parse(response: HTTPResponse, rules: ErrorRules, limit: int | None = None) -> ChatResponse:
+    """The decoded body, changed in place where it is not yet in OpenAI's shape. `limit`: the output limit of the
+    request. Raises UpstreamError when the answer is an error in a 200, or has no choices.
     """
-    return parse_body(body_of(response, rules))
+    return parse_body(body_of(response, rules), limit)
 
 
-def parse_body(body: dict[str, Any]) -> ChatResponse:
+def parse_body(body: dict[str, Any], limit: int | None = None) -> ChatResponse:
     """The same for a body that is decoded, and no error."""
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices:
         raise _no_choices()
     report = usage_of(body)
+    is_cut = limit is not None and report is not None and report.billed.output >= limit * len(choices)
     for place, choice in enumerate(choices):
         if not isinstance(choice, dict):
             raise _no_choices()
-        _normalize(choice, place, body.get("id"))
+        _normalize(choice, place, body.get("id"), is_cut)
     body["object"] = "chat.completion"
     if not PADDING.isdisjoint(body):
         _remove(body, PADDING)
@@ -80,7 +82,7 @@ def _remove(body: dict[str, Any], names: frozenset[str]) -> None:
         del body[name]
 
 
-def _normalize(choice: dict[str, Any], place: int, answer_id: object) -> None:
+def _normalize(choice: dict[str, Any], place: int, answer_id: object, is_cut: bool) -> None:
     message = choice.get("message")
     if message is None and choice.get("finish_reason") == "content_filter":
         message = {}  # Azure sends none where its filter took the whole answer
@@ -88,8 +90,8 @@ def _normalize(choice: dict[str, Any], place: int, answer_id: object) -> None:
         raise UpstreamError("The provider's answer has a choice without a message.", retryable=True)
     message = _message(message, place, answer_id)
     reason, native = finish_reason(choice.get("finish_reason"), "tool_calls" in message)
-    if reason is None:
-        raise UpstreamTruncated("The provider's answer has no finish_reason.")
+    if reason is None:  # the body is complete
+        reason, native = derived_finish("tool_calls" in message, is_cut)
     if not CHOICE_PADDING.isdisjoint(choice):
         _remove(choice, CHOICE_PADDING)
     if not isinstance(choice.get("index"), int):
@@ -177,11 +179,14 @@ def _texts(value: object, depth: int = 4) -> list[str]:
     return [text for piece in value for text in _texts(piece, depth - 1)] if depth and isinstance(value, list) else []
 
 
+def derived_finish(has_calls: bool, is_cut: bool) -> tuple[str, dict[str, Any]]:
+    """The finish_reason of a complete answer that has none, or the text "null"; that it is ours shows beside it."""
+    return "tool_calls" if has_calls else "length" if is_cut else "stop", {"native_finish_reason": None}
+
+
 def finish_reason(value: object, has_calls: bool) -> tuple[str | None, dict[str, Any]]:
-    """One of OpenAI's five words, with the vendor's own word beside it if it differs. None stays None: a finish is
-    never invented.
-    """
-    if not isinstance(value, str) or not value:
+    """One of OpenAI's five words, with the vendor's own word beside it if it differs; None where there is none."""
+    if not isinstance(value, str) or value.lower() in _NO_FINISH:
         return None, {}
     if value == "error":
         raise UpstreamError("The provider stopped with an error in the middle of its answer.", retryable=True)

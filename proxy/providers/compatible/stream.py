@@ -17,6 +17,7 @@ from proxy.providers.compatible.response import (
     CHOICE_PADDING,
     PADDING,
     TEXTS,
+    derived_finish,
     envelope,
     finish_reason,
     logprobs,
@@ -110,16 +111,20 @@ _MAX_MISSES = 8  # events that are of another kind after one another: then this 
 
 
 class CompatibleStreamDecoder(EventDecoder):
-    """Decodes one stream. `expected`: the number of choices in the request; a server may send fewer."""
+    """Decodes one stream. `expected`: the number of choices in the request; a server may send fewer. `limit`: the
+    output limit of each.
+    """
 
     has_quick_text = True  # False where a subclass looks into every chunk
 
-    def __init__(self, expected: int, rules: ErrorRules) -> None:
+    def __init__(self, expected: int, rules: ErrorRules, limit: int | None = None) -> None:
         self._expected = expected
         self._rules = rules
         self._calls: dict[int, _Calls] = {}
         self._finished: set[int] = set()
         self._halves = Halves()
+        self._limit = limit
+        self._written = 0  # tokens of all choices, as far as the server has said
         self._misses = 0
 
     @property
@@ -143,7 +148,20 @@ class CompatibleStreamDecoder(EventDecoder):
         usage = usage_of(body)
         if usage is not None:
             chunk["usage"] = usage
+            self._written = usage.billed.output
         return [cast(ChatChunk, chunk)]
+
+    def at_end_marker(self) -> list[ChatChunk]:
+        """The finish of each choice that has none: the server says that the answer is complete."""
+        is_cut = self._limit is not None and self._written >= self._limit * max(1, len(self._calls))
+        choices: list[dict[str, Any]] = []
+        for index, calls in self._calls.items():
+            if index not in self._finished:
+                self._finished.add(index)
+                reason, native = derived_finish(bool(calls), is_cut)
+                delta = {name: rest for name in TEXTS if (rest := self._halves.rest((index, name)))}
+                choices.append({"index": index, "delta": delta, "finish_reason": reason, **native})
+        return [cast(ChatChunk, {"choices": choices})] if choices else []
 
     def _text(self, data: bytes) -> ChatChunk | None:
         """The chunk of an event that only adds text; None for every other event."""
@@ -161,7 +179,7 @@ class CompatibleStreamDecoder(EventDecoder):
         return cast(ChatChunk, TextChunk(index, text))
 
     def close(self) -> list[ChatChunk]:
-        """Raises UpstreamTruncated unless every choice that began has finished; `[DONE]` alone finishes nothing."""
+        """Raises UpstreamTruncated unless every choice that began has finished."""
         if not self._finished or len(self._finished) < len(self._calls):
             raise UpstreamTruncated("The provider's stream ended before the answer did.")
         return []

@@ -28,41 +28,36 @@ def http(body: bytes, kind: str | None, status: int = 200, **headers: str) -> by
     return "\r\n".join([f"HTTP/1.1 {status} X", *lines, "", ""]).encode() + body
 
 
-async def both(folder: Path, kind: str, data: bytes) -> None:
-    """The same answer, whole and streamed, each bought once and metered."""
-    async with before(folder, kind, lambda: data) as server:
-        whole = await post(server.port, chat("odd/m"))
-        streamed = await post(server.port, chat("odd/m", stream=True, stream_options={"include_usage": True}))
-    assert whole.status == streamed.status == 200, (whole.body, streamed.body)
-    choice = whole.json["choices"][0]
-    assert (choice["message"]["content"], choice["finish_reason"]) == (SAID, "stop")
-    *events, usage, done = streamed.events
-    said = "".join(each["choices"][0]["delta"].get("content") or "" for each in events)
-    assert (said, events[-1]["choices"][0]["finish_reason"], done) == (SAID, "stop", "[DONE]")
-    assert usage["usage"]["completion_tokens"] == whole.json["usage"]["completion_tokens"] > 0
-    assert [row["attempts"] for row in rows(folder, "calls")] == [1, 1]
+async def both(folder: Path, kind: str, answers: list[bytes]) -> None:
+    """Each answer to either request: the same text, bought once and metered."""
+    served = answers[:1]
+    async with before(folder, kind, lambda: served[0]) as server:
+        for served[0] in answers:
+            whole = await post(server.port, chat("odd/m"))
+            streamed = await post(server.port, chat("odd/m", stream=True, stream_options={"include_usage": True}))
+            assert whole.status == streamed.status == 200, (whole.body, streamed.body)
+            choice = whole.json["choices"][0]
+            assert (choice["message"]["content"], choice["finish_reason"]) == (SAID, "stop")
+            *events, usage, done = streamed.events
+            said = "".join(each["choices"][0]["delta"].get("content") or "" for each in events)
+            assert (said, events[-1]["choices"][0]["finish_reason"], done) == (SAID, "stop", "[DONE]")
+            assert usage["usage"]["completion_tokens"] == whole.json["usage"]["completion_tokens"] > 0
+    assert [row["attempts"] for row in rows(folder, "calls")] == [1, 1] * len(answers)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_stream_is_read_for_either_request(tmp_path: Path, kind: str):
     """Under any content type, or none."""
-    body = WRITERS[kind](SPOKEN, [])
-    for place, content_type in enumerate(("text/event-stream", "application/json", "text/plain; charset=utf-8", None)):
-        folder = tmp_path / str(place)
-        folder.mkdir()
-        await both(folder, kind, http(body, content_type))
+    kinds = ("text/event-stream", "application/json", "text/plain; charset=utf-8", "text/html", None)
+    await both(tmp_path, kind, [http(WRITERS[kind](SPOKEN, []), each) for each in kinds])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_whole_answer_is_read_for_either_request(tmp_path: Path, kind: str):
     """Printed on several lines, after a byte order mark, or as an event stream without events."""
     body = json.dumps(answer(kind, 2), indent=1).encode()
-    for place, (data, content_type) in enumerate(
-        ((body, "application/json"), (b"\xef\xbb\xbf" + body, "text/plain"), (b" \n" + body, "text/event-stream"))
-    ):
-        folder = tmp_path / str(place)
-        folder.mkdir()
-        await both(folder, kind, http(data, content_type))
+    answers = [http(body, "application/json"), http(b"\xef\xbb\xbf" + body, "text/plain")]
+    await both(tmp_path, kind, [*answers, http(b" \n" + body, "text/event-stream")])
 
 
 async def test_lines_of_json_are_events(tmp_path: Path):
@@ -82,7 +77,7 @@ async def test_a_compressed_answer_is_read_though_none_was_asked_for(tmp_path: P
     """The words of an error too."""
     pressed = gzip.compress if "gzip" in encoding else zlib.compress
     body = json.dumps(answer("openai", 2)).encode()
-    await both(tmp_path, "openai", http(pressed(body), "application/json", content_encoding=encoding))
+    await both(tmp_path, "openai", [http(pressed(body), "application/json", content_encoding=encoding)])
     refusal = pressed(json.dumps({"error": {"message": "too large: 9", "code": "x", "param": "max_tokens"}}).encode())
     folder = tmp_path / "refused"
     folder.mkdir()

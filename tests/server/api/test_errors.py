@@ -378,7 +378,6 @@ def _stream_1_gb(port: int, process: psutil.Process) -> tuple[int, int, Answer]:
         ("wrong_ctype-cut_fin", 502, "upstream_truncated"),
         ("redirect", 502, "upstream_error"),
         ("close_before_request", 502, "upstream_truncated"),
-        ("no_finish", 502, "upstream_truncated"),
     ],
 )
 async def test_an_upstreams_failure_has_its_status_and_code(

@@ -200,7 +200,8 @@ async def test_errors_reach_the_sdk_as_its_own(sdk: Any, name: str, mode: str):
 
 @EACH
 @pytest.mark.parametrize(
-    "mode", ["cut_fin(k=3)", "cut_rst(k=3)", "cut_clean(k=3)", "no_finish", "truncated_json(k=3)", "sse_error(k=3)"]
+    "mode",
+    ["cut_fin(k=3)", "cut_rst(k=3)", "cut_clean(k=3)", "no_finish-no_done", "truncated_json(k=3)", "sse_error(k=3)"],
 )
 async def test_a_stream_that_breaks_ends_in_an_error_frame(
     vendors: Server, upstream: FakeUpstream, name: str, mode: str
