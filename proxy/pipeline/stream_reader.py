@@ -104,7 +104,7 @@ class StreamReader:
             first = bytes(self._start[:_BEGINNING]).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
             if not first and len(self._start) < _BEGINNING:
                 return b""
-            if first == b"<" or (first == b"{" and self._attempt.native is not None):
+            if first == b"<":
                 raise self._exchange.no_stream()
             self._is_whole = first == b"{"
         if self._is_whole:
@@ -117,14 +117,24 @@ class StreamReader:
     async def _unfolded(self) -> list[ChatChunk]:
         """The chunks of a whole answer. Several objects, one after the other, are events."""
         body, self._start = bytes(self._start), bytearray()
-        if json_or_none(body.removeprefix(b"\xef\xbb\xbf")) is None:
+        answer = await self._off_loop.run(len(body), partial(self._whole_answer, body))
+        if answer is None:
             self._is_whole = False
             return self._decode([*self._framing.feed(body), *self._framing.close()])
-        response = HTTPResponse(self._exchange.status, self._exchange.headers, body)
-        reading = partial(parse, self._attempt.deployment.provider, self._attempt.request, response)
-        chunks = _unfolded(cast(ChatResponse, await self._off_loop.run(len(body), reading)))
+        if self._attempt.native is not None:  # the client waits for the vendor's own events
+            raise self._exchange.no_stream()
         self._decoder = _Unfolded()
+        chunks = [chunk for batch in chunks_of(answer) for chunk in batch]
+        if (usage := answer.get("usage")) is not None:
+            chunks[-1]["usage"] = usage
         return chunks
+
+    def _whole_answer(self, body: bytes) -> ChatResponse | None:
+        """The answer in a body; None if that is not one JSON value."""
+        if json_or_none(body.removeprefix(b"\xef\xbb\xbf")) is None:
+            return None
+        response = HTTPResponse(self._exchange.status, self._exchange.headers, body)
+        return cast(ChatResponse, parse(self._attempt.deployment.provider, self._attempt.request, response))
 
     async def pause(self, wait: Awaitable[None]) -> None:
         """Waits for a slow client. The idle time-out does not run meanwhile."""
