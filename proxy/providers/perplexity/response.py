@@ -37,6 +37,13 @@ class PerplexityReader(Reader):
             return [item["thought"]]
         return super().thoughts_in(item)
 
+    def call(self, item: dict[str, Any], place: int) -> dict[str, Any]:
+        """The thought signature has the place that Google's OpenAI-compatible API gives it."""
+        call = super().call(item, place)
+        if isinstance(item.get("thought_signature"), str):
+            call["extra_content"] = {"google": {"thought_signature": item["thought_signature"]}}
+        return call
+
     def beside(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """`citations` and `search_results` beside the choices, as in the older API; {} without a search."""
         results = results_of(items)

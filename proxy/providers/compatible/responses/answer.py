@@ -45,7 +45,7 @@ class Reader:
         thoughts = self.thoughts_of(items)
         if thoughts:
             message["reasoning_content"] = thoughts
-        calls = [tool_call(item, place) for place, item in enumerate(calls_in(items))]
+        calls = [self.call(item, place) for place, item in enumerate(calls_in(items))]
         if calls:
             message["tool_calls"] = calls
         message["content"] = text or (None if calls or refusal else "")
@@ -101,6 +101,18 @@ class Reader:
         pieces = [*objects(item.get("summary")), *objects(item.get("content"))]
         return [piece["text"] for piece in pieces if isinstance(piece.get("text"), str) and piece["text"]]
 
+    def call(self, item: Item, place: int) -> dict[str, Any]:
+        """A tool call in OpenAI's shape. Raises UpstreamError for one without a name."""
+        kind, field = CALLS[item["type"]]
+        if not isinstance(item.get("name"), str) or not item["name"]:
+            raise UpstreamError("The provider's answer has a tool call without a function name.", retryable=True)
+        text = arguments_text(item.get(field))
+        return {
+            "id": call_id(item.get("call_id")) or call_id(item.get("id")) or f"call_{place}",
+            "type": kind,
+            kind: {"name": item["name"], field: text or ("{}" if kind == "function" else "")},
+        }
+
     def more_of(self, items: list[Item]) -> dict[str, Any]:
         """Further fields of the message; in a stream they are the last delta."""
         return {}
@@ -137,22 +149,6 @@ def is_call(item: Item) -> bool:
 
 def calls_in(items: list[Item]) -> list[Item]:
     return [item for item in items if is_call(item)]
-
-
-def tool_call(item: Item, place: int) -> dict[str, Any]:
-    """A call in OpenAI's shape. Google's thought signature has the place that its OpenAI-compatible API gives it."""
-    kind, field = CALLS[item["type"]]
-    if not isinstance(item.get("name"), str) or not item["name"]:
-        raise UpstreamError("The provider's answer has a tool call without a function name.", retryable=True)
-    text = arguments_text(item.get(field))
-    call: dict[str, Any] = {
-        "id": call_id(item.get("call_id")) or call_id(item.get("id")) or f"call_{place}",
-        "type": kind,
-        kind: {"name": item["name"], field: text or ("{}" if kind == "function" else "")},
-    }
-    if isinstance(item.get("thought_signature"), str):
-        call["extra_content"] = {"google": {"thought_signature": item["thought_signature"]}}
-    return call
 
 
 def refusal_of(items: list[Item]) -> str:

@@ -17,7 +17,6 @@ from proxy.providers.compatible.responses.answer import (
     is_call,
     logprobs,
     refusal_of,
-    tool_call,
 )
 from proxy.providers.compatible.stream import CompatibleStreamDecoder
 from proxy.schema.chat import ChatChunk
@@ -137,7 +136,7 @@ class ResponsesDecoder(EventDecoder):
         if not is_call(item) or place in self._calls or not item.get("name"):
             return []
         index = len(self._calls)
-        whole = tool_call(item, index)
+        whole = self._reader.call(item, index)
         call = self._calls[place] = _Call(index, *CALLS[item["type"]])
         whole[call.kind] = {**whole[call.kind], call.field: ""}
         return [self._chunk({"tool_calls": [{"index": index, **whole}]})]
@@ -157,7 +156,7 @@ class ResponsesDecoder(EventDecoder):
         if call is not None and call.is_whole:
             return []
         if call is None:
-            whole = tool_call(item, len(self._calls))
+            whole = self._reader.call(item, len(self._calls))
             call = self._calls[place] = _Call(len(self._calls), *CALLS[item["type"]])
             call.is_whole = True
             return [self._chunk({"tool_calls": [{"index": call.index, **whole}]})]
