@@ -12,7 +12,7 @@ from proxy.providers.base.errors import ErrorRules
 from proxy.providers.base.fields import texts_only
 from proxy.providers.base.images import ImageRule, patches
 from proxy.providers.compatible import Compatible, embeddings
-from proxy.providers.compatible.request import Draft
+from proxy.providers.compatible.request import Draft, names_of
 from proxy.providers.compatible.stream import CompatibleStreamDecoder
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.embeddings import EmbeddingsRequest
@@ -119,7 +119,9 @@ class Mistral(Compatible, frozen=True, kw_only=True):
 
     def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
         begun = _begun(request)
-        return _Continuing(request.n, self.error_rules, begun) if begun else super().stream_decoder(request)
+        if not begun:
+            return super().stream_decoder(request)
+        return names_of(request, self.parameters).restoring(_Continuing(request.n, self.error_rules, begun))
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
         """Vectors of whole numbers (`output_dtype`) are requested as numbers: we read only floats from base64."""

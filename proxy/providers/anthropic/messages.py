@@ -11,10 +11,11 @@ from typing import Any
 
 from proxy.providers.anthropic.media import BREAKPOINTS, block_of, cache_mark
 from proxy.providers.anthropic.models import Traits, same_model
-from proxy.providers.anthropic.names import FreeNames, Names
+from proxy.providers.anthropic.names import Names
 from proxy.providers.base.answers import listed, objects
 from proxy.providers.base.content import ECHOES, Part, arguments, parts, refuse
 from proxy.providers.base.fields import Fields
+from proxy.providers.base.names import FreeNames
 from proxy.providers.base.tools import called_function, needed_id
 from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest

@@ -5,7 +5,107 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from proxy.providers.base.answers import objects
 from proxy.schema.errors import BadRequest
+
+_WORDS = ("auto", "none", "required")
+_FLAT = ("name", "description", "parameters", "strict")
+
+
+def plain_request(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields with tools and choice in OpenAI's nested form, each tool once, and without empty lists: they say
+    nothing, and servers refuse them.
+    """
+    plain = dict(fields)
+    for name in ("tools", "functions", "stop"):
+        if plain.get(name) == []:
+            del plain[name]
+    if fields.get("tools") == [] and plain.get("tool_choice") in (None, "none", "auto"):
+        plain.pop("tool_choice", None)
+        plain.pop("parallel_tool_calls", None)
+    if isinstance(plain.get("tools"), list):
+        plain["tools"] = plain_tools(plain["tools"])
+    if plain.get("tool_choice") is not None:
+        plain["tool_choice"] = plain_choice(plain["tool_choice"])
+    messages = objects(plain.get("messages"))
+    if any(message.get("tool_calls") == [] for message in messages):
+        plain["messages"] = [
+            {name: value for name, value in message.items() if name != "tool_calls" or value != []}
+            for message in messages
+        ]
+    return plain
+
+
+def plain_tools(tools: object) -> list[Any]:
+    """Tools in the nested form. Clients also write them flat, as the Responses API and Anthropic have them. A function
+    that is declared twice in the same words is sent once.
+    """
+    found: list[Any] = []
+    place_of: dict[str, int] = {}
+    for tool in tools if isinstance(tools, list) else []:
+        tool = _nested(tool)
+        name = tool_name(tool)
+        place = place_of.get(name) if name is not None else None
+        if place is not None and found[place]["function"] == tool["function"]:
+            found[place] = {**tool, **found[place]}
+            continue
+        if name is not None:
+            place_of.setdefault(name, len(found))
+        found.append(tool)
+    return found
+
+
+def _nested(tool: Any) -> Any:
+    if not isinstance(tool, dict):
+        return tool
+    kind = tool.get("type")
+    if isinstance(tool.get("function"), dict):
+        return tool if kind is not None else {"type": "function", **tool}
+    is_flat = isinstance(tool.get("name"), str) and (
+        kind == "function" or "input_schema" in tool or (kind is None and "parameters" in tool)
+    )
+    if not is_flat or kind not in (None, "function", "custom"):
+        return tool
+    function = {name: tool[name] for name in _FLAT if tool.get(name) is not None}
+    if "input_schema" in tool:
+        function["parameters"] = tool["input_schema"]
+    beside = {name: value for name, value in tool.items() if name not in ("type", "input_schema", *_FLAT)}
+    return {"type": "function", "function": function, **beside}
+
+
+def plain_choice(choice: Any) -> Any:
+    """A choice in OpenAI's form: `{"type": "auto"}` is the word, a name beside the type is that of a function."""
+    if choice == "any":
+        return "required"
+    if not isinstance(choice, dict):
+        return choice
+    kind, name = choice.get("type"), choice.get("name")
+    if kind in _WORDS or kind == "any":
+        return "required" if kind == "any" else kind
+    if kind == "allowed_tools" and isinstance(choice.get("tools"), list) and "allowed_tools" not in choice:
+        inner = {"mode": choice.get("mode", "auto"), "tools": choice["tools"]}
+        choice = {"type": kind, "allowed_tools": inner}
+    if kind == "allowed_tools":
+        inner = choice.get("allowed_tools")
+        if isinstance(inner, dict) and isinstance(inner.get("tools"), list):
+            named = [plain_choice(each) for each in inner["tools"]]
+            return {**choice, "allowed_tools": {**inner, "tools": named}}
+        return choice
+    if kind in (None, "function", "tool") and isinstance(name, str) and "function" not in choice:
+        return {"type": "function", "function": {"name": name}}
+    return {"type": "function", **choice} if kind is None and tool_name(choice) else choice
+
+
+def only_once(names: list[str], vendor: str) -> None:
+    """Raises BadRequest for two different tools of one name, which the vendor refuses."""
+    seen: set[str] = set()
+    for place, name in enumerate(names):
+        if name in seen:
+            message = (
+                f"{vendor} takes one tool of each name, and two different ones are called {name[:64]!r}. Rename one."
+            )
+            raise BadRequest(message, param=f"tools.{place}.function.name")
+        seen.add(name)
 
 
 def function_of(raw: Mapping[str, Any], where: str) -> tuple[dict[str, Any], str, dict[str, Any] | None]:

@@ -11,7 +11,7 @@ from proxy.providers.base.contract import Built, HTTPResponse, Provider, StreamD
 from proxy.providers.base.errors import ErrorRules
 from proxy.providers.compatible import embeddings, rerank
 from proxy.providers.compatible.errors import error_from
-from proxy.providers.compatible.request import Draft
+from proxy.providers.compatible.request import Draft, names_of
 from proxy.providers.compatible.response import parse
 from proxy.providers.compatible.stream import CompatibleStreamDecoder
 from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage
@@ -52,13 +52,15 @@ class Compatible(Provider, frozen=True, kw_only=True):
         """Changes what the vendor would refuse or ignore; `draft` records the losses. Nothing, unless overridden."""
 
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
-        return parse(response, self.error_rules, None if request is None else request.max_tokens)
+        answer = parse(response, self.error_rules, None if request is None else request.max_tokens)
+        return answer if request is None else names_of(request, self.parameters).restore(answer)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
         return error_from(response, self.id_headers, self.error_rules)
 
     def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
-        return CompatibleStreamDecoder(request.n, self.error_rules, request.max_tokens)
+        decoder = CompatibleStreamDecoder(request.n, self.error_rules, request.max_tokens)
+        return names_of(request, self.parameters).restoring(decoder)
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         """State for servers that refuse a tool result without the thoughts before its call (DeepSeek and others), or

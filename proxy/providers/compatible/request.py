@@ -9,6 +9,9 @@ from proxy.providers.base.answers import listed
 from proxy.providers.base.content import ECHOES, Part, refuse, thoughts_in
 from proxy.providers.base.contract import Built, post_json
 from proxy.providers.base.fields import LEVELS, LIMITS, NEUTRAL, Fields, nearest_level, stop_list
+from proxy.providers.base.history import media_after_results
+from proxy.providers.base.names import OPENAI, ToolNames
+from proxy.providers.base.tidy import tidied
 from proxy.providers.base.tools import allowed_tools, tool_name
 from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
@@ -28,13 +31,15 @@ class Draft:
         # The request's own limit overrides a default under either name: the price bound of the call follows from it.
         limits = LIMITS if request.max_tokens is not None else ()
         defaults = {name: value for name, value in parameters.items() if value is not None and name not in limits}
-        self.request = request
+        self.request = tidied(request, names_of(request, parameters))
         self.model = model
-        self.body: dict[str, Any] = {**defaults, **request.fields, "model": model}
+        self.body: dict[str, Any] = {**defaults, **self.request.fields, "model": model}
         self._dropped: dict[str, None] = {}  # ordered sets: clients choose how many names there are
         self._adapted: dict[str, None] = {}
         self.stops: list[str] = []
         self.unchecked_json = False
+        if request.fields.get("tools") == []:
+            self.drop("tool_choice", "parallel_tool_calls")  # vendors refuse them alone
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -221,6 +226,13 @@ class Draft:
             kept = {name: value for name, value in message.items() if name in names}
             self.put_message(index, {name: kept[name] for name in kept if kept[name] is not None or name == "content"})
 
+    def move_media(self) -> None:
+        """Results of tools keep their text; what else they hold follows in the words of the user."""
+        moved = media_after_results(self.messages)
+        if moved is not self.messages:
+            self.body["messages"] = moved
+            self.adapt("messages.content")
+
     def flatten_texts(self, roles: Collection[str]) -> None:
         """Joins content that is a list of texts: such vendors accept only a string, or split the message."""
         for index, message in enumerate(self.messages):
@@ -296,6 +308,10 @@ class Draft:
                 self.body.pop("stream_options", None)
         http = post_json(path, self.body, self.request)
         return Built(http, list(self._dropped), list(self._adapted), self.stops, self.unchecked_json)
+
+
+def names_of(request: ChatRequest, parameters: Mapping[str, Any]) -> ToolNames:
+    return ToolNames({**parameters, **request.fields}, OPENAI)
 
 
 def _is_text(part: object) -> bool:

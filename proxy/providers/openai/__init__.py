@@ -12,7 +12,7 @@ from proxy.providers.base.contract import Built, HTTPResponse, StreamDecoder
 from proxy.providers.base.images import ImageRule
 from proxy.providers.compatible import Compatible
 from proxy.providers.compatible.errors import body_of
-from proxy.providers.compatible.request import Draft
+from proxy.providers.compatible.request import Draft, names_of
 from proxy.providers.compatible.response import parse_body
 from proxy.providers.compatible.responses.stream import EitherDecoder, ResponsesDecoder
 from proxy.providers.compatible.stream import CompatibleStreamDecoder
@@ -105,8 +105,10 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
         body = body_of(response, responses.FAILED)
         if "output" in body and "choices" not in body:
-            return responses.OpenAIReader(responses.FAILED).parse(body)
-        return parse_body(body, None if request is None else request.max_tokens)
+            answer = responses.OpenAIReader(responses.FAILED).parse(body)
+        else:
+            answer = parse_body(body, None if request is None else request.max_tokens)
+        return answer if request is None else names_of(request, self.parameters).restore(answer)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
         """A server in front of OpenAI may refuse what OpenAI's chat API refuses: the error names the key that helps."""
@@ -117,6 +119,7 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
 
     def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
         chat = CompatibleStreamDecoder(request.n, self.error_rules, request.max_tokens)
+        names = names_of(request, self.parameters)
         if not self._has_responses:
-            return chat
-        return EitherDecoder(chat, ResponsesDecoder(responses.OpenAIReader(responses.FAILED)))
+            return names.restoring(chat)
+        return names.restoring(EitherDecoder(chat, ResponsesDecoder(responses.OpenAIReader(responses.FAILED))))

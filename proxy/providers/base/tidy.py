@@ -1,0 +1,79 @@
+"""Translates: a chat request into the same request as all vendors take it, before any vendor's own translation.
+
+Tools and choices are nested, each tool is there once, empty lists are left out, results stand beside their calls, and
+media have the type that their bytes show. Nothing of it changes what the client said, so nothing is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from proxy.providers.base.history import media_after_results, results_beside_calls
+from proxy.providers.base.names import ToolNames
+from proxy.providers.base.signatures import named_by_bytes
+from proxy.providers.base.tools import plain_request
+from proxy.schema.chat import ChatRequest, Message
+
+
+def tidied(request: ChatRequest, names: ToolNames | None = None) -> ChatRequest:
+    """`names`: functions are called by the vendor's names."""
+    fields = plain_request(request.fields)
+    messages = results_beside_calls([_true_media(message) for message in fields["messages"]])
+    if names is not None and names.changed:
+        fields, messages = _named(fields, names), [_named_calls(message, names) for message in messages]
+    return _with(request, fields, messages)
+
+
+def media_apart(request: ChatRequest) -> ChatRequest:
+    """For vendors whose tool results are text; the same request if its results are."""
+    return _with(request, request.fields, media_after_results(request.fields["messages"]))
+
+
+def _with(request: ChatRequest, fields: Mapping[str, Any], messages: list[dict[str, Any]]) -> ChatRequest:
+    before = request.fields["messages"]
+    is_same = len(messages) == len(before) and all(map(_is, messages, before))
+    if is_same and fields == request.fields:
+        return request
+    read = request.messages if is_same else msgspec.convert(messages, list[Message])
+    return msgspec.structs.replace(
+        request, messages=read, fields={**fields, "messages": before if is_same else messages}
+    )
+
+
+def _is(one: object, other: object) -> bool:
+    return one is other
+
+
+def _true_media(message: dict[str, Any]) -> dict[str, Any]:
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    parts = [named_by_bytes(part) for part in content]
+    return message if all(map(_is, parts, content)) else {**message, "content": parts}
+
+
+def _named(fields: dict[str, Any], names: ToolNames) -> dict[str, Any]:
+    if isinstance(fields.get("tools"), list):
+        fields["tools"] = [names.named(tool) for tool in fields["tools"]]
+    choice = fields.get("tool_choice")
+    if isinstance(choice, dict) and isinstance(choice.get("allowed_tools"), dict):
+        inner = choice["allowed_tools"]
+        allowed = inner.get("tools")
+        if isinstance(allowed, list):
+            fields["tool_choice"] = {**choice, "allowed_tools": {**inner, "tools": [*map(names.named, allowed)]}}
+    elif choice is not None:
+        fields["tool_choice"] = names.named(choice)
+    return fields
+
+
+def _named_calls(message: dict[str, Any], names: ToolNames) -> dict[str, Any]:
+    calls = message.get("tool_calls")
+    if message.get("role") == "tool" and message.get("name") in names.changed:
+        return {**message, "name": names.sent(message["name"])}
+    if not isinstance(calls, list):
+        return message
+    named = [names.named(call) for call in calls]
+    return message if all(map(_is, named, calls)) else {**message, "tool_calls": named}
