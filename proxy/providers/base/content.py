@@ -32,6 +32,7 @@ ECHOES = frozenset(
         "executed_tools",
     }
 )
+CACHE_MARKS = ("cache_control", "prompt_cache_breakpoint")  # Anthropic's name, OpenAI's
 _KINDS = {"image_url": "image", "input_audio": "audio", "video_url": "video", "file": "file", "document": "file"}
 
 

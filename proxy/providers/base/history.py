@@ -6,7 +6,7 @@ from typing import Any
 
 from proxy.providers.base.answers import listed, objects
 
-_TEXTS = ("text", "refusal")
+_TEXTS = ("text", "refusal", "thinking", "document")  # documents: Cohere's, which are texts
 _SHOWN = "The result of this tool is shown below."
 _INTRODUCTION = "Shown by the tool:"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from proxy.providers.base.contract import Built, HTTPResponse, Provider
+from proxy.providers.base.contract import Built, HTTPResponse, Provider, StreamDecoder
 from proxy.providers.cohere.embed import build_embeddings, parse_embeddings
 from proxy.providers.cohere.errors import error_from
 from proxy.providers.cohere.messages import DIALECT
@@ -15,6 +15,7 @@ from proxy.providers.cohere.request import build_chat
 from proxy.providers.cohere.rerank import build_rerank, parse_rerank
 from proxy.providers.cohere.response import parse
 from proxy.providers.cohere.stream import CohereStreamDecoder
+from proxy.providers.cohere.tools import names_of
 from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage
 from proxy.schema.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from proxy.schema.errors import UpstreamError
@@ -37,13 +38,14 @@ class Cohere(Provider, frozen=True, kw_only=True):
         return build_chat(request, model, self.parameters)
 
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
-        return parse(response)
+        answer = parse(response)
+        return answer if request is None else names_of(request, self.parameters).restore(answer)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
         return error_from(response, self.id_headers)
 
-    def stream_decoder(self, request: ChatRequest) -> CohereStreamDecoder:
-        return CohereStreamDecoder()
+    def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
+        return names_of(request, self.parameters).restoring(CohereStreamDecoder())
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         """The plan behind the calls. It belongs in the history, and OpenAI clients drop it."""

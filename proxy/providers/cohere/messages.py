@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.providers.base.content import ECHOES, Part, arguments, parts, refuse, thoughts_in
+from proxy.providers.base.content import CACHE_MARKS, ECHOES, Part, arguments, parts, refuse, thoughts_in
 from proxy.providers.base.fields import Fields
 from proxy.providers.base.tools import called_function, needed_id
 from proxy.providers.cohere.models import refuses_images
@@ -118,6 +118,9 @@ class Turns:
 
     def _call(self, call: dict[str, Any], where: str) -> dict[str, Any]:
         function = {"name": called_function(call, where), "arguments": _arguments(call)}
+        for mark in CACHE_MARKS:
+            if call.get(mark) is not None:
+                self._fields.drop(f"messages.tool_calls.{mark}")
         return {"id": needed_id(call, where), "type": "function", "function": function}
 
     def _tool(self, message: dict[str, Any], where: str) -> dict[str, Any]:

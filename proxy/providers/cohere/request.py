@@ -8,9 +8,10 @@ from typing import Any
 from proxy.providers.base.contract import Built, post_json
 from proxy.providers.base.fields import Fields, stop_list
 from proxy.providers.base.json_schema import SCHEMA_PATH, Subset, down_level, json_instruction, wanted_schema
+from proxy.providers.base.tidy import media_apart, tidied
 from proxy.providers.cohere.messages import Turns
 from proxy.providers.cohere.models import max_output, reasons
-from proxy.providers.cohere.tools import tool_fields
+from proxy.providers.cohere.tools import names_of, tool_fields
 from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
 
@@ -35,7 +36,11 @@ JSON_SUBSET = Subset(
 
 def build_chat(request: ChatRequest, model: str, defaults: Mapping[str, Any]) -> Built:
     """Raises BadRequest for content that the model cannot take, and for values that are none."""
+    request = tidied(request, names_of(request, defaults))
+    with_media, request = request, media_apart(request)
     fields = Fields(request.fields, defaults)
+    if request is not with_media:
+        fields.adapt("messages.content")
     for name in ("model", "messages", "stream", "stream_options", "n"):
         fields.take(name)
     if request.n > 1:

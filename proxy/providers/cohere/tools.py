@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from proxy.providers.base.fields import Fields
+from proxy.providers.base.names import NameRule, ToolNames
 from proxy.providers.base.tools import allowed_tools, chosen_name, function_of
+from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
 
+_RULE = NameRule(64, "a-zA-Z0-9_", first="a-zA-Z_")  # the vendor's API reference
 MAX_STRICT_FIELDS = 200  # over all tools (the vendor's guide to structured outputs)
 _FIELDS = ("type", "function", "name", "description", "parameters", "strict")
 _NO_PARAMETERS = {"type": "object", "properties": {}}
 _CHOICES = {"none": "NONE", "required": "REQUIRED", "any": "REQUIRED", "NONE": "NONE", "REQUIRED": "REQUIRED"}
+
+
+def names_of(request: ChatRequest, defaults: Mapping[str, Any]) -> ToolNames:
+    return ToolNames({**defaults, **request.fields}, _RULE)
 
 
 def tool_fields(fields: Fields) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import re
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from proxy.providers.base.contract import Built, HTTPResponse, Provider
+from proxy.providers.base.contract import Built, HTTPResponse, Provider, StreamDecoder
 from proxy.providers.base.images import ImageRule, patches
 from proxy.providers.google.contents import DIALECT
 from proxy.providers.google.embeddings import build_embeddings, parse_embeddings
@@ -17,6 +17,7 @@ from proxy.providers.google.errors import error_from
 from proxy.providers.google.own_parts import kept_notes
 from proxy.providers.google.request import build_chat
 from proxy.providers.google.stream import GoogleStreamDecoder, parse
+from proxy.providers.google.tools import names_of
 from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage
 from proxy.schema.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from proxy.schema.errors import BadRequest, UpstreamError
@@ -48,13 +49,14 @@ class Google(Provider, frozen=True, kw_only=True):
         return build_chat(request, model, self.parameters, self._path(model, method))
 
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
-        return parse(response)
+        answer = parse(response)
+        return answer if request is None else names_of(request, self.parameters).restore(answer)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
         return error_from(response, self.id_headers)
 
-    def stream_decoder(self, request: ChatRequest) -> GoogleStreamDecoder:
-        return GoogleStreamDecoder(request.n)
+    def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
+        return names_of(request, self.parameters).restoring(GoogleStreamDecoder(request.n))
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         """The signatures of thoughts, each with the call that it belongs to; with the first what else is the vendor's

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from proxy.providers.base.answers import json_or_none, mapping
-from proxy.providers.base.content import Part, arguments, parts, refuse
+from proxy.providers.base.content import CACHE_MARKS, Part, arguments, parts, refuse
 from proxy.providers.base.fields import Fields
 from proxy.providers.base.tools import called_function
 from proxy.providers.google.media import media_part, result_part
@@ -65,9 +65,11 @@ class Conversation:
     def _note_lost(self, turn: _Turn) -> None:
         if turn.message.name is not None and turn.message.role not in ("tool", "function"):
             self._fields.drop("messages.name")
-        for name in _LOST:
+        for name in (*_LOST, *CACHE_MARKS):
             if turn.raw.get(name) is not None:
                 self._fields.drop(f"messages.{name}")
+            if any(call.get(name) is not None for call in turn.message.tool_calls or []):
+                self._fields.drop(f"messages.tool_calls.{name}")
 
     def _walk(self, turns: list[_Turn]) -> None:
         place = 0
@@ -119,7 +121,7 @@ class Conversation:
 
     def _parts(self, turn: _Turn) -> list[Part]:
         found = parts(turn.message.content, f"{turn.where}.content")
-        for marker in ("cache_control", "prompt_cache_breakpoint"):
+        for marker in CACHE_MARKS:
             if any(part.raw.get(marker) is not None for part in found):
                 self._fields.drop(f"messages.content.{marker}")
         return found

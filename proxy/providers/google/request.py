@@ -10,10 +10,11 @@ from msgspec import Struct
 from proxy.providers.base.contract import Built, post_json
 from proxy.providers.base.fields import LEVELS, Fields, stop_list
 from proxy.providers.base.json_schema import SCHEMA_PATH, down_level
+from proxy.providers.base.tidy import tidied
 from proxy.providers.google.contents import Conversation
 from proxy.providers.google.models import Traits, traits_of
 from proxy.providers.google.own_parts import names_taken
-from proxy.providers.google.tools import JSON_SCHEMA, tool_fields
+from proxy.providers.google.tools import ANSWER_SCHEMA, names_of, tool_fields
 from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
 from proxy.schema.json import encode
@@ -46,6 +47,7 @@ class _Format(Struct):
 def build_chat(request: ChatRequest, model: str, defaults: Mapping[str, Any], path: str) -> Built:
     """The request. Raises BadRequest for content that the model does not support, and for invalid values."""
     traits = traits_of(model)
+    request = tidied(request, names_of(request, defaults))
     fields = Fields(_flat(request.fields), defaults)
     for name in ("model", "messages", "stream", "stream_options", "n"):
         fields.take(name)
@@ -181,7 +183,7 @@ def _format(fields: Fields, traits: Traits, with_tools: bool) -> _Format:
         return _Format(instruction=_instruction(schema))
     config: dict[str, Any] = {"responseMimeType": "application/json"}
     if isinstance(schema, dict):
-        levelled = down_level(schema, JSON_SCHEMA, SCHEMA_PATH)
+        levelled = down_level(schema, ANSWER_SCHEMA, SCHEMA_PATH)
         config["responseJsonSchema"] = levelled.schema
         if levelled.changes:
             fields.adapt("response_format")

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from msgspec.structs import replace
 
 from proxy.providers.base.fields import Fields
 from proxy.providers.base.json_schema import Subset, down_level
-from proxy.providers.base.tools import allowed_tools, chosen_name, function_of
+from proxy.providers.base.names import NameRule, ToolNames
+from proxy.providers.base.tools import allowed_tools, chosen_name, function_of, only_once
 from proxy.providers.google.models import Traits
+from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
 
-# What `parametersJsonSchema` and `responseJsonSchema` are documented to take. `$ref` only without anything beside it
-# and only unrolled to some depth: so they are inlined here.
+_RULE = NameRule(64, "a-zA-Z0-9_.:-", first="a-zA-Z_")
+# What `parametersJsonSchema` and `responseJsonSchema` are documented to take. Answers may have references, without
+# anything beside them and without recursion; models refuse them in parameters.
 JSON_SCHEMA = Subset(
     keywords=frozenset({"format", "title", "items", "prefixItems", "minItems", "maxItems", "minimum", "maximum"})
     | {"anyOf", "properties", "additionalProperties", "required", "propertyOrdering"},
 )
+ANSWER_SCHEMA = replace(JSON_SCHEMA, refs=True)
 _NATIVE = {
     "googleSearch": "googleSearch",
     "google_search": "googleSearch",
@@ -31,6 +38,10 @@ _NATIVE = {
     "file_search": "fileSearch",
 }
 _MODES = {"none": "NONE", "auto": "AUTO", "required": "ANY"}
+
+
+def names_of(request: ChatRequest, defaults: Mapping[str, Any]) -> ToolNames:
+    return ToolNames({**defaults, **request.fields}, _RULE)
 
 
 def tool_fields(fields: Fields, traits: Traits) -> dict[str, Any]:
@@ -80,6 +91,7 @@ def _declared(fields: Fields, traits: Traits) -> tuple[list[dict[str, Any]], dic
             known = ", ".join(dict.fromkeys(_NATIVE.values()))
             message = f"{traits.model} takes function tools and the provider's own ({known})."
             raise BadRequest(message, param=f"tools.{place}.type", code="unsupported_parameter")
+    only_once([function["name"] for function in functions], "Google")
     return functions, native, strict
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from proxy.providers.base.contract import Built, post_json
 from proxy.providers.base.fields import LEVELS, NEUTRAL, Fields, nearest_level, stop_list
+from proxy.providers.base.tidy import media_apart, tidied
 from proxy.providers.base.tools import allowed_tools, tool_name
 from proxy.providers.compatible.responses.items import Items
 from proxy.schema.chat import ChatRequest
@@ -49,7 +50,11 @@ _JSON = "Answer with one JSON object and nothing else."
 
 def build(path: str, request: ChatRequest, model: str, parameters: Mapping[str, Any]) -> Built:
     """The request for the upstream model `model`; model names of the older API are translated."""
+    with_media = tidied(request)
+    request = media_apart(with_media)
     fields = Fields(request.fields, parameters)
+    if request is not with_media:
+        fields.adapt("messages.content")
     for name, value in NEUTRAL.items():
         if name not in _SAME and request.fields.get(name) == value:
             fields.take(name)
