@@ -386,7 +386,7 @@ def test_a_detail_the_vendor_does_not_know_is_left_to_it():
         ([user([image("gs://bucket/a.png")])], MODEL, "messages.0.content.0.image_url"),
         ([user([audio()])], MODEL, "messages.0.content.0.input_audio"),
         ([user([text(), file()])], MODEL, "messages.0.content.1.file"),
-        ([user(), asked(call("a")), result("a", [text(), image()])], MODEL, "messages.2.content.1.image_url"),
+        ([user(), asked(call("a")), result("a", [text(), image()])], PLAIN, "messages.3.content.1.image_url"),
         ([SYSTEM | {"content": [image()]}, user()], MODEL, "messages.0.content.0.image_url"),
     ],
 )

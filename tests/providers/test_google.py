@@ -166,9 +166,9 @@ def test_a_role_that_nobody_knows_is_refused():
         (image(), "image/png", PNG),
         (file(), "application/pdf", PDF),
         (audio(), "audio/wav", WAV),
-        ({"type": "input_audio", "input_audio": {"data": WAV, "format": "mp3"}}, "audio/mp3", WAV),
+        ({"type": "input_audio", "input_audio": {"data": "SUQzBAAA", "format": "mp3"}}, "audio/mp3", "SUQzBAAA"),
         ({"type": "video_url", "video_url": {"url": f"data:video/mp4;base64,{WAV}"}}, "video/mp4", WAV),
-        ({"type": "file", "file": {"filename": "a.csv", "file_data": f"data:;base64,{PDF}"}}, "text/csv", PDF),
+        ({"type": "file", "file": {"filename": "a.csv", "file_data": "data:;base64,YTtiCg=="}}, "text/csv", "YTtiCg=="),
     ],
 )
 def test_data_goes_inline(part: dict[str, Any], kind: str, data: str):

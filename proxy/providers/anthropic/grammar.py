@@ -59,6 +59,8 @@ def size_of(schema: object) -> Size:
     inner = [*found.values(), *([schema["items"]] if "items" in schema else [])]
     for name in ("anyOf", "allOf"):
         inner += objects(schema.get(name))
+    for name in ("$defs", "definitions"):
+        inner += mapping(schema.get(name)).values()
     for each in inner:
         size += size_of(each)
     return size

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from proxy.providers.anthropic.grammar import size_of
 from proxy.providers.anthropic.models import Traits
+from proxy.providers.anthropic.names import Names
 from proxy.providers.anthropic.tools import AT_TOP, SUBSET, Tools
 from proxy.providers.base.answers import json_or_none
 from proxy.providers.base.fields import Fields
@@ -30,7 +31,7 @@ class Format(Struct, frozen=True):
     is_unchecked: bool = False
 
 
-def format_of(fields: Fields, traits: Traits, tools: Tools, json_tool: str, has_budget: bool) -> Format:
+def format_of(fields: Fields, traits: Traits, tools: Tools, names: Names, has_budget: bool) -> Format:
     """The format of the answer; may add a tool to `tools`.
 
     Older models have no formats: they are forced to call a tool with that schema, or get an instruction where the
@@ -56,8 +57,11 @@ def format_of(fields: Fields, traits: Traits, tools: Tools, json_tool: str, has_
         return Format(instruction=_instruction(schema, bool(tools.functions)), is_unchecked=True)
     if not tools.is_forced:
         description = "Gives the answer. Call it with the answer as its arguments."
-        tools.tools = [*tools.tools, {"name": json_tool, "description": description, "input_schema": schema}]
-        tools.force(None if len(tools.tools) > 1 else json_tool)
+        tools.tools = [
+            *tools.tools,
+            {"name": names.json_tool, "description": description, "input_schema": names.json_keys.schema(schema)},
+        ]
+        tools.force(None if len(tools.tools) > 1 else names.json_tool)
     return Format(is_unchecked=True)
 
 
@@ -73,11 +77,10 @@ def _instruction(schema: dict[str, Any] | None, with_tools: bool) -> str:
     return f"{when} with nothing but JSON that is valid against this JSON schema, {_ALONE}: {encode(schema).decode()}"
 
 
-def answer_of(arguments: str, fields: frozenset[str]) -> str:
-    """The arguments of the forced tool as the JSON text of the answer, unchanged where they are incomplete. `fields`:
-    the requested properties.
-    """
-    value = json_or_none(arguments)
+def answer_of(arguments: str, names: Names) -> str:
+    """The arguments of the forced tool as the JSON text of the answer, unchanged where they are incomplete."""
+    fields = names.json_fields
+    value = json_or_none(names.json_keys.given(arguments))
     if value is None:
         return arguments
     if isinstance(value, dict) and len(value) == 1:

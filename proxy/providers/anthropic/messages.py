@@ -30,7 +30,6 @@ _MAX_ID = 2**31  # the vendor has no limit
 _THOUGHTS = ("thinking", "redacted_thinking")
 AFTER = "after_calls"  # of a thinking block: how many calls of its message stand before it; left out where none does
 _READ = {"role", "content", "refusal", "name", "tool_calls", "tool_call_id", "is_error", *BREAKPOINTS, *ECHOES}
-_SILENT = {"type": "text", "text": ""}
 
 Block = dict[str, Any]
 
@@ -110,9 +109,9 @@ class Conversation:
             if value is not None and name not in _READ:
                 self._fields.drop(f"messages.{name}"[:96])
         if role in ("system", "developer"):
-            self._instruct(self._texts(message, where))
+            self._instruct(self._marked(self._texts(message, where), message))
         elif role == "user":
-            self._said += self._blocks(message, where)
+            self._said += self._marked(self._blocks(message, where), message)
         elif role == "tool":
             self._result(message, where)
         elif role == "assistant":
@@ -160,6 +159,7 @@ class Conversation:
         for place, call in enumerate(calls):
             blocks += before.get(place, ())
             blocks.append(self._call(call, f"{where}.tool_calls.{place}"))
+        blocks = self._marked(blocks, message)
         if blocks:  # a message that says nothing is refused
             self._say("assistant", [*first, *blocks])
 
@@ -173,11 +173,24 @@ class Conversation:
     # --- content ------------------------------------------------------------------------------------------------------
 
     def _blocks(self, message: dict[str, Any], where: str) -> list[Block]:
-        found = [block_of(part, self._model, self._fields) for part in self._parts(message, where)]
-        blocks = [block for block in found if block is not None]
-        mark = cache_mark(message, self._fields)
-        if mark is not None and blocks:
-            blocks[-1].setdefault("cache_control", mark)
+        """The blocks of the parts. A mark on a blank text goes to the block before it."""
+        blocks: list[Block] = []
+        for part in self._parts(message, where):
+            block = block_of(part, self._model, self._fields)
+            if block is not None:
+                blocks.append(block)
+            else:
+                self._marked(blocks, part.raw)
+        return blocks
+
+    def _marked(self, blocks: list[Block], raw: dict[str, Any]) -> list[Block]:
+        """The blocks, the last of which carries the mark of `raw`; a mark without a block is reported."""
+        mark = cache_mark(raw, self._fields)
+        last = next((block for block in reversed(blocks) if block["type"] not in _THOUGHTS), None)
+        if mark is not None and last is not None:
+            last.setdefault("cache_control", mark)
+        elif mark is not None:
+            self._fields.drop("cache_control")
         return blocks
 
     def _texts(self, message: dict[str, Any], where: str) -> list[Block]:
@@ -190,7 +203,7 @@ class Conversation:
         """Content parts without thoughts, which some clients send as parts of the content."""
         content = message.get("content")
         if message["role"] == "assistant" and isinstance(content, list):
-            content = [_SILENT if part.get("type") in _THOUGHTS else part for part in content]
+            content = [_silent(part) if part.get("type") in _THOUGHTS else part for part in content]
         return parts(content, f"{where}.content")
 
     # --- calls and results --------------------------------------------------------------------------------------------
@@ -200,7 +213,9 @@ class Conversation:
         sent = self._free.take(_WRONG_ID.sub("_", given))
         self._ids[given] = sent
         self._waiting[sent] = None
-        return {"type": "tool_use", "id": sent, "name": self._names.sent(name), "input": arguments(call)}
+        input_ = self._names.keys_of(name).sent(arguments(call))
+        used = {"type": "tool_use", "id": sent, "name": self._names.sent(name), "input": input_}
+        return self._marked([used], call)[0]
 
     def _result(self, message: dict[str, Any], where: str) -> None:
         """The vendor refuses the result of an unknown call; such a result becomes text of the user."""
@@ -208,7 +223,7 @@ class Conversation:
         sent = self._ids.get(message["tool_call_id"])
         if sent is None or sent not in self._waiting:
             self._fields.adapt("messages.tool_call_id")
-            self._said += [{"type": "text", "text": _EARLIER}, *blocks]
+            self._said += self._marked([{"type": "text", "text": _EARLIER}, *blocks], message)
             return
         del self._waiting[sent]
         marks = [block.pop("cache_control") for block in blocks if "cache_control" in block]
@@ -218,7 +233,9 @@ class Conversation:
         result = {"type": "tool_result", "tool_use_id": sent, "content": content}
         if message.get("is_error") is True:
             result["is_error"] = True
-        self._results.append({**result, "cache_control": marks[-1]} if marks else result)
+        if marks:
+            result["cache_control"] = marks[-1]
+        self._results += self._marked([result], message)
 
     def _thoughts(self, message: dict[str, Any], calls: list[dict[str, Any]]) -> list[tuple[int, Block]]:
         """The thinking blocks of a message, each with its `AFTER`: those in the message, else those kept for its calls.
@@ -237,6 +254,11 @@ class Conversation:
         if thoughts or kept is None:
             return thoughts
         return [clean for block in listed(kept.state.get("thinking_blocks")) if (clean := _thought(block)) is not None]
+
+
+def _silent(part: dict[str, Any]) -> dict[str, Any]:
+    """A part that says nothing, with the cache mark of the one it replaces."""
+    return {"type": "text", "text": "", **{name: part[name] for name in BREAKPOINTS if name in part}}
 
 
 def _thought(block: object) -> tuple[int, Block] | None:

@@ -6,8 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from proxy.providers.anthropic.keys import NO_KEYS, Keys
 from proxy.providers.base.answers import mapping, objects
 from proxy.providers.base.names import NameRule, ToolNames
+from proxy.providers.base.tools import plain_tools
 
 WEB_SEARCH = "web_search"
 _RULE = NameRule(128)
@@ -23,7 +25,7 @@ def is_native(tool: Mapping[str, Any]) -> bool:
 
 class Names(ToolNames):
     """`json_tool` is a name that no tool of the request has; `json_fields` are the properties of the requested JSON
-    answer.
+    answer, `json_keys` the keys in it.
     """
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
@@ -32,9 +34,14 @@ class Names(ToolNames):
         native = {name for tool in tools if is_native(tool) and isinstance(name := tool.get("name"), str)}
         super().__init__(fields, _RULE, native, {WEB_SEARCH} if fields.get("web_search_options") is not None else ())
         self.json_tool = self.free.take(_JSON_TOOL)
-        self.json_fields = _json_fields(fields.get("response_format"))
+        wanted = mapping(mapping(mapping(fields.get("response_format")).get("json_schema")).get("schema"))
+        self.json_fields = frozenset(mapping(wanted.get("properties")))
+        self.json_keys = Keys(wanted)
+        functions = [mapping(tool.get("function")) for tool in objects(plain_tools(fields.get("tools")))]
+        self._keys = {
+            str(each.get("name")): keys for each in functions if (keys := Keys(each.get("parameters"))).changed
+        }
 
-
-def _json_fields(wanted: object) -> frozenset[str]:
-    schema = mapping(mapping(mapping(wanted).get("json_schema")).get("schema"))
-    return frozenset(mapping(schema.get("properties")))
+    def keys_of(self, name: str) -> Keys:
+        """The keys of the properties of one of the client's tools."""
+        return self._keys.get(name, NO_KEYS)

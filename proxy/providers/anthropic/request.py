@@ -15,6 +15,7 @@ from proxy.providers.anthropic.thinking import Thinking, thinking_of
 from proxy.providers.anthropic.tools import stand_in, tools_of
 from proxy.providers.base.contract import Built, post_json
 from proxy.providers.base.fields import NEUTRAL, Fields, stop_list
+from proxy.providers.base.tidy import tidied
 from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
 
@@ -42,6 +43,7 @@ def build_chat(
 
     Raises BadRequest for content that the model does not support, and for invalid values.
     """
+    request = tidied(request)
     traits, names = traits_of(model), Names({**defaults, **request.fields})
     fields = Fields(request.fields, defaults)
     for name in ("model", "messages", "stream", "stream_options", "n"):
@@ -53,10 +55,15 @@ def build_chat(
             fields.take(name)
     limit = _limit(request, traits, fields)
     thinking, tools = thinking_of(fields, traits, limit), tools_of(fields, traits, names)
-    form = format_of(fields, traits, tools, names.json_tool, thinking.has_budget)
+    form = format_of(fields, traits, tools, names, thinking.has_budget)
     loosen(tools.tools, form.schema, fields)
     conversation = Conversation(request, model, traits, names, fields)
-    if thinking.has_budget and (tools.is_forced or conversation.lacks_thoughts):
+    if tools.is_forced and (thinking.has_budget or traits.thinking == "adaptive"):
+        # "Thinking may not be enabled when tool_choice forces tool use"
+        if thinking.config is not None and thinking.is_on:
+            fields.adapt(thinking.asked)
+        thinking = Thinking(thinking.config if not thinking.is_on else None, thinking.effort)
+    elif thinking.has_budget and conversation.lacks_thoughts:
         fields.adapt(thinking.asked)
         thinking = Thinking()
     if not thinking.is_on:

@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from proxy.providers.anthropic.citations import url_citations, without_url
 from proxy.providers.anthropic.errors import error_in
 from proxy.providers.anthropic.json_format import answer_of
+from proxy.providers.anthropic.keys import NO_KEYS, Keys
 from proxy.providers.anthropic.messages import AFTER
 from proxy.providers.anthropic.names import Names
 from proxy.providers.anthropic.usage import grown, usage_of
@@ -41,13 +42,15 @@ _BESIDE = ("container", "context_management")  # of the answer as a whole, for c
 
 class _Block(Struct):
     """A content block in progress. `begin`: where its text starts in the content; `call`: the index of its tool call;
-    `is_json`: the block is the JSON answer, given by tool call.
+    `is_json`: the block is the JSON answer, given by tool call. `keys`: those of the tool, whose arguments are held
+    back until they are whole where they are not the client's.
     """
 
     kind: str
     begin: int
     call: int | None = None
     is_json: bool = False
+    keys: Keys = NO_KEYS
     input: Any = None
     pieces: list[str] = field(default_factory=list)
     signature: str = ""
@@ -209,7 +212,7 @@ class AnthropicStreamDecoder(EventDecoder):
             case "input_json_delta":
                 piece = text(delta.get("partial_json"))
                 block.pieces.append(piece)
-                return self._arguments(block, piece)
+                return [] if block.keys.changed else self._arguments(block, piece)
         return []
 
     def _close(self, block: _Block) -> list[ChatChunk]:
@@ -221,7 +224,9 @@ class AnthropicStreamDecoder(EventDecoder):
             # Arguments that no piece brought stand at the start: `{}` of a tool that has none.
             rest = "" if written else encode(block.input if isinstance(block.input, dict) else {}).decode()
             if block.is_json:
-                return self._content_piece(answer_of(written or rest, self._names.json_fields))
+                return self._content_piece(answer_of(written or rest, self._names))
+            if block.keys.changed:
+                return self._arguments(block, block.keys.given(written or rest))
             return self._arguments(block, rest)
         elif block.citations:
             self._citations += without_url(block.citations)
@@ -244,7 +249,9 @@ class AnthropicStreamDecoder(EventDecoder):
         self._calls += 1
         if not isinstance(call_id, str) or not call_id:
             call_id = f"call_{self._head.get('id', '')}_{block.call}"
-        function = {"name": self._names.given(name), "arguments": ""}
+        given = self._names.given(name)
+        block.keys = self._names.keys_of(given)
+        function = {"name": given, "arguments": ""}
         call = {"index": block.call, "id": call_id, "type": "function", "function": function}
         return [self._chunk({"tool_calls": [call]})]
 

@@ -14,7 +14,7 @@ from proxy.providers.anthropic.names import WEB_SEARCH, Names, is_native
 from proxy.providers.base.answers import listed, mapping, text
 from proxy.providers.base.fields import Fields
 from proxy.providers.base.json_schema import Subset, down_level
-from proxy.providers.base.tools import allowed_tools, chosen_name, function_of
+from proxy.providers.base.tools import allowed_tools, chosen_name, function_of, only_once
 from proxy.schema.errors import BadRequest
 
 _SEARCH_TYPE = "web_search_20250305"  # the one that every served model has
@@ -22,10 +22,11 @@ _PLACE = ("city", "country", "region", "timezone")
 _OPTIONS = ("eager_input_streaming", "defer_loading", "allowed_callers", "input_examples")
 AT_TOP = ("anyOf", "oneOf", "allOf")  # refused at the top of `input_schema`
 # What `output_config.format` and strict tools enforce (the SDK's own transformation, and the vendor's guide). The guide
-# lists `$ref` as taken and recursion as refused: references are inlined and recursion is cut.
+# lists `$ref` as taken and recursion as refused.
 SUBSET = Subset(
     keywords=frozenset({"properties", "required", "items", "anyOf", "allOf", "const", "title", "format", "minItems"})
     | {"additionalProperties"},
+    refs=True,
     closed=True,
     formats=frozenset({"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"}),
     limits={"minItems": frozenset({0, 1})},
@@ -79,6 +80,7 @@ def tools_of(fields: Fields, traits: Traits, names: Names) -> Tools:
         else:
             found.tools.append(_function(raw, f"tools.{place}", (fields, traits, names)))
             found.functions += 1
+    only_once([text(tool.get("name")) for tool in found.tools if "input_schema" in tool], "Anthropic")
     search = fields.take("web_search_options")
     if search is not None:
         found.tools.append(_search(search, fields))
@@ -118,12 +120,15 @@ def _function(raw: Mapping[str, Any], where: str, context: tuple[Fields, Traits,
     if isinstance(function.get("description"), str) and function["description"]:
         tool["description"] = function["description"]
     is_strict = function.get("strict") is True
-    tool["input_schema"] = _input_schema(parameters or {}, is_strict and traits.formats, where, fields)
+    keys = names.keys_of(name)
+    tool["input_schema"] = keys.schema(_input_schema(parameters or {}, is_strict and traits.formats, where, fields))
     if is_strict and traits.formats:
         tool["strict"] = True
     elif is_strict:
         fields.drop("tools.strict")
     tool |= {option: raw[option] for option in _OPTIONS if raw.get(option) is not None}
+    if "input_examples" in tool:
+        tool["input_examples"] = keys.sent(tool["input_examples"])
     mark = cache_mark({**function, **raw}, fields)
     return {**tool, "cache_control": mark} if mark is not None else tool
 

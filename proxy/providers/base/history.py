@@ -24,8 +24,12 @@ def order_of(messages: list[dict[str, Any]]) -> list[int]:
         if group is not None:
             group.append(index)
             continue
-        groups.append([index])
-        if message.get("role") == "assistant":
+        is_answer = message.get("role") == "assistant"
+        if is_answer and index and messages[index - 1].get("role") == "assistant":
+            groups[-1].append(index)  # one turn in several messages
+        else:
+            groups.append([index])
+        if is_answer:
             open_calls |= {_hashable(call.get("id")): groups[-1] for call in objects(message.get("tool_calls"))}
     return [index for group in groups for index in group]
 

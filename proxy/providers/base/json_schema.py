@@ -13,11 +13,13 @@ from typing import Any
 from msgspec import Struct
 
 from proxy.providers.base.answers import listed
+from proxy.providers.base.json_refs import REF_HOMES, definition_of, recursive_in, without_unused
 from proxy.schema.errors import BadRequest
 from proxy.schema.json import encode
 
 MAX_NODES = 5_000  # `$ref`s that double at each step would grow without end when they are inlined
 MAX_DEPTH = 100
+MAX_REFS = 60  # one within the other
 SCHEMA_PATH = "response_format.json_schema.schema"  # where OpenAI's clients put it
 
 _TOO_LARGE = "The schema is too large or too deep once its references are inlined."
@@ -25,16 +27,16 @@ _SILENT = frozenset({"$schema", "$id", "$comment", "$anchor"})  # say nothing ab
 _BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SINGLE = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
-_REF_HOMES = ("$defs", "definitions")
 
 
 class Subset(Struct, frozen=True):
     """The subset that one vendor supports.
 
-    `keywords`: known keywords (`type`, `description` and `enum` always). `refs`: supports `$ref` and `$defs`; otherwise
-    they are inlined and recursion is cut. `closed`: every object must have `additionalProperties: false`. `formats`:
-    known values of `format` (None: any). `nullable`: how a value may be null: `type` (`["string", "null"]`), `any_of`,
-    or `keyword` (`nullable: true`). `limits`: keyword -> its only allowed values.
+    `keywords`: known keywords (`type`, `description` and `enum` always). `refs`: supports `$ref` to `$defs`, alone in
+    their places and without recursion; others are inlined, and cut where they recur or grow without end. `closed`:
+    every object must have `additionalProperties: false`. `formats`: known values of `format` (None: any). `nullable`:
+    how a value may be null: `type` (`["string", "null"]`), `any_of`, or `keyword` (`nullable: true`). `limits`: keyword
+    -> its only allowed values.
     """
 
     keywords: frozenset[str]
@@ -57,7 +59,7 @@ def down_level(schema: Mapping[str, Any], subset: Subset, where: str) -> Levelle
     of the schema, and for a schema that is too large or too deep once its references are inlined.
     """
     walk = _Walk(schema, subset, where)
-    return Levelled(walk.node(schema, (), ()), list(dict.fromkeys(walk.changes)))
+    return Levelled(without_unused(walk.node(schema, (), ())), list(dict.fromkeys(walk.changes)))
 
 
 class _Walk:
@@ -68,24 +70,26 @@ class _Walk:
         self._subset = subset
         self._where = where
         self._nodes = 0
+        self._recursive = recursive_in(root) if subset.refs else frozenset()
         self.changes: list[str] = []
 
     def node(self, schema: object, path: tuple[str, ...], refs: tuple[str, ...]) -> dict[str, Any]:
         """Converts one node. `refs`: the references that led here; a repeated one is a recursion."""
         self._nodes += 1
-        if self._nodes > MAX_NODES or len(path) > MAX_DEPTH or len(refs) > MAX_DEPTH:
+        if self._nodes > 2 * MAX_NODES or len(path) > MAX_DEPTH:
             raise self._refuse(_TOO_LARGE, path)
         if isinstance(schema, bool):
             return self._anything(schema, path)
         if not isinstance(schema, Mapping):
             raise self._refuse("Expected a JSON schema: an object or a boolean.", path)
-        if "$ref" in schema and not self._subset.refs:
+        if "$ref" in schema and not self._stays(schema, path):
             return self._inline(schema, path, refs)
         schema = self._united(dict(schema), path)
         kept: dict[str, Any] = {}
         notes: list[str] = []
         for keyword, value in schema.items():
             self._keyword(keyword, value, kept, notes, (path, refs))
+        self._require(kept, path)
         if self._subset.closed and (_is_object(kept) or "properties" in kept):
             self._close(schema, kept, path)
         self._nullable(kept)
@@ -105,7 +109,7 @@ class _Walk:
         below = (*path, keyword)
         if keyword in _SILENT and keyword not in self._subset.keywords:
             return
-        if keyword in _REF_HOMES and not self._subset.refs:
+        if keyword in REF_HOMES and (path or not self._subset.refs):
             return  # inlined where they are used
         if not self._takes(keyword, value):
             self.changes.append(".".join(below))
@@ -123,7 +127,7 @@ class _Walk:
         subset = self._subset
         if keyword in ("type", "description", "enum"):
             return True
-        if keyword in ("$ref", *_REF_HOMES):
+        if keyword in ("$ref", *REF_HOMES):
             return subset.refs
         if keyword == "additionalProperties" and subset.closed:
             return value is False
@@ -213,6 +217,19 @@ class _Walk:
             else:
                 kept["anyOf"] = others
 
+    def _require(self, kept: dict[str, Any], path: tuple[str, ...]) -> None:
+        """Leaves out required names without a property: vendors refuse them."""
+        needed, known = kept.get("required"), kept.get("properties", {})
+        if not isinstance(needed, list) or not isinstance(known, dict):
+            return
+        if "properties" not in kept and not _is_object(kept):
+            return  # of an alternative: the properties are those of the whole
+        kept["required"] = [name for name in needed if isinstance(name, str) and name in known]
+        if len(kept["required"]) < len(needed):
+            self.changes.append(".".join((*path, "required")))
+            if not kept["required"]:
+                del kept["required"]
+
     def _close(self, schema: Mapping[str, Any], kept: dict[str, Any], path: tuple[str, ...]) -> None:
         if schema.get("additionalProperties") is not False and not kept.get("properties"):
             self.changes.append(".".join((*path, "additionalProperties")))  # any key was allowed, now none is
@@ -227,15 +244,27 @@ class _Walk:
         """The target of a `$ref` in its place; keywords beside the `$ref` override those of the target."""
         ref = schema["$ref"]
         target = self._looked_up(schema, path)
-        beside = {name: value for name, value in schema.items() if name not in ("$ref", *_REF_HOMES)}
-        if ref in refs:
+        beside = {name: value for name, value in schema.items() if name not in ("$ref", *REF_HOMES)}
+        is_full = self._nodes > MAX_NODES or len(refs) >= MAX_REFS or len(path) > MAX_DEPTH // 2
+        if ref in refs or is_full:
             self.changes.append(".".join(path) or "$ref")
             named = str(ref).rpartition("/")[2] or "the whole"
-            said = filter(None, [str(beside.get("description") or "").rstrip("."), f"Nested again like {named}"])
+            like = "Like" if ref not in refs else "Nested again like"
+            said = filter(None, [str(beside.get("description") or "").rstrip("."), f"{like} {named}"])
             kind = target.get("type", "object")
             cut: dict[str, Any] = {"type": kind if isinstance(kind, str) else "object", "description": ". ".join(said)}
             return self.node({**cut, "items": {}} if kind == "array" else cut, path, refs)
         return self.node({**target, **beside}, path, (*refs, ref))
+
+    def _stays(self, schema: Mapping[str, Any], path: tuple[str, ...]) -> bool:
+        """True for a reference that the vendor follows: to a definition, alone in its place, and without recursion."""
+        ref = schema["$ref"]
+        if not self._subset.refs or not path or not isinstance(ref, str):
+            return False
+        if definition_of(ref) is None or any(each not in ("$ref", *_SILENT) for each in schema):
+            return False
+        self._looked_up(schema, path)
+        return ref not in self._recursive
 
     def _looked_up(self, schema: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any]:
         ref = schema["$ref"]
