@@ -60,6 +60,8 @@ class Groq(Compatible, frozen=True, kw_only=True):
         draft.narrow_tools()
         draft.only_functions()
         draft.plain_tools()
+        draft.plain_calls()
+        draft.move_media()
         draft.strip_echoes()
         draft.name_tier(_TIERS)
         self._level_reasoning(draft)

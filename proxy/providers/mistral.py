@@ -98,6 +98,7 @@ class Mistral(Compatible, frozen=True, kw_only=True):
         draft.strip_echoes()
         _name_values(draft)
         draft.plain_tools()
+        draft.plain_calls()
         for tool in draft.tools():
             tool["function"].setdefault("parameters", {"type": "object", "properties": {}})
         draft.keep_only(_FIELDS)

@@ -43,6 +43,7 @@ class Ollama(SelfHosted, frozen=True, kw_only=True):
         draft.body.pop("n", None)  # one call, one choice
         draft.keep_only(_READS)
         draft.give_back_reasoning("reasoning")
+        draft.move_media()
         draft.flatten_texts(("system", "user", "assistant", "tool"))
         draft.refuse_parts(("video_url", "file"))
         draft.return_thoughts()

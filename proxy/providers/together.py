@@ -59,6 +59,7 @@ class Together(Compatible, frozen=True, kw_only=True):
             draft.strip_echoes(keep=("reasoning",))
         else:
             draft.strip_echoes()
+        draft.move_media()
         draft.only_parts(("text", "refusal", *_MEDIA))
         draft.flatten_texts(("system", "user", "assistant", "tool"))
         draft.refuse_parts(_MEDIA, roles=("system", "assistant", "tool"))

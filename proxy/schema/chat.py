@@ -74,13 +74,14 @@ class ChatRequest(Request, frozen=True, kw_only=True):
         return limit * self.n if limit else None
 
     def capped(self, max_tokens: int) -> tuple[Self, list[str]]:
+        """Under both names of the limit: a server may ignore the one that it does not know."""
         over = [name for name in _LIMIT_FIELDS if (self.fields.get(name) or 0) > max_tokens]
         if self.max_tokens is None:
             over = [_LIMIT_FIELDS[0]]
-        if not over:
-            return self, []
-        fields = {**self.fields, **dict.fromkeys(over, max_tokens)}
         limit = min(self.max_tokens or max_tokens, max_tokens)
+        fields = {**self.fields, **{name: min(self.fields.get(name) or limit, max_tokens) for name in _LIMIT_FIELDS}}
+        if not over:
+            return structs.replace(self, fields=fields), []
         return structs.replace(self, max_tokens=limit, native=None, fields=fields), over
 
 

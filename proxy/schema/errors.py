@@ -167,6 +167,7 @@ class UpstreamError(ProxyError):
     `upstream_status` is the vendor's own HTTP status (None: no answer), `retry_after_s` its Retry-After in seconds. The
     raiser may set it, as well as `param`, `type` and `headers`. `other_key`: the vendor refused one API key, and
     another key of the same provider may be used at once. `availability` names the candidates once all failed.
+    `failed_generation`: what the model wrote, where the vendor could not read it as a call or as JSON.
     """
 
     def __init__(
@@ -183,6 +184,7 @@ class UpstreamError(ProxyError):
         self.outcome = outcome
         self.retryable = retryable
         self.upstream_status = upstream_status
+        self.failed_generation: str | None = None
         self.retry_after_s: float | None = None
         self.other_key = False
         self.availability: tuple[Availability, ...] = ()
@@ -214,6 +216,8 @@ class UpstreamError(ProxyError):
         error: dict[str, object] = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         if self.upstream_status is not None:
             error["metadata"] = {"upstream_status": self.upstream_status}
+        if self.failed_generation is not None:
+            error["failed_generation"] = self.failed_generation
         if self.availability:
             error["availability"] = self.availability
         return {"error": error}

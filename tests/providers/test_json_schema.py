@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import pytest
@@ -86,14 +87,31 @@ def test_recursion_is_cut_and_said():
 
 
 def test_references_stay_where_the_vendor_takes_them():
-    """Their targets are cleaned all the same."""
-    schema = {"$ref": "#/$defs/a", "$defs": {"a": {"type": "integer", "minimum": 1, "multipleOf": 2}}}
+    """Their targets are cleaned all the same. Inlined are those at the top, beside other words, and elsewhere."""
+    a = {"type": "integer", "minimum": 1, "multipleOf": 2}
+    clean = {"type": "integer", "minimum": 1, "description": "multipleOf: 2"}
+    ref = {"$ref": "#/$defs/a"}
+    schema = {"type": "object", "properties": {"x": ref, "y": {"$ref": "#/properties/x"}}, "$defs": {"a": a, "b": {}}}
     found, changes = level(schema, WIDE)
-    assert found == {
-        "$ref": "#/$defs/a",
-        "$defs": {"a": {"type": "integer", "minimum": 1, "description": "multipleOf: 2"}},
-    }
+    assert found == {"type": "object", "properties": {"x": ref, "y": ref}, "$defs": {"a": clean}}
     assert changes == ["$defs.a.multipleOf"]
+    assert level({**ref, "$defs": {"a": a}}, WIDE)[0] == clean
+    beside = {"type": "object", "properties": {"x": {**ref, "description": "X"}}, "$defs": {"a": a}}
+    assert level(beside, WIDE)[0]["properties"]["x"] == {**clean, "description": "X. multipleOf: 2"}
+
+
+def test_recursion_is_cut_where_references_stay():
+    """Of a definition that leads to itself through others, and nothing else is inlined."""
+    leaf: dict[str, Any] = {"type": "string"}
+    a = {"type": "object", "properties": {"b": {"$ref": "#/$defs/b"}, "leaf": {"$ref": "#/$defs/leaf"}}}
+    b = {"type": "object", "properties": {"a": {"$ref": "#/$defs/a"}}}
+    top = {"type": "object", "properties": {"a": {"$ref": "#/$defs/a"}}, "$defs": {"a": a, "b": b, "leaf": leaf}}
+    found, changes = level(top, WIDE)
+    assert found["$defs"] == {"leaf": leaf}
+    inlined = found["properties"]["a"]["properties"]
+    assert inlined["leaf"] == {"$ref": "#/$defs/leaf"}
+    assert inlined["b"]["properties"]["a"] == {"type": "object", "description": "Nested again like a"}
+    assert changes == ["properties.a.properties.b.properties.a"]
 
 
 @pytest.mark.parametrize("ref", ["#/$defs/none", "other.json#/a", "https://example.com/a.json", "#/required/7", 7])
@@ -104,14 +122,18 @@ def test_a_reference_that_leads_nowhere_or_out_is_refused(ref: object):
     assert caught.value.param == "response_format.json_schema.schema.properties.a.$ref"
 
 
-def test_references_that_double_at_each_step_are_refused():
-    """Thirty definitions of two references each would inline to a billion nodes."""
+def test_references_that_double_at_each_step_are_cut():
+    """Thirty definitions of two references each would inline to a billion nodes. Where they may stay, all do."""
     defs: dict[str, Any] = {"d30": {"type": "string"}}
     for step in range(30):
         twice = {"$ref": f"#/$defs/d{step + 1}"}
         defs[f"d{step}"] = {"type": "object", "properties": {"a": twice, "b": twice}}
-    with pytest.raises(BadRequest, match="too large"):
-        level({"$ref": "#/$defs/d0", "$defs": defs})
+    found, changes = level({"$ref": "#/$defs/d0", "$defs": defs})
+    assert changes
+    assert len(json.dumps(found)) < 1_000_000
+    found, changes = level({"type": "object", "properties": {"d": {"$ref": "#/$defs/d0"}}, "$defs": defs}, WIDE)
+    assert found["$defs"] == defs
+    assert changes == []
 
 
 def test_all_of_that_contains_itself_is_refused():
@@ -236,11 +258,11 @@ def test_only_known_keywords_are_left_and_the_same_schema_gives_the_same_bytes(t
     assert len(set(changes)) == len(changes)
 
 
-def test_a_chain_of_references_ends_as_a_refusal():
+def test_a_chain_of_references_is_cut():
     """However long: each step costs the stack."""
     chain = {f"a{place}": {"$ref": f"#/$defs/a{place + 1}"} for place in range(3000)}
-    with pytest.raises(BadRequest, match="too large or too deep"):
-        down_level({"$ref": "#/$defs/a0", "$defs": {**chain, "a3000": {}}}, Subset(frozenset()), "tools.0")
+    found = down_level({"$ref": "#/$defs/a0", "$defs": {**chain, "a3000": {}}}, Subset(frozenset()), "tools.0")
+    assert found.changes == ["$ref"]
 
 
 def test_parts_of_all_of_add_up_however_they_are_nested():

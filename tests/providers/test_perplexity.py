@@ -169,7 +169,12 @@ def test_a_conversation_of_instructions_alone_is_still_one() -> None:
 
 @pytest.mark.parametrize(
     ("role", "part"),
-    [("user", audio()), ("assistant", image()), ("user", {"type": "file", "file": {"file_id": "f"}}), ("system", image())],
+    [
+        ("user", audio()),
+        ("assistant", image()),
+        ("user", {"type": "file", "file": {"file_id": "f"}}),
+        ("system", image()),
+    ],
 )
 def test_content_it_cannot_carry_is_refused(role: str, part: dict[str, Any]) -> None:
     """With its place and the model."""

@@ -28,6 +28,7 @@ SUBSET = Subset(
     | {"additionalProperties"},
     refs=True,
     closed=True,
+    declared=True,
     formats=frozenset({"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"}),
     limits={"minItems": frozenset({0, 1})},
 )

@@ -17,12 +17,14 @@ from proxy.schema.json_writing import text_of
 
 _DATA_URL = re.compile(r"data:(?P<type>[\w.+/-]+)?(?:;[\w=.+-]+)*?(?P<b64>;base64)?,", re.ASCII)
 _LINKED = ("http://", "https://", "gs://")
+REASONING_FIELD = "reasoning_field"  # tells the name that a server's thoughts came with, if it was not ours
 # Fields of our own answers that clients send back with the history, and only some vendors can read.
 ECHOES = frozenset(
     {
         "reasoning_content",
         "reasoning",
         "reasoning_details",
+        REASONING_FIELD,
         "thinking_blocks",
         "extra_content",
         "provider_specific_fields",

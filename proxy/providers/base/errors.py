@@ -173,6 +173,8 @@ def build(said: dict[str, Any], status: int, headers: dict[str, str], rules: Err
         upstream_status=status,
     )
     error.param = _word(said.get("param")) or _word(where)
+    written = said.get("failed_generation")
+    error.failed_generation = written[:_MAX_LOOKED_AT] if isinstance(written, str) else None
     named = kind if kind and not _CLASS_NAME.fullmatch(kind) else None
     error.type = (named if ours < 500 else None) or error.type
     error.headers |= headers

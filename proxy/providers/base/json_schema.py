@@ -34,14 +34,15 @@ class Subset(Struct, frozen=True):
 
     `keywords`: known keywords (`type`, `description` and `enum` always). `refs`: supports `$ref` to `$defs`, alone in
     their places and without recursion; others are inlined, and cut where they recur or grow without end. `closed`:
-    every object must have `additionalProperties: false`. `formats`: known values of `format` (None: any). `nullable`:
-    how a value may be null: `type` (`["string", "null"]`), `any_of`, or `keyword` (`nullable: true`). `limits`: keyword
-    -> its only allowed values.
+    every object must have `additionalProperties: false`. `declared`: what is required must be among the properties.
+    `formats`: known values of `format` (None: any). `nullable`: how a value may be null: `type` (`["string", "null"]`),
+    `any_of`, or `keyword` (`nullable: true`). `limits`: keyword -> its only allowed values.
     """
 
     keywords: frozenset[str]
     refs: bool = False
     closed: bool = False
+    declared: bool = False
     formats: frozenset[str] | None = None
     nullable: str = "type"
     limits: Mapping[str, frozenset[Any]] = {}
@@ -89,7 +90,8 @@ class _Walk:
         notes: list[str] = []
         for keyword, value in schema.items():
             self._keyword(keyword, value, kept, notes, (path, refs))
-        self._require(kept, path)
+        if self._subset.declared:
+            self._require(kept, path)
         if self._subset.closed and (_is_object(kept) or "properties" in kept):
             self._close(schema, kept, path)
         self._nullable(kept)
@@ -111,6 +113,8 @@ class _Walk:
             return
         if keyword in REF_HOMES and (path or not self._subset.refs):
             return  # inlined where they are used
+        if keyword in REF_HOMES and isinstance(value, Mapping):  # recursive ones are inlined
+            value = {name: each for name, each in value.items() if f"#/{keyword}/{name}" not in self._recursive}
         if not self._takes(keyword, value):
             self.changes.append(".".join(below))
             notes.append(f"{keyword}: {value if isinstance(value, str) else encode(value).decode()}")

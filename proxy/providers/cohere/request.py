@@ -30,6 +30,7 @@ _BUDGETS = {"minimal": 512, "low": 1024, "medium": 4096, "high": 16_384, "xhigh"
 JSON_SUBSET = Subset(
     keywords=frozenset({"properties", "required", "items", "anyOf", "const", "pattern", "format", "title"})
     | {"additionalProperties"},
+    declared=True,
     formats=frozenset({"date-time", "date", "time", "uuid"}),
 )
 

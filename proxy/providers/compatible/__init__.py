@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from proxy.providers.base.content import REASONING_FIELD
 from proxy.providers.base.contract import Built, HTTPResponse, Provider, StreamDecoder
 from proxy.providers.base.errors import ErrorRules
 from proxy.providers.compatible import embeddings, rerank
@@ -71,7 +72,7 @@ class Compatible(Provider, frozen=True, kw_only=True):
             return {}
         signed = {call["id"]: call["extra_content"] for call in calls if isinstance(call.get("extra_content"), dict)}
         state: dict[str, JsonObject] = {call_id: {"extra_content": extra} for call_id, extra in signed.items()}
-        for name in ("reasoning_content", "reasoning_details"):
+        for name in ("reasoning_content", "reasoning_details", REASONING_FIELD):
             if thought := message.get(name):
                 state.setdefault(calls[0]["id"], {})[name] = thought
         return state

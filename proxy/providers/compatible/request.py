@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from proxy.providers.base.answers import listed
-from proxy.providers.base.content import ECHOES, Part, refuse, thoughts_in
+from proxy.providers.base.content import ECHOES, REASONING_FIELD, Part, refuse, thoughts_in
 from proxy.providers.base.contract import Built, post_json
 from proxy.providers.base.fields import LEVELS, LIMITS, NEUTRAL, Fields, nearest_level, stop_list
 from proxy.providers.base.history import media_after_results
@@ -17,6 +17,7 @@ from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
 
 _FUNCTION = ("name", "description", "parameters", "strict")
+_CALL = ("id", "type", "function", "custom")
 _NULLABLE = ("content", "refusal", "audio", "function_call")  # in messages, by OpenAI's own types
 _CALL_ECHOES = ("extra_content", "provider_specific_fields", "index", "thought_signature")
 
@@ -160,7 +161,8 @@ class Draft:
     def plain_tools(self) -> None:
         """Strips tools and choices to the fields of plain functions: some vendors refuse others (`cache_control`)."""
         if "tools" in self.body:
-            self.body["tools"] = [self._plain_tool(tool) for tool in self.tools()]
+            tools = self.tools()
+            self.body["tools"] = [self._plain_tool(each) if tool_name(each) else each for each in tools]
         name = tool_name(self.body.get("tool_choice"))
         if name is not None:
             self.body["tool_choice"] = {"type": "function", "function": {"name": name}}
@@ -171,6 +173,18 @@ class Draft:
             self.note_dropped(f"tools.{name}")
         kept = {name: value for name, value in function.items() if name in _FUNCTION}
         return {"type": "function", "function": kept}
+
+    def plain_calls(self) -> None:
+        """Strips the calls of the history to the fields that OpenAI's have; cache marks among the others are lost."""
+        for index, message in enumerate(self.messages):
+            calls = [call for call in listed(message.get("tool_calls")) if isinstance(call, dict)]
+            others = dict.fromkeys(name for call in calls for name in call if name not in _CALL)
+            for name in others:
+                if name not in _CALL_ECHOES:
+                    self.note_dropped(f"messages.tool_calls.{name}"[:96])
+            if others:
+                kept = [{name: value for name, value in call.items() if name in _CALL} for call in calls]
+                self.put_message(index, {**message, "tool_calls": kept})
 
     def only_tool(self, name: str) -> None:
         """Sends only the tool that `tool_choice` names, for servers that know no choice by name. Raises BadRequest."""
@@ -279,6 +293,9 @@ class Draft:
             states = [self._kept_with(call) for call in calls]
             texts = [text for state in states if isinstance(text := state.get("reasoning_content"), str) and text]
             given: dict[str, Any] = {}
+            field = next((state[REASONING_FIELD] for state in states if state.get(REASONING_FIELD)), None)
+            if field is not None:
+                given[REASONING_FIELD] = field
             if texts and not message.get(name) and not message.get("reasoning_content"):
                 given[name] = texts[0]
             details = [found for state in states if isinstance(found := state.get("reasoning_details"), list)]

@@ -21,3 +21,4 @@ class SelfHosted(Compatible, frozen=True, kw_only=True):
         draft.name_limit("max_tokens")
         draft.name_roles()
         draft.strip_echoes()
+        draft.move_media()

@@ -21,6 +21,7 @@ _RULE = NameRule(64, "a-zA-Z0-9_.:-", first="a-zA-Z_")
 JSON_SCHEMA = Subset(
     keywords=frozenset({"format", "title", "items", "prefixItems", "minItems", "maxItems", "minimum", "maximum"})
     | {"anyOf", "properties", "additionalProperties", "required", "propertyOrdering"},
+    declared=True,
 )
 ANSWER_SCHEMA = replace(JSON_SCHEMA, refs=True)
 _NATIVE = {

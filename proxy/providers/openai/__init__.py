@@ -9,6 +9,7 @@ import re
 from typing import Annotated, ClassVar
 
 from proxy.providers.base.contract import Built, HTTPResponse, StreamDecoder
+from proxy.providers.base.fields import LIMITS, texts_only
 from proxy.providers.base.images import ImageRule
 from proxy.providers.compatible import Compatible
 from proxy.providers.compatible.errors import body_of
@@ -16,15 +17,18 @@ from proxy.providers.compatible.request import Draft, names_of
 from proxy.providers.compatible.response import parse_body
 from proxy.providers.compatible.responses.stream import EitherDecoder, ResponsesDecoder
 from proxy.providers.compatible.stream import CompatibleStreamDecoder
-from proxy.providers.openai import responses
+from proxy.providers.openai import elsewhere, responses
 from proxy.providers.openai.images import IMAGE_RULES
 from proxy.providers.openai.rules import ModelRules, name_effort, needs_responses, obey, rules_of
+from proxy.providers.openai.surface import keep_known
 from proxy.schema.chat import ChatRequest, ChatResponse
 from proxy.schema.constraints import Variable, one_of
+from proxy.schema.embeddings import EmbeddingsRequest
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import UpstreamError
 
 _MAX_STOPS = 4
+_EMBEDS = re.compile(r"(?:openai/)?text-embedding-(?:3-(?:small|large)|ada-002)")
 _OWN = re.compile(r"https://(?:[\w-]+\.)?api\.openai\.com(?:[:/]|$)")
 
 
@@ -52,9 +56,12 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
 
     @property
     def _has_responses(self) -> bool:
-        if self.api is None:
-            return self.base_url is None or _OWN.match(self.base_url) is not None
-        return self.api != "chat"
+        return self._is_own if self.api is None else self.api != "chat"
+
+    @property
+    def _is_own(self) -> bool:
+        """True for OpenAI itself, False for a server that speaks as it does."""
+        return self.base_url is None or _OWN.match(self.base_url) is not None
 
     def choices_per_call(self, request: AnyRequest, model: str) -> int | None:
         """The Responses API answers once."""
@@ -91,15 +98,21 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         return draft, rules, takes_responses
 
     def _shape_chat(self, draft: Draft, rules: ModelRules | None) -> None:
-        """OpenAI refuses unknown fields in messages, and some models refuse parameters that others accept. Servers at
-        another address get the client's fields unchanged: some read, and some need, fields of earlier answers.
+        """OpenAI refuses unknown fields, and some models refuse parameters that others accept. Servers at another
+        address get the client's fields unchanged, in words that all of them take.
         """
-        if rules is not None or self.base_url is None:
+        draft.move_media()
+        is_openais = rules is not None or self._is_own
+        if is_openais:
             draft.strip_echoes(keep=("annotations",))
             draft.refuse_parts(("video_url",))
-            draft.refuse_parts(("image_url", "input_audio", "file"), roles=("system", "developer", "assistant", "tool"))
-        elif self.reasoning_back is not None:
-            draft.give_back_reasoning(self.reasoning_back)
+            draft.refuse_parts(("image_url", "input_audio", "file"), roles=("system", "developer", "assistant"))
+            if all(name in draft.body for name in LIMITS):
+                draft.name_limit(LIMITS[0])
+        if self._is_own:
+            keep_known(draft, self.parameters)
+        elif self.base_url is not None:
+            elsewhere.shape(draft, self.base_url, None if is_openais else self.reasoning_back)
         draft.cap_stops(_MAX_STOPS)
 
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
@@ -107,7 +120,8 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         if "output" in body and "choices" not in body:
             answer = responses.OpenAIReader(responses.FAILED).parse(body)
         else:
-            answer = parse_body(body, None if request is None else request.max_tokens)
+            places = set() if self._is_own else elsewhere.named_by_theirs(body)
+            answer = elsewhere.told(parse_body(body, None if request is None else request.max_tokens), places)
         return answer if request is None else names_of(request, self.parameters).restore(answer)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
@@ -118,8 +132,15 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         return error
 
     def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
-        chat = CompatibleStreamDecoder(request.n, self.error_rules, request.max_tokens)
+        kind = CompatibleStreamDecoder if self._is_own else elsewhere.ElsewhereStreamDecoder
+        chat = kind(request.n, self.error_rules, request.max_tokens)
         names = names_of(request, self.parameters)
         if not self._has_responses:
             return names.restoring(chat)
         return names.restoring(EitherDecoder(chat, ResponsesDecoder(responses.OpenAIReader(responses.FAILED))))
+
+    def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
+        """Token ids are those of OpenAI's tokenizers: to other models they mean other words."""
+        if not self._is_own and _EMBEDS.fullmatch(model) is None:
+            texts_only(request, model)
+        return super().build_embeddings(request, model)

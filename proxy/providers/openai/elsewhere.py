@@ -1,0 +1,101 @@
+"""Translates: what a server at another address than OpenAI's gets and says, whose own words are unknown.
+
+It gets the client's fields unchanged, as far as servers agree on them. The thoughts of earlier answers go back under
+the name that they came with, which an answer tells in `reasoning_field`, or not at all: some servers need them before
+tool calls, and some refuse the name that others read.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from proxy.providers.base.answers import mapping
+from proxy.providers.base.content import ECHOES, REASONING_FIELD
+from proxy.providers.compatible.request import Draft
+from proxy.providers.compatible.stream import CompatibleStreamDecoder
+from proxy.schema.chat import ChatChunk, ChatResponse
+
+# Servers that are known to take the role `developer`.
+_TAKE_DEVELOPER = re.compile(
+    r"https://(?:[\w.-]+\.)?(?:openai\.azure\.com|services\.ai\.azure\.com|cognitiveservices\.azure\.com|openrouter\.ai|"
+    r"api\.x\.ai)(?:[:/]|$)"
+)
+_READ_BACK = ("reasoning", "reasoning_content", "reasoning_details", "thinking_blocks", "extra_content")
+_OURS = ECHOES - {*_READ_BACK, "provider_specific_fields"}  # of our answers: no server reads them
+_THEIRS = "reasoning"  # the name that is not ours
+
+
+def shape(draft: Draft, base_url: str, reasoning_back: str | None) -> None:
+    if _TAKE_DEVELOPER.match(base_url) is None:
+        draft.name_roles()
+    if reasoning_back is not None:
+        draft.give_back_reasoning(reasoning_back)
+    for index, message in enumerate(draft.messages):
+        if message["role"] == "assistant":
+            draft.put_message(index, _assistant(message))
+
+
+def _assistant(message: dict[str, Any]) -> dict[str, Any]:
+    kept = {
+        name: value
+        for name, value in message.items()
+        if name not in _OURS and (value is not None or name == "content")  # servers refuse other nulls
+    }
+    name, thought = message.get(REASONING_FIELD), kept.get("reasoning_content")
+    if thought is None:
+        return kept
+    if name == _THEIRS or _THEIRS in kept:
+        del kept["reasoning_content"]
+        kept.setdefault(_THEIRS, thought)
+    elif not message.get("tool_calls"):
+        del kept["reasoning_content"]
+    return kept
+
+
+class ElsewhereStreamDecoder(CompatibleStreamDecoder):
+    """The end of each choice tells the name that its thoughts came with, if it is not ours."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._theirs: set[int] = set()
+
+    def read(self, data: bytes, name: str) -> list[ChatChunk]:
+        return self._told(super().read(data, name))
+
+    def at_end_marker(self) -> list[ChatChunk]:
+        return self._told(super().at_end_marker())
+
+    def _choice(self, raw: dict[str, Any], answer_id: object) -> dict[str, Any]:
+        if _is_theirs(raw.get("delta")):
+            self._theirs.add(raw["index"] if isinstance(raw.get("index"), int) else 0)
+        return super()._choice(raw, answer_id)
+
+    def _told(self, chunks: list[ChatChunk]) -> list[ChatChunk]:
+        for chunk in chunks if self._theirs else []:
+            for choice in chunk["choices"]:
+                if choice.get("finish_reason") and choice["index"] in self._theirs:
+                    delta: dict[str, Any] = {**choice.get("delta", {}), REASONING_FIELD: _THEIRS}
+                    choice["delta"] = delta  # type: ignore[typeddict-item]
+        return chunks
+
+
+def named_by_theirs(body: dict[str, Any]) -> set[int]:
+    """The places of the choices in a whole answer whose thoughts have not our name."""
+    choices = body.get("choices")
+    return {place for place, each in enumerate(choices if isinstance(choices, list) else []) if _is_theirs(_said(each))}
+
+
+def told(answer: ChatResponse, places: set[int]) -> ChatResponse:
+    for place in places:
+        message: Any = answer["choices"][place]["message"]
+        message[REASONING_FIELD] = _THEIRS
+    return answer
+
+
+def _said(choice: Any) -> dict[str, Any]:
+    return mapping(mapping(choice).get("message"))
+
+
+def _is_theirs(part: Any) -> bool:
+    return bool(isinstance(part, dict) and part.get(_THEIRS) and not part.get("reasoning_content"))
