@@ -168,7 +168,7 @@ def test_markers_of_caches_are_told() -> None:
     [
         (OSS, "user", image()),
         ("groq/compound", "user", image()),
-        (QWEN, "tool", image()),
+        (QWEN, "assistant", image()),
         (QWEN, "user", audio()),
         (QWEN, "user", file()),
         (OSS, "user", {"type": "document_url", "document_url": "https://example.com/a.pdf"}),

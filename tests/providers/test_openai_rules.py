@@ -201,6 +201,7 @@ ECHO = {
     "extra_content": {"google": {"thought_signature": "s"}},
     "tool_calls": [{**CALL, "extra_content": {"google": {"thought_signature": "s"}}}],
 }
+BARE = {"role": "assistant", "content": None, "tool_calls": [CALL]}
 RESULT = {"role": "tool", "tool_call_id": "call_1", "content": "done"}
 
 
@@ -212,7 +213,7 @@ def test_echoes_of_our_answers_do_not_reach_openai() -> None:
     kept = {"role": "assistant", "content": None, "refusal": None, "annotations": [], "tool_calls": [CALL]}
     assert said == [USER, kept, RESULT]
     assert built(OPENAI, "gpt-4o", messages=[USER, ECHO, RESULT]).dropped == []
-    assert messages(ELSEWHERE, USER, ECHO, RESULT, model="gpt-5") == said
+    assert messages(ELSEWHERE, USER, ECHO, RESULT, model="gpt-5") == [USER, BARE, RESULT]
 
 
 def test_nulls_that_sdks_write_out_do_not_reach_openai() -> None:
@@ -222,12 +223,14 @@ def test_nulls_that_sdks_write_out_do_not_reach_openai() -> None:
     kept = {"role": "assistant", "content": "hello", "refusal": None, "audio": None}
     assert messages(OPENAI, *asked, model="gpt-4o") == [USER, kept, USER]
     assert built(OPENAI, "gpt-4o", messages=asked).dropped == []
-    assert messages(ELSEWHERE, *asked) == asked
+    assert messages(ELSEWHERE, *asked) == [USER, {"role": "assistant", "content": "hello"}, USER]
 
 
-def test_servers_elsewhere_get_the_history_as_it_came() -> None:
-    """DeepSeek and others read `reasoning_content`, some refuse a tool's result without it."""
-    assert messages(ELSEWHERE, USER, ECHO, RESULT) == [USER, ECHO, RESULT]
+def test_servers_elsewhere_get_what_some_of_them_read() -> None:
+    """DeepSeek and others read `reasoning_content`, some refuse a tool's result without it. Nobody reads our nulls."""
+    call = {**CALL, "extra_content": {"google": {"thought_signature": "s"}}}
+    kept = {name: value for name, value in ECHO.items() if name not in ("refusal", "annotations")}
+    assert messages(ELSEWHERE, USER, ECHO, RESULT) == [USER, {**kept, "tool_calls": [call]}, RESULT]
 
 
 def test_reasoning_that_a_client_dropped_is_given_back() -> None:

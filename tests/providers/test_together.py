@@ -93,7 +93,7 @@ def test_texts_are_flat_and_media_stay_with_the_user() -> None:
     [
         ("user", file()),
         ("user", {"type": "document_url", "document_url": "https://example.com/a.pdf"}),
-        ("tool", image()),
+        ("assistant", image()),
         ("system", audio()),
     ],
 )

@@ -32,16 +32,12 @@ def shape(draft: Draft, base_url: str, reasoning_back: str | None) -> None:
     if reasoning_back is not None:
         draft.give_back_reasoning(reasoning_back)
     for index, message in enumerate(draft.messages):
-        if message["role"] == "assistant":
-            draft.put_message(index, _assistant(message))
+        kept = _answer(message) if message["role"] == "assistant" else message
+        draft.put_message(index, {name: kept[name] for name in kept if kept[name] is not None or name == "content"})
 
 
-def _assistant(message: dict[str, Any]) -> dict[str, Any]:
-    kept = {
-        name: value
-        for name, value in message.items()
-        if name not in _OURS and (value is not None or name == "content")  # servers refuse other nulls
-    }
+def _answer(message: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in message.items() if name not in _OURS}
     name, thought = message.get(REASONING_FIELD), kept.get("reasoning_content")
     if thought is None:
         return kept
