@@ -12,7 +12,7 @@ from array import array
 from typing import Any, ClassVar
 
 from proxy.providers.base.answers import decode
-from proxy.providers.base.contract import Built, HTTPResponse, Provider
+from proxy.providers.base.contract import Built, HTTPResponse, Provider, StreamDecoder
 from proxy.providers.base.errors import ErrorRules
 from proxy.providers.base.fields import texts_only
 from proxy.providers.compatible import embeddings
@@ -20,7 +20,7 @@ from proxy.providers.compatible.errors import error_from
 from proxy.providers.compatible.response import parse as parse_chat
 from proxy.providers.compatible.responses.stream import EitherDecoder
 from proxy.providers.compatible.stream import CompatibleStreamDecoder
-from proxy.providers.perplexity.request import build
+from proxy.providers.perplexity.request import build, names_of
 from proxy.providers.perplexity.response import PerplexityReader
 from proxy.providers.perplexity.stream import PerplexityStreamDecoder
 from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage
@@ -55,15 +55,18 @@ class Perplexity(Provider, frozen=True, kw_only=True):
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
         body = decode(response.body)
         if "choices" in body:
-            return parse_chat(response, self.error_rules)
-        return PerplexityReader(self.error_rules).parse(body)
+            answer = parse_chat(response, self.error_rules)
+        else:
+            answer = PerplexityReader(self.error_rules).parse(body)
+        return answer if request is None else names_of(request, self.parameters).restore(answer)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
         return error_from(response, self.id_headers, self.error_rules)
 
-    def stream_decoder(self, request: ChatRequest) -> EitherDecoder:
+    def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
         own = PerplexityStreamDecoder(PerplexityReader(self.error_rules))
-        return EitherDecoder(CompatibleStreamDecoder(1, self.error_rules), own)
+        either = EitherDecoder(CompatibleStreamDecoder(1, self.error_rules), own)
+        return names_of(request, self.parameters).restoring(either)
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         """Thought signatures, which Google's models behind this API want back with their calls."""

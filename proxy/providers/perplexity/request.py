@@ -7,6 +7,7 @@ from typing import Any
 
 from proxy.providers.base.contract import Built, post_json
 from proxy.providers.base.fields import LEVELS, NEUTRAL, Fields, nearest_level, stop_list
+from proxy.providers.base.names import OPENAI, ToolNames
 from proxy.providers.base.tidy import media_apart, tidied
 from proxy.providers.base.tools import allowed_tools, tool_name
 from proxy.providers.compatible.responses.items import Items
@@ -48,9 +49,14 @@ _FUNCTION = ("name", "description", "parameters", "strict")
 _JSON = "Answer with one JSON object and nothing else."
 
 
+def names_of(request: ChatRequest, parameters: Mapping[str, Any]) -> ToolNames:
+    """Its own rule is not known; that of the API whose shape it has is."""
+    return ToolNames({**parameters, **request.fields}, OPENAI)
+
+
 def build(path: str, request: ChatRequest, model: str, parameters: Mapping[str, Any]) -> Built:
     """The request for the upstream model `model`; model names of the older API are translated."""
-    with_media = tidied(request)
+    with_media = tidied(request, names_of(request, parameters))
     request = media_apart(with_media)
     fields = Fields(request.fields, parameters)
     if request is not with_media:
@@ -163,6 +169,8 @@ def _tools(fields: Fields, body: dict[str, Any], wants_search: bool) -> None:
         body["tool_choice"] = {"type": "function", "name": name}
     elif choice is not None and given:
         body["tool_choice"] = choice
+    elif choice not in (None, "none", "auto"):
+        fields.drop("tool_choice")
 
 
 def _tool(fields: Fields, tool: dict[str, Any], where: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from proxy.schema.chat import ChatRequest, Message
 from proxy.schema.errors import BadRequest
 
 _MESSAGE = ("role", "content", "tool_calls", "tool_call_id", "refusal")
+_CALL = ("id", "type", "function", "custom", "index", "thought_signature")
 _INSTRUCTING = ("system", "developer")
 
 Item = dict[str, Any]
@@ -54,6 +55,10 @@ class Items:
             for name, value in message.items():
                 if name not in _MESSAGE and name not in ECHOES and value is not None:
                     drop(f"messages.{name}")
+            for call in message.get("tool_calls") or []:
+                for name in call:
+                    if name not in _CALL and name not in ECHOES:
+                        drop(f"messages.tool_calls.{name}"[:96])
             content = message.get("content")
             for part in content if isinstance(content, list) else []:
                 for name in part:
