@@ -26,11 +26,8 @@ CALLED = {"role": "assistant", "content": None, "reasoning": "hm", "tool_calls":
 def test_openai_gets_no_fields_that_it_does_not_have(base_url: str | None) -> None:
     """It answers 400 to one. They are reported; the operator's own parameters stay."""
     openai = OpenAI(base_url=base_url, parameters={"new_field": 1})
-    said = [
-        {**user([{**text("a"), "cache_control": {"type": "ephemeral"}}]), "id": "m1"},
-        asked(call("c1"), prefix=True),
-    ]
-    said = [*said, result("c1", "ok")]
+    marked = {**text("a"), "cache_control": {"type": "ephemeral"}}
+    said = [{**user([marked]), "id": "m1"}, asked(call("c1"), prefix=True), result("c1", "ok")]
     tools = [{**tool("look", examples=[1]), "cache_control": {"type": "ephemeral"}}]
     made = built(openai, "gpt-4.1", **OWN, new_field=1, messages=said, tools=tools)
     body = json.loads(made.http.body)
@@ -93,7 +90,7 @@ def answer_of(message: dict[str, Any], *, is_streamed: bool) -> dict[str, Any]:
     deltas: list[dict[str, Any]] = [{"role": "assistant"}]
     deltas += [{name: message[name]} for name in ("reasoning", "reasoning_content") if name in message]
     deltas += [{"content": message["content"]}] if message["content"] else [{"tool_calls": calls}]
-    pieces = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    pieces: list[dict[str, Any]] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
     pieces.append({"index": 0, "delta": {}, "finish_reason": finish})
     return dict(folded(ELSEWHERE, [event({"id": "a", "choices": [each]}) for each in pieces])["choices"][0]["message"])
 
@@ -119,7 +116,13 @@ def test_thoughts_with_our_name_keep_it_before_calls(is_streamed: bool) -> None:
 
 def test_thoughts_of_an_unknown_name_go_back_before_calls_only() -> None:
     """Some servers refuse `reasoning_content`; none needs it where no call follows."""
-    echo = {"role": "assistant", "content": "yo", "refusal": None, "annotations": [], "reasoning_content": "hm"}
+    echo: dict[str, Any] = {
+        "role": "assistant",
+        "content": "yo",
+        "refusal": None,
+        "annotations": [],
+        "reasoning_content": "hm",
+    }
     assert messages(ELSEWHERE, USER, echo, USER)[1] == {"role": "assistant", "content": "yo"}
 
 
