@@ -116,13 +116,8 @@ def test_thoughts_with_our_name_keep_it_before_calls(is_streamed: bool) -> None:
 
 def test_thoughts_of_an_unknown_name_go_back_before_calls_only() -> None:
     """Some servers refuse `reasoning_content`; none needs it where no call follows."""
-    echo: dict[str, Any] = {
-        "role": "assistant",
-        "content": "yo",
-        "refusal": None,
-        "annotations": [],
-        "reasoning_content": "hm",
-    }
+    echo: dict[str, Any] = {"role": "assistant", "content": "yo", "refusal": None, "annotations": []}
+    echo["reasoning_content"] = "hm"
     assert messages(ELSEWHERE, USER, echo, USER)[1] == {"role": "assistant", "content": "yo"}
 
 
