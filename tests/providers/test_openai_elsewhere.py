@@ -166,3 +166,23 @@ def test_token_ids_are_for_openais_models_alone() -> None:
     for provider, model in ((OPENAI, "text-embedding-3-small"), (ELSEWHERE, "text-embedding-3-large")):
         assert json.loads(provider.build_embeddings(ids, model).http.body)["input"] == [[1, 2, 3]]
     assert json.loads(ELSEWHERE.build_embeddings(embedding(["a"]), "nomic-embed").http.body)["input"] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": 11, "completion_tokens": 4, "total_tokens": 15},
+        {"input_tokens": 11.0, "output_tokens": 4.0},
+        {"inputTokens": 11, "outputTokens": 4, "totalTokens": 15},
+        {"promptTokens": 11, "completionTokens": 4},
+        {"promptTokenCount": 11, "candidatesTokenCount": 4, "totalTokenCount": 15},
+        {"prompt_eval_count": 11, "eval_count": 4},
+    ],
+)
+def test_usage_is_read_in_every_known_spelling(usage: dict[str, Any]) -> None:
+    """Servers in front of other APIs pass on the words of those."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": "a"}, "finish_reason": "stop"}
+    body = {"id": "a", "choices": [choice], "usage": usage}
+    report = ELSEWHERE.parse_response(answered(200, body), request())["usage"]
+    assert (report.billed.prompt, report.billed.output) == (11, 4)
+    assert [report.shown[f"{name}_tokens"] for name in ("prompt", "completion", "total")] == [11, 4, 15]  # type: ignore[literal-required]
