@@ -119,7 +119,7 @@ class Mistral(Compatible, frozen=True, kw_only=True):
 
     def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
         begun = _begun(request)
-        return _Continuing(request.n, self.error_rules, begun) if begun else super().stream_decoder(request)
+        return _Continuing(request, self.error_rules, begun) if begun else super().stream_decoder(request)
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
         """Vectors of whole numbers (`output_dtype`) are requested as numbers: we read only floats from base64."""
@@ -140,8 +140,8 @@ class _Continuing(CompatibleStreamDecoder):
 
     has_quick_text = False
 
-    def __init__(self, expected: int, rules: ErrorRules, begun: str) -> None:
-        super().__init__(expected, rules)
+    def __init__(self, request: ChatRequest, rules: ErrorRules, begun: str) -> None:
+        super().__init__(request, rules)
         self._begun = begun
         self._held: dict[int, int] = {}  # choice -> how many characters of `begun` arrived
         self._through: set[int] = set()

@@ -106,7 +106,7 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         body = body_of(response, responses.FAILED)
         if "output" in body and "choices" not in body:
             return responses.OpenAIReader(responses.FAILED).parse(body)
-        return parse_body(body, None if request is None else request.max_tokens)
+        return parse_body(body, request)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
         """A server in front of OpenAI may refuse what OpenAI's chat API refuses: the error names the key that helps."""
@@ -116,7 +116,7 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         return error
 
     def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
-        chat = CompatibleStreamDecoder(request.n, self.error_rules, request.max_tokens)
+        chat = CompatibleStreamDecoder(request, self.error_rules)
         if not self._has_responses:
             return chat
         return EitherDecoder(chat, ResponsesDecoder(responses.OpenAIReader(responses.FAILED)))

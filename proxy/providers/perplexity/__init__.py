@@ -55,7 +55,7 @@ class Perplexity(Provider, frozen=True, kw_only=True):
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
         body = decode(response.body)
         if "choices" in body:
-            return parse_chat(response, self.error_rules)
+            return parse_chat(response, self.error_rules, request)
         return PerplexityReader(self.error_rules).parse(body)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
@@ -63,7 +63,7 @@ class Perplexity(Provider, frozen=True, kw_only=True):
 
     def stream_decoder(self, request: ChatRequest) -> EitherDecoder:
         own = PerplexityStreamDecoder(PerplexityReader(self.error_rules))
-        return EitherDecoder(CompatibleStreamDecoder(1, self.error_rules), own)
+        return EitherDecoder(CompatibleStreamDecoder(request, self.error_rules, expected=1), own)
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         """Thought signatures, which Google's models behind this API want back with their calls."""
