@@ -192,7 +192,8 @@ def test_parallel_calls_stay_apart_whatever_their_numbers(numbers: str, said: Sa
 
 def test_calls_without_arguments_stay_apart_by_name():
     """Nothing is complete there but the names."""
-    for text in ("", None, "{}", "null", {}, ...):
+    texts: list[Any] = ["", None, "{}", "null", {}, ...]
+    for text in texts:
         check([[entry("get_weather", text)], [entry("get_time", text)]], BARE)
         check([[entry("get_weather", text), entry("get_time", text)]], BARE)
         check([[entry("get_weather", text), entry("get_weather", text)]], [BARE[0]] * 2)
@@ -251,7 +252,8 @@ def test_no_arguments_are_an_empty_object_before_the_finish(kind: str, text: Any
 
 def test_a_placeholder_before_the_arguments_is_not_part_of_them():
     """Gateways to Anthropic open a call with `{}`."""
-    for start in ("{}", "null", {}):
+    starts: list[Any] = ["{}", "null", {}]
+    for start in starts:
         check(
             [[entry("get_weather", start, id="a")], [entry(arguments=ROME[:3])], [entry(arguments=ROME[3:])]], WEATHER
         )
@@ -397,3 +399,14 @@ def test_whatever_was_called_arrives_cut_anywhere(kind: str):
         finish = dice.choice(["stop", "tool_calls", None])
         choice = read(stream([{"tool_calls": each} for each in chunks], finish), kind)
         assert calls_in(choice) == said, json.dumps(chunks)
+
+
+def test_a_call_that_is_named_once_more_does_not_hold_up_the_next():
+    """Both are open before the finish."""
+    decoder = PROVIDERS["vllm"]().stream_decoder(asked())
+    entries = [entry("get_weather", ROME), entry("get_weather", ""), entry("get_time", "", index=1)]
+    chunks = [
+        chunk for each in stream([{"tool_calls": [each]} for each in entries])[:3] for chunk in decoder.feed(each)
+    ]
+    found = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", [])]
+    assert [(call["index"], call["function"]["name"]) for call in found] == [(0, "get_weather"), (1, "get_time")]

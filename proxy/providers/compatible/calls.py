@@ -41,7 +41,7 @@ class _Fragment(Struct, frozen=True):
 class _Call:
     """One call as it is put together. `place`: its index for the client, once it is open."""
 
-    __slots__ = ("again", "arguments", "extra", "given", "key", "kind", "name", "place", "turn")
+    __slots__ = ("arguments", "extra", "given", "is_listed", "key", "kind", "name", "place", "repeats", "turn")
 
     def __init__(self, fragment: _Fragment, name: str) -> None:
         self.key = fragment.index
@@ -52,7 +52,12 @@ class _Call:
         self.extra: dict[str, Any] = {}
         self.place: int | None = None
         self.turn = 0
-        self.again = False  # named once more after its whole arguments: others that follow are of another call
+        self.repeats = ""  # the name of the call before it, which may merely have been named once more
+        self.is_listed = False
+
+    @property
+    def is_repetition(self) -> bool:
+        return bool(self.name) and self.name == self.repeats and not self.arguments.has_begun
 
     def piece(self, text: str) -> dict[str, Any]:
         return {self.kind: {"input" if self.kind == "custom" else "arguments": text}}
@@ -70,6 +75,7 @@ class Calls:
         self._next = 0  # of `_calls`: the first that is not open
         self._by_index: dict[int, _Call] = {}
         self._by_id: dict[str, _Call] = {}
+        self._last: _Call | None = None
         self._turn = 0
 
     @property
@@ -114,6 +120,9 @@ class Calls:
         call.extra |= extra
         call.arguments.add(fragment.text)
         call.turn = self._turn
+        if not call.is_listed and not call.is_repetition:
+            self._calls.append(call)
+            call.is_listed = True
         if call.place is None:
             return self._open_next()
         text = call.arguments.take()
@@ -149,17 +158,23 @@ class Calls:
         if fragment.says_nothing or (call is not None and _repeats(call, fragment)):
             return None
         if call is None or self._begins(call, fragment):
-            name = call.name if call is not None and fragment.text and not _is_other(call, fragment) else ""
-            call = _Call(fragment, fragment.name or name)
-            self._calls.append(call)
-        else:
-            call.again = call.again or (bool(fragment.name) and call.arguments.is_whole)
-            if call.place is None:
-                call.name = self._name_after(call, fragment) or call.name
+            call = self._after(call, fragment)
+        elif call.place is None:
+            call.name = self._name_after(call, fragment) or call.name
+        self._last = call
         if fragment.index is not None:
             self._by_index[fragment.index] = call
         if fragment.id is not None:
             self._by_id[fragment.id] = call
+        return call
+
+    def _after(self, last: _Call | None, fragment: _Fragment) -> _Call:
+        """The call that a fragment starts; `last` has the same index or id."""
+        if last is None or _is_other(last, fragment):
+            return _Call(fragment, fragment.name)
+        call = _Call(fragment, fragment.name or last.name)
+        if not fragment.text.strip() and last.arguments.is_whole:
+            call.repeats = last.name
         return call
 
     def _found(self, fragment: _Fragment) -> _Call | None:
@@ -172,10 +187,6 @@ class Calls:
             return known if known is not None and known.key == fragment.index else call
         return known or (None if fragment.id and fragment.name else self._last)
 
-    @property
-    def _last(self) -> _Call | None:
-        return self._calls[-1] if self._calls else None
-
     def _begins(self, call: _Call, fragment: _Fragment) -> bool:
         """True if the fragment, by its index or id one of `call`, starts another call."""
         is_other = _is_other(call, fragment)
@@ -187,17 +198,18 @@ class Calls:
         if not fragment.name:
             if is_other and not says:
                 return arguments.is_whole
-            is_more = not fragment.starts_object or (arguments.is_placeholder and not is_other and not call.again)
+            is_more = not fragment.starts_object or (arguments.is_placeholder and not is_other)
             return not is_more and arguments.is_whole
-        if self._name_after(call, fragment) is None:
+        if self._name_after(call, fragment) is None or (is_other and fragment.name != call.name):
             return True
         if fragment.name != call.name:
             return False  # a piece of it
         if is_other:
             return not arguments.has_begun or arguments.is_whole or not says or fragment.starts_object
         if not arguments.has_begun:
-            return call.turn == self._turn or (fragment.index is None and fragment.id is None)
-        return says and arguments.is_whole
+            is_keyless = fragment.index is None and fragment.id is None
+            return not call.is_repetition and (call.turn == self._turn or is_keyless)
+        return arguments.is_whole and (says or not fragment.text)
 
     def _name_after(self, call: _Call, fragment: _Fragment) -> str | None:
         """The name of the call once this fragment is added; None where it names another call."""
@@ -226,7 +238,7 @@ def _is_other(call: _Call, fragment: _Fragment) -> bool:
 
 def _repeats(call: _Call, fragment: _Fragment) -> bool:
     """The whole arguments once more, as some servers end a call."""
-    if not fragment.starts_object or call.again or _is_other(call, fragment) or (fragment.name and not fragment.id):
+    if not fragment.starts_object or _is_other(call, fragment) or (fragment.name and not fragment.id):
         return False
     return fragment.name in ("", call.name) and call.arguments.equals(fragment.text) and call.arguments.is_whole
 

@@ -205,7 +205,7 @@ def _delta(raw: dict[str, Any], calls: Calls) -> dict[str, Any]:
 def _put(delta: dict[str, Any], calls: Calls, entries: list[dict[str, Any]]) -> None:
     """Adds fragments of calls to a delta."""
     if entries and calls.called == "function_call":
-        said = [entry["function"] for entry in entries]
+        said = [entry["function"] for entry in entries if entry["index"] == 0]
         text = delta.get("function_call", {}).get("arguments", "") + "".join(each.get("arguments", "") for each in said)
         names = {name: value for each in said for name, value in each.items() if name == "name"}
         delta["function_call"] = {**delta.get("function_call", {}), **names, "arguments": text}
