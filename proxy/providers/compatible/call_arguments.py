@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from proxy.schema.long_text import joined
+
 _MARKS = re.compile(r'\\.?|["{}\[\]]', re.DOTALL)
 _PLACEHOLDERS = ("null", "{}")
 _SHORT = 64  # characters; a longer fragment is no placeholder
@@ -63,7 +65,7 @@ class Arguments:
         return self._word == "null" or (self._word[0] in "{[" and self._depth == 0)
 
     def equals(self, text: str) -> bool:
-        return len(text) == self._length and "".join(self._pieces) == text
+        return len(text) == self._length and joined(self._pieces) == text
 
     @property
     def _is_open(self) -> bool:
@@ -72,7 +74,7 @@ class Arguments:
     def _unsent(self) -> str:
         pieces = self._pieces[self._sent :]
         self._sent += len(pieces)
-        return pieces[0] if len(pieces) == 1 else "".join(pieces)
+        return joined(pieces)
 
     def _scan(self, piece: str) -> None:
         start = 1 if self._split and piece else 0
