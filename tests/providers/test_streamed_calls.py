@@ -410,3 +410,82 @@ def test_a_call_that_is_named_once_more_does_not_hold_up_the_next():
     ]
     found = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", [])]
     assert [(call["index"], call["function"]["name"]) for call in found] == [(0, "get_weather"), (1, "get_time")]
+
+
+# --- vendors with other wires -----------------------------------------------------------------------------------------
+
+
+def cohere_call(arguments: Any, identity: str = "a", index: Any = 0) -> list[dict[str, Any]]:
+    call = {"id": identity, "type": "function", "function": {"name": "note", "arguments": ""}}
+    more = {"function": {"arguments": arguments}}
+    return [
+        {"type": "tool-call-start", "index": index, "delta": {"message": {"tool_calls": call}}},
+        {"type": "tool-call-delta", "index": index, "delta": {"message": {"tool_calls": more}}},
+    ]
+
+
+def anthropic_call(arguments: Any, identity: str = "a", index: Any = 0) -> list[dict[str, Any]]:
+    block = {"type": "tool_use", "id": identity, "name": "note", "input": {}}
+    piece = {"type": "input_json_delta", "partial_json": arguments}
+    return [
+        {"type": "content_block_start", "index": index, "content_block": block},
+        {"type": "content_block_delta", "index": index, "delta": piece},
+    ]
+
+
+def google_call(arguments: Any, identity: str = "a", index: Any = 0) -> list[dict[str, Any]]:
+    call = {"name": "note", "args": json.loads(arguments) if isinstance(arguments, str) else arguments, "id": identity}
+    return [{"candidates": [{"content": {"parts": [{"functionCall": call}]}}]}]
+
+
+def responses_call(arguments: Any, identity: str = "a", index: Any = 0) -> list[dict[str, Any]]:
+    item = {"type": "function_call", "call_id": identity, "name": "note", "arguments": arguments}
+    added = {"type": "response.output_item.added", "output_index": index, "item": {**item, "arguments": ""}}
+    text = arguments if isinstance(arguments, str) else ""
+    return [
+        added,
+        {"type": "response.function_call_arguments.delta", "output_index": index, "delta": text},
+        {"type": "response.output_item.done", "output_index": index, "item": item},
+    ]
+
+
+COMPLETED = {"type": "response.completed", "response": {"status": "completed", "output": []}}
+OTHERS: dict[str, tuple[Any, list[dict[str, Any]]]] = {
+    "cohere": (cohere_call, [{"type": "message-end", "delta": {"finish_reason": "COMPLETE"}}]),
+    "anthropic": (anthropic_call, [{"type": "message_delta", "delta": {"stop_reason": "end_turn"}}]),
+    "google": (google_call, [{"candidates": [{"finishReason": "STOP"}]}]),
+    "perplexity": (responses_call, [COMPLETED]),
+    "openai": (responses_call, [COMPLETED]),
+}
+
+
+def other(kind: str, calls: list[tuple[Any, str]], ask: ChatRequest | None = None, same_index: bool = True) -> Any:
+    """The calls of one stream in the vendor's own words; all at one index where the wire has any."""
+    write, end = OTHERS[kind]
+    places = [0 if same_index and kind in ("cohere", "anthropic") else place for place in range(len(calls))]
+    bodies = [body for place, (text, name) in zip(places, calls, strict=True) for body in write(text, name, place)]
+    return read([event(body) for body in [*bodies, *end]], kind, ask)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_calls_of_other_wires_stay_apart_and_have_ids_of_their_own(kind: str):
+    """All at one index, with one id, or an id that an earlier call of the conversation has."""
+    before = [{"id": "b", "type": "function", "function": {"name": "note", "arguments": "{}"}}]
+    result = {"role": "tool", "tool_call_id": "b", "content": "done"}
+    ask = asked(messages=[USER, {"role": "assistant", "content": None, "tool_calls": before}, result])
+    for same_index in (True, False):
+        choice = other(kind, [(ROME, "a"), (OSLO, "a"), (ROME, "b")], ask, same_index)
+        assert calls_in(choice) == [("note", ROME), ("note", OSLO), ("note", ROME)]
+        assert choice["finish_reason"] == "tool_calls"
+        assert "b" not in [call["id"] for call in choice["message"]["tool_calls"]]
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_no_arguments_are_an_empty_object_on_other_wires_too(kind: str):
+    """Missing, or `null`."""
+    values: list[Any] = [None, {}] if kind == "google" else ["", None]
+    if kind not in ("google", "anthropic"):
+        values.append("null")
+    for value in values:
+        assert calls_in(other(kind, [(value, "a")])) == [("note", "{}")]
+    assert calls_in(other(kind, [({"a": 1} if kind != "openai" else '{"a":1}', "a")])) == [("note", '{"a":1}')]

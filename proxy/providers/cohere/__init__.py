@@ -37,13 +37,13 @@ class Cohere(Provider, frozen=True, kw_only=True):
         return build_chat(request, model, self.parameters)
 
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
-        return parse(response)
+        return parse(response, request)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
         return error_from(response, self.id_headers)
 
     def stream_decoder(self, request: ChatRequest) -> CohereStreamDecoder:
-        return CohereStreamDecoder()
+        return CohereStreamDecoder(request)
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         """The plan behind the calls. It belongs in the history, and OpenAI clients drop it."""

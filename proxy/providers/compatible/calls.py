@@ -11,8 +11,8 @@ from typing import Any
 from msgspec import Struct
 
 from proxy.providers.base.answers import arguments_text, call_id, listed, whole_number
-from proxy.providers.compatible.call_arguments import Arguments
-from proxy.providers.compatible.call_names import CallIds
+from proxy.providers.base.call_arguments import Arguments
+from proxy.providers.base.call_ids import CallIds
 from proxy.schema.errors import UpstreamError
 
 _MAX_NAME = 1024  # characters of a name that comes in pieces

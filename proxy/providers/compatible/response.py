@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, cast
 
 from proxy.providers.base.answers import listed, objects, tool_call, whole_arguments
+from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.base.errors import ErrorRules, scrub
 from proxy.providers.base.usage import usage_of
-from proxy.providers.compatible.call_names import CallIds, Offer
 from proxy.providers.compatible.errors import body_of
 from proxy.schema.chat import FINISH_REASONS, ChatRequest, ChatResponse
 from proxy.schema.errors import UpstreamError

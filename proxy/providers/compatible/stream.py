@@ -8,11 +8,11 @@ import msgspec
 from msgspec import Struct
 
 from proxy.providers.base.answers import decode_piece, mapping, objects, whole_number
+from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.errors import ErrorRules
 from proxy.providers.base.lenient import Halves, without_halves
 from proxy.providers.base.stream import EventDecoder
 from proxy.providers.base.usage import usage_of
-from proxy.providers.compatible.call_names import CallIds, Offer
 from proxy.providers.compatible.calls import Calls
 from proxy.providers.compatible.errors import error_in
 from proxy.providers.compatible.response import (

@@ -48,13 +48,13 @@ class Google(Provider, frozen=True, kw_only=True):
         return build_chat(request, model, self.parameters, self._path(model, method))
 
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
-        return parse(response)
+        return parse(response, request)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
         return error_from(response, self.id_headers)
 
     def stream_decoder(self, request: ChatRequest) -> GoogleStreamDecoder:
-        return GoogleStreamDecoder(request.n)
+        return GoogleStreamDecoder(request.n, request)
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         """The signatures of thoughts, each with the call that it belongs to; with the first what else is the vendor's

@@ -105,7 +105,7 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
         body = body_of(response, responses.FAILED)
         if "output" in body and "choices" not in body:
-            return responses.OpenAIReader(responses.FAILED).parse(body)
+            return responses.OpenAIReader(responses.FAILED, request).parse(body)
         return parse_body(body, request)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
@@ -119,4 +119,4 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         chat = CompatibleStreamDecoder(request, self.error_rules)
         if not self._has_responses:
             return chat
-        return EitherDecoder(chat, ResponsesDecoder(responses.OpenAIReader(responses.FAILED)))
+        return EitherDecoder(chat, ResponsesDecoder(responses.OpenAIReader(responses.FAILED, request)))

@@ -56,13 +56,13 @@ class Perplexity(Provider, frozen=True, kw_only=True):
         body = decode(response.body)
         if "choices" in body:
             return parse_chat(response, self.error_rules, request)
-        return PerplexityReader(self.error_rules).parse(body)
+        return PerplexityReader(self.error_rules, request).parse(body)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
         return error_from(response, self.id_headers, self.error_rules)
 
     def stream_decoder(self, request: ChatRequest) -> EitherDecoder:
-        own = PerplexityStreamDecoder(PerplexityReader(self.error_rules))
+        own = PerplexityStreamDecoder(PerplexityReader(self.error_rules, request))
         return EitherDecoder(CompatibleStreamDecoder(request, self.error_rules, expected=1), own)
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:

@@ -58,7 +58,7 @@ class CallIds:
     next turn, find results by it.
     """
 
-    def __init__(self, offer: Offer, answer_id: object, choice: int) -> None:
+    def __init__(self, offer: Offer, answer_id: object = None, choice: int = 0) -> None:
         self.offer = offer
         self._answer_id = answer_id
         self._choice = choice
