@@ -122,7 +122,7 @@ class Mistral(Compatible, frozen=True, kw_only=True):
         begun = _begun(request)
         if not begun:
             return super().stream_decoder(request)
-        return names_of(request, self.parameters).restoring(_Continuing(request.n, self.error_rules, begun))
+        return names_of(request, self.parameters).restoring(_Continuing(request, self.error_rules, begun))
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
         """Vectors of whole numbers (`output_dtype`) are requested as numbers: we read only floats from base64."""
@@ -143,8 +143,8 @@ class _Continuing(CompatibleStreamDecoder):
 
     has_quick_text = False
 
-    def __init__(self, expected: int, rules: ErrorRules, begun: str) -> None:
-        super().__init__(expected, rules)
+    def __init__(self, request: ChatRequest, rules: ErrorRules, begun: str) -> None:
+        super().__init__(request, rules)
         self._begun = begun
         self._held: dict[int, int] = {}  # choice -> how many characters of `begun` arrived
         self._through: set[int] = set()

@@ -12,7 +12,7 @@ from proxy.schema.usage import UsageReport, merged
 
 _TEXTS = ("content", "refusal", "reasoning_content")
 # Fields of a delta that come in pieces, with their texts to concatenate; for other values in them the last one counts.
-_PIECES = {"audio": ("data", "transcript"), "reasoning_details": ("text", "summary")}
+_PIECES = {"audio": ("data", "transcript"), "function_call": ("arguments",), "reasoning_details": ("text", "summary")}
 _CHUNK_ONLY = frozenset({"object", "choices", "usage"})
 
 

@@ -430,7 +430,7 @@ def test_odd_blocks_are_skipped():
     calls = parsed(broken)["choices"][0]["message"]["tool_calls"]
     assert [(call["id"], call["function"]["arguments"]) for call in calls] == [
         ("toolu_1", "{}"),
-        ("call_msg_1_1", "{}"),
+        ("7", "{}"),
     ]
 
 

@@ -205,6 +205,29 @@ def arguments(place: int) -> dict[str, Any]:
     return openai_shaped({"tool_calls": [{"index": 0, **first, "function": function}]})
 
 
+def odd_arguments(place: int) -> dict[str, Any]:
+    """The name each time, in an object that never ends."""
+    return openai_shaped(
+        {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": '{"a":' if place else ""}}]}
+    )
+
+
+def late_name(place: int) -> dict[str, Any]:
+    return openai_shaped({"tool_calls": [{"index": 0, "id": "a", "function": {"arguments": '{"a":'}}]})
+
+
+def calls_at_one_index(place: int) -> dict[str, Any]:
+    """The same id and the same call, again and again."""
+    return openai_shaped(
+        {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": f"[{place}]"}}]}
+    )
+
+
+def calls_named_again(place: int) -> dict[str, Any]:
+    """Nothing else is new."""
+    return openai_shaped({"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "" if place else "{}"}}]})
+
+
 def anthropic_text(place: int) -> dict[str, Any]:
     if place == 0:
         return {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
@@ -271,6 +294,8 @@ def agent_calls(place: int) -> dict[str, Any]:
 STREAMS: list[tuple[str, str, Callable[[int], dict[str, Any]]]] = [
     *((kind, "text", lambda place: openai_shaped({"content": "hello "})) for kind in ("openai", "mistral", "vllm")),
     *((kind, "arguments", arguments) for kind in ("openai", "groq")),
+    *(("openai", "named each time", odd_arguments), ("openai", "late name", late_name)),
+    *(("openai", "one index", calls_at_one_index), ("openai", "named again", calls_named_again)),
     *(("anthropic", "text", anthropic_text), ("anthropic", "arguments", anthropic_arguments)),
     *(("google", "text", lambda place: gemini({"text": "hello "})), ("google", "arguments", gemini_arguments)),
     *(("google", "late", gemini_late), ("perplexity", "text", agent_text)),

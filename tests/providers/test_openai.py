@@ -276,7 +276,8 @@ def test_tool_call_deltas_carry_id_type_and_name_once() -> None:
         piece({"tool_calls": [{"index": 7, "id": "a", "function": {"name": "f", "arguments": ":2}"}}]}),
         piece({}, "stop"),
     ]
-    decoder = OPENAI.stream_decoder(request())
+    tools = [{"type": "function", "function": {"name": name}} for name in "fg"]
+    decoder = OPENAI.stream_decoder(request(tools=tools))
     chunks: list[ChatChunk] = [chunk for event in all_events for chunk in decoder.feed(event)]
     deltas = [call for chunk in chunks for choice in chunk["choices"] for call in choice["delta"].get("tool_calls", [])]
     assert deltas == [

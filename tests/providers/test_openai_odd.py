@@ -228,7 +228,7 @@ def test_calls_without_index_and_id_begin_with_a_name() -> None:
 def test_custom_tools_stream_their_input() -> None:
     """Of OpenAI's only; id, type and name once."""
     first = {"index": 0, "id": "c", "type": "custom", "custom": {"name": "grep", "input": ""}}
-    decoder = OPENAI.stream_decoder(request(stream=True))
+    decoder = OPENAI.stream_decoder(request(stream=True, tools=[{"type": "custom", "custom": {"name": "grep"}}]))
     chunks = [
         chunk
         for call in (first, {"index": 0, "custom": {"input": "a b"}})

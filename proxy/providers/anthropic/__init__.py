@@ -47,13 +47,13 @@ class Anthropic(Provider, frozen=True, kw_only=True):
         return build_chat(request, model, self.parameters, f"{self._root}/messages", ours)
 
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
-        return parse(response, self._names(request))
+        return parse(response, self._names(request), request)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
         return error_from(response, self.id_headers)
 
     def stream_decoder(self, request: ChatRequest) -> AnthropicStreamDecoder:
-        return AnthropicStreamDecoder(self._names(request))
+        return AnthropicStreamDecoder(self._names(request), request)
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         """The signed thoughts before a turn's calls. The vendor wants them back unchanged with the result of any of

@@ -16,11 +16,12 @@ from proxy.providers.anthropic.keys import NO_KEYS, Keys
 from proxy.providers.anthropic.messages import AFTER
 from proxy.providers.anthropic.names import Names
 from proxy.providers.anthropic.usage import grown, usage_of
-from proxy.providers.base.answers import decode, listed, mapping, text
+from proxy.providers.base.answers import arguments_text, call_id, decode, listed, mapping, text
+from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.base.errors import scrub
 from proxy.providers.base.stream import EventDecoder
-from proxy.schema.chat import ChatChunk, ChatResponse
+from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
 from proxy.schema.fold import Fold
 from proxy.schema.json import encode
@@ -57,22 +58,22 @@ class _Block(Struct):
     citations: list[Any] = field(default_factory=list)
 
 
-def parse(response: HTTPResponse, names: Names) -> ChatResponse:
+def parse(response: HTTPResponse, names: Names, request: ChatRequest | None = None) -> ChatResponse:
     """A whole answer. Raises UpstreamError when it is an error in a 200, has no content, or never finished."""
     try:
-        return _whole(decode(response.body), names)
+        return _whole(decode(response.body), names, request)
     except UpstreamError as error:
         error.upstream_status = error.upstream_status or response.status
         raise
 
 
-def _whole(body: dict[str, Any], names: Names) -> ChatResponse:
+def _whole(body: dict[str, Any], names: Names, request: ChatRequest | None) -> ChatResponse:
     error = error_in(body)
     if error is not None:
         raise error
     if not isinstance(body.get("content"), list):
         raise UpstreamError("The provider's answer has no content.", retryable=True)
-    decoder, fold = AnthropicStreamDecoder(names), Fold()
+    decoder, fold = AnthropicStreamDecoder(names, request), Fold()
     for chunk in [*decoder.start(body), *decoder.end(body, body), *decoder.close()]:
         fold.add(chunk)
     return fold.response()
@@ -81,8 +82,9 @@ def _whole(body: dict[str, Any], names: Names) -> ChatResponse:
 class AnthropicStreamDecoder(EventDecoder):
     """Decodes one stream with one choice."""
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: Names, request: ChatRequest | None = None) -> None:
         self._names = names
+        self._ids = CallIds(Offer(request))
         self._head: dict[str, Any] = {}
         self._first: dict[str, Any] | None = None  # the message as it stands in the event that starts the stream
         self._blocks: dict[object, _Block] = {}
@@ -176,8 +178,9 @@ class AnthropicStreamDecoder(EventDecoder):
     def _content(self, kind: str, body: dict[str, Any]) -> list[ChatChunk]:
         index = body.get("index") if isinstance(body.get("index"), int) else None
         if kind == "content_block_start":
+            ended = self._close(self._blocks.pop(index)) if index in self._blocks else []  # without an event of its own
             self._blocks[index], chunks = self._open(mapping(body.get("content_block")))
-            return chunks
+            return [*ended, *chunks]
         if kind == "content_block_delta":
             if index not in self._blocks:
                 raise UpstreamError("The provider's stream has a piece of a block that never began.", retryable=True)
@@ -210,7 +213,7 @@ class AnthropicStreamDecoder(EventDecoder):
             case "citations_delta":
                 block.citations.append(delta.get("citation"))
             case "input_json_delta":
-                piece = text(delta.get("partial_json"))
+                piece = arguments_text(delta.get("partial_json"))
                 block.pieces.append(piece)
                 return [] if block.keys.changed else self._arguments(block, piece)
         return []
@@ -239,7 +242,7 @@ class AnthropicStreamDecoder(EventDecoder):
         self._thoughts.append({**thought, AFTER: self._calls} if self._calls else thought)
 
     def _call(self, block: _Block, raw: dict[str, Any]) -> list[ChatChunk]:
-        name, call_id = raw.get("name"), raw.get("id")
+        name = raw.get("name")
         if not isinstance(name, str) or not name:
             raise UpstreamError("The provider's answer has a tool call without a name.", retryable=True)
         if name == self._names.json_tool:
@@ -247,12 +250,15 @@ class AnthropicStreamDecoder(EventDecoder):
             return []
         block.call = self._calls
         self._calls += 1
-        if not isinstance(call_id, str) or not call_id:
-            call_id = f"call_{self._head.get('id', '')}_{block.call}"
         given = self._names.given(name)
         block.keys = self._names.keys_of(given)
-        function = {"name": given, "arguments": ""}
-        call = {"index": block.call, "id": call_id, "type": "function", "function": function}
+        identity = call_id(raw.get("id")) or f"call_{self._head.get('id', '')}_{block.call}"
+        call = {
+            "index": block.call,
+            "id": self._ids.unique(identity, block.call),
+            "type": "function",
+            "function": {"name": given, "arguments": ""},
+        }
         return [self._chunk({"tool_calls": [call]})]
 
     def _arguments(self, block: _Block, piece: str) -> list[ChatChunk]:

@@ -103,8 +103,17 @@ def is_vector(value: object) -> bool:
     )
 
 
+def whole_number(value: object) -> int | None:
+    """An index; some servers write it as text."""
+    if isinstance(value, str):
+        return int(value) if value.isdecimal() and len(value) < 10 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def call_id(value: object) -> str | None:
-    """A tool call's id; Mistral's SDK says "null" where there is none."""
+    """A tool call's id; Mistral's SDK says "null" where there is none, some servers send a number."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
     return value if isinstance(value, str) and value not in ("", "null") else None
 
 
@@ -115,14 +124,22 @@ def arguments_text(value: object) -> str:
     return value if isinstance(value, str) else text_of(value)
 
 
+def whole_arguments(value: object) -> str:
+    """Complete arguments as text: `{}` where there are none, which servers also write as `null` or nothing."""
+    text = arguments_text(value)
+    return "{}" if not text or text.isspace() or (len(text) < 64 and text.strip() == "null") else text
+
+
 def tool_call(raw: object, spare_id: str) -> dict[str, Any]:
     """A whole tool call in OpenAI's shape, with id, type and its arguments as a JSON string."""
     call: dict[str, Any] = dict(raw) if isinstance(raw, dict) else {}
     call.pop("index", None)
     function = call.get("function")
-    if call.get("type") == "custom" and "custom" in call:
-        return {**call, "id": call_id(call.get("id")) or spare_id}
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+    if isinstance(call.get("custom"), dict):
+        return {**call, "id": call_id(call.get("id")) or spare_id, "type": "custom"}
+    if not isinstance(function, dict) and "name" in call:  # some servers send it flat
+        function = {name: call.pop(name) for name in ("name", "arguments") if name in call}
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
         raise UpstreamError("The provider's answer has a tool call without a function name.", retryable=True)
-    function = {**function, "arguments": arguments_text(function.get("arguments")) or "{}"}
+    function = {**function, "arguments": whole_arguments(function.get("arguments"))}
     return {**call, "id": call_id(call.get("id")) or spare_id, "type": "function", "function": function}

@@ -38,14 +38,14 @@ class Cohere(Provider, frozen=True, kw_only=True):
         return build_chat(request, model, self.parameters)
 
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
-        answer = parse(response)
+        answer = parse(response, request)
         return answer if request is None else names_of(request, self.parameters).restore(answer)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
         return error_from(response, self.id_headers)
 
     def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
-        return names_of(request, self.parameters).restoring(CohereStreamDecoder())
+        return names_of(request, self.parameters).restoring(CohereStreamDecoder(request))
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         """The plan behind the calls. It belongs in the history, and OpenAI clients drop it."""

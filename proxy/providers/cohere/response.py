@@ -6,11 +6,12 @@ from itertools import accumulate
 from typing import Any, cast
 
 from proxy.providers.base.answers import listed, objects, text, tool_call
+from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.base.errors import scrub
 from proxy.providers.cohere.errors import body_of, error_said
 from proxy.providers.cohere.usage import usage_of
-from proxy.schema.chat import ChatResponse
+from proxy.schema.chat import ChatRequest, ChatResponse
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
 
 _FINISH = {
@@ -24,14 +25,14 @@ _FINISH = {
 BETWEEN = "\n\n"  # what a model thought, and its plan for the tools
 
 
-def parse(response: HTTPResponse) -> ChatResponse:
+def parse(response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
     """Raises UpstreamError when the answer is an error in a 200, has no message, or never finished."""
     body = body_of(response)
     message = body.get("message")
     if not isinstance(message, dict):
         raise UpstreamError("The provider's answer has no message.", retryable=True, upstream_status=response.status)
     answer_id = text(body.get("id"))
-    calls = [whole_call(raw, spare_id(answer_id, place)) for place, raw in enumerate(listed(message.get("tool_calls")))]
+    calls = _calls(listed(message.get("tool_calls")), answer_id, CallIds(Offer(request)))
     reason, native = finish_reason(body.get("finish_reason"), bool(calls), None)
     if reason is None:
         raise UpstreamTruncated("The provider's answer has no finish_reason.")
@@ -80,17 +81,13 @@ def spare_id(answer_id: str, place: int) -> str:
     return f"call_{answer_id}_{place}" if answer_id else f"call_{place}"
 
 
-def whole_call(raw: object, spare: str) -> dict[str, Any]:
-    """A tool without parameters may be called with `"null"` (seen in recorded traffic)."""
-    call = tool_call(raw, spare)
-    function = call["function"]
-    arguments = "{}" if function["arguments"].strip() == "null" else function["arguments"]
-    call_id = call["id"] if isinstance(call["id"], str) else spare
-    return {
-        "id": call_id,
-        "type": "function",
-        "function": {"name": function["name"], "arguments": arguments},
-    }
+def _calls(raw: list[Any], answer_id: str, ids: CallIds) -> list[dict[str, Any]]:
+    calls = []
+    for place, each in enumerate(raw):
+        call = tool_call(each, spare_id(answer_id, place))
+        said = {name: call["function"][name] for name in ("name", "arguments")}
+        calls.append({"id": ids.unique(call["id"], place), "type": "function", "function": said})
+    return calls
 
 
 def text_of(block: object, name: str) -> str:

@@ -4,51 +4,34 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from proxy.providers.base.answers import arguments_text, decode, listed, mapping, text
+from proxy.providers.base.answers import arguments_text, call_id, decode, listed, mapping, text
+from proxy.providers.base.call_arguments import Arguments
+from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.stream import EventDecoder
 from proxy.providers.cohere.errors import error_in
 from proxy.providers.cohere.response import BETWEEN, finish_reason, logprobs, spare_id, text_of, url_citations
 from proxy.providers.cohere.usage import usage_of
-from proxy.schema.chat import ChatChunk
+from proxy.schema.chat import ChatChunk, ChatRequest
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
-
-_NULL = "null"
 
 
 class _Call:
-    """One tool call as it is written: its place among the calls, and arguments held back that may yet be `null`."""
+    """One tool call as it is written, and its place among the calls."""
 
     def __init__(self, place: int) -> None:
         self.place = place
-        self.held: list[str] = []
-        self.word = ""  # what is held, without white space
-        self.written = False
-
-    def add(self, fragment: str) -> str:
-        """The arguments that can go out now."""
-        if self.written:
-            return fragment
-        self.held.append(fragment)
-        self.word += fragment.strip()
-        if _NULL.startswith(self.word):
-            return ""
-        self.written = True
-        return "".join(self.held)
-
-    def end(self) -> str:
-        """The rest: a call without arguments has `{}`."""
-        if self.written:
-            return ""
-        self.written = True
-        return "{}" if self.word in ("", _NULL) else "".join(self.held)
+        self.arguments = Arguments()
+        self.has_ended = False
 
 
 class CohereStreamDecoder(EventDecoder):
     """One stream: one choice."""
 
-    def __init__(self) -> None:
+    def __init__(self, request: ChatRequest | None = None) -> None:
         self._id = ""
-        self._calls: dict[object, _Call] = {}
+        self._calls: dict[object, _Call] = {}  # the last one of each index
+        self._begun = 0
+        self._ids = CallIds(Offer(request))
         self._starts: dict[int, int] = {}  # content block -> where in the content its text begins
         self._length = 0  # of the content
         self._citations: list[dict[str, Any]] = []
@@ -120,27 +103,30 @@ class CohereStreamDecoder(EventDecoder):
         name = function.get("name")
         if not isinstance(name, str) or not name:
             raise UpstreamError("The provider's stream has a tool call without a function name.", retryable=True)
-        if index in self._calls:
-            raise UpstreamError("The provider's stream has two tool calls of one index.", retryable=True)
-        call = self._calls[index] = _Call(len(self._calls))
-        call_id = fields.get("id")
+        ended = self._call_end(self._calls.get(index))  # some gateways number every call 0
+        call = self._calls[index] = _Call(self._begun)
+        self._begun += 1
+        call.arguments.add(arguments_text(function.get("arguments")))
         started = {
             "index": call.place,
-            "id": call_id if isinstance(call_id, str) and call_id else spare_id(self._id, call.place),
+            "id": self._ids.unique(call_id(fields.get("id")) or spare_id(self._id, call.place), call.place),
             "type": "function",
-            "function": {"name": name, "arguments": call.add(arguments_text(function.get("arguments")))},
+            "function": {"name": name, "arguments": call.arguments.take()},
         }
-        return [self._chunk({"delta": {"tool_calls": [started]}})]
+        return [*ended, self._chunk({"delta": {"tool_calls": [started]}})]
 
     def _call_delta(self, index: int | None, raw: object) -> list[ChatChunk]:
         call = self._calls.get(index)
         if call is None:
             raise UpstreamError("The provider's stream has arguments of a tool call that never began.", retryable=True)
-        fragment = arguments_text(mapping(mapping(raw).get("function")).get("arguments"))
-        return self._arguments(call, call.add(fragment))
+        call.arguments.add(arguments_text(mapping(mapping(raw).get("function")).get("arguments")))
+        return self._arguments(call, call.arguments.take())
 
     def _call_end(self, call: _Call | None) -> list[ChatChunk]:
-        return self._arguments(call, call.end()) if call is not None else []
+        if call is None or call.has_ended:
+            return []
+        call.has_ended = True
+        return self._arguments(call, call.arguments.rest())
 
     def _arguments(self, call: _Call, piece: str) -> list[ChatChunk]:
         if not piece:

@@ -53,15 +53,14 @@ class Compatible(Provider, frozen=True, kw_only=True):
         """Changes what the vendor would refuse or ignore; `draft` records the losses. Nothing, unless overridden."""
 
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
-        answer = parse(response, self.error_rules, None if request is None else request.max_tokens)
+        answer = parse(response, self.error_rules, request)
         return answer if request is None else names_of(request, self.parameters).restore(answer)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
         return error_from(response, self.id_headers, self.error_rules)
 
     def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
-        decoder = CompatibleStreamDecoder(request.n, self.error_rules, request.max_tokens)
-        return names_of(request, self.parameters).restoring(decoder)
+        return names_of(request, self.parameters).restoring(CompatibleStreamDecoder(request, self.error_rules))
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         """State for servers that refuse a tool result without the thoughts before its call (DeepSeek and others), or

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, cast
 
-from proxy.providers.base.answers import listed, objects, tool_call
+from proxy.providers.base.answers import listed, objects, tool_call, whole_arguments
+from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.base.errors import ErrorRules, scrub
 from proxy.providers.base.usage import usage_of
 from proxy.providers.compatible.errors import body_of
-from proxy.schema.chat import FINISH_REASONS, ChatResponse
+from proxy.schema.chat import FINISH_REASONS, ChatRequest, ChatResponse
 from proxy.schema.errors import UpstreamError
 from proxy.schema.json_writing import text_of
 from proxy.schema.long_text import joined
 
-_NO_LETTER = re.compile(r"[^a-zA-Z0-9]")
 _NO_FINISH = ("", "null", "none")
 _FINISH = {"eos": "stop", "model_length": "length", "max_tokens": "length", "tool_use": "tool_calls"}
 _TIERS = {"on_demand": "default", "performance": "default"}  # Groq's words
@@ -23,28 +22,31 @@ _KNOWN_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
 # Additions of no use to clients: Together's echoes and seeds above 2**53, Groq's own usage, a stream's padding.
 PADDING = frozenset({"prompt", "x_groq", "obfuscation", "p"})
 TEXTS = ("content", "refusal", "reasoning_content")
+CALLED = ("tool_calls", "function_call")  # fields of a message, and the finish that each means
 _PLAIN = frozenset({"role", "content", "refusal", "annotations"})
 CHOICE_PADDING = frozenset({"text", "seed", "delta", "message", "prompt_token_ids", "token_ids", "usage"})
 
 
-def parse(response: HTTPResponse, rules: ErrorRules, limit: int | None = None) -> ChatResponse:
-    """The decoded body, changed in place where it is not yet in OpenAI's shape. `limit`: the output limit of the
-    request. Raises UpstreamError when the answer is an error in a 200, or has no choices.
+def parse(response: HTTPResponse, rules: ErrorRules, request: ChatRequest | None = None) -> ChatResponse:
+    """The decoded body, changed in place where it is not yet in OpenAI's shape. Raises UpstreamError when the answer is
+    an error in a 200, or has no choices.
     """
-    return parse_body(body_of(response, rules), limit)
+    return parse_body(body_of(response, rules), request)
 
 
-def parse_body(body: dict[str, Any], limit: int | None = None) -> ChatResponse:
+def parse_body(body: dict[str, Any], request: ChatRequest | None = None) -> ChatResponse:
     """The same for a body that is decoded, and no error."""
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices:
         raise _no_choices()
     report = usage_of(body)
+    limit = request.max_tokens if request is not None else None
     is_cut = limit is not None and report is not None and report.billed.output >= limit * len(choices)
+    offer = Offer(request)
     for place, choice in enumerate(choices):
         if not isinstance(choice, dict):
             raise _no_choices()
-        _normalize(choice, place, body.get("id"), is_cut)
+        _normalize(choice, place, CallIds(offer, body.get("id"), place), is_cut)
     body["object"] = "chat.completion"
     if not PADDING.isdisjoint(body):
         _remove(body, PADDING)
@@ -82,16 +84,17 @@ def _remove(body: dict[str, Any], names: frozenset[str]) -> None:
         del body[name]
 
 
-def _normalize(choice: dict[str, Any], place: int, answer_id: object, is_cut: bool) -> None:
+def _normalize(choice: dict[str, Any], place: int, ids: CallIds, is_cut: bool) -> None:
     message = choice.get("message")
     if message is None and choice.get("finish_reason") == "content_filter":
         message = {}  # Azure sends none where its filter took the whole answer
     if not isinstance(message, dict):
         raise UpstreamError("The provider's answer has a choice without a message.", retryable=True)
-    message = _message(message, place, answer_id)
-    reason, native = finish_reason(choice.get("finish_reason"), "tool_calls" in message)
+    message = _message(message, ids)
+    called = next((name for name in CALLED if name in message), None)
+    reason, native = finish_reason(choice.get("finish_reason"), called)
     if reason is None:  # the body is complete
-        reason, native = derived_finish("tool_calls" in message, is_cut)
+        reason, native = derived_finish(called, is_cut)
     if not CHOICE_PADDING.isdisjoint(choice):
         _remove(choice, CHOICE_PADDING)
     if not isinstance(choice.get("index"), int):
@@ -102,7 +105,7 @@ def _normalize(choice: dict[str, Any], place: int, answer_id: object, is_cut: bo
         choice |= native
 
 
-def _message(message: dict[str, Any], place: int, answer_id: object) -> dict[str, Any]:
+def _message(message: dict[str, Any], ids: CallIds) -> dict[str, Any]:
     content = message.get("content")
     has_more = message.get("refusal") or message.get("annotations") or not message.keys() <= _PLAIN
     if isinstance(content, str) and not has_more:
@@ -112,15 +115,33 @@ def _message(message: dict[str, Any], place: int, answer_id: object) -> dict[str
     message.setdefault("content", None)
     message.setdefault("refusal", None)
     message["annotations"] = objects(message.get("annotations"))
-    if message.get("function_call") is None:
-        message.pop("function_call", None)
-    calls = listed(message.pop("tool_calls", None))
-    if calls:
-        message["tool_calls"] = [tool_call(call, spare_id(answer_id, place, i)) for i, call in enumerate(calls)]
+    _put_calls(message, ids)
+    if "tool_calls" in message:
         message["content"] = message["content"] or None
     elif message["content"] is None and not any(message.get(name) for name in ("refusal", "function_call", "audio")):
         message["content"] = ""
     return message
+
+
+def _put_calls(message: dict[str, Any], ids: CallIds) -> None:
+    """The calls, as the client reads them: with `tools` in the request never as the deprecated `function_call`."""
+    raw, legacy = message.pop("tool_calls", None), message.pop("function_call", None)
+    calls = [call for call in ([raw] if isinstance(raw, dict) else listed(raw)) if not _says_nothing(call)]
+    if isinstance(legacy, dict) and not calls:
+        if ids.offer.is_legacy:
+            message["function_call"] = {**legacy, "arguments": whole_arguments(legacy.get("arguments"))}
+        else:
+            calls = [{"function": legacy}]
+    if calls:
+        found = [tool_call(call, "") for call in calls]
+        message["tool_calls"] = [{**call, "id": ids.unique(call["id"], place)} for place, call in enumerate(found)]
+
+
+def _says_nothing(call: object) -> bool:
+    """Padding of a list of calls."""
+    return not call or (
+        isinstance(call, dict) and not any(call.get(name) for name in ("id", "function", "custom", "name"))
+    )
 
 
 def logprobs(value: object, token: object = None) -> dict[str, Any] | None:
@@ -179,26 +200,20 @@ def _texts(value: object, depth: int = 4) -> list[str]:
     return [text for piece in value for text in _texts(piece, depth - 1)] if depth and isinstance(value, list) else []
 
 
-def derived_finish(has_calls: bool, is_cut: bool) -> tuple[str, dict[str, Any]]:
+def derived_finish(called: str | None, is_cut: bool) -> tuple[str, dict[str, Any]]:
     """The finish_reason of a complete answer that has none, or the text "null"; that it is ours shows beside it."""
-    return "tool_calls" if has_calls else "length" if is_cut else "stop", {"native_finish_reason": None}
+    return called or ("length" if is_cut else "stop"), {"native_finish_reason": None}
 
 
-def finish_reason(value: object, has_calls: bool) -> tuple[str | None, dict[str, Any]]:
-    """One of OpenAI's five words, with the vendor's own word beside it if it differs; None where there is none."""
+def finish_reason(value: object, called: str | None) -> tuple[str | None, dict[str, Any]]:
+    """One of OpenAI's five words, with the vendor's own word beside it if it differs; None where there is none.
+    `called`: the one that the calls of the answer mean.
+    """
     if not isinstance(value, str) or value.lower() in _NO_FINISH:
         return None, {}
     if value == "error":
         raise UpstreamError("The provider stopped with an error in the middle of its answer.", retryable=True)
     reason = value if value in FINISH_REASONS else _FINISH.get(value, "stop")
-    if has_calls and reason in ("stop", "function_call"):
-        reason = "tool_calls"
+    if called and reason in ("stop", *CALLED):
+        reason = called
     return reason, {} if value in FINISH_REASONS else {"native_finish_reason": scrub(value)[:64]}
-
-
-def spare_id(answer_id: object, choice: int, call: int) -> str:
-    """An id for a tool call without one. It differs between answers, since clients look up results by it, and is the
-    same for whole and streamed answers. OpenAI accepts 40 characters.
-    """
-    own = _NO_LETTER.sub("", answer_id)[-24:] if isinstance(answer_id, str) else ""
-    return f"call_{own}_{choice}_{call}" if own else f"call_{choice}_{call}"

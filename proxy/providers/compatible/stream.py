@@ -7,13 +7,16 @@ from typing import Any, cast
 import msgspec
 from msgspec import Struct
 
-from proxy.providers.base.answers import arguments_text, call_id, decode_piece, listed, objects
+from proxy.providers.base.answers import decode_piece, mapping, objects, whole_number
+from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.errors import ErrorRules
 from proxy.providers.base.lenient import Halves, without_halves
 from proxy.providers.base.stream import EventDecoder
 from proxy.providers.base.usage import usage_of
+from proxy.providers.compatible.calls import Calls
 from proxy.providers.compatible.errors import error_in
 from proxy.providers.compatible.response import (
+    CALLED,
     CHOICE_PADDING,
     PADDING,
     TEXTS,
@@ -22,56 +25,12 @@ from proxy.providers.compatible.response import (
     finish_reason,
     logprobs,
     plain,
-    spare_id,
 )
-from proxy.schema.chat import ChatChunk, TextChunk
-from proxy.schema.errors import UpstreamError, UpstreamTruncated
+from proxy.schema.chat import ChatChunk, ChatRequest, TextChunk
+from proxy.schema.errors import UpstreamTruncated
 
 # Of a delta alone, and no part of the message: Together's `token_id`, Groq's `channel`, Mistral's `index`.
-_NO_PART = frozenset({"role", "tool_calls", "token_id", "channel", "index"})
-
-
-class _Calls:
-    """Gives the tool calls of one choice dense indexes, and passes id, type and name once per call."""
-
-    def __init__(self, choice: int, answer_id: object) -> None:
-        self._choice = choice
-        self._answer_id = answer_id
-        self._by_key: dict[object, int] = {}
-        self._ids: list[str] = []  # of the calls so far, by their dense index
-
-    def delta(self, raw: object) -> dict[str, Any] | None:
-        if not isinstance(raw, dict):
-            return None
-        kind = "custom" if isinstance(raw.get("custom"), dict) else "function"
-        said: dict[str, Any] = raw[kind] if isinstance(raw.get(kind), dict) else {}
-        field = "input" if kind == "custom" else "arguments"
-        text = arguments_text(said.get(field))
-        name = said["name"] if isinstance(said.get("name"), str) and said["name"] else None
-        index = self._index(raw, name)
-        if index < len(self._ids):
-            return {"index": index, kind: {field: text}} if text else None
-        if name is None:
-            raise UpstreamError("The provider's stream has a tool call without a function name.")
-        self._ids.append(call_id(raw.get("id")) or spare_id(self._answer_id, self._choice, index))
-        signed = {"extra_content": raw["extra_content"]} if isinstance(raw.get("extra_content"), dict) else {}
-        return {"index": index, "id": self._ids[index], "type": kind, kind: {"name": name, field: text}, **signed}
-
-    def _index(self, raw: dict[str, Any], name: str | None) -> int:
-        """By the server's index, else by id, else the call in progress. A fragment with a name starts another call if
-        its id differs, or if it has neither index nor id.
-        """
-        identity = call_id(raw.get("id"))
-        key = raw["index"] if isinstance(raw.get("index"), int) else identity
-        if key is None:
-            return len(self._ids) if name is not None or not self._ids else len(self._ids) - 1
-        index = self._by_key.setdefault(key, len(self._ids))
-        if index < len(self._ids) and name is not None and identity not in (None, self._ids[index]):
-            index = self._by_key[key] = len(self._ids)
-        return index
-
-    def __bool__(self) -> bool:
-        return bool(self._ids)
+_NO_PART = frozenset({"role", *CALLED, "token_id", "channel", "index"})
 
 
 class _TextDelta(Struct, forbid_unknown_fields=True):
@@ -79,6 +38,7 @@ class _TextDelta(Struct, forbid_unknown_fields=True):
     role: str | None = None
     refusal: None = None
     tool_calls: None = None
+    function_call: None = None
 
 
 class _TextChoice(Struct, forbid_unknown_fields=True):
@@ -111,19 +71,19 @@ _MAX_MISSES = 8  # events that are of another kind after one another: then this 
 
 
 class CompatibleStreamDecoder(EventDecoder):
-    """Decodes one stream. `expected`: the number of choices in the request; a server may send fewer. `limit`: the
-    output limit of each.
-    """
+    """Decodes one stream. `expected`: the number of choices, if not the request's; a server may send fewer."""
 
     has_quick_text = True  # False where a subclass looks into every chunk
 
-    def __init__(self, expected: int, rules: ErrorRules, limit: int | None = None) -> None:
-        self._expected = expected
+    def __init__(self, request: ChatRequest, rules: ErrorRules, expected: int | None = None) -> None:
+        self._expected = expected or request.n
         self._rules = rules
-        self._calls: dict[int, _Calls] = {}
+        self._offer = Offer(request)
+        self._calls: dict[int, Calls] = {}
+        self._with_delta: set[int] = set()
         self._finished: set[int] = set()
         self._halves = Halves()
-        self._limit = limit
+        self._limit = request.max_tokens
         self._written = 0  # tokens of all choices, as far as the server has said
         self._misses = 0
 
@@ -141,7 +101,7 @@ class CompatibleStreamDecoder(EventDecoder):
             raise error
         chunk = envelope(body)
         chunk["choices"] = [
-            self._choice(choice, body.get("id")) for choice in listed(body.get("choices")) if isinstance(choice, dict)
+            self._choice(choice, place, body.get("id")) for place, choice in enumerate(objects(body.get("choices")))
         ]
         if is_odd:
             chunk = without_halves(chunk)
@@ -158,8 +118,9 @@ class CompatibleStreamDecoder(EventDecoder):
         for index, calls in self._calls.items():
             if index not in self._finished:
                 self._finished.add(index)
-                reason, native = derived_finish(bool(calls), is_cut)
-                delta = {name: rest for name in TEXTS if (rest := self._halves.rest((index, name)))}
+                reason, native = derived_finish(calls.called, is_cut)
+                delta: dict[str, Any] = {name: rest for name in TEXTS if (rest := self._halves.rest((index, name)))}
+                _put(delta, calls, calls.end())
                 choices.append({"index": index, "delta": delta, "finish_reason": reason, **native})
         return [cast(ChatChunk, {"choices": choices})] if choices else []
 
@@ -184,11 +145,13 @@ class CompatibleStreamDecoder(EventDecoder):
             raise UpstreamTruncated("The provider's stream ended before the answer did.")
         return []
 
-    def _choice(self, raw: dict[str, Any], answer_id: object) -> dict[str, Any]:
-        index = raw.get("index")
-        index = index if isinstance(index, int) else 0
-        calls = self._calls.setdefault(index, _Calls(index, answer_id))
-        delta = self._delta(raw.get("delta"), calls)
+    def _choice(self, raw: dict[str, Any], place: int, answer_id: object) -> dict[str, Any]:
+        index = whole_number(raw.get("index"))
+        index = place if index is None else index
+        calls = self._calls.get(index)
+        if calls is None:
+            calls = self._calls[index] = Calls(CallIds(self._offer, answer_id, index))
+        delta = _delta(self._part(raw, index, calls), calls)
         for name in TEXTS:
             if piece := delta.get(name):
                 delta[name] = self._halves.feed((index, name), piece)
@@ -198,29 +161,53 @@ class CompatibleStreamDecoder(EventDecoder):
             choice["logprobs"] = logprobs(raw["logprobs"], delta.get("content"))
         if index in self._finished:
             return choice
-        reason, native = finish_reason(raw.get("finish_reason"), bool(calls))
+        reason, native = finish_reason(raw.get("finish_reason"), calls.called)
         if reason is not None:
             if self._halves:
                 delta |= {
                     name: delta.get(name, "") + rest for name in TEXTS if (rest := self._halves.rest((index, name)))
                 }
+            _put(delta, calls, calls.end())
             self._finished.add(index)
             choice |= {"finish_reason": reason} | native
         return choice
 
-    def _delta(self, raw: object, calls: _Calls) -> dict[str, Any]:
-        """The new content of a chunk, without empty values and the role."""
-        if not isinstance(raw, dict):
-            return {}
-        raw = plain(raw)
-        delta = {
-            name: value
-            for name, value in raw.items()
-            if value not in (None, "", []) and name not in _NO_PART and name not in PADDING
-        }
-        if "annotations" in delta:
-            delta["annotations"] = objects(delta["annotations"])
-        fragments = [fragment for fragment in map(calls.delta, listed(raw.get("tool_calls"))) if fragment is not None]
-        if fragments:
-            delta["tool_calls"] = fragments
-        return delta
+    def _part(self, raw: dict[str, Any], index: int, calls: Calls) -> dict[str, Any]:
+        """The delta. Some servers send a `message` in its place; one beside or after deltas repeats them, but may have
+        the calls alone.
+        """
+        delta, message = mapping(raw.get("delta")), mapping(raw.get("message"))
+        if delta:
+            self._with_delta.add(index)
+        if not message or (index not in self._with_delta and not delta):
+            return delta or message
+        if calls.called or any(delta.get(name) for name in CALLED):
+            return delta
+        return {**delta, **{name: message.get(name) for name in CALLED}}
+
+
+def _delta(raw: dict[str, Any], calls: Calls) -> dict[str, Any]:
+    """The new content of a chunk, without empty values and the role."""
+    raw = plain(raw)
+    delta = {
+        name: value
+        for name, value in raw.items()
+        if value not in (None, "", []) and name not in _NO_PART and name not in PADDING
+    }
+    if "annotations" in delta:
+        delta["annotations"] = objects(delta["annotations"])
+    given, legacy = raw.get("tool_calls"), raw.get("function_call")
+    if given or legacy:
+        _put(delta, calls, calls.feed(given, legacy))
+    return delta
+
+
+def _put(delta: dict[str, Any], calls: Calls, entries: list[dict[str, Any]]) -> None:
+    """Adds fragments of calls to a delta."""
+    if entries and calls.called == "function_call":
+        said = [entry["function"] for entry in entries if entry["index"] == 0]
+        text = delta.get("function_call", {}).get("arguments", "") + "".join(each.get("arguments", "") for each in said)
+        names = {name: value for each in said for name, value in each.items() if name == "name"}
+        delta["function_call"] = {**delta.get("function_call", {}), **names, "arguments": text}
+    elif entries:
+        delta["tool_calls"] = [*delta.get("tool_calls", ()), *entries]

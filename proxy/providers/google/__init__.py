@@ -49,14 +49,14 @@ class Google(Provider, frozen=True, kw_only=True):
         return build_chat(request, model, self.parameters, self._path(model, method))
 
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
-        answer = parse(response)
+        answer = parse(response, request)
         return answer if request is None else names_of(request, self.parameters).restore(answer)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
         return error_from(response, self.id_headers)
 
     def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
-        return names_of(request, self.parameters).restoring(GoogleStreamDecoder(request.n))
+        return names_of(request, self.parameters).restoring(GoogleStreamDecoder(request.n, request))
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:
         """The signatures of thoughts, each with the call that it belongs to; with the first what else is the vendor's

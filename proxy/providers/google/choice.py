@@ -7,6 +7,7 @@ import binascii
 import hashlib
 from typing import Any, NamedTuple
 
+from proxy.providers.base.call_ids import CallIds
 from proxy.providers.base.errors import scrub
 from proxy.providers.google.arguments import Arguments
 from proxy.providers.google.grounding import queries, url_citations
@@ -28,8 +29,9 @@ _FAILED = (*_AGAIN, "TOO_MANY_TOOL_CALLS", "MISSING_THOUGHT_SIGNATURE")  # nothi
 class ChoiceDecoder:
     """One choice in progress. `answer_id`: the vendor's id of the answer, used to make ids of calls."""
 
-    def __init__(self, index: int, answer_id: str) -> None:
+    def __init__(self, index: int, answer_id: str, ids: CallIds) -> None:
         self._index = index
+        self._ids = ids
         self._answer_id = answer_id
         self._calls = 0
         self._open: Arguments | None = None  # of the last call, while it comes in pieces
@@ -129,10 +131,11 @@ class ChoiceDecoder:
         """The call's id. Models before Gemini 3 send none; it is made of values that are the same for whole and
         streamed answers.
         """
-        if call.id:
-            return call.id
-        made_of = self._answer_id or hashlib.sha256(encode([call.name, call.args, signature])).hexdigest()[:20]
-        return f"call_{made_of}_{self._index}_{self._calls}"
+        given = call.id
+        if not given:
+            made_of = self._answer_id or hashlib.sha256(encode([call.name, call.args, signature])).hexdigest()[:20]
+            given = f"call_{made_of}_{self._index}_{self._calls}"
+        return self._ids.unique(given, self._calls)
 
     def _close_call(self) -> list[dict[str, Any]]:
         if self._open is None:

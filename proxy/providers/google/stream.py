@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from proxy.providers.base.answers import mapping, text
+from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.base.errors import scrub
 from proxy.providers.base.stream import EventDecoder
@@ -13,7 +14,7 @@ from proxy.providers.google.errors import error_in
 from proxy.providers.google.models import searches_billed
 from proxy.providers.google.usage import usage_of
 from proxy.providers.google.wire import Answer, PromptFeedback, read
-from proxy.schema.chat import ChatChunk, ChatResponse
+from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
 from proxy.schema.fold import Fold
 
@@ -23,8 +24,9 @@ _TIERS = {"standard": "default", "flex": "flex", "priority": "priority"}
 class GoogleStreamDecoder(EventDecoder):
     """Decodes one answer. There are no event names and no end marker: it ends after the finish of a candidate."""
 
-    def __init__(self, expected: int = 1) -> None:
+    def __init__(self, expected: int = 1, request: ChatRequest | None = None) -> None:
         self._expected = expected
+        self._offer = Offer(request)
         self._choices: dict[int, ChoiceDecoder] = {}
         self._blocked = False
 
@@ -44,7 +46,8 @@ class GoogleStreamDecoder(EventDecoder):
         for candidate in answer.candidates or []:
             index = candidate.index or 0
             if index not in self._choices:
-                self._choices[index] = ChoiceDecoder(index, answer.response_id or "")
+                ids = CallIds(self._offer, answer.response_id, index)
+                self._choices[index] = ChoiceDecoder(index, answer.response_id or "", ids)
             entries += self._choices[index].add(candidate)
         if answer.prompt_feedback is not None and not self._choices:
             entries += self._refused(answer.prompt_feedback)
@@ -87,9 +90,9 @@ class GoogleStreamDecoder(EventDecoder):
         return cast(ChatChunk, chunk)
 
 
-def parse(response: HTTPResponse) -> ChatResponse:
+def parse(response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
     """A whole answer. Raises UpstreamError when it is an error, has no candidate, or one that never finished."""
-    decoder, fold = GoogleStreamDecoder(), Fold()
+    decoder, fold = GoogleStreamDecoder(request=request), Fold()
     answer = read(response.body)
     fold.add(decoder.add(answer))
     if not answer.candidates and not decoder.finished:

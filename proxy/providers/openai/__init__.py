@@ -118,10 +118,10 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
         body = body_of(response, responses.FAILED)
         if "output" in body and "choices" not in body:
-            answer = responses.OpenAIReader(responses.FAILED).parse(body)
+            answer = responses.OpenAIReader(responses.FAILED, request).parse(body)
         else:
             places = set() if self._is_own else elsewhere.named_by_theirs(body)
-            answer = elsewhere.told(parse_body(body, None if request is None else request.max_tokens), places)
+            answer = elsewhere.told(parse_body(body, request), places)
         return answer if request is None else names_of(request, self.parameters).restore(answer)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
@@ -133,11 +133,11 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
 
     def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
         kind = CompatibleStreamDecoder if self._is_own else elsewhere.ElsewhereStreamDecoder
-        chat = kind(request.n, self.error_rules, request.max_tokens)
+        chat = kind(request, self.error_rules)
         names = names_of(request, self.parameters)
         if not self._has_responses:
             return names.restoring(chat)
-        return names.restoring(EitherDecoder(chat, ResponsesDecoder(responses.OpenAIReader(responses.FAILED))))
+        return names.restoring(EitherDecoder(chat, ResponsesDecoder(responses.OpenAIReader(responses.FAILED, request))))
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
         """Token ids are those of OpenAI's tokenizers: to other models they mean other words."""

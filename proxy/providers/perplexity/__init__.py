@@ -55,17 +55,17 @@ class Perplexity(Provider, frozen=True, kw_only=True):
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
         body = decode(response.body)
         if "choices" in body:
-            answer = parse_chat(response, self.error_rules)
+            answer = parse_chat(response, self.error_rules, request)
         else:
-            answer = PerplexityReader(self.error_rules).parse(body)
+            answer = PerplexityReader(self.error_rules, request).parse(body)
         return answer if request is None else names_of(request, self.parameters).restore(answer)
 
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
         return error_from(response, self.id_headers, self.error_rules)
 
     def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
-        own = PerplexityStreamDecoder(PerplexityReader(self.error_rules))
-        either = EitherDecoder(CompatibleStreamDecoder(1, self.error_rules), own)
+        own = PerplexityStreamDecoder(PerplexityReader(self.error_rules, request))
+        either = EitherDecoder(CompatibleStreamDecoder(request, self.error_rules, expected=1), own)
         return names_of(request, self.parameters).restoring(either)
 
     def reasoning_state(self, message: ResponseMessage) -> dict[str, JsonObject]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, cast
 
-from proxy.providers.base.answers import arguments_text, call_id, listed, mapping, objects
+from proxy.providers.base.answers import arguments_text, call_id, listed, mapping, objects, whole_arguments
+from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.errors import ErrorRules, build
 from proxy.providers.base.usage import SHOWN, read
 from proxy.providers.compatible.errors import error_in
-from proxy.schema.chat import ChatResponse
+from proxy.schema.chat import ChatRequest, ChatResponse
 from proxy.schema.errors import UpstreamError
 from proxy.schema.usage import Usage, UsageReport
 
@@ -29,8 +30,9 @@ class Reader:
     text_joint: ClassVar[str] = "\n\n"
     thought_joint: ClassVar[str] = "\n\n"
 
-    def __init__(self, rules: ErrorRules) -> None:
+    def __init__(self, rules: ErrorRules, request: ChatRequest | None = None) -> None:
         self.rules = rules
+        self._ids = CallIds(Offer(request))
 
     def parse(self, body: dict[str, Any]) -> ChatResponse:
         """The answer. Raises UpstreamError for a 200 that failed, or is no answer."""
@@ -106,12 +108,9 @@ class Reader:
         kind, field = CALLS[item["type"]]
         if not isinstance(item.get("name"), str) or not item["name"]:
             raise UpstreamError("The provider's answer has a tool call without a function name.", retryable=True)
-        text = arguments_text(item.get(field))
-        return {
-            "id": call_id(item.get("call_id")) or call_id(item.get("id")) or f"call_{place}",
-            "type": kind,
-            kind: {"name": item["name"], field: text or ("{}" if kind == "function" else "")},
-        }
+        given = call_id(item.get("call_id")) or call_id(item.get("id")) or f"call_{place}"
+        text = (whole_arguments if kind == "function" else arguments_text)(item.get(field))
+        return {"id": self._ids.unique(given, place), "type": kind, kind: {"name": item["name"], field: text}}
 
     def more_of(self, items: list[Item]) -> dict[str, Any]:
         """Further fields of the message; in a stream they are the last delta."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from proxy.providers.base.answers import arguments_text, decode, mapping, objects
+from proxy.providers.base.answers import arguments_text, decode, mapping, objects, whole_arguments
+from proxy.providers.base.call_arguments import Arguments
 from proxy.providers.base.errors import build
 from proxy.providers.base.stream import EventDecoder
 from proxy.providers.compatible.errors import error_in
@@ -39,6 +40,7 @@ class _Call:
         self.kind = kind
         self.field = field
         self.written = 0
+        self.arguments = Arguments(is_free=kind == "custom")
         self.is_whole = False
 
     def delta(self, text: str) -> dict[str, Any]:
@@ -146,7 +148,8 @@ class ResponsesDecoder(EventDecoder):
         call, text = self._calls.get(_place(body)), body.get("delta")
         if call is None or call.is_whole or not isinstance(text, str) or not text:
             return []
-        return [self._chunk(call.delta(text))]
+        call.arguments.add(text)
+        return [self._chunk(call.delta(piece))] if (piece := call.arguments.take()) else []
 
     def _complete(self, place: object, item: Item) -> list[ChatChunk]:
         """What is still missing of a call that is whole now."""
@@ -161,8 +164,11 @@ class ResponsesDecoder(EventDecoder):
             call.is_whole = True
             return [self._chunk({"tool_calls": [{"index": call.index, **whole}]})]
         call.is_whole = True
-        text = arguments_text(item.get(call.field)) or ("" if call.written or call.kind == "custom" else "{}")
-        return [self._chunk(call.delta(rest))] if (rest := text[call.written :]) else []
+        text = arguments_text(item.get(call.field))
+        if text and call.kind == "function":
+            text = whole_arguments(text)
+        rest = text[call.written :] if text else call.arguments.rest()
+        return [self._chunk(call.delta(rest))] if rest else []
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
