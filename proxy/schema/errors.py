@@ -26,6 +26,7 @@ from typing import Any, cast
 from msgspec import Struct
 
 from proxy.schema.records import Outcome
+from proxy.schema.usage import UsageReport
 
 _TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -166,7 +167,8 @@ class UpstreamError(ProxyError):
 
     `upstream_status` is the vendor's own HTTP status (None: no answer), `retry_after_s` its Retry-After in seconds. The
     raiser may set it, as well as `param`, `type` and `headers`. `other_key`: the vendor refused one API key, and
-    another key of the same provider may be used at once. `availability` names the candidates once all failed.
+    another key of the same provider may be used at once. `is_refusal`: it came inside a 200, and the vendor did no
+    work. `usage`: what it counted all the same. `availability` names the candidates once all failed.
     """
 
     def __init__(
@@ -185,6 +187,8 @@ class UpstreamError(ProxyError):
         self.upstream_status = upstream_status
         self.retry_after_s: float | None = None
         self.other_key = False
+        self.is_refusal = False
+        self.usage: UsageReport | None = None
         self.availability: tuple[Availability, ...] = ()
 
     def note_all_failed(self, availability: tuple[Availability, ...]) -> None:
