@@ -191,11 +191,15 @@ class UpstreamError(ProxyError):
         self.usage: UsageReport | None = None
         self.availability: tuple[Availability, ...] = ()
 
-    def note_all_failed(self, availability: tuple[Availability, ...]) -> None:
-        """Nobody is left to ask. A client that repeats the request would multiply our attempts."""
+    def note_all_failed(self, availability: tuple[Availability, ...], tries: int = 1) -> None:
+        """Nobody is left to ask, after `tries` attempts. A client that repeats the request would multiply them: SDKs
+        repeat 408, 409, 429 and 5xx twice. An empty account stays empty.
+        """
         self.availability = availability
-        if self.status >= 500:
+        is_repeated = tries > 1 and self.status in (408, 409, 429)
+        if self.status >= 500 or self.code == "insufficient_quota" or is_repeated:
             self.headers["x-should-retry"] = "false"
+        if self.status >= 500:
             soonest_s = min((each.retry_after_s for each in availability if each.retry_after_s is not None), default=0)
             if soonest_s > 0:
                 self.headers.setdefault("retry-after", str(math.ceil(soonest_s)))
