@@ -11,6 +11,8 @@ from openai import AsyncOpenAI
 from tests.serving import ROUTING, serving, write_files
 from tests.upstream import FakeUpstream
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 RETRYING = ROUTING.replace("retries: 0", "retries: 2").replace("fake/ok}}", "fake/ok, retry_delay_s: 0.01}}")
 
 
