@@ -33,6 +33,7 @@ class Embedding(TypedDict):
 
 
 class EmbeddingsAnswer(TypedDict):
+    id: str
     object: str
     data: list[Embedding]
     model: str
@@ -51,6 +52,12 @@ class RerankAnswer(TypedDict, total=False):
     results: list[RerankResult]
     meta: dict[str, Any]
     usage: InputUsage
+
+
+class CohereRerankAnswer(TypedDict, total=False):
+    id: str
+    results: list[RerankResult]
+    meta: dict[str, Any]
 
 
 class ModelCard(TypedDict, total=False):
