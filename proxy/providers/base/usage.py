@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import ROUND_HALF_UP, Decimal
 from math import isfinite
 from typing import Annotated, Any, cast
@@ -16,19 +17,19 @@ from proxy.schema.usage import UNSAID, Service, Usage, UsageReport, count, count
 # Names of counts, in the object itself or in its `..._details`: cached tokens, for example, at Together, Mistral and
 # DeepSeek, and under Anthropic's names at gateways. Of several spellings the largest counts.
 _SPELLINGS = {
-    "prompt": ("prompt_tokens", "input_tokens"),
-    "output": ("completion_tokens", "output_tokens"),
-    "total": ("total_tokens",),
+    "prompt": ("prompt_tokens", "input_tokens", "promptTokens", "inputTokens", "prompt_eval_count"),
+    "output": ("completion_tokens", "output_tokens", "completionTokens", "outputTokens", "eval_count"),
+    "total": ("total_tokens", "totalTokens"),
     "read": (
         *("cached_tokens", "num_cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens"),
-        *("cache_read_tokens", "cached_input_tokens"),
+        *("cache_read_tokens", "cached_input_tokens", "cacheReadInputTokens", "cachedTokens"),
     ),
     "written": (
         *("cache_write_tokens", "cache_creation_tokens", "cached_creation_tokens", "cache_creation_input_tokens"),
-        "cache_write_input_tokens",
+        *("cache_write_input_tokens", "cacheWriteInputTokens"),
     ),
     "written_1h": ("cache_write_1h_tokens", "ephemeral_1h_input_tokens"),
-    "reasoning": ("reasoning_tokens", "thinking_tokens"),
+    "reasoning": ("reasoning_tokens", "thinking_tokens", "reasoningTokens"),
     "searches": ("num_search_queries",),  # Perplexity's older API, which shows it too
 }
 _COUNTS = {name: part for part, names in _SPELLINGS.items() for name in names}
@@ -43,7 +44,11 @@ _SERVED = ("service_tier", "speed", "inference_geo")  # Mistral; Anthropic's, pa
 _COSTS = {"provider_cost": 1, "cost": 1, "estimated_cost": 1, "cost_in_usd_ticks": 10**10}
 _MAX_COST_USD = 1_000_000
 _CACHE_WRITES = ("cache_creation", "cache_creation_token_details")  # how long they are kept: Anthropic, LiteLLM
-_BESIDE = frozenset({"cache_read_input_tokens", "cache_creation_input_tokens"})
+_BESIDE = frozenset(
+    {"cache_read_input_tokens", "cache_creation_input_tokens", "cacheReadInputTokens", "cacheWriteInputTokens"}
+)
+_NAMES = ("usage", "usage_metadata", "token_usage")  # of a usage object
+_AROUND = ("x_groq", "message", "response", "result", "metadata", "meta", "data")  # objects that it may be in
 _INSIDE = {name: part for name, part in _COUNTS.items() if part in ("read", "written", "written_1h", "reasoning")}
 # What stands in OpenAI's usage, and the cost that the vendor reports.
 SHOWN = ("prompt_tokens", "completion_tokens", "total_tokens", *dict.fromkeys(_DETAILS.values()), "provider_cost")
@@ -85,16 +90,32 @@ class _Plain(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def usage_of(body: dict[str, Any]) -> UsageReport | None:
-    """The usage of an answer or a chunk: at the top, in `x_groq` (Groq), or in a choice (Moonshot)."""
+    """The usage of an answer or a chunk: at the top, in a choice (Moonshot) or its message, or in another object, such
+    as `x_groq` (Groq). What counts something is taken before what does not.
+    """
     raw = body.get("usage")
     report = read(raw) if raw else None
     if report is not None and report.billed.total:
         return report
-    for place in (mapping(body.get("x_groq")), *objects(body.get("choices"))):
-        found = read(place["usage"]) if place.get("usage") else None
-        if found is not None and (report is None or found.billed.total):
-            return found
+    for place in _places(body):
+        for name in _NAMES:
+            found = read(place[name]) if place.get(name) else None
+            if found is not None and (report is None or found.billed.total):
+                return found
     return report
+
+
+def _places(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The objects that may have a usage object, the body itself first."""
+    yield body
+    for name in _AROUND:
+        if isinstance(inner := body.get(name), dict):
+            yield inner
+    for choice in objects(body.get("choices")):
+        yield choice
+        for part in ("message", "delta"):
+            if isinstance(inner := choice.get(part), dict):
+                yield inner
 
 
 def input_usage_of(raw: object) -> UsageReport | None:
@@ -110,8 +131,12 @@ def input_usage_of(raw: object) -> UsageReport | None:
 
 def read(raw: object) -> UsageReport | None:
     """None unless the object counts something, or tries to. Fields that are no counts stay as they are."""
+    if isinstance(raw, list):
+        raw = next(iter(objects(raw)), None)
     if not isinstance(raw, dict):
         return None
+    if isinstance(inner := raw.get("usage"), dict):
+        raw = {**inner, **{name: value for name, value in raw.items() if name != "usage"}}
     try:
         plain = convert(raw, _Plain)
     except ValidationError:

@@ -114,6 +114,7 @@ def _message(message: dict[str, Any], place: int, answer_id: object) -> dict[str
     message["annotations"] = objects(message.get("annotations"))
     if message.get("function_call") is None:
         message.pop("function_call", None)
+    message.pop("usage", None)
     calls = listed(message.pop("tool_calls", None))
     if calls:
         message["tool_calls"] = [tool_call(call, spare_id(answer_id, place, i)) for i, call in enumerate(calls)]

@@ -28,7 +28,7 @@ from proxy.schema.chat import ChatChunk, TextChunk
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
 
 # Of a delta alone, and no part of the message: Together's `token_id`, Groq's `channel`, Mistral's `index`.
-_NO_PART = frozenset({"role", "tool_calls", "token_id", "channel", "index"})
+_NO_PART = frozenset({"role", "tool_calls", "token_id", "channel", "index", "usage"})
 
 
 class _Calls:

@@ -57,8 +57,7 @@ class ModelCalls:
     ) -> None:
         """`alone`: no layer of the framework stands between this and the server, none that adds headers."""
         call_id = new_id()
-        identity = {"x-request-id": call_id}
-        path = cast(HTTPScope, scope)["path"]
+        identity, path = {"x-request-id": call_id}, cast(HTTPScope, scope)["path"]
         if (model := cast("dict[str, str]", scope).get(DEPLOYMENT)) is not None:
             format, path = OfDeployment(format, model), f"{path} {model}"
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}

@@ -30,7 +30,6 @@ from proxy.server.api.operation_shapes import HealthAnswer, PlanAnswer, Readines
 from proxy.server.api.outcome_queries import REPORT, FeedbackBody
 from proxy.server.api.queries import REQUESTS, USAGE
 from proxy.server.api.shapes import (
-    CohereRerankAnswer,
     EmbeddingsAnswer,
     ErrorAnswer,
     ExplainAnswer,
@@ -117,8 +116,8 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         errors=_CHAT_ERRORS,
     ),
     ("POST", "/v2/rerank"): Described(
-        "The same in the shape of Cohere's second API, for its SDK.",
-        {"200": {_JSON: CohereRerankAnswer}},
+        "The same exactly as Cohere's second API answers, for its SDK: without model and usage.",
+        {"200": {_JSON: RerankAnswer}},
         body=RerankBody,
         headers=_CHAT_HEADERS,
         errors=_CHAT_ERRORS,

@@ -54,12 +54,6 @@ class RerankAnswer(TypedDict, total=False):
     usage: InputUsage
 
 
-class CohereRerankAnswer(TypedDict, total=False):
-    id: str
-    results: list[RerankResult]
-    meta: dict[str, Any]
-
-
 class ModelCard(TypedDict, total=False):
     id: str
     object: str
