@@ -60,12 +60,15 @@ def said_by(value: object, depth: int = _DEEP) -> dict[str, Any]:
 
 def error_inside(body: dict[str, Any]) -> dict[str, Any] | None:
     """What the error inside a 200 says; None if it is an answer, or a piece of one."""
-    choices = body.get("choices")
-    failed = next((each["error"] for each in objects(choices) if each.get("error")), None)
-    groq = body.get("x_groq")
-    for error in (body.get("error"), groq.get("error") if isinstance(groq, dict) else None, failed):
-        if error and _says_something(error):
-            return said_by({"error": error} if error is not body.get("error") else body)
+    choices, error, groq = objects(body.get("choices")), body.get("error"), body.get("x_groq")
+    failed = None
+    for choice in choices:
+        failed = failed or choice.get("error")
+    if choices and not error and not groq and not failed:
+        return None
+    for each in (error, groq.get("error") if isinstance(groq, dict) else None, failed):
+        if each and _says_something(each):
+            return said_by(body if each is error else {"error": each})
     if body.get("object") == "error" or body.get("type") == "error":
         return said_by(body)
     told = body.get("base_resp")

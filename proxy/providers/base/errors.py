@@ -157,7 +157,7 @@ def build(said: Mapping[str, Any], status: int, headers: dict[str, str], rules: 
     )
     error.param = _word(said.get("param")) or _word(where)
     named = kind if kind and _NAME.fullmatch(kind) and not _CLASS_NAME.fullmatch(kind) else None
-    error.type = (named if ours < 500 else None) or error.type
+    error.type = (named if ours < 500 else None) or ("insufficient_quota" if out_of_money else error.type)
     error.headers |= headers
     error.retry_after_s = retry_after_s(headers, message if ours == 429 else "")
     if error.retry_after_s is not None and ours == 429:

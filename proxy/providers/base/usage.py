@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import ROUND_HALF_UP, Decimal
 from math import isfinite
 from typing import Annotated, Any, cast
@@ -49,6 +48,7 @@ _BESIDE = frozenset(
 )
 _NAMES = ("usage", "usage_metadata", "token_usage")  # of a usage object
 _AROUND = ("x_groq", "message", "response", "result", "metadata", "meta", "data")  # objects that it may be in
+_ELSEWHERE = frozenset({*_NAMES[1:], *_AROUND})
 _INSIDE = {name: part for name, part in _COUNTS.items() if part in ("read", "written", "written_1h", "reasoning")}
 # What stands in OpenAI's usage, and the cost that the vendor reports.
 SHOWN = ("prompt_tokens", "completion_tokens", "total_tokens", *dict.fromkeys(_DETAILS.values()), "provider_cost")
@@ -105,17 +105,13 @@ def usage_of(body: dict[str, Any]) -> UsageReport | None:
     return report
 
 
-def _places(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The objects that may have a usage object, the body itself first."""
-    yield body
-    for name in _AROUND:
-        if isinstance(inner := body.get(name), dict):
-            yield inner
+def _places(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """The objects that have a usage object, or may have one."""
+    places = [] if _ELSEWHERE.isdisjoint(body) else [body, *(mapping(body.get(name)) for name in _AROUND)]
     for choice in objects(body.get("choices")):
-        yield choice
-        for part in ("message", "delta"):
-            if isinstance(inner := choice.get(part), dict):
-                yield inner
+        parts = (choice, choice.get("message"), choice.get("delta"))
+        places += [each for each in parts if isinstance(each, dict) and "usage" in each]
+    return places
 
 
 def input_usage_of(raw: object) -> UsageReport | None:
