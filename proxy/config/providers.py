@@ -40,7 +40,11 @@ def read_providers(
     found = Providers()
     for name, entry in reader.mapping(section, ("providers",)).entries.items():
         path = ("providers", name)
-        if name in ("auto", "ensemble") or looks_like_key(name) or not NAME.fullmatch(name):
+        if looks_like_key(name):
+            message = "looks like an API key, so it is not shown; a name may not begin like one (sk-, xai-, hf_, ...)"
+            reader.note(entry.mark, path, message)
+            continue
+        if name in ("auto", "ensemble") or not NAME.fullmatch(name):
             reader.note(
                 entry.mark, path, "a provider's name is made of a-z, 0-9, `.`, `_` and `-`, and is not auto or ensemble"
             )

@@ -26,7 +26,7 @@ from proxy.schema.endpoints import AnyRequest, AnyResponse
 from proxy.schema.errors import UpstreamError
 from proxy.schema.json import encode
 from proxy.schema.records import NO_NOTES, AttemptEnd, AttemptOpen, BillingNotes, Charge, Cost, Outcome, Tokens
-from proxy.schema.usage import NOTHING, UNSAID, Service, UsageReport, believable
+from proxy.schema.usage import NOTHING, UNSAID, Service, UsageReport, believable, merged
 
 if TYPE_CHECKING:
     from proxy.pipeline.call import Call
@@ -75,6 +75,8 @@ class Attempt:
         self.charges: tuple[Charge, ...] = ()  # the budgets of its provider and model
         self.ended: AttemptEnd | None = None
         self._is_waiting = False  # for this provider; see `CallTime.begin_wait`
+        self._is_counted = False  # its error came with a usage
+        self._is_refused = False  # by an error inside a 200
         self._report = NOTHING  # once it has ended
         self._cost: Cost | None = None
 
@@ -181,6 +183,10 @@ class Attempt:
         refused = self.state is AttemptState.SENT and ((error.upstream_status or 0) >= 300 or error.nothing_sent)
         if refused:
             self.state = step(self.state, AttemptState.GRANTED)
+        self._is_refused = error.is_refusal and not self.committed
+        if error.usage is not None:
+            self.tally.usage = merged(self.tally.usage, error.usage)
+            self._is_counted = True
         self.retry_after_s, self.other_key = error.retry_after_s, error.other_key
         self.end(error.outcome, error.code, error.upstream_status)
 
@@ -233,13 +239,13 @@ class Attempt:
         return bill.tokens, bill.source
 
     def _measure(self) -> tuple[UsageReport, str]:
-        if not self.state.may_have_cost:
+        if not self.state.may_have_cost or self._is_refused:
             return NOTHING, "none"
         tally, finished = self.tally, self.finished
         written = tally.output_tokens
         report, is_estimated = believable(tally.usage, written, self._estimate_prompt, finished)
         if not finished:
-            return report, "estimated" if written else "unknown"
+            return report, "estimated" if written or self._is_counted else "unknown"
         return report, "estimated" if is_estimated else "provider"
 
     def _estimate_prompt(self) -> int:

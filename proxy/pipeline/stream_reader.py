@@ -57,6 +57,7 @@ class StreamReader:
         self._bytes = 0
         self._ended = False
         self._failure: UpstreamError | None = None
+        self._has_failed_late = False  # an error came after the finish
 
     async def next(self) -> list[ChatChunk] | None:
         """The chunks of the next bytes; None at the end. Raises UpstreamError if the stream ends before the answer.
@@ -154,7 +155,8 @@ class StreamReader:
     def _limit(self) -> tuple[float, Outcome]:
         """When to give up, and with which outcome. Comments, pings and empty chunks do not reset the idle time-out."""
         if self._decoder.finished:
-            return self._progress_at + min(AFTER_FINISH_S, self._timeouts.idle), Outcome.TIMEOUT_IDLE
+            wait_s = DRAIN_S if self._has_failed_late else AFTER_FINISH_S
+            return self._progress_at + min(wait_s, self._timeouts.idle), Outcome.TIMEOUT_IDLE
         if self._attempt.committed:
             return self._progress_at + self._timeouts.idle, Outcome.TIMEOUT_IDLE
         return self._first_by, Outcome.TIMEOUT_FIRST_TOKEN
@@ -177,6 +179,10 @@ class StreamReader:
             try:
                 chunks += self._decoder.feed(event)
             except UpstreamError as error:
+                if self._decoder.finished:  # the answer is whole, and its usage may follow, or be in this event
+                    self._has_failed_late = True
+                    chunks += [{"choices": [], "usage": error.usage}] if error.usage is not None else []
+                    continue
                 self._failure = error  # raised by the next call: chunks before it in the same bytes still count
                 break
         return chunks

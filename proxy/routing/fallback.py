@@ -62,6 +62,7 @@ class FallbackOrder:
 
     def __init__(self, route: Route, request: AnyRequest, health: Health, bounds: Bounds, tries: int) -> None:
         self.tries_left = tries
+        self._tries = tries
         self._route = route
         self._request = request
         self._health = health
@@ -153,7 +154,7 @@ class FallbackOrder:
         if len(names) > 1:
             return AllDown(self._route.requested, availability, self._last.outcome if self._last else _NOBODY)
         error = self._last or _resting(availability[0])
-        error.note_all_failed(availability)
+        error.note_all_failed(availability, self._tries - self.tries_left)
         return error
 
     def _availability(self, name: str) -> Availability:

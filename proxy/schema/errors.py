@@ -26,6 +26,7 @@ from typing import Any, cast
 from msgspec import Struct
 
 from proxy.schema.records import Outcome
+from proxy.schema.usage import UsageReport
 
 _TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -166,7 +167,8 @@ class UpstreamError(ProxyError):
 
     `upstream_status` is the vendor's own HTTP status (None: no answer), `retry_after_s` its Retry-After in seconds. The
     raiser may set it, as well as `param`, `type` and `headers`. `other_key`: the vendor refused one API key, and
-    another key of the same provider may be used at once. `availability` names the candidates once all failed.
+    another key of the same provider may be used at once. `is_refusal`: it came inside a 200, and the vendor did no
+    work. `usage`: what it counted all the same. `availability` names the candidates once all failed.
     `failed_generation`: what the model wrote, where the vendor could not read it as a call or as JSON.
     """
 
@@ -187,13 +189,19 @@ class UpstreamError(ProxyError):
         self.failed_generation: str | None = None
         self.retry_after_s: float | None = None
         self.other_key = False
+        self.is_refusal = False
+        self.usage: UsageReport | None = None
         self.availability: tuple[Availability, ...] = ()
 
-    def note_all_failed(self, availability: tuple[Availability, ...]) -> None:
-        """Nobody is left to ask. A client that repeats the request would multiply our attempts."""
+    def note_all_failed(self, availability: tuple[Availability, ...], tries: int = 1) -> None:
+        """Nobody is left to ask, after `tries` attempts. A client that repeats the request would multiply them: SDKs
+        repeat 408, 409, 429 and 5xx twice. An empty account stays empty.
+        """
         self.availability = availability
-        if self.status >= 500:
+        is_repeated = tries > 1 and self.status in (408, 409, 429)
+        if self.status >= 500 or self.code == "insufficient_quota" or is_repeated:
             self.headers["x-should-retry"] = "false"
+        if self.status >= 500:
             soonest_s = min((each.retry_after_s for each in availability if each.retry_after_s is not None), default=0)
             if soonest_s > 0:
                 self.headers.setdefault("retry-after", str(math.ceil(soonest_s)))

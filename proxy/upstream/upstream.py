@@ -320,6 +320,10 @@ class Exchange:
         if isinstance(error, UpstreamError):
             if self._answer is not None and error.upstream_status is None:
                 error.upstream_status = self._answer.status  # the vendor did answer; what it answered was broken
+            if error.is_refusal and error.status in (401, 403, 429):
+                error.message = (
+                    f"{self._name}: {error.message}"  # as for an error status: the caller's key is not meant
+                )
             if self._key is not None:
                 redact(self._key, error)
         if self.lease is not None and self._upstream.keys is not None:

@@ -71,6 +71,15 @@ def test_a_key_in_the_file_is_refused_and_not_repeated(place: str, canary: str) 
     assert canary not in "\n".join(lines)
 
 
+def test_a_provider_named_like_a_key_is_told_why_it_is_refused() -> None:
+    """Its owner may see no key in it."""
+    for name in ("xai-production", "sk-europe-west", "hf_inference1"):
+        assert lines_of(f"version: 1\nproviders:\n  {name}: {{type: openai}}\n") == [
+            "routing_rules.yaml:3:3: providers.****: looks like an API key, so it is not shown;"
+            " a name may not begin like one (sk-, xai-, hf_, ...)"
+        ]
+
+
 def test_a_key_in_clear_is_told_where_keys_belong() -> None:
     """The message is the remedy."""
     text = "version: 1\nproviders:\n  openai:\n    api_key: whatever\n    headers: {X-Api-Key: abc}\n"

@@ -11,6 +11,7 @@ import pytest
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.call import Call
 from proxy.providers.base.usage import read
+from proxy.providers.compatible.errors import error_in
 from proxy.routing.ask import Origin
 from proxy.schema.attempt_state import AttemptState, IllegalStep
 from proxy.schema.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
@@ -262,6 +263,38 @@ def test_what_may_have_been_worked_on_costs_its_hold(call: Call, error: Upstream
     assert attempt.ended is not None
     assert (attempt.ended.usage_source, attempt.ended.cost_nano) == ("unknown", HOLD_NANO)
     assert error.resendable is False
+
+
+def inside(error: dict[str, Any], **more: Any) -> UpstreamError:
+    """The error in a 200 of this body."""
+    found = error_in({"error": {"message": "no", **error}, **more})
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("code", ["invalid_api_key", "insufficient_quota", "model_not_found", "rate_limit_exceeded"])
+def test_a_refusal_inside_a_200_used_nothing(call: Call, code: str) -> None:
+    """The status of HTTP does not tell; the words do."""
+    attempt = accepted(call)
+    attempt.fail(inside({"code": code}))
+    assert attempt.ended is not None
+    assert (attempt.ended.usage_source, attempt.ended.cost_nano, attempt.ended.error_code) == ("none", 0, code)
+
+
+def test_an_error_inside_a_200_may_come_with_what_was_counted(call: Call) -> None:
+    """Then that is in the row, and the hold is given back; a failure without it costs its hold."""
+    attempt = accepted(call)
+    attempt.fail(inside({"code": 502}, usage={"prompt_tokens": 10, "completion_tokens": 72, "total_tokens": 82}))
+    assert attempt.ended is not None
+    assert (attempt.ended.usage_source, attempt.ended.tokens.prompt, attempt.ended.tokens.output) == (
+        "estimated",
+        10,
+        72,
+    )
+    silent = accepted(call)
+    silent.fail(inside({"code": 502}))
+    assert silent.ended is not None
+    assert (silent.ended.usage_source, silent.ended.cost_nano) == ("unknown", HOLD_NANO)
 
 
 def test_a_broken_stream_with_text_is_estimated_from_it(call: Call) -> None:

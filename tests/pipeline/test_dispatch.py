@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any, cast
 
 import pytest
@@ -207,6 +208,31 @@ async def test_a_lone_candidate_that_fails_says_it_in_its_own_words() -> None:
         await world.complete(call)
     assert (caught.value.status, caught.value.headers) == (429, {"retry-after": "30"})
     assert caught.value.availability == (Availability("a/m", "rate_limit_exceeded", True, 30.0),)
+
+
+@pytest.mark.parametrize("status", [408, 409, 429])
+async def test_what_was_repeated_in_vain_is_not_repeated_by_the_client(status: int) -> None:
+    """Three tries of an SDK would become nine requests. One that was sent once may be repeated."""
+    for retries, advice in ((2, "false"), (1, "false"), (0, None)):
+        world, call = World(*(error(status) for _ in range(3)), retries=retries), new_call()
+        with pytest.raises(UpstreamError) as caught:
+            await world.complete(call)
+        assert (caught.value.status, caught.value.headers.get("x-should-retry")) == (status, advice)
+        assert len(call.attempts) == retries + 1
+
+
+@pytest.mark.parametrize("is_hidden", [False, True])
+async def test_an_empty_account_is_tried_once(is_hidden: bool) -> None:
+    """By us and by the client, whether the status of HTTP says so or not."""
+    body = json.dumps({"error": {"message": "Insufficient balance", "code": 402}}).encode()
+    reply = Reply(200, {"content-type": "application/json"}, [body]) if is_hidden else error(402)
+    world, call = World(reply, retries=2), new_call()
+    with pytest.raises(UpstreamError) as caught:
+        await world.complete(call)
+    assert (caught.value.status, caught.value.code) == (429, "insufficient_quota")
+    assert caught.value.headers["x-should-retry"] == "false"
+    assert len(call.attempts) == 1
+    assert (world.ended[0].usage_source, world.ended[0].cost_nano) == ("none", 0)
 
 
 # --- what is not sent twice -------------------------------------------------------------------------------------------

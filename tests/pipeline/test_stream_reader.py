@@ -304,12 +304,35 @@ async def test_a_usage_that_does_not_come_is_given_up() -> None:
     assert reader.attempt.tally.usage is None
 
 
-@pytest.mark.parametrize("rest", [LOST, FAILURE, b""])
+@pytest.mark.parametrize("rest", [LOST, FAILURE + DONE, b""])
 async def test_a_stream_that_breaks_while_it_is_drained_is_the_end(rest: bytes | Exception) -> None:
     """Nobody is told."""
     reader = Reader(TEXT + FINISH, rest)
     await reader.next()
     assert await drained(reader) < DRAIN_S / 2
+
+
+@pytest.mark.parametrize("is_apart", [True, False])
+async def test_an_error_after_the_finish_does_not_hide_the_usage_behind_it(is_apart: bool) -> None:
+    """The answer is whole; a second is enough to wait for the rest."""
+    rest = (FAILURE, USAGE + DONE) if is_apart else (FAILURE + USAGE + DONE,)
+    reader = Reader(TEXT + FINISH, *rest)
+    await reader.all()
+    assert reader.attempt.tally.usage is not None
+    silent = Reader(TEXT + FINISH, FAILURE)
+    await silent.reading.next()
+    await silent.reading.next()
+    await drained(silent)
+    assert silent.script.left_s[-1] <= DRAIN_S < AFTER_FINISH_S
+
+
+async def test_an_error_after_the_finish_may_carry_the_usage_itself() -> None:
+    """In the same event."""
+    counted = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+    reader = Reader(TEXT + FINISH + sse({"error": {"message": "late", "code": 502}, "usage": counted}) + DONE)
+    await reader.all()
+    assert reader.attempt.tally.usage is not None
+    assert reader.attempt.tally.usage.billed.total == 4
 
 
 async def test_a_stream_without_end_is_cut_off() -> None:

@@ -250,6 +250,49 @@ def test_a_whole_answer_has_its_usage_where_the_server_put_it(where: Any) -> Non
     assert inside["choices"] == found["choices"]
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"usage_metadata": PLAIN},
+        {"token_usage": PLAIN},
+        {"usage": [PLAIN]},
+        {"usage": {"usage": PLAIN}},
+        *({name: {"usage": PLAIN}} for name in ("message", "response", "result", "metadata", "meta", "data")),
+        {"usage": {"promptTokens": 90, "completionTokens": 7, "totalTokens": 97}},
+        {"usage": {"inputTokens": 90, "outputTokens": 7}},
+        {"usage": {"prompt_eval_count": 90, "eval_count": 7}},
+        {"usage": ZERO, "metadata": {"usage": PLAIN}},
+    ],
+)
+def test_gateways_put_usage_anywhere(where: Any) -> None:
+    """Whole and streamed; what they count is taken before an estimate."""
+    end = {"index": 0, "finish_reason": "stop"}
+    whole_answer: Any = OPENAI.parse_response(
+        answered(200, {"choices": [{**end, "message": {"content": "a"}}], **where})
+    )
+    streamed: Any = folded(OPENAI, [chunk("a"), chunk(finish="stop", **where)])
+    for found in (whole_answer, streamed):
+        assert parts(found["usage"]) == (90, 7, Tokens(input=90, output=7))
+
+
+def test_usage_in_a_message_stays_out_of_it() -> None:
+    """It is no part of what the model said."""
+    end = {"index": 0, "finish_reason": "stop"}
+    said = {"content": "a", "usage": PLAIN}
+    whole_answer: Any = OPENAI.parse_response(answered(200, {"choices": [{**end, "message": said}]}))
+    events = [Event("", json.dumps({"choices": [{**end, "delta": said}]}).encode())]
+    for found in (whole_answer, folded(OPENAI, events)):
+        assert parts(found["usage"])[:2] == (90, 7)
+        assert "usage" not in found["choices"][0]["message"]
+
+
+def test_the_cache_of_bedrocks_converse_is_beside_its_input() -> None:
+    """In names of its own."""
+    raw = {"inputTokens": 20, "outputTokens": 7, "cacheReadInputTokens": 40, "cacheWriteInputTokens": 30}
+    for total in ({}, {"totalTokens": 97}):
+        assert parts(read({**raw, **total})) == (90, 7, Tokens(input=20, cache_read=40, cache_write=30, output=7))
+
+
 # --- every vendor -----------------------------------------------------------------------------------------------------
 
 KINDS = sorted(PROVIDERS)

@@ -8,7 +8,9 @@ from typing import Any
 
 from proxy.providers.base.answers import json_or_none
 from proxy.providers.base.contract import HTTPResponse
-from proxy.providers.base.errors import build, passed_headers, seconds_until, unexplained
+from proxy.providers.base.envelopes import error_inside, said_in_answer, status_of
+from proxy.providers.base.errors import build, passed_headers, seconds_until
+from proxy.providers.base.meanings import SURE
 from proxy.schema.errors import UpstreamError
 
 # The vendor's type -> the status it comes with. Inside a stream only the type is said.
@@ -40,7 +42,6 @@ _MEANINGS = {
 }
 # For answers without a type: those of what stands before the API.
 _BY_STATUS = {status: kind for kind, status in _STATUSES.items()}
-_SPENT = "credit balance is too low"  # said of a 400 `invalid_request_error`: only the prose tells
 _COUNTED = ("requests", "tokens")  # of the vendor's limits those that OpenAI has names for
 
 
@@ -48,11 +49,8 @@ def error_from(response: HTTPResponse, ids: tuple[str, ...]) -> UpstreamError:
     """The error of a non-2xx answer."""
     body = json_or_none(response.body)
     said = body.get("error") if isinstance(body, dict) else None
-    if isinstance(body, dict) and not isinstance(said, dict):  # as clouds say it that serve these models
-        text = said or body.get("message")
-        said = {"message": text} if isinstance(text, str) and text else None
-    if not isinstance(said, dict):
-        said = unexplained(response)
+    if not isinstance(said, dict) or said.get("type") not in _STATUSES:  # of a cloud or a gateway, in its own words
+        said = said_in_answer(response)
     error = _error(said, response.status, _headers(response, ids))
     again = response.headers.get("x-should-retry")
     if again in ("true", "false") and error.code != "insufficient_quota":
@@ -64,21 +62,22 @@ def error_in(body: Mapping[str, Any]) -> UpstreamError | None:
     """The error inside a 200: `{"type": "error", "error": {...}}`; None when there is none."""
     said = body.get("error")
     if body.get("type") != "error" and not isinstance(said, dict):
-        return None
+        found = error_inside(dict(body)) if "type" not in body else None
+        return None if found is None else _error(found, status_of(found), {})
     said = said if isinstance(said, dict) else {"message": "The provider's answer is an error without a message."}
-    return _error(said, _STATUSES.get(str(said.get("type")), 502), {})
+    return _error(said, _STATUSES.get(str(said.get("type")), status_of(said)), {})
 
 
 def _error(said: Mapping[str, Any], status: int, headers: dict[str, str]) -> UpstreamError:
     message, kind = said.get("message"), said.get("type")
-    if status == 400 and isinstance(message, str) and _SPENT in message.lower():
-        kind = "billing_error"
-    kind = kind if isinstance(kind, str) and kind in _STATUSES else _BY_STATUS.get(status)
-    told: dict[str, Any] = {"message": message if isinstance(message, str) else None}
+    told: dict[str, Any] = {"message": message}
+    if not isinstance(kind, str) or kind not in _STATUSES:
+        told |= {"type": kind, "code": said.get("code")}
+        kind = _BY_STATUS.get(status)
     if kind in _MEANINGS:
-        told["type"], told["code"] = _MEANINGS[kind]
+        told["type"], told["code"] = _MEANINGS[kind][0], told.get("code") or _MEANINGS[kind][1]
     error = build(told, status, headers)
-    if kind in _MEANINGS and error.code != "insufficient_quota":
+    if kind in _MEANINGS and error.code not in SURE:
         error.type, error.code = _MEANINGS[kind]
     return error
 

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from proxy.providers.base.answers import listed
 from proxy.providers.base.contract import HTTPResponse
+from proxy.providers.base.meanings import is_vague, meaning_of
 from proxy.schema.errors import UpstreamError
 from proxy.schema.json_writing import text_of
 
@@ -26,22 +27,6 @@ _MAX_WORD = 128
 _MAX_HEADER = 256
 # Keys and accounts: a word such as "organization" is none. Anthropic says `(org: <uuid>, ...)`.
 _SECRETS = re.compile(r"\b(?:(?:sk|gsk|pplx|org|xai)[-_*]|AIza)[-_A-Za-z0-9*.]{6,}|(?<=\borg: )[-0-9a-f]{36}")
-_CONTEXT = (  # vendors without a code say it in prose; collected from their servers' sources and traffic
-    "maximum context length is",
-    "exceed context limit",
-    "prompt is too long",
-    "input is too long",
-    "longer than the model's context length",
-    "exceeds the available context size",
-    "model's context length is only",
-    "maximum number of tokens allowed",
-    "`inputs` tokens + `max_new_tokens` must be",
-    "input tokens exceed the configured limit",
-    "maximum input length is",
-    "too large for model with",
-)
-_CONTEXT_CODES = ("context_length_exceeded", "exceed_context_size_error")
-_MISSING_CODES = ("model_not_found", "model_decommissioned", "model_not_available", "DeploymentNotFound")
 _UNSUPPORTED = ("not_supported_error",)  # llama.cpp, with status 501
 _PASSED_HEADERS = ("x-ratelimit-", "retry-after")
 _CODES = {
@@ -53,10 +38,11 @@ _CODES = {
     504: "upstream_timeout",
 }
 _OVERLOADED = (498, 503, 529)  # Groq's capacity_exceeded, everyone's, Anthropic-style
+_NAME = re.compile(r"[\w./-]+", re.ASCII)  # what a code or a type is made of; never a sentence
 _CLASS_NAME = re.compile(r"[A-Z]\w*Error")  # vLLM sends the names of its Python classes as types
 _NUMBER = re.compile(r"\d+")
 _SECONDS = re.compile(r"\d{1,9}(\.\d+)?")
-_AGAIN_IN = re.compile(r"try again in (?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)(ms|s))?")
+_AGAIN_IN = re.compile(r"(?:try again|retry) (?:in|after) (?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+) ?(ms|s))?")
 
 
 class ErrorRules(Struct, frozen=True):
@@ -81,12 +67,6 @@ def scrub(text: str) -> str:
     """A vendor's text on one printable line, capped, with keys and account ids redacted."""
     line = " ".join(_SECRETS.sub("[redacted]", text[:_MAX_LOOKED_AT]).split())[:_MAX_MESSAGE]
     return line if line.isprintable() else "".join(letter for letter in line if letter.isprintable())
-
-
-def unexplained(response: HTTPResponse) -> dict[str, Any]:
-    """A message for an error body without one, such as the HTML of a gateway."""
-    kind = response.headers.get("content-type", "no content type").split(";")[0]
-    return {"message": f"The provider answered {response.status} ({kind}) without an error message."}
 
 
 # --- headers ----------------------------------------------------------------------------------------------------------
@@ -157,12 +137,15 @@ def retry_after_s(headers: Mapping[str, str], message: str = "") -> float | None
 # --- meaning ----------------------------------------------------------------------------------------------------------
 
 
-def build(said: dict[str, Any], status: int, headers: dict[str, str], rules: ErrorRules = PLAIN) -> UpstreamError:
-    """The error for what a vendor sent. `said`: message, type, param, code, each optional; `status`: the vendor's."""
+def build(said: Mapping[str, Any], status: int, headers: dict[str, str], rules: ErrorRules = PLAIN) -> UpstreamError:
+    """The error for what a vendor sent. `said`: message, type, param, code, each optional; `status`: the vendor's, 0
+    for an error inside a 200 that names none.
+    """
     text, where = _message(said.get("message"))
-    message = scrub(text or f"The provider answered {status}.")
-    kind, told = _word(said.get("type")), _word(said.get("code"))
+    message = scrub(text or (f"The provider answered {status}." if status else "The provider's answer is an error."))
+    kind, told = _word(said.get("type")), _word(said.get("code")) or _word(said.get("inner_code"))
     now, code = _meaning(status, kind, told, message, rules)
+    now = now or 502
     out_of_money = code == "insufficient_quota" or now == 402
     ours = 429 if out_of_money else _status(now)
     error = UpstreamError(
@@ -170,13 +153,13 @@ def build(said: dict[str, Any], status: int, headers: dict[str, str], rules: Err
         status=ours,
         code="insufficient_quota" if out_of_money else code or _CODES.get(ours),
         retryable=((now in (408, 409, 429) or (now >= 498 and now != 499)) or code in rules.again) and not out_of_money,
-        upstream_status=status,
+        upstream_status=status or now,
     )
     error.param = _word(said.get("param")) or _word(where)
     written = said.get("failed_generation")
     error.failed_generation = written[:_MAX_LOOKED_AT] if isinstance(written, str) else None
-    named = kind if kind and not _CLASS_NAME.fullmatch(kind) else None
-    error.type = (named if ours < 500 else None) or error.type
+    named = kind if kind and _NAME.fullmatch(kind) and not _CLASS_NAME.fullmatch(kind) else None
+    error.type = (named if ours < 500 else None) or ("insufficient_quota" if out_of_money else error.type)
     error.headers |= headers
     error.retry_after_s = retry_after_s(headers, message if ours == 429 else "")
     if error.retry_after_s is not None and ours == 429:
@@ -187,24 +170,25 @@ def build(said: dict[str, Any], status: int, headers: dict[str, str], rules: Err
 def _meaning(
     status: int, kind: str | None, told: str | None, message: str, rules: ErrorRules
 ) -> tuple[int, str | None]:
-    """OpenAI's status and code for this error; a code that is a bare number tells a client nothing."""
+    """OpenAI's status and code for this error. A code that is a bare number, or a sentence, tells a client nothing."""
     for name in (told, kind):
         if name is not None and name in rules.codes:
             return rules.codes[name]
-    code = told
-    if told and _NUMBER.fullmatch(told):
-        code = kind if kind and status < 500 and not (is_status(told) or _CLASS_NAME.fullmatch(kind)) else None
-    if code in _CONTEXT_CODES or kind in _CONTEXT_CODES:
-        return 400, "context_length_exceeded"
-    if status in (400, 413, 422) and _speaks_of_context(message):
-        return 400, "context_length_exceeded"
-    if code in _MISSING_CODES or (status == 404 and code is None):
-        return 404, "model_not_found"
-    if kind in _UNSUPPORTED:
-        return 400, "unsupported_parameter"
     for when, phrase, ours, said in rules.phrases:
         if status == when and phrase in message.lower():
             return ours, said
+    meaning = meaning_of(status, told, kind, message)
+    if meaning is not None and not (meaning.code == "content_filter" and told == "content_policy_violation"):
+        return meaning.status, meaning.code
+    code = told
+    if told and _NUMBER.fullmatch(told):
+        code = kind if kind and status < 500 and not (is_status(told) or _CLASS_NAME.fullmatch(kind)) else None
+    if code is not None and (is_vague(code) or not _NAME.fullmatch(code)):
+        code = None
+    if status == 404 and code is None:
+        return 404, "model_not_found"
+    if kind in _UNSUPPORTED:
+        return 400, "unsupported_parameter"
     return rules.statuses.get(status, status), code
 
 
@@ -251,8 +235,3 @@ def is_status(value: object) -> bool:
     return (isinstance(value, int) and 400 <= value < 600) or (
         isinstance(value, str) and re.fullmatch(r"[45]\d\d", value) is not None
     )
-
-
-def _speaks_of_context(message: str) -> bool:
-    lowered = message.lower()
-    return any(phrase in lowered for phrase in _CONTEXT)

@@ -36,7 +36,7 @@ class EventDecoder:
     def _padding(self, data: bytes, name: str) -> list[ChatChunk]:
         """Servers fill pauses with `null`, `[]`, `ping`. But an error may come in a list, or as plain text."""
         if name == "error":
-            raise build({"message": data.decode(errors="replace")}, 502, {})
+            raise build({"message": data.decode(errors="replace")}, 0, {})
         value = json_or_none(data) if data.startswith(b"[") and b"error" in data else None
         first = value[0] if isinstance(value, list) and value else None
         if isinstance(first, dict) and first.get("error"):

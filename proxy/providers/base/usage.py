@@ -24,14 +24,14 @@ _SPELLINGS = {
     "total": ("total_tokens", "totalTokens", "totalTokenCount"),
     "read": (
         *("cached_tokens", "num_cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens"),
-        *("cache_read_tokens", "cached_input_tokens"),
+        *("cache_read_tokens", "cached_input_tokens", "cacheReadInputTokens", "cachedTokens"),
     ),
     "written": (
         *("cache_write_tokens", "cache_creation_tokens", "cached_creation_tokens", "cache_creation_input_tokens"),
-        "cache_write_input_tokens",
+        *("cache_write_input_tokens", "cacheWriteInputTokens"),
     ),
     "written_1h": ("cache_write_1h_tokens", "ephemeral_1h_input_tokens"),
-    "reasoning": ("reasoning_tokens", "thinking_tokens"),
+    "reasoning": ("reasoning_tokens", "thinking_tokens", "reasoningTokens"),
     "searches": ("num_search_queries",),  # Perplexity's older API, which shows it too
 }
 _COUNTS = {name: part for part, names in _SPELLINGS.items() for name in names}
@@ -46,7 +46,12 @@ _SERVED = ("service_tier", "speed", "inference_geo")  # Mistral; Anthropic's, pa
 _COSTS = {"provider_cost": 1, "cost": 1, "estimated_cost": 1, "cost_in_usd_ticks": 10**10}
 _MAX_COST_USD = 1_000_000
 _CACHE_WRITES = ("cache_creation", "cache_creation_token_details")  # how long they are kept: Anthropic, LiteLLM
-_BESIDE = frozenset({"cache_read_input_tokens", "cache_creation_input_tokens"})
+_BESIDE = frozenset(
+    {"cache_read_input_tokens", "cache_creation_input_tokens", "cacheReadInputTokens", "cacheWriteInputTokens"}
+)
+_NAMES = ("usage", "usage_metadata", "token_usage")  # of a usage object
+_AROUND = ("x_groq", "message", "response", "result", "metadata", "meta", "data")  # objects that it may be in
+_ELSEWHERE = frozenset({*_NAMES[1:], *_AROUND})
 _INSIDE = {name: part for name, part in _COUNTS.items() if part in ("read", "written", "written_1h", "reasoning")}
 # What stands in OpenAI's usage, and the cost that the vendor reports.
 SHOWN = ("prompt_tokens", "completion_tokens", "total_tokens", *dict.fromkeys(_DETAILS.values()), "provider_cost")
@@ -88,16 +93,28 @@ class _Plain(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def usage_of(body: dict[str, Any]) -> UsageReport | None:
-    """The usage of an answer or a chunk: at the top, in `x_groq` (Groq), or in a choice (Moonshot)."""
+    """The usage of an answer or a chunk: at the top, in a choice (Moonshot) or its message, or in another object, such
+    as `x_groq` (Groq). What counts something is taken before what does not.
+    """
     raw = body.get("usage")
     report = read(raw) if raw else None
     if report is not None and report.billed.total:
         return report
-    for place in (mapping(body.get("x_groq")), *objects(body.get("choices"))):
-        found = read(place["usage"]) if place.get("usage") else None
-        if found is not None and (report is None or found.billed.total):
-            return found
+    for place in _places(body):
+        for name in _NAMES:
+            found = read(place[name]) if place.get(name) else None
+            if found is not None and (report is None or found.billed.total):
+                return found
     return report
+
+
+def _places(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """The objects that have a usage object, or may have one."""
+    places = [] if _ELSEWHERE.isdisjoint(body) else [body, *(mapping(body.get(name)) for name in _AROUND)]
+    for choice in objects(body.get("choices")):
+        parts = (choice, choice.get("message"), choice.get("delta"))
+        places += [each for each in parts if isinstance(each, dict) and "usage" in each]
+    return places
 
 
 def input_usage_of(raw: object) -> UsageReport | None:
@@ -113,8 +130,12 @@ def input_usage_of(raw: object) -> UsageReport | None:
 
 def read(raw: object) -> UsageReport | None:
     """None unless the object counts something, or tries to. Fields that are no counts stay as they are."""
+    if isinstance(raw, list):
+        raw = next(iter(objects(raw)), None)
     if not isinstance(raw, dict):
         return None
+    if isinstance(inner := raw.get("usage"), dict):
+        raw = {**inner, **{name: value for name, value in raw.items() if name != "usage"}}
     try:
         plain = convert(raw, _Plain)
     except ValidationError:

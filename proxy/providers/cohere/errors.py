@@ -12,8 +12,11 @@ from typing import Any
 
 from proxy.providers.base.answers import decode, json_or_none, mapping
 from proxy.providers.base.contract import HTTPResponse
-from proxy.providers.base.errors import ErrorRules, build, passed_headers, unexplained
+from proxy.providers.base.envelopes import error_inside, said_in_answer, status_of
+from proxy.providers.base.errors import ErrorRules, build, passed_headers
+from proxy.providers.base.meanings import meaning_of
 from proxy.schema.errors import UpstreamError
+from proxy.schema.json_writing import text_of
 
 _KEY = re.compile(r"\b[A-Za-z0-9]{40}\b")  # the form of the vendor's keys
 _RULES = ErrorRules(
@@ -37,7 +40,8 @@ _SPENT = ("/ month", "per month", "monthly")
 def error_from(response: HTTPResponse, ids: tuple[str, ...]) -> UpstreamError:
     """The error of a non-2xx answer."""
     body = mapping(json_or_none(response.body))
-    message = _message(body) or unexplained(response)["message"]
+    message = _message(body) or said_in_answer(response)["message"]
+    message = message if isinstance(message, str) else text_of(message)
     return error_said(message, response.status, passed_headers(response, ids, _RULES), body.get("error_type"))
 
 
@@ -45,6 +49,8 @@ def body_of(response: HTTPResponse) -> dict[str, Any]:
     """The body of a 2xx answer. Raises UpstreamError if it is no object, or an error."""
     body = decode(response.body)
     error = error_in(body)
+    if error is None and (said := error_inside(body)) is not None:  # of a gateway, in its own words
+        error = build(said, status_of(said), {})
     if error is not None:
         raise error
     return body
@@ -93,7 +99,8 @@ def _wrong(lowered: str, error_type: object) -> dict[str, Any]:
         return {"code": "invalid_value", "param": "max_tokens"}
     if "too many tokens" in lowered or error_type == "TOO_MANY_TOKENS":
         return {"code": "context_length_exceeded"}
-    return {"code": "invalid_value"}
+    meaning = meaning_of(400, None, None, lowered)
+    return {"code": "invalid_value" if meaning is None else meaning.code}
 
 
 def _message(body: Mapping[str, Any]) -> str | None:

@@ -115,6 +115,7 @@ def _message(message: dict[str, Any], ids: CallIds) -> dict[str, Any]:
     message.setdefault("content", None)
     message.setdefault("refusal", None)
     message["annotations"] = objects(message.get("annotations"))
+    message.pop("usage", None)
     _put_calls(message, ids)
     if "tool_calls" in message:
         message["content"] = message["content"] or None

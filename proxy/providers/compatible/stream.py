@@ -30,7 +30,7 @@ from proxy.schema.chat import ChatChunk, ChatRequest, TextChunk
 from proxy.schema.errors import UpstreamTruncated
 
 # Of a delta alone, and no part of the message: Together's `token_id`, Groq's `channel`, Mistral's `index`.
-_NO_PART = frozenset({"role", *CALLED, "token_id", "channel", "index"})
+_NO_PART = frozenset({"role", *CALLED, "token_id", "channel", "index", "usage"})
 
 
 class _TextDelta(Struct, forbid_unknown_fields=True):

@@ -13,7 +13,9 @@ from typing import Any
 
 from proxy.providers.base.answers import json_or_none
 from proxy.providers.base.contract import HTTPResponse
-from proxy.providers.base.errors import passed_headers, retry_after_s, scrub, unexplained
+from proxy.providers.base.envelopes import said_in_answer
+from proxy.providers.base.errors import build, passed_headers, retry_after_s, scrub
+from proxy.providers.base.meanings import meaning_of
 from proxy.schema.errors import UpstreamError
 
 # The vendor's status word: our status, our code, whether the same request may succeed later.
@@ -59,8 +61,10 @@ def error_from(response: HTTPResponse, ids: tuple[str, ...]) -> UpstreamError:
     if isinstance(body, list) and body:
         body = body[0]
     said = body.get("error") if isinstance(body, dict) else None
-    error = error_said(said if said is not None else unexplained(response), response.status)
     headers = passed_headers(response, ids)  # the API sends none of them, servers in front of it do
+    if not isinstance(said, dict):  # of a gateway, in its own words
+        return build(said_in_answer(response), response.status, headers)
+    error = error_said(said, response.status)
     error.headers = headers | error.headers
     if error.retryable and error.retry_after_s is None:
         error.retry_after_s = retry_after_s(headers)
@@ -91,6 +95,8 @@ def error_said(said: object, status: int) -> UpstreamError:
         ours, code, retryable = 429, "insufficient_quota", False
     elif ours == 404 and isinstance(text, str) and "model" not in text:
         code = "not_found"
+    elif code in ("invalid_value", "upstream_error") and (meaning := meaning_of(ours, None, None, message)):
+        ours, code, retryable = meaning.status, meaning.code, False
     error = UpstreamError(message, status=ours, code=code, retryable=retryable, upstream_status=status)
     if code == "insufficient_quota":
         error.type = code

@@ -14,6 +14,7 @@ from proxy.pipeline.format import Format
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.running import ClientLeft, RunningCall
 from proxy.schema.errors import ProxyError
+from proxy.server.api.aliases import DEPLOYMENT, OfDeployment
 from proxy.server.api.answers import header_lines, new_id, send_error, send_json
 from proxy.server.api.guard import Access
 from proxy.server.api.replies import (
@@ -56,7 +57,9 @@ class ModelCalls:
     ) -> None:
         """`alone`: no layer of the framework stands between this and the server, none that adds headers."""
         call_id = new_id()
-        identity = {"x-request-id": call_id}
+        identity, path = {"x-request-id": call_id}, cast(HTTPScope, scope)["path"]
+        if (model := cast("dict[str, str]", scope).get(DEPLOYMENT)) is not None:
+            format, path = OfDeployment(format, model), f"{path} {model}"
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         try:
             with self._live() as live:  # not the call's own yet: a reload may happen while the body is read
@@ -68,7 +71,7 @@ class ModelCalls:
             caller = await self._access.caller(scope, headers)
             body = await read_body(receive, headers, self._max_body_bytes)
             if sharing.concerns(headers):
-                asked = Asked(call_id, caller, cast(HTTPScope, scope)["path"], headers, body, format)
+                asked = Asked(call_id, caller, path, headers, body, format)
                 if (share := await self._shared.share(sharing, asked)) is not None:
                     del body
                     await self._shared.serve(share, asked, scope, receive, send, alone=alone)

@@ -20,6 +20,7 @@ from proxy.pipeline.admission import KeyPolicies
 from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
 from proxy.schema.records import Caller
+from proxy.server.api.aliases import DEPLOYMENT, own_path
 from proxy.server.api.answers import new_id, send_error
 from proxy.server.auth import Auth
 from proxy.server.http1.connections import STATE, Connections
@@ -74,6 +75,11 @@ class Guard:
             return
         if kind == "http" and (endpoint := self._direct.get(asgi["path"])) is not None:
             await endpoint(scope, receive, send)
+            return
+        if kind == "http" and (own := own_path(asgi["path"]))[0] != asgi["path"]:
+            path, model = own
+            named = {} if model is None else {DEPLOYMENT: model}
+            await self(cast(Scope, {**asgi, "path": path, "raw_path": path.encode(), **named}), receive, send)
             return
         if kind == "http" and asgi["method"] == "HEAD":
             scope = cast(Scope, {**asgi, "method": "GET"})  # the server leaves out the body (RFC 9110, 9.3.2)

@@ -24,6 +24,7 @@ from proxy.schema.json import encode
 from proxy.schema.records import Tokens
 from proxy.schema.usage import Service, Usage, UsageReport
 from proxy.server.api.admin import PlanBody
+from proxy.server.api.aliases import AT_AZURE, ENDPOINTS
 from proxy.server.api.answers import NO_STORE
 from proxy.server.api.operation_shapes import HealthAnswer, PlanAnswer, Readiness, ReloadAnswer
 from proxy.server.api.outcome_queries import REPORT, FeedbackBody
@@ -114,6 +115,13 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         headers=_CHAT_HEADERS,
         errors=_CHAT_ERRORS,
     ),
+    ("POST", "/v2/rerank"): Described(
+        "The same exactly as Cohere's second API answers, for its SDK: without model and usage.",
+        {"200": {_JSON: RerankAnswer}},
+        body=RerankBody,
+        headers=_CHAT_HEADERS,
+        errors=_CHAT_ERRORS,
+    ),
     ("GET", "/models"): Described("Every model name that can be called.", {"200": {_JSON: ModelList}}, errors=(401,)),
     ("GET", "/models/{model_id}"): Described(
         "One model; its id may contain slashes.", {"200": {_JSON: ModelCard}}, errors=(401, 404, 503)
@@ -178,7 +186,8 @@ DESCRIBED: dict[tuple[str, str], Described] = {
     ),
     ("GET", PATH): Described("This document.", {"200": {_JSON: None}}),
 }
-_ASGI_METHODS = dict.fromkeys(("/chat/completions", "/embeddings", "/rerank"), "POST")
+_ASGI_METHODS = dict.fromkeys(("/chat/completions", "/embeddings", "/rerank", "/v2/rerank"), "POST")
+_PREFIX = re.compile(r"/(?:v1|openai/deployments/\{model\})(?=/)")  # of paths that are one endpoint
 
 
 def openapi_route(routes: Callable[[], Iterable[BaseRoute]]) -> HTTPRouteHandler:
@@ -205,7 +214,8 @@ def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
         "info": {
             "title": "multi-model-proxy",
             "version": __version__,
-            "description": "One OpenAI-compatible endpoint in front of every model.",
+            "description": "One OpenAI-compatible endpoint in front of every model. Every path is also served behind "
+            "`/openai`, as Groq's SDK asks for it, and behind a doubled `/v1`.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
@@ -215,7 +225,7 @@ def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
 
 
 def operations(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, BaseRouteHandler]]:
-    """Path, method and handler of every operation, except HEAD and OPTIONS."""
+    """Path, method and handler of every operation, and its alias at Azure; except HEAD and OPTIONS."""
     for route in routes:
         path = re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path)
         if isinstance(route, HTTPRoute):
@@ -223,12 +233,19 @@ def operations(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, BaseRout
                 if method not in ("HEAD", "OPTIONS"):
                     yield path, method, handler[0] if isinstance(handler, tuple) else handler
         elif isinstance(route, ASGIRoute):
-            yield path, _ASGI_METHODS.get(path.removeprefix("/v1"), "GET"), route.route_handler
+            yield path, _ASGI_METHODS.get(_endpoint(path), "GET"), route.route_handler
+            if path in ENDPOINTS:
+                yield f"{AT_AZURE}{path}", "POST", route.route_handler
+
+
+def _endpoint(path: str) -> str:
+    """The path by which an endpoint is described."""
+    return _PREFIX.sub("", path, count=1) if _PREFIX.match(path) else path
 
 
 def _operation(path: str, method: str, handler: BaseRouteHandler) -> dict[str, Any]:
     role = handler.opt.get("role")
-    said = DESCRIBED.get((method, path.removeprefix("/v1"))) or _by_docstring(handler)
+    said = DESCRIBED.get((method, _endpoint(path))) or _by_docstring(handler)
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in re.findall(r"\{(\w+)\}", path)

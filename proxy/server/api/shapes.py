@@ -33,6 +33,7 @@ class Embedding(TypedDict):
 
 
 class EmbeddingsAnswer(TypedDict):
+    id: str
     object: str
     data: list[Embedding]
     model: str

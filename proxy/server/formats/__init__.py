@@ -10,7 +10,7 @@ from typing import Protocol
 from proxy.pipeline.format import Format
 from proxy.server.formats.chat import CHAT
 from proxy.server.formats.embeddings import EmbeddingsFormat
-from proxy.server.formats.rerank import RerankFormat
+from proxy.server.formats.rerank import CohereRerankFormat, RerankFormat
 
 
 class EndpointFormat(Format, Protocol):
@@ -20,4 +20,4 @@ class EndpointFormat(Format, Protocol):
     def paths(self) -> tuple[str, ...]: ...
 
 
-FORMATS: tuple[EndpointFormat, ...] = (CHAT, EmbeddingsFormat(), RerankFormat())
+FORMATS: tuple[EndpointFormat, ...] = (CHAT, EmbeddingsFormat(), RerankFormat(), CohereRerankFormat())

@@ -99,7 +99,8 @@ class EmbeddingsFormat:
         ]
         usage = without_output(call.usage())
         model = call.answering.deployment.name
-        body = {"object": "list", "data": data, "model": model, "usage": usage, **trace(call)}
+        named = {"id": f"embd-{call.id}", "object": "list"}  # Mistral's SDK wants an id
+        body = {**named, "data": data, "model": model, "usage": usage, **trace(call)}
         return encode_sized(body, call.answer_bytes)
 
     def writer(self, call: Call) -> StreamWriter:

@@ -1,4 +1,4 @@
-"""Translates: `/v1/rerank`: bodies into checked requests, rankings into Cohere's answer."""
+"""Translates: `/v1/rerank` and `/v2/rerank`: bodies into checked requests, rankings into Cohere's two answers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def decode_rerank(body: bytes) -> RerankRequest:
 class RerankFormat:
     """`/v1/rerank` in Cohere's shape."""
 
-    paths = ("/v1/rerank", "/rerank")
+    paths: tuple[str, ...] = ("/v1/rerank", "/rerank")
 
     def decode(self, body: bytes) -> RerankRequest:
         return decode_rerank(body)
@@ -79,16 +79,14 @@ class RerankFormat:
 
     def whole(self, call: Call, answer: AnyResponse) -> bytes:
         """Cohere's answer, with the model that answered and the cost."""
-        request, response = cast(RerankRequest, call.request), cast(RerankResponse, answer)
-        results: list[dict[str, Any]] = []
-        for each in response["results"][: request.top_n]:
-            result: dict[str, Any] = {"index": each["index"], "relevance_score": each["relevance_score"]}
-            if request.return_documents:
-                result["document"] = {"text": request.documents[each["index"]]}
-            results.append(result)
-        body: dict[str, Any] = {"id": f"rerank-{call.id}", "model": call.answering.deployment.name, "results": results}
+        response = cast(RerankResponse, answer)
+        body: dict[str, Any] = {
+            "id": f"rerank-{call.id}",
+            "model": call.answering.deployment.name,
+            "results": _results(call, response),
+        }
         if "searches" in response:
-            body["meta"] = {"billed_units": {"search_units": response["searches"]}}
+            body["meta"] = _billed(response)
         return encode({**body, "usage": without_output(call.usage()), **trace(call)})
 
     def writer(self, call: Call) -> StreamWriter:
@@ -96,3 +94,34 @@ class RerankFormat:
 
     def error(self, error: ProxyError) -> bytes:
         return encode(error.body())
+
+
+class CohereRerankFormat(RerankFormat):
+    """`/v2/rerank`, exactly as Cohere's API answers there. The cost is in the headers."""
+
+    paths: tuple[str, ...] = ("/v2/rerank",)
+
+    def whole(self, call: Call, answer: AnyResponse) -> bytes:
+        response = cast(RerankResponse, answer)
+        meta = {"api_version": {"version": "2"}, **(_billed(response) if "searches" in response else {})}
+        body = {"id": f"rerank-{call.id}", "results": _results(call, response), "meta": meta}
+        return encode({**body, **trace(call)})
+
+    def error(self, error: ProxyError) -> bytes:
+        """Cohere's errors are a message; OpenAI's fields stand beside it."""
+        return encode({"message": error.message, **error.body()})
+
+
+def _results(call: Call, response: RerankResponse) -> list[dict[str, Any]]:
+    request = cast(RerankRequest, call.request)
+    results: list[dict[str, Any]] = []
+    for each in response["results"][: request.top_n]:
+        result: dict[str, Any] = {"index": each["index"], "relevance_score": each["relevance_score"]}
+        if request.return_documents:
+            result["document"] = {"text": request.documents[each["index"]]}
+        results.append(result)
+    return results
+
+
+def _billed(response: RerankResponse) -> dict[str, Any]:
+    return {"billed_units": {"search_units": response["searches"]}}

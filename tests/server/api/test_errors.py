@@ -386,7 +386,8 @@ async def test_an_upstreams_failure_has_its_status_and_code(
     """A client's mistake keeps its status; a provider's own failure is a 502, 503 or 504, not to be retried again."""
     answer = await post(server.port, chat(f"fake/{mode}"))
     assert (answer.status, answer.error()["code"]) == (status, code)
-    assert answer.headers("x-should-retry") == (["false"] if status >= 500 else [])
+    is_final = status >= 500 or code == "insufficient_quota"
+    assert answer.headers("x-should-retry") == (["false"] if is_final else [])
     row = await row_of(database, answer)
     assert (row["status"], row["error_code"], row["attempts"], row["success"]) == (status, code, 1, 0)
 

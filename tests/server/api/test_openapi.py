@@ -53,7 +53,10 @@ async def test_every_route_is_in_the_document(server: Server, described: dict[st
         for method in (route.methods if isinstance(route, HTTPRoute) else ["POST"])
         if method != "OPTIONS"
     }
-    assert {(path, method) for path, method, _ in each(described)} == served
+    azure = {
+        (f"/openai/deployments/{{model}}{path}", "post") for path in ("/chat/completions", "/embeddings", "/rerank")
+    }
+    assert {(path, method) for path, method, _ in each(described)} == served | azure
     assert {("/v1/chat/completions", "post"), ("/chat/completions", "post"), ("/metrics", "get")} <= served
     public = {path.removeprefix("/v1") for path in described["paths"] if path.startswith("/v1/")}
     assert public <= described["paths"].keys()

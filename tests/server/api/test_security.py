@@ -415,6 +415,10 @@ ROLES = {
     "/embeddings": "key",
     "/v1/rerank": "key",
     "/rerank": "key",
+    "/v2/rerank": "key",
+    "/openai/deployments/{model}/chat/completions": "key",
+    "/openai/deployments/{model}/embeddings": "key",
+    "/openai/deployments/{model}/rerank": "key",
     "/v1/models": "key",
     "/models": "key",
     "/v1/models/{model_id:path}": "key",
@@ -455,9 +459,10 @@ async def test_every_route_has_its_role_and_keeps_to_it(keyed: Server, tmp_path:
     for (path, method), handler in found.items():
         role = handler.opt["role"]
         for key, who in CREDENTIALS.items():
-            body = chat(**OTHER_FIELDS.get(path.removeprefix("/v1"), {})) if method == "POST" else b""
+            endpoint = re.sub(r"^/(v1|v2|openai/deployments/\{model\})", "", path)
+            body = chat(**OTHER_FIELDS.get(endpoint, {})) if method == "POST" else b""
             headers = {"x-api-key": key} if key else {}
-            asked = path.replace("{model_id}", "fake/ok")
+            asked = path.replace("{model_id}", "fake/ok").replace("{model}", "fake/ok")
             answer = await send(keyed.port, request(body, method=method, path=asked, headers=headers))
             if role != "none" and who == "nobody":
                 assert (answer.status, answer.error()["code"]) == (401, "invalid_api_key"), path
