@@ -120,7 +120,10 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     api_key_env: Variable | list[Variable] | Rotation | None = None
     limits: ProviderLimits = ProviderLimits()
     base_url: NotBlank | None = None
+    base_url_env: Variable | None = None
     headers: dict[str, str] = {}
+    headers_env: dict[str, Variable] = {}
+    proxy: NotBlank | None = None
     timeout_s: Timeouts = field(default_factory=Timeouts)
     models: dict[str, NotBlank] = {}
     parameters: dict[str, Any] = {}
@@ -198,7 +201,7 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def version_path(self, *versions: str) -> str:
         """The first of `versions` (`/v1`), or "" if the base URL already ends with one of them."""
-        return "" if (self.base_url or "").rstrip("/").endswith(versions) else versions[0]
+        return "" if (self.base_url or "").partition("?")[0].rstrip("/").endswith(versions) else versions[0]
 
     def authorize(self, key: str) -> dict[str, str]:
         """Headers that carry the provider's key."""
