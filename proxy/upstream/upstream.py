@@ -28,6 +28,7 @@ from proxy.upstream.transports.base import (
 )
 from proxy.upstream.unreached import Unreached, tell_nobody
 from proxy.upstream.whole_json import is_whole_json
+from proxy.upstream.wrong_path import as_wrong_path
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 256 * 1024
@@ -301,10 +302,11 @@ class Exchange:
         """Raises the error of an answer. A redirect is never followed: the key belongs to its origin alone."""
         status = self.status
         if 300 <= status < 400 or status < 200:
-            message = f"{self._name} answered {status}, a redirect; it is not followed."
+            message = f"{self._name} answered {status}, a redirect; it is not followed. Is its base_url right?"
             raise UpstreamError(message, upstream_status=status)
         if status >= 400:
             error = self._upstream.provider.parse_error(await self.body(MAX_ERROR_BYTES))
+            error = as_wrong_path(error, self._upstream.provider.base_url) or error
             if error.status not in (400, 404, 413, 422):
                 # "Incorrect API key provided" would read as if the caller's key were meant.
                 of_key = f" ({self.lease.key.variable})" if self.lease and self.lease.key.variable else ""

@@ -67,15 +67,18 @@ def listening(handle: _Handle, context: ssl.SSLContext | None = None) -> Iterato
 
 
 @contextmanager
-def origin(context: ssl.SSLContext | None = None) -> Iterator[tuple[int, list[str]]]:
-    """A server that answers with the count of its requests: its port, and the heads it saw."""
+def origin(
+    context: ssl.SSLContext | None = None, body: bytes | None = None, status: str = "200 OK"
+) -> Iterator[tuple[int, list[str]]]:
+    """A server: its port, and the heads it saw. Without a `body` it answers with the count of its requests."""
     heads: list[str] = []
 
     def handle(sock: socket.socket) -> None:
         while True:
             head, _ = _request(sock)
             heads.append(head.decode())
-            sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n%d" % len(heads))
+            data = b"%d" % len(heads) if body is None else body
+            sock.sendall(f"HTTP/1.1 {status}\r\ncontent-length: {len(data)}\r\n\r\n".encode() + data)
 
     with listening(handle, context) as port:
         yield port, heads
