@@ -102,7 +102,6 @@ def configure(
     providers = read_providers(root.entries.get("providers"), reader, types, environ)
     ensembles, are_enabled = read_ensembles(root.entries.get("ensembles"), reader, strategies)
     sections = _sections(values, reader)
-    _check_server(sections.get("server"), reader)
     config = Config(
         **sections,
         **_names(root, reader),
@@ -138,6 +137,7 @@ def _sections(values: dict[str, Any], reader: Reader) -> dict[str, Any]:
     for key, build in _REFERRING.items():
         if (key,) in reader.partial:
             sections[key] = build(**reader.partial[(key,)])
+    _check_server(sections.get("server"), reader)
     return sections
 
 

@@ -10,7 +10,7 @@ from proxy.providers.base.content import ECHOES, Part, refuse, thoughts_in
 from proxy.providers.base.contract import Built, post_json
 from proxy.providers.base.fields import LEVELS, LIMITS, NEUTRAL, Fields, nearest_level, stop_list
 from proxy.providers.base.tools import allowed_tools, tool_name
-from proxy.schema.chat import ChatRequest
+from proxy.schema.chat import NO_LIMIT, ChatRequest
 from proxy.schema.errors import BadRequest
 
 _FUNCTION = ("name", "description", "parameters", "strict")
@@ -87,6 +87,13 @@ class Draft:
         self.rename(other, name)
         if given:
             self.body[name] = min(given)
+
+    def lift_limit(self, how: str | None) -> None:
+        """The client wants no limit, against the provider's defaults too. `how`: the provider's `no_limit`."""
+        for name in LIMITS:
+            self.body.pop(name, None)
+        if how == "sent":
+            self.body["max_tokens"] = NO_LIMIT
 
     def name_roles(self) -> None:
         """`developer` is OpenAI's newer word for `system`."""

@@ -13,6 +13,7 @@ class SelfHosted(Compatible, frozen=True, kw_only=True):
     """Such servers know `max_tokens` and `system`, and need no key. `base` is the default port of each."""
 
     lists_models: ClassVar[bool] = True
+    no_limit: ClassVar[str | None] = "sent"
     ranks: ClassVar[bool | None] = True
     reasoning_back: ClassVar[str | None] = None
     error_rules: ClassVar[ErrorRules] = ErrorRules(statuses={422: 400})
