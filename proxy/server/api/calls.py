@@ -24,7 +24,7 @@ from proxy.server.api.replies import (
     internal_error,
     send_stream,
 )
-from proxy.server.api.request import BodyTooLarge, ClientGone, LeaveWatch, discard_rest, read_body
+from proxy.server.api.request import Bodies, BodyTooLarge, ClientGone, LeaveWatch, discard_rest
 from proxy.server.api.shared import Asked, Live, SharedCalls
 from proxy.server.http1.peer import Peer, peer_of
 
@@ -38,7 +38,7 @@ class ModelCalls:
         self,
         live: Callable[[], AbstractContextManager[Live]],
         access: Access,
-        max_body_bytes: int,
+        bodies: Bodies,
         shared: SharedCalls,
         log: structlog.typing.FilteringBoundLogger,
         headers_after_s: float = HEADERS_AFTER_S,
@@ -47,7 +47,7 @@ class ModelCalls:
         self._shared = shared
         self._live = live
         self._access = access
-        self._max_body_bytes = max_body_bytes
+        self._bodies = bodies
         self._log = log
         self._headers_after_s = headers_after_s
 
@@ -66,7 +66,7 @@ class ModelCalls:
                 message = f"{method} is not allowed; use POST."
                 raise ProxyError(message, status=405, code="method_not_allowed", headers={"allow": "POST"})
             caller = await self._access.caller(scope, headers)
-            body = await read_body(receive, headers, self._max_body_bytes)
+            body = await self._bodies.read(receive, headers)
             if sharing.concerns(headers):
                 asked = Asked(call_id, caller, cast(HTTPScope, scope)["path"], headers, body, format)
                 if (share := await self._shared.share(sharing, asked)) is not None:
@@ -89,7 +89,7 @@ class ModelCalls:
                 finally:
                     running.stop()
         except BodyTooLarge as error:
-            linger = partial(discard_rest, receive, LINGER_BODIES * self._max_body_bytes)
+            linger = partial(discard_rest, receive, LINGER_BODIES * self._bodies.max_bytes)
             await send_error(send, error, format.error(error), identity, linger)
         except ProxyError as error:
             await send_error(send, error, format.error(error), identity)
