@@ -17,7 +17,7 @@ from proxy.config.certificates import certificate_problems
 from proxy.config.ensembles import read_ensembles
 from proxy.config.environment import is_service_link, own_key_problems, trimmed
 from proxy.config.files import read_file
-from proxy.config.origins import wrong_host, wrong_origin
+from proxy.config.origins import without_effect
 from proxy.config.outbound import proxies_of
 from proxy.config.panels import panel_problems
 from proxy.config.problems import ConfigError, Mark, Path, Problem, problem
@@ -137,7 +137,6 @@ def _sections(values: dict[str, Any], reader: Reader) -> dict[str, Any]:
     for key, build in _REFERRING.items():
         if (key,) in reader.partial:
             sections[key] = build(**reader.partial[(key,)])
-    _check_server(sections.get("server"), reader)
     return sections
 
 
@@ -181,10 +180,12 @@ def _is_web_address(text: str) -> bool:
 
 def _notices(sections: dict[str, Any], environ: MappingOf[str, str]) -> list[str]:
     """Settings that have no effect. Every start reports them, so that nobody relies on them."""
+    unmatched = without_effect(sections.get("server", ServerConfig()))
+    found = [f"{'.'.join(path)} has no effect: {why}" for path, why in unmatched]
     variable = sections["budget"].alert_webhook_env if "budget" in sections else None
-    if variable is None or environ.get(variable):
-        return []
-    return [f"budget.alert_webhook_env: {variable} is not set, so alerts are only logged"]
+    if variable is not None and not environ.get(variable):
+        found.append(f"budget.alert_webhook_env: {variable} is not set, so alerts are only logged")
+    return found
 
 
 def _names(root: Mapping, reader: Reader) -> dict[str, Any]:
@@ -252,15 +253,6 @@ def read_pricing(source: Source, problems: list[Problem], marks: dict[Path, Mark
 def _row_names(root: Mapping) -> list[str]:
     section = root.entries["models"].node
     return list(section.entries) if isinstance(section, Mapping) else []
-
-
-def _check_server(server: ServerConfig | None, reader: Reader) -> None:
-    """Notes entries that no client could match."""
-    for key, wrong_entry in (("cors_origins", wrong_origin), ("allowed_hosts", wrong_host)):
-        for place, text in enumerate(getattr(server, key, ())):
-            path = ("server", key, str(place))
-            if (wrong := wrong_entry(text)) is not None:
-                reader.note(reader.marks.get(path, Mark("configuration")), path, wrong)
 
 
 def _overlay(root: Mapping, environ: MappingOf[str, str]) -> list[str]:

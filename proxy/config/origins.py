@@ -10,11 +10,28 @@ from ipaddress import IPv6Address
 from urllib.parse import urlsplit
 
 from proxy.config.addresses import address_of
+from proxy.config.problems import Path
+from proxy.config.server import ServerConfig
 
 _PORTS = {"http": 80, "https": 443}
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
 _HOST = re.compile(r"[a-z0-9_.-]+|\[[0-9a-f:.]+\]")
 _STAR = "would let every web page call the proxy; list the origins that may"
+
+
+def without_effect(server: ServerConfig) -> list[tuple[Path, str]]:
+    """The entries that no client can match, each with the reason. `proxy check` refuses them; a server starts, and says
+    that they have no effect.
+    """
+    found: list[tuple[Path, str]] = []
+    for key, entries, reason in (
+        ("cors_origins", server.cors_origins, wrong_origin),
+        ("allowed_hosts", server.allowed_hosts, wrong_host),
+    ):
+        for place, text in enumerate(entries):
+            if (wrong := reason(text)) is not None:
+                found.append((("server", key, str(place)), wrong))
+    return found
 
 
 def wrong_origin(text: str) -> str | None:

@@ -10,7 +10,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from proxy.config.addresses import wrong_header, wrong_header_name
-from proxy.config.base_urls import homes_of, wrong_base_url
+from proxy.config.base_urls import corrected, homes_of, wrong_base_url
 from proxy.config.environment import is_sendable, trimmed
 from proxy.config.problems import Mark, Path, looks_like_key, near, shown
 from proxy.config.reader import INVALID, Reader
@@ -42,7 +42,7 @@ def read_providers(
 ) -> Providers:
     """All providers of the section. `types` maps values of `type` to Structs; `environ` holds the API keys."""
     found = Providers()
-    check = _Check(reader, homes_of(types))
+    check, homes = _Check(reader), homes_of(types)
     for name, entry in reader.mapping(section, ("providers",)).entries.items():
         path = ("providers", name)
         if name in ("auto", "ensemble") or looks_like_key(name) or not NAME.fullmatch(name):
@@ -57,7 +57,10 @@ def read_providers(
             check(Provider(**right), entry.mark, path)
             continue
         variable = provider.base_url_env
-        if variable and (address := trimmed(environ.get(variable, ""))):
+        address = trimmed(environ.get(variable or "", "")) or provider.base_url
+        if address is not None:
+            address, changes = corrected(address, provider, homes)
+            found.notices += [f"providers.{name}.base_url: {change}" for change in changes]
             provider = replace(provider, base_url=address)
         found.configured[name] = provider
         check(provider, entry.mark, path)
@@ -114,7 +117,6 @@ class _Check(Struct):
     """Checks what no type can tell: headers and address, as far as they could be read."""
 
     reader: Reader
-    homes: dict[str, str]
 
     def __call__(self, provider: Provider, mark: Mark, path: Path) -> None:
         for name, value in provider.headers.items():
@@ -125,7 +127,7 @@ class _Check(Struct):
                 wrong = "is under headers as well; keep one of them"
             self._note(mark, (*path, "headers_env", name), wrong)
         url = None if provider.local_model else provider.base_url or provider.default_base_url
-        wrong = wrong_base_url(url, provider, self.homes) if url else None
+        wrong = wrong_base_url(url, provider.allow_private) if url else None
         if wrong and provider.base_url_env and (*path, "base_url_env") in self.reader.marks:
             self._note(mark, (*path, "base_url_env"), f"{provider.base_url_env} {wrong}")
         else:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 
 from proxy.config.origins import wrong_host, wrong_origin
-from tests.config.files import lines_of
+from proxy.config.references import check
+from tests.config.files import config_of
 
 MINIMAL = "version: 1\nproviders: {openai: {}}\n"
 
@@ -95,11 +98,17 @@ def test_more_than_a_name_never_matches(text: str, right: str) -> None:
 
 
 def test_each_entry_is_refused_at_its_line() -> None:
-    """In the file and in the environment."""
+    """By `proxy check`, in the file and in the environment; a server that starts all the same says so."""
     text = MINIMAL + 'server:\n  cors_origins:\n    - https://a.example\n    - "*"\n  allowed_hosts: ["a:1"]\n'
-    assert [line.rpartition(": ")[0].split(": ")[0] for line in lines_of(text)] == [
+    config = config_of(text)
+    assert [str(each).rpartition(": ")[0].split(": ")[0] for each in check(config, date(2026, 11, 29))] == [
         "routing_rules.yaml:6:7",
         "routing_rules.yaml:7:19",
     ]
-    (line,) = lines_of(MINIMAL, environ={"PROXY_CORS_ORIGINS": "https://a.example/"})
-    assert line.startswith("environment variable PROXY_CORS_ORIGINS: server.cors_origins.0: never matches")
+    assert [line.partition(" has no effect: ")[0] for line in config.notices] == [
+        "server.cors_origins.1",
+        "server.allowed_hosts.0",
+    ]
+    (wrong,) = check(config_of(MINIMAL, environ={"PROXY_CORS_ORIGINS": "https://a.example/"}), date(2026, 11, 29))
+    line = "environment variable PROXY_CORS_ORIGINS: server.cors_origins.0: never matches what browsers send"
+    assert str(wrong).startswith(line)
