@@ -24,7 +24,7 @@ from proxy.server.api.replies import (
     internal_error,
     send_stream,
 )
-from proxy.server.api.request import Bodies, BodyTooLarge, ClientGone, LeaveWatch, discard_rest
+from proxy.server.api.request import Bodies, BodyTooLarge, ClientGone, LeaveWatch, discard_rest, read_body
 from proxy.server.api.shared import Asked, Live, SharedCalls
 from proxy.server.http1.peer import Peer, peer_of
 
@@ -66,7 +66,9 @@ class ModelCalls:
                 message = f"{method} is not allowed; use POST."
                 raise ProxyError(message, status=405, code="method_not_allowed", headers={"allow": "POST"})
             caller = await self._access.caller(scope, headers)
-            body = await self._bodies.read(receive, headers)
+            body = await read_body(receive, headers, self._bodies.max_bytes, may_be_compressed=True)
+            if "content-encoding" in headers:
+                body = await self._bodies.inflated(body, headers["content-encoding"])
             if sharing.concerns(headers):
                 asked = Asked(call_id, caller, cast(HTTPScope, scope)["path"], headers, body, format)
                 if (share := await self._shared.share(sharing, asked)) is not None:

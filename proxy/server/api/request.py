@@ -34,7 +34,7 @@ class BodyTooLarge(ProxyError):
 
 
 class Bodies:
-    """Reads and decompresses the bodies of requests, each of at most `max_bytes` before and after.
+    """Decompresses the bodies of requests, each of at most `max_bytes` before and after.
 
     A few kilobytes may grow into megabytes. So large ones grow in threads, few at a time, and all of them together keep
     within `max_inflated_bytes` until their requests have ended.
@@ -46,13 +46,12 @@ class Bodies:
         self._max_inflated_bytes = max_inflated_bytes
         self._turns = asyncio.Semaphore(_THREADS)
 
-    async def read(self, receive: Receive, headers: Mapping[str, str]) -> bytes:
-        """As `read_body`. Belongs to the task that serves the request, whose end frees the bytes."""
-        body = await read_body(receive, headers, self.max_bytes, may_be_compressed=True)
-        if "content-encoding" not in headers or (encoding := encoding_of(headers["content-encoding"])) is None:
+    async def inflated(self, body: bytes, header: str) -> bytes:
+        """The body behind this content-encoding. Belongs to the task that serves the request, whose end frees it."""
+        if (encoding := encoding_of(header)) is None:
             return body
         try:
-            grown = await self._inflated(body, encoding)
+            grown = await self._grown(body, encoding)
         except TooMuch:
             megabytes = self.max_bytes / (1024 * 1024)
             message = (
@@ -66,7 +65,7 @@ class Bodies:
             raise self._full()
         return grown
 
-    async def _inflated(self, body: bytes, encoding: str) -> bytes:
+    async def _grown(self, body: bytes, encoding: str) -> bytes:
         if len(body) <= _SMALL_BYTES:
             with suppress(TooMuch):
                 return inflated(body, encoding, min(_AT_ONCE_BYTES, self.max_bytes))
@@ -96,7 +95,7 @@ async def read_body(
     if kind != "application/json" and not kind.endswith("+json"):
         message = f"Send JSON with the header `content-type: application/json`; got {kind[:64]!r}."
         raise ProxyError(message, status=415, code="unsupported_media_type")
-    if encoding_of(headers.get("content-encoding", "")) is not None and not may_be_compressed:
+    if "content-encoding" in headers and encoding_of(headers["content-encoding"]) and not may_be_compressed:
         raise ProxyError("Send the body without content-encoding.", status=415, code="unsupported_media_type")
     declared = headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
