@@ -53,7 +53,8 @@ async def _upstream(config: Config, name: str, closing: AsyncExitStack) -> Upstr
     """One server, always over httpx: importing aiohttp would double the run time of this command."""
     provider, endpoint = config.providers[name], endpoint_of(config, name)
     try:
-        transport = HttpxTransport(tls_context(provider.ca_file))
+        proxy = config.proxies.get(name)
+        transport = HttpxTransport(tls_context(provider.ca_file), None, None if proxy is None else proxy.reveal())
     except OSError as error:
         fail(f"cannot use providers.{name}.ca_file: {(error.strerror or type(error).__name__).lower()}.")
     closing.push_async_callback(transport.close)

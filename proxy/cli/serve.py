@@ -36,10 +36,10 @@ from proxy.cli.settings import (
 from proxy.cli.sighup import hangup_handler
 from proxy.cli.worker import BROKER_VARIABLE, METRICS_VARIABLE
 from proxy.config import Config
+from proxy.config.environment import OWN_KEYS, trimmed
 from proxy.config.namespace import enabled, names_now
 from proxy.config.source import ConfigFiles
 from proxy.server.app import Application, Options, is_loopback, server_auth
-from proxy.server.auth import own_key
 from proxy.server.http1 import HTTP1Protocol
 from proxy.server.log import build_log
 from proxy.server.metrics import mark_dead
@@ -49,7 +49,6 @@ from proxy.storage.keys import StoredKey
 from proxy.storage.scratch import scratch_folder
 from proxy.upstream.local_model import LocalModel, LocalModelBroker
 
-KEY_VARIABLES = ("PROXY_API_KEY", "PROXY_ADMIN_KEY")
 MIN_KEY = 16
 KEEP_ALIVE_S = 75  # longer than the idle time-outs of client pools, so that the client closes first
 
@@ -70,7 +69,6 @@ def serve(**flags: Any) -> None:
     """Serve the OpenAI-compatible endpoint."""
     seed_volume(flags, os.environ)
     config = read_config(flags, os.environ)
-    _check_own_keys()
     _refuse_open_bind(config)
     _allow_files(config.server.max_in_flight)
     sock = _bind(config.server.host, config.server.port)
@@ -207,17 +205,9 @@ _INHERITED = {
 }
 
 
-def _check_own_keys() -> None:
-    try:
-        for name in KEY_VARIABLES:
-            own_key(os.environ, name)
-    except ValueError as error:
-        fail(f"{error}")
-
-
 def _refuse_open_bind(config: Config) -> None:
     server = config.server
-    if (server.require_key is not True and is_loopback(server.host)) or any(map(os.environ.get, KEY_VARIABLES)):
+    if (server.require_key is not True and is_loopback(server.host)) or any(map(os.environ.get, OWN_KEYS)):
         return
     if not any(key.opens(time.time_ns()) for key in _stored_keys(config)):
         fail(
@@ -240,8 +230,8 @@ def _stored_keys(config: Config) -> list[StoredKey]:
 
 def _key_variable(config: Config) -> str | None:
     """The variable that holds the API key in the suggested `curl` line; None if no key is required."""
-    own = next((name for name in KEY_VARIABLES if os.environ.get(name)), None)
-    return own or (KEY_VARIABLES[0] if config.server.require_key is True or _stored_keys(config) else None)
+    own = next((name for name in OWN_KEYS if os.environ.get(name)), None)
+    return own or (OWN_KEYS[0] if config.server.require_key is True or _stored_keys(config) else None)
 
 
 def _allow_files(max_in_flight: int) -> None:
@@ -309,7 +299,7 @@ def _banner(config: Config, used: dict[str, str | None], models: dict[str, Local
 
 def _short_keys() -> list[str]:
     """A warning for each short environment key: only a long random key cannot be guessed."""
-    short = [name for name in KEY_VARIABLES if 0 < len(os.environ.get(name, "").strip()) < MIN_KEY]
+    short = [name for name in OWN_KEYS if 0 < len(trimmed(os.environ.get(name, ""))) < MIN_KEY]
     return [f"{name} has fewer than {MIN_KEY} characters and can be guessed; use a long, random one" for name in short]
 
 

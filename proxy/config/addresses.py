@@ -29,6 +29,7 @@ _SITE_LOCAL = ip_network("fec0::/10")
 _EMBEDDING = (IPv6Network("64:ff9b::/96"), IPv6Network("::/96"), IPv6Network("::ffff:0:0:0/96"))
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
+_API_VERSION = re.compile(r"api-version=[A-Za-z0-9._-]+")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CREDENTIALS = ("authorization", "proxy-authorization", "cookie", "api-key", "x-api-key", "x-goog-api-key")
 _TRANSPORT = (
@@ -56,9 +57,9 @@ def wrong_url(url: str, allow_private: bool) -> str | None:
     if parts.scheme not in ("http", "https"):
         return "must start with http:// or https://"
     if "@" in parts.netloc:
-        return "must not contain a user name or password; keys come from api_key_env"
-    if "?" in url or "#" in url:
-        return "must not contain a query or a fragment"
+        return "must not contain a user name or password; keys come from api_key_env or headers_env"
+    if "#" in url or ("?" in url and not _API_VERSION.fullmatch(parts.query)):
+        return "must not contain a fragment, nor a query other than Azure's ?api-version=..."
     if not host:
         return "has no host"
     return _wrong_host(host.removesuffix("."), allow_private)
@@ -66,20 +67,28 @@ def wrong_url(url: str, allow_private: bool) -> str | None:
 
 def wrong_header(name: str, value: str) -> str | None:
     """The reason to refuse a header that a provider's section adds to every request, or None."""
-    if not _TOKEN.fullmatch(name):
-        return "is not a valid header name"
+    wrong = wrong_header_name(name)
+    if wrong is not None:
+        return wrong
     if name.lower() in _CREDENTIALS:
-        return "credentials do not belong in this file; use api_key_env"
-    if name.lower() in _TRANSPORT:
-        return "this header belongs to the connection and cannot be set"
+        return "credentials do not belong in this file; use api_key_env or headers_env"
     if not all(" " <= char <= "~" for char in value):
         return "a header value must be printable ASCII"
     return None
 
 
+def wrong_header_name(name: str) -> str | None:
+    """The reason to refuse the name of a header, whatever its value."""
+    if not _TOKEN.fullmatch(name):
+        return "is not a valid header name"
+    if name.lower() in _TRANSPORT:
+        return "this header belongs to the connection and cannot be set"
+    return None
+
+
 def _wrong_host(host: str, allow_private: bool) -> str | None:
     try:
-        address = _address(host)
+        address = address_of(host)
     except ValueError:
         return "the host is not a valid name or address"
     if address is None:
@@ -102,7 +111,7 @@ def _wrong_name(host: str, allow_private: bool) -> str | None:
     return None
 
 
-def _address(host: str) -> _IP | None:
+def address_of(host: str) -> _IP | None:
     """The address a host denotes, in any notation that resolvers accept (127.1, 0x7f000001, 2130706433). A name: None.
 
     Raises ValueError for a malformed address: resolvers disagree about those.

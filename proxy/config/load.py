@@ -13,8 +13,12 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct, inspect
 
+from proxy.config.certificates import certificate_problems
 from proxy.config.ensembles import read_ensembles
+from proxy.config.environment import is_service_link, own_key_problems, trimmed
 from proxy.config.files import read_file
+from proxy.config.origins import without_effect
+from proxy.config.outbound import proxies_of
 from proxy.config.panels import panel_problems
 from proxy.config.problems import ConfigError, Mark, Path, Problem, problem
 from proxy.config.providers import read_providers
@@ -69,7 +73,10 @@ def load(
     routing, pricing = sources
     if routing is None:
         raise ConfigError(problems)
-    return configure(routing, pricing, environ, types, problems, strategies)
+    config = configure(routing, pricing, environ, types, problems, strategies)
+    if unusable := certificate_problems(config):
+        raise ConfigError(unusable)
+    return config
 
 
 def configure(
@@ -88,15 +95,13 @@ def configure(
     root = parse(routing.data, routing.name, problems)
     if root is None:
         raise ConfigError(problems)
-    _overlay(root, environ)
+    ignored = _overlay(root, environ)
+    problems += own_key_problems(environ)
     reader = Reader(problems, LATER)
     values = reader.fields(root, RoutingFile, (), without=_READ_APART)
     providers = read_providers(root.entries.get("providers"), reader, types, environ)
     ensembles, are_enabled = read_ensembles(root.entries.get("ensembles"), reader, strategies)
-    sections = {key: value for key, value in values.items() if key != "version" and value not in (INVALID, None)}
-    for key, build in _REFERRING.items():
-        if (key,) in reader.partial:
-            sections[key] = build(**reader.partial[(key,)])
+    sections = _sections(values, reader)
     config = Config(
         **sections,
         **_names(root, reader),
@@ -109,10 +114,12 @@ def configure(
         disabled=providers.disabled,
         provider_keys=providers.keys,
         headers=providers.headers,
+        secret_headers=providers.secret_headers,
+        proxies=proxies_of(providers.configured, sections.get("proxy"), environ, reader),
         vault_key=_vault_key(environ, problems),
         alert_webhook=_alert_webhook(sections.get("budget"), environ, reader),
         pricing=prices or Pricing(),
-        notices=[*_notices(sections, environ), *providers.notices],
+        notices=[*ignored, *_notices(sections, environ), *providers.notices],
         version=version_of(routing.data, pricing.data if pricing else b""),
         marks=reader.marks,
         price_marks=price_marks,
@@ -124,6 +131,15 @@ def configure(
     return config
 
 
+def _sections(values: dict[str, Any], reader: Reader) -> dict[str, Any]:
+    """The sections that could be read, those that refer to names also in part."""
+    sections = {key: value for key, value in values.items() if key != "version" and value not in (INVALID, None)}
+    for key, build in _REFERRING.items():
+        if (key,) in reader.partial:
+            sections[key] = build(**reader.partial[(key,)])
+    return sections
+
+
 def version_of(routing: bytes, pricing: bytes = b"") -> str:
     """The version of the configuration in two files: 12 hex digits of their hash."""
     return hashlib.sha256(routing + b"\0" + pricing).hexdigest()[:12]
@@ -131,7 +147,7 @@ def version_of(routing: bytes, pricing: bytes = b"") -> str:
 
 def _vault_key(environ: MappingOf[str, str], problems: list[Problem]) -> Secret | None:
     """The key that encrypts reasoning states, if the environment sets one."""
-    text = environ.get(VAULT_KEY, "")
+    text = trimmed(environ.get(VAULT_KEY, ""))
     if not text:
         return None
     if len(text) < MIN_VAULT_KEY:
@@ -143,7 +159,7 @@ def _vault_key(environ: MappingOf[str, str], problems: list[Problem]) -> Secret 
 def _alert_webhook(budget: BudgetConfig | None, environ: MappingOf[str, str], reader: Reader) -> Secret | None:
     """The URL in the variable that `budget.alert_webhook_env` names. It may hold a token, so no message shows it."""
     variable = None if budget is None else budget.alert_webhook_env
-    text = environ.get(variable or "", "")
+    text = trimmed(environ.get(variable or "", ""))
     if variable is None or not text:
         return None
     if not _is_web_address(text):
@@ -164,10 +180,12 @@ def _is_web_address(text: str) -> bool:
 
 def _notices(sections: dict[str, Any], environ: MappingOf[str, str]) -> list[str]:
     """Settings that have no effect. Every start reports them, so that nobody relies on them."""
+    unmatched = without_effect(sections.get("server", ServerConfig()))
+    found = [f"{'.'.join(path)} has no effect: {why}" for path, why in unmatched]
     variable = sections["budget"].alert_webhook_env if "budget" in sections else None
-    if variable is None or environ.get(variable):
-        return []
-    return [f"budget.alert_webhook_env: {variable} is not set, so alerts are only logged"]
+    if variable is not None and not environ.get(variable):
+        found.append(f"budget.alert_webhook_env: {variable} is not set, so alerts are only logged")
+    return found
 
 
 def _names(root: Mapping, reader: Reader) -> dict[str, Any]:
@@ -237,13 +255,21 @@ def _row_names(root: Mapping) -> list[str]:
     return list(section.entries) if isinstance(section, Mapping) else []
 
 
-def _overlay(root: Mapping, environ: MappingOf[str, str]) -> None:
-    """Applies PROXY_PORT and similar variables, which take precedence over the section `server`, by the same rules."""
+def _overlay(root: Mapping, environ: MappingOf[str, str]) -> list[str]:
+    """Applies PROXY_PORT and similar variables, which take precedence over the section `server`, by the same rules.
+
+    Returns a line for each that is ignored: a service called `proxy` makes Kubernetes set PROXY_PORT in every pod.
+    """
     given: dict[str, Entry] = {}
+    ignored: list[str] = []
     for field in described(ServerConfig).fields:
         name = f"PROXY_{field.encode_name.upper()}"
-        text = environ.get(name, "").strip()
+        text = trimmed(environ.get(name, ""))
         if not text:
+            continue
+        if is_service_link(text):
+            why = "an address that Kubernetes or Docker sets for a service of this name"
+            ignored.append(f"{name} is ignored: it holds {why}, not a value for server.{field.encode_name}")
             continue
         mark = Mark(f"environment variable {name}")
         if isinstance(field.type, inspect.ListType):
@@ -253,9 +279,10 @@ def _overlay(root: Mapping, environ: MappingOf[str, str]) -> None:
             value = text if isinstance(field.type, inspect.StrType) else plain_value(text)
             given[field.encode_name] = Entry(mark, Scalar(mark, value))
     if not given:
-        return
+        return ignored
     section = root.entries.get("server")
     if section is None or (isinstance(section.node, Scalar) and section.node.value is None):
         root.entries["server"] = Entry(root.mark, Mapping(root.mark, given))
     elif isinstance(section.node, Mapping):
         root.entries["server"] = Entry(section.mark, Mapping(section.node.mark, section.node.entries | given))
+    return ignored

@@ -29,8 +29,9 @@ def enabled(config: Config) -> dict[str, Provider]:
 def endpoint_of(config: Config, name: str) -> Endpoint:
     """The base URL of a remote provider, with its API key and extra headers."""
     provider = config.providers[name]
-    base_url = (provider.base_url or provider.default_base_url or "").rstrip("/")
-    return Endpoint(base_url, config.secrets.get(name), config.headers.get(name, {}))
+    base_url, mark, query = (provider.base_url or provider.default_base_url or "").partition("?")
+    headers, secret_headers = config.headers.get(name, {}), config.secret_headers.get(name, {})
+    return Endpoint(base_url.rstrip("/"), config.secrets.get(name), headers, secret_headers, mark + query)
 
 
 def key_endpoints(config: Config, name: str) -> dict[str, Endpoint]:

@@ -11,6 +11,7 @@ from datetime import date, timedelta
 from msgspec import Struct
 
 from proxy.config.ensembles import names_of
+from proxy.config.origins import without_effect
 from proxy.config.problems import Mark, Path, Problem, Severity, looks_like_key, near, problem, shown
 from proxy.config.settings import Config
 from proxy.metering.budgets import BudgetConfig, BudgetLimits
@@ -34,8 +35,11 @@ class Reference(Struct, frozen=True):
 
 
 def check(config: Config, today: date) -> list[Problem]:
-    """The problems that `proxy check` reports for names: unknown names, and models that retire."""
-    return [*name_problems(config), *retirements(config, today)]
+    """The problems that `proxy check` reports for names: unknown names, models that retire, and origins and hosts that
+    no client can have.
+    """
+    unmatched = [problem_at(config, path, wrong) for path, wrong in without_effect(config.server)]
+    return [*name_problems(config), *retirements(config, today), *unmatched]
 
 
 def name_problems(config: Config) -> list[Problem]:

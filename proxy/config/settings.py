@@ -26,7 +26,8 @@ class Config(Struct, frozen=True, kw_only=True):
     """The checked configuration, from the two files and the environment.
 
     `providers` holds all providers; those in `disabled` (name -> reason) must not be called. `provider_keys` has
-    the API keys of each enabled provider, by variable. `headers` has the request headers from the environment.
+    the API keys of each enabled provider, by variable. `headers` has the request headers from the environment,
+    `secret_headers` those that `headers_env` names. `proxies` has the HTTP proxy of each provider that uses one.
     `vault_key` encrypts reasoning states; None means a key stored beside the database. `alert_webhook` is a URL.
     `notices` are lines to print at
     the start. `version` is a short hash of both files. `marks` has the position of each value in routing_rules.yaml,
@@ -36,6 +37,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
     server: ServerConfig = ServerConfig()
     storage: StorageConfig = StorageConfig()
+    proxy: str | None = None
     providers: dict[str, Provider] = {}
     models: dict[str, ModelEntry] = {}
     aliases: dict[str, str] = {}
@@ -53,6 +55,8 @@ class Config(Struct, frozen=True, kw_only=True):
     disabled: dict[str, str] = {}
     provider_keys: dict[str, dict[str, Secret]] = {}
     headers: dict[str, dict[str, str]] = {}
+    secret_headers: dict[str, dict[str, Secret]] = {}
+    proxies: dict[str, Secret] = {}
     vault_key: Secret | None = None
     alert_webhook: Secret | None = None
     notices: list[str] = []
@@ -77,6 +81,7 @@ class RoutingFile(Struct, forbid_unknown_fields=True):
 
     version: Annotated[int, one_of(1)]
     providers: dict[str, Any]
+    proxy: NotBlank | None = None
     server: ServerConfig = ServerConfig()
     storage: StorageConfig = StorageConfig()
     models: dict[str, str | ModelEntry] = {}

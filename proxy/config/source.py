@@ -7,6 +7,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from proxy.config.certificates import certificate_problems
 from proxy.config.files import read_file
 from proxy.config.load import Source, configure, load, version_of
 from proxy.config.problems import ConfigError
@@ -57,7 +58,10 @@ class ConfigFiles:
         """
         if pricing is None and self._pricing is not None:
             pricing = Source(str(self._pricing), read_file(self._pricing))
-        return configure(routing, pricing, self._environ, self._types, strategies=self._strategies)
+        config = configure(routing, pricing, self._environ, self._types, strategies=self._strategies)
+        if unusable := certificate_problems(config):
+            raise ConfigError(unusable)
+        return config
 
     def texts(self) -> list[bytes]:
         """The files as they are: routing_rules.yaml and, if there is one, pricing.yaml. Raises ConfigError."""

@@ -15,6 +15,7 @@ from proxy.schema.request import Request
 from proxy.schema.usage import UsageReport
 
 _LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
+NO_LIMIT = -1  # as llama.cpp, LM Studio and Ollama write it
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter", "function_call")
 
 
@@ -47,12 +48,14 @@ class KeptReasoning(Struct, frozen=True):
 class ChatRequest(Request, frozen=True, kw_only=True):
     """One request to `/v1/chat/completions`, or another chat endpoint's request in its shape.
 
-    `kept` maps tool call ids in the messages to their reasoning.
+    `kept` maps tool call ids in the messages to their reasoning. `unlimited`: the client sent NO_LIMIT as the output
+    limit. Only some servers know it, so it is in neither `max_tokens` nor `fields`.
     """
 
     messages: list[Message]
     include_usage: bool = False
     max_tokens: int | None = None
+    unlimited: bool = False
     kept: Mapping[str, KeptReasoning] = {}
 
     @property
@@ -79,10 +82,12 @@ class ChatRequest(Request, frozen=True, kw_only=True):
         if self.max_tokens is None:
             over = [_LIMIT_FIELDS[0]]
         limit = min(self.max_tokens or max_tokens, max_tokens)
-        fields = {**self.fields, **{name: min(self.fields.get(name) or limit, max_tokens) for name in _LIMIT_FIELDS}}
+        given = {name: self.fields.get(name) for name in _LIMIT_FIELDS}
+        sent = {name: min(value, max_tokens) if value and value > 0 else limit for name, value in given.items()}
+        fields = {**self.fields, **sent}
         if not over:
             return structs.replace(self, fields=fields), []
-        return structs.replace(self, max_tokens=limit, native=None, fields=fields), over
+        return structs.replace(self, max_tokens=limit, unlimited=False, native=None, fields=fields), over
 
 
 def text_of(content: str | list[dict[str, Any]] | None) -> str:

@@ -52,11 +52,16 @@ class Secret:
 
 
 class Endpoint(Struct, frozen=True):
-    """A provider's base URL, without a trailing slash, and the key, which belongs to that origin only."""
+    """A provider's base URL, without a trailing slash, and the secrets that belong to that origin only.
+
+    `query` follows the path of each request: `?api-version=...`.
+    """
 
     base_url: str
     key: Secret | None = None
     headers: dict[str, str] = {}
+    secret_headers: dict[str, Secret] = {}
+    query: str = ""
 
 
 class LocalModelSpec(Struct, frozen=True):

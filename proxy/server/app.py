@@ -45,7 +45,7 @@ from proxy.server.api.guard import LOOPBACK_HOSTS, Access, Guard
 from proxy.server.api.health import Health, ProviderState, Standing, Watched
 from proxy.server.api.openapi import openapi_route
 from proxy.server.api.reads import Reads
-from proxy.server.api.request import Places
+from proxy.server.api.request import Bodies, Places
 from proxy.server.api.shared import SharedCalls
 from proxy.server.auth import Auth, StoredKeys, own_key
 from proxy.server.formats import FORMATS, EndpointFormat
@@ -112,11 +112,12 @@ class Application:
         self._auth = auth
         access = Access(auth, lambda: self.live.policies, time.time_ns)
         shared = SharedCalls(self._runtime, self._replays, self._places, log, self._count_replay)
-        calls = ModelCalls(self._runtime, access, int(server.max_body_mb * 1024 * 1024), shared, log)
+        bodies = Bodies(int(server.max_body_mb * 1024 * 1024))
+        calls = ModelCalls(self._runtime, access, bodies, shared, log)
         watched = Watched(__version__, self._standing, self._providers, self._metrics.exposition)
         health = Health(watched, server.metrics)
         admin = Admin(self._reloads.reload, self._plan_change)
-        explain = Explain(self._runtime, int(server.max_body_mb * 1024 * 1024))
+        explain = Explain(self._runtime, bodies)
 
         described = openapi_route(lambda: self.litestar.routes)
         guarded = [*self._reads().routes(), *explain.routes(), *health.routes(), *admin.routes(), described]

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+from proxy.config.environment import trimmed, wrong_own_key
 from proxy.schema.errors import ProxyError
 from proxy.schema.records import Caller, Secret, StoredCaller
 from proxy.storage.base import StoreError
@@ -210,16 +211,12 @@ def credential(headers: Mapping[str, str]) -> str:
 
 
 def own_key(environ: Mapping[str, str], name: str) -> Secret | None:
-    """A key from the environment; None if the variable is unset or empty. Raises ValueError if it is blank.
-
-    Surrounding white space is stripped, because secret files end with a newline.
-    """
-    value = environ.get(name)
-    if not value:
-        return None
-    if not value.strip():
-        raise ValueError(f"{name} is blank. Set it to a key, or unset it.")
-    return Secret(value.strip())
+    """A key from the environment; None if the variable is unset or empty. Raises ValueError if it cannot be a key."""
+    value = environ.get(name, "")
+    wrong = wrong_own_key(value)
+    if wrong is not None:
+        raise ValueError(f"{name} {wrong}")
+    return Secret(trimmed(value)) if value else None
 
 
 def digest_of(key: str) -> bytes:

@@ -43,7 +43,7 @@ from proxy.routing.facts import TextClassifier
 from proxy.routing.names import Names
 from proxy.routing.router import Router
 from proxy.routing.stored_facts import mentioned
-from proxy.schema.records import Endpoint
+from proxy.schema.records import Endpoint, Secret
 from proxy.server.metrics import Metrics
 from proxy.server.notify import Alerts
 from proxy.server.observers import observer, on_end, report_health
@@ -132,6 +132,7 @@ class Running:
                 _origin(config, name, provider, self._models),
                 self._pool(config, name, pools),
                 self._keys(config, name),
+                self._log.warning,
             )
             for name, provider in enabled(config).items()
         }
@@ -177,7 +178,7 @@ class Running:
     def _pool(self, config: Config, name: str, pools: ExitStack) -> Pool:
         """A provider's pool, released when `pools` closes."""
         try:
-            pool = self._pools.take(name, config.providers[name])
+            pool = self._pools.take(name, config.providers[name], config.proxies.get(name))
         except OSError as error:
             path = ("providers", name, "ca_file")
             why = f"cannot be used: {(error.strerror or type(error).__name__).lower()}"
@@ -314,9 +315,9 @@ def _connect() -> Connect:
     """How pools connect: all of them share one look-up of names."""
     resolve = NameLookups()
 
-    def connect(provider: Provider, context: ssl.SSLContext) -> Transport:
+    def connect(provider: Provider, context: ssl.SSLContext, proxy: Secret | None) -> Transport:
         kind = HttpxTransport if provider.transport == "httpx" else AiohttpTransport
-        return kind(context, resolve)
+        return kind(context, resolve, None if proxy is None else proxy.reveal())
 
     return connect
 

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from proxy.providers.base.contract import Provider
+from proxy.schema.records import Secret
 from proxy.upstream.transports.base import Transport
 
-Connect = Callable[[Provider, ssl.SSLContext], Transport]
+Connect = Callable[[Provider, ssl.SSLContext, Secret | None], Transport]
+"""Makes a transport. The Secret is the URL of an HTTP proxy, which may hold a password."""
 
 
 class Pool:
@@ -59,9 +61,10 @@ class Pools:
                 found[ca_file] = error
         self._authorities = found
 
-    def take(self, name: str, provider: Provider) -> Pool:
-        """The pool of the provider called `name`. Raises OSError for a `ca_file` that cannot be used.
+    def take(self, name: str, provider: Provider, proxy: Secret | None = None) -> Pool:
+        """The pool of the provider called `name`, behind this HTTP proxy.
 
+        Raises OSError for a `ca_file` that cannot be used.
         A `ca_file` counts by what it holds, so that an exchanged certificate gets new connections.
         """
         authority = None
@@ -70,11 +73,12 @@ class Pools:
         if isinstance(authority, OSError):
             raise authority
         address = provider.base_url or provider.default_base_url
-        key = (name, address, provider.transport, authority and authority.digest, provider.max_concurrent)
+        through = proxy and hashlib.sha256(proxy.reveal().encode()).digest()
+        key = (name, address, provider.transport, authority and authority.digest, provider.max_concurrent, through)
         pool = self._pools.get(key)
         if pool is None:
             context = authority.context if authority else self._shared_context()
-            pool = self._pools[key] = Pool(self._connect(provider, context), provider.max_concurrent)
+            pool = self._pools[key] = Pool(self._connect(provider, context, proxy), provider.max_concurrent)
         pool.users += 1
         return pool
 

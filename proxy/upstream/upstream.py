@@ -13,7 +13,7 @@ from typing import cast
 from proxy.providers.base.contract import Built, HTTPRequest, HTTPResponse, Provider
 from proxy.providers.base.errors import request_id
 from proxy.schema.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated, UpstreamUnavailable
-from proxy.schema.records import Endpoint, Outcome, Secret
+from proxy.schema.records import Endpoint, Outcome
 from proxy.upstream.deadline import Deadline
 from proxy.upstream.inflate import ENCODINGS, inflated
 from proxy.upstream.keys import Keys, Lease, redact
@@ -23,11 +23,12 @@ from proxy.upstream.transports.base import (
     Answer,
     ConnectFailed,
     ConnectionLost,
-    ConnectTimedOut,
     HeaderBlock,
     Outgoing,
 )
+from proxy.upstream.unreached import Unreached, tell_nobody
 from proxy.upstream.whole_json import is_whole_json
+from proxy.upstream.wrong_path import as_wrong_path
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 256 * 1024
@@ -43,14 +44,24 @@ class Upstream:
     """One configured provider. `origin` returns its current address: the embedded model moves when it restarts.
 
     `keys`: where there are several, or their limits are known; None: the origin's own key serves every request.
+    `warn` receives the event, `provider` and `reason` when no connection can be made.
     """
 
-    def __init__(self, name: str, provider: Provider, origin: Origin, pool: Pool, keys: Keys | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        provider: Provider,
+        origin: Origin,
+        pool: Pool,
+        keys: Keys | None = None,
+        warn: Callable[..., object] = tell_nobody,
+    ) -> None:
         self.name = name
         self.provider = provider
         self.pool = pool
         self.origin = origin
         self.keys = keys
+        self.unreached = Unreached(name, provider.timeout_s.connect, warn)
         self._prepared: dict[str | None, tuple[Endpoint, HeaderBlock]] = {}  # by the variable of a key
 
     @property
@@ -98,11 +109,15 @@ class Upstream:
             fixed, headers = HeaderBlock(others), own
         else:
             headers = request.headers
-        return Outgoing(request.method, endpoint.base_url + request.path, fixed, headers, request.body)
+        url = endpoint.base_url + request.path
+        if endpoint.query:
+            url += endpoint.query.replace("?", "&") if "?" in request.path else endpoint.query
+        return Outgoing(request.method, url, fixed, headers, request.body)
 
     def _origin_headers(self, endpoint: Endpoint) -> dict[str, str]:
         headers = {"accept-encoding": "identity"}
-        for more in (self.provider.headers, endpoint.headers, self._key_headers(endpoint)):
+        secret = {name: value.reveal() for name, value in endpoint.secret_headers.items()}
+        for more in (self.provider.headers, endpoint.headers, secret, self._key_headers(endpoint)):
             headers |= {name.lower(): value for name, value in more.items()}
         return headers
 
@@ -150,7 +165,7 @@ class Exchange:
         self._has_place = False
         loop = asyncio.get_running_loop()
         self._deadline, self._now = Deadline(loop), loop.time
-        self._key: Secret | None = None
+        self._endpoint: Endpoint | None = None
         self.expected = (0, 0)  # tokens of the prompt and of the answer, where the keys have a limit
         self.lease: Lease | None = None
         self._answer: Answer | None = None
@@ -164,7 +179,7 @@ class Exchange:
             if (keys := self._upstream.keys) is not None:
                 self.lease = keys.take(*self.expected) if self._is_call else keys.borrow()
                 variable, endpoint = self.lease.key.variable, self.lease.key.endpoint or endpoint
-            self._key = endpoint.key
+            self._endpoint = endpoint
             answer = await self._send(self._upstream.outgoing(self._request, endpoint, variable))
             answer = self._answer = inflated(answer)
             self._request = _SENT  # its body may be large, and the answer may take minutes
@@ -260,16 +275,11 @@ class Exchange:
             if not self.sent:  # `connect` is longer than the phase itself
                 outcome = Outcome.TIMEOUT_CONNECT
             raise UpstreamTimeout(f"{self._name} did not answer within {seconds:g} s.", outcome) from None
-        except ConnectTimedOut:
-            message = f"{self._name} did not accept a connection within {timeouts.connect:g} s."
-            raise UpstreamTimeout(message, Outcome.TIMEOUT_CONNECT) from None
-        except ConnectFailed:
-            message = f"{self._name} cannot be reached. Is the server up, and is its base_url right?"
-            raise UpstreamUnavailable(message) from None
-        except ConnectionLost:
-            if self._upstream.provider.local_model is not None:  # our own process ended, so nobody works on it any more
+        except (ConnectFailed, ConnectionLost) as failure:
+            is_lost = isinstance(failure, ConnectionLost)
+            if is_lost and self._upstream.provider.local_model is not None:  # our own process: nobody works on it now
                 raise UpstreamUnavailable(f"The process of {self._name} ended before it answered.") from None
-            raise UpstreamTruncated(f"{self._name} closed the connection without an HTTP answer.") from None
+            raise self._upstream.unreached.error(failure, self._now()) from None
 
     def _note_sent(self) -> None:
         if not self.sent:
@@ -292,10 +302,11 @@ class Exchange:
         """Raises the error of an answer. A redirect is never followed: the key belongs to its origin alone."""
         status = self.status
         if 300 <= status < 400 or status < 200:
-            message = f"{self._name} answered {status}, a redirect; it is not followed."
+            message = f"{self._name} answered {status}, a redirect; it is not followed. Is its base_url right?"
             raise UpstreamError(message, upstream_status=status)
         if status >= 400:
             error = self._upstream.provider.parse_error(await self.body(MAX_ERROR_BYTES))
+            error = as_wrong_path(error, self._upstream.provider.base_url) or error
             if error.status not in (400, 404, 413, 422):
                 # "Incorrect API key provided" would read as if the caller's key were meant.
                 of_key = f" ({self.lease.key.variable})" if self.lease and self.lease.key.variable else ""
@@ -320,12 +331,12 @@ class Exchange:
         if isinstance(error, UpstreamError):
             if self._answer is not None and error.upstream_status is None:
                 error.upstream_status = self._answer.status  # the vendor did answer; what it answered was broken
-            if error.is_refusal and error.status in (401, 403, 429):
-                error.message = (
-                    f"{self._name}: {error.message}"  # as for an error status: the caller's key is not meant
-                )
-            if self._key is not None:
-                redact(self._key, error)
+            if error.is_refusal and error.status in (401, 403, 429):  # as for an error status: not the caller's key
+                error.message = f"{self._name}: {error.message}"
+            if (endpoint := self._endpoint) is not None:
+                for secret in (endpoint.key, *endpoint.secret_headers.values()):
+                    if secret is not None:
+                        redact(secret, error)
         if self.lease is not None and self._upstream.keys is not None:
             if not self.sent:
                 self.lease.give_back()

@@ -221,7 +221,7 @@ def test_models_that_a_server_lists_are_included(tmp_path, upstream):
     routing.write_text(routing.read_text().replace("good: {", "good: {ca_file: missing.pem, "))
     done = proxy("models", cwd=tmp_path)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
-    assert "cannot use providers.good.ca_file: no such file" in done.stderr
+    assert "providers.good.ca_file: cannot be used: no such file" in done.stderr
 
 
 def test_models_as_a_table(folder):

@@ -43,7 +43,8 @@ def test_an_address_of_another_machine_is_one_line(tmp_path):
 
 def test_a_blank_key_is_one_line(tmp_path):
     """A server that was meant to have a key does not start without one."""
-    assert refused(tmp_path, PROXY_API_KEY=" \n") == "proxy: PROXY_API_KEY is blank. Set it to a key, or unset it.\n"
+    line = "environment variable PROXY_API_KEY: is blank. Set it to a key, or unset it.\n"
+    assert refused(tmp_path, PROXY_API_KEY=" \n") == line
 
 
 def _missing_folder(folder):

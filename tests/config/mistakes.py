@@ -155,7 +155,8 @@ MISTAKES: list[tuple[str, str | bytes, list[str]]] = [
     ("an API key in place of its variable", "version: 1\nproviders:\n  openai: {api_key_env: sk-0123456789}\n",
      [":3:25: providers.openai.api_key_env: this looks like a key; keys do not belong in this file; use api_key_env"]),
     ("an API key in a header", "version: 1\nproviders:\n  openai: {headers: {Authorization: Bearer my-secret}}\n",
-     [":3:37: providers.openai.headers.Authorization: credentials do not belong in this file; use api_key_env"]),
+     [":3:37: providers.openai.headers.Authorization:"
+      " credentials do not belong in this file; use api_key_env or headers_env"]),
     ("a password in another section", HEAD + "server: {password: my-secret}\n",
      [":3:10: server.password: keys do not belong in this file"]),
     ("a connection header", "version: 1\nproviders:\n  openai: {headers: {Host: a}}\n",

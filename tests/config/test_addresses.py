@@ -121,7 +121,7 @@ def test_what_parsers_disagree_about_is_refused(url: str) -> None:
     ("name", "value", "wrong"),
     [
         ("x-team", "search", None),
-        ("Authorization", "Bearer x", "credentials do not belong in this file; use api_key_env"),
+        ("Authorization", "Bearer x", "credentials do not belong in this file; use api_key_env or headers_env"),
         ("x team", "a", "is not a valid header name"),
         ("x-team:", "a", "is not a valid header name"),
         ("Content-Length", "5", "this header belongs to the connection and cannot be set"),

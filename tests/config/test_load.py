@@ -93,7 +93,7 @@ def test_settings_without_effect_are_said() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["hooks.example/secret", "ftp://a/secret", "http://", "http://a:x/secret", " http://a"]
+    "text", ["hooks.example/secret", "ftp://a/secret", "http://", "http://a:x/secret", "http://a secret"]
 )
 def test_the_url_for_alerts_is_checked_and_never_shown(text: str) -> None:
     """It may hold a token."""
@@ -112,10 +112,12 @@ def test_the_environment_stands_above_the_section_server() -> None:
         "PROXY_PORT": "8123",
         "PROXY_HOST": "::1",
         "PROXY_REQUIRE_KEY": "true",
-        "PROXY_CORS_ORIGINS": "a, b",
+        "PROXY_CORS_ORIGINS": "https://a.example, http://b.example:81",
         "PROXY_GRACE_S": "",
     }
-    expected = ServerConfig("::1", 8123, require_key=True, cors_origins=["a", "b"], grace_s=5.0)
+    expected = ServerConfig(
+        "::1", 8123, require_key=True, cors_origins=["https://a.example", "http://b.example:81"], grace_s=5.0
+    )
     assert config_of(MINIMAL + "server: {port: 1, grace_s: 5}\n", environ=environ).server == expected
     assert config_of(MINIMAL, environ={"PROXY_LOG_FORMAT": "json"}).server == ServerConfig(log_format="json")
 

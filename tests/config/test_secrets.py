@@ -86,7 +86,7 @@ def test_a_key_in_clear_is_told_where_keys_belong() -> None:
     assert lines_of(text + "server: {password: x}\n") == [
         "routing_rules.yaml:4:5: providers.openai.api_key: keys do not belong in this file; use api_key_env",
         "routing_rules.yaml:5:26: providers.openai.headers.X-Api-Key:"
-        " credentials do not belong in this file; use api_key_env",
+        " credentials do not belong in this file; use api_key_env or headers_env",
         "routing_rules.yaml:6:10: server.password: keys do not belong in this file",
     ]
 

@@ -286,7 +286,7 @@ class CountedTransport:
 
 async def test_a_pool_is_shared_by_those_who_mean_the_same_and_closed_by_the_last() -> None:
     """What a provider says of names and time-outs does not matter to its connections."""
-    pools = Pools(lambda provider, context: CountedTransport())
+    pools = Pools(lambda provider, context, proxy: CountedTransport())
     first = pools.take("fake", OpenAI(max_concurrent=2))
     again = pools.take("fake", OpenAI(max_concurrent=2, retries=0, models={"default": "x"}))
     assert again is first
@@ -310,13 +310,13 @@ async def test_a_pool_is_shared_by_those_who_mean_the_same_and_closed_by_the_las
 )
 async def test_another_origin_has_connections_of_its_own(other: tuple[str, OpenAI]) -> None:
     """By name, address, limit of places, transport and authorities."""
-    pools = Pools(lambda provider, context: CountedTransport())
+    pools = Pools(lambda provider, context, proxy: CountedTransport())
     assert pools.take(*other) is not pools.take("fake", OpenAI())
 
 
 async def test_places_are_counted_across_configurations() -> None:
     """A request that began before a reload still holds its place."""
-    pools = Pools(lambda provider, context: CountedTransport())
+    pools = Pools(lambda provider, context, proxy: CountedTransport())
     before, after = (pools.take("fake", OpenAI(max_concurrent=1, retries=n)) for n in (0, 1))
     assert before.places is not None
     async with before.places:
@@ -328,7 +328,7 @@ async def test_an_exchanged_ca_file_gets_new_connections(tmp_path: Path) -> None
     """By what it holds, not by its name or its time."""
     contexts: list[Any] = []
 
-    def connect(provider: Provider, context: Any) -> Any:
+    def connect(provider: Provider, context: Any, proxy: Any) -> Any:
         contexts.append(context)
         return CountedTransport()
 
@@ -352,7 +352,7 @@ async def test_an_exchanged_ca_file_gets_new_connections(tmp_path: Path) -> None
 
 def test_a_ca_file_that_was_read_is_not_read_again(tmp_path: Path) -> None:
     """The loop takes pools; what the thread found counts until it reads again."""
-    pools, path = Pools(lambda provider, context: CountedTransport()), tmp_path / "ca.pem"
+    pools, path = Pools(lambda provider, context, proxy: CountedTransport()), tmp_path / "ca.pem"
     provider = OpenAI(ca_file=str(path))
     pools.read([provider, OpenAI()])
     path.write_text(certificate(1))
@@ -371,7 +371,7 @@ def test_providers_without_a_ca_file_share_one_tls_context() -> None:
     """Making one takes some 40 ms of the loop."""
     contexts: list[Any] = []
 
-    def connect(provider: Provider, context: Any) -> Any:
+    def connect(provider: Provider, context: Any, proxy: Any) -> Any:
         contexts.append(context)
         return CountedTransport()
 

@@ -120,7 +120,10 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     api_key_env: Variable | list[Variable] | Rotation | None = None
     limits: ProviderLimits = ProviderLimits()
     base_url: NotBlank | None = None
+    base_url_env: Variable | None = None
     headers: dict[str, str] = {}
+    headers_env: dict[str, Variable] = {}
+    proxy: NotBlank | None = None
     timeout_s: Timeouts = field(default_factory=Timeouts)
     models: dict[str, NotBlank] = {}
     parameters: dict[str, Any] = {}
@@ -151,6 +154,8 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     # What bounds the tokens of images and of a second of recorded sound; models that no rule names have no bound.
     image_rules: ClassVar[tuple[ImageRule, ...]] = ()
     audio_tokens_per_s: ClassVar[int | None] = None
+    # What becomes of `max_tokens: -1`, no limit: `sent` as it is, `left out` where that means the same; None: refused.
+    no_limit: ClassVar[str | None] = None
     # True: every model searches, whatever the request says.
     searches_always: ClassVar[bool] = False
 
@@ -198,7 +203,12 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def version_path(self, *versions: str) -> str:
         """The first of `versions` (`/v1`), or "" if the base URL already ends with one of them."""
-        return "" if (self.base_url or "").rstrip("/").endswith(versions) else versions[0]
+        return "" if (self.base_url or "").partition("?")[0].rstrip("/").endswith(versions) else versions[0]
+
+    @property
+    def takes_no_limit(self) -> str | None:
+        """`no_limit`, or what is known of the server at another address."""
+        return self.no_limit
 
     def authorize(self, key: str) -> dict[str, str]:
         """Headers that carry the provider's key."""
@@ -283,6 +293,9 @@ def build(provider: Provider, request: AnyRequest, model: str) -> Built:
     if request.native is not None and is_native(provider, request):
         return provider.build_native(request.native, model)
     if isinstance(request, ChatRequest):
+        if request.unlimited and provider.takes_no_limit is None:
+            message = f"max_tokens: expected at least 1: {model} knows no -1. Leave it out for no limit of your own."
+            raise BadRequest(message, param="max_tokens")
         return provider.build_request(request, model)
     if isinstance(request, EmbeddingsRequest):
         return provider.build_embeddings(request, model)

@@ -47,6 +47,8 @@ class Compatible(Provider, frozen=True, kw_only=True):
     def build_request(self, request: ChatRequest, model: str) -> Built:
         draft = Draft(request, model, self.parameters)
         self.shape(draft)
+        if request.unlimited:
+            draft.lift_limit(self.takes_no_limit)
         return draft.built(f"{self.root}/chat/completions", stream_usage=self.stream_usage)
 
     def shape(self, draft: Draft) -> None:

@@ -13,7 +13,7 @@ from proxy.providers.base.history import media_after_results
 from proxy.providers.base.names import OPENAI, ToolNames
 from proxy.providers.base.tidy import tidied
 from proxy.providers.base.tools import allowed_tools, tool_name
-from proxy.schema.chat import ChatRequest
+from proxy.schema.chat import NO_LIMIT, ChatRequest
 from proxy.schema.errors import BadRequest
 
 _FUNCTION = ("name", "description", "parameters", "strict")
@@ -44,8 +44,7 @@ class Draft:
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        messages: list[dict[str, Any]] = self.body["messages"]
-        return messages
+        return self.body["messages"]  # type: ignore[no-any-return]
 
     # --- what is lost -------------------------------------------------------------------------------------------------
 
@@ -93,6 +92,12 @@ class Draft:
         self.rename(other, name)
         if given:
             self.body[name] = min(given)
+
+    def lift_limit(self, how: str | None) -> None:
+        """The client wants no limit, against the provider's defaults too. `how`: the provider's `no_limit`."""
+        self.body = {name: value for name, value in self.body.items() if name not in LIMITS}
+        if how == "sent":
+            self.body["max_tokens"] = NO_LIMIT
 
     def name_roles(self) -> None:
         """`developer` is OpenAI's newer word for `system`."""

@@ -13,9 +13,16 @@ class SelfHosted(Compatible, frozen=True, kw_only=True):
     """Such servers know `max_tokens` and `system`, and need no key. `base` is the default port of each."""
 
     lists_models: ClassVar[bool] = True
+    no_limit: ClassVar[str | None] = "sent"
     ranks: ClassVar[bool | None] = True
     reasoning_back: ClassVar[str | None] = None
     error_rules: ClassVar[ErrorRules] = ErrorRules(statuses={422: 400})
+
+    @property
+    def root(self) -> str:
+        """All of them serve at /v1, and users leave it out. A path of one's own is taken as it is."""
+        host = (self.base_url or "/").partition("?")[0].partition("://")[2].rstrip("/")
+        return "/v1" if host and "/" not in host else ""
 
     def shape(self, draft: Draft) -> None:
         draft.name_limit("max_tokens")

@@ -55,13 +55,17 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         return {"openai-organization": self.organization_env} if self.organization_env else {}
 
     @property
-    def _has_responses(self) -> bool:
-        return self._is_own if self.api is None else self.api != "chat"
+    def takes_no_limit(self) -> str | None:
+        """A server at another address may be one of llama.cpp."""
+        return None if self._is_own else "sent"
 
     @property
     def _is_own(self) -> bool:
-        """True for OpenAI itself, False for a server that speaks as it does."""
         return self.base_url is None or _OWN.match(self.base_url) is not None
+
+    @property
+    def _has_responses(self) -> bool:
+        return self._is_own if self.api is None else self.api != "chat"
 
     def choices_per_call(self, request: AnyRequest, model: str) -> int | None:
         """The Responses API answers once."""
@@ -81,6 +85,8 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
             thinks = bool(rules.efforts) if rules is not None else "reasoning_effort" in draft.body
             return responses.build(draft, f"{self.root}/responses", thinks=thinks)
         self._shape_chat(draft, rules)
+        if request.unlimited:
+            draft.lift_limit(self.takes_no_limit)
         return draft.built(f"{self.root}/chat/completions", stream_usage=self.stream_usage)
 
     def _draft(self, request: ChatRequest, model: str) -> tuple[Draft, ModelRules | None, bool]:

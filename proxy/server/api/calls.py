@@ -25,7 +25,7 @@ from proxy.server.api.replies import (
     internal_error,
     send_stream,
 )
-from proxy.server.api.request import BodyTooLarge, ClientGone, LeaveWatch, discard_rest, read_body
+from proxy.server.api.request import Bodies, BodyTooLarge, ClientGone, LeaveWatch, discard_rest, read_body
 from proxy.server.api.shared import Asked, Live, SharedCalls
 from proxy.server.http1.peer import Peer, peer_of
 
@@ -39,7 +39,7 @@ class ModelCalls:
         self,
         live: Callable[[], AbstractContextManager[Live]],
         access: Access,
-        max_body_bytes: int,
+        bodies: Bodies,
         shared: SharedCalls,
         log: structlog.typing.FilteringBoundLogger,
         headers_after_s: float = HEADERS_AFTER_S,
@@ -48,7 +48,7 @@ class ModelCalls:
         self._shared = shared
         self._live = live
         self._access = access
-        self._max_body_bytes = max_body_bytes
+        self._bodies = bodies
         self._log = log
         self._headers_after_s = headers_after_s
 
@@ -66,10 +66,11 @@ class ModelCalls:
                 identity["x-proxy-config"] = live.pipeline.config_version
                 sharing = live.sharing
             if (method := cast(HTTPScope, scope)["method"]) != "POST":
-                message = f"{method} is not allowed; use POST."
-                raise ProxyError(message, status=405, code="method_not_allowed", headers={"allow": "POST"})
+                raise _not_allowed(method)
             caller = await self._access.caller(scope, headers)
-            body = await read_body(receive, headers, self._max_body_bytes)
+            body = await read_body(receive, headers, self._bodies.max_bytes, may_be_compressed=True)
+            if "content-encoding" in headers:
+                body = await self._bodies.inflated(body, headers["content-encoding"])
             if sharing.concerns(headers):
                 asked = Asked(call_id, caller, path, headers, body, format)
                 if (share := await self._shared.share(sharing, asked)) is not None:
@@ -92,7 +93,7 @@ class ModelCalls:
                 finally:
                     running.stop()
         except BodyTooLarge as error:
-            linger = partial(discard_rest, receive, LINGER_BODIES * self._max_body_bytes)
+            linger = partial(discard_rest, receive, LINGER_BODIES * self._bodies.max_bytes)
             await send_error(send, error, format.error(error), identity, linger)
         except ProxyError as error:
             await send_error(send, error, format.error(error), identity)
@@ -122,3 +123,8 @@ class ModelCalls:
         first = await output.read() if is_begun else b""
         known = facts_of(pipeline.config_version, call) if is_begun else identity_of(pipeline.config_version, call)
         await send_stream(send, frames_of(first, output, call, writer, self._log), known)
+
+
+def _not_allowed(method: str) -> ProxyError:
+    message = f"{method} is not allowed; use POST."
+    return ProxyError(message, status=405, code="method_not_allowed", headers={"allow": "POST"})

@@ -14,7 +14,7 @@ from proxy.schema.json import encode
 from proxy.schema.records import Caller
 from proxy.server.api.answers import NO_STORE, new_id
 from proxy.server.api.calls import LINGER_BODIES
-from proxy.server.api.request import BodyTooLarge, ClientGone, discard_rest, read_body
+from proxy.server.api.request import Bodies, BodyTooLarge, ClientGone, discard_rest, read_body
 from proxy.server.api.shared import Live
 from proxy.server.formats.chat import CHAT
 
@@ -22,9 +22,9 @@ from proxy.server.formats.chat import CHAT
 class Explain:
     """The route. `live` lends the current configuration."""
 
-    def __init__(self, live: Callable[[], AbstractContextManager[Live]], max_body_bytes: int) -> None:
+    def __init__(self, live: Callable[[], AbstractContextManager[Live]], bodies: Bodies) -> None:
         self._live = live
-        self._max_body_bytes = max_body_bytes
+        self._bodies = bodies
 
     def routes(self) -> list[HTTPRouteHandler]:
         """The Litestar handlers, each with and without `/v1`."""
@@ -33,9 +33,11 @@ class Explain:
         async def explain(request: Request[Caller, Any, Any]) -> Response[bytes]:
             headers = dict(request.headers)
             try:
-                body = await read_body(request.receive, headers, self._max_body_bytes)
+                body = await read_body(request.receive, headers, self._bodies.max_bytes, may_be_compressed=True)
+                if "content-encoding" in headers:
+                    body = await self._bodies.inflated(body, headers["content-encoding"])
             except BodyTooLarge:
-                await discard_rest(request.receive, LINGER_BODIES * self._max_body_bytes)
+                await discard_rest(request.receive, LINGER_BODIES * self._bodies.max_bytes)
                 raise
             except ClientGone:
                 return Response(b"", status_code=499)

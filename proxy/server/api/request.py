@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import cast
 
 from litestar.types import Receive, Scope
 
 from proxy.schema.errors import ProxyError
+from proxy.server.api.inflate import TooMuch, encoding_of, inflated
 from proxy.server.http1.peer import EXTENSION, Peer
 
 LINGER_S = 1.0
+MAX_INFLATED_BYTES = 256 * 1024 * 1024
+_SMALL_BYTES = 16 * 1024  # a compressed body that is tried on the loop
+_AT_ONCE_BYTES = 256 * 1024  # what it may grow into there: about a millisecond
+_THREADS = 2
 
 
 class ClientGone(Exception):
@@ -26,9 +33,61 @@ class BodyTooLarge(ProxyError):
         super().__init__(message, status=413, code="request_too_large", headers={"connection": "close"})
 
 
-async def read_body(receive: Receive, headers: Mapping[str, str], max_bytes: int) -> bytes:
-    """The body, at most `max_bytes` of it. Raises ProxyError 413 as soon as it is known to be larger, 415 for another
-    kind.
+class Bodies:
+    """Decompresses the bodies of requests, each of at most `max_bytes` before and after.
+
+    A few kilobytes may grow into megabytes. So large ones grow in threads, few at a time, and all of them together keep
+    within `max_inflated_bytes` until their requests have ended.
+    """
+
+    def __init__(self, max_bytes: int, max_inflated_bytes: int = MAX_INFLATED_BYTES) -> None:
+        self.max_bytes = max_bytes
+        self.inflated_bytes = 0
+        self._max_inflated_bytes = max_inflated_bytes
+        self._turns = asyncio.Semaphore(_THREADS)
+
+    async def inflated(self, body: bytes, header: str) -> bytes:
+        """The body behind this content-encoding. Belongs to the task that serves the request, whose end frees it."""
+        if (encoding := encoding_of(header)) is None:
+            return body
+        try:
+            grown = await self._grown(body, encoding)
+        except TooMuch:
+            megabytes = self.max_bytes / (1024 * 1024)
+            message = (
+                f"The decompressed body is larger than {megabytes:g} MB. Raise server.max_body_mb if it has to be."
+            )
+            raise ProxyError(message, status=413, code="request_too_large") from None
+        self.inflated_bytes += len(grown)
+        if (task := asyncio.current_task()) is not None:
+            task.add_done_callback(partial(self._release, len(grown)))
+        if self.inflated_bytes > self._max_inflated_bytes:
+            raise self._full()
+        return grown
+
+    async def _grown(self, body: bytes, encoding: str) -> bytes:
+        if len(body) <= _SMALL_BYTES:
+            with suppress(TooMuch):
+                return inflated(body, encoding, min(_AT_ONCE_BYTES, self.max_bytes))
+        async with self._turns:
+            if self.inflated_bytes >= self._max_inflated_bytes:
+                raise self._full()
+            return await asyncio.to_thread(inflated, body, encoding, self.max_bytes)
+
+    def _release(self, size: int, _: object) -> None:
+        self.inflated_bytes -= size
+
+    def _full(self) -> ProxyError:
+        message = "The bodies of other requests fill the memory meant for them. Try again in a moment."
+        return ProxyError(message, status=503, code="overloaded", headers={"retry-after": "1"})
+
+
+async def read_body(
+    receive: Receive, headers: Mapping[str, str], max_bytes: int, *, may_be_compressed: bool = False
+) -> bytes:
+    """The body as it was sent, at most `max_bytes` of it.
+
+    Raises ProxyError 413 as soon as it is known to be larger, 415 for another kind.
     """
     kind = headers.get("content-type", "application/json")
     if kind != "application/json":
@@ -36,7 +95,7 @@ async def read_body(receive: Receive, headers: Mapping[str, str], max_bytes: int
     if kind != "application/json" and not kind.endswith("+json"):
         message = f"Send JSON with the header `content-type: application/json`; got {kind[:64]!r}."
         raise ProxyError(message, status=415, code="unsupported_media_type")
-    if headers.get("content-encoding", "identity").lower() != "identity":
+    if "content-encoding" in headers and encoding_of(headers["content-encoding"]) and not may_be_compressed:
         raise ProxyError("Send the body without content-encoding.", status=415, code="unsupported_media_type")
     declared = headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:

@@ -10,7 +10,8 @@ from msgspec import Struct
 
 from proxy.pipeline.call import Call
 from proxy.pipeline.trace import trace
-from proxy.schema.chat import ChatRequest, ChatResponse, Message, StreamOptions
+from proxy.providers.base.fields import LIMITS
+from proxy.schema.chat import NO_LIMIT, ChatRequest, ChatResponse, Message, StreamOptions
 from proxy.schema.endpoints import AnyResponse
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.json import encode, encode_sized
@@ -106,13 +107,19 @@ def decode_chat(body: bytes) -> ChatRequest:
     fields = request_fields(body, KNOWN_FIELDS)
     view = view_of(fields, ChatBody)
     _check(view)
+    max_tokens, unlimited = view.max_completion_tokens or view.max_tokens, False
+    if NO_LIMIT in (view.max_completion_tokens, view.max_tokens):
+        fields = {name: value for name, value in fields.items() if name not in LIMITS or value != NO_LIMIT}
+        max_tokens = next((fields[name] for name in LIMITS if fields.get(name) is not None), None)
+        unlimited = max_tokens is None
     return ChatRequest(
         model=view.model,
         size=len(body),
         messages=view.messages,
         stream=bool(view.stream),
         include_usage=bool(view.stream_options and view.stream_options.include_usage),
-        max_tokens=view.max_completion_tokens or view.max_tokens,
+        max_tokens=max_tokens,
+        unlimited=unlimited,
         n=view.n or 1,
         fields=without_nulls(fields, KNOWN_FIELDS),
     )
@@ -134,8 +141,9 @@ def _check(view: ChatBody) -> None:
     if view.stream_options is not None and not view.stream:
         raise BadRequest("stream_options is only allowed when stream is true.", param="stream_options")
     in_range("n", view.n, MAX_CHOICES)
-    in_range("max_tokens", view.max_tokens, MAX_TOKENS)
-    in_range("max_completion_tokens", view.max_completion_tokens, MAX_TOKENS)
+    for name in LIMITS:
+        limit = getattr(view, name)
+        in_range(name, None if limit == NO_LIMIT else limit, MAX_TOKENS)
 
 
 def _check_choice(view: ChatBody) -> None:

@@ -8,14 +8,12 @@ read by `answer_reader`, because aiohttp's parser makes a reader with its own bu
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from yarl import URL
@@ -26,7 +24,6 @@ from proxy.upstream.transports.base import (
     MAX_LINGERING,
     READ_BUFFER_BYTES,
     SLICE_BYTES,
-    SOCKET_BUFFER_BYTES,
     STALE_S,
     ConnectFailed,
     ConnectionLost,
@@ -35,6 +32,9 @@ from proxy.upstream.transports.base import (
     Resolve,
     encoded,
 )
+from proxy.upstream.transports.connector import Connector, ProxiedConnector
+from proxy.upstream.transports.failures import ProxyRefused, why_lost, why_not_connected
+from proxy.upstream.transports.http_proxy import ProxyAddress
 from proxy.upstream.transports.idle import IdleConnections
 
 _MAX_ROUTES = 1024  # URLs whose request line is kept; some name a model, and clients choose those
@@ -119,46 +119,23 @@ class _SmallReads(asyncio.BufferedProtocol):
         self._protocol.data_received(bytes(self._buffer[:nbytes]))
 
 
-class _Connector(aiohttp.TCPConnector):
-    def __init__(self, context: ssl.SSLContext, resolve: Resolve | None) -> None:
-        super().__init__(
-            limit=0,
-            ttl_dns_cache=60,
-            ssl=context,
-            resolver=None if resolve is None else _Resolver(resolve),
-            socket_factory=_new_socket,
-        )
-        self._factory = cast(Any, partial(_Protocol, loop=self._loop))  # aiohttp has no other way to say it (3.14)
-
-
-class _Resolver(AbstractResolver):
-    def __init__(self, resolve: Resolve) -> None:
-        self._resolve = resolve
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        addresses = await self._resolve(host, port)
-        return [
-            ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=0)
-            for address in addresses
-        ]
-
-    async def close(self) -> None:
-        return
-
-
 class _Route:
-    """One URL: where aiohttp's connector connects to, and the first bytes of a request."""
+    """One URL: where aiohttp's connector connects to, and the first bytes of a request.
 
-    def __init__(self, url: str) -> None:
+    A `proxy` that forwards requests, where no tunnel is needed, is told the whole URL (RFC 9112, 3.2.2).
+    """
+
+    def __init__(self, url: str, proxy: ProxyAddress | None) -> None:
         """Raises ValueError."""
         parsed = URL(url)
         if parsed.scheme not in ("http", "https") or not parsed.raw_host:
             raise ValueError("not an http or https URL")
         self.request = aiohttp.ClientRequest("GET", parsed, loop=asyncio.get_running_loop())
         self.origin = self.request.connection_key
-        self.target = f" {parsed.raw_path_qs} HTTP/1.1\r\n".encode() + encoded({"host": self.request.headers["host"]})
+        headers, begin = {"host": self.request.headers["host"]}, ""
+        if proxy is not None and parsed.scheme == "http":
+            headers, begin = {**headers, **proxy.headers}, f"http://{headers['host']}"
+        self.target = f" {begin}{parsed.raw_path_qs} HTTP/1.1\r\n".encode() + encoded(headers)
 
 
 class AiohttpAnswer:
@@ -200,11 +177,22 @@ class AiohttpAnswer:
 
 
 class AiohttpTransport:
-    """One pool of connections; `context` says whom TLS trusts, `resolve` replaces the system's look-up of names."""
+    """One pool of connections; `context` says whom TLS trusts, `resolve` replaces the system's look-up of names.
 
-    def __init__(self, context: ssl.SSLContext | None = None, resolve: Resolve | None = None) -> None:
+    `proxy`: the URL of an HTTP proxy that all of them go through.
+    """
+
+    def __init__(
+        self, context: ssl.SSLContext | None = None, resolve: Resolve | None = None, proxy: str | None = None
+    ) -> None:
         self.active = 0
-        self._connector = _Connector(context or ssl.create_default_context(), resolve)
+        context = context or ssl.create_default_context()
+        self._proxy = None if proxy is None else ProxyAddress(proxy)
+        self._connector = (
+            Connector(context, resolve, _Protocol)
+            if self._proxy is None
+            else ProxiedConnector(context, resolve, _Protocol, self._proxy)
+        )
         self._loop = asyncio.get_running_loop()
         self._routes: dict[str, _Route] = {}
         self._idle: IdleConnections[_Protocol] = IdleConnections(self._loop)
@@ -218,7 +206,7 @@ class AiohttpTransport:
                 (request.method.encode(), route.target, request.fixed.lines, encoded(request.headers), length.encode())
             )
         except ValueError as error:
-            raise ConnectFailed(type(error).__name__) from error
+            raise ConnectFailed from error
         self.active += 1
         try:
             protocol = self._kept(route.origin)
@@ -236,7 +224,7 @@ class AiohttpTransport:
                     return AiohttpAnswer(self, route.origin, protocol)
                 protocol.hang_up()
                 if not may_be_stale or protocol.reader.received or self._loop.time() - begun >= STALE_S:
-                    raise ConnectionLost(type(failure).__name__) from failure
+                    raise ConnectionLost(why_lost(failure)) from failure
                 protocol = await self._connect(route, connect_timeout_s)
         except BaseException:
             self.active -= 1
@@ -257,8 +245,9 @@ class AiohttpTransport:
             connection = await self._connector.connect(route.request, [], timeout)
         except TimeoutError as error:
             raise ConnectTimedOut(type(error).__name__) from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise ConnectFailed(type(error).__name__) from error
+        except (aiohttp.ClientError, ProxyRefused, OSError, ValueError) as error:
+            url, by_proxy = str(route.request.url), self._proxy is not None
+            raise ConnectFailed(why_not_connected(error, url, by_proxy=by_proxy)) from error
         protocol = cast(_Protocol, connection.protocol)
         protocol.connection = connection
         return protocol
@@ -268,7 +257,7 @@ class AiohttpTransport:
         if route is None:
             if len(self._routes) >= _MAX_ROUTES:
                 self._routes.clear()
-            route = self._routes[url] = _Route(url)
+            route = self._routes[url] = _Route(url, self._proxy)
         return route
 
     def keep(self, origin: object, protocol: _Protocol) -> None:
@@ -328,11 +317,3 @@ async def _write_slices(transport: asyncio.WriteTransport, body: memoryview) -> 
         if transport.is_closing():
             return
         transport.write(body[at : at + SLICE_BYTES])
-
-
-def _new_socket(address: tuple[Any, ...]) -> socket.socket:
-    family, kind, protocol = address[:3]
-    made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
-    made.setblocking(False)
-    return made

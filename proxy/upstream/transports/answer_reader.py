@@ -58,7 +58,7 @@ class AnswerReader:
         except httptools.HttpParserUpgrade:
             self.keeps_alive = False
         except httptools.HttpParserError as error:
-            self._fail(error)
+            self._fail(error if self.status else UnusableAnswer(f"no status line: {data[:8]!r}"))
         if not self.status and self.received > MAX_HEAD_BYTES:
             self._fail(UnusableAnswer("the head is too large"))
 

@@ -1,6 +1,6 @@
 """The contract of a transport: it sends one HTTP request to an origin and hands out the answer piece by piece.
 
-No redirects, no cookies, no proxies from the environment, no decompression (requests ask for `identity`). Cancelling
+No redirects, no cookies, no HTTP proxy but the given one, no decompression (requests ask for `identity`). Cancelling
 the awaiting task closes the connection at once, in every phase, so that the provider stops working.
 
 A failure is one of three, each a statement about the request:
@@ -39,7 +39,7 @@ Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 
 class ConnectFailed(Exception):
-    """No connection: nothing was sent."""
+    """No connection: nothing was sent. The text is the reason as a phrase, "" where nobody knows it."""
 
 
 class ConnectTimedOut(ConnectFailed):
@@ -47,7 +47,9 @@ class ConnectTimedOut(ConnectFailed):
 
 
 class ConnectionLost(Exception):
-    """The connection broke or spoke something that is not HTTP; what arrived so far is all there is."""
+    """The connection broke or spoke something that is not HTTP; what arrived so far is all there is. The text is as in
+    ConnectFailed where the head of the answer is missing.
+    """
 
 
 class HeaderBlock:

@@ -9,6 +9,7 @@ from __future__ import annotations
 # ruff: noqa: ASYNC109 - methods that override those of httpcore take a `timeout`.
 import asyncio
 import ipaddress
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
@@ -34,6 +35,8 @@ from proxy.upstream.transports.base import (
     Outgoing,
     Resolve,
 )
+from proxy.upstream.transports.failures import ProxyRefused, why_lost, why_not_connected
+from proxy.upstream.transports.http_proxy import ProxyAddress
 
 _FAILURES = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError)
 _NEXT_ADDRESS_S = 1.0  # without a connection to one address of a name, the next one is tried
@@ -75,7 +78,7 @@ class _Stream(httpcore.AsyncNetworkStream):
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if (sending := _sending.get()) is not None:
+        if buffer and (sending := _sending.get()) is not None and not buffer.startswith(b"CONNECT "):  # to a proxy
             sending.note_write()
         await self._stream.write(buffer, timeout)
 
@@ -222,10 +225,16 @@ class HttpxAnswer:
 
 
 class HttpxTransport:
-    """One pool of connections; `context` says whom TLS trusts, `resolve` replaces the system's look-up of names."""
+    """One pool of connections; `context` says whom TLS trusts, `resolve` replaces the system's look-up of names.
 
-    def __init__(self, context: ssl.SSLContext | None = None, resolve: Resolve | None = None) -> None:
+    `proxy`: the URL of an HTTP proxy that all of them go through.
+    """
+
+    def __init__(
+        self, context: ssl.SSLContext | None = None, resolve: Resolve | None = None, proxy: str | None = None
+    ) -> None:
         self._context = context or ssl.create_default_context()
+        self._proxy = None if proxy is None else ProxyAddress(proxy)
         self._resolve = resolve
         self._client = self._new_client(kept=100)
         self._unpooled: httpx.AsyncClient | None = None  # for what a stale connection did not deliver
@@ -235,14 +244,19 @@ class HttpxTransport:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=kept, keepalive_expiry=30)
         transport = httpx.AsyncHTTPTransport(verify=self._context, trust_env=False, limits=limits)
         # httpx has no argument for the network under its pool (0.28).
-        transport._pool = httpcore.AsyncConnectionPool(
-            ssl_context=self._context,
-            max_connections=None,
-            max_keepalive_connections=kept,
-            keepalive_expiry=30,
-            socket_options=_SOCKET_OPTIONS,
-            network_backend=_Network(self._resolve),
-        )
+        options: dict[str, Any] = {
+            "ssl_context": self._context,
+            "max_connections": None,
+            "max_keepalive_connections": kept,
+            "keepalive_expiry": 30,
+            "socket_options": _SOCKET_OPTIONS,
+            "network_backend": _Network(self._resolve),
+        }
+        if self._proxy is None:
+            transport._pool = httpcore.AsyncConnectionPool(**options)
+        else:
+            headers = [*self._proxy.headers.items()]
+            transport._pool = httpcore.AsyncHTTPProxy(self._proxy.url, proxy_headers=headers, **options)
         return httpx.AsyncClient(
             transport=transport,
             trust_env=False,
@@ -272,12 +286,20 @@ class HttpxTransport:
         except httpx.ConnectTimeout as error:
             raise ConnectTimedOut(type(error).__name__) from error
         except (httpx.ConnectError, httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError) as error:
-            raise ConnectFailed(type(error).__name__) from error
+            raise self._failed(error, request.url) from error
+        except httpx.ProxyError as error:
+            status = re.match(r"\d{3}\b", str(error))
+            raise self._failed(ProxyRefused(int(status[0]) if status else 0), request.url) from error
         except _FAILURES as error:
-            raise ConnectionLost(type(error).__name__) from error
+            if self._proxy is not None and not sending.sent:
+                raise self._failed(ProxyRefused(0), request.url) from error
+            raise ConnectionLost(why_lost(error)) from error
         finally:
             self._in_flight.requests.discard(marker)
         return HttpxAnswer(response, self._in_flight)
+
+    def _failed(self, error: Exception, url: str) -> ConnectFailed:
+        return ConnectFailed(why_not_connected(error, url, by_proxy=self._proxy is not None))
 
     def _built(self, request: Outgoing, connect_timeout_s: float) -> httpx.Request:
         """Raises ValueError."""

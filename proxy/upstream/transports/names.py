@@ -43,7 +43,7 @@ class NameLookups:
         answer = self._waiting.get((host, port))
         if answer is None:
             if len(self._waiting) >= MOST:
-                raise OSError("too many look-ups of names wait for an answer")
+                raise socket.gaierror(socket.EAI_AGAIN, "too many look-ups of names wait for an answer")
             answer = self._begin(host, port)
         async with asyncio.timeout(self._limit_s):
             return await asyncio.shield(answer)
@@ -68,9 +68,9 @@ class NameLookups:
             except OSError as error:
                 failure = error
             except Exception as error:  # such as a name that no look-up can encode
-                failure = OSError(f"{type(error).__name__} in the look-up of a name")
+                failure = socket.gaierror(socket.EAI_FAIL, f"{type(error).__name__} in the look-up of a name")
             if not addresses and failure is None:
-                failure = OSError("the name has no address")
+                failure = socket.gaierror(socket.EAI_NONAME, "the name has no address")
             with suppress(RuntimeError):  # the loop has been closed meanwhile
                 loop.call_soon_threadsafe(end, addresses, failure)
 

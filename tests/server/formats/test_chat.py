@@ -54,7 +54,7 @@ def body(**fields: object) -> bytes:
         (body(stream="yes"), "invalid_value", "stream", "Expected `bool | null`"),
         (body(n=0), "invalid_value", "n", "at least 1"),
         (body(n=1000), "invalid_value", "n", "at most 128"),
-        (body(max_tokens=-1), "invalid_value", "max_tokens", "at least 1"),
+        (body(max_tokens=-2), "invalid_value", "max_tokens", "at least 1"),
         (body(max_completion_tokens=0), "invalid_value", "max_completion_tokens", "at least 1"),
         (body(stream_options={"include_usage": True}), "invalid_value", "stream_options", "only allowed when stream"),
     ],

@@ -64,6 +64,8 @@ UPGRADES = {
     "h2c": ("connection: Upgrade, HTTP2-Settings", "upgrade: h2c", "http2-settings: AAEAAEAAAAIAAAABAAMAAABk"),
     "websocket": ("connection: keep-alive, Upgrade", "upgrade: websocket", "sec-websocket-version: 13"),
     "made up": ("Upgrade: x", "Connection: uPgRaDe"),
+    "several lines": ("connection: upgrade", "connection: http2-settings", "upgrade: h2c", "http2-settings: a"),
+    "several protocols": ("connection: keep-alive, upgrade", "upgrade: foo/2, h2c, websocket"),
     "without connection": ("upgrade: h2c",),
     "connection alone": ("connection: upgrade",),
 }
