@@ -111,12 +111,13 @@ async def test_the_end_marker_is_the_end_without_another_read() -> None:
         (TEXT, True),
         (delta(reasoning_content="hm"), True),
         (delta(refusal="no"), True),
-        (delta(tool_calls=[{"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}]), True),
+        (delta(tool_calls=[{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}]), True),
+        (delta(tool_calls=[{"index": 0, "id": "c", "function": {"arguments": "{"}}]), False),
         (ROLE + FINISH, True),
     ],
 )
 async def test_the_first_delta_commits(first: bytes, commits: bool) -> None:
-    """The role does not commit; content, reasoning, a refusal, a tool call and the finish do."""
+    """The role does not commit; content, reasoning, a refusal, a tool call with its name and the finish do."""
     reader = Reader(first)
     await reader.next()
     assert reader.attempt.committed is commits

@@ -218,6 +218,17 @@ def test_a_later_call_waits_for_the_name_of_an_earlier_one():
     check([[each] for each in entries], TWO)
 
 
+def test_calls_after_a_finish_are_not_lost():
+    """Some servers finish with each call."""
+    for text, expected in ((ROME, ROME), ("", "{}")):
+        deltas = [{"tool_calls": [entry(name, text, index=place)]} for place, name in enumerate(("note", "get"))]
+        ends = [{"index": 0, "delta": delta, "finish_reason": "tool_calls"} for delta in deltas]
+        choice = read([event({"choices": [each]}) for each in ends])
+        assert calls_in(choice) == [("note", expected), ("get", expected)]
+    late = [*stream([{"tool_calls": [entry("note", "")]}])[:2], *stream([{"tool_calls": [entry("get", "")]}])[::2]]
+    assert calls_in(read(late)) == [("note", "{}"), ("get", "{}")]
+
+
 def test_the_whole_call_once_more_at_its_end_is_no_call():
     """Some servers repeat it in their last chunk."""
     pieces = [[entry("get_weather", ROME[:5], id="a")], [entry(arguments=ROME[5:])]]

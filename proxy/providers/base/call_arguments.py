@@ -43,8 +43,9 @@ class Arguments:
 
     def rest(self) -> str:
         """What was held back, once nothing follows: a call without arguments has `{}`."""
-        is_nothing = not self._is_free and self._word in ("", "null")
-        return "{}" if is_nothing else self._unsent()
+        if not self._is_free and self._word in ("", "null"):
+            self._pieces, self._word, self._sent = ["{}"], "{}", 0
+        return self._unsent()
 
     @property
     def has_begun(self) -> bool:

@@ -116,7 +116,11 @@ class CompatibleStreamDecoder(EventDecoder):
         is_cut = self._limit is not None and self._written >= self._limit * max(1, len(self._calls))
         choices: list[dict[str, Any]] = []
         for index, calls in self._calls.items():
-            if index not in self._finished:
+            if index in self._finished:
+                late: dict[str, Any] = {}
+                _put(late, calls, calls.end())
+                choices += [{"index": index, "delta": late, "finish_reason": None}] if late else []
+            else:
                 self._finished.add(index)
                 reason, native = derived_finish(calls.called, is_cut)
                 delta: dict[str, Any] = {name: rest for name in TEXTS if (rest := self._halves.rest((index, name)))}
@@ -159,10 +163,11 @@ class CompatibleStreamDecoder(EventDecoder):
         choice |= {"index": index, "delta": delta, "finish_reason": None}
         if raw.get("logprobs") is not None:
             choice["logprobs"] = logprobs(raw["logprobs"], delta.get("content"))
-        if index in self._finished:
-            return choice
         reason, native = finish_reason(raw.get("finish_reason"), calls.called)
-        if reason is not None:
+        if index in self._finished:
+            if reason is not None:  # some servers finish with each call
+                _put(delta, calls, calls.end())
+        elif reason is not None:
             if self._halves:
                 delta |= {
                     name: delta.get(name, "") + rest for name in TEXTS if (rest := self._halves.rest((index, name)))
