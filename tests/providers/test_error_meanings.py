@@ -279,6 +279,9 @@ SPOKEN: list[tuple[str, int, Any, tuple[int, str]]] = [
     ("volcengine", 404, said("The model or endpoint x does not exist.", code="InvalidEndpointOrModel.NotFound"), MODEL),
     ("volcengine", 403, said("Overdue.", code="AccountOverdueError", type="Forbidden"), MONEY),
     ("volcengine", 400, said("Blocked.", code="InputTextSensitiveContentDetected"), FILTER),
+    ("a gateway", 400, said("Total tokens in prompt (10) exceed the limit (5)."), CONTEXT),
+    ("a gateway", 403, said("Invalid token."), KEY),
+    ("a gateway", 400, said("Invalid token in JSON at position 3"), WRONG),
     ("kong", 401, {"message": "No API key found in request"}, KEY),
     ("kong", 429, {"message": "API rate limit exceeded"}, LIMIT),
 ]
