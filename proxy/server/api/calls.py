@@ -52,9 +52,7 @@ class ModelCalls:
         self._log = log
         self._headers_after_s = headers_after_s
 
-    async def __call__(
-        self, scope: Scope, receive: Receive, send: Send, format: Format, *, alone: bool = False
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, format: Format, *, alone: bool = False) -> None:
         """`alone`: no layer of the framework stands between this and the server, none that adds headers."""
         call_id = new_id()
         identity, path = {"x-request-id": call_id}, cast(HTTPScope, scope)["path"]
