@@ -67,6 +67,13 @@ class World:
         with sqlite3.connect(self.folder / "usage.db") as database:
             return sorted(database.execute("SELECT model, outcome FROM attempts"))
 
+    def calls(self) -> list[tuple[int, int]]:
+        """How many attempts each call had, and whether one fell back."""
+        with sqlite3.connect(self.folder / "usage.db") as database:
+            return list(
+                database.execute("SELECT attempts, fallback FROM calls WHERE closed_ns IS NOT NULL ORDER BY id")
+            )
+
     def asked(self) -> list[str | None]:
         return [seen.model for seen in self.upstream.ledger]
 
@@ -162,6 +169,15 @@ async def test_members_that_fell_back_to_one_deployment_do_not_agree(world: Worl
     report = report_of(await world.ask("shared"))
     assert report["same_deployment"] == ["fake/m0"]
     assert report["decided_by"] == "escalation"
+
+
+async def test_members_are_no_fallbacks_of_each_other(world: World) -> None:
+    """But a member that another model answered for is one."""
+    world.say("42", "42", "42", strong="42")
+    await world.ask("voting")
+    await world.ask("shared")
+    await eventually(lambda: len(world.calls()) == 2)
+    assert world.calls() == [(3, 0), (4, 1)]
 
 
 async def test_an_ensemble_may_be_a_member(world: World) -> None:
