@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -130,6 +131,28 @@ async def test_progress_is_told_to_clients_that_ask_for_it(world: World) -> None
     told = "".join((delta.model_extra or {}).get("reasoning_content") or "" for delta in deltas)
     assert "2 of 3 agree: " in told
     assert "".join(delta.content or "" for delta in deltas) in ("$5", "5 USD")
+
+
+@pytest.mark.slow
+async def test_a_client_hears_something_before_it_gives_up(tmp_path: Path) -> None:
+    """Headers and a comment after ten seconds, long before a slow member is done. No client shows a comment."""
+    timeouts = "{connect: 2, first_token: 60, idle: 60, total: 90}"
+    async with (
+        FakeUpstream() as upstream,
+        serving(write_files(tmp_path, upstream.url, ROUTING, timeouts=timeouts)) as at,
+    ):
+        world = World(at, upstream, tmp_path)
+        world.say("42", "42")
+        upstream.modes["m2"] = "delay_whole(s=14)"
+        body = {"model": "ensemble:voting", "messages": QUESTION, "stream": True}
+        async with (
+            httpx.AsyncClient(timeout=90) as client,
+            client.stream("POST", f"{at.base_url}/chat/completions", json=body) as answer,
+        ):
+            pieces = answer.aiter_raw()
+            assert await anext(pieces) == b": ping\n\n"
+            assert upstream.open == 1
+            assert (b"".join([each async for each in pieces])).endswith(b"data: [DONE]\n\n")
 
 
 async def test_a_cascade_asks_the_strong_model_only_where_needed(world: World) -> None:
