@@ -11,10 +11,12 @@ import click
 
 from proxy.cli.output import json_option, print_json, print_table
 from proxy.cli.settings import configuration_options, fail, read_config, store_problem
+from proxy.config.namespace import build_names
 from proxy.ensembles.report import EnsembleReport, Level, MemberReport
+from proxy.metering.price_book import PriceBook
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.records import Caller
-from proxy.server.api.outcome_queries import check_known, report_query, reported
+from proxy.server.api.outcome_queries import check_known, own_name, report_query, reported
 from proxy.server.api.periods import zone_of
 from proxy.storage.base import StoreError
 from proxy.storage.sqlite import SqliteStore, sqlite_path
@@ -40,6 +42,7 @@ def report(name: str, as_json: bool, **flags: Any) -> None:
     given = {each: value for each in ("since", "until", "tz") if (value := flags.pop(each))}
     config = read_config(flags, os.environ)
     try:
+        name = own_name(name, build_names(config, PriceBook(config.pricing, {}), {}))
         query = report_query(name, given, Caller("cli", admin=True), time.time_ns())
     except BadRequest as error:
         fail(error.message)

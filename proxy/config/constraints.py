@@ -67,9 +67,11 @@ def _not_among(allowed: tuple[object, ...], value: object) -> str | None:
 def _out_of_bounds(kind: inspect.IntType | inspect.FloatType, value: float) -> str | None:
     if kind.ge is not None and kind.le is not None:
         return None if kind.ge <= value <= kind.le else f"must be from {kind.ge} to {kind.le}"
-    if kind.ge is not None and value < kind.ge:
-        return f"must be at least {kind.ge}"
-    return f"must be greater than {kind.gt}" if kind.gt is not None and value <= kind.gt else None
+    least = f"greater than {kind.gt}" if kind.gt is not None else f"at least {kind.ge}" if kind.ge is not None else ""
+    most = f"at most {kind.le}" if kind.le is not None else ""
+    is_low = (kind.gt is not None and value <= kind.gt) or (kind.ge is not None and value < kind.ge)
+    is_high = kind.le is not None and value > kind.le
+    return f"must be {' and '.join(filter(None, (least, most)))}" if is_low or is_high else None
 
 
 def _matches(pattern: str, text: str) -> bool:

@@ -41,6 +41,9 @@ def read_ensembles(
 
 def _read(entry: Entry, reader: Reader, path: tuple[str, ...], strategies: MappingOf[str, type[Ensemble]]) -> Ensemble:
     node, unread = entry.node, Ensemble()
+    if isinstance(node, Scalar) and node.value is None:
+        reader.note(entry.mark, path, f"has no strategy; strategies: {', '.join(strategies)}")
+        return unread
     if not isinstance(node, Mapping):
         reader.read(node, inspect.DictType(inspect.StrType(), inspect.AnyType()), path)
         return unread

@@ -23,7 +23,7 @@ class Member(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     """One member: a model name, its weight in votes, and parameters that replace those of the request."""
 
     use: NotBlank
-    weight: Positive = 1.0
+    weight: Annotated[float, Meta(ge=0.001, le=1000)] = 1.0
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     seed: int | None = None

@@ -18,6 +18,11 @@ januari februari maart april mei juni juli augustus september oktober november d
 _MONTH = {name: place for line in _MONTHS.split("\n") for place, name in enumerate(line.split(), 1)} | {"sept": 9}
 _MAX_LENGTH = 40  # characters
 
+_WEEKDAYS = (
+    *("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"),
+    *("mon", "tue", "wed", "thu", "fri", "sat", "sun"),
+)
+_NAMED = re.compile(rf"({'|'.join(_WEEKDAYS)})(?:,|\.,?)? ")
 _ISO = re.compile(r"([0-9]{4})([-/.])([0-9]{1,2})\2([0-9]{1,2})")
 _NUMBERS = re.compile(r"([0-9]{1,2})([-/.])([0-9]{1,2})\2([0-9]{4})")
 _MONTH_FIRST = re.compile(r"([^\W\d_]{3,10})\.? ([0-9]{1,2})(?:st|nd|rd|th)?,? ([0-9]{4})")
@@ -25,10 +30,19 @@ _DAY_FIRST = re.compile(r"([0-9]{1,2})(?:st|nd|rd|th|er|º|\.)? (?:of |de )?([^\
 
 
 def day(text: str) -> str | None:
-    """The day that the text is, and nothing else."""
+    """The day that the text is, and nothing else but its own weekday."""
     text = text.lower()
     if len(text) > _MAX_LENGTH:
         return None
+    named = _NAMED.match(text)
+    if named is None:
+        return _day(text)
+    found = _day(text[named.end() :])
+    weekday = _WEEKDAYS.index(named[1]) % 7
+    return found if found is not None and date.fromisoformat(found).weekday() == weekday else None
+
+
+def _day(text: str) -> str | None:
     if found := _ISO.fullmatch(text):
         return _iso(int(found[1]), int(found[3]), int(found[4]))
     if found := _MONTH_FIRST.fullmatch(text):

@@ -34,6 +34,10 @@ def overridden(
         if "members" in given:
             raise _bad("models", "is another word for members; keep one of them.")
         given["members"] = given.pop("models")
+        try:
+            return overridden(base, given, strategies, name)
+        except BadRequest as error:
+            raise _as_models(error) from None
     strategy = given.pop("strategy", None if base is None else _tag(type(base)))
     kind = _kind(strategy, strategies)
     known = [*kind.__struct_fields__, "strategy", "models"]
@@ -117,6 +121,15 @@ def _extra(kind: inspect.Type) -> dict[str, Any]:
 
 def _tag(kind: type[Ensemble]) -> Any:
     return kind.__struct_config__.tag
+
+
+def _as_models(error: BadRequest) -> BadRequest:
+    """The error with the word that the client used."""
+    ours, theirs = f"{WHERE}.members", f"{WHERE}.models"
+    param = error.param or ""
+    if not f"{param}.".startswith(f"{ours}."):
+        return error
+    return BadRequest(error.message.replace(ours, theirs, 1), param=param.replace(ours, theirs, 1))
 
 
 def _bad(key: str, message: str) -> BadRequest:

@@ -12,6 +12,7 @@ from proxy.ensembles.ballot import Ballot, Cluster, Count, Rule, with_sources
 from proxy.ensembles.base import Decided, Reply, Seat
 from proxy.ensembles.field_votes import Composite
 from proxy.ensembles.gathering import attempts_of
+from proxy.ensembles.scores import asked_for, validity
 from proxy.ensembles.tool_votes import offered
 from proxy.ensembles.votes import Vote, digest
 from proxy.schema.chat import ChatRequest, ChatResponse, Choice
@@ -56,6 +57,16 @@ def tools_of(request: ChatRequest) -> set[str]:
     return {str(each.get("name")) for each in offered(request)}
 
 
+def sound_first(request: ChatRequest, found: Count) -> Count:
+    """The count in which a tie goes to answers in the form that was asked for; of several the hash decides."""
+    tied = found.leaders
+    if len(tied) < 2:
+        return found
+    asked = asked_for(request, [each.best.reply for each in tied])
+    ordered = sorted(tied, key=lambda each: -validity(each.best.reply, asked))
+    return Count((*ordered, *found.clusters[len(tied) :]))
+
+
 class Outcome(Struct, frozen=True):
     """What the votes come to. `fields`: the answer is put together from the fields of all. `is_quorate`: enough members
     answered. `extra`: more for the report.
@@ -90,9 +101,10 @@ class Outcome(Struct, frozen=True):
     @property
     def decided_by(self) -> str:
         """`votes`, `fields` if they make another answer, or `hash` where a tie had to be broken."""
-        if self.fields is not None and self.winner is not self.found.clusters[0]:
+        is_tied = len(self.found.leaders) > 1
+        if self.fields is not None and (is_tied or self.winner is not self.found.clusters[0]):
             return "fields"
-        return "hash" if len(self.found.leaders) > 1 else "votes"
+        return "hash" if is_tied else "votes"
 
     def votes(self) -> dict[str, int]:
         """How many members gave each answer."""

@@ -81,7 +81,7 @@ def _measured(reply: Reply, text: str, usual: float, asked: Asked, metric: str) 
         return {**dict.fromkeys(WEIGHTS[metric], 0.0), "score": 0.0}
     found = words(text)
     measures = {
-        "validity": _validity(reply, asked),
+        "validity": validity(reply, asked),
         "coverage": len(asked.words.intersection(found)) / len(asked.words) if asked.words else 1.0,
         "length": _nearness(math.log2(len(text)) - usual),
         "repetition": _variety(found),
@@ -112,7 +112,8 @@ def fits(reply: Reply, asked: Asked) -> float:
     return 0.0 if asked.json.wrong(bare(reply.text)) else 1.0
 
 
-def _validity(reply: Reply, asked: Asked) -> float:
+def validity(reply: Reply, asked: Asked) -> float:
+    """The same, and half of that for an answer that was cut off."""
     return fits(reply, asked) * (1.0 if is_whole(reply) else 0.5)
 
 

@@ -21,7 +21,7 @@ from proxy.ensembles.base import Decided, Ensemble, Panel, Reply, missed
 from proxy.ensembles.field_votes import composite
 from proxy.ensembles.gathering import error_of
 from proxy.ensembles.judge import MAX_TOKENS
-from proxy.ensembles.polling import Outcome, Poll, ballots_of, expects_fields, tools_of
+from proxy.ensembles.polling import Outcome, Poll, ballots_of, expects_fields, sound_first, tools_of
 from proxy.ensembles.votes import Vote, shortened, vote_soon
 from proxy.schema.constraints import NotBlank, one_of
 from proxy.schema.errors import NoAgreement
@@ -126,7 +126,7 @@ class Voting(Ensemble, frozen=True, kw_only=True, tag="voting"):
 
     async def _outcome(self, panel: Panel, poll: Poll, is_quorate: bool) -> Outcome:
         rule = self._rule(panel)
-        found = count(poll.ballots, by_source=self._by_source)
+        found = sound_first(panel.request, count(poll.ballots, by_source=self._by_source))
         if not found.clusters or not is_quorate:
             return Outcome(found, rule, is_quorate=is_quorate)
         fields = composite(panel.request, poll.ballots, rule.agrees, by_source=self._by_source)
@@ -151,7 +151,7 @@ class Voting(Ensemble, frozen=True, kw_only=True, tag="voting"):
             about |= {"note": "What the judge said is unreadable."} if reply.error is None else {}
             return Outcome(found, rule, extra={"grouping": {**about, **_failure(reply)}})
         merged = count(ballots, by_source=self._by_source, merged=groups)
-        return Outcome(merged, rule, extra={"grouping": about})
+        return Outcome(sound_first(panel.request, merged), rule, extra={"grouping": about})
 
     # --- without agreement --------------------------------------------------------------------------------------------
 

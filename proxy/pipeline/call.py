@@ -162,12 +162,17 @@ class Call:
             model=answering.deployment.model if answering else None,
             latency_ms=self.time.elapsed_ms(),
             first_token_ms=self._first_token_ms(),
-            fallback=len(self.attempts) > 1 and len({attempt.deployment.name for attempt in self.attempts}) > 1,
+            fallback=self._fell_back(),
             dropped=answering.dropped if answering else [],
             is_forgiven=not self.charges_failed and (outcome is not Outcome.OK or self._is_empty()),
             downgraded_from=self.downgraded_from,
             ensemble=None if self.recorded is None else self.recorded.record(self.attempts),
         )
+
+    def _fell_back(self) -> bool:
+        """Whether one ask went to several models. The members of an ensemble are asked side by side."""
+        asked = {(attempt.origin.seat, attempt.deployment.name) for attempt in self.attempts}
+        return len(asked) > len({seat for seat, _ in asked})
 
     def _is_empty(self) -> bool:
         return not any(attempt.ended.tokens.output for attempt in self.answered if attempt.ended)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from msgspec import Struct, structs
 
-from proxy.ensembles.given import overridden
+from proxy.ensembles.base import Ensemble
+from proxy.ensembles.given import WHERE, overridden
 from proxy.ensembles.plan import PanelPlan, Planner
 from proxy.ensembles.registry import Ensembles
 from proxy.routing.allowed import Allowed
 from proxy.routing.deployment import Deployment, Route
+from proxy.routing.nowhere import UnknownName
 from proxy.routing.panelists import PREFIX, diverse
 from proxy.routing.router import Router
 from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest
-from proxy.schema.errors import BadRequest
+from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.records import NANO_PER_USD
 
 
@@ -87,6 +90,8 @@ class Seating:
             _Lookup(self._router, key, allowed, diverse(first, len(first))),
             is_routed=is_routed and given is None,
         )
+        if given is not None:
+            _check_names(ensemble, given, lambda name: self._router.member(name, request, key, allowed))
         name = PREFIX + route.ensemble if route.ensemble else request.model
         most = request.hints.max_cost_usd
         limit = None if most is None else round(most * NANO_PER_USD)
@@ -99,3 +104,27 @@ class Seating:
             return plan(limit_nano if limit is None else min(limit, limit_nano))
 
         return Seated(structs.replace(found, ensemble=ensemble), again)
+
+
+def _check_names(ensemble: Ensemble, given: Mapping[str, Any], lookup: Callable[[str], object]) -> None:
+    """Raises BadRequest for a name of the request that does not exist: nobody meant the model that would replace it.
+    One that only cannot be called now is replaced.
+    """
+    written = {*_texts(given)}
+    for name in (*(member.use for member in ensemble.panelists()), *ensemble.followers()):
+        if name in written:
+            try:
+                lookup(name)
+            except UnknownName as error:
+                raise BadRequest(f"{WHERE}: {error.message}", param=WHERE) from None
+            except ProxyError:
+                continue  # the plan knows what to do
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a value of JSON that is a few levels deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(each)

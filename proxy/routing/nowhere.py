@@ -12,6 +12,13 @@ from proxy.routing.settings import ModelEntry
 from proxy.schema.errors import ProxyError
 
 
+class UnknownName(ProxyError):
+    """404: no route, ensemble, entry or list has this name. A name that only lacks a provider is another error."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, status=404, code="model_not_found", param="model")
+
+
 class Namespace(Protocol):
     """What is looked at to find the reason: a part of `Names`."""
 
@@ -39,17 +46,17 @@ def unknown_route(target: str, routes: Iterable[str]) -> ProxyError:
     """404 for `auto:x`: the nearest route, and all of them."""
     near = NearNames(routes).find(target, most=1, cutoff=0.6)
     hint = f" Did you mean {near[0]}?" if near else ""
-    return _not_found(f"There is no route {target[:200]!r}.{hint} Routes: {', '.join(routes)}.")
+    return UnknownName(f"There is no route {target[:200]!r}.{hint} Routes: {', '.join(routes)}.")
 
 
 def unknown_ensemble(target: str, ensembles: Iterable[str]) -> ProxyError:
     """404 for `ensemble:x`: the nearest ensemble, and all of them."""
     known = [PREFIX + name for name in ensembles]
     if not known:
-        return _not_found(f"There is no ensemble {target[:200]!r}; none is configured.")
+        return UnknownName(f"There is no ensemble {target[:200]!r}; none is configured.")
     near = NearNames(known).find(target, most=1, cutoff=0.6)
     hint = f" Did you mean {near[0]}?" if near else ""
-    return _not_found(f"There is no ensemble {target[:200]!r}.{hint} Ensembles: {', '.join(known)}.")
+    return UnknownName(f"There is no ensemble {target[:200]!r}.{hint} Ensembles: {', '.join(known)}.")
 
 
 def nobody(target: str, disabled: Mapping[str, str]) -> ProxyError:
@@ -89,7 +96,7 @@ def missing(names: Namespace, name: str, target: str) -> ProxyError:
         return unknown_ensemble(target, names.ensembles)
     near = names.near(target)
     hint = f" Did you mean {' or '.join(near)}?" if near else " GET /v1/models lists what can be called."
-    return _not_found(f"The model {name[:200]!r} does not exist.{hint}")
+    return UnknownName(f"The model {name[:200]!r} does not exist.{hint}")
 
 
 def _not_found(message: str) -> ProxyError:

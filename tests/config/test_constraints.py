@@ -27,6 +27,8 @@ class Keys(Struct):
     word: Annotated[str, one_of("process", "power")] | None = None
     shares: dict[str, Annotated[float, Meta(gt=0)]] = {}
     port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    part: Annotated[float, Meta(gt=0, le=1)] = 1
+    few: Annotated[int, Meta(le=3)] = 0
     many: Annotated[int, Meta(ge=1)] | None = None
     some: NotBlank | list[NotBlank] = "x"
 
@@ -74,6 +76,8 @@ CASES: list[tuple[str, Any, str | None]] = [
     *(("shares", {"x": 0.5}, None), ("shares", {"x": 0}, ".x: must be greater than 0")),
     *(("port", 65535, None), ("port", -1, "must be from 0 to 65535"), ("port", 65536, "must be from 0 to 65535")),
     *(("many", 1, None), ("many", 0, "must be at least 1"), ("many", 0.5, "expected a whole number")),
+    *(("part", 1, None), ("part", 0, "must be greater than 0 and at most 1"), ("part", 67, "and at most 1")),
+    *(("few", 3, None), ("few", 4, "must be at most 3")),
     *(("some", " ", "must not be empty"), ("some", ["x", ""], ".1: must not be empty")),
 ]
 

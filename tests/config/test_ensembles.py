@@ -65,6 +65,7 @@ def test_without_ensembles_there_are_none(text: str) -> None:
 
 SECTIONS = [
     ("{x: {}}", ["ensembles.x: has no strategy; strategies: first"], False),
+    ("{x: }", ["ensembles.x: has no strategy; strategies: first"], False),
     ("{x: {strategy: frist}}", ['ensembles.x.strategy: unknown strategy "frist"; did you mean "first"?'], False),
     ("{x: {strategy: 3}}", ['ensembles.x.strategy: unknown strategy "3"; strategies: first'], False),
     ("{x: {strategy: first, membres: []}}", ['ensembles.x.membres: unknown key; did you mean "members"?'], False),

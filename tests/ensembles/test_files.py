@@ -48,6 +48,10 @@ def test_a_generator_is_a_name_a_member_or_a_list_of_them(generator, members):
         ("{strategy: verification, generator: 7}", "generator: expected text or keys and values or a list"),
         ("{strategy: verification, generator: {use: openai/a, wieght: 2}}", "generator.wieght: unknown key"),
         ("{strategy: verification, min_confidence: 1.2}", "min_confidence: must be from 0 to 1"),
+        ("{strategy: voting, min_agreement: 67}", "min_agreement: must be greater than 0 and at most 1"),
+        ("{strategy: voting, min_agreement: 0}", "min_agreement: must be greater than 0 and at most 1"),
+        ("{strategy: voting, members: [{use: openai/a, weight: 0}]}", "members.0.weight: must be from 0.001 to 1000"),
+        ("{strategy: voting, members: [{use: openai/a, weight: 1e9}]}", "members.0.weight: must be from 0.001 to 1000"),
         ("{strategy: verification, max_revisions: 6}", "max_revisions: must be from 0 to 5"),
     ],
 )

@@ -64,11 +64,15 @@ def test_a_model_has_all_seats_of_an_ensemble_of_its_own() -> None:
         ({"enoug": 1}, "routing.ensemble.enoug", "Did you mean enough?"),
         ({"enough": "two"}, "routing.ensemble.enough", "expected `int | null`, got `str`."),
         ({"timeout_s": 0}, "routing.ensemble.timeout_s", "> 0"),
-        ({"members": ["a", {"use": "b", "weight": -1}]}, "routing.ensemble.members.1.weight", "> 0"),
+        ({"members": ["a", {"use": "b", "weight": -1}]}, "routing.ensemble.members.1.weight", ">= 0.001"),
         ({"members": [{"weight": 1}]}, "routing.ensemble.members.0", "missing required field `use`"),
         ({"members": "a"}, "routing.ensemble.members", "expected `array`"),
         ({"models": ["a"], "members": ["a"]}, "routing.ensemble.models", "another word for members"),
-        ({"models": ["a"] * 17}, "routing.ensemble.members", "has 17 names; at most 16"),
+        ({"models": ["a"] * 17}, "routing.ensemble.models", "models: has 17 names; at most 16"),
+        ({"models": "a"}, "routing.ensemble.models", "models: expected `array`"),
+        ({"models": [{"use": "a", "weight": 1e308}]}, "routing.ensemble.models.0.weight", "<= 1000"),
+        ({"models": ["a", " "]}, "routing.ensemble.models.1", "must not be empty"),
+        ({"models": ["a"], "timeout_s": 0}, "routing.ensemble.timeout_s", "> 0"),
     ],
 )
 def test_a_key_that_makes_no_sense_is_refused_by_name(given: dict[str, Any], param: str, message: str) -> None:

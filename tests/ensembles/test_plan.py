@@ -63,7 +63,7 @@ def request(max_tokens: int | None = TOKENS, hints: Hints | None = None, **field
         messages=[Message("user", "hi")],
         max_tokens=max_tokens,
         hints=hints or Hints(),
-        fields=fields,
+        fields={"messages": [{"role": "user", "content": "Hi"}], **fields},
     )
 
 

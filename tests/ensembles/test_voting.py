@@ -581,6 +581,35 @@ async def test_fields_that_break_the_schema_together_are_not_put_together():
     assert "fields" not in decided.report
 
 
+async def test_a_tie_goes_to_an_answer_in_the_form_that_was_asked_for():
+    """Wherever it stands, and whatever the hashes say. Of several such answers the hash decides."""
+    good = '{"name": "A", "price": 1, "rating": 1}'
+    for broken in itertools.permutations((good, '{"name": "A", "price":', "No.")):
+        decided, _ = await voted(Voting(), *broken, request=wants())
+        assert text(decided) == good
+        assert (decided.report["confidence"], decided.report["agreed"]) == (0.3333, False)
+    for said in ('{"a": 1}', '{"b": [2]}'):
+        decided, _ = await voted(Voting(), said, "so: {", request=request(response_format={"type": "json_object"}))
+        assert text(decided) == said
+    for whole in "one", "two", "three":
+        cut_off = {"content": "four", "finish_reason": "length"}
+        decided, _ = await voted(Voting(), cut_off, whole)
+        assert text(decided) == whole
+
+
+async def test_a_tie_that_the_fields_decide_is_decided_by_fields():
+    """Also where one member happens to say just that."""
+    decided, _ = await voted(
+        Voting(),
+        '{"name": "A", "price": 1, "rating": 2}',
+        '{"name": "A", "price": 1, "rating": 1}',
+        '{"name": "B", "price": 1, "rating": 2}',
+        request=wants(),
+    )
+    assert json.loads(text(decided)) == {"name": "A", "price": 1, "rating": 2}
+    assert (decided.report["decided_by"], decided.report["agreed"]) == ("fields", True)
+
+
 async def test_answers_that_are_no_json_have_no_say_in_fields():
     """But they count: what they do not support has a smaller share."""
     decided, _ = await voted(

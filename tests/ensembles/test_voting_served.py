@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -66,6 +67,13 @@ class World:
         """Model and outcome of each attempt, as the database has them."""
         with sqlite3.connect(self.folder / "usage.db") as database:
             return sorted(database.execute("SELECT model, outcome FROM attempts"))
+
+    def calls(self) -> list[tuple[int, int]]:
+        """How many attempts each call had, and whether one fell back."""
+        with sqlite3.connect(self.folder / "usage.db") as database:
+            return list(
+                database.execute("SELECT attempts, fallback FROM calls WHERE closed_ns IS NOT NULL ORDER BY id")
+            )
 
     def asked(self) -> list[str | None]:
         return [seen.model for seen in self.upstream.ledger]
@@ -125,6 +133,28 @@ async def test_progress_is_told_to_clients_that_ask_for_it(world: World) -> None
     assert "".join(delta.content or "" for delta in deltas) in ("$5", "5 USD")
 
 
+@pytest.mark.slow
+async def test_a_client_hears_something_before_it_gives_up(tmp_path: Path) -> None:
+    """Headers and a comment after ten seconds, long before a slow member is done. No client shows a comment."""
+    timeouts = "{connect: 2, first_token: 60, idle: 60, total: 90}"
+    async with (
+        FakeUpstream() as upstream,
+        serving(write_files(tmp_path, upstream.url, ROUTING, timeouts=timeouts)) as at,
+    ):
+        world = World(at, upstream, tmp_path)
+        world.say("42", "42")
+        upstream.modes["m2"] = "delay_whole(s=14)"
+        body = {"model": "ensemble:voting", "messages": QUESTION, "stream": True}
+        async with (
+            httpx.AsyncClient(timeout=90) as client,
+            client.stream("POST", f"{at.base_url}/chat/completions", json=body) as answer,
+        ):
+            pieces = answer.aiter_raw()
+            assert await anext(pieces) == b": ping\n\n"
+            assert upstream.open == 1
+            assert (b"".join([each async for each in pieces])).endswith(b"data: [DONE]\n\n")
+
+
 async def test_a_cascade_asks_the_strong_model_only_where_needed(world: World) -> None:
     world.say("42", "Answer: 42.", strong="43")
     answer = await world.ask("cascade")
@@ -162,6 +192,15 @@ async def test_members_that_fell_back_to_one_deployment_do_not_agree(world: Worl
     report = report_of(await world.ask("shared"))
     assert report["same_deployment"] == ["fake/m0"]
     assert report["decided_by"] == "escalation"
+
+
+async def test_members_are_no_fallbacks_of_each_other(world: World) -> None:
+    """But a member that another model answered for is one."""
+    world.say("42", "42", "42", strong="42")
+    await world.ask("voting")
+    await world.ask("shared")
+    await eventually(lambda: len(world.calls()) == 2)
+    assert world.calls() == [(3, 0), (4, 1)]
 
 
 async def test_an_ensemble_may_be_a_member(world: World) -> None:

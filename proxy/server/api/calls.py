@@ -118,7 +118,7 @@ class ModelCalls:
         """Waits for the first frames, then hands over to sse-starlette. Earlier errors have their own status."""
         call, output, writer = running.call, running.output, running.writer
         is_begun = await output.wait(self._headers_after_s)
-        first = await output.read() if is_begun else b""
+        first = await output.read() if is_begun else writer.keep_alive  # headers leave with the first frame
         known = facts_of(pipeline.config_version, call) if is_begun else identity_of(pipeline.config_version, call)
         await send_stream(send, frames_of(first, output, call, writer, self._log), known)
 

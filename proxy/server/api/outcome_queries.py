@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from msgspec import Meta, Struct
 
@@ -12,6 +12,7 @@ from proxy.config.problems import near
 from proxy.ensembles.report import EnsembleReport, report_of
 from proxy.routing.nowhere import unknown_ensemble
 from proxy.routing.panelists import PREFIX
+from proxy.routing.settings import ModelEntry
 from proxy.schema.ensembles import EnsembleCall, EnsembleQuery, Rating
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.json import decode_object
@@ -24,6 +25,7 @@ MAX_COMMENT = 4_000  # characters
 MAX_BODY = 64 * 1024  # bytes: a comment of that length, each character escaped
 MAX_CALLS = 20_000  # of one report
 _MAX_ID = 200
+_MAX_STEPS = 8  # from a name to the ensemble behind it
 REPORT = {
     "since": "Start of the period, inclusive: ISO 8601, in `tz` unless it names an offset. Default: seven days ago.",
     "until": "End of the period, exclusive. Default: now.",
@@ -85,6 +87,32 @@ def report_query(name: str, parameters: Mapping[str, str], caller: Caller, now_n
     until = now_ns if until is None else until
     since = bounded_since(since, min(until, now_ns), "the report reads single calls")
     return EnsembleQuery(name.removeprefix(PREFIX), since, until, own_key(caller), MAX_CALLS)
+
+
+class EnsembleNames(Protocol):
+    """The part of `Names` by which an ensemble is found."""
+
+    @property
+    def ensembles(self) -> Mapping[str, object]: ...
+
+    @property
+    def models(self) -> Mapping[str, ModelEntry]: ...
+
+    def target_of(self, name: str) -> str: ...
+
+
+def own_name(name: str, names: EnsembleNames) -> str:
+    """The ensemble's own name, by which its calls are stored, of a name that leads to it: an alias, or an entry of
+    `models`. Any other name is returned as it is.
+    """
+    found = PREFIX + name if name in names.ensembles else name
+    for _ in range(_MAX_STEPS):
+        if found.startswith(PREFIX):
+            return found.removeprefix(PREFIX)
+        target = names.target_of(found)
+        entry = names.models.get(target)
+        found = target if entry is None or entry.use is None else entry.use
+    return name
 
 
 def reported(query: EnsembleQuery, tz: str, calls: list[EnsembleCall]) -> EnsembleReport:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -20,7 +20,9 @@ from proxy.server.api.outcome_queries import (
     MAX_BODY,
     MAX_COMMENT,
     REPORT,
+    EnsembleNames,
     check_known,
+    own_name,
     rating_of,
     report_query,
     reported,
@@ -42,10 +44,8 @@ class Outcomes(Protocol):
     async def ensemble_calls(self, query: EnsembleQuery, then: Callable[[list[EnsembleCall]], T]) -> T: ...
 
 
-def outcome_routes(
-    outcomes: Callable[[], Outcomes], ensembles: Callable[[], Mapping[str, object]]
-) -> list[HTTPRouteHandler]:
-    """The Litestar handlers, each with and without `/v1`. `ensembles`: those that are configured."""
+def outcome_routes(outcomes: Callable[[], Outcomes], names: Callable[[], EnsembleNames]) -> list[HTTPRouteHandler]:
+    """The Litestar handlers, each with and without `/v1`. `names`: those of the running configuration."""
 
     @post(["/v1/feedback", "/feedback"], role="key")
     async def give_feedback(request: Request[Caller, Any, Any]) -> Response[bytes]:
@@ -66,9 +66,9 @@ def outcome_routes(
     @get(["/v1/ensembles/{name:str}/report", "/ensembles/{name:str}/report"], role="key")
     async def get_report(request: Request[Caller, Any, Any], name: FromPath[str]) -> Response[bytes]:
         given = parameters_of(request.query_params.multi_items(), REPORT)
-        query = report_query(name, given, request.user, time.time_ns())
+        query = report_query(own_name(name, names()), given, request.user, time.time_ns())
         report = await outcomes().ensemble_calls(query, partial(reported, query, zone_of(given)))
-        check_known(query, report.calls, ensembles())
+        check_known(query, report.calls, names().ensembles)
         return _json(report)
 
     return [give_feedback, get_report]

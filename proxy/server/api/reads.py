@@ -108,7 +108,7 @@ class Reads:
             found["text"] = None if request.user.key_id is None else await self._text(found)
             return _json({**found, "attempts": attempt_tree(found["attempts"])})
 
-        outcomes = outcome_routes(lambda: self._live().ledger, lambda: self._live().views.current().ensembles)
+        outcomes = outcome_routes(lambda: self._live().ledger, lambda: self._live().views.current())
         return [list_models, get_model, get_usage, list_requests, get_request, *outcomes]
 
 

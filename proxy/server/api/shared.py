@@ -192,7 +192,7 @@ class SharedCalls:
             raise RuntimeError("the call does not run")
         call, writer = recording.running.call, recording.running.writer
         is_begun = await reader.wait(self._headers_after_s)
-        first = await reader.read() if is_begun else b""
+        first = await reader.read() if is_begun else writer.keep_alive  # headers leave with the first frame
         known = facts_of(recording.version, call) if is_begun else identity_of(recording.version, call)
         await send_stream(send, frames_of(first, reader, call, writer, self._log), _merged(known, headers))
 

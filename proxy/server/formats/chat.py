@@ -86,7 +86,8 @@ class ChatFormat:
         return encode_sized(body, call.answer_bytes)
 
     def writer(self, call: Call) -> ChunkWriter:
-        include_usage = cast(ChatRequest, call.request).include_usage
+        request = cast(ChatRequest, call.request)
+        include_usage = request.include_usage or request.hints.trace
         model, end = lambda: call.shown_model, partial(trace, call)
         return ChunkWriter(completion_id(call), call.created, model, include_usage, end)
 

@@ -24,7 +24,8 @@ DONE = b"data: [DONE]\n\n"
 class ChunkWriter:
     """Writes one stream. `model` returns the answering deployment's name; it is called at the first chunk.
 
-    `extras` returns further fields of the usage chunk, which is then sent even if it was not requested.
+    `extras` returns further fields of the usage chunk. If that was not requested, they and the usage go with the last
+    finish: many clients read the first choice of every chunk.
     """
 
     keep_alive = b": ping\n\n"
@@ -71,10 +72,14 @@ class ChunkWriter:
 
     def tail(self, usage: Usage) -> bytes:
         """The finish of each choice, the usage chunk if requested, and `[DONE]`."""
-        frames = [self._opening(index) + self._encode(choice) for index, choice in sorted(self._finished.items())]
         extras = self._extras()
+        finished = sorted(self._finished.items())
+        last = finished.pop() if finished and extras and not self._include_usage else None
+        frames = [self._opening(index) + self._encode(choice) for index, choice in finished]
         if self._include_usage or extras:
-            frames.append(sse({**self._head, "choices": [], "usage": usage, **extras}))
+            opening = b"" if last is None else self._opening(last[0])
+            choices = [] if last is None else [last[1]]
+            frames.append(opening + sse({**self._head, "choices": choices, "usage": usage, **extras}))
         return b"".join(frames) + DONE
 
     def error(self, error: ProxyError) -> bytes:

@@ -30,6 +30,8 @@ from tests.upstream import FakeUpstream
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ADMIN = "the-admin-key-of-these-tests"
 ENSEMBLES = """
+aliases: {{my-votes: votes, plain: fake/ok}}
+models: {{votes: {{use: "ensemble:voting"}}}}
 ensembles:
   voting: {{strategy: first, members: [fake/ok, "fake/ok(tag=b)"]}}
   careful: {{strategy: first, members: [fake/ok, "fake/ok(tag=c)"]}}
@@ -99,6 +101,15 @@ async def test_a_key_sees_its_own_calls(server: Server) -> None:
     counts = [(await asked(server, "voting/report", secret(name))).json["calls"] for name in ("ann", "bob")]
     assert counts == [32, 8]
     assert (await get(server.port, "/v1/ensembles/voting/report")).status == 401
+
+
+async def test_names_that_lead_to_an_ensemble_have_its_report(server: Server) -> None:
+    """An alias, and an entry of `models`."""
+    whole = (await asked(server, "voting/report?since=2020-01-01&until=2020-01-02")).json
+    for name in ("votes", "my-votes", "ensemble:voting"):
+        assert (await asked(server, f"{name}/report")).json["calls"] == 40
+        assert (await asked(server, f"{name}/report?since=2020-01-01&until=2020-01-02")).json == whole
+    assert (await asked(server, "plain/report")).status == 404
 
 
 async def test_an_unknown_ensemble_lists_what_exists(server: Server) -> None:

@@ -187,6 +187,8 @@ async def test_members_that_cannot_be_called_are_replaced(server: Server) -> Non
         ("off", "other/ok"),
     ]
     assert "NOBODY_HAS_THIS_KEY" in report["left_out"][0]["why"]
+    report = said(await ask(server, panel={"models": ["off/x", "fake/echo"]}))
+    assert [each["deployment"] for each in report["members"]] == ["fake/echo", "fake/ok"]
 
 
 async def test_a_model_can_be_its_own_panel(server: Server) -> None:
@@ -205,7 +207,12 @@ async def test_a_model_can_be_its_own_panel(server: Server) -> None:
         ({"panel": {"members": [{"usee": "x"}]}}, "routing.ensemble.members.0", "usee"),
         ({"panel": {"members": [" "]}}, "routing.ensemble.members.0", "must not be empty"),
         ({"panel": {"models": ["a"], "members": ["b"]}}, "routing.ensemble.models", "another word"),
-        ({"panel": {"models": ["fake/ok"] * 17}}, "routing.ensemble.members", "at most 16"),
+        ({"panel": {"models": ["fake/ok"] * 17}}, "routing.ensemble.models", "at most 16"),
+        ({"panel": {"models": ["fake/ok", "nowhere/x"]}}, "routing.ensemble", "'nowhere/x' does not exist"),
+        ({"panel": {"models": ["ensemble:piar"]}}, "routing.ensemble", "Did you mean ensemble:pair?"),
+        ({"panel": {"models": [{"use": "auto:fast"}]}}, "routing.ensemble", "There is no route 'auto:fast'"),
+        ({"panel": {"last": "nowhere/judge"}}, "routing.ensemble", "'nowhere/judge' does not exist"),
+        ({"model": "auto", "panel": members("nowhere/x")}, "routing.ensemble", "'nowhere/x' does not exist"),
         ({"panel": members("fake/ok", "other/ok", min_answers=3)}, "routing.ensemble.min_answers", "there are 2 seats"),
         ({"model": "fake/ok", "panel": {}}, "routing.ensemble.strategy", "is missing"),
         ({"n": 2}, "n", "one answer"),
@@ -349,7 +356,9 @@ async def test_members_no_longer_needed_are_cancelled(server: Server, upstream: 
 
 
 async def test_a_decided_answer_streams_to_its_exact_text(server: Server) -> None:
-    """As OpenAI's SDK puts it together. The report comes with the usage, asked for or not."""
+    """As OpenAI's SDK puts it together. Each chunk has a choice if no usage chunk was asked for: the report comes with
+    the finish.
+    """
     options: Any = {"model": "ensemble:pair", "messages": [{"role": "user", "content": "one two three"}]}
     async with server.client.beta.chat.completions.stream(**options) as events:
         chunks: list[Any] = [event.chunk async for event in events if event.type == "chunk"]
@@ -357,7 +366,7 @@ async def test_a_decided_answer_streams_to_its_exact_text(server: Server) -> Non
     assert final.choices[0].message.content == TEN
     assert final.choices[0].finish_reason == "stop"
     assert {chunk.model for chunk in chunks} == {"ensemble:pair"}
-    assert chunks[-1].choices == []
+    assert {len(chunk.choices) for chunk in chunks} == {1}
     assert chunks[-1].usage.completion_tokens > 10
     assert chunks[-1].routing["ensemble"]["name"] == "ensemble:pair"
 

@@ -72,6 +72,15 @@ def test_the_usage_chunk_comes_only_when_asked_and_has_no_choices() -> None:
     assert [event["usage"] for event in events] == [None] * len(events)
 
 
+def test_extras_that_nobody_asked_for_come_with_the_finish() -> None:
+    """Many clients read `choices[0]` of every chunk, so that none may be without choices unless it was asked for."""
+    out = ChunkWriter("chatcmpl-1", 17, lambda: "openai/m", False, lambda: {"routing": {"ensemble": {}}})
+    *events, last, done = parsed(out.write([chunk("stop", content="Hi")]) + out.tail(USAGE))
+    assert done == "[DONE]"
+    assert (last["choices"][0]["finish_reason"], last["usage"], last["routing"]) == ("stop", USAGE, {"ensemble": {}})
+    assert all(len(event["choices"]) == 1 and "usage" not in event for event in events)
+
+
 def test_the_finish_is_held_back_until_the_tail() -> None:
     """Nothing that tells a client its answer is complete may leave before the call is settled."""
     out = writer()

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from proxy.upstream.local_model.child import usable_cores
+from proxy.upstream.local_model.child import threads_for, usable_cores
 from proxy.upstream.local_model.model import CHILD_COMMAND
 
 
@@ -78,6 +78,12 @@ def test_a_file_that_is_no_model_is_reported_in_one_line(child, tmp_path, conten
         (2, "", 2),
     ],
 )
-def test_a_containers_quota_bounds_the_threads(cores, cpu_max, expected):
+def test_a_containers_quota_bounds_the_cores(cores, cpu_max, expected):
     """The format is that of cpu.max in the kernel's cgroup v2."""
     assert usable_cores(cores, cpu_max) == expected
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 1), (3, 1), (8, 4), (64, 8)])
+def test_half_of_the_cores_stay_free(cores, expected):
+    """So that other load does not stop the threads, which spin while they wait for each other."""
+    assert threads_for(cores) == expected
