@@ -22,6 +22,7 @@ from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BudgetSpent, CostLimit
 from proxy.schema.records import NANO_PER_USD
 from proxy.storage.base import BudgetRefused, Room
+from proxy.storage.spending import IDLE_DAYS
 
 LEAST_TOKENS = 256  # of a shortened answer
 USEFUL_TOKENS = 1024  # of a shortened answer, where the call could be downgraded instead
@@ -206,6 +207,8 @@ def spent(room: Room, message: str | None) -> BudgetSpent:
         "resets_at": moment(charge.resets_ns),
     }
     again = "It does not reset." if charge.resets_ns is None else f"It resets at {figures['resets_at']}."
+    if charge.resets_ns is None and charge.budget.startswith("session "):
+        again = f"It resets once the session has used nothing for {IDLE_DAYS} days."
     text = (
         f"The budget {charge.budget!r} has no room: ${figures['limit_usd']:g} allowed, ${figures['spent_usd']:.6f} "
         f"spent, ${figures['held_usd']:.6f} held by running calls, and this call could cost "
