@@ -131,13 +131,17 @@ class Holds:
                 return shorter, bound_nano
         if self.budgets.config.unknown_price == "allow":
             return request, None
-        why = "has no known price" if deployment.price is None else "has no upper bound of the cost of this request"
-        raise CostLimit(
-            f"{deployment.name} {why}, so the budget cannot hold. Add it to pricing.yaml, or set "
-            "budget.unknown_price: allow.",
-            "price_unknown",
-            param="model",
-        )
+        price = deployment.price
+        if price is None or price.input is None or price.output is None:
+            why, mend = "has no known price", "Add it to pricing.yaml"
+        else:
+            why = "has no upper bound of the cost of this request"
+            mend = (
+                "Its row in pricing.yaml can limit the cost: max_extra_usd and max_searches of what the vendor fetches, "
+                "max_output and context of the rest"
+            )
+        message = f"{deployment.name} {why}, so the budget cannot hold. {mend}, or set budget.unknown_price: allow."
+        raise CostLimit(message, "price_unknown", param="model")
 
     async def _may_fit_now(self, call: Call, request: AnyRequest, room: Room, bound_nano: int) -> bool:
         """True if trying again may help: the call's fallbacks are held for no more, or others have given money back."""

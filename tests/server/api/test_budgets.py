@@ -223,6 +223,24 @@ async def test_a_model_without_a_price_is_refused_where_a_budget_exists(tmp_path
     assert spending(tmp_path / "more") == {}
 
 
+async def test_what_a_vendor_fetches_needs_a_cap_of_its_own(tmp_path: Path, upstream: FakeUpstream) -> None:
+    """Without `max_extra_usd` in the model's row a budget refuses a linked picture, and says what to add."""
+    picture = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    linked = [{"role": "user", "content": [picture]}]
+    async with budgeted(tmp_path, upstream, "{daily_usd: 1}") as server:
+        with pytest.raises(openai.APIStatusError) as caught:
+            await ask(server, messages=linked)
+        assert (caught.value.status_code, caught.value.code) == (402, "price_unknown")
+        assert "no upper bound" in caught.value.message
+        assert "max_extra_usd" in caught.value.message
+    (tmp_path / "more").mkdir()
+    capped = PRICING.replace("fake/*: {", "fake/*: {max_extra_usd: 0.05, ")
+    assert capped != PRICING
+    routing = ROUTING + "budget: {{daily_usd: 1}}\n"
+    async with serving(write_files(tmp_path / "more", upstream.url, routing, capped)) as server:
+        assert (await ask(server, messages=linked)).status_code == 200
+
+
 async def test_calls_wait_for_what_others_hold(tmp_path: Path, upstream: FakeUpstream) -> None:
     """The second call's bound fits only once the first has ended: it waits for that instead of being refused."""
     async with budgeted(tmp_path, upstream, "{daily_usd: 0.0025, when_spent: reject}") as server:
