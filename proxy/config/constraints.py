@@ -67,6 +67,8 @@ def _not_among(allowed: tuple[object, ...], value: object) -> str | None:
 def _out_of_bounds(kind: inspect.IntType | inspect.FloatType, value: float) -> str | None:
     if kind.ge is not None and kind.le is not None:
         return None if kind.ge <= value <= kind.le else f"must be from {kind.ge} to {kind.le}"
+    if kind.gt is not None and kind.le is not None:
+        return None if kind.gt < value <= kind.le else f"must be greater than {kind.gt} and at most {kind.le}"
     if kind.ge is not None and value < kind.ge:
         return f"must be at least {kind.ge}"
     return f"must be greater than {kind.gt}" if kind.gt is not None and value <= kind.gt else None

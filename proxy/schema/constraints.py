@@ -47,4 +47,7 @@ Price = Annotated[float, Meta(ge=0, le=100_000)]  # USD per 1M tokens
 Factor = Annotated[float, Meta(ge=0, le=100)]
 Fee = Annotated[float, Meta(ge=0, le=1_000)]  # USD
 TokenCount = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+# Bounds of what is kept: far beyond any use, and moments in nanoseconds stay within 64 bits.
+Days = Annotated[int, Meta(ge=1, le=36_500)]
+Lifetime = Annotated[float, Meta(gt=0, le=30 * 86_400)]  # seconds
 Dollars = Annotated[float, Meta(ge=0, le=1_000_000_000)]  # keeps sums of nano-USD within 64 bits
