@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -52,16 +52,15 @@ def _unknown_keys(config: Config, database: Path) -> Iterator[Problem]:
     """Settings of keys that were never created. Warnings, since a key may be created later; silent without any key."""
     if not database.is_file():
         return
-    # Only now: most runs of this command need no database.
-    from proxy.server.auth import ADMIN_KEY_NAME, KEY_NAME
-    from proxy.storage.base import StoreError
-    from proxy.storage.keys import KeyStore
+    from proxy.server.auth import ADMIN_KEY_NAME, KEY_NAME  # lazy: most checks need no database
+    from proxy.storage.base import StoreError  # lazy: most checks need no database
+    from proxy.storage.keys import KeyStore  # lazy: most checks need no database
 
     try:
         names = {key.name for key in KeyStore(database).all()}
     except StoreError:
         return
-    sections = {
+    sections: dict[tuple[str, ...], Iterable[str]] = {
         ("keys",): config.keys,
         ("budget", "per_key"): config.budget.per_key if config.budget else {},
         ("rate_limits", "per_key"): config.rate_limits.per_key if config.rate_limits else {},

@@ -137,8 +137,8 @@ class Holds:
         else:
             why = "has no upper bound of the cost of this request"
             mend = (
-                "Its row in pricing.yaml can limit the cost: max_extra_usd and max_searches of what the vendor fetches, "
-                "max_output and context of the rest"
+                "Its row in pricing.yaml can limit it: max_extra_usd and max_searches what the vendor fetches, "
+                "max_output and context the rest"
             )
         message = f"{deployment.name} {why}, so the budget cannot hold. {mend}, or set budget.unknown_price: allow."
         raise CostLimit(message, "price_unknown", param="model")
