@@ -52,7 +52,7 @@ def rating_from(fields: dict[str, Any], source: str, key_id: str | None) -> Rati
     for name in fields:
         if name not in known:
             raise BadRequest(
-                f"Unknown parameter {name[:64]!r}{near(name, known)}. Known: {', '.join(known)}.", param=name[:64]
+                f"Unknown parameter {name[:64]!r}. Known: {', '.join(known)}{near(name, known) or '.'}", param=name[:64]
             )
     given = view_of(fields, FeedbackBody)
     comment = given.comment if given.comment and given.comment.strip() else None

@@ -46,7 +46,7 @@ def parameters_of(items: Iterable[tuple[str, str]], known: Mapping[str, str]) ->
     for name, value in items:
         if name not in known:
             raise BadRequest(
-                f"Unknown parameter {name[:64]!r}{near(name, known)}. Known: {', '.join(known)}.", param=name[:64]
+                f"Unknown parameter {name[:64]!r}. Known: {', '.join(known)}{near(name, known) or '.'}", param=name[:64]
             )
         if name in found:
             raise BadRequest(f"{name}: given twice.", param=name)
@@ -64,10 +64,9 @@ def usage_query(
     groups = tuple(dict.fromkeys(part for part in parts if part))
     for group in groups:
         if group not in DIMENSIONS:
-            raise BadRequest(
-                f"group_by: unknown group {group[:64]!r}{near(group, DIMENSIONS)}. Known: {', '.join(DIMENSIONS)}.",
-                param="group_by",
-            )
+            close = near(group, DIMENSIONS) or "."
+            message = f"group_by: unknown group {group[:64]!r}. Known: {', '.join(DIMENSIONS)}{close}"
+            raise BadRequest(message, param="group_by")
     since, until = period(parameters, tz)
     by_call = [group for group in groups if not DIMENSIONS[group].in_rollups]
     if "day" in groups and not has_whole_hours(tz, since, now_ns if until is None else until):
@@ -139,7 +138,8 @@ def one_of(parameters: Mapping[str, str], name: str, allowed: tuple[str, ...]) -
     value = parameters.get(name)
     if value and value not in allowed:
         raise BadRequest(
-            f"{name}: unknown value {value[:64]!r}{near(value, allowed)}. Known: {', '.join(allowed)}.", param=name
+            f"{name}: unknown value {value[:64]!r}. Known: {', '.join(allowed)}{near(value, allowed) or '.'}",
+            param=name,
         )
 
 
