@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +16,8 @@ from proxy.cli.provider_types import listed_price, states
 from proxy.cli.settings import config_files, configuration_options, places
 from proxy.config import Config, ConfigError, Problem, Severity
 from proxy.config import check as find_problems
+from proxy.config.problems import near, shown
+from proxy.config.references import problem_at
 from proxy.config.warnings import find_warnings
 
 
@@ -29,6 +33,7 @@ def check(strict: bool, as_json: bool, **flags: Any) -> None:
     try:
         config = files.load()
         problems = [*find_problems(config, today), *find_warnings(config, today, listed_price(config))]
+        problems += _unknown_keys(config, Path(str(places(files, config)["database"])))
     except ConfigError as error:
         problems = error.problems
     used = places(files, config)
@@ -41,6 +46,30 @@ def check(strict: bool, as_json: bool, **flags: Any) -> None:
         sys.exit(2)
     if problems and strict:
         sys.exit(1)
+
+
+def _unknown_keys(config: Config, database: Path) -> Iterator[Problem]:
+    """Settings of keys that were never created. Warnings, since a key may be created later; silent without any key."""
+    if not database.is_file():
+        return
+    from proxy.server.auth import ADMIN_KEY_NAME, KEY_NAME  # lazy: most checks need no database
+    from proxy.storage.base import StoreError  # lazy: most checks need no database
+    from proxy.storage.keys import KeyStore  # lazy: most checks need no database
+
+    try:
+        names = {key.name for key in KeyStore(database).all()}
+    except StoreError:
+        return
+    sections: dict[tuple[str, ...], Iterable[str]] = {
+        ("keys",): config.keys,
+        ("budget", "per_key"): config.budget.per_key if config.budget else {},
+        ("rate_limits", "per_key"): config.rate_limits.per_key if config.rate_limits else {},
+    }
+    for path, named in sections.items() if names else ():
+        for name in named:
+            if name not in (*names, KEY_NAME, ADMIN_KEY_NAME):
+                message = f'no key is named "{shown(name)}"{near(name, names)}'
+                yield problem_at(config, (*path, name), message, Severity.WARNING)
 
 
 def _print(config: Config | None, problems: list[Problem], errors: int, used: dict[str, str | None]) -> None:

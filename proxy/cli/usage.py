@@ -35,6 +35,7 @@ _COLUMNS = {
     "INPUT": "input_tokens",
     "OUTPUT": "output_tokens",
     "COST_USD": "cost_usd",
+    "CHARGED_USD": "charged_usd",
     "UNPRICED": "unpriced_calls",
     "P50_MS": "p50_latency_ms",
     "P95_MS": "p95_latency_ms",

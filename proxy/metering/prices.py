@@ -18,6 +18,7 @@ from proxy.schema.records import NANO_PER_USD, Cost, Tokens
 _PICO_PER_TOKEN = 1_000_000  # for each USD per 1M tokens
 _PICO_PER_NANO = 1_000
 _MILLION = 1_000_000
+_PER_TOKEN = Tier.__struct_fields__[1:]  # the names of the prices
 _WHOLE = (1, 1)  # the factor of a standard service
 _DATED = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|20\d{6})$")  # gpt-4o-2024-08-06, claude-3-opus-20240229
 
@@ -77,7 +78,7 @@ class Rates(Struct, frozen=True):
     @classmethod
     def _of(cls, price: ModelPrice, own: ModelPrice | ServicePrice, factor: tuple[int, int]) -> Rates:
         tiers = sorted(own.tiers, key=lambda tier: tier.above_input_tokens)
-        costs_nothing = price.input == price.output == 0 and not price.per_request
+        costs_nothing = _costs_nothing(price)
         base, above = _rate(own, None), [(tier.above_input_tokens, _rate(own, tier)) for tier in tiers]
         if own is not price and price.tiers and not tiers:
             above = [(min(tier.above_input_tokens for tier in price.tiers), _UNKNOWN)]
@@ -288,6 +289,15 @@ def _rate(price: ModelPrice | ServicePrice, tier: Tier | None) -> Rate:
 
 
 _UNKNOWN = Rate(None, None, None, None, None)
+
+
+def _costs_nothing(price: ModelPrice) -> bool:
+    """True if the tokens and the request are free: no part of them has a price above 0, in any tier or service."""
+    if not (price.input == price.output == 0) or price.per_request:
+        return False
+    services = [each for each in price.service_tiers.values() if isinstance(each, ServicePrice)]
+    rows = [price, *price.tiers, *services, *(tier for each in services for tier in each.tiers)]
+    return not any(getattr(row, name) for row in rows for name in _PER_TOKEN)
 
 
 def _first(changed: float | None, usual: float | None) -> float | None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from proxy.schema.constraints import Count, Day, NotNegative, Positive, Share, one_of
+from proxy.schema.constraints import Count, Day, Factor, Fee, Positive, Price, Share, TokenCount, one_of
 
 Capability = Annotated[
     str, one_of("images", "tools", "json_schema", "audio", "video", "files", "web_search", "reasoning")
@@ -16,17 +16,17 @@ Capability = Annotated[
 class Tier(Struct, frozen=True, forbid_unknown_fields=True):
     """Prices above an input size, in USD per 1M tokens."""
 
-    above_input_tokens: Count
-    input: NotNegative | None = None
-    output: NotNegative | None = None
-    cached_input: NotNegative | None = None
-    cache_write: NotNegative | None = None
-    cache_write_1h: NotNegative | None = None
-    audio_input: NotNegative | None = None
-    cached_audio_input: NotNegative | None = None
-    audio_output: NotNegative | None = None
-    image_input: NotNegative | None = None
-    image_output: NotNegative | None = None
+    above_input_tokens: TokenCount
+    input: Price | None = None
+    output: Price | None = None
+    cached_input: Price | None = None
+    cache_write: Price | None = None
+    cache_write_1h: Price | None = None
+    audio_input: Price | None = None
+    cached_audio_input: Price | None = None
+    audio_output: Price | None = None
+    image_input: Price | None = None
+    image_output: Price | None = None
 
 
 class ServicePrice(Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,16 +34,16 @@ class ServicePrice(Struct, frozen=True, forbid_unknown_fields=True):
     any, a prompt above the row's first tier has no price.
     """
 
-    input: NotNegative | None = None
-    output: NotNegative | None = None
-    cached_input: NotNegative | None = None
-    cache_write: NotNegative | None = None
-    cache_write_1h: NotNegative | None = None
-    audio_input: NotNegative | None = None
-    cached_audio_input: NotNegative | None = None
-    audio_output: NotNegative | None = None
-    image_input: NotNegative | None = None
-    image_output: NotNegative | None = None
+    input: Price | None = None
+    output: Price | None = None
+    cached_input: Price | None = None
+    cache_write: Price | None = None
+    cache_write_1h: Price | None = None
+    audio_input: Price | None = None
+    cached_audio_input: Price | None = None
+    audio_output: Price | None = None
+    image_input: Price | None = None
+    image_output: Price | None = None
     tiers: list[Tier] = []
 
 
@@ -51,34 +51,34 @@ class PastPrice(Struct, frozen=True, forbid_unknown_fields=True):
     """An earlier price; `until` is its last day, YYYY-MM-DD."""
 
     until: Day
-    input: NotNegative | None = None
-    output: NotNegative | None = None
-    cached_input: NotNegative | None = None
+    input: Price | None = None
+    output: Price | None = None
+    cached_input: Price | None = None
 
 
 class ModelPrice(Struct, frozen=True, forbid_unknown_fields=True):
     """One row of pricing.yaml: USD per 1M tokens (None: unknown, never zero), sizes in tokens, dates YYYY-MM-DD."""
 
-    input: NotNegative | None = None
-    output: NotNegative | None = None
-    cached_input: NotNegative | None = None
-    cache_write: NotNegative | None = None
-    cache_write_1h: NotNegative | None = None
-    audio_input: NotNegative | None = None
-    cached_audio_input: NotNegative | None = None
-    audio_output: NotNegative | None = None
-    image_input: NotNegative | None = None
-    image_output: NotNegative | None = None
+    input: Price | None = None
+    output: Price | None = None
+    cached_input: Price | None = None
+    cache_write: Price | None = None
+    cache_write_1h: Price | None = None
+    audio_input: Price | None = None
+    cached_audio_input: Price | None = None
+    audio_output: Price | None = None
+    image_input: Price | None = None
+    image_output: Price | None = None
     tiers: list[Tier] = []
-    service_tiers: dict[str, NotNegative | ServicePrice] = {}
+    service_tiers: dict[str, Factor | ServicePrice] = {}
     answers_as: list[str] = []
     history: list[PastPrice] = []
-    per_request: NotNegative | None = None
-    per_search: NotNegative | None = None
+    per_request: Fee | None = None
+    per_search: Fee | None = None
     max_searches: Count | None = None
-    max_extra_usd: NotNegative | None = None
-    context: Count | None = None
-    max_output: Count | None = None
+    max_extra_usd: Fee | None = None
+    context: TokenCount | None = None
+    max_output: TokenCount | None = None
     supports: list[Capability] | None = None
     quality: Share | None = None
     speed: Positive | None = None

@@ -22,6 +22,7 @@ from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BudgetSpent, CostLimit
 from proxy.schema.records import NANO_PER_USD
 from proxy.storage.base import BudgetRefused, Room
+from proxy.storage.spending import IDLE_DAYS
 
 LEAST_TOKENS = 256  # of a shortened answer
 USEFUL_TOKENS = 1024  # of a shortened answer, where the call could be downgraded instead
@@ -130,13 +131,17 @@ class Holds:
                 return shorter, bound_nano
         if self.budgets.config.unknown_price == "allow":
             return request, None
-        why = "has no known price" if deployment.price is None else "has no upper bound of the cost of this request"
-        raise CostLimit(
-            f"{deployment.name} {why}, so the budget cannot hold. Add it to pricing.yaml, or set "
-            "budget.unknown_price: allow.",
-            "price_unknown",
-            param="model",
-        )
+        price = deployment.price
+        if price is None or price.input is None or price.output is None:
+            why, mend = "has no known price", "Add it to pricing.yaml"
+        else:
+            why = "has no upper bound of the cost of this request"
+            mend = (
+                "Its row in pricing.yaml can limit it: max_extra_usd and max_searches what the vendor fetches, "
+                "max_output and context the rest"
+            )
+        message = f"{deployment.name} {why}, so the budget cannot hold. {mend}, or set budget.unknown_price: allow."
+        raise CostLimit(message, "price_unknown", param="model")
 
     async def _may_fit_now(self, call: Call, request: AnyRequest, room: Room, bound_nano: int) -> bool:
         """True if trying again may help: the call's fallbacks are held for no more, or others have given money back."""
@@ -206,6 +211,8 @@ def spent(room: Room, message: str | None) -> BudgetSpent:
         "resets_at": moment(charge.resets_ns),
     }
     again = "It does not reset." if charge.resets_ns is None else f"It resets at {figures['resets_at']}."
+    if charge.resets_ns is None and charge.budget.startswith("session "):
+        again = f"It resets once the session has used nothing for {IDLE_DAYS} days."
     text = (
         f"The budget {charge.budget!r} has no room: ${figures['limit_usd']:g} allowed, ${figures['spent_usd']:.6f} "
         f"spent, ${figures['held_usd']:.6f} held by running calls, and this call could cost "

@@ -68,7 +68,7 @@ def _bound(request: AnyRequest, deployment: Deployment, read: Reading, seats: in
         rates = rates.under(terms_of(UNSAID, asked, deployment.region))
     limit = request.output_limit(price.max_output or price.context)
     limit = limit and max(limit, provider.least_output(request, deployment.model) * request.n)
-    if rates is None or (limit is None and price.output):
+    if rates is None or (limit is None and any(each.output for each in rates.dearest)):
         return None
     fetches = media.is_fetched or deployment.searches
     found = (read.tokens, 0) if media is NO_MEDIA else _with_media(read, provider, deployment.model, price.context)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-from proxy.schema.constraints import Count, NotBlank, NotNegative, Positive, one_of
+from proxy.schema.constraints import Count, Lifetime, NotBlank, NotNegative, Positive, one_of
 from proxy.schema.hints import PRIORITIES
 
 TASKS = (
@@ -46,7 +46,7 @@ class Sticky(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     by: list[Annotated[str, one_of(*SESSION_KEYS)]] = field(default_factory=lambda: list(SESSION_KEYS))
-    ttl_s: Positive = 600
+    ttl_s: Lifetime = 600
     max_switch_cost_ratio: NotNegative = 1.0
 
 
@@ -90,7 +90,7 @@ class ModelEntry(Struct, frozen=True, forbid_unknown_fields=True):
     context_fallback: list[str] = []
     content_fallback: list[str] = []
     weighted: dict[str, Positive] | None = None
-    cache_s: Positive | None = None
+    cache_s: Lifetime | None = None
 
 
 class When(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, rename={"not_": "not"}):

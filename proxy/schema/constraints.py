@@ -42,4 +42,12 @@ Count = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[float, Meta(ge=0)]
 Positive = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+# Bounds of pricing.yaml that no vendor comes near. They keep costs in nano-USD within 64 bits.
+Price = Annotated[float, Meta(ge=0, le=100_000)]  # USD per 1M tokens
+Factor = Annotated[float, Meta(ge=0, le=100)]
+Fee = Annotated[float, Meta(ge=0, le=1_000)]  # USD
+TokenCount = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+# Bounds of what is kept: far beyond any use, and moments in nanoseconds stay within 64 bits.
+Days = Annotated[int, Meta(ge=1, le=36_500)]
+Lifetime = Annotated[float, Meta(gt=0, le=30 * 86_400)]  # seconds
 Dollars = Annotated[float, Meta(ge=0, le=1_000_000_000)]  # keeps sums of nano-USD within 64 bits

@@ -37,7 +37,9 @@ _ATTEMPTS = """
     ORDER BY call_id, seq
 """
 _SET_ATTEMPT = "UPDATE attempts SET cost_nano = ?, price_version = ? WHERE call_id = ? AND seq = ?"
-_COSTS = "SELECT calls.id, cost_nano FROM json_each(?) AS named CROSS JOIN calls ON calls.id = named.value"
+_COSTS = (
+    "SELECT calls.id, cost_nano, charged_nano FROM json_each(?) AS named CROSS JOIN calls ON calls.id = named.value"
+)
 # As a sweep does it: null if a price is not known that matters.
 _SET_CALL = """
     UPDATE calls SET cost_nano = (
@@ -46,6 +48,8 @@ _SET_CALL = """
         FROM attempts WHERE call_id = calls.id)
     WHERE id = ? RETURNING opened_ns, provider, model, key_id, rule, task_type, cost_nano
 """
+# The key pays what the call costs, except for a call that it was forgiven.
+_SET_CHARGE = "UPDATE calls SET charged_nano = cost_nano WHERE id = ?"
 _BY_DAY = """
     SELECT strftime('%Y-%m-%d', attempts.opened_ns / 1000000000, 'unixepoch') AS day, attempts.provider, attempts.model,
         SUM(attempts.cost_nano)
@@ -87,15 +91,20 @@ class Repricing:
             while rollups.sum_up(db):  # then the sums hold every call, at its old cost
                 pass
             call_ids = list(dict.fromkeys(each.attempt.call_id for each in changed))
-            before = dict(db.execute(_COSTS, (_json(call_ids),)).fetchall())
+            before = {row[0]: row[1:] for row in db.execute(_COSTS, (_json(call_ids),))}
             db.executemany(
                 _SET_ATTEMPT,
                 [(each.cost_nano, each.price_version, each.attempt.call_id, each.attempt.seq) for each in changed],
             )
             corrections = []
             for call_id in call_ids:
-                *key, after = db.execute(_SET_CALL, (call_id,)).fetchone()
-                corrections.append((*key, before[call_id], after))
+                opened_ns, *key, after = db.execute(_SET_CALL, (call_id,)).fetchone()
+                cost, charged = before[call_id]
+                change = {"cost_nano": (after or 0) - (cost or 0), "unpriced_calls": (after is None) - (cost is None)}
+                if charged == cost:
+                    db.execute(_SET_CHARGE, (call_id,))
+                    change["charged_nano"] = change["cost_nano"]
+                corrections.append((opened_ns, key, change))
             rollups.correct(db, corrections)
             db.execute("COMMIT")
 

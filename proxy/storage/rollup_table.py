@@ -1,4 +1,4 @@
-"""Performs I/O: the migration that makes the tables of rollups, and fills them from the calls of an earlier version."""
+"""Performs I/O: the migrations that make the tables of rollups, and fill them from the calls of an earlier version."""
 
 from __future__ import annotations
 
@@ -9,6 +9,17 @@ from sqlite_utils import Database
 from proxy.storage import rollups
 
 _AT_ONCE = 20_000
+_FORGIVEN = """
+    SELECT opened_ns, IFNULL(provider, ''), IFNULL(model, ''), IFNULL(key_id, ''), IFNULL(rule, ''),
+        IFNULL(task_type, ''), charged_nano - cost_nano
+    FROM calls WHERE closed_ns IS NOT NULL AND charged_nano <> cost_nano
+        AND id NOT IN (SELECT call_id FROM calls_to_sum)
+"""
+_FORGIVE = """
+    UPDATE rollups SET charged_nano = charged_nano + ?
+    WHERE kept = ? AND span_s = ? AND start_s = ? AND provider = ? AND model = ? AND key_id = ? AND rule = ?
+        AND task_type = ?
+"""
 
 
 def m018_rollups(db: Database) -> None:
@@ -39,6 +50,19 @@ def m018_rollups(db: Database) -> None:
     )
     for column in ("ensemble", "prompt"):
         db.execute("ALTER TABLE calls ADD COLUMN " + column + " TEXT")
+
+
+def m025_charges(db: Database) -> None:
+    """What keys pay, in the sums too: the cost, and nothing for the calls that they were forgiven."""
+    db.execute("ALTER TABLE rollups ADD COLUMN charged_nano INTEGER NOT NULL DEFAULT 0")
+    db.execute("UPDATE rollups SET charged_nano = cost_nano")
+    forgiven = db.execute(_FORGIVEN).fetchall()
+    for opened_ns, *key, nano in forgiven:
+        for kept, names in rollups.KEPT.items():
+            part = [value if name in names else "" for name, value in zip(rollups.KEY, key, strict=True)]
+            for span_s in (rollups.HOUR_S, rollups.DAY_S):
+                start_s = opened_ns // 1_000_000_000
+                db.execute(_FORGIVE, (nano, kept, span_s, start_s - start_s % span_s, *part))
 
 
 def sum_all(db: sqlite3.Connection) -> None:

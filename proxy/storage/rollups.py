@@ -13,7 +13,7 @@ any time.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from operator import add
 from typing import Any
 
@@ -38,6 +38,7 @@ SUMS = {
     "replays": "replay_of IS NOT NULL",
     "timed_calls": "attempts > 0 AND latency_ms IS NOT NULL",  # times of calls without attempts measure nothing
     "latency_ms": "IIF(attempts > 0, IFNULL(latency_ms, 0.0), 0.0)",
+    "charged_nano": "MIN(COALESCE(charged_nano, cost_nano, 0), 9007199254740992)",
 }
 TIMES = {"latencies": "latency_ms", "first_tokens": "first_token_ms"}  # a histogram, and its column
 TIMED = "IIF(attempts > 0, {}, NULL)"
@@ -93,11 +94,10 @@ def list_all(db: sqlite3.Connection) -> None:
     db.execute("INSERT INTO calls_to_sum (call_id) SELECT id FROM calls WHERE closed_ns IS NOT NULL ORDER BY opened_ns")
 
 
-def correct(db: sqlite3.Connection, costs: Iterable[tuple[Any, ...]]) -> None:
-    """Replaces costs of calls that are in the sums: `opened_ns`, the values of `KEY`, and the cost before and after."""
+def correct(db: sqlite3.Connection, changes: Iterable[tuple[int, list[str | None], Mapping[str, int]]]) -> None:
+    """Adds to the sums of calls that are in them: `opened_ns`, the values of `KEY`, and the changes by name."""
     rows = []
-    for opened_ns, *key, before, after in costs:
-        change = {"cost_nano": (after or 0) - (before or 0), "unpriced_calls": (after is None) - (before is None)}
+    for opened_ns, key, change in changes:
         values = [*(change.get(name, 0) for name in SUMS), *(None for _ in TIMES)]
         for kept, mask in _MASKS:
             part = [value or "" if is_kept else "" for value, is_kept in zip(key, mask, strict=True)]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from proxy.schema.constraints import Count, Positive, one_of, text
+from proxy.schema.constraints import Days, Lifetime, one_of, text
 
 _ONLY_SQLITE = "be sqlite:///FILE; other databases are not supported by this version"
 
@@ -20,8 +20,8 @@ class StorageConfig(Struct, frozen=True, forbid_unknown_fields=True):
     url: Annotated[str, text(r"^sqlite:///[\s\S]", _ONLY_SQLITE)] = "sqlite:///proxy.db"
     durability: Annotated[str, one_of("process", "power")] = "process"
     when_down: Annotated[str, one_of("refuse", "unmetered")] = "refuse"
-    keep_days: Count = 90
-    keep_errors_days: Count | None = None
-    keep_text_days: Count = 7
+    keep_days: Days = 90
+    keep_errors_days: Days | None = None
+    keep_text_days: Days = 7
     reasoning_state: Annotated[str, one_of("store", "memory", "off")] = "store"
-    idempotency_ttl_s: Positive = 86400
+    idempotency_ttl_s: Lifetime = 86400

@@ -20,7 +20,7 @@ Key = tuple[str, int]  # budget, start_ns
 _DAY_NS = 86_400 * 1_000_000_000
 _LONGEST_DAYS = {"minute": 1, "hour": 1, "daily": 2, "weekly": 8, "monthly": 32, "last_24h": 2}  # rounded up
 _KEPT_DAYS, _KEPT_LONG_DAYS = 2, 400  # after the end; long: days, weeks and months, except those of sessions
-_IDLE_DAYS = 30  # after which the total of a session ends
+IDLE_DAYS = 30  # after which the total of a session ends
 _READ = "SELECT spent_nano, reserved_nano FROM spending WHERE budget = ? AND start_ns = ?"
 _READ_SINCE = "SELECT start_ns, spent_nano, reserved_nano FROM spending WHERE budget = ? AND start_ns >= ?"
 _SAVE = """
@@ -42,12 +42,12 @@ def is_over(budget: str, start_ns: int, now_ns: int, used_ns: int) -> bool:
     """True if the window ended so long ago that nobody needs its figures. `used_ns`: when they last changed.
 
     `total` never ends, except that of a session, which clients name at will: it ends when nothing has counted against
-    it for _IDLE_DAYS.
+    it for IDLE_DAYS.
     """
     kind, is_of_session = budget.rpartition(" ")[2], budget.startswith("session ")
     longest = _LONGEST_DAYS.get(kind)
     if longest is None:
-        return is_of_session and kind == "total" and used_ns < now_ns - _IDLE_DAYS * _DAY_NS
+        return is_of_session and kind == "total" and used_ns < now_ns - IDLE_DAYS * _DAY_NS
     is_long = kind in ("daily", "weekly", "monthly") and not is_of_session
     return start_ns < now_ns - (longest + (_KEPT_LONG_DAYS if is_long else _KEPT_DAYS)) * _DAY_NS
 

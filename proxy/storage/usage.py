@@ -84,7 +84,8 @@ def read_usage(connection: sqlite3.Connection, query: UsageQuery) -> dict[str, A
     """`total` over the period, and `groups` sorted by key, both from one snapshot. Calls in flight are in neither.
 
     Latencies are milliseconds of calls that reached a provider; percentiles are off by `histograms.ERROR` at most.
-    `cost_usd` sums the known costs (null: none is known); `unpriced_calls` counts the rest. Raises BadRequest.
+    `cost_usd` and `charged_usd` sum the known costs, and what keys pay of them (null: none is known); `unpriced_calls`
+    counts the rest. Raises BadRequest.
     """
     for name in query.group_by:
         if name not in DIMENSIONS:
@@ -199,6 +200,7 @@ def _shown(sums: Sums, baseline: TokenRates | None) -> dict[str, Any]:
         "cached_tokens": found["cached_tokens"],
         "reasoning_tokens": found["reasoning_tokens"],
         "cost_usd": None if is_unknown else found["cost_nano"] / NANO_PER_USD,
+        "charged_usd": None if is_unknown else found["charged_nano"] / NANO_PER_USD,
         "unpriced_calls": found["unpriced_calls"],
         "fallbacks": found["fallbacks"],
         "replays": found["replays"],

@@ -109,3 +109,19 @@ def test_a_missing_file_is_one_line(tmp_path):
     """Even if a flag named it."""
     done = proxy("check", "--config", "missing.yaml", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, "missing.yaml: no such file\n")
+
+
+def test_limits_of_keys_that_do_not_exist_are_warnings(tmp_path):
+    """Once there are keys: a misspelt name would otherwise limit nobody, without a word."""
+    limits = GOOD + "budget: {per_key: {mobil: {daily_usd: 1}, mobile: {daily_usd: 1}, default: {daily_usd: 1}}}\n"
+    limits += "rate_limits: {per_key: {nobody: {concurrent: 1}}}\nkeys: {somebody: {models: [fake/one]}}\n"
+    assert check(tmp_path, limits).stderr == ""
+    assert proxy("keys", "create", "mobile", cwd=tmp_path).returncode == 0
+    done = check(tmp_path, limits)
+    assert done.returncode == 0
+    said = re.findall(r"routing_rules.yaml:(\d+):\d+: .*?([\w.]+: no key .*)", done.stderr)
+    assert said == [
+        ("8", 'keys.somebody: no key is named "somebody"'),
+        ("6", 'budget.per_key.mobil: no key is named "mobil"; did you mean "mobile"?'),
+        ("7", 'rate_limits.per_key.nobody: no key is named "nobody"'),
+    ]

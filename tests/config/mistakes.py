@@ -95,6 +95,10 @@ MISTAKES: list[tuple[str, str | bytes, list[str]]] = [
     ("infinite", HEAD + "server: {grace_s: .inf}\n", [":3:19: server.grace_s: must be a finite number"]),
     ("a huge number", HEAD + "storage: {keep_days: 99999999999999999999}\n",
      [":3:22: storage.keep_days: too large a number"]),
+    ("days beyond any use", HEAD + "storage: {keep_days: 40000}\n",
+     [":3:22: storage.keep_days: must be from 1 to 36500"]),
+    ("seconds beyond any use", HEAD + "storage: {idempotency_ttl_s: 1.0e+12}\n",
+     [":3:30: storage.idempotency_ttl_s: must be greater than 0 and at most 2592000"]),
     ("not one of the allowed values", HEAD + "storage: {durability: powr}\n",
      [':3:23: storage.durability: must be process or power; did you mean "power"?']),
     ("another database", HEAD + "storage: {url: 'postgresql://u:secret@h/db'}\n",
@@ -234,7 +238,15 @@ MISTAKES: list[tuple[str, str | bytes, list[str]]] = [
 
 # the mistake, pricing.yaml after `version: 1`, the messages after `pricing.yaml`
 PRICE_MISTAKES: list[tuple[str, str, list[str]]] = [
-    ("a negative price", "models: {openai/x: {input: -1}}", [":2:28: models.openai/x.input: must be at least 0"]),
+    ("a negative price", "models: {openai/x: {input: -1}}", [":2:28: models.openai/x.input: must be from 0 to 100000"]),
+    ("an absurd price", "models: {openai/x: {tiers: [{above_input_tokens: 9, output: 1.0e+9}]}}",
+     [":2:61: models.openai/x.tiers.0.output: must be from 0 to 100000"]),
+    ("an absurd fee", "models: {openai/x: {per_request: 5000}}",
+     [":2:34: models.openai/x.per_request: must be from 0 to 1000"]),
+    ("an absurd factor", "models: {openai/x: {service_tiers: {flex: 500}}}",
+     [":2:43: models.openai/x.service_tiers.flex: must be from 0 to 100"]),
+    ("an absurd context", "models: {openai/x: {context: 3000000000}}",
+     [":2:30: models.openai/x.context: must be from 1 to 2147483647"]),
     ("text for a price", "models: {openai/x: {input: free}}",
      [":2:28: models.openai/x.input: expected a number, got text"]),
     ("a duplicate row", "models:\n  openai/x: {input: 1}\n  openai/x: {input: 2}",

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import astuple
 
-from proxy.metering.prices import Rate, cost, find_price, rate, upper_bound
-from proxy.metering.pricing import ModelPrice, Pricing, Tier
+from proxy.metering.prices import Rate, Rates, cost, find_price, rate, upper_bound
+from proxy.metering.pricing import ModelPrice, Pricing, ServicePrice, Tier
 from proxy.schema.records import Cost, Tokens
 
 USD = st.integers(0, 200_000_000).map(lambda millionths: millionths / 1_000_000)
@@ -105,6 +105,25 @@ def test_no_usage_exceeds_its_bound(price: ModelPrice, tokens: Tokens, slack: in
     assert bound is not None
     assert type(bound) is int
     assert found.total <= bound
+
+
+@pytest.mark.parametrize(
+    ("row", "tokens", "nano"),
+    [
+        (ModelPrice(0, 0, image_output=30), Tokens(output=10, output_image=10), 300_000),
+        (ModelPrice(0, 0, audio_input=3), Tokens(10, input_audio=10), 30_000),
+        (ModelPrice(0, 0, cache_write_1h=2), Tokens(cache_write=10, cache_write_1h=10), 20_000),
+        (ModelPrice(0, 0, tiers=[Tier(5, output=4)]), Tokens(9, output=10), 40_000),
+        (ModelPrice(0, 0, service_tiers={"fast": ServicePrice(0, 6)}), Tokens(output=10, terms=("fast",)), 60_000),
+        (ModelPrice(0, 0, service_tiers={"fast": ServicePrice(0, 0)}), Tokens(output=10, terms=("slow",)), 0),
+    ],
+)
+def test_text_for_nothing_makes_no_other_part_free(row: ModelPrice, tokens: Tokens, nano: int) -> None:
+    """A row is free, and passes every budget, if nothing in it has a price."""
+    found, rates = cost(row, tokens), Rates.of(row)
+    assert found is not None
+    assert found.total == nano
+    assert rates.is_free == (nano == 0)
 
 
 @given(TOKENS)

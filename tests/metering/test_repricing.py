@@ -32,6 +32,8 @@ PRICE = ModelPrice(
 )
 PRICING = Pricing({"openai/gpt": PRICE}, version="v2")
 
+FORGIVEN = "SELECT id FROM calls WHERE charged_nano = 0 AND cost_nano IS NOT 0"
+
 
 def find(name: str) -> tuple[ModelPrice | None, str]:
     return find_price(PRICING, name), PRICING.version
@@ -56,7 +58,7 @@ def filled(path: Path, count: int = 60) -> SqliteStore:
             ends.append(
                 entry.finish(attempt_end(name, seq, tokens=tokens, usage_source=source, cost_nano=cost_nano), 9)
             )
-        _, closed = entry.close(call_end(name), 9)
+        _, closed = entry.close(call_end(name, is_forgiven=number % 5 == 0), 9)
         first = next(iter(intents.values()))
         store.write(
             Batch(
@@ -78,7 +80,7 @@ def reprice(path: Path, since_ns: int = 0, *, by_day: bool = True) -> int:
 
 
 def sums(path: Path) -> list[Any]:
-    columns = "kept, span_s, start_s, provider, model, key_id, calls, cost_nano, unpriced_calls"
+    columns = "kept, span_s, start_s, provider, model, key_id, calls, cost_nano, charged_nano, unpriced_calls"
     return rows(path, f"SELECT {columns} FROM rollups ORDER BY 1, 2, 3, 4, 5, 6")
 
 
@@ -108,6 +110,8 @@ def test_repricing_equals_computing_from_scratch(tmp_path: Path) -> None:
     """Attempts, calls and sums; held costs stay; a second run changes nothing."""
     store = filled(tmp_path / "x.db")
     held = rows(tmp_path / "x.db", "SELECT * FROM attempts WHERE usage_source = 'unknown'")
+    forgiven = rows(tmp_path / "x.db", FORGIVEN)
+    assert forgiven
     assert reprice(tmp_path / "x.db") > 30
     for row in rows(tmp_path / "x.db", "SELECT * FROM attempts WHERE usage_source <> 'unknown'"):
         day = f"2026-01-0{(row['opened_ns'] - START_NS) // DAY_NS + 1}"
@@ -127,6 +131,8 @@ def test_repricing_equals_computing_from_scratch(tmp_path: Path) -> None:
     total = store.usage(UsageQuery())["total"]
     calls = rows(tmp_path / "x.db", "SELECT SUM(cost_nano) AS cost, SUM(cost_nano IS NULL) AS unknown FROM calls")[0]
     assert (round(total["cost_usd"] * 1e9), total["unpriced_calls"]) == (calls["cost"], calls["unknown"])
+    assert rows(tmp_path / "x.db", FORGIVEN) == forgiven
+    assert rows(tmp_path / "x.db", "SELECT id FROM calls WHERE charged_nano IS NOT cost_nano") == forgiven
     assert reprice(tmp_path / "x.db") == 0
     assert sums(tmp_path / "x.db") == summed
     store.close()

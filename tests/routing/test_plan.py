@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.metering.pricing import ModelPrice
+from proxy.metering.pricing import ModelPrice, Tier
 from proxy.metering.tokens import input_bound
 from proxy.providers.cohere import Cohere
 from proxy.providers.openai import OpenAI
@@ -66,3 +66,13 @@ def test_a_limit_that_the_vendor_raises_counts_as_it_is_sent() -> None:
 def test_a_plan_with_an_unknown_price_has_no_bound(route: Route) -> None:
     """Unknown is not zero."""
     assert plan(route, request()).bound_nano is None
+
+
+@pytest.mark.parametrize(
+    "price", [ModelPrice(input=1, output=0, image_output=30), ModelPrice(0, 0, tiers=[Tier(9, output=4)])]
+)
+def test_output_without_a_limit_has_no_bound_if_any_of_it_costs(price: ModelPrice) -> None:
+    """Also if text is free: its own limit makes a bound again."""
+    deployment = Deployment("d", OpenAI(), "m", price)
+    assert attempt_bound(request(), deployment) is None
+    assert attempt_bound(request(max_tokens=5), deployment) is not None

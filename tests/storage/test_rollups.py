@@ -11,6 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from sqlite_utils import Database
 
 from proxy.schema.errors import BadRequest
 from proxy.schema.queries import UsageQuery
@@ -20,6 +21,7 @@ from proxy.storage.base import StoreError
 from proxy.storage.batch import Batch, OpenCall, rejected
 from proxy.storage.histograms import ERROR
 from proxy.storage.migrations import MIGRATIONS, migrate
+from proxy.storage.rollup_table import m025_charges
 from proxy.storage.sqlite import SqliteStore
 from tests.storage.samples import attempt, attempt_end, call, call_end, rows
 
@@ -138,6 +140,32 @@ def test_an_earlier_database_is_summed_when_it_is_migrated() -> None:
         found = dict(db.execute("SELECT span_s, SUM(calls) FROM rollups WHERE kept = 'none' GROUP BY 1").fetchall())
         listed = db.execute("SELECT COUNT(*) FROM calls_to_sum").fetchone()
     assert (found, listed) == (dict.fromkeys(SPANS, 90), (0,))
+
+
+def test_sums_of_an_earlier_version_learn_what_keys_pay() -> None:
+    """The cost, and nothing for a forgiven call. Calls that are not summed yet add their own charge when they are."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        migrate(db, MIGRATIONS[:11])
+        columns = "id, opened_ns, closed_ns, owner, requested_model, stream, outcome, provider, cost_nano"
+        values = [(str(number), START_NS, 5, "p", 7) for number in range(4)]
+        insert = "INSERT INTO calls (" + columns + ") VALUES (?, ?, ?, 'o', 'm', 0, 'ok', ?, ?)"
+        db.executemany(insert, values)
+        migrate(db)
+        # As an earlier version left it: sums without charges, one forgiven call in them, one listed only.
+        db.execute("ALTER TABLE rollups DROP COLUMN charged_nano")
+        db.execute("UPDATE calls SET charged_nano = 0 WHERE id = '1'")
+        insert = insert.replace("cost_nano)", "cost_nano, charged_nano)").replace("?, ?)", "?, ?, 0)")
+        db.execute(insert, ("listed", START_NS, 5, "p", 7))
+        db.execute("INSERT INTO calls_to_sum (call_id) VALUES ('listed')")
+        m025_charges(Database(db))
+        sums = "SELECT DISTINCT kept, span_s, cost_nano, charged_nano FROM rollups"
+        before = db.execute(sums).fetchall()
+        rollups.prepare(db)
+        rollups.sum_up(db)
+        after = db.execute(sums).fetchall()
+    assert {row[2:] for row in before} == {(28, 21)}
+    assert {row[2:] for row in after} == {(35, 21)}
+    assert len(before) == len(after) == 2 * len(rollups.KEPT)
 
 
 def fill(store: SqliteStore, count: int, seed: int) -> list[dict[str, Any]]:

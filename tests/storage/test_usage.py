@@ -36,6 +36,7 @@ def facts(seed: int, count: int) -> list[dict[str, Any]]:
             "outcome": rng.choice(OUTCOMES),
             "tokens": Tokens(rng.randrange(50), rng.randrange(9), rng.randrange(9), rng.randrange(1, 99), 1),
             "cost_nano": rng.choice([None, 0, 7, 10**9 + 1]),
+            "is_forgiven": rng.random() < 0.2,
             "latency_ms": rng.random() * 1000,
             "first_token_ms": rng.choice([None, rng.random() * 100]),
             "fallback": rng.random() < 0.3,
@@ -51,7 +52,7 @@ def add(batch: Batch, fact: dict[str, Any]) -> None:
     entry = OpenCall(opening)
     entry.start(first)
     end = AttemptEnd(f"{name}-1", name, outcome, tokens=fact["tokens"], cost_nano=fact["cost_nano"])
-    measured = {key: fact[key] for key in ("latency_ms", "first_token_ms", "fallback")}
+    measured = {key: fact[key] for key in ("latency_ms", "first_token_ms", "fallback", "is_forgiven")}
     batch.opened[name], batch.intents[first.id] = (opening, first), first
     ended = entry.finish(end, 9)
     assert ended is not None
@@ -62,6 +63,7 @@ def add(batch: Batch, fact: dict[str, Any]) -> None:
 def expected(chosen: list[dict[str, Any]]) -> dict[str, Any]:
     """The same figures, the slow way."""
     costs = [fact["cost_nano"] for fact in chosen if fact["cost_nano"] is not None]
+    charges = [fact["cost_nano"] or 0 for fact in chosen if not fact["is_forgiven"]]
     latencies = sorted(fact["latency_ms"] for fact in chosen)
     first_tokens = sorted(fact["first_token_ms"] for fact in chosen if fact["first_token_ms"] is not None)
     successes = sum(fact["outcome"] is Outcome.OK for fact in chosen)
@@ -75,6 +77,7 @@ def expected(chosen: list[dict[str, Any]]) -> dict[str, Any]:
         "cached_tokens": sum(fact["tokens"].cache_read for fact in chosen),
         "reasoning_tokens": len(chosen),
         "cost_usd": sum(costs) / 1e9 if costs else None,
+        "charged_usd": sum(charges) / 1e9 if costs else None,
         "unpriced_calls": len(chosen) - len(costs),
         "fallbacks": sum(fact["fallback"] for fact in chosen),
         "replays": 0,

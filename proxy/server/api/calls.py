@@ -52,7 +52,9 @@ class ModelCalls:
         self._log = log
         self._headers_after_s = headers_after_s
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, format: Format, *, alone: bool = False) -> None:
+    async def __call__(
+        self, scope: Scope, receive: Receive, send: Send, format: Format, *, alone: bool = False
+    ) -> None:
         """`alone`: no layer of the framework stands between this and the server, none that adds headers."""
         call_id = new_id()
         identity, path = {"x-request-id": call_id}, cast(HTTPScope, scope)["path"]
@@ -63,8 +65,7 @@ class ModelCalls:
             with self._live() as live:  # not the call's own yet: a reload may happen while the body is read
                 identity["x-proxy-config"] = live.pipeline.config_version
                 sharing = live.sharing
-            if (method := cast(HTTPScope, scope)["method"]) != "POST":
-                raise _not_allowed(method)
+            _check_method(cast(HTTPScope, scope)["method"])
             caller = await self._access.caller(scope, headers)
             body = await read_body(receive, headers, self._bodies.max_bytes, may_be_compressed=True)
             if "content-encoding" in headers:
@@ -123,6 +124,7 @@ class ModelCalls:
         await send_stream(send, frames_of(first, output, call, writer, self._log), known)
 
 
-def _not_allowed(method: str) -> ProxyError:
-    message = f"{method} is not allowed; use POST."
-    return ProxyError(message, status=405, code="method_not_allowed", headers={"allow": "POST"})
+def _check_method(method: str) -> None:
+    if method != "POST":
+        message = f"{method} is not allowed; use POST."
+        raise ProxyError(message, status=405, code="method_not_allowed", headers={"allow": "POST"})

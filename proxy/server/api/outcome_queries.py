@@ -17,7 +17,7 @@ from proxy.schema.ensembles import EnsembleCall, EnsembleQuery, Rating
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.json import decode_object
 from proxy.schema.records import Caller
-from proxy.server.api.periods import iso, unix_ns, zone_of
+from proxy.server.api.periods import iso, period, zone_of
 from proxy.server.api.queries import bounded_since, own_key
 from proxy.server.formats.body import view_of
 
@@ -54,7 +54,7 @@ def rating_from(fields: dict[str, Any], source: str, key_id: str | None) -> Rati
     for name in fields:
         if name not in known:
             raise BadRequest(
-                f"Unknown parameter {name[:64]!r}{near(name, known)}. Known: {', '.join(known)}.", param=name[:64]
+                f"Unknown parameter {name[:64]!r}. Known: {', '.join(known)}{near(name, known) or '.'}", param=name[:64]
             )
     given = view_of(fields, FeedbackBody)
     comment = given.comment if given.comment and given.comment.strip() else None
@@ -83,7 +83,7 @@ def unknown_call(name: str) -> ProxyError:
 def report_query(name: str, parameters: Mapping[str, str], caller: Caller, now_ns: int) -> EnsembleQuery:
     """The query of an ensemble's report: the caller's own calls; all calls for an admin. Raises BadRequest."""
     tz = zone_of(parameters)
-    since, until = (unix_ns(parameters, name, tz) for name in ("since", "until"))
+    since, until = period(parameters, tz)
     until = now_ns if until is None else until
     since = bounded_since(since, min(until, now_ns), "the report reads single calls")
     return EnsembleQuery(name.removeprefix(PREFIX), since, until, own_key(caller), MAX_CALLS)
@@ -117,8 +117,8 @@ def own_name(name: str, names: EnsembleNames) -> str:
 
 def reported(query: EnsembleQuery, tz: str, calls: list[EnsembleCall]) -> EnsembleReport:
     """The report on the calls that a query found, of which one may be too many."""
-    period = (iso(query.since_ns, tz), iso(query.until_ns, tz))
-    return report_of(query.name, calls[: query.limit], period, has_more=len(calls) > query.limit)
+    times = (iso(query.since_ns, tz), iso(query.until_ns, tz))
+    return report_of(query.name, calls[: query.limit], times, has_more=len(calls) > query.limit)
 
 
 def check_known(query: EnsembleQuery, calls: int, ensembles: Mapping[str, object]) -> None:

@@ -47,6 +47,14 @@ def unix_ns(parameters: Mapping[str, str], name: str, tz: str) -> int | None:
     return min(max(seconds * NANO + moment.microsecond * 1000, 0), LAST_NS)
 
 
+def period(parameters: Mapping[str, str], tz: str) -> tuple[int | None, int | None]:
+    """The times in `since` and `until`. Raises BadRequest, also for an end before the beginning."""
+    since, until = unix_ns(parameters, "since", tz), unix_ns(parameters, "until", tz)
+    if since is not None and until is not None and until < since:
+        raise BadRequest("until: must not be before `since`.", param="until")
+    return since, until
+
+
 def iso(moment_ns: int | None, tz: str) -> str | None:
     """The time in this zone, to the second; None of None, and of a time beyond the calendar."""
     if moment_ns is None or moment_ns == LAST_NS:

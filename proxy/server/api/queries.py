@@ -12,7 +12,7 @@ from proxy.schema.dimensions import DIMENSIONS
 from proxy.schema.errors import BadRequest
 from proxy.schema.queries import LogQuery, TokenRates, UsageQuery
 from proxy.schema.records import NANO_PER_USD, Caller, Outcome
-from proxy.server.api.periods import LAST_NS, has_whole_hours, iso, unix_ns, zone_of
+from proxy.server.api.periods import LAST_NS, has_whole_hours, iso, period, zone_of
 from proxy.server.api.shapes import UsageSums
 
 DAY_NS = 86_400 * NANO_PER_USD
@@ -46,7 +46,7 @@ def parameters_of(items: Iterable[tuple[str, str]], known: Mapping[str, str]) ->
     for name, value in items:
         if name not in known:
             raise BadRequest(
-                f"Unknown parameter {name[:64]!r}{near(name, known)}. Known: {', '.join(known)}.", param=name[:64]
+                f"Unknown parameter {name[:64]!r}. Known: {', '.join(known)}{near(name, known) or '.'}", param=name[:64]
             )
         if name in found:
             raise BadRequest(f"{name}: given twice.", param=name)
@@ -64,11 +64,10 @@ def usage_query(
     groups = tuple(dict.fromkeys(part for part in parts if part))
     for group in groups:
         if group not in DIMENSIONS:
-            raise BadRequest(
-                f"group_by: unknown group {group[:64]!r}{near(group, DIMENSIONS)}. Known: {', '.join(DIMENSIONS)}.",
-                param="group_by",
-            )
-    since, until = (unix_ns(parameters, name, tz) for name in ("since", "until"))
+            close = near(group, DIMENSIONS) or "."
+            message = f"group_by: unknown group {group[:64]!r}. Known: {', '.join(DIMENSIONS)}{close}"
+            raise BadRequest(message, param="group_by")
+    since, until = period(parameters, tz)
     by_call = [group for group in groups if not DIMENSIONS[group].in_rollups]
     if "day" in groups and not has_whole_hours(tz, since, now_ns if until is None else until):
         by_call.append("day")
@@ -93,11 +92,12 @@ def log_query(parameters: Mapping[str, str], caller: Caller) -> LogQuery:
     """The query of `/v1/requests`. Raises BadRequest."""
     tz = zone_of(parameters)
     one_of(parameters, "outcome", tuple(Outcome))
+    since, until = period(parameters, tz)
     least_usd = _number(parameters, "min_cost_usd", 0, 1e9)
     status, limit = _number(parameters, "status", 100, 599), _number(parameters, "limit", 1, MOST_ROWS)
     return LogQuery(
-        since_ns=unix_ns(parameters, "since", tz),
-        until_ns=unix_ns(parameters, "until", tz),
+        since_ns=since,
+        until_ns=until,
         key_id=own_key(caller),
         filters={name: value for name in (*FILTERS, "outcome") if (value := parameters.get(name))},
         status=None if status is None else int(status),
@@ -138,7 +138,8 @@ def one_of(parameters: Mapping[str, str], name: str, allowed: tuple[str, ...]) -
     value = parameters.get(name)
     if value and value not in allowed:
         raise BadRequest(
-            f"{name}: unknown value {value[:64]!r}{near(value, allowed)}. Known: {', '.join(allowed)}.", param=name
+            f"{name}: unknown value {value[:64]!r}. Known: {', '.join(allowed)}{near(value, allowed) or '.'}",
+            param=name,
         )
 
 

@@ -95,6 +95,7 @@ class UsageSums(TypedDict, total=False):
     cached_tokens: int
     reasoning_tokens: int
     cost_usd: float | None
+    charged_usd: float | None
     unpriced_calls: int
     fallbacks: int
     replays: int

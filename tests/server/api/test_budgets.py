@@ -110,6 +110,28 @@ async def test_a_window_that_refuses_uses_nothing_of_another(tmp_path: Path, ups
     }
 
 
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ("total_usd: 0.00001", "It does not reset."),
+        ("per_tag: {batch: {total_usd: 0.00001}}", "It does not reset."),
+        ("per_session: {total_usd: 0.00001}", "It resets once the session has used nothing for 30 days."),
+    ],
+)
+async def test_a_refusal_tells_when_a_total_ends(
+    tmp_path: Path, upstream: FakeUpstream, limits: str, said: str
+) -> None:
+    """That of a session ends some time after its last call, every other never."""
+    async with budgeted(tmp_path, upstream, "{when_spent: reject, " + limits + "}") as server:
+        labels: dict[str, Any] = {
+            "extra_headers": {"x-session-id": "s"},
+            "extra_body": {"routing": {"tags": ["batch"]}},
+        }
+        error = await refusal(server, **labels)
+    assert error["message"].endswith(said)
+    assert error["metadata"]["resets_at"] is None
+
+
 async def test_an_answer_is_shortened_if_only_its_length_does_not_fit(tmp_path: Path, upstream: FakeUpstream) -> None:
     """At most an eighth of what is left, at least 256 tokens, and reported. Explicit limits that fit stay."""
     async with budgeted(tmp_path, upstream, "{daily_usd: 0.04, when_spent: reject}") as server:
@@ -201,6 +223,24 @@ async def test_a_model_without_a_price_is_refused_where_a_budget_exists(tmp_path
     assert spending(tmp_path / "more") == {}
 
 
+async def test_what_a_vendor_fetches_needs_a_cap_of_its_own(tmp_path: Path, upstream: FakeUpstream) -> None:
+    """Without `max_extra_usd` in the model's row a budget refuses a linked picture, and says what to add."""
+    picture = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    linked = [{"role": "user", "content": [picture]}]
+    async with budgeted(tmp_path, upstream, "{daily_usd: 1}") as server:
+        with pytest.raises(openai.APIStatusError) as caught:
+            await ask(server, messages=linked)
+        assert (caught.value.status_code, caught.value.code) == (402, "price_unknown")
+        assert "no upper bound" in caught.value.message
+        assert "max_extra_usd" in caught.value.message
+    (tmp_path / "more").mkdir()
+    capped = PRICING.replace("fake/*: {", "fake/*: {max_extra_usd: 0.05, ")
+    assert capped != PRICING
+    routing = ROUTING + "budget: {{daily_usd: 1}}\n"
+    async with serving(write_files(tmp_path / "more", upstream.url, routing, capped)) as server:
+        assert (await ask(server, messages=linked)).status_code == 200
+
+
 async def test_calls_wait_for_what_others_hold(tmp_path: Path, upstream: FakeUpstream) -> None:
     """The second call's bound fits only once the first has ended: it waits for that instead of being refused."""
     async with budgeted(tmp_path, upstream, "{daily_usd: 0.0025, when_spent: reject}") as server:
@@ -225,10 +265,11 @@ async def test_a_key_does_not_pay_for_what_broke_off_if_the_operator_forgives(
                 pass
         listed = (await get(server.port, "/v1/requests")).json["data"][0]
         single = (await get(server.port, f"/v1/requests/{listed['id']}")).json
+        usage = (await get(server.port, "/v1/usage?group_by=model")).json
     with closing(sqlite3.connect(tmp_path / "usage.db")) as db:
         [(cost, charged)] = db.execute("SELECT cost_nano, charged_nano FROM calls").fetchall()
     assert (cost > 0, charged) == (True, 0)
-    for shown in (listed, single):
+    for shown in (listed, single, usage["total"], usage["groups"][0]):
         assert (shown["cost_usd"], shown["charged_usd"]) == (cost / 1e9, 0)
 
 

@@ -108,6 +108,8 @@ async def test_the_period_is_told_in_its_time_zone(server: Server) -> None:
         ("usage?group_by=modle", "group_by", 'did you mean "model"?'),
         ("usage?groupby=model", "groupby", 'did you mean "group_by"?'),
         ("usage?since=yesterday", "since", "such as 2026-11-22"),
+        ("usage?since=2026-01-02&until=2026-01-01", "until", "must not be before `since`"),
+        ("requests?since=2026-01-02&until=2026-01-01T23:59:59Z", "until", "must not be before `since`"),
         ("usage?tz=Europe/Berlln", "tz", 'did you mean "Europe/Berlin"?'),
         ("usage?tz=../../etc/passwd", "tz", "no such time zone"),
         ("usage?tz=Europe", "tz", "no such time zone"),
