@@ -12,7 +12,15 @@ from fnmatch import fnmatchcase
 
 from proxy.config.panels import panel_warnings
 from proxy.config.problems import Path, Problem, Severity, near, shown
-from proxy.config.references import Reference, budget_scopes, deployment_of, problem_at, references, successor_problem
+from proxy.config.references import (
+    MAX_HINTS,
+    Reference,
+    budget_scopes,
+    deployment_of,
+    problem_at,
+    references,
+    successor_problem,
+)
 from proxy.config.rules import dead_rules
 from proxy.config.settings import Config
 from proxy.metering.prices import find_price
@@ -131,6 +139,7 @@ def _dead_limits(config: Config) -> Iterator[Finding]:
 
 def _successors(config: Config, listed_price: PriceOf) -> Iterator[tuple[str, str]]:
     """Rows whose successor is itself retired, or unknown: a client that follows it would get an error."""
+    hints = 0
     for name, row in config.pricing.models.items():
         if row.successor is None or row.successor in config.models or row.successor in config.aliases:
             continue
@@ -138,7 +147,8 @@ def _successors(config: Config, listed_price: PriceOf) -> Iterator[tuple[str, st
         if after is not None and after.retired:
             yield name, f"{row.successor} was itself retired on {after.retired}"
         elif after is None and (not config.pricing.lookup or listed_price(row.successor) is None):
-            hint = near(row.successor, config.pricing.models)
+            hint = near(row.successor, config.pricing.models) if hints < MAX_HINTS else ""
+            hints += 1
             yield name, f'no row is named "{shown(row.successor)}"{hint}'
 
 
