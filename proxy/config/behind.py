@@ -14,8 +14,8 @@ class Behind:
 
     def __init__(self, config: Config) -> None:
         self._ensembles = config.ensembles
-        self._aliases = _ends(config.aliases)
-        self._ends = _ends({**config.aliases, **{name: entry.use or name for name, entry in config.models.items()}})
+        self._aliases = ends(config.aliases)
+        self._ends = ends({**config.aliases, **{name: entry.use or name for name, entry in config.models.items()}})
 
     def ensemble(self, name: str) -> str | None:
         end = self._ends.get(name, name)
@@ -28,7 +28,7 @@ class Behind:
         return end if end in AUTO_NAMES else None
 
 
-def _ends(steps: Mapping[str, str]) -> dict[str, str]:
+def ends(steps: Mapping[str, str]) -> dict[str, str]:
     """Where each name ends; on a circle, at one of its names."""
     found: dict[str, str] = {}
     for start in steps:

@@ -6,10 +6,11 @@ Names that cannot work at all are errors, found by `proxy.config.references`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from fnmatch import fnmatchcase
 
+from proxy.config.behind import ends
 from proxy.config.panels import panel_warnings
 from proxy.config.problems import Path, Problem, Severity, near, shown
 from proxy.config.references import (
@@ -67,10 +68,11 @@ def _dead_fallbacks(config: Config) -> Iterator[Finding]:
         for key in ("fallback", "context_fallback", "content_fallback"):
             chains.append((("models", name, key), entry.use, getattr(entry, key)))
     chains += [(path, None, names) for path, names in _orders(config)]
+    aliases = ends(config.aliases)
     for path, first, names in chains:
-        tried = {_target(first, config)} if first else set()
+        tried = {_target(first, aliases, config)} if first else set()
         for place, name in enumerate(names):
-            target = _target(name, config)
+            target = _target(name, aliases, config)
             provider = config.providers.get(target.partition("/")[0])
             is_embedded = provider is not None and provider.local_model is not None and target not in config.models
             if is_embedded and (place > 0 or path[0] not in ("rules", "tasks")):  # their first name is no fallback
@@ -88,10 +90,9 @@ def _orders(config: Config) -> Iterator[tuple[Path, list[str]]]:
     yield from ((("tasks", task), names) for task, names in config.tasks.items())
 
 
-def _target(name: str, config: Config) -> str:
+def _target(name: str, aliases: Mapping[str, str], config: Config) -> str:
     """The target of a name: `provider/model`, or a name under `models:`."""
-    while name in config.aliases:
-        name = config.aliases[name]
+    name = aliases.get(name, name)
     return deployment_of(name, config) or name
 
 
