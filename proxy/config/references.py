@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date, timedelta
+from itertools import chain
 
 from msgspec import Struct
 
+from proxy.config.behind import Behind
 from proxy.config.ensembles import names_of
 from proxy.config.origins import without_effect
 from proxy.config.problems import Mark, Path, Problem, Severity, looks_like_key, near, problem, shown
@@ -22,6 +24,7 @@ from proxy.routing.panelists import PREFIX
 from proxy.routing.settings import Among
 
 SOON = timedelta(days=90)
+MAX_HINTS = 20  # each compares a name with all others
 _ASKS_ENSEMBLES = ("aliases", "ensembles", "keys")  # sections whose names may be ensembles
 _CHOSEN_FROM = ("models", "router", "rules", "tasks")  # sections that say what `auto` chooses from
 
@@ -44,9 +47,10 @@ def check(config: Config, today: date) -> list[Problem]:
 
 def name_problems(config: Config) -> list[Problem]:
     """Names that do not exist, are defined twice, or refer back to themselves."""
-    found = [*_definitions(config)]
+    behind = Behind(config)
+    found = [*_definitions(config, behind)]
     for reference in references(config):
-        wrong = _fault_of(reference, config)
+        wrong = _fault_of(reference, config, behind, near if len(found) < MAX_HINTS else _no_hint)
         if wrong:
             found.append(problem_at(config, reference.path, wrong))
     for scope in config.budget.per_provider if config.budget else ():
@@ -78,12 +82,13 @@ def _successors(config: Config) -> Iterator[Problem]:
     """Rows of pricing.yaml whose successor cannot be called. `proxy.config.warnings` handles one merely unlisted."""
     rows = config.pricing.models
     owners = {name.partition("/")[0] for name in rows} | set(config.providers)
+    full = {name.partition("/")[2]: name for name in reversed([*rows])}
     for name, row in rows.items():
         owner, _, model = (row.successor or "").partition("/")
         if row.successor is None or row.successor in config.models or row.successor in config.aliases:
             continue
         if not model:
-            close = next((f'; did you mean "{other}"?' for other in rows if other.partition("/")[2] == owner), "")
+            close = f'; did you mean "{full[owner]}"?' if owner in full else ""
             yield successor_problem(config, name, f"must be provider/model{close}")
         elif owner not in owners:
             yield successor_problem(config, name, f'unknown provider "{shown(owner)}"{near(owner, owners)}')
@@ -95,7 +100,7 @@ def successor_problem(config: Config, row: str, message: str, severity: Severity
     return problem(config.price_marks.get(path, Mark("pricing.yaml")), path, message, severity)
 
 
-def _definitions(config: Config) -> Iterator[Problem]:
+def _definitions(config: Config, behind: Behind) -> Iterator[Problem]:
     for section, names in (("models", config.models), ("aliases", config.aliases)):
         for name in names:
             path = (section, name)
@@ -110,7 +115,7 @@ def _definitions(config: Config) -> Iterator[Problem]:
     for name, entry in config.models.items():
         if entry.use is not None and entry.weighted is not None:
             yield problem_at(config, ("models", name), "has both use and weighted; keep one of them")
-        if entry.use is not None and ensemble_behind(entry.use, config) is not None:
+        if entry.use is not None and behind.ensemble(entry.use) is not None:
             for key in ("fallback", "context_fallback", "content_fallback"):
                 if getattr(entry, key):
                     message = "an ensemble has no fallback; its members have their own"
@@ -200,12 +205,14 @@ def _hard_limits(config: Config) -> Iterator[Problem]:
             yield problem_at(config, (*path, f"hard_{window}_usd"), fault)
 
 
-def _fault_of(reference: Reference, config: Config) -> str | None:
-    """Why a name does not resolve; None if it does."""
+def _fault_of(
+    reference: Reference, config: Config, behind: Behind, near: Callable[[str, Iterable[str]], str]
+) -> str | None:
+    """Why a name does not resolve; None if it does. `near` suggests another."""
     name = reference.name
-    if reference.path[0] in _CHOSEN_FROM and (route := _route_behind(name, config)) is not None:
+    if reference.path[0] in _CHOSEN_FROM and (route := behind.route(name)) is not None:
         return f'"{route}" chooses among models, so it cannot be used as one'
-    if (ensemble := ensemble_behind(name, config)) is not None and not _may_ask(reference):
+    if (ensemble := behind.ensemble(name)) is not None and not _may_ask(reference):
         fix = f"; write use: {{ensemble: {shown(ensemble)}}}" if reference.path[0] == "rules" else ""
         return f'"{shown(name)}" is an ensemble, which cannot be used here{fix}'
     if name in config.models or name in config.aliases or ensemble is not None:
@@ -228,11 +235,13 @@ def _fault_of(reference: Reference, config: Config) -> str | None:
         return f'several providers have "{shown(name)}"; write {" or ".join(f"{owner}/{name}" for owner in owners)}'
     if model:
         return f'unknown provider "{shown(provider)}"{near(provider, config.providers)}'
-    hint = near(
-        name,
-        (*config.models, *config.aliases, *AUTO_NAMES, *(PREFIX + each for each in config.ensembles), *_listed(config)),
-    )
+    ensembles = (PREFIX + each for each in config.ensembles)
+    hint = near(name, chain(config.models, config.aliases, AUTO_NAMES, ensembles, _listed(config)))
     return f'unknown model "{shown(name)}"{hint or "; use a name under models: or aliases:, or provider/model"}'
+
+
+def _no_hint(_word: str, _known: Iterable[str]) -> str:
+    return ""
 
 
 def _may_ask(reference: Reference) -> bool:
@@ -241,26 +250,6 @@ def _may_ask(reference: Reference) -> bool:
     if section == "models":
         return len(place) == 1 or place[1] in ("use", "weighted")
     return section in _ASKS_ENSEMBLES or (section == "rules" and place[-1] == "ensemble")
-
-
-def ensemble_behind(name: str, config: Config) -> str | None:
-    """The ensemble that a name leads to, over aliases and `use`."""
-    seen: set[str] = set()
-    while name not in seen:
-        seen.add(name)
-        entry = config.models.get(name)
-        name = config.aliases.get(name, name) if entry is None else entry.use or name
-    found = name.removeprefix(PREFIX)
-    return found if name.startswith(PREFIX) and found in config.ensembles else None
-
-
-def _route_behind(name: str, config: Config) -> str | None:
-    """The `auto` name that a name is an alias of."""
-    seen: set[str] = set()
-    while name in config.aliases and name not in seen:
-        seen.add(name)
-        name = config.aliases[name]
-    return name if name in AUTO_NAMES else None
 
 
 def deployment_of(name: str, config: Config) -> str | None:
@@ -283,11 +272,12 @@ def _owners(model: str, config: Config) -> list[str]:
     ]
 
 
-def _listed(config: Config) -> list[str]:
+def _listed(config: Config) -> Iterator[str]:
     """Valid names: `provider/model`, and the bare id unless it could be taken for `provider/model`."""
     rows = [name.partition("/") for name in config.pricing.models]
     ours = [(provider, model) for provider, _, model in rows if provider in config.providers]
-    return [f"{provider}/{model}" for provider, model in ours] + [model for _, model in ours if "/" not in model]
+    yield from (f"{provider}/{model}" for provider, model in ours)
+    yield from (model for _, model in ours if "/" not in model)
 
 
 def _cycles(config: Config) -> list[Problem]:

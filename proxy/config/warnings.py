@@ -6,13 +6,22 @@ Names that cannot work at all are errors, found by `proxy.config.references`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from fnmatch import fnmatchcase
 
+from proxy.config.behind import ends
 from proxy.config.panels import panel_warnings
 from proxy.config.problems import Path, Problem, Severity, near, shown
-from proxy.config.references import Reference, budget_scopes, deployment_of, problem_at, references, successor_problem
+from proxy.config.references import (
+    MAX_HINTS,
+    Reference,
+    budget_scopes,
+    deployment_of,
+    problem_at,
+    references,
+    successor_problem,
+)
 from proxy.config.rules import dead_rules
 from proxy.config.settings import Config
 from proxy.metering.prices import find_price
@@ -59,10 +68,11 @@ def _dead_fallbacks(config: Config) -> Iterator[Finding]:
         for key in ("fallback", "context_fallback", "content_fallback"):
             chains.append((("models", name, key), entry.use, getattr(entry, key)))
     chains += [(path, None, names) for path, names in _orders(config)]
+    aliases = ends(config.aliases)
     for path, first, names in chains:
-        tried = {_target(first, config)} if first else set()
+        tried = {_target(first, aliases, config)} if first else set()
         for place, name in enumerate(names):
-            target = _target(name, config)
+            target = _target(name, aliases, config)
             provider = config.providers.get(target.partition("/")[0])
             is_embedded = provider is not None and provider.local_model is not None and target not in config.models
             if is_embedded and (place > 0 or path[0] not in ("rules", "tasks")):  # their first name is no fallback
@@ -80,10 +90,9 @@ def _orders(config: Config) -> Iterator[tuple[Path, list[str]]]:
     yield from ((("tasks", task), names) for task, names in config.tasks.items())
 
 
-def _target(name: str, config: Config) -> str:
+def _target(name: str, aliases: Mapping[str, str], config: Config) -> str:
     """The target of a name: `provider/model`, or a name under `models:`."""
-    while name in config.aliases:
-        name = config.aliases[name]
+    name = aliases.get(name, name)
     return deployment_of(name, config) or name
 
 
@@ -131,6 +140,7 @@ def _dead_limits(config: Config) -> Iterator[Finding]:
 
 def _successors(config: Config, listed_price: PriceOf) -> Iterator[tuple[str, str]]:
     """Rows whose successor is itself retired, or unknown: a client that follows it would get an error."""
+    hints = 0
     for name, row in config.pricing.models.items():
         if row.successor is None or row.successor in config.models or row.successor in config.aliases:
             continue
@@ -138,7 +148,8 @@ def _successors(config: Config, listed_price: PriceOf) -> Iterator[tuple[str, st
         if after is not None and after.retired:
             yield name, f"{row.successor} was itself retired on {after.retired}"
         elif after is None and (not config.pricing.lookup or listed_price(row.successor) is None):
-            hint = near(row.successor, config.pricing.models)
+            hint = near(row.successor, config.pricing.models) if hints < MAX_HINTS else ""
+            hints += 1
             yield name, f'no row is named "{shown(row.successor)}"{hint}'
 
 

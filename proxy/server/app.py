@@ -48,6 +48,7 @@ from proxy.server.api.reads import Reads
 from proxy.server.api.request import Bodies, Places
 from proxy.server.api.shared import SharedCalls
 from proxy.server.auth import Auth, StoredKeys, own_key
+from proxy.server.followers import following
 from proxy.server.formats import FORMATS, EndpointFormat
 from proxy.server.history import History
 from proxy.server.http1 import Connections, Limits, most_connections
@@ -290,14 +291,13 @@ class Application:
                 SharedSessions(server.board.sessions, sticky_moves(self._config), self._log).follow(),
                 self._stop_calls_in_time(server),
             ]
-            tasks = [asyncio.create_task(follower) for follower in followers]
             try:
-                yield
+                async with following(followers, self._log):
+                    try:
+                        yield
+                    finally:
+                        await server.replays.drain(self._config.server.grace_s)
             finally:
-                await server.replays.drain(self._config.server.grace_s)
-                for task in tasks:
-                    task.cancel()
-                await asyncio.wait(tasks)
                 self._running = None
 
 

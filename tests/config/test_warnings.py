@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from datetime import date
 
 import pytest
+from msgspec import structs
 
 from proxy.config import Severity
 from proxy.config.warnings import find_warnings
-from proxy.metering.pricing import ModelPrice
+from proxy.metering.pricing import ModelPrice, Pricing
 from tests.config.files import PRICES, config_of
 
 SERVERS = "ollama: {enabled: false, allow_private: true}, local: {type: embedded, price: free}"
@@ -148,3 +150,15 @@ def test_a_successor_that_nobody_knows_is_doubted(successor: str, said: str | No
     """It is what callers of the retired id are told to use."""
     found = lines("models: {mine: gpt-6-sol}\n", f"{PRICES}  openai/old: {{successor: {successor}}}\n")
     assert found == ([f"pricing.yaml:10:27: warning: models.openai/old.successor: {said}"] if said else [])
+
+
+def test_many_names_are_looked_through_in_linear_time() -> None:
+    """Names that share a long chain, and successors that nobody has."""
+    count = 5_000
+    aliases = {f"m{n}": f"m{n + 1}" for n in range(count)} | {f"m{count}": "groq/x"}
+    prices = Pricing(models={f"openai/{n}": ModelPrice(successor=f"openai/gone{n}") for n in range(count)}, lookup=None)
+    config = structs.replace(config_of(HEAD), aliases=aliases, tasks={"reasoning": list(aliases)}, pricing=prices)
+    began = time.thread_time()
+    found = find_warnings(config, TODAY, LISTED.get)
+    assert time.thread_time() - began < 2
+    assert len(found) == 2 * count + 1

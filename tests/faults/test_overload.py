@@ -205,28 +205,55 @@ async def live(port: int, took: list[float]) -> None:
         await asyncio.sleep(0.05)
 
 
+async def kept_live(port: int, took: list[float]) -> None:
+    """The same on one connection, as a load balancer asks."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        while True:
+            begun = time.monotonic()
+            writer.write(request(method="GET", path="/livez", headers={"connection": ""}))
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            length = re.search(rb"content-length: (\d+)", head)
+            assert length is not None
+            await reader.readexactly(int(length[1]))
+            took.append(time.monotonic() - begun)
+            await asyncio.sleep(0.05)
+    finally:
+        writer.close()
+
+
 @pytest.mark.slow
 async def test_a_crowd_that_does_not_wait_takes_nothing_from_those_who_are_served(tmp_path: Path) -> None:
-    """25 clients for each place: as many answers as with one each, for little more of the processor's time."""
+    """25 clients for each place: as many answers as with one each, for little more of the processor's time; `/livez` is
+    answered meanwhile, on new connections and on a kept one.
+    """
     with spawn() as upstream:
         with limited(tmp_path, upstream.url) as server:
             best = await impatient(server, PLACES, IMPATIENT_S)
             took: list[float] = []
-            asking = asyncio.create_task(live(server.port, took))
+            kept: list[float] = []
+            asking = [
+                asyncio.create_task(ask_live(server.port, times))
+                for ask_live, times in ((live, took), (kept_live, kept))
+            ]
             crowd = await impatient(server, IMPATIENT, IMPATIENT_S)
-            asking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asking
+            for each in asking:
+                each.cancel()
+            ends = await asyncio.gather(*asking, return_exceptions=True)
+            assert {type(end) for end in ends} == {asyncio.CancelledError}
             assert server.stop() == 0
         seen = upstream.ledger()
     each_s = (crowd.cpu_s - best.cpu_s) / crowd.refused
     print(f"\n  {PLACES} clients: {best.answered} answered; {IMPATIENT} that do not wait: {crowd.answered}", end=" ")
     print(f"({crowd.answered / best.answered:.0%}), {crowd.refused} refused for {each_s * 1e6:.0f} us each;", end=" ")
-    print(f"/livez p50 {percentile(took, 50) * 1e3:.0f}, p99 {percentile(took, 99) * 1e3:.0f} ms")
+    print(f"/livez p50 {percentile(took, 50) * 1e3:.0f}, p99 {percentile(took, 99) * 1e3:.0f} ms;", end=" ")
+    print(f"kept p50 {percentile(kept, 50) * 1e3:.0f}, p99 {percentile(kept, 99) * 1e3:.0f} ms")
     assert best.refused == 0
     assert crowd.answered >= GOODPUT * best.answered
     assert each_s < REFUSAL_CPU_S
     assert percentile(took, 95) < LIVE_S
+    assert percentile(kept, 95) < LIVE_S
     assert_books_agree(tmp_path, seen)
 
 

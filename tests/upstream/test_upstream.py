@@ -157,12 +157,12 @@ async def test_a_name_that_is_not_found_in_time_is_a_connect_time_out(
         await asyncio.get_running_loop().create_future()
         raise AssertionError
 
-    timeouts = Timeouts(connect=0.1, first_token=5, total=5)
+    timeouts = Timeouts(connect=0.1, first_token=60, total=60)
     sent: list[int] = []
     async with upstream_at("http://models.example/v1", kind, resolve, timeout_s=timeouts) as upstream:
         built = upstream.provider.build_request(REQUEST, "ok")
         with pytest.raises(UpstreamTimeout) as caught:
-            async with upstream.exchange(built, "a-1", stream, lambda: sent.append(1)):
+            async with asyncio.timeout(20), upstream.exchange(built, "a-1", stream, lambda: sent.append(1)):
                 raise AssertionError
         assert (caught.value.outcome, caught.value.nothing_sent, sent) == (Outcome.TIMEOUT_CONNECT, True, [])
 

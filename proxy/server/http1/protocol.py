@@ -281,7 +281,7 @@ class HTTP1Protocol(asyncio.Protocol):
         self._input.pause()
 
     def resume_reading(self) -> None:
-        if self._input.resume():
+        if len(self._exchanges) <= _PIPELINED_MAX and self._input.resume():
             self._last_byte = self.loop.time()
 
     def _left(self) -> None:

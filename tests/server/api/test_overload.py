@@ -88,6 +88,29 @@ async def test_places_come_back_however_a_request_ends(small: Server) -> None:
         await taken(small, 0)
 
 
+@pytest.mark.parametrize("size", [100, 500_000])
+async def test_half_a_request_holds_no_place(small: Server, size: int) -> None:
+    """Small or large, of any number of clients: a place is taken once the body is here."""
+    whole = request(chat("fake/ok", padding="x" * size))
+    halves = [await asyncio.open_connection("127.0.0.1", small.port) for _ in range(2 * PLACES)]
+    for _, writer in halves:
+        writer.write(whole[:-1])
+        await writer.drain()
+
+    async def all_is_here() -> bool:
+        metrics = (await get(small.port, "/metrics")).body.decode()
+        here = next(line for line in metrics.split("\n") if line.startswith("mmproxy_body_bytes "))
+        return float(here.split(" ")[1]) >= 2 * PLACES * size
+
+    await until(all_is_here)
+    await taken(small, 0)
+    assert (await post(small.port, chat("fake/ok"))).status == 200
+    for reader, writer in halves:
+        writer.write(whole[-1:])
+        assert (await reader.read(12)) == b"HTTP/1.1 200"
+        writer.transport.abort()
+
+
 @pytest.mark.slow
 async def test_as_many_files_may_be_open_as_calls_need(tmp_path: Path) -> None:
     """A call holds two connections; where the system allows more than a process has, the server takes it."""

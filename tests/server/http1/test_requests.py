@@ -99,6 +99,22 @@ def test_pipelined_requests_are_answered_in_their_order(run: Run) -> None:
     run(test())
 
 
+def test_no_more_than_some_requests_are_read_ahead(run: Run) -> None:
+    """Behind one that takes its time the others stay with their client."""
+
+    async def test() -> None:
+        async with served() as door:
+            slow = FOLLOWER.replace(b"/next", b"/wait")
+            asking = asyncio.create_task(door.say(slow + FOLLOWER * 40 + LAST))
+            await eventually(lambda: len(door.app.requests) == 1)
+            (waiting,) = door.server.server_state.connections
+            await eventually(lambda: not waiting.transport.is_reading())
+            door.app.go_on.set()
+            assert bodies(await asking) == [b"GET /wait 0", *[b"GET /next 0"] * 40, b"GET /last 0"]
+
+    run(test())
+
+
 def test_a_head_behind_a_large_body_is_no_large_head(run: Run) -> None:
     """The end of a body and half of the next head in one read."""
 
