@@ -79,7 +79,8 @@ class ChatRequest(Request, frozen=True, kw_only=True):
         if self.max_tokens is None:
             over = [_LIMIT_FIELDS[0]]
         limit = min(self.max_tokens or max_tokens, max_tokens)
-        fields = {**self.fields, **{name: min(self.fields.get(name) or limit, max_tokens) for name in _LIMIT_FIELDS}}
+        given = {name: self.fields.get(name) or limit for name in _LIMIT_FIELDS}
+        fields = {**self.fields, **{name: min(value, max_tokens) for name, value in given.items()}}
         if not over:
             return structs.replace(self, fields=fields), []
         return structs.replace(self, max_tokens=limit, native=None, fields=fields), over
