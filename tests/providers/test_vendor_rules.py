@@ -126,13 +126,6 @@ def test_empty_lists_say_nothing(name: str) -> None:
     said = [USER, {"role": "assistant", "content": "a", "tool_calls": []}, USER]
     empty: dict[str, Any] = {"tools": [], "stop": [], "functions": [], "function_call": "auto"}
     empty |= {"tool_choice": "auto", "parallel_tool_calls": True}
-        "tools": [],
-        "stop": [],
-        "functions": [],
-        "function_call": "auto",
-        "tool_choice": "auto",
-        "parallel_tool_calls": True,
-    }
     result = built(VENDORS[name], model_of(name), messages=said, **empty)
     plain = [{key: value for key, value in each.items() if key != "tool_calls"} for each in said]
     assert result.http.body == built(VENDORS[name], model_of(name), messages=plain).http.body
