@@ -369,16 +369,13 @@ def test_a_picture_in_a_result_follows_in_the_words_of_the_user(name: str) -> No
 @pytest.mark.parametrize(
     ("data", "kind"), [(PNG, "image/png"), (JPEG, "image/jpeg"), (GIF, "image/gif"), (WEBP, "image/webp")]
 )
-@pytest.mark.parametrize("told", ["image/jpg", "image/png", "application/octet-stream", "", None])
-def test_a_picture_has_the_type_that_its_bytes_show(name: str, data: str, kind: str, told: str | None) -> None:
+def test_a_picture_has_the_type_that_its_bytes_show(name: str, data: str, kind: str) -> None:
     """Whatever the data URL says, and where there is only the data."""
     model = "command-a-plus-05-2026" if name == "cohere" else model_of(name)
-    part = image(data if told is None else f"data:{told};base64,{data}")
-    body = sent(VENDORS[name], model, messages=[user([text(), part])])
-    leaves = list(strings(body))
-    assert data in leaves or f"data:{kind};base64,{data}" in leaves
-    if data in leaves:
-        assert kind in leaves
+    for told in ("image/jpg", "image/png", "application/octet-stream", "", None):
+        part = image(data if told is None else f"data:{told};base64,{data}")
+        leaves = list(strings(sent(VENDORS[name], model, messages=[user([text(), part])])))
+        assert f"data:{kind};base64,{data}" in leaves or {data, kind} <= set(leaves)
 
 
 @pytest.mark.parametrize("name", ["anthropic", "google", "mistral", "openai", "vllm"])
