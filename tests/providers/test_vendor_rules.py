@@ -210,6 +210,22 @@ def test_names_come_back_as_the_client_has_them_from_openai_shaped_servers(name:
         assert answer["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "x/y z"
 
 
+@pytest.mark.parametrize("provider", [OpenAI(), PROVIDERS["perplexity"]()])
+def test_names_come_back_as_the_client_has_them_from_the_responses_api(provider: Provider) -> None:
+    """Whole and streamed, at both vendors that have it."""
+    tools = [tool("x/y z")]
+    made = {"type": "function_call", "id": "f", "call_id": "c1", "name": "x_y_z", "arguments": "{}"}
+    body = {"id": "r", "object": "response", "status": "completed", "output": [made]}
+    whole = provider.parse_response(answered(200, body), request(tools=tools))
+    events = [
+        event({"type": "response.created", "response": {**body, "status": "in_progress", "output": []}}),
+        event({"type": "response.output_item.done", "output_index": 0, "item": made}),
+        event({"type": "response.completed", "response": body}),
+    ]
+    for answer in (whole, folded(provider, events, tools=tools)):
+        assert answer["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "x/y z"
+
+
 # --- Anthropic's keys -------------------------------------------------------------------------------------------------
 
 ODATA: dict[str, Any] = {
@@ -358,6 +374,8 @@ def test_a_picture_in_a_result_follows_in_the_words_of_the_user(name: str) -> No
         assert PNG not in str(said[:4])
         assert PNG in str(said[4])
         assert "shot" in str(said[2])
+        if name != "cohere":
+            assert said[2]["content"] == "shot"
         assert ("what is it?" in str(said[4])) == (history is not shown)
         assert made.adapted == ["messages.content"]
 
