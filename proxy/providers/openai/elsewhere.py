@@ -62,10 +62,11 @@ class ElsewhereStreamDecoder(CompatibleStreamDecoder):
     def at_end_marker(self) -> list[ChatChunk]:
         return self._told(super().at_end_marker())
 
-    def _choice(self, raw: dict[str, Any], answer_id: object) -> dict[str, Any]:
+    def _choice(self, raw: dict[str, Any], *place: Any) -> dict[str, Any]:
+        choice = super()._choice(raw, *place)
         if _is_theirs(raw.get("delta")):
-            self._theirs.add(raw["index"] if isinstance(raw.get("index"), int) else 0)
-        return super()._choice(raw, answer_id)
+            self._theirs.add(choice["index"])
+        return choice
 
     def _told(self, chunks: list[ChatChunk]) -> list[ChatChunk]:
         for chunk in chunks if self._theirs else []:
