@@ -173,14 +173,10 @@ def test_token_ids_are_for_openais_models_alone() -> None:
     [
         {"prompt_tokens": 11, "completion_tokens": 4, "total_tokens": 15},
         {"input_tokens": 11.0, "output_tokens": 4.0},
-        {"inputTokens": 11, "outputTokens": 4, "totalTokens": 15},
-        {"promptTokens": 11, "completionTokens": 4},
-        {"promptTokenCount": 11, "candidatesTokenCount": 4, "totalTokenCount": 15},
-        {"prompt_eval_count": 11, "eval_count": 4},
     ],
 )
-def test_usage_is_read_in_every_known_spelling(usage: dict[str, Any]) -> None:
-    """Servers in front of other APIs pass on the words of those."""
+def test_usage_is_read_in_either_spelling(usage: dict[str, Any]) -> None:
+    """Servers in front of other APIs pass on the words of those, and numbers of any kind."""
     choice = {"index": 0, "message": {"role": "assistant", "content": "a"}, "finish_reason": "stop"}
     body = {"id": "a", "choices": [choice], "usage": usage}
     report = ELSEWHERE.parse_response(answered(200, body), request())["usage"]

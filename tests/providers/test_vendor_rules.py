@@ -93,6 +93,15 @@ def test_a_choice_with_one_meaning_is_taken_as_that(name: str, choice: Any, plai
     assert one == other
 
 
+def test_a_choice_in_anthropics_words_keeps_what_it_says_of_parallel_calls() -> None:
+    """The flag stands inside the choice there."""
+    choice = {"type": "any", "disable_parallel_tool_use": True}
+    tools = [tool("look")]
+    assert sent(Anthropic(), "claude-sonnet-5", tools=tools, tool_choice=choice)["tool_choice"] == choice
+    body = sent(ELSEWHERE, tools=tools, tool_choice=choice)
+    assert (body["tool_choice"], body["parallel_tool_calls"]) == ("required", False)
+
+
 @pytest.mark.parametrize("name", VENDORS)
 def test_a_tool_that_is_there_twice_is_sent_once(name: str) -> None:
     """Anthropic and Google refuse the request; a cache mark of either stays."""
@@ -115,7 +124,8 @@ def test_two_different_tools_of_one_name_are_refused_where_the_vendor_does(name:
 def test_empty_lists_say_nothing(name: str) -> None:
     """OpenAI, vLLM and DeepSeek refuse them, and a choice without tools."""
     said = [USER, {"role": "assistant", "content": "a", "tool_calls": []}, USER]
-    empty: dict[str, Any] = {"tools": [], "stop": [], "tool_choice": "auto", "parallel_tool_calls": True}
+    empty: dict[str, Any] = {"tools": [], "stop": [], "functions": [], "function_call": "auto"}
+    empty |= {"tool_choice": "auto", "parallel_tool_calls": True}
     result = built(VENDORS[name], model_of(name), messages=said, **empty)
     plain = [{key: value for key, value in each.items() if key != "tool_calls"} for each in said]
     assert result.http.body == built(VENDORS[name], model_of(name), messages=plain).http.body
@@ -196,6 +206,22 @@ def test_names_come_back_as_the_client_has_them_from_openai_shaped_servers(name:
     body = {"id": "a", "choices": [{**choice, "message": {"role": "assistant", "tool_calls": [made]}}]}
     whole = provider.parse_response(answered(200, body), request(tools=tools))
     events = [event({"id": "a", "choices": [{**choice, "delta": {"tool_calls": [{"index": 0, **made}]}}]})]
+    for answer in (whole, folded(provider, events, tools=tools)):
+        assert answer["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "x/y z"
+
+
+@pytest.mark.parametrize("provider", [OpenAI(), PROVIDERS["perplexity"]()])
+def test_names_come_back_as_the_client_has_them_from_the_responses_api(provider: Provider) -> None:
+    """Whole and streamed, at both vendors that have it."""
+    tools = [tool("x/y z")]
+    made = {"type": "function_call", "id": "f", "call_id": "c1", "name": "x_y_z", "arguments": "{}"}
+    body = {"id": "r", "object": "response", "status": "completed", "output": [made]}
+    whole = provider.parse_response(answered(200, body), request(tools=tools))
+    events = [
+        event({"type": "response.created", "response": {**body, "status": "in_progress", "output": []}}),
+        event({"type": "response.output_item.done", "output_index": 0, "item": made}),
+        event({"type": "response.completed", "response": body}),
+    ]
     for answer in (whole, folded(provider, events, tools=tools)):
         assert answer["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "x/y z"
 
@@ -348,6 +374,8 @@ def test_a_picture_in_a_result_follows_in_the_words_of_the_user(name: str) -> No
         assert PNG not in str(said[:4])
         assert PNG in str(said[4])
         assert "shot" in str(said[2])
+        if name != "cohere":
+            assert said[2]["content"] == "shot"
         assert ("what is it?" in str(said[4])) == (history is not shown)
         assert made.adapted == ["messages.content"]
 
@@ -359,16 +387,13 @@ def test_a_picture_in_a_result_follows_in_the_words_of_the_user(name: str) -> No
 @pytest.mark.parametrize(
     ("data", "kind"), [(PNG, "image/png"), (JPEG, "image/jpeg"), (GIF, "image/gif"), (WEBP, "image/webp")]
 )
-@pytest.mark.parametrize("told", ["image/jpg", "image/png", "application/octet-stream", "", None])
-def test_a_picture_has_the_type_that_its_bytes_show(name: str, data: str, kind: str, told: str | None) -> None:
+def test_a_picture_has_the_type_that_its_bytes_show(name: str, data: str, kind: str) -> None:
     """Whatever the data URL says, and where there is only the data."""
     model = "command-a-plus-05-2026" if name == "cohere" else model_of(name)
-    part = image(data if told is None else f"data:{told};base64,{data}")
-    body = sent(VENDORS[name], model, messages=[user([text(), part])])
-    leaves = list(strings(body))
-    assert data in leaves or f"data:{kind};base64,{data}" in leaves
-    if data in leaves:
-        assert kind in leaves
+    for told in ("image/jpg", "image/png", "application/octet-stream", "", None):
+        part = image(data if told is None else f"data:{told};base64,{data}")
+        leaves = list(strings(sent(VENDORS[name], model, messages=[user([text(), part])])))
+        assert f"data:{kind};base64,{data}" in leaves or {data, kind} <= set(leaves)
 
 
 @pytest.mark.parametrize("name", ["anthropic", "google", "mistral", "openai", "vllm"])
@@ -377,6 +402,14 @@ def test_a_pdf_that_is_sent_as_a_picture_is_a_file(name: str) -> None:
     part = image(f"data:image/png;base64,{PDF}")
     leaves = list(strings(sent(VENDORS[name], model_of(name), messages=[user([text(), part])])))
     assert "application/pdf" in leaves or f"data:application/pdf;base64,{PDF}" in leaves
+
+
+@pytest.mark.parametrize("name", ["anthropic", "google", "mistral", "openai", "vllm"])
+def test_a_picture_that_is_sent_as_a_file_is_a_picture(name: str) -> None:
+    """Also where it is called a PDF."""
+    part = {"type": "file", "file": {"filename": "a.pdf", "file_data": f"data:application/pdf;base64,{JPEG}"}}
+    leaves = list(strings(sent(VENDORS[name], model_of(name), messages=[user([text(), part])])))
+    assert "image/jpeg" in leaves or f"data:image/jpeg;base64,{JPEG}" in leaves
 
 
 @pytest.mark.parametrize("name", ["anthropic", "google"])
@@ -412,6 +445,19 @@ def test_references_stay_where_the_vendor_follows_them(levels: int) -> None:
     strict = sent(Anthropic(), "claude-sonnet-5", tools=[tool("look", schema, strict=True)])
     assert strict["tools"][0]["input_schema"] == schema
     assert (google.adapted, claude.adapted) == ([], [])
+
+
+def test_references_with_a_description_stay_once_too_much_would_be_inlined() -> None:
+    """Nothing may stand beside them, so they are inlined as long as that is small."""
+    schema = doubling(30)
+    for node in schema["$defs"].values():
+        for each in node.get("properties", {}).values():
+            each["description"] = "One half."
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    made = built(Google(), "gemini-3.8-flash", response_format=form)
+    assert made.adapted == ["response_format"]
+    assert len(made.http.body) < 2_000_000
+    assert "d29" in json.loads(made.http.body)["generationConfig"]["responseJsonSchema"]["$defs"]
 
 
 def test_references_are_cut_where_the_vendor_follows_none() -> None:

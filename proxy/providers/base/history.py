@@ -67,9 +67,16 @@ def media_after_results(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
             texts = [part for part in message["content"] if part.get("type") in _TEXTS]
             media = media or [{"type": "text", "text": _INTRODUCTION}]
             media += [part for part in message["content"] if part.get("type") not in _TEXTS]
-            message = {**message, "content": texts or _SHOWN}
+            message = {**message, "content": _joined(texts) or _SHOWN}
         moved.append(message)
     return [*moved, {"role": "user", "content": media}] if media else moved
+
+
+def _joined(texts: list[dict[str, Any]]) -> Any:
+    """One text, which all servers take; the parts themselves where they hold more."""
+    if any(part.keys() != {"type", "text"} for part in texts):
+        return texts
+    return "\n".join(str(part["text"]) for part in texts)
 
 
 def _parts(content: Any) -> list[Any]:

@@ -249,7 +249,11 @@ class _Walk:
         ref = schema["$ref"]
         target = self._looked_up(schema, path)
         beside = {name: value for name, value in schema.items() if name not in ("$ref", *REF_HOMES)}
+        is_followed = self._subset.refs and definition_of(ref) is not None and ref not in self._recursive
         is_full = self._nodes > MAX_NODES or len(refs) >= MAX_REFS or len(path) > MAX_DEPTH // 2
+        if is_full and is_followed:
+            self.changes.append(".".join(path))
+            return {"$ref": ref}
         if ref in refs or is_full:
             self.changes.append(".".join(path) or "$ref")
             named = str(ref).rpartition("/")[2] or "the whole"

@@ -55,6 +55,9 @@ def named_by_bytes(part: Any) -> Any:
     if kind == "file" and isinstance(inner, dict):
         given = inner.get("file_data")
         url = _true_url(given, ("image/", _PDF)) if isinstance(given, str) else given
+        if isinstance(url, str) and url != given and url.startswith("data:image/"):
+            others = {name: value for name, value in part.items() if name not in ("type", "file")}
+            return {"type": "image_url", "image_url": {"url": url}, **others}
         return part if url == given else {**part, "file": {**inner, "file_data": url}}
     if kind == "input_audio" and isinstance(inner, dict) and isinstance(inner.get("data"), str):
         found = (type_of(inner["data"]) or "").partition("audio/")[2]

@@ -18,13 +18,17 @@ def plain_request(fields: Mapping[str, Any]) -> dict[str, Any]:
     """
     plain = dict(fields)
     for name in ("tools", "functions", "stop"):
-        if plain.get(name) == []:
+        if plain.get(name) in ([], ""):
             del plain[name]
+    if fields.get("functions") == [] and plain.get("function_call") in ("none", "auto"):
+        del plain["function_call"]
     if fields.get("tools") == [] and plain.get("tool_choice") in (None, "none", "auto"):
         plain.pop("tool_choice", None)
         plain.pop("parallel_tool_calls", None)
     if isinstance(plain.get("tools"), list):
         plain["tools"] = plain_tools(plain["tools"])
+    if isinstance(plain.get("tool_choice"), dict) and plain["tool_choice"].get("disable_parallel_tool_use") is True:
+        plain.setdefault("parallel_tool_calls", False)
     if plain.get("tool_choice") is not None:
         plain["tool_choice"] = plain_choice(plain["tool_choice"])
     messages = objects(plain.get("messages"))

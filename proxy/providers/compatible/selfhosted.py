@@ -29,3 +29,4 @@ class SelfHosted(Compatible, frozen=True, kw_only=True):
         draft.name_roles()
         draft.strip_echoes()
         draft.move_media()
+        draft.flatten_texts(("tool",))
