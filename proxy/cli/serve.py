@@ -300,7 +300,8 @@ def _banner(config: Config, used: dict[str, str | None], models: dict[str, Local
     ]
     for name in enabled(config):
         missing = models[name].missing() if name in models else None
-        lines.append(f"  {name:<12}{missing or 'on'}")
+        about = config.providers[name].about
+        lines.append(f"  {name:<12}{missing or 'on'}" + (f": {about}" if about and not missing else ""))
     lines += [f"  {name:<12}off: {why}" for name, why in config.disabled.items()]
     lines += [f"  note: {notice}" for notice in [*config.notices, *_short_keys()]]
     lines += ["", "Try it:", f"  {_trial(config, base_url)}", ""]

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from proxy.upstream.local_model.child import usable_cores
+from proxy.upstream.local_model.child import threads_for, usable_cores
 from proxy.upstream.local_model.model import CHILD_COMMAND
 
 
@@ -81,3 +81,22 @@ def test_a_file_that_is_no_model_is_reported_in_one_line(child, tmp_path, conten
 def test_a_containers_quota_bounds_the_threads(cores, cpu_max, expected):
     """The format is that of cpu.max in the kernel's cgroup v2."""
     assert usable_cores(cores, cpu_max) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "cores", "threads"),
+    [
+        (98_000_000, 1, 1),
+        (98_000_000, 2, 1),
+        (98_000_000, 64, 1),
+        (4_700_000_000, 1, 1),
+        (4_700_000_000, 2, 1),
+        (4_700_000_000, 8, 7),
+        (4_700_000_000, 64, 8),
+        (900_000_000, 8, 3),
+        (0, 4, 1),
+    ],
+)
+def test_a_small_model_gets_one_thread_and_no_model_all_cores(size, cores, threads):
+    """Threads that wait for each other on busy cores are slower than one."""
+    assert threads_for(size, cores) == threads
