@@ -286,6 +286,7 @@ class Application:
                 self._reloads.follow_requests(),
                 *server.followers(),
                 self._history.follow(),
+                self._auth.follow(),
                 SharedSessions(server.board.sessions, sticky_moves(self._config), self._log).follow(),
                 self._stop_calls_in_time(server),
             ]
@@ -331,6 +332,7 @@ def server_auth(environ: Mapping[str, str], config: Config) -> Auth:
         own_key(environ, "PROXY_ADMIN_KEY"),
         StoredKeys(key_store(config).look),
         needs_key=config.server.require_key is True or not is_loopback(config.server.host),
+        optional=config.server.require_key is False,
         note_failure=FailedLogins().note,
     )
 

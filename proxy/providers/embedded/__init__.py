@@ -22,13 +22,14 @@ from proxy.schema.rerank import RerankRequest
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 # The default model at llama.cpp's own temperature says that the capital of France is "L'Étoile"; at this one, Paris.
-# DRY bites on loops, in which such a model runs to its limit otherwise, and the bias ends answers that ramble. Penalties
-# on every repetition cost right answers (`python -m bench.embedded`).
+# DRY bites on loops, in which such a model runs to its limit otherwise, and the bias ends answers that ramble.
+# Penalties on every repetition cost right answers (`python -m bench.embedded`).
 SAMPLING = {
     "temperature": 0.2,
     "top_p": 0.9,
-    "dry_multiplier": 0.8,
-    "dry_allowed_length": 2,
+    "dry_multiplier": 2,
+    "dry_allowed_length": 1,
+    "dry_sequence_breakers": ['"'],  # not the line end: poems loop by the line
     "logit_bias": {"2": 2},  # the end of the answer
 }
 # Tokens of an answer, unless the client or `parameters` set a limit.
