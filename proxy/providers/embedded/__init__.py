@@ -27,9 +27,8 @@ _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 SAMPLING = {
     "temperature": 0.2,
     "top_p": 0.9,
-    "dry_multiplier": 2,
-    "dry_allowed_length": 1,
-    "dry_sequence_breakers": ['"'],  # not the line end: poems loop by the line
+    "dry_multiplier": 0.8,
+    "dry_allowed_length": 2,  # with 1, words of the prompt could not be quoted
     "logit_bias": {"2": 2},  # the end of the answer
 }
 # Tokens of an answer, unless the client or `parameters` set a limit.
