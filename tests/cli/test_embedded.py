@@ -139,7 +139,7 @@ def test_it_stops_when_the_client_leaves(running, stream):
     def is_idle() -> bool:
         used = child.cpu_times().user
         time.sleep(0.5)
-        return child.cpu_times().user - used < 0.05
+        return bool(child.cpu_times().user - used < 0.05)
 
     wait_until(is_idle, "an idle model")
 

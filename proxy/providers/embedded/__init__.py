@@ -113,7 +113,7 @@ class Embedded(SelfHosted, frozen=True, kw_only=True):
         forced = self._forced(request)
         return answer if forced is None else with_calls(answer, forced)
 
-    def stream_decoder(self, request: ChatRequest) -> StreamDecoder:  # type: ignore[override]
+    def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
         decoder = super().stream_decoder(request)
         forced = self._forced(request)
         return decoder if forced is None else ForcedCallDecoder(decoder, forced)
