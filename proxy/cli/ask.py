@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from proxy.cli.output import json_option, print_json
-from proxy.cli.settings import configuration_options, fail, read_config, store_problem
+from proxy.cli.settings import configuration_options, read_config, store_problem
 from proxy.client.ask import NotServed, Refused, answer, runs
 from proxy.config import Config
 from proxy.schema.errors import ProxyError
@@ -39,7 +39,10 @@ KEY_VARIABLES = ("PROXY_API_KEY", "PROXY_ADMIN_KEY")
 @json_option
 @configuration_options
 def ask(question: str | None, model: str, as_json: bool, **flags: Any) -> None:
-    """Ask QUESTION and stream the answer. Without QUESTION, or with -, standard input is the question."""
+    """Ask QUESTION and stream the answer.
+
+    Without QUESTION, or with -, standard input is the question.
+    """
     sampling = {name: flags.pop(name) for name in ("temperature", "max_tokens")}
     system = flags.pop("system")
     config = read_config(flags, os.environ)
@@ -62,10 +65,10 @@ def _question(given: str | None) -> str:
     if given is not None and given != "-":
         return given
     if given is None and sys.stdin.isatty():
-        fail("give a QUESTION, or pipe one into standard input.")
+        raise click.UsageError("Give a QUESTION, or pipe one into standard input.")
     read = sys.stdin.buffer.read().decode("utf-8", "replace").strip()
     if not read:
-        fail("standard input is empty. Give a QUESTION, or pipe one in.")
+        raise click.UsageError("Standard input is empty. Give a QUESTION, or pipe one in.")
     return read
 
 

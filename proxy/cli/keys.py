@@ -17,9 +17,9 @@ from proxy.cli.output import json_option, print_json, print_table
 from proxy.cli.settings import configuration_options, fail, read_config, store_problem
 from proxy.config import Config
 from proxy.config.references import name_problems
+from proxy.config.server import is_loopback
 from proxy.pipeline.key_settings import KeyConfig, day_ns
 from proxy.schema.records import NANO_PER_USD
-from proxy.server.app import is_loopback
 from proxy.server.auth import ADMIN_KEY_NAME, KEY_NAME, digest_of
 from proxy.storage.base import StoreError
 from proxy.storage.keys import KeyStore, StoredKey

@@ -37,8 +37,9 @@ from proxy.cli.sighup import hangup_handler
 from proxy.cli.worker import BROKER_VARIABLE, METRICS_VARIABLE
 from proxy.config import Config
 from proxy.config.namespace import enabled, names_now
+from proxy.config.server import is_loopback
 from proxy.config.source import ConfigFiles
-from proxy.server.app import Application, Options, is_loopback, server_auth
+from proxy.server.app import Application, Options, server_auth
 from proxy.server.auth import own_key
 from proxy.server.http1 import HTTP1Protocol
 from proxy.server.log import build_log
