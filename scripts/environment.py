@@ -152,7 +152,7 @@ def show_progress(lines: Iterable[str]) -> list[str]:
             collected += 1
             if collected % SHOWN_EVERY == 0:
                 say(f"  {collected} packages fetched")
-        elif line.startswith("Installing collected packages"):
+        elif collected and line.startswith("Installing collected packages"):
             say(f"  unpacking {collected} packages")
     return list(last_lines)
 
