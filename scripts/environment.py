@@ -16,11 +16,13 @@ import subprocess
 import sys
 import time
 import venv
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PIP_INSTALL = ("-I", "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps")
+PIP_INSTALL = ("-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--no-deps")
+SHOWN_EVERY = 10
 FROM_LOCK = ("--require-hashes", "--only-binary", ":all:", "-r")
 
 
@@ -122,9 +124,37 @@ class Environment:
         self.pip(lock, "--force-reinstall", *FROM_LOCK, str(self.root / "requirements-dev.lock"))
 
     def pip(self, lock: int, *arguments: str) -> None:
+        """Runs pip and shows one line for every tenth package; the whole of its output only if it fails."""
         command = [str(self.path / "bin" / "python"), *PIP_INSTALL, *arguments]
-        if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, pass_fds=(lock,)).returncode:
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(lock,),
+            text=True,
+            errors="replace",
+        ) as process:
+            assert process.stdout is not None
+            last_lines = show_progress(process.stdout)
+        if process.returncode:
+            sys.stderr.writelines(last_lines)
             raise SetupFailed("pip failed, see above. Fix the cause and run the command again.")
+
+
+def show_progress(lines: Iterable[str]) -> list[str]:
+    """Says what pip is doing, and returns the last lines of its output."""
+    last_lines: deque[str] = deque(maxlen=60)
+    collected = 0
+    for line in lines:
+        last_lines.append(line)
+        if line.startswith(("Collecting ", "Requirement already satisfied: ")):
+            collected += 1
+            if collected % SHOWN_EVERY == 0:
+                say(f"  {collected} packages fetched")
+        elif collected and line.startswith("Installing collected packages"):
+            say(f"  unpacking {collected} packages")
+    return list(last_lines)
 
 
 def say(line: str) -> None:

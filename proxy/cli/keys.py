@@ -17,6 +17,7 @@ from proxy.cli.output import json_option, print_json, print_table
 from proxy.cli.settings import configuration_options, fail, read_config, store_problem
 from proxy.config import Config
 from proxy.config.references import name_problems
+from proxy.config.server import is_loopback
 from proxy.pipeline.key_settings import KeyConfig, day_ns
 from proxy.schema.records import NANO_PER_USD
 from proxy.server.auth import ADMIN_KEY_NAME, KEY_NAME, digest_of
@@ -57,7 +58,8 @@ def create(name: str, role: str, models: str | None, expires: str | None, **flag
     store = _store(config)
     try:
         store.add(made, digest_of(key))
-        others = sum(other.name == name and other.opens(now_ns) for other in store.all()) - 1
+        stored = store.all()
+        others = sum(other.name == name and other.opens(now_ns) for other in stored) - 1
     except StoreError as error:
         store_problem(error)
     if flags["as_json"]:
@@ -65,6 +67,13 @@ def create(name: str, role: str, models: str | None, expires: str | None, **flag
         return
     click.echo(key)
     click.echo(f"proxy: this key of {name} ({made.id}) is shown only once and stored nowhere. Save it now.", err=True)
+    if _opens_without_keys(config) and sum(other.revoked_ns is None for other in stored) == 1:
+        click.echo(
+            "proxy: this is the first key: from now on a server with this database refuses callers without a key, "
+            f"a running one within two seconds. To open it again: proxy keys revoke {name}, or start it with "
+            "PROXY_REQUIRE_KEY=false.",
+            err=True,
+        )
     if others:
         click.echo(f"proxy: {name} now has {others + 1} keys; they share limits, budget and usage.", err=True)
 
@@ -92,7 +101,8 @@ def list_keys(**flags: Any) -> None:
 @configuration_options
 def revoke(name_or_id: str, **flags: Any) -> None:
     """Revoke a key by its ID, or all keys of a NAME."""
-    store = _store(read_config(flags, os.environ))
+    config = read_config(flags, os.environ)
+    store = _store(config)
     now_ns = time.time_ns()
     known = [key for key in _all(store) if name_or_id in (key.id, key.name)]
     try:
@@ -104,6 +114,11 @@ def revoke(name_or_id: str, **flags: Any) -> None:
     elif ended:
         named = ", ".join(f"{key.name} ({key.id})" for key in ended)
         click.echo(f"Revoked {named}. A running server refuses it within two seconds.")
+        if _opens_without_keys(config) and all(key.revoked_ns is not None for key in _all(store)):
+            click.echo(
+                "No key is left: a server on this machine serves callers without a key again. "
+                "Set server.require_key to true, or PROXY_REQUIRE_KEY=true, to keep it closed."
+            )
     elif known:
         click.echo("Already revoked.")
     if not known:
@@ -111,6 +126,12 @@ def revoke(name_or_id: str, **flags: Any) -> None:
         quoted = "you gave (it looks like a key)" if name_or_id.startswith(PREFIX) else repr(name_or_id[:64])
         click.echo(f"proxy: no key has the name or id {quoted}. `proxy keys list` shows them.", err=True)
         sys.exit(1)
+
+
+def _opens_without_keys(config: Config) -> bool:
+    """True where a server without any key serves everybody who reaches it."""
+    has_own = any(os.environ.get(name) for name in ("PROXY_API_KEY", "PROXY_ADMIN_KEY"))
+    return config.server.require_key == "auto" and is_loopback(config.server.host) and not has_own
 
 
 def _store(config: Config) -> KeyStore:

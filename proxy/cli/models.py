@@ -28,12 +28,16 @@ from proxy.upstream.upstream import Upstream
 @configuration_options
 def models(as_json: bool, **flags: Any) -> None:
     """List the models you can call, like /v1/models."""
-    cards = asyncio.run(_cards(read_config(flags, os.environ)))
+    config = read_config(flags, os.environ)
+    cards = asyncio.run(_cards(config))
     if as_json:
         print_json({"object": "list", "data": cards})
     else:
         headings = ("NAME", "CONTEXT", "INPUT", "OUTPUT", "CACHED", "MODEL")
         print_table(headings, [_row(card) for card in cards])
+        for name, provider in enabled(config).items():
+            if provider.about:
+                click.echo(f"note: {name}: {provider.about}", err=True)
 
 
 async def _cards(config: Config) -> list[dict[str, Any]]:

@@ -38,8 +38,9 @@ from proxy.cli.worker import BROKER_VARIABLE, METRICS_VARIABLE
 from proxy.config import Config
 from proxy.config.environment import OWN_KEYS, trimmed
 from proxy.config.namespace import enabled, names_now
+from proxy.config.server import is_loopback
 from proxy.config.source import ConfigFiles
-from proxy.server.app import Application, Options, is_loopback, server_auth
+from proxy.server.app import Application, Options, server_auth
 from proxy.server.http1 import HTTP1Protocol
 from proxy.server.log import build_log
 from proxy.server.metrics import mark_dead
@@ -230,8 +231,11 @@ def _stored_keys(config: Config) -> list[StoredKey]:
 
 def _key_variable(config: Config) -> str | None:
     """The variable that holds the API key in the suggested `curl` line; None if no key is required."""
+    if config.server.require_key is False and is_loopback(config.server.host):
+        return None
     own = next((name for name in OWN_KEYS if os.environ.get(name)), None)
-    return own or (OWN_KEYS[0] if config.server.require_key is True or _stored_keys(config) else None)
+    has_stored = any(key.revoked_ns is None for key in _stored_keys(config))
+    return own or ("KEY" if config.server.require_key is True or has_stored else None)
 
 
 def _allow_files(max_in_flight: int) -> None:
@@ -290,11 +294,21 @@ def _banner(config: Config, used: dict[str, str | None], models: dict[str, Local
     ]
     for name in enabled(config):
         missing = models[name].missing() if name in models else None
-        lines.append(f"  {name:<12}{missing or 'on'}")
+        about = config.providers[name].about
+        lines.append(f"  {name:<12}{missing or 'on'}" + (f": {about}" if about and not missing else ""))
     lines += [f"  {name:<12}off: {why}" for name, why in config.disabled.items()]
     lines += [f"  note: {notice}" for notice in [*config.notices, *_short_keys()]]
-    lines += ["", "Try it:", f"  {_trial(config, base_url)}", ""]
+    lines += ["", "Try it:", *_key_hint(config), f"  {_trial(config, base_url)}", ""]
     return "\n".join(lines)
+
+
+def _key_hint(config: Config) -> list[str]:
+    """How to get a key into the variable of the `curl` line, where the environment has none."""
+    return (
+        ["  KEY=mmp-...   # one of your keys; `proxy keys create NAME` prints a new one"]
+        if (_key_variable(config) == "KEY")
+        else []
+    )
 
 
 def _short_keys() -> list[str]:

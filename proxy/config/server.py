@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -23,3 +24,13 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     grace_s: NotNegative = 30
     log_format: Annotated[str, one_of("auto", "console", "json")] = "auto"
     metrics: Annotated[str, one_of("public", "admin", "off")] = "public"
+
+
+def is_loopback(host: str) -> bool:
+    """True if a server that listens on `host` is reachable from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

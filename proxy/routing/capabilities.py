@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from proxy.routing.content import ContentNeed, content_needs
 from proxy.routing.decision import Candidate
 from proxy.routing.deployment import Deployment
-from proxy.routing.facts import Facts
+from proxy.routing.facts import LONG_CONTEXT_TOKENS, Facts
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest, ProxyError
 
@@ -23,6 +23,8 @@ _LACKS = {
     "json_schema": "does not support JSON schemas",
     "web_search": "does not search the web",
 }
+
+_TASK_NEEDS = {"vision": "images", "web_search": "web_search"}
 
 
 def unsupported(parts: list[ContentNeed], deployment: Deployment) -> BadRequest | None:
@@ -69,14 +71,22 @@ def lacks(capabilities: Sequence[str], facts: Facts, deployment: Deployment) -> 
     lacking = _missing(deployment, capabilities) if capabilities else None
     if lacking is not None:
         return _LACKS[lacking]
-    window = _window(deployment)
-    if window is None:
+    size = window(deployment)
+    if size is None:
         return None
     limit = _output(facts, deployment)
-    if facts.input_tokens_estimate + limit <= window:
+    if facts.input_tokens_estimate + limit <= size:
         return None
     answer = f" and an answer of up to {limit}" if limit else ""
-    return f"has a context of {window} tokens, too small for about {facts.input_tokens_estimate}{answer}"
+    return f"has a context of {size} tokens, too small for about {facts.input_tokens_estimate}{answer}"
+
+
+def serves(task: str, deployment: Deployment) -> bool:
+    """False if this deployment can answer no request of the task `auto:<task>` names."""
+    if task == "long_context":
+        size = window(deployment)
+        return size is None or size > LONG_CONTEXT_TOKENS
+    return task not in _TASK_NEEDS or _missing(deployment, (_TASK_NEEDS[task],)) is None
 
 
 def no_capable(requested: str, rejected: Sequence[Candidate], facts: Facts) -> ProxyError:
@@ -108,7 +118,7 @@ def _missing(deployment: Deployment, capabilities: Iterable[str]) -> str | None:
     return None
 
 
-def _window(deployment: Deployment) -> int | None:
+def window(deployment: Deployment) -> int | None:
     """The tokens that a prompt and its answer may take together; the embedded model's are in its own settings."""
     local = deployment.provider.local_model
     if local is not None:

@@ -14,6 +14,7 @@ from msgspec.structs import force_setattr
 from proxy.metering.price_book import PriceBook
 from proxy.metering.pricing import ModelPrice
 from proxy.providers.base.contract import Provider
+from proxy.routing.capabilities import serves
 from proxy.routing.deployment import Deployment, Route
 from proxy.routing.near import NearNames
 from proxy.routing.nowhere import missing, nobody, unknown_route
@@ -218,10 +219,12 @@ class Names(Struct, frozen=True, kw_only=True):
         return list(dict.fromkeys(name for names in (*lists, *self.tasks.values()) for name in names))
 
     def _answers(self, name: str) -> bool:
-        """True if `name` has a deployment. Cheaper than `resolve`, whose error suggests similar names."""
+        """True if `name` has a deployment that can serve it. Cheaper than `resolve`, whose error suggests names."""
         target = self.target_of(name)
         if target in AUTO_NAMES:
-            return bool(self._automatic(0.0))
+            task = target.partition(":")[2]
+            found = self._automatic(0.0)
+            return bool(found) and any(serves(task, each) for each in (*found, *self.chosen()))
         return any(True for _ in self._expand(target, 0.0, 0))
 
     def target_of(self, name: str) -> str:

@@ -7,7 +7,6 @@ everything it opened.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import signal
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -30,7 +29,7 @@ from proxy import __version__
 from proxy.config import Config, Source
 from proxy.config.files import PRICING, ROUTING
 from proxy.config.namespace import baseline_of, enabled
-from proxy.config.server import ServerConfig
+from proxy.config.server import ServerConfig, is_loopback
 from proxy.config.source import ConfigFiles
 from proxy.metering import tokens
 from proxy.pipeline.idempotency import Replays
@@ -288,6 +287,7 @@ class Application:
                 self._reloads.follow_requests(),
                 *server.followers(),
                 self._history.follow(),
+                self._auth.follow(),
                 SharedSessions(server.board.sessions, sticky_moves(self._config), self._log).follow(),
                 self._stop_calls_in_time(server),
             ]
@@ -332,15 +332,6 @@ def server_auth(environ: Mapping[str, str], config: Config) -> Auth:
         own_key(environ, "PROXY_ADMIN_KEY"),
         StoredKeys(key_store(config).look),
         needs_key=config.server.require_key is True or not is_loopback(config.server.host),
+        optional=config.server.require_key is False,
         note_failure=FailedLogins().note,
     )
-
-
-def is_loopback(host: str) -> bool:
-    """True if a server that listens on `host` is reachable from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -29,6 +29,7 @@ KEY_NAME, ADMIN_KEY_NAME = "default", "admin"  # of the two keys of the environm
 FRESH_S = 0.75  # age up to which a cached answer is used as it is
 STALE_S = 1.5  # age up to which it is used while it is refreshed: revocation takes under 2 s, and no request waits
 LOOK_S = 1.0  # longest wait of a request for the database
+REVOKED_LOOK_S = 1.0  # how often a server with stored keys looks whether all have been revoked
 MAX_KNOWN = 10_000
 MAX_UNKNOWN = 4_096  # bounded, because clients can invent keys
 _MAX_BATCH = 500
@@ -53,13 +54,18 @@ class StoredKeys:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="keys")  # dedicated: no other work delays a look-up
 
     async def exist(self) -> bool:
-        """True once any key was made, even if it was revoked since. From then on every caller needs a key."""
+        """True once there is a key; it may have expired. `exist_still` tells when the last one has been revoked."""
         if not self._exist:
             age_s = self._clock_s() - self._looked_at
             if age_s >= STALE_S:
                 await self._wait_for_answer(_ANY)
             elif age_s >= FRESH_S:
                 self._request_look_up(_ANY)
+        return self._exist
+
+    async def exist_still(self) -> bool:
+        """False once every key has been revoked. A database that is gone, broken or new revokes nothing."""
+        await self._wait_for_answer(_ANY)
         return self._exist
 
     async def find(self, digest: bytes) -> StoredCaller | None:
@@ -119,7 +125,7 @@ class StoredKeys:
 
     def _keep(self, digests: list[bytes], found: KeysFound) -> None:
         now_s = self._looked_at = self._clock_s()
-        self._exist = self._exist or found.exist
+        self._exist = found.exist or (self._exist and not found.made)
         for digest in digests:
             self._known.pop(digest, None)
             self._unknown.pop(digest, None)
@@ -135,6 +141,7 @@ class StoredKeys:
 class Auth:
     """Checks keys. While no key exists, any credential is accepted, unless `needs_key` (servers beyond loopback).
 
+    `optional`: callers without a key are served even if keys exist; a known key still names its caller.
     `note_failure` counts a rejected key by address, and raises ProxyError 429 after too many.
     """
 
@@ -145,6 +152,7 @@ class Auth:
         stored: StoredKeys | None = None,
         *,
         needs_key: bool = False,
+        optional: bool = False,
         note_failure: Callable[[str], None] | None = None,
     ) -> None:
         self._own = [
@@ -153,26 +161,38 @@ class Auth:
             if secret is not None
         ]
         self._stored = stored
-        self._closed = bool(self._own) or needs_key
+        self._optional = optional and not needs_key
+        self._always_closed = needs_key or (bool(self._own) and not optional)
+        self._closed = self._always_closed
         self._note_failure = note_failure
 
     @property
     def keyless(self) -> bool:
-        """True while requests need no key. Once a key exists, the server requires one for good."""
+        """True while requests need no key."""
         return not self._closed
 
     async def refresh(self) -> None:
         """Checks whether keys exist. Called at startup, before the first request."""
-        if not self._closed and self._stored is not None:
+        if not self._closed and not self._optional and self._stored is not None:
             self._closed = await self._stored.exist()
+
+    async def follow(self) -> None:
+        """Opens the server again after its last stored key has been revoked. Never returns.
+
+        No request does that: the guard has judged its Host and Origin by the rules of a server with keys.
+        """
+        while not self._always_closed and not self._optional and self._stored is not None:
+            await asyncio.sleep(REVOKED_LOOK_S)
+            if self._closed:
+                self._closed = await self._stored.exist_still()
 
     async def identify(self, headers: Mapping[str, str], address: str = "") -> Caller:
         """The caller of a request. Raises ProxyError 401 (identical for every rejected key), 429 or 503."""
         if not self._closed:
             await self.refresh()
-            if not self._closed:
-                return Caller(admin=True)
         sent = credential(headers)
+        if not self._closed and not (self._optional and sent):
+            return Caller(admin=True)
         digest = digest_of(sent)
         found: Caller | None = None
         for known, caller in self._own:
@@ -182,6 +202,8 @@ class Auth:
             stored = await self._stored.find(digest)
             if stored is not None and (stored.expires_ns is None or stored.expires_ns > time.time_ns()):
                 found = stored
+        if found is None and not self._closed:
+            return Caller(admin=True)
         if found is None:
             raise self.refusal(address)
         return found

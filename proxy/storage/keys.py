@@ -42,10 +42,11 @@ class StoredKey(Struct, frozen=True):
 
 
 class KeysFound(Struct, frozen=True):
-    """The result of `look`: the keys by their hashes, and whether any key was ever made."""
+    """The result of `look`: the keys by their hashes, whether any key is unrevoked, and whether one was ever made."""
 
     keys: dict[bytes, StoredKey]
     exist: bool
+    made: bool = True
 
 
 class KeyStore:
@@ -97,8 +98,10 @@ class KeyStore:
                 "SELECT digest, " + _COLUMNS + " FROM keys WHERE revoked_ns IS NULL AND digest IN (" + marks + ")",
                 tuple(digests),
             ).fetchall()
-            (exist,) = db.execute("SELECT EXISTS (SELECT 1 FROM keys)").fetchone()
-        return KeysFound({bytes(row[0]): _key_of(row[1:]) for row in rows}, bool(exist))
+            made, exist = db.execute(
+                "SELECT EXISTS (SELECT 1 FROM keys), EXISTS (SELECT 1 FROM keys WHERE revoked_ns IS NULL)"
+            ).fetchone()
+        return KeysFound({bytes(row[0]): _key_of(row[1:]) for row in rows}, bool(exist), bool(made))
 
     @property
     def is_there(self) -> bool:

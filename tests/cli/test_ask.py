@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 
@@ -93,6 +94,62 @@ def test_it_works_beside_a_server_on_the_same_database(folder):
         assert ask(running).status_code == 200
         usage = httpx.get(f"{running.base_url}/usage", timeout=PATIENCE_S).json()
     assert (usage["total"]["calls"], usage["total"]["successes"], usage["total"]["output_tokens"]) == (3, 3, 30)
+
+
+def test_its_options_are_the_fields_of_the_request(folder):
+    """The system message, the temperature and the limit, which cuts the answer here."""
+    done = proxy("ask", "Hi.", "-s", "Be brief.", "--temperature", "0", "--max-tokens", "3", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["choices"][0]["finish_reason"] == "length"
+    assert json.loads(done.stdout)["usage"]["completion_tokens"] == 3
+
+
+@pytest.mark.parametrize("arguments", [[], ["-"]])
+def test_standard_input_may_be_the_question(folder, arguments):
+    """Piped in, without a question or with a dash."""
+    command = [*COMMAND, "ask", *arguments]
+    done = subprocess.run(
+        command,
+        input=b"Say hello.\n",
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.split()[:1]) == (0, [b"tok0"])
+
+
+def test_without_a_question_it_says_what_to_do(folder):
+    """An empty pipe asks nothing."""
+    command = [*COMMAND, "ask"]
+    done = subprocess.run(
+        command, input=b"", cwd=folder, env=environment(), capture_output=True, timeout=PATIENCE_S, check=False
+    )
+    assert done.returncode == 2
+    assert b"Give a QUESTION" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"], ["-m", "fake/cut_fin(k=3)"], ["-m", "nobody/has-it"]])
+def test_a_running_server_answers_and_meters(folder, arguments):
+    """It has its model loaded. The answer, its errors and the exit code are the same as without a server."""
+    alone = proxy("ask", "Hi.", *arguments, cwd=folder)
+    with server(folder, "--port", "0") as running:
+        asked = proxy("ask", "Hi.", *arguments, cwd=folder, PROXY_PORT=str(running.port))
+    assert (asked.returncode, asked.stderr) == (alone.returncode, alone.stderr)
+    assert asked.stdout.split()[:2] == alone.stdout.split()[:2]
+    keys = [row[0] for row in rows(folder)]
+    assert keys == (["cli", None] if "nobody/has-it" not in arguments else keys)
+
+
+def test_a_server_with_another_key_or_database_is_not_asked(folder):
+    """The question is answered here, by the files of this folder."""
+    with server(folder, "--port", "0", PROXY_API_KEY="a-key-of-the-server") as closed:
+        assert proxy("ask", "Hi.", cwd=folder, PROXY_PORT=str(closed.port)).returncode == 0
+        assert [row[0] for row in rows(folder)] == ["cli"]
+        other = proxy("ask", "Hi.", "--db", "other.db", cwd=folder, PROXY_PORT=str(closed.port))
+        assert other.returncode == 0
+    assert [row[0] for row in rows(folder)] == ["cli"]
 
 
 @pytest.mark.embedded

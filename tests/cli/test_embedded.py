@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import httpx
 import openai
@@ -85,6 +86,63 @@ def test_an_answer_that_fits_a_json_schema(client):
     )
     fruit = json.loads(answer.choices[0].message.content)
     assert {name: type(value) for name, value in fruit.items()} == {"name": str, "red": bool}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
+def test_a_forced_call_is_made(client, choice, stream):
+    """By the grammar, with arguments that fit their schema: frameworks force calls to get structured answers."""
+    place = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"]}
+    clock = {"type": "object", "properties": {"at": {"$ref": "#/$defs/p"}}, "required": ["at"], "$defs": {"p": place}}
+    tools = [
+        {"type": "function", "function": {"name": "get_weather", "description": "The weather", "parameters": place}},
+        {"type": "function", "function": {"name": "get_time", "parameters": clock}},
+    ]
+    question = [{"role": "user", "content": "What is the weather in Oslo?"}]
+    asked = {"model": "auto", "messages": question, "tools": tools, "tool_choice": choice}
+    if stream:
+        with client.chat.completions.stream(**asked) as events:
+            answer = events.until_done().get_final_completion()
+    else:
+        answer = client.chat.completions.create(**asked)
+    (choice_made,) = answer.choices
+    (call,) = choice_made.message.tool_calls
+    assert choice_made.finish_reason == "tool_calls"
+    assert not choice_made.message.content
+    arguments = json.loads(call.function.arguments)
+    if choice != "required":
+        assert call.function.name == "get_weather"
+    assert arguments.keys() == ({"city"} if call.function.name == "get_weather" else {"at"})
+    result = {"role": "tool", "tool_call_id": call.id, "content": "Sunny, 20 degrees."}
+    history = [*question, choice_made.message.model_dump(exclude_none=True), result]
+    again = client.chat.completions.create(model="auto", messages=history, tools=tools, max_tokens=8)
+    assert again.choices[0].message.content
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_it_stops_when_the_client_leaves(running, stream):
+    """The child does nothing more soon after, though thousands of tokens were asked for."""
+    body = {"model": "auto", "messages": SAY, "max_tokens": 1900, "logit_bias": {"2": -100}, "stream": stream}
+    assert ask(running, max_tokens=2).status_code == 200
+    (child,) = processes_of(running, CHILD)
+    before = child.cpu_times().user
+    with (
+        pytest.raises(httpx.ReadTimeout),
+        httpx.stream(
+            "POST", f"{running.base_url}/chat/completions", json=body, timeout=httpx.Timeout(PATIENCE_S, read=1)
+        ) as answer,
+    ):
+        wait_until(lambda: child.cpu_times().user > before, "the first token")
+        for _ in answer.iter_raw():
+            if child.cpu_times().user > before + 0.1:
+                raise httpx.ReadTimeout("enough")
+
+    def is_idle() -> bool:
+        used = child.cpu_times().user
+        time.sleep(0.5)
+        return bool(child.cpu_times().user - used < 0.05)
+
+    wait_until(is_idle, "an idle model")
 
 
 @pytest.mark.parametrize("stream", [False, True])

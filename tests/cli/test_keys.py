@@ -103,6 +103,36 @@ def test_revoking_ends_one_key_or_all_keys_of_a_name(folder):
     assert keys(folder, "revoke", "mobil", code=1)[0] == ""
 
 
+def test_the_first_key_says_that_it_closes_the_server_and_the_last_that_it_opens_it(folder):
+    """With the two ways to open it again. Further keys change nothing, so they say nothing."""
+    first = keys(folder, "create", "one")[1]
+    assert "refuses callers without a key" in first
+    assert "proxy keys revoke one" in first and "PROXY_REQUIRE_KEY=false" in first
+    assert "callers without a key" not in keys(folder, "create", "two")[1]
+    assert "without a key again" not in keys(folder, "revoke", "one")[0]
+    assert "without a key again" in keys(folder, "revoke", "two")[0]
+    assert "refuses callers without a key" in keys(folder, "create", "three")[1]
+
+
+@pytest.mark.parametrize("section", ["{require_key: true}", "{require_key: false}", "{host: 0.0.0.0}"])
+def test_where_keys_change_nothing_for_keyless_callers_nothing_is_said(folder, section):
+    """Such a server always needs a key, or never."""
+    (folder / "routing_rules.yaml").write_text(f"{LOCAL}server: {section}\n")
+    assert "callers without a key" not in keys(folder, "create", "one")[1]
+    assert "without a key again" not in keys(folder, "revoke", "one")[0]
+
+
+@pytest.mark.parametrize("variables", [{}, {"PROXY_REQUIRE_KEY": "false"}])
+def test_the_curl_line_needs_no_key_where_the_server_needs_none(folder, variables):
+    """After the last key was revoked, or where keys are optional."""
+    keys(folder, "create", "one")
+    if not variables:
+        keys(folder, "revoke", "one")
+    with server(folder, "--port", "0", **variables) as running:
+        assert "Bearer" not in running.banner
+        assert httpx.get(f"{running.base_url}/models", timeout=PATIENCE_S).status_code == 200
+
+
 def test_a_key_given_for_a_name_is_not_repeated(folder):
     """It may be on a screen that others see."""
     key = keys(folder, "create", "mobile")[0].strip()
@@ -143,7 +173,7 @@ def test_a_running_server_follows(folder):
     """Within two seconds it accepts a new key and rejects a revoked one, without a restart, with two workers too."""
     first = keys(folder, "create", "first")[0].strip()
     with server(folder, "--port", "0", "--workers", "2") as running:
-        assert "authorization: Bearer $PROXY_API_KEY" in running.banner
+        assert "authorization: Bearer $KEY" in running.banner
 
         def follows(key, status):
             started = time.monotonic()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from proxy.providers.base.contract import Built
-from proxy.providers.embedded import JSON_PENALTY, Embedded
+from proxy.providers.embedded import DEFAULT_LIMIT, JSON_PENALTY, SAMPLING, Embedded
 from proxy.schema.errors import BadRequest
 from proxy.schema.json import encode
 from proxy.server.formats.chat import decode_chat
@@ -58,27 +58,64 @@ def test_a_role_that_nobody_has_is_refused():
     assert caught.value.param == "messages.0.role"
 
 
+def test_the_default_model_is_asked_to_answer_sensibly():
+    """At llama.cpp's own settings it rambles in loops up to the end of its context."""
+    body = sent()
+    assert {name: body[name] for name in SAMPLING} == SAMPLING
+    assert body["max_tokens"] == DEFAULT_LIMIT == 256
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "value"),
+    [
+        ({"temperature": 1}, "temperature", 1),
+        ({"temperature": 0}, "temperature", 0),
+        ({"top_p": 1}, "top_p", 1),
+        ({"max_tokens": 1000}, "max_tokens", 1000),
+        ({"max_completion_tokens": 7}, "max_tokens", 7),
+        ({"dry_multiplier": 0}, "dry_multiplier", 0),
+        ({"logit_bias": {"5": 1}}, "logit_bias", {"5": 1}),
+        ({"temperature": None}, "temperature", 0.2),
+        ({"max_tokens": None}, "max_tokens", 256),
+    ],
+)
+def test_a_setting_of_the_client_stands_and_null_is_none(given: dict[str, Any], name: str, value: object):
+    """Zero is a value; null means that the client set nothing."""
+    assert sent(**given)[name] == value
+
+
+def test_settings_of_the_file_stand():
+    """`parameters` come before the defaults."""
+    body = json.loads(built(Embedded(parameters={"temperature": 0.7, "max_tokens": 99})).http.body)
+    assert (body["temperature"], body["max_tokens"], body["top_p"]) == (0.7, 99, 0.9)
+
+
+def test_json_is_asked_for_without_the_control_of_loops():
+    """The keys of a list of objects do repeat."""
+    body = sent(response_format={"type": "json_object"})
+    assert (body["temperature"], body["top_p"]) == (0.2, 0.9)
+    assert body.keys().isdisjoint({"dry_multiplier", "logit_bias"})
+
+
+def test_a_file_of_ones_own_keeps_its_settings():
+    """They are in the file or belong to the operator."""
+    body = json.loads(built(Embedded(model_path="other.gguf")).http.body)
+    assert body.keys() == {"model", "messages"}
+
+
 def test_what_the_default_model_does_without_is_named():
     """Its template has no place for tools and it does not think; llama.cpp would leave both out without a word."""
     lacking = {"tools": TOOLS, "parallel_tool_calls": False, "reasoning_effort": "high"}
     request = built(Embedded(), **lacking)
     assert sorted(request.dropped) == sorted(lacking)
-    assert json.loads(request.http.body).keys() == {"model", "messages"}
-
-
-@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "f"}}])
-def test_a_call_that_the_default_model_cannot_make_is_refused(choice: Any):
-    """A text in its place would be of no use to who forces a call."""
-    with pytest.raises(BadRequest, match="cannot call tools") as caught:
-        sent(tools=TOOLS, tool_choice=choice)
-    assert (caught.value.param, caught.value.code) == ("tool_choice", "unsupported_parameter")
+    assert json.loads(request.http.body).keys() == {"model", "messages", "max_tokens", *SAMPLING}
 
 
 def test_what_says_nothing_is_not_told_as_lost():
     """No tools, and no thought."""
     request = built(Embedded(), tools=[], reasoning_effort="none", tool_choice=None)
     assert request.dropped == []
-    assert json.loads(request.http.body).keys() == {"model", "messages"}
+    assert json.loads(request.http.body).keys() == {"model", "messages", "max_tokens", *SAMPLING}
 
 
 def test_a_penalty_of_the_file_stands():

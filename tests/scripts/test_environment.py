@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -306,3 +307,17 @@ def test_what_an_interruption_left_is_removed(project, left):
     code, _, errors = project.run("serve")
     assert (code, "making .venv" in errors) == (0, True), errors
     assert not (project.root / left).exists()
+
+
+def test_a_long_installation_shows_how_far_it_is(capsys):
+    """A line for every tenth package. What pip said is kept for the case that it fails."""
+    module = runpy.run_path(str(SCRIPTS / "environment.py"))
+    lines = [f"Collecting package-{n}==1 (from -r lock)\n  Downloading it\n" for n in range(23)]
+    said = "".join([*lines, "Installing collected packages: a, b\n", "Successfully installed a b\n"])
+    kept = module["show_progress"](said.splitlines(keepends=True))
+    assert capsys.readouterr().err.splitlines() == [
+        "setup:   10 packages fetched",
+        "setup:   20 packages fetched",
+        "setup:   unpacking 23 packages",
+    ]
+    assert kept == said.splitlines(keepends=True)[-60:]

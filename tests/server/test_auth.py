@@ -154,7 +154,9 @@ class Database:
         if self.down:
             raise StoreError("disk I/O error")
         by_hash = {digest_of(text): key for text, key in self.keys.items()}
-        return KeysFound({digest: by_hash[digest] for digest in digests if digest in by_hash}, self.made)
+        return KeysFound(
+            {digest: by_hash[digest] for digest in digests if digest in by_hash}, bool(self.keys), self.made
+        )
 
 
 @pytest.fixture
@@ -326,8 +328,8 @@ async def test_a_request_that_is_cancelled_takes_nothing_from_the_others(
     assert first.cancelled()
 
 
-async def test_the_first_key_closes_a_keyless_server_for_good(database: Database, stored: StoredKeys) -> None:
-    """Within two seconds; revoking it does not open the server again."""
+async def test_the_first_key_closes_a_keyless_server(database: Database, stored: StoredKeys) -> None:
+    """Within two seconds. No request opens it again, even once every key has been revoked."""
     auth = Auth(None, None, stored)
     await auth.refresh()
     assert auth.keyless
@@ -341,6 +343,20 @@ async def test_the_first_key_closes_a_keyless_server_for_good(database: Database
     database.now_s += 10
     with pytest.raises(ProxyError):
         await auth.identify({"api-key": "mobile"})
+
+
+async def test_only_revoked_keys_count_as_gone(database: Database, stored: StoredKeys) -> None:
+    """A database that cannot be read, or was replaced by a new one, revokes nothing."""
+    database.make("mobile")
+    assert await stored.exist_still()
+    database.down = True
+    assert await stored.exist_still()
+    database.down, database.made = False, False
+    database.keys.clear()
+    database.now_s += STALE_S
+    assert await stored.exist_still()
+    database.made = True
+    assert not await stored.exist_still()
 
 
 async def test_a_server_for_others_is_never_keyless(database: Database, stored: StoredKeys) -> None:

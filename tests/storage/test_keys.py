@@ -65,7 +65,7 @@ def test_a_database_without_keys_says_so(store, tmp_path):
     """Also one that an older version made."""
     server = SqliteStore(tmp_path / "usage.db")
     server.open()
-    assert (store.all(), store.look([digest("a")])) == ([], KeysFound({}, exist=False))
+    assert (store.all(), store.look([digest("a")])) == ([], KeysFound({}, exist=False, made=False))
     server.close()
     with closing(sqlite3.connect(tmp_path / "old.db", isolation_level=None)) as db:
         migrate(db, MIGRATIONS[:2])
@@ -85,7 +85,7 @@ def test_a_revoked_key_is_not_found_but_stays_in_the_list(store):
     assert store.look([digest("1"), digest("2"), digest("3")]) == KeysFound({digest("3"): key(3, "other")}, exist=True)
     assert [one.revoked_ns for one in store.all()] == [50, 60, None]
     store.revoke("other", 80)
-    assert store.look([b""]) == KeysFound({}, exist=True)
+    assert store.look([b""]) == KeysFound({}, exist=False, made=True)
 
 
 def test_a_running_server_and_a_command_share_the_file(store, tmp_path):

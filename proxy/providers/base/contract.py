@@ -170,6 +170,11 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return None
 
     @property
+    def about(self) -> str | None:
+        """What users should know before they judge its answers, as one sentence; None: nothing."""
+        return None
+
+    @property
     def keyless(self) -> bool:
         """True if the server needs no key (self-hosted, embedded): a missing key does not disable it."""
         return not self.key_variables

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from proxy.routing.capabilities import window
 from proxy.routing.deployment import Deployment, Route
 
 
@@ -29,6 +30,10 @@ def _facts(deployment: Deployment) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "pricing": {"input": price.input, "output": price.output, "cached_input": price.cached_input}
     }
-    sizes = {"context_length": price.context, "max_output_tokens": price.max_output, "capabilities": price.supports}
+    sizes = {
+        "context_length": window(deployment),
+        "max_output_tokens": price.max_output,
+        "capabilities": price.supports,
+    }
     facts |= {key: value for key, value in sizes.items() if value is not None}
     return facts | ({"shutdown_date": price.retires} if price.retires else {})

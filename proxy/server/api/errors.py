@@ -14,6 +14,7 @@ from litestar.types import ExceptionHandlersMap
 from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
 from proxy.server.api.answers import NO_STORE, new_id
+from proxy.server.api.front import front_page
 from proxy.server.api.replies import internal_error
 
 _CODES = {
@@ -31,8 +32,10 @@ def exception_handlers(log: structlog.typing.FilteringBoundLogger) -> ExceptionH
     def known(_: Request[Any, Any, Any], error: ProxyError) -> Response[bytes]:
         return respond(error)
 
-    def framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    def framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
         status = error.status_code
+        if status == 404 and (page := front_page(request)) is not None:
+            return page
         if status >= 500:
             return unforeseen(request, error)
         message = {

@@ -26,7 +26,10 @@ BATCH_TOKENS = 256
 # Each open connection occupies one of llama.cpp's HTTP threads, also while it is idle in the parent's pool.
 HTTP_THREADS = 32
 
-# More threads do not make a small model faster: they wait for each other.
+# Threads wait for each other after each layer, so one that the system takes off its core stops all of them. Measured
+# with the default model on two busy cores: one thread writes 40 to 140 tokens/s, two write 1 to 50, polling or not
+# (November 2026). So a small model gets one, and a larger one another for each of so many bytes, within a bound.
+BYTES_A_THREAD = 400_000_000
 MAX_COMPUTE_THREADS = 8
 
 
@@ -44,7 +47,7 @@ def main() -> None:
         fail(report, "its runtime xllamacpp cannot be imported on this machine")
     try:
         server = xllamacpp.Server(parameters(xllamacpp, settings))
-    except RuntimeError:
+    except (RuntimeError, OSError):
         # llama.cpp says no more than that, whatever the cause.
         fail(report, "llama.cpp cannot load the file: it is broken, of an unknown kind, or too large for the memory")
     send(report, {"port": int(server.listening_address.rpartition(":")[2])})
@@ -110,7 +113,7 @@ def parameters(xllamacpp: Any, settings: dict[str, Any]) -> Any:
     wanted.kv_unified = False
     wanted.n_batch = BATCH_TOKENS
     wanted.n_threads_http = HTTP_THREADS
-    wanted.cpuparams.n_threads = compute_threads()
+    wanted.cpuparams.n_threads = compute_threads(os.path.getsize(settings["path"]))
     # Prompts of idle slots would be kept in up to 8 GiB of memory.
     wanted.cache_ram_mib = 0
     wanted.cache_idle_slots = False
@@ -125,23 +128,20 @@ def parameters(xllamacpp: Any, settings: dict[str, Any]) -> Any:
     return wanted
 
 
-def compute_threads() -> int:
-    """How many threads compute, within the cores that this process may use."""
+def compute_threads(size: int) -> int:
+    """The threads for a file of `size` bytes. One core is left to others where there are several."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     try:
         with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
             cpu_max = file.read()
     except OSError:
         cpu_max = "max"
-    return threads_for(usable_cores(cores, cpu_max))
+    return threads_for(size, usable_cores(cores, cpu_max))
 
 
-def threads_for(cores: int) -> int:
-    """Half of the cores. Threads wait for each other by spinning, several hundred times for each token: with one for
-    every core, any other load stops them all. On two busy cores 40 tokens took 20 s with two threads, and 0.7 s with
-    one (measured in November 2026).
-    """
-    return max(1, min(MAX_COMPUTE_THREADS, cores // 2))
+def threads_for(size: int, cores: int) -> int:
+    """At least one; never all of several cores."""
+    return max(1, min(MAX_COMPUTE_THREADS, cores - 1, 1 + size // BYTES_A_THREAD))
 
 
 def usable_cores(cores: int, cpu_max: str) -> int:

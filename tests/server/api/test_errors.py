@@ -137,6 +137,20 @@ async def test_no_depth_of_nesting_is_an_internal_error(server: Server, shape: s
 # --- the framework's own ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/"])
+async def test_a_browser_at_the_root_gets_a_page_that_says_what_this_is(server: Server, path: str) -> None:
+    """Programs get the 404 in JSON, and so do browsers elsewhere. The page loads nothing and runs nothing."""
+    html = "text/html,application/xhtml+xml,*/*;q=0.8"
+    answer = await get(server.port, path, accept=html)
+    assert (answer.status, answer.headers("content-type")) == (200, ["text/html; charset=utf-8"])
+    assert b"base_url" in answer.body and b"<script" not in answer.body
+    assert answer.headers("content-security-policy")[0].startswith("default-src 'none'")
+    assert (await get(server.port, path, accept="*/*")).status == 404
+    assert (await get(server.port, "/v1/nothing", accept=html)).status == 404
+    assert (await get(server.port, path, accept=html, host="evil.example")).status == 403
+    assert (await post(server.port, b"{}", path=path, accept=html)).status in (404, 405)
+
+
 @pytest.mark.parametrize(
     "path", ["/", "/v1", "/nothing", "/v1/chat", "/v1/completions", "/admin", "/schema", "/%ff%00"]
 )

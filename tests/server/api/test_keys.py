@@ -124,7 +124,7 @@ async def test_a_new_key_opens_and_a_revoked_one_closes_within_two_seconds(serve
 
 
 async def test_a_keyless_server_closes_with_the_first_key(upstream: FakeUpstream, tmp_path: Path) -> None:
-    """And answers to other host names from then on."""
+    """It answers to other host names while it has keys, and opens again once the last one is revoked."""
     async with serving(write_files(tmp_path, upstream.url)) as server:
         assert (await post(server.port, chat())).status == 200
         assert (await get_(server.port, "/v1/models", host="proxy.example")).status == 403
@@ -133,8 +133,20 @@ async def test_a_keyless_server_closes_with_the_first_key(upstream: FakeUpstream
         assert (await post(server.port, chat(), api_key=text)).status == 200
         assert (await get_(server.port, "/v1/models", host="proxy.example", api_key=text)).status == 200
         revoke(tmp_path / "usage.db", "mobile")
-        await until(server.port, text, 401)
-        assert (await post(server.port, chat())).status == 401
+        await until(server.port, "", 200)
+        assert (await get_(server.port, "/v1/models", host="proxy.example")).status == 403
+
+
+async def test_keys_are_optional_where_the_operator_says_so(upstream: FakeUpstream, tmp_path: Path) -> None:
+    """`require_key: false`: callers without one are served although keys exist, and a known key names its caller."""
+    files = write_files(tmp_path, upstream.url)
+    text = add(tmp_path / "usage.db", "mobile")
+    async with serving(files, {"PROXY_REQUIRE_KEY": "false"}) as server:
+        for key in ("", "any", text):
+            assert (await post(server.port, chat(), api_key=key)).status == 200
+        assert (await get_(server.port, "/v1/models", host="proxy.example")).status == 403
+        rows = (await get_(server.port, "/v1/usage?group_by=key")).json()["groups"]
+        assert sorted((row["key"] or "", row["calls"]) for row in rows) == [("", 2), ("mobile", 1)]
 
 
 async def test_unknown_revoked_malformed_and_expired_keys_get_one_answer(server: Server, database: Path) -> None:

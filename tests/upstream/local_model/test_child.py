@@ -83,7 +83,20 @@ def test_a_containers_quota_bounds_the_cores(cores, cpu_max, expected):
     assert usable_cores(cores, cpu_max) == expected
 
 
-@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 1), (3, 1), (8, 4), (64, 8)])
-def test_half_of_the_cores_stay_free(cores, expected):
-    """So that other load does not stop the threads, which spin while they wait for each other."""
-    assert threads_for(cores) == expected
+@pytest.mark.parametrize(
+    ("size", "cores", "threads"),
+    [
+        (98_000_000, 1, 1),
+        (98_000_000, 2, 1),
+        (98_000_000, 64, 1),
+        (4_700_000_000, 1, 1),
+        (4_700_000_000, 2, 1),
+        (4_700_000_000, 8, 7),
+        (4_700_000_000, 64, 8),
+        (900_000_000, 8, 3),
+        (0, 4, 1),
+    ],
+)
+def test_a_small_model_gets_one_thread_and_no_model_all_cores(size, cores, threads):
+    """Threads that wait for each other on busy cores are slower than one."""
+    assert threads_for(size, cores) == threads

@@ -9,10 +9,12 @@ from typing import Annotated, ClassVar
 from msgspec import Meta
 from msgspec.structs import replace
 
-from proxy.providers.base.contract import Built
+from proxy.providers.base.call_ids import Offer
+from proxy.providers.base.contract import Built, HTTPResponse, StreamDecoder
 from proxy.providers.compatible.request import Draft
 from proxy.providers.compatible.selfhosted import SelfHosted
-from proxy.schema.chat import ChatRequest
+from proxy.providers.embedded.forced_call import ForcedCall, ForcedCallDecoder, forced_call, with_calls
+from proxy.schema.chat import ChatRequest, ChatResponse
 from proxy.schema.constraints import NotBlank, one_of
 from proxy.schema.embeddings import EmbeddingsRequest
 from proxy.schema.errors import BadRequest
@@ -20,9 +22,23 @@ from proxy.schema.records import LocalModelSpec
 from proxy.schema.rerank import RerankRequest
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+# The default model at llama.cpp's own temperature says that the capital of France is "L'Étoile"; at this one, Paris.
+# DRY bites on loops, in which such a model runs to its limit otherwise, and the bias ends answers that ramble.
+# Penalties on every repetition cost right answers (`python -m bench.embedded`).
+SAMPLING = {
+    "temperature": 0.2,
+    "top_p": 0.9,
+    "dry_multiplier": 0.8,
+    "dry_allowed_length": 2,  # with 1, words of the prompt could not be quoted
+    "logit_bias": {"2": 2},  # the end of the answer
+}
+# Tokens of an answer, unless the client or `parameters` set a limit.
+DEFAULT_LIMIT = 256
 # Measured with SmolLM2-135M, 12 seeded answers to each of four requests: without it up to 5 of 36 ran into a limit of
 # 400 tokens, with it none of 48; a lower temperature makes it worse.
 JSON_PENALTY = 0.3  # of repetition, unless the client or `parameters` set one
+ABOUT = "SmolLM2, 135M parameters: it shows that the wire works, not what models can do."
+_JSON_SAMPLING = {"temperature": 0.2, "top_p": 0.9}
 _DEFAULT_MODEL_ID = "smollm2-135m"
 # llama.cpp takes them without a word and does nothing about them.
 _IGNORED = (
@@ -65,24 +81,46 @@ class Embedded(SelfHosted, frozen=True, kw_only=True):
     def shape(self, draft: Draft) -> None:
         """What a GGUF file of one's own can do depends on its template: it is sent all that llama.cpp reads.
 
-        Raises BadRequest for a call that the default model is made to make and cannot.
+        Raises BadRequest for a forced call that no function can be.
         """
         super().shape(draft)
         draft.drop(*_IGNORED)
         if self.model_path is None:
-            if draft.body.get("tool_choice", "auto") not in (None, "auto", "none"):
-                raise BadRequest(
-                    f"{draft.model} cannot call tools. Leave `tool_choice` out, or name a model that can.",
-                    param="tool_choice",
-                    code="unsupported_parameter",
-                )
-            for name, nothing in (("tools", []), ("reasoning_effort", "none")):
-                if draft.body.get(name) == nothing:
-                    del draft.body[name]
-            draft.drop(*_BEYOND_DEFAULT)
+            self._shape_default(draft)
         wanted = draft.body.get("response_format")
         if isinstance(wanted, dict) and wanted.get("type") != "text":
             draft.body.setdefault("frequency_penalty", JSON_PENALTY)
+
+    def _shape_default(self, draft: Draft) -> None:
+        """Has the default model answer sensibly, and make a call that is forced."""
+        if draft.body.get("tool_choice") not in (None, "auto", "none"):
+            draft.only_functions()
+        if (forced := forced_call(draft.body)) is not None:
+            _force(draft, forced)
+        for name, nothing in (("tools", []), ("reasoning_effort", "none")):
+            if draft.body.get(name) == nothing:
+                del draft.body[name]
+        draft.drop(*_BEYOND_DEFAULT)
+        wanted = draft.body.get("response_format")
+        is_json = isinstance(wanted, dict) and wanted.get("type") != "text"
+        for name, value in (_JSON_SAMPLING if is_json else SAMPLING).items():
+            if draft.body.get(name) is None:
+                draft.body[name] = value
+        if draft.body.get("max_tokens") is None:
+            draft.body["max_tokens"] = DEFAULT_LIMIT
+
+    def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
+        answer = super().parse_response(response, request)
+        forced = self._forced(request)
+        return answer if forced is None else with_calls(answer, forced, Offer(request))
+
+    def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
+        decoder = super().stream_decoder(request)
+        forced = self._forced(request)
+        return decoder if forced is None else ForcedCallDecoder(decoder, forced, Offer(request))
+
+    def _forced(self, request: ChatRequest | None) -> ForcedCall | None:
+        return forced_call(request.fields) if self.model_path is None and request is not None else None
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
         """Refused: llama.cpp embeds an input in one batch, and batches here are small so that chats do not wait; and
@@ -98,8 +136,24 @@ class Embedded(SelfHosted, frozen=True, kw_only=True):
         return LocalModelSpec(self.model_path, self.context, self.start)
 
     @property
+    def about(self) -> str | None:
+        return ABOUT if self.model_path is None else None
+
+    @property
     def free(self) -> bool:
         return True
+
+
+def _force(draft: Draft, forced: ForcedCall) -> None:
+    """Replaces tools and choice by a schema, and by a message that tells of the functions."""
+    schema = {"name": "call", "strict": True, "schema": forced.schema}
+    draft.body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    draft.body["messages"] = [{"role": "system", "content": forced.instruction}, *draft.messages]
+    for name in ("tools", "tool_choice"):
+        del draft.body[name]
+    draft.adapt("tools")
+    if draft.body.get("parallel_tool_calls") is False:
+        del draft.body["parallel_tool_calls"]
 
 
 def model_id(spec: LocalModelSpec) -> str:
