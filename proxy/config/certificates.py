@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import stat
 from pathlib import Path
 
 from proxy.config.problems import Problem
@@ -24,20 +23,16 @@ def certificate_problems(config: Config) -> list[Problem]:
 
 def wrong_ca_file(name: str) -> str | None:
     """The reason to refuse a file of certificates; None if TLS can use it."""
-    path = Path(name)
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            return "is a folder; name a file of certificates in PEM form"
-        if not stat.S_ISREG(mode):
-            return "is not a file"
-        with path.open("rb") as file:
+        with Path(name).open("rb") as file:
             data = file.read(MAX_BYTES + 1)
+    except IsADirectoryError:
+        return "is a folder; name a file of certificates in PEM form"
     except OSError as error:
         return f"cannot be used: {(error.strerror or type(error).__name__).lower()}"
     except ValueError:  # a zero byte
         return "is not the name of a file"
-    return _wrong_content(data) or _wrong_certificates(path)
+    return _wrong_content(data) or _wrong_certificates(data)
 
 
 def _wrong_content(data: bytes) -> str | None:
@@ -56,10 +51,10 @@ def _wrong_content(data: bytes) -> str | None:
     return None
 
 
-def _wrong_certificates(path: Path) -> str | None:
+def _wrong_certificates(data: bytes) -> str | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        context.load_verify_locations(path)
+        context.load_verify_locations(cadata=data.decode("ascii", "replace"))
     except (OSError, ValueError):  # ssl.SSLError is an OSError
         return "cannot be used: a certificate in it is damaged"
     return None if context.cert_store_stats()["x509"] else "holds no certificate in PEM form"
