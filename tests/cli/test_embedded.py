@@ -10,7 +10,7 @@ import openai
 import psutil
 import pytest
 
-from tests.cli.commands import PATIENCE_S, ask, is_gone, processes_of, server, wait_until
+from tests.cli.commands import PATIENCE_S, ask, is_gone, processes_of, proxy, server, wait_until
 
 pytestmark = pytest.mark.embedded
 
@@ -212,3 +212,14 @@ def test_two_workers_share_one_model_and_replace_each_other(tmp_path):
         everyone = psutil.Process(running.process.pid).children(recursive=True)
         assert running.stop() == 0
         wait_until(lambda: all(map(is_gone, everyone)), f"the end of {everyone}")
+
+
+def test_one_line_says_how_small_it_is(running, tmp_path):
+    """Where a server starts and where models are listed, before anybody judges its answers."""
+    (line,) = [line for line in running.banner.splitlines() if line.startswith("  local ")]
+    assert "135M parameters: it shows that the wire works" in line
+    done = proxy("models", cwd=tmp_path)
+    assert "135M parameters" in done.stderr
+    assert "135M" not in done.stdout
+    (row,) = [line.split() for line in done.stdout.splitlines() if line.startswith("local/smollm2-135m")]
+    assert row[1] == "2048"

@@ -145,7 +145,7 @@ async def test_keys_are_optional_where_the_operator_says_so(upstream: FakeUpstre
         for key in ("", "any", text):
             assert (await post(server.port, chat(), api_key=key)).status == 200
         assert (await get_(server.port, "/v1/models", host="proxy.example")).status == 403
-        rows = (await get_(server.port, "/v1/usage?group_by=key")).json()["groups"]
+        rows = (await get_(server.port, "/v1/usage?group_by=key")).json["groups"]
         assert sorted((row["key"] or "", row["calls"]) for row in rows) == [("", 2), ("mobile", 1)]
 
 
