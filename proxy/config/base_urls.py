@@ -17,7 +17,6 @@ _ENDPOINT = re.compile(
     r"/(?:(?:chat/)?completions|responses|embeddings|messages|rerank|(?<=\d/)chat|models(?:/[^/]+:\w+)?"
     r"|api/(?:chat|generate|tags|embed|embeddings|show|ps|version))/*$"
 )
-_OWN_API = {"ollama": "/api", "lmstudio": "/api/v0"}  # beside OpenAI's, and not what is spoken here
 _GUESSES = ("", "/v1", "/openai", "/api/v1")
 _VERSION = re.compile(r"/v\d\w*")
 _TWICE = re.compile(r"(/v\d\w*)\1+(?=/|$)")
@@ -44,7 +43,7 @@ def corrected(url: str, provider: Provider, homes: Mapping[str, str]) -> tuple[s
     if (end := _ENDPOINT.search(path)) is not None:
         path = path[: end.start()]
         found.append(f"{end[0].rstrip('/')} at its end is left out, because the proxy adds it")
-    own = _OWN_API.get(provider.type)
+    own = provider.other_api
     if own is not None and path.rstrip("/").endswith(own):
         path = path.rstrip("/").removesuffix(own)
         found.append(f"{own} at its end is left out: the server's API that is like OpenAI's is spoken")
@@ -77,5 +76,5 @@ def _home(host: str, path: str, provider: Provider, homes: Mapping[str, str]) ->
     if not home or path == right or (not right and _VERSION.fullmatch(path)):
         return None
     # Some vendors have another address that is like OpenAI's, so a path of one's own may be right there.
-    is_guess = bool(right) and provider.type == "openai" and path in _GUESSES
+    is_guess = bool(right) and provider.is_generic and path in _GUESSES
     return home if home == provider.default_base_url or is_guess else None

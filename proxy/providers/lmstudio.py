@@ -19,6 +19,7 @@ _IGNORED = (
 class LMStudio(SelfHosted, frozen=True, kw_only=True):
     type: ClassVar[str] = "lmstudio"
     base: ClassVar[str | None] = "http://localhost:1234/v1"
+    other_api: ClassVar[str | None] = "/api/v0"
     ranks: ClassVar[bool | None] = False
     choices_at_once: ClassVar[int | None] = 1
 

@@ -25,6 +25,7 @@ class Ollama(SelfHosted, frozen=True, kw_only=True):
 
     type: ClassVar[str] = "ollama"
     base: ClassVar[str | None] = "http://localhost:11434"
+    other_api: ClassVar[str | None] = "/api"
     reasoning_back: ClassVar[str | None] = "reasoning"
     ranks: ClassVar[bool | None] = False
     choices_at_once: ClassVar[int | None] = 1

@@ -185,7 +185,7 @@ def test_line_ends_and_byte_order_mark_stay(ends, mark):
     )
 
 
-PRICE = st.none() | st.sampled_from([0, 0.0375, 1, 2.5, 1e-6, 12345.678])
+PRICE = st.none() | st.sampled_from([0, 0.0375, 1, 2.5, 1e-6, 987.654])
 TIERS: st.SearchStrategy[list[Tier]] = st.just([]) | st.builds(
     lambda one, two: [Tier(10, input=one), Tier(20, output=two)], PRICE, PRICE
 )

@@ -261,6 +261,8 @@ def test_a_whole_answer_has_its_usage_where_the_server_put_it(where: Any) -> Non
         {"usage": {"promptTokens": 90, "completionTokens": 7, "totalTokens": 97}},
         {"usage": {"inputTokens": 90, "outputTokens": 7}},
         {"usage": {"prompt_eval_count": 90, "eval_count": 7}},
+        {"usage": {"promptTokenCount": 90, "candidatesTokenCount": 7, "totalTokenCount": 97}},
+        {"usage": {"prompt_tokens": 90, "generated_tokens": 7}},
         {"usage": ZERO, "metadata": {"usage": PLAIN}},
     ],
 )

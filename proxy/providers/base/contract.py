@@ -139,6 +139,10 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     type: ClassVar[str] = ""
     # The vendor's public API, used when `base_url` is not set.
     base: ClassVar[str | None] = None
+    # The path of another API of the vendor's server, which is not the one spoken here.
+    other_api: ClassVar[str | None] = None
+    # True: `base_url` may be the server of anybody who speaks as this vendor does.
+    is_generic: ClassVar[bool] = False
     # Environment variables that may hold the key for the public API.
     key_env: ClassVar[tuple[str, ...]] = ()
     # The vendor's name in the price list of genai-prices; None: its prices are not listed.

@@ -16,9 +16,12 @@ from proxy.schema.usage import UNSAID, Service, Usage, UsageReport, count, count
 # Names of counts, in the object itself or in its `..._details`: cached tokens, for example, at Together, Mistral and
 # DeepSeek, and under Anthropic's names at gateways. Of several spellings the largest counts.
 _SPELLINGS = {
-    "prompt": ("prompt_tokens", "input_tokens"),
-    "output": ("completion_tokens", "output_tokens"),
-    "total": ("total_tokens",),
+    "prompt": ("prompt_tokens", "input_tokens", "promptTokens", "inputTokens", "promptTokenCount", "prompt_eval_count"),
+    "output": (
+        *("completion_tokens", "output_tokens", "completionTokens", "outputTokens", "candidatesTokenCount"),
+        *("generated_tokens", "eval_count"),
+    ),
+    "total": ("total_tokens", "totalTokens", "totalTokenCount"),
     "read": (
         *("cached_tokens", "num_cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens"),
         *("cache_read_tokens", "cached_input_tokens", "cacheReadInputTokens", "cachedTokens"),

@@ -43,6 +43,7 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
     api: Annotated[str, one_of("by_model", "chat", "responses")] | None = None
 
     type: ClassVar[str] = "openai"
+    is_generic: ClassVar[bool] = True
     image_rules: ClassVar[tuple[ImageRule, ...]] = IMAGE_RULES
     audio_tokens_per_s: ClassVar[int | None] = 10
     base: ClassVar[str | None] = "https://api.openai.com/v1"

@@ -130,6 +130,7 @@ async def test_an_unknown_ensemble_lists_what_exists(server: Server) -> None:
         ("since=yesterday", "since", "such as 2026-11-22"),
         ("since=2020-01-01", "since", "31 days at most"),
         ("since=0001-01-01", "since", "31 days at most"),
+        ("since=2300-01-01&until=2200-01-01", "until", "must not be before"),
         ("tz=Europe/Berlln", "tz", 'did you mean "Europe/Berlin"?'),
         ("since=2026-01-01&since=2026-01-02", "since", "given twice"),
         ("group_by=model", "group_by", "Known: since, until, tz"),
@@ -142,7 +143,7 @@ async def test_a_bad_period_is_named(server: Server, query: str, param: str, sai
     assert said in answer.error()["message"]
 
 
-@pytest.mark.parametrize("query", ["since=9999-12-31", "until=0001-01-01", "since=2300-01-01&until=2200-01-01"])
+@pytest.mark.parametrize("query", ["since=9999-12-31", "until=0001-01-01"])
 async def test_any_date_is_a_period(server: Server, query: str) -> None:
     """Of no calls."""
     answer = await asked(server, f"voting/report?{query}")

@@ -429,6 +429,10 @@ ROLES = {
     "/requests": "key",
     "/v1/requests/{request_id}": "key",
     "/requests/{request_id}": "key",
+    "/v1/feedback": "key",
+    "/feedback": "key",
+    "/v1/ensembles/{name}/report": "key",
+    "/ensembles/{name}/report": "key",
     "/v1/route/explain": "key",
     "/route/explain": "key",
     "/livez": "none",
@@ -461,6 +465,8 @@ async def test_every_route_has_its_role_and_keeps_to_it(keyed: Server, tmp_path:
         for key, who in CREDENTIALS.items():
             endpoint = re.sub(r"^/(v1|v2|openai/deployments/\{model\})", "", path)
             body = chat(**OTHER_FIELDS.get(endpoint, {})) if method == "POST" else b""
+            if endpoint == "/feedback":
+                body = b'{"id": "chatcmpl-none", "success": true}'
             headers = {"x-api-key": key} if key else {}
             asked = path.replace("{model_id}", "fake/ok").replace("{model}", "fake/ok")
             answer = await send(keyed.port, request(body, method=method, path=asked, headers=headers))
@@ -468,8 +474,10 @@ async def test_every_route_has_its_role_and_keeps_to_it(keyed: Server, tmp_path:
                 assert (answer.status, answer.error()["code"]) == (401, "invalid_api_key"), path
             elif role == "admin" and who == "key":
                 assert (answer.status, answer.error()["code"]) == (403, "admin_required"), path
-            elif "{request_id}" in path:  # nobody made a request of that name
+            elif "{request_id}" in path or endpoint == "/feedback":  # nobody made a request of that name
                 assert (answer.status, answer.error()["code"]) == (404, "not_found"), (path, who)
+            elif "{name}" in path:
+                assert answer.status == 404, (path, who)
             else:
                 assert 200 <= answer.status < 300, (path, who, answer.bytes[:300])
 
