@@ -29,7 +29,8 @@ from proxy.schema.json_writing import encode as encode
 from proxy.schema.json_writing import write_large
 
 MAX_NAME = 256  # characters of a model name: rows, log lines and answers repeat it
-_NAMED = 64 * 1024  # bytes; in a larger body a duplicate key is refused without naming it, which takes a slow parser
+_NAMED = 64 * 1024  # bytes; in a larger body what is wrong is not named where that takes a slow parser
+_ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 _CONTAINERS = frozenset({dict, list})
 
 
@@ -57,7 +58,8 @@ def decode_object(body: bytes) -> dict[str, Any]:
     except RecursionError:
         raise BadRequest("The JSON body is nested too deeply.", code="invalid_json") from None
     except (msgspec.DecodeError, UnicodeError, ValueError) as error:
-        raise BadRequest(f"The body is not valid JSON: {str(error)[:200]}", code="invalid_json") from None
+        why = _lone_half(body) or str(error)[:200]
+        raise BadRequest(f"The body is not valid JSON: {why}", code="invalid_json") from None
     if not isinstance(value, dict):
         raise BadRequest("The body must be a JSON object.", code="invalid_json")
     if not is_same:
@@ -163,3 +165,24 @@ def _duplicate(body: bytes) -> str:
         json.loads(body, object_pairs_hook=look)
     name = f"The key {twice[0][:64]!r}" if twice else "A key"
     return f"{name} stands twice in one JSON object. Send it once."
+
+
+def _lone_half(body: bytes) -> str | None:
+    """Where half of a surrogate pair stands alone, which parsers report as something else; None: nowhere."""
+    high: re.Match[bytes] | None = None
+    for escape in _ESCAPE.finditer(body[:_NAMED]):
+        code = int(escape[1], 16) if escape[1] else 0
+        is_low = 0xDC00 <= code < 0xE000
+        if high is not None and not (is_low and escape.start() == high.end()):
+            return _cut(high)
+        if is_low and high is None:
+            return _cut(escape)
+        high = escape if 0xD800 <= code < 0xDC00 else None
+    return None if high is None else _cut(high)
+
+
+def _cut(half: re.Match[bytes]) -> str:
+    return (
+        f"{half[0].decode()} (byte {half.start()}) is half of a surrogate pair. A text was cut in the middle of a "
+        "character, such as an emoji; cut it between characters."
+    )

@@ -134,3 +134,28 @@ def test_a_long_text_is_one_value(text: str) -> None:
     """A table or a program pasted into a prompt has commas and brackets without end."""
     fields = {"x": text * (3_000_000 // len(text)), "y": 1}
     assert decode_object(json.dumps(fields).encode()) == fields
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (r"a\ud83d", 8),
+        (r"\ud83d b", 7),
+        (r"\uD83D\n\uDE00", 7),
+        (r"\ude00 \ud83d", 7),
+        (r"\ud83d\ude00\ud83d", 19),
+        (r"\\ud83d \udc00", 15),
+    ],
+)
+def test_half_a_surrogate_pair_is_named_with_its_place(text: str, place: int) -> None:
+    """Programs that cut a text by UTF-16 units write it; the parser's own words name neither."""
+    body = f'{{"a": "{text}"}}'.encode()
+    with pytest.raises(BadRequest, match=rf"\(byte {place}\) is half of a surrogate pair") as caught:
+        decode_object(body)
+    assert caught.value.code == "invalid_json"
+
+
+@pytest.mark.parametrize("text", [r"\ud83d\ude00", r"\\ud83d", r"\\\\ude00"])
+def test_whole_pairs_and_escaped_backslashes_are_text(text: str) -> None:
+    """Nothing is half."""
+    assert decode_object(f'{{"a": "{text}"}}'.encode()) == json.loads(f'{{"a": "{text}"}}')
