@@ -413,12 +413,14 @@ def test_what_is_no_answer_is_the_providers_fault(body: Any):
 
 
 @pytest.mark.parametrize("stop", [None, "", 7, [], {}])
-def test_an_answer_without_a_reason_to_stop_is_truncated(stop: Any):
-    """None is invented, in streams neither."""
+def test_an_answer_of_nothing_without_a_reason_to_stop_is_truncated(stop: Any):
+    """Whole and streamed; so is a stream that broke off before its end."""
     with pytest.raises(UpstreamTruncated):
-        parsed(message(words("a"), stop=stop))
+        parsed(message(stop=stop))
     with pytest.raises(UpstreamTruncated):
-        decoded(restreamed(message(words("a"), stop=stop)))
+        decoded(restreamed(message(stop=stop)))
+    with pytest.raises(UpstreamTruncated):
+        decoded(restreamed(message(words("a"), stop=stop))[:-1])
 
 
 def test_odd_blocks_are_skipped():

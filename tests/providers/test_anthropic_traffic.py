@@ -42,8 +42,9 @@ def test_a_stream_may_be_a_whole_answer_in_its_start():
     assert decoded([start(body), STOP])["choices"][0]["finish_reason"] == "tool_calls"
     with pytest.raises(UpstreamTruncated):
         decoded([start(body)])
+    assert decoded([start(message(words("a"), stop=None)), STOP])["choices"][0]["finish_reason"] == "stop"
     with pytest.raises(UpstreamTruncated):
-        decoded([start(message(words("a"), stop=None)), STOP])
+        decoded([start(message(stop=None)), STOP])
 
 
 def test_a_second_answer_inside_a_stream_is_an_error():

@@ -361,12 +361,9 @@ def test_an_answer_of_thoughts_alone_is_empty():
 
 @pytest.mark.parametrize("events", [[], [body({"text": "Hi."}, finish=None)], [{"usageMetadata": {}}]])
 def test_a_stream_without_a_finish_is_truncated(events: list[dict[str, Any]]):
-    """A finish is never invented."""
+    """The connection's end is no finish."""
     with pytest.raises(UpstreamTruncated):
         decoded(events)
-    if events:
-        with pytest.raises(UpstreamError):
-            parsed(events[0])
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])

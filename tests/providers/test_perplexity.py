@@ -501,7 +501,7 @@ def test_calls_carry_id_arguments_and_signature() -> None:
         {},
         whole(saying("a"), status="in_progress"),
         whole(saying("a"), status="queued"),
-        whole(saying("a"), status=None),
+        whole(status=None),
         whole(status="completed", output=None),
         whole({"type": "function_call", "call_id": "c"}),
         {"status": "failed", "error": {"message": "no", "code": "internal"}},

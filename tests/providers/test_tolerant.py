@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec import Struct
 
 from proxy.providers import PROVIDERS
 from proxy.providers.base.contract import Provider
 from proxy.providers.openai import OpenAI
 from proxy.providers.vllm import VLLM
-from proxy.schema.errors import UpstreamError
+from proxy.schema.errors import UpstreamError, UpstreamTruncated
 from proxy.schema.json import encode
 from proxy.schema.sse import Event
 from tests.providers.asking import answered, event, folded, request
@@ -210,3 +212,172 @@ def test_a_complete_answer_without_finish_gets_one_from_its_content(
         assert (choice["finish_reason"], dict(choice)["native_finish_reason"]) == (expected, None)
     with pytest.raises(UpstreamError):
         folded(VLLM_SERVER, events, **fields)
+
+
+# --- the same in the other dialects -----------------------------------------------------------------------------------
+
+
+class Dialect(Struct):
+    """Of one vendor: the whole answer, and the events of its stream. The last one is the end marker."""
+
+    provider: Provider
+    whole: Callable[[Any, int, bool], dict[str, Any]]
+    stream: Callable[[Any, int, bool], list[dict[str, Any]]]
+
+
+def anthropic_whole(finish: Any, written: int, has_call: bool) -> dict[str, Any]:
+    blocks: list[Any] = [{"type": "text", "text": "x"}]
+    blocks += [{"type": "tool_use", "id": "c", "name": "f", "input": {}}] if has_call else []
+    usage = {"input_tokens": 10, "output_tokens": written}
+    return {"id": "m", "model": "m", "content": blocks, "stop_reason": finish, "usage": usage}
+
+
+def anthropic_stream(finish: Any, written: int, has_call: bool) -> list[dict[str, Any]]:
+    whole = anthropic_whole(finish, written, has_call)
+    events: list[dict[str, Any]] = [{"type": "message_start", "message": {**whole, "content": [], "stop_reason": None}}]
+    events += [
+        {"type": "content_block_start", "index": index, "content_block": block}
+        for index, block in enumerate(whole["content"])
+    ]
+    delta = {"type": "message_delta", "delta": {"stop_reason": finish}, "usage": {"output_tokens": written}}
+    return [*events, delta, {"type": "message_stop"}]
+
+
+def cohere_whole(finish: Any, written: int, has_call: bool) -> dict[str, Any]:
+    said: dict[str, Any] = {"content": [{"type": "text", "text": "x"}], **({"tool_calls": [CALL]} if has_call else {})}
+    return {"id": "m", "message": said, "finish_reason": finish, "usage": {"tokens": {"output_tokens": written}}}
+
+
+def cohere_stream(finish: Any, written: int, has_call: bool) -> list[dict[str, Any]]:
+    usage = {"tokens": {"output_tokens": written}}
+    start = {"delta": {"message": {"tool_calls": CALL}}}
+    return [
+        {"type": "message-start", "id": "m"},
+        {"type": "content-delta", "index": 0, "delta": {"message": {"content": {"text": "x"}}}},
+        *([{"type": "tool-call-start", "index": 0, **start}] if has_call else []),
+        {"type": "message-end", "delta": {"finish_reason": finish, "usage": usage}},
+    ]
+
+
+def google_whole(finish: Any, written: int, has_call: bool) -> dict[str, Any]:
+    parts: list[Any] = [{"text": "x"}, *([{"functionCall": {"name": "f", "args": {}}}] if has_call else [])]
+    usage = {"promptTokenCount": 10, "candidatesTokenCount": written, "totalTokenCount": 10 + written}
+    return {"candidates": [{"content": {"parts": parts}, "finishReason": finish}], "usageMetadata": usage}
+
+
+def google_stream(finish: Any, written: int, has_call: bool) -> list[dict[str, Any]]:
+    return [google_whole(finish, written, has_call), DONE]
+
+
+def responses_whole(status: Any, written: int, has_call: bool) -> dict[str, Any]:
+    items: list[Any] = [{"type": "message", "content": [{"type": "output_text", "text": "x"}]}]
+    items += [{"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}] if has_call else []
+    usage = {"input_tokens": 10, "output_tokens": written, "total_tokens": 10 + written}
+    return {"id": "r", "model": "m", "status": status, "output": items, "usage": usage}
+
+
+def responses_stream(status: Any, written: int, has_call: bool) -> list[dict[str, Any]]:
+    whole = responses_whole(status, written, has_call)
+    done = [
+        {"type": "response.output_item.done", "output_index": at, "item": item}
+        for at, item in enumerate(whole["output"])
+    ]
+    return [*done, {"type": "response.completed", "response": whole}]
+
+
+DONE: dict[str, Any] = {"data": "[DONE]"}
+DIALECTS = {
+    "anthropic": Dialect(PROVIDERS["anthropic"](), anthropic_whole, anthropic_stream),
+    "cohere": Dialect(PROVIDERS["cohere"](), cohere_whole, cohere_stream),
+    "google": Dialect(PROVIDERS["google"](), google_whole, google_stream),
+    "openai, responses": Dialect(OpenAI(), responses_whole, responses_stream),
+    "perplexity": Dialect(PROVIDERS["perplexity"](), responses_whole, responses_stream),
+}
+ABSENT = object()
+
+
+def without_absent(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: without_absent(each) for name, each in value.items() if each is not ABSENT}
+    return [without_absent(each) for each in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("finish", [*UNUSABLE, ABSENT], ids=str)
+@pytest.mark.parametrize(
+    ("written", "limit", "has_call", "expected"),
+    [(20, None, False, "stop"), (20, 30, False, "stop"), (30, 30, False, "length"), (30, 30, True, "tool_calls")],
+)
+@pytest.mark.parametrize("kind", DIALECTS)
+def test_every_dialect_gets_a_finish_from_its_content(
+    kind: str, written: int, limit: int | None, has_call: bool, expected: str, finish: Any
+):
+    """As above. Without its end marker the stream broke off."""
+    dialect = DIALECTS[kind]
+    fields: dict[str, Any] = {} if limit is None else {"max_tokens": limit}
+    body = without_absent(dialect.whole(finish, written, has_call))
+    whole: Any = dialect.provider.parse_response(answered(200, body), request(**fields))["choices"][0]
+    said = without_absent(dialect.stream(finish, written, has_call))
+    events = [Event("", b"[DONE]") if each == DONE else event(each) for each in said]
+    streamed: Any = folded(dialect.provider, events, **fields)["choices"][0]
+    for choice in (whole, streamed):
+        assert (choice["finish_reason"], choice["native_finish_reason"]) == (expected, None)
+        assert choice["message"]["content"] == "x"
+    with pytest.raises(UpstreamTruncated):
+        folded(dialect.provider, events[:-1], **fields)
+
+
+@pytest.mark.parametrize("kind", ["anthropic", "cohere", "google"])
+def test_a_word_that_nobody_knows_is_no_finish(kind: str):
+    """The content says it; the word stands beside it."""
+    dialect = DIALECTS[kind]
+    for written, has_call, expected in ((20, False, "stop"), (30, False, "length"), (30, True, "tool_calls")):
+        body = dialect.whole("BORED", written, has_call)
+        choice: Any = dialect.provider.parse_response(answered(200, body), request(max_tokens=30))["choices"][0]
+        assert (choice["finish_reason"], choice["native_finish_reason"]) == (expected, "BORED")
+
+
+def test_the_event_that_ends_a_response_says_what_its_status_does_not():
+    """It is over though its status was not brought up to date, and it is cut."""
+    provider = DIALECTS["openai, responses"].provider
+    for kind, status, expected in (("completed", "queued", "stop"), ("incomplete", None, "length")):
+        response = responses_whole(status, 5, False)
+        answer = folded(provider, [event({"type": f"response.{kind}", "response": response})])
+        assert answer["choices"][0]["finish_reason"] == expected
+
+
+def spoken(kind: str, *pieces: str) -> list[bytes]:
+    """The events of a stream whose pieces are JSON texts."""
+    shapes: dict[str, dict[str, Any]] = {
+        "anthropic": {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "HERE"}},
+        "cohere": {"type": "content-delta", "index": 0, "delta": {"message": {"content": {"text": "HERE"}}}},
+        "google": {"candidates": [{"content": {"parts": [{"text": "HERE"}]}}]},
+    }
+    shape = shapes.get(kind, {"type": "response.output_text.delta", "output_index": 0, "delta": "HERE"})
+    events = DIALECTS[kind].stream(None, 5, False)
+    if kind == "anthropic":
+        events[1]["content_block"] = {"type": "text", "text": ""}
+    if kind == "google":
+        events[0] = {"candidates": [{"finishReason": "STOP"}]}
+    first = {"anthropic": 2, "cohere": 1}.get(kind, 0)
+    after = [b"[DONE]" if each == DONE else json.dumps(each).encode() for each in events[first + (kind == "cohere") :]]
+    said = [json.dumps(shape).replace("HERE", piece).encode() for piece in pieces]
+    return [*(json.dumps(each).encode() for each in events[:first]), *said, *after]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        (("a\\ud83d", "\\ude00b"), "a\U0001f600b"),
+        (("a\\uD83D", "\\uDE00\\uD83D", "\\uDE01"), "a\U0001f600\U0001f601"),
+        (("a\\ud83d", "b"), "a\ufffdb"),
+        (("a\\ud83d",), "a\ufffd"),
+        (("a", "\\ude00b"), "a\ufffdb"),
+        (("a\\\\ud83d", "\\\\ude00b"), "a\\ud83d\\ude00b"),
+        (('a\\"\\ud83d', '\\ude00\\"\\ude00'), 'a"\U0001f600"\ufffd'),
+    ],
+)
+@pytest.mark.parametrize("kind", DIALECTS)
+def test_halves_that_meet_are_joined_in_every_dialect(kind: str, pieces: tuple[str, ...], expected: str):
+    """Lone ones are replaced, and an escaped backslash begins no half."""
+    events = [Event("", data) for data in spoken(kind, *pieces)]
+    assert folded(DIALECTS[kind].provider, events)["choices"][0]["message"]["content"] == expected

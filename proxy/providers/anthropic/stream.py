@@ -20,6 +20,7 @@ from proxy.providers.base.answers import arguments_text, call_id, decode, listed
 from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.base.errors import scrub
+from proxy.providers.base.finish import at_limit, derived_finish, names_finish
 from proxy.providers.base.stream import EventDecoder
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
@@ -59,7 +60,7 @@ class _Block(Struct):
 
 
 def parse(response: HTTPResponse, names: Names, request: ChatRequest | None = None) -> ChatResponse:
-    """A whole answer. Raises UpstreamError when it is an error in a 200, has no content, or never finished."""
+    """A whole answer. Raises UpstreamError when it is an error in a 200, or has no content."""
     try:
         return _whole(decode(response.body), names, request)
     except UpstreamError as error:
@@ -74,7 +75,7 @@ def _whole(body: dict[str, Any], names: Names, request: ChatRequest | None) -> C
     if not isinstance(body.get("content"), list):
         raise UpstreamError("The provider's answer has no content.", retryable=True)
     decoder, fold = AnthropicStreamDecoder(names, request), Fold()
-    for chunk in [*decoder.start(body), *decoder.end(body, body), *decoder.close()]:
+    for chunk in [*decoder.start(body), *decoder.end(body, body, is_last=True), *decoder.close()]:
         fold.add(chunk)
     return fold.response()
 
@@ -84,10 +85,12 @@ class AnthropicStreamDecoder(EventDecoder):
 
     def __init__(self, names: Names, request: ChatRequest | None = None) -> None:
         self._names = names
+        self._request = request
         self._ids = CallIds(Offer(request))
         self._head: dict[str, Any] = {}
         self._first: dict[str, Any] | None = None  # the message as it stands in the event that starts the stream
         self._blocks: dict[object, _Block] = {}
+        self._has_begun = False  # its content
         self._calls = 0
         self._answered = False  # by the tool for JSON
         self._length = 0  # of the content
@@ -109,7 +112,7 @@ class AnthropicStreamDecoder(EventDecoder):
             return self.end(mapping(body.get("delta")), body)
         if kind == "message_stop":
             self.done = True
-            return [] if self.finished else self.end(self._first or {}, {})
+            return [] if self.finished else self.end(self._first or {}, {}, is_last=True)
         return [] if self.finished else self._content(str(kind), body)
 
     def close(self) -> list[ChatChunk]:
@@ -141,12 +144,14 @@ class AnthropicStreamDecoder(EventDecoder):
             chunks += [*opened, *self._close(block)]
         return chunks
 
-    def end(self, delta: dict[str, Any], body: dict[str, Any]) -> list[ChatChunk]:
-        """Its usage is cumulative and may correct the usage of the start."""
+    def end(self, delta: dict[str, Any], body: dict[str, Any], *, is_last: bool = False) -> list[ChatChunk]:
+        """Its usage is cumulative and may correct the usage of the start. `is_last`: the answer is complete, with a
+        reason or without.
+        """
         self._usage = grown(self._usage, body.get("usage"))
         self._head |= {name: found[name] for found in (delta, body) for name in _BESIDE if found.get(name) is not None}
         word = delta.get("stop_reason")
-        if self.finished or not isinstance(word, str) or not word:
+        if self.finished or not (names_finish(word) or (is_last and self._has_begun)):
             return [self._counted({"choices": []})]
         chunks = [chunk for index in list(self._blocks) for chunk in self._close(self._blocks.pop(index))]
         self.finished = True
@@ -157,21 +162,22 @@ class AnthropicStreamDecoder(EventDecoder):
             "thinking_blocks": self._thoughts,
             "citations": self._citations,
         }
-        choice = {
-            "index": 0,
-            "delta": {name: value for name, value in said.items() if value},
-            "finish_reason": self._reason(word),
-            "native_finish_reason": scrub(word)[:64],
-        }
+        reason, native = self._reason(word)
+        left = {name: value for name, value in said.items() if value}
+        choice = {"index": 0, "delta": left, "finish_reason": reason, **native}
         choice |= {name: delta[name] for name in ("stop_sequence", "stop_details") if delta.get(name) is not None}
         return [*chunks, self._counted({"choices": [choice]})]
 
-    def _reason(self, word: str) -> str:
+    def _reason(self, word: object) -> tuple[str, dict[str, Any]]:
         """An answer with tool calls ends with `tool_calls`, whatever the vendor names the end."""
-        reason = _FINISH.get(word, "stop")
+        called = "tool_calls" if self._calls else None
+        ours, native = derived_finish(called, at_limit(self._request, usage_of(self._usage)))
+        if not names_finish(word):
+            return ours, native
+        reason = _FINISH.get(word, ours)
         if reason in ("stop", "tool_calls"):
-            return "tool_calls" if self._calls else "stop"
-        return reason
+            reason = called or "stop"
+        return reason, {"native_finish_reason": scrub(word)[:64]}
 
     # --- content ------------------------------------------------------------------------------------------------------
 
@@ -191,6 +197,7 @@ class AnthropicStreamDecoder(EventDecoder):
 
     def _open(self, raw: dict[str, Any]) -> tuple[_Block, list[ChatChunk]]:
         """The start of a block; in a whole answer it holds the entire block."""
+        self._has_begun = True
         block = _Block(str(raw.get("type")), self._length, input=raw.get("input"))
         block.citations += listed(raw.get("citations"))
         if block.kind == "text":

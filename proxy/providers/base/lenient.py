@@ -5,6 +5,7 @@ numbers beyond a float, line ends inside strings, bytes that are no UTF-8.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 
@@ -25,6 +26,26 @@ def without_halves(value: Any) -> Any:
 def joined_halves(text: str) -> str:
     """The text with halves that meet as one character, and U+FFFD for the others."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+# In JSON: the escape of a first half at the end of a text, and the start of a text that begins with a second half.
+_FIRST = re.compile(rb'(?<!\\)(?:\\\\)*(\\u[dD][89abAB][0-9a-fA-F]{2})(?=")')
+_SECOND = re.compile(rb'(?<!\\)"(?=\\u[dD][c-fC-F][0-9a-fA-F]{2})')
+
+
+def ends_in_half(data: bytes) -> bool:
+    """Whether a text in this JSON ends in the first half of a character."""
+    return (b"\\ud" in data or b"\\uD" in data) and _FIRST.search(data) is not None
+
+
+def with_halves_moved(data: bytes, following: bytes) -> tuple[bytes, bytes]:
+    """Two events of one stream, each first half moved to its second one; unchanged where they do not pair up."""
+    firsts = _FIRST.findall(data)
+    if len(firsts) != len(_SECOND.findall(following)):
+        return data, following
+    halves = iter(firsts)
+    data = _FIRST.sub(lambda found: found[0][: -len(found[1])], data)
+    return data, _SECOND.sub(lambda quote: quote[0] + next(halves), following)
 
 
 class Halves:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from proxy.providers.base.answers import json_or_none
 from proxy.providers.base.errors import build
+from proxy.providers.base.lenient import ends_in_half, with_halves_moved
 from proxy.schema.chat import ChatChunk
 from proxy.schema.json import encode
 from proxy.schema.sse import Event
@@ -13,16 +14,20 @@ class EventDecoder:
     """Decodes one stream. Subclasses read a vendor's events and know when every choice has finished."""
 
     done = False
+    _split: tuple[bytes, str] | None = None  # an event that ends in half a character: the next may have the other half
 
     def feed(self, event: Event) -> list[ChatChunk]:
         data = event.data.strip()
         if not data or self.done:
             return []
         if data.startswith(b"{"):
-            return self.read(data, event.name)
+            if self._split is None and not ends_in_half(data):
+                return self.read(data, event.name)
+            return self._read_halves(data, event.name)
         if data == b"[DONE]":  # OpenAI's end marker, which servers of other dialects send too
+            before = self._read_halves(b"{}", "") if self._split is not None else []
             self.done = True
-            return self.at_end_marker()
+            return [*before, *self.at_end_marker()]
         return self._padding(data, event.name)
 
     def read(self, data: bytes, name: str) -> list[ChatChunk]:
@@ -32,6 +37,20 @@ class EventDecoder:
     def at_end_marker(self) -> list[ChatChunk]:
         """The chunks of the end marker."""
         return []
+
+    def _read_halves(self, data: bytes, name: str) -> list[ChatChunk]:
+        """The chunks of the event that was held, and of this one, unless it is held in turn. One with a finish is not:
+        none may follow it.
+        """
+        chunks: list[ChatChunk] = []
+        if self._split is not None:
+            (before, its_name), self._split = self._split, None
+            before, data = with_halves_moved(before, data)
+            chunks = self.read(before, its_name)
+        if ends_in_half(data) and b'"finish' not in data:
+            self._split = data, name
+            return chunks
+        return [*chunks, *self.read(data, name)]
 
     def _padding(self, data: bytes, name: str) -> list[ChatChunk]:
         """Servers fill pauses with `null`, `[]`, `ping`. But an error may come in a list, or as plain text."""

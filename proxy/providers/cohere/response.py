@@ -9,6 +9,7 @@ from proxy.providers.base.answers import listed, objects, text, tool_call
 from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.base.errors import scrub
+from proxy.providers.base.finish import at_limit, derived_finish, names_finish
 from proxy.providers.cohere.errors import body_of, error_said
 from proxy.providers.cohere.usage import usage_of
 from proxy.schema.chat import ChatRequest, ChatResponse
@@ -26,16 +27,17 @@ BETWEEN = "\n\n"  # what a model thought, and its plan for the tools
 
 
 def parse(response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
-    """Raises UpstreamError when the answer is an error in a 200, has no message, or never finished."""
+    """Raises UpstreamError when the answer is an error in a 200, has no message, or nothing in it."""
     body = body_of(response)
     message = body.get("message")
     if not isinstance(message, dict):
         raise UpstreamError("The provider's answer has no message.", retryable=True, upstream_status=response.status)
     answer_id = text(body.get("id"))
     calls = _calls(listed(message.get("tool_calls")), answer_id, CallIds(Offer(request)))
-    reason, native = finish_reason(body.get("finish_reason"), bool(calls), None)
-    if reason is None:
-        raise UpstreamTruncated("The provider's answer has no finish_reason.")
+    if not names_finish(body.get("finish_reason")) and message.get("content") is None and not calls:
+        raise UpstreamTruncated("The provider's answer has neither content nor finish_reason.")
+    usage = usage_of(body.get("usage"))
+    reason, native = finish_reason(body.get("finish_reason"), bool(calls), at_limit(request, usage))
     choice = {
         "index": 0,
         "message": _message(message, calls),
@@ -46,7 +48,6 @@ def parse(response: HTTPResponse, request: ChatRequest | None = None) -> ChatRes
     answer: dict[str, Any] = {"object": "chat.completion", "choices": [choice]}
     if answer_id:
         answer["id"] = answer_id
-    usage = usage_of(body.get("usage"))
     if usage is not None:
         answer["usage"] = usage
     return cast(ChatResponse, answer)
@@ -96,21 +97,22 @@ def text_of(block: object, name: str) -> str:
 
 
 def finish_reason(
-    value: object, has_calls: bool, error: object, error_type: object = None
-) -> tuple[str | None, dict[str, Any]]:
-    """One of OpenAI's five words and the vendor's own beside it. None stays None: never invented.
+    value: object, has_calls: bool, is_cut: bool, error: object = None, error_type: object = None
+) -> tuple[str, dict[str, Any]]:
+    """One of OpenAI's five words and the vendor's own beside it. The answer is complete: without a word it gets one.
 
     Raises UpstreamError for an answer that ended in an error, which `error` and `error_type` may name.
     """
     if isinstance(error, str) and error:
         raise error_said(error, 504 if value == "TIMEOUT" else 500, {}, error_type)
-    if not isinstance(value, str) or not value:
-        return None, {}
+    ours, native = derived_finish("tool_calls" if has_calls else None, is_cut)
+    if not names_finish(value):
+        return ours, native
     if value == "ERROR":
         raise error_said("The provider stopped with an error in the middle of its answer.", 500, {})
     if value == "TIMEOUT":
         raise error_said("The provider took too long for this answer and stopped.", 504, {})
-    reason = _FINISH.get(value, "stop")
+    reason = _FINISH.get(value, ours)
     if has_calls and reason == "stop":
         reason = "tool_calls"
     elif reason == "tool_calls" and not has_calls:

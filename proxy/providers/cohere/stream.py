@@ -7,6 +7,7 @@ from typing import Any, cast
 from proxy.providers.base.answers import arguments_text, call_id, decode, listed, mapping, text
 from proxy.providers.base.call_arguments import Arguments
 from proxy.providers.base.call_ids import CallIds, Offer
+from proxy.providers.base.finish import at_limit
 from proxy.providers.base.stream import EventDecoder
 from proxy.providers.cohere.errors import error_in
 from proxy.providers.cohere.response import BETWEEN, finish_reason, logprobs, spare_id, text_of, url_citations
@@ -28,7 +29,9 @@ class CohereStreamDecoder(EventDecoder):
     """One stream: one choice."""
 
     def __init__(self, request: ChatRequest | None = None) -> None:
+        self._request = request
         self._id = ""
+        self._has_begun = False
         self._calls: dict[object, _Call] = {}  # the last one of each index
         self._begun = 0
         self._ids = CallIds(Offer(request))
@@ -53,6 +56,7 @@ class CohereStreamDecoder(EventDecoder):
                 return self._end(mapping(body.get("delta")))
         if self.finished:
             return []
+        self._has_begun = True
         return self._said(body)
 
     def close(self) -> list[ChatChunk]:
@@ -143,9 +147,10 @@ class CohereStreamDecoder(EventDecoder):
     def _end(self, delta: dict[str, Any]) -> list[ChatChunk]:
         chunks = [chunk for call in self._calls.values() for chunk in self._call_end(call)]
         told = delta.get("error"), delta.get("error_type")
-        reason, native = finish_reason(delta.get("finish_reason"), bool(self._calls), *told)
         usage = usage_of(delta.get("usage"))
-        if reason is not None and not self.finished:
+        is_cut = at_limit(self._request, usage)
+        reason, native = finish_reason(delta.get("finish_reason"), bool(self._calls), is_cut, *told)
+        if not self.finished and (self._has_begun or native["native_finish_reason"] is not None):
             self.finished = True
             extra = {"citations": self._citations} if self._citations else {}
             chunks.append(self._chunk({"delta": extra, "finish_reason": reason, **native}))

@@ -8,6 +8,7 @@ from proxy.providers.base.answers import listed, objects, tool_call, whole_argum
 from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.base.errors import ErrorRules, scrub
+from proxy.providers.base.finish import derived_finish, names_finish
 from proxy.providers.base.usage import usage_of
 from proxy.providers.compatible.errors import body_of
 from proxy.schema.chat import FINISH_REASONS, ChatRequest, ChatResponse
@@ -15,7 +16,6 @@ from proxy.schema.errors import UpstreamError
 from proxy.schema.json_writing import text_of
 from proxy.schema.long_text import joined
 
-_NO_FINISH = ("", "null", "none")
 _FINISH = {"eos": "stop", "model_length": "length", "max_tokens": "length", "tool_use": "tool_calls"}
 _TIERS = {"on_demand": "default", "performance": "default"}  # Groq's words
 _KNOWN_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
@@ -201,16 +201,11 @@ def _texts(value: object, depth: int = 4) -> list[str]:
     return [text for piece in value for text in _texts(piece, depth - 1)] if depth and isinstance(value, list) else []
 
 
-def derived_finish(called: str | None, is_cut: bool) -> tuple[str, dict[str, Any]]:
-    """The finish_reason of a complete answer that has none, or the text "null"; that it is ours shows beside it."""
-    return called or ("length" if is_cut else "stop"), {"native_finish_reason": None}
-
-
 def finish_reason(value: object, called: str | None) -> tuple[str | None, dict[str, Any]]:
     """One of OpenAI's five words, with the vendor's own word beside it if it differs; None where there is none.
     `called`: the one that the calls of the answer mean.
     """
-    if not isinstance(value, str) or value.lower() in _NO_FINISH:
+    if not names_finish(value):
         return None, {}
     if value == "error":
         raise UpstreamError("The provider stopped with an error in the middle of its answer.", retryable=True)

@@ -10,6 +10,7 @@ from msgspec import Struct
 from proxy.providers.base.answers import decode_piece, mapping, objects, whole_number
 from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.errors import ErrorRules
+from proxy.providers.base.finish import derived_finish
 from proxy.providers.base.lenient import Halves, without_halves
 from proxy.providers.base.stream import EventDecoder
 from proxy.providers.base.usage import usage_of
@@ -20,7 +21,6 @@ from proxy.providers.compatible.response import (
     CHOICE_PADDING,
     PADDING,
     TEXTS,
-    derived_finish,
     envelope,
     finish_reason,
     logprobs,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from proxy.providers.base.call_ids import CallIds
 from proxy.providers.base.errors import scrub
+from proxy.providers.base.finish import derived_finish, names_finish
 from proxy.providers.google.arguments import Arguments
 from proxy.providers.google.grounding import queries, url_citations
 from proxy.providers.google.own_parts import CODE, note
@@ -43,20 +44,21 @@ class ChoiceDecoder:
         self._own: list[dict[str, Any]] = []
         self._extras: dict[str, Any] = {}
         self._can_cite = self._cited = False
-        self.finished = False
+        self.has_content = self.finished = False
         self.queries = 0
 
-    def add(self, candidate: Candidate) -> list[dict[str, Any]]:
-        """The entries that a candidate adds to a chunk's `choices`. Raises UpstreamError if the model said nothing of
-        use.
+    def add(self, candidate: Candidate, is_cut: bool) -> list[dict[str, Any]]:
+        """The entries that a candidate adds to a chunk's `choices`. `is_cut`: the limit was reached, as far as known.
+        Raises UpstreamError if the model said nothing of use.
         """
         deltas = [delta for part in (candidate.content and candidate.content.parts) or [] for delta in self._part(part)]
         entries = [self._entry(delta) for delta in deltas]
         if candidate.logprobs_result is not None:
             entries.append({**self._entry({}), "logprobs": _logprobs(candidate.logprobs_result)})
         self._keep(candidate)
-        if candidate.finish_reason:
-            entries += self._finish(candidate.finish_reason, candidate.finish_message)
+        self.has_content = self.has_content or bool(candidate.content and candidate.content.parts)
+        if names_finish(candidate.finish_reason):
+            entries += self._finish(candidate.finish_reason, candidate.finish_message, is_cut)
         elif self.finished:
             entries += self._late(candidate)
         return entries
@@ -160,16 +162,25 @@ class ChoiceDecoder:
             self.queries = queries(candidate.grounding_metadata)
             self._can_cite = not self._cited
 
-    def _finish(self, word: str, message: str | None) -> list[dict[str, Any]]:
+    def end(self, is_cut: bool) -> list[dict[str, Any]]:
+        """The end of a complete choice without a word for it."""
+        reason, native = derived_finish("tool_calls" if self._calls else None, is_cut)
+        self.finished = True
+        return [*self._rest(), {**self._entry({}), "finish_reason": reason, **native, **self._extras}]
+
+    def _rest(self) -> list[dict[str, Any]]:
+        """The entries of what waited for the end."""
         entries = [self._entry(delta) for delta in self._close_call()]
+        return [*entries, self._entry(delta)] if (delta := self._beside()) else entries
+
+    def _finish(self, word: str, message: str | None, is_cut: bool) -> list[dict[str, Any]]:
         said = bool(self._calls or self._text or self._media) or self.finished
         if word in _FAILED and not said:
             told = scrub(f"The model stopped without an answer ({word}). {message or ''}")
             raise UpstreamError(told, retryable=word in _AGAIN, upstream_status=200)
-        delta = self._beside()
-        if delta:
-            entries.append(self._entry(delta))
-        reason = "content_filter" if word in _FILTERED else _FINISH.get(word, "stop")
+        entries = self._rest()
+        ours, _ = derived_finish("tool_calls" if self._calls else None, is_cut)
+        reason = "content_filter" if word in _FILTERED else _FINISH.get(word, ours)
         if self._calls and reason == "stop":
             reason = "tool_calls"  # the vendor says STOP, often in a later event than the call's
         last = {**self._entry({}), "finish_reason": reason, **self._extras}

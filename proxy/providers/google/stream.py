@@ -8,6 +8,7 @@ from proxy.providers.base.answers import mapping, text
 from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.base.errors import scrub
+from proxy.providers.base.finish import at_limit, names_finish
 from proxy.providers.base.stream import EventDecoder
 from proxy.providers.google.choice import ChoiceDecoder
 from proxy.providers.google.errors import error_in
@@ -17,16 +18,21 @@ from proxy.providers.google.wire import Answer, PromptFeedback, read
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
 from proxy.schema.fold import Fold
+from proxy.schema.usage import UsageReport
 
 _TIERS = {"standard": "default", "flex": "flex", "priority": "priority"}
 
 
 class GoogleStreamDecoder(EventDecoder):
-    """Decodes one answer. There are no event names and no end marker: it ends after the finish of a candidate."""
+    """Decodes one answer. There are no event names, and no end marker but that of servers in between: it ends after the
+    finish of a candidate.
+    """
 
     def __init__(self, expected: int = 1, request: ChatRequest | None = None) -> None:
         self._expected = expected
+        self._request = request
         self._offer = Offer(request)
+        self._usage: UsageReport | None = None  # the last one
         self._choices: dict[int, ChoiceDecoder] = {}
         self._blocked = False
 
@@ -34,6 +40,10 @@ class GoogleStreamDecoder(EventDecoder):
     def finished(self) -> bool:
         done = sum(choice.finished for choice in self._choices.values())
         return self._blocked or (done >= self._expected and done == len(self._choices))
+
+    @property
+    def _is_cut(self) -> bool:
+        return at_limit(self._request, self._usage, len(self._choices))
 
     def read(self, data: bytes, name: str) -> list[ChatChunk]:
         return [self.add(read(data))]
@@ -43,15 +53,23 @@ class GoogleStreamDecoder(EventDecoder):
         if answer.error:
             raise error_in(answer.error)
         entries: list[dict[str, Any]] = []
+        if any(names_finish(candidate.finish_reason) for candidate in answer.candidates or []):
+            self._usage = usage_of(answer.usage_metadata, 0) or self._usage
         for candidate in answer.candidates or []:
             index = candidate.index or 0
             if index not in self._choices:
                 ids = CallIds(self._offer, answer.response_id, index)
                 self._choices[index] = ChoiceDecoder(index, answer.response_id or "", ids)
-            entries += self._choices[index].add(candidate)
+            entries += self._choices[index].add(candidate, self._is_cut)
         if answer.prompt_feedback is not None and not self._choices:
             entries += self._refused(answer.prompt_feedback)
         return self._chunk(answer, entries)
+
+    def at_end_marker(self) -> list[ChatChunk]:
+        """The finish of each choice that has none, though the answer is complete."""
+        unfinished = [each for each in self._choices.values() if each.has_content and not each.finished]
+        entries = [entry for each in unfinished for entry in each.end(self._is_cut)]
+        return [cast(ChatChunk, {"choices": entries})] if entries else []
 
     def close(self) -> list[ChatChunk]:
         """Raises UpstreamTruncated unless every choice that began has finished."""
@@ -83,7 +101,7 @@ class GoogleStreamDecoder(EventDecoder):
         searched = sum(choice.queries for choice in self._choices.values())
         usage = usage_of(answer.usage_metadata, searches_billed(searched, answer.model_version))
         if usage is not None:
-            chunk["usage"] = usage
+            chunk["usage"] = self._usage = usage
         tier = _TIERS.get(text(mapping(answer.usage_metadata).get("serviceTier")))
         if tier is not None:
             chunk["service_tier"] = tier
@@ -91,10 +109,11 @@ class GoogleStreamDecoder(EventDecoder):
 
 
 def parse(response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
-    """A whole answer. Raises UpstreamError when it is an error, has no candidate, or one that never finished."""
+    """A whole answer. Raises UpstreamError when it is an error, has no candidate, or one without content or finish."""
     decoder, fold = GoogleStreamDecoder(request=request), Fold()
     answer = read(response.body)
-    fold.add(decoder.add(answer))
+    for chunk in [decoder.add(answer), *decoder.at_end_marker()]:
+        fold.add(chunk)
     if not answer.candidates and not decoder.finished:
         message = "The provider's answer has no candidates."
         raise UpstreamError(message, retryable=True, upstream_status=response.status)

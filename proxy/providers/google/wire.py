@@ -70,7 +70,7 @@ class Candidate(Struct, rename="camel"):
 
     index: int | None = None
     content: Content | None = None
-    finish_reason: str | None = None
+    finish_reason: Any = None
     finish_message: str | None = None
     safety_ratings: list[Any] | None = None
     citation_metadata: dict[str, Any] | None = None

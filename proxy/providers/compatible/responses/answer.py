@@ -7,6 +7,7 @@ from typing import Any, ClassVar, cast
 from proxy.providers.base.answers import arguments_text, call_id, listed, mapping, objects, whole_arguments
 from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.errors import ErrorRules, build
+from proxy.providers.base.finish import at_limit, derived_finish
 from proxy.providers.base.usage import SHOWN, read
 from proxy.providers.compatible.errors import error_in
 from proxy.schema.chat import ChatRequest, ChatResponse
@@ -16,6 +17,8 @@ from proxy.schema.usage import Usage, UsageReport
 Item = dict[str, Any]
 
 _ANSWERED = ("completed", "incomplete", "requires_action")
+_FAILED = ("failed", "cancelled")
+_RUNNING = ("in_progress", "queued")
 CALLS = {"function_call": ("function", "arguments"), "custom_tool_call": ("custom", "input")}  # in an item, in a call
 
 
@@ -32,6 +35,7 @@ class Reader:
 
     def __init__(self, rules: ErrorRules, request: ChatRequest | None = None) -> None:
         self.rules = rules
+        self._request = request
         self._ids = CallIds(Offer(request))
 
     def parse(self, body: dict[str, Any]) -> ChatResponse:
@@ -39,8 +43,8 @@ class Reader:
         error = error_in(body, self.rules)
         if error is not None:
             raise error
-        self.refuse_unfinished(body)
         items = objects(body.get("output"))
+        self.refuse_unfinished(body, is_over=False, is_empty=not items)
         text, annotations = self.text_of(items)
         refusal = refusal_of(items) or None
         message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": refusal, "annotations": annotations}
@@ -52,21 +56,31 @@ class Reader:
             message["tool_calls"] = calls
         message["content"] = text or (None if calls or refusal else "")
         message |= self.more_of(items)
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self.finish(body, bool(calls))}
+        usage = self.usage_of(body, items)
+        choice = {"index": 0, "message": message, "logprobs": None, **self.ending(body, bool(calls), usage)}
         if spoken := logprobs_of(items):
             choice["logprobs"] = {"content": spoken}
         answer = {**envelope(body), "object": "chat.completion", "choices": [choice], **self.beside(items)}
-        usage = self.usage_of(body, items)
         if usage is not None:
             answer["usage"] = usage
         return cast(ChatResponse, answer)
 
-    def refuse_unfinished(self, body: dict[str, Any]) -> None:
-        """Raises UpstreamError for a 200 with the status `failed`, or one that is still running."""
-        status = body.get("status")
-        if status not in _ANSWERED or not isinstance(body.get("output"), list):
+    def refuse_unfinished(self, body: dict[str, Any], *, is_over: bool, is_empty: bool) -> None:
+        """Raises UpstreamError for a 200 with the status `failed`, or one that is still running. `is_over`: it is not,
+        whatever its status says. `is_empty`: the answer has nothing, so a status must say that it is one.
+        """
+        status, has_output = body.get("status"), isinstance(body.get("output"), list)
+        is_refused = status in _FAILED or (status in _RUNNING and not is_over)
+        if is_refused or (is_empty if status not in _ANSWERED else not has_output):
             said = {"message": f"The provider's answer has the status {str(status)[:32]!r}."}
             raise build(said, 502, {}, self.rules)
+
+    def ending(self, body: dict[str, Any], has_calls: bool, usage: UsageReport | None) -> dict[str, Any]:
+        """The finish_reason, from the content where the status says none."""
+        if body.get("status") in _ANSWERED:
+            return {"finish_reason": self.finish(body, has_calls)}
+        reason, native = derived_finish("tool_calls" if has_calls else None, at_limit(self._request, usage))
+        return {"finish_reason": reason, **native}
 
     def finish(self, body: dict[str, Any], has_calls: bool) -> str:
         """The finish_reason."""

@@ -92,7 +92,7 @@ class ResponsesDecoder(EventDecoder):
         if kind in _FRAGMENTS:
             return self._fragment(body)
         if kind in _LAST:
-            return self._end(body)
+            return self._end(mapping(body.get("response")), is_cut=kind == "response.incomplete")
         item = body.get("item")
         if isinstance(item, dict) and kind == "response.output_item.added":
             return self._begin(_place(body), item)
@@ -172,12 +172,14 @@ class ResponsesDecoder(EventDecoder):
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
-    def _end(self, body: dict[str, Any]) -> list[ChatChunk]:
-        """Finish, usage, citations, and content that no earlier event had."""
-        response = mapping(body.get("response"))
-        self._reader.refuse_unfinished(response)
-        self._head = envelope(response)
+    def _end(self, response: Item, *, is_cut: bool) -> list[ChatChunk]:
+        """Finish, usage, citations, and content that no earlier event had. `is_cut`: whatever its status says."""
+        if is_cut:
+            response = {**response, "status": "incomplete"}
         items = self.items_of(response)
+        is_empty = not (items or self._wrote or self._calls)
+        self._reader.refuse_unfinished(response, is_over=True, is_empty=is_empty)
+        self._head = envelope(response) or self._head
         text, annotations = self._reader.text_of(items)
         chunks: list[ChatChunk] = []
         whole = {"reasoning_content": self._reader.thoughts_of(items), "content": text, "refusal": refusal_of(items)}
@@ -190,8 +192,9 @@ class ResponsesDecoder(EventDecoder):
         more = ({"annotations": annotations} if annotations else {}) | self._reader.more_of(items)
         if more:
             chunks.append(self._chunk(more))
-        last: dict[str, Any] = cast("dict[str, Any]", self._chunk({}, self._reader.finish(response, bool(self._calls))))
         usage = self._reader.usage_of(response, items)
+        last: dict[str, Any] = cast("dict[str, Any]", self._chunk({}))
+        last["choices"][0] |= self._reader.ending(response, bool(self._calls), usage)
         if usage is not None:
             last["usage"] = usage
         self._over = self.done = True
@@ -201,8 +204,8 @@ class ResponsesDecoder(EventDecoder):
         """The items of the whole answer."""
         return objects(response.get("output")) or list(self._items.values())
 
-    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> ChatChunk:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    def _chunk(self, delta: dict[str, Any]) -> ChatChunk:
+        choice = {"index": 0, "delta": delta, "finish_reason": None}
         chunk = {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
         return cast(ChatChunk, chunk)
 

@@ -1,0 +1,28 @@
+"""Translates: the finish of a complete answer whose provider named none that is of use."""
+
+from __future__ import annotations
+
+from typing import Any, TypeGuard
+
+from proxy.schema.chat import ChatRequest
+from proxy.schema.usage import UsageReport
+
+_NO_FINISH = ("", "null", "none")
+
+
+def names_finish(value: object) -> TypeGuard[str]:
+    """False for null, the text "null", and what is no text."""
+    return isinstance(value, str) and value.lower() not in _NO_FINISH
+
+
+def derived_finish(called: str | None, is_cut: bool) -> tuple[str, dict[str, Any]]:
+    """The finish_reason of a complete answer that has none; that it is ours shows beside it. `called`: the one that the
+    calls of the answer mean.
+    """
+    return called or ("length" if is_cut else "stop"), {"native_finish_reason": None}
+
+
+def at_limit(request: ChatRequest | None, usage: UsageReport | None, choices: int = 1) -> bool:
+    """True where the provider counted as many tokens as the client's limit allows."""
+    limit = request.max_tokens if request is not None else None
+    return limit is not None and usage is not None and usage.shown["completion_tokens"] >= limit * choices
