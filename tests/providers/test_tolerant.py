@@ -293,12 +293,12 @@ DIALECTS = {
     "openai, responses": Dialect(OpenAI(), responses_whole, responses_stream),
     "perplexity": Dialect(PROVIDERS["perplexity"](), responses_whole, responses_stream),
 }
-ABSENT = object()
+ABSENT = "absent"
 
 
 def without_absent(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: without_absent(each) for name, each in value.items() if each is not ABSENT}
+        return {name: without_absent(each) for name, each in value.items() if each != ABSENT}
     return [without_absent(each) for each in value] if isinstance(value, list) else value
 
 
