@@ -33,15 +33,20 @@ _FIRST = re.compile(rb'(?<!\\)(?:\\\\)*(\\u[dD][89abAB][0-9a-fA-F]{2})(?=")')
 _SECOND = re.compile(rb'(?<!\\)"(?=\\u[dD][c-fC-F][0-9a-fA-F]{2})')
 
 
+_MAX_PIECE = 65536  # bytes of an event: streams that cut characters send small ones
+
+
 def ends_in_half(data: bytes) -> bool:
     """Whether a text in this JSON ends in the first half of a character."""
-    return (b"\\ud" in data or b"\\uD" in data) and _FIRST.search(data) is not None
+    if len(data) > _MAX_PIECE or not (b"\\ud" in data or b"\\uD" in data):
+        return False
+    return _FIRST.search(data) is not None
 
 
 def with_halves_moved(data: bytes, following: bytes) -> tuple[bytes, bytes]:
     """Two events of one stream, each first half moved to its second one; unchanged where they do not pair up."""
     firsts = _FIRST.findall(data)
-    if len(firsts) != len(_SECOND.findall(following)):
+    if len(following) > _MAX_PIECE or len(firsts) != len(_SECOND.findall(following)):
         return data, following
     halves = iter(firsts)
     data = _FIRST.sub(lambda found: found[0][: -len(found[1])], data)

@@ -96,7 +96,6 @@ VENDORS = {
         dropped=_RARE | {"seed", "presence_penalty", "store"},
         adapted={"temperature"},
         errors={
-            "no_finish": (502, "upstream_truncated"),
             "e400": (400, "invalid_value"),
             "e402": (429, "insufficient_quota"),
             "e400(code=insufficient_quota)": (429, "insufficient_quota"),
@@ -112,7 +111,6 @@ VENDORS = {
         dropped=_RARE | {"parallel_tool_calls", "presence_penalty", "user", "store", "safety_identifier"},
         adapted=set(),
         errors={
-            "no_finish": (502, "upstream_truncated"),
             "e400": (400, "invalid_value"),
             "e400(code=API_KEY_INVALID)": (401, "invalid_api_key"),
             "e403": (403, "permission_denied"),
@@ -127,7 +125,6 @@ VENDORS = {
         dropped=_RARE | {"tools.cache_control", "parallel_tool_calls", "user", "store", "safety_identifier"},
         adapted={"top_p"},
         errors={
-            "no_finish": (502, "upstream_truncated"),
             "e402": (429, "insufficient_quota"),
             "e422": (400, "invalid_value"),
             "e429(code=insufficient_quota)": (429, "insufficient_quota"),

@@ -217,6 +217,25 @@ async def test_a_stream_that_breaks_ends_in_an_error_frame(
     assert all(choice["finish_reason"] is None for event in events for choice in event["choices"])
 
 
+@pytest.mark.parametrize(
+    ("name", "stream"),
+    [("anthropic", False), ("anthropic", True), ("cohere", False), ("google", False)],
+)
+async def test_a_complete_answer_without_a_finish_is_paid_once(
+    vendors: Server, upstream: FakeUpstream, name: str, stream: bool
+):
+    """It gets one from its content, and says so."""
+    answer = await post(vendors.port, chat(f"{name}/no_finish", stream=stream))
+    assert (answer.status, len(upstream.ledger)) == (200, 1)
+    if stream:
+        *_, end = (choice for event in answer.events[:-1] for choice in event["choices"])
+        assert answer.events[-1] == "[DONE]"
+    else:
+        [end] = answer.json["choices"]
+        assert answer.headers("x-proxy-adapted-params") == ["finish_reason"]
+    assert (end["finish_reason"], end["native_finish_reason"]) == ("stop", None)
+
+
 @pytest.mark.sampled(4)
 @EACH
 @pytest.mark.parametrize(
