@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import msgspec
 from msgspec import Struct
 
@@ -147,10 +149,10 @@ class EventFraming:
 
 def _objects(data: list[bytes], bare: list[bytes]) -> list[bytes]:
     """The events in `data:` lines, and in one JSON text without a field name, that no blank line separates. Several
-    lines are one event, as the standard says, unless each is an object by itself.
+    lines are one event, as the standard says, unless each is an object, or the end marker, by itself.
     """
     apart = [line.strip() for line in data if line.strip()]
-    if len(apart) < 2 or not all(map(_is_object, apart)):
+    if len(apart) < 2 or not all(line == b"[DONE]" or _is_object(line) for line in apart):
         apart = [b"\n".join(data)] if apart else []
     return [*apart, b"\n".join(bare)] if bare else apart
 
@@ -162,6 +164,17 @@ def _is_object(line: bytes) -> bool:
     try:
         msgspec.json.decode(line, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeError):
+        return _is_lenient_object(line)
+    except RecursionError:
+        return False
+    return True
+
+
+def _is_lenient_object(line: bytes) -> bool:
+    """With NaN, or halves of characters."""
+    try:
+        json.loads(line.decode("utf-8", "replace"), strict=False)
+    except (ValueError, RecursionError):
         return False
     return True
 
