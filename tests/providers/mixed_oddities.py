@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from copy import deepcopy
 from collections.abc import Callable
 from typing import Any
 
@@ -217,7 +218,7 @@ def places(value: Any) -> list[tuple[Any, Any]]:
 def spoil(dice: random.Random, body: dict[str, Any]) -> None:
     """One value becomes another, or is lost, or is moved; or there is an error beside it."""
     if dice.random() < 0.1:
-        body["error"] = dice.choice(ERRORS)
+        body["error"] = deepcopy(dice.choice(ERRORS))
         return
     if found := places(body):
         inside, key = dice.choice(found)
@@ -226,7 +227,7 @@ def spoil(dice: random.Random, body: dict[str, Any]) -> None:
         elif dice.random() < 0.2:
             inside[key] = [inside[key]]
         else:
-            inside[key] = dice.choice(ODD)
+            inside[key] = deepcopy(dice.choice(ODD))
 
 
 def spoiled_stream(dice: random.Random, kind: str, said: Said) -> bytes:

@@ -96,7 +96,8 @@ class CompatibleStreamDecoder(EventDecoder):
         if is_quick and (text := self._text(data)) is not None:
             return [text]
         body, is_odd = decode_piece(data)
-        error = error_in(body if name != "error" else {"error": body, **body}, self._rules)
+        sound = without_halves(body) if is_odd else body
+        error = error_in(sound if name != "error" else {"error": sound, **sound}, self._rules)
         if error is not None:
             raise error
         chunk = envelope(body)
@@ -105,7 +106,7 @@ class CompatibleStreamDecoder(EventDecoder):
         ]
         if is_odd:
             chunk = without_halves(chunk)
-        usage = usage_of(body)
+        usage = usage_of(sound)
         if usage is not None:
             chunk["usage"] = usage
             self._written = usage.billed.output
