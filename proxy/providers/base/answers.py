@@ -15,6 +15,7 @@ from proxy.schema.json_structure import STEP_BYTES
 from proxy.schema.json_writing import text_of
 
 _object: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_MAX_CHOICES = 1024
 T = TypeVar("T")
 
 
@@ -108,6 +109,12 @@ def whole_number(value: object) -> int | None:
     if isinstance(value, str):
         return int(value) if value.isdecimal() and len(value) < 10 else None
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def choice_index(value: object, place: int) -> int:
+    """The index of a choice; its place where none, or none that can be true."""
+    index = whole_number(value)
+    return index if index is not None and 0 <= index < _MAX_CHOICES else place
 
 
 def call_id(value: object) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from proxy.providers.base.answers import listed, objects, tool_call, whole_arguments
+from proxy.providers.base.answers import choice_index, listed, objects, tool_call, whole_arguments
 from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.base.errors import ErrorRules, scrub
@@ -97,8 +97,7 @@ def _normalize(choice: dict[str, Any], place: int, ids: CallIds, is_cut: bool) -
         reason, native = derived_finish(called, is_cut)
     if not CHOICE_PADDING.isdisjoint(choice):
         _remove(choice, CHOICE_PADDING)
-    if not isinstance(choice.get("index"), int):
-        choice["index"] = place
+    choice["index"] = choice_index(choice.get("index"), place)
     choice["message"], choice["finish_reason"] = message, reason
     choice["logprobs"] = logprobs(choice.get("logprobs"))
     if native:
