@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from copy import deepcopy
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 from tests.providers.test_streams_property import NAMES, USAGE, WRITERS, framed
@@ -51,7 +51,9 @@ def google_whole(said: Said) -> dict[str, Any]:
 
 
 def cohere_whole(said: Said) -> dict[str, Any]:
-    content: list[dict[str, Any]] = [{"type": "thinking", "thinking": "".join(said.reasoning)}] if said.reasoning else []
+    content: list[dict[str, Any]] = (
+        [{"type": "thinking", "thinking": "".join(said.reasoning)}] if said.reasoning else []
+    )
     content += [{"type": "text", "text": "".join(said.tokens)}] if said.tokens else []
     calls = [
         {"id": f"{name}_id", "type": "function", "function": {"name": name, "arguments": arguments}}
@@ -80,6 +82,7 @@ def responses_whole(said: Said) -> dict[str, Any]:
 
 
 USED = {"usage": dict(USAGE)}
+HALF = "HALF"  # written as the escape of half a character, and read as U+FFFD
 OPENAI = [kind for kind, writer in WRITERS.items() if writer is WRITERS["openai"]]
 WHOLES: dict[str, Callable[[Said], dict[str, Any]]] = {
     **dict.fromkeys(OPENAI, openai_whole),
@@ -93,7 +96,7 @@ WHOLES: dict[str, Callable[[Said], dict[str, Any]]] = {
 
 def spoken(dice: random.Random, kind: str) -> Said:
     """A short answer in characters of one to four bytes. Perplexity has no reasoning in whole answers."""
-    words = ["hello ", "\u20ac", "\U0001f600", 'a"b', "\n", "x"]
+    words = ["hello ", "\u20ac", "\U0001f600", 'a"b', "\n", "x", HALF, "42", '{"a":1}']
     values = ["Rome", "}", '{"', 1, None, [], {"b": "\u20ac"}]
     calls = [
         (name, json.dumps({"a": dice.choice(values)}, separators=(",", ":"), ensure_ascii=False))
@@ -110,7 +113,17 @@ def spoken(dice: random.Random, kind: str) -> Said:
 # --- oddities that change nothing -------------------------------------------------------------------------------------
 
 PADDING = [b"null", b"[]", b'"ping"', b"ping", b"0", b"true", b"[null]", b"[[]]", b""]
-UNREAD = [b"NaN", b"-Infinity", b"1e400", b'"a\\udcafb"', b'"\\ud83d"', b"null", b"[[null]]", b'{"a":{}}', b"123456789" * 9]
+UNREAD = [
+    b"NaN",
+    b"-Infinity",
+    b"1e400",
+    b'"a\\udcafb"',
+    b'"\\ud83d"',
+    b"null",
+    b"[[null]]",
+    b'{"a":{}}',
+    b"123456789" * 9,
+]
 EMPTY_ERRORS: list[Any] = [None, {}, "", {"message": "", "code": None}]
 
 
@@ -124,13 +137,17 @@ def frames(kind: str, said: Said) -> list[tuple[str, dict[str, Any] | None]]:
 
 
 def in_pieces_at_one_index(dice: random.Random, events: list[tuple[str, dict[str, Any] | None]]) -> None:
-    """Calls of an OpenAI-shaped stream: all at index 0, names late or twice, no arguments as `null`."""
+    """Calls of an OpenAI-shaped stream: all at index 0, names in pieces, no arguments as `null`."""
     for _, body in events:
         for choice in (body or {}).get("choices", []):
-            for call in choice["delta"].get("tool_calls", []):
+            for call in list(choice["delta"].get("tool_calls", [])):
                 call["index"] = 0
                 if "id" in call and dice.random() < 0.3:
                     call["function"]["arguments"] = None
+                if "id" in call and dice.random() < 0.3:
+                    name = call["function"]["name"]
+                    call["function"]["name"] = name[:-1]
+                    choice["delta"]["tool_calls"].append({"index": 0, "function": {"name": name[-1]}})
 
 
 def usage_elsewhere(dice: random.Random, events: list[tuple[str, dict[str, Any] | None]]) -> None:
@@ -147,20 +164,30 @@ def usage_elsewhere(dice: random.Random, events: list[tuple[str, dict[str, Any] 
 
 def odd_finish(dice: random.Random, events: list[tuple[str, dict[str, Any] | None]]) -> None:
     """None that can be used, of an OpenAI-shaped stream. Its end marker says that it is complete."""
-    word = dice.choice([None, "", "null", 5, {}, "stop"])
+    word: Any = dice.choice([None, "", "null", 5, {}, "stop"])
     for _, body in events:
         for choice in (body or {}).get("choices", []):
             if choice["finish_reason"] is not None:
                 choice["finish_reason"] = word
 
 
-SHAPED = [in_pieces_at_one_index, usage_elsewhere, odd_finish]
+def values_as_content(dice: random.Random, events: list[tuple[str, dict[str, Any] | None]]) -> None:
+    """Texts of an OpenAI-shaped stream or answer that are JSON, as values."""
+    for _, body in events:
+        for choice in (body or {}).get("choices", []):
+            part = choice.get("delta") or choice.get("message") or {}
+            if part.get("content") in ("42", '{"a":1}') and dice.random() < 0.7:
+                part["content"] = json.loads(part["content"])
+
+
+SHAPED = [values_as_content, in_pieces_at_one_index, usage_elsewhere, odd_finish]
 
 
 def text_of(dice: random.Random, body: dict[str, Any]) -> bytes:
     """The JSON of an event or a body, with fields that nobody reads, some of them in no strict JSON."""
     fields = {name: dice.choice(EMPTY_ERRORS) for name in ("error",) if dice.random() < 0.2}
     text = json.dumps({**body, **fields}, ensure_ascii=dice.random() < 0.5).encode("utf-8", "surrogatepass")
+    text = text.replace(HALF.encode(), b"\\udcaf")
     if dice.random() < 0.3:
         text = text[:-1] + b', "unread": ' + dice.choice(UNREAD) + b"}"
     return text
@@ -194,7 +221,10 @@ def odd_stream(dice: random.Random, kind: str, said: Said) -> bytes:
 
 def odd_body(dice: random.Random, kind: str, said: Said) -> bytes:
     """The whole answer as bytes."""
-    text = text_of(dice, WHOLES[kind](said))
+    body = WHOLES[kind](said)
+    if kind in OPENAI:
+        values_as_content(dice, [("", body)])
+    text = text_of(dice, body)
     return dice.choice([b"", b"\xef\xbb\xbf"]) + dice.choice([b"", b" \n"]) + text + dice.choice([b"", b"\n\n"])
 
 

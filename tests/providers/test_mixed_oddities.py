@@ -24,9 +24,9 @@ from proxy.schema.errors import UpstreamError
 from proxy.schema.fold import Fold
 from proxy.schema.json import encode
 from proxy.schema.records import Caller, Outcome, Timeouts
-from proxy.upstream.upstream import Exchange
 from proxy.server.formats.chat_answer import ChunkWriter
-from tests.providers.mixed_oddities import odd_body, odd_stream, spoiled_body, spoiled_stream, spoken
+from proxy.upstream.upstream import Exchange
+from tests.providers.mixed_oddities import HALF, odd_body, odd_stream, spoiled_body, spoiled_stream, spoken
 from tests.providers.test_streams_property import KINDS, REQUEST, as_the_sdk_has_it, framed
 from tests.upstream.wire import Said
 
@@ -95,6 +95,7 @@ def folded(chunks: list[ChatChunk]) -> Any:
 def sense(answer: Any) -> Any:
     """What an answer says, after asserting that a client can read it and send it back."""
     encode(answer["choices"])
+    assert "error" not in answer
     found = []
     for choice in answer["choices"]:
         message, reason = choice["message"], choice["finish_reason"]
@@ -111,7 +112,8 @@ def sense(answer: Any) -> Any:
 
 
 def expected(said: Said) -> Any:
-    return [("".join(said.tokens), "".join(said.reasoning), said.calls, said.finish)]
+    texts = ["".join(pieces).replace(HALF, "\ufffd") for pieces in (said.tokens, said.reasoning)]
+    return [(*texts, said.calls, said.finish)]
 
 
 def same(one: Any, other: Any) -> bool:
@@ -154,14 +156,10 @@ def check_spoiled(kind: str, seed: int) -> None:
         content_type = dice.choice(TYPES)
         chunks, whole = heard(kind, pieces_of(dice, data), content_type), read(kind, data, content_type)
         once = heard(kind, [data], content_type)
-        assert (once is None) == (chunks is None), data
+        assert (once is None) == (chunks is None) == (whole is None), data
         if chunks is not None and once is not None:
-            assert sense(folded(chunks)) == sense(folded(once)), data
+            assert sense(folded(chunks)) == sense(folded(once)) == sense(whole), data
             ChunkWriter("id", 1, lambda: "m", include_usage=True).write(chunks)
-        if whole is not None:
-            sense(whole)
-            if chunks is not None:
-                assert sense(whole) == sense(folded(chunks)), data
 
 
 def check_broken(kind: str, seed: int, most: int | None) -> None:
@@ -177,9 +175,9 @@ def check_broken(kind: str, seed: int, most: int | None) -> None:
         if chunks is None:
             continue
         for content, reasoning, calls, _ in sense(folded(chunks)):
-            assert "".join(said.tokens) == content, data[:end]
-            assert "".join(said.reasoning) == reasoning, data[:end]
-            assert [name for name, _ in calls] == [name for name, _ in said.calls], data[:end]
+            (text, thought, called, _), *_ = expected(said)
+            assert (content, reasoning) == (text, thought), data[:end]
+            assert [name for name, _ in calls] == [name for name, _ in called], data[:end]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -194,7 +192,7 @@ def test_oddities_that_change_nothing_change_nothing_together(kind: str):
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_spoiled_is_an_answer_or_an_error_of_ours(kind: str):
     """Any value of any other type, frames lost, doubled and swapped, errors between."""
-    for seed in range(20):
+    for seed in range(12):
         check_spoiled(kind, seed)
 
 
@@ -208,15 +206,15 @@ def test_an_odd_stream_that_breaks_off_is_no_shorter_answer(kind: str):
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_mixtures_at_every_byte(kind: str):
     """The same three rules."""
-    for seed in range(300):
+    for seed in range(100):
         check_odd(kind, seed)
-    for seed in range(1500):
+    for seed in range(500):
         check_spoiled(kind, seed)
-    for seed in range(4):
+    for seed in range(2):
         check_broken(kind, seed, most=None)
 
 
-@pytest.mark.parametrize("kind", ["openai", "anthropic", "google", "cohere", "openai, responses"])
+@pytest.mark.parametrize("kind", ["openai", "google", "openai, responses"])
 def test_twice_the_oddities_take_twice_the_time(kind: str):
     """As CPU time; quadratic work would take four times as long."""
     dice = random.Random(kind)

@@ -16,7 +16,7 @@ from proxy.providers.base.images import ImageRule
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, ResponseMessage
 from proxy.schema.constraints import Count, NotBlank, Variable, one_of
 from proxy.schema.embeddings import EmbeddingsRequest, EmbeddingsResponse
-from proxy.schema.endpoints import AnyRequest, AnyResponse
+from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest, UpstreamError
 from proxy.schema.json import encode_sized, with_member
 from proxy.schema.records import JsonObject, LocalModelSpec, Timeouts

@@ -19,12 +19,13 @@ _NO_FINISH = ("", "null", "none")
 _FINISH = {"eos": "stop", "model_length": "length", "max_tokens": "length", "tool_use": "tool_calls"}
 _TIERS = {"on_demand": "default", "performance": "default"}  # Groq's words
 _KNOWN_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
-# Additions of no use to clients: Together's echoes and seeds above 2**53, Groq's own usage, a stream's padding.
-PADDING = frozenset({"prompt", "x_groq", "obfuscation", "p"})
+# Additions of no use to clients: Together's echoes and seeds above 2**53, Groq's own usage, a stream's padding, and
+# errors that say nothing, which clients would take for errors.
+PADDING = frozenset({"prompt", "x_groq", "obfuscation", "p", "error"})
 TEXTS = ("content", "refusal", "reasoning_content")
 CALLED = ("tool_calls", "function_call")  # fields of a message, and the finish that each means
 _PLAIN = frozenset({"role", "content", "refusal", "annotations"})
-CHOICE_PADDING = frozenset({"text", "seed", "delta", "message", "prompt_token_ids", "token_ids", "usage"})
+CHOICE_PADDING = frozenset({"text", "seed", "delta", "message", "prompt_token_ids", "token_ids", "usage", "error"})
 
 
 def parse(response: HTTPResponse, rules: ErrorRules, request: ChatRequest | None = None) -> ChatResponse:
