@@ -232,7 +232,19 @@ def odd_body(dice: random.Random, kind: str, said: Said) -> bytes:
 
 ODD: list[Any] = [
     *(None, True, 5, -1, 0.5, 10**30, float("inf"), float("nan"), "", "x", "null", "\udcaf", "\ud83d", "stop"),
-    *([], {}, [[]], [None], [{}], {"a": [1]}, ["x"], {"error": {"message": "m"}}, {"text": "x"}, [{"type": "text"}]),
+    *(
+        {"a": "\ud83d"},
+        [],
+        {},
+        [[]],
+        [None],
+        [{}],
+        {"a": [1]},
+        ["x"],
+        {"error": {"message": "m"}},
+        {"text": "x"},
+        [{"type": "text"}],
+    ),
 ]
 ERRORS: list[Any] = [{"message": "busy", "code": 503}, "busy", [{"message": "busy"}], {"code": "x", "message": None}, 7]
 

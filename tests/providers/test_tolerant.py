@@ -256,7 +256,15 @@ def test_a_time_that_is_none_is_left_out(created: bytes):
 
 
 def test_halves_of_characters_beside_the_text_are_replaced():
-    """In usage, and in the words of an error."""
+    """In values that become texts, in usage, and in the words of an error."""
+    for odd in (
+        b'{"content":{"a":"\\ud83d"}}',
+        b'{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":{"a":"\\ud83d"}}}]}',
+        b'{"function_call":{"name":"f","arguments":{"a":"\\ud83d"}}}',
+    ):
+        piece = Event("", b'{"choices":[{"index":0,"delta":%b,"finish_reason":"stop"}]}' % odd)
+        said = encode(folded(VLLM_SERVER, [piece])["choices"][0]["message"])
+        assert '{\\"a\\":\\"\ufffd\\"}' in said.decode()
     usage = b'{"choices":[],"usage":{"prompt_tokens":"\\ud83d","completion_tokens":1}}'
     folded(VLLM_SERVER, [chunk(content="x"), chunk("stop"), Event("", usage)])
     with pytest.raises(UpstreamError) as raised:

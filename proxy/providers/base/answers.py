@@ -128,7 +128,15 @@ def arguments_text(value: object) -> str:
     """Arguments as text; some servers send an object."""
     if value is None:
         return ""
-    return value if isinstance(value, str) else text_of(value)
+    return value if isinstance(value, str) else json_text(value)
+
+
+def json_text(value: object) -> str:
+    """The JSON of a value, whose texts may have halves of characters."""
+    try:
+        return text_of(value)
+    except UnicodeError:
+        return text_of(without_halves(value))
 
 
 def whole_arguments(value: object) -> str:

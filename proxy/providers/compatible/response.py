@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from proxy.providers.base.answers import choice_index, listed, objects, tool_call, whole_arguments
+from proxy.providers.base.answers import choice_index, json_text, listed, objects, tool_call, whole_arguments
 from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.base.errors import ErrorRules, scrub
@@ -12,7 +12,6 @@ from proxy.providers.base.usage import usage_of
 from proxy.providers.compatible.errors import body_of
 from proxy.schema.chat import FINISH_REASONS, ChatRequest, ChatResponse
 from proxy.schema.errors import UpstreamError
-from proxy.schema.json_writing import text_of
 from proxy.schema.long_text import joined
 
 _NO_FINISH = ("", "null", "none")
@@ -188,7 +187,7 @@ def plain(part: dict[str, Any]) -> dict[str, Any]:
             part["reasoning_content"] = thinking
     for name in TEXTS:
         if name in part and not isinstance(part[name], str):
-            part = {**part, name: None if part[name] is None or name == "refusal" else text_of(part[name])}
+            part = {**part, name: None if part[name] is None or name == "refusal" else json_text(part[name])}
     return part
 
 
