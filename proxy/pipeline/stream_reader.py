@@ -10,7 +10,8 @@ from typing import cast
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.off_loop import LARGE_BYTES, OffLoop
 from proxy.providers.base.answers import json_or_none
-from proxy.providers.base.contract import HTTPResponse, StreamDecoder, parse
+from proxy.providers.base.contract import HTTPResponse, StreamDecoder
+from proxy.providers.base.reading import parse
 from proxy.schema.chat import ChatChunk, ChatResponse, TextChunk
 from proxy.schema.errors import UpstreamError
 from proxy.schema.records import Outcome, Timeouts
@@ -21,6 +22,7 @@ from proxy.upstream.whole_json import is_whole_json
 
 DRAIN_S = 1.0  # wait for usage after the finish, if the client has left
 MAX_STREAM_BYTES = 512 * 1024 * 1024  # twice the size of 100,000 tokens with 20 log probabilities each
+_BOM = b"\xef\xbb\xbf"
 _BEGINNING = 4096  # white space that may come before the first event
 AFTER_FINISH_S = 5.0  # wait for usage and the end marker after the finish, at most
 
@@ -102,7 +104,8 @@ class StreamReader:
         """
         self._start += piece
         if self._is_whole is None:
-            first = bytes(self._start[:_BEGINNING]).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+            start = bytes(self._start[:_BEGINNING])
+            first = b"" if _BOM.startswith(start) else start.removeprefix(_BOM).lstrip()[:1]
             if not first and len(self._start) < _BEGINNING:
                 return b""
             if first == b"<":
@@ -132,7 +135,7 @@ class StreamReader:
 
     def _whole_answer(self, body: bytes) -> ChatResponse | None:
         """The answer in a body; None if that is not one JSON value."""
-        if json_or_none(body.removeprefix(b"\xef\xbb\xbf")) is None:
+        if json_or_none(body.removeprefix(_BOM)) is None:
             return None
         response = HTTPResponse(self._exchange.status, self._exchange.headers, body)
         return cast(ChatResponse, parse(self._attempt.deployment.provider, self._attempt.request, response))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import msgspec
 from msgspec import Struct
 
@@ -32,6 +34,7 @@ class EventFraming:
         self._max = max_event_bytes
         self._line = bytearray()  # the line that has not ended yet
         self._data: list[bytes] = []
+        self._names: list[str] = []  # for each of `_data`: the event's name as far as it was known
         self._bare: list[bytes] = []  # lines of JSON without a field name
         self._size = 0  # bytes in `_data` and `_bare`
         self._name = ""
@@ -117,6 +120,7 @@ class EventFraming:
         field, _, value = line.partition(b":")
         if field == b"data":
             self._data.append(value[1:] if value.startswith(b" ") else value)
+            self._names.append(self._name)
         elif field == b"event":
             self._name = value.removeprefix(b" ").decode("utf-8", "replace")
             return
@@ -125,6 +129,7 @@ class EventFraming:
         elif field == b"error":
             self._name = "error"
             self._data.append(value.strip())
+            self._names.append(self._name)
         else:
             return
         self._size += len(line) + 1
@@ -135,8 +140,10 @@ class EventFraming:
         if len(self._data) == 1 and not self._bare:
             events.append(Event(self._name, _shallow(self._data[0])))
         elif self._data or self._bare:
-            events += [Event(self._name, _shallow(data)) for data in _objects(self._data, self._bare)]
+            named = list(zip(self._names, self._data, strict=True))
+            events += [Event(name, _shallow(data)) for name, data in _objects(named, self._bare, self._name)]
         self._data.clear()
+        self._names.clear()
         self._bare.clear()
         self._name = ""
         self._size = 0
@@ -145,14 +152,14 @@ class EventFraming:
         return UpstreamError(f"The provider sent an event of more than {self._max} bytes.", retryable=True)
 
 
-def _objects(data: list[bytes], bare: list[bytes]) -> list[bytes]:
+def _objects(data: list[tuple[str, bytes]], bare: list[bytes], name: str) -> list[tuple[str, bytes]]:
     """The events in `data:` lines, and in one JSON text without a field name, that no blank line separates. Several
-    lines are one event, as the standard says, unless each is an object by itself.
+    lines are one event, as the standard says, unless each is an object, or the end marker, by itself.
     """
-    apart = [line.strip() for line in data if line.strip()]
-    if len(apart) < 2 or not all(map(_is_object, apart)):
-        apart = [b"\n".join(data)] if apart else []
-    return [*apart, b"\n".join(bare)] if bare else apart
+    apart = [(own, line.strip()) for own, line in data if line.strip()]
+    if len(apart) < 2 or not all(line == b"[DONE]" or _is_object(line) for _, line in apart):
+        apart = [(name, b"\n".join(line for _, line in data))] if apart else []
+    return [*apart, (name, b"\n".join(bare))] if bare else apart
 
 
 def _is_object(line: bytes) -> bool:
@@ -162,6 +169,17 @@ def _is_object(line: bytes) -> bool:
     try:
         msgspec.json.decode(line, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeError):
+        return _is_lenient_object(line)
+    except RecursionError:
+        return False
+    return True
+
+
+def _is_lenient_object(line: bytes) -> bool:
+    """With NaN, or halves of characters."""
+    try:
+        json.loads(line.decode("utf-8", "replace"), strict=False)
+    except (ValueError, RecursionError):
         return False
     return True
 

@@ -44,7 +44,10 @@ class Script:
     `pause_s`. Notes each limit, and the seconds that were left of it as the read began.
     """
 
+    status = 200
+
     def __init__(self, pieces: Iterable[bytes | Exception], pause_s: float = 0) -> None:
+        self.headers: dict[str, str] = {}
         self.limits: list[tuple[float, Outcome]] = []
         self.left_s: list[float] = []
         self._pause_s = pause_s
@@ -356,3 +359,13 @@ async def test_a_large_event_reads_like_a_small_one(size: int) -> None:
         while (more := await reader.next()) is not None:
             texts += more
     assert "".join(texts) == "Hi" + "x" * size + "Hi"
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4])
+async def test_a_byte_order_mark_may_be_cut(cut: int) -> None:
+    """Before a whole answer, and before a stream."""
+    whole = b'{"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}]}'
+    for body in (whole, TEXT + FINISH):
+        data = b"\xef\xbb\xbf" + body
+        reader = Reader(data[:cut], data[cut:], b"")
+        assert "".join(await reader.all()) == "Hi"

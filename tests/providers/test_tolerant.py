@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from proxy.providers import PROVIDERS
 from proxy.providers.base.contract import Provider
+from proxy.providers.base.reading import parse
 from proxy.providers.openai import OpenAI
 from proxy.providers.vllm import VLLM
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
@@ -20,6 +21,7 @@ from tests.providers.asking import answered, event, folded, request
 from tests.providers.test_streams_property import WRITERS, decoded, framed
 from tests.upstream.wire import Said
 
+TOOLS = [{"type": "function", "function": {"name": "tool_0"}}]
 SAID = Said(tokens=["hel", "lo"], reasoning=["hm"], calls=[("tool_0", "{}")], finish="tool_calls")
 VLLM_SERVER = VLLM()
 
@@ -71,6 +73,10 @@ def test_the_providers_are_all_there():
 # --- frames that no blank line separates, or no field names -----------------------------------------------------------
 
 
+def wire(events: list[Event]) -> bytes:
+    return b"".join(b"data: " + each.data + b"\n\n" for each in events)
+
+
 def said_by(data: bytes) -> list[Event]:
     """The events, which are the same wherever the bytes are cut."""
     whole = framed(data, [])
@@ -104,6 +110,22 @@ def test_an_object_over_several_lines_is_one_event():
     assert said_by(b"data: {}\ndata: x\n\n") == [Event("", b"{}\nx")]
     assert said_by(b'{\n "error": {"message": "m"}\n}\n\n') == [Event("", b'{\n "error": {"message": "m"}\n}')]
     assert said_by(b'{"choices": [') == [Event("", b'{"choices": [')]
+
+
+def test_lines_keep_their_names_and_the_end_marker_is_an_event():
+    """Also where a value in them is no strict JSON."""
+    odd = b'{"a": NaN, "b": "\\ud83d"}'
+    data = b"event: a\ndata: " + A + b"\nevent: error\ndata: " + odd + b"\ndata: " + B + b"\ndata: [DONE]\n\n"
+    assert said_by(data) == [Event("a", A), Event("error", odd), Event("error", B), Event("error", b"[DONE]")]
+    assert said_by(odd + b"\n" + B) == [Event("", odd), Event("", B)]
+
+
+@pytest.mark.parametrize("data", [b"%b\n\n", b"data: {}\ndata: %b\n\n", b"\n%b\n%b\n"])
+def test_lines_that_are_nested_too_deeply_are_an_error(data: bytes):
+    """Of ours."""
+    deep = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
+    with pytest.raises(UpstreamError, match="nested too deeply"):
+        framed(data.replace(b"%b", deep), [])
 
 
 @pytest.mark.parametrize("text", ['{"error":{"message":"failed to decode"}}', "failed to decode"])
@@ -173,6 +195,83 @@ def test_what_is_no_json_in_any_reading_is_an_error():
     for body in (b'{"choices": [}', b'{"choices": [', b"<html>", b"'x'"):
         with pytest.raises(UpstreamError):
             VLLM_SERVER.parse_response(answered(200, body))
+
+
+LINES = (
+    b'{"choices":[{"index":0,"delta":{"content":"a"}}]}\n{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n'
+)
+
+
+@pytest.mark.parametrize("start", [b"", b"\n", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"", b"data: [DONE]\n\n", b'{"error": {"message": "late"}}\n'])
+def test_lines_of_json_are_read_for_a_whole_request_too(start: bytes, end: bytes):
+    """What follows the finish is no error."""
+    answer: Any = parse(VLLM_SERVER, request(), answered(200, start + LINES + end))
+    assert answer["choices"][0]["message"]["content"] == "a"
+
+
+def test_a_large_body_that_cannot_be_read_is_told_as_such():
+    """It is no event."""
+    for body in (b"x" * 9_000_000, b'{"a": [\n' + b"1\n" * 4_500_000):
+        with pytest.raises(UpstreamError, match=r"not a JSON object|broke off"):
+            parse(VLLM_SERVER, request(), answered(200, body))
+
+
+@pytest.mark.parametrize("error", [None, {}, "", {"message": "", "code": None}])
+@pytest.mark.parametrize("kind", [kind for kind in WRITERS if kind != "embedded"])
+def test_an_error_that_says_nothing_is_none(kind: str, error: Any):
+    """Some gateways add it to every event."""
+    events = framed(WRITERS[kind](SAID, []), [])
+    beside = [
+        Event(each.name, each.data[:-1] + b',"error":' + json.dumps(error).encode() + b"}")
+        if each.data.endswith(b"}")
+        else each
+        for each in events
+    ]
+    provider = PROVIDERS[kind.partition(",")[0]]()
+    answer = folded(provider, beside, tools=TOOLS)
+    assert answer == folded(provider, events, tools=TOOLS)
+    assert "error" not in answer
+
+
+def test_a_call_without_a_name_is_an_error_at_the_end_marker():
+    """Not an answer without it."""
+    call = {"index": 0, "id": "c", "function": {"arguments": "{}"}}
+    with pytest.raises(UpstreamError, match="without a function name"):
+        parse(VLLM_SERVER, request(), answered(200, wire([chunk(tool_calls=[call]), Event("", b"[DONE]")])))
+
+
+@pytest.mark.parametrize("index", [10**30, -1, 5000, True, "x", None])
+def test_an_index_that_cannot_be_true_is_the_place(index: Any):
+    """Whole and streamed."""
+    odd = event({"choices": [{"index": index, "delta": {"content": "x"}, "finish_reason": "stop"}]})
+    assert folded(VLLM_SERVER, [odd])["choices"][0]["index"] == message("x", index=index)["index"] == 0
+
+
+@pytest.mark.parametrize("created", [b"NaN", b"1e400", b"-Infinity", b"1.5"])
+def test_a_time_that_is_none_is_left_out(created: bytes):
+    """Of answers of the Responses API."""
+    events = framed(WRITERS["openai, responses"](SAID, []), [])
+    odd = [Event(each.name, each.data.replace(b'"created_at": 1', b'"created_at": ' + created)) for each in events]
+    chunks, _ = decoded("openai, responses", odd)
+    assert {each.get("created") for each in chunks} <= {None, 1}
+
+
+def test_halves_of_characters_beside_the_text_are_replaced():
+    """In values that become texts, in usage, and in the words of an error."""
+    for odd in (
+        b'{"content":{"a":"\\ud83d"}}',
+        b'{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":{"a":"\\ud83d"}}}]}',
+        b'{"function_call":{"name":"f","arguments":{"a":"\\ud83d"}}}',
+    ):
+        piece = Event("", b'{"choices":[{"index":0,"delta":%b,"finish_reason":"stop"}]}' % odd)
+        said = encode(folded(VLLM_SERVER, [piece])["choices"][0]["message"])
+        assert '{\\"a\\":\\"\ufffd\\"}' in said.decode()
+    usage = b'{"choices":[],"usage":{"prompt_tokens":"\\ud83d","completion_tokens":1}}'
+    folded(VLLM_SERVER, [chunk(content="x"), chunk("stop"), Event("", usage)])
+    with pytest.raises(UpstreamError) as raised:
+        folded(VLLM_SERVER, [Event("", b'{"error":{"message":"a\\ud83d","code":"\\ud83d"}}')])
+    encode(raised.value.body())
 
 
 # --- complete answers without a usable finish -------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 
 from proxy.providers.base.answers import json_or_none
 from proxy.providers.base.contract import HTTPResponse
-from proxy.providers.base.envelopes import error_inside, said_in_answer, status_of
+from proxy.providers.base.envelopes import error_inside, said_in_answer, says_something, status_of
 from proxy.providers.base.errors import build, passed_headers, seconds_until
 from proxy.providers.base.meanings import SURE
 from proxy.schema.errors import UpstreamError
@@ -61,7 +61,7 @@ def error_from(response: HTTPResponse, ids: tuple[str, ...]) -> UpstreamError:
 def error_in(body: Mapping[str, Any]) -> UpstreamError | None:
     """The error inside a 200: `{"type": "error", "error": {...}}`; None when there is none."""
     said = body.get("error")
-    if body.get("type") != "error" and not isinstance(said, dict):
+    if body.get("type") != "error" and not (isinstance(said, dict) and says_something(said)):
         found = error_inside(dict(body)) if "type" not in body else None
         return None if found is None else _error(found, status_of(found), {})
     said = said if isinstance(said, dict) else {"message": "The provider's answer is an error without a message."}

@@ -15,6 +15,7 @@ from proxy.schema.json_structure import STEP_BYTES
 from proxy.schema.json_writing import text_of
 
 _object: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_MAX_CHOICES = 1024
 T = TypeVar("T")
 
 
@@ -110,6 +111,12 @@ def whole_number(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def choice_index(value: object, place: int) -> int:
+    """The index of a choice; its place where none, or none that can be true."""
+    index = whole_number(value)
+    return index if index is not None and 0 <= index < _MAX_CHOICES else place
+
+
 def call_id(value: object) -> str | None:
     """A tool call's id; Mistral's SDK says "null" where there is none, some servers send a number."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -121,7 +128,15 @@ def arguments_text(value: object) -> str:
     """Arguments as text; some servers send an object."""
     if value is None:
         return ""
-    return value if isinstance(value, str) else text_of(value)
+    return value if isinstance(value, str) else json_text(value)
+
+
+def json_text(value: object) -> str:
+    """The JSON of a value, whose texts may have halves of characters."""
+    try:
+        return text_of(value)
+    except UnicodeError:
+        return text_of(without_halves(value))
 
 
 def whole_arguments(value: object) -> str:

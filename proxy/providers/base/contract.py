@@ -16,15 +16,13 @@ from proxy.providers.base.images import ImageRule
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, ResponseMessage
 from proxy.schema.constraints import Count, NotBlank, Variable, one_of
 from proxy.schema.embeddings import EmbeddingsRequest, EmbeddingsResponse
-from proxy.schema.endpoints import AnyRequest, AnyResponse
+from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest, UpstreamError
-from proxy.schema.fold import Fold
 from proxy.schema.json import encode_sized, with_member
-from proxy.schema.json_structure import check_nesting
 from proxy.schema.records import JsonObject, LocalModelSpec, Timeouts
 from proxy.schema.request import NativeBody
 from proxy.schema.rerank import RerankRequest, RerankResponse
-from proxy.schema.sse import Event, EventFraming
+from proxy.schema.sse import Event
 
 
 class HTTPRequest(Struct, frozen=True):
@@ -309,35 +307,3 @@ def build(provider: Provider, request: AnyRequest, model: str) -> Built:
     if isinstance(request, EmbeddingsRequest):
         return provider.build_embeddings(request, model)
     return provider.build_rerank(request, model)
-
-
-_BOM = b"\xef\xbb\xbf"
-_EVENTS = (b"data:", b"event:", b":", b"id:", b"retry:")  # how a stream begins, and no JSON does
-
-
-def _folded(provider: Provider, request: ChatRequest, body: bytes) -> ChatResponse:
-    """The whole answer of a server that streams though it was not asked to."""
-    framing, decoder, fold = EventFraming(), provider.stream_decoder(request), Fold()
-    for event in [*framing.feed(bytes(body)), *framing.close()]:
-        for chunk in decoder.feed(event):
-            fold.add(chunk)
-    for chunk in decoder.close():
-        fold.add(chunk)
-    return fold.response()
-
-
-def parse(provider: Provider, request: AnyRequest, response: HTTPResponse) -> AnyResponse:
-    """A whole 2xx answer to `request` as our endpoint's shape. Raises UpstreamError when it is not one."""
-    if response.body.startswith(_BOM):
-        response = HTTPResponse(response.status, response.headers, response.body.removeprefix(_BOM))
-    if isinstance(request, ChatRequest) and response.body.lstrip().startswith(_EVENTS):
-        return _folded(provider, request, response.body)
-    try:
-        check_nesting(response.body)
-    except RecursionError:
-        raise UpstreamError("The provider sent JSON that is nested too deeply.", upstream_status=200) from None
-    if isinstance(request, ChatRequest):
-        return provider.parse_response(response, request)
-    if isinstance(request, EmbeddingsRequest):
-        return provider.parse_embeddings(response)
-    return provider.parse_rerank(response)

@@ -67,7 +67,7 @@ def error_inside(body: dict[str, Any]) -> dict[str, Any] | None:
     if choices and not error and not groq and not failed:
         return None
     for each in (error, groq.get("error") if isinstance(groq, dict) else None, failed):
-        if each and _says_something(each):
+        if each and says_something(each):
             return said_by(body if each is error else {"error": each})
     if body.get("object") == "error" or body.get("type") == "error":
         return said_by(body)
@@ -105,7 +105,7 @@ def _is_refusal(body: dict[str, Any]) -> bool:
     return has_text and not any(body.get(name) in _FINE[2:] for name in _CODES) and "object" not in body
 
 
-def _says_something(error: object) -> bool:
+def says_something(error: object) -> bool:
     """False for the empty error objects that some gateways add to every answer."""
     return any(each not in _FINE for each in error.values()) if isinstance(error, dict) else True
 

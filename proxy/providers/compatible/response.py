@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from proxy.providers.base.answers import listed, objects, tool_call, whole_arguments
+from proxy.providers.base.answers import choice_index, json_text, listed, objects, tool_call, whole_arguments
 from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.base.errors import ErrorRules, scrub
@@ -13,18 +13,18 @@ from proxy.providers.base.usage import usage_of
 from proxy.providers.compatible.errors import body_of
 from proxy.schema.chat import FINISH_REASONS, ChatRequest, ChatResponse
 from proxy.schema.errors import UpstreamError
-from proxy.schema.json_writing import text_of
 from proxy.schema.long_text import joined
 
 _FINISH = {"eos": "stop", "model_length": "length", "max_tokens": "length", "tool_use": "tool_calls"}
 _TIERS = {"on_demand": "default", "performance": "default"}  # Groq's words
 _KNOWN_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
-# Additions of no use to clients: Together's echoes and seeds above 2**53, Groq's own usage, a stream's padding.
-PADDING = frozenset({"prompt", "x_groq", "obfuscation", "p"})
+# Additions of no use to clients: Together's echoes and seeds above 2**53, Groq's own usage, a stream's padding, and
+# errors that say nothing, which clients would take for errors.
+PADDING = frozenset({"prompt", "x_groq", "obfuscation", "p", "error"})
 TEXTS = ("content", "refusal", "reasoning_content")
 CALLED = ("tool_calls", "function_call")  # fields of a message, and the finish that each means
 _PLAIN = frozenset({"role", "content", "refusal", "annotations"})
-CHOICE_PADDING = frozenset({"text", "seed", "delta", "message", "prompt_token_ids", "token_ids", "usage"})
+CHOICE_PADDING = frozenset({"text", "seed", "delta", "message", "prompt_token_ids", "token_ids", "usage", "error"})
 
 
 def parse(response: HTTPResponse, rules: ErrorRules, request: ChatRequest | None = None) -> ChatResponse:
@@ -97,8 +97,7 @@ def _normalize(choice: dict[str, Any], place: int, ids: CallIds, is_cut: bool) -
         reason, native = derived_finish(called, is_cut)
     if not CHOICE_PADDING.isdisjoint(choice):
         _remove(choice, CHOICE_PADDING)
-    if not isinstance(choice.get("index"), int):
-        choice["index"] = place
+    choice["index"] = choice_index(choice.get("index"), place)
     choice["message"], choice["finish_reason"] = message, reason
     choice["logprobs"] = logprobs(choice.get("logprobs"))
     if native:
@@ -188,7 +187,7 @@ def plain(part: dict[str, Any]) -> dict[str, Any]:
             part["reasoning_content"] = thinking
     for name in TEXTS:
         if name in part and not isinstance(part[name], str):
-            part = {**part, name: None if part[name] is None or name == "refusal" else text_of(part[name])}
+            part = {**part, name: None if part[name] is None or name == "refusal" else json_text(part[name])}
     return part
 
 

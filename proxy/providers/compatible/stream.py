@@ -7,7 +7,7 @@ from typing import Any, cast
 import msgspec
 from msgspec import Struct
 
-from proxy.providers.base.answers import decode_piece, mapping, objects, whole_number
+from proxy.providers.base.answers import choice_index, decode_piece, mapping, objects
 from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.errors import ErrorRules
 from proxy.providers.base.finish import derived_finish
@@ -96,7 +96,8 @@ class CompatibleStreamDecoder(EventDecoder):
         if is_quick and (text := self._text(data)) is not None:
             return [text]
         body, is_odd = decode_piece(data)
-        error = error_in(body if name != "error" else {"error": body, **body}, self._rules)
+        sound = without_halves(body) if is_odd else body
+        error = error_in(sound if name != "error" else {"error": sound, **sound}, self._rules)
         if error is not None:
             raise error
         chunk = envelope(body)
@@ -105,7 +106,7 @@ class CompatibleStreamDecoder(EventDecoder):
         ]
         if is_odd:
             chunk = without_halves(chunk)
-        usage = usage_of(body)
+        usage = usage_of(sound)
         if usage is not None:
             chunk["usage"] = usage
             self._written = usage.billed.output
@@ -121,10 +122,11 @@ class CompatibleStreamDecoder(EventDecoder):
                 _put(late, calls, calls.end())
                 choices += [{"index": index, "delta": late, "finish_reason": None}] if late else []
             else:
+                rest_of_calls = calls.end()  # raises before anything has finished
                 self._finished.add(index)
                 reason, native = derived_finish(calls.called, is_cut)
                 delta: dict[str, Any] = {name: rest for name in TEXTS if (rest := self._halves.rest((index, name)))}
-                _put(delta, calls, calls.end())
+                _put(delta, calls, rest_of_calls)
                 choices.append({"index": index, "delta": delta, "finish_reason": reason, **native})
         return [cast(ChatChunk, {"choices": choices})] if choices else []
 
@@ -150,8 +152,7 @@ class CompatibleStreamDecoder(EventDecoder):
         return []
 
     def _choice(self, raw: dict[str, Any], place: int, answer_id: object) -> dict[str, Any]:
-        index = whole_number(raw.get("index"))
-        index = place if index is None else index
+        index = choice_index(raw.get("index"), place)
         calls = self._calls.get(index)
         if calls is None:
             calls = self._calls[index] = Calls(CallIds(self._offer, answer_id, index))

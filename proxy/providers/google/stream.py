@@ -7,6 +7,7 @@ from typing import Any, cast
 from proxy.providers.base.answers import mapping, text
 from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.contract import HTTPResponse
+from proxy.providers.base.envelopes import says_something
 from proxy.providers.base.errors import scrub
 from proxy.providers.base.finish import at_limit, names_finish
 from proxy.providers.base.stream import EventDecoder
@@ -50,7 +51,7 @@ class GoogleStreamDecoder(EventDecoder):
 
     def add(self, answer: Answer) -> ChatChunk:
         """Raises UpstreamError for an error in the answer's place."""
-        if answer.error:
+        if answer.error and says_something(answer.error):
             raise error_in(answer.error)
         entries: list[dict[str, Any]] = []
         if any(names_finish(candidate.finish_reason) for candidate in answer.candidates or []):

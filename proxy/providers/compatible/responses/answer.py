@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any, ClassVar, cast
 
 from proxy.providers.base.answers import arguments_text, call_id, listed, mapping, objects, whole_arguments
@@ -150,7 +151,10 @@ def shown_alone(report: UsageReport | None) -> UsageReport | None:
 def envelope(body: dict[str, Any]) -> dict[str, Any]:
     """Metadata of the answer under OpenAI's names."""
     created = body.get("created_at")
-    named = {"id": body.get("id"), "created": int(created) if isinstance(created, float) else created}
+    named = {
+        "id": body.get("id"),
+        "created": int(created) if isinstance(created, float) and isfinite(created) else created,
+    }
     named |= {"model": body.get("model"), "service_tier": body.get("service_tier")}
     return {name: value for name, value in named.items() if isinstance(value, str | int)}
 

@@ -238,7 +238,8 @@ class EitherDecoder(EventDecoder):
 
     def read(self, data: bytes, name: str) -> list[ChatChunk]:
         if self._chosen is None:
-            kind = decode(data).get("type") or name
+            body = decode(data)
+            kind = "" if "choices" in body else body.get("type") or name
             if isinstance(kind, str) and kind.startswith(("response.", "error")):
                 self._chosen = self._responses
             elif not kind:

@@ -1,0 +1,74 @@
+"""Translates: the body of a 2xx answer into our endpoint's shape, whichever form it came in."""
+
+from __future__ import annotations
+
+from proxy.providers.base.contract import HTTPResponse, Provider
+from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
+from proxy.schema.embeddings import EmbeddingsRequest
+from proxy.schema.endpoints import AnyRequest, AnyResponse
+from proxy.schema.errors import UpstreamError
+from proxy.schema.fold import Fold
+from proxy.schema.json_structure import check_nesting
+from proxy.schema.sse import Event, EventFraming
+
+_BOM = b"\xef\xbb\xbf"
+_EVENTS = (b"data:", b"event:", b":", b"id:", b"retry:", b"error:")  # how a stream begins, and no JSON does
+
+
+def parse(provider: Provider, request: AnyRequest, response: HTTPResponse) -> AnyResponse:
+    """A whole 2xx answer to `request` as our endpoint's shape. Raises UpstreamError when it is not one."""
+    if response.body.startswith(_BOM):
+        response = HTTPResponse(response.status, response.headers, response.body.removeprefix(_BOM))
+    if isinstance(request, ChatRequest) and response.body.lstrip().startswith(_EVENTS):
+        return _folded(provider, request, _events(response.body))
+    try:
+        check_nesting(response.body)
+    except RecursionError:
+        raise UpstreamError("The provider sent JSON that is nested too deeply.", upstream_status=200) from None
+    if isinstance(request, ChatRequest):
+        return _chat(provider, request, response)
+    if isinstance(request, EmbeddingsRequest):
+        return provider.parse_embeddings(response)
+    return provider.parse_rerank(response)
+
+
+def _chat(provider: Provider, request: ChatRequest, response: HTTPResponse) -> ChatResponse:
+    """Several objects, one after the other, are events."""
+    try:
+        return provider.parse_response(response, request)
+    except UpstreamError:
+        if len(events := _lines(response.body)) < 2:
+            raise
+    return _folded(provider, request, events)
+
+
+def _lines(body: bytes) -> list[Event]:
+    """The events in lines of JSON; [] if one of them is too large."""
+    try:
+        return _events(body)
+    except UpstreamError:
+        return []
+
+
+def _events(body: bytes) -> list[Event]:
+    framing = EventFraming()
+    return [*framing.feed(bytes(body)), *framing.close()]
+
+
+def _folded(provider: Provider, request: ChatRequest, events: list[Event]) -> ChatResponse:
+    """The whole answer of a server that streams though it was not asked to. After the finish nothing is an error."""
+    decoder, fold = provider.stream_decoder(request), Fold()
+    for event in events:
+        chunks: list[ChatChunk] = []
+        try:
+            chunks = decoder.feed(event)
+        except UpstreamError as error:
+            if not decoder.finished:
+                raise
+            if error.usage is not None:
+                chunks = [{"choices": [], "usage": error.usage}]
+        for chunk in chunks:
+            fold.add(chunk)
+    for chunk in decoder.close():
+        fold.add(chunk)
+    return fold.response()
