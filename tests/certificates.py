@@ -54,7 +54,14 @@ def _made(name: str, host: str | None, valid: tuple[timedelta, timedelta], issue
     serial = x509.random_serial_number()
     builder = x509.CertificateBuilder(by, own, key.public_key(), serial, now + valid[0], now + valid[1])
     builder = builder.add_extension(x509.BasicConstraints(ca=host is None, path_length=None), critical=True)
-    if host is not None:
+    identity = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    of_signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    builder = builder.add_extension(identity, critical=False).add_extension(
+        of_signer, critical=False
+    )  # 3.13 wants them
+    if host is None:
+        builder = builder.add_extension(_signs_only(), critical=True)
+    else:
         builder = builder.add_extension(x509.SubjectAlternativeName([_name(host)]), critical=False)
     signed = builder.sign(signer, hashes.SHA256())
     pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
@@ -66,3 +73,17 @@ def _name(host: str) -> x509.GeneralName:
         return x509.IPAddress(ip_address(host))
     except ValueError:
         return x509.DNSName(host)
+
+
+def _signs_only() -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=True,
+        encipher_only=False,
+        decipher_only=False,
+    )

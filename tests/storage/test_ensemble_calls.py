@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,10 +48,11 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(path: Path) -> SqliteStore:
+def store(path: Path) -> Iterator[SqliteStore]:
     made = SqliteStore(path)
     made.open()
-    return made
+    yield made
+    made.close()
 
 
 def test_a_record_comes_back_as_it_was(store: SqliteStore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,11 +21,12 @@ HOSTILE = ("'); DROP TABLE calls; --", "\x00\x1b[31m", "=cmd|' /C calc'!A0", "<s
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> SqliteStore:
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
     made = SqliteStore(tmp_path / "x.db")
     made.open()
     made.write(settled("one"))
-    return made
+    yield made
+    made.close()
 
 
 def keyless(name: str) -> Batch:
