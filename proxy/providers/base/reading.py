@@ -12,6 +12,7 @@ from proxy.schema.json_structure import check_nesting
 from proxy.schema.sse import Event, EventFraming
 
 _BOM = b"\xef\xbb\xbf"
+_BEGINNING = 1024  # bytes; not all of it, which may be large and would be copied
 _EVENTS = (b"data:", b"event:", b":", b"id:", b"retry:", b"error:")  # how a stream begins, and no JSON does
 
 
@@ -19,7 +20,7 @@ def parse(provider: Provider, request: AnyRequest, response: HTTPResponse) -> An
     """A whole 2xx answer to `request` as our endpoint's shape. Raises UpstreamError when it is not one."""
     if response.body.startswith(_BOM):
         response = HTTPResponse(response.status, response.headers, response.body.removeprefix(_BOM))
-    if isinstance(request, ChatRequest) and response.body.lstrip().startswith(_EVENTS):
+    if isinstance(request, ChatRequest) and response.body[:_BEGINNING].lstrip().startswith(_EVENTS):
         return _folded(provider, request, _events(response.body))
     try:
         check_nesting(response.body)
