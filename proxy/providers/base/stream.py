@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 from proxy.providers.base.answers import json_or_none
 from proxy.providers.base.errors import build
 from proxy.providers.base.lenient import ends_in_half, with_halves_moved
 from proxy.schema.chat import ChatChunk
 from proxy.schema.json import encode
 from proxy.schema.sse import Event
+
+# In events that end a choice or a stream, whatever the dialect.
+_LAST = re.compile(rb'"finish|\.(?:completed|incomplete|failed)"|message[_-](?:stop|delta|end)')
 
 
 class EventDecoder:
@@ -39,15 +44,13 @@ class EventDecoder:
         return []
 
     def _read_halves(self, data: bytes, name: str) -> list[ChatChunk]:
-        """The chunks of the event that was held, and of this one, unless it is held in turn. One with a finish is not:
-        none may follow it.
-        """
+        """The chunks of the event that was held, and of this one, unless it is held in turn; the last one never is."""
         chunks: list[ChatChunk] = []
         if self._split is not None:
             (before, its_name), self._split = self._split, None
             before, data = with_halves_moved(before, data)
             chunks = self.read(before, its_name)
-        if ends_in_half(data) and b'"finish' not in data:
+        if ends_in_half(data) and _LAST.search(data) is None:
             self._split = data, name
             return chunks
         return [*chunks, *self.read(data, name)]
