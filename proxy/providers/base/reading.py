@@ -12,6 +12,7 @@ from proxy.schema.json_structure import check_nesting
 from proxy.schema.sse import Event, EventFraming
 
 _BOM = b"\xef\xbb\xbf"
+_MAX_LINES = 16 * 1024 * 1024  # bytes; a copy of more would take too long
 _BEGINNING = 1024  # bytes; not all of it, which may be large and would be copied
 _EVENTS = (b"data:", b"event:", b":", b"id:", b"retry:", b"error:")  # how a stream begins, and no JSON does
 
@@ -38,7 +39,7 @@ def _chat(provider: Provider, request: ChatRequest, response: HTTPResponse) -> C
     try:
         return provider.parse_response(response, request)
     except UpstreamError:
-        if len(events := _lines(response.body)) < 2:
+        if len(response.body) > _MAX_LINES or len(events := _lines(response.body)) < 2:
             raise
     return _folded(provider, request, events)
 
