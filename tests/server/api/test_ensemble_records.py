@@ -142,8 +142,9 @@ async def test_other_calls_leave_none(server: Server, database: Path) -> None:
         assert records(database, row["id"]) == []
 
 
-async def test_the_report_reads_the_records(server: Server) -> None:
+async def test_the_report_reads_the_records(server: Server, database: Path) -> None:
     """Those of its own ensemble."""
+    await asked(server, database, "pair")
     report = (await get(server.port, "/v1/ensembles/pair/report")).json
     assert [(each["member"], each["differed"], each["compared"]) for each in report["members"]] == [
         ("fake/ok", 0, report["calls"]),
