@@ -44,6 +44,11 @@ def panel_warnings(config: Config) -> Iterator[tuple[Path, str]]:
         if twice := sorted({each for each in targets if targets.count(each) > 1}):
             message = f"several seats ask {', '.join(map(shown, twice))}; answers of one model agree too easily"
             yield ("ensembles", name), message
+        elif ensemble.counts_a_deployment_once and (only := _only_one(names, targets)):
+            yield (
+                ("ensembles", name),
+                f"its members cannot agree: with the API keys that are set, only {shown(only)} answers for them",
+            )
         if ensemble.max_cost_usd is not None and targets:
             with suppress(ProxyError):  # nobody can be called; other warnings say why
                 yield from _costs(config, names, name, _planned(config, names, name, is_limited=False))
@@ -84,6 +89,15 @@ def _target(name: str, config: Config) -> str:
         entry = config.models.get(name)
         name = config.aliases.get(name, name) if entry is None else entry.use or name
     return deployment_of(name, config) or name
+
+
+def _only_one(names: Names, targets: Sequence[str]) -> str | None:
+    """The one deployment that all members lead to now. One that cannot be called has no voice."""
+    found = set()
+    for target in targets:
+        with suppress(ProxyError):
+            found.add(names.resolve(target).candidates[0].name)
+    return found.pop() if len(found) == 1 and len(targets) > 1 else None
 
 
 class _Lookup:

@@ -153,6 +153,11 @@ class Ensemble(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
         """How many of the seats must answer: `min_answers`; without it two, or of fewer than three all but one."""
         return self.min_answers or max(1, min(2, seats - 1))
 
+    @property
+    def counts_a_deployment_once(self) -> bool:
+        """True if answers of one deployment are one voice, however many seats it has."""
+        return False
+
     async def decide(self, panel: Panel) -> Decided:
         """Asks the panel and decides. Raises QuorumMissed, or the error of the ask that the answer depends on."""
         raise TypeError(f"{type(self).__name__} does not decide")

@@ -92,13 +92,13 @@ class Voting(Ensemble, frozen=True, kw_only=True, tag="voting"):
     # --- the vote -----------------------------------------------------------------------------------------------------
 
     @property
-    def _by_source(self) -> bool:
+    def counts_a_deployment_once(self) -> bool:
         return self.below == "escalate" and not self.count_same_deployment
 
     def _rule(self, panel: Panel) -> Rule:
         return Rule(
             self.min_agreement,
-            sources=2 if self._by_source else 1,
+            sources=2 if self.counts_a_deployment_once else 1,
             may_merge=self.cluster_by == "judge" or expects_fields(panel.request),
             needs_winner=self.below in _JUDGED,
             needs_all=self.below == "judge",
@@ -114,7 +114,7 @@ class Voting(Ensemble, frozen=True, kw_only=True, tag="voting"):
             async for reply in coming:
                 votes.append((reply, await vote_soon(reply, tools)))
                 ballots = ballots_of(votes)
-                found = count(ballots, by_source=self._by_source)
+                found = count(ballots, by_source=self.counts_a_deployment_once)
                 answered = sum(each.response is not None for each, _ in votes)
                 if reply.response is not None:
                     panel.progress(_progress(found, answered, len(seats)))
@@ -126,10 +126,10 @@ class Voting(Ensemble, frozen=True, kw_only=True, tag="voting"):
 
     async def _outcome(self, panel: Panel, poll: Poll, is_quorate: bool) -> Outcome:
         rule = self._rule(panel)
-        found = sound_first(panel.request, count(poll.ballots, by_source=self._by_source))
+        found = sound_first(panel.request, count(poll.ballots, by_source=self.counts_a_deployment_once))
         if not found.clusters or not is_quorate:
             return Outcome(found, rule, is_quorate=is_quorate)
-        fields = composite(panel.request, poll.ballots, rule.agrees, by_source=self._by_source)
+        fields = composite(panel.request, poll.ballots, rule.agrees, by_source=self.counts_a_deployment_once)
         if fields is not None:
             return Outcome(found, rule, fields)
         if self.cluster_by == "form" or self.judge is None or rule.agrees(found) or len(found.clusters) == 1:
@@ -150,7 +150,7 @@ class Voting(Ensemble, frozen=True, kw_only=True, tag="voting"):
         if groups is None:
             about |= {"note": "What the judge said is unreadable."} if reply.error is None else {}
             return Outcome(found, rule, extra={"grouping": {**about, **_failure(reply)}})
-        merged = count(ballots, by_source=self._by_source, merged=groups)
+        merged = count(ballots, by_source=self.counts_a_deployment_once, merged=groups)
         return Outcome(sound_first(panel.request, merged), rule, extra={"grouping": about})
 
     # --- without agreement --------------------------------------------------------------------------------------------

@@ -193,6 +193,22 @@ def test_seats_of_one_deployment_are_reported() -> None:
     assert warned(text) == ["ensembles.x: several seats ask openai/a; answers of one model agree too easily"]
 
 
+@pytest.mark.parametrize(
+    ("keys", "only"), [(("OPENAI_API_KEY",), "openai/a"), (("GROQ_API_KEY",), "groq/c"), (tuple(KEYS), None)]
+)
+def test_a_cascade_whose_members_are_one_model_is_reported(keys: tuple[str, ...], only: str | None) -> None:
+    """With the keys that are set: it would always escalate."""
+    models = "{a: {use: openai/a, fallback: [groq/c]}, c: {use: groq/c, fallback: [openai/a]}}"
+    cascade = "{strategy: voting, members: [a, c], below: escalate, escalate_to: a}"
+    expected = f"ensembles.x: its members cannot agree: with the API keys that are set, only {only} answers for them"
+    for entry, found in ((cascade, only), (cascade[:-1] + ", count_same_deployment: true}", None)):
+        routing = Source("r.yaml", f"{HEAD}models: {models}\nensembles: {{x: {entry}}}\n".encode())
+        config = configure(routing, Source("pricing.yaml", PRICES), {key: KEYS[key] for key in keys})
+        warnings = find_warnings(config, date(2026, 11, 29), lambda name: None)
+        texts = [f"{each.path}: {each.message}" for each in warnings if each.path == "ensembles.x"]
+        assert texts == ([expected] if found else [])
+
+
 def test_an_ensemble_over_its_own_limit_is_reported() -> None:
     """One that shrinks, and one that can never answer."""
     members = panel("openai/a", "openai/b", "groq/c", max_cost_usd=0.1)
