@@ -13,6 +13,7 @@ from litestar.types import Receive, Scope
 from proxy.schema.errors import ProxyError
 from proxy.server.api.inflate import TooMuch, encoding_of, inflated
 from proxy.server.http1.peer import EXTENSION, Peer
+from proxy.server.http1.refusal import overloaded
 
 LINGER_S = 1.0
 MAX_INFLATED_BYTES = 256 * 1024 * 1024
@@ -79,7 +80,7 @@ class Bodies:
 
     def _full(self) -> ProxyError:
         message = "The bodies of other requests fill the memory meant for them. Try again in a moment."
-        return ProxyError(message, status=503, code="overloaded", headers={"retry-after": "1"})
+        return overloaded(message)
 
 
 async def read_body(
@@ -146,9 +147,9 @@ class Places:
         self._paths = frozenset(paths)
         self._full = self._error()
 
-    def refusal(self, method: str, path: str) -> ProxyError | None:
-        """Why a request is refused at its head; None: it is not."""
-        if self.taken < self.limit or method != "POST" or path not in self._paths:
+    def refusal(self, method: str, path: str, coming: int = 0) -> ProxyError | None:
+        """Why a request is refused at its head; None: it is not. `coming`: others are about to take so many places."""
+        if self.taken + coming < self.limit or method != "POST" or path not in self._paths:
             return None
         self.refused += 1
         return self._full
@@ -164,7 +165,7 @@ class Places:
 
     def _error(self) -> ProxyError:
         message = f"The proxy serves {self.limit} requests (server.max_in_flight) already. Try again in a moment."
-        return ProxyError(message, status=503, code="overloaded", headers={"retry-after": "1"})
+        return overloaded(message)
 
 
 class LeaveWatch:

@@ -10,18 +10,20 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import uvloop
 
+from proxy.schema.errors import ProxyError
 from proxy.server.http1.connections import Connections, Limits
 from proxy.server.http1.protocol import HTTP1Protocol
 from proxy.server.http1.refusal import WHOLE_MAX, whole_post
 
 _PER_TURN = 256
-_SHEDS_S = 1.0  # after a refusal the next ones are likely
+_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)  # to join the flags each time takes longer than to look
 # Of a last answer: it leaves together with the end of the connection, in one segment.
-_WITH_END = socket.MSG_DONTWAIT | getattr(socket, "MSG_MORE", 0)
+_WITH_END = int(socket.MSG_DONTWAIT | getattr(socket, "MSG_MORE", 0))
 _RETRY_S = 0.1  # where accepting fails: the process has no descriptor left, or the system no memory
 
 
@@ -70,7 +72,7 @@ class Acceptor:
 
     def _accept(self) -> None:
         now = self._loop.time()
-        sheds = now - self._front.connections.shed_at < _SHEDS_S
+        sheds = self._front.connections.sheds(now)
         for _ in range(_PER_TURN):
             try:
                 # `accept` would spend as much again on the enums of the new socket's kind.
@@ -82,25 +84,34 @@ class Acceptor:
                 self._retry = self._loop.call_later(_RETRY_S, self._listen)
                 return
             sock = socket.socket(*self._kind, descriptor)
-            if not sheds or not self._is_refused(sock, now):
-                self._open(sock, self._protocol_factory)
+            protocol = self._let_in(sock, now) if sheds else self._protocol_factory()
+            if protocol is not None:
+                self._open(sock, protocol)
 
-    def _is_refused(self, sock: socket.socket, now: float) -> bool:
-        """Refuses the request if it is here in whole. Otherwise all its bytes stay in the socket."""
+    def _let_in(self, sock: socket.socket, now: float) -> HTTP1Protocol | None:
+        """None: the request, which is here in whole, is refused. Otherwise all its bytes stay in the socket."""
         try:
-            data = sock.recv(WHOLE_MAX, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            data = sock.recv(WHOLE_MAX, _PEEK)
         except OSError:
-            return False
-        connections = self._front.connections
+            data = b""
         post = whole_post(data)
+        connections = self._front.connections
         error = None if post is None else connections.shed("POST", post.path)
-        if post is None or error is None:
-            return False
-        connections.shed_at = now
-        keep_alive = post.keep_alive and connections.has_room and connections.resting.has_room
+        if post is not None and error is not None:
+            connections.shed_at = now
+            self._refuse(sock, error, len(data), keep_alive=post.keep_alive)
+            return None
+        protocol = self._protocol_factory()
+        if post is not None:
+            connections.expect(protocol)
+        return protocol
+
+    def _refuse(self, sock: socket.socket, error: ProxyError, size: int, *, keep_alive: bool) -> None:
+        connections = self._front.connections
+        keep_alive = keep_alive and connections.has_room and connections.resting.has_room
         answer = connections.refusals.write(error, self._front.default_headers, keep_alive=keep_alive)
         try:
-            sock.recv(len(data))  # to close with bytes unread would reset the connection
+            sock.recv(size)  # to close with bytes unread would reset the connection
             sock.send(answer, socket.MSG_DONTWAIT if keep_alive else _WITH_END)
         except OSError:  # the client has left
             keep_alive = False
@@ -108,29 +119,27 @@ class Acceptor:
             self._rested.add(_Rested(sock, connections, self._end_rest))
         else:
             sock.close()
-        return True
 
     def _end_rest(self, rested: _Rested, sock: socket.socket | None) -> None:
         self._rested.discard(rested)
         if sock is not None:
-            self._open(sock, self._used_protocol)
+            protocol = self._protocol_factory()
+            protocol.is_used = True
+            self._open(sock, protocol)
 
-    def _used_protocol(self) -> HTTP1Protocol:
-        protocol = self._protocol_factory()
-        protocol.is_used = True
-        return protocol
-
-    def _open(self, sock: socket.socket, protocol_factory: Callable[[], HTTP1Protocol]) -> None:
-        """Gives the connection a transport and a protocol."""
+    def _open(self, sock: socket.socket, protocol: HTTP1Protocol) -> None:
+        """Gives the connection a transport."""
         sock.setblocking(False)
-        task = self._loop.create_task(self._loop.connect_accepted_socket(protocol_factory, sock))
+        task = self._loop.create_task(self._loop.connect_accepted_socket(lambda: protocol, sock))
         self._opening.add(task)
-        task.add_done_callback(self._opened)
+        task.add_done_callback(partial(self._opened, protocol))
 
-    def _opened(self, task: asyncio.Task[tuple[asyncio.Transport, HTTP1Protocol]]) -> None:
+    def _opened(self, protocol: HTTP1Protocol, task: asyncio.Task[tuple[asyncio.Transport, HTTP1Protocol]]) -> None:
         self._opening.discard(task)
-        if self._is_closed and not task.cancelled() and task.exception() is None:
-            task.result()[1].shutdown()  # it came too late for uvicorn to tell it
+        if task.cancelled() or task.exception() is not None:
+            protocol.connections.remove(protocol)
+        elif self._is_closed:
+            protocol.shutdown()  # it came too late for uvicorn to tell it
 
 
 class _Rested:
@@ -158,7 +167,7 @@ class _Rested:
         if self._is_closed:
             return
         try:
-            has_left = not self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            has_left = not self._sock.recv(1, _PEEK)
         except BlockingIOError:
             has_left = False
         except OSError:

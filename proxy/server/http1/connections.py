@@ -19,6 +19,7 @@ from proxy.server.http1.refusal import RefusalWriter
 from proxy.server.http1.system import give_back
 
 STATE = "mmproxy.connections"  # the key in the ASGI lifespan state
+_SHEDS_S = 1.0
 _TRIM_BYTES = 16 * 1024 * 1024  # after this many bytes were freed, the allocator returns its pages to the system
 
 
@@ -63,13 +64,20 @@ class Counters(Struct):
 
 
 class Connections:
-    """All connections of one process. `shed` returns why a request (method, path) is refused at its head."""
+    """All connections of one process. `shed` returns why a request (method, path) is refused at its head, given how
+    many requests are `coming`.
+    """
 
     def __init__(
-        self, limits: Limits | None = None, shed: Callable[[str, str], ProxyError | None] = lambda _method, _path: None
+        self,
+        limits: Limits | None = None,
+        shed: Callable[[str, str, int], ProxyError | None] = lambda _method, _path, _coming: None,
     ) -> None:
         self.limits = limits or Limits()
-        self.shed = shed
+        self._shed = shed
+        # Under overload, those whose whole request is let in and not with its handler yet. Without them, all requests
+        # of one turn of the loop would see the same free place, and be refused after what a refusal is to save.
+        self._coming: set[Connection] = set()
         self.shed_at = -math.inf  # the loop's time when a request was last refused at its head
         self.counters = Counters()
         self.body_bytes = 0
@@ -101,6 +109,22 @@ class Connections:
         """For one more connection without evicting another."""
         return len(self._all) < self.limits.connections
 
+    def shed(self, method: str, path: str, connection: Connection | None = None) -> ProxyError | None:
+        """Why a request is refused at its head; None: it is not, or was let in already."""
+        return None if connection in self._coming else self._shed(method, path, len(self._coming))
+
+    def sheds(self, now: float) -> bool:
+        """True if a request was refused at its head so recently that the next ones are likely to be."""
+        return now - self.shed_at < _SHEDS_S
+
+    def expect(self, connection: Connection) -> None:
+        """Its whole request is let in. `arrived` follows, or `remove`."""
+        self._coming.add(connection)
+
+    def arrived(self, connection: object) -> None:
+        """Its request is with its handler."""
+        self._coming.discard(connection)
+
     def add(self, connection: Connection) -> bool:
         """False: there is no room. Otherwise the one that has done nothing for the longest time makes room."""
         if not self.has_room:
@@ -129,6 +153,7 @@ class Connections:
         self._all.pop(connection, None)
         self._silent.pop(connection, None)
         self._idle.pop(connection, None)
+        self._coming.discard(connection)
 
     def note_busy(self, connection: Connection) -> None:
         """It has sent a whole head."""

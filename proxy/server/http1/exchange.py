@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
+from proxy.server.http1.connections import Connections
 from proxy.server.http1.peer import Peer
 
 UNREAD_MAX = 64 * 1024  # of a body that the application has not asked for yet
@@ -25,6 +26,7 @@ class Wire(Protocol):
     """What an exchange asks of its connection."""
 
     transport: asyncio.Transport
+    connections: Connections
 
     @property
     def default_headers(self) -> list[tuple[bytes, bytes]]: ...
@@ -106,6 +108,7 @@ class Exchange:
 
     async def run(self, app: ASGIApp) -> None:
         """Calls the application, and ends the answer that it leaves incomplete."""
+        self._wire.connections.arrived(self._wire)
         try:
             await app(self.scope, self.receive, self.send)
         except asyncio.CancelledError:

@@ -22,6 +22,7 @@ from proxy.server.http1.exchange import UNREAD_MAX, Exchange
 from proxy.server.http1.peer import EXTENSION
 from proxy.server.http1.reader import Head, RequestReader
 from proxy.server.http1.reading import Reading
+from proxy.server.http1.refusal import overloaded
 from proxy.server.http1.system import prepared
 
 _PIPELINED_MAX = 16  # requests ahead of the one that is answered
@@ -81,7 +82,7 @@ class HTTP1Protocol(asyncio.Protocol):
         self._server.connections.add(cast(Any, self))
         if not self.connections.add(self):
             self._reader.done = True
-            self._answer(Exchange(self, _NO_REQUEST), _overloaded("Too many connections. Try again in a moment."))
+            self._answer(Exchange(self, _NO_REQUEST), overloaded("Too many connections. Try again in a moment."))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.connections.discard(cast(Any, self))
@@ -133,7 +134,7 @@ class HTTP1Protocol(asyncio.Protocol):
     def head(self, head: Head) -> None:
         self._has_begun, self.is_used = False, True
         self.connections.note_busy(self)
-        if not self._exchanges and (refusal := self.connections.shed(head.method, head.path)) is not None:
+        if not self._exchanges and (refusal := self.connections.shed(head.method, head.path, self)) is not None:
             self._refusal, self._stays_open = refusal, head.may_be_refused_alone(_DISCARD_MAX)
             return
         self._origin = self._origin or prepared(self.transport)
@@ -187,6 +188,8 @@ class HTTP1Protocol(asyncio.Protocol):
     def _start(self, exchange: Exchange) -> None:
         if exchange.task is None:
             exchange.scope["extensions"][EXTENSION] = exchange.peer
+            if exchange.whole and self.connections.sheds(self._last_byte):
+                self.connections.expect(self)
             exchange.task = self.loop.create_task(exchange.run(self._app))
             self._server.tasks.add(exchange.task)
             exchange.task.add_done_callback(self._server.tasks.discard)
@@ -333,7 +336,7 @@ class HTTP1Protocol(asyncio.Protocol):
         self.transport.abort()
 
     def refuse_body(self) -> None:
-        self._refuse(_overloaded("The bodies of other requests fill the memory meant for them. Try again in a moment."))
+        self._refuse(overloaded("The bodies of other requests fill the memory meant for them. Try again in a moment."))
 
     def shutdown(self) -> None:
         """The server is stopping: answers what is there and closes."""
@@ -344,7 +347,3 @@ class HTTP1Protocol(asyncio.Protocol):
 
 
 _NO_REQUEST = {"method": "GET", "http_version": "1.1", "path": ""}
-
-
-def _overloaded(message: str) -> ProxyError:
-    return ProxyError(message, status=503, code="overloaded", headers={"retry-after": "1"})

@@ -23,6 +23,11 @@ _FIELDS = re.compile(
 )
 
 
+def overloaded(message: str) -> ProxyError:
+    """The error of a request that is refused for want of room."""
+    return ProxyError(message, status=503, code="overloaded", headers={"retry-after": "1"})
+
+
 class RefusalWriter:
     """Keeps the last refusal. `default_headers` are the server's, a new list whenever one of them changes."""
 

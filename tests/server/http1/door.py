@@ -119,7 +119,8 @@ class Door:
 
 @asynccontextmanager
 async def served(
-    limits: Limits | None = None, shed: Callable[[str, str], ProxyError | None] = lambda _method, _path: None
+    limits: Limits | None = None,
+    shed: Callable[[str, str, int], ProxyError | None] = lambda _method, _path, _coming: None,
 ) -> AsyncIterator[Door]:
     """The server, with these limits."""
     app = App()

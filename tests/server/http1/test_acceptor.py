@@ -6,6 +6,7 @@ import asyncio
 import errno
 import re
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -31,19 +32,22 @@ ONCE = post("content-length: 2", "connection: close", body=b"{}")
 
 
 class Hall:
-    """An acceptor with nothing around it. While it `is_full`, POST /a is refused."""
+    """An acceptor with nothing around it. POST /a is refused beyond `room` requests that are coming."""
 
     def __init__(self, listener: socket.socket, limits: Limits) -> None:
-        self.is_full = True
+        self.room = 0
         self.made = 0  # protocols
         self.on_made: Callable[[], None] = lambda: None
         self.app = App()
-        self.connections = Connections(limits, lambda _method, path: FULL if self.is_full and path == "/a" else None)
+        self.connections = Connections(limits, self._refusal)
         self.port = listener.getsockname()[1]
         self._config = uvicorn.Config(self.app, http=HTTP1Protocol, lifespan="off", log_config=None)
         self._state = ServerState()
         self.acceptor = Acceptor(asyncio.get_running_loop(), self._protocol, listener)
         self.made = 0
+
+    def _refusal(self, _method: str, path: str, coming: int) -> ProxyError | None:
+        return FULL if path == "/a" and coming >= self.room else None
 
     def _protocol(self) -> HTTP1Protocol:
         self.made += 1
@@ -171,7 +175,7 @@ def test_a_kept_connection_goes_on_after_its_refusal(run: Run) -> None:
             assert len(door.connections) == 1
             await eventually(lambda: door.made == 1)
             await asyncio.sleep(0.3)  # three times `head_s`
-            door.is_full = False
+            door.room = 1
             sock.sendall(ONCE)
             assert (await read(sock)).startswith(b"HTTP/1.1 200 ")
             await eventually(lambda: not len(door.connections))
@@ -207,6 +211,46 @@ def test_a_refused_connection_stays_only_where_there_is_room(run: Run) -> None:
             assert door.connections.counters.evicted == 1
             assert await read(kept[0]) == b""
             kept[1].close()
+
+    run(test())
+
+
+def test_no_more_are_let_in_than_there_is_room_for(run: Run) -> None:
+    """Of all that wait in one turn of the loop, which take their places only later. Those who leave take none."""
+
+    async def test() -> None:
+        async with hall() as door:
+            await door.shed()
+            door.room = 2
+            for _ in range(3):
+                left = door.knock(ONCE)
+                left.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                left.close()
+                await eventually(lambda: door.made == 1 and not len(door.connections))
+                answers = await asyncio.gather(*[read(sock) for sock in [door.knock(ONCE) for _ in range(20)]])
+                assert sorted(answer[9:12] for answer in answers) == [b"200"] * 2 + [b"503"] * 18
+                assert door.made == 3
+                await eventually(lambda: not len(door.connections))
+                door.made = 0
+
+    run(test())
+
+
+def test_kept_connections_are_let_in_one_by_one_too(run: Run) -> None:
+    """Their requests are here in whole, and their handlers have not begun."""
+
+    async def test() -> None:
+        async with hall(Limits(head_s=60, sweep_s=0.02)) as door:
+            door.room = 20
+            socks = [door.knock(KEPT) for _ in range(20)]
+            for sock in socks:
+                await read(sock, until=b"POST /a 2\n")
+            door.room = 2
+            door.connections.shed_at = asyncio.get_running_loop().time()
+            for sock in socks:
+                sock.sendall(ONCE)
+            answers = await asyncio.gather(*map(read, socks))
+            assert sorted(answer[9:12] for answer in answers) == [b"200"] * 2 + [b"503"] * 18
 
     run(test())
 

@@ -197,7 +197,7 @@ def test_a_refusal_at_the_head_costs_no_task_and_leaves_the_connection_usable(ru
 
     async def test() -> None:
         refusal = ProxyError("full", status=503, code="overloaded", headers={"retry-after": "1"})
-        async with served(shed=lambda method, path: refusal if path == "/a" else None) as door:
+        async with served(shed=lambda method, path, coming: refusal if path == "/a" else None) as door:
             small = post("content-length: 200000", body=b"x" * 200_000)
             answer = await door.say(small * 2 + LAST)
             assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"503", b"503", b"200"]
@@ -226,7 +226,7 @@ def test_clients_that_do_not_wait_are_refused_so_many_times_a_second(run: Run) -
 
     async def test() -> None:
         refusal = ProxyError("full", status=503, code="overloaded", headers={"retry-after": "1"})
-        async with served(shed=lambda method, path: refusal if path == "/a" else None) as door:
+        async with served(shed=lambda method, path, coming: refusal if path == "/a" else None) as door:
             refused = 0
 
             async def hammer() -> None:
