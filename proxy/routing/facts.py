@@ -11,6 +11,7 @@ from msgspec import Struct
 from proxy.metering import tokens
 from proxy.routing.classify import Classifier, conversation_of
 from proxy.routing.content import content_needs
+from proxy.routing.conversation import question_of
 from proxy.routing.settings import AUTO_STRATEGIES, SESSION_KEYS, TASKS
 from proxy.schema.chat import text_of
 from proxy.schema.endpoints import AnyRequest
@@ -136,8 +137,7 @@ class TextClassifier:
         return self._classifier.classify(conversation_of(request.messages, has_tools, wants_schema))
 
     def difficulty(self, request: AnyRequest) -> tuple[float, str]:
-        conversation = conversation_of(request.messages, has_tools=False, has_json_schema=False)
-        return self._classifier.difficulty(conversation.text)
+        return self._classifier.difficulty(question_of(request.messages))
 
 
 def _wants_schema(response_format: object) -> bool:
