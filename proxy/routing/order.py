@@ -11,7 +11,7 @@ from math import ceil
 from msgspec import Struct
 
 from proxy.routing.capabilities import lacks, needed
-from proxy.routing.costs import estimated, expected_output, warm_tokens
+from proxy.routing.costs import LONG, PICO_PER_NANO, estimated, expected_output, lengths, warm_tokens
 from proxy.routing.decision import Candidate
 from proxy.routing.deployment import Deployment
 from proxy.routing.facts import Facts
@@ -97,19 +97,35 @@ class _Assessment:
         self._facts = facts
         self._state = state
         self._needed = needed(facts)
-        self._output = expected_output(facts)
+        self._output = output = expected_output(facts)
         self._is_warm = facts.session in state.warm
+        limit = facts.output_tokens_limit
+        self._limit = limit or 0
+        self._prompt = prompt = facts.input_tokens_estimate
+        self._short, self._longer = lengths(prompt)
+        self._least, self._longest = (1 if output else 0), output * LONG if limit is None else limit
 
     def candidate(self, deployment: Deployment, name: str) -> Candidate:
         facts, state = self._facts, self._state
         warm = warm_tokens(name, facts, state) if self._is_warm else 0
-        cost = estimated(deployment, facts, warm, self._output)
-        rejected = lacks(self._needed, facts, deployment)
+        flat, most, size = deployment.flat, deployment.max_output, deployment.context
+        rejected, limit = None, self._limit
+        if self._needed or (size is not None and self._prompt + limit > size):
+            rejected = lacks(self._needed, facts, deployment)
         health = state.deployments.get(name)
         rests, must_wait = ("", False) if health is None else resting_of(health, state.now)
-        if cost is None:
-            return Candidate(deployment, rejected, None, None, warm, None, rests, must_wait)
-        return Candidate(deployment, rejected, cost.low, cost.high, warm, cost.expected, rests, must_wait)
+        if warm or flat is None or self._longer > flat.input_tokens or facts.needs_web_search:
+            cost = estimated(deployment, facts, warm, self._output)
+            if cost is None:
+                return Candidate(deployment, rejected, None, None, warm, None, rests, must_wait)
+            return Candidate(deployment, rejected, cost.low, cost.high, warm, cost.expected, rests, must_wait)
+        each, fee, longest = flat.input, flat.fee, self._longest
+        expected = (each * self._prompt + flat.output * self._output) // PICO_PER_NANO + fee
+        low = (each * self._short + flat.output * self._least) // PICO_PER_NANO + fee
+        if most is not None and longest > most:
+            longest = most
+        high = flat.most_input * self._longer + flat.most_output * longest + fee
+        return Candidate(deployment, rejected, low, max(high, expected), 0, expected, rests, must_wait)
 
 
 def by_badness(resting: Iterable[Candidate], state: State) -> list[Candidate]:
