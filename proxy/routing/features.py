@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from itertools import repeat
 from zlib import crc32
 
@@ -31,9 +32,11 @@ _BODY_TOKENS = 160
 _ANY, _FIRST, _LAST, _PREFIX, _BODY = 1, 2, 3, 4, 5
 
 _DENSE_SCRIPTS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005\u3040-\ud7af\uf900-\ufaff"
-_DENSE_RUNS = re.compile(f"[{_DENSE_SCRIPTS}]+")
 _find_many_dense = re.compile(f"(?:[^{_DENSE_SCRIPTS}]*+[{_DENSE_SCRIPTS}]){{21}}").match
 _find_sparse = re.compile(rf"[^\W{_DENSE_SCRIPTS}]").search  # a letter or digit of another script
+_find_words = re.compile(rf"[{_DENSE_SCRIPTS}]|[^\W_{_DENSE_SCRIPTS}]+").findall
+_split_dense = re.compile(f"([{_DENSE_SCRIPTS}])").split
+_NOT_DENSE = re.compile(f"[^{_DENSE_SCRIPTS}]+")
 # Neither a letter nor a digit of any script, nor the white space at which bytes are split.
 _SEPARATORS = re.compile(rf"[^\w{_DENSE_SCRIPTS} \t\n\r\f\v]+")
 _BYTES = bytes.maketrans(b"0123456789!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", b"0" * 10 + b" " * 32)
@@ -92,14 +95,16 @@ def _ends_of(text: str, head: int, tail: int, between: str = "\n") -> str:
 def tokens_of(sample: str) -> list[bytes]:
     """Words in lower case as UTF-8; digits become 0, punctuation separates, dense scripts give a token a character."""
     lower = sample.lower()
-    if not lower.isascii():
-        lower = _SEPARATORS.sub(" ", lower)
-        lower = " ".join(lower) if _find_sparse(lower) is None else _DENSE_RUNS.sub(_spaced, lower)
+    if lower.isascii():
+        pass
+    elif _find_sparse(lower) is None:
+        data = _NOT_DENSE.sub("", lower).encode()
+        return list(struct.unpack("3s" * (len(data) // 3), data))
+    elif _is_dense(lower):
+        lower = " ".join(_find_words(lower))
+    else:
+        lower = " ".join(_split_dense(_SEPARATORS.sub(" ", lower)))
     return lower.encode("utf-8", "replace").translate(_BYTES).split()
-
-
-def _spaced(run: re.Match[str]) -> str:
-    return f" {' '.join(run[0])} "
 
 
 def difficulty_features(text: str, sample: str) -> tuple[list[int], list[str], list[float]]:
@@ -164,6 +169,7 @@ _LISTS = ("\n- ", "\n* ", "\n1.", "\n2)")
 _FIRST_OPTION = re.compile(r"\n(?:A[.):]|\(A\)|Options|Choices|[a1]\))")
 # Single letters that are neither words nor names of options.
 _SYMBOLS = frozenset(bytes([letter]) for letter in b"fghjklmnopqrstuvwxyz")
+_NO_SYMBOLS = bytes(byte for byte in range(256) if bytes([byte]).lower() not in _SYMBOLS)
 _NUMBERS = re.compile(r"\d+")
 _DIGITS = bytes(byte if 48 <= byte <= 57 else 32 for byte in range(256))
 _OPERATORS, _BRACES = b"=+*/^<>", b"{}[];"
@@ -219,7 +225,7 @@ def _look_of(text: str, sample: str, words: list[bytes]) -> tuple[list[str], lis
         _log(before),
         _log(sentences),
         math.log2(1 + len(words) / (1 + sentences)),
-        _log(sum(map(_SYMBOLS.__contains__, words))),
+        _log(sum(map(_SYMBOLS.__contains__, words)) if is_ascii or data.translate(None, _NO_SYMBOLS) else 0),
         _log(operators),
     ]
 
