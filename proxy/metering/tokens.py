@@ -82,7 +82,7 @@ def estimate_of(english: float) -> int:
 def estimate_prompt(request: AnyRequest, exact: Count | None = EXACT) -> int:
     """A likely token count of the texts that the vendor reads. `exact` counts them, unless they are too long."""
     texts = request.texts()  # there may be tens of thousands of them, so they are counted together
-    each = _TEMPLATE + _tokens([request.repeated], exact)
+    each = _TEMPLATE + (_tokens([request.repeated], exact) if request.repeated else 0)
     return request.prompts * each + max(_tokens(texts, exact), len(texts) - texts.count(""))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import reduce
 from math import inf
+from typing import NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import force_setattr
@@ -18,7 +19,7 @@ from proxy.providers.base.contract import Provider
 from proxy.schema.records import Cost, Tokens
 
 
-class FlatPrice(Struct, frozen=True):
+class FlatPrice(NamedTuple):
     """What a request costs that is in no size tier, finds nothing in a cache and searches nothing, up to `input_tokens`.
 
     `input`, `output`: pico-USD a token; `most_*`: nano-USD that one costs at most; `fee`: nano-USD a request.
