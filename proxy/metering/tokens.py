@@ -22,8 +22,8 @@ _ADDED = 512  # what a dialect adds: instructions in place of a `response_format
 _COUNTED = 256 * 1024  # characters that are counted exactly at most
 _MESSAGE_OVERHEAD = 16  # role and separators of the widest chat templates
 _LETTERS_PER_TOKEN = 4
-_READ = 1_000  # characters that stand for all: of longer texts in pieces of _PIECE, spread evenly
-_PIECE = 128
+_READ = 640  # characters that stand for all: of longer texts in pieces of _PIECE, spread evenly
+_PIECE = 64
 # How many English letters take as many tokens as one character of other scripts: by 90 languages in the vocabularies
 # `o200k_base` and `qwen3.5`, November 2026. A letter with an accent splits a word, so it counts for more than one of
 # an alphabet of its own; emoji are several tokens.
@@ -54,9 +54,14 @@ def letters(text: str) -> float:
 
 
 def _letters(texts: Sequence[str], characters: int) -> float:
-    """`letters` of several texts that have so many `characters` together."""
+    """`letters` of several texts that have so many `characters` together: from one of `share`, and at least one."""
     share = 1 + (characters - 1) // _READ
-    sample = "".join(texts) if share == 1 else "".join([_pieces(text, share) for text in texts])
+    if share == 1:
+        sample = "".join(texts)
+    else:
+        apart = _PIECE * share
+        pieces = [text[: 1 + len(text) // share] if len(text) <= apart else _pieces(text, apart) for text in texts]
+        sample = "".join(pieces)
     upper = sample.encode("utf-16-le", "surrogatepass")[1::2]
     plain = len(sample.encode("ascii", "ignore"))
     accented = len(upper.translate(None, _NOT_LATIN)) - plain
@@ -67,11 +72,8 @@ def _letters(texts: Sequence[str], characters: int) -> float:
     return found * characters / len(sample)
 
 
-def _pieces(text: str, share: int) -> str:
-    """One character of `share`, and at least one."""
-    if len(text) <= _PIECE * share:
-        return text[: 1 + (len(text) - 1) // share]
-    return "".join([text[at : at + _PIECE] for at in range(0, len(text), _PIECE * share)])
+def _pieces(text: str, apart: int) -> str:
+    return "".join([text[at : at + _PIECE] for at in range(0, len(text), apart)])
 
 
 def estimate_of(english: float) -> int:

@@ -9,6 +9,7 @@ Pure: equal names, facts, state and seed give the same Decision. Calls and expla
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import cast
 
 from msgspec import Struct
@@ -28,6 +29,7 @@ from proxy.routing.settings import DEFAULT_TASK, Among, Rule
 from proxy.routing.sticky import draw
 from proxy.routing.strategies import MEASURED
 
+_deployment = attrgetter("deployment")
 _AS_LISTED = "task_based"
 _NOT_TRIED = "is not tried: the request says no_fallback"
 _DISABLED = "uses an ensemble, and ensembles.enabled is false"
@@ -146,7 +148,7 @@ class _Order:
         return self._arrange(Pool(offered or (self._names.defaults() if is_any else ())))
 
     def route(self, step: Step, ordered: list[Candidate]) -> Route:
-        candidates = tuple([candidate.deployment for candidate in ordered])
+        candidates = tuple(map(_deployment, ordered))
         if step.ensemble:
             return Route(self._facts.requested, candidates, ensemble=step.ensemble)
         first = self._names.models.get(self._names.target_of(step.offers[0])) if step.offers else None

@@ -20,7 +20,7 @@ from proxy.schema.records import Cost, Tokens
 
 
 class FlatPrice(NamedTuple):
-    """What a request costs that is in no size tier, finds nothing in a cache and searches nothing, up to `input_tokens`.
+    """The price of a request of up to `input_tokens` that finds nothing in a cache and searches nothing.
 
     `input`, `output`: pico-USD a token; `most_*`: nano-USD that one costs at most; `fee`: nano-USD a request.
     """

@@ -174,6 +174,7 @@ _NUMBERS = re.compile(r"\d+")
 _DIGITS = bytes(byte if 48 <= byte <= 57 else 32 for byte in range(256))
 _OPERATORS, _BRACES = b"=+*/^<>", b"{}[];"
 _RARE = frozenset(b"`#" + _OPERATORS + _BRACES)  # each of the code signs has one of these
+_SINGLE = b"*/^[]}"  # no code sign is made of these alone
 _COMMON = bytes(byte for byte in range(256) if byte not in _RARE)
 _MARKS = _RARE.union(b'\n?)":$%')
 _UNMARKED = bytes(byte for byte in range(256) if byte not in _MARKS)
@@ -186,11 +187,7 @@ def _names(what: str, most: int) -> tuple[str, ...]:
 _SIZES, _LINES, _COUNTS = _names("size", 14), _names("lines", 6), _names("numbers", 13)
 _QUESTIONS, _CODE = _names("questions", 3), _names("code signs", 4)
 _OPERATIONS, _BRACKETS = _names("operators", 4), _names("braces", 5)
-_LOGS = tuple(math.log2(1 + number) for number in range(512))
-
-
-def _log(number: int) -> float:
-    return _LOGS[number] if number < 512 else math.log2(1 + number)
+_LOGS = tuple(math.log2(1 + number) for number in range(2_048))  # there are fewer characters in any window
 
 
 def _look_of(text: str, sample: str, words: list[bytes]) -> tuple[list[str], list[float]]:
@@ -220,13 +217,13 @@ def _look_of(text: str, sample: str, words: list[bytes]) -> tuple[list[str], lis
         *more,
     ]
     return shape, [
-        _log(size if size < 8_000 else 8_000),
-        _log(numbers),
-        _log(before),
-        _log(sentences),
+        _LOGS[size] if size < 2_048 else math.log2(1 + min(size, 8_000)),
+        _LOGS[numbers],
+        _LOGS[before],
+        _LOGS[sentences],
         math.log2(1 + len(words) / (1 + sentences)),
-        _log(sum(map(_SYMBOLS.__contains__, words)) if is_ascii or data.translate(None, _NO_SYMBOLS) else 0),
-        _log(operators),
+        _LOGS[sum(map(_SYMBOLS.__contains__, words)) if is_ascii or data.translate(None, _NO_SYMBOLS) else 0],
+        _LOGS[operators],
     ]
 
 
@@ -244,7 +241,8 @@ def _marked(
     if rare := marks.translate(None, _COMMON):
         operators = len(rare) - len(rare.translate(None, _OPERATORS))
         braces = len(rare) - len(rare.translate(None, _BRACES))
-        signs = sum(map(sample.__contains__, _CODE_SIGNS))
+        if rare.translate(None, _SINGLE):
+            signs = sum(map(sample.__contains__, _CODE_SIGNS))
     if b"$" in marks and "$(" in sample:
         signs += 1
     more = ["option " + sign.strip() for sign in _LINE_OPTIONS if sign in sample] if lines else []
