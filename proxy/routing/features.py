@@ -197,10 +197,15 @@ def _look_of(text: str, sample: str, words: list[bytes]) -> tuple[list[str], lis
     code = ("def " in sample) + ("SELECT " in sample) + ("import " in sample)
     marks = data.translate(None, _UNMARKED)
     size = len(text)
-    if marks or not is_ascii:
+    before = numbers
+    if marks:
         counts, more, before = _marked(sample, marks, is_ascii, numbers)
     else:
-        counts, more, before = (0, 0, 0, 0, 0), ["option B."] if " B. " in sample else [], numbers
+        questions = 0 if is_ascii else sum(map(sample.count, _QUESTION_MARKS))
+        counts = 0, questions, 0, 0, 0
+        more = ["option B."] if " B. " in sample else []
+        if not is_ascii:
+            more += _details_of(sample, marks, 0, questions, is_ascii)
     lines, questions, operators, braces, signs = counts
     code += signs
     sentences = lines + sample.count(". ") + (sample.count("? ") if questions else 0)
@@ -230,13 +235,11 @@ def _look_of(text: str, sample: str, words: list[bytes]) -> tuple[list[str], lis
 def _marked(
     sample: str, marks: bytes, is_ascii: bool, numbers: int
 ) -> tuple[tuple[int, int, int, int, int], list[str], int]:
-    """Of a text with some of _MARKS, or characters outside ASCII: the numbers of lines, question marks, operators,
+    """Of a text with some of _MARKS: the numbers of lines, question marks, operators,
     braces and kinds of code signs, other names of the shape, and how many numbers stand before the options.
     """
     lines = marks.count(b"\n")
-    questions = sample.count("?")
-    if not is_ascii:
-        questions += sample.count("\uff1f") + sample.count("\u061f")
+    questions = sample.count("?") if is_ascii else sum(map(sample.count, _QUESTION_MARKS))
     operators = braces = signs = 0
     if rare := marks.translate(None, _COMMON):
         operators = len(rare) - len(rare.translate(None, _OPERATORS))
@@ -260,7 +263,7 @@ def _marked(
 
 def _details_of(sample: str, marks: bytes, lines: int, questions: int, is_ascii: bool) -> list[str]:
     found = []
-    if questions or b":" in marks or not is_ascii:
+    if questions or b":" in marks:
         stripped = sample.rstrip()
         if stripped.endswith(_QUESTION_MARKS):
             found.append("ends with a question mark")
