@@ -23,7 +23,7 @@ _COUNTED = 256 * 1024  # characters that are counted exactly at most
 _MESSAGE_OVERHEAD = 16  # role and separators of the widest chat templates
 _LETTERS_PER_TOKEN = 4
 _READ = 640  # characters that stand for all: of longer texts in pieces of _PIECE, spread evenly
-_PIECE = 128
+_PIECE = 64
 # How many English letters take as many tokens as one character of other scripts: by 90 languages in the vocabularies
 # `o200k_base` and `qwen3.5`, November 2026. A letter with an accent splits a word, so it counts for more than one of
 # an alphabet of its own; emoji are several tokens.

@@ -116,7 +116,7 @@ def test_pieces_are_spread_over_all_texts() -> None:
     for texts in ([english + chinese], [chinese + english], [chinese, english], [chinese[:2_000]] * 5 + [english]):
         messages = [{"role": "user", "content": text} for text in texts]
         found = estimate_prompt(decode_chat(encode({"model": "m", "messages": messages})), None)
-        assert abs(found / (whole if len("".join(texts)) > 21_000 else 10_000 / 4 + 3 * 10_000 / 4) - 1) < 0.1
+        assert abs(found / (whole if len("".join(texts)) > 21_000 else 10_000 / 4 + 3 * 10_000 / 4) - 1) < 0.15
 
 
 @given(st.lists(st.text(max_size=200), min_size=1, max_size=5))
