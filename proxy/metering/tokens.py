@@ -6,7 +6,6 @@ answers and very long prompts, estimates go by length. docs/metering.md tells ho
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 
 from proxy.schema.endpoints import AnyRequest
@@ -20,15 +19,20 @@ except ImportError:  # the extra `tokens` is not installed
 Count = Callable[[Sequence[str]], int]
 _TEMPLATE = 4  # tokens around one prompt in a common chat template
 _ADDED = 512  # what a dialect adds: instructions in place of a `response_format`, longer names of tools
-_SAMPLE = 256 * 1024  # characters that stand for a longer text
+_COUNTED = 256 * 1024  # characters that are counted exactly at most
 _MESSAGE_OVERHEAD = 16  # role and separators of the widest chat templates
 _LETTERS_PER_TOKEN = 4
+_READ = 640  # characters that stand for all: of longer texts in pieces of _PIECE, spread evenly
+_PIECE = 64
 # How many English letters take as many tokens as one character of other scripts: by 90 languages in the vocabularies
 # `o200k_base` and `qwen3.5`, November 2026. A letter with an accent splits a word, so it counts for more than one of
 # an alphabet of its own; emoji are several tokens.
 _ACCENTED, _DENSE, _ASTRAL, _OTHER = 3.5, 3.0, 6.0, 1.4
-_find_accented = re.compile("[\u0080-\u024f]+").findall
-_find_dense = re.compile("[\u1100-\u11ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]+").findall
+# The upper bytes in UTF-16 of ASCII and accented Latin letters; and of Chinese, Japanese and Korean ones.
+_LATIN_BYTES = bytes(range(3))
+_DENSE_BYTES = bytes([0x11, *range(0x2E, 0xA0), *range(0xAC, 0xD8), 0xF9, 0xFA, 0xFF])
+_NOT_LATIN = bytes(set(range(256)).difference(_LATIN_BYTES))
+_NOT_DENSE = bytes(set(range(256)).difference(_DENSE_BYTES))
 
 
 def count_exactly(texts: Sequence[str]) -> int:
@@ -45,17 +49,31 @@ def estimate(text: str) -> int:
 
 
 def letters(text: str) -> float:
-    """The number of English letters that take about as many tokens as the text: of a long one by its beginning."""
-    if text.isascii():
-        return len(text)
-    sample = text[:_SAMPLE]
+    """The number of English letters that take about as many tokens as the text."""
+    return float(len(text)) if text.isascii() else _letters([text], len(text))
+
+
+def _letters(texts: Sequence[str], characters: int) -> float:
+    """`letters` of several texts that have so many `characters` together: from one of `share`, and at least one."""
+    share = 1 + (characters - 1) // _READ
+    if share == 1:
+        sample = "".join(texts)
+    else:
+        apart = _PIECE * share
+        pieces = [text[: 1 + len(text) // share] if len(text) <= apart else _pieces(text, apart) for text in texts]
+        sample = "".join(pieces)
+    upper = sample.encode("utf-16-le", "surrogatepass")[1::2]
     plain = len(sample.encode("ascii", "ignore"))
-    accented = sum(map(len, _find_accented(sample)))
-    dense = sum(map(len, _find_dense(sample)))
-    astral = len(sample.encode("utf-16-le", "replace")) // 2 - len(sample)
+    accented = len(upper.translate(None, _NOT_LATIN)) - plain
+    dense = len(upper.translate(None, _NOT_DENSE))
+    astral = len(upper) - len(sample)
     others = len(sample) - plain - accented - dense - astral
     found = plain + _ACCENTED * accented + _DENSE * dense + _ASTRAL * astral + _OTHER * others
-    return found * len(text) / len(sample)
+    return found * characters / len(sample)
+
+
+def _pieces(text: str, apart: int) -> str:
+    return "".join([text[at : at + _PIECE] for at in range(0, len(text), apart)])
 
 
 def estimate_of(english: float) -> int:
@@ -66,20 +84,22 @@ def estimate_of(english: float) -> int:
 def estimate_prompt(request: AnyRequest, exact: Count | None = EXACT) -> int:
     """A likely token count of the texts that the vendor reads. `exact` counts them, unless they are too long."""
     texts = request.texts()  # there may be tens of thousands of them, so they are counted together
-    each = _TEMPLATE + _tokens([request.repeated], exact)
+    each = _TEMPLATE + (_tokens([request.repeated], exact) if request.repeated else 0)
     return request.prompts * each + max(_tokens(texts, exact), len(texts) - texts.count(""))
 
 
 def _tokens(texts: Sequence[str], exact: Count | None) -> int:
     characters = sum(map(len, texts))
-    if exact is not None and characters <= _SAMPLE:
+    if exact is not None and characters <= _COUNTED:
         try:
             return exact(texts)
         except UnicodeError:  # half of a surrogate pair
             pass
-    plain = sum([len(text) for text in texts if text.isascii()])
     others = [text for text in texts if not text.isascii()]
-    return estimate_of(plain + (letters("".join(others)) if characters <= _SAMPLE else sum(map(letters, others))))
+    if not others:
+        return estimate_of(characters)
+    count = sum(map(len, others))
+    return estimate_of(characters - count + _letters(others, count))
 
 
 def input_bound(request: AnyRequest) -> int:

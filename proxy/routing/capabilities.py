@@ -71,7 +71,7 @@ def lacks(capabilities: Sequence[str], facts: Facts, deployment: Deployment) -> 
     lacking = _missing(deployment, capabilities) if capabilities else None
     if lacking is not None:
         return _LACKS[lacking]
-    size = window(deployment)
+    size = deployment.context
     if size is None:
         return None
     limit = _output(facts, deployment)
@@ -84,7 +84,7 @@ def lacks(capabilities: Sequence[str], facts: Facts, deployment: Deployment) -> 
 def serves(task: str, deployment: Deployment) -> bool:
     """False if this deployment can answer no request of the task `auto:<task>` names."""
     if task == "long_context":
-        size = window(deployment)
+        size = deployment.context
         return size is None or size > LONG_CONTEXT_TOKENS
     return task not in _TASK_NEEDS or _missing(deployment, (_TASK_NEEDS[task],)) is None
 
@@ -118,16 +118,8 @@ def _missing(deployment: Deployment, capabilities: Iterable[str]) -> str | None:
     return None
 
 
-def window(deployment: Deployment) -> int | None:
-    """The tokens that a prompt and its answer may take together; the embedded model's are in its own settings."""
-    local = deployment.provider.local_model
-    if local is not None:
-        return local.context
-    return None if deployment.price is None else deployment.price.context
-
-
 def _output(facts: Facts, deployment: Deployment) -> int:
     """The tokens to keep free for the answer: the request's limit, at most what the model can write."""
     limit = facts.output_tokens_limit or 0
-    most = None if deployment.price is None else deployment.price.max_output
+    most = deployment.max_output
     return limit if most is None else min(limit, most)

@@ -33,11 +33,13 @@ _REPLY_TEXTS = """
 """
 _REPLIES = frozenset(reply.strip() for reply in _REPLY_TEXTS.split(";"))
 _REPLY_WORDS = frozenset(word for reply in _REPLIES for word in reply.split()) | {"then", "now", "the", "one"}
-_LONGEST_REPLY = max(map(len, _REPLIES)) + 4
+_LONGEST_REPLY = max(map(len, _REPLIES)) + 24
 _SHORT = 60  # characters of what a person adds to an agent's work
+_LONG = max(_SHORT, _LONGEST_REPLY)
 _END_MARKS = ".!?,;: \u2026\u3002\uff01\uff1f\u3001\U0001f44d\U0001f64f"
 # Elements that agent programs put into a person's message around or instead of what the person wrote.
 _INSERTED = ("system-reminder", "environment_details", "tool_result", "function_results")
+_OPENINGS = tuple(f"<{name}>" for name in _INSERTED)
 _LONGEST_INSERTED = 20_000
 _LOOKED_AT = 400
 
@@ -56,25 +58,30 @@ def conversation_of(messages: Sequence[Message], has_tools: bool, has_json_schem
     """Short replies count only where nobody wrote anything else, and what is short beside an agent's work belongs to
     the task before it. At most the last 400 messages are looked at.
     """
-    text, first, fallback = "", "", ""
-    latest = list(islice(reversed(messages), _LOOKED_AT))
-    is_agent = any(message.role == "tool" for message in latest)
-    for message in latest:
+    system = next((text_of(m.content) for m in islice(messages, 3) if m.role in _SYSTEM_ROLES), "")
+    return Conversation(question_of(messages), system, len(messages), has_tools, has_json_schema)
+
+
+def question_of(messages: Sequence[Message]) -> str:
+    """The text of a conversation alone."""
+    first, fallback, is_agent = "", "", None
+    for message in islice(reversed(messages), _LOOKED_AT):
         if message.role != "user":
             continue
         written = text_of(message.content)
         if not written or written.isspace():
             continue
+        if len(written) > _LONG:
+            return written
         if _is_reply(written):
             fallback = fallback or written
-        elif is_agent and len(written) <= _SHORT:
-            first = written
-        else:
-            text = written
-            break
-    text = text or first
-    system = next((text_of(m.content) for m in islice(messages, 3) if m.role in _SYSTEM_ROLES), "")
-    return Conversation(text or fallback, system, len(messages), has_tools, has_json_schema)
+            continue
+        if is_agent is None:
+            is_agent = any(message.role == "tool" for message in islice(reversed(messages), _LOOKED_AT))
+        if not is_agent or len(written) > _SHORT:
+            return written
+        first = written
+    return first or fallback
 
 
 def text_of(content: str | list[dict[str, Any]] | None) -> str:
@@ -91,9 +98,9 @@ def text_of(content: str | list[dict[str, Any]] | None) -> str:
 
 def _written(text: str) -> str:
     for _ in range(8):
-        name = next((name for name in _INSERTED if text[:40].lstrip().startswith(f"<{name}>")), None)
-        if name is None:
+        if not text[:40].lstrip().startswith(_OPENINGS):
             return text
+        name = next(name for name in _INSERTED if text[:40].lstrip().startswith(f"<{name}>"))
         end = text.find(f"</{name}>", 0, _LONGEST_INSERTED)
         if end < 0:
             return ""
@@ -102,7 +109,7 @@ def _written(text: str) -> str:
 
 
 def _is_reply(text: str) -> bool:
-    if len(text) > _LONGEST_REPLY + 20:
+    if len(text) > _LONGEST_REPLY:
         return False
     plain = text.strip().strip(_END_MARKS).lower().replace(",", "")
     return len(plain) < 2 or plain in _REPLIES or _REPLY_WORDS.issuperset(plain.split())

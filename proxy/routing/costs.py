@@ -24,8 +24,8 @@ _USUAL_OUTPUT = {
     "code": 900,
     "reasoning": 1500,
 }
-_LONG = 8  # a long answer, in usual ones
-_PICO_PER_NANO = 1_000
+LONG = 8  # a long answer, in usual ones
+PICO_PER_NANO = 1_000
 
 
 class Estimate(Struct, frozen=True):
@@ -65,11 +65,11 @@ def estimated(deployment: Deployment, facts: Facts, warm: int, output: int) -> E
     if rates is None or (facts.needs_web_search and not rates.searches_known):
         return None
     prompt = facts.input_tokens_estimate
+    short, longer = lengths(prompt)
     searches = facts.needs_web_search or deployment.searches or rates.max_searches is not None
-    high = rates.upper_bound(prompt * 3 // 2, _longest(deployment, facts, output), may_search=searches)
+    high = rates.upper_bound(longer, _longest(deployment, facts, output), may_search=searches)
     if high is None:
         return None
-    short = prompt * 3 // 4
     usual = least = rates.base
     if rates.tiers:
         usual, least = rates.above(prompt), rates.above(short)
@@ -78,9 +78,9 @@ def estimated(deployment: Deployment, facts: Facts, warm: int, output: int) -> E
     else:
         expected, low = (usual.input or 0) * prompt, (least.input or 0) * short
     fee = rates.per_request_nano
-    expected_nano = (expected + (usual.output or 0) * output) // _PICO_PER_NANO + fee
+    expected_nano = (expected + (usual.output or 0) * output) // PICO_PER_NANO + fee
     expected_nano += rates.per_search_nano if searches else 0
-    low_nano = (low + (least.output or 0 if output else 0)) // _PICO_PER_NANO + fee
+    low_nano = (low + (least.output or 0 if output else 0)) // PICO_PER_NANO + fee
     return Estimate(min(low_nano, expected_nano), expected_nano, max(high, expected_nano))
 
 
@@ -90,7 +90,12 @@ def _input(rate: Rate, prompt: int, warm: int) -> int:
     return each * prompt if not warm or rate.cache_read is None else each * (prompt - warm) + rate.cache_read * warm
 
 
+def lengths(prompt: int) -> tuple[int, int]:
+    """The least and the most tokens that a prompt of this estimate may have."""
+    return prompt * 3 // 4, prompt * 3 // 2
+
+
 def _longest(deployment: Deployment, facts: Facts, output: int) -> int:
-    longest = output * _LONG if facts.output_tokens_limit is None else facts.output_tokens_limit
-    most = None if deployment.price is None else deployment.price.max_output
+    longest = output * LONG if facts.output_tokens_limit is None else facts.output_tokens_limit
+    most = deployment.max_output
     return longest if most is None else min(longest, most)

@@ -8,7 +8,8 @@ Pure: equal names, facts, state and seed give the same Decision. Calls and expla
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import cast
 
 from msgspec import Struct
@@ -28,6 +29,7 @@ from proxy.routing.settings import DEFAULT_TASK, Among, Rule
 from proxy.routing.sticky import draw
 from proxy.routing.strategies import MEASURED
 
+_deployment = attrgetter("deployment")
 _AS_LISTED = "task_based"
 _NOT_TRIED = "is not tried: the request says no_fallback"
 _DISABLED = "uses an ensemble, and ensembles.enabled is false"
@@ -115,12 +117,12 @@ class _Order:
         self._facts = facts
         self._state = state
         self._seed = seed
-        self._draw = draw(facts.session, seed)
+        self._draw: float | None = None
         self._barred: dict[str, Deployment] = {}
 
     def barred(self) -> list[Candidate]:
         """The deployments behind the names that were followed, as far as the caller's key may not use them."""
-        return [Candidate(deployment, NOT_ALLOWED) for deployment in self._barred.values()]
+        return [Candidate(deployment, NOT_ALLOWED) for deployment in self._barred.values()] if self._barred else []
 
     def of(self, step: Step) -> Arranged:
         """The candidates that a step offers, and the fallbacks."""
@@ -146,7 +148,7 @@ class _Order:
         return self._arrange(Pool(offered or (self._names.defaults() if is_any else ())))
 
     def route(self, step: Step, ordered: list[Candidate]) -> Route:
-        candidates = tuple(candidate.deployment for candidate in ordered)
+        candidates = tuple(map(_deployment, ordered))
         if step.ensemble:
             return Route(self._facts.requested, candidates, ensemble=step.ensemble)
         first = self._names.models.get(self._names.target_of(step.offers[0])) if step.offers else None
@@ -177,7 +179,12 @@ class _Order:
         return [*kept, *(each for each in rest if each.deployment.name not in names)], [*rejected, *others, *dropped]
 
     def _behind(self, names: Iterable[str], *, is_fallback: bool = False) -> tuple[Deployment, ...]:
-        wanted, (may, everything) = tuple(names), (self._names.may, self._names.everything)
+        wanted = tuple(names)
+        may, everything = self._names.may, self._names.everything
+        if everything is None and (known := self._names.known(wanted, is_fallback=is_fallback)) is not None:
+            return known
+        if self._draw is None:
+            self._draw = draw(self._facts.session, self._seed)
         if may is not None and everything is not None:
             behind = everything.order(wanted, self._draw, is_fallback=is_fallback)
             self._barred |= {each.name: each for each in behind if not may(each.name)}
@@ -187,8 +194,10 @@ class _Order:
         return arrange(pool, self._facts, self._state, self._seed, self._names.router)
 
 
-def _others(passed: Iterable[Candidate], ordered: Iterable[Candidate]) -> Iterable[Candidate]:
+def _others(passed: Sequence[Candidate], ordered: Iterable[Candidate]) -> Iterable[Candidate]:
     """Those that are not in the order, each once."""
+    if not passed:
+        return ()
     chosen = {candidate.deployment.name for candidate in ordered}
     found: dict[str, Candidate] = {}
     for candidate in passed:

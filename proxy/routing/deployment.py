@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
+from math import inf
+from typing import NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import force_setattr
@@ -17,11 +19,38 @@ from proxy.providers.base.contract import Provider
 from proxy.schema.records import Cost, Tokens
 
 
+class FlatPrice(NamedTuple):
+    """The price of a request of up to `input_tokens` that finds nothing in a cache and searches nothing.
+
+    `input`, `output`: pico-USD a token; `most_*`: nano-USD that one costs at most; `fee`: nano-USD a request.
+    """
+
+    input_tokens: float
+    input: int
+    output: int
+    most_input: int
+    most_output: int
+    fee: int
+
+    @classmethod
+    def of(cls, rates: Rates | None) -> FlatPrice | None:
+        """None: a price is unknown, or the model searches unasked."""
+        if rates is None or rates.max_searches is not None:
+            return None
+        base, most = rates.base, rates.dearest[0]
+        if base.input is None or base.output is None or most.input is None or most.output is None:
+            return None
+        lowest = min((above for above, _ in rates.tiers), default=inf)
+        tokens = min([lowest, *(each.above for each in rates.dearest[1:])])
+        return cls(tokens, base.input, base.output, most.input, most.output, rates.per_request_nano)
+
+
 class Deployment(Struct, frozen=True):
     """A provider, the upstream's own model id, its price (None: unknown) and the price's version, for rows.
 
     `rates` is the price in integers. `name` is `provider/model`. `region` is that of the provider's address; it
-    `searches` even unasked. `book` prices answers that name another model.
+    `searches` even unasked. `book` prices answers that name another model. `context`: the tokens that a prompt and its
+    answer may take together; the embedded model's are in its own settings. None: unknown, as for `max_output`.
     """
 
     provider_name: str
@@ -35,12 +64,20 @@ class Deployment(Struct, frozen=True):
     name: str = ""
     region: str | None = None
     searches: bool = False
+    flat: FlatPrice | None = None
+    context: int | None = None
+    max_output: int | None = None
 
     def __post_init__(self) -> None:
         force_setattr(self, "rates", None if self.price is None else Rates.of(self.price))
         force_setattr(self, "name", f"{self.provider_name}/{self.model}")
         force_setattr(self, "region", region_of(self.provider.base_url))
         force_setattr(self, "searches", searches_unasked(self.provider, self.model))
+        force_setattr(self, "flat", None if self.searches else FlatPrice.of(self.rates))
+        local = self.provider.local_model
+        row = self.price
+        force_setattr(self, "context", local.context if local is not None else row.context if row is not None else None)
+        force_setattr(self, "max_output", None if row is None else row.max_output)
 
     @property
     def is_free(self) -> bool:

@@ -11,6 +11,7 @@ from msgspec import Struct
 from proxy.metering import tokens
 from proxy.routing.classify import Classifier, conversation_of
 from proxy.routing.content import content_needs
+from proxy.routing.conversation import question_of
 from proxy.routing.settings import AUTO_STRATEGIES, SESSION_KEYS, TASKS
 from proxy.schema.chat import text_of
 from proxy.schema.endpoints import AnyRequest
@@ -18,6 +19,7 @@ from proxy.schema.json import encode
 
 LONG_CONTEXT_TOKENS = 100_000
 WINDOW = 2_000  # characters at each end of a text; the middle of a longer one is not looked at
+_END, _SPREAD = 250, 100  # of a long text the first 250 characters, the last 250 and about 100 between identify it
 SESSION_HEADERS = ("x-session-id", "x-claude-code-session-id")
 MIDDLE = 0.5  # the difficulty of a request that nobody has judged
 _WITH_TASK = ("found with the task",)
@@ -136,8 +138,7 @@ class TextClassifier:
         return self._classifier.classify(conversation_of(request.messages, has_tools, wants_schema))
 
     def difficulty(self, request: AnyRequest) -> tuple[float, str]:
-        conversation = conversation_of(request.messages, has_tools=False, has_json_schema=False)
-        return self._classifier.difficulty(conversation.text)
+        return self._classifier.difficulty(question_of(request.messages))
 
 
 def _wants_schema(response_format: object) -> bool:
@@ -289,7 +290,14 @@ def _fingerprint(request: AnyRequest, headers: Mapping[str, str]) -> tuple[str, 
             first[role] = text_of(message.content)
             if role == "user":
                 break
-    return tuple(f"{role}:{len(text)}:{_window(text)}" for role, text in first.items())
+    return tuple([f"{role}:{len(text)}:{_extract(text)}" for role, text in first.items()])
+
+
+def _extract(text: str) -> str:
+    """All of a short text, else its ends and characters spread over it."""
+    if len(text) <= 2 * _END:
+        return text
+    return f"{text[:_END]}\n{text[-_END:]}\n{text[:: len(text) // _SPREAD]}"
 
 
 _IDENTIFY: dict[str, Callable[[AnyRequest, Mapping[str, str]], tuple[str, ...]]] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from itertools import repeat
 from zlib import crc32
 
@@ -31,7 +32,11 @@ _BODY_TOKENS = 160
 _ANY, _FIRST, _LAST, _PREFIX, _BODY = 1, 2, 3, 4, 5
 
 _DENSE_SCRIPTS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005\u3040-\ud7af\uf900-\ufaff"
-_DENSE_RUNS = re.compile(f"[{_DENSE_SCRIPTS}]+")
+_find_many_dense = re.compile(f"(?:[^{_DENSE_SCRIPTS}]*+[{_DENSE_SCRIPTS}]){{21}}").match
+_find_sparse = re.compile(rf"[^\W{_DENSE_SCRIPTS}]").search  # a letter or digit of another script
+_find_words = re.compile(rf"[{_DENSE_SCRIPTS}]|[^\W_{_DENSE_SCRIPTS}]+").findall
+_split_dense = re.compile(f"([{_DENSE_SCRIPTS}])").split
+_NOT_DENSE = re.compile(f"[^{_DENSE_SCRIPTS}]+")
 # Neither a letter nor a digit of any script, nor the white space at which bytes are split.
 _SEPARATORS = re.compile(rf"[^\w{_DENSE_SCRIPTS} \t\n\r\f\v]+")
 _BYTES = bytes.maketrans(b"0123456789!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", b"0" * 10 + b" " * 32)
@@ -79,8 +84,8 @@ def question_window(text: str) -> tuple[str, int, int]:
 
 
 def _is_dense(text: str) -> bool:
-    start = text[:200]
-    return len(start) - len(_DENSE_RUNS.sub("", start)) > 20
+    """More than 20 of the first 200 characters."""
+    return _find_many_dense(text, 0, 200) is not None
 
 
 def _ends_of(text: str, head: int, tail: int, between: str = "\n") -> str:
@@ -90,13 +95,16 @@ def _ends_of(text: str, head: int, tail: int, between: str = "\n") -> str:
 def tokens_of(sample: str) -> list[bytes]:
     """Words in lower case as UTF-8; digits become 0, punctuation separates, dense scripts give a token a character."""
     lower = sample.lower()
-    if not lower.isascii():
-        lower = _DENSE_RUNS.sub(_spaced, _SEPARATORS.sub(" ", lower))
+    if lower.isascii():
+        pass
+    elif _find_sparse(lower) is None:
+        data = _NOT_DENSE.sub("", lower).encode()
+        return list(struct.unpack("3s" * (len(data) // 3), data))
+    elif _is_dense(lower):
+        lower = " ".join(_find_words(lower))
+    else:
+        lower = " ".join(_split_dense(_SEPARATORS.sub(" ", lower)))
     return lower.encode("utf-8", "replace").translate(_BYTES).split()
-
-
-def _spaced(run: re.Match[str]) -> str:
-    return f" {' '.join(run[0])} "
 
 
 def difficulty_features(text: str, sample: str) -> tuple[list[int], list[str], list[float]]:
@@ -154,7 +162,6 @@ def _of_system(system: str) -> list[int]:
 
 
 _CODE_SIGNS = ("```", "();", "{\n", "</", "=>", "==", "#include", "->", "++", "${")
-_CODE_WORDS = ("def ", "SELECT ", "import ", "$(")
 _QUESTION_MARKS = ("?", "\uff1f", "\u061f")
 _LINE_OPTIONS = ("\nB)", "\nB.", "\n(B)")
 _OPTIONS = ("(b)", " B)", " b)")
@@ -162,11 +169,15 @@ _LISTS = ("\n- ", "\n* ", "\n1.", "\n2)")
 _FIRST_OPTION = re.compile(r"\n(?:A[.):]|\(A\)|Options|Choices|[a1]\))")
 # Single letters that are neither words nor names of options.
 _SYMBOLS = frozenset(bytes([letter]) for letter in b"fghjklmnopqrstuvwxyz")
+_NO_SYMBOLS = bytes(byte for byte in range(256) if bytes([byte]).lower() not in _SYMBOLS)
 _NUMBERS = re.compile(r"\d+")
 _DIGITS = bytes(byte if 48 <= byte <= 57 else 32 for byte in range(256))
 _OPERATORS, _BRACES = b"=+*/^<>", b"{}[];"
 _RARE = frozenset(b"`#" + _OPERATORS + _BRACES)  # each of the code signs has one of these
+_SINGLE = b"*/^[]}"  # no code sign is made of these alone
 _COMMON = bytes(byte for byte in range(256) if byte not in _RARE)
+_MARKS = _RARE.union(b'\n?)":$%')
+_UNMARKED = bytes(byte for byte in range(256) if byte not in _MARKS)
 
 
 def _names(what: str, most: int) -> tuple[str, ...]:
@@ -176,70 +187,95 @@ def _names(what: str, most: int) -> tuple[str, ...]:
 _SIZES, _LINES, _COUNTS = _names("size", 14), _names("lines", 6), _names("numbers", 13)
 _QUESTIONS, _CODE = _names("questions", 3), _names("code signs", 4)
 _OPERATIONS, _BRACKETS = _names("operators", 4), _names("braces", 5)
+_LOGS = tuple(math.log2(1 + number) for number in range(2_048))  # there are fewer characters in any window
 
 
 def _look_of(text: str, sample: str, words: list[bytes]) -> tuple[list[str], list[float]]:
-    """Names of the shape, and the measures. Most texts lack most signs, so rarer characters are looked for first."""
+    """Names of the shape, and the measures. Most texts lack most signs, so what they have is looked at first."""
     data, is_ascii = sample.encode("utf-8", "replace"), sample.isascii()
-    lines = data.count(b"\n")
     numbers = len(data.translate(_DIGITS).split()) if is_ascii else len(_NUMBERS.findall(sample))
-    questions = sample.count("?") if is_ascii else sum(map(sample.count, _QUESTION_MARKS))
-    rare = data.translate(None, _COMMON)
-    operators = braces = code = 0
-    if rare:
-        operators = len(rare) - len(rare.translate(None, _OPERATORS))
-        braces = len(rare) - len(rare.translate(None, _BRACES))
-        code = sum(map(sample.__contains__, _CODE_SIGNS))
-    code += sum(map(sample.__contains__, _CODE_WORDS))
-    shape = [
-        _SIZES[min(len(text).bit_length(), 14)],
-        _LINES[min(lines.bit_length(), 6)],
-        _COUNTS[numbers if numbers < 6 else 6 + min(numbers.bit_length(), 7)],
-        _QUESTIONS[min(questions, 3)],
-        _CODE[min(code, 4)],
-        _OPERATIONS[min(operators, 15).bit_length()],
-        _BRACKETS[min(braces, 31).bit_length()],
-    ]
-    if lines:
-        shape += ["option " + sign.strip() for sign in _LINE_OPTIONS if sign in sample]
-    if ")" in sample:
-        shape += ["option " + sign.strip() for sign in _OPTIONS if sign in sample]
-    if "B" in sample and " B. " in sample:
-        shape.append("option B.")
-    if lines:
-        shape += ["list " + sign.strip() for sign in _LISTS if sign in sample]
-    shape += _details_of(sample, lines, is_ascii)
+    code = ("def " in sample) + ("SELECT " in sample) + ("import " in sample)
+    marks = data.translate(None, _UNMARKED)
+    size = len(text)
+    before = numbers
+    if marks:
+        counts, more, before = _marked(sample, marks, is_ascii, numbers)
+    else:
+        questions = 0 if is_ascii else sum(map(sample.count, _QUESTION_MARKS))
+        counts = 0, questions, 0, 0, 0
+        more = ["option B."] if " B. " in sample else []
+        if not is_ascii:
+            more += _details_of(sample, marks, 0, questions, is_ascii)
+    lines, questions, operators, braces, signs = counts
+    code += signs
     sentences = lines + sample.count(". ") + (sample.count("? ") if questions else 0)
     if not is_ascii:
         sentences += sample.count("\u3002")
-    options = _FIRST_OPTION.search(sample, 1) if lines else None
-    before = numbers if options is None else len(_NUMBERS.findall(sample, 0, options.start()))
-    symbols = sum(map(_SYMBOLS.__contains__, words))
+    shape = [
+        _SIZES[size.bit_length() if size < 16_384 else 14],
+        _LINES[min(lines.bit_length(), 6)] if lines else _LINES[0],
+        _COUNTS[numbers if numbers < 6 else 6 + min(numbers.bit_length(), 7)],
+        _QUESTIONS[questions if questions < 3 else 3],
+        _CODE[code if code < 4 else 4],
+        _OPERATIONS[operators.bit_length() if operators < 15 else 4],
+        _BRACKETS[braces.bit_length() if braces < 31 else 5],
+        *more,
+    ]
     return shape, [
-        math.log2(1 + min(len(text), 8_000)),
-        math.log2(1 + numbers),
-        math.log2(1 + before),
-        math.log2(1 + sentences),
+        _LOGS[size] if size < 2_048 else math.log2(1 + min(size, 8_000)),
+        _LOGS[numbers],
+        _LOGS[before],
+        _LOGS[sentences],
         math.log2(1 + len(words) / (1 + sentences)),
-        math.log2(1 + symbols),
-        math.log2(1 + operators),
+        _LOGS[sum(map(_SYMBOLS.__contains__, words)) if is_ascii or data.translate(None, _NO_SYMBOLS) else 0],
+        _LOGS[operators],
     ]
 
 
-def _details_of(sample: str, lines: int, is_ascii: bool) -> list[str]:
+def _marked(
+    sample: str, marks: bytes, is_ascii: bool, numbers: int
+) -> tuple[tuple[int, int, int, int, int], list[str], int]:
+    """Of a text with some of _MARKS: the numbers of lines, question marks, operators,
+    braces and kinds of code signs, other names of the shape, and how many numbers stand before the options.
+    """
+    lines = marks.count(b"\n")
+    questions = sample.count("?") if is_ascii else sum(map(sample.count, _QUESTION_MARKS))
+    operators = braces = signs = 0
+    if rare := marks.translate(None, _COMMON):
+        operators = len(rare) - len(rare.translate(None, _OPERATORS))
+        braces = len(rare) - len(rare.translate(None, _BRACES))
+        if rare.translate(None, _SINGLE):
+            signs = sum(map(sample.__contains__, _CODE_SIGNS))
+    if b"$" in marks and "$(" in sample:
+        signs += 1
+    more = ["option " + sign.strip() for sign in _LINE_OPTIONS if sign in sample] if lines else []
+    if b")" in marks:
+        more += ["option " + sign.strip() for sign in _OPTIONS if sign in sample]
+    if " B. " in sample:
+        more.append("option B.")
+    if lines:
+        more += ["list " + sign.strip() for sign in _LISTS if sign in sample]
+    more += _details_of(sample, marks, lines, questions, is_ascii)
+    options = _FIRST_OPTION.search(sample, 1) if lines else None
+    before = numbers if options is None else len(_NUMBERS.findall(sample, 0, options.start()))
+    return (lines, questions, operators, braces, signs), more, before
+
+
+def _details_of(sample: str, marks: bytes, lines: int, questions: int, is_ascii: bool) -> list[str]:
     found = []
-    stripped = sample.rstrip()
-    if stripped.endswith(_QUESTION_MARKS):
-        found.append("ends with a question mark")
-    if stripped.endswith(":"):
-        found.append("ends with a colon")
+    if questions or b":" in marks:
+        stripped = sample.rstrip()
+        if stripped.endswith(_QUESTION_MARKS):
+            found.append("ends with a question mark")
+        if stripped.endswith(":"):
+            found.append("ends with a colon")
     if lines and "\n\n" in sample:
         found.append("paragraphs")
-    if '"' in sample or (not is_ascii and "\u201c" in sample):
+    if b'"' in marks or (not is_ascii and "\u201c" in sample):
         found.append("quotation marks")
-    if ":" in sample and (": " in sample[:200] or ":\n" in sample[:200]):
+    if b":" in marks and (": " in sample[:200] or ":\n" in sample[:200]):
         found.append("colon near the start")
-    if "$" in sample or "%" in sample or (not is_ascii and "\u20ac" in sample):
+    if b"$" in marks or b"%" in marks or (not is_ascii and "\u20ac" in sample):
         found.append("money or percent")
     return found
 

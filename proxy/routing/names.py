@@ -148,18 +148,21 @@ class Names(Struct, frozen=True, kw_only=True):
 
         Cached where no draw decides.
         """
-        memo = self.memo or _Memo()
-        key = ("", *names) if is_fallback else names
-        known = memo.orders.get(key)
+        known = self.known(names, is_fallback=is_fallback)
         if known is not None:
             return known
+        memo = self.memo or _Memo()
         first, rest = (None, names) if is_fallback else (next(iter(names), None), names[1:])
         found = _unique(self._chain(first, rest, draw, 0))
         if not any(True for name in names for _ in self._weights(name)):
             if len(memo.orders) >= _MAX_ROUTES:
                 memo.orders.clear()
-            memo.orders[key] = found
+            memo.orders[("", *names) if is_fallback else names] = found
         return found
+
+    def known(self, names: tuple[str, ...], *, is_fallback: bool = False) -> tuple[Deployment, ...] | None:
+        """The cached `order`."""
+        return None if self.memo is None else self.memo.orders.get(("", *names) if is_fallback else names)
 
     def _weights(self, name: str) -> Iterator[Mapping[str, float]]:
         """The weights that may apply on the way from `name` to its deployments."""

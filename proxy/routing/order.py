@@ -11,7 +11,7 @@ from math import ceil
 from msgspec import Struct
 
 from proxy.routing.capabilities import lacks, needed
-from proxy.routing.costs import estimated, expected_output, warm_tokens
+from proxy.routing.costs import LONG, PICO_PER_NANO, estimated, expected_output, lengths, warm_tokens
 from proxy.routing.decision import Candidate
 from proxy.routing.deployment import Deployment
 from proxy.routing.facts import Facts
@@ -44,33 +44,19 @@ def arrange(
     A deployment that rests comes after all others, and `least_bad` sorts those. So the route is never empty for ill
     health alone. `seed` in [0, 1).
     """
-    groups: tuple[list[Candidate], list[Candidate]] = ([], [])
-    resting: list[Candidate] = []
-    rejected: list[Candidate] = []
-    seen: set[str] = set()
     assessment = _Assessment(facts, state)
-    for group, deployments in zip(groups, (pool.deployments, pool.fallback), strict=True):
-        for deployment in deployments:
-            name = deployment.name
-            if name in seen:
-                continue
-            seen.add(name)
-            candidate = assessment.candidate(deployment, name)
-            if candidate.rejected is not None:
-                rejected.append(candidate)
-            elif candidate.rests:
-                resting.append(candidate)
-            else:
-                group.append(candidate)
+    first = assessment.well(pool.deployments)
+    fallback = assessment.well(pool.fallback)
+    resting, rejected = assessment.resting, assessment.rejected
     if len(resting) > 1:
         resting = by_badness(resting, state)
-    ranked = _ranked(groups[0], pool, facts, state)
+    ranked = _ranked(first, pool, facts, state)
     if facts.preferred_model is None:
         if warm_at(ranked, facts, state) is not None:
             ranked = keep_warm(ranked, facts, state, settings.sticky)
         elif settings.exploration:
             ranked = explored(ranked, seed, settings.exploration)
-    return [*ranked, *groups[1], *resting], rejected
+    return [*ranked, *fallback, *resting], rejected
 
 
 def explored(ranked: list[Candidate], seed: float, share: float) -> list[Candidate]:
@@ -91,22 +77,56 @@ def explored(ranked: list[Candidate], seed: float, share: float) -> list[Candida
 
 
 class _Assessment:
-    """What is the same for all candidates of one request."""
+    """Assesses each deployment for one request, once."""
 
     def __init__(self, facts: Facts, state: State) -> None:
         self._facts = facts
         self._state = state
+        self._seen: set[str] = set()
+        self.resting: list[Candidate] = []
+        self.rejected: list[Candidate] = []
         self._needed = needed(facts)
         self._output = expected_output(facts)
         self._is_warm = facts.session in state.warm
 
-    def candidate(self, deployment: Deployment, name: str) -> Candidate:
+    def well(self, deployments: Iterable[Deployment]) -> list[Candidate]:
+        """Those that can take the request and do not rest."""
+        facts, state, seen, capabilities, output = self._facts, self._state, self._seen, self._needed, self._output
+        prompt, limit = facts.input_tokens_estimate, facts.output_tokens_limit
+        (short, longer), least = lengths(prompt), 1 if output else 0
+        size, longest = prompt + (limit or 0), output * LONG if limit is None else limit
+        is_special, health_of = self._is_warm or facts.needs_web_search, state.deployments.get
+        found = []
+        for deployment in deployments:
+            if (name := deployment.name) in seen:
+                continue
+            seen.add(name)
+            rejected, rests, must_wait = None, "", False
+            if capabilities or ((context := deployment.context) is not None and size > context):
+                rejected = lacks(capabilities, facts, deployment)
+            if (health := health_of(name)) is not None:
+                rests, must_wait = resting_of(health, state.now)
+            if is_special or (flat := deployment.flat) is None or longer > flat[0]:
+                candidate = self._special(deployment, rejected, rests, must_wait)
+            else:
+                _, each_input, each_output, most_input, most_output, fee = flat
+                expected = (each_input * prompt + each_output * output) // PICO_PER_NANO + fee
+                low = (each_input * short + each_output * least) // PICO_PER_NANO + fee
+                written = longest if (most := deployment.max_output) is None or longest < most else most
+                high = most_input * longer + most_output * written + fee
+                if high < expected:
+                    high = expected
+                candidate = Candidate(deployment, rejected, low, high, 0, expected, rests, must_wait)
+            if rejected is None and not rests:
+                found.append(candidate)
+            else:
+                (self.resting if rejected is None else self.rejected).append(candidate)
+        return found
+
+    def _special(self, deployment: Deployment, rejected: str | None, rests: str, must_wait: bool) -> Candidate:
         facts, state = self._facts, self._state
-        warm = warm_tokens(name, facts, state) if self._is_warm else 0
+        warm = warm_tokens(deployment.name, facts, state) if self._is_warm else 0
         cost = estimated(deployment, facts, warm, self._output)
-        rejected = lacks(self._needed, facts, deployment)
-        health = state.deployments.get(name)
-        rests, must_wait = ("", False) if health is None else resting_of(health, state.now)
         if cost is None:
             return Candidate(deployment, rejected, None, None, warm, None, rests, must_wait)
         return Candidate(deployment, rejected, cost.low, cost.high, warm, cost.expected, rests, must_wait)

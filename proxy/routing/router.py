@@ -179,6 +179,8 @@ class Router:
 
     def _check_models(self, hints: Hints, allowed: Allowed | None) -> None:
         """Raises BadRequest for a hint with an unknown model, and ProxyError 403 for one that the key may not use."""
+        if hints.preferred_model is None and not hints.fallback:
+            return
         given = [("preferred_model", hints.preferred_model), *(("fallback", name) for name in hints.fallback or ())]
         for hint, name in given:
             if name is None:
@@ -195,4 +197,5 @@ class Router:
                 raise BadRequest(f"{where}: {error.message}", param=where) from None
 
     def _lacks_prices(self, deployments: Iterable[Deployment]) -> bool:
-        return any(each.price is None and self._prices.may_find(each.name) for each in deployments)
+        unknown = [each.name for each in deployments if each.price is None]
+        return bool(unknown) and any(map(self._prices.may_find, unknown))

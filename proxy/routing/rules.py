@@ -36,14 +36,15 @@ class Check(NamedTuple):
 
 
 class CompiledRule(NamedTuple):
-    """A rule, ready to be matched."""
+    """A rule, ready to be matched. `tasks`: those that it can match; None: any."""
 
     rule: Rule
     checks: tuple[Check, ...]
+    tasks: frozenset[str] | None = None
 
     def never(self, why: str) -> CompiledRule:
         """The rule with one more key, which never holds."""
-        return CompiledRule(self.rule, (*self.checks, Check(lambda facts: False, lambda facts: why)))
+        return self._replace(checks=(*self.checks, Check(lambda facts: False, lambda facts: why)))
 
 
 class RuleTried(Struct, frozen=True):
@@ -55,12 +56,19 @@ class RuleTried(Struct, frozen=True):
 
 
 def compiled(rules: Iterable[Rule]) -> tuple[CompiledRule, ...]:
-    return tuple(CompiledRule(rule, _checks(rule.when)) for rule in rules)
+    return tuple(CompiledRule(rule, _checks(rule.when), _tasks(rule.when)) for rule in rules)
+
+
+def _tasks(when: When) -> frozenset[str] | None:
+    return None if when.task is None else frozenset(listed(when.task))
 
 
 def match(rules: tuple[CompiledRule, ...], facts: Facts) -> tuple[Rule | None, tuple[CompiledRule, ...]]:
     """The first rule whose keys all hold, and every rule up to it."""
-    for place, (rule, checks) in enumerate(rules, 1):
+    task = facts.task
+    for place, (rule, checks, tasks) in enumerate(rules, 1):
+        if tasks is not None and task not in tasks:
+            continue
         for holds, _ in checks:
             if not holds(facts):
                 break
@@ -71,7 +79,9 @@ def match(rules: tuple[CompiledRule, ...], facts: Facts) -> tuple[Rule | None, t
 
 def outcomes(tried: Iterable[CompiledRule], facts: Facts) -> tuple[RuleTried, ...]:
     """What became of each rule that was tried."""
-    failed = ((rule.name, next((check for check in checks if not check.holds(facts)), None)) for rule, checks in tried)
+    failed = (
+        (rule.name, next((check for check in checks if not check.holds(facts)), None)) for rule, checks, _ in tried
+    )
     return tuple(RuleTried(name, check is None, check.why(facts) if check else "") for name, check in failed)
 
 

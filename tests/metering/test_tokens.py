@@ -102,11 +102,21 @@ def test_the_installed_tokenizer_counts_as_openai_does(language: str, text: str,
     assert count_exactly([text]) == count
 
 
-def test_a_long_text_is_counted_by_its_beginning() -> None:
+def test_a_long_text_is_counted_by_pieces_of_it() -> None:
     """Close to what all of it gives, in any script, and in no time: the texts of an answer are counted on the loop."""
     for unit in ("word ", "漢字 и русский ", "😀", "é"):
         text = unit * (5_000_000 // len(unit))
         assert abs(estimate(text) / (estimate(unit * 1000) * len(text) / len(unit * 1000)) - 1) < 0.01
+
+
+def test_pieces_are_spread_over_all_texts() -> None:
+    """Whichever comes first, and in however many messages."""
+    english, chinese = "The train leaves at nine. " * 400, "火车早上九点离开车站，" * 1_000
+    whole = 10_000 / 4 + 3 * 11_000 / 4
+    for texts in ([english + chinese], [chinese + english], [chinese, english], [chinese[:2_000]] * 5 + [english]):
+        messages = [{"role": "user", "content": text} for text in texts]
+        found = estimate_prompt(decode_chat(encode({"model": "m", "messages": messages})), None)
+        assert abs(found / (whole if len("".join(texts)) > 21_000 else 10_000 / 4 + 3 * 10_000 / 4) - 1) < 0.15
 
 
 @given(st.lists(st.text(max_size=200), min_size=1, max_size=5))

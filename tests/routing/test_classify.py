@@ -12,11 +12,23 @@ from collections import Counter
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.routing.classify import EVIDENCE, TASKS, Classifier, Conversation, conversation_of, load
-from proxy.routing.features import DENSE_QUESTION, QUESTION, WIDE_QUESTION, features_of, question_window
+from proxy.routing.features import (
+    DENSE_QUESTION,
+    QUESTION,
+    WIDE_QUESTION,
+    difficulty_features,
+    features_of,
+    question_window,
+    tokens_of,
+)
 from proxy.schema.chat import Message
 
 DATA = Path(__file__).parent / "data"
@@ -106,6 +118,32 @@ def test_difficulty_orders_questions_better_than_their_length(classifier: Classi
     longer = sum(len(one["text"]) > len(two["text"]) for one, two in pairs) / len(pairs)
     assert right >= 0.8
     assert right > longer + 0.05
+
+
+ALPHABET = (
+    "aB\u00e9\u0416\u0666 7_?.\n\u706b\u3053\uae30\u0e01\u0e48\u0915\u093f\u3002\uff1f\U0001f600\u0301\u3000\ud83d"
+)
+
+
+@given(st.text(st.sampled_from(ALPHABET), max_size=90))
+def test_words_of_any_script(text: str) -> None:
+    """Letters and digits of a script with spaces make a word; each character of the others is one."""
+    dense = "\u706b\u3053\uae30\u0e01\u0e48"
+    plain = "".join(f" {one} " if one in dense else one if one.isalnum() else " " for one in text.lower())
+    plain = plain.replace("7", "0")
+    assert tokens_of(text) == [word.encode() for word in plain.split()]
+
+
+def test_the_weights_were_trained_on_these_features() -> None:
+    """A change of what is read off a text needs a new training, and then a new checksum here."""
+    rows = lines("prompts.jsonl") + lines("unseen.jsonl") + lines("last.jsonl") + lines("difficulty.jsonl")
+    read: list[object] = []
+    for row in rows:
+        found = features_of(Conversation(row["text"], row["text"]))
+        read += [found.tokens, found.singles, found.pairs, found.starts, found.others, sorted(found.body), found.system]
+        grams, shape, measures = difficulty_features(row["text"], question_window(row["text"])[0])
+        read += [found.shape, grams, shape, [round(1e6 * each) for each in (*found.measures, *measures)]]
+    assert f"{crc32(msgspec.json.encode(read)):08x}" == "b1ef6620"
 
 
 def test_the_measures_of_a_question() -> None:

@@ -285,7 +285,6 @@ def test_every_worker_finds_the_same_session() -> None:
 
 
 def test_the_work_on_a_long_text_is_bounded() -> None:
-    """A fingerprint looks at both ends and the length."""
-    one = [{"role": "user", "content": "a" * 10_000}]
-    other = [{"role": "user", "content": "a" * 10_001}]
-    assert facts(messages=one).session != facts(messages=other).session
+    """A fingerprint looks at both ends, the length, and characters between."""
+    texts = ["a" * 10_000, "a" * 10_001, "b" + "a" * 9_999, "a" * 9_999 + "b", "a" * 4_000 + "b" * 2_000 + "a" * 4_000]
+    assert len({facts(messages=[{"role": "user", "content": text}]).session for text in texts}) == len(texts)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.routing.capabilities import refusal
+from proxy.routing.costs import estimated, expected_output, warm_tokens
 from proxy.routing.decision import Candidate
 from proxy.routing.facts import Facts
 from proxy.routing.health import NO_STATE, DeploymentHealth, State
@@ -161,6 +162,19 @@ def test_a_healthy_fallback_goes_before_a_resting_choice() -> None:
     """It can answer now."""
     state = State(now=1000.0, deployments={LUNA: DeploymentHealth(rests_until=1060)})
     assert order(pool("task_based", LUNA, SOL, fallback=(SONNET,)), Facts(), state) == [SOL, SONNET, LUNA]
+
+
+@given(FACTS, STATES)
+def test_a_candidate_costs_what_the_estimate_says(facts: Facts, state: State) -> None:
+    """In every size tier, cached or not, with searches and without."""
+    ordered, rejected = arrange(pool("task_based", *ROWS), facts, state, 0.5, RouterConfig())
+    for each in (*ordered, *rejected):
+        warm = warm_tokens(each.deployment.name, facts, state)
+        found = estimated(each.deployment, facts, warm, expected_output(facts))
+        costs = (each.cost_low_nano, each.cost_nano, each.cost_high_nano)
+        assert costs == ((None,) * 3 if found is None else (found.low, found.expected, found.high))
+        assert each.warm_tokens == warm
+        assert each.rejected == refusal(facts, each.deployment)
 
 
 def test_candidates_carry_their_costs() -> None:

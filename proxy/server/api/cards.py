@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.routing.capabilities import window
 from proxy.routing.deployment import Deployment, Route
 
 
@@ -31,7 +30,7 @@ def _facts(deployment: Deployment) -> dict[str, Any]:
         "pricing": {"input": price.input, "output": price.output, "cached_input": price.cached_input}
     }
     sizes = {
-        "context_length": window(deployment),
+        "context_length": deployment.context,
         "max_output_tokens": price.max_output,
         "capabilities": price.supports,
     }
