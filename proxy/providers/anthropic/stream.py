@@ -19,8 +19,7 @@ from proxy.providers.anthropic.usage import grown, usage_of
 from proxy.providers.base.answers import arguments_text, call_id, decode, listed, mapping, text
 from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.contract import HTTPResponse
-from proxy.providers.base.errors import scrub
-from proxy.providers.base.finish import at_limit, derived_finish, names_finish
+from proxy.providers.base.finish import at_limit, derived_finish, names_finish, native_finish
 from proxy.providers.base.stream import EventDecoder
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
@@ -171,13 +170,12 @@ class AnthropicStreamDecoder(EventDecoder):
     def _reason(self, word: object) -> tuple[str, dict[str, Any]]:
         """An answer with tool calls ends with `tool_calls`, whatever the vendor names the end."""
         called = "tool_calls" if self._calls else None
-        ours, native = derived_finish(called, at_limit(self._request, usage_of(self._usage)))
-        if not names_finish(word):
-            return ours, native
-        reason = _FINISH.get(word, ours)
+        reason = _FINISH.get(word) if isinstance(word, str) else None
+        if reason is None:
+            return derived_finish(called, at_limit(self._request, usage_of(self._usage)), word)
         if reason in ("stop", "tool_calls"):
             reason = called or "stop"
-        return reason, {"native_finish_reason": scrub(word)[:64]}
+        return reason, native_finish(word)
 
     # --- content ------------------------------------------------------------------------------------------------------
 

@@ -10,19 +10,18 @@ from msgspec import Struct
 from proxy.providers.base.answers import choice_index, decode_piece, mapping, objects
 from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.errors import ErrorRules
-from proxy.providers.base.finish import derived_finish
+from proxy.providers.base.finish import derived_finish, names_finish
 from proxy.providers.base.lenient import Halves, without_halves
 from proxy.providers.base.stream import EventDecoder
 from proxy.providers.base.usage import usage_of
 from proxy.providers.compatible.calls import Calls
 from proxy.providers.compatible.errors import error_in
+from proxy.providers.compatible.finish import CALLED, finish_reason
 from proxy.providers.compatible.response import (
-    CALLED,
     CHOICE_PADDING,
     PADDING,
     TEXTS,
     envelope,
-    finish_reason,
     logprobs,
     plain,
 )
@@ -82,6 +81,7 @@ class CompatibleStreamDecoder(EventDecoder):
         self._calls: dict[int, Calls] = {}
         self._with_delta: set[int] = set()
         self._finished: set[int] = set()
+        self._unknown: dict[int, str] = {}  # words for a finish that nobody knows: usage tells what they mean
         self._halves = Halves()
         self._limit = request.max_tokens
         self._written = 0  # tokens of all choices, as far as the server has said
@@ -110,11 +110,11 @@ class CompatibleStreamDecoder(EventDecoder):
         if usage is not None:
             chunk["usage"] = usage
             self._written = usage.billed.output
-        return [cast(ChatChunk, chunk)]
+        named = self._named() if self._unknown and usage is not None else []
+        return [cast(ChatChunk, chunk), *named]
 
     def at_end_marker(self) -> list[ChatChunk]:
         """The finish of each choice that has none: the server says that the answer is complete."""
-        is_cut = self._limit is not None and self._written >= self._limit * max(1, len(self._calls))
         choices: list[dict[str, Any]] = []
         for index, calls in self._calls.items():
             if index in self._finished:
@@ -124,10 +124,23 @@ class CompatibleStreamDecoder(EventDecoder):
             else:
                 rest_of_calls = calls.end()  # raises before anything has finished
                 self._finished.add(index)
-                reason, native = derived_finish(calls.called, is_cut)
+                reason, native = derived_finish(calls.called, self._is_cut)
                 delta: dict[str, Any] = {name: rest for name in TEXTS if (rest := self._halves.rest((index, name)))}
                 _put(delta, calls, rest_of_calls)
                 choices.append({"index": index, "delta": delta, "finish_reason": reason, **native})
+        return [*([cast(ChatChunk, {"choices": choices})] if choices else []), *self._named()]
+
+    @property
+    def _is_cut(self) -> bool:
+        return self._limit is not None and self._written >= self._limit * max(1, len(self._calls))
+
+    def _named(self) -> list[ChatChunk]:
+        """The finish of each choice that has only an unknown word for it."""
+        choices = []
+        for index, word in self._unknown.items():
+            reason, native = derived_finish(self._calls[index].called, self._is_cut, word)
+            choices.append({"index": index, "delta": {}, "finish_reason": reason, **native})
+        self._unknown = {}
         return [cast(ChatChunk, {"choices": choices})] if choices else []
 
     def _text(self, data: bytes) -> ChatChunk | None:
@@ -149,7 +162,7 @@ class CompatibleStreamDecoder(EventDecoder):
         """Raises UpstreamTruncated unless every choice that began has finished."""
         if not self._finished or len(self._finished) < len(self._calls):
             raise UpstreamTruncated("The provider's stream ended before the answer did.")
-        return []
+        return self._named()
 
     def _choice(self, raw: dict[str, Any], place: int, answer_id: object) -> dict[str, Any]:
         index = choice_index(raw.get("index"), place)
@@ -164,11 +177,12 @@ class CompatibleStreamDecoder(EventDecoder):
         choice |= {"index": index, "delta": delta, "finish_reason": None}
         if raw.get("logprobs") is not None:
             choice["logprobs"] = logprobs(raw["logprobs"], delta.get("content"))
-        reason, native = finish_reason(raw.get("finish_reason"), calls.called)
-        if index in self._finished:
-            if reason is not None:  # some servers finish with each call
-                _put(delta, calls, calls.end())
-        elif reason is not None:
+        if (word := raw.get("finish_reason")) is None or not names_finish(word):
+            return choice
+        reason, native = finish_reason(word, calls.called)
+        if index in self._finished:  # some servers finish with each call
+            _put(delta, calls, calls.end())
+        else:
             if self._halves:
                 delta |= {
                     name: delta.get(name, "") + rest for name in TEXTS if (rest := self._halves.rest((index, name)))
@@ -176,6 +190,8 @@ class CompatibleStreamDecoder(EventDecoder):
             _put(delta, calls, calls.end())
             self._finished.add(index)
             choice |= {"finish_reason": reason} | native
+            if reason is None:
+                self._unknown[index] = word
         return choice
 
     def _part(self, raw: dict[str, Any], index: int, calls: Calls) -> dict[str, Any]:
