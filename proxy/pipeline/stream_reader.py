@@ -110,7 +110,7 @@ class StreamReader:
                 return b""
             if first == b"<":
                 raise self._exchange.no_stream()
-            self._is_whole = first == b"{"
+            self._is_whole = first in (b"{", b"[")
         if self._is_whole:
             if len(self._start) > MAX_ANSWER_BYTES:
                 raise UpstreamError(f"The provider sent an answer of more than {MAX_ANSWER_BYTES} bytes.")

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from proxy.providers.base.answers import choice_index, json_text, listed, objects, tool_call, whole_arguments
+from proxy.providers.base.answers import (
+    call_entries,
+    choice_index,
+    json_text,
+    listed,
+    mapping,
+    objects,
+    tool_call,
+    whole_arguments,
+)
 from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.base.errors import ErrorRules
@@ -37,7 +46,9 @@ def parse_body(body: dict[str, Any], request: ChatRequest | None = None) -> Chat
     """The same for a body that is decoded, and no error."""
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices:
-        raise _no_choices()
+        if not (choices := choices_in(body)):
+            raise _no_choices()
+        body["choices"] = choices
     report = usage_of(body)
     limit = request.max_tokens if request is not None else None
     is_cut = limit is not None and report is not None and report.billed.output >= limit * len(choices)
@@ -56,6 +67,17 @@ def parse_body(body: dict[str, Any], request: ChatRequest | None = None) -> Chat
     else:
         body.pop("usage", None)
     return cast(ChatResponse, body)
+
+
+def choices_in(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """The choices of an answer or a chunk; some servers send a single one without the list around it."""
+    return objects(choices := body.get("choices")) or ([choices] if isinstance(choices, dict) and choices else [])
+
+
+def bare_message(choice: dict[str, Any]) -> dict[str, Any]:
+    """The message of a choice that has a mere text in its place, or in `text`, as plain completions have it."""
+    said = choice.get("message") or choice.get("text")
+    return {"content": said} if isinstance(said, str) else {}
 
 
 def _no_choices() -> UpstreamError:
@@ -88,6 +110,8 @@ def _normalize(choice: dict[str, Any], place: int, ids: CallIds, is_cut: bool) -
     if message is None and finish_reason(word, None)[0] == "content_filter":
         message = {}  # Azure sends none where its filter took the whole answer
     if not isinstance(message, dict):
+        message = mapping(choice.get("delta")) or bare_message(choice) or None
+    if message is None:
         raise UpstreamError("The provider's answer has a choice without a message.", retryable=True)
     message = _message(message, ids)
     called = next((name for name in CALLED if name in message), None)
@@ -125,7 +149,7 @@ def _message(message: dict[str, Any], ids: CallIds) -> dict[str, Any]:
 def _put_calls(message: dict[str, Any], ids: CallIds) -> None:
     """The calls, as the client reads them: with `tools` in the request never as the deprecated `function_call`."""
     raw, legacy = message.pop("tool_calls", None), message.pop("function_call", None)
-    calls = [call for call in ([raw] if isinstance(raw, dict) else listed(raw)) if not _says_nothing(call)]
+    calls = [call for call in call_entries(raw) if not _says_nothing(call)]
     if isinstance(legacy, dict) and not calls:
         if ids.offer.is_legacy:
             message["function_call"] = {**legacy, "arguments": whole_arguments(legacy.get("arguments"))}

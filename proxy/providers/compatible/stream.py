@@ -21,6 +21,8 @@ from proxy.providers.compatible.response import (
     CHOICE_PADDING,
     PADDING,
     TEXTS,
+    bare_message,
+    choices_in,
     envelope,
     logprobs,
     plain,
@@ -80,7 +82,7 @@ class CompatibleStreamDecoder(EventDecoder):
         self._offer = Offer(request)
         self._calls: dict[int, Calls] = {}
         self._with_delta: set[int] = set()
-        self._finished: set[int] = set()
+        self._finished: dict[int, str | None] = {}  # with what; None: with an unknown word
         self._unknown: dict[int, str] = {}  # words for a finish that nobody knows: usage tells what they mean
         self._halves = Halves()
         self._limit = request.max_tokens
@@ -102,7 +104,7 @@ class CompatibleStreamDecoder(EventDecoder):
             raise error
         chunk = envelope(body)
         chunk["choices"] = [
-            self._choice(choice, place, body.get("id")) for place, choice in enumerate(objects(body.get("choices")))
+            self._choice(choice, place, body.get("id")) for place, choice in enumerate(choices_in(body))
         ]
         if is_odd:
             chunk = without_halves(chunk)
@@ -123,8 +125,8 @@ class CompatibleStreamDecoder(EventDecoder):
                 choices += [{"index": index, "delta": late, "finish_reason": None}] if late else []
             else:
                 rest_of_calls = calls.end()  # raises before anything has finished
-                self._finished.add(index)
                 reason, native = derived_finish(calls.called, self._is_cut)
+                self._finished[index] = reason
                 delta: dict[str, Any] = {name: rest for name in TEXTS if (rest := self._halves.rest((index, name)))}
                 _put(delta, calls, rest_of_calls)
                 choices.append({"index": index, "delta": delta, "finish_reason": reason, **native})
@@ -177,18 +179,20 @@ class CompatibleStreamDecoder(EventDecoder):
         choice |= {"index": index, "delta": delta, "finish_reason": None}
         if raw.get("logprobs") is not None:
             choice["logprobs"] = logprobs(raw["logprobs"], delta.get("content"))
-        if (word := raw.get("finish_reason")) is None or not names_finish(word):
-            return choice
-        reason, native = finish_reason(word, calls.called)
-        if index in self._finished:  # some servers finish with each call
-            _put(delta, calls, calls.end())
-        else:
+        word = raw.get("finish_reason")
+        if index in self._finished:
+            if names_finish(word):  # some servers finish with each call
+                _put(delta, calls, calls.end())
+            if calls.called and self._finished[index] == "stop":  # others before the first
+                choice["finish_reason"] = self._finished[index] = calls.called
+        elif word is not None and names_finish(word):
+            reason, native = finish_reason(word, calls.called)
             if self._halves:
                 delta |= {
                     name: delta.get(name, "") + rest for name in TEXTS if (rest := self._halves.rest((index, name)))
                 }
             _put(delta, calls, calls.end())
-            self._finished.add(index)
+            self._finished[index] = reason
             choice |= {"finish_reason": reason} | native
             if reason is None:
                 self._unknown[index] = word
@@ -202,7 +206,7 @@ class CompatibleStreamDecoder(EventDecoder):
         if delta:
             self._with_delta.add(index)
         if not message or (index not in self._with_delta and not delta):
-            return delta or message
+            return delta or message or ({} if "delta" in raw else bare_message(raw))
         if calls.called or any(delta.get(name) for name in CALLED):
             return delta
         return {**delta, **{name: message.get(name) for name in CALLED}}
