@@ -91,7 +91,8 @@ def test_a_single_choice_needs_no_list():
     assert SERVER.parse_response(answered(200, body), request())["choices"][0]["message"]["content"] == "hi"
     one = {"choices": {"delta": {"content": "hi"}, "finish_reason": "stop"}}
     assert streamed(one)["message"]["content"] == "hi"
-    for none in ({}, None, "x", 5, [5]):
+    nothing: list[Any] = [{}, None, "x", 5, [5]]
+    for none in nothing:
         with pytest.raises(UpstreamError):
             SERVER.parse_response(answered(200, {"choices": none}), request())
 
@@ -124,6 +125,56 @@ def test_a_list_of_events_is_a_stream(kind: str):
     for data in ("[]", "[null]", '[{"error":{"message":"no","code":401}}]', json.dumps(events[:1]), "[1"):
         with pytest.raises(UpstreamError):
             parse(PROVIDERS[kind](), request(), HTTPResponse(200, {}, data.encode()))
+
+
+# --- other dialects ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [('{"a": 1}', '{"a": 1}'), ({"a": 1}, '{"a":1}'), ("", "{}"), (None, "{}"), ("null", "{}"), ({}, "{}")],
+)
+def test_input_of_anthropics_tools_may_be_a_text(given: Any, expected: str):
+    """As gateways write it that come from OpenAI's shape; whole, and at the start of a streamed block."""
+    provider = PROVIDERS["anthropic"]()
+    block = {"type": "tool_use", "id": "t", "name": "look", "input": given}
+    body = {"id": "m", "content": [block], "stop_reason": "tool_use", "usage": {"input_tokens": 1, "output_tokens": 2}}
+    assert named(provider.parse_response(answered(200, body), request(tools=TOOLS))["choices"][0]) == [
+        ("look", expected)
+    ]
+    events = [
+        {"type": "message_start", "message": {**body, "content": []}},
+        {"type": "content_block_start", "index": 0, "content_block": block},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}},
+        {"type": "message_stop"},
+    ]
+    assert named(folded(provider, [*map(event, events)], tools=TOOLS)["choices"][0]) == [("look", expected)]
+
+
+@pytest.mark.parametrize("content", ["hi", {"type": "text", "text": "hi"}])
+def test_content_of_anthropics_answers_may_be_a_text_or_one_block(content: Any):
+    """Without the list around it."""
+    body = {"id": "m", "content": content, "stop_reason": "end_turn"}
+    answer = PROVIDERS["anthropic"]().parse_response(answered(200, body), request())
+    assert answer["choices"][0]["message"]["content"] == "hi"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"output": [{"type": "message", "content": "hi"}]}, {"output": [], "output_text": "hi"}],
+)
+def test_the_text_of_a_response_may_stand_alone(said: dict[str, Any]):
+    """Whole and streamed, as servers write it that are like OpenAI's Responses API."""
+    provider = OpenAI(base_url="https://other.example/v1", api="responses")
+    body = {"id": "r", "status": "completed", **said}
+    answer = provider.parse_response(answered(200, body), request())
+    assert answer["choices"][0]["message"]["content"] == "hi"
+    answer = folded(provider, [event({"type": "response.completed", "response": body})])
+    assert answer["choices"][0]["message"]["content"] == "hi"
+    delta = event({"type": "response.output_text.delta", "output_index": 0, "delta": "hi"})
+    answer = folded(provider, [delta, event({"type": "response.completed", "response": body})])
+    assert answer["choices"][0]["message"]["content"] == "hi"
 
 
 # --- events -----------------------------------------------------------------------------------------------------------
