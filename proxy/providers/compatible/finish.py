@@ -10,6 +10,7 @@ from proxy.schema.chat import FINISH_REASONS
 from proxy.schema.errors import UpstreamError
 
 CALLED = ("tool_calls", "function_call")  # fields of a message, and the finish that each means
+_PLAIN_ENDS = ("stop", *CALLED)
 # In small letters. Servers pass on the words of the models behind them: Anthropic's, Google's, TGI's, Zhipu's.
 _WORDS = {
     **dict.fromkeys(("eos", "eos_token", "end_turn", "stop_sequence", "complete"), "stop"),
@@ -24,10 +25,10 @@ def finish_reason(value: object, called: str | None) -> tuple[str | None, dict[s
     """One of OpenAI's five words, with the server's own word beside it if it differs; None where there is none, or one
     that nobody knows. `called`: the one that the calls of the answer mean.
     """
+    if isinstance(value, str) and value in FINISH_REASONS:
+        return (called if called and value in _PLAIN_ENDS else value), {}
     if not names_finish(value):
         return None, {}
-    if value in FINISH_REASONS:
-        return (called if called and value in ("stop", *CALLED) else value), {}
     word = value.lower()
     if word in _BROKEN:
         said = "" if word == "error" else f" ({scrub(word)})"
@@ -36,4 +37,4 @@ def finish_reason(value: object, called: str | None) -> tuple[str | None, dict[s
     reason = word if word in FINISH_REASONS else _WORDS.get(word)
     if reason is None:
         return None, {}
-    return (called if called and reason in ("stop", *CALLED) else reason), native_finish(value)
+    return (called if called and reason in _PLAIN_ENDS else reason), native_finish(value)

@@ -103,17 +103,18 @@ class CompatibleStreamDecoder(EventDecoder):
         if error is not None:
             raise error
         chunk = envelope(body)
-        chunk["choices"] = [
-            self._choice(choice, place, body.get("id")) for place, choice in enumerate(choices_in(body))
-        ]
+        raw = body.get("choices")
+        choices = objects(raw) if isinstance(raw, list) else choices_in(body)
+        chunk["choices"] = [self._choice(choice, place, body.get("id")) for place, choice in enumerate(choices)]
         if is_odd:
             chunk = without_halves(chunk)
         usage = usage_of(sound)
         if usage is not None:
             chunk["usage"] = usage
             self._written = usage.billed.output
-        named = self._named() if self._unknown and usage is not None else []
-        return [cast(ChatChunk, chunk), *named]
+            if self._unknown:
+                return [cast(ChatChunk, chunk), *self._named()]
+        return [cast(ChatChunk, chunk)]
 
     def at_end_marker(self) -> list[ChatChunk]:
         """The finish of each choice that has none: the server says that the answer is complete."""
@@ -130,7 +131,8 @@ class CompatibleStreamDecoder(EventDecoder):
                 delta: dict[str, Any] = {name: rest for name in TEXTS if (rest := self._halves.rest((index, name)))}
                 _put(delta, calls, rest_of_calls)
                 choices.append({"index": index, "delta": delta, "finish_reason": reason, **native})
-        return [*([cast(ChatChunk, {"choices": choices})] if choices else []), *self._named()]
+        found = [cast(ChatChunk, {"choices": choices})] if choices else []
+        return found + self._named() if self._unknown else found
 
     @property
     def _is_cut(self) -> bool:
@@ -143,7 +145,7 @@ class CompatibleStreamDecoder(EventDecoder):
             reason, native = derived_finish(self._calls[index].called, self._is_cut, word)
             choices.append({"index": index, "delta": {}, "finish_reason": reason, **native})
         self._unknown = {}
-        return [cast(ChatChunk, {"choices": choices})] if choices else []
+        return [cast(ChatChunk, {"choices": choices})]
 
     def _text(self, data: bytes) -> ChatChunk | None:
         """The chunk of an event that only adds text; None for every other event."""
@@ -164,7 +166,7 @@ class CompatibleStreamDecoder(EventDecoder):
         """Raises UpstreamTruncated unless every choice that began has finished."""
         if not self._finished or len(self._finished) < len(self._calls):
             raise UpstreamTruncated("The provider's stream ended before the answer did.")
-        return self._named()
+        return self._named() if self._unknown else []
 
     def _choice(self, raw: dict[str, Any], place: int, answer_id: object) -> dict[str, Any]:
         index = choice_index(raw.get("index"), place)
@@ -185,8 +187,10 @@ class CompatibleStreamDecoder(EventDecoder):
                 _put(delta, calls, calls.end())
             if calls.called and self._finished[index] == "stop":  # others before the first
                 choice["finish_reason"] = self._finished[index] = calls.called
-        elif word is not None and names_finish(word):
+        elif word is not None:
             reason, native = finish_reason(word, calls.called)
+            if reason is None and not names_finish(word):
+                return choice
             if self._halves:
                 delta |= {
                     name: delta.get(name, "") + rest for name in TEXTS if (rest := self._halves.rest((index, name)))
