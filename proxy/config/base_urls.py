@@ -21,6 +21,7 @@ _GUESSES = ("", "/v1", "/openai", "/api/v1")
 _VERSION = re.compile(r"/v\d\w*")
 _TWICE = re.compile(r"(/v\d\w*)\1+(?=/|$)")
 _VARIABLE = re.compile(r"\$\{?\w+")
+_SCHEMES = re.compile(r"(?:https?:/*)+(?=https?://)", re.IGNORECASE)
 _NO_SCHEME = re.compile(r"(?:[\w-]+\.)*[\w-]+(?::\d+)?(?:/.*)?")
 
 
@@ -28,6 +29,9 @@ def corrected(url: str, provider: Provider, homes: Mapping[str, str]) -> tuple[s
     """The base URL that is meant, and what was changed. `homes`: the hosts of vendors' APIs -> their base URLs."""
     found: list[str] = []
     url = url.strip()
+    if (doubled := _SCHEMES.match(url)) is not None:
+        url = url[doubled.end() :]
+        found.append(f"{doubled[0]} before {url.partition('://')[0]}:// is left out")
     if "://" not in url and _NO_SCHEME.fullmatch(url):
         scheme = "http" if provider.allow_private else "https"
         url = f"{scheme}://{url}"

@@ -21,7 +21,7 @@ from proxy.routing.ask import CALL, Origin
 from proxy.routing.board import HealthBoard
 from proxy.routing.deployment import Deployment
 from proxy.schema.attempt_state import AttemptState, step
-from proxy.schema.chat import ChatResponse
+from proxy.schema.chat import ADAPTED_FINISH, ChatResponse
 from proxy.schema.endpoints import AnyRequest, AnyResponse
 from proxy.schema.errors import UpstreamError
 from proxy.schema.json import encode
@@ -152,7 +152,7 @@ class Attempt:
 
     def note_finishes(self, choices: Iterable[Mapping[str, Any]]) -> None:
         """Reports a finish_reason that the provider did not give."""
-        if any("native_finish_reason" in each and each["native_finish_reason"] is None for each in choices):
+        if any(ADAPTED_FINISH in each for each in choices) and "finish_reason" not in self.adapted:
             self.adapted = [*self.adapted, "finish_reason"]
 
     def note_whole(self, response: AnyResponse) -> None:

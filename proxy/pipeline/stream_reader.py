@@ -60,6 +60,7 @@ class StreamReader:
         self._ended = False
         self._failure: UpstreamError | None = None
         self._has_failed_late = False  # an error came after the finish
+        self._has_several = attempt.request.n > 1  # choices, which need not finish together
 
     async def next(self) -> list[ChatChunk] | None:
         """The chunks of the next bytes; None at the end. Raises UpstreamError if the stream ends before the answer.
@@ -69,8 +70,7 @@ class StreamReader:
         if self._failure is not None and not self._decoder.finished:
             raise self._failure
         if self._failure is not None or self._ended or self._decoder.done:
-            self._decoder.close()
-            return None
+            return self._note(rest) if (rest := self._decoder.close()) else None
         try:
             piece = await self._exchange.read(*self._limit())
         except UpstreamError:
@@ -110,7 +110,7 @@ class StreamReader:
                 return b""
             if first == b"<":
                 raise self._exchange.no_stream()
-            self._is_whole = first == b"{"
+            self._is_whole = first in (b"{", b"[")
         if self._is_whole:
             if len(self._start) > MAX_ANSWER_BYTES:
                 raise UpstreamError(f"The provider sent an answer of more than {MAX_ANSWER_BYTES} bytes.")
@@ -198,9 +198,10 @@ class StreamReader:
             is_progress = is_progress or isinstance(chunk, TextChunk) or _says_something(chunk)
         if is_progress:
             self._progress_at = self._now()
-        if is_finished := self._decoder.finished:
-            if not attempt.finished:
-                attempt.note_finishes(choice for chunk in chunks for choice in chunk.get("choices", ()))
+        if (is_finished := self._decoder.finished) or self._has_several:
+            said = (chunk for chunk in chunks if not isinstance(chunk, TextChunk))
+            attempt.note_finishes(choice for chunk in said for choice in chunk.get("choices", ()))
+        if is_finished:
             attempt.note_finished()
         if not attempt.committed and (is_finished or is_progress):
             attempt.note_first_token()

@@ -17,6 +17,7 @@ from proxy.schema.usage import UsageReport
 _LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
 NO_LIMIT = -1  # as llama.cpp, LM Studio and Ollama write it
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter", "function_call")
+ADAPTED_FINISH = "finish_reason_adapted"  # a field of choices whose finish_reason the provider did not give
 
 
 class Message(Struct, frozen=True, omit_defaults=True):

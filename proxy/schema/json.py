@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from codecs import BOM_UTF8
 from typing import Any, cast
 
 import msgspec
@@ -58,6 +59,8 @@ def decode_object(body: bytes) -> dict[str, Any]:
     except RecursionError:
         raise BadRequest("The JSON body is nested too deeply.", code="invalid_json") from None
     except (msgspec.DecodeError, UnicodeError, ValueError) as error:
+        if body.startswith(BOM_UTF8) and not body.startswith(2 * BOM_UTF8):
+            return decode_object(body.removeprefix(BOM_UTF8))
         why = _lone_half(body) or str(error)[:200]
         raise BadRequest(f"The body is not valid JSON: {why}", code="invalid_json") from None
     if not isinstance(value, dict):

@@ -15,7 +15,7 @@ from proxy.providers.base.errors import request_id
 from proxy.schema.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated, UpstreamUnavailable
 from proxy.schema.records import Endpoint, Outcome
 from proxy.upstream.deadline import Deadline
-from proxy.upstream.inflate import ENCODINGS, inflated
+from proxy.upstream.inflate import can_inflate, inflated
 from proxy.upstream.keys import Keys, Lease, redact
 from proxy.upstream.pools import Pool
 from proxy.upstream.transports.base import (
@@ -295,8 +295,8 @@ class Exchange:
 
     def _is_as_wanted(self) -> bool:
         """A 2xx answer that can be read. Whether it is of the kind that was asked for, its first bytes tell."""
-        encoding = self.headers.get("content-encoding", "identity").lower()
-        return 200 <= self.status < 300 and encoding in ("", "identity", *ENCODINGS)
+        encoding = self.headers.get("content-encoding")
+        return 200 <= self.status < 300 and (not encoding or can_inflate(encoding))
 
     async def _reject(self) -> None:
         """Raises the error of an answer. A redirect is never followed: the key belongs to its origin alone."""

@@ -49,6 +49,21 @@ def test_the_path_of_an_endpoint_is_left_out(front: str, tail: str) -> None:
     assert meant(f"{front}{tail}?api-version=1")[0] == f"{front}?api-version=1"
 
 
+@pytest.mark.parametrize(
+    ("front", "said"),
+    [
+        ("https://https://", "https://"),
+        ("http://https://", "http://"),
+        ("https://HTTPS://https://", "https://HTTPS://"),
+    ],
+)
+def test_a_scheme_that_was_pasted_before_another_is_left_out(front: str, said: str) -> None:
+    """The last one counts."""
+    url, notices = meant(f"{front}gateway.example/v1")
+    assert url == "https://gateway.example/v1"
+    assert notices == [f"providers.p.base_url: {said} before https:// is left out"]
+
+
 @pytest.mark.parametrize("tail", ["/api/chat", "/api/generate", "/api", "/api/tags/", "/api/"])
 def test_the_own_api_of_ollama_is_left_out(tail: str) -> None:
     """The proxy uses its endpoint that is like OpenAI's."""

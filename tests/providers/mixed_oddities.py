@@ -163,7 +163,7 @@ def usage_elsewhere(dice: random.Random, events: list[tuple[str, dict[str, Any] 
 
 def odd_finish(dice: random.Random, events: list[tuple[str, dict[str, Any] | None]]) -> None:
     """None that can be used, of an OpenAI-shaped stream. Its end marker says that it is complete."""
-    word: Any = dice.choice([None, "", "null", 5, {}, "stop"])
+    word: Any = dice.choice([None, "", "null", 5, {}, "bored", "STOP", "stop"])
     for _, body in events:
         for choice in (body or {}).get("choices", []):
             if choice["finish_reason"] is not None:

@@ -165,3 +165,22 @@ def test_long_base64_is_checked_to_its_end(size: int) -> None:
                     data_url("data:image/png;base64," + bad, "x")
     with pytest.raises(BadRequest, match="not valid base64"):
         data_url("data:image/png;base64," + good[:STEP_BYTES] + "QQ==" + good, "x")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        f"{PNG[:8]}\n{PNG[8:]}\n",
+        f"{PNG[:5]}\r\n {PNG[5:]}",
+        PNG.rstrip("="),
+        PNG.replace("+", "-").replace("/", "_"),
+        PNG.replace("+", "%2B").replace("=", "%3D"),
+    ],
+    ids=["lines", "blanks", "no padding", "for URLs", "escaped"],
+)
+def test_base64_is_sent_as_vendors_take_it(written: str) -> None:
+    """Tools break its lines, and write it for URLs."""
+    assert data_url(f"data:image/png;base64,{written}", "x") == ("image/png", PNG)
+    for bad in ("a", "****", "%%%", "é" * 4, " \n"):
+        with pytest.raises(BadRequest, match="not valid base64"):
+            data_url(f"data:image/png;base64,{bad}", "x")

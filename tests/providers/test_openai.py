@@ -34,7 +34,8 @@ def folded(all_events: list[Event], n: int = 1) -> ChatResponse:
     for event in all_events:
         for chunk in decoder.feed(event):
             fold.add(chunk)
-    decoder.close()
+    for chunk in decoder.close():
+        fold.add(chunk)
     return fold.response()
 
 

@@ -159,3 +159,17 @@ def test_half_a_surrogate_pair_is_named_with_its_place(text: str, place: int) ->
 def test_whole_pairs_and_escaped_backslashes_are_text(text: str) -> None:
     """Nothing is half."""
     assert decode_object(f'{{"a": "{text}"}}'.encode()) == json.loads(f'{{"a": "{text}"}}')
+
+
+def test_a_byte_order_mark_before_the_json_is_ignored() -> None:
+    """Windows tools write one; a second one is no JSON."""
+    assert decode_object(b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
+    for wrong in (
+        b"\xef\xbb\xbf",
+        b"\xef\xbb\xbf" * 5000 + b"{}",
+        b"\xef\xbb\xbf\xef\xbb",
+        b'{"a": 1}\xef\xbb\xbf',
+        '{"a": 1}'.encode("utf-16"),
+    ):
+        with pytest.raises(BadRequest):
+            decode_object(wrong)

@@ -16,16 +16,14 @@ from proxy.providers.anthropic.keys import NO_KEYS, Keys
 from proxy.providers.anthropic.messages import AFTER
 from proxy.providers.anthropic.names import Names
 from proxy.providers.anthropic.usage import grown, usage_of
-from proxy.providers.base.answers import arguments_text, call_id, decode, listed, mapping, text
+from proxy.providers.base.answers import arguments_text, call_id, decode, listed, mapping, text, whole_arguments
 from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.contract import HTTPResponse
-from proxy.providers.base.errors import scrub
-from proxy.providers.base.finish import at_limit, derived_finish, names_finish
+from proxy.providers.base.finish import at_limit, derived_finish, names_finish, native_finish
 from proxy.providers.base.stream import EventDecoder
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
 from proxy.schema.fold import Fold
-from proxy.schema.json import encode
 
 BETWEEN = "\n\n"  # one thought and the next
 _FINISH = {
@@ -72,7 +70,9 @@ def _whole(body: dict[str, Any], names: Names, request: ChatRequest | None) -> C
     error = error_in(body)
     if error is not None:
         raise error
-    if not isinstance(body.get("content"), list):
+    if isinstance(content := body.get("content"), str | dict):
+        body["content"] = [{"type": "text", "text": content} if isinstance(content, str) else content]
+    elif not isinstance(content, list):
         raise UpstreamError("The provider's answer has no content.", retryable=True)
     decoder, fold = AnthropicStreamDecoder(names, request), Fold()
     for chunk in [*decoder.start(body), *decoder.end(body, body, is_last=True), *decoder.close()]:
@@ -171,13 +171,12 @@ class AnthropicStreamDecoder(EventDecoder):
     def _reason(self, word: object) -> tuple[str, dict[str, Any]]:
         """An answer with tool calls ends with `tool_calls`, whatever the vendor names the end."""
         called = "tool_calls" if self._calls else None
-        ours, native = derived_finish(called, at_limit(self._request, usage_of(self._usage)))
-        if not names_finish(word):
-            return ours, native
-        reason = _FINISH.get(word, ours)
+        reason = _FINISH.get(word) if isinstance(word, str) else None
+        if reason is None:
+            return derived_finish(called, at_limit(self._request, usage_of(self._usage)), word)
         if reason in ("stop", "tool_calls"):
             reason = called or "stop"
-        return reason, {"native_finish_reason": scrub(word)[:64]}
+        return reason, native_finish(word)
 
     # --- content ------------------------------------------------------------------------------------------------------
 
@@ -232,7 +231,7 @@ class AnthropicStreamDecoder(EventDecoder):
         elif block.kind == "tool_use":
             written = "".join(block.pieces)
             # Arguments that no piece brought stand at the start: `{}` of a tool that has none.
-            rest = "" if written else encode(block.input if isinstance(block.input, dict) else {}).decode()
+            rest = "" if written else whole_arguments(block.input)
             if block.is_json:
                 return self._content_piece(answer_of(written or rest, self._names))
             if block.keys.changed:

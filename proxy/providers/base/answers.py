@@ -16,6 +16,7 @@ from proxy.schema.json_writing import text_of
 
 _object: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 _MAX_CHOICES = 1024
+_MAX_PLACE = 6  # digits
 T = TypeVar("T")
 
 
@@ -86,6 +87,21 @@ def listed(value: object) -> list[Any]:
 def objects(value: object) -> list[dict[str, Any]]:
     """The objects in a list, an empty list for anything else."""
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def call_entries(value: object) -> list[Any]:
+    """The entries of `tool_calls`. Some servers send a single call without the list around it, or an object of calls by
+    their places.
+    """
+    if not isinstance(value, dict):
+        return listed(value)
+    places = [int(name) for name in value if isinstance(name, str) and name.isdecimal() and len(name) < _MAX_PLACE]
+    if not value or len(places) < len(value):
+        return [value]
+    calls = zip(places, value.values(), strict=True)
+    return [
+        {"index": place, **call} for place, call in sorted(calls, key=lambda each: each[0]) if isinstance(call, dict)
+    ]
 
 
 def mapping(value: object) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import binascii
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from msgspec import Struct
 
@@ -15,6 +16,7 @@ from proxy.schema.errors import BadRequest
 from proxy.schema.json_structure import STEP_BYTES
 from proxy.schema.json_writing import text_of
 
+_USUAL = str.maketrans("-_", "+/")  # base64 of URLs
 _DATA_URL = re.compile(r"data:(?P<type>[\w.+/-]+)?(?:;[\w=.+-]+)*?(?P<b64>;base64)?,", re.ASCII)
 _LINKED = ("http://", "https://", "gs://")
 REASONING_FIELD = "reasoning_field"  # tells the name that a server's thoughts came with, if it was not ours
@@ -134,16 +136,27 @@ def data_url(url: str, where: str) -> tuple[str, str]:
 
 
 def _base64(data: str, where: str) -> str:
+    """The data as vendors take it: without line ends, in the usual alphabet, padded."""
     if not data:
         raise BadRequest("Expected base64 data, got none.", param=where)
+    if _is_base64(data):
+        return data
+    mended = "".join((unquote(data) if "%" in data else data).split()).translate(_USUAL)
+    mended += "=" * (-len(mended) % 4)
+    if not mended or not _is_base64(mended):
+        raise BadRequest("The data is not valid base64.", param=where)
+    return mended
+
+
+def _is_base64(data: str) -> bool:
     try:
         for at in range(0, len(data), STEP_BYTES):
             piece = base64.b64decode(data[at : at + STEP_BYTES], validate=True)
             if at + STEP_BYTES < len(data) and len(piece) < STEP_BYTES * 3 // 4:
                 raise ValueError("padding before the end")
     except (binascii.Error, ValueError):
-        raise BadRequest("The data is not valid base64.", param=where) from None
-    return data
+        return False
+    return True
 
 
 def refuse(part: Part, model: str, why: str = "") -> BadRequest:

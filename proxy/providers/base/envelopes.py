@@ -100,6 +100,7 @@ def _is_refusal(body: dict[str, Any]) -> bool:
     if body.get("success") is False or body.get("status") in ("error", "failed", "failure"):
         return True
     has_text = any(isinstance(body.get(name), str) and body[name] for name in (*_MESSAGES, "detail"))
+    has_text = has_text or any("msg" in each for each in objects(body.get("detail")))
     if any(body.get(name) not in _FINE for name in _CODES):
         return has_text
     return has_text and not any(body.get(name) in _FINE[2:] for name in _CODES) and "object" not in body
@@ -183,10 +184,12 @@ def _text_of(value: object) -> dict[str, Any]:
 
 
 def _plain_text(response: HTTPResponse) -> str | None:
-    if _kind(response) != "text/plain" or len(response.body) > _MAX_PLAIN:
+    """The body, if it is a text: many servers call every body JSON."""
+    if len(response.body) > _MAX_PLAIN:
         return None
     text = bytes(response.body).decode("utf-8", "replace").strip()
-    return text if text and not text.startswith(("<", "{", "[")) else None
+    is_text = bool(text) and "\ufffd" not in text and not text.startswith(("<", "{", "[", '"'))
+    return text if is_text else None
 
 
 def _kind(response: HTTPResponse) -> str:

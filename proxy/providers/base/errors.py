@@ -42,7 +42,7 @@ _NAME = re.compile(r"[\w./-]+", re.ASCII)  # what a code or a type is made of; n
 _CLASS_NAME = re.compile(r"[A-Z]\w*Error")  # vLLM sends the names of its Python classes as types
 _NUMBER = re.compile(r"\d+")
 _SECONDS = re.compile(r"\d{1,9}(\.\d+)?")
-_AGAIN_IN = re.compile(r"(?:try again|retry) (?:in|after) (?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+) ?(ms|s))?")
+_AGAIN_IN = re.compile(r"(?i:try again|retry) (?:in|after) (?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+) ?(ms|s))?")
 
 
 class ErrorRules(Struct, frozen=True):

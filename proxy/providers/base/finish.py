@@ -1,10 +1,11 @@
-"""Translates: the finish of a complete answer whose provider named none that is of use."""
+"""Translates: the finish of a complete answer whose provider named none that is of use, or one that nobody knows."""
 
 from __future__ import annotations
 
 from typing import Any, TypeGuard
 
-from proxy.schema.chat import ChatRequest
+from proxy.providers.base.errors import scrub
+from proxy.schema.chat import ADAPTED_FINISH, ChatRequest
 from proxy.schema.usage import UsageReport
 
 _NO_FINISH = ("", "null", "none")
@@ -15,11 +16,16 @@ def names_finish(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and value.lower() not in _NO_FINISH
 
 
-def derived_finish(called: str | None, is_cut: bool) -> tuple[str, dict[str, Any]]:
-    """The finish_reason of a complete answer that has none; that it is ours shows beside it. `called`: the one that the
-    calls of the answer mean.
+def derived_finish(called: str | None, is_cut: bool, word: object = None) -> tuple[str, dict[str, Any]]:
+    """The finish_reason of a complete answer that has none, or only a `word` that nobody knows; that it is ours shows
+    beside it. `called`: the one that the calls of the answer mean.
     """
-    return called or ("length" if is_cut else "stop"), {"native_finish_reason": None}
+    return called or ("length" if is_cut else "stop"), native_finish(word) | {ADAPTED_FINISH: True}
+
+
+def native_finish(word: object) -> dict[str, Any]:
+    """The provider's own word, as it stands beside the finish_reason."""
+    return {"native_finish_reason": scrub(word)[:64] if names_finish(word) else None}
 
 
 def at_limit(request: ChatRequest | None, usage: UsageReport | None, choices: int = 1) -> bool:

@@ -11,9 +11,11 @@ REF_HOMES = ("$defs", "definitions")
 
 
 def definition_of(ref: str) -> tuple[str, str] | None:
-    """The home and the name of the definition that a reference leads to; None for every other place."""
+    """The home and the name of the definition that a reference leads to; None for every other place, and for names that
+    are escaped.
+    """
     home, _, name = ref.removeprefix("#/").partition("/")
-    return (home, name) if home in REF_HOMES and "/" not in name else None
+    return (home, name) if home in REF_HOMES and not any(sign in name for sign in "/~%") else None
 
 
 def without_unused(schema: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import copy
 from typing import Any
+from urllib.parse import unquote
 
 from msgspec import Struct
 
@@ -169,7 +170,9 @@ class _Walk:
             if self._nodes > MAX_NODES:
                 raise self._refuse(_TOO_LARGE, path)
             part, at = left.pop()
-            part = self._looked_up(part, at) if isinstance(part, Mapping) and "$ref" in part else part
+            if isinstance(part, Mapping) and "$ref" in part and (part := self._looked_up(part["$ref"])) is None:
+                self.changes.append(".".join(at))
+                continue
             if not isinstance(part, Mapping):
                 raise self._refuse("Expected a JSON schema: an object.", at)
             for name, value in part.items():
@@ -247,8 +250,11 @@ class _Walk:
     def _inline(self, schema: Mapping[str, Any], path: tuple[str, ...], refs: tuple[str, ...]) -> dict[str, Any]:
         """The target of a `$ref` in its place; keywords beside the `$ref` override those of the target."""
         ref = schema["$ref"]
-        target = self._looked_up(schema, path)
+        target = self._looked_up(ref)
         beside = {name: value for name, value in schema.items() if name not in ("$ref", *REF_HOMES)}
+        if target is None:  # nothing is fetched; what stands beside it still holds
+            self.changes.append(".".join(path) or "$ref")
+            return self.node(beside, path, refs)
         is_followed = self._subset.refs and definition_of(ref) is not None and ref not in self._recursive
         is_full = self._nodes > MAX_NODES or len(refs) >= MAX_REFS or len(path) > MAX_DEPTH // 2
         if is_full and is_followed:
@@ -271,26 +277,22 @@ class _Walk:
             return False
         if definition_of(ref) is None or any(each not in ("$ref", *_SILENT) for each in schema):
             return False
-        self._looked_up(schema, path)
-        return ref not in self._recursive
+        return ref not in self._recursive and self._looked_up(ref) is not None
 
-    def _looked_up(self, schema: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any]:
-        ref = schema["$ref"]
+    def _looked_up(self, ref: object) -> Mapping[str, Any] | None:
+        """The schema that a reference names; None where it names none, or leads out of this schema."""
         if not isinstance(ref, str) or not ref.startswith("#"):
-            shown = str(ref)[:64]
-            raise self._refuse(f"$ref {shown!r} leads out of the schema. Only `#/...` is followed.", (*path, "$ref"))
+            return None
         found: Any = self._root
         for step in ref.removeprefix("#").split("/")[1:]:
-            name = step.replace("~1", "/").replace("~0", "~")
+            name = unquote(step).replace("~1", "/").replace("~0", "~")
             if isinstance(found, list) and name.isdecimal() and int(name) < len(found):
                 found = found[int(name)]
-            elif isinstance(found, Mapping) and name in found:
-                found = found[name]
+            elif isinstance(found, Mapping):
+                found = found.get(name, found.get(step))
             else:
-                raise self._refuse(f"$ref {ref[:64]!r} names nothing in the schema.", (*path, "$ref"))
-        if not isinstance(found, Mapping):
-            raise self._refuse(f"$ref {ref[:64]!r} names no schema.", (*path, "$ref"))
-        return found
+                return None
+        return found if isinstance(found, Mapping) else None
 
     def _refuse(self, message: str, path: tuple[str, ...]) -> BadRequest:
         return BadRequest(message, param=".".join((self._where, *path)))

@@ -191,7 +191,8 @@ _RATE = Meaning(
         "resource_exhausted requests_limit_exceeded concurrency_limit_exceeded"
     ),
     _any_of(
-        r"rate.?limit|too many requests|throttl|(?:requests|tokens) per (?:second|minute|hour|day)|请求过于频繁|限流"
+        r"rate.?limit|too many requests|throttl|(?:requests|tokens) per (?:second|minute|hour|day)|请求过于频繁|限流",
+        r"(?:request|requests|qps|rpm|tpm|concurrency) limit (?:has been |is |was )?(?:reached|exceeded)",
     ),
     frozenset({0}),
     frozenset({0, 400, 403, 500, 502}),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from proxy.providers.base.answers import json_or_none, objects
 from proxy.providers.base.contract import HTTPResponse, Provider
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.embeddings import EmbeddingsRequest
 from proxy.schema.endpoints import AnyRequest, AnyResponse
 from proxy.schema.errors import UpstreamError
 from proxy.schema.fold import Fold
+from proxy.schema.json import encode
 from proxy.schema.json_structure import check_nesting
 from proxy.schema.sse import Event, EventFraming
 
@@ -35,19 +37,25 @@ def parse(provider: Provider, request: AnyRequest, response: HTTPResponse) -> An
 
 
 def _chat(provider: Provider, request: ChatRequest, response: HTTPResponse) -> ChatResponse:
-    """Several objects, one after the other, are events."""
+    """Several objects, one after the other or in a list, are events."""
     try:
         return provider.parse_response(response, request)
     except UpstreamError:
-        if len(response.body) > _MAX_LINES or len(events := _lines(response.body)) < 2:
+        if len(response.body) > _MAX_LINES or not (events := _listed(response.body) or _lines(response.body)):
             raise
     return _folded(provider, request, events)
 
 
+def _listed(body: bytes) -> list[Event]:
+    """The events in a list, as Google's API sends them to those who do not ask for a stream; [] if it is no list."""
+    value = json_or_none(body) if body[:_BEGINNING].lstrip().startswith(b"[") else None
+    return [Event("", encode(each)) for each in objects(value) if not each.get("error")]
+
+
 def _lines(body: bytes) -> list[Event]:
-    """The events in lines of JSON; [] if one of them is too large."""
+    """The events in lines of JSON; [] if there is one alone, or one of them is too large."""
     try:
-        return _events(body)
+        return events if len(events := _events(body)) > 1 else []
     except UpstreamError:
         return []
 

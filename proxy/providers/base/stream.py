@@ -11,6 +11,8 @@ from proxy.schema.chat import ChatChunk
 from proxy.schema.json import encode
 from proxy.schema.sse import Event
 
+_DONE = b"[DONE]"
+_FIELD = b"data:"
 # In events that end a choice or a stream, whatever the dialect.
 _LAST = re.compile(rb'"finish|\.(?:completed|incomplete|failed)"|message[_-](?:stop|delta|end)')
 
@@ -29,7 +31,7 @@ class EventDecoder:
             if self._split is None and not ends_in_half(data):
                 return self.read(data, event.name)
             return self._read_halves(data, event.name)
-        if data == b"[DONE]":  # OpenAI's end marker, which servers of other dialects send too
+        if data == _DONE:  # OpenAI's end marker, which servers of other dialects send too
             before = self._read_halves(b"{}", "") if self._split is not None else []
             self.done = True
             return [*before, *self.at_end_marker()]
@@ -56,7 +58,15 @@ class EventDecoder:
         return [*chunks, *self.read(data, name)]
 
     def _padding(self, data: bytes, name: str) -> list[ChatChunk]:
-        """Servers fill pauses with `null`, `[]`, `ping`. But an error may come in a list, or as plain text."""
+        """Servers fill pauses with `null`, `[]`, `ping`. But an error may come in a list, or as plain text, and some
+        gateways frame events twice.
+        """
+        if data.startswith(_FIELD):
+            while data.startswith(_FIELD):
+                data = data.removeprefix(_FIELD).lstrip()
+            return self.feed(Event(name, data))
+        if data.strip(b'" ').upper() == _DONE:
+            return self.feed(Event(name, _DONE))
         if name == "error":
             raise build({"message": data.decode(errors="replace")}, 0, {})
         value = json_or_none(data) if data.startswith(b"[") and b"error" in data else None

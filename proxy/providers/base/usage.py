@@ -16,15 +16,23 @@ from proxy.schema.usage import UNSAID, Service, Usage, UsageReport, count, count
 # Names of counts, in the object itself or in its `..._details`: cached tokens, for example, at Together, Mistral and
 # DeepSeek, and under Anthropic's names at gateways. Of several spellings the largest counts.
 _SPELLINGS = {
-    "prompt": ("prompt_tokens", "input_tokens", "promptTokens", "inputTokens", "promptTokenCount", "prompt_eval_count"),
+    "prompt": (
+        "prompt_tokens",
+        "input_tokens",
+        "promptTokens",
+        "inputTokens",
+        "promptTokenCount",
+        "prompt_eval_count",
+        "prompt_n",
+    ),
     "output": (
         *("completion_tokens", "output_tokens", "completionTokens", "outputTokens", "candidatesTokenCount"),
-        *("generated_tokens", "eval_count"),
+        *("generated_tokens", "eval_count", "predicted_n"),
     ),
     "total": ("total_tokens", "totalTokens", "totalTokenCount"),
     "read": (
         *("cached_tokens", "num_cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens"),
-        *("cache_read_tokens", "cached_input_tokens", "cacheReadInputTokens", "cachedTokens"),
+        *("cache_read_tokens", "cached_input_tokens", "cacheReadInputTokens", "cachedTokens", "cache_n"),
     ),
     "written": (
         *("cache_write_tokens", "cache_creation_tokens", "cached_creation_tokens", "cache_creation_input_tokens"),
@@ -47,11 +55,16 @@ _COSTS = {"provider_cost": 1, "cost": 1, "estimated_cost": 1, "cost_in_usd_ticks
 _MAX_COST_USD = 1_000_000
 _CACHE_WRITES = ("cache_creation", "cache_creation_token_details")  # how long they are kept: Anthropic, LiteLLM
 _BESIDE = frozenset(
-    {"cache_read_input_tokens", "cache_creation_input_tokens", "cacheReadInputTokens", "cacheWriteInputTokens"}
+    {
+        *("cache_read_input_tokens", "cache_creation_input_tokens", "cacheReadInputTokens", "cacheWriteInputTokens"),
+        "cache_n",
+    }
 )
 _NAMES = ("usage", "usage_metadata", "token_usage")  # of a usage object
 _AROUND = ("x_groq", "message", "response", "result", "metadata", "meta", "data")  # objects that it may be in
-_ELSEWHERE = frozenset({*_NAMES[1:], *_AROUND})
+_TIMED = ("prompt_n", "predicted_n", "cache_n")  # llama.cpp, in `timings`
+_FLAT = ("prompt_eval_count", "eval_count")  # Ollama, in the answer itself
+_ELSEWHERE = frozenset({*_NAMES[1:], *_AROUND, *_FLAT, "timings"})
 _INSIDE = {name: part for name, part in _COUNTS.items() if part in ("read", "written", "written_1h", "reasoning")}
 # What stands in OpenAI's usage, and the cost that the vendor reports.
 SHOWN = ("prompt_tokens", "completion_tokens", "total_tokens", *dict.fromkeys(_DETAILS.values()), "provider_cost")
@@ -110,11 +123,19 @@ def usage_of(body: dict[str, Any]) -> UsageReport | None:
 
 def _places(body: dict[str, Any]) -> list[dict[str, Any]]:
     """The objects that have a usage object, or may have one."""
-    places = [] if _ELSEWHERE.isdisjoint(body) else [body, *(mapping(body.get(name)) for name in _AROUND)]
+    places: list[dict[str, Any]] = []
+    if not _ELSEWHERE.isdisjoint(body):
+        timings = mapping(body.get("timings"))
+        places += [body, *(mapping(body.get(name)) for name in _AROUND)]
+        places += [{"usage": _picked(body, _FLAT)}, {"usage": _picked(timings, _TIMED)}]
     for choice in objects(body.get("choices")):
         parts = (choice, choice.get("message"), choice.get("delta"))
         places += [each for each in parts if isinstance(each, dict) and "usage" in each]
     return places
+
+
+def _picked(value: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value[name] for name in names if name in value}
 
 
 def input_usage_of(raw: object) -> UsageReport | None:

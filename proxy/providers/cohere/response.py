@@ -8,8 +8,7 @@ from typing import Any, cast
 from proxy.providers.base.answers import listed, objects, text, tool_call
 from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.contract import HTTPResponse
-from proxy.providers.base.errors import scrub
-from proxy.providers.base.finish import at_limit, derived_finish, names_finish
+from proxy.providers.base.finish import at_limit, derived_finish, names_finish, native_finish
 from proxy.providers.cohere.errors import body_of, error_said
 from proxy.providers.cohere.usage import usage_of
 from proxy.schema.chat import ChatRequest, ChatResponse
@@ -105,19 +104,18 @@ def finish_reason(
     """
     if isinstance(error, str) and error:
         raise error_said(error, 504 if value == "TIMEOUT" else 500, {}, error_type)
-    ours, native = derived_finish("tool_calls" if has_calls else None, is_cut)
-    if not names_finish(value):
-        return ours, native
     if value == "ERROR":
         raise error_said("The provider stopped with an error in the middle of its answer.", 500, {})
     if value == "TIMEOUT":
         raise error_said("The provider took too long for this answer and stopped.", 504, {})
-    reason = _FINISH.get(value, ours)
+    reason = _FINISH.get(value) if isinstance(value, str) else None
+    if reason is None:
+        return derived_finish("tool_calls" if has_calls else None, is_cut, value)
     if has_calls and reason == "stop":
         reason = "tool_calls"
     elif reason == "tool_calls" and not has_calls:
         reason = "stop"
-    return reason, {"native_finish_reason": scrub(value)[:64]}
+    return reason, native_finish(value)
 
 
 def url_citations(citation: dict[str, Any], starts: dict[int, int]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from proxy.providers.base.answers import arguments_text, call_id, listed, whole_number
+from proxy.providers.base.answers import arguments_text, call_entries, call_id, whole_number
 from proxy.providers.base.call_arguments import Arguments
 from proxy.providers.base.call_ids import CallIds
 from proxy.schema.errors import UpstreamError
@@ -89,7 +89,7 @@ class Calls:
     def feed(self, raw: object, legacy: object = None) -> list[dict[str, Any]]:
         """`raw`: `tool_calls` of a delta. `legacy`: its `function_call`, where it has one."""
         self._turn += 1
-        entries = [raw] if isinstance(raw, dict) else listed(raw)
+        entries = raw if isinstance(raw, list) else call_entries(raw)
         fragments = [_fragment(entry) for entry in entries if isinstance(entry, dict)]
         if isinstance(legacy, dict) and not fragments and all(call.key == _LEGACY for call in self._calls[:1]):
             fragments = [_fragment({"index": _LEGACY, "function": legacy})]

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from proxy.providers.base.answers import choice_index, json_text, listed, objects, tool_call, whole_arguments
+from proxy.providers.base.answers import (
+    call_entries,
+    choice_index,
+    json_text,
+    listed,
+    mapping,
+    objects,
+    tool_call,
+    whole_arguments,
+)
 from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.contract import HTTPResponse
-from proxy.providers.base.errors import ErrorRules, scrub
-from proxy.providers.base.finish import derived_finish, names_finish
+from proxy.providers.base.errors import ErrorRules
+from proxy.providers.base.finish import derived_finish
 from proxy.providers.base.usage import usage_of
 from proxy.providers.compatible.errors import body_of
-from proxy.schema.chat import FINISH_REASONS, ChatRequest, ChatResponse
+from proxy.providers.compatible.finish import CALLED, finish_reason
+from proxy.schema.chat import ChatRequest, ChatResponse
 from proxy.schema.errors import UpstreamError
 from proxy.schema.long_text import joined
 
-_FINISH = {"eos": "stop", "model_length": "length", "max_tokens": "length", "tool_use": "tool_calls"}
 _TIERS = {"on_demand": "default", "performance": "default"}  # Groq's words
 _KNOWN_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
 # Additions of no use to clients: Together's echoes and seeds above 2**53, Groq's own usage, a stream's padding, and
 # errors that say nothing, which clients would take for errors.
 PADDING = frozenset({"prompt", "x_groq", "obfuscation", "p", "error"})
 TEXTS = ("content", "refusal", "reasoning_content")
-CALLED = ("tool_calls", "function_call")  # fields of a message, and the finish that each means
 _PLAIN = frozenset({"role", "content", "refusal", "annotations"})
 CHOICE_PADDING = frozenset({"text", "seed", "delta", "message", "prompt_token_ids", "token_ids", "usage", "error"})
 
@@ -38,7 +46,9 @@ def parse_body(body: dict[str, Any], request: ChatRequest | None = None) -> Chat
     """The same for a body that is decoded, and no error."""
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices:
-        raise _no_choices()
+        if not (choices := choices_in(body)):
+            raise _no_choices()
+        body["choices"] = choices
     report = usage_of(body)
     limit = request.max_tokens if request is not None else None
     is_cut = limit is not None and report is not None and report.billed.output >= limit * len(choices)
@@ -57,6 +67,17 @@ def parse_body(body: dict[str, Any], request: ChatRequest | None = None) -> Chat
     else:
         body.pop("usage", None)
     return cast(ChatResponse, body)
+
+
+def choices_in(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """The choices of an answer or a chunk; some servers send a single one without the list around it."""
+    return objects(choices := body.get("choices")) or ([choices] if isinstance(choices, dict) and choices else [])
+
+
+def bare_message(choice: dict[str, Any]) -> dict[str, Any]:
+    """The message of a choice that has a mere text in its place, or in `text`, as plain completions have it."""
+    said = choice.get("message") or choice.get("text")
+    return {"content": said} if isinstance(said, str) else {}
 
 
 def _no_choices() -> UpstreamError:
@@ -85,16 +106,18 @@ def _remove(body: dict[str, Any], names: frozenset[str]) -> None:
 
 
 def _normalize(choice: dict[str, Any], place: int, ids: CallIds, is_cut: bool) -> None:
-    message = choice.get("message")
-    if message is None and choice.get("finish_reason") == "content_filter":
+    message, word = choice.get("message"), choice.get("finish_reason")
+    if message is None and finish_reason(word, None)[0] == "content_filter":
         message = {}  # Azure sends none where its filter took the whole answer
     if not isinstance(message, dict):
+        message = mapping(choice.get("delta")) or bare_message(choice) or None
+    if message is None:
         raise UpstreamError("The provider's answer has a choice without a message.", retryable=True)
     message = _message(message, ids)
     called = next((name for name in CALLED if name in message), None)
-    reason, native = finish_reason(choice.get("finish_reason"), called)
+    reason, native = finish_reason(word, called)
     if reason is None:  # the body is complete
-        reason, native = derived_finish(called, is_cut)
+        reason, native = derived_finish(called, is_cut, word)
     if not CHOICE_PADDING.isdisjoint(choice):
         _remove(choice, CHOICE_PADDING)
     choice["index"] = choice_index(choice.get("index"), place)
@@ -126,7 +149,7 @@ def _message(message: dict[str, Any], ids: CallIds) -> dict[str, Any]:
 def _put_calls(message: dict[str, Any], ids: CallIds) -> None:
     """The calls, as the client reads them: with `tools` in the request never as the deprecated `function_call`."""
     raw, legacy = message.pop("tool_calls", None), message.pop("function_call", None)
-    calls = [call for call in ([raw] if isinstance(raw, dict) else listed(raw)) if not _says_nothing(call)]
+    calls = [call for call in call_entries(raw) if not _says_nothing(call)]
     if isinstance(legacy, dict) and not calls:
         if ids.offer.is_legacy:
             message["function_call"] = {**legacy, "arguments": whole_arguments(legacy.get("arguments"))}
@@ -198,17 +221,3 @@ def _texts(value: object, depth: int = 4) -> list[str]:
     if isinstance(value, dict):
         return _texts(value.get("text"), depth - 1) if depth else []
     return [text for piece in value for text in _texts(piece, depth - 1)] if depth and isinstance(value, list) else []
-
-
-def finish_reason(value: object, called: str | None) -> tuple[str | None, dict[str, Any]]:
-    """One of OpenAI's five words, with the vendor's own word beside it if it differs; None where there is none.
-    `called`: the one that the calls of the answer mean.
-    """
-    if not names_finish(value):
-        return None, {}
-    if value == "error":
-        raise UpstreamError("The provider stopped with an error in the middle of its answer.", retryable=True)
-    reason = value if value in FINISH_REASONS else _FINISH.get(value, "stop")
-    if called and reason in ("stop", *CALLED):
-        reason = called
-    return reason, {} if value in FINISH_REASONS else {"native_finish_reason": scrub(value)[:64]}

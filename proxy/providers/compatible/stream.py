@@ -10,19 +10,20 @@ from msgspec import Struct
 from proxy.providers.base.answers import choice_index, decode_piece, mapping, objects
 from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.errors import ErrorRules
-from proxy.providers.base.finish import derived_finish
+from proxy.providers.base.finish import derived_finish, names_finish
 from proxy.providers.base.lenient import Halves, without_halves
 from proxy.providers.base.stream import EventDecoder
 from proxy.providers.base.usage import usage_of
 from proxy.providers.compatible.calls import Calls
 from proxy.providers.compatible.errors import error_in
+from proxy.providers.compatible.finish import CALLED, finish_reason
 from proxy.providers.compatible.response import (
-    CALLED,
     CHOICE_PADDING,
     PADDING,
     TEXTS,
+    bare_message,
+    choices_in,
     envelope,
-    finish_reason,
     logprobs,
     plain,
 )
@@ -81,7 +82,8 @@ class CompatibleStreamDecoder(EventDecoder):
         self._offer = Offer(request)
         self._calls: dict[int, Calls] = {}
         self._with_delta: set[int] = set()
-        self._finished: set[int] = set()
+        self._finished: dict[int, str | None] = {}  # with what; None: with an unknown word
+        self._unknown: dict[int, str] = {}  # words for a finish that nobody knows: usage tells what they mean
         self._halves = Halves()
         self._limit = request.max_tokens
         self._written = 0  # tokens of all choices, as far as the server has said
@@ -101,20 +103,21 @@ class CompatibleStreamDecoder(EventDecoder):
         if error is not None:
             raise error
         chunk = envelope(body)
-        chunk["choices"] = [
-            self._choice(choice, place, body.get("id")) for place, choice in enumerate(objects(body.get("choices")))
-        ]
+        raw = body.get("choices")
+        choices = objects(raw) if isinstance(raw, list) else choices_in(body)
+        chunk["choices"] = [self._choice(choice, place, body.get("id")) for place, choice in enumerate(choices)]
         if is_odd:
             chunk = without_halves(chunk)
         usage = usage_of(sound)
         if usage is not None:
             chunk["usage"] = usage
             self._written = usage.billed.output
+            if self._unknown:
+                return [cast(ChatChunk, chunk), *self._named()]
         return [cast(ChatChunk, chunk)]
 
     def at_end_marker(self) -> list[ChatChunk]:
         """The finish of each choice that has none: the server says that the answer is complete."""
-        is_cut = self._limit is not None and self._written >= self._limit * max(1, len(self._calls))
         choices: list[dict[str, Any]] = []
         for index, calls in self._calls.items():
             if index in self._finished:
@@ -123,12 +126,26 @@ class CompatibleStreamDecoder(EventDecoder):
                 choices += [{"index": index, "delta": late, "finish_reason": None}] if late else []
             else:
                 rest_of_calls = calls.end()  # raises before anything has finished
-                self._finished.add(index)
-                reason, native = derived_finish(calls.called, is_cut)
+                reason, native = derived_finish(calls.called, self._is_cut)
+                self._finished[index] = reason
                 delta: dict[str, Any] = {name: rest for name in TEXTS if (rest := self._halves.rest((index, name)))}
                 _put(delta, calls, rest_of_calls)
                 choices.append({"index": index, "delta": delta, "finish_reason": reason, **native})
-        return [cast(ChatChunk, {"choices": choices})] if choices else []
+        found = [cast(ChatChunk, {"choices": choices})] if choices else []
+        return found + self._named() if self._unknown else found
+
+    @property
+    def _is_cut(self) -> bool:
+        return self._limit is not None and self._written >= self._limit * max(1, len(self._calls))
+
+    def _named(self) -> list[ChatChunk]:
+        """The finish of each choice that has only an unknown word for it."""
+        choices = []
+        for index, word in self._unknown.items():
+            reason, native = derived_finish(self._calls[index].called, self._is_cut, word)
+            choices.append({"index": index, "delta": {}, "finish_reason": reason, **native})
+        self._unknown = {}
+        return [cast(ChatChunk, {"choices": choices})]
 
     def _text(self, data: bytes) -> ChatChunk | None:
         """The chunk of an event that only adds text; None for every other event."""
@@ -149,7 +166,7 @@ class CompatibleStreamDecoder(EventDecoder):
         """Raises UpstreamTruncated unless every choice that began has finished."""
         if not self._finished or len(self._finished) < len(self._calls):
             raise UpstreamTruncated("The provider's stream ended before the answer did.")
-        return []
+        return self._named() if self._unknown else []
 
     def _choice(self, raw: dict[str, Any], place: int, answer_id: object) -> dict[str, Any]:
         index = choice_index(raw.get("index"), place)
@@ -164,18 +181,25 @@ class CompatibleStreamDecoder(EventDecoder):
         choice |= {"index": index, "delta": delta, "finish_reason": None}
         if raw.get("logprobs") is not None:
             choice["logprobs"] = logprobs(raw["logprobs"], delta.get("content"))
-        reason, native = finish_reason(raw.get("finish_reason"), calls.called)
+        word = raw.get("finish_reason")
         if index in self._finished:
-            if reason is not None:  # some servers finish with each call
+            if names_finish(word):  # some servers finish with each call
                 _put(delta, calls, calls.end())
-        elif reason is not None:
+            if calls.called and self._finished[index] == "stop":  # others before the first
+                choice["finish_reason"] = self._finished[index] = calls.called
+        elif word is not None:
+            reason, native = finish_reason(word, calls.called)
+            if reason is None and not names_finish(word):
+                return choice
             if self._halves:
                 delta |= {
                     name: delta.get(name, "") + rest for name in TEXTS if (rest := self._halves.rest((index, name)))
                 }
             _put(delta, calls, calls.end())
-            self._finished.add(index)
+            self._finished[index] = reason
             choice |= {"finish_reason": reason} | native
+            if reason is None:
+                self._unknown[index] = word
         return choice
 
     def _part(self, raw: dict[str, Any], index: int, calls: Calls) -> dict[str, Any]:
@@ -186,7 +210,7 @@ class CompatibleStreamDecoder(EventDecoder):
         if delta:
             self._with_delta.add(index)
         if not message or (index not in self._with_delta and not delta):
-            return delta or message
+            return delta or message or ({} if "delta" in raw else bare_message(raw))
         if calls.called or any(delta.get(name) for name in CALLED):
             return delta
         return {**delta, **{name: message.get(name) for name in CALLED}}

@@ -140,7 +140,7 @@ class ForcedCallDecoder:
         return [self._chunk(chunk) for chunk in self._decoder.feed(event)]
 
     def close(self) -> list[ChatChunk]:
-        return self._decoder.close()
+        return [self._chunk(chunk) for chunk in self._decoder.close()]
 
     def _chunk(self, chunk: ChatChunk) -> ChatChunk:
         self._answer_id = self._answer_id or chunk.get("id")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from proxy.providers.base.call_ids import CallIds
 from proxy.providers.base.errors import scrub
-from proxy.providers.base.finish import derived_finish, names_finish
+from proxy.providers.base.finish import derived_finish, names_finish, native_finish
 from proxy.providers.google.arguments import Arguments
 from proxy.providers.google.grounding import queries, url_citations
 from proxy.providers.google.own_parts import CODE, note
@@ -179,13 +179,14 @@ class ChoiceDecoder:
             told = scrub(f"The model stopped without an answer ({word}). {message or ''}")
             raise UpstreamError(told, retryable=word in _AGAIN, upstream_status=200)
         entries = self._rest()
-        ours, _ = derived_finish("tool_calls" if self._calls else None, is_cut)
-        reason = "content_filter" if word in _FILTERED else _FINISH.get(word, ours)
-        if self._calls and reason == "stop":
-            reason = "tool_calls"  # the vendor says STOP, often in a later event than the call's
-        last = {**self._entry({}), "finish_reason": reason, **self._extras}
-        if word.lower() != reason:
-            last["native_finish_reason"] = scrub(word)[:64]
+        called = "tool_calls" if self._calls else None
+        if (reason := "content_filter" if word in _FILTERED else _FINISH.get(word)) is None:
+            reason, native = derived_finish(called, is_cut, word)
+        else:
+            if self._calls and reason == "stop":
+                reason = "tool_calls"  # the vendor says STOP, often in a later event than the call's
+            native = native_finish(word) if word.lower() != reason else {}
+        last = {**self._entry({}), "finish_reason": reason, **native, **self._extras}
         if message and word != "STOP":
             last["finishMessage"] = scrub(message)
         self.finished = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,57 @@ async def test_lines_of_json_are_events(tmp_path: Path):
     async with before(tmp_path, "openai", lambda: http(body, "application/x-ndjson")) as server:
         streamed = await post(server.port, chat("odd/m", stream=True))
     assert "".join(each["choices"][0]["delta"].get("content") or "" for each in streamed.events[:-1]) == SAID
+
+
+def bare(data: bytes) -> bytes:
+    press = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return press.compress(data) + press.flush()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "press"),
+    [
+        *((encoding, bytes) for encoding in ("gzip", "deflate", "utf-8", "none", "aws-chunked", "identity, gzip")),
+        ("deflate", bare),
+        ("gzip, gzip", lambda data: gzip.compress(gzip.compress(data))),
+        ("gzip, gzip", gzip.compress),
+        ("identity, GZIP", gzip.compress),
+        ("deflate", gzip.compress),
+        ("gzip", zlib.compress),
+    ],
+)
+async def test_the_first_bytes_tell_how_an_answer_is_compressed(
+    tmp_path: Path, encoding: str, press: Callable[[bytes], bytes]
+):
+    """Not its header: some servers compress without a header of zlib, not at all, or twice."""
+    body = press(json.dumps(answer("openai", 2)).encode())
+    await both(tmp_path, "openai", [http(body, "application/json", content_encoding=encoding)])
+    stream = b"data: " + json.dumps({"choices": [{"delta": {"content": SAID}, "finish_reason": "stop"}]}).encode()
+    folder = tmp_path / "streamed"
+    folder.mkdir()
+    data = http(press(stream + b"\n\ndata: [DONE]\n\n"), "text/event-stream", content_encoding=encoding)
+    async with before(folder, "openai", lambda: data) as server:
+        got = await post(server.port, chat("odd/m", stream=True))
+    assert "".join(each["choices"][0]["delta"].get("content") or "" for each in got.events[:-1]) == SAID
+
+
+@pytest.mark.parametrize("kind", ["openai", "google"])
+async def test_a_list_of_events_is_a_stream(tmp_path: Path, kind: str):
+    """Indented or not, in both forms of the answer."""
+    events: list[dict[str, Any]]
+    if kind == "google":
+        events = [{"candidates": [{"content": {"parts": [{"text": text}]}}]} for text in ("hello ", "there")]
+        events[-1]["candidates"][0]["finishReason"] = "STOP"
+    else:
+        events = [{"choices": [{"index": 0, "delta": {"content": text}}]} for text in ("hello ", "there")]
+        events[-1]["choices"][0]["finish_reason"] = "stop"
+    body = json.dumps(events, indent=1).encode()
+    async with before(tmp_path, kind, lambda: http(body, "application/json")) as server:
+        got = await post(server.port, chat("odd/m"))
+        assert got.json["choices"][0]["message"]["content"] == SAID
+        got = await post(server.port, chat("odd/m", stream=True))
+        assert "".join(each["choices"][0]["delta"].get("content") or "" for each in got.events[:-1]) == SAID
+        assert got.events[-2]["choices"][0]["finish_reason"] == "stop"
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate"])

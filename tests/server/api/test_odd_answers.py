@@ -119,6 +119,27 @@ def openai_stream(*usages: Any) -> bytes:
     return streamed(text, end, *({"choices": [], "usage": usage} for usage in usages)) + b"data: [DONE]\n\n"
 
 
+@pytest.mark.parametrize("end", [b"data: [DONE]\n\n", b""])
+async def test_a_finish_that_nobody_knows_is_read_from_the_content(tmp_path: Path, end: bytes) -> None:
+    """Its usage comes after it and says that the limit was reached: in both forms of the answer, bought once."""
+    text = {"choices": [{"index": 0, "delta": {"content": SAID}, "finish_reason": None}]}
+    last = {"choices": [{"index": 0, "delta": {}, "finish_reason": "bored"}]}
+    data = streamed(text, last, {"choices": [], "usage": GOOD}) + end
+    expected = {"finish_reason": "length", "native_finish_reason": "bored", "finish_reason_adapted": True}
+    async with before(tmp_path, "openai", lambda: data) as server:
+        got = await post(server.port, chat("odd/m", stream=True, max_tokens=7))
+        assert got.events[-1] == "[DONE]"
+        choices = [choice for event in got.events[:-1] for choice in event["choices"]]
+        assert [each["finish_reason"] for each in choices if each["finish_reason"]] == ["length"]
+        assert expected.items() <= choices[-1].items()
+        row = await row_of(tmp_path / "usage.db", got)
+        assert (row["outcome"], row["output_tokens"]) == ("ok", 7)
+        got = await post(server.port, chat("odd/m", max_tokens=7))
+        assert expected.items() <= got.json["choices"][0].items()
+        assert got.headers("x-proxy-adapted-params") == ["finish_reason"]
+        assert len(rows(tmp_path / "usage.db", "SELECT * FROM attempts")) == 2
+
+
 ANTHROPIC_STREAM = streamed(
     {
         "type": "message_start",

@@ -44,7 +44,7 @@ class Reader:
         error = error_in(body, self.rules)
         if error is not None:
             raise error
-        items = objects(body.get("output"))
+        items = items_of(body)
         self.refuse_unfinished(body, is_over=False, is_empty=not items)
         text, annotations = self.text_of(items)
         refusal = refusal_of(items) or None
@@ -172,9 +172,18 @@ def refusal_of(items: list[Item]) -> str:
     return "".join(part["text"] for part in _parts(items, "refusal"))
 
 
+def items_of(body: dict[str, Any]) -> list[Item]:
+    """The items of an answer; some servers send the text alone, which the SDK adds to what OpenAI sends."""
+    items = objects(body.get("output"))
+    said = body.get("output_text")
+    return items or ([{"type": "message", "content": said}] if isinstance(said, str) and said else [])
+
+
 def _parts(items: list[Item], kind: str) -> list[dict[str, Any]]:
-    """Content parts of all messages that have a text; a refusal's is in `refusal`."""
-    parts = [part for item in items if item.get("type") == "message" for part in objects(item.get("content"))]
+    """Content parts of all messages that have a text; a refusal's is in `refusal`. Mere texts are parts too."""
+    contents = [item.get("content") for item in items if item.get("type") == "message"]
+    lists = [[{"type": "output_text", "text": each}] if isinstance(each, str) else objects(each) for each in contents]
+    parts = [part for each in lists for part in each]
     found = [part for part in parts if part.get("type") == kind]
     named = [{**part, "text": part.get("text", part.get("refusal"))} for part in found]
     return [part for part in named if isinstance(part["text"], str)]

@@ -16,6 +16,7 @@ from proxy.providers.compatible.responses.answer import (
     calls_in,
     envelope,
     is_call,
+    items_of,
     logprobs,
     refusal_of,
 )
@@ -202,7 +203,7 @@ class ResponsesDecoder(EventDecoder):
 
     def items_of(self, response: dict[str, Any]) -> list[Item]:
         """The items of the whole answer."""
-        return objects(response.get("output")) or list(self._items.values())
+        return objects(response.get("output")) or list(self._items.values()) or items_of(response)
 
     def _chunk(self, delta: dict[str, Any]) -> ChatChunk:
         choice = {"index": 0, "delta": delta, "finish_reason": None}

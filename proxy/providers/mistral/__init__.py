@@ -13,8 +13,8 @@ from proxy.providers.base.fields import texts_only
 from proxy.providers.base.images import ImageRule, patches
 from proxy.providers.compatible import Compatible, embeddings
 from proxy.providers.compatible.request import Draft, names_of
-from proxy.providers.compatible.stream import CompatibleStreamDecoder
-from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
+from proxy.providers.mistral.continuing import ContinuingDecoder, text_to_continue
+from proxy.schema.chat import ChatRequest, ChatResponse
 from proxy.schema.embeddings import EmbeddingsRequest
 from proxy.schema.errors import BadRequest
 
@@ -112,17 +112,17 @@ class Mistral(Compatible, frozen=True, kw_only=True):
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
         """A continued message starts with its beginning, which OpenAI's clients already have: it is removed."""
         answer = super().parse_response(response, request)
-        begun = _begun(request) if request is not None else ""
+        begun = text_to_continue(request) if request is not None else ""
         for choice in answer["choices"] if begun else []:
             message = choice["message"]
             message["content"] = message["content"] and message["content"].removeprefix(begun)
         return answer
 
     def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
-        begun = _begun(request)
+        begun = text_to_continue(request)
         if not begun:
             return super().stream_decoder(request)
-        return names_of(request, self.parameters).restoring(_Continuing(request, self.error_rules, begun))
+        return names_of(request, self.parameters).restoring(ContinuingDecoder(request, self.error_rules, begun))
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
         """Vectors of whole numbers (`output_dtype`) are requested as numbers: we read only floats from base64."""
@@ -136,52 +136,6 @@ class Mistral(Compatible, frozen=True, kw_only=True):
         body |= {"model": model, "encoding_format": "base64" if floats else "float"}
         dropped = [name for name in request.fields if name not in (*_EMBEDDINGS, "dimensions")]
         return embeddings.built("/embeddings", body, request, dropped)
-
-
-class _Continuing(CompatibleStreamDecoder):
-    """A stream whose answer repeats `begun`; the repetition is withheld."""
-
-    has_quick_text = False
-
-    def __init__(self, request: ChatRequest, rules: ErrorRules, begun: str) -> None:
-        super().__init__(request, rules)
-        self._begun = begun
-        self._held: dict[int, int] = {}  # choice -> how many characters of `begun` arrived
-        self._through: set[int] = set()
-
-    def read(self, data: bytes, name: str) -> list[ChatChunk]:
-        chunks = super().read(data, name)
-        for choice in (choice for chunk in chunks for choice in chunk["choices"]):
-            index, delta = choice["index"], choice["delta"]
-            if index not in self._through:
-                self._hold(index, delta, choice["finish_reason"] is not None)
-        return chunks
-
-    def _hold(self, index: int, delta: Any, is_last: bool) -> None:
-        held = self._held.get(index, 0)
-        text = delta.pop("content", None) or ""
-        self._held[index] = held + len(text)
-        if self._held[index] < len(self._begun) and self._begun.startswith(text, held) and not is_last:
-            return
-        self._through.add(index)
-        rest = len(self._begun) - held
-        said = text[rest:] if text[:rest] == self._begun[held:] else self._begun[:held] + text
-        if said:
-            delta["content"] = said
-
-
-def _begun(request: ChatRequest) -> str:
-    """The text of a trailing assistant message that the vendor is asked to continue. "" if there is none, or if the
-    client itself set the vendor's `prefix`.
-    """
-    for message in reversed(request.fields["messages"]):
-        if message["role"] != "assistant" or message.get("tool_calls"):
-            return ""
-        content = thoughts_in(message.get("content"))[1] or message.get("refusal")
-        text = content if isinstance(content, str) else "".join(part.text for part in parts(content, "messages"))
-        if text:
-            return text if message.get("prefix") is None else ""
-    return ""
 
 
 def _name_values(draft: Draft) -> None:
