@@ -48,6 +48,7 @@ TESTED = {
     "docs/routing.md": dict.fromkeys(("yaml", "python", "text", "bash"), "docs/test_routing.py"),
     "docs/security.md": dict.fromkeys(("bash", "yaml"), "docs/test_security.py"),
     "docs/strategies.md": {"yaml": "docs/test_strategies.py"},
+    "docs/telemetry.md": dict.fromkeys(("bash", "yaml"), "docs/test_telemetry.py"),
 }
 
 

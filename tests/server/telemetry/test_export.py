@@ -16,6 +16,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from proxy.server.telemetry.exporting import MISSING
+from proxy.server.telemetry.signals import PROTOCOL
 from tests.server.telemetry.collector import Collector, attributes, collecting
 from tests.serving import Spawned, spawned, write_files
 from tests.upstream import Spawned as Upstream
@@ -290,11 +291,8 @@ def test_a_bad_collector_does_nothing_to_calls(tmp_path: Path, upstream: Upstrea
     ("variables", "reason"),
     [
         ({"PYTHONPATH": "{folder}"}, MISSING),
-        (
-            {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
-            "OTEL_EXPORTER_OTLP_PROTOCOL is grpc; only http/protobuf is supported",
-        ),
-        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "soon"}, "could not convert string to float: 'soon'"),
+        ({PROTOCOL: "grpc"}, f"{PROTOCOL} is grpc; only http/protobuf is supported"),
+        ({"OTEL_BSP_MAX_QUEUE_SIZE": "1"}, "max_export_batch_size must be less than or equal to max_queue_size."),
     ],
     ids=["no extra", "protocol", "value"],
 )
