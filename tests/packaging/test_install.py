@@ -133,15 +133,10 @@ def next_line(server: subprocess.Popen[bytes]) -> bytes:
 
 @pytest.mark.slow
 def test_the_extras_install_what_they_promise(tmp_path: Path, wheel: Path) -> None:
-    """`tokens` counts, `otel` can be loaded; `local` is the runtime whose weights come apart."""
+    """Telemetry and the embedded model's runtime can be loaded. `tokens` is in no lock."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    commands = installed(tmp_path, version, wheel, "[tokens,otel,local]")
-    script = (
-        "import proxy.server.telemetry.sdk, xllamacpp\n"
-        "from proxy.metering import tokens\n"
-        "assert tokens.EXACT is not None\n"
-        "print('ok')"
-    )
+    commands = installed(tmp_path, version, wheel, "[otel,local]")
+    script = "import proxy.server.telemetry.sdk, xllamacpp; print('ok')"
     assert said([str(commands / "python"), "-I", "-c", script], tmp_path) == "ok"
 
 

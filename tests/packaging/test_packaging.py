@@ -206,14 +206,7 @@ def checkouts(folder: Path) -> tuple[Path, Path]:
         if path.is_file():
             path.chmod(0o600)
             os.utime(path, (1_000_000_000, 1_000_000_000))
-    rubbish = (
-        "proxy/__pycache__/app.cpython-311.pyc",
-        ".mypy_cache/proxy/app.json",
-        "proxy.db",
-        ".env",
-        ".venv/pyvenv.cfg",
-    )
-    for name in rubbish:
+    for name in ("proxy/__pycache__/app.cpython-311.pyc", ".mypy_cache/app.json", "proxy/proxy.db", ".env", "dist/x"):
         (places[1] / name).parent.mkdir(parents=True, exist_ok=True)
         (places[1] / name).write_text("rubbish")
     return places
