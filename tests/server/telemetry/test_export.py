@@ -33,6 +33,8 @@ providers:
   fake: {{type: openai, base_url: "{upstream}", allow_private: true, price: null, retries: 1, timeout_s: {timeouts}}}
   told: {{type: openai, base_url: "{upstream}", allow_private: true, trace_context: true, timeout_s: {timeouts}}}
 router: {{default_model: fake/ok, retry_delay_s: 0.01}}
+ensembles:
+  pair: {{strategy: voting, members: [fake/ok, "fake/ok(n_tokens=5)"]}}
 models:
   either: {{use: "fake/e500", fallback: ["fake/ok(n_tokens=5)"]}}
 """
@@ -69,6 +71,22 @@ def ask(running: Spawned, model: str, *, traceparent: str | None = None, **field
     return httpx.post(f"{running.base_url}/chat/completions", json=body, headers=headers, timeout=60)
 
 
+def embed(running: Spawned) -> httpx.Response:
+    body = {"model": "fake/ok", "input": [SECRET]}
+    return httpx.post(f"{running.base_url}/embeddings", json=body, timeout=60)
+
+
+def leave(running: Spawned) -> None:
+    """A client that goes away while its stream runs."""
+    body = {
+        "model": "fake/ok(n_tokens=2000,pace=0.01)",
+        "stream": True,
+        "messages": [{"role": "user", "content": SECRET}],
+    }
+    with httpx.stream("POST", f"{running.base_url}/chat/completions", json=body, timeout=60) as answer:
+        next(answer.iter_bytes())
+
+
 def log(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "server.log").read_text().splitlines()]
 
@@ -76,7 +94,14 @@ def log(folder: Path) -> list[dict[str, Any]]:
 class Ran:
     """What a server sent that answered these calls and was stopped."""
 
-    def __init__(self, collector: Collector, answers: dict[str, httpx.Response], told: dict[str, str]) -> None:
+    def __init__(
+        self,
+        collector: Collector,
+        answers: dict[str, httpx.Response],
+        told: dict[str, str],
+        events: list[dict[str, Any]],
+    ) -> None:
+        self.events = events
         self.collector = collector
         self.answers = answers
         self.told = told
@@ -105,11 +130,14 @@ def ran(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterato
                 "unread": ask(running, "fake/ok", traceparent=TRACEPARENT, temperature="hot"),
                 "unknown": ask(running, "nobody/knows"),
                 "told": ask(running, "told/ok", traceparent=TRACEPARENT),
+                "pair": ask(running, "ensemble:pair"),
+                "vectors": embed(running),
                 "odd": ask(running, "fake/ok", seed=2**70, traceparent="00-zz"),
             }
+            leave(running)
             told = {each.id or "": each.headers.get("traceparent", "") for each in upstream.ledger()}
             assert running.stop() == 0
-        yield Ran(collector, answers, told)
+        yield Ran(collector, answers, told, log(folder))
 
 
 def test_every_call_is_a_span_of_the_server(ran: Ran) -> None:
@@ -117,7 +145,7 @@ def test_every_call_is_a_span_of_the_server(ran: Ran) -> None:
     statuses = {name: answer.status_code for name, answer in ran.answers.items()}
     assert statuses == {
         "whole": 200, "stream": 200, "either": 200, "refused": 400, "broken": 502, "unread": 400, "unknown": 404,
-        "told": 200, "odd": 200,
+        "told": 200, "pair": 200, "vectors": 200, "odd": 200,
     }  # fmt: skip
     for name, status in statuses.items():
         own, _ = ran.of(name)
@@ -161,6 +189,37 @@ def test_a_fallback_shows_each_attempt(ran: Ran) -> None:
     assert attributes(attempts[0].attributes)["http.response.status_code"] == 500
     own, _ = ran.of("broken")
     assert attributes(own.attributes)["error.type"] == ran.answers["broken"].json()["error"]["code"]
+
+
+def test_the_members_of_an_ensemble_are_side_by_side(ran: Ran) -> None:
+    """The call has the ensemble's name, and the sum of their tokens."""
+    own, attempts = ran.of("pair")
+    assert len(attempts) == 2
+    found = attributes(own.attributes)
+    assert found["mmproxy.ensemble"] == "pair"
+    tokens = [attributes(each.attributes)["gen_ai.usage.output_tokens"] for each in attempts]
+    assert found["gen_ai.usage.output_tokens"] == sum(tokens)
+
+
+def test_embeddings_are_another_operation(ran: Ran) -> None:
+    """As the conventions name it."""
+    own, (attempt,) = ran.of("vectors")
+    assert {attributes(span.attributes)["gen_ai.operation.name"] for span in (own, attempt)} == {"embeddings"}
+
+
+def test_a_client_that_left_is_no_error(ran: Ran) -> None:
+    """Neither of the server nor of the provider."""
+    spans = [span for span in ran.spans if attributes(span.attributes)["mmproxy.outcome"] == "client_closed"]
+    assert {span.kind for span in spans} == {Span.SPAN_KIND_SERVER, Span.SPAN_KIND_CLIENT}
+    assert all("error.type" not in attributes(span.attributes) for span in spans)
+    assert all(span.status.code != span.status.STATUS_CODE_ERROR for span in spans)
+
+
+def test_nothing_went_wrong_with_telemetry_itself(ran: Ran) -> None:
+    """Whatever the call was."""
+    events = [line["event"] for line in ran.events]
+    assert "telemetry_on" in events
+    assert {"telemetry_error", "telemetry_cut", "library"}.isdisjoint(events)
 
 
 def test_a_stream_says_when_its_first_token_came(ran: Ran) -> None:
@@ -221,7 +280,7 @@ def test_metrics_have_the_conventions_names(ran: Ran) -> None:
         "gen_ai.server.request.duration",
         "gen_ai.server.time_to_first_token",
     }
-    attempts = sum(len(ran.of(name)[1]) for name in ran.answers)
+    attempts = sum(span.kind == Span.SPAN_KIND_CLIENT for span in ran.spans)
     points = metrics["gen_ai.client.operation.duration"].histogram.data_points
     assert sum(point.count for point in points) == attempts
     kinds = {attributes(point.attributes).get("error.type") for point in points}
@@ -230,7 +289,9 @@ def test_metrics_have_the_conventions_names(ran: Ran) -> None:
     assert usage.unit == "{token}"
     spent = sum(p.sum for p in usage.histogram.data_points if attributes(p.attributes)["gen_ai.token.type"] == "output")
     assert spent == sum(
-        attributes(span.attributes)["gen_ai.usage.output_tokens"] for name in ran.answers for span in ran.of(name)[1]
+        attributes(span.attributes)["gen_ai.usage.output_tokens"]
+        for span in ran.spans
+        if span.kind == Span.SPAN_KIND_CLIENT
     )
     (first,) = metrics["gen_ai.server.time_to_first_token"].histogram.data_points
     assert first.count == 1
