@@ -3,7 +3,7 @@
 #   docker build --tag multi-model-proxy .
 #   docker run --read-only --volume mmproxy:/data --publish 127.0.0.1:8000:8000 --env PROXY_API_KEY multi-model-proxy
 #
-# See docs/operation.md. A test runs these steps in order, without a container engine.
+# See docs/deployment.md. A test runs these steps in order, without a container engine.
 FROM python:3.11-slim
 
 LABEL org.opencontainers.image.title="multi-model-proxy"

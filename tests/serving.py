@@ -160,7 +160,7 @@ def spawned(routing_file: Path, *arguments: str, environ: Mapping[str, str] | No
     """`proxy serve` on a free port, ready to answer; killed at the end if it still runs."""
     command = [sys.executable, "-m", "proxy", "serve", "--port", "0", "--config", str(routing_file)]
     command += ["--pricing", str(routing_file.parent / "pricing.yaml"), *arguments]
-    clean = {name: value for name, value in os.environ.items() if not re.search(r"_API_KEY$|^PROXY_", name)}
+    clean = {name: value for name, value in os.environ.items() if not re.search(r"_API_KEY$|^(PROXY|OTEL)_", name)}
     log = (routing_file.parent / "server.log").open("ab")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env={**clean, **(environ or {})})
     try:

@@ -44,6 +44,7 @@ from proxy.server.app import Application, Options, server_auth
 from proxy.server.http1 import HTTP1Protocol
 from proxy.server.log import build_log
 from proxy.server.metrics import mark_dead
+from proxy.server.telemetry.signals import signals
 from proxy.server.wiring import build_ledger, build_store, key_store, local_models
 from proxy.storage.base import StoreError
 from proxy.storage.keys import StoredKey
@@ -108,7 +109,9 @@ def server_config(config: Config, app: Any, **extra: Any) -> uvicorn.Config:
 
 def _serve_alone(config: Config, files: ConfigFiles, models: dict[str, LocalModel], sock: socket.socket) -> None:
     log = build_log(config.server.log_format)
-    app = Application(config, models, server_auth(os.environ, config), log, Options(files=files))
+    app = Application(
+        config, models, server_auth(os.environ, config), log, Options(files=files, signals=signals(os.environ))
+    )
     signal.signal(signal.SIGHUP, hangup_handler(app.reload_soon))
     server = uvicorn.Server(server_config(config, app.asgi))
     tune()

@@ -14,6 +14,7 @@ from proxy.cli.sighup import hangup_handler
 from proxy.config.namespace import enabled
 from proxy.server.app import Application, Options, server_auth
 from proxy.server.log import build_log
+from proxy.server.telemetry.signals import signals
 from proxy.upstream.local_model import RemoteLocalModel
 
 BROKER_VARIABLE = "PROXY_LOCAL_MODEL_SOCKET"
@@ -33,7 +34,8 @@ def application() -> object:
     metrics_folder = Path(os.environ[METRICS_VARIABLE])
     log = build_log(config.server.log_format)
     files = config_files({}, os.environ)
-    app = Application(config, models, server_auth(os.environ, config), log, Options(metrics_folder, files))
+    options = Options(metrics_folder, files, signals=signals(os.environ))
+    app = Application(config, models, server_auth(os.environ, config), log, options)
     signal.signal(signal.SIGHUP, hangup_handler(app.reload_soon, may_stop=False))  # the supervisor decides
     tune()
     return app.asgi

@@ -64,6 +64,7 @@ class Resources(Struct, frozen=True):
 
     `observe` receives each ended attempt. `random` returns the jitter factor in [0, 1): the fraction of the
     back-off ceiling to sleep. The first ceiling is `backoff_s`, and it doubles. `board` outlives the configuration.
+    `begin_trace` is called with each call and its headers; None: calls are not traced.
     """
 
     upstreams: Mapping[str, Upstream]
@@ -77,6 +78,7 @@ class Resources(Struct, frozen=True):
     board: HealthBoard = field(default_factory=HealthBoard)
     mentioned: Mentioned = NOTHING  # by the rules
     budgets: Budgets = NO_BUDGETS
+    begin_trace: Callable[[Call, Mapping[str, str]], object] | None = None
     holds: Holds = None  # type: ignore[assignment]  # made from the fields above
 
     def __post_init__(self) -> None:

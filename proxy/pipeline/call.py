@@ -27,7 +27,9 @@ _STATUSES = {Outcome.CLIENT_CLOSED: 499, Outcome.CANCELLED: 503}
 
 
 class Call:
-    """One client request from its admission to its settlement."""
+    """One client request from its admission to its settlement. `trace`: what telemetry keeps of it, if it is on."""
+
+    trace: object | None = None
 
     def __init__(
         self, call_id: str, caller: Caller, request: AnyRequest, clock: Clock, started: float | None = None

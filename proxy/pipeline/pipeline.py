@@ -66,6 +66,7 @@ class Pipeline:
         self._reasoning = reasoning
         self._ledger = dispatcher.resources.ledger
         self._off_loop = dispatcher.resources.off_loop
+        self._begin_trace = dispatcher.resources.begin_trace
         self._clock = clock
         self._on_end = on_end
         self._bounds = Bounds(deadline_s, deadline_s)
@@ -87,9 +88,14 @@ class Pipeline:
             if error.code != "invalid_json":
                 model = await self._off_loop.run(len(body), partial(named_model, body))
                 if model is not None:
-                    self._reject(Call(call_id, caller, format.unread(model), self._clock, started), error)
+                    call = Call(call_id, caller, format.unread(model), self._clock, started)
+                    if self._begin_trace is not None:
+                        call.trace = self._begin_trace(call, headers)
+                    self._reject(call, error)
             raise
         call = Call(call_id, caller, request, self._clock, started)
+        if self._begin_trace is not None:
+            call.trace = self._begin_trace(call, headers)
         call.bounds = self._bounds.narrowed(request, headers)
         call.labels = labels(request, headers)
         try:

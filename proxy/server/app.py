@@ -47,6 +47,7 @@ from proxy.server.api.reads import Reads
 from proxy.server.api.request import Bodies, Places
 from proxy.server.api.shared import SharedCalls
 from proxy.server.auth import Auth, StoredKeys, own_key
+from proxy.server.connecting import LocalModels
 from proxy.server.followers import following
 from proxy.server.formats import FORMATS, EndpointFormat
 from proxy.server.history import History
@@ -57,7 +58,9 @@ from proxy.server.offline import plan_change
 from proxy.server.reload import Reloads
 from proxy.server.runtime import Runtime
 from proxy.server.shared_sessions import SharedSessions
-from proxy.server.wiring import LocalModels, Running, database_folder, key_store, running, sticky_moves
+from proxy.server.telemetry.exporting import exporting
+from proxy.server.telemetry.signals import Signals
+from proxy.server.wiring import Running, database_folder, key_store, running, sticky_moves
 from proxy.storage.base import StoreError
 from proxy.upstream.local_model import LocalModel
 
@@ -67,12 +70,13 @@ class Options(Struct, frozen=True):
 
     `metrics_folder`: where several workers share their counters. `files`: reloaded when they change, or when
     `reload_soon` is called; None: the configuration does not come from files and never changes. `formats`: the
-    endpoints that call models.
+    endpoints that call models. `signals`: the telemetry to export.
     """
 
     metrics_folder: Path | None = None
     files: ConfigFiles | None = None
     formats: Sequence[EndpointFormat] = FORMATS
+    signals: Signals = Signals()
 
 
 PLAN_S = 60.0  # for one plan, and those before it
@@ -95,6 +99,7 @@ class Application:
         self.has_failed = False  # the process ends because of a failure, not on request
         self._running: Running | None = None
         self._files = options.files
+        self._signals = options.signals
         self._reloads = Reloads(options.files, config, self._run, log)
         self._reloads.prepare = self._prepare
         self._reloads.unchanged = self._try_keys_again
@@ -272,7 +277,10 @@ class Application:
     async def _lifespan(self, _: Litestar) -> AsyncGenerator[None, None]:
         # sse-starlette would end live streams at SIGTERM; uvicorn drains them for grace_s.
         AppStatus.enable_automatic_graceful_drain = False
-        async with running(self._config, self._models, self._log, self._metrics, self._end) as server:
+        async with (
+            exporting(self._signals, self._log) as telemetry,
+            running(self._config, self._models, self._log, self._metrics, self._end, telemetry) as server,
+        ):
             self._running = server
             for model in self._models.values():
                 if isinstance(model, LocalModel) and model.spec.start == "at_start":

@@ -7,13 +7,12 @@ what outlives a reload: the ledger, connections, the embedded models, counters.
 from __future__ import annotations
 
 import random
-import ssl
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from structlog.typing import FilteringBoundLogger
@@ -35,7 +34,7 @@ from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.reasoning_state import ReasoningState
 from proxy.pipeline.sharing import Sharing
 from proxy.pipeline.timing import Clock
-from proxy.providers.base.contract import Provider, ProviderLimits
+from proxy.providers.base.contract import ProviderLimits
 from proxy.routing.allowed import Views, meaning
 from proxy.routing.board import HealthBoard
 from proxy.routing.classify import load
@@ -43,7 +42,7 @@ from proxy.routing.facts import TextClassifier
 from proxy.routing.names import Names
 from proxy.routing.router import Router
 from proxy.routing.stored_facts import mentioned
-from proxy.schema.records import Endpoint, Secret
+from proxy.server.connecting import LocalModels, connecting, origin_of
 from proxy.server.metrics import Metrics
 from proxy.server.notify import Alerts
 from proxy.server.observers import observer, on_end, report_health
@@ -59,16 +58,14 @@ from proxy.storage.retention import KeptDays, Retention
 from proxy.storage.sqlite import SqliteStore, sqlite_path
 from proxy.storage.sticky_moves import StickyMoves
 from proxy.upstream.keys import Key, Keys, KeyStates, share
-from proxy.upstream.local_model import LocalModel, RemoteLocalModel
+from proxy.upstream.local_model import LocalModel
 from proxy.upstream.model_discovery import ModelDiscovery
-from proxy.upstream.pools import Connect, Pool, Pools
-from proxy.upstream.transports.aiohttp import AiohttpTransport
-from proxy.upstream.transports.base import Transport
-from proxy.upstream.transports.httpx import HttpxTransport
-from proxy.upstream.transports.names import NameLookups
-from proxy.upstream.upstream import Origin, Upstream
+from proxy.upstream.pools import Pool, Pools
+from proxy.upstream.traced import TracedUpstream
+from proxy.upstream.upstream import Upstream
 
-LocalModels = Mapping[str, LocalModel | RemoteLocalModel]
+if TYPE_CHECKING:
+    from proxy.server.telemetry.recording import Telemetry
 
 
 class Running:
@@ -81,6 +78,7 @@ class Running:
         models: LocalModels,
         log: FilteringBoundLogger,
         metrics: Metrics | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.runtimes: Swap[Runtime] = Swap()
         self._ledger = ledger
@@ -93,7 +91,8 @@ class Running:
         self._models = models
         self._log = log
         self._metrics = metrics
-        self._pools = Pools(_connect())
+        self._telemetry = telemetry
+        self._pools = Pools(connecting())
         self.key_states = KeyStates()
         self._off_loop = stores.off_loop
         self.board = HealthBoard(time.perf_counter, time.time)
@@ -125,23 +124,18 @@ class Running:
         self._lists.follow()
 
     def _build(self, config: Config, pools: ExitStack) -> Runtime:
-        upstreams = {
-            name: Upstream(
-                name,
-                provider,
-                _origin(config, name, provider, self._models),
-                self._pool(config, name, pools),
-                self._keys(config, name),
-                self._log.warning,
-            )
-            for name, provider in enabled(config).items()
-        }
+        upstreams = {name: self._upstream(config, name, pools) for name in enabled(config)}
         lists = ModelDiscovery(upstreams, self._log.warning, self._lists)
         book = PriceBook(config.pricing, catalogues(config), warn=self._log.warning)
         names = build_names(config, book, lists.found)
         views = Views(names, book, lambda: lists.found)
         configured = names.configured()
         budgets = Budgets(config.budget, lambda name: meaning(names, name))
+        ended, begin_trace = on_end(self._log, self._metrics, configured, self.texts), None
+        if self._telemetry is not None:
+            providers = {name: (provider, endpoint_of(config, name)) for name, provider in enabled(config).items()}
+            ended = self._telemetry.observing(ended, configured, providers)
+            begin_trace = self._telemetry.begin if self._telemetry.is_tracing else None
         self._limits = self._limits or Limits(config.server.workers)  # usage outlives a reload
         policies = KeyPolicies(config.keys, config.rate_limits, self._limits)
         pipeline = Pipeline(
@@ -165,15 +159,31 @@ class Running:
                     self.board,
                     mentioned(config.rules),
                     budgets,
+                    begin_trace,
                 )
             ),
             self.vault,
             Clock(time.time_ns, time.perf_counter),
-            on_end(self._log, self._metrics, configured, self.texts),
+            ended,
             config.router.deadline_s,
         )
         sharing = sharing_of(config, names)
         return Runtime(config, views, policies, pipeline, sharing, self._ledger, budgets, upstreams, lists, self.texts)
+
+    def _upstream(self, config: Config, name: str, pools: ExitStack) -> Upstream:
+        provider, telemetry = config.providers[name], self._telemetry
+        is_traced = provider.trace_context and telemetry is not None and telemetry.is_tracing
+        upstream = (TracedUpstream if is_traced else Upstream)(
+            name,
+            provider,
+            origin_of(config, name, self._models),
+            self._pool(config, name, pools),
+            self._keys(config, name),
+            self._log.warning,
+        )
+        if telemetry is not None and isinstance(upstream, TracedUpstream):
+            upstream.trace_headers = telemetry.headers
+        return upstream
 
     def _pool(self, config: Config, name: str, pools: ExitStack) -> Pool:
         """A provider's pool, released when `pools` closes."""
@@ -219,12 +229,13 @@ async def running(
     log: FilteringBoundLogger,
     metrics: Metrics | None = None,
     on_death: Callable[[], None] | None = None,
+    telemetry: Telemetry | None = None,
 ) -> AsyncGenerator[Running, None]:
     """Opens the ledger, runs `config`, then closes everything. `on_death`: called if the ledger's writer dies."""
     store = build_store(config)
     ledger = build_ledger(config, store, on_death)
     await ledger.start()
-    server = Running(ledger, build_side_stores(config, store, log), models, log, metrics)
+    server = Running(ledger, build_side_stores(config, store, log), models, log, metrics, telemetry)
     try:
         server.run(config)
         yield server
@@ -309,25 +320,3 @@ def sticky_moves(config: Config) -> StickyMoves:
 def database_folder(config: Config) -> Path:
     """The directory of the database."""
     return sqlite_path(config.storage.url).parent
-
-
-def _connect() -> Connect:
-    """How pools connect: all of them share one look-up of names."""
-    resolve = NameLookups()
-
-    def connect(provider: Provider, context: ssl.SSLContext, proxy: Secret | None) -> Transport:
-        kind = HttpxTransport if provider.transport == "httpx" else AiohttpTransport
-        return kind(context, resolve, None if proxy is None else proxy.reveal())
-
-    return connect
-
-
-def _origin(config: Config, name: str, provider: Provider, models: LocalModels) -> Origin:
-    if provider.local_model is not None and name in models:
-        return models[name].endpoint
-    endpoint = endpoint_of(config, name)
-
-    async def fixed() -> Endpoint:
-        return endpoint
-
-    return fixed

@@ -28,7 +28,7 @@ PATIENCE_S = 30
 
 def environment(**variables: str) -> dict[str, str]:
     """This environment without API keys and proxy settings, plus these variables; finds the package from any folder."""
-    clean = {name: value for name, value in os.environ.items() if not re.search(r"_API_KEY$|^PROXY_", name)}
+    clean = {name: value for name, value in os.environ.items() if not re.search(r"_API_KEY$|^(PROXY|OTEL)_", name)}
     return {**clean, "PYTHONPATH": str(ROOT), **variables}
 
 

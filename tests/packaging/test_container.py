@@ -243,7 +243,7 @@ def started(image: Image, **environ: str) -> Iterator[tuple[subprocess.Popen[byt
     with (image.data.parent / "log").open("wb") as log:
         process = subprocess.Popen(image.command(command, arguments("USER")[-1]), stdout=log, stderr=log)
     try:
-        wait_until(lambda: process.poll() is not None or is_alive(port), "it answers")
+        wait_until(lambda: process.poll() is not None or (is_listening(image) and is_alive(port)), "it answers")
         assert process.poll() is None, (image.data.parent / "log").read_text()
         yield process, f"http://127.0.0.1:{port}"
     finally:
@@ -252,6 +252,11 @@ def started(image: Image, **environ: str) -> Iterator[tuple[subprocess.Popen[byt
         process.wait()
         for name in environ:
             del image.environ[name]
+
+
+def is_listening(image: Image) -> bool:
+    """Its banner is there: it is not somebody else that has the port."""
+    return "  curl " in (image.data.parent / "log").read_text()
 
 
 def is_alive(port: str) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from importlib.metadata import distribution, distributions
@@ -50,14 +52,22 @@ def direct_dependencies() -> dict[str, Requirement]:
 
 
 def build_wheel(source: Path, into: Path) -> Path:
+    build(source, into, "-t", "wheel")
+    (wheel,) = into.glob("*.whl")
+    return wheel
+
+
+def build(source: Path, into: Path, *arguments: str, **environ: str) -> dict[str, bytes]:
+    """What hatchling makes of `source`, by name: the wheel and the sdist, unless `arguments` name one."""
+    clean = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
     subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(into)],
+        [sys.executable, "-m", "hatchling", "build", "-d", str(into), *arguments],
         cwd=source,
+        env={**clean, **environ},
         check=True,
         capture_output=True,
     )
-    (wheel,) = into.glob("*.whl")
-    return wheel
+    return {path.name: path.read_bytes() for path in into.iterdir()}
 
 
 @pytest.fixture(scope="module")
@@ -182,9 +192,48 @@ def test_the_wheel_says_what_it_is(wheel):
     assert commands.splitlines() == ["[console_scripts]", "mmproxy = proxy.cli:main", "proxy = proxy.cli:main"]
 
 
-def test_two_builds_are_the_same_bytes(wheel, tmp_path):
-    """Anyone can check that a published wheel is this source."""
-    assert build_wheel(ROOT, tmp_path).read_bytes() == wheel.read_bytes()
+def checkouts(folder: Path) -> tuple[Path, Path]:
+    """The source twice: in other folders, with other times, modes and order of files, and with rubbish beside it."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "proxy", "*.*", "LICENSE"]
+    names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    places = folder / "one", folder / "of" / "another" / "depth"
+    for place, order in zip(places, (sorted(names), sorted(names, reverse=True)), strict=True):
+        for name in order:
+            if name and (ROOT / name).is_file() and not name.startswith(("tests/", "docs/")):
+                (place / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, place / name)
+    for path in places[1].rglob("*"):
+        if path.is_file():
+            path.chmod(0o600)
+            os.utime(path, (1_000_000_000, 1_000_000_000))
+    for name in ("proxy/__pycache__/app.cpython-311.pyc", ".mypy_cache/app.json", "proxy/proxy.db", ".env", "dist/x"):
+        (places[1] / name).parent.mkdir(parents=True, exist_ok=True)
+        (places[1] / name).write_text("rubbish")
+    return places
+
+
+@pytest.mark.parametrize("epoch", [None, 1_700_000_000])
+def test_builds_are_the_same_bytes_wherever_and_whenever_they_run(tmp_path, epoch):
+    """Anyone can check that a published file is this source. SOURCE_DATE_EPOCH dates what is inside."""
+    one, another = checkouts(tmp_path / "source")
+    dated = {} if epoch is None else {"SOURCE_DATE_EPOCH": str(epoch)}
+    first = build(one, tmp_path / "a", TZ="UTC", LC_ALL="C", **dated)
+    second = build(another, tmp_path / "b", TZ="Asia/Tokyo", PYTHONHASHSEED="7", **dated)
+    print(*(f"{hashlib.sha256(data).hexdigest()} {name}" for name, data in sorted(first.items())), sep="\n")
+    version = proxy.__version__
+    assert first.keys() == {f"multi_model_proxy-{version}-py3-none-any.whl", f"multi_model_proxy-{version}.tar.gz"}
+    assert first == second
+    if epoch is not None:
+        with tarfile.open(tmp_path / "a" / f"multi_model_proxy-{version}.tar.gz") as archive:
+            assert {member.mtime for member in archive} == {epoch}
+
+
+def test_the_sdist_makes_the_same_wheel(wheel, tmp_path):
+    """It lacks nothing, and the wheel does not depend on what lies beside it in a checkout."""
+    (sdist,) = build(ROOT, tmp_path / "sdist", "-t", "sdist")
+    with tarfile.open(tmp_path / "sdist" / sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    assert build_wheel(tmp_path / sdist.removesuffix(".tar.gz"), tmp_path / "wheel").read_bytes() == wheel.read_bytes()
 
 
 @pytest.mark.slow

@@ -130,6 +130,7 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     transport: Annotated[str, one_of("aiohttp", "httpx")] = "aiohttp"
     price: Annotated[str, one_of("free")] | None = None
     trust_cost: bool = False
+    trace_context: bool = False
     ca_file: NotBlank | None = None
     retries: Annotated[int, Meta(ge=0, le=10)] = 2
 
