@@ -33,6 +33,7 @@ COMMANDS = {  # name -> first sentence of its help, so that listing the commands
     "providers": "List the providers: which are on, and why the others are off.",
     "schema": "Print the JSON Schema of a configuration file, for editors.",
     "serve": "Serve the OpenAI-compatible endpoint.",
+    "setup": "Point a coding agent or chat client here.",
     "usage": "Report usage and cost.",
 }
 

@@ -1,4 +1,4 @@
-"""Translates: what LiteLLM's configuration says of money: prices and sizes into a row of pricing.yaml, budgets into ours."""
+"""Translates: what LiteLLM's configuration says of money: prices and sizes into rows of pricing.yaml, and budgets."""
 
 from __future__ import annotations
 
