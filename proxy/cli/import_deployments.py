@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 from urllib.parse import urlsplit
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
+from proxy.cli.import_parameters import parameters_of
 from proxy.cli.import_prices import budget_of, row_of
 from proxy.cli.import_source import ACTION, CHANGED, LOST, NOTE, Section, variable_of
 from proxy.cli.import_vendors import PLACEHOLDERS, UNSUPPORTED, VENDORS, Vendor, vendor_of_bare
@@ -19,14 +22,8 @@ SERVED = ("chat", "completion", "responses", "embedding", "embeddings", "rerank"
 _OTHER_USE = re.compile(
     r"whisper|(^|[/-])tts-|dall-e|gpt-image|transcribe|realtime|(^|/)sora|imagen|moderation|stable-diffusion|flux"
 )
-# Fields of a request that a configuration may set for every call.
-PARAMETERS = (
-    *("temperature", "top_p", "top_k", "min_p", "max_tokens", "max_completion_tokens", "seed", "stop", "n"),
-    *("presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias", "logprobs", "top_logprobs"),
-    *("reasoning_effort", "thinking", "response_format", "tool_choice", "parallel_tool_calls", "service_tier"),
-    *("verbosity", "web_search_options", "safety_settings", "modalities", "dimensions", "user", "metadata"),
-)
 _MOST_RETRIES = 10
+_LONGEST_NAME = 200
 _AZURE_KEY, _AZURE_BASE = "AZURE_API_KEY", "AZURE_API_BASE"
 _DATED = re.compile(r"20\d\d-\d\d-\d\d(-preview)?")
 
@@ -58,7 +55,7 @@ class Deployment(Struct):
     link: Link
     source: Section
     weights: dict[str, float] = {}
-    order: float = 0
+    order: float = math.inf
     limits: tuple[float | None, float | None] = (None, None)
     row: dict[str, Any] = {}
     budget: dict[str, float] = {}
@@ -107,11 +104,18 @@ def read_deployment(entry: Section, defaults: Defaults, secrets: Secrets) -> Dep
     if (where := variable_of(model)) is not None or "{{" in model:
         params.say(LOST, "model", f"is read from {where or 'a template'}; write the model's name, then import again")
         return None
+    if not is_name(group):
+        entry.say(LOST, "model_name", "cannot be a name here, so it is left out; auto and ensemble are reserved")
+        return None
     _lend(params, defaults)
     mode = info.text("mode") if info else None
     if (mode is not None and mode not in SERVED) or (mode is None and _OTHER_USE.search(f"{model} {group}")):
         entry.about(LOST, f"{shown(group)}: this proxy has no endpoint for {mode or 'what ' + shown(model) + ' does'}")
         return None
+    if mode is not None and mode.startswith(("embedding", "rerank")):
+        defaults = replace(defaults, parameters={})
+    if model == "*":
+        return Deployment(group, model, Link("openai", "openai"), params)
     named = params.text("custom_llm_provider")
     found = _Reading(params, defaults, secrets, named).link(model)
     if found is None:
@@ -121,12 +125,19 @@ def read_deployment(entry: Section, defaults: Defaults, secrets: Secrets) -> Dep
     made = Deployment(group, upstream, link, params, row=row)
     made.weights = {name: value for name in ("weight", "rpm", "tpm") if (value := params.number(name))}
     made.limits = (made.weights.get("rpm"), made.weights.get("tpm"))
-    made.order = params.number("order") or 0
+    order = params.number("order")
+    made.order = math.inf if order is None else order
     amount, period = params.number("max_budget"), params.text("budget_duration")
     if amount is not None:
         made.budget = budget_of(params, "budget_duration", amount, period)
     _finish(entry, params, info)
     return made
+
+
+def is_name(name: str) -> bool:
+    """True for what may stand under `models:` or `aliases:`."""
+    is_reserved = name == "auto" or name.startswith(("auto:", "ensemble:"))
+    return 1 <= len(name) <= _LONGEST_NAME and name.isprintable() and not is_reserved and not looks_like_key(name)
 
 
 def _lend(params: Section, defaults: Defaults) -> None:
@@ -199,6 +210,7 @@ class _Reading:
         if (bare := vendor_of_bare(model)) is not None:
             return bare, model
         if "api_base" in self.params or "base_url" in self.params:
+            self.params.say(CHANGED, "model", f"{shown(model)} is taken for a model of a server like OpenAI's")
             return "openai", model
         return (first, rest) if slash else (None, model)
 
@@ -262,9 +274,12 @@ class _Reading:
         """Adds headers, limits and parameters."""
         headers: dict[str, str] = {}
         secret = dict(headers_env)
-        given = {**(self.params.read("headers") or {}), **(self.params.read("extra_headers") or {})}
-        for name, value in given.items() if isinstance(given, dict) else ():
-            self._header(str(name), value, headers, secret)
+        for key in ("headers", "extra_headers"):
+            given = self.params.read(key)
+            if given is not None and not isinstance(given, dict):
+                self.params.say(LOST, key, "is not made of keys and values, so it is left out")
+            for name, value in given.items() if isinstance(given, dict) else ():
+                self._header(str(name), value, headers, secret)
         organization = self.params.text("organization")
         if organization is not None and link.type == "openai" and link.base_url is None:
             variable = variable_of(organization) or "OPENAI_ORG_ID"
@@ -288,7 +303,9 @@ class _Reading:
             timeouts=tuple((name, seconds) for name, seconds in times.items() if seconds),
             retries=None if retries is None else min(int(retries), _MOST_RETRIES),
             max_concurrent=int(at_once) if at_once and at_once >= 1 else None,
-            parameters=json.dumps(self._parameters(), sort_keys=True, ensure_ascii=False),
+            parameters=json.dumps(
+                parameters_of(self.params, self.defaults.parameters), sort_keys=True, ensure_ascii=False
+            ),
         )
 
     def _header(self, name: str, value: Any, headers: dict[str, str], secret: dict[str, str]) -> None:
@@ -303,19 +320,6 @@ class _Reading:
             self.params.say(ACTION, "extra_headers", f"a value in plain text is not copied; set {secret[name]} to it")
         else:
             headers[name] = str(value)
-
-    def _parameters(self) -> dict[str, Any]:
-        found = dict(self.defaults.parameters)
-        for name in PARAMETERS:
-            if (value := self.params.read(name)) is not None:
-                found[name] = value
-        body = self.params.read("extra_body")
-        found.update(body if isinstance(body, dict) else {})
-        return {name: value for name, value in found.items() if not _is_secret(name, value)}
-
-
-def _is_secret(name: str, value: Any) -> bool:
-    return names_a_key(name) or (isinstance(value, str) and (looks_like_key(value) or variable_of(value) is not None))
 
 
 def _azure_url(address: str, prefix: str, deployment: str, version: str | None) -> str:

@@ -130,6 +130,8 @@ def _add_budgets(
         for link, provider in layout.providers.items():
             if link.prefix == name and limits:
                 per_provider[provider] = limits
+        if settings.budget_section and sum(link.prefix == name for link in layout.providers) > 1:
+            settings.budget_section.say(CHANGED, name, "each provider made of it has this limit of its own")
     budget |= {"per_model": per_model} if per_model else {}
     budget |= {"per_provider": per_provider} if per_provider else {}
     if budget:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from itertools import chain, count
 from typing import Any
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from proxy.cli.import_deployments import Deployment, Link, host_of
+from proxy.cli.import_deployments import Deployment, Link, host_of, is_name
 from proxy.cli.import_settings import Chain, Settings
 from proxy.cli.import_source import CHANGED, LOST, NOTE
 from proxy.cli.import_vendors import NATIVE, VENDORS
@@ -45,9 +46,9 @@ def lay_out(deployments: list[Deployment], settings: Settings) -> Layout:
         layout.groups.setdefault(each.group, []).append(each)
     layout.groups = {name: _rotated(group) for name, group in layout.groups.items()}
     kept = [each for group in layout.groups.values() for each in group]
-    chained = {settings.aliases.get(chain.name, chain.name) for chain in settings.chains}
+    chained = {settings.aliases.get(each.name, each.name) for each in settings.chains}
     with_chains = chained | (set(layout.groups) if settings.cache_s else set())
-    if any(chain.name == _ANY for chain in settings.chains):
+    if any(each.name == _ANY for each in settings.chains):
         with_chains |= set(layout.groups)
     _wildcards([each for each in deployments if each.is_wildcard], layout)
     for link in dict.fromkeys(each.link for each in sorted(kept, key=lambda each: _plainness(each.link))):
@@ -118,8 +119,8 @@ def _candidates(link: Link, group: str) -> Iterable[str]:
         plain = f"azure-{group}"
     else:
         plain = host_of(link.base_url) if link.base_url else _ADDRESS.sub("", link.base_url_env or link.prefix)
-    names = [plain, f"{plain}-{group}", *(f"{plain}-{number}" for number in range(2, 10_000))]
-    return [slug for name in names if (slug := _slug(name)) is not None]
+    names = chain((plain, f"{plain}-{group}"), (f"{link.prefix}-{number}" for number in count(2)))
+    return (slug for name in names if (slug := _slug(name)) is not None)
 
 
 def _slug(name: str) -> str | None:
@@ -180,7 +181,7 @@ def _add_group(name: str, group: list[Deployment], layout: Layout, *, keep: bool
 
 def _add_aliases(settings: Settings, layout: Layout) -> None:
     for name, target in settings.aliases.items():
-        if name in layout.models or name == target:
+        if name in layout.models or name == target or not is_name(name):
             continue
         if target in layout.models or _is_called(target, layout):
             layout.aliases[name] = target
@@ -195,22 +196,23 @@ def _is_called(name: str, layout: Layout) -> bool:
 def _add_chains(chains: list[Chain], layout: Layout) -> None:
     """Fallbacks: the model's own before those of all models. A chain that would come back is written out."""
     edges: dict[str, set[str]] = {}
-    for chain in sorted(chains, key=lambda chain: chain.name == _ANY):
-        owners = [*layout.models] if chain.name == _ANY else [layout.aliases.get(chain.name, chain.name)]
+    for each in sorted(chains, key=lambda each: each.name == _ANY):
+        owners = [*layout.models] if each.name == _ANY else [layout.aliases.get(each.name, each.name)]
         for owner in owners:
             if owner not in layout.models:
-                chain.section.say(LOST, chain.key, f"{shown(owner)} is no model here, so its fallbacks are left out")
+                each.section.say(LOST, each.key, f"{shown(owner)} is no model here, so its fallbacks are left out")
                 continue
-            for name in chain.targets:
-                _add_fallback(chain, owner, layout.aliases.get(name, name), layout, edges)
+            for name in each.targets:
+                _add_fallback(each, owner, layout.aliases.get(name, name), layout, edges)
 
 
-def _add_fallback(chain: Chain, owner: str, target: str, layout: Layout, edges: dict[str, set[str]]) -> None:
+def _add_fallback(source: Chain, owner: str, target: str, layout: Layout, edges: dict[str, set[str]]) -> None:
     if target == owner:
         return
     known = target in layout.models
     if not known and not _is_called(target, layout):
-        chain.section.say(LOST, chain.key, f"{shown(target)} is no model here, so it is no fallback of {shown(owner)}")
+        why = f"{shown(target)} is no model here, so it is no fallback of {shown(owner)}"
+        source.section.say(LOST, source.key, why)
         return
     entry = layout.models[owner]
     names = [target]
@@ -218,11 +220,11 @@ def _add_fallback(chain: Chain, owner: str, target: str, layout: Layout, edges: 
         names = [layout.full(each) for each in layout.groups[target]]
     elif known:
         edges.setdefault(owner, set()).add(target)
-    listed = entry.setdefault(chain.kind, [])
+    listed = entry.setdefault(source.kind, [])
     first = entry.get("use")
     listed += [name for name in names if name not in listed and name != first]
     if not listed:
-        del entry[chain.kind]
+        del entry[source.kind]
 
 
 def _leads(start: str, end: str, edges: dict[str, set[str]]) -> bool:

@@ -6,7 +6,8 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from proxy.cli.import_deployments import PARAMETERS, Defaults
+from proxy.cli.import_deployments import Defaults
+from proxy.cli.import_parameters import PARAMETERS
 from proxy.cli.import_prices import budget_of
 from proxy.cli.import_source import ACTION, CHANGED, LOST, NOTE, Section, variable_of
 from proxy.config.problems import shown
@@ -69,6 +70,7 @@ class Settings(Struct):
     retries: int | None = None
     cache_s: float | None = None
     provider_budgets: dict[str, dict[str, float]] = {}
+    budget_section: Section | None = None
 
 
 def read_settings(root: Section) -> Settings:
@@ -244,6 +246,7 @@ def _router(section: Section, found: Settings) -> None:
         found.defaults.parameters = {name: value for name in PARAMETERS if (value := params.read(name)) is not None}
         params.rest()
     budgets = section.section("provider_budget_config")
+    found.budget_section = budgets
     for name in budgets.names() if budgets else ():
         each = budgets.section(name) if budgets else None
         amount = (each.number("budget_limit") or each.number("max_budget")) if each else None

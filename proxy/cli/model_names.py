@@ -1,4 +1,4 @@
-"""Performs I/O: completes the names of models in a shell, by the two files. Asks no server; of broken files it has none."""
+"""Performs I/O: completes the names of models in a shell, by the two files. Asks no server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 
 def complete_models(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """The names that begin like this."""
+    """The names that begin like this; none if the files do not load."""
     from proxy.cli.settings import config_files  # lazy: a command is completed far more often than it needs names
     from proxy.config import ConfigError  # lazy: as above
     from proxy.config.namespace import build_names  # lazy: as above
