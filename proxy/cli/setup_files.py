@@ -76,10 +76,9 @@ def read_values(text: str, form: str) -> dict[str, Any]:
         else:
             found = dict(line for each in text.splitlines() if (line := _assignment(each)) is not None)
     except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
-        why = (
-            "; comments are not kept by this command" if form == "json" and re.search(r"^\s*//|/\*", text, re.M) else ""
-        )
-        raise NotEditable(f"is not valid {form.upper()}: {error}{why}") from None
+        has_comments = form == "json" and re.search(r"^\s*//|/\*", text, re.MULTILINE)
+        why = "has comments, which this command would lose" if has_comments else f"is not valid {form.upper()}: {error}"
+        raise NotEditable(why) from None
     if not isinstance(found, dict):
         raise NotEditable("does not hold keys and values")
     return found
