@@ -104,13 +104,19 @@ def read_deployment(entry: Section, defaults: Defaults, secrets: Secrets) -> Dep
     if (where := variable_of(model)) is not None or "{{" in model:
         params.say(LOST, "model", f"is read from {where or 'a template'}; write the model's name, then import again")
         return None
+    if looks_like_key(model):
+        params.say(LOST, "model", "looks like a key, so it is left out")
+        return None
     if not is_name(group):
         entry.say(LOST, "model_name", "cannot be a name here, so it is left out; auto and ensemble are reserved")
         return None
     _lend(params, defaults)
     mode = info.text("mode") if info else None
     if (mode is not None and mode not in SERVED) or (mode is None and _OTHER_USE.search(f"{model} {group}")):
-        entry.about(LOST, f"{shown(group)}: this proxy has no endpoint for {mode or 'what ' + shown(model) + ' does'}")
+        entry.about(
+            LOST,
+            f"{shown(group)}: this proxy has no endpoint for {shown(mode or '') or 'what ' + shown(model) + ' does'}",
+        )
         return None
     if mode is not None and mode.startswith(("embedding", "rerank")):
         defaults = replace(defaults, parameters={})
@@ -222,7 +228,7 @@ class _Reading:
             return None, variable, vendor.is_private
         if "://" not in address:
             address = f"http://{address}"
-        if wrong_url(address, allow_private=True) is not None or "$" in address or "{" in address:
+        if wrong_url(address, allow_private=True) or "$" in address or "{" in address or looks_like_key(address):
             variable = self.secrets.name_of(address, f"{_upper(prefix)}_BASE_URL")
             self.params.say(ACTION, "api_base", f"cannot stand in the file; set {variable} to the server's address")
             return None, variable, vendor.is_private
@@ -259,7 +265,7 @@ class _Reading:
             self.secrets.taken.add(name)
             self.params.say(ACTION, "api_base", f"set {name} to the value of {variable}, followed by /openai/v1")
             variable = name
-        if base is not None and wrong_url(base, allow_private=True) is not None:
+        if base is not None and (wrong_url(base, allow_private=True) is not None or looks_like_key(base)):
             self.params.say(LOST, "api_base", "is no usable address, so the deployment is left out")
             return None
         value = self.params.read("api_key")
@@ -294,6 +300,7 @@ class _Reading:
         )
         retries = self.defaults.retries if retries is None else retries
         at_once = self.params.number("max_parallel_requests") or self.defaults.max_concurrent
+        parameters = parameters_of(self.params, self.defaults.parameters)
         return Link(
             **{name: getattr(link, name) for name in ("prefix", "type", "base_url", "base_url_env", "keys")},
             allow_private=link.allow_private,
@@ -303,9 +310,7 @@ class _Reading:
             timeouts=tuple((name, seconds) for name, seconds in times.items() if seconds),
             retries=None if retries is None else min(int(retries), _MOST_RETRIES),
             max_concurrent=int(at_once) if at_once and at_once >= 1 else None,
-            parameters=json.dumps(
-                parameters_of(self.params, self.defaults.parameters), sort_keys=True, ensure_ascii=False
-            ),
+            parameters=json.dumps(parameters, sort_keys=True, ensure_ascii=False),
         )
 
     def _header(self, name: str, value: Any, headers: dict[str, str], secret: dict[str, str]) -> None:

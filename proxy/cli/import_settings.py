@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from proxy.cli.import_deployments import Defaults
-from proxy.cli.import_parameters import PARAMETERS
+from proxy.cli.import_parameters import parameters_of
 from proxy.cli.import_prices import budget_of
 from proxy.cli.import_source import ACTION, CHANGED, LOST, NOTE, Section, variable_of
 from proxy.config.problems import shown
@@ -243,7 +243,7 @@ def _router(section: Section, found: Settings) -> None:
     found.defaults.max_concurrent = at_once or found.defaults.max_concurrent
     params = section.section("default_litellm_params")
     if params is not None:
-        found.defaults.parameters = {name: value for name in PARAMETERS if (value := params.read(name)) is not None}
+        found.defaults.parameters = parameters_of(params, {})
         params.rest()
     budgets = section.section("provider_budget_config")
     found.budget_section = budgets

@@ -26,7 +26,7 @@ def words(line, cwd, **variables):
         check=False,
     )
     assert done.stderr == ""
-    return [item.partition(",")[2] for item in done.stdout.splitlines()]
+    return [item.partition(",")[2] for item in done.stdout.splitlines() if item]
 
 
 @pytest.mark.parametrize(
