@@ -6,7 +6,6 @@ import json
 import math
 import re
 from typing import Any
-from urllib.parse import urlsplit
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -14,9 +13,10 @@ from msgspec.structs import replace
 from proxy.cli.import_parameters import parameters_of
 from proxy.cli.import_prices import budget_of, row_of
 from proxy.cli.import_source import ACTION, CHANGED, LOST, NOTE, Section, variable_of
-from proxy.cli.import_vendors import PLACEHOLDERS, UNSUPPORTED, VENDORS, Vendor, vendor_of_bare
+from proxy.cli.import_vendors import PLACEHOLDERS, UNSUPPORTED, VENDORS, Vendor, host_of, vendor_of_bare
 from proxy.config.addresses import wrong_header_name, wrong_url
 from proxy.config.problems import looks_like_key, names_a_key, shown
+from proxy.providers import PROVIDERS
 
 SERVED = ("chat", "completion", "responses", "embedding", "embeddings", "rerank", "text")
 _OTHER_USE = re.compile(
@@ -201,11 +201,12 @@ class _Reading:
         if vendor.needs_address and address is None:
             self.params.say(LOST, "model", f"{shown(prefix)} needs an api_base, so {shown(upstream)} is left out")
             return None
+        if address is not None and host_of(address) == host_of(PROVIDERS[vendor.type].base or "https://none"):
+            address = None  # the vendor's own
         kept = address if address is not None else vendor.base_url
         base, base_env, is_private = self._address(kept, prefix, vendor)
-        kind = vendor.type if base is None or vendor.type != "together" else "openai"
         keys = self._keys(vendor, prefix, is_custom=address is not None, is_private=is_private)
-        return self._rest(Link(prefix, kind, base, base_env, keys, allow_private=is_private)), upstream
+        return self._rest(Link(prefix, vendor.type, base, base_env, keys, allow_private=is_private)), upstream
 
     def _vendor(self, model: str) -> tuple[str | None, str]:
         first, slash, rest = model.partition("/")
@@ -340,9 +341,3 @@ def _azure_url(address: str, prefix: str, deployment: str, version: str | None) 
 def _upper(text: str) -> str:
     name = re.sub(r"\W+", "_", text).strip("_").upper()
     return name if name and not name[0].isdigit() else f"KEY_{name}"
-
-
-def host_of(url: str) -> str:
-    """Host and port of an address, for a provider's name."""
-    parts = urlsplit(url)
-    return parts.netloc.rpartition("@")[2]

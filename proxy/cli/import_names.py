@@ -14,10 +14,10 @@ from typing import Any
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from proxy.cli.import_deployments import Deployment, Link, host_of, is_name
+from proxy.cli.import_deployments import Deployment, Link, is_name
 from proxy.cli.import_settings import Chain, Settings
 from proxy.cli.import_source import CHANGED, LOST, NOTE
-from proxy.cli.import_vendors import NATIVE, VENDORS
+from proxy.cli.import_vendors import NATIVE, VENDORS, host_of
 from proxy.config.problems import shown
 from proxy.config.providers import NAME
 from proxy.providers import PROVIDERS

@@ -6,6 +6,7 @@ Read in LiteLLM's documentation and in its `get_llm_provider`, November 2026.
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -101,6 +102,7 @@ UNSUPPORTED = {
     "vertex_ai_beta": _GOOGLE,
     "github_copilot": _ACCOUNT,
     "chatgpt": _ACCOUNT,
+    "auto_router": "`auto` picks a model here, by the rules and tasks of routing_rules.yaml",
     "text-completion-openai": "it is the old completion API of a server, not its chat API",
     "text-completion-codestral": "it is a completion API, not a chat API",
 } | dict.fromkeys(
@@ -141,3 +143,11 @@ PLACEHOLDERS = re.compile(
 def vendor_of_bare(model: str) -> str | None:
     """The vendor of a model id without one, as LiteLLM guesses it."""
     return next((vendor for pattern, vendor in _BARE if pattern.match(model)), None)
+
+
+def host_of(url: str) -> str:
+    """Host and port of an address, for a provider's name."""
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2]
+    except ValueError:
+        return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import click
@@ -50,13 +51,15 @@ def test_an_unknown_option_is_2(tmp_path, monkeypatch, name):
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if name not in NO_CONFIGURATION], ids=ids)
-def test_files_that_do_not_load_are_2(tmp_path, name):
+def test_files_that_do_not_load_are_2(tmp_path, monkeypatch, name):
     """Each mistake is one line on standard error. `config list` and its siblings work on stored versions too."""
     (tmp_path / "routing_rules.yaml").write_text(BROKEN)
     for file in ("new.yaml", "invoice.csv"):
         (tmp_path / file).write_text("")
-    done = proxy(*name.split(), *ARGUMENTS.get(name, []), cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, ""), done
+    monkeypatch.chdir(tmp_path)
+    variables = {name: None for name in os.environ if name.startswith("PROXY_")}
+    done = CliRunner(env=variables).invoke(main, [*name.split(), *ARGUMENTS.get(name, [])])
+    assert (done.exit_code, done.stdout) == (2, ""), done.output
     assert done.stderr.strip()
 
 

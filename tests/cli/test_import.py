@@ -107,6 +107,7 @@ def told(made: Imported, kind: str) -> list[tuple[int, str, str]]:
             {"headers": {"X-Team": "blue"}, "headers_env": {"X-Trace": "TRACE"}, "parameters": {"top_k": 5}},
         ),
         ("model: my/own, custom_llm_provider: groq", "groq", {}),
+        ("model: openai/gpt-4o, api_base: 'https://api.openai.com/v1'", "openai", {}),
     ],
 )
 def test_a_deployment_becomes_a_provider_and_a_name(params: str, provider: str, entry: dict[str, Any]) -> None:
