@@ -24,6 +24,7 @@ COMMANDS = {  # name -> first sentence of its help, so that listing the commands
     "ensembles": "Tell whether an ensemble is worth it.",
     "explain": "Explain how QUESTION would be routed.",
     "feedback": "Rate the answer of a call.",
+    "import": "Turn another gateway's configuration into one of ours.",
     "init": "Write a starter routing_rules.yaml and pricing.yaml.",
     "keys": "Create, list and revoke API keys for this proxy.",
     "models": "List the models you can call, like /v1/models.",
@@ -32,8 +33,12 @@ COMMANDS = {  # name -> first sentence of its help, so that listing the commands
     "providers": "List the providers: which are on, and why the others are off.",
     "schema": "Print the JSON Schema of a configuration file, for editors.",
     "serve": "Serve the OpenAI-compatible endpoint.",
+    "setup": "Point a coding agent or chat client here.",
     "usage": "Report usage and cost.",
 }
+
+
+_MODULES = {"import": "import_config"}  # a word of the language cannot be a module's name
 
 
 class Deferred(click.Command):
@@ -41,7 +46,8 @@ class Deferred(click.Command):
 
     def loaded(self) -> click.Command:
         """The command itself, from the module of the same name."""
-        command: click.Command = getattr(import_module(f"{__name__}.{self.name}"), str(self.name))
+        module = _MODULES.get(str(self.name), str(self.name))
+        command: click.Command = getattr(import_module(f"{__name__}.{module}"), module)
         return command
 
     def make_context(self, *arguments: Any, **extra: Any) -> click.Context:

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from proxy.cli.model_names import model_option
 from proxy.cli.output import json_option, print_json
 from proxy.cli.settings import configuration_options, read_config, store_problem
 from proxy.client.ask import NotServed, Refused, answer, runs
@@ -32,7 +33,7 @@ KEY_VARIABLES = ("PROXY_API_KEY", "PROXY_ADMIN_KEY")
 
 @click.command()
 @click.argument("question", required=False)
-@click.option("-m", "--model", default="auto", show_default=True, help="Any name that /v1/models lists.")
+@model_option(default="auto", show_default=True, help="Any name that /v1/models lists.")
 @click.option("-s", "--system", metavar="TEXT", help="A system message before the question.")
 @click.option("--temperature", type=float, help="Sampling temperature; default: the model's own.")
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer in tokens; default: the model's own.")

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from proxy.cli.output import json_option, print_json, print_table
+from proxy.cli.progress import Progress
 from proxy.cli.settings import configuration_options, fail, read_config, store_problem
 from proxy.config import Config, Source
 from proxy.config.load import read_pricing
@@ -58,11 +59,13 @@ def reprice(since: str, price_version: str, apply: bool, as_json: bool, **flags:
         asyncio.run(book.load())
         models: dict[str, dict[str, Any]] = {}
         store = Repricing(path)
-        for attempts in store.attempts(begin):
-            changes = list(repriced(attempts, book.find, by_day=price_version == BY_DAY))
-            if apply and changes:
-                store.write(changes)
-            _count(models, changes)
+        with Progress("attempts repriced" if apply else "attempts priced") as progress:
+            for attempts in store.attempts(begin):
+                changes = list(repriced(attempts, book.find, by_day=price_version == BY_DAY))
+                if apply and changes:
+                    store.write(changes)
+                _count(models, changes)
+                progress.add(len(attempts))
     except BadRequest as error:
         fail(error.message)
     except StoreError as error:

@@ -19,6 +19,7 @@ import click
 import uvicorn
 from msgspec.structs import replace
 
+from proxy.cli.model_names import model_option
 from proxy.cli.output import format_cell, json_option, print_json, print_table
 from proxy.cli.serve import server_config
 from proxy.cli.settings import configuration_options, fail, read_config, store_problem
@@ -39,7 +40,7 @@ _INTERRUPTED = 130  # the shells' exit code for Ctrl-C
 
 
 @click.command()
-@click.option("-m", "--model", required=True, metavar="NAME", help="The model to call.")
+@model_option(required=True, metavar="NAME", help="The model to call.")
 @click.option(
     "--base-url", metavar="URL", help="Check this server directly; ends in /v1. Default: the configured proxy."
 )
@@ -122,13 +123,13 @@ class _Report:
         self.found: list[Verdict] = []
         self._chosen = chosen
         self._prints = not as_json
-        self._is_live = self._prints and sys.stdout.isatty() and sys.stderr.isatty()
+        self._is_live = sys.stderr.isatty()
         self._announced = ""
         columns = zip(_HEADINGS, *((each.name, each.group, _LONGEST, "") for each in chosen), strict=True)
         self._widths = [max(map(len, column)) for column in columns]
 
     def announce(self) -> None:
-        """Shows the next check, on a terminal."""
+        """Shows the next check."""
         if len(self.found) < len(self._chosen):
             upcoming = self._chosen[len(self.found)]
             self._overwrite(f"{upcoming.group}: {upcoming.name} ({len(self.found) + 1} of {len(self._chosen)}) ...")

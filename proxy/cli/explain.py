@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
+from proxy.cli.model_names import model_option
 from proxy.cli.output import json_option, print_budget, print_json, print_table
 from proxy.cli.settings import configuration_options, fail, read_config, store_problem
 from proxy.cli.spending import spending_of
@@ -28,7 +29,7 @@ _SHOWN = ("task", "task_confidence", "difficulty", "language", "input_tokens_est
 
 @click.command()
 @click.argument("question", required=False)
-@click.option("-m", "--model", default="auto", show_default=True, help="Any name that /v1/models lists.")
+@model_option(default="auto", show_default=True, help="Any name that /v1/models lists.")
 @click.option("--body", metavar="FILE", help="A chat request as JSON instead of a question; - reads standard input.")
 @click.option("--as-key", metavar="NAME", help="Explain it for this key, with its list of models.")
 @click.option("--base-url", metavar="URL", help="Ask this running server, with its live state; ends in /v1.")

@@ -39,7 +39,7 @@ def init(folder: str, force: bool, as_json: bool) -> None:
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(2)
-    step = _next_step(routing, pricing)
+    step = next_step(routing, pricing)
     if as_json:
         print_json({"written": [str(routing), str(pricing)], "providers": states(config), "next": step})
     else:
@@ -53,11 +53,14 @@ def _shipped(name: str) -> bytes:
     return source.read_bytes()
 
 
-def _next_step(routing: Path, pricing: Path) -> str:
-    """The command that serves with these files, wherever the server would otherwise look."""
-    if find_files(None, None, os.environ, Path.cwd()) == (Path.cwd() / routing, Path.cwd() / pricing):
-        return "proxy serve"
-    return f"proxy serve --config {shlex.quote(str(routing))} --pricing {shlex.quote(str(pricing))}"
+def next_step(routing: Path, pricing: Path | None, command: str = "serve") -> str:
+    """The command that uses these files, wherever it would otherwise look. Without `pricing`: with the shipped one."""
+    found = find_files(None, None, os.environ, Path.cwd())
+    expected = (Path.cwd() / routing, found[1] if pricing is None else Path.cwd() / pricing)
+    if found == expected:
+        return f"proxy {command}"
+    prices = "" if pricing is None else f" --pricing {shlex.quote(str(pricing))}"
+    return f"proxy {command} --config {shlex.quote(str(routing))}{prices}"
 
 
 def _print(config: Config, written: list[Path], step: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from proxy.cli.output import json_option, print_json, print_table
+from proxy.cli.progress import Counted, Progress
 from proxy.cli.settings import config_files, configuration_options, fail, store_problem
 from proxy.config import ConfigError, Source
 from proxy.config.files import read_file
@@ -53,7 +54,10 @@ def plan(new: str, new_pricing: str | None, calls: int, as_json: bool, **flags: 
         sys.exit(2)
     except StoreError as error:
         store_problem(error)
-    told = asyncio.run(plan_change(before, after, past, keys=keys))
+    with Progress("calls tried", len(past)) as progress:
+        calls_to_try = Counted(past)
+        calls_to_try.progress = progress
+        told = asyncio.run(plan_change(before, after, calls_to_try, keys=keys))
     if as_json:
         print_json(told)
     else:

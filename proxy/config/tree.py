@@ -69,10 +69,13 @@ class Mapping(Struct):
 Node = Scalar | Sequence | Mapping
 
 
-def parse(data: bytes, file: str, problems: list[Problem]) -> Mapping | None:
-    """The tree of one file, or None if it could not be parsed. Adds mistakes to `problems`."""
+def parse(data: bytes, file: str, problems: list[Problem], *, merge_keys: bool = False) -> Mapping | None:
+    """The tree of one file, or None if it could not be parsed. Adds mistakes to `problems`.
+
+    `merge_keys`: `<<` is an entry like any other, for files of other programs.
+    """
     try:
-        return _Builder(file, problems).build(_text(data, file))
+        return _Builder(file, problems, merge_keys).build(_text(data, file))
     except ConfigError as stop:
         problems.extend(stop.problems)
         return None
@@ -119,9 +122,10 @@ class _Open:
 
 
 class _Builder:
-    def __init__(self, file: str, problems: list[Problem]) -> None:
+    def __init__(self, file: str, problems: list[Problem], merge_keys: bool) -> None:
         self._file = file
         self._problems = problems
+        self._merge_keys = merge_keys
         self._open: list[_Open] = []
         self._anchors: dict[str, Node] = {}
         self._root: Node | None = None
@@ -215,7 +219,7 @@ class _Builder:
         entries = parent.node.entries if isinstance(parent.node, Mapping) else {}
         if key is None:
             wrong = "a key must be plain text"
-        elif key == "<<":
+        elif key == "<<" and not self._merge_keys:
             wrong = "merge keys (`<<`) are not part of YAML 1.2; write the keys out"
         elif key in entries:
             wrong = f"duplicate key; it first appears in line {entries[key].mark.line}"

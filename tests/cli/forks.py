@@ -63,10 +63,14 @@ class Forks:
 
 def main() -> None:
     """Runs what the lines of standard input ask for, one after the other, and prints each exit code."""
-    from proxy.cli import COMMANDS
+    from proxy.cli import Deferred
+    from proxy.cli import main as commands
 
-    for module in ("genai_prices", "httpx", *(f"proxy.cli.{name}" for name in COMMANDS)):
+    for module in ("genai_prices", "httpx"):
         import_module(module)
+    for command in commands.commands.values():
+        if isinstance(command, Deferred):
+            command.loaded()
     assert threading.active_count() == 1  # a thread would not be in the forks
     gc.freeze()
     while line := sys.stdin.readline():

@@ -36,6 +36,8 @@ def test_help_lists_the_commands(tmp_path):
         ("conformance", ["--model", "--base-url", "--only"]),
         ("explain", ["--model", "--body", "--as-key"]),
         ("plan", ["--new-pricing", "--calls"]),
+        ("import", ["litellm"]),
+        ("setup", ["--model", "--base-url", "--write", "--file"]),
     ],
 )
 def test_each_command_explains_its_options(tmp_path, command, options):

@@ -18,10 +18,15 @@ def words(line, cwd, **variables):
     asked = {"_PROXY_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(parts) - 1)}
     script = "import sys; sys.argv[0] = 'proxy'; from proxy.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=cwd, env=environment(**asked), capture_output=True, text=True, check=False
+        [sys.executable, "-c", script],
+        cwd=cwd,
+        env=environment(**asked, **variables),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.stderr == ""
-    return [item.partition(",")[2] for item in done.stdout.splitlines()]
+    return [item.partition(",")[2] for item in done.stdout.splitlines() if item]
 
 
 @pytest.mark.parametrize(
@@ -29,6 +34,9 @@ def words(line, cwd, **variables):
     [
         ("proxy c", ["check", "completion", "config", "conformance"]),
         ("proxy keys ", ["create", "list", "revoke"]),
+        ("proxy i", ["import", "init"]),
+        ("proxy import ", ["litellm"]),
+        ("proxy setup co", ["codex"]),
         ("proxy check --j", ["--json"]),
         ("proxy schema r", ["routing"]),
         ("proxy completion ", ["bash", "zsh", "fish"]),
@@ -38,6 +46,16 @@ def words(line, cwd, **variables):
 def test_words_are_completed(tmp_path, line, expected):
     """Commands, subcommands, options and values."""
     assert words(line, tmp_path) == expected
+
+
+@pytest.mark.parametrize("command", ["ask", "setup codex", "conformance"])
+def test_names_of_models_are_completed(tmp_path, command):
+    """Those of the files, wherever they are; none if the files do not load."""
+    file = tmp_path / "routing_rules.yaml"
+    file.write_text("version: 1\nproviders: {groq: {}}\nmodels: {smart: groq/a, small: groq/b}\n")
+    assert words(f"proxy {command} -m sm", tmp_path, GROQ_API_KEY="any") == ["smart", "small"]
+    file.write_text("version: 1\n")
+    assert words(f"proxy {command} -m sm", tmp_path) == []
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

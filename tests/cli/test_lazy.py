@@ -27,6 +27,8 @@ LIGHT = [
     (["feedback", "--help"], set()),
     (["ensembles", "--help"], set()),
     (["keys", "--help"], set()),
+    (["import", "--help"], set()),
+    (["setup", "codex"], {"genai_prices"}),
 ]
 # What makes the time of a command that needs some of it.
 HEAVY = {

@@ -41,6 +41,7 @@ TESTED = {
     "docs/embeddings.md": {"python": "docs/test_embeddings.py", "bash": "docs/test_embeddings.py"},
     "docs/ensembles.md": {"yaml": "docs/test_ensembles.py"},
     "docs/metering.md": dict.fromkeys(("bash", "yaml"), "docs/test_metering.py"),
+    "docs/migration.md": dict.fromkeys(("", "bash", "python", "yaml"), "docs/test_migration.py"),
     "docs/operation.md": {"bash": "docs/test_operation.py", "yaml": HERE},
     "docs/performance.md": {"": HERE},
     "docs/pricing.md": {"yaml": "docs/test_pricing.py"},
