@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Unpack, cast
@@ -18,6 +17,7 @@ from proxy.client.results import Answer, Chunk, EnsembleAnswer, Explanation, Fee
 from proxy.client.sending import Received, Retries, Sender
 from proxy.client.session import IN_PROCESS, Session, to_server, to_this_process, user_agent
 from proxy.client.settings import APISettings
+from proxy.client.streaming import EventStream
 from proxy.schema.chat import ChatChunk
 from proxy.schema.fold import Fold
 
@@ -162,8 +162,7 @@ class MultiModelAPI:
     async def close(self) -> None:
         """Closes every connection; without a server, the whole proxy. May be called again. A later call opens anew."""
         for stream in list(self._streams):
-            with suppress(RuntimeError):  # somebody reads it at this moment
-                await stream.close()
+            await stream.close()
         await self._session.close()
 
     def __repr__(self) -> str:
@@ -181,14 +180,17 @@ class AnswerStream:
 
     def __init__(self, sender: Sender, body: Mapping[str, Any]) -> None:
         self._so_far = _SoFar()
-        # Refers to nothing that refers to it: an iteration that is left early is closed at once, not some time later.
-        self._chunks = _chunks(sender.events(_CHAT, body), self._so_far)
+        self._events = EventStream(lambda: sender.events(_CHAT, body))
 
     def __aiter__(self) -> AsyncIterator[Chunk]:
         return self
 
     async def __anext__(self) -> Chunk:
-        return await self._chunks.__anext__()
+        received = await self._events.next()
+        if received is None:
+            raise StopAsyncIteration
+        self._so_far.add(received)
+        return reading.chunk_of(received.data)
 
     @property
     def answer(self) -> Answer:
@@ -197,7 +199,7 @@ class AnswerStream:
 
     async def close(self) -> None:
         """Ends the call if it has not ended."""
-        await self._chunks.aclose()
+        await self._events.close()
 
     async def __aenter__(self) -> AnswerStream:
         return self
@@ -226,13 +228,6 @@ class _SoFar:
         return reading.answer_of({**whole, "routing": self._routing, "usage": self._usage}, self._headers)
 
 
-async def _chunks(events: AsyncGenerator[Received, None], so_far: _SoFar) -> AsyncGenerator[Chunk, None]:
-    async with aclosing(events):
-        async for received in events:
-            so_far.add(received)
-            yield reading.chunk_of(received.data)
-
-
 def _headers(api_key: str | None) -> dict[str, str]:
     key = os.environ.get("PROXY_API_KEY", "").strip() if api_key is None else api_key
     if not isinstance(key, str) or not all("!" <= char <= "~" for char in key):
@@ -248,7 +243,8 @@ def _checked_url(base_url: str) -> str:
     except (ValueError, AttributeError):
         is_address = False
     if not is_address:
-        raise ValueError(f"base_url: expected an address like http://localhost:8000, got {base_url!r}")
+        shown = "" if "@" in str(base_url) else f", got {base_url!r}"
+        raise ValueError(f"base_url: expected an address like http://localhost:8000{shown}")
     if parts.username or parts.password:
         raise ValueError("base_url: must not contain a user name or a password; give api_key")
     if parts.query or parts.fragment:

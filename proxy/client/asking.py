@@ -185,7 +185,7 @@ def _text(name: str, value: Any) -> None:
 
 
 def _one_of(name: str, value: Any, allowed: Collection[str]) -> None:
-    if value is not None and value not in allowed:
+    if value is not None and not (isinstance(value, str) and value in allowed):
         hint = near(value, allowed) if isinstance(value, str) else ""
         raise ValueError(f"{name}: expected one of {', '.join(allowed)}; got {value!r}{hint}")
 

@@ -77,10 +77,11 @@ class _Exchange(httpx.AsyncByteStream):
         raise httpx.RemoteProtocolError("the application did not end its answer", request=self._request)
 
     def leave(self) -> None:
-        """Tells the application that nobody reads on."""
+        """Tells the application that nobody reads on, and whoever still reads that nothing comes."""
         self._left.set()
         while not self._messages.empty():  # so that nothing waits for room
             self._messages.get_nowait()
+        self._messages.put_nowait(None)
 
     async def aclose(self) -> None:
         self.leave()

@@ -138,9 +138,9 @@ class Sender:
         error_fields = (data or {}).get("error")
         if isinstance(error_fields, dict) and "message" in error_fields:
             found = error_of(response.status_code, error_fields, response.headers)
-            if found.code in ("not_found", "method_not_allowed"):
-                raise await self._unexpected(response, content)
-            raise found
+            is_unknown_route = found.status in (404, 405) and found.param is None
+            if not is_unknown_route or await self._version() == __version__:
+                raise found
         raise await self._unexpected(response, content)
 
     # --- what went wrong ----------------------------------------------------------------------------------------------
@@ -154,7 +154,8 @@ class Sender:
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             if "SSL" in why or "certificate" in why.lower():
                 return _final(ConnectionFailed(f"{self._place} cannot be reached securely: {why}. {_TLS}"))
-            return ConnectionFailed(f"Nothing answers at {self._place}: {why}. {_DOWN}")
+            more = f" {_TLS}" if self._base_url.startswith("https:") else ""
+            return ConnectionFailed(f"Nothing answers at {self._place}: {why}. {_DOWN}{more}")
         if isinstance(error, httpx.TimeoutException):
             paid = "The call may have been made, and paid for: GET /v1/requests lists it."
             return RequestTimeout(f"{self._place} did not answer within {self._timeout_s:g} s (timeout_s). {paid}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -149,13 +150,29 @@ def _router(settings: APISettings, values: Values, *, is_shipped: bool) -> None:
     old = _section(values, "router")
     kept = old if is_shipped else {key: value for key, value in old.items() if key in _OF_ROUTER}
     router = {**kept, **given}
-    _put(router, "default_model", settings.default_model, _ROUTER.default_model)
+    _put(router, "default_model", _whole_name(settings, values), _ROUTER.default_model)
     _put(router, "max_retries", settings.max_retries, _ROUTER.max_retries)
     _put(router, "retry_delay_s", settings.retry_delay_seconds, _ROUTER.retry_delay_s)
     _put(values, "router", {key: router[key] for key in {**old, **router} if key in router}, {})
     if shorthand is not None:
         rules = values.get("rules")
         values["rules"] = rules_of(shorthand, rules if isinstance(rules, list) else [])
+
+
+def _whole_name(settings: APISettings, values: Values) -> str | None:
+    """`default_model`; of a bare id of the price list with its provider: that name exists with the provider off too."""
+    name = settings.default_model
+    known = {**_section(values, "models"), **_section(values, "aliases")}
+    prices = _pricing(settings)
+    if name is None or "/" in name or ":" in name or name in known or prices is None or name == _base_default(values):
+        return name
+    rows = re.findall(rf"^ +([a-z0-9._-]+)/{re.escape(name)}:", prices.data.decode("utf-8", "replace"), re.MULTILINE)
+    found = [provider for provider in rows if provider in _section(values, "providers")]
+    return f"{found[0]}/{name}" if len(found) == 1 else name
+
+
+def _base_default(values: Values) -> Any:
+    return _section(values, "router").get("default_model")
 
 
 def _put(section: Values, key: str, value: Any, default: Any) -> None:

@@ -75,8 +75,7 @@ async def _lifespan(app: Any) -> AsyncGenerator[None, None]:
     try:
         await asyncio.wait([task, started], return_when=asyncio.FIRST_COMPLETED)
         if not started.done():
-            await task  # raises what went wrong
-            raise RuntimeError("the application did not start")
+            raise _reason(task.exception()) or RuntimeError("the application did not start")
         yield
     finally:
         inbox.put_nowait({"type": "lifespan.shutdown"})
@@ -85,6 +84,13 @@ async def _lifespan(app: Any) -> AsyncGenerator[None, None]:
         await asyncio.wait([task])
         if not task.cancelled() and started.done():
             task.result()
+
+
+def _reason(error: BaseException | None) -> BaseException | None:
+    """The error itself: the framework's task group puts groups around it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 # --- the embedded model -----------------------------------------------------------------------------------------------
