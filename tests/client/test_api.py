@@ -46,11 +46,9 @@ async def test_an_answer_has_its_text_model_usage_and_cost(asked: Scene) -> None
         ({"model": "big"}, "fake/b", None),
     ],
 )
-async def test_without_a_model_the_router_picks(
-    asked: Scene, options: dict[str, str], model: str, rule: str | None
-) -> None:
+async def test_without_a_model_the_router_picks(asked: Scene, options, model: str, rule: str | None) -> None:
     """By the task and the priority; names of the file and aliases work as well."""
-    answer = await asked.api.generate(QUESTION, **options)  # type: ignore[arg-type]
+    answer = await asked.api.generate(QUESTION, **options)
     assert (answer.model, answer.routing.rule) == (model, rule)
 
 

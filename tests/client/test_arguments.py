@@ -57,7 +57,7 @@ async def test_a_wrong_question_is_refused_by_every_method(argument: str, given:
             if call == api.generate_ensemble and argument == "model":
                 continue
             with pytest.raises(ValueError, match=f"^{argument}: "):
-                await call(**given)  # type: ignore[operator]
+                await call(**given)
         with pytest.raises(ValueError, match=f"^{argument}: "):
             api.generate_stream(**given)
         await api.close()

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -21,18 +22,18 @@ from proxy.client.errors import (
 )
 from tests.upstream import refusing
 
-ANSWER = {
+ANSWER: dict[str, Any] = {
     "id": "chatcmpl-1",
     "model": "a/b",
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}],
     "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
 }
-BUSY = {"error": {"message": "Busy.", "type": "server_error", "param": None, "code": "overloaded"}}
-QUICK = {"retry_delay_seconds": 0.001}
+BUSY: dict[str, Any] = {"error": {"message": "Busy.", "type": "server_error", "param": None, "code": "overloaded"}}
+QUICK: dict[str, Any] = {"retry_delay_seconds": 0.001}
 OLD = json.dumps({"version": "0.0.9", "config": {"version": "1"}, "database": None})
 
 
-def http(status: int, body: str | dict[str, object], kind: str = "application/json", **headers: str) -> bytes:
+def http(status: int, body: str | dict[str, Any], kind: str = "application/json", **headers: str) -> bytes:
     """A whole HTTP answer."""
     content = (body if isinstance(body, str) else json.dumps(body)).encode()
     lines = {"content-type": kind, "content-length": str(len(content)), "connection": "close"}

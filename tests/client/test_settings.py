@@ -238,7 +238,7 @@ def test_what_no_server_would_load_is_not_saved(path: Path) -> None:
 
 
 def test_saving_needs_a_place() -> None:
-    with pytest.raises(ValueError, match="^path: name a file"):
+    with pytest.raises(ValueError, match=r"^path: name a file"):
         APISettings().save()
 
 
@@ -285,9 +285,9 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_argument(argument: str, val
 def test_a_value_that_is_set_later_is_checked_when_it_is_used() -> None:
     settings = APISettings()
     settings.daily_budget_usd = -5
-    with pytest.raises(ValueError, match="^daily_budget_usd:"):
+    with pytest.raises(ValueError, match=r"^daily_budget_usd:"):
         configured(settings)
-    with pytest.raises(ValueError, match="^daily_budget_usd:"):
+    with pytest.raises(ValueError, match=r"^daily_budget_usd:"):
         settings.to_yaml()
 
 
