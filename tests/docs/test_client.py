@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "client.md").read_text()
 SERVED, ALONE, STRATEGIES, SETTINGS = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+ASKING = [path for path in EXAMPLES if "BASE_URL" in path.read_text()]
 VENDORS = ("openai", "groq", "google", "anthropic")
 ROUTING = """
 version: 1
@@ -105,9 +106,7 @@ def test_the_snippet_without_a_server_runs(tmp_path: Path) -> None:
 # --- examples ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in EXAMPLES if "BASE_URL" in path.read_text()], ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", ASKING, ids=lambda path: path.stem)
 def test_the_examples_with_a_server_run(server: Spawned, path: Path, tmp_path: Path) -> None:
     lines = run([str(path)], tmp_path, PROXY_BASE_URL=f"http://127.0.0.1:{server.port}")
     assert lines and "no answer" not in "".join(lines)
@@ -115,7 +114,7 @@ def test_the_examples_with_a_server_run(server: Spawned, path: Path, tmp_path: P
 
 @pytest.mark.embedded
 def test_the_example_without_a_server_runs(tmp_path: Path) -> None:
-    (path,) = [path for path in EXAMPLES if "BASE_URL" not in path.read_text()]
+    (path,) = [path for path in EXAMPLES if path not in ASKING]
     lines = run([str(path)], tmp_path)
     assert lines[0].startswith("local/smollm2-135m said:") and lines[-1].endswith(" 1 calls, 0.0 USD")
 
