@@ -7,8 +7,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import structlog
@@ -33,7 +34,8 @@ async def embedded(config: Config) -> AsyncGenerator[Any, None]:
     """The ASGI application, running until the end of the block. Raises StoreError if its database cannot be used."""
     log = program_log()
     specs = {name: provider.local_model for name, provider in enabled(config).items()}
-    models = {name: SharedModel(spec, log) for name, spec in specs.items() if spec is not None}
+    build = partial(LocalModel, log=log)
+    models = {name: SharedModel(spec, build) for name, spec in specs.items() if spec is not None}
     application = Application(config, models, _Inside(None, None), log)
     try:
         for model in models.values():
@@ -99,12 +101,12 @@ def _reason(error: BaseException | None) -> BaseException | None:
 class _Running:
     """One model and the thread that owns its process; `users` counts who has it."""
 
-    def __init__(self, spec: LocalModelSpec, log: FilteringBoundLogger) -> None:
+    def __init__(self, model: LocalModel) -> None:
         self.users = 0
         with ExitStack() as stack:
             folder = stack.enter_context(scratch_folder())
             self.path = str(folder / "model.sock")
-            broker = LocalModelBroker({_MODEL: LocalModel(spec, log=log)}, self.path)
+            broker = LocalModelBroker({_MODEL: model}, self.path)
             broker.start()
             stack.callback(broker.stop)
             self._stack = stack.pop_all()
@@ -120,10 +122,10 @@ _changing = threading.Lock()
 class SharedModel(RemoteLocalModel):
     """One application's hold on a model of this process. The first use starts it, the last `release` stops it."""
 
-    def __init__(self, spec: LocalModelSpec, log: FilteringBoundLogger) -> None:
+    def __init__(self, spec: LocalModelSpec, build: Callable[[LocalModelSpec], LocalModel]) -> None:
         super().__init__("", _MODEL)
         self.spec = spec
-        self._log = log
+        self._build = build
         self._has = False
 
     async def endpoint(self) -> Endpoint:
@@ -149,7 +151,7 @@ class SharedModel(RemoteLocalModel):
         with _changing:
             if self._has:
                 return
-            running = _running.get(self.spec) or _Running(self.spec, self._log)
+            running = _running.get(self.spec) or _Running(self._build(self.spec))
             running.users += 1
             _running[self.spec] = running
             self._path, self._has = running.path, True
