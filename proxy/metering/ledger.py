@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from msgspec import Struct
+from structlog.typing import FilteringBoundLogger
 
 from proxy.metering.books import Books, Intent
 from proxy.metering.ratings import Ratings
@@ -138,6 +139,10 @@ class Ledger:
     def on_crossing(self, report: Callable[[Crossing], None]) -> None:
         """Whom to report to. `report` runs on the event loop, at least once for each share of a window."""
         self._writer.on_crossing = report
+
+    def log_to(self, log: FilteringBoundLogger) -> None:
+        """Where the ledger's thread writes its lines."""
+        self._writer.log = log
 
     def end(self, end: AttemptEnd) -> None:
         """Ends one attempt. Committed with its call's next change, or shortly after. Only the first end counts."""

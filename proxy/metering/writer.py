@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 from msgspec import Struct
+from structlog.typing import FilteringBoundLogger
 
 from proxy.metering.books import Answer, Books, Intent, Waiter
 from proxy.metering.crossings import Crossings
@@ -24,7 +25,7 @@ from proxy.schema.errors import StorageUnavailable
 from proxy.schema.records import Crossing
 from proxy.storage.base import BudgetRefused, Store, StoreBusy, StoreError
 
-_log = structlog.get_logger("ledger")
+_log: FilteringBoundLogger = structlog.get_logger("ledger")
 _MAX_DRAIN = 2000  # operations in one commit, so that in a flood the first does not wait for the last
 _MAX_RETRY_S = 8.0
 _HEALTHY_S = 10.0  # a failure within this time after a recovery counts as the same trouble
@@ -76,6 +77,7 @@ class Writer:
         self._thread: threading.Thread | None = None
         self.crossings = Crossings()
         self.on_crossing: Callable[[Crossing], None] = lambda _: None  # called on the loop
+        self.log = _log
         self.is_dead = False  # the thread ended without being stopped
         self._retry_at = self._sweep_at = self._gathered_at = self._recovered_at = 0.0
         self._relapses = 0
@@ -122,13 +124,19 @@ class Writer:
                 self._work()
         except BaseException as error:
             self.is_dead = True
-            _note("ledger_dead", error=_text(error))
+            self._note("ledger_dead", error=_text(error))
             self._tell([(self._started, StoreError(f"the ledger's thread ended: {_text(error)}"))])
             if self._on_death is not None:
                 with contextlib.suppress(RuntimeError):
                     self.loop.call_soon_threadsafe(self._on_death)
             self._release()
         self._tell([(self._stopped, None)])
+
+    def _note(self, event: str, **fields: object) -> None:
+        try:
+            self.log.warning(event, **fields)
+        except Exception:  # a log that cannot be written must not stop the metering
+            return
 
     def _release(self) -> None:
         """Answers all waiters of the dead thread: intents are refused, or waived, and ends are released."""
@@ -170,7 +178,7 @@ class Writer:
             answers, self._books.answers = self._books.answers, []
             self._tell(answers)
         if self._books.batch:
-            _note("ledger_left_changes_unwritten", changes=len(self._books.batch))
+            self._note("ledger_left_changes_unwritten", changes=len(self._books.batch))
         self._store.close()
 
     def _turn(self) -> None:
@@ -221,7 +229,7 @@ class Writer:
             )
             self._books.answer(waiter, error)
             if waiter is None:
-                _note("ledger_operation_failed", error=_text(error))
+                self._note("ledger_operation_failed", error=_text(error))
 
     def _commit(self) -> None:
         has_changes = bool(self._books.batch)
@@ -234,11 +242,11 @@ class Writer:
             self._report(crossings)
         for row_id, refusal in [*answers.admissions.items(), *answers.calls.items()]:
             if not isinstance(refusal, BudgetRefused):  # which is no fault
-                _note("ledger_row_refused", id=row_id, reason=str(refusal))
+                self._note("ledger_row_refused", id=row_id, reason=str(refusal))
         if self.is_degraded:
             self.is_degraded = False
             self._recovered_at = time.monotonic()
-            _note("ledger_recovered")
+            self._note("ledger_recovered")
         elif has_changes and self._relapses and time.monotonic() > self._recovered_at + _HEALTHY_S:
             self._relapses = 0
 
@@ -258,9 +266,9 @@ class Writer:
         try:
             self._books.failed()
         except Exception as bug:  # waiters for intents time out and withdraw them
-            _note("ledger_bug", error=_text(bug))
+            self._note("ledger_bug", error=_text(bug))
         if not was_degraded:
-            _note("ledger_degraded", error=_text(error))
+            self._note("ledger_degraded", error=_text(error))
 
     def _sweep(self) -> None:
         self._sweep_at = time.monotonic() + self._waits.sweep
@@ -268,12 +276,12 @@ class Writer:
         try:
             swept = self._store.sweep(self._clock_ns())
         except StoreError as error:
-            _note("ledger_sweep_failed", error=_text(error))
+            self._note("ledger_sweep_failed", error=_text(error))
             self._commit()  # raises if calls cannot be written
             return
         self.swept += swept
         if swept:
-            _note("ledger_swept", calls=swept)
+            self._note("ledger_swept", calls=swept)
 
     def _begin_stop(self) -> None:
         self._stop_at = time.monotonic() + self._waits.stop
@@ -305,10 +313,3 @@ def _text(error: BaseException) -> str:
         return str(error) or repr(error)
     except Exception:
         return type(error).__name__
-
-
-def _note(event: str, **fields: object) -> None:
-    try:
-        _log.warning(event, **fields)
-    except Exception:  # a log that cannot be written must not stop the metering
-        return

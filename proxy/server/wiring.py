@@ -234,6 +234,7 @@ async def running(
     """Opens the ledger, runs `config`, then closes everything. `on_death`: called if the ledger's writer dies."""
     store = build_store(config)
     ledger = build_ledger(config, store, on_death)
+    ledger.log_to(log)
     await ledger.start()
     server = Running(ledger, build_side_stores(config, store, log), models, log, metrics, telemetry)
     try:

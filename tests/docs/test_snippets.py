@@ -35,6 +35,7 @@ TESTED = {
     "CONTRIBUTING.md": {"": HERE},
     "docs/architecture.md": {"": "docs/test_architecture.py"},
     "docs/budgets.md": dict.fromkeys(("yaml", "json"), "docs/test_budgets.py"),
+    "docs/client.md": {"python": "docs/test_client.py"},
     "docs/cli.md": {"bash": "cli/test_document.py"},
     "docs/configuration.md": {"yaml": "config/test_document.py", "": HERE},
     "docs/deployment.md": {"bash": "docs/test_deployment.py"},

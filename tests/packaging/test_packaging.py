@@ -170,7 +170,8 @@ def test_the_wheel_holds_the_package_and_the_defaults(wheel):
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "proxy"]
     tracked = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
     package = {name for name in tracked if name and (ROOT / name).is_file()}
-    assert names == package | metadata | {f"proxy/config/defaults/{name}" for name in DEFAULTS}
+    alias = {"webscraper_env/__init__.py", "webscraper_env/py.typed"}
+    assert names == package | metadata | alias | {f"proxy/config/defaults/{name}" for name in DEFAULTS}
 
 
 def test_the_wheel_ships_the_top_level_files_as_defaults(wheel):
@@ -178,6 +179,26 @@ def test_the_wheel_ships_the_top_level_files_as_defaults(wheel):
     with zipfile.ZipFile(wheel) as archive:
         for name in DEFAULTS:
             assert archive.read(f"proxy/config/defaults/{name}") == (ROOT / name).read_bytes()
+
+
+def test_the_wheel_has_the_client_by_its_older_name(wheel, tmp_path):
+    """The same classes, with types for everybody."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    code = (
+        "import proxy, webscraper_env as older\n"
+        "assert older.__file__.startswith(proxy.__file__.partition('proxy')[0])\n"
+        "print([name for name in older.__all__ if getattr(older, name) is getattr(proxy, name)])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert done.stdout == "['APISettings', 'MultiModelAPI', 'MultiModelError', 'SyncMultiModelAPI']\n"
 
 
 def test_the_wheel_says_what_it_is(wheel):
