@@ -132,11 +132,13 @@ class AttemptLoop:
         """The concurrent requests that together produce all choices; [] if one request is enough."""
         if request.n == 1:
             return []
+        chat = cast(ChatRequest, request)
         most = self._deployment.provider.choices_per_call(request, self._deployment.model)
-        if most is None or most >= request.n:
+        if most is not None and most < chat.n // chat.questions:
+            self._adapted.append("n")
+        elif chat.questions == 1:
             return []
-        self._adapted.append("n")
-        return emulate.seats(cast(ChatRequest, request), most)
+        return emulate.seats(chat, most)
 
     async def complete(self, request: AnyRequest, origin: Origin) -> Answer:
         return await self._ask(request, origin, None)

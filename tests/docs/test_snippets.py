@@ -37,6 +37,7 @@ TESTED = {
     "docs/budgets.md": dict.fromkeys(("yaml", "json"), "docs/test_budgets.py"),
     "docs/cli.md": {"bash": "cli/test_document.py"},
     "docs/configuration.md": {"yaml": "config/test_document.py", "": HERE},
+    "docs/completions.md": {"python": "docs/test_completions.py"},
     "docs/embeddings.md": {"python": "docs/test_embeddings.py", "bash": "docs/test_embeddings.py"},
     "docs/ensembles.md": {"yaml": "docs/test_ensembles.py"},
     "docs/metering.md": dict.fromkeys(("bash", "yaml"), "docs/test_metering.py"),
