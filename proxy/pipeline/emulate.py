@@ -60,7 +60,7 @@ def _seat(request: ChatRequest, size: int, place: int) -> ChatRequest:
         fields["n"] = size
     if isinstance(seed := fields.get("seed"), int):
         fields["seed"] = seed + place
-    return replace(request, n=size, fields=fields)
+    return replace(request, n=size, may_cache=place == 0, fields=fields)
 
 
 async def complete_together(ask: SeatAsk, requests: Sequence[ChatRequest], parent: str | None = None) -> Answer:

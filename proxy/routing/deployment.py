@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import reduce
 
 from msgspec import Struct
-from msgspec.structs import force_setattr
+from msgspec.structs import force_setattr, replace
 
 from proxy.metering.media import searches_unasked
 from proxy.metering.price_book import Answered, PriceBook
@@ -41,6 +41,11 @@ class Deployment(Struct, frozen=True):
         force_setattr(self, "name", f"{self.provider_name}/{self.model}")
         force_setattr(self, "region", region_of(self.provider.base_url))
         force_setattr(self, "searches", searches_unasked(self.provider, self.model))
+
+    def caching(self, mode: str) -> Deployment:
+        """The same, whose provider has this `cache`."""
+        provider = self.provider.caching(mode)
+        return self if provider is self.provider else replace(self, provider=provider)
 
     @property
     def is_free(self) -> bool:

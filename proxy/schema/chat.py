@@ -50,11 +50,13 @@ class ChatRequest(Request, frozen=True, kw_only=True):
 
     `kept` maps tool call ids in the messages to their reasoning. `unlimited`: the client sent NO_LIMIT as the output
     limit. Only some servers know it, so it is in neither `max_tokens` nor `fields`. `questions`: more than 1 if each
-    message is a question of its own; `n` counts the choices of all of them.
+    message is a question of its own; `n` counts the choices of all of them. `may_cache`: False for the second and
+    further copies of a request that are sent at once: each would write the vendor's prompt cache, and none read it.
     """
 
     messages: list[Message]
     questions: int = 1
+    may_cache: bool = True
     include_usage: bool = False
     max_tokens: int | None = None
     unlimited: bool = False
