@@ -49,7 +49,11 @@ class Anthropic(Provider, frozen=True, kw_only=True):
     def build_request(self, request: ChatRequest, model: str) -> Built:
         betas = [value for name, value in self.headers.items() if name.lower() == "anthropic-beta" and value]
         ours = betas if self.base_url is None else None
-        return build_chat(request, model, self.parameters, f"{self._root}/messages", ours, self.cache == "auto")
+        return build_chat(request, model, self.parameters, f"{self._root}/messages", ours, self.writes_cache)
+
+    @property
+    def writes_cache(self) -> bool:
+        return self.cache == "auto"
 
     def caching(self, mode: str) -> Self:
         return replace(self, cache=mode)

@@ -253,6 +253,11 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """A decoder for one streamed answer to `request`."""
         raise TypeError(f"{type(self).__name__} does not decode streams")
 
+    @property
+    def writes_cache(self) -> bool:
+        """True if prompts are marked for the vendor's cache unasked."""
+        return False
+
     def caching(self, mode: str) -> Self:
         """The same with its `cache` set, where the vendor caches what is marked."""
         return self
