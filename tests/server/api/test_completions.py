@@ -147,6 +147,9 @@ async def test_an_ensemble_completes_one_prompt(old: Server, upstream: FakeUpstr
     assert (answer.status, answer.json["model"]) == (200, "ensemble:pair")
     assert answer.json["choices"][0]["text"]
     assert answer.json["routing"]["ensemble"]
+    streamed = await ask(old, "ensemble:pair", max_tokens=60, stream=True)
+    assert texts_of(streamed) == {0: answer.json["choices"][0]["text"]}
+    assert streamed.events[-2]["choices"][0]["finish_reason"] == "stop"
     refused = await ask(old, "ensemble:pair", ["a", "b"])
     assert (refused.status, refused.error()["param"]) == (400, "prompt")
 
