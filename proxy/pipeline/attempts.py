@@ -133,12 +133,10 @@ class AttemptLoop:
         if request.n == 1:
             return []
         chat = cast(ChatRequest, request)
-        most = self._deployment.provider.choices_per_call(request, self._deployment.model)
-        if most is not None and most < chat.n // chat.questions:
+        seats = emulate.seats(chat, self._deployment.provider.choices_per_call(chat, self._deployment.model))
+        if len(seats) > chat.questions:
             self._adapted.append("n")
-        elif chat.questions == 1:
-            return []
-        return emulate.seats(chat, most)
+        return seats if len(seats) > 1 else []
 
     async def complete(self, request: AnyRequest, origin: Origin) -> Answer:
         return await self._ask(request, origin, None)
