@@ -164,6 +164,9 @@ def _unpriced(config: Config, listed_price: PriceOf) -> Iterator[Finding]:
             row = listed_price(deployment)
         if row is None or row.input is None or row.output is None:
             yield reference.path, f"{shown(deployment)} has no price; add a row to pricing.yaml"
+        elif row.cache_write_1h is None and config.providers[deployment.partition("/")[0]].writes_cache:
+            what = "has no cache_write_1h in pricing.yaml, which `cache: auto` pays: about twice the input"
+            yield reference.path, f"{shown(deployment)} {what}"
 
 
 def _costs_money(reference: Reference, deployment: str, config: Config) -> bool:

@@ -134,11 +134,11 @@ class AttemptLoop:
         """The concurrent requests that together produce all choices; [] if one request is enough."""
         if request.n == 1:
             return []
-        most = self._deployment.provider.choices_per_call(request, self._deployment.model)
-        if most is None or most >= request.n:
-            return []
-        self._adapted.append("n")
-        return emulate.seats(cast(ChatRequest, request), most)
+        chat = cast(ChatRequest, request)
+        seats = emulate.seats(chat, self._deployment.provider.choices_per_call(chat, self._deployment.model))
+        if len(seats) > chat.questions:
+            self._adapted.append("n")
+        return seats if len(seats) > 1 else []
 
     async def complete(self, request: AnyRequest, origin: Origin) -> Answer:
         return await self._ask(request, origin, None)

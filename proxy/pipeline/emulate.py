@@ -41,12 +41,15 @@ class SeatAsk(Protocol):
         ...
 
 
-def seats(request: ChatRequest, most: int) -> list[ChatRequest]:
-    """Splits `request` into requests for at most `most` choices each.
+def seats(request: ChatRequest, most: int | None) -> list[ChatRequest]:
+    """Splits `request` into requests for one question and at most `most` choices each.
 
     Each gets its own seed, derived from the client's: with one seed all answers would be alike. The same client seed
     still gives the same answers.
     """
+    if request.questions > 1:
+        return [seat for question in request.apart() for seat in seats(question, most)]
+    most = most or request.n
     sizes = [min(most, request.n - taken) for taken in range(0, request.n, most)]
     return [_seat(request, size, place) for place, size in enumerate(sizes)]
 
@@ -57,7 +60,7 @@ def _seat(request: ChatRequest, size: int, place: int) -> ChatRequest:
         fields["n"] = size
     if isinstance(seed := fields.get("seed"), int):
         fields["seed"] = seed + place
-    return replace(request, n=size, fields=fields)
+    return replace(request, n=size, may_cache=place == 0, fields=fields)
 
 
 async def complete_together(ask: SeatAsk, requests: Sequence[ChatRequest], parent: str | None = None) -> Answer:

@@ -78,7 +78,8 @@ class Seating:
             where = "routing.ensemble" if given is not None else "model"
             raise BadRequest(f"{where}: ensembles answer chats only.", param=where)
         if request.n > 1:
-            raise BadRequest(f"n: an ensemble gives one answer, not {request.n}.", param="n")
+            name = "n" if request.questions == 1 else "prompt"
+            raise BadRequest(f"{name}: an ensemble gives one answer, not {request.n}.", param=name)
         ensemble = self._ensembles.get(route.ensemble)
         if given is not None:
             ensemble = overridden(ensemble, given, self._strategies, "" if is_routed else request.model)

@@ -26,6 +26,7 @@ def trace(call: Call) -> dict[str, Any]:
             "strategy": decision.strategy,
             **shown_candidates(kept_candidates(decision), names_all=call.caller.admin),
             "attempts": attempt_tree([_row(attempt) for attempt in call.attempts]),
+            "adapted": list(dict.fromkeys([*call.adapted, *call.answering.adapted])),
             "downgraded_from": call.downgraded_from,
             "snapshot": decision.snapshot,
             **panel,

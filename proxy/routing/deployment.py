@@ -8,7 +8,7 @@ from math import inf
 from typing import NamedTuple
 
 from msgspec import Struct
-from msgspec.structs import force_setattr
+from msgspec.structs import force_setattr, replace
 
 from proxy.metering.media import searches_unasked
 from proxy.metering.price_book import Answered, PriceBook
@@ -78,6 +78,11 @@ class Deployment(Struct, frozen=True):
         row = self.price
         force_setattr(self, "context", local.context if local is not None else row.context if row is not None else None)
         force_setattr(self, "max_output", None if row is None else row.max_output)
+
+    def caching(self, mode: str) -> Deployment:
+        """The same, whose provider has this `cache`."""
+        provider = self.provider.caching(mode)
+        return self if provider is self.provider else replace(self, provider=provider)
 
     @property
     def is_free(self) -> bool:

@@ -269,7 +269,8 @@ class Names(Struct, frozen=True, kw_only=True):
         entry = self.models.get(name)
         if entry is not None and depth < _MAX_DEPTH:
             first = self._draw_name(entry.weighted, draw, depth) if entry.weighted else entry.use
-            yield from self._chain(first, entry.fallback, draw, depth + 1)
+            for found in self._chain(first, entry.fallback, draw, depth + 1):
+                yield found if entry.cache is None else found.caching(entry.cache)
             return
         if name.startswith(PREFIX) and (panel := self.ensembles.get(name.removeprefix(PREFIX))) is not None:
             if depth < _MAX_DEPTH:
@@ -334,7 +335,10 @@ class Names(Struct, frozen=True, kw_only=True):
 
 
 def _unique(found: Iterable[Deployment]) -> tuple[Deployment, ...]:
-    return tuple({deployment.name: deployment for deployment in found}.values())
+    first: dict[str, Deployment] = {}
+    for deployment in found:
+        first.setdefault(deployment.name, deployment)
+    return tuple(first.values())
 
 
 def _pick(weighted: Mapping[str, float], draw: float) -> str:

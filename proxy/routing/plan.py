@@ -37,6 +37,8 @@ class Plan(Struct, frozen=True):
 def plan(route: Route, request: AnyRequest) -> Plan:
     """The plan of a call that any deployment of the route may answer."""
     every = (*route.candidates, *route.context_fallback, *route.content_fallback)
+    if request.n > 1 and len(questions := request.apart()) > 1:
+        return Plan(route, _sum([plan(route, question).bound_nano for question in questions]))
     read = Reading(tokens.input_bound(request), media_of(request))
     bounds = [_bound(request, deployment, read, _seats(request, deployment)) for deployment in every]
     known = [bound for bound in bounds if bound is not None]
@@ -51,9 +53,16 @@ def attempt_bound(request: AnyRequest, deployment: Deployment) -> int | None:
 
 
 def ask_bound(request: AnyRequest, deployment: Deployment) -> int | None:
-    """The same for one ask: all the concurrent requests that its choices need."""
+    """The same for one ask: all the concurrent requests that its questions and choices need."""
+    if request.n > 1 and len(questions := request.apart()) > 1:
+        return _sum([ask_bound(question, deployment) for question in questions])
     read = Reading(tokens.input_bound(request), media_of(request))
     return _bound(request, deployment, read, _seats(request, deployment))
+
+
+def _sum(bounds: list[int | None]) -> int | None:
+    known = [bound for bound in bounds if bound is not None]
+    return sum(known) if len(known) == len(bounds) else None
 
 
 def _bound(request: AnyRequest, deployment: Deployment, read: Reading, seats: int) -> int | None:

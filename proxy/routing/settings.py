@@ -82,7 +82,8 @@ class RouterConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class ModelEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """One name under `models:`. `weighted` maps names to shares; `use` and `weighted` exclude each other.
 
-    `cache_s`: for how long an answer serves equal requests of its caller.
+    `cache_s`: for how long an answer serves equal requests of its caller. `cache` is that of its providers, for
+    requests by this name.
     """
 
     use: str | None = None
@@ -91,6 +92,7 @@ class ModelEntry(Struct, frozen=True, forbid_unknown_fields=True):
     content_fallback: list[str] = []
     weighted: dict[str, Positive] | None = None
     cache_s: Lifetime | None = None
+    cache: Annotated[str, one_of("auto", "off")] | None = None
 
 
 class When(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, rename={"not_": "not"}):

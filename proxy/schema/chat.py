@@ -50,10 +50,14 @@ class ChatRequest(Request, frozen=True, kw_only=True):
     """One request to `/v1/chat/completions`, or another chat endpoint's request in its shape.
 
     `kept` maps tool call ids in the messages to their reasoning. `unlimited`: the client sent NO_LIMIT as the output
-    limit. Only some servers know it, so it is in neither `max_tokens` nor `fields`.
+    limit. Only some servers know it, so it is in neither `max_tokens` nor `fields`. `questions`: more than 1 if each
+    message is a question of its own; `n` counts the choices of all of them. `may_cache`: False for the second and
+    further copies of a request that are sent at once: each would write the vendor's prompt cache, and none read it.
     """
 
     messages: list[Message]
+    questions: int = 1
+    may_cache: bool = True
     include_usage: bool = False
     max_tokens: int | None = None
     unlimited: bool = False
@@ -72,6 +76,23 @@ class ChatRequest(Request, frozen=True, kw_only=True):
 
     def question(self) -> str | None:
         return next((text_of(message.content) for message in reversed(self.messages) if message.role == "user"), None)
+
+    def apart(self) -> list[Self]:
+        if self.questions == 1:
+            return [self]
+        sizes = [len(text.encode("utf-8", "replace")) for text in self.texts()]
+        rest = max(0, self.size - sum(sizes))
+        return [
+            structs.replace(
+                self,
+                questions=1,
+                n=self.n // self.questions,
+                messages=[message],
+                size=rest + size,
+                fields={**self.fields, "messages": [raw]},
+            )
+            for message, raw, size in zip(self.messages, self.fields["messages"], sizes, strict=True)
+        ]
 
     def output_limit(self, otherwise: int | None) -> int | None:
         limit = self.max_tokens or otherwise

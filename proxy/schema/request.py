@@ -80,6 +80,10 @@ class Request(Struct, frozen=True, kw_only=True):
         """The request limited to `max_tokens` of output per choice, and the names of the changed fields."""
         return self, []
 
+    def apart(self) -> list[Self]:
+        """One request for each question that is asked by itself; nearly all requests ask one."""
+        return [self]
+
     def parts(self, limits: Iterable[int | None]) -> list[Self]:
         """The request in parts that every candidate accepts. `limits`: the candidates' limits on inputs per request."""
         return [self]

@@ -8,9 +8,10 @@ from datetime import date
 import pytest
 from msgspec import structs
 
-from proxy.config import Severity
+from proxy.config import Severity, Source, configure
 from proxy.config.warnings import find_warnings
 from proxy.metering.pricing import ModelPrice, Pricing
+from proxy.providers.anthropic import Anthropic
 from tests.config.files import PRICES, config_of
 
 SERVERS = "ollama: {enabled: false, allow_private: true}, local: {type: embedded, price: free}"
@@ -112,6 +113,19 @@ def test_a_row_whose_price_is_null_has_no_price() -> None:
         "3:13: warning: models.a: openai/listed has no price; add a row to pricing.yaml",
         "3:31: warning: models.b: openai/half has no price; add a row to pricing.yaml",
     ]
+
+
+def test_marks_for_an_hour_need_their_price() -> None:
+    """Without it they would be billed as other writes are; a provider that marks nothing needs none."""
+    pricing = b"version: 1\nmodels: {a/x: {input: 1, output: 5}, a/y: {input: 1, output: 5, cache_write_1h: 2}}\n"
+    routing = "version: 1\nproviders: {a: {type: anthropic, cache: %s}}\nmodels: {b: a/x, c: a/y}\n"
+    found = []
+    for mode in ("auto", "off"):
+        files = Source("routing_rules.yaml", (routing % mode).encode()), Source("pricing.yaml", pricing)
+        config = configure(*files, {"ANTHROPIC_API_KEY": "sk-ant"}, {"anthropic": Anthropic})
+        found.append([str(each) for each in find_warnings(config, TODAY, LISTED.get)])
+    what = "a/x has no cache_write_1h in pricing.yaml, which `cache: auto` pays: about twice the input"
+    assert found == [[f"routing_rules.yaml:3:13: warning: models.b: {what}"], []]
 
 
 def test_the_list_is_not_asked_where_it_is_turned_off() -> None:

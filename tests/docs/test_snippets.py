@@ -39,6 +39,7 @@ TESTED = {
     "docs/cli.md": {"bash": "cli/test_document.py"},
     "docs/configuration.md": {"yaml": "config/test_document.py", "": HERE},
     "docs/deployment.md": {"bash": "docs/test_deployment.py"},
+    "docs/completions.md": {"python": "docs/test_completions.py"},
     "docs/embeddings.md": {"python": "docs/test_embeddings.py", "bash": "docs/test_embeddings.py"},
     "docs/ensembles.md": {"yaml": "docs/test_ensembles.py"},
     "docs/metering.md": dict.fromkeys(("bash", "yaml"), "docs/test_metering.py"),

@@ -262,9 +262,9 @@ def test_marks_for_the_cache_stay_the_last_four_of_them():
         user([text("a", prompt_cache_breakpoint={"mode": "explicit"}), text("b")]),
         {**HELLO, "cache_control": EPHEMERAL},
         user("c"),
-        tools=[{**tool(), "cache_control": EPHEMERAL}],
+        tools=[{**tool(), "cache_control": hour}],
     )
-    assert body["tools"][0]["cache_control"] == EPHEMERAL
+    assert body["tools"][0]["cache_control"] == hour
     assert body["system"] == [said("Long.", cache_control=hour)]
     assert body["messages"][0]["content"][0]["cache_control"] == EPHEMERAL
     assert body["messages"][1]["content"][0]["cache_control"] == EPHEMERAL
@@ -273,6 +273,16 @@ def test_marks_for_the_cache_stay_the_last_four_of_them():
     assert ["cache_control" in block for block in blocks] == [False, True, True, True, True]
     assert five.dropped == ["cache_control"]
     assert built(user([text("a", cache_control={"type": "forever"})])).dropped == ["cache_control"]
+
+
+def test_a_mark_of_an_hour_after_one_of_minutes_is_one_of_minutes():
+    """The vendor refuses the other order."""
+    hour = {"type": "ephemeral", "ttl": "1h"}
+    late = built(
+        {"role": "system", "content": [text("a", cache_control=EPHEMERAL)]}, user([text("b", cache_control=hour)])
+    )
+    assert json.loads(late.http.body)["messages"][0]["content"] == [said("b", cache_control=EPHEMERAL)]
+    assert (late.dropped, late.adapted) == ([], ["cache_control"])
 
 
 # --- tools ------------------------------------------------------------------------------------------------------------

@@ -9,12 +9,15 @@ import pytest
 
 from proxy.metering.pricing import ModelPrice, Tier
 from proxy.metering.tokens import input_bound
+from proxy.pipeline.emulate import seats
+from proxy.providers.base.contract import Provider
 from proxy.providers.cohere import Cohere
 from proxy.providers.openai import OpenAI
 from proxy.routing.deployment import Deployment, Route
-from proxy.routing.plan import attempt_bound, plan
+from proxy.routing.plan import ask_bound, attempt_bound, plan
 from proxy.schema.chat import ChatRequest
 from proxy.server.formats.chat import decode_chat
+from proxy.server.formats.completions import decode_completion
 
 CHEAP = Deployment("a", OpenAI(), "m", ModelPrice(input=1, output=2, max_output=100))
 DEAR = Deployment("b", OpenAI(), "m", ModelPrice(input=3, output=9, max_output=50))
@@ -49,6 +52,20 @@ def test_what_runs_side_by_side_is_added_up() -> None:
     prompt_nano = input_bound(asked) * 1_000
     assert plan(Route("x", (together,)), asked).bound_nano == prompt_nano + 4 * 10 * 2_000
     assert plan(Route("x", (one_each,)), asked).bound_nano == 4 * prompt_nano + 4 * 10 * 2_000
+
+
+@pytest.mark.parametrize("kind", [Cohere, OpenAI])
+def test_questions_of_their_own_are_added_up(kind: type[Provider]) -> None:
+    """The plan covers what the requests of each question may cost: by one pass, and by each ask."""
+    here = Deployment("d", kind(), "command-r7b-12-2024", DEAR.price)
+    body = {"model": "x", "prompt": ["one " * 500, "two", "three"], "n": 2, "max_tokens": 10}
+    asked = decode_completion(json.dumps(body).encode())
+    made = seats(asked, here.provider.choices_per_call(asked, here.model))
+    assert len(made) == (6 if kind is Cohere else 3)
+    bound = sum(attempt_bound(each, here) or 0 for each in made)
+    assert plan(Route("x", (here,)), asked).bound_nano == ask_bound(asked, here) == bound
+    assert plan(Route("x", (CHEAP, here)), asked).bound_nano == bound
+    assert plan(Route("x", (here, UNPRICED)), asked).bound_nano is None
 
 
 def test_a_limit_that_the_vendor_raises_counts_as_it_is_sent() -> None:

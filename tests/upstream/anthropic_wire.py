@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from tests.upstream.http1 import Request
 from tests.upstream.modes import Script
+from tests.upstream.prefix_cache import Counts
 from tests.upstream.spoken import pieces_of, say, tokens_of
 from tests.upstream.wire import Ask, Frame, Refused, Said, Strict, Wanted, Wire
 
@@ -326,13 +327,17 @@ def usage_of(body: Any, script: Script, said: Said) -> dict[str, Any] | None:
     texts = [_system(body), *(_message_text(message) for message in body.messages)]
     prompt = sum(len(text.split()) for text in texts)
     read = min(script.cached, prompt)
+    counts = script.counted or Counts(prompt - read, read, 0, 0)
     if script.usage == "partial":
-        return {"input_tokens": prompt - read}
+        return {"input_tokens": counts.input}
     return {
-        "input_tokens": prompt - read,
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": read,
-        "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
+        "input_tokens": counts.input,
+        "cache_creation_input_tokens": counts.written_5m + counts.written_1h,
+        "cache_read_input_tokens": counts.read,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": counts.written_5m,
+            "ephemeral_1h_input_tokens": counts.written_1h,
+        },
         "output_tokens": tokens_of(said),
         "output_tokens_details": {"thinking_tokens": len(said.reasoning)},
         "service_tier": "standard",
@@ -482,12 +487,21 @@ def _wrong_last(body: _Body) -> str | None:
 def _wrong_bytes(request: Request, body: _Body) -> str | None:
     if request.body.count(b'"cache_control":{') > MAX_BREAKPOINTS:
         return f"A maximum of {MAX_BREAKPOINTS} blocks with cache_control may be provided."
+    late = rb'"cache_control":\{"type":"ephemeral"(?:,"ttl":"5m")?\}.*"ttl":"1h"'
+    if b'"ttl":"1h"' in request.body and re.search(late, _in_order(request.body)):
+        return "a ttl='1h' cache_control block must not come after a ttl='5m' cache_control block"
     if any(not stop.strip() for stop in body.stop_sequences):
         return "stop_sequences: each stop sequence must contain non-whitespace"
     binds = isinstance(body.thinking, _Adaptive) and body.thinking.block_binding is not None
     if binds and "thinking-binding-controls-2026-08-01" not in request.headers.get("anthropic-beta", ""):
         return "thinking.adaptive.block_binding: Extra inputs are not permitted"
     return None
+
+
+def _in_order(body: bytes) -> bytes:
+    """The parts of the prompt as the vendor reads them, wherever they stand in the body."""
+    given = msgspec.json.decode(body)
+    return _encode([given.get("tools"), given.get("system"), given.get("messages")])
 
 
 # --- texts ------------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from tests.upstream.ledger import Ledger, Seen, key_hash
 from tests.upstream.modes import UnknownMode, parse
 from tests.upstream.openai_wire import OpenAIWire
 from tests.upstream.perplexity_wire import PerplexityWire
+from tests.upstream.prefix_cache import PrefixCache
 from tests.upstream.responses_wire import ResponsesWire
 from tests.upstream.wire import Refused, Wire
 
@@ -49,7 +50,8 @@ _ROOT = Path(__file__).parents[2]
 class FakeUpstream:
     """An async context manager: listens on loopback while it is open. `modes` gives other model names a mode.
     `key_modes`: by the `key_hash` of an API key, the mode of all requests with it. `speakers`: by model name, what is
-    said, as a function of the request's body; the mode says how it is delivered (`ok` without one).
+    said, as a function of the request's body; the mode says how it is delivered (`ok` without one). `prefix_cache`:
+    counts the prompts of requests in Anthropic's shape.
 
     Leaving it cuts what is still open, and raises what went wrong inside the fake itself.
     """
@@ -59,6 +61,7 @@ class FakeUpstream:
         self.modes = dict(modes or {})
         self.key_modes: dict[str, str] = {}
         self.speakers: dict[str, Callable[[dict[str, Any]], str]] = {}
+        self.prefix_cache: PrefixCache | None = None
         self.connections: set[Connection] = set()
         self._book = Ledger()
         self._failures: list[Exception] = []
@@ -139,6 +142,9 @@ class FakeUpstream:
                 script = parse(self.key_modes.get(seen.authorization or "") or own).for_attempt(seen.attempt)
                 if speaker is not None:
                     script = msgspec.structs.replace(script, text=speaker(msgspec.json.decode(ask.raw)))
+                if self.prefix_cache is not None and isinstance(wire, AnthropicWire):
+                    counted = self.prefix_cache.counts(msgspec.json.decode(ask.raw))
+                    script = msgspec.structs.replace(script, counted=counted)
             except UnknownMode as unknown:
                 raise Refused(404, wire.error(404, None, f"{ask.model}: {unknown}")) from unknown
             await Delivery(connection, seen, script, wire).run(ask)

@@ -16,6 +16,8 @@ from typing import Any, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from tests.upstream.prefix_cache import Counts
+
 
 class UnknownMode(ValueError):
     """The model name is no mode, or has an argument that its mode does not take."""
@@ -39,6 +41,7 @@ class Script(Struct, frozen=True, kw_only=True):
     role_each_chunk: bool = False
     same_ids: bool = False
     cached: int = 0
+    counted: Counts | None = None  # the prompt's tokens, where a cache counts them
     usage: Literal["asked", "never", "in_last", "null", "partial"] = "asked"
     finish_reason: str | None = None
     no_finish: bool = False

@@ -6,7 +6,9 @@ Facts of November 2026 (the vendor's SDK 2.12, recorded traffic).
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import Annotated, ClassVar, Self
+
+from msgspec.structs import replace
 
 from proxy.providers.anthropic.errors import error_from
 from proxy.providers.anthropic.messages import DIALECT
@@ -16,12 +18,15 @@ from proxy.providers.anthropic.stream import AnthropicStreamDecoder, parse
 from proxy.providers.base.contract import Built, HTTPResponse, Provider
 from proxy.providers.base.images import ImageRule
 from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage
+from proxy.schema.constraints import one_of
 from proxy.schema.errors import UpstreamError
 from proxy.schema.records import JsonObject
 
 
 class Anthropic(Provider, frozen=True, kw_only=True):
     """api.anthropic.com, or a `base_url` that speaks its API, with or without `/v1` at its end."""
+
+    cache: Annotated[str, one_of("auto", "off")] = "off"
 
     type: ClassVar[str] = DIALECT
     # At most 4,784 tokens, in models before 4.7 1,600.
@@ -44,7 +49,14 @@ class Anthropic(Provider, frozen=True, kw_only=True):
     def build_request(self, request: ChatRequest, model: str) -> Built:
         betas = [value for name, value in self.headers.items() if name.lower() == "anthropic-beta" and value]
         ours = betas if self.base_url is None else None
-        return build_chat(request, model, self.parameters, f"{self._root}/messages", ours)
+        return build_chat(request, model, self.parameters, f"{self._root}/messages", ours, self.writes_cache)
+
+    @property
+    def writes_cache(self) -> bool:
+        return self.cache == "auto"
+
+    def caching(self, mode: str) -> Self:
+        return replace(self, cache=mode)
 
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
         return parse(response, self._names(request), request)

@@ -51,6 +51,7 @@ class Conversation:
         self._said: list[Block] = []
         self._instructions: list[list[Block]] = []
         self.system: list[Block] = []
+        self.lead = 0  # blocks of `system` before the first turn: later instructions may join them
         self.turns: list[dict[str, Any]] = []
         for place, message in enumerate(request.fields["messages"]):
             self._message(message, f"messages.{place}")
@@ -124,6 +125,7 @@ class Conversation:
     def _instruct(self, blocks: list[Block]) -> None:
         if not self.turns and not self._said and not self._results:
             self.system += blocks
+            self.lead = len(self.system)
         elif blocks:
             self._instructions.append(blocks)
 

@@ -19,7 +19,8 @@ class Traits(Struct, frozen=True):
     if nothing does. `efforts`: levels of `output_config.effort`. `forces_tools`: accepts a tool_choice of any or of one
     tool. `formats`: has `output_config.format` and strict tools. `prefills`: continues a trailing assistant message.
     `later_system`: accepts system messages after a user turn; `mistakes_system`: reads one after a tool result as part
-    of the result. `binds`: its thinking is valid only in the conversation that produced it.
+    of the result. `binds`: its thinking is valid only in the conversation that produced it. `least_cached`: the
+    shortest prefix that it caches; None: it caches none, or nobody knows.
     """
 
     max_output: int
@@ -36,9 +37,12 @@ class Traits(Struct, frozen=True):
     later_system: bool = False
     mistakes_system: bool = False
     binds: bool = False
+    least_cached: int | None = 1024
 
 
-_OTHER = Traits(8192)  # other vendors' models behind this API: sent what the oldest models of Anthropic's take
+_OTHER = Traits(
+    8192, least_cached=None
+)  # other vendors' models behind this API: sent what the oldest models of Anthropic's take
 _3 = Traits(4096, 200_000, thinking="none")
 _4 = Traits(64_000, 200_000)
 _4_5 = replace(_4, one_sampler=True, formats=True)
@@ -53,27 +57,34 @@ _4_6 = Traits(
 _4_7 = replace(_4_6, samples=False, efforts=("low", "medium", "high", "xhigh", "max"))
 _4_8 = replace(_4_7, later_system=True)
 _5 = replace(_4_8, thinks_unasked=True)
-_ALWAYS = replace(_5, off=None)
+_ALWAYS = replace(_5, off=None, least_cached=512)
 _5_5 = replace(_ALWAYS, forces_tools=False, binds=True)
 
 # The first pattern that matches the whole id counts. A Claude that is newer than this table is taken for the strictest.
 _TRAITS: tuple[tuple[re.Pattern[str], Traits], ...] = tuple(
     (re.compile(rf"(?:.*[./])?(?:{pattern})(?:[-@](?:\d{{8}}|latest))?(?:-v\d.*)?"), traits)
     for pattern, traits in (
-        (r"claude-3-(?:opus|sonnet|haiku)", _3),
-        (r"claude-3-5-(?:sonnet|haiku)", replace(_3, max_output=8192)),
+        (r"claude-3-haiku", replace(_3, least_cached=2048)),
+        (r"claude-3-(?:opus|sonnet)", _3),
+        (r"claude-3-5-haiku", replace(_3, max_output=8192, least_cached=2048)),
+        (r"claude-3-5-sonnet", replace(_3, max_output=8192)),
         (r"claude-3-7-sonnet|claude-sonnet-4(?:-0)?", _4),
         (r"claude-opus-4(?:-0)?", replace(_4, max_output=32_000)),
         (r"claude-opus-4-1", replace(_4, max_output=32_000, one_sampler=True)),
-        (r"claude-(?:opus|sonnet|haiku)-4-5", _4_5),
-        (r"claude-(?:opus|sonnet)-4-6", _4_6),
-        (r"claude-opus-4-7", _4_7),
+        (r"claude-sonnet-4-5", _4_5),
+        (r"claude-(?:opus|haiku)-4-5", replace(_4_5, least_cached=4096)),
+        (r"claude-sonnet-4-6", _4_6),
+        (r"claude-opus-4-6", replace(_4_6, least_cached=4096)),
+        (r"claude-opus-4-7", replace(_4_7, least_cached=2048)),
         (r"claude-opus-4-8", _4_8),
-        (r"claude-(?:opus|sonnet)-5", _5),
-        (r"claude-(?:fable|mythos)-5|claude-mythos-preview", _ALWAYS),
+        (r"claude-sonnet-5", _5),
+        (r"claude-opus-5", replace(_5, least_cached=512)),
+        (r"claude-(?:fable|mythos)-5", _ALWAYS),
+        (r"claude-mythos-preview", replace(_ALWAYS, least_cached=2048)),
         (r"claude-sonnet-5-5", replace(_5_5, off="between_tools")),
         (r"claude-haiku-5-5", replace(_5_5, off="disabled", forces_tools=True, mistakes_system=True)),
-        (r"claude-.*", _5_5),
+        (r"claude-opus-5-5|claude-(?:fable|mythos)-5-1", _5_5),
+        (r"claude-.*", replace(_5_5, least_cached=4096)),
     )
 )
 _POINT = re.compile(r"(?<=\d)\.(?=\d)")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from proxy.providers.anthropic.cache import CHARACTERS_PER_TOKEN, MARK, auto_marks, markable
 from proxy.providers.anthropic.grammar import loosen
 from proxy.providers.anthropic.json_format import Format, format_of
 from proxy.providers.anthropic.messages import Conversation
 from proxy.providers.anthropic.models import Traits, traits_of
 from proxy.providers.anthropic.names import Names
 from proxy.providers.anthropic.thinking import Thinking, thinking_of
-from proxy.providers.anthropic.tools import stand_in, tools_of
+from proxy.providers.anthropic.tools import Tools, stand_in, tools_of
 from proxy.providers.base.contract import Built, post_json
 from proxy.providers.base.fields import NEUTRAL, Fields, stop_list
 from proxy.providers.base.tidy import tidied
@@ -36,10 +37,15 @@ _MAX_USER = 512
 
 
 def build_chat(
-    request: ChatRequest, model: str, defaults: Mapping[str, Any], path: str, betas: list[str] | None
+    request: ChatRequest,
+    model: str,
+    defaults: Mapping[str, Any],
+    path: str,
+    betas: list[str] | None,
+    marks: bool = False,
 ) -> Built:
     """The request for `/v1/messages`. `betas`: the operator's `anthropic-beta` values; None if the address is not the
-    vendor's own.
+    vendor's own. `marks`: a prompt that the client has not marked for the cache is marked here.
 
     Raises BadRequest for content that the model does not support, and for invalid values.
     """
@@ -58,14 +64,7 @@ def build_chat(
     form = format_of(fields, traits, tools, names, thinking.has_budget)
     loosen(tools.tools, form.schema, fields)
     conversation = Conversation(request, model, traits, names, fields)
-    if tools.is_forced and (thinking.has_budget or traits.thinking == "adaptive"):
-        # "Thinking may not be enabled when tool_choice forces tool use"
-        if thinking.config is not None and thinking.is_on:
-            fields.adapt(thinking.asked)
-        thinking = Thinking(thinking.config if not thinking.is_on else None, thinking.effort)
-    elif thinking.has_budget and conversation.lacks_thoughts:
-        fields.adapt(thinking.asked)
-        thinking = Thinking()
+    thinking = _allowed(thinking, tools, conversation, traits, fields)
     if not thinking.is_on:
         conversation.strip_thoughts()
     conversation.end(traits.prefills and not thinking.is_on and form.schema is None)
@@ -79,8 +78,23 @@ def build_chat(
     beta = _think(body, thinking, betas if traits.binds and conversation.has_thoughts else None)
     stops = _options(body, request, fields, (traits, thinking, form))
     _cap_marks(body, fields)
+    if marks:
+        _mark(body, request, fields, traits.least_cached, conversation.lead)
     http = post_json(path, body, request, {"anthropic-version": API_VERSION, **beta})
     return Built(http, fields.rest(), fields.adapted, stops, form.is_unchecked)
+
+
+def _allowed(thinking: Thinking, tools: Tools, conversation: Conversation, traits: Traits, fields: Fields) -> Thinking:
+    """The thinking that the choice of tools and the history permit."""
+    if tools.is_forced and (thinking.has_budget or traits.thinking == "adaptive"):
+        # "Thinking may not be enabled when tool_choice forces tool use"
+        if thinking.config is not None and thinking.is_on:
+            fields.adapt(thinking.asked)
+        return Thinking(thinking.config if not thinking.is_on else None, thinking.effort)
+    if thinking.has_budget and conversation.lacks_thoughts:
+        fields.adapt(thinking.asked)
+        return Thinking()
+    return thinking
 
 
 def _limit(request: ChatRequest, traits: Traits, fields: Fields) -> int:
@@ -183,17 +197,30 @@ def _user(body: dict[str, Any], fields: Fields) -> None:
         body["metadata"] = {"user_id": found[0]}
 
 
+def _mark(body: dict[str, Any], request: ChatRequest, fields: Fields, minimum: int | None, lead: int) -> None:
+    """Marks what the vendor is to cache, unless the client has said so itself, or wants nothing changed."""
+    is_short = 0 < request.size < (minimum or 0) * CHARACTERS_PER_TOKEN
+    if is_short or not request.may_cache or request.hints.strict or fields.is_dropped(MARK):
+        return
+    found = auto_marks(body, minimum, lead)
+    if found:
+        body |= found
+        fields.adapt(MARK)
+
+
 def _cap_marks(body: dict[str, Any], fields: Fields) -> None:
-    """The vendor caches at most four prefixes; the longest ones stay."""
-    marked = [block for block in _markable(body) if block.get("cache_control") is not None]
-    most = MAX_CACHE_MARKS - (1 if "cache_control" in body else 0)
+    """The vendor caches at most four prefixes; the longest ones stay. It takes no mark of an hour after one of minutes:
+    that becomes one of minutes.
+    """
+    marked = [block for block in markable(body) if block.get(MARK) is not None]
+    most = MAX_CACHE_MARKS - (1 if MARK in body else 0)
     for block in marked[: max(0, len(marked) - most)]:
-        del block["cache_control"]
-        fields.drop("cache_control")
-
-
-def _markable(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield from body.get("tools", [])
-    yield from body.get("system", [])
-    for turn in body["messages"]:
-        yield from turn["content"]
+        del block[MARK]
+        fields.drop(MARK)
+    is_short = False
+    for block in marked[max(0, len(marked) - most) :]:
+        if block[MARK].get("ttl") != "1h":
+            is_short = True
+        elif is_short:
+            block[MARK] = {"type": "ephemeral"}
+            fields.adapt(MARK)

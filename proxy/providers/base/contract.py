@@ -8,7 +8,7 @@ same for every instance. `upstream` sends what `build_request` returns, adds `au
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol, Self
 
 from msgspec import Meta, Struct, field
 
@@ -253,6 +253,15 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def stream_decoder(self, request: ChatRequest) -> StreamDecoder:
         """A decoder for one streamed answer to `request`."""
         raise TypeError(f"{type(self).__name__} does not decode streams")
+
+    @property
+    def writes_cache(self) -> bool:
+        """True if prompts are marked for the vendor's cache unasked."""
+        return False
+
+    def caching(self, mode: str) -> Self:
+        """The same with its `cache` set, where the vendor caches what is marked."""
+        return self
 
     def max_choices(self, model: str) -> int | None:
         """The number of choices (`n`) that one call of this model can answer; None: no limit."""

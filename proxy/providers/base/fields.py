@@ -102,6 +102,9 @@ class Fields:
         self._left.pop(name, None)
         self._dropped[name] = None
 
+    def is_dropped(self, name: str) -> bool:
+        return name in self._dropped
+
     def adapt(self, name: str) -> None:
         """Reports that the request carries the field with another value, or by means that may differ in effect."""
         self._adapted[name] = None

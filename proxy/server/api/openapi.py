@@ -30,6 +30,7 @@ from proxy.server.api.operation_shapes import HealthAnswer, PlanAnswer, Readines
 from proxy.server.api.outcome_queries import REPORT, FeedbackBody
 from proxy.server.api.queries import REQUESTS, USAGE
 from proxy.server.api.shapes import (
+    CompletionAnswer,
     EmbeddingsAnswer,
     ErrorAnswer,
     ExplainAnswer,
@@ -41,6 +42,7 @@ from proxy.server.api.shapes import (
     UsageAnswer,
 )
 from proxy.server.formats.chat import KNOWN_FIELDS, ChatBody
+from proxy.server.formats.completions import CompletionBody
 from proxy.server.formats.embeddings import EmbeddingsBody
 from proxy.server.formats.rerank import RerankBody
 
@@ -98,6 +100,13 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         "A chat completion, whole or as a stream of events that ends with `data: [DONE]`.",
         {"200": {_JSON: ChatResponse, "text/event-stream": ChatChunk}},
         body=ChatBody,
+        headers=_CHAT_HEADERS,
+        errors=_CHAT_ERRORS,
+    ),
+    ("POST", "/completions"): Described(
+        "A completion of each prompt, whole or as a stream of events that ends with `data: [DONE]`.",
+        {"200": {_JSON: CompletionAnswer, "text/event-stream": CompletionAnswer}},
+        body=CompletionBody,
         headers=_CHAT_HEADERS,
         errors=_CHAT_ERRORS,
     ),
@@ -186,7 +195,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
     ),
     ("GET", PATH): Described("This document.", {"200": {_JSON: None}}),
 }
-_ASGI_METHODS = dict.fromkeys(("/chat/completions", "/embeddings", "/rerank", "/v2/rerank"), "POST")
+_ASGI_METHODS = dict.fromkeys(("/chat/completions", "/completions", "/embeddings", "/rerank", "/v2/rerank"), "POST")
 _PREFIX = re.compile(r"/(?:v1|openai/deployments/\{model\})(?=/)")  # of paths that are one endpoint
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 from proxy.schema.ensembles import StoredRating
+from proxy.schema.usage import Usage
 
 
 class ErrorFields(TypedDict, total=False):
@@ -17,6 +18,23 @@ class ErrorFields(TypedDict, total=False):
 
 class ErrorAnswer(TypedDict):
     error: ErrorFields
+
+
+class CompletionChoice(TypedDict, total=False):
+    text: str
+    index: int
+    logprobs: None
+    finish_reason: str | None
+    reasoning_content: str
+
+
+class CompletionAnswer(TypedDict, total=False):
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: Usage | None
 
 
 class InputUsage(TypedDict, total=False):

@@ -103,9 +103,12 @@ def completion_id(call: Call) -> str:
     return f"chatcmpl-{call.id}"
 
 
-def decode_chat(body: bytes) -> ChatRequest:
-    """Decodes and checks a chat request. Raises BadRequest, which names the field."""
-    fields = request_fields(body, KNOWN_FIELDS)
+def decode_chat(body: bytes, translated: dict[str, Any] | None = None) -> ChatRequest:
+    """Decodes and checks a chat request. Raises BadRequest, which names the field.
+
+    `translated`: its fields, where `body` is of another endpoint.
+    """
+    fields = request_fields(body, KNOWN_FIELDS) if translated is None else translated
     view = view_of(fields, ChatBody)
     _check(view)
     max_tokens, unlimited = view.max_completion_tokens or view.max_tokens, False

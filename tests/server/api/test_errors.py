@@ -151,9 +151,7 @@ async def test_a_browser_at_the_root_gets_a_page_that_says_what_this_is(server: 
     assert (await post(server.port, b"{}", path=path, accept=html)).status in (404, 405)
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/v1", "/nothing", "/v1/chat", "/v1/completions", "/admin", "/schema", "/%ff%00"]
-)
+@pytest.mark.parametrize("path", ["/", "/v1", "/nothing", "/v1/chat", "/v1/complete", "/admin", "/schema", "/%ff%00"])
 async def test_an_unknown_path_is_a_404_that_says_where_the_api_is(server: Server, path: str) -> None:
     """A wrong base URL is found out at once."""
     answer = await get(server.port, path)

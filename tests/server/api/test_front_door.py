@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from proxy.server.api.openapi import operations
 from tests.server.api.raw import CHAT, Answer, chat, request, send
-from tests.serving import Server
+from tests.serving import Server, serving, write_files
 from tests.upstream import FakeUpstream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -17,22 +19,70 @@ H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: A
 
 
 def routes(server: Server) -> list[str]:
-    """The paths that GET is served at, with an example for each parameter."""
-    found = operations(server._application.litestar.routes)
-    return sorted({path for path, method, _ in found if method == "GET" and "{" not in path})
+    """The paths that GET is served at, with their parameters in braces."""
+    return sorted({path for path, method, _ in operations(server._application.litestar.routes) if method == "GET"})
+
+
+MOVING = {"/metrics", "/health"}  # their answers count, so that two of them differ
+
+
+async def both(server: Server, path: str, **headers: str) -> tuple[Answer, Answer]:
+    get, head = [
+        await send(server.port, request(method=method, path=path, headers=headers)) for method in ("GET", "HEAD")
+    ]
+    return get, head
+
+
+def fields(answer: Answer, path: str) -> list[str]:
+    """The head without what no two answers share."""
+    lines = answer.head.decode("latin-1").lower().split("\r\n")
+    own = ("x-request-id:", "date:", *(["content-length:"] if path in MOVING else []))
+    return [line for line in lines if not line.startswith(own)]
 
 
 async def test_head_is_served_where_get_is(server: Server, upstream: FakeUpstream) -> None:
-    """With the same status and kind, and without a body."""
-    paths = [*routes(server), "/v1/models/fake/ok", "/v1/requests/none", "/nowhere"]
-    assert {"/livez", "/readyz", "/health", "/metrics", "/v1/models", "/v1/usage", "/v1/requests"} <= set(paths)
-    for path in paths:
-        get, head = [await send(server.port, request(method=method, path=path)) for method in ("GET", "HEAD")]
-        assert (head.status, head.body) == (get.status, b""), path
-        assert head.headers("content-type") == get.headers("content-type"), path
-        if path not in ("/metrics", "/health"):  # they count
-            assert head.headers("content-length") == get.headers("content-length"), path
-    assert (await send(server.port, request(method="HEAD", path=CHAT))).status == 405
+    """On every route and where there is none: the same status and headers, without a body."""
+    examples = {"model_id": "fake/ok", "request_id": "none", "name": "none"}
+    paths = [re.sub(r"\{(\w+)\}", lambda found: examples[found[1]], path) for path in routes(server)]
+    assert {"/livez", "/health", "/metrics", "/v1/models", "/v1/requests/none", "/v1/models/fake/ok"} <= set(paths)
+    odd = ("/", "/v1", "/v1/", "/nowhere", "/v1/models/no/such", "/v1/requests?limit=x", "/v1/usage?format=csv", "/%ff")
+    aliases = ("/openai/v1/models", "/v1/v1/models", "/openai/deployments/fake/ok/nothing")
+    for path in (*paths, *odd, *aliases):
+        get, head = await both(server, path)
+        assert (fields(head, path), head.body) == (fields(get, path), b""), path
+        assert get.body, path
+        assert head.headers("content-length"), path
+
+
+@pytest.mark.parametrize("headers", [{"accept": "text/html"}, {"host": "evil.example"}, {"origin": "https://a.b"}])
+async def test_head_gets_pages_and_refusals_without_their_bodies(
+    server: Server, upstream: FakeUpstream, headers: dict[str, str]
+) -> None:
+    """What stands before every route and behind none answers it too."""
+    for path in ("/", "/v1", "/v1/models", "/v1/usage"):
+        get, head = await both(server, path, **headers)
+        assert (fields(head, path), head.body) == (fields(get, path), b""), path
+
+
+async def test_head_where_only_post_is_served_is_a_405(server: Server, upstream: FakeUpstream) -> None:
+    """On every such route, with what is allowed."""
+    found = operations(server._application.litestar.routes)
+    paths = {path for path, method, _ in found if method == "POST" and "{" not in path}
+    assert {CHAT, "/v1/completions", "/v1/embeddings", "/admin/reload"} <= paths
+    for path in sorted(paths):
+        get, head = await both(server, path)
+        assert (head.status, get.status, head.body) == (405, 405, b""), path
+        assert "POST" in head.headers("allow")[0], path
+
+
+async def test_head_without_a_key_is_refused_as_get_is(tmp_path: Path, upstream: FakeUpstream) -> None:
+    """Nothing leaks by it."""
+    keys = {"PROXY_API_KEY": "a-key-of-the-data-plane"}
+    async with serving(write_files(tmp_path, upstream.url), keys) as guarded:
+        for path in routes(guarded):
+            get, head = await both(guarded, path.replace("{", "").replace("}", ""))
+            assert (head.status, head.body) == (get.status, b""), path
+            assert fields(head, path) == fields(get, path), path
 
 
 @pytest.mark.parametrize("connection", ["", "Connection: keep-alive\r\n", "Connection: close\r\n"])

@@ -53,9 +53,8 @@ async def test_every_route_is_in_the_document(server: Server, described: dict[st
         for method in (route.methods if isinstance(route, HTTPRoute) else ["POST"])
         if method != "OPTIONS"
     }
-    azure = {
-        (f"/openai/deployments/{{model}}{path}", "post") for path in ("/chat/completions", "/embeddings", "/rerank")
-    }
+    at_azure = ("/chat/completions", "/completions", "/embeddings", "/rerank")
+    azure = {(f"/openai/deployments/{{model}}{path}", "post") for path in at_azure}
     assert {(path, method) for path, method, _ in each(described)} == served | azure
     assert {("/v1/chat/completions", "post"), ("/chat/completions", "post"), ("/metrics", "get")} <= served
     public = {path.removeprefix("/v1") for path in described["paths"] if path.startswith("/v1/")}
