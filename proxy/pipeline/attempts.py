@@ -47,7 +47,7 @@ from proxy.routing.stored_facts import NOTHING, Mentioned
 from proxy.schema.attempt_state import AttemptState
 from proxy.schema.chat import ChatRequest, ChatResponse
 from proxy.schema.endpoints import AnyRequest, AnyResponse
-from proxy.schema.errors import BadRequest, BudgetSpent, ProxyError, UpstreamError, UpstreamTimeout
+from proxy.schema.errors import BadRequest, BudgetSpent, ProxyError, Received, UpstreamError, UpstreamTimeout
 from proxy.schema.json_check import JSONCheck
 from proxy.schema.records import AttemptEnd, Outcome
 from proxy.upstream.keys import Lease
@@ -219,6 +219,8 @@ class AttemptLoop:
             if attempt.lacks_price and (book := self._deployment.book) is not None:
                 await book.load()
         except UpstreamError as error:
+            if error.received is not None:
+                self._note_received(attempt, error, error.received)
             attempt.fail(error)
             raise
         except ProxyError as error:
@@ -240,6 +242,13 @@ class AttemptLoop:
                 self._resources.ledger.end(attempt.ended)
                 attempt.tell(self._resources.board)
                 self._resources.observe(attempt)
+
+    def _note_received(self, attempt: Attempt, error: UpstreamError, received: Received) -> None:
+        """The vendor's own error is of use to clients that speak its dialect."""
+        if attempt.native is None:
+            error.received = None
+        else:
+            error.headers |= self._upstream.provider.native_headers(received.headers)
 
     def _exchange(self, attempt: Attempt, built: Built, stream: bool) -> Exchange:
         """The exchange that sends the request."""
@@ -280,6 +289,8 @@ class AttemptLoop:
         attempt.begin_wait()
         async with exchange:
             attempt.note_accepted(exchange.status, exchange.request_id)
+            if attempt.native is not None:
+                attempt.native.headers = self._upstream.provider.native_headers(exchange.headers)
             answer = await exchange.body()
             attempt.note_received()
             size = len(answer.body)
@@ -302,6 +313,8 @@ class AttemptLoop:
         attempt.begin_wait()
         async with exchange:
             attempt.note_accepted(exchange.status, exchange.request_id)
+            if attempt.native is not None:
+                attempt.native.headers = provider.native_headers(exchange.headers)
             decoder = provider.stream_decoder(cast(ChatRequest, attempt.request))
             reader = StreamReader(attempt, decoder, provider.timeout_s, exchange, self._resources.off_loop)
             batch = []

@@ -14,6 +14,7 @@ from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
 from proxy.server.http1.peer import Peer
 
+ABORT = "http.response.abort"  # our own ASGI message: close the connection without the end of the answer
 UNREAD_MAX = 64 * 1024  # of a body that the application has not asked for yet
 _JOINED_BYTES = 64 * 1024  # a longer body is not copied
 _SLICE_BYTES = 1024 * 1024  # of a body that leave in one turn of the loop; asyncio copies what the socket does not take
@@ -174,6 +175,9 @@ class Exchange:
             self._write_body(body, more=more)  # dropped by a connection that is closing
             if more:  # before the application makes the next piece, not when it has it
                 await self._wire.drained()
+        elif kind == ABORT:
+            self.leave()
+            self._wire.close()
         else:
             raise RuntimeError(f"unexpected ASGI message {kind!r}")
 
