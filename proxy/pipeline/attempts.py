@@ -35,7 +35,8 @@ from proxy.pipeline.native import NativeAnswer
 from proxy.pipeline.off_loop import LARGE_BYTES, OffLoop
 from proxy.pipeline.stop_sequences import StopSequences
 from proxy.pipeline.stream_reader import StreamReader
-from proxy.providers.base.contract import Built, build, is_native
+from proxy.providers.base.building import build, is_native
+from proxy.providers.base.contract import Built
 from proxy.providers.base.reading import parse
 from proxy.routing.ask import Answer, Origin, Sink
 from proxy.routing.board import HealthBoard

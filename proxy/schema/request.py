@@ -24,8 +24,9 @@ class NativeBody(Struct, frozen=True):
     that go with it.
 
     `changes`: member of the body -> its new value, UNSET to remove it. `limit`: the member that limits the output.
-    `lost`: fields that no translation carries, reported as dropped. `only_here`: path of a field -> what it asks for
-    that no other vendor has: those refuse the request.
+    `adapted`: changes that are reported. `lost`: fields that no translation carries, reported as dropped. `only_here`:
+    path of a field -> what it asks for that no other vendor has: those refuse the request. `needed`: field of the
+    translated request -> the same, where a vendor would drop it.
     """
 
     dialect: str
@@ -34,8 +35,10 @@ class NativeBody(Struct, frozen=True):
     headers: dict[str, str] = {}
     changes: dict[str, Any] = {}
     limit: str = "max_tokens"
+    adapted: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     only_here: dict[str, str] = {}
+    needed: dict[str, tuple[str, str]] = {}
 
     def changed(self, changes: dict[str, Any]) -> NativeBody:
         """The same with further changes."""

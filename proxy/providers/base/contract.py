@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Protocol
 
 from msgspec import Meta, Struct, field
-from msgspec.structs import replace
 
 from proxy.providers.base.images import ImageRule
 from proxy.providers.base.native import changed_body, members_of
@@ -257,7 +256,9 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """The same bytes but for the model, `native.changes`, and what is `added`, which is reported."""
         headers = {"content-type": "application/json", **native.headers}
         body = changed_body(native, {"model": model, **native.changes, **added})
-        return Built(HTTPRequest("POST", f"{self.native_root}{native.path}", headers, body), adapted=[*added])
+        return Built(
+            HTTPRequest("POST", f"{self.native_root}{native.path}", headers, body), adapted=[*native.adapted, *added]
+        )
 
     def native_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         """Of an answer in the vendor's own wire shape, the headers that go with it."""
@@ -314,31 +315,3 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def _lacks(self, what: str, model: str) -> BadRequest:
         message = f"The provider of {model} has no {what}. Name a model of a provider that has."
         return BadRequest(message, param="model", code="unsupported_parameter")
-
-
-def is_native(provider: Provider, request: AnyRequest) -> bool:
-    """True where the client's own bytes go to this provider: they are in its wire shape."""
-    return request.native is not None and provider.takes_native(request.native)
-
-
-def build(provider: Provider, request: AnyRequest, model: str) -> Built:
-    """The vendor's request, whichever of our endpoints was asked. Raises BadRequest for what it cannot carry."""
-    if request.native is None:
-        return _translated(provider, request, model)
-    if provider.takes_native(request.native):
-        return provider.build_native(request, request.native, model)
-    for where, what in request.native.only_here.items():
-        raise BadRequest(f"{where}: the provider of {model} has no {what}.", param=where, code="unsupported_parameter")
-    built = _translated(provider, request, model)
-    return replace(built, dropped=[*built.dropped, *request.native.lost])
-
-
-def _translated(provider: Provider, request: AnyRequest, model: str) -> Built:
-    if isinstance(request, ChatRequest):
-        if request.unlimited and provider.takes_no_limit is None:
-            message = f"max_tokens: expected at least 1: {model} knows no -1. Leave it out for no limit of your own."
-            raise BadRequest(message, param="max_tokens")
-        return provider.build_request(request, model)
-    if isinstance(request, EmbeddingsRequest):
-        return provider.build_embeddings(request, model)
-    return provider.build_rerank(request, model)

@@ -59,10 +59,10 @@ class ModelCalls:
         """`alone`: no layer of the framework stands between this and the server, none that adds headers."""
         call_id = new_id()
         identity, path = {"x-request-id": call_id}, cast(HTTPScope, scope)["path"]
-        if (model := cast("dict[str, str]", scope).get(DEPLOYMENT)) is not None:
-            format, path = OfDeployment(format, model), f"{path} {model}"
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         format = format.bound(call_id, headers) if isinstance(format, PerRequest) else format
+        if (model := cast("dict[str, str]", scope).get(DEPLOYMENT)) is not None:
+            format, path = OfDeployment(format, model), f"{path} {model}"
         try:
             with self._live() as live:  # not the call's own yet: a reload may happen while the body is read
                 identity["x-proxy-config"], sharing = live.pipeline.config_version, live.sharing

@@ -10,6 +10,7 @@ from typing import Protocol
 from proxy.pipeline.format import Format
 from proxy.server.formats.chat import CHAT
 from proxy.server.formats.embeddings import EmbeddingsFormat
+from proxy.server.formats.messages import MessagesFormat
 from proxy.server.formats.rerank import CohereRerankFormat, RerankFormat
 
 
@@ -20,4 +21,4 @@ class EndpointFormat(Format, Protocol):
     def paths(self) -> tuple[str, ...]: ...
 
 
-FORMATS: tuple[EndpointFormat, ...] = (CHAT, EmbeddingsFormat(), RerankFormat(), CohereRerankFormat())
+FORMATS: tuple[EndpointFormat, ...] = (CHAT, MessagesFormat(), EmbeddingsFormat(), RerankFormat(), CohereRerankFormat())
