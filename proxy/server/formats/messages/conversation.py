@@ -66,13 +66,14 @@ class Conversation:
 
     def _user(self, blocks: list[Block], where: str) -> None:
         said: list[Block] = []
+        before = len(self.messages)
         for place, block in enumerate(blocks):
             at = f"{where}.{place}"
             if block.get("type") == "tool_result":
                 self.messages.append(self._result(block, at))
             else:
                 said += self._parts(block, at)
-        if said or not blocks:
+        if said or len(self.messages) == before:
             self.messages.append({"role": "user", "content": _plain(said)})
 
     def _result(self, block: Block, where: str) -> dict[str, Any]:

@@ -63,8 +63,6 @@ def decode_messages(body: bytes, headers: Mapping[str, str], path: str, *, needs
     conversation.add_system(view.system)
     for place, message in enumerate(view.messages):
         conversation.add(message, f"messages.{place}")
-    if not conversation.messages:
-        raise BadRequest("messages: expected some content.", param="messages")
     _translate(found, view, fields)
     raw = {"model": view.model, "messages": conversation.messages, **found.fields}
     native = NativeBody(
