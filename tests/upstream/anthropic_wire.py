@@ -209,7 +209,7 @@ class _WithBeta(_Body):
     container: str | None = None
 
 
-class _Counted(_WithBeta):
+class _Counted(_WithBeta, kw_only=True):
     max_tokens: int = 1
 
 

@@ -99,6 +99,11 @@ def accumulated(data: bytes, size: int) -> dict[str, Any]:
     return made
 
 
+def named(data: bytes) -> list[Any]:
+    """The events of a stream."""
+    return [json.loads(line.removeprefix("data: ")) for line in data.decode().split("\n") if line.startswith("data: ")]
+
+
 def plain(message: dict[str, Any]) -> dict[str, Any]:
     """A message whose texts are joined: an answer that is not streamed does not say what stood between its calls."""
     texts = {"thinking": "", "text": ""}
@@ -206,6 +211,23 @@ def test_thoughts_that_nobody_wants_are_not_shown():
     data = b"".join([*map(writer.write, chunks_of(answer)), writer.tail(NOTHING.shown)])
     assert [block["type"] for block in whole["content"]] == ["text"]
     assert [block["type"] for block in accumulated(data, 5)["content"]] == ["text"]
+
+
+def test_calls_that_are_written_by_turns_are_blocks_one_after_the_other():
+    """Each with all of its arguments between its start and its stop."""
+    pieces = [(0, "f", ""), (1, "g", ""), (0, None, '{"a"'), (1, None, '{"b"'), (0, None, ":1}"), (1, None, ":2}")]
+    batches = []
+    for index, name, piece in pieces:
+        call: dict[str, Any] = {"index": index, "function": {"arguments": piece}}
+        if name is not None:
+            call |= {"id": f"id{index}", "type": "function", "function": {"name": name, "arguments": piece}}
+        batches.append([{"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}])
+    end = [{"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}]
+    data = written(OneCall(NOTHING.shown), [*batches, end], NOTHING.shown)
+    found = accumulated(data, len(data))["content"]
+    assert [(block["id"], block["input"]) for block in found] == [("id0", {"a": 1}), ("id1", {"b": 2})]
+    indexes = [event["index"] for event in named(data) if "index" in event]
+    assert indexes == sorted(indexes)
 
 
 def test_text_between_thoughts_and_calls_keeps_its_place():

@@ -97,11 +97,10 @@ def usage_of(usage: Usage) -> dict[str, Any]:
 
 
 class _Open(Struct):
-    """The block that is being written. `call`: the index of its tool call."""
+    """The block that is being written."""
 
     kind: str
     index: int
-    call: int | None = None
 
 
 class EventWriter(CutShort):
@@ -117,6 +116,7 @@ class EventWriter(CutShort):
         self._blocks = 0
         self._open: _Open | None = None
         self._calls: dict[int, int] = {}  # index of a tool call -> of its block
+        self._waiting: dict[int, tuple[dict[str, Any], list[str]]] = {}  # further calls: the block and its arguments
         self._finish: Mapping[str, Any] = {}
         self._has_refused = False
 
@@ -144,6 +144,10 @@ class EventWriter(CutShort):
             return native.tail()
         frames: list[bytes] = []
         self._begin(frames)
+        for block, pieces in self._waiting.values():
+            self._start(frames, "tool_use", block)
+            if pieces:
+                self._arguments(frames, self._blocks - 1, "".join(pieces))
         self._close(frames)
         end = ending(self._finish, self._stops, has_refused=self._has_refused)
         frames.append(event("message_delta", {"delta": end, "usage": usage_of(usage), **trace(self._call)}))
@@ -190,16 +194,29 @@ class EventWriter(CutShort):
         frames.append(event("content_block_delta", {"index": self._open.index, "delta": delta}))
 
     def _call_piece(self, frames: list[bytes], call: Mapping[str, Any]) -> None:
+        """A piece of a call. Some vendors write several calls by turns; here one block ends before the next begins, so
+        what is not of the first call waits for the end.
+        """
         place, function = call.get("index", 0), call.get("function") or {}
         if place not in self._calls:
             if not function.get("name"):
                 return
             block = {"type": "tool_use", "id": call.get("id") or "", "name": function["name"], "input": {}}
-            self._start(frames, "tool_use", block)
-            self._calls[place] = self._blocks - 1
+            if self._calls:
+                self._waiting[place] = block, []
+                self._calls[place] = -1
+            else:
+                self._start(frames, "tool_use", block)
+                self._calls[place] = self._blocks - 1
         if piece := function.get("arguments"):
-            delta = {"type": "input_json_delta", "partial_json": piece}
-            frames.append(event("content_block_delta", {"index": self._calls[place], "delta": delta}))
+            if place in self._waiting:
+                self._waiting[place][1].append(piece)
+            else:
+                self._arguments(frames, self._calls[place], piece)
+
+    def _arguments(self, frames: list[bytes], index: int, piece: str) -> None:
+        delta = {"type": "input_json_delta", "partial_json": piece}
+        frames.append(event("content_block_delta", {"index": index, "delta": delta}))
 
     def _start(self, frames: list[bytes], kind: str, block: dict[str, Any]) -> None:
         self._begin(frames)
