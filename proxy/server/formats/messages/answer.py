@@ -96,6 +96,11 @@ def usage_of(usage: Usage) -> dict[str, Any]:
     return found | {name: usage[name] for name in ("cost", "cost_details") if name in usage}
 
 
+def _says_error(events: bytes) -> bool:
+    """The vendor's own bytes hold an event that is an error."""
+    return b"\nevent: error" in events or events.startswith(b"event: error")
+
+
 class _Open(Struct):
     """The block that is being written."""
 
@@ -119,11 +124,14 @@ class EventWriter(CutShort):
         self._waiting: dict[int, tuple[dict[str, Any], list[str]]] = {}  # further calls: the block and its arguments
         self._finish: Mapping[str, Any] = {}
         self._has_refused = False
+        self._has_said_error = False  # the vendor itself, in bytes that were sent
 
     def write(self, chunks: list[ChatChunk]) -> bytes:
         """The events of `chunks`, without the end, which `tail` sends; of the vendor's own answer its own bytes."""
         if (native := self._native()) is not None:
-            return native.take()
+            said = native.take()
+            self._has_said_error = self._has_said_error or _says_error(said)
+            return said
         frames: list[bytes] = []
         each: Any
         for each in chunks:
@@ -159,7 +167,10 @@ class EventWriter(CutShort):
         self.has_failed = True
         native = self._native()
         said = b"" if native is None else native.take()
-        if said.startswith(_ERROR) or b"\n" + _ERROR in said:
+        rest = b"" if native is None else native.tail()
+        if _says_error(said + rest):
+            return (said + rest).rstrip(b"\r\n") + b"\n\n"
+        if self._has_said_error:
             return said
         return said + _ERROR + b"data: " + error_body(error, self._call.id).replace(b"\n", b" ") + b"\n\n"
 
