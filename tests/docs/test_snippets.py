@@ -39,6 +39,7 @@ TESTED = {
     "docs/configuration.md": {"yaml": "config/test_document.py", "": HERE},
     "docs/embeddings.md": {"python": "docs/test_embeddings.py", "bash": "docs/test_embeddings.py"},
     "docs/ensembles.md": {"yaml": "docs/test_ensembles.py"},
+    "docs/messages.md": dict.fromkeys(("python", "bash", "yaml"), "docs/test_messages.py"),
     "docs/metering.md": dict.fromkeys(("bash", "yaml"), "docs/test_metering.py"),
     "docs/operation.md": {"bash": "docs/test_operation.py", "yaml": HERE},
     "docs/performance.md": {"": HERE},

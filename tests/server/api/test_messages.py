@@ -30,7 +30,8 @@ LOOK: Any = {
 OTHERS = sorted(VENDORS.keys() - {"anthropic"})
 
 
-def client_of(server: Server, **options: Any) -> anthropic.AsyncAnthropic:
+def client_of(server: Server, **options: Any) -> Any:
+    """The SDK's client, without its types: the tests read what the types call optional."""
     usual = {"api_key": "any", "max_retries": 0, "base_url": f"http://127.0.0.1:{server.port}"}
     return anthropic.AsyncAnthropic(**{**usual, **options})
 
@@ -43,7 +44,7 @@ async def claude_of_module(vendors: Server) -> AsyncIterator[anthropic.AsyncAnth
 
 @pytest.fixture
 def claude(claude_of_module: anthropic.AsyncAnthropic, upstream: FakeUpstream) -> Any:
-    """The SDK's client of all vendors, without its types."""
+    """The SDK's client of all vendors."""
     return claude_of_module
 
 
@@ -265,7 +266,8 @@ async def test_a_wrong_key_is_refused_in_anthropics_shape(tmp_path: Path, upstre
         async with client_of(server, api_key="wrong") as claude:
             with pytest.raises(anthropic.AuthenticationError) as caught:
                 await claude.messages.create(model="fake/ok", max_tokens=9, messages=HELLO)
-        assert caught.value.body["error"]["type"] == "authentication_error"  # type: ignore[index]
+        body: Any = caught.value.body
+        assert body["error"]["type"] == "authentication_error"
         url = f"http://127.0.0.1:{server.port}/v1/messages"
         body = {"model": "fake/ok", "max_tokens": 9, "messages": HELLO}
         async with httpx.AsyncClient() as http:
@@ -289,9 +291,10 @@ async def test_a_spent_budget_says_so_as_claude_code_reads_it(tmp_path: Path, up
     async with serving(write_files(tmp_path, upstream.url, routing)) as server, client_of(server) as claude:
         with pytest.raises(anthropic.RateLimitError) as caught:
             await claude.messages.create(model="fake/ok", max_tokens=100, messages=HELLO)
-    error, body = caught.value, caught.value.body
-    assert body["error"]["type"] == "billing_error"  # type: ignore[index]
-    message = body["error"]["message"]  # type: ignore[index]
+    error: Any = caught.value
+    body: Any = error.body
+    assert body["error"]["type"] == "billing_error"
+    message = body["error"]["message"]
     assert message.startswith("Ask Ann.")
     assert "$1e-06 allowed" in message
     assert "resets at" in message
@@ -382,10 +385,10 @@ async def test_hints_work_in_body_header_and_metadata(every: Server, upstream: F
             {"extra_headers": {"x-proxy-task": "code", "x-proxy-trace": "true"}},
             {"metadata": {"user_id": "u", "routing.task": "code", "routing.trace": "true"}},
         ):
-            traced = await claude.messages.create(model="auto", max_tokens=9, messages=HELLO, **more)  # type: ignore[call-overload]
+            traced = await claude.messages.create(model="auto", max_tokens=9, messages=HELLO, **more)
             assert traced.to_dict()["routing"]["requested"] == "auto"
             upstream.modes["m"] = "echo"
-            native = await claude.messages.create(model="anthropic/m", max_tokens=9, messages=HELLO, **more)  # type: ignore[call-overload]
+            native = await claude.messages.create(model="anthropic/m", max_tokens=9, messages=HELLO, **more)
             sent = json.loads(native.content[0].text)
             assert "routing" not in sent
             assert sent.get("metadata", {}).keys() <= {"user_id"}

@@ -337,9 +337,10 @@ async def test_an_error_in_a_stream_is_an_event_and_an_aborted_connection(
     error = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"Over"}}\n\n'
     begun = STREAM[: STREAM.index(b"event: message_delta")]
     vendor = Vendor(begun + error)
-    files = write_files(tmp_path / "x", upstream.url) if (tmp_path / "x").mkdir() is None else None
+    (tmp_path / "x").mkdir()
+    files = write_files(tmp_path / "x", upstream.url)
     got = b""
-    async with behind(tmp_path, vendor) as native, serving(files) as translated:  # type: ignore[arg-type]
+    async with behind(tmp_path, vendor) as native, serving(files) as translated:
         url = f"http://127.0.0.1:{(native if model == 'claude' else translated).port}/v1/messages"
         with pytest.raises(httpx.RemoteProtocolError):
             async with (
