@@ -11,7 +11,6 @@ Every other deployment gets the translated request. `Attempt.native` tells the F
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -72,9 +71,9 @@ class Format(Protocol):
         ...
 
 
-class PerRequest(ABC):
+class PerRequest:
     """Base of a Format that reads headers of a request, or whose errors tell its id: each request has its own."""
 
-    @abstractmethod
     def bound(self, call_id: str, headers: Mapping[str, str]) -> Format:
         """The Format of one request. Header names are lower case."""
+        raise TypeError(f"{type(self).__name__} does not say how it is bound")

@@ -13,6 +13,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from proxy.server.api.request import Places
+from proxy.server.http1.refusal import RefusalWriter
 from tests.providers.corpus import PDF, PNG
 from tests.server.api.end_to_end import INPUT_USD, OUTPUT_USD, TEN, VENDORS
 from tests.server.api.raw import get
@@ -257,6 +259,18 @@ async def test_what_answers_in_place_of_the_endpoint_speaks_its_dialect(vendors:
                 body = each.json()
                 assert (body["type"], body["error"].keys() >= {"type", "message"}) == ("error", True)
                 assert body["request_id"] == each.headers["x-request-id"]
+
+
+async def test_a_full_server_refuses_in_the_dialect_of_the_path(upstream: FakeUpstream):
+    """At the head of the request, too, where no endpoint has seen it."""
+    places = Places(0, ["/v1/messages", "/v1/chat/completions"])
+    refused, chat = places.refusal("POST", "/v1/messages"), places.refusal("POST", "/v1/chat/completions")
+    assert refused is not None and chat is not None
+    writer = RefusalWriter()
+    for error, kind in ((refused, "overloaded_error"), (chat, "server_error"), (refused, "overloaded_error")):
+        body = json.loads(writer.write(error, [], keep_alive=True).partition(b"\r\n\r\n")[2])
+        assert body["error"]["type"] == kind
+        assert (body.get("type") == "error") is (error is refused)
 
 
 async def test_a_wrong_key_is_refused_in_anthropics_shape(tmp_path: Path, upstream: FakeUpstream):

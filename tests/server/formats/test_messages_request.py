@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from proxy.providers import PROVIDERS
 from proxy.providers.base.building import build
 from proxy.providers.base.native import changed_body
 from proxy.providers.openai import OpenAI
@@ -223,6 +224,16 @@ def test_web_search_is_the_vendors_own_where_it_has_one():
     options = {"user_location": {"type": "approximate", "approximate": {"city": "Paris"}}}
     assert request.fields["web_search_options"] == options
     assert len(request.fields["tools"]) == 1
+
+
+@pytest.mark.parametrize("vendor", ["cohere", "together", "mistral"])
+def test_a_search_that_a_vendor_lacks_is_refused(vendor: str):
+    """By the place of the tool, instead of an answer that searched nothing."""
+    request = decoded(tools=[TOOL, {"type": "web_search_20250305", "name": "web_search"}])
+    with pytest.raises(BadRequest) as caught:
+        build(PROVIDERS[vendor](), request, "m")
+    assert caught.value.param == "tools.1"
+    assert "web search" in caught.value.message
 
 
 @pytest.mark.parametrize(
