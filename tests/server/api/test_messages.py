@@ -202,6 +202,14 @@ async def test_the_end_says_why(claude: Any, upstream: FakeUpstream):
             assert answer.stop_reason == "refusal"
 
 
+async def test_the_stop_sequence_is_named(claude: Any, upstream: FakeUpstream):
+    """By Anthropic itself, and where the proxy cuts the answer for a vendor that takes fewer of them."""
+    stops = ["a", "b", "c", "d", "e", " tok3"]
+    for answer in await both(claude, model="openai/ok", stop_sequences=stops):
+        assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", " tok3")
+        assert answer.content[0].text == "tok0 tok1 tok2"
+
+
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 

@@ -30,7 +30,7 @@ STREAMS = sorted(
 
 
 class Answering:
-    native = None
+    native = cut = None
 
     class tally:
         usage: UsageReport | None = None

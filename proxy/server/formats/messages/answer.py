@@ -57,13 +57,19 @@ def whole_message(call: Call, answer: ChatResponse, stops: list[str], *, hides_t
             function = each["function"]
             content.append({"type": "tool_use", "id": each["id"], "name": function["name"], "input": arguments(each)})
     head = {"id": message_id(call), "type": "message", "role": "assistant", "model": call.shown_model}
-    end = ending(choice, stops, has_refused=bool(message.get("refusal")))
+    end = ending({**choice, **stopped_at(call)}, stops, has_refused=bool(message.get("refusal")))
     return {**head, "content": content, **end, "usage": usage_of(call.usage()), **trace(call)}
 
 
 def signature(call: Call) -> str:
     """Marks a thought of a model that signs none: clients send none back without. It is no proof of anything."""
     return f"{MARK}{call.id}"
+
+
+def stopped_at(call: Call) -> dict[str, Any]:
+    """The stop sequence at which the proxy itself cut the answer, as Anthropic names it."""
+    cut = call.answering.cut if call.seated is None else None
+    return {} if cut is None or cut.matched is None else {"stop_sequence": cut.matched}
 
 
 def ending(choice: Mapping[str, Any], stops: list[str], *, has_refused: bool) -> dict[str, Any]:
@@ -157,7 +163,8 @@ class EventWriter(CutShort):
             if pieces:
                 self._arguments(frames, self._blocks - 1, "".join(pieces))
         self._close(frames)
-        end = ending(self._finish, self._stops, has_refused=self._has_refused)
+        finish = {**self._finish, **stopped_at(self._call)}
+        end = ending(finish, self._stops, has_refused=self._has_refused)
         frames.append(event("message_delta", {"delta": end, "usage": usage_of(usage), **trace(self._call)}))
         frames.append(event("message_stop", {}))
         return b"".join(frames)
