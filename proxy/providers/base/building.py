@@ -22,12 +22,16 @@ def build(provider: Provider, request: AnyRequest, model: str) -> Built:
         return _translated(provider, request, model)
     if provider.takes_native(request.native):
         return provider.build_native(request, request.native, model)
-    for where, what in request.native.only_here.items():
+    native = request.native
+    for where, what in native.only_here.items():
         raise _lacking(where, what, model)
+    if not request.fields.keys().isdisjoint(native.lost):  # what the bill of the native body reads
+        kept = {name: value for name, value in request.fields.items() if name not in native.lost}
+        request = replace(request, fields=kept)
     built = _translated(provider, request, model)
-    for name in request.native.needed.keys() & built.dropped:
-        raise _lacking(*request.native.needed[name], model)
-    return replace(built, dropped=[*built.dropped, *request.native.lost])
+    for name in native.needed.keys() & built.dropped:
+        raise _lacking(*native.needed[name], model)
+    return replace(built, dropped=[*built.dropped, *native.lost])
 
 
 def _lacking(where: str, what: str, model: str) -> BadRequest:

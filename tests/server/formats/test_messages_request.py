@@ -226,6 +226,23 @@ def test_web_search_is_the_vendors_own_where_it_has_one():
     assert len(request.fields["tools"]) == 1
 
 
+def test_a_search_that_is_forced_is_a_search():
+    """Claude Code asks so for what it looks up."""
+    tool = {"type": "web_search_20250305", "name": "web_search", "max_uses": 8}
+    choice = {"type": "tool", "name": "web_search"}
+    assert fields_of(tools=[tool], tool_choice=choice) == {"web_search_options": {"max_uses": 8}}
+    assert lost(tools=[tool], tool_choice=choice) == ["tool_choice"]
+
+
+def test_what_the_vendor_bills_is_known_and_sent_nowhere_else():
+    """`speed` has a price of its own."""
+    request = decoded(speed="fast")
+    assert request.fields["speed"] == "fast"
+    built = build(OpenAI(base_url="http://localhost:1/v1"), request, "m")
+    assert "speed" not in json.loads(built.http.body)
+    assert built.dropped == ["speed"]
+
+
 @pytest.mark.parametrize("vendor", ["cohere", "together", "mistral"])
 def test_a_search_that_a_vendor_lacks_is_refused(vendor: str):
     """By the place of the tool, instead of an answer that searched nothing."""

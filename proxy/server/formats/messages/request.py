@@ -22,6 +22,7 @@ PASSED = ("anthropic-version", "anthropic-beta", "anthropic-workspace-id")  # he
 MAX_MESSAGES = 100_000
 MAX_USER = 64  # characters of an end user's id that other vendors take
 _TIERS = {"auto": "auto", "standard_only": "default"}
+_PRICED = ("speed", "inference_geo")  # of the vendor's own: they are in its bill
 _SAME = ("temperature", "top_p", "top_k", "stream")
 
 
@@ -126,6 +127,7 @@ def _translate(found: Translated, view: MessagesBody, fields: dict[str, Any]) ->
     for name in fields:
         if name not in _READ and name not in ("routing", "mcp_servers", "output_format"):
             found.lose(name)
+    said |= {name: fields[name] for name in _PRICED if name in fields}
 
 
 def _user(found: Translated, metadata: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ class Translated(Struct):
 
 def add_tools(found: Translated, tools: list[dict[str, Any]], choice: dict[str, Any] | None) -> None:
     """Sets `tools`, `tool_choice`, `parallel_tool_calls` and `web_search_options`. Raises BadRequest."""
-    made, names = [], set()
+    made, names, searches = [], set(), []
     for place, tool in enumerate(tools):
         where, kind = f"tools.{place}", tool.get("type")
         if kind is None or kind == "custom":
@@ -49,12 +49,15 @@ def add_tools(found: Translated, tools: list[dict[str, Any]], choice: dict[str, 
         elif _SEARCH.fullmatch(kind):
             found.fields["web_search_options"] = _search(tool, where)
             found.needed["web_search_options"] = (where, "web search")
+            searches.append(tool.get("name"))
         else:
             made.append(tool)
             found.only_here[where] = f"tool of the type {kind[:64]!r}"
     if made:
         found.fields["tools"] = made
-    if choice is not None:
+    if choice is not None and choice.get("type") == "tool" and choice.get("name") in searches:
+        found.lose("tool_choice")  # there is no tool to be forced: the vendor searches where it has to
+    elif choice is not None:
         _choose(found, choice, names)
 
 
