@@ -384,6 +384,18 @@ async def test_waiting_is_told_by_real_pings():
     assert frames == [PING, PING, b"x"]
 
 
+@pytest.mark.slow
+async def test_a_slow_answer_is_waited_for(tmp_path: Path, upstream: FakeUpstream):
+    """The headers leave with the first ping, and the answer follows."""
+    timeouts = "{connect: 2, first_token: 60, idle: 60, total: 60}"
+    async with serving(write_files(tmp_path, upstream.url, timeouts=timeouts)) as server:
+        body = body_of(model="fake/slow_ttft(s=11)", stream=True)
+        async with httpx.AsyncClient(timeout=60) as http:
+            answer = await http.post(f"{server.base_url}/messages", json=body)
+    assert answer.content.startswith(PING + b"event: message_start\n")
+    assert blocks_of(answer.text)[0]["text"].startswith("tok0")
+
+
 # --- captured requests ------------------------------------------------------------------------------------------------
 
 
