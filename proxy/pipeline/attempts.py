@@ -35,7 +35,8 @@ from proxy.pipeline.native import NativeAnswer
 from proxy.pipeline.off_loop import LARGE_BYTES, OffLoop
 from proxy.pipeline.stop_sequences import StopSequences
 from proxy.pipeline.stream_reader import StreamReader
-from proxy.providers.base.contract import Built, build, is_native
+from proxy.providers.base.building import build, is_native
+from proxy.providers.base.contract import Built
 from proxy.providers.base.reading import parse
 from proxy.routing.ask import Answer, Origin, Sink
 from proxy.routing.board import HealthBoard
@@ -47,7 +48,7 @@ from proxy.routing.stored_facts import NOTHING, Mentioned
 from proxy.schema.attempt_state import AttemptState
 from proxy.schema.chat import ChatRequest, ChatResponse
 from proxy.schema.endpoints import AnyRequest, AnyResponse
-from proxy.schema.errors import BadRequest, BudgetSpent, ProxyError, UpstreamError, UpstreamTimeout
+from proxy.schema.errors import BadRequest, BudgetSpent, ProxyError, Received, UpstreamError, UpstreamTimeout
 from proxy.schema.json_check import JSONCheck
 from proxy.schema.records import AttemptEnd, Outcome
 from proxy.upstream.keys import Lease
@@ -221,6 +222,8 @@ class AttemptLoop:
             if attempt.lacks_price and (book := self._deployment.book) is not None:
                 await book.load()
         except UpstreamError as error:
+            if error.received is not None:
+                self._note_received(attempt, error, error.received)
             attempt.fail(error)
             raise
         except ProxyError as error:
@@ -242,6 +245,13 @@ class AttemptLoop:
                 self._resources.ledger.end(attempt.ended)
                 attempt.tell(self._resources.board)
                 self._resources.observe(attempt)
+
+    def _note_received(self, attempt: Attempt, error: UpstreamError, received: Received) -> None:
+        """The vendor's own error is of use to clients that speak its dialect."""
+        if attempt.native is None:
+            error.received = None
+        else:
+            error.headers |= self._upstream.provider.native_headers(received.headers)
 
     def _exchange(self, attempt: Attempt, built: Built, stream: bool) -> Exchange:
         """The exchange that sends the request."""
@@ -282,6 +292,8 @@ class AttemptLoop:
         attempt.begin_wait()
         async with exchange:
             attempt.note_accepted(exchange.status, exchange.request_id)
+            if attempt.native is not None:
+                attempt.native.headers = self._upstream.provider.native_headers(exchange.headers)
             answer = await exchange.body()
             attempt.note_received()
             size = len(answer.body)
@@ -304,6 +316,8 @@ class AttemptLoop:
         attempt.begin_wait()
         async with exchange:
             attempt.note_accepted(exchange.status, exchange.request_id)
+            if attempt.native is not None:
+                attempt.native.headers = provider.native_headers(exchange.headers)
             decoder = provider.stream_decoder(cast(ChatRequest, attempt.request))
             reader = StreamReader(attempt, decoder, provider.timeout_s, exchange, self._resources.off_loop)
             batch = []

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import structs
 
 from proxy.pipeline.bounds import UNBOUNDED
-from proxy.providers.base.contract import build
+from proxy.providers.base.building import build
 from proxy.routing.decision import Decision
 from proxy.routing.deployment import Deployment
 from proxy.routing.plan import ask_bound

@@ -5,11 +5,13 @@ The pipeline knows requests, answers and chunks; only a Format knows bytes. A ne
 
 A Format may read a vendor's own wire shape (`/v1/messages`). Its requests then carry a `NativeBody`: a deployment of
 that vendor gets the client's bytes and answers with its own, both untouched, and the call is metered all the same.
-Every other deployment gets the translated request. `Attempt.native` tells the Format which of the two happened.
+Every other deployment gets the translated request. `Attempt.native` tells the Format which of the two happened, and
+`UpstreamError.received` has the vendor's own error where it refused such a body.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from proxy.pipeline.call import Call
@@ -37,6 +39,14 @@ class StreamWriter(Protocol):
         ...
 
 
+class CutShort:
+    """Base of a StreamWriter for clients that take the end of a stream for the end of an answer: where it fails, the
+    connection is aborted behind the error.
+    """
+
+    has_failed = False
+
+
 class Format(Protocol):
     """One wire shape: bytes from a client to a request, answers and errors back to bytes."""
 
@@ -59,3 +69,11 @@ class Format(Protocol):
     def error(self, error: ProxyError) -> bytes:
         """The body of an error answer."""
         ...
+
+
+class PerRequest:
+    """Base of a Format that reads headers of a request, or whose errors tell its id: each request has its own."""
+
+    def bound(self, call_id: str, headers: Mapping[str, str]) -> Format:
+        """The Format of one request. Header names are lower case."""
+        raise TypeError(f"{type(self).__name__} does not say how it is bound")

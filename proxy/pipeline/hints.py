@@ -17,9 +17,10 @@ from proxy.routing.settings import STRATEGIES, TASKS
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest
 from proxy.schema.hints import PRIORITIES, Hints
+from proxy.schema.request import OWN_METADATA
 
 HEADER = "x-proxy-"
-METADATA = "routing."
+METADATA = OWN_METADATA
 LATER = ("experiment",)
 _MAX_NAME = 200  # characters of a model name
 _MAX_TAG = 64

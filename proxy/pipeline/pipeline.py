@@ -241,6 +241,8 @@ class Pipeline:
         if isinstance(error, asyncio.CancelledError) and call.cancelled_by is Outcome.TIMEOUT_TOTAL:
             error = deadline_passed(call.bounds.deadline_s, call.bounds.whose)
         if isinstance(error, ProxyError):
+            if isinstance(error, UpstreamError) and error.received is not None:
+                error.status = error.received.status  # the client gets the vendor's own error
             with contextlib.suppress(asyncio.CancelledError):  # the ledger already has the row
                 await self._settle(call, _outcome(error), error)
             return error

@@ -28,6 +28,7 @@ MAX_KEY = 255  # characters
 MAX_CACHE_S = 30 * 86_400.0
 _OFF = ("0", "off", "no", "false")
 _HINT = "x-proxy-"
+_OF_VENDORS = ("anthropic-", "openai-")  # headers that go with a body in the vendor's own wire shape
 
 
 class Share(Struct, frozen=True):
@@ -88,7 +89,7 @@ class Sharing(Struct, frozen=True):
 
     def _tells(self, name: str) -> bool:
         """The header may change the answer."""
-        return name in self.headers or (name.startswith(_HINT) and name != CACHE_HEADER)
+        return name in self.headers or name.startswith(_OF_VENDORS) or (name.startswith(_HINT) and name != CACHE_HEADER)
 
 
 def without_patience(headers: Mapping[str, str]) -> dict[str, str]:

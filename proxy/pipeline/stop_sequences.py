@@ -31,6 +31,13 @@ class StopSequences:
             raise BadRequest(message, param="stop")
         self._stops = [stop for stop in stops if stop]
         self._choices: dict[int, _ChoiceCut] = {}
+        self._matched: str | None = None
+
+    @property
+    def matched(self) -> str | None:
+        """The stop at which the first choice was cut; None: it was not."""
+        first = self._choices.get(0)
+        return self._matched if first is None else first.matched
 
     def whole(self, response: ChatResponse) -> ChatResponse:
         """The answer with each choice cut at its first stop."""
@@ -42,6 +49,8 @@ class StopSequences:
         end = first_stop(text, self._stops)
         if end is None:
             return choice
+        if not choice.get("index"):
+            self._matched = _stop_at(text, end, self._stops)
         cut: dict[str, Any] = {**choice, "message": {**message, "content": text[:end]}}
         if not message.get("tool_calls"):
             cut["finish_reason"] = "stop"
@@ -72,6 +81,7 @@ class _ChoiceCut:
         self._tokens: deque[Any] = deque()
         self._ahead = 0  # characters sent whose tokens have not been sent yet
         self._is_cut = False
+        self.matched: str | None = None
         self._has_calls = False
 
     def feed(self, choice: ChunkChoice) -> ChunkChoice:
@@ -98,7 +108,7 @@ class _ChoiceCut:
         text = self._pending + text
         end = first_stop(text, self._stops)
         if end is not None:
-            self._is_cut, self._pending = True, ""
+            self._is_cut, self._pending, self.matched = True, "", _stop_at(text, end, self._stops)
             return text[:end]
         keep = len(text) if is_last else begun_stop(text, self._stops)
         self._pending = text[keep:]
@@ -118,6 +128,11 @@ def first_stop(text: str, stops: Sequence[str]) -> int | None:
     """The start of the stop that is completed first when the text grows token by token; None without a stop."""
     found = [(place + len(stop), place) for stop in stops if (place := text.find(stop)) >= 0]
     return min(found)[1] if found else None
+
+
+def _stop_at(text: str, start: int, stops: Sequence[str]) -> str:
+    """The stop that begins there: of several the shortest, which is completed first."""
+    return min((stop for stop in stops if text.startswith(stop, start)), key=len)
 
 
 def begun_stop(text: str, stops: Sequence[str]) -> int:

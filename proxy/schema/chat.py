@@ -109,7 +109,11 @@ class ChatRequest(Request, frozen=True, kw_only=True):
         fields = {**self.fields, **sent}
         if not over:
             return structs.replace(self, fields=fields), []
-        return structs.replace(self, max_tokens=limit, unlimited=False, native=None, fields=fields), over
+        if (native := self.native) is None:
+            return structs.replace(self, max_tokens=limit, unlimited=False, fields=fields), over
+        native = native.changed({native.limit: limit})
+        shorter = structs.replace(self, max_tokens=limit, unlimited=False, native=native, fields=fields)
+        return shorter, [native.limit]
 
 
 def text_of(content: str | list[dict[str, Any]] | None) -> str:

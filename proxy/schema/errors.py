@@ -162,6 +162,14 @@ class Availability(Struct, frozen=True):
     retry_after_s: float | None = None
 
 
+class Received(Struct, frozen=True):
+    """An error answer as the vendor sent it; header names are lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
 class UpstreamError(ProxyError):
     """A provider's failure. `retryable`: the same request may succeed elsewhere or later.
 
@@ -169,7 +177,8 @@ class UpstreamError(ProxyError):
     raiser may set it, as well as `param`, `type` and `headers`. `other_key`: the vendor refused one API key, and
     another key of the same provider may be used at once. `is_refusal`: it came inside a 200, and the vendor did no
     work. `usage`: what it counted all the same. `availability` names the candidates once all failed.
-    `failed_generation`: what the model wrote, where the vendor could not read it as a call or as JSON.
+    `failed_generation`: what the model wrote, where the vendor could not read it as a call or as JSON. `received`: the
+    vendor's own answer, for a client that speaks its dialect.
     """
 
     def __init__(
@@ -187,6 +196,7 @@ class UpstreamError(ProxyError):
         self.retryable = retryable
         self.upstream_status = upstream_status
         self.failed_generation: str | None = None
+        self.received: Received | None = None
         self.retry_after_s: float | None = None
         self.other_key = False
         self.is_refusal = False

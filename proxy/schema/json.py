@@ -110,11 +110,13 @@ def encode_sized(value: Any, size: int) -> bytes:
 def with_member(body: bytes, name: str, value: object) -> bytes:
     """The JSON object in `body` with another value for one member; the bytes of the others stay as they are.
 
-    Where the member has that value already, `body` itself.
+    UNSET removes the member. Where it has that value already, `body` itself.
     """
     if len(body) > STEP_BYTES:
-        return replace_member(body, name, encode(value))
+        return replace_member(body, name, None if value is msgspec.UNSET else encode(value))
     members = _members(body)
+    if value is msgspec.UNSET:
+        return encode({each: raw for each, raw in members.items() if each != name}) if name in members else body
     raw = msgspec.Raw(encode(value))
     if name in members and decode(members[name]) == value:
         return body

@@ -47,10 +47,10 @@ def read_large(text: bytes, read: Read) -> Any:
     return _Reader(text, read).whole()
 
 
-def replace_member(text: bytes, name: str, value: bytes) -> bytes:
+def replace_member(text: bytes, name: str, value: bytes | None) -> bytes:
     """A large JSON object with another value for one member; the bytes of the others stay as they are.
 
-    Where the member has that value already, `text` itself.
+    None removes the member. Where it has that value already, `text` itself.
     """
     return _Reader(text, decode).replaced(name, value)
 
@@ -80,25 +80,32 @@ class _Reader:
             raise msgspec.DecodeError(BROKEN_OFF)
         return self._value(0, len(self._text), 1)
 
-    def replaced(self, name: str, value: bytes) -> bytes:
+    def replaced(self, name: str, value: bytes | None) -> bytes:
         begin, end = self._bare(0, len(self._text))
         if self._text[begin : begin + 1] != b"{":
             raise _malformed()
         written, is_new, text = bytearray(b"{"), True, memoryview(self._text)
         for at, until, is_one in self._runs(*self._bare(begin + 1, end - 1), 1):
-            if len(written) > 1:
-                written += b","
+            comma = b"," if len(written) > 1 else b""
             if is_one and self._name(*self._bare(at, until))[0] != name:
+                written += comma
                 for begin in range(at, until, STEP_BYTES):
                     written += text[begin : min(begin + STEP_BYTES, until)]
                 continue
             members = {name: b""} if is_one else _members(b"{%b}" % self._text[at:until])
             if name in members:
-                if not is_one and decode(members[name]) == decode(value):
+                if value is not None and not is_one and decode(members[name]) == decode(value):
                     return self._text
-                members[name], is_new = msgspec.Raw(value), False
-            written += memoryview(encode(members))[1:-1]
-        if is_new:
+                is_new = False
+                members |= {name: msgspec.Raw(value or b"")}
+                if value is None:
+                    del members[name]
+            if members:
+                written += comma
+                written += memoryview(encode(members))[1:-1]
+        if is_new and value is None:
+            return self._text
+        if is_new and value is not None:
             written += (b"," if len(written) > 1 else b"") + encode(name) + b":" + value
         written += b"}"
         return cast(bytes, written)

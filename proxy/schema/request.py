@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, structs
 
 from proxy.schema.hints import NO_HINTS, Hints
 
@@ -13,17 +13,45 @@ if TYPE_CHECKING:
     from proxy.schema.chat import Message
 
 
+OWN_METADATA = "routing."  # how the names of hints in `metadata` begin
+
+
 class NativeBody(Struct, frozen=True):
     """A request in one vendor's own wire shape, as the client sent it.
 
-    A deployment whose provider is of type `dialect` gets `body` at `path` (joined to its base URL) with only the model
-    name replaced; every other deployment gets the translated request.
+    A deployment whose provider is of type `dialect` gets `body` at `path`, below the root of its API, with the model's
+    name replaced and `changes` made; every other deployment gets the translated request. `headers`: those of the client
+    that go with it.
+
+    `changes`: member of the body -> its new value, UNSET to remove it. `limit`: the member that limits the output.
+    `adapted`: changes that are reported. `lost`: fields that no translation carries, reported as dropped. `only_here`:
+    path of a field -> what it asks for that no other vendor has: those refuse the request. `needed`: field of the
+    translated request -> the same, where a vendor would drop it.
     """
 
     dialect: str
     path: str
     body: bytes
     headers: dict[str, str] = {}
+    changes: dict[str, Any] = {}
+    limit: str = "max_tokens"
+    adapted: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    only_here: dict[str, str] = {}
+    needed: dict[str, tuple[str, str]] = {}
+
+    def changed(self, changes: dict[str, Any]) -> NativeBody:
+        """The same with further changes."""
+        return structs.replace(self, changes={**self.changes, **changes})
+
+    def without_hints(self, fields: dict[str, Any]) -> NativeBody:
+        """The same without the proxy's own fields. `fields`: the members of the body."""
+        changes: dict[str, Any] = {"routing": UNSET} if "routing" in fields else {}
+        metadata = fields.get("metadata")
+        if isinstance(metadata, dict) and any(name.startswith(OWN_METADATA) for name in metadata):
+            rest = {name: value for name, value in metadata.items() if not name.startswith(OWN_METADATA)}
+            changes["metadata"] = rest or UNSET
+        return self.changed(changes) if changes else self
 
 
 class Request(Struct, frozen=True, kw_only=True):

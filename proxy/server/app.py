@@ -38,6 +38,7 @@ from proxy.schema.daemon_thread import DaemonThread
 from proxy.schema.errors import ProxyError
 from proxy.server.api.admin import Admin
 from proxy.server.api.calls import ModelCalls
+from proxy.server.api.count_tokens import CountTokens
 from proxy.server.api.errors import exception_handlers
 from proxy.server.api.explain import Explain
 from proxy.server.api.guard import LOOPBACK_HOSTS, Access, Guard
@@ -122,16 +123,16 @@ class Application:
         watched = Watched(__version__, self._standing, self._providers, self._metrics.exposition)
         health = Health(watched, server.metrics)
         admin = Admin(self._reloads.reload, self._plan_change)
-        explain = Explain(self._runtime, bodies)
+        explain, counting = Explain(self._runtime, bodies), CountTokens(self._runtime, bodies)
 
         described = openapi_route(lambda: self.litestar.routes)
-        guarded = [*self._reads().routes(), *explain.routes(), *health.routes(), *admin.routes(), described]
+        own = [*self._reads().routes(), *explain.routes(), *counting.routes()]
+        guarded = [*own, *health.routes(), *admin.routes(), described]
         model_routes = [_model_route(calls, format) for format in options.formats]
         self.litestar = self._built(
             [*model_routes, Router("/", guards=[access.guard()], route_handlers=guarded)], server, log
         )
-        own = (*LOOPBACK_HOSTS, server.host, *server.allowed_hosts)
-        hosts = frozenset(host.lower() for host in own)
+        hosts = frozenset(host.lower() for host in (*LOOPBACK_HOSTS, server.host, *server.allowed_hosts))
         origins = frozenset(server.cors_origins)
         direct: dict[str, ASGIApp] = {
             path: partial(calls, format=format, alone=True) for format in options.formats for path in format.paths

@@ -193,19 +193,26 @@ class Auth:
         sent = credential(headers)
         if not self._closed and not (self._optional and sent):
             return Caller(admin=True)
-        digest = digest_of(sent)
-        found: Caller | None = None
-        for known, caller in self._own:
-            if hmac.compare_digest(known, digest):
-                found = caller
-        if found is None and self._stored is not None and sent:
-            stored = await self._stored.find(digest)
-            if stored is not None and (stored.expires_ns is None or stored.expires_ns > time.time_ns()):
-                found = stored
+        found = await self._holder(sent)
+        if found is None and (other := headers.get(CREDENTIAL_HEADERS[1])) is not None and other.strip() != sent:
+            found = await self._holder(other.strip())  # Claude Code may send its own token beside the key
         if found is None and not self._closed:
             return Caller(admin=True)
         if found is None:
             raise self.refusal(address)
+        return found
+
+    async def _holder(self, key: str) -> Caller | None:
+        """The caller whose key this is. Raises ProxyError 503."""
+        digest = digest_of(key)
+        found: Caller | None = None
+        for known, caller in self._own:
+            if hmac.compare_digest(known, digest):
+                found = caller
+        if found is None and self._stored is not None and key:
+            stored = await self._stored.find(digest)
+            if stored is not None and (stored.expires_ns is None or stored.expires_ns > time.time_ns()):
+                found = stored
         return found
 
     def refusal(self, address: str) -> ProxyError:

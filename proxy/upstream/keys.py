@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from proxy.providers.base.contract import ProviderLimits
-from proxy.schema.errors import KeysUnavailable, UpstreamError
+from proxy.schema.errors import KeysUnavailable, Received, UpstreamError
 from proxy.schema.records import Endpoint, Secret
 
 MAX_REST_S = 300.0  # cap of a vendor's Retry-After: a daily limit may be raised at any time
@@ -287,3 +287,6 @@ def redact(key: Secret, error: UpstreamError) -> None:
             setattr(error, name, value.replace(secret, "[redacted]"))
     error.args = (error.message,)
     error.headers = {name: value.replace(secret, "[redacted]") for name, value in error.headers.items()}
+    if (received := error.received) is not None:
+        headers = {name: value.replace(secret, "[redacted]") for name, value in received.headers.items()}
+        error.received = Received(received.status, headers, received.body.replace(secret.encode(), b"[redacted]"))

@@ -12,7 +12,7 @@ from typing import cast
 
 from proxy.providers.base.contract import Built, HTTPRequest, HTTPResponse, Provider
 from proxy.providers.base.errors import request_id
-from proxy.schema.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated, UpstreamUnavailable
+from proxy.schema.errors import Received, UpstreamError, UpstreamTimeout, UpstreamTruncated, UpstreamUnavailable
 from proxy.schema.records import Endpoint, Outcome
 from proxy.upstream.deadline import Deadline
 from proxy.upstream.inflate import can_inflate, inflated
@@ -115,7 +115,7 @@ class Upstream:
         return Outgoing(request.method, url, fixed, headers, request.body)
 
     def _origin_headers(self, endpoint: Endpoint) -> dict[str, str]:
-        headers = {"accept-encoding": "identity"}
+        headers = {"accept-encoding": "identity", **self.provider.usual_headers}
         secret = {name: value.reveal() for name, value in endpoint.secret_headers.items()}
         for more in (self.provider.headers, endpoint.headers, secret, self._key_headers(endpoint)):
             headers |= {name.lower(): value for name, value in more.items()}
@@ -305,8 +305,12 @@ class Exchange:
             message = f"{self._name} answered {status}, a redirect; it is not followed. Is its base_url right?"
             raise UpstreamError(message, upstream_status=status)
         if status >= 400:
-            error = self._upstream.provider.parse_error(await self.body(MAX_ERROR_BYTES))
-            error = as_wrong_path(error, self._upstream.provider.base_url) or error
+            answer = await self.body(MAX_ERROR_BYTES)
+            error = self._upstream.provider.parse_error(answer)
+            if (wrong := as_wrong_path(error, self._upstream.provider.base_url)) is not None:
+                error = wrong
+            elif answer.body.lstrip()[:1] == b"{":
+                error.received = Received(status, answer.headers, bytes(answer.body))
             if error.status not in (400, 404, 413, 422):
                 # "Incorrect API key provided" would read as if the caller's key were meant.
                 of_key = f" ({self.lease.key.variable})" if self.lease and self.lease.key.variable else ""

@@ -102,7 +102,8 @@ def test_headers_say_the_version_and_carry_the_key_by_the_vendors_name():
         "accept": "text/event-stream",
         "anthropic-version": "2023-06-01",
     }
-    assert ANTHROPIC.authorize("k") == {"x-api-key": "k", "anthropic-version": API_VERSION}
+    assert ANTHROPIC.authorize("k") == {"x-api-key": "k"}
+    assert ANTHROPIC.usual_headers == {"anthropic-version": API_VERSION}
     assert ANTHROPIC.key_variables == ("ANTHROPIC_API_KEY",)
     assert Anthropic(base_url="http://localhost:1").keyless
     assert Anthropic(base_url="http://localhost:1", api_key_env="K").key_variables == ("K",)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from proxy.providers import PROVIDERS
-from proxy.providers.base.contract import Provider, build
+from proxy.providers.base.building import build
+from proxy.providers.base.contract import Provider
 from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
 from proxy.server.formats.chat import decode_chat

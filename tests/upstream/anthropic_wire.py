@@ -1,4 +1,4 @@
-"""Translates: Anthropic's Messages API, version 2023-06-01 (shapes: the `anthropic` package 2.12, November 2026).
+"""Translates: Anthropic's Messages API in both of its versions (shapes: the `anthropic` package 2.12, November 2026).
 
 Everything in an answer follows from the request, as in `openai_wire`. What the vendor refuses is refused: unknown
 fields, blocks without text, calls without results right after them, names and ids of other letters, and by model what
@@ -24,6 +24,7 @@ from tests.upstream.wire import Ask, Frame, Refused, Said, Strict, Wanted, Wire
 
 SIGNATURE = "c2lnbmVk"
 MAX_BREAKPOINTS = 4
+_VERSIONS = ("2023-06-01", "2026-10-21")  # the second one knows no sampling parameters
 _encode = msgspec.json.Encoder().encode
 _ID = re.compile(r"[a-zA-Z0-9_-]+")
 # By model, as the vendor's errors say it.
@@ -34,6 +35,8 @@ _NO_PREFILL = re.compile(r"claude-(?:opus|sonnet)-4-[678].*|claude-(?:opus|sonne
 _NO_FORMATS = re.compile(r"claude-(?:3|opus-4-[01]|sonnet-4-0|opus-4-2|sonnet-4-2).*")
 _LATER_SYSTEM = re.compile(r"claude-opus-4-8.*|claude-(?:opus|sonnet|haiku|fable|mythos)-5.*")
 _ONE_SAMPLER = re.compile(r"claude-(?:opus-4-[15]|(?:sonnet|haiku)-4-5).*")
+_TOOL = {"type", "name", "description", "input_schema", "strict", "cache_control"}
+_TOOL |= {"eager_input_streaming", "defer_loading", "input_examples", "allowed_callers"}
 _AT_TOP = ("anyOf", "oneOf", "allOf")
 
 _ERRORS = {
@@ -200,11 +203,35 @@ class _Body(Strict):
     top_k: Annotated[int, Meta(ge=0)] | None = None
 
 
+class _WithBeta(_Body):
+    """What a header `anthropic-beta` opens."""
+
+    context_management: dict[str, Any] | None = None
+    container: str | None = None
+
+
+class _Counted(_WithBeta, kw_only=True):
+    max_tokens: int = 1
+
+
 class AnthropicWire(Wire):
-    """`/messages`; the prefix before it does not matter."""
+    """`/messages` and `/messages/count_tokens`; the prefix before them does not matter."""
 
     def claims(self, path: str) -> bool:
-        return path.endswith("/messages")
+        return path.endswith(("/messages", "/messages/count_tokens"))
+
+    def lookup(self, request: Request) -> tuple[int, bytes] | None:
+        """Counts the words, as `usage_of` does."""
+        if not request.path.endswith("/count_tokens"):
+            return None
+        try:
+            body = msgspec.json.decode(request.body, type=_Counted)
+        except msgspec.DecodeError as error:
+            return 400, _said_error("invalid_request_error", str(error))
+        if body.model == "e404":
+            return 404, self.error(404, None, body.model)
+        texts = [_system(body), *(_message_text(message) for message in body.messages)]
+        return 200, _encode({"input_tokens": sum(len(text.split()) for text in texts)})
 
     def headers(self, seq: int, script: Script) -> list[tuple[str, str]]:
         request_id = "req_dup" if script.same_ids else f"req_{seq:08d}"
@@ -215,12 +242,15 @@ class AnthropicWire(Wire):
     def ask(self, request: Request, seq: int) -> Ask:
         if request.method != "POST":
             raise Refused(405, self.error(405, None, ""))
-        if request.headers.get("anthropic-version") != "2023-06-01":
+        version = request.headers.get("anthropic-version")
+        if version not in _VERSIONS:
             raise _refused("anthropic-version: header is required")
         try:
-            body = msgspec.json.decode(request.body, type=_Body)
+            body = msgspec.json.decode(request.body, type=_WithBeta if request.headers.get("anthropic-beta") else _Body)
         except msgspec.DecodeError as error:
             raise _refused(str(error)) from error
+        if version == _VERSIONS[1] and (sampled := _sampled(body)):
+            raise _refused(f"{sampled}: Extra inputs are not permitted")
         wrong = _wrong_tools(body) or _wrong_model(body) or _wrong_messages(body) or _wrong_bytes(request, body)
         if wrong is not None:
             raise _refused(wrong)
@@ -395,7 +425,7 @@ def _wrong_tools(body: _Body) -> str | None:
             return f"tools.{place}.custom.input_schema.type: Field required"
         if any(name in schema for name in _AT_TOP):
             return "input_schema does not support oneOf, allOf, or anyOf at the top level"
-        unknown = set(tool) - {"type", "name", "description", "input_schema", "strict", "cache_control"}
+        unknown = set(tool) - _TOOL
         if unknown:
             return f"tools.{place}.custom.{min(unknown)}: Extra inputs are not permitted"
     if body.tool_choice is not None and not body.tools:
@@ -405,9 +435,13 @@ def _wrong_tools(body: _Body) -> str | None:
     return None
 
 
+def _sampled(body: _Body) -> str | None:
+    return next((name for name in ("temperature", "top_p", "top_k") if getattr(body, name) is not None), None)
+
+
 def _wrong_model(body: _Body) -> str | None:
     model, thinking = body.model, body.thinking
-    sampled = next((name for name in ("temperature", "top_p", "top_k") if getattr(body, name) is not None), None)
+    sampled = _sampled(body)
     if sampled and _NO_SAMPLING.fullmatch(model):
         return f"`{sampled}` is deprecated for this model."
     if _ONE_SAMPLER.fullmatch(model) and body.temperature is not None and body.top_p is not None:

@@ -8,17 +8,19 @@ same for every instance. `upstream` sends what `build_request` returns, adds `au
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Protocol, Self
 
 from msgspec import Meta, Struct, field
 
 from proxy.providers.base.images import ImageRule
+from proxy.providers.base.native import changed_body, members_of
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, ResponseMessage
 from proxy.schema.constraints import Count, NotBlank, Variable, one_of
 from proxy.schema.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BadRequest, UpstreamError
-from proxy.schema.json import encode_sized, with_member
+from proxy.schema.json import encode_sized
 from proxy.schema.records import JsonObject, LocalModelSpec, Timeouts
 from proxy.schema.request import NativeBody
 from proxy.schema.rerank import RerankRequest, RerankResponse
@@ -146,6 +148,8 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     key_env: ClassVar[tuple[str, ...]] = ()
     # The vendor's name in the price list of genai-prices; None: its prices are not listed.
     catalogue: ClassVar[str | None] = None
+    # Headers of every request, those built elsewhere too. The configuration and the request may say otherwise.
+    usual_headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
     # Answer headers that may hold the vendor's id of a request, the most telling first.
     id_headers: ClassVar[tuple[str, ...]] = ("x-request-id", "cf-ray")
     # What `max_choices` answers for all models.
@@ -233,10 +237,33 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """
         raise TypeError(f"{type(self).__name__} does not build requests")
 
-    def build_native(self, native: NativeBody, model: str) -> Built:
-        """A request in the vendor's own wire shape: the client's bytes, with the upstream model id in their `model`."""
+    @property
+    def native_root(self) -> str:
+        """The path between the base URL and the path of a `NativeBody`."""
+        return ""
+
+    def takes_native(self, native: NativeBody) -> bool:
+        """True if a body in this wire shape goes to the provider as it is."""
+        return native.dialect == self.type
+
+    def build_native(self, request: AnyRequest, native: NativeBody, model: str) -> Built:
+        """A request in the vendor's own wire shape. The provider's `parameters` fill in what the client left out."""
+        given = members_of(native) if self.parameters else {}
+        return self.built_native(
+            native, model, {name: value for name, value in self.parameters.items() if name not in given}
+        )
+
+    def built_native(self, native: NativeBody, model: str, added: Mapping[str, Any]) -> Built:
+        """The same bytes but for the model, `native.changes`, and what is `added`, which is reported."""
         headers = {"content-type": "application/json", **native.headers}
-        return Built(HTTPRequest("POST", native.path, headers, with_member(native.body, "model", model)))
+        body = changed_body(native, {"model": model, **native.changes, **added})
+        return Built(
+            HTTPRequest("POST", f"{self.native_root}{native.path}", headers, body), adapted=[*native.adapted, *added]
+        )
+
+    def native_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Of an answer in the vendor's own wire shape, the headers that go with it."""
+        return {}
 
     def parse_response(self, response: HTTPResponse, request: ChatRequest | None = None) -> ChatResponse:
         """A whole 2xx answer to `request` in OpenAI's shape. Dialects that rename tools restore their names from
@@ -298,22 +325,3 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def _lacks(self, what: str, model: str) -> BadRequest:
         message = f"The provider of {model} has no {what}. Name a model of a provider that has."
         return BadRequest(message, param="model", code="unsupported_parameter")
-
-
-def is_native(provider: Provider, request: AnyRequest) -> bool:
-    """True where the client's own bytes go to this provider: they are in its wire shape, and nothing is to be added."""
-    return request.native is not None and request.native.dialect == provider.type and not provider.parameters
-
-
-def build(provider: Provider, request: AnyRequest, model: str) -> Built:
-    """The vendor's request, whichever of our endpoints was asked. Raises BadRequest for what it cannot carry."""
-    if request.native is not None and is_native(provider, request):
-        return provider.build_native(request.native, model)
-    if isinstance(request, ChatRequest):
-        if request.unlimited and provider.takes_no_limit is None:
-            message = f"max_tokens: expected at least 1: {model} knows no -1. Leave it out for no limit of your own."
-            raise BadRequest(message, param="max_tokens")
-        return provider.build_request(request, model)
-    if isinstance(request, EmbeddingsRequest):
-        return provider.build_embeddings(request, model)
-    return provider.build_rerank(request, model)

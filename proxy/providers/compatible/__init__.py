@@ -38,6 +38,10 @@ class Compatible(Provider, frozen=True, kw_only=True):
         return ""
 
     @property
+    def native_root(self) -> str:
+        return self.root
+
+    @property
     def models_path(self) -> str | None:
         """The path of the server's list of models; None if the price list is the source."""
         if self.local_model is not None or not (self.lists_models or self.base_url):

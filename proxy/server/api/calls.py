@@ -10,7 +10,7 @@ from typing import cast
 import structlog
 from litestar.types import HTTPScope, Receive, Scope, Send
 
-from proxy.pipeline.format import Format
+from proxy.pipeline.format import CutShort, Format, PerRequest
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.running import ClientLeft, RunningCall
 from proxy.schema.errors import ProxyError
@@ -19,6 +19,7 @@ from proxy.server.api.answers import header_lines, new_id, send_error, send_json
 from proxy.server.api.guard import Access
 from proxy.server.api.replies import (
     HEADERS_AFTER_S,
+    cut_short,
     facts_of,
     frames_of,
     identity_of,
@@ -27,7 +28,7 @@ from proxy.server.api.replies import (
 )
 from proxy.server.api.request import Bodies, BodyTooLarge, ClientGone, LeaveWatch, discard_rest, read_body
 from proxy.server.api.shared import Asked, Live, SharedCalls
-from proxy.server.http1.peer import Peer, peer_of
+from proxy.server.http1.peer import EXTENSION, Peer, peer_of
 
 LINGER_BODIES = 4  # after a 413, how much more is read and discarded, in units of the largest body
 
@@ -58,13 +59,13 @@ class ModelCalls:
         """`alone`: no layer of the framework stands between this and the server, none that adds headers."""
         call_id = new_id()
         identity, path = {"x-request-id": call_id}, cast(HTTPScope, scope)["path"]
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        format = format.bound(call_id, headers) if isinstance(format, PerRequest) else format
         if (model := cast("dict[str, str]", scope).get(DEPLOYMENT)) is not None:
             format, path = OfDeployment(format, model), f"{path} {model}"
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         try:
             with self._live() as live:  # not the call's own yet: a reload may happen while the body is read
-                identity["x-proxy-config"] = live.pipeline.config_version
-                sharing = live.sharing
+                identity["x-proxy-config"], sharing = live.pipeline.config_version, live.sharing
             _check_method(cast(HTTPScope, scope)["method"])
             caller = await self._access.caller(scope, headers)
             body = await read_body(receive, headers, self._bodies.max_bytes, may_be_compressed=True)
@@ -86,7 +87,7 @@ class ModelCalls:
                 try:
                     with LeaveWatch(scope, receive, running.leave):
                         if call.request.stream:
-                            await self._stream(pipeline, running, send)
+                            await self._stream(pipeline, running, scope, send)
                         else:
                             await self._whole(pipeline, running, peer_of(scope) if alone else Peer(), send)
                 finally:
@@ -115,13 +116,16 @@ class ModelCalls:
         if not peer.answer(header_lines(headers), body):
             await send_json(send, 200, body, headers)
 
-    async def _stream(self, pipeline: Pipeline, running: RunningCall, send: Send) -> None:
+    async def _stream(self, pipeline: Pipeline, running: RunningCall, scope: Scope, send: Send) -> None:
         """Waits for the first frames, then hands over to sse-starlette. Earlier errors have their own status."""
         call, output, writer = running.call, running.output, running.writer
         is_begun = await output.wait(self._headers_after_s)
         first = await output.read() if is_begun else writer.keep_alive  # headers leave with the first frame
         known = facts_of(pipeline.config_version, call) if is_begun else identity_of(pipeline.config_version, call)
-        await send_stream(send, frames_of(first, output, call, writer, self._log), known)
+        frames = frames_of(first, output, call, writer, self._log)
+        if isinstance(writer, CutShort) and EXTENSION in (scope.get("extensions") or {}):
+            frames = cut_short(frames, writer, send)
+        await send_stream(send, frames, known)
 
 
 def _check_method(method: str) -> None:

@@ -14,6 +14,7 @@ from litestar.types import ExceptionHandlersMap
 from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
 from proxy.server.api.answers import NO_STORE, new_id
+from proxy.server.api.dialects import in_dialect
 from proxy.server.api.front import front_page
 from proxy.server.api.replies import internal_error
 
@@ -29,8 +30,8 @@ _CODES = {
 def exception_handlers(log: structlog.typing.FilteringBoundLogger) -> ExceptionHandlersMap:
     """Litestar's map from exception to answer."""
 
-    def known(_: Request[Any, Any, Any], error: ProxyError) -> Response[bytes]:
-        return respond(error)
+    def known(request: Request[Any, Any, Any], error: ProxyError) -> Response[bytes]:
+        return respond(request.scope["path"], error)
 
     def framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
         status = error.status_code
@@ -43,21 +44,23 @@ def exception_handlers(log: structlog.typing.FilteringBoundLogger) -> ExceptionH
             405: f"{request.method} is not allowed here.",
         }.get(status, str(error.detail)[:300])
         headers = {"allow": allow} if (allow := (error.headers or {}).get("allow")) else {}
-        return respond(ProxyError(message, status=status, code=_CODES.get(status, "invalid_value"), headers=headers))
+        code = _CODES.get(status, "invalid_value")
+        return respond(request.scope["path"], ProxyError(message, status=status, code=code, headers=headers))
 
     def unforeseen(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
         request_id = new_id()
         log.error("internal_error", request_id=request_id, path=request.scope["path"], exc_info=error)
-        return respond(internal_error(), request_id)
+        return respond(request.scope["path"], internal_error(), request_id)
 
     return {ProxyError: known, HTTPException: framework, Exception: unforeseen}
 
 
-def respond(error: ProxyError, request_id: str | None = None) -> Response[bytes]:
+def respond(path: str, error: ProxyError, request_id: str | None = None) -> Response[bytes]:
     """An error as a Litestar response."""
+    request_id = request_id or new_id()
     return Response(
-        encode(error.body()),
+        encode(in_dialect(path, error, request_id).body()),
         status_code=error.status,
         media_type="application/json",
-        headers={**NO_STORE, **error.headers, "x-request-id": request_id or new_id()},
+        headers={**NO_STORE, **error.headers, "x-request-id": request_id},
     )

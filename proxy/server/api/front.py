@@ -1,4 +1,7 @@
-"""Translates: a browser's look at `/` or `/v1` -> a small page that says what answers here. Programs get the 404."""
+"""Translates: a browser's look at `/` or `/v1` -> a small page that says what answers here. Programs get the 404.
+
+HEAD is answered with 200: Claude Code sends it to see whether the server is there.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from litestar import Request, Response
 from proxy import __version__
 from proxy.server.api.answers import NO_STORE
 
+IS_HEAD = "proxy.is_head"  # in a request's scope: its HEAD is served as GET
 _PATHS = ("", "/v1")
 _HEADERS = {
     **NO_STORE,
@@ -34,8 +38,12 @@ _PAGE = f"""<!doctype html>
 
 
 def front_page(request: Request[Any, Any, Any]) -> Response[str] | None:
-    """The page, for a browser that looks at the root; None for every other request."""
+    """The page, for a browser that looks at the root, and its headers for a client that asks whether the server is
+    there; None for every other request.
+    """
     is_root = request.scope["path"].rstrip("/") in _PATHS and request.method in ("GET", "HEAD")
+    if is_root and request.scope.get(IS_HEAD):
+        return Response("", media_type="text/html", headers=_HEADERS)
     if not is_root or "text/html" not in request.headers.get("accept", ""):
         return None
     return Response(_PAGE, media_type="text/html", headers=_HEADERS)

@@ -22,6 +22,8 @@ from proxy.schema.json import encode
 from proxy.schema.records import Caller
 from proxy.server.api.aliases import DEPLOYMENT, own_path
 from proxy.server.api.answers import new_id, send_error
+from proxy.server.api.dialects import in_dialect
+from proxy.server.api.front import IS_HEAD
 from proxy.server.auth import Auth
 from proxy.server.http1.connections import STATE, Connections
 
@@ -71,7 +73,9 @@ class Guard:
             asgi.setdefault("state", {})[STATE] = self._connections
         error = self._refusal(scope) if kind in ("http", "websocket") else None
         if error is not None:
-            await send_error(send, error, encode(error.body()), {"x-request-id": new_id()})
+            request_id = new_id()
+            shown = in_dialect(asgi["path"], error, request_id)
+            await send_error(send, shown, encode(shown.body()), {"x-request-id": request_id})
             return
         if kind == "http" and (endpoint := self._direct.get(asgi["path"])) is not None:
             await endpoint(scope, receive, send)
@@ -82,7 +86,8 @@ class Guard:
             await self(cast(Scope, {**asgi, "path": path, "raw_path": path.encode(), **named}), receive, send)
             return
         if kind == "http" and asgi["method"] == "HEAD":
-            scope = cast(Scope, {**asgi, "method": "GET"})  # the server leaves out the body (RFC 9110, 9.3.2)
+            # The server leaves out the body (RFC 9110, 9.3.2).
+            scope = cast(Scope, {**asgi, "method": "GET", IS_HEAD: True})
         await self.app(scope, receive, send)
 
     def _serves(self, host: bytes, path: str) -> bool:

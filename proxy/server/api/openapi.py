@@ -26,7 +26,14 @@ from proxy.schema.usage import Service, Usage, UsageReport
 from proxy.server.api.admin import PlanBody
 from proxy.server.api.aliases import AT_AZURE, ENDPOINTS
 from proxy.server.api.answers import NO_STORE
-from proxy.server.api.operation_shapes import HealthAnswer, PlanAnswer, Readiness, ReloadAnswer
+from proxy.server.api.operation_shapes import (
+    HealthAnswer,
+    MessageAnswer,
+    PlanAnswer,
+    Readiness,
+    ReloadAnswer,
+    TokenCount,
+)
 from proxy.server.api.outcome_queries import REPORT, FeedbackBody
 from proxy.server.api.queries import REQUESTS, USAGE
 from proxy.server.api.shapes import (
@@ -44,6 +51,7 @@ from proxy.server.api.shapes import (
 from proxy.server.formats.chat import KNOWN_FIELDS, ChatBody
 from proxy.server.formats.completions import CompletionBody
 from proxy.server.formats.embeddings import EmbeddingsBody
+from proxy.server.formats.messages.request import MessagesBody
 from proxy.server.formats.rerank import RerankBody
 
 PATH = "/schema/openapi.json"
@@ -109,6 +117,19 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         body=CompletionBody,
         headers=_CHAT_HEADERS,
         errors=_CHAT_ERRORS,
+    ),
+    ("POST", "/messages"): Described(
+        "A message in Anthropic's shape, whole or as a stream of named events that ends with `message_stop`.",
+        {"200": {_JSON: MessageAnswer, "text/event-stream": None}},
+        body=MessagesBody,
+        headers=_CHAT_HEADERS,
+        errors=_CHAT_ERRORS,
+    ),
+    ("POST", "/messages/count_tokens"): Described(
+        "How many tokens the prompt of a message has: Anthropic's own count, for others an estimate. Free.",
+        {"200": {_JSON: TokenCount}},
+        body=MessagesBody,
+        errors=(400, 401, 403, 404, 413, 415, 503),
     ),
     ("POST", "/embeddings"): Described(
         "Embedding vectors of texts, as numbers or as base64 of little-endian float32.",
@@ -195,7 +216,9 @@ DESCRIBED: dict[tuple[str, str], Described] = {
     ),
     ("GET", PATH): Described("This document.", {"200": {_JSON: None}}),
 }
-_ASGI_METHODS = dict.fromkeys(("/chat/completions", "/completions", "/embeddings", "/rerank", "/v2/rerank"), "POST")
+_ASGI_METHODS = dict.fromkeys(
+    ("/chat/completions", "/completions", "/messages", "/embeddings", "/rerank", "/v2/rerank"), "POST"
+)
 _PREFIX = re.compile(r"/(?:v1|openai/deployments/\{model\})(?=/)")  # of paths that are one endpoint
 
 

@@ -1,8 +1,8 @@
-"""Values: the shapes of the answers about configuration and health, for the OpenAPI document."""
+"""Values: shapes for the OpenAPI document: answers about configuration and health, and those in Anthropic's form."""
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from proxy.server.api.shapes import ErrorFields
 
@@ -95,3 +95,26 @@ class ReloadAnswer(TypedDict):
     changed: bool
     error: ErrorFields | None
     at_restart: list[str]
+
+
+class TokenCount(TypedDict):
+    input_tokens: int
+
+
+class MessageUsage(TypedDict, total=False):
+    input_tokens: int
+    cache_creation_input_tokens: int
+    cache_read_input_tokens: int
+    output_tokens: int
+    cost: float | None
+
+
+class MessageAnswer(TypedDict):
+    id: str
+    type: str
+    role: str
+    model: str
+    content: list[dict[str, Any]]
+    stop_reason: str | None
+    stop_sequence: str | None
+    usage: MessageUsage

@@ -20,7 +20,7 @@ from proxy.schema.json import encode
 from proxy.schema.queries import TokenRates
 from proxy.schema.records import Caller
 from proxy.server.api.answers import NO_STORE
-from proxy.server.api.cards import model_card
+from proxy.server.api.cards import anthropic_card, anthropic_page, is_anthropics, model_card
 from proxy.server.api.csv_table import csv_table
 from proxy.server.api.outcomes import outcome_routes
 from proxy.server.api.queries import (
@@ -60,21 +60,31 @@ class Reads:
         owner = found["key_id"]
         return None if owner is None else await self._live().texts.find(owner, found["id"])
 
+    def _list(self, request: Request[Caller, Any, Any]) -> dict[str, Any]:
+        """The models in OpenAI's form, or as a page for clients of Anthropic's."""
+        live = self._live()
+        names = live.views.of(live.policies.of(request.user).allowed)
+        cards = [model_card(names.resolve(name), self._started) for name in names.names()]
+        if is_anthropics(request.query_params, request.headers):
+            return anthropic_page(cards, request.query_params)
+        return {"object": "list", "data": cards}
+
+    def _card(self, request: Request[Caller, Any, Any], model: str) -> dict[str, Any]:
+        live = self._live()
+        allowed = live.policies.of(request.user).allowed
+        card = model_card(live.views.resolve(model, 0.0, allowed), self._started)
+        return anthropic_card(card) if is_anthropics({}, request.headers) else card
+
     def routes(self) -> list[HTTPRouteHandler]:
         """The Litestar handlers, each with and without `/v1`."""
 
         @get(["/v1/models", "/models"], sync_to_thread=False, role="key")
         def list_models(request: Request[Caller, Any, Any]) -> Response[bytes]:
-            live = self._live()
-            names = live.views.of(live.policies.of(request.user).allowed)
-            cards = [model_card(names.resolve(name), self._started) for name in names.names()]
-            return _json({"object": "list", "data": cards})
+            return _json(self._list(request))
 
         @get(["/v1/models/{model_id:path}", "/models/{model_id:path}"], sync_to_thread=False, role="key")
         def get_model(request: Request[Caller, Any, Any], model_id: FromPath[str]) -> Response[bytes]:
-            live = self._live()
-            allowed = live.policies.of(request.user).allowed
-            return _json(model_card(live.views.resolve(model_id.removeprefix("/"), 0.0, allowed), self._started))
+            return _json(self._card(request, model_id.removeprefix("/")))
 
         @get(["/v1/usage", "/usage"], role="key")
         async def get_usage(request: Request[Caller, Any, Any]) -> Response[bytes]:

@@ -14,10 +14,11 @@ from litestar.types import Send
 from sse_starlette import EventSourceResponse
 
 from proxy.pipeline.call import Call
-from proxy.pipeline.format import StreamWriter
+from proxy.pipeline.format import CutShort, StreamWriter
 from proxy.pipeline.running import ClientLeft
 from proxy.schema.errors import ProxyError
 from proxy.server.api.answers import NO_STORE, safe_headers
+from proxy.server.http1.exchange import ABORT
 
 HEADERS_AFTER_S = 10.0  # a stream's headers are sent with its first byte, or after this long, before clients time out
 PING_S = 15
@@ -72,6 +73,15 @@ async def frames_of(
         yield writer.error(internal_error())
 
 
+async def cut_short(frames: AsyncGenerator[bytes, None], writer: CutShort, send: Send) -> AsyncGenerator[bytes, None]:
+    """The same frames; where the stream failed, our own server aborts the connection behind the last one."""
+    async with aclosing(frames):
+        async for frame in frames:
+            yield frame
+    if writer.has_failed:
+        await send(cast(Any, {"type": ABORT}))
+
+
 def internal_error() -> ProxyError:
     """500 without details, which are in the log."""
     return ProxyError("Internal error. The server's log has the details.", status=500, code="internal_error")
@@ -104,6 +114,8 @@ def facts_of(version: str, call: Call) -> dict[str, str]:
         "x-proxy-attempts": str(len(call.attempts)),
         **call.limit_headers,
     }
+    if attempt.native is not None:
+        known |= attempt.native.headers
     if attempt.dropped:
         known["x-proxy-dropped-params"] = ",".join(attempt.dropped)
     if adapted := [*call.adapted, *attempt.adapted]:

@@ -11,6 +11,7 @@ from typing import cast
 from litestar.types import Receive, Scope
 
 from proxy.schema.errors import ProxyError
+from proxy.server.api.dialects import in_dialect
 from proxy.server.api.inflate import TooMuch, encoding_of, inflated
 from proxy.server.http1.peer import EXTENSION, Peer
 from proxy.server.http1.refusal import overloaded
@@ -144,15 +145,15 @@ class Places:
         self.limit = limit
         self.taken = 0
         self.refused = 0
-        self._paths = frozenset(paths)
-        self._full = self._error()
+        full = self._error()
+        self._full = {path: in_dialect(path, full) for path in paths}
 
     def refusal(self, method: str, path: str, coming: int = 0) -> ProxyError | None:
         """Why a request is refused at its head; None: it is not. `coming`: others are about to take so many places."""
-        if self.taken + coming < self.limit or method != "POST" or path not in self._paths:
+        if self.taken + coming < self.limit or method != "POST" or (full := self._full.get(path)) is None:
             return None
         self.refused += 1
-        return self._full
+        return full
 
     def __enter__(self) -> None:
         if self.taken >= self.limit:

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from proxy.metering.ledger import Ledger
 from proxy.pipeline.call import Call
-from proxy.pipeline.format import Format
+from proxy.pipeline.format import CutShort, Format
 from proxy.pipeline.idempotency import Replays
 from proxy.pipeline.labels import labels
 from proxy.pipeline.pipeline import Pipeline
@@ -30,6 +30,7 @@ from proxy.schema.records import NO_LABELS, CallEnd, Caller, CallOpen, Labels, O
 from proxy.server.api.answers import header_lines, send_json
 from proxy.server.api.replies import (
     HEADERS_AFTER_S,
+    cut_short,
     facts_of,
     frames_of,
     identity_of,
@@ -37,7 +38,7 @@ from proxy.server.api.replies import (
     send_stream,
 )
 from proxy.server.api.request import LeaveWatch, Places
-from proxy.server.http1.peer import Peer, peer_of
+from proxy.server.http1.peer import EXTENSION, Peer, peer_of
 
 _PIECE_BYTES = 64 * 1024  # of a kept stream, sent while the client reads
 _NO_COST = {"x-proxy-cost-usd": "0.000000000"}
@@ -104,6 +105,7 @@ class SharedCalls:
                 buying = replays.run(self._buy(recording, asked))
             reader = recording.reader(is_repeat=buying is None)
             answer = _Answer(self, asked, recording, reader, is_repeat=buying is None)
+            answer.aborts = EXTENSION in (scope.get("extensions") or {})
             try:
                 with LeaveWatch(scope, receive, reader.leave):
                     await answer.send(peer_of(scope) if alone else Peer(), send)
@@ -186,15 +188,22 @@ class SharedCalls:
             latency_ms=round(latency_ms, 1),
         )
 
-    async def stream(self, send: Send, recording: Recording, reader: Reader, headers: Mapping[str, str]) -> None:
-        """Sends the frames of a call in flight. `headers`: what the answer says beside the facts of the call."""
+    async def stream(
+        self, send: Send, recording: Recording, reader: Reader, headers: Mapping[str, str], *, aborts: bool
+    ) -> None:
+        """Sends the frames of a call in flight. `headers`: what the answer says beside the facts of the call.
+        `aborts`: the server can abort a connection.
+        """
         if recording.running is None:
             raise RuntimeError("the call does not run")
         call, writer = recording.running.call, recording.running.writer
         is_begun = await reader.wait(self._headers_after_s)
         first = await reader.read() if is_begun else writer.keep_alive  # headers leave with the first frame
         known = facts_of(recording.version, call) if is_begun else identity_of(recording.version, call)
-        await send_stream(send, frames_of(first, reader, call, writer, self._log), _merged(known, headers))
+        frames = frames_of(first, reader, call, writer, self._log)
+        if isinstance(writer, CutShort) and aborts:
+            frames = cut_short(frames, writer, send)
+        await send_stream(send, frames, _merged(known, headers))
 
 
 class _Answer:
@@ -207,6 +216,7 @@ class _Answer:
         self._reader = reader
         self._joins = is_repeat
         self._started = time.perf_counter()
+        self.aborts = False  # the server can abort a connection
 
     @property
     def _is_repeat(self) -> bool:
@@ -237,7 +247,7 @@ class _Answer:
             else:
                 await _send_whole(peer, send, headers, await self._reader.read())
         elif recording.is_stream:
-            await self._calls.stream(send, recording, self._reader, self._marks())
+            await self._calls.stream(send, recording, self._reader, self._marks(), aborts=self.aborts)
         elif recording.running is not None:
             body, call = await self._reader.read(), recording.running.call
             headers = facts_of(recording.version, call)

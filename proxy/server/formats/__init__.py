@@ -11,6 +11,7 @@ from proxy.pipeline.format import Format
 from proxy.server.formats.chat import CHAT
 from proxy.server.formats.completions import CompletionsFormat
 from proxy.server.formats.embeddings import EmbeddingsFormat
+from proxy.server.formats.messages import MessagesFormat
 from proxy.server.formats.rerank import CohereRerankFormat, RerankFormat
 
 
@@ -24,6 +25,7 @@ class EndpointFormat(Format, Protocol):
 FORMATS: tuple[EndpointFormat, ...] = (
     CHAT,
     CompletionsFormat(),
+    MessagesFormat(),
     EmbeddingsFormat(),
     RerankFormat(),
     CohereRerankFormat(),

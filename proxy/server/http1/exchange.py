@@ -12,9 +12,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
+from proxy.server.api.dialects import in_dialect
 from proxy.server.http1.connections import Connections
 from proxy.server.http1.peer import Peer
 
+ABORT = "http.response.abort"  # our own ASGI message: close the connection without the end of the answer
 UNREAD_MAX = 64 * 1024  # of a body that the application has not asked for yet
 _JOINED_BYTES = 64 * 1024  # a longer body is not copied
 _SLICE_BYTES = 1024 * 1024  # of a body that leave in one turn of the loop; asyncio copies what the socket does not take
@@ -130,11 +132,14 @@ class Exchange:
         if self.complete or self._wire.transport.is_closing():
             return
         self.keep_alive = False
-        body = encode(error.body())
+        shown = in_dialect(self.scope["path"], error)
+        body = encode(shown.body())
         if not self.started:
             self.answer_at_once(error.status, body)
         elif self._event_stream and self._left is None:
-            self._write_body(b"data: " + body + b"\n\n", more=False)
+            is_openais = shown is error  # the clients of others take any end of a stream for the end of an answer
+            frame = b"data: " if is_openais else b"event: error\ndata: "
+            self._write_body(frame + body + b"\n\n", more=not is_openais)
 
     async def receive(self) -> Any:
         """ASGI: the next piece of the body, then `http.disconnect` when the client leaves or the answer is complete."""
@@ -177,6 +182,9 @@ class Exchange:
             self._write_body(body, more=more)  # dropped by a connection that is closing
             if more:  # before the application makes the next piece, not when it has it
                 await self._wire.drained()
+        elif kind == ABORT:
+            self.leave()
+            self._wire.close()
         else:
             raise RuntimeError(f"unexpected ASGI message {kind!r}")
 
@@ -204,6 +212,10 @@ class Exchange:
             wire.write(body)
         self._finish()
         return True
+
+    def answer_error(self, error: ProxyError, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """A whole error without the application."""
+        self.answer_at_once(error.status, encode(in_dialect(self.scope["path"], error).body()), headers)
 
     def answer_at_once(self, status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         """A whole JSON answer without the application."""

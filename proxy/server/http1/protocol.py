@@ -15,7 +15,6 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from proxy.schema.errors import ProxyError
-from proxy.schema.json import encode
 from proxy.server.api.answers import NO_STORE, new_id, raw_headers
 from proxy.server.http1.connections import Connections, Limits, connections_of
 from proxy.server.http1.exchange import UNREAD_MAX, Exchange
@@ -215,7 +214,7 @@ class HTTP1Protocol(asyncio.Protocol):
 
     def _answer(self, exchange: Exchange, error: ProxyError) -> None:
         headers = {**NO_STORE, **error.headers, "x-request-id": new_id()}
-        exchange.answer_at_once(error.status, encode(error.body()), raw_headers(headers))
+        exchange.answer_error(error, raw_headers(headers))
 
     def _refuse(self, error: ProxyError) -> None:
         """Answers with an error behind what is still being answered, and reads no further request."""

@@ -32,13 +32,13 @@ class RefusalWriter:
     """Keeps the last refusal. `default_headers` are the server's, a new list whenever one of them changes."""
 
     def __init__(self) -> None:
-        self._message: str | None = None
+        self._error: ProxyError | None = None
         self._default_headers: object = None
         self._head = self._tail = b""
 
     def write(self, error: ProxyError, default_headers: Sequence[tuple[bytes, bytes]], *, keep_alive: bool) -> bytes:
         """A whole answer."""
-        if error.message != self._message or default_headers is not self._default_headers:
+        if error is not self._error or default_headers is not self._default_headers:
             self._encode(error, default_headers)
         close = b"" if keep_alive else _CLOSE
         return b"%b%bx-request-id: %b\r\n%b" % (self._head, close, new_id().encode(), self._tail)
@@ -53,7 +53,7 @@ class RefusalWriter:
         )
         lines = [STATUS_LINE[error.status], *(name + b": " + value + b"\r\n" for name, value in headers)]
         self._head, self._tail = b"".join(lines), b"\r\n" + body
-        self._message, self._default_headers = error.message, default_headers
+        self._error, self._default_headers = error, default_headers
 
 
 class WholePost(NamedTuple):

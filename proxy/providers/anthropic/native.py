@@ -1,0 +1,48 @@
+"""Translates: a `/v1/messages` body of a client into the one that the vendor gets: the same, but for the operator's
+`parameters` and a lowered output limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import UNSET
+
+from proxy.providers.anthropic.request import build_chat
+from proxy.providers.anthropic.thinking import MIN_BUDGET
+from proxy.providers.base.native import members_of
+from proxy.schema.chat import ChatRequest, Message
+from proxy.schema.json import decode
+from proxy.schema.request import NativeBody
+
+PASSED = ("request-id", "anthropic-ratelimit-")  # headers of an answer
+_GIVEN = ("max_tokens", "thinking", "output_config", "temperature", "top_p", "top_k")  # what others depend on
+_OURS = ("model", "messages", "system", "stream", "max_tokens")
+
+
+def defaults_of(native: NativeBody, parameters: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """The operator's `parameters` in the vendor's words, as far as the client left them out and its own allow them."""
+    members = members_of(native)
+    said = [{"role": "user", "content": "."}]
+    fields = {"messages": said, **{name: members[name] for name in _GIVEN if members.get(name) is not None}}
+    limit = members.get(native.limit)
+    request = ChatRequest(
+        model=model,
+        messages=[Message("user", ".")],
+        max_tokens=limit if isinstance(limit, int) else None,
+        fields=fields,
+    )
+    body: dict[str, Any] = decode(build_chat(request, model, parameters, "", None).http.body)
+    return {name: value for name, value in body.items() if name not in members and name not in _OURS}
+
+
+def thinking_within(native: NativeBody) -> dict[str, Any]:
+    """What a lowered output limit requires: a thinking budget below it."""
+    thinking, limit = members_of(native).get("thinking"), native.changes[native.limit]
+    budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
+    if not isinstance(thinking, dict) or not isinstance(budget, int) or budget < limit:
+        return {}
+    if limit <= MIN_BUDGET:
+        return {"thinking": UNSET}  # no budget is small enough
+    return {"thinking": {**thinking, "budget_tokens": max(MIN_BUDGET, limit // 2)}}
