@@ -46,6 +46,8 @@ from proxy.server.api.shapes import (
     RequestAnswer,
     RequestList,
     RerankAnswer,
+    ResponseAnswer,
+    ResponseEvent,
     UsageAnswer,
 )
 from proxy.server.formats.chat import KNOWN_FIELDS, ChatBody
@@ -53,6 +55,7 @@ from proxy.server.formats.completions import CompletionBody
 from proxy.server.formats.embeddings import EmbeddingsBody
 from proxy.server.formats.messages.request import MessagesBody
 from proxy.server.formats.rerank import RerankBody
+from proxy.server.formats.responses.request import ResponsesBody
 
 PATH = "/schema/openapi.json"
 ROLES = ("none", "key", "admin")
@@ -131,6 +134,13 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         body=MessagesBody,
         errors=(400, 401, 403, 404, 413, 415, 503),
     ),
+    ("POST", "/responses"): Described(
+        "A Response, whole or as a stream of named events. Nothing is stored.",
+        {"200": {_JSON: ResponseAnswer, "text/event-stream": ResponseEvent}},
+        body=ResponsesBody,
+        headers=_CHAT_HEADERS,
+        errors=_CHAT_ERRORS,
+    ),
     ("POST", "/embeddings"): Described(
         "Embedding vectors of texts, as numbers or as base64 of little-endian float32.",
         {"200": {_JSON: EmbeddingsAnswer}},
@@ -152,6 +162,9 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         headers=_CHAT_HEADERS,
         errors=_CHAT_ERRORS,
     ),
+    ("GET", "/responses/{response_id}"): Described("404: no Response is stored here.", {}, errors=(401, 404, 429, 503)),
+    ("DELETE", "/responses/{response_id}"): Described("404: as above.", {}, errors=(401, 404, 429, 503)),
+    ("GET", "/responses/{response_id}/input_items"): Described("404: as above.", {}, errors=(401, 404, 429, 503)),
     ("GET", "/models"): Described("Every model name that can be called.", {"200": {_JSON: ModelList}}, errors=(401,)),
     ("GET", "/models/{model_id}"): Described(
         "One model; its id may contain slashes.", {"200": {_JSON: ModelCard}}, errors=(401, 404, 503)
@@ -217,7 +230,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
     ("GET", PATH): Described("This document.", {"200": {_JSON: None}}),
 }
 _ASGI_METHODS = dict.fromkeys(
-    ("/chat/completions", "/completions", "/messages", "/embeddings", "/rerank", "/v2/rerank"), "POST"
+    ("/chat/completions", "/responses", "/messages", "/completions", "/embeddings", "/rerank", "/v2/rerank"), "POST"
 )
 _PREFIX = re.compile(r"/(?:v1|openai/deployments/\{model\})(?=/)")  # of paths that are one endpoint
 

@@ -13,6 +13,7 @@ from proxy.server.formats.completions import CompletionsFormat
 from proxy.server.formats.embeddings import EmbeddingsFormat
 from proxy.server.formats.messages import MessagesFormat
 from proxy.server.formats.rerank import CohereRerankFormat, RerankFormat
+from proxy.server.formats.responses import RESPONSES
 
 
 class EndpointFormat(Format, Protocol):
@@ -24,6 +25,7 @@ class EndpointFormat(Format, Protocol):
 
 FORMATS: tuple[EndpointFormat, ...] = (
     CHAT,
+    RESPONSES,
     CompletionsFormat(),
     MessagesFormat(),
     EmbeddingsFormat(),
