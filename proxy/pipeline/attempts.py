@@ -104,10 +104,7 @@ class AttemptLoop:
         self._check: JSONCheck | None = None
 
     async def answer(self, request: AnyRequest, origin: Origin) -> Answer:
-        """The whole answer, from one ask or several.
-
-        Raises UpstreamError, BadRequest, CostLimit, StorageUnavailable.
-        """
+        """The whole answer, of one ask or several. Raises UpstreamError, BadRequest, CostLimit, StorageUnavailable."""
         while seats := self._seats(request):
             try:
                 answer = await emulate.complete_together(self, seats, origin.parent)

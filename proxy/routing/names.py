@@ -46,8 +46,7 @@ class Names(Struct, frozen=True, kw_only=True):
     `disabled` maps a provider to the reason why it is off. `listed` maps providers, even disabled ones, to the model
     ids in the files, `found` to the ids that their servers list. For bare ids the files take precedence, so that a
     server cannot change their meaning. `ensembles` are keyed by their names without the prefix; rules may choose them
-    if `routes_to_ensembles`. `may` tells which `provider/model` may answer (None: all of them), and
-    `everything` is the snapshot that it restricts.
+    if `routes_to_ensembles`. `may` tells which `provider/model` may answer (None: all), of `everything`, a snapshot.
     """
 
     providers: Mapping[str, Provider]

@@ -92,7 +92,7 @@ def test_the_log_of_a_program_is_a_logger_that_says_nothing(capfd: pytest.Captur
     log.warning("nobody_hears", why="100%")
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign]
+    handler.emit = records.append  # type: ignore[method-assign, assignment]
     logging.getLogger("proxy").addHandler(handler)
     try:
         log.info("call", fields={"model": "a"})
