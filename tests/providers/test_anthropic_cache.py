@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.config.load import load
 from proxy.metering.prices import Rates
 from proxy.providers.anthropic import Anthropic
 from proxy.providers.anthropic.cache import auto_marks, markable
 from proxy.providers.anthropic.models import traits_of
+from proxy.providers.base.building import build
 from proxy.providers.base.contract import Provider
 from proxy.schema.records import Tokens
-from tests.providers.asking import built, sent
+from proxy.schema.request import NativeBody
+from tests.providers.asking import built, request, sent
 
 AUTO, OFF = Anthropic(cache="auto"), Anthropic()
 MODEL = "claude-sonnet-5"  # caches prefixes of 1024 tokens
@@ -209,3 +212,27 @@ def test_a_route_turns_it_on_for_providers_that_have_it() -> None:
     """Others are as they were."""
     other = Provider()
     assert (OFF.caching("auto"), other.caching("auto")) == (AUTO, other)
+
+
+def test_what_a_client_of_messages_sends_is_marked_too() -> None:
+    """It is the client's otherwise. One with a mark of its own, and one that only counts tokens, stay as they are."""
+    body = {"model": "x", "max_tokens": 9, "odd": [1.50], "system": LONG, "messages": said("a", "b", "c")}
+
+    def asked(provider: Provider, path: str = "/messages", **more: Any) -> tuple[dict[str, Any], list[str]]:
+        raw = json.dumps(body | more).encode()
+        native = NativeBody(dialect="anthropic", path=path, body=raw)
+        found = build(provider, replace(request(), native=native, size=len(raw)), MODEL)
+        return json.loads(found.http.body), found.adapted
+
+    marked, adapted = asked(AUTO)
+    assert marks(marked) == [("system.0", HOUR), ("messages.0.0", MINUTES), ("messages.2.0", MINUTES)]
+    assert adapted == ["cache_control"]
+    assert {**marked, "system": LONG, "messages": body["messages"]} == {**body, "model": MODEL}
+    own = [{"type": "text", "text": LONG, "cache_control": MINUTES}]
+    for provider, path, more in (
+        (OFF, "/messages", {}),
+        (AUTO, "/messages", {"system": own}),
+        (AUTO, "/messages", {"system": "short"}),
+        (AUTO, "/messages/count_tokens", {}),
+    ):
+        assert asked(provider, path, **more) == ({**body, **more, "model": MODEL}, [])

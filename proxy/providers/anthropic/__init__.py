@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from proxy.providers.anthropic.errors import error_from
 from proxy.providers.anthropic.messages import DIALECT
 from proxy.providers.anthropic.names import Names
-from proxy.providers.anthropic.native import PASSED, defaults_of, thinking_within
+from proxy.providers.anthropic.native import PASSED, defaults_of, marked, thinking_within
 from proxy.providers.anthropic.request import API_VERSION, build_chat
 from proxy.providers.anthropic.stream import AnthropicStreamDecoder, parse
 from proxy.providers.base.contract import Built, HTTPResponse, Provider
@@ -72,6 +72,8 @@ class Anthropic(Provider, frozen=True, kw_only=True):
         betas, ours = native.headers.get("anthropic-beta"), self._betas()
         if betas and ours:
             native = replace(native, headers={**native.headers, "anthropic-beta": ",".join([betas, *ours])})
+        if self.writes_cache:
+            native = marked(native, request, model)
         added = defaults_of(native, self.parameters, model) if self.parameters else {}
         if native.limit in native.changes:
             added |= thinking_within(native.changed(added))

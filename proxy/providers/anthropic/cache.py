@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from proxy.schema.json import encode
+from proxy.schema.request import Request
 
 MARK = "cache_control"
 _HOUR = {"type": "ephemeral", "ttl": "1h"}
@@ -52,6 +53,11 @@ def auto_marks(body: Mapping[str, Any], minimum: int | None, lead: int | None = 
         size += sum(map(_size, system[len(stable) :]))
         found |= _ends(turns, least - size)
     return found
+
+
+def is_too_short(request: Request, minimum: int | None) -> bool:
+    """True if the whole request is shorter than what the model caches; its size need not be looked into."""
+    return 0 < request.size < (minimum or 0) * CHARACTERS_PER_TOKEN
 
 
 def is_marked(body: Mapping[str, Any]) -> bool:

@@ -1,5 +1,5 @@
 """Translates: a `/v1/messages` body of a client into the one that the vendor gets: the same, but for the operator's
-`parameters` and a lowered output limit.
+`parameters`, a lowered output limit, and the marks of `cache: auto`.
 """
 
 from __future__ import annotations
@@ -8,16 +8,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
+from proxy.providers.anthropic.cache import MARK, auto_marks, is_too_short
+from proxy.providers.anthropic.models import traits_of
 from proxy.providers.anthropic.request import build_chat
 from proxy.providers.anthropic.thinking import MIN_BUDGET
 from proxy.providers.base.native import members_of
 from proxy.schema.chat import ChatRequest, Message
+from proxy.schema.endpoints import AnyRequest
 from proxy.schema.json import decode
 from proxy.schema.request import NativeBody
 
 PASSED = ("request-id", "anthropic-ratelimit-")  # headers of an answer
 _GIVEN = ("max_tokens", "thinking", "output_config", "temperature", "top_p", "top_k")  # what others depend on
+MESSAGES = "/messages"
 _OURS = ("model", "messages", "system", "stream", "max_tokens")
 
 
@@ -35,6 +40,15 @@ def defaults_of(native: NativeBody, parameters: Mapping[str, Any], model: str) -
     )
     body: dict[str, Any] = decode(build_chat(request, model, parameters, "", None).http.body)
     return {name: value for name, value in body.items() if name not in members and name not in _OURS}
+
+
+def marked(native: NativeBody, request: AnyRequest, model: str) -> NativeBody:
+    """With the marks of `cache: auto`, unless the client has said so itself, or wants nothing changed."""
+    least = traits_of(model).least_cached
+    if native.path != MESSAGES or is_too_short(request, least) or request.hints.strict:
+        return native
+    found = auto_marks(members_of(native), least)
+    return replace(native.changed(found), adapted=(*native.adapted, MARK)) if found else native
 
 
 def thinking_within(native: NativeBody) -> dict[str, Any]:

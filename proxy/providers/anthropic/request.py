@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from proxy.providers.anthropic.cache import CHARACTERS_PER_TOKEN, MARK, auto_marks, markable
+from proxy.providers.anthropic.cache import MARK, auto_marks, is_too_short, markable
 from proxy.providers.anthropic.grammar import loosen
 from proxy.providers.anthropic.json_format import Format, format_of
 from proxy.providers.anthropic.messages import Conversation
@@ -199,8 +199,7 @@ def _user(body: dict[str, Any], fields: Fields) -> None:
 
 def _mark(body: dict[str, Any], request: ChatRequest, fields: Fields, minimum: int | None, lead: int) -> None:
     """Marks what the vendor is to cache, unless the client has said so itself, or wants nothing changed."""
-    is_short = 0 < request.size < (minimum or 0) * CHARACTERS_PER_TOKEN
-    if is_short or not request.may_cache or request.hints.strict or fields.is_dropped(MARK):
+    if is_too_short(request, minimum) or not request.may_cache or request.hints.strict or fields.is_dropped(MARK):
         return
     found = auto_marks(body, minimum, lead)
     if found:
