@@ -14,7 +14,7 @@ from proxy.cli.import_parameters import parameters_of
 from proxy.cli.import_prices import budget_of, row_of
 from proxy.cli.import_source import ACTION, CHANGED, LOST, NOTE, Section, variable_of
 from proxy.cli.import_vendors import PLACEHOLDERS, UNSUPPORTED, VENDORS, Vendor, host_of, vendor_of_bare
-from proxy.config.addresses import wrong_header_name, wrong_url
+from proxy.config.addresses import wrong_header, wrong_header_name, wrong_url
 from proxy.config.problems import looks_like_key, names_a_key, shown
 from proxy.providers import PROVIDERS
 
@@ -324,8 +324,10 @@ class _Reading:
         ):
             secret[name] = self.secrets.name_of(f"{name}: {value}", f"{_upper(name)}_HEADER")
             self.params.say(ACTION, "extra_headers", f"a value in plain text is not copied; set {secret[name]} to it")
-        else:
+        elif wrong_header(name, str(value)) is None:
             headers[name] = str(value)
+        else:
+            self.params.say(LOST, "extra_headers", f"the value of {shown(name)} cannot be sent")
 
 
 def _azure_url(address: str, prefix: str, deployment: str, version: str | None) -> str:

@@ -22,6 +22,9 @@ _PER_CALL = {"input_cost_per_request": "per_request", "input_cost_per_query": "p
 _ABOVE = re.compile(r"(.+)_above_(\d+)k_tokens")
 _OF_TIERS = ("input", "output", "cached_input", "cache_write")
 _MILLION = 1_000_000
+_DEAREST = 100_000  # USD per million tokens
+_LARGEST = 2**31 - 1  # tokens
+_MOST_USD = 1_000_000_000
 
 
 def row_of(params: Section, info: Section | None) -> dict[str, Any]:
@@ -37,6 +40,7 @@ def row_of(params: Section, info: Section | None) -> dict[str, Any]:
 
 def budget_of(section: Section, key: str, amount: float, period: str | None) -> dict[str, float]:
     """A limit in US dollars per period, under our name of the window."""
+    amount = min(amount, _MOST_USD)
     if period is None:
         return {"total_usd": amount}
     windows = {"m": "minute_usd", "h": "hour_usd", "d": "daily_usd", "w": "weekly_usd", "mo": "monthly_usd"}
@@ -63,13 +67,16 @@ def _prices(section: Section) -> dict[str, Any]:
             if price is None:
                 continue
             price = float(f"{price * _MILLION:.10g}")
+            if price > _DEAREST:
+                section.say(LOST, name, "is more than any price per token; is it one per million?")
+                continue
             if above is None:
                 found[_PER_TOKEN[plain]] = price
             elif _PER_TOKEN[plain] in _OF_TIERS:
                 tiers.setdefault(int(above[2]) * 1000, {})[_PER_TOKEN[plain]] = price
         elif name in _PER_CALL:
             if (fee := section.number(name)) is not None:
-                found[_PER_CALL[name]] = fee
+                found[_PER_CALL[name]] = min(fee, 1_000)
         elif "cost_per" in name:
             section.say(LOST, name, "prices here are per token or per call")
     if tiers:
@@ -81,4 +88,4 @@ def _sizes(info: Section) -> dict[str, int]:
     context, output = info.number("max_input_tokens"), info.number("max_output_tokens")
     at_most = info.number("max_tokens")
     found = {"context": context, "max_output": output if output is not None else at_most}
-    return {name: int(size) for name, size in found.items() if size and size >= 1}
+    return {name: int(size) for name, size in found.items() if size and 1 <= size <= _LARGEST}

@@ -18,6 +18,7 @@ _CHAINS = {
     "content_policy_fallbacks": "content_fallback",
 }
 _ANY = "*"
+_LONGEST_CACHE_S = 30 * 86_400
 _BUILT_IN = {
     "drop_params": "every provider gets what it takes, and the answer says what was dropped",
     "modify_params": "requests are adapted, and the answer says how",
@@ -133,7 +134,7 @@ def _general(section: Section, found: Settings) -> None:
         found.sections.setdefault("server", {})["max_body_mb"] = size
     period = section.text("maximum_spend_logs_retention_period")
     if period is not None and period.endswith("d") and period[:-1].isdigit():
-        found.sections.setdefault("storage", {})["keep_days"] = max(1, int(period[:-1]))
+        found.sections.setdefault("storage", {})["keep_days"] = min(max(1, int(period[:-1])), 36_500)
     elif period is not None:
         section.say(LOST, "maximum_spend_logs_retention_period", "storage.keep_days counts days")
     _budget(section, found)
@@ -223,7 +224,7 @@ def _library(section: Section, found: Settings) -> None:
     elif cache is not None and cache.text("mode") == "default_off":
         section.say(LOST, "cache", "a request cannot ask for it; models.NAME.cache_s turns it on for a name")
     else:
-        found.cache_s = (cache.number("ttl") if cache else None) or 60
+        found.cache_s = min((cache.number("ttl") if cache else None) or 60, _LONGEST_CACHE_S)
         where = f"cache_s: {found.cache_s:g} on every model"
         section.say(CHANGED, "cache", f"becomes {where}; each caller has a cache of its own, in this database")
     if cache is not None:

@@ -21,6 +21,7 @@ _MERGE = "<<"
 _VARIABLE = re.compile(r"os\.environ/([A-Za-z_]\w*)|\$\{([A-Za-z_]\w*)(?::?-[^}]*)?\}|\$([A-Za-z_]\w*)")
 _OLD_BOOLEANS = {"yes": True, "on": True, "no": False, "off": False}  # of YAML 1.1, which LiteLLM reads
 _MOST_MERGES = 16
+_MOST = 1e12  # of any number: none that means something is larger
 
 
 class Finding(Struct, frozen=True):
@@ -91,7 +92,7 @@ class Section:
             why = f"is read from {where} there; here the file has numbers" if where else "is no number"
             self.say(LOST, name, f"{why}, so it is left out")
             return None
-        if not 0 <= number < float("inf"):
+        if not 0 <= number <= _MOST:
             self.say(LOST, name, "is not a number that can be used, so it is left out")
             return None
         return int(number) if number == int(number) else number

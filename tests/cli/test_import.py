@@ -333,6 +333,15 @@ def test_prices_and_sizes_become_rows() -> None:
     assert [path for _, path, _ in told(made, LOST)] == ["model_list.0.model_info.input_cost_per_second"]
 
 
+def test_a_price_per_million_is_noticed() -> None:
+    """It would be a million times too dear."""
+    made = imported(models("m: model: groq/x, input_cost_per_token: 2.5"))
+    assert (made.rows, [message for _, _, message in told(made, LOST)]) == (
+        {},
+        ["is more than any price per token; is it one per million?"],
+    )
+
+
 def test_credentials_anchors_merges_and_included_files() -> None:
     """As PyYAML and LiteLLM read them."""
     made = imported(
@@ -397,6 +406,8 @@ ODD = [
     "'*'",
     "'os.environ/X'",
     "'a/'",
+    "1000000000",
+    '"\\0"',
     ".nan",
 ]
 
@@ -412,6 +423,9 @@ def test_odd_values_never_break_the_import(odd: str) -> None:
         "general_settings": "master_key max_parallel_requests global_max_parallel_requests",
     }
     loaded(imported(models(f"m: model: {odd}")))
+    loaded(imported(models(f"m: model: groq/x, extra_headers: {{X-A: {odd}}}")))
+    ttl = imported(f"{THREE}litellm_settings: {{cache: true, cache_params: {{ttl: {odd}}}}}\n")
+    loaded(ttl)
     for section, names in keys.items():
         values = ", ".join(f"{name}: {odd}" for name in names.split())
         if section.startswith(("litellm_params", "model_info")):
