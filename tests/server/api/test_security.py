@@ -411,12 +411,15 @@ async def test_no_spelling_of_a_path_gets_past_the_key(keyed: Server, method: st
 ROLES = {
     "/v1/chat/completions": "key",
     "/chat/completions": "key",
+    "/v1/completions": "key",
+    "/completions": "key",
     "/v1/embeddings": "key",
     "/embeddings": "key",
     "/v1/rerank": "key",
     "/rerank": "key",
     "/v2/rerank": "key",
     "/openai/deployments/{model}/chat/completions": "key",
+    "/openai/deployments/{model}/completions": "key",
     "/openai/deployments/{model}/embeddings": "key",
     "/openai/deployments/{model}/rerank": "key",
     "/v1/models": "key",
@@ -444,6 +447,7 @@ ROLES = {
     "/admin/config/plan": "admin",
 }
 OTHER_FIELDS: dict[str, dict[str, Any]] = {
+    "/completions": {"prompt": "a", "messages": None},
     "/embeddings": {"input": "a"},
     "/rerank": {"query": "a", "documents": ["b"]},
     "/admin/config/plan": {"routing_rules": "version: 1\nproviders: {openai: {}}\n"},
