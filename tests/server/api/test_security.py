@@ -411,8 +411,14 @@ async def test_no_spelling_of_a_path_gets_past_the_key(keyed: Server, method: st
 ROLES = {
     "/v1/chat/completions": "key",
     "/chat/completions": "key",
+    "/v1/responses": "key",
+    "/responses": "key",
     "/v1/completions": "key",
     "/completions": "key",
+    "/v1/messages": "key",
+    "/messages": "key",
+    "/v1/messages/count_tokens": "key",
+    "/messages/count_tokens": "key",
     "/v1/embeddings": "key",
     "/embeddings": "key",
     "/v1/rerank": "key",
@@ -450,6 +456,8 @@ OTHER_FIELDS: dict[str, dict[str, Any]] = {
     "/completions": {"prompt": "a", "messages": None},
     "/embeddings": {"input": "a"},
     "/rerank": {"query": "a", "documents": ["b"]},
+    "/messages": {"max_tokens": 9},
+    "/responses": {"input": "a", "messages": None},
     "/admin/config/plan": {"routing_rules": "version: 1\nproviders: {openai: {}}\n"},
 }
 CREDENTIALS = {None: "nobody", "wrong": "nobody", PROXY_KEY: "key", ADMIN_KEY: "admin"}
@@ -474,7 +482,9 @@ async def test_every_route_has_its_role_and_keeps_to_it(keyed: Server, tmp_path:
             headers = {"x-api-key": key} if key else {}
             asked = path.replace("{model_id}", "fake/ok").replace("{model}", "fake/ok")
             answer = await send(keyed.port, request(body, method=method, path=asked, headers=headers))
-            if role != "none" and who == "nobody":
+            if role != "none" and who == "nobody" and endpoint.startswith("/messages"):
+                assert (answer.status, answer.json["error"]["type"]) == (401, "authentication_error"), path
+            elif role != "none" and who == "nobody":
                 assert (answer.status, answer.error()["code"]) == (401, "invalid_api_key"), path
             elif role == "admin" and who == "key":
                 assert (answer.status, answer.error()["code"]) == (403, "admin_required"), path

@@ -132,12 +132,15 @@ def test_thoughts_go_on_with_their_signatures():
     assert turn["reasoning_content"] == "hm\n\nso\n\nhm"
 
 
-def test_later_system_messages_keep_their_place():
-    """Claude Code sends one behind the first turn of the user."""
-    assert said(USER, {"role": "system", "content": [{"type": "text", "text": "x"}]})[1] == {
-        "role": "system",
-        "content": "x",
-    }
+def test_instructions_before_the_first_answer_are_the_system_prompt():
+    """Claude Code sends some behind the first turn, which many templates refuse; later ones keep their place."""
+    later = {"role": "system", "content": [{"type": "text", "text": "x"}]}
+    parts = [{"type": "text", "text": "Be brief."}, {"type": "text", "text": "x"}]
+    assert said(USER, later) == [{"role": "system", "content": "x"}, USER]
+    assert said(USER, later, system="Be brief.") == [{"role": "system", "content": parts}, USER]
+    answer = {"role": "assistant", "content": "ok"}
+    plain = {"role": "system", "content": "x"}
+    assert said(USER, answer, USER, plain) == [USER, answer, USER, plain]
 
 
 # --- fields -----------------------------------------------------------------------------------------------------------

@@ -24,13 +24,20 @@ Block = dict[str, Any]
 
 
 class Conversation:
-    """The messages of one body; `messages` is the result. Raises BadRequest, which names the block."""
+    """The messages of one body. Raises BadRequest, which names the block."""
 
     def __init__(self, found: Translated) -> None:
-        self.messages: list[dict[str, Any]] = []
+        self._system: list[Block] = []
+        self._turns: list[dict[str, Any]] = []
+        self._has_answered = False
         self.has_foreign = False  # blocks that Anthropic would refuse: thoughts and ids of other vendors
         self._found = found
         self._called: set[str] = set()
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """All of them, the system prompt first."""
+        return [*([{"role": "system", "content": _plain(self._system)}] if self._system else []), *self._turns]
 
     def add_system(self, system: str | list[Any] | None) -> None:
         if isinstance(system, str):
@@ -41,16 +48,18 @@ class Conversation:
         kept = [part for part in parts if not part["text"].startswith(_BILLING)]
         if len(kept) < len(parts):
             self._found.lose("system.billing_header")
-        if kept:
-            self.messages.append({"role": "system", "content": _plain(kept)})
+        self._system += kept
 
     def add(self, message: dict[str, Any], where: str) -> None:
         role, content = message.get("role"), message.get("content")
         if not isinstance(role, str) or role not in _ROLES:
             raise BadRequest(f"Expected one of {', '.join(_ROLES)}.", param=f"{where}.role")
-        if isinstance(content, str):
-            self.messages.append({"role": role, "content": content})
+        self._has_answered |= role == "assistant"
+        if isinstance(content, str) and role != "system":
+            self._turns.append({"role": role, "content": content})
             return
+        if isinstance(content, str):
+            content = [_said(content)]
         if not isinstance(content, list):
             raise BadRequest("Expected a text or a list of content blocks.", param=f"{where}.content")
         blocks = _objects(content, f"{where}.content")
@@ -59,22 +68,30 @@ class Conversation:
         elif role == "user":
             self._user(blocks, f"{where}.content")
         else:
-            parts = [self._text(block, f"{where}.content.{place}") for place, block in enumerate(blocks)]
-            self.messages.append({"role": role, "content": _plain(parts)})
+            self._instruct([self._text(block, f"{where}.content.{place}") for place, block in enumerate(blocks)])
+
+    def _instruct(self, parts: list[Block]) -> None:
+        """Claude Code instructs behind the first turn of the user, which the templates of many models refuse: before
+        the first answer, it is the same to instruct before that turn.
+        """
+        if self._has_answered:
+            self._turns.append({"role": "system", "content": _plain(parts)})
+        else:
+            self._system += parts
 
     # --- the user -----------------------------------------------------------------------------------------------------
 
     def _user(self, blocks: list[Block], where: str) -> None:
         said: list[Block] = []
-        before = len(self.messages)
+        before = len(self._turns)
         for place, block in enumerate(blocks):
             at = f"{where}.{place}"
             if block.get("type") == "tool_result":
-                self.messages.append(self._result(block, at))
+                self._turns.append(self._result(block, at))
             else:
                 said += self._parts(block, at)
-        if said or len(self.messages) == before:
-            self.messages.append({"role": "user", "content": _plain(said)})
+        if said or len(self._turns) == before:
+            self._turns.append({"role": "user", "content": _plain(said)})
 
     def _result(self, block: Block, where: str) -> dict[str, Any]:
         call_id, content = block.get("tool_use_id"), block.get("content")
@@ -204,7 +221,7 @@ class Conversation:
             made["thinking_blocks"] = thoughts
         if thought:
             made["reasoning_content"] = BETWEEN.join(thought)
-        self.messages.append(made)
+        self._turns.append(made)
 
     def _thought(self, block: Block, where: str, signed: list[Block], texts: list[str], calls: int) -> None:
         text, signature = _of(block, "thinking", where), block.get("signature")

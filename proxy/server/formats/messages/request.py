@@ -65,7 +65,8 @@ def decode_messages(body: bytes, headers: Mapping[str, str], path: str, *, needs
     for place, message in enumerate(view.messages):
         conversation.add(message, f"messages.{place}")
     _translate(found, view, fields)
-    raw = {"model": view.model, "messages": conversation.messages, **found.fields}
+    messages = conversation.messages
+    raw = {"model": view.model, "messages": messages, **found.fields}
     native = NativeBody(
         dialect=DIALECT,
         path=path,
@@ -80,7 +81,7 @@ def decode_messages(body: bytes, headers: Mapping[str, str], path: str, *, needs
     request = ChatRequest(
         model=view.model,
         size=len(body),
-        messages=msgspec.convert(conversation.messages, list[Message]),
+        messages=msgspec.convert(messages, list[Message]),
         stream=bool(view.stream),
         max_tokens=max(1, view.max_tokens) if needs_limit else None,
         native=native,
