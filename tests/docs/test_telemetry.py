@@ -107,6 +107,7 @@ def test_its_commands_send_a_trace(tmp_path: Path) -> None:
             transport = httpx.HTTPTransport(retries=0)
             with httpx.Client(transport=transport, timeout=PATIENCE_S) as client:
                 ask_when_up(client, process, port)
+            collector.wait_for("/v1/traces")
             process.terminate()
             assert process.wait(timeout=PATIENCE_S) == 0, (tmp_path / "log").read_text()
         finally:

@@ -27,6 +27,7 @@ from proxy.server.telemetry.signals import Signals
 
 NAME = "multi-model-proxy"
 SELDOM_S = 60.0
+MAX_MESSAGES = 100
 LOGGERS = (
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "opentelemetry.exporter.otlp.proto.http.metric_exporter",
@@ -66,6 +67,8 @@ class Seldom(logging.Filter):
         message = str(record.msg)
         if record.created < self._next.get(message, 0.0):
             return False
+        if len(self._next) >= MAX_MESSAGES:
+            self._next.clear()
         self._next[message] = record.created + SELDOM_S
         return True
 

@@ -17,6 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from proxy.server.telemetry.exporting import MISSING
 from proxy.server.telemetry.signals import PROTOCOL
+from tests.cli.commands import wait_until
 from tests.server.telemetry.collector import Collector, attributes, collecting
 from tests.serving import Spawned, spawned, write_files
 from tests.upstream import Spawned as Upstream
@@ -87,6 +88,14 @@ def leave(running: Spawned) -> None:
         next(answer.iter_bytes())
 
 
+def is_complete(collector: Collector, calls: int) -> bool:
+    """The spans of all calls are there, and the metrics count each of their attempts."""
+    kinds = [span.kind for span in collector.spans()]
+    durations = collector.metrics().get("gen_ai.client.operation.duration")
+    counted = 0 if durations is None else sum(point.count for point in durations.histogram.data_points)
+    return kinds.count(Span.SPAN_KIND_SERVER) == calls and kinds.count(Span.SPAN_KIND_CLIENT) == counted
+
+
 def log(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "server.log").read_text().splitlines()]
 
@@ -136,6 +145,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterato
             }
             leave(running)
             told = {each.id or "": each.headers.get("traceparent", "") for each in upstream.ledger()}
+            wait_until(lambda: is_complete(collector, len(answers) + 1), "everything has been sent")
             assert running.stop() == 0
         yield Ran(collector, answers, told, log(folder))
 
