@@ -117,8 +117,8 @@ async def test_calls_that_run_end_with_the_client(tmp_path: Path) -> None:
             await call
         await upstream.until(lambda: upstream.open == 0)
         async with api:
-            (group,) = (await api.usage(group_by="model")).groups
-    assert (group["calls"], group["errors"]) == (1, 1)
+            (group,) = (await api.usage(group_by="key")).groups
+    assert (group["key"], group["calls"], group["errors"]) == ("python", 1, 1)
 
 
 # --- the transport ----------------------------------------------------------------------------------------------------

@@ -135,6 +135,16 @@ def test_a_key_in_memory_is_used_and_neither_shown_nor_saved(path: Path) -> None
     assert KEY not in text and "api_key:" not in text and "api_key_env: OUR_KEY" in text
 
 
+def test_a_key_in_memory_needs_nothing_else_in_the_file(tmp_path: Path) -> None:
+    """A provider may be its name alone."""
+    path = tmp_path / "routing_rules.yaml"
+    path.write_text("version: 1\nproviders:\n  openai:\n")
+    settings = APISettings.load(path)
+    assert settings.to_yaml() == path.read_text()
+    settings.providers["openai"]["api_key"] = KEY
+    assert configured(settings).secrets["openai"].reveal() == KEY
+
+
 @pytest.mark.parametrize("key", ["", "two words", "schlüssel", 5])
 def test_a_key_that_cannot_be_sent_is_refused_and_not_repeated(key: Any) -> None:
     with pytest.raises(ValueError, match=r"^providers\.openai\.api_key: expected printable ASCII") as raised:
@@ -371,13 +381,14 @@ def test_a_shorthand_without_a_rule_of_its_name_comes_first(path: Path) -> None:
     ("given", "message"),
     [
         (
-            {"providers": {"a": {"provider": "custom", "type": "groq"}}},
+            {"providers": {"a": {"provider": "openai", "type": "groq"}}},
             r"providers\.a\.provider: is an older name of type",
         ),
         (
             {"providers": {"a": {"parameters": {"timeout": 1}, "timeout_s": {"total": 2}}}},
             r"providers\.a\.parameters\.timeout",
         ),
+        ({"providers": {"a": {"provider": "custom"}}}, r"providers\.a\.base_url: is missing"),
         ({"providers": {"a": {"parameters": 1}}}, r"providers\.a\.parameters: expected keys and values"),
         ({"ensemble": {"v": {"models": ["x"], "members": ["y"]}}}, r"ensemble\.v\.models: is an older name of members"),
         ({"ensemble": {"v": ["x"]}}, r"ensemble\.v: expected keys and values"),
