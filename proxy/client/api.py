@@ -56,6 +56,8 @@ class MultiModelAPI:
     ) -> None:
         if base_url is not None and settings is not None:
             raise ValueError("base_url: a server has its own settings; give either base_url or settings")
+        if settings is not None and not isinstance(settings, APISettings):
+            raise ValueError("settings: expected APISettings; the address of a server is base_url=...")
         if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not 0 < timeout_s < math.inf:
             raise ValueError(f"timeout_s: expected a number above 0, got {timeout_s!r}")
         self.settings = APISettings() if settings is None and base_url is None else settings

@@ -34,6 +34,8 @@ def provider_of(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     entry = {key: value for key, value in given.items() if key != "api_key"}
     if "provider" in entry:
         kind = entry.pop("provider")
+        if kind == "custom" and not (entry.get("base_url") or entry.get("base_url_env")):
+            raise ValueError(f"{where}.base_url: is missing; provider: custom is a server at an address of its own")
         _set(entry, "type", "openai" if kind == "custom" else kind, f"{where}.provider")
     if (organization := entry.pop("organization", None)) is not None:
         headers = dict(_mapping(entry.get("headers"), f"{where}.headers"))

@@ -164,15 +164,12 @@ def _whole_name(settings: APISettings, values: Values) -> str | None:
     name = settings.default_model
     known = {**_section(values, "models"), **_section(values, "aliases")}
     prices = _pricing(settings)
-    if name is None or "/" in name or ":" in name or name in known or prices is None or name == _base_default(values):
+    is_whole = name is None or "/" in name or ":" in name or name in known
+    if name is None or is_whole or prices is None or name == _section(values, "router").get("default_model"):
         return name
     rows = re.findall(rf"^ +([a-z0-9._-]+)/{re.escape(name)}:", prices.data.decode("utf-8", "replace"), re.MULTILINE)
     found = [provider for provider in rows if provider in _section(values, "providers")]
     return f"{found[0]}/{name}" if len(found) == 1 else name
-
-
-def _base_default(values: Values) -> Any:
-    return _section(values, "router").get("default_model")
 
 
 def _put(section: Values, key: str, value: Any, default: Any) -> None:
@@ -201,7 +198,8 @@ def configured(settings: APISettings, environ: Mapping[str, str]) -> Config:
     for place, (name, given) in enumerate(settings.providers.items()):
         if (key := given.get("api_key")) is not None:
             variables[f"{_KEY_VARIABLE}{place}"] = key
-            values["providers"][name]["api_key_env"] = f"{_KEY_VARIABLE}{place}"
+            entry = values["providers"][name] or {}
+            values["providers"][name] = {**entry, "api_key_env": f"{_KEY_VARIABLE}{place}"}
     if environ.get("PROXY_DB"):
         storage = _section(values, "storage")
         values["storage"] = {**storage, "url": f"sqlite:///{environ['PROXY_DB']}"}

@@ -36,7 +36,7 @@ async def embedded(config: Config) -> AsyncGenerator[Any, None]:
     specs = {name: provider.local_model for name, provider in enabled(config).items()}
     build = partial(LocalModel, log=log)
     models = {name: SharedModel(spec, build) for name, spec in specs.items() if spec is not None}
-    application = Application(config, models, _Inside(None, None), log)
+    application = _Guest(config, models, _Inside(None, None), log)
     try:
         for model in models.values():
             if model.spec.start == "at_start":
@@ -46,6 +46,13 @@ async def embedded(config: Config) -> AsyncGenerator[Any, None]:
     finally:
         for model in models.values():
             await model.release()
+
+
+class _Guest(Application):
+    """The server of the process, if there is one, is not its own."""
+
+    def _end(self) -> None:
+        self.has_failed = True
 
 
 class _Inside(Auth):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -210,16 +210,14 @@ class Running:
         return [self.vault.expire(), self.replays.expire(), self.upkeep.follow(), self.alerts.follow()]
 
     async def close(self) -> None:
-        """Stops the embedded models, then closes everything else."""
-        for model in self._models.values():
-            if isinstance(model, LocalModel):
-                await model.close()
-        await self.runtimes.close()
-        await self.replays.close()
-        await self.texts.close()
-        await self._pools.close()
-        await self.vault.close()
-        self._off_loop.close()
+        """Stops the embedded models, then closes everything else, all of it even if one step is cancelled."""
+        async with AsyncExitStack() as last_first:
+            last_first.callback(self._off_loop.close)
+            for each in (self.vault, self._pools, self.texts, self.replays, self.runtimes):
+                last_first.push_async_callback(each.close)
+            for model in self._models.values():
+                if isinstance(model, LocalModel):
+                    last_first.push_async_callback(model.close)
 
 
 @asynccontextmanager

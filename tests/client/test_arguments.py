@@ -118,6 +118,8 @@ def test_near_words_are_named() -> None:
         ("api_key", {"base_url": "http://localhost:8000", "api_key": "two words"}),
         ("api_key", {"base_url": "http://localhost:8000", "api_key": "a\r\nb"}),
         ("api_key", {"api_key": "mmp-1"}),
+        ("settings", {"settings": "http://localhost:8000"}),
+        ("settings", {"settings": {"providers": {}}}),
         ("timeout_s", {"timeout_s": 0}),
         ("timeout_s", {"timeout_s": float("nan")}),
         ("max_retries", {"max_retries": -1}),

@@ -23,7 +23,10 @@ from tests.upstream import FakeUpstream, spawn
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("ending", ["await api.close()", "pass"], ids=["closed", "left open"])
+@pytest.mark.parametrize(
+    "ending",
+    [pytest.param("await api.close()", id="closed", marks=pytest.mark.slow), pytest.param("pass", id="left open")],
+)
 def test_a_program_prints_only_what_it_prints(tmp_path: Path, ending: str) -> None:
     """In development mode, with every warning an error: calls, failures and the end, closed or not."""
     program = f"""
@@ -114,8 +117,8 @@ async def test_calls_that_run_end_with_the_client(tmp_path: Path) -> None:
             await call
         await upstream.until(lambda: upstream.open == 0)
         async with api:
-            (group,) = (await api.usage(group_by="model")).groups
-    assert (group["calls"], group["errors"]) == (1, 1)
+            (group,) = (await api.usage(group_by="key")).groups
+    assert (group["key"], group["calls"], group["errors"]) == ("python", 1, 1)
 
 
 # --- the transport ----------------------------------------------------------------------------------------------------

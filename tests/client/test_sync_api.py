@@ -26,7 +26,7 @@ class Sync:
         self.upstream = upstream
 
 
-@pytest.fixture(scope="module", params=[SERVER, IN_PROCESS])
+@pytest.fixture(scope="module", params=[pytest.param(SERVER, marks=pytest.mark.slow), IN_PROCESS])
 def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sync]:
     with spawn() as upstream:
         upstream.set_modes(MODES)

@@ -85,6 +85,7 @@ def test_the_snippet_with_a_server_runs(server: Spawned, tmp_path: Path) -> None
     assert lines[1].endswith("None") and lines[2].startswith("1, 2, 3")
 
 
+@pytest.mark.slow
 def test_the_snippet_on_ensembles_runs(server: Spawned, tmp_path: Path) -> None:
     vote, ranking, chosen = run(["-c", at(server, STRATEGIES)], tmp_path)
     assert vote.startswith("ok, I read 1 0.66") and ranking.startswith("[('") and "/" in chosen
@@ -106,6 +107,7 @@ def test_the_snippet_without_a_server_runs(tmp_path: Path) -> None:
 # --- examples ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ASKING, ids=lambda path: path.stem)
 def test_the_examples_with_a_server_run(server: Spawned, path: Path, tmp_path: Path) -> None:
     lines = run([str(path)], tmp_path, PROXY_BASE_URL=f"http://127.0.0.1:{server.port}")

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import structlog
 
+from proxy.config.source import ConfigFiles
 from proxy.schema.errors import UpstreamUnavailable
 from proxy.schema.records import LocalModelSpec
-from proxy.server.embedded import SharedModel, program_log
+from proxy.server.auth import Auth
+from proxy.server.embedded import SharedModel, _Guest, program_log
 from proxy.upstream.local_model import LocalModel
+from tests.serving import write_files
 from tests.upstream.local_model import fakes
 from tests.waiting import eventually
 
@@ -85,14 +89,38 @@ async def test_a_model_that_is_not_installed_says_so(spec, tmp_path) -> None:
     await model.release()
 
 
+def test_books_that_cannot_be_kept_do_not_stop_the_server_of_the_program(tmp_path: Path) -> None:
+    """uvicorn's signal handler names its server; a server of our own would be told to stop."""
+
+    class Server:
+        should_exit = False
+
+        def handle(self, *_: object) -> None:
+            """A signal."""
+
+    server = Server()
+    config = ConfigFiles(write_files(tmp_path, "http://127.0.0.1:9"), None, {}).load()
+    guest = _Guest(config, {}, Auth(None, None), program_log())
+    before = signal.signal(signal.SIGTERM, server.handle)
+    try:
+        guest._end()
+        assert (guest.has_failed, server.should_exit) == (True, False)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_the_log_of_a_program_is_a_logger_that_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     """Until somebody adds a handler. Only warnings and errors reach it, with their fields and tracebacks."""
     before = structlog.get_config()
     log = program_log()
     log.warning("nobody_hears", why="100%")
     records: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign, assignment]
+
+    class Heard(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    handler = Heard()
     logging.getLogger("proxy").addHandler(handler)
     try:
         log.info("call", fields={"model": "a"})
