@@ -413,6 +413,11 @@ ROLES = {
     "/chat/completions": "key",
     "/v1/responses": "key",
     "/responses": "key",
+    "/openai/deployments/{model}/responses": "key",
+    "/v1/responses/{response_id}": "key",
+    "/responses/{response_id}": "key",
+    "/v1/responses/{response_id}/input_items": "key",
+    "/responses/{response_id}/input_items": "key",
     "/v1/completions": "key",
     "/completions": "key",
     "/v1/messages": "key",
@@ -490,7 +495,7 @@ async def test_every_route_has_its_role_and_keeps_to_it(keyed: Server, tmp_path:
                 assert (answer.status, answer.error()["code"]) == (403, "admin_required"), path
             elif "{request_id}" in path or endpoint == "/feedback":  # nobody made a request of that name
                 assert (answer.status, answer.error()["code"]) == (404, "not_found"), (path, who)
-            elif "{name}" in path:
+            elif "{name}" in path or "{response_id}" in path:
                 assert answer.status == 404, (path, who)
             else:
                 assert 200 <= answer.status < 300, (path, who, answer.bytes[:300])
