@@ -23,6 +23,7 @@ from proxy.schema.request import NativeBody
 PASSED = ("request-id", "anthropic-ratelimit-")  # headers of an answer
 _GIVEN = ("max_tokens", "thinking", "output_config", "temperature", "top_p", "top_k")  # what others depend on
 MESSAGES = "/messages"
+_MARK_KEY = f'"{MARK}"'.encode()  # most clients mark their prompts themselves: their bodies need no second look
 _OURS = ("model", "messages", "system", "stream", "max_tokens")
 
 
@@ -45,7 +46,7 @@ def defaults_of(native: NativeBody, parameters: Mapping[str, Any], model: str) -
 def marked(native: NativeBody, request: AnyRequest, model: str) -> NativeBody:
     """With the marks of `cache: auto`, unless the client has said so itself, or wants nothing changed."""
     least = traits_of(model).least_cached
-    if native.path != MESSAGES or is_too_short(request, least) or request.hints.strict:
+    if native.path != MESSAGES or is_too_short(request, least) or request.hints.strict or _MARK_KEY in native.body:
         return native
     found = auto_marks(members_of(native), least)
     return replace(native.changed(found), adapted=(*native.adapted, MARK)) if found else native

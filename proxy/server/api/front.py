@@ -42,8 +42,7 @@ def front_page(request: Request[Any, Any, Any]) -> Response[str] | None:
     there; None for every other request.
     """
     is_root = request.scope["path"].rstrip("/") in _PATHS and request.method in ("GET", "HEAD")
-    if is_root and request.scope.get(IS_HEAD):
-        return Response("", media_type="text/html", headers=_HEADERS)
-    if not is_root or "text/html" not in request.headers.get("accept", ""):
+    is_asked = request.scope.get(IS_HEAD) or "text/html" in request.headers.get("accept", "")
+    if not is_root or not is_asked:
         return None
     return Response(_PAGE, media_type="text/html", headers=_HEADERS)

@@ -42,10 +42,10 @@ def fields(answer: Answer, path: str) -> list[str]:
 
 async def test_head_is_served_where_get_is(server: Server, upstream: FakeUpstream) -> None:
     """On every route and where there is none: the same status and headers, without a body."""
-    examples = {"model_id": "fake/ok", "request_id": "none", "name": "none"}
+    examples = {"model_id": "fake/ok", "request_id": "none", "name": "none", "response_id": "none"}
     paths = [re.sub(r"\{(\w+)\}", lambda found: examples[found[1]], path) for path in routes(server)]
     assert {"/livez", "/health", "/metrics", "/v1/models", "/v1/requests/none", "/v1/models/fake/ok"} <= set(paths)
-    odd = ("/", "/v1", "/v1/", "/nowhere", "/v1/models/no/such", "/v1/requests?limit=x", "/v1/usage?format=csv", "/%ff")
+    odd = ("/nowhere", "/v1/models/no/such", "/v1/requests?limit=x", "/v1/usage?format=csv", "/%ff")
     aliases = ("/openai/v1/models", "/v1/v1/models", "/openai/deployments/fake/ok/nothing")
     for path in (*paths, *odd, *aliases):
         get, head = await both(server, path)
