@@ -58,8 +58,9 @@ def exception_handlers(log: structlog.typing.FilteringBoundLogger) -> ExceptionH
 def respond(path: str, error: ProxyError, request_id: str | None = None) -> Response[bytes]:
     """An error as a Litestar response."""
     request_id = request_id or new_id()
+    error = in_dialect(path, error, request_id)
     return Response(
-        encode(in_dialect(path, error, request_id).body()),
+        encode(error.body()),
         status_code=error.status,
         media_type="application/json",
         headers={**NO_STORE, **error.headers, "x-request-id": request_id},

@@ -266,7 +266,7 @@ async def test_what_answers_in_place_of_the_endpoint_speaks_its_dialect(vendors:
             for each in answers:
                 body = each.json()
                 assert (body["type"], body["error"].keys() >= {"type", "message"}) == ("error", True)
-                assert body["request_id"] == each.headers["x-request-id"]
+                assert body["request_id"] == each.headers["x-request-id"] == each.headers["request-id"]
 
 
 async def test_a_full_server_refuses_in_the_dialect_of_the_path(upstream: FakeUpstream):
@@ -344,6 +344,8 @@ async def test_a_row_says_what_was_used(tmp_path: Path, upstream: FakeUpstream):
                 cost = 3 * INPUT_USD + 10 * OUTPUT_USD
                 assert row["cost_nano"] == round(cost * 1e9)
                 assert answer.headers["x-proxy-model"] == model
+                is_ours = answer.headers["request-id"] == answer.headers["x-request-id"]
+                assert is_ours is (model == "fake/ok")
                 assert ("x-proxy-cost-usd" in answer.headers) is not stream
                 if model == "fake/ok" and not stream:
                     assert answer.json()["usage"]["cost"] == pytest.approx(cost)

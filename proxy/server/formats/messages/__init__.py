@@ -47,13 +47,18 @@ class MessagesFormat(PerRequest):
     def whole(self, call: Call, answer: AnyResponse) -> bytes:
         if call.seated is None and (native := call.answering.native) is not None:
             return native.whole
-        call.limit_headers = {**call.limit_headers, "request-id": call.id}
+        self._name(call)
         said = cast(ChatResponse, answer)
         message: dict[str, Any] = whole_message(call, said, self._stops, hides_thoughts=self._hides_thoughts)
         return encode_sized(message, call.answer_bytes)
 
     def writer(self, call: Call) -> StreamWriter:
+        self._name(call)
         return EventWriter(call, self._stops, hides_thoughts=self._hides_thoughts)
+
+    def _name(self, call: Call) -> None:
+        """Anthropic's name of the header with the id; where its own answer passes, its own id stands there."""
+        call.limit_headers = {**call.limit_headers, "request-id": call.id}
 
     def error(self, error: ProxyError) -> bytes:
         """Its clients come again after a total failure, if they are told when."""

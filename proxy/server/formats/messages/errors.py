@@ -25,7 +25,8 @@ class AnthropicError(ProxyError):
     """An error whose body has Anthropic's shape, whoever writes it."""
 
     def __init__(self, error: ProxyError, request_id: str | None = None) -> None:
-        super().__init__(error.message, status=error.status, code=error.code, param=error.param, headers=error.headers)
+        headers = error.headers if request_id is None else {**error.headers, "request-id": request_id}
+        super().__init__(error.message, status=error.status, code=error.code, param=error.param, headers=headers)
         self._body = shown(error, request_id)
 
     def body(self) -> dict[str, object]:
