@@ -22,9 +22,12 @@ from proxy.schema.usage import Usage
 
 
 class StreamWriter(Protocol):
-    """Writes the frames of one stream. `keep_alive` is the frame sent while the client waits."""
+    """Writes the frames of one stream."""
 
-    keep_alive: bytes
+    @property
+    def keep_alive(self) -> bytes:
+        """The frame sent while the client waits. Several may get it, so that it changes nothing here."""
+        ...
 
     def write(self, chunks: list[ChatChunk]) -> bytes:
         """The frames to send now. Anything that marks the answer as complete is held back for `tail`."""

@@ -47,6 +47,7 @@ from proxy.server.api.openapi import openapi_route
 from proxy.server.api.reads import Reads
 from proxy.server.api.request import Bodies, Places
 from proxy.server.api.shared import SharedCalls
+from proxy.server.api.stored_responses import stored_response_routes
 from proxy.server.auth import Auth, StoredKeys, own_key
 from proxy.server.followers import following
 from proxy.server.formats import FORMATS, EndpointFormat
@@ -121,7 +122,7 @@ class Application:
         explain, counting = Explain(self._runtime, bodies), CountTokens(self._runtime, bodies)
 
         described = openapi_route(lambda: self.litestar.routes)
-        own = [*self._reads().routes(), *explain.routes(), *counting.routes()]
+        own = [*self._reads().routes(), *explain.routes(), *counting.routes(), *stored_response_routes()]
         guarded = [*own, *health.routes(), *admin.routes(), described]
         model_routes = [_model_route(calls, format) for format in options.formats]
         self.litestar = self._built(

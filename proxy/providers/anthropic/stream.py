@@ -159,7 +159,6 @@ class AnthropicStreamDecoder(EventDecoder):
         why = details.get("explanation") if isinstance(details, dict) else None
         said = {
             "refusal": why if word == "refusal" and isinstance(why, str) else None,
-            "thinking_blocks": self._thoughts,
             "citations": self._citations,
         }
         reason, native = self._reason(word)
@@ -206,7 +205,7 @@ class AnthropicStreamDecoder(EventDecoder):
             block.signature = text(raw.get("signature"))
             return block, self._thought(block, text(raw.get("thinking")))
         if block.kind == "redacted_thinking" and text(raw.get("data")):
-            self._keep({"type": "redacted_thinking", "data": raw["data"]})
+            return block, self._keep({"type": "redacted_thinking", "data": raw["data"]})
         return block, self._call(block, raw) if block.kind == "tool_use" else []
 
     def _delta(self, block: _Block, delta: dict[str, Any]) -> list[ChatChunk]:
@@ -228,7 +227,7 @@ class AnthropicStreamDecoder(EventDecoder):
     def _close(self, block: _Block) -> list[ChatChunk]:
         if block.kind == "thinking":
             if block.signature:  # without one nobody takes it back
-                self._keep({"type": "thinking", "thinking": "".join(block.pieces), "signature": block.signature})
+                return self._keep({"type": "thinking", "thinking": "".join(block.pieces), "signature": block.signature})
         elif block.kind == "tool_use":
             written = "".join(block.pieces)
             # Arguments that no piece brought stand at the start: `{}` of a tool that has none.
@@ -244,9 +243,10 @@ class AnthropicStreamDecoder(EventDecoder):
             return [self._chunk({"annotations": found})] if found else []
         return []
 
-    def _keep(self, thought: dict[str, Any]) -> None:
-        """Keeps a thought, with its position, for the next turn."""
-        self._thoughts.append({**thought, AFTER: self._calls} if self._calls else thought)
+    def _keep(self, thought: dict[str, Any]) -> list[ChatChunk]:
+        """All thoughts so far, each with its position, for the next turn."""
+        self._thoughts = [*self._thoughts, {**thought, AFTER: self._calls} if self._calls else thought]
+        return [self._chunk({"thinking_blocks": self._thoughts})]
 
     def _call(self, block: _Block, raw: dict[str, Any]) -> list[ChatChunk]:
         name = raw.get("name")

@@ -6,6 +6,7 @@ It has two: the chat API, and the Responses API for what the chat API refuses.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 from proxy.providers.base.contract import Built, HTTPResponse, StreamDecoder
@@ -26,6 +27,7 @@ from proxy.schema.constraints import Variable, one_of
 from proxy.schema.embeddings import EmbeddingsRequest
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import UpstreamError
+from proxy.schema.request import NativeBody
 
 _MAX_STOPS = 4
 _EMBEDS = re.compile(r"(?:openai/)?text-embedding-(?:3-(?:small|large)|ada-002)")
@@ -79,6 +81,19 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         if not self._has_responses or not isinstance(request, ChatRequest) or (request.max_tokens or least) >= least:
             return 1
         return least if self._draft(request, model)[2] else 1
+
+    @property
+    def native_root(self) -> str:
+        return self.root
+
+    def takes_native(self, native: NativeBody) -> bool:
+        """Bodies of the Responses API go to it as they are, where the server has it."""
+        if native.dialect == "openai-responses":
+            return self._has_responses
+        return native.dialect == self.type
+
+    def native_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
+        return {name: value for name, value in headers.items() if name.startswith("openai-")}
 
     def build_request(self, request: ChatRequest, model: str) -> Built:
         draft, rules, takes_responses = self._draft(request, model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import cast
@@ -66,7 +66,7 @@ class ModelCalls:
         try:
             with self._live() as live:  # not the call's own yet: a reload may happen while the body is read
                 identity["x-proxy-config"], sharing = live.pipeline.config_version, live.sharing
-            _check_method(cast(HTTPScope, scope)["method"])
+            _check_method(cast(HTTPScope, scope)["method"], path, headers)
             caller = await self._access.caller(scope, headers)
             body = await read_body(receive, headers, self._bodies.max_bytes, may_be_compressed=True)
             if "content-encoding" in headers:
@@ -128,7 +128,11 @@ class ModelCalls:
         await send_stream(send, frames, known)
 
 
-def _check_method(method: str) -> None:
-    if method != "POST":
-        message = f"{method} is not allowed; use POST."
-        raise ProxyError(message, status=405, code="method_not_allowed", headers={"allow": "POST"})
+def _check_method(method: str, path: str, headers: Mapping[str, str]) -> None:
+    """Codex tries a WebSocket at `/v1/responses` first, and goes on with POST at once after a 426."""
+    if method == "POST":
+        return
+    if path.endswith("/responses") and headers.get("upgrade", "").lower() == "websocket":
+        raise ProxyError("There are no WebSockets here; use POST.", status=426, code="method_not_allowed")
+    message = f"{method} is not allowed; use POST."
+    raise ProxyError(message, status=405, code="method_not_allowed", headers={"allow": "POST"})

@@ -45,12 +45,15 @@ from proxy.server.api.shapes import (
     RequestAnswer,
     RequestList,
     RerankAnswer,
+    ResponseAnswer,
+    ResponseEvent,
     UsageAnswer,
 )
 from proxy.server.formats.chat import KNOWN_FIELDS, ChatBody
 from proxy.server.formats.embeddings import EmbeddingsBody
 from proxy.server.formats.messages.request import MessagesBody
 from proxy.server.formats.rerank import RerankBody
+from proxy.server.formats.responses.request import ResponsesBody
 
 PATH = "/schema/openapi.json"
 ROLES = ("none", "key", "admin")
@@ -122,6 +125,13 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         body=MessagesBody,
         errors=(400, 401, 403, 404, 413, 415, 503),
     ),
+    ("POST", "/responses"): Described(
+        "A Response, whole or as a stream of named events. Nothing is stored.",
+        {"200": {_JSON: ResponseAnswer, "text/event-stream": ResponseEvent}},
+        body=ResponsesBody,
+        headers=_CHAT_HEADERS,
+        errors=_CHAT_ERRORS,
+    ),
     ("POST", "/embeddings"): Described(
         "Embedding vectors of texts, as numbers or as base64 of little-endian float32.",
         {"200": {_JSON: EmbeddingsAnswer}},
@@ -143,6 +153,9 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         headers=_CHAT_HEADERS,
         errors=_CHAT_ERRORS,
     ),
+    ("GET", "/responses/{response_id}"): Described("404: no Response is stored here.", {}, errors=(401, 404, 429, 503)),
+    ("DELETE", "/responses/{response_id}"): Described("404: as above.", {}, errors=(401, 404, 429, 503)),
+    ("GET", "/responses/{response_id}/input_items"): Described("404: as above.", {}, errors=(401, 404, 429, 503)),
     ("GET", "/models"): Described("Every model name that can be called.", {"200": {_JSON: ModelList}}, errors=(401,)),
     ("GET", "/models/{model_id}"): Described(
         "One model; its id may contain slashes.", {"200": {_JSON: ModelCard}}, errors=(401, 404, 503)
@@ -207,7 +220,9 @@ DESCRIBED: dict[tuple[str, str], Described] = {
     ),
     ("GET", PATH): Described("This document.", {"200": {_JSON: None}}),
 }
-_ASGI_METHODS = dict.fromkeys(("/chat/completions", "/messages", "/embeddings", "/rerank", "/v2/rerank"), "POST")
+_ASGI_METHODS = dict.fromkeys(
+    ("/chat/completions", "/responses", "/messages", "/embeddings", "/rerank", "/v2/rerank"), "POST"
+)
 _PREFIX = re.compile(r"/(?:v1|openai/deployments/\{model\})(?=/)")  # of paths that are one endpoint
 
 

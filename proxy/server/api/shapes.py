@@ -262,3 +262,29 @@ class ExplainAnswer(TypedDict):
     estimated_cost_usd: CostRange
     budget: dict[str, Any] | None
     snapshot: str
+
+
+class ResponseAnswer(TypedDict, total=False):
+    """A Response, with the cost in its usage."""
+
+    id: str
+    object: str
+    created_at: int
+    completed_at: int | None
+    status: str
+    error: dict[str, Any] | None
+    incomplete_details: dict[str, Any] | None
+    model: str
+    output: list[dict[str, Any]]
+    parallel_tool_calls: bool
+    store: bool
+    tool_choice: Any
+    tools: list[dict[str, Any]]
+    usage: dict[str, Any] | None
+
+
+class ResponseEvent(TypedDict, total=False):
+    """One named event of a streamed Response; the other fields depend on its type."""
+
+    type: str
+    sequence_number: int

@@ -12,6 +12,7 @@ from proxy.server.formats.chat import CHAT
 from proxy.server.formats.embeddings import EmbeddingsFormat
 from proxy.server.formats.messages import MessagesFormat
 from proxy.server.formats.rerank import CohereRerankFormat, RerankFormat
+from proxy.server.formats.responses import RESPONSES
 
 
 class EndpointFormat(Format, Protocol):
@@ -21,4 +22,11 @@ class EndpointFormat(Format, Protocol):
     def paths(self) -> tuple[str, ...]: ...
 
 
-FORMATS: tuple[EndpointFormat, ...] = (CHAT, MessagesFormat(), EmbeddingsFormat(), RerankFormat(), CohereRerankFormat())
+FORMATS: tuple[EndpointFormat, ...] = (
+    CHAT,
+    RESPONSES,
+    MessagesFormat(),
+    EmbeddingsFormat(),
+    RerankFormat(),
+    CohereRerankFormat(),
+)

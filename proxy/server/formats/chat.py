@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from proxy.pipeline.call import Call
+from proxy.pipeline.format import StreamWriter
 from proxy.pipeline.trace import trace
 from proxy.providers.base.fields import LIMITS
 from proxy.schema.chat import NO_LIMIT, ChatRequest, ChatResponse, Message, StreamOptions
@@ -18,6 +19,7 @@ from proxy.schema.json import encode, encode_sized
 from proxy.schema.records import MAX_TOKENS
 from proxy.server.formats.body import check_model, in_range, request_fields, view_of, without_nulls
 from proxy.server.formats.chat_answer import ChunkWriter, whole
+from proxy.server.formats.responses import RESPONSES
 
 MAX_CHOICES = 128
 
@@ -69,7 +71,9 @@ KNOWN_FIELDS = frozenset(field.name for field in msgspec.structs.fields(ChatBody
 
 
 class ChatFormat:
-    """`/v1/chat/completions`: the canonical shape."""
+    """`/v1/chat/completions`: the canonical shape. Some clients (Cursor) send the bodies of `/v1/responses` here, and
+    read its answers.
+    """
 
     paths = ("/v1/chat/completions", "/chat/completions")
 
@@ -80,13 +84,17 @@ class ChatFormat:
         return ChatRequest(model=model, messages=[], fields={})
 
     def whole(self, call: Call, answer: AnyResponse) -> bytes:
+        if type(call.request) is not ChatRequest:
+            return RESPONSES.whole(call, answer)
         model = call.shown_model
         shown = cast(ChatResponse, {**answer, **trace(call)})
         body = whole(shown, completion_id(call), model, call.created, call.usage())
         return encode_sized(body, call.answer_bytes)
 
-    def writer(self, call: Call) -> ChunkWriter:
+    def writer(self, call: Call) -> StreamWriter:
         request = cast(ChatRequest, call.request)
+        if type(request) is not ChatRequest:
+            return RESPONSES.writer(call)
         include_usage = request.include_usage or request.hints.trace
         model, end = lambda: call.shown_model, partial(trace, call)
         return ChunkWriter(completion_id(call), call.created, model, include_usage, end)
@@ -106,7 +114,12 @@ def completion_id(call: Call) -> str:
 def decode_chat(body: bytes) -> ChatRequest:
     """Decodes and checks a chat request. Raises BadRequest, which names the field."""
     fields = request_fields(body, KNOWN_FIELDS)
-    view = view_of(fields, ChatBody)
+    try:
+        view = view_of(fields, ChatBody)
+    except BadRequest:
+        if "input" in fields and "messages" not in fields:
+            return RESPONSES.decode(body)
+        raise
     _check(view)
     max_tokens, unlimited = view.max_completion_tokens or view.max_tokens, False
     if NO_LIMIT in (view.max_completion_tokens, view.max_tokens):

@@ -12,7 +12,7 @@ import pytest_asyncio
 from litestar.routes import ASGIRoute, HTTPRoute
 
 from proxy.server.api.openapi import DESCRIBED, ROLES, document, operations
-from tests.server.api.raw import chat, get, post
+from tests.server.api.raw import chat, get, post, request, send
 from tests.serving import Server, serving, write_files
 from tests.upstream import FakeUpstream
 
@@ -53,9 +53,8 @@ async def test_every_route_is_in_the_document(server: Server, described: dict[st
         for method in (route.methods if isinstance(route, HTTPRoute) else ["POST"])
         if method != "OPTIONS"
     }
-    azure = {
-        (f"/openai/deployments/{{model}}{path}", "post") for path in ("/chat/completions", "/embeddings", "/rerank")
-    }
+    models = ("/chat/completions", "/responses", "/embeddings", "/rerank")
+    azure = {(f"/openai/deployments/{{model}}{path}", "post") for path in models}
     assert {(path, method) for path, method, _ in each(described)} == served | azure
     assert {("/v1/chat/completions", "post"), ("/chat/completions", "post"), ("/metrics", "get")} <= served
     public = {path.removeprefix("/v1") for path in described["paths"] if path.startswith("/v1/")}
@@ -78,7 +77,8 @@ async def test_a_role_is_what_the_route_asks_for(upstream: FakeUpstream, tmp_pat
         paths = (await get(running.port, "/schema/openapi.json")).json
         for path, method, operation in each(paths):
             place = re.sub(r"\{\w+\}", "x", path)
-            answer = await (get(running.port, place) if method == "get" else post(running.port, b"{}", place))
+            asked = request(b"{}" if method == "post" else b"", method=method.upper(), path=place)
+            answer = await send(running.port, asked)
             assert (answer.status == 401) == (operation["x-role"] != "none"), (method, path, answer.status)
 
 

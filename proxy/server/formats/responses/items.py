@@ -1,0 +1,237 @@
+"""Translates: the input items of a Responses request into the messages of a chat.
+
+Texts, calls and reasoning that follow each other are one answer. Reasoning goes back to the vendor it came from: ours
+carries its state in `encrypted_content` (`state.py`), OpenAI's own is only for OpenAI.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxy.providers.base.answers import mapping, objects
+from proxy.schema.errors import BadRequest
+from proxy.server.formats.responses import state
+from proxy.server.formats.responses.tools import Tools, free_arguments
+
+_ROLES = ("user", "assistant", "system", "developer")
+_TEXTS = ("input_text", "output_text", "text", "summary_text")
+_SAME = ("input_audio", "image_url", "file")  # parts that some clients write as in chats
+_MARKS = ("prompt_cache_breakpoint", "cache_control")
+# What only OpenAI can read: its own tools at work. Without them the conversation is still one.
+_OF_VENDOR = (
+    *("web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call", "tool_search_call"),
+    *("tool_search_output", "mcp_list_tools", "mcp_call", "mcp_approval_request", "mcp_approval_response"),
+    *("computer_call", "computer_call_output", "local_shell_call", "local_shell_call_output", "shell_call"),
+    *("shell_call_output", "apply_patch_call", "apply_patch_call_output", "program", "program_output"),
+    *("additional_tools", "configuration_update"),
+)
+_VITAL = ("compaction", "compaction_trigger", "compaction_summary")  # and without these it is not
+_STATELESS = "Nothing is stored here: send the item itself."
+_THEIRS = "openai-responses-v1"  # the format of OpenAI's encrypted reasoning in `reasoning_details`
+
+Message = dict[str, Any]
+
+
+class Conversation:
+    """The messages of one request. `only_here`: path of an item -> what it is, that no other vendor has.
+    `carries_state`: some of it is of no use to OpenAI's own API.
+    """
+
+    def __init__(self, tools: Tools) -> None:
+        self.messages: list[Message] = []
+        self.left_out: dict[str, None] = {}
+        self.only_here: dict[str, str] = {}
+        self.carries_state = False
+        self._tools = tools
+        self._answer: Message | None = None  # the one that may go on
+        self._called: set[str] = set()
+
+    def add(self, items: list[Any]) -> None:
+        for place, item in enumerate(items):
+            if not isinstance(item, dict):
+                raise BadRequest(f"input.{place}: expected an object.", param=f"input.{place}")
+            self._add(item, f"input.{place}")
+        self._close()
+
+    def _add(self, item: dict[str, Any], where: str) -> None:
+        kind = item.get("type")
+        if kind is None:
+            kind = "message" if "role" in item or "content" in item else "item_reference" if "id" in item else None
+        if kind == "message":
+            self._message(item, where)
+        elif kind in ("function_call", "custom_tool_call"):
+            self._call(item, where, is_custom=kind == "custom_tool_call")
+        elif kind in ("function_call_output", "custom_tool_call_output"):
+            self._output(item, where)
+        elif kind == "reasoning":
+            self._reasoning(item, where)
+        elif kind == "item_reference":
+            message = f"{where}: an item_reference names an item of an earlier answer. {_STATELESS}"
+            raise BadRequest(message, param=f"{where}.type", code="unsupported_parameter")
+        elif kind in _VITAL:
+            self.only_here[f"{where}.type"] = f"items of the type {kind}"
+        elif kind in _OF_VENDOR:
+            self.left_out[f"input.{kind}"] = None
+        else:
+            message = f"{where}.type: unknown type of item {str(kind)[:64]!r}."
+            raise BadRequest(message, param=f"{where}.type")
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    def _message(self, item: dict[str, Any], where: str) -> None:
+        role = item.get("role")
+        if role not in _ROLES:
+            message = f"{where}.role: expected one of {', '.join(_ROLES)}."
+            raise BadRequest(message, param=f"{where}.role")
+        content = self._content(item.get("content"), f"{where}.content")
+        if role != "assistant":
+            self._close()
+            self.messages.append({"role": role, "content": content})
+            return
+        if self._answer is not None and self._answer["content"] is not None:
+            self._close()
+        self._open()["content"] = content
+
+    def _content(self, content: Any, where: str) -> str | list[dict[str, Any]]:
+        """Text, or parts; one plain text stays a text, which all servers take."""
+        if isinstance(content, str):
+            return content
+        if not isinstance(content, list):
+            raise BadRequest(f"{where}: expected a text or a list of parts.", param=where)
+        parts = [self._part(part, f"{where}.{place}") for place, part in enumerate(content)]
+        if len(parts) == 1 and parts[0].keys() == {"type", "text"}:
+            return str(parts[0]["text"])
+        return parts or ""
+
+    def _part(self, part: Any, where: str) -> dict[str, Any]:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind in _TEXTS or kind == "refusal":
+            name = "refusal" if kind == "refusal" else "text"
+            if not isinstance(part.get(name), str):
+                raise BadRequest(f"{where}.{name}: expected a text.", param=f"{where}.{name}")
+            found = {"type": name, name: part[name]}
+        elif kind == "input_image":
+            found = {"type": "image_url", "image_url": _image(part, where)}
+        elif kind == "input_file":
+            found = {"type": "file", "file": _file(part, where)}
+        elif kind in _SAME:
+            found = {"type": kind, kind: part.get(kind)}
+        else:
+            message = f"{where}.type: unknown type of content part {str(kind)[:64]!r}."
+            raise BadRequest(message, param=f"{where}.type", code="unsupported_content")
+        return found | {name: part[name] for name in _MARKS if part.get(name) is not None}
+
+    # --- calls --------------------------------------------------------------------------------------------------------
+
+    def _call(self, item: dict[str, Any], where: str, *, is_custom: bool) -> None:
+        text = "input" if is_custom else "arguments"
+        for name in ("call_id", "name", text):
+            if not isinstance(item.get(name), str) or (name != text and not item[name]):
+                raise BadRequest(f"{where}.{name}: expected a text.", param=f"{where}.{name}")
+        namespace = item.get("namespace")
+        if not isinstance(namespace, str | None):
+            raise BadRequest(f"{where}.namespace: expected a text.", param=f"{where}.namespace")
+        name = self._tools.name_of(item["name"], namespace or None, is_custom=is_custom)
+        arguments = free_arguments(item[text]) if is_custom else item[text]
+        call = {"id": item["call_id"], "type": "function", "function": {"name": name, "arguments": arguments}}
+        self._open().setdefault("tool_calls", []).append(call)
+        self._called.add(item["call_id"])
+
+    def _output(self, item: dict[str, Any], where: str) -> None:
+        call_id = item.get("call_id")
+        if not isinstance(call_id, str) or not call_id:
+            raise BadRequest(f"{where}.call_id: expected a text.", param=f"{where}.call_id")
+        if call_id not in self._called:
+            message = f"{where}.call_id: no call before it has the id {call_id[:64]!r}. {_STATELESS}"
+            raise BadRequest(message, param=f"{where}.call_id")
+        self._close()
+        content = self._content(item.get("output"), f"{where}.output")
+        self.messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
+
+    # --- reasoning ----------------------------------------------------------------------------------------------------
+
+    def _reasoning(self, item: dict[str, Any], where: str) -> None:
+        for name in ("summary", "content"):
+            if not isinstance(item.get(name), list | None):
+                raise BadRequest(f"{where}.{name}: expected a list.", param=f"{where}.{name}")
+        content, identity = item.get("encrypted_content"), item.get("id")
+        if not isinstance(content, str | None):
+            raise BadRequest(f"{where}.encrypted_content: expected a text.", param=f"{where}.encrypted_content")
+        texts = [each["text"] for name in ("summary", "content") for each in objects(item.get(name)) if _has_text(each)]
+        answer = self._open()
+        if content and state.is_ours(content):
+            self._restore(answer, content, where)
+        elif content and isinstance(identity, str):
+            head = {"id": identity, "format": _THEIRS, "index": _pieces(answer)}
+            told = [{"type": "reasoning.summary", "summary": "\n\n".join(texts), **head}] if texts else []
+            answer.setdefault("reasoning_details", []).extend(
+                [*told, {"type": "reasoning.encrypted", "data": content, **head}]
+            )
+        if texts:
+            before = [answer["reasoning_content"]] if "reasoning_content" in answer else []
+            answer["reasoning_content"] = "\n\n".join([*before, *texts])
+
+    def _restore(self, answer: Message, content: str, where: str) -> None:
+        self.carries_state = True
+        found = state.unpacked(content)
+        if found is None:
+            message = f"{where}.encrypted_content: it is damaged. Send it back as it came, or leave the item out."
+            raise BadRequest(message, param=f"{where}.encrypted_content")
+        for name, value in found[0].items():
+            before = answer.get(name)
+            if isinstance(before, list) and isinstance(value, list):
+                value = [*before, *value]
+            elif isinstance(before, dict) and isinstance(value, dict):
+                value = {**before, **value}
+            answer[name] = value
+        answer.setdefault("signed", {}).update(found[1])
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+
+    def _open(self) -> Message:
+        if self._answer is None:
+            self._answer = {"role": "assistant", "content": None}
+            self.messages.append(self._answer)
+        return self._answer
+
+    def _close(self) -> None:
+        """Ends the answer; one that says nothing is none."""
+        answer, self._answer = self._answer, None
+        if answer is None:
+            return
+        signed = answer.pop("signed", {})
+        for call in answer.get("tool_calls", ()):
+            if call["id"] in signed:
+                call[state.OF_CALLS] = signed[call["id"]]
+        if answer["content"] is None and "tool_calls" not in answer:
+            self.messages.pop()
+
+
+def _has_text(piece: dict[str, Any]) -> bool:
+    return isinstance(piece.get("text"), str) and bool(piece["text"])
+
+
+def _pieces(answer: Message) -> int:
+    """The number of items before the next one in the answer: reasoning, text and calls."""
+    thoughts = {detail.get("id") for detail in objects(answer.get("reasoning_details"))}
+    return len(thoughts) + (answer["content"] is not None) + len(answer.get("tool_calls", ()))
+
+
+def _image(part: dict[str, Any], where: str) -> dict[str, Any]:
+    detail = {"detail": part["detail"]} if isinstance(part.get("detail"), str) else {}
+    url = mapping(part.get("image_url")).get("url", part.get("image_url"))
+    if isinstance(url, str) and url:
+        return {"url": url, **detail}
+    if isinstance(part.get("file_id"), str):
+        return {"file_id": part["file_id"], **detail}
+    message = f"{where}.image_url: expected a link or a data URL."
+    raise BadRequest(message, param=f"{where}.image_url")
+
+
+def _file(part: dict[str, Any], where: str) -> dict[str, Any]:
+    named = {"filename": part["filename"]} if isinstance(part.get("filename"), str) else {}
+    for name in ("file_id", "file_data", "file_url"):
+        if isinstance(part.get(name), str) and part[name]:
+            return {"file_id" if name == "file_id" else "file_data": part[name], **named}
+    message = f"{where}: a file needs `file_data`, `file_url` or `file_id`."
+    raise BadRequest(message, param=f"{where}.file_data")

@@ -1,0 +1,317 @@
+"""`/v1/responses`, reading: every item and field becomes its part of a chat, or a 400 names it."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from proxy.schema.errors import BadRequest, ProxyError
+from proxy.server.formats.responses import RESPONSES, state
+from proxy.server.formats.responses.request import ResponsesRequest
+
+PNG = "data:image/png;base64,iVBORw0KGgo="
+CALL = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"a": 1}'}
+OUTPUT = {"type": "function_call_output", "call_id": "c1", "output": "3"}
+TOOL = {"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": False}
+
+
+def body(input: Any = "hi", **fields: Any) -> bytes:
+    return json.dumps({"model": "m", "input": input, **fields}).encode()
+
+
+def read(input: Any = "hi", **fields: Any) -> ResponsesRequest:
+    return RESPONSES.decode(body(input, **fields))
+
+
+def lost(request: ResponsesRequest) -> list[str]:
+    return list(request.native.lost) if request.native is not None else []
+
+
+def dialect(request: ResponsesRequest) -> str | None:
+    return request.native.dialect if request.native is not None else None
+
+
+def messages(*items: Any, **fields: Any) -> list[dict[str, Any]]:
+    return list(read(list(items), **fields).fields["messages"])
+
+
+def user(content: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+def called(**more: Any) -> dict[str, Any]:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+    return {"role": "assistant", "content": None, "tool_calls": [call], **more}
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        ([user("hi")], [user("hi")]),
+        ([{"type": "message", **user("hi")}], [user("hi")]),
+        ([user([{"type": "input_text", "text": "hi"}])], [user("hi")]),
+        ([{"role": "developer", "content": "d"}, user("u")], [{"role": "developer", "content": "d"}, user("u")]),
+        (
+            [user([{"type": "input_text", "text": "a"}, {"type": "input_image", "image_url": PNG, "detail": "low"}])],
+            [user([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": PNG, "detail": "low"}}])],
+        ),
+        (
+            [user([{"type": "input_image", "file_id": "f1"}])],
+            [user([{"type": "image_url", "image_url": {"file_id": "f1"}}])],
+        ),
+        (
+            [user([{"type": "input_file", "file_data": "data:application/pdf;base64,JVBE", "filename": "a.pdf"}])],
+            [user([{"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBE", "filename": "a.pdf"}}])],
+        ),
+        (
+            [user([{"type": "input_file", "file_url": "https://a.example/b.pdf"}])],
+            [user([{"type": "file", "file": {"file_data": "https://a.example/b.pdf"}}])],
+        ),
+        ([user([{"type": "input_file", "file_id": "f1"}])], [user([{"type": "file", "file": {"file_id": "f1"}}])]),
+        (
+            [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "yes"}]}, user("u")],
+            [{"role": "assistant", "content": "yes"}, user("u")],
+        ),
+        (
+            [{"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}, user("u")],
+            [{"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}, user("u")],
+        ),
+        ([user("u"), CALL, OUTPUT], [user("u"), called(), {"role": "tool", "tool_call_id": "c1", "content": "3"}]),
+        (
+            [user("u"), {"role": "assistant", "content": "so"}, CALL, OUTPUT],
+            [user("u"), called(content="so"), {"role": "tool", "tool_call_id": "c1", "content": "3"}],
+        ),
+        (
+            [CALL, {**OUTPUT, "output": [{"type": "input_image", "image_url": PNG}]}],
+            [
+                called(),
+                {"role": "tool", "tool_call_id": "c1", "content": [{"type": "image_url", "image_url": {"url": PNG}}]},
+            ],
+        ),
+        ([{"type": "reasoning", "id": "rs_1", "summary": []}, user("u")], [user("u")]),
+        (
+            [{"type": "reasoning", "id": "r", "summary": [{"type": "summary_text", "text": "hm"}]}, CALL, OUTPUT],
+            [called(reasoning_content="hm"), {"role": "tool", "tool_call_id": "c1", "content": "3"}],
+        ),
+        ([user("u"), {"type": "web_search_call", "id": "ws_1", "status": "completed"}], [user("u")]),
+    ],
+)
+def test_items_become_messages(items: list[Any], expected: list[dict[str, Any]]) -> None:
+    """With `type` or without, in parts or as a text; what one answer said and called is one message."""
+    assert messages(*items) == expected
+
+
+def test_reasoning_goes_back_where_it_was() -> None:
+    """Ours is unpacked into the message and its calls; OpenAI's own keeps its id and its place among the items."""
+    signed = state.packed({"thinking_blocks": [{"type": "thinking"}]}, {"c1": {"google": {"thought_signature": "s"}}})
+    item: dict[str, Any] = {"type": "reasoning", "id": "r", "summary": []}
+    ours, theirs = {**item, "encrypted_content": signed}, {**item, "encrypted_content": "gA"}
+    for items in ([ours, CALL], [CALL, ours]):  # before or after what followed from it
+        message = messages(*items, OUTPUT)[0]
+        assert message["thinking_blocks"] == [{"type": "thinking"}]
+        assert message["tool_calls"][0]["extra_content"] == {"google": {"thought_signature": "s"}}
+    assert messages(theirs, {"role": "assistant", "content": "x"}, {**theirs, "id": "r2"}, CALL, OUTPUT)[0][
+        "reasoning_details"
+    ] == [
+        {"type": "reasoning.encrypted", "data": "gA", "id": "r", "format": "openai-responses-v1", "index": 0},
+        {"type": "reasoning.encrypted", "data": "gA", "id": "r2", "format": "openai-responses-v1", "index": 2},
+    ]
+    assert dialect(read([theirs, CALL, OUTPUT])) == "openai-responses"
+    assert dialect(read([ours, CALL, OUTPUT])) == ""  # OpenAI could not read it
+
+
+@pytest.mark.parametrize(
+    ("given", "fields"),
+    [
+        ({"instructions": None, "tools": [], "include": None, "metadata": None, "store": False, "user": None}, {}),
+        ({"reasoning": {}, "text": {}, "include": [], "truncation": "disabled", "previous_response_id": None}, {}),
+        ({"max_output_tokens": 50, "temperature": 0.1}, {"max_completion_tokens": 50, "temperature": 0.1}),
+        ({"reasoning": {"effort": "low", "summary": "auto"}}, {"reasoning_effort": "low"}),
+        ({"text": {"format": {"type": "json_object"}}}, {"response_format": {"type": "json_object"}}),
+        ({"text": {"format": {"type": "text"}, "verbosity": "low"}}, {"verbosity": "low"}),
+        (
+            {"text": {"format": {"type": "json_schema", "name": "n", "strict": True, "schema": {"type": "object"}}}},
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "n", "strict": True, "schema": {"type": "object"}},
+                }
+            },
+        ),
+        ({"include": ["message.output_text.logprobs"], "top_logprobs": 2}, {"logprobs": True, "top_logprobs": 2}),
+        ({"parallel_tool_calls": True}, {}),  # without tools it means nothing, and servers refuse it
+        ({"prompt_cache_key": "k", "service_tier": "flex"}, {"prompt_cache_key": "k", "service_tier": "flex"}),
+        (
+            {"tools": [{"type": "web_search", "search_context_size": "low"}]},
+            {"web_search_options": {"search_context_size": "low"}},
+        ),
+        ({"top_k": 5}, {"top_k": 5}),  # left to the provider
+    ],
+)
+def test_fields_get_the_names_of_chats(given: dict[str, Any], fields: dict[str, Any]) -> None:
+    """Nulls and empty values of SDKs say nothing."""
+    read_fields = read(**given).fields
+    assert read_fields == {"model": "m", "messages": [user("hi")], **fields}
+    assert lost(read(**given)) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "left_out"),
+    [
+        ({"store": True}, ["store"]),
+        (
+            {"include": ["reasoning.encrypted_content", "web_search_call.action.sources"]},
+            ["include.web_search_call.action.sources"],
+        ),
+        ({"truncation": "auto", "client_metadata": {"a": "b"}}, ["client_metadata", "truncation"]),
+        (
+            {"tools": [TOOL, {"type": "web_search"}, {"type": "image_generation"}]},
+            ["tools.web_search", "tools.image_generation"],
+        ),
+        ({"reasoning": {"context": "all"}}, ["reasoning.context"]),
+    ],
+)
+def test_what_chats_do_not_have_is_reported(given: dict[str, Any], left_out: list[str]) -> None:
+    """A coding agent offers hosted tools beside its own, whatever the model: its turn goes on without them."""
+    assert lost(read(**given)) == left_out
+
+
+def test_tools_are_functions() -> None:
+    """Flat, nested, grouped or of free text; each call finds its way back."""
+    tools = [
+        TOOL,
+        {"type": "function", "function": {"name": "g"}},
+        {"type": "namespace", "name": "n", "description": "d", "tools": [TOOL]},
+        {"type": "custom", "name": "c", "description": "d", "format": {"type": "text"}},
+    ]
+    request = read(tools=tools, tool_choice={"type": "function", "name": "f"})
+    names = [tool["function"]["name"] for tool in request.fields["tools"]]
+    assert names == ["f", "g", "n__f", "c"]
+    assert [request.names[name].namespace for name in names] == [None, None, "n", None]
+    assert [request.names[name].is_custom for name in names] == [False, False, False, True]
+    assert request.fields["tools"][0]["function"] == {"name": "f", "parameters": {"type": "object"}, "strict": False}
+    assert request.fields["tools"][3]["function"]["parameters"]["required"] == ["input"]
+    assert request.fields["tool_choice"] == {"type": "function", "function": {"name": "f"}}
+    history = [
+        {**CALL, "namespace": "n"},
+        {"type": "custom_tool_call", "call_id": "c2", "name": "c", "input": 'x "y"'},
+        OUTPUT,
+        {"type": "custom_tool_call_output", "call_id": "c2", "output": "done"},
+    ]
+    first, *outputs = messages(*history, tools=tools)
+    assert [call["function"] for call in first["tool_calls"]] == [
+        {"name": "n__f", "arguments": '{"a": 1}'},
+        {"name": "c", "arguments": '{"input":"x \\"y\\""}'},
+    ]
+    assert [each["tool_call_id"] for each in outputs] == ["c1", "c2"]
+    allowed = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "g"}]}
+    assert read(tools=tools, tool_choice=allowed).fields["tool_choice"] == {
+        "type": "allowed_tools",
+        "allowed_tools": {"mode": "required", "tools": [{"type": "function", "function": {"name": "g"}}]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [
+        ({"tools": [{"type": "file_search", "vector_store_ids": []}]}, "tools.0.type"),
+        ({"tools": [TOOL, {"type": "mcp"}], "tool_choice": {"type": "mcp"}}, "tools.1.type"),
+        ({"tools": [{"type": "web_search", "external_web_access": False}]}, "tools.0.type"),
+        ({"input": [user("u"), {"type": "compaction", "encrypted_content": "x"}]}, "input.1.type"),
+        ({"prompt": {"id": "p"}}, "prompt"),
+    ],
+)
+def test_what_only_openai_can_do_is_left_to_openai(given: dict[str, Any], where: str) -> None:
+    """Without it the request would make no sense. Others refuse it by name."""
+    request = RESPONSES.decode(json.dumps({"model": "m", "input": "hi", **given}).encode())
+    assert request.native is not None
+    assert list(request.native.only_here) == [where]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "words"),
+    [
+        ({"input": ""}, "input", "got nothing"),
+        ({"input": []}, "input", "got nothing"),
+        ({"input": None}, "input", "Expected `str | array`"),
+        ({"input": 5}, "input", "Expected `str | array`"),
+        ({"input": [{"type": "reasoning", "summary": []}]}, "input", "at least one message"),
+        ({"input": ["hi"]}, "input.0", "an object"),
+        ({"input": [{}]}, "input.0.type", "unknown type of item"),
+        ({"input": [{"type": 5}]}, "input.0.type", "unknown type of item"),
+        ({"input": [{"type": ["message"]}]}, "input.0.type", "unknown type of item"),
+        ({"input": [user("u"), {"type": "item_reference", "id": "msg_1"}]}, "input.1.type", "item_reference"),
+        ({"input": [user("u"), {"id": "msg_1"}]}, "input.1.type", "Nothing is stored here"),
+        ({"input": [{"role": "tool", "content": "x"}]}, "input.0.role", "expected one of"),
+        ({"input": [{"role": ["user"], "content": "x"}]}, "input.0.role", "expected one of"),
+        ({"input": [{"role": "user"}]}, "input.0.content", "a text or a list"),
+        ({"input": [user({"type": "input_text"})]}, "input.0.content", "a text or a list"),
+        ({"input": [user(["x"])]}, "input.0.content.0.type", "unknown type of content part"),
+        ({"input": [user("u"), user([{"type": "input_video"}])]}, "input.1.content.0.type", "'input_video'"),
+        ({"input": [user([{"type": ["input_text"]}])]}, "input.0.content.0.type", "unknown type"),
+        ({"input": [user([{"type": "input_text", "text": 5}])]}, "input.0.content.0.text", "expected a text"),
+        ({"input": [user([{"type": "input_image"}])]}, "input.0.content.0.image_url", "a link or a data URL"),
+        ({"input": [user([{"type": "input_file"}])]}, "input.0.content.0.file_data", "file_url"),
+        ({"input": [{"type": "function_call", "name": "f", "arguments": ""}]}, "input.0.call_id", "expected a text"),
+        ({"input": [{**CALL, "arguments": {}}]}, "input.0.arguments", "expected a text"),
+        ({"input": [{**CALL, "namespace": 5}]}, "input.0.namespace", "expected a text"),
+        ({"input": [OUTPUT]}, "input.0.call_id", "no call before it"),
+        ({"input": [CALL, {**OUTPUT, "output": None}]}, "input.1.output", "a text or a list"),
+        ({"input": [CALL, {**OUTPUT, "output": [{"type": "x"}]}]}, "input.1.output.0.type", "unknown type"),
+        ({"input": [{"type": "reasoning", "summary": "x"}]}, "input.0.summary", "expected a list"),
+        ({"input": [{"type": "reasoning", "encrypted_content": 5}]}, "input.0.encrypted_content", "expected a text"),
+        ({"input": [{"type": "reasoning", "encrypted_content": "mmp1.e30x"}]}, "input.0.encrypted_content", "damaged"),
+        ({"input": [{"type": "reasoning", "encrypted_content": "mmp1.é"}]}, "input.0.encrypted_content", "damaged"),
+        (
+            {"input": [{"type": "reasoning", "encrypted_content": "mmp1.eyJ4IjoxfQ=="}]},
+            "input.0.encrypted_content",
+            "damaged",
+        ),
+        ({"previous_response_id": "resp_1"}, "previous_response_id", "send the whole conversation"),
+        ({"conversation": "conv_1"}, "conversation", "send the whole conversation"),
+        ({"background": True}, "background", "Leave it out"),
+        ({"max_output_tokens": 0}, "max_output_tokens", "at least 1"),
+        ({"messages": []}, "messages", "/v1/chat/completions"),
+        ({"response_format": {}}, "response_format", "/v1/chat/completions"),
+        ({"instructions": [user("u")]}, "instructions", "Expected `str | null`"),
+        ({"text": {"format": "json"}}, "text.format", "an object"),
+        ({"text": {"format": {"type": "yaml"}}}, "text.format.type", "json_schema"),
+        ({"text": {"format": {"type": "json_schema", "name": "n"}}}, "text.format.schema", "a JSON schema"),
+        ({"tools": ["x"]}, "tools.0", "an object"),
+        ({"tools": [{"type": 5}]}, "tools.0.type", "expected a text"),
+        ({"tools": [{"type": "function"}]}, "tools.0.name", "needs a name"),
+        ({"tools": [{"type": "function", "name": "f", "parameters": []}]}, "tools.0.parameters", "JSON schema"),
+        ({"tools": [{"type": "namespace", "tools": []}]}, "tools.0.name", "needs a name"),
+        ({"tools": [{"type": "namespace", "name": "n"}]}, "tools.0.tools", "list of tools"),
+        ({"tools": [{"type": "namespace", "name": "n", "tools": [5]}]}, "tools.0.tools.0.type", "holds tools"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function", "name": "g"}}, "tool_choice", "none of the tools"),
+        ({"tools": [TOOL], "tool_choice": "maybe"}, "tool_choice", "expected one of"),
+        ({"tools": [TOOL], "tool_choice": {"type": ["function"]}}, "tool_choice", "none of the tools"),
+        ({"include": "all"}, "include", "Expected `array | null`"),
+        ({"Input": "hi"}, "Input", "Did you mean 'input'"),
+    ],
+)
+def test_a_bad_body_is_a_400_that_names_the_field(fields: dict[str, Any], param: str, words: str) -> None:
+    """In the words of this API, and quickly."""
+    with pytest.raises(BadRequest) as caught:
+        RESPONSES.decode(json.dumps({"model": "m", "input": "hi", **fields}).encode())
+    assert (caught.value.status, caught.value.param) == (400, param)
+    assert words in caught.value.message
+
+
+def test_large_and_deep_bodies_take_their_time_and_no_more() -> None:
+    """As many items as a body may have are read in linear time; what is nested too deeply is no JSON."""
+    began = time.process_time()
+    assert len(messages(*([user("u"), CALL, OUTPUT] * 10_000))) == 30_000
+    assert time.process_time() - began < 5
+    with pytest.raises(ProxyError) as refused:
+        read([user("u")] * 100_000)
+    assert refused.value.status == 413
+    with pytest.raises(BadRequest) as caught:
+        RESPONSES.decode(b'{"model":"m","input":' + b"[" * 100_000)
+    assert caught.value.code == "invalid_json"
+    with pytest.raises(BadRequest):
+        RESPONSES.decode(b'{"model":"m","input":"\\ud800"}')
