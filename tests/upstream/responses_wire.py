@@ -46,12 +46,21 @@ class _InputFile(Strict, tag_field="type", tag="input_file"):
     filename: str | None = None
 
 
-_Parts = list[_InputText | _InputImage | _InputFile]
+class _OutputText(Strict, tag_field="type", tag="output_text"):
+    text: str
+    annotations: list[dict[str, Any]] = []
+    logprobs: list[dict[str, Any]] = []
+
+
+_Parts = list[_InputText | _InputImage | _InputFile | _OutputText]
+_Status = Literal["in_progress", "completed", "incomplete"]
 
 
 class _Message(Strict, tag_field="type", tag="message"):
     role: Literal["user", "assistant", "system", "developer"]
     content: str | _Parts
+    id: str | None = None
+    status: _Status | None = None
 
 
 class _Summary(Strict):
@@ -69,6 +78,9 @@ class _Call(Strict, tag_field="type", tag="function_call"):
     call_id: Annotated[str, Meta(max_length=64)]
     name: str
     arguments: str
+    id: str | None = None
+    status: _Status | None = None
+    namespace: str | None = None
 
 
 class _Output(Strict, tag_field="type", tag="function_call_output"):
@@ -120,6 +132,7 @@ class _Reasoning(Strict):
 class _Body(Strict):
     model: str
     input: Annotated[list[_Message | _Thought | _Call | _Output], Meta(min_length=1)]
+    instructions: str | None = None
     store: bool = True
     include: list[Literal["reasoning.encrypted_content", "message.output_text.logprobs"]] = []
     max_output_tokens: Annotated[int, Meta(ge=16)] | None = None
@@ -227,7 +240,9 @@ def _thinks(body: _Body) -> bool:
 
 def _texts(content: str | _Parts) -> str:
     return (
-        content if isinstance(content, str) else " ".join(part.text for part in content if isinstance(part, _InputText))
+        content
+        if isinstance(content, str)
+        else " ".join(part.text for part in content if isinstance(part, _InputText | _OutputText))
     )
 
 
