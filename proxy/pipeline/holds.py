@@ -123,12 +123,16 @@ class Holds:
             call.on_open()
 
     def _bounded(self, call: Call, deployment: Deployment, request: AnyRequest) -> tuple[AnyRequest, int | None]:
-        """The request with an answer of limited length, if that gives its cost a bound. Raises CostLimit if not."""
+        """The request without offers that nobody has to take, then with an answer of limited length, if that gives its
+        cost a bound. Raises CostLimit if not.
+        """
         if deployment.price is not None and not request.hints.strict:
-            shorter, names = request.capped(UNLIMITED_TOKENS)
-            if (bound_nano := attempt_bound(shorter, deployment)) is not None:
-                call.note_adapted(names)
-                return shorter, bound_nano
+            plain, left_out = request.without_offers()
+            shorter, names = plain.capped(UNLIMITED_TOKENS)
+            for each, changed in ((plain, left_out), (shorter, [*left_out, *names])):
+                if (bound_nano := attempt_bound(each, deployment)) is not None:
+                    call.note_adapted(changed)
+                    return each, bound_nano
         if self.budgets.config.unknown_price == "allow":
             return request, None
         price = deployment.price

@@ -6,6 +6,7 @@ Pure, and computed before any request is built: the budget decides by the bound,
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy.metering import tokens
 from proxy.metering.media import NO_MEDIA, Media, audio_bound, image_bound, media_of
@@ -70,6 +71,9 @@ def _bound(request: AnyRequest, deployment: Deployment, read: Reading, seats: in
     limit = limit and max(limit, provider.least_output(request, deployment.model) * request.n)
     if rates is None or (limit is None and any(each.output for each in rates.dearest)):
         return None
+    if (native := request.native) is not None and native.fetches and provider.takes_native(native):
+        media = replace(media, is_fetched=True)
+        read = Reading(read.tokens, media)
     fetches = media.is_fetched or deployment.searches
     found = (read.tokens, 0) if media is NO_MEDIA else _with_media(read, provider, deployment.model, price.context)
     if found is None or (fetches and rates.max_extra_nano is None):

@@ -26,7 +26,7 @@ class NativeBody(Struct, frozen=True):
     `changes`: member of the body -> its new value, UNSET to remove it. `limit`: the member that limits the output.
     `adapted`: changes that are reported. `lost`: fields that no translation carries, reported as dropped. `only_here`:
     path of a field -> what it asks for that no other vendor has: those refuse the request. `needed`: field of the
-    translated request -> the same, where a vendor would drop it.
+    translated request -> the same, where a vendor would drop it. `fetches`: the vendor may search or read beside it.
     """
 
     dialect: str
@@ -39,6 +39,7 @@ class NativeBody(Struct, frozen=True):
     lost: tuple[str, ...] = ()
     only_here: dict[str, str] = {}
     needed: dict[str, tuple[str, str]] = {}
+    fetches: bool = False
 
     def changed(self, changes: dict[str, Any]) -> NativeBody:
         """The same with further changes."""
@@ -106,6 +107,12 @@ class Request(Struct, frozen=True, kw_only=True):
 
     def capped(self, max_tokens: int) -> tuple[Self, list[str]]:
         """The request limited to `max_tokens` of output per choice, and the names of the changed fields."""
+        return self, []
+
+    def without_offers(self) -> tuple[Self, list[str]]:
+        """The request without what the vendor may do beside it and nobody demands, and the names of the changed
+        fields: nothing bounds what that costs.
+        """
         return self, []
 
     def parts(self, limits: Iterable[int | None]) -> list[Self]:

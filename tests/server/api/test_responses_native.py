@@ -93,6 +93,22 @@ async def test_a_conversation_with_other_vendors_thoughts_is_translated(tmp_path
     assert b"thinking" not in bodies[0] and b"encrypted_content" not in bodies[0].replace(b"reasoning.encrypted", b"")
 
 
+async def test_a_budget_takes_offers_that_nothing_bounds(tmp_path: Path) -> None:
+    """An agent's turn goes on without the search that it offers; one that demands it is refused, as anywhere."""
+    function = {"type": "function", "name": "f", "parameters": {}}
+    asked = {"model": "m", "input": "hi", "tools": [function, {"type": "web_search"}]}
+    async with vendor(WHOLE, b"application/json") as (url, bodies):
+        path = files(tmp_path, url)
+        path.write_text(path.read_text() + "budget: {daily_usd: 1}\n")
+        async with serving(path) as server:
+            got = await post(server.port, json.dumps(asked).encode(), PATH)
+            forced = {**asked, "tool_choice": {"type": "web_search"}}
+            refused = await post(server.port, json.dumps(forced).encode(), PATH)
+    assert (got.status, got.headers("x-proxy-adapted-params")) == (200, ["tools"])
+    assert json.loads(bodies[0])["tools"] == [function]
+    assert (refused.status, refused.json["error"]["code"]) == (402, "price_unknown")
+
+
 async def test_a_vendors_error_passes_as_it_is(tmp_path: Path) -> None:
     """Its status and its body."""
     error = b'{ "error": {"message": "No.", "type": "invalid_request_error", "param": "input[0]", "x": 1.50}}'

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy.providers.base.answers import mapping
 from proxy.schema.chat import ChatRequest, Message
@@ -14,7 +15,7 @@ from proxy.schema.records import MAX_TOKENS
 from proxy.schema.request import NativeBody
 from proxy.server.formats.body import check_model, in_range, request_fields, view_of, without_nulls
 from proxy.server.formats.responses.items import Conversation
-from proxy.server.formats.responses.tools import Named, Tools, tools_of
+from proxy.server.formats.responses.tools import OF_CLIENTS, Named, Tools, tools_of
 
 DIALECT = "openai-responses"
 NOBODY = ""  # takes a conversation with the state of other vendors as it is
@@ -70,6 +71,14 @@ class ResponsesRequest(ChatRequest, frozen=True, kw_only=True):
     asked: dict[str, Any] = {}
     names: dict[str, Named] = {}
 
+    def without_offers(self) -> tuple[ResponsesRequest, list[str]]:
+        """Without hosted tools that stand beside functions: a translated request has none of them."""
+        if self.native is None or not self.native.fetches or self.native.only_here or self.native.needed:
+            return self, []
+        tools = [tool for tool in self.asked.get("tools") or () if tool.get("type", "function") in OF_CLIENTS]
+        native = replace(self.native.changed({"tools": tools}), fetches=False)
+        return replace(self, native=native), ["tools"]
+
 
 def unread(model: str) -> ResponsesRequest:
     """A placeholder for an invalid request."""
@@ -107,6 +116,7 @@ def decode(body: bytes) -> ResponsesRequest:
         lost=tuple(dict.fromkeys(left_out)),
         only_here=only_here,
         needed={"web_search_options": ("tools", "web search")} if tools.search is not None else {},
+        fetches=tools.fetches,
     )
     return ResponsesRequest(
         model=view.model,

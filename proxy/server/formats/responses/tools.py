@@ -20,6 +20,11 @@ _FUNCTION = ("name", "description", "parameters", "strict")
 _MARKS = ("cache_control",)
 _WORDS = ("auto", "none", "required")
 _SEARCH = "web_search"
+# Tools that the client runs itself; the others run at the vendor.
+OF_CLIENTS = (
+    *("function", "custom", "namespace", "local_shell", "shell", "apply_patch", "computer", "computer_use_preview"),
+    "tool_search",
+)
 INPUT = "input"  # the one argument of a custom tool
 _FREE = {
     "type": "object",
@@ -39,7 +44,7 @@ class Named(Struct, frozen=True):
 
 class Tools(Struct):
     """`functions` in the shape of chats; `names`: what each stands for. `search`: options of a web search.
-    `left_out`: what is not translated. `only_here`: the place of a tool without
+    `left_out`: what is not translated. `fetches`: a tool runs at the vendor. `only_here`: the place of a tool without
     which the request makes no sense -> what it is.
     """
 
@@ -48,6 +53,7 @@ class Tools(Struct):
     search: dict[str, Any] | None = None
     choice: Any = None
     left_out: list[str] = field(default_factory=list)
+    fetches: bool = False
     only_here: dict[str, str] = field(default_factory=dict)
     sent: dict[Named, str] = field(default_factory=dict)
 
@@ -73,7 +79,10 @@ def tools_of(given: list[Any] | None, choice: Any) -> Tools:
         if kind is not None:
             hosted.setdefault(kind, (place, tool))
     demanded = choice.get("type") if isinstance(choice, dict) else None
+    if isinstance(demanded, str) and demanded.startswith(_SEARCH):  # with or without a date
+        demanded = next((kind for kind in hosted if kind.startswith(_SEARCH)), demanded)
     for kind, (place, tool) in hosted.items():
+        tools.fetches = tools.fetches or kind not in OF_CLIENTS
         if tools.functions and kind != demanded:
             tools.left_out.append(f"tools.{kind}"[:96])
         elif kind.startswith(_SEARCH) and tool.get("external_web_access") is not False:
