@@ -45,6 +45,7 @@ TESTED = {
     "docs/performance.md": {"": HERE},
     "docs/pricing.md": {"yaml": "docs/test_pricing.py"},
     "docs/resilience.md": dict.fromkeys(("yaml", "json"), "docs/test_resilience.py"),
+    "docs/responses.md": dict.fromkeys(("python", "yaml"), "docs/test_responses.py"),
     "docs/retries.md": {"python": "docs/test_retries.py"},
     "docs/routing.md": dict.fromkeys(("yaml", "python", "text", "bash"), "docs/test_routing.py"),
     "docs/security.md": dict.fromkeys(("bash", "yaml"), "docs/test_security.py"),

@@ -27,6 +27,7 @@ _OF_VENDOR = (
 )
 _VITAL = ("compaction", "compaction_trigger", "compaction_summary")  # and without these it is not
 _STATELESS = "Nothing is stored here: send the item itself."
+_SDKS = "Some SDKs do so with `store: false`."
 _THEIRS = "openai-responses-v1"  # the format of OpenAI's encrypted reasoning in `reasoning_details`
 
 Message = dict[str, Any]
@@ -66,7 +67,7 @@ class Conversation:
         elif kind == "reasoning":
             self._reasoning(item, where)
         elif kind == "item_reference":
-            message = f"{where}: an item_reference names an item of an earlier answer. {_STATELESS}"
+            message = f"{where}: an item_reference names an item of an earlier answer. {_STATELESS} {_SDKS}"
             raise BadRequest(message, param=f"{where}.type", code="unsupported_parameter")
         elif kind in _VITAL:
             self.only_here[f"{where}.type"] = f"items of the type {kind}"
