@@ -320,3 +320,14 @@ async def test_refusals_have_rows(server: Server, database: Path) -> None:
     answer = await post(server.port, b'{"model": "fake/ok", "input": [5]}', PATH)
     row = await row_with_id(database, answer.headers("x-request-id")[0])
     assert (answer.status, row["outcome"], row["requested_model"]) == (400, "rejected", "fake/ok")
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+async def test_a_call_without_its_output_is_no_fault_of_ours(
+    server: Server, upstream: FakeUpstream, vendor: str
+) -> None:
+    """An interrupted agent sends one. Vendors take it or refuse it."""
+    call = {"type": "function_call", "call_id": "c1", "name": "get_time", "arguments": "{}"}
+    body = {"model": model_of(vendor, upstream, "ok"), "input": [USER, call], "tools": TOOLS}
+    answer = await post(server.port, json.dumps(body).encode(), PATH)
+    assert answer.status in (200, 400), answer.body

@@ -7,7 +7,11 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from proxy.providers import PROVIDERS
+from proxy.providers.base.building import build
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.server.formats.responses import RESPONSES, state
 from proxy.server.formats.responses.request import ResponsesRequest
@@ -315,3 +319,60 @@ def test_large_and_deep_bodies_take_their_time_and_no_more() -> None:
     assert caught.value.code == "invalid_json"
     with pytest.raises(BadRequest):
         RESPONSES.decode(b'{"model":"m","input":"\\ud800"}')
+
+
+_words = st.sampled_from(
+    [
+        *(
+            "message",
+            "reasoning",
+            "function_call",
+            "function_call_output",
+            "custom_tool_call",
+            "item_reference",
+            "user",
+        ),
+        *("assistant", "developer", "input_text", "output_text", "input_image", "input_file", "refusal", "function"),
+        *("custom", "namespace", "web_search", "allowed_tools", "auto", "json_schema", "c1", "f", "mmp1.e30=", PNG),
+    ]
+)
+_names = st.sampled_from(
+    [
+        *("type", "role", "content", "text", "call_id", "name", "arguments", "output", "summary", "encrypted_content"),
+        *("id", "input", "namespace", "tools", "format", "schema", "effort", "image_url", "file_data", "parameters"),
+    ]
+)
+_values: Any = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False, allow_infinity=False) | _words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_names, inner, max_size=5),
+    max_leaves=10,
+)
+_items = st.lists(
+    st.fixed_dictionaries({"type": _words}, optional=dict.fromkeys(("role", "content", "call_id", "name"), _values))
+    | st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system"]), "content": _values})
+    | st.sampled_from([CALL, OUTPUT, user("hi")])
+    | _values,
+    max_size=5,
+)
+_fields = st.dictionaries(
+    st.sampled_from(["tools", "tool_choice", "text", "reasoning", "include", "metadata", "instructions", "store"]),
+    _values | st.lists(st.sampled_from([TOOL, {"type": "web_search"}, {"type": "custom", "name": "f"}])),
+    max_size=3,
+)
+_VENDORS = [PROVIDERS[name]() for name in ("openai", "anthropic", "google", "groq", "mistral", "cohere")]
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(_items, _fields)
+def test_whatever_comes_is_read_and_translated_or_refused_by_name(items: Any, fields: dict[str, Any]) -> None:
+    """Nothing in a body is a fault of ours, at any vendor."""
+    try:
+        request = RESPONSES.decode(json.dumps({"model": "m", "input": items, **fields}).encode())
+    except ProxyError as error:
+        assert error.status in (400, 413) and (error.param or error.code == "invalid_json")
+        return
+    for vendor in _VENDORS:
+        try:
+            build(vendor, request, "gpt-5.5-pro")
+        except BadRequest as error:
+            assert error.message
