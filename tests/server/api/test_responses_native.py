@@ -115,3 +115,36 @@ async def test_a_vendors_error_passes_as_it_is(tmp_path: Path) -> None:
     async with refusing(400, error) as url, serving(files(tmp_path, url)) as server:
         got = await post(server.port, b'{"model": "m", "input": "hi"}', PATH)
     assert (got.status, got.body) == (400, error)
+
+
+FAILED = (
+    b"event: response.failed\n"
+    b'data: {"type":"response.failed","response":{"error":{"code":"server_error","message":"No."}}}\n\n'
+)
+BEGUN = STREAM[: STREAM.index(b"event: response.completed")]
+
+
+@pytest.mark.parametrize(("end", "told"), [(FAILED, FAILED), (FAILED.rstrip(), FAILED), (b"", None)])
+async def test_a_stream_that_fails_ends_with_one_error(tmp_path: Path, end: bytes, told: bytes | None) -> None:
+    """The vendor's own where it said so, else ours behind its bytes."""
+    async with vendor(BEGUN + end, b"text/event-stream") as (url, _), serving(files(tmp_path, url)) as server:
+        got = await post(server.port, b'{"model": "m", "input": "hi", "stream": true}', PATH)
+    assert got.body.startswith(BEGUN)
+    rest = got.body[len(BEGUN) :]
+    if told is not None:
+        assert rest == told
+    else:
+        assert rest.startswith(b"event: error\n") and rest.count(b"event: ") == 1
+        assert json.loads(rest.partition(b"data: ")[2])["error"]["code"] == "upstream_truncated"
+
+
+async def test_an_ensemble_of_openais_models_answers_for_itself(tmp_path: Path) -> None:
+    """None of its members' own bytes are its answer."""
+    more = "ensembles: {enabled: true, pair: {strategy: voting, members: [openai/m, openai/n]}}\n"
+    async with vendor(WHOLE, b"application/json") as (url, _):
+        path = files(tmp_path, url)
+        path.write_text(path.read_text() + more)
+        async with serving(path) as server:
+            got = await post(server.port, b'{"model": "ensemble:pair", "input": "hi"}', PATH)
+    assert got.status == 200, got.body
+    assert (got.json["model"], got.json["output"][0]["content"][0]["text"]) == ("ensemble:pair", "Hi")

@@ -55,6 +55,7 @@ def call_of(**asked: Any) -> Call:
             shown_model="openai/x",
             answer_bytes=0,
             traced=None,
+            seated=None,
             panel_report=None,
             usage=lambda: USAGE,
         ),

@@ -9,7 +9,7 @@ from proxy.schema.chat import ChatResponse
 from proxy.schema.endpoints import AnyResponse
 from proxy.schema.errors import ProxyError, UpstreamError
 from proxy.schema.json import encode, encode_sized
-from proxy.server.formats.responses.answer import Envelope
+from proxy.server.formats.responses.answer import Envelope, native_of
 from proxy.server.formats.responses.output import Output
 from proxy.server.formats.responses.request import ResponsesRequest, decode, unread
 from proxy.server.formats.responses.stream import EventWriter
@@ -27,7 +27,7 @@ class ResponsesFormat:
         return unread(model)
 
     def whole(self, call: Call, answer: AnyResponse) -> bytes:
-        if (native := call.answering.native) is not None:
+        if (native := native_of(call)) is not None:
             return native.whole
         return encode_sized(response_of(call, cast(ChatResponse, answer)), call.answer_bytes)
 

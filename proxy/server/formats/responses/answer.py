@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from proxy.pipeline.call import Call
+from proxy.pipeline.native import NativeAnswer
 from proxy.pipeline.trace import trace
 from proxy.providers.base.answers import mapping
 from proxy.schema.errors import ProxyError
@@ -22,6 +23,11 @@ _CODES |= {"context_length_exceeded": "context_length_exceeded"}
 
 def response_id(call: Call) -> str:
     return f"resp_{call.id}"
+
+
+def native_of(call: Call) -> NativeAnswer | None:
+    """The vendor's own answer, where that is the answer: an ensemble has none."""
+    return call.answering.native if call.seated is None and call.attempts else None
 
 
 class Envelope:

@@ -12,7 +12,7 @@ from proxy.schema.chat import ChatChunk, TextChunk
 from proxy.schema.errors import ProxyError
 from proxy.schema.json import encode
 from proxy.schema.usage import Usage
-from proxy.server.formats.responses.answer import Envelope
+from proxy.server.formats.responses.answer import Envelope, native_of
 from proxy.server.formats.responses.output import Output
 from proxy.server.formats.responses.parts import Said
 from proxy.server.formats.responses.request import ResponsesRequest
@@ -29,7 +29,7 @@ class EventWriter:
         self._output: Output | None = None  # once the stream has begun
         names = call.request.names if isinstance(call.request, ResponsesRequest) else {}
         self._new = Output(call.id, names, self._emit)
-        self._is_native = False
+        self._has_said_error = False  # the vendor itself, in bytes that were sent
         self._text: tuple[Said, bytes, bytes] | None = None  # the constant parts of a delta of this message
 
     @property
@@ -40,9 +40,10 @@ class EventWriter:
         return _event("keepalive", max(0, self._number - 1), {})
 
     def write(self, chunks: list[ChatChunk]) -> bytes:
-        if self._call.attempts and (native := self._call.answering.native) is not None:
-            self._is_native = True
-            return native.take()
+        if (native := native_of(self._call)) is not None:
+            said = native.take()
+            self._has_said_error = self._has_said_error or _says_error(said)
+            return said
         output = self._begun()
         each: Any
         for each in chunks:
@@ -53,7 +54,7 @@ class EventWriter:
         return self._taken()
 
     def tail(self, usage: Usage) -> bytes:
-        if (native := self._call.answering.native) is not None:
+        if (native := native_of(self._call)) is not None:
             return native.tail()
         output = self._begun()
         items = output.end()
@@ -62,9 +63,15 @@ class EventWriter:
         return self._taken()
 
     def error(self, error: ProxyError) -> bytes:
-        """`error` is for clients that look for errors, `response.failed` for those that look for an end."""
+        """`error` is for clients that look for errors, `response.failed` for those that look for an end. The vendor may
+        have said so itself.
+        """
         said: Any = error.body()["error"]
-        if self._is_native:
+        native = native_of(self._call)
+        if native is not None and (self._output is None or self._has_said_error):
+            rest = native.take() + native.tail()
+            if self._has_said_error or _says_error(rest):
+                return rest if not rest or rest.endswith(b"\n\n") else rest.rstrip(b"\r\n") + b"\n\n"
             return _event("error", self._number, {**_flat(said), "error": said})
         output = self._begun()
         self._emit("error", {**_flat(said), "error": said})
@@ -106,6 +113,11 @@ class EventWriter:
 def _event(kind: str, number: int, fields: dict[str, Any]) -> bytes:
     data = encode({"type": kind, "sequence_number": number, **fields})
     return b"event: %s\ndata: %s\n\n" % (kind.encode(), data)
+
+
+def _says_error(frames: bytes) -> bool:
+    """True for a vendor's own events of a failure."""
+    return b"event: error" in frames or b"event: response.failed" in frames
 
 
 def _flat(error: dict[str, Any]) -> dict[str, Any]:
