@@ -153,10 +153,7 @@ async def test_an_agent_with_two_tools_thinks_on(
         answer = await (final if is_streamed else _create)(api, model=model, input=items, **asked)
         called = [item for item in answer.output if item.type == "function_call"]
         assert [call.name for call in called] == ["get_weather", "get_time"]
-        assert any(item.type == "reasoning" and item.encrypted_content for item in answer.output) or vendor in (
-            "groq",
-            "deep",
-        )
+        assert any(item.type == "reasoning" and item.encrypted_content for item in answer.output)
         items += answer.output
         items += [
             {"type": "function_call_output", "call_id": call.call_id, "output": f"done {turn}"} for call in called

@@ -241,6 +241,16 @@ def test_a_stream_cut_at_every_byte() -> None:
     assert said["extra_content"] == {"google": {"thought_signature": "t"}}
 
 
+def test_reasoning_without_state_can_go_back_too() -> None:
+    """Some clients drop an item without encrypted content; OpenAI would refuse one that is not its own."""
+    (thought, _) = agree(call_of(), [chunk(reasoning_content="hm"), chunk(content="a"), chunk("stop")])["output"]
+    back = RESPONSES.decode(
+        json.dumps({"model": "x", "input": [thought, {"role": "assistant", "content": "a"}]}).encode()
+    )
+    assert back.fields["messages"] == [{"role": "assistant", "content": "a", "reasoning_content": "hm"}]
+    assert back.native is not None and back.native.dialect == ""
+
+
 @pytest.mark.parametrize(
     ("finish", "status", "why"),
     [

@@ -29,12 +29,16 @@ OF_CALLS = "extra_content"  # the same of one call
 _CALLS = "calls"
 
 
-def packed(fields: Mapping[str, Any], calls: Mapping[str, Any]) -> str | None:
-    """The content that carries `fields` of a message and, by id, the signatures of its calls; None: there are none."""
+def packed(fields: Mapping[str, Any], calls: Mapping[str, Any]) -> str:
+    """The content that carries `fields` of a message and, by id, the signatures of its calls.
+
+    Where there are none, it is there all the same: some clients send no reasoning back without, and it tells that the
+    item is none of OpenAI's.
+    """
     state = {name: fields[name] for name in FIELDS if fields.get(name)}
     if calls:
         state[_CALLS] = dict(calls)
-    return _MARK + base64.urlsafe_b64encode(encode(state)).decode() if state else None
+    return _MARK + base64.urlsafe_b64encode(encode(state)).decode()
 
 
 def is_ours(content: object) -> bool:
