@@ -328,3 +328,31 @@ async def test_a_call_without_its_output_is_no_fault_of_ours(
     body = {"model": model_of(vendor, upstream, "ok"), "input": [USER, call], "tools": TOOLS}
     answer = await post(server.port, json.dumps(body).encode(), PATH)
     assert answer.status in (200, 400), answer.body
+
+
+async def test_a_body_can_be_explained(server: Server) -> None:
+    """As that of a chat: the model, and nothing is called."""
+    answer = await post(server.port, b'{"model": "auto", "input": "hi"}', "/v1/route/explain")
+    assert (answer.status, answer.json["chosen"]) == (200, "fake/ok")
+
+
+async def test_a_conversation_moves_between_endpoints(server: Server, api: Any, upstream: FakeUpstream) -> None:
+    """What a chat called is answered here, and the other way round: no call is lost."""
+    upstream.modes = {"claude-opus-4-5": "tools(n=2)"}
+    nested: list[Any] = [
+        {"type": "function", "function": {"name": tool["name"], "parameters": tool["parameters"]}} for tool in TOOLS
+    ]
+    chat = await server.client.chat.completions.create(
+        model="ant/claude-opus-4-5", messages=[{"role": "user", "content": "hi"}], tools=nested
+    )
+    called = chat.choices[0].message.tool_calls or []
+    items: list[Any] = [USER]
+    for call in called:
+        function = {"name": call.function.name, "arguments": call.function.arguments}  # type: ignore[union-attr]
+        items.append({"type": "function_call", "call_id": call.id, **function})
+    items += [{"type": "function_call_output", "call_id": call.id, "output": "done"} for call in called]
+    upstream.modes = {"claude-opus-4-5": "echo"}
+    answer = await api.create(model="ant/claude-opus-4-5", input=items, tools=TOOLS)
+    turns = json.loads(answer.output_text)["messages"]
+    assert [block["id"] for block in turns[1]["content"] if block["type"] == "tool_use"] == [call.id for call in called]
+    assert [block["tool_use_id"] for block in turns[2]["content"]] == [call.id for call in called]
