@@ -13,7 +13,10 @@ from proxy.schema.usage import UsageReport, merged
 _TEXTS = ("content", "refusal", "reasoning_content")
 # Fields of a delta that come in pieces, with their texts to concatenate; for other values in them the last one counts.
 _PIECES = {"audio": ("data", "transcript"), "function_call": ("arguments",), "reasoning_details": ("text", "summary")}
-_CHUNK_ONLY = frozenset({"object", "choices", "usage"})
+THOUGHTS_SO_FAR = (
+    "thinking_so_far"  # of a chunk: the signed thoughts that its answer ends with, as soon as they are there
+)
+_CHUNK_ONLY = frozenset({"object", "choices", "usage", THOUGHTS_SO_FAR})
 
 
 class _ChoiceFold:

@@ -23,7 +23,7 @@ from proxy.providers.base.finish import at_limit, derived_finish, names_finish, 
 from proxy.providers.base.stream import EventDecoder
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
-from proxy.schema.fold import Fold
+from proxy.schema.fold import THOUGHTS_SO_FAR, Fold
 
 BETWEEN = "\n\n"  # one thought and the next
 _FINISH = {
@@ -159,6 +159,7 @@ class AnthropicStreamDecoder(EventDecoder):
         why = details.get("explanation") if isinstance(details, dict) else None
         said = {
             "refusal": why if word == "refusal" and isinstance(why, str) else None,
+            "thinking_blocks": self._thoughts,
             "citations": self._citations,
         }
         reason, native = self._reason(word)
@@ -243,9 +244,11 @@ class AnthropicStreamDecoder(EventDecoder):
         return []
 
     def _keep(self, thought: dict[str, Any]) -> list[ChatChunk]:
-        """All thoughts so far, each with its position, for the next turn."""
-        self._thoughts = [*self._thoughts, {**thought, AFTER: self._calls} if self._calls else thought]
-        return [self._chunk({"thinking_blocks": self._thoughts})]
+        """Keeps a thought, with its position, for the next turn. Chats have all of them at their end; the chunk is for
+        formats whose thoughts carry their signatures.
+        """
+        self._thoughts.append({**thought, AFTER: self._calls} if self._calls else thought)
+        return [cast(ChatChunk, {"choices": [], THOUGHTS_SO_FAR: list(self._thoughts)})]
 
     def _call(self, block: _Block, raw: dict[str, Any]) -> list[ChatChunk]:
         name = raw.get("name")

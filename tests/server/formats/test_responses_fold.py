@@ -18,7 +18,7 @@ from proxy.pipeline.call import Call
 from proxy.providers import PROVIDERS
 from proxy.schema.chat import ChatChunk
 from proxy.schema.errors import ProxyError
-from proxy.schema.fold import Fold
+from proxy.schema.fold import THOUGHTS_SO_FAR, Fold
 from proxy.schema.unfold import chunks_of
 from proxy.schema.usage import Usage
 from proxy.server.formats.chat import decode_chat
@@ -30,6 +30,7 @@ USAGE: Usage = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9, "
 _EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 _TYPE_OF = {"compatible": "openai", "deepseek": "openai", "responses": "openai"}  # folder -> provider
 _DEEP = {"provider": "openai", "api": "responses"}
+THOUGHTS = [{"type": "thinking", "thinking": "Höm, 🤔", "signature": "s"}]
 CUSTOM = {"type": "custom", "name": "patch"}
 GROUP = {"type": "namespace", "name": "n", "description": "d", "tools": [{"type": "function", "name": "f"}]}
 
@@ -209,7 +210,7 @@ def test_a_stream_cut_at_every_byte() -> None:
     chunks = [
         chunk(reasoning_content="Höm, "),
         chunk(reasoning_content="🤔"),
-        chunk(thinking_blocks=[{"type": "thinking", "thinking": "Höm, 🤔", "signature": "s"}]),
+        cast(ChatChunk, {"choices": [], THOUGHTS_SO_FAR: THOUGHTS}),
         chunk(content="Grüß "),
         chunk(content="Gott 👋\n\n"),
         chunk(tool_calls=[opening(0, "n__f")]),
@@ -218,7 +219,7 @@ def test_a_stream_cut_at_every_byte() -> None:
         chunk(tool_calls=[more(0, ":1}")]),
         chunk(tool_calls=[more(1, 'ut":"a\\nb"}')]),
         chunk(tool_calls=[opening(2, "none")]),
-        chunk("tool_calls", extra_content={"google": {"thought_signature": "t"}}),
+        chunk("tool_calls", thinking_blocks=THOUGHTS, extra_content={"google": {"thought_signature": "t"}}),
     ]
     whole = agree(call, chunks, cut=1)
     thought, message, grouped, patch, plain, late = whole["output"]

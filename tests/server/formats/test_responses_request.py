@@ -95,6 +95,14 @@ def called(**more: Any) -> dict[str, Any]:
                 {"role": "tool", "tool_call_id": "c1", "content": [{"type": "image_url", "image_url": {"url": PNG}}]},
             ],
         ),
+        (  # some clients write thoughts as texts
+            [{"role": "assistant", "content": "a"}, CALL, {"role": "assistant", "content": "b"}, OUTPUT],
+            [called(content="a\n\nb"), {"role": "tool", "tool_call_id": "c1", "content": "3"}],
+        ),
+        (
+            [{"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}],
+            [{"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}],
+        ),
         ([{"type": "reasoning", "id": "rs_1", "summary": []}, user("u")], [user("u")]),
         (
             [{"type": "reasoning", "id": "r", "summary": [{"type": "summary_text", "text": "hm"}]}, CALL, OUTPUT],

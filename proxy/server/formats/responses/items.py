@@ -89,8 +89,12 @@ class Conversation:
             self._close()
             self.messages.append({"role": role, "content": content})
             return
-        if self._answer is not None and self._answer["content"] is not None:
-            self._close()
+        before = None if self._answer is None else self._answer["content"]
+        if self._answer is not None and before is not None:
+            if "tool_calls" in self._answer:  # results belong beside their calls
+                content = _joined(before, content)
+            else:
+                self._close()
         self._open()["content"] = content
 
     def _content(self, content: Any, where: str) -> str | list[dict[str, Any]]:
@@ -206,6 +210,15 @@ class Conversation:
                 call[state.OF_CALLS] = signed[call["id"]]
         if answer["content"] is None and "tool_calls" not in answer:
             self.messages.pop()
+
+
+def _joined(one: str | list[Any], other: str | list[Any]) -> str | list[Any]:
+    """Two texts of one answer."""
+    if isinstance(one, str) and isinstance(other, str):
+        return f"{one}\n\n{other}"
+    return [
+        part for each in (one, other) for part in ([{"type": "text", "text": each}] if isinstance(each, str) else each)
+    ]
 
 
 def _has_text(piece: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from proxy.providers.base.answers import listed, mapping, objects
 from proxy.schema.chat import ChatChunk, ChatResponse
-from proxy.schema.fold import Fold
+from proxy.schema.fold import THOUGHTS_SO_FAR, Fold
 from proxy.server.formats.responses import state
 from proxy.server.formats.responses.parts import Called, Emit, Item, Said, Thought, flat_citations
 from proxy.server.formats.responses.tools import Named
@@ -45,6 +45,8 @@ class Output:
         for choice in chunk.get("choices", ()):
             if choice.get("index", 0) == 0:
                 self._choice(cast("dict[str, Any]", choice))
+        if (thoughts := cast("dict[str, Any]", chunk).get(THOUGHTS_SO_FAR)) is not None:
+            self._keep(listed(thoughts))
         for name in ("service_tier", "system_fingerprint"):
             if name in chunk:
                 self.extras[name] = cast("dict[str, Any]", chunk)[name]
