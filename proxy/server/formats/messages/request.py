@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from proxy.providers.anthropic.messages import DIALECT
 from proxy.schema.chat import ChatRequest, Message
 from proxy.schema.errors import BadRequest
 from proxy.schema.records import MAX_TOKENS
@@ -17,7 +18,6 @@ from proxy.server.formats.messages.conversation import Conversation
 from proxy.server.formats.messages.foreign import without_foreign
 from proxy.server.formats.messages.tools import Translated, add_format, add_thinking, add_tools
 
-DIALECT = "anthropic"
 PASSED = ("anthropic-version", "anthropic-beta", "anthropic-workspace-id")  # headers that go to the vendor
 MAX_MESSAGES = 100_000
 MAX_USER = 64  # characters of an end user's id that other vendors take
