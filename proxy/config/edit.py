@@ -25,8 +25,8 @@ def plain(data: bytes, name: str) -> dict[str, Any]:
 
 
 def edited(text: str, values: MappingOf[str, Any]) -> str:
-    """`text` with these values: the same text if they are in it already. What is not in `values` is removed. A comment
-    goes only with the value that it belongs to.
+    """`text` with these values: the same text if they are in it already. What is not in `values` is removed, and with
+    it the comments up to the next key.
     """
     if plain(text.encode(), "configuration") == values:
         return text

@@ -12,8 +12,8 @@ from proxy import APISettings
 from proxy.client import settings_file
 from proxy.client.errors import MultiModelError, SettingsError
 from proxy.client.older_names import RULES
-from proxy.config import Config, ConfigError
-from proxy.config.edit import edited, plain
+from proxy.config import Config
+from proxy.config.edit import plain
 from proxy.config.files import shipped
 from proxy.config.namespace import enabled
 from proxy.routing.settings import Rule
@@ -399,33 +399,3 @@ def test_a_shorthand_without_a_rule_of_its_name_comes_first(path: Path) -> None:
 def test_a_mistake_in_older_names_is_named(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         APISettings(**given).to_yaml()
-
-
-# --- the text ---------------------------------------------------------------------------------------------------------
-
-
-def test_an_anchor_is_not_changed_for_those_who_share_it() -> None:
-    """Only the place that differs is written out."""
-    text = "a: &one {x: 1, y: 2}\nb: *one\nc: {d: *one}\n"
-    values = plain(text.encode(), "x")
-    values["b"] = {"x": 1, "y": 3}
-    changed = edited(text, values)
-    assert plain(changed.encode(), "x") == values
-    assert "&one" in changed
-
-
-@pytest.mark.parametrize(
-    "value", [True, 1, 1.0, "1", "true", "no", None, [], {}, [1, {"a": None}], "a: b", "# no comment", "ä\n", "1e3"]
-)
-def test_every_value_is_read_back_as_it_was_written(value: Any) -> None:
-    text = "old: {deep: 1}   # kept\n"
-    changed = edited(text, {"old": {"deep": 1, "new": value}, "top": value})
-    found = plain(changed.encode(), "x")
-    assert found == {"old": {"deep": 1, "new": value}, "top": value}
-    assert type(found["top"]) is type(value)
-    assert "# kept" in changed
-
-
-def test_text_that_is_no_yaml_is_refused_with_its_place() -> None:
-    with pytest.raises(ConfigError, match=r"^x:1:5: "):
-        plain(b"a: b: c\n", "x")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -66,17 +68,18 @@ def test_a_stream_that_is_left_ends_at_the_provider(asked: Sync) -> None:
             break
     with asked.api.generate_stream(QUESTION, model="fake/stall_after(k=3)") as stream:
         next(stream)
-    wait_until_idle(asked.upstream)
+    wait_until(lambda: asked.upstream.open() == 0)
     assert all(seen.peer_closed_early for seen in asked.upstream.ledger() if seen.model.startswith("stall"))
 
 
-def wait_until_idle(upstream: Spawned) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Asks again and again. Raises TimeoutError after 20 s or more."""
     pause = threading.Event()
-    for _ in range(2000):
-        if upstream.open() == 0:
+    for _ in range(4000):
+        if condition():
             return
         pause.wait(0.005)
-    raise TimeoutError("the upstream is still answering")
+    raise TimeoutError
 
 
 async def test_it_works_where_a_loop_runs(asked: Sync) -> None:
@@ -130,5 +133,32 @@ def test_a_time_out_inside_the_process_is_one_too(tmp_path: Path) -> None:
         with SyncMultiModelAPI(APISettings.load(path), timeout_s=0.2) as api:
             with pytest.raises(RequestTimeout, match=r"0\.2 s \(timeout_s\)"):
                 api.generate("Hi", model="fake/stall_after(k=-1)")
-            wait_until_idle(upstream)
+            wait_until(lambda: upstream.open() == 0)
         assert len(upstream.ledger()) <= 1  # it is not asked again
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_the_call(tmp_path: Path) -> None:
+    """Ctrl-C in a terminal, or the stop button of a notebook."""
+    program = """
+import os, signal, sys, threading
+from proxy import APISettings, SyncMultiModelAPI
+with SyncMultiModelAPI(APISettings.load(sys.argv[1])) as api:
+    print("asking", flush=True)
+    threading.Thread(target=lambda: (sys.stdin.readline(), os.kill(os.getpid(), signal.SIGINT))).start()
+    try:
+        api.generate("Hi", model="fake/stall_after(k=-1)-delay_whole(s=0)")
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    print(api.generate("Hi", model="fake/ok").finish_reason)
+"""
+    with spawn() as upstream:
+        path = write_files(
+            tmp_path, upstream.url, ROUTING, timeouts="{connect: 60, first_token: 60, idle: 60, total: 60}"
+        )
+        command = [sys.executable, "-X", "dev", "-W", "error", "-c", program, str(path)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            wait_until(lambda: upstream.open() == 1)
+            output, _ = process.communicate("now\n", timeout=60)
+        wait_until(lambda: upstream.open() == 0)
+    assert output.split() == ["asking", "interrupted", "stop"]
