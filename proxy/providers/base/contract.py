@@ -148,6 +148,8 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     key_env: ClassVar[tuple[str, ...]] = ()
     # The vendor's name in the price list of genai-prices; None: its prices are not listed.
     catalogue: ClassVar[str | None] = None
+    # The vendor's name in OpenTelemetry's GenAI conventions; None: its type.
+    telemetry_name: ClassVar[str | None] = None
     # Headers of every request, those built elsewhere too. The configuration and the request may say otherwise.
     usual_headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
     # Answer headers that may hold the vendor's id of a request, the most telling first.

@@ -37,6 +37,7 @@ class Google(Provider, frozen=True, kw_only=True):
     base: ClassVar[str | None] = "https://generativelanguage.googleapis.com"
     key_env: ClassVar[tuple[str, ...]] = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
     catalogue: ClassVar[str | None] = "google"
+    telemetry_name: ClassVar[str | None] = "gcp.gemini"
     choices_at_once: ClassVar[int | None] = 1  # "Only one candidate can be specified": most models say so
     embeddings_batch: ClassVar[int | None] = 100  # "at most 100 requests can be in one batch"
 

@@ -60,6 +60,7 @@ class Mistral(Compatible, frozen=True, kw_only=True):
     base: ClassVar[str | None] = "https://api.mistral.ai/v1"
     key_env: ClassVar[tuple[str, ...]] = ("MISTRAL_API_KEY",)
     catalogue: ClassVar[str | None] = "mistral"
+    telemetry_name: ClassVar[str | None] = "mistral_ai"
     id_headers: ClassVar[tuple[str, ...]] = ("x-request-id", "mistral-correlation-id", "cf-ray")
     embeddings_batch: ClassVar[int | None] = 256  # one more is a 400 (seen in recorded traffic)
     stream_usage: ClassVar[bool] = False

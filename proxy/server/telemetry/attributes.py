@@ -27,11 +27,6 @@ Attributes = dict[str, Value]
 
 MAX_TEXT = 256  # characters of what a client or a vendor chose
 _INT64 = range(-(2**63), 2**63)
-# The conventions' names of vendors. Others keep the name of their type.
-VENDORS = {
-    "google": ai.GenAiProviderNameValues.GCP_GEMINI.value,
-    "mistral": ai.GenAiProviderNameValues.MISTRAL_AI.value,
-}
 _NUMBERS = {
     "temperature": ai.GEN_AI_REQUEST_TEMPERATURE,
     "top_p": ai.GEN_AI_REQUEST_TOP_P,
@@ -51,8 +46,8 @@ class Where(Struct, frozen=True):
 
 def provider_attributes(name: str, provider: Provider, endpoint: Endpoint) -> Attributes:
     """The vendor and its address. An OpenAI-shaped server elsewhere has the name of its section."""
-    is_other = provider.type == "openai" and provider.base_url is not None
-    found: Attributes = {ai.GEN_AI_PROVIDER_NAME: name if is_other else VENDORS.get(provider.type, provider.type)}
+    is_other = provider.is_generic and provider.base_url is not None
+    found: Attributes = {ai.GEN_AI_PROVIDER_NAME: name if is_other else provider.telemetry_name or provider.type}
     address = urlsplit(endpoint.base_url)
     if address.hostname:
         found[server_attributes.SERVER_ADDRESS] = address.hostname
