@@ -48,7 +48,9 @@ def test_words_are_completed(tmp_path, line, expected):
     assert words(line, tmp_path) == expected
 
 
-@pytest.mark.parametrize("command", ["ask", "setup codex", "conformance"])
+@pytest.mark.parametrize(
+    "command", ["ask", *(pytest.param(each, marks=pytest.mark.slow) for each in ("setup codex", "conformance"))]
+)
 def test_names_of_models_are_completed(tmp_path, command):
     """Those of the files, wherever they are; none if the files do not load."""
     file = tmp_path / "routing_rules.yaml"

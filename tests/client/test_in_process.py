@@ -23,10 +23,8 @@ from tests.upstream import FakeUpstream, spawn
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(
-    "ending",
-    [pytest.param("await api.close()", id="closed", marks=pytest.mark.slow), pytest.param("pass", id="left open")],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["await api.close()", "pass"], ids=["closed", "left open"])
 def test_a_program_prints_only_what_it_prints(tmp_path: Path, ending: str) -> None:
     """In development mode, with every warning an error: calls, failures and the end, closed or not."""
     program = f"""

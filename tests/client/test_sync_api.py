@@ -114,6 +114,7 @@ def test_a_dropped_client_ends_its_thread(tmp_path: Path) -> None:
             assert not thread.is_alive()
 
 
+@pytest.mark.slow
 def test_one_client_serves_several_loops_one_after_the_other(tmp_path: Path) -> None:
     """Each `asyncio.run` closes what it opened: nothing is left over, and nothing is asked of a closed loop."""
     with spawn() as upstream:

@@ -102,6 +102,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict
             server.stop()
 
 
+@pytest.mark.slow
 def test_the_commands_run(place: tuple[Path, dict[str, str], str]) -> None:
     """Each block as it stands, one after the other."""
     folder, environ, _ = place

@@ -233,7 +233,7 @@ def checkouts(folder: Path) -> tuple[Path, Path]:
     return places
 
 
-@pytest.mark.parametrize("epoch", [None, 1_700_000_000])
+@pytest.mark.parametrize("epoch", [None, pytest.param(1_700_000_000, marks=pytest.mark.slow)])
 def test_builds_are_the_same_bytes_wherever_and_whenever_they_run(tmp_path, epoch):
     """Anyone can check that a published file is this source. SOURCE_DATE_EPOCH dates what is inside."""
     one, another = checkouts(tmp_path / "source")
@@ -249,6 +249,7 @@ def test_builds_are_the_same_bytes_wherever_and_whenever_they_run(tmp_path, epoc
             assert {member.mtime for member in archive} == {epoch}
 
 
+@pytest.mark.slow
 def test_the_sdist_makes_the_same_wheel(wheel, tmp_path):
     """It lacks nothing, and the wheel does not depend on what lies beside it in a checkout."""
     (sdist,) = build(ROOT, tmp_path / "sdist", "-t", "sdist")
