@@ -259,3 +259,10 @@ def test_a_limit_of_requests_inside_a_200_is_a_rate_limit(text: str):
     with pytest.raises(UpstreamError) as raised:
         SERVER.parse_response(answered(200, {"error_code": 17, "error_msg": text}), request())
     assert (raised.value.status, raised.value.code) == (429, "rate_limit_exceeded")
+
+
+def test_the_only_piece_of_a_stream_that_broke_off_is_no_answer():
+    """It has a delta and no finish."""
+    for piece in (said({"role": "assistant", "content": ""}), said({"content": "hi"})):
+        with pytest.raises(UpstreamError):
+            SERVER.parse_response(answered(200, piece), request())

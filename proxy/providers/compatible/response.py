@@ -17,7 +17,7 @@ from proxy.providers.base.answers import (
 from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.base.errors import ErrorRules
-from proxy.providers.base.finish import derived_finish
+from proxy.providers.base.finish import derived_finish, names_finish
 from proxy.providers.base.usage import usage_of
 from proxy.providers.compatible.errors import body_of
 from proxy.providers.compatible.finish import CALLED, finish_reason
@@ -110,7 +110,8 @@ def _normalize(choice: dict[str, Any], place: int, ids: CallIds, is_cut: bool) -
     if message is None and finish_reason(word, None)[0] == "content_filter":
         message = {}  # Azure sends none where its filter took the whole answer
     if not isinstance(message, dict):
-        message = mapping(choice.get("delta")) or bare_message(choice) or None
+        # Without a finish, a delta is the piece of a stream that broke off.
+        message = (mapping(choice.get("delta")) if names_finish(word) else None) or bare_message(choice) or None
     if message is None:
         raise UpstreamError("The provider's answer has a choice without a message.", retryable=True)
     message = _message(message, ids)
