@@ -168,7 +168,7 @@ class ResponsesWire(Wire):
         if request.method != "POST":
             raise Refused(405, self.error(405, None, ""))
         try:
-            body = msgspec.json.decode(request.body, type=_Body)
+            body = msgspec.convert(_spelt_out(msgspec.json.decode(request.body)), _Body)
         except msgspec.DecodeError as error:
             raise Refused(400, _said_error(str(error), "unknown_parameter")) from error
         wrong = _wrong(body) or _wrong_tools(body)
@@ -203,6 +203,22 @@ class ResponsesWire(Wire):
     def error_frame(self, status: int, code: str | None, model: str) -> bytes:
         error = msgspec.json.decode(self.error(status, code, model))["error"]
         return _event("error", code=error["code"] or "server_error", message=error["message"], param=None).data
+
+
+def _is_short(item: Any) -> bool:
+    return isinstance(item, dict) and "role" in item and "type" not in item
+
+
+def _spelt_out(body: Any) -> Any:
+    """Its short forms in full: a text is the user's message, and an item with a role needs no type."""
+    if not isinstance(body, dict):
+        return body
+    items = body.get("input")
+    if isinstance(items, str):
+        items = [{"role": "user", "content": items}]
+    if not isinstance(items, list):
+        return body
+    return body | {"input": [{"type": "message", **item} if _is_short(item) else item for item in items]}
 
 
 def wants(body: _Body) -> Wanted:
