@@ -1,10 +1,10 @@
 """Real clients, unmodified, against a spawned proxy over the fake upstream: one file for each client.
 
-Each file in `on_python/` and `on_node/` is a program that runs in an environment of its own, where pytest and this
-package need not be installed. Its head says which, and on which wires: `client: openai; environment: openai-2; wires:
-openai anthropic`. A function `check_NAME` is a test for each of the wires, a function `once_NAME` for the first one
-(in JavaScript `check("NAME", ...)` and `once(...)`). `checks: openai_3.py` takes those of another file. `scripts/test-clients` makes the environments and names their
-folder in CLIENTS_HOME; without it nothing is collected here.
+Each file in `on_python/` and `on_node/` is a program that runs in an environment of its own, without pytest and without
+this package. Its first line says which, and on which wires: `client: openai 2 (Python); environment: openai-2; wires:
+openai anthropic`. A function `check_NAME` is a test for each of the wires, a function `once_NAME` for the first one; in
+JavaScript these are `check("NAME", ...)` and `once(...)`. `checks: openai_3.py` takes the functions of another file.
+`scripts/test-clients` makes the environments and names their folder in CLIENTS_HOME. Without it nothing is collected.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ version: 1
 storage: {{url: "sqlite:///{db}"}}
 providers:
   openai: {{base_url: "{upstream}", api_key_env: null, allow_private: true, price: null, retries: 0}}
-  responses: {{type: openai, base_url: "RESPONSES", api: responses, api_key_env: null, allow_private: true, price: null,
+  native: {{type: openai, base_url: "RESPONSES", api: responses, api_key_env: null, allow_private: true, price: null,
     retries: 0}}
   anthropic: {{base_url: "{upstream}", api_key_env: null, allow_private: true, price: null, retries: 0}}
   google: {{base_url: "{upstream}", api_key_env: null, allow_private: true, price: null, retries: 0}}
@@ -41,7 +41,7 @@ router: {{default_model: openai/actor}}
 """
 PRICING = "version: 1\nmodels:\n" + "".join(
     f"  {wire}/*: {{input: 2, output: 10, max_output: 4096}}\n"
-    for wire in ("openai", "responses", "anthropic", "google", "mistral")
+    for wire in ("openai", "native", "anthropic", "google", "mistral")
 )
 LIMIT_S = 300  # of a whole program; the machine may be busy
 OUTPUTS = pytest.StashKey[list[dict[str, Any]]]()
@@ -77,7 +77,13 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
         return None
     if file_path.suffix not in (".py", ".mjs") or file_path.name.startswith("_"):
         return None
-    return Program.from_parent(parent, path=file_path)
+    named = file_path.suffix == ".py" and parent.session.isinitpath(file_path)  # then the hook below makes it
+    return None if named else Program.from_parent(parent, path=file_path)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """pytest would import a file that its command line names."""
+    return Program.from_parent(parent, path=module_path) if module_path.parent.name == "on_python" else None
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -92,11 +98,13 @@ class Program(pytest.File):
     """One client."""
 
     def collect(self) -> Iterator[pytest.Item]:
+        if HOME is None:
+            return
         self.head = dict(re.findall(r"(\w+): ([^;]+)", self.path.read_text().partition("\n")[0]))
         self.checks = self.path.with_name(self.head.get("checks", self.path.name))
         self.add_marker(pytest.mark.clients)
         text, wires = self.checks.read_text(), self.head["wires"].split()
-        names = re.findall(r"""^(?:async )?(?:def |await )?(check|once)(?:_|\(")(\w+)""", text, re.MULTILINE)
+        names = re.findall(r"""^(?:async )?(?:def )?(check|once)(?:_|\(")(\w+)""", text, re.MULTILINE)
         for kind, name in names:
             for wire in wires[: None if kind == "check" else 1]:
                 yield Check.from_parent(self, name=f"{name}[{wire}]")
@@ -110,10 +118,10 @@ class Program(pytest.File):
         servers = config.stash.setdefault(SERVERS, Servers(folder))
         listener = servers.listener
         start = len(listener.seen)
-        clean = {name: value for name, value in os.environ.items() if not name.endswith(("_API_KEY", "_PROXY", "_proxy"))}
-        told = {"PROXY_URL": listener.base_url, "WIRES": self.head["wires"], "HOME": str(servers.folder), "PYTHONWARNINGS": "ignore"}
+        told = {name: value for name, value in os.environ.items() if not re.search("_API_KEY$|(?i:_PROXY)$", name)}
+        told |= {"PROXY_URL": listener.base_url, "WIRES": self.head["wires"], "HOME": str(servers.folder)}
         done = subprocess.run(
-            command, env=clean | told, capture_output=True, text=True, timeout=LIMIT_S, check=False, cwd=servers.folder
+            command, env=told, capture_output=True, text=True, timeout=LIMIT_S, check=False, cwd=servers.folder
         )
         lines = [json.loads(line[8:]) for line in done.stdout.splitlines() if line.startswith("@result ")]
         found: dict[str, Any] = {"output": done.stdout[-3000:] + done.stderr[-3000:]}
@@ -153,4 +161,3 @@ class Check(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, int, str]:
         return self.path, 0, self.name
-

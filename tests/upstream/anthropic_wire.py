@@ -26,6 +26,17 @@ SIGNATURE = "c2lnbmVk"
 MAX_BREAKPOINTS = 4
 _VERSIONS = ("2023-06-01", "2026-10-21")  # the second one knows no sampling parameters
 _encode = msgspec.json.Encoder().encode
+_NO_THREADS = _encode(  # the fake holds no conversations, as the vendor for some organizations
+    {
+        "type": "error",
+        "error": {
+            "type": "invalid_request_error",
+            "message": "thread: not available for this request",
+            "details": {"error_code": "thread_unsupported_request", "unsupported": ["thread"]},
+        },
+        "request_id": "req_fake",
+    }
+)
 _ID = re.compile(r"[a-zA-Z0-9_-]+")
 # By model, as the vendor's errors say it.
 _NO_SAMPLING = re.compile(r"claude-(?:opus-4-[78]|opus-5|sonnet-5|haiku-5|fable|mythos).*")
@@ -208,6 +219,7 @@ class _WithBeta(_Body):
 
     context_management: dict[str, Any] | None = None
     container: str | None = None
+    thread: dict[str, Any] | None = None
 
 
 class _Counted(_WithBeta, kw_only=True):
@@ -251,6 +263,8 @@ class AnthropicWire(Wire):
             raise _refused(str(error)) from error
         if version == _VERSIONS[1] and (sampled := _sampled(body)):
             raise _refused(f"{sampled}: Extra inputs are not permitted")
+        if isinstance(body, _WithBeta) and body.thread is not None:
+            raise Refused(400, _NO_THREADS)
         wrong = _wrong_tools(body) or _wrong_model(body) or _wrong_messages(body) or _wrong_bytes(request, body)
         if wrong is not None:
             raise _refused(wrong)

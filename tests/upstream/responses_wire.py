@@ -91,7 +91,7 @@ class _Output(Strict, tag_field="type", tag="function_call_output"):
 class _Function(Strict, tag_field="type", tag="function"):
     name: str
     parameters: dict[str, Any] | None
-    strict: bool | None = True
+    strict: bool | None = None
     description: str | None = None
 
 

@@ -1,4 +1,4 @@
-# client: anthropic (Python); environment: project; wires: anthropic openai responses google mistral
+# client: anthropic (Python); environment: project; wires: anthropic openai native google mistral
 """Anthropic's Python SDK."""
 
 import anthropic
@@ -48,15 +48,18 @@ async def check_stream_helper(proxy):
 
 def check_stream_events(proxy):
     with client(proxy) as api:
-        kinds = [event.type for event in api.messages.create(model=proxy.model, max_tokens=99, messages=ASK, stream=True)]
+        kinds = [
+            event.type for event in api.messages.create(model=proxy.model, max_tokens=99, messages=ASK, stream=True)
+        ]
     assert kinds[0] == "message_start" and kinds[-2:] == ["message_delta", "message_stop"]
     assert kinds.count("content_block_start") == kinds.count("content_block_stop") == 1
 
 
 def check_stream_tool(proxy):
-    with client(proxy) as api, api.messages.stream(
-        model=proxy.model, max_tokens=100, messages=ASK, tools=[TOOL]
-    ) as stream:
+    with (
+        client(proxy) as api,
+        api.messages.stream(model=proxy.model, max_tokens=100, messages=ASK, tools=[TOOL]) as stream,
+    ):
         final = stream.get_final_message()
     (call,) = [block for block in final.content if block.type == "tool_use"]
     assert (call.name, call.input, final.stop_reason) == ("weather", {"city": "Rex"}, "tool_use")

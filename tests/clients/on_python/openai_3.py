@@ -1,4 +1,4 @@
-# client: openai 3 (Python); environment: project; wires: openai responses anthropic google mistral
+# client: openai 3 (Python); environment: project; wires: openai native anthropic google mistral
 """OpenAI's Python SDK, the newest major version."""
 
 import base64
@@ -44,9 +44,7 @@ async def check_chat_async(proxy):
 def check_stream_with_usage(proxy):
     with client(proxy) as api:
         options = {"include_usage": True}
-        chunks = list(
-            api.chat.completions.create(model=proxy.model, messages=ASK, stream=True, stream_options=options)
-        )
+        chunks = list(api.chat.completions.create(model=proxy.model, messages=ASK, stream=True, stream_options=options))
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text.strip() == "one two three"
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
@@ -179,7 +177,10 @@ def check_error_classes(proxy):
                 raised(kind, call)
         raised(openai.NotFoundError, lambda: api.chat.completions.create(model="nobody/nothing", messages=ASK))
         raised(openai.BadRequestError, lambda: api.chat.completions.create(model=proxy.model, messages="text"))
-        raised(openai.BadRequestError, lambda: api.responses.create(model=proxy.model, previous_response_id="resp_1", input="x"))
+        raised(
+            openai.BadRequestError,
+            lambda: api.responses.create(model=proxy.model, previous_response_id="resp_1", input="x"),
+        )
 
 
 def once_time_out(proxy):
@@ -192,7 +193,9 @@ def once_time_out(proxy):
 def once_retries(proxy):
     """A fault at the provider is tried again by the proxy alone, and the SDK is told so."""
     with OpenAI(base_url=proxy.url, api_key="any") as api:
-        error = raised(openai.InternalServerError, lambda: api.chat.completions.create(model="openai/e503", messages=ASK))
+        error = raised(
+            openai.InternalServerError, lambda: api.chat.completions.create(model="openai/e503", messages=ASK)
+        )
     assert error.response.headers["x-should-retry"] == "false"
 
 

@@ -1,4 +1,4 @@
-# client: openai-agents; environment: agents; wires: openai responses anthropic google
+# client: openai-agents; environment: agents; wires: openai native anthropic google
 """OpenAI's Agents SDK, on both of its APIs."""
 
 from agents import Agent, OpenAIChatCompletionsModel, OpenAIResponsesModel, Runner, function_tool, set_tracing_disabled

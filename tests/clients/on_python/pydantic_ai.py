@@ -1,4 +1,4 @@
-# client: pydantic-ai; environment: agents; wires: openai responses anthropic google
+# client: pydantic-ai; environment: agents; wires: openai native anthropic google
 """Pydantic AI, on chat completions, responses and messages."""
 
 from anthropic import AsyncAnthropic
@@ -37,16 +37,17 @@ async def check_text(proxy):
 
 
 async def check_tool_loop(proxy):
+    asked = []
+
+    def weather(city: str) -> str:
+        asked.append(city)
+        return "sunny"
+
     for model in models(proxy):
-        asked, agent = [], Agent(model, instructions="Be brief.")
-
-        @agent.tool_plain
-        def weather(city: str) -> str:
-            asked.append(city)
-            return "sunny"
-
+        agent = Agent(model, instructions="Be brief.", tools=[weather])
         result = await agent.run("What is the weather?")
-        assert result.output == "The tools say: sunny" and asked
+        assert result.output == "The tools say: sunny"
+    assert asked == ["Rex"] * 3
 
 
 async def check_stream(proxy):

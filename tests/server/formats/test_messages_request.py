@@ -14,7 +14,7 @@ from proxy.providers.openai import OpenAI
 from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.server.formats.messages.conversation import MARK
-from proxy.server.formats.messages.errors import error_body
+from proxy.server.formats.messages.errors import error_body, shown
 from proxy.server.formats.messages.request import decode_messages
 
 USER = {"role": "user", "content": "hi"}
@@ -260,6 +260,7 @@ def test_a_search_that_a_vendor_lacks_is_refused(vendor: str):
     ("where", "fields"),
     [
         ("tools.0", {"tools": [{"type": "code_execution_20250825", "name": "code_execution"}]}),
+        ("thread", {"thread": {"type": "create"}}),
         ("mcp_servers", {"mcp_servers": [{"type": "url", "url": "https://a.b", "name": "n"}]}),
         (
             "messages.0.content.0.source",
@@ -280,6 +281,15 @@ def test_what_only_anthropic_has_is_refused_by_name_elsewhere(where: str, fields
         build(OpenAI(), request, "gpt-6")
     assert caught.value.param == where
     assert caught.value.code == "unsupported_parameter"
+
+
+def test_refused_threads_tell_the_sdk_to_send_the_whole_conversation():
+    """It looks for this code, and would otherwise give up."""
+    with pytest.raises(BadRequest) as caught:
+        build(OpenAI(), decoded(thread={"type": "create"}), "gpt-6")
+    error = shown(caught.value, "req_1")["error"]
+    assert isinstance(error, dict)
+    assert error["details"]["error_code"] == "thread_unsupported_request"
 
 
 def test_old_answers_of_anthropics_own_tools_are_left_out_and_reported():

@@ -44,6 +44,8 @@ def shown(error: ProxyError, request_id: str | None) -> dict[str, object]:
     said = error.body()["error"]
     found = {name: value for name, value in said.items() if name not in _BESIDE} if isinstance(said, dict) else {}
     details = {name: value for name, value in found.items() if value is not None}
+    if error.param == "thread":  # SDKs of November 2026 then send the whole conversation
+        details |= {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
     told = {"type": error_type(error), "message": _message(error), **({"details": details} if details else {})}
     return {"type": "error", "error": told, "request_id": request_id}
 

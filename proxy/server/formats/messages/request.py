@@ -123,10 +123,12 @@ def _translate(found: Translated, view: MessagesBody, fields: dict[str, Any]) ->
             found.lose(f"output_config.{name}")
     if fields.get("mcp_servers"):
         found.only_here["mcp_servers"] = "connection to MCP servers"
+    if fields.get("thread"):  # its next request carries only the new messages
+        found.only_here["thread"] = "conversation that the server holds"
     if "routing" in fields:
         said["routing"] = fields["routing"]
     for name in fields:
-        if name not in _READ and name not in ("routing", "mcp_servers", "output_format"):
+        if name not in _READ and name not in ("routing", "mcp_servers", "output_format", "thread"):
             found.lose(name)
     said |= {name: fields[name] for name in _PRICED if name in fields}
 
