@@ -58,6 +58,7 @@ class Servers:
     @cached_property
     def listener(self) -> Listener:
         upstream = self._open.enter_context(spawn())
+        upstream.set_modes({"claude-opus-5-5": "actor"})
         root = upstream.url.removesuffix("/v1")
         routing = ROUTING.replace("RESPONSES", f"{root}/openai/v1").replace("MISTRAL", f"{root}/mistral/v1")
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
 """Translates: what is wanted into what a willing model would say: the mode `actor`, the same on every wire.
 
 It obeys: calls the tool that is forced, or the first one, all of them when the text says `both`; answers with the least
-JSON that the schema takes; repeats, counts and reads aloud what it is told to. It stops where the request says.
+JSON that the schema takes; repeats, counts and reads aloud what it is told to.
+Texts in calls are what stands in quotes, if it is not ASCII. It stops where the request says.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def _calls(wanted: Wanted) -> list[tuple[str, str]]:
     else:
         all_of_them = wanted.parallel and "both" in wanted.text
         names = list(wanted.tools)[: None if all_of_them else 1]
-    return [(name, _written(instance(wanted.tools[name]))) for name in names]
+    foreign = re.search(r"'([^'\x00-\x7f]+)'", wanted.text)
+    least = [(name, _written(instance(wanted.tools[name]))) for name in names]
+    return [(name, said.replace("Rex", foreign[1])) for name, said in least] if foreign else least
 
 
 def _text(wanted: Wanted) -> str:

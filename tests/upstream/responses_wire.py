@@ -95,6 +95,14 @@ class _Function(Strict, tag_field="type", tag="function"):
     description: str | None = None
 
 
+class _Group(Strict, tag_field="type", tag="namespace"):
+    """Functions under one name, as Codex sends them; nothing is called here."""
+
+    name: str
+    tools: list[dict[str, Any]]
+    description: str | None = None
+
+
 class _Search(Strict, tag_field="type", tag="web_search"):
     search_context_size: Literal["low", "medium", "high"] | None = None
     user_location: dict[str, str] | None = None
@@ -146,7 +154,7 @@ class _Body(Strict):
     temperature: float | None = None
     text: _Text = field(default_factory=_Text)
     tool_choice: Literal["none", "auto", "required"] | dict[str, Any] = "auto"
-    tools: list[_Function | _Search] = []
+    tools: list[_Function | _Group | _Search] = []
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     top_p: float | None = None
     user: str | None = None
