@@ -21,7 +21,7 @@ def main(path: str) -> None:
     assert spec is not None and spec.loader is not None
     program = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(program)
-    say(check="", version=version(program.PACKAGE))
+    say(check="", version=getattr(program, "VERSION", None) or version(program.PACKAGE))
     wires = os.environ["WIRES"].split()
     with asyncio.Runner() as runner:
         for name, check in vars(program).items():

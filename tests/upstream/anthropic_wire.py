@@ -273,7 +273,7 @@ class AnthropicWire(Wire):
     def frames(self, ask: Ask, script: Script) -> Iterator[Frame]:
         said = say(ask, script, wants(ask.body))
         usage = usage_of(ask.body, script, said)
-        yield from stream(said, _ids(ask, script, said), None if script.no_finish else said.finish, usage)
+        yield from stream(said, _ids(ask, script, said), None if script.no_finish else said.finish, usage, ask.model)
         if not script.no_end:
             yield Frame(_event("message_stop", {}), end=True)
 
@@ -329,9 +329,13 @@ def whole(said: Said, ids: Sequence[str], finish: str | None) -> dict[str, Any]:
     return {"id": ids[0], "type": "message", "role": "assistant", "content": content, **_stop(said, finish)}
 
 
-def stream(said: Said, ids: Sequence[str], finish: str | None, usage: dict[str, Any] | None = None) -> Iterator[Frame]:
+def stream(
+    said: Said, ids: Sequence[str], finish: str | None, usage: dict[str, Any] | None = None, model: str | None = None
+) -> Iterator[Frame]:
     """The answer event by event, without `message_stop`. Blocks are written one after the other."""
     opened: dict[str, Any] = {"id": ids[0], "type": "message", "role": "assistant", "content": [], "stop_reason": None}
+    if model is not None:
+        opened["model"] = model
     if usage is not None:
         opened["usage"] = {**usage, "output_tokens": 1} if "output_tokens" in usage else usage
     yield Frame(_event("message_start", {"message": opened}))

@@ -106,6 +106,8 @@ class _Group(Strict, tag_field="type", tag="namespace"):
 class _Search(Strict, tag_field="type", tag="web_search"):
     search_context_size: Literal["low", "medium", "high"] | None = None
     user_location: dict[str, str] | None = None
+    external_web_access: bool | None = None
+    filters: dict[str, Any] | None = None
 
 
 class _Named(Strict):
