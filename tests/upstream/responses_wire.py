@@ -86,6 +86,7 @@ class _Call(Strict, tag_field="type", tag="function_call"):
 class _Output(Strict, tag_field="type", tag="function_call_output"):
     call_id: Annotated[str, Meta(max_length=64)]
     output: str | _Parts
+    id: str | None = None
 
 
 class _Function(Strict, tag_field="type", tag="function"):
@@ -146,6 +147,7 @@ class _Body(Strict):
     store: bool = True
     include: list[Literal["reasoning.encrypted_content", "message.output_text.logprobs"]] = []
     max_output_tokens: Annotated[int, Meta(ge=16)] | None = None
+    client_metadata: dict[str, str] | None = None  # Codex sends it
     metadata: dict[str, str] | None = None
     parallel_tool_calls: bool = True
     prompt_cache_key: str | None = None
