@@ -63,6 +63,7 @@ LACKING: dict[str, set[str]] = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", [*(kind for kind in PROVIDERS if kind != "embedded"), "openai, responses"])
 async def test_what_each_vendor_does_behind_the_proxy(kind: str, tmp_path: Any) -> None:
     """The whole table: what is not supported is what the vendor lacks, and nothing fails."""

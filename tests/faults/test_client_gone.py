@@ -319,7 +319,8 @@ def latencies(seen: list[Seen], closed: dict[str, float], transport: str) -> lis
     return early
 
 
-@pytest.mark.parametrize("transport", ["aiohttp", pytest.param("httpx", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
 def test_five_hundred_aborts_leave_nothing_behind(tmp_path: Path, transport: str) -> None:
     """A tenth in each phase, on the loop the product runs on."""
     begun = time.monotonic()

@@ -399,6 +399,7 @@ async def test_a_slow_answer_is_waited_for(tmp_path: Path, upstream: FakeUpstrea
 # --- captured requests ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", sorted(CAPTURED))
 @pytest.mark.parametrize("model", ["anthropic/claude-opus-5-5", "fake/ok"])
 async def test_captured_requests_of_clients_are_answered(tmp_path: Path, upstream: FakeUpstream, name: str, model: str):

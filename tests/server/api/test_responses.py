@@ -170,6 +170,7 @@ async def _create(api: Any, **asked: Any) -> Any:
     return await api.create(**asked)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("vendor", ["fake", "ant", "gem", "groq"])
 @pytest.mark.parametrize("client", CLIENTS)
 async def test_what_clients_send_is_answered(server: Server, upstream: FakeUpstream, client: str, vendor: str) -> None:
