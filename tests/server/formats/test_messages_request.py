@@ -191,6 +191,33 @@ def test_what_no_other_vendor_has_is_reported():
     ]
 
 
+def test_a_deferred_tool_is_offered_once_it_was_looked_up():
+    """Or called, or forced. Before that models do not see it at Anthropic either."""
+    search, later = {**TOOL, "name": "search"}, {**TOOL, "name": "later", "defer_loading": True}
+    found = [{"type": "tool_reference", "tool_name": "later"}]
+    looked_up = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "search", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": found}]},
+    ]
+    called = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "later", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": "ok"}]},
+    ]
+    for offered, given in (
+        (["search"], {}),
+        (["search", "later"], {"messages": looked_up}),
+        (["search", "later"], {"messages": called}),
+        (["search", "later"], {"tool_choice": {"type": "tool", "name": "later"}}),
+    ):
+        said = fields_of(tools=[search, later], **given)
+        assert [tool["function"]["name"] for tool in said["tools"]] == offered
+    assert decoded(tools=[search, later], messages=looked_up).fields["messages"][-1]["content"] == (
+        "The tool later can be called now."
+    )
+
+
 def test_a_format_of_the_answer_is_a_schema():
     """In the older place of the beta too."""
     form = {"type": "json_schema", "schema": {"type": "object"}}

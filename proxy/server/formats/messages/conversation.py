@@ -126,6 +126,10 @@ class Conversation:
                 texts = [each.get("text") for each in _objects(block.get("content") or [], f"{where}.content")]
                 head = [block.get("title"), block.get("source"), *texts]
                 return [_marked(_said("\n".join(text for text in head if isinstance(text, str))), block)]
+            case "tool_reference":  # what a search for tools has found
+                name = _of(block, "tool_name", where)
+                self._found.loaded.add(name)
+                return [_said(f"The tool {name} can be called now.")]
             case str():
                 self._found.only_here[where] = f"content of the type {kind[:64]!r}"
                 return []
@@ -242,6 +246,7 @@ class Conversation:
         if not isinstance(given, dict):
             raise BadRequest("Expected an object.", param=f"{where}.input")
         self._called.add(call_id)
+        self._found.loaded.add(name)
         self.has_foreign |= _ID.fullmatch(call_id) is None
         function = {"name": name, "arguments": text_of(given)}
         return _marked({"id": call_id, "type": "function", "function": function}, block)

@@ -25,25 +25,33 @@ _LEVELS = ("low", "medium", "high", "xhigh", "max")
 class Translated(Struct):
     """What a body says in OpenAI's words. `lost`: fields that no other vendor has. `only_here`: path of a field -> what
     it asks for, without which an answer would be another one. `needed`: the same by the field that stands for it.
+    `loaded`: tools that the conversation has looked up or called.
     """
 
     fields: dict[str, Any] = field(default_factory=dict)
     lost: dict[str, None] = field(default_factory=dict)
     only_here: dict[str, str] = field(default_factory=dict)
     needed: dict[str, tuple[str, str]] = field(default_factory=dict)
+    loaded: set[str] = field(default_factory=set)
 
     def lose(self, name: str) -> None:
         self.lost[name[:96]] = None
 
 
 def add_tools(found: Translated, tools: list[dict[str, Any]], choice: dict[str, Any] | None) -> None:
-    """Sets `tools`, `tool_choice`, `parallel_tool_calls` and `web_search_options`. Raises BadRequest."""
+    """Sets `tools`, `tool_choice`, `parallel_tool_calls` and `web_search_options`. Raises BadRequest.
+
+    Models do not see deferred tools before a search has found them; one of them, a placeholder, cannot even be called.
+    """
     made, names, searches = [], set(), []
+    forced = choice.get("name") if choice is not None else None
     for place, tool in enumerate(tools):
         where, kind = f"tools.{place}", tool.get("type")
         if kind is None or kind == "custom":
-            made.append(_function(found, tool, where))
-            names.add(tool["name"])
+            function = _function(found, tool, where)
+            if tool.get("defer_loading") is not True or tool["name"] in found.loaded or tool["name"] == forced:
+                made.append(function)
+                names.add(tool["name"])
         elif not isinstance(kind, str):
             raise BadRequest("Expected a text.", param=f"{where}.type")
         elif _SEARCH.fullmatch(kind):
