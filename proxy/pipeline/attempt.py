@@ -49,6 +49,25 @@ class Bill(Struct, frozen=True):
 class Attempt:
     """One try at one deployment. The attempt loop notes here what it sees; `end` says what that amounts to."""
 
+    committed = False  # a delta may leave, or has: no second model may answer in its place
+    status: int | None = None
+    request_id: str | None = None
+    first_token_ms: float | None = None  # since the call began
+    own_first_token_ms: float | None = None  # since the attempt began
+    retry_after_s: float | None = None
+    other_key = False  # the vendor refused one key of several, and another one is free
+    tool_calls = (0, 0)  # those it made, and how many of them were broken
+    cut: StopSequences | None = None  # where the vendor does not stop at them itself
+    native: NativeAnswer | None = None  # where the vendor's own bytes are the answer
+    hold_nano: int | None = None
+    charges: tuple[Charge, ...] = ()  # the budgets of its provider and model
+    ended: AttemptEnd | None = None
+    _is_waiting = False  # for this provider; see `CallTime.begin_wait`
+    _is_counted = False  # its error came with a usage
+    _is_refused = False  # by an error inside a 200
+    _report = NOTHING  # once it has ended
+    _cost: Cost | None = None
+
     def __init__(self, call: Call, deployment: Deployment, request: AnyRequest, origin: Origin = CALL) -> None:
         self.call = call
         self.deployment = deployment
@@ -58,27 +77,9 @@ class Attempt:
         self.id = f"{call.id}-{self.seq}"
         self.started = call.clock.monotonic_s()
         self.state = AttemptState.INTENDED
-        self.committed = False  # a delta may leave, or has: no second model may answer in its place
-        self.status: int | None = None
-        self.request_id: str | None = None
-        self.first_token_ms: float | None = None  # since the call began
-        self.own_first_token_ms: float | None = None  # since the attempt began
-        self.retry_after_s: float | None = None
-        self.other_key = False  # the vendor refused one key of several, and another one is free
-        self.tool_calls = (0, 0)  # those it made, and how many of them were broken
         self.dropped: list[str] = []
         self.adapted: list[str] = []
-        self.cut: StopSequences | None = None  # where the vendor does not stop at them itself
-        self.native: NativeAnswer | None = None  # where the vendor's own bytes are the answer
         self.tally = StreamTally(has_tools=bool(request.fields.get("tools")))
-        self.hold_nano: int | None = None
-        self.charges: tuple[Charge, ...] = ()  # the budgets of its provider and model
-        self.ended: AttemptEnd | None = None
-        self._is_waiting = False  # for this provider; see `CallTime.begin_wait`
-        self._is_counted = False  # its error came with a usage
-        self._is_refused = False  # by an error inside a 200
-        self._report = NOTHING  # once it has ended
-        self._cost: Cost | None = None
 
     def opening(self, hold_nano: int | None) -> AttemptOpen:
         """The row of its intent. `hold_nano`: an upper bound of its cost; None: nobody knows one."""

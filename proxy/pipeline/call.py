@@ -30,6 +30,28 @@ class Call:
     """One client request from its admission to its settlement. `trace`: what telemetry keeps of it, if it is on."""
 
     trace: object | None = None
+    bounds = UNBOUNDED  # of its time and its cost
+    decision: Decision | None = None  # how the router chose; None: the request names its model
+    decided = NOT_DECIDED  # the same, for the call's row
+    labels = NO_LABELS
+    traced: Decision | None = None  # the same, for the answer, if the client asked for it
+    text: CallText | None = None  # its request and answer, if its key stores them
+    leave: Callable[[int | None], None] | None = None  # returns the rate-limit place; takes the tokens used
+    charges: tuple[Charge, ...] = ()  # the budgets of the whole call
+    charges_failed = True  # its key pays even if the answer broke off
+    budget_wait_s = BUDGET_WAIT_S  # left to wait for budgets that other calls hold
+    can_downgrade = True
+    is_downgraded = False
+    downgraded_from: str | None = None  # the model that a spent budget replaced
+    bound_nano = 0  # upper bound of the plan's cost; 0: unknown
+    answer_bytes = 0  # of whole answers received
+    is_open = False  # the ledger has its row, or is about to write it
+    cancelled_by: Outcome | None = None  # why its task was cancelled
+    settled: CallEnd | None = None
+    seated: Seated | None = None  # the panel that answers, if an ensemble was asked
+    panel_report: dict[str, Any] | None = None  # what it decided
+    recorded: PanelRecord | None = None  # the same, for the call's row
+    on_open: Callable[[], None] | None = None  # told of each attempt that the ledger granted
 
     def __init__(
         self, call_id: str, caller: Caller, request: AnyRequest, clock: Clock, started: float | None = None
@@ -41,32 +63,10 @@ class Call:
         self.opened_ns = clock.unix_ns()
         self.time = CallTime(clock, started)
         self.attempts: list[Attempt] = []
-        self.bounds = UNBOUNDED  # of its time and its cost
         self.answered: list[Attempt] = []  # attempts that make up the answer: several if the call asked more than once
         self.gate = CommitGate()  # of the call's own ask
-        self.decision: Decision | None = None  # how the router chose; None: the request names its model
-        self.decided = NOT_DECIDED  # the same, for the call's row
-        self.labels = NO_LABELS
-        self.traced: Decision | None = None  # the same, for the answer, if the client asked for it
-        self.text: CallText | None = None  # its request and answer, if its key stores them
         self.adapted: list[str] = []  # parameters that the proxy itself changed
         self.limit_headers: dict[str, str] = {}  # `x-ratelimit-*` of the caller's own limits
-        self.leave: Callable[[int | None], None] | None = None  # returns the rate-limit place; takes the tokens used
-        self.charges: tuple[Charge, ...] = ()  # the budgets of the whole call
-        self.charges_failed = True  # its key pays even if the answer broke off
-        self.budget_wait_s = BUDGET_WAIT_S  # left to wait for budgets that other calls hold
-        self.can_downgrade = True
-        self.is_downgraded = False
-        self.downgraded_from: str | None = None  # the model that a spent budget replaced
-        self.bound_nano = 0  # upper bound of the plan's cost; 0: unknown
-        self.answer_bytes = 0  # of whole answers received
-        self.is_open = False  # the ledger has its row, or is about to write it
-        self.cancelled_by: Outcome | None = None  # why its task was cancelled
-        self.settled: CallEnd | None = None
-        self.seated: Seated | None = None  # the panel that answers, if an ensemble was asked
-        self.panel_report: dict[str, Any] | None = None  # what it decided
-        self.recorded: PanelRecord | None = None  # the same, for the call's row
-        self.on_open: Callable[[], None] | None = None  # told of each attempt that the ledger granted
         self._seq = count(1)
 
     def next_seq(self) -> int:
@@ -173,6 +173,8 @@ class Call:
 
     def _fell_back(self) -> bool:
         """Whether one ask went to several models. The members of an ensemble are asked side by side."""
+        if len(self.attempts) < 2:
+            return False
         asked = {(attempt.origin.seat, attempt.deployment.name) for attempt in self.attempts}
         return len(asked) > len({seat for seat, _ in asked})
 

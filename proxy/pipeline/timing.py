@@ -16,13 +16,13 @@ class Clock:
 class CallTime:
     """The timing of one call. `started`: its start, if that is before now."""
 
+    _waits = 0  # attempts, and pauses between attempts, that the call is waiting for
+    _waits_since = _waited_s = 0.0
+    _overhead_ms: float | None = None  # until a stream's first token
+
     def __init__(self, clock: Clock, started: float | None = None) -> None:
         self._now_s = clock.monotonic_s
         self.started = self._now_s() if started is None else started
-        self._waits = 0  # attempts, and pauses between attempts, that the call is waiting for
-        self._waits_since = 0.0
-        self._waited_s = 0.0
-        self._overhead_ms: float | None = None  # until a stream's first token
 
     def elapsed_ms(self) -> float:
         return (self._now_s() - self.started) * 1000

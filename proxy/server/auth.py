@@ -34,6 +34,7 @@ MAX_KNOWN = 10_000
 MAX_UNKNOWN = 4_096  # bounded, because clients can invent keys
 _MAX_BATCH = 500
 T = TypeVar("T")
+_ANYBODY = Caller(admin=True)  # who calls a server without keys
 _ANY = b""  # not a hash: asks whether any key exists
 
 
@@ -190,14 +191,16 @@ class Auth:
         """The caller of a request. Raises ProxyError 401 (identical for every rejected key), 429 or 503."""
         if not self._closed:
             await self.refresh()
+        if not self._closed and not self._optional:
+            return _ANYBODY
         sent = credential(headers)
-        if not self._closed and not (self._optional and sent):
-            return Caller(admin=True)
+        if not self._closed and not sent:
+            return _ANYBODY
         found = await self._holder(sent)
         if found is None and (other := headers.get(CREDENTIAL_HEADERS[1])) is not None and other.strip() != sent:
             found = await self._holder(other.strip())  # Claude Code may send its own token beside the key
         if found is None and not self._closed:
-            return Caller(admin=True)
+            return _ANYBODY
         if found is None:
             raise self.refusal(address)
         return found

@@ -13,7 +13,7 @@ from msgspec import Struct
 from proxy.providers.base.answers import objects
 from proxy.providers.base.contract import StreamDecoder
 from proxy.providers.base.tools import plain_tools, tool_name
-from proxy.schema.chat import ChatChunk, ChatResponse, TextChunk
+from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, TextChunk
 from proxy.schema.sse import Event
 
 
@@ -148,3 +148,14 @@ def _names_in(carriers: list[dict[str, Any]]) -> Iterator[str]:
     for carrier in carriers:
         if name := tool_name(carrier):
             yield name
+
+
+_NONE = ToolNames({}, OPENAI)
+
+
+def names_of(request: ChatRequest, defaults: Mapping[str, Any], rule: NameRule = OPENAI) -> ToolNames:
+    """The names in a request over the provider's `defaults`. Most requests have none, and are not searched for them."""
+    has_tools = "tools" in request.fields or "tools" in defaults
+    if not has_tools and not any(message.tool_calls for message in request.messages):
+        return _NONE
+    return ToolNames({**defaults, **request.fields}, rule)

@@ -28,7 +28,7 @@ class EventDecoder:
         if not data or self.done:
             return []
         if data.startswith(b"{"):
-            if self._split is None and not ends_in_half(data):
+            if self._split is None and not (b"\\u" in data and ends_in_half(data)):
                 return self.read(data, event.name)
             return self._read_halves(data, event.name)
         if data == _DONE:  # OpenAI's end marker, which servers of other dialects send too

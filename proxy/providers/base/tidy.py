@@ -17,9 +17,13 @@ from proxy.providers.base.signatures import named_by_bytes
 from proxy.providers.base.tools import plain_request
 from proxy.schema.chat import ChatRequest, Message
 
+_TO_TIDY = frozenset({"tools", "tool_choice", "functions", "function_call", "stop"})
+
 
 def tidied(request: ChatRequest, names: ToolNames | None = None) -> ChatRequest:
     """`names`: functions are called by the vendor's names."""
+    if request.fields.keys().isdisjoint(_TO_TIDY) and all(map(_is_text, request.messages)):
+        return request
     fields = plain_request(request.fields)
     messages = results_beside_calls([_true_media(message) for message in fields["messages"]])
     if names is not None and names.changed:
@@ -41,6 +45,11 @@ def _with(request: ChatRequest, fields: Mapping[str, Any], messages: list[dict[s
     return msgspec.structs.replace(
         request, messages=read, fields={**fields, "messages": before if is_same else messages}
     )
+
+
+def _is_text(message: Message) -> bool:
+    """True for a message that is only a text, as in most requests."""
+    return type(message.content) is str and message.tool_calls is None and message.role != "tool"
 
 
 def _is(one: object, other: object) -> bool:

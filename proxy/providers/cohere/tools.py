@@ -7,6 +7,7 @@ from typing import Any
 
 from proxy.providers.base.fields import Fields
 from proxy.providers.base.names import NameRule, ToolNames
+from proxy.providers.base.names import names_of as names_by
 from proxy.providers.base.tools import allowed_tools, chosen_name, function_of
 from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
@@ -19,7 +20,7 @@ _CHOICES = {"none": "NONE", "required": "REQUIRED", "any": "REQUIRED", "NONE": "
 
 
 def names_of(request: ChatRequest, defaults: Mapping[str, Any]) -> ToolNames:
-    return ToolNames({**defaults, **request.fields}, _RULE)
+    return names_by(request, defaults, _RULE)
 
 
 def tool_fields(fields: Fields) -> dict[str, Any]:

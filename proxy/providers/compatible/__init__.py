@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 from proxy.providers.base.content import REASONING_FIELD
 from proxy.providers.base.contract import Built, HTTPResponse, Provider, StreamDecoder
 from proxy.providers.base.errors import ErrorRules
+from proxy.providers.base.names import names_of
 from proxy.providers.compatible import embeddings, rerank
 from proxy.providers.compatible.errors import error_from
-from proxy.providers.compatible.request import Draft, names_of
+from proxy.providers.compatible.request import Draft
 from proxy.providers.compatible.response import parse
 from proxy.providers.compatible.stream import CompatibleStreamDecoder
 from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage

@@ -10,7 +10,7 @@ from proxy.providers.base.content import ECHOES, REASONING_FIELD, Part, refuse, 
 from proxy.providers.base.contract import Built, post_json
 from proxy.providers.base.fields import LEVELS, LIMITS, NEUTRAL, Fields, nearest_level, stop_list
 from proxy.providers.base.history import media_after_results
-from proxy.providers.base.names import OPENAI, ToolNames
+from proxy.providers.base.names import names_of
 from proxy.providers.base.tidy import tidied
 from proxy.providers.base.tools import allowed_tools, tool_name
 from proxy.schema.chat import NO_LIMIT, ChatRequest
@@ -330,10 +330,6 @@ class Draft:
                 self.body.pop("stream_options", None)
         http = post_json(path, self.body, self.request)
         return Built(http, list(self._dropped), list(self._adapted), self.stops, self.unchecked_json)
-
-
-def names_of(request: ChatRequest, parameters: Mapping[str, Any]) -> ToolNames:
-    return ToolNames({**parameters, **request.fields}, OPENAI)
 
 
 def _is_text(part: object) -> bool:

@@ -29,6 +29,7 @@ from proxy.providers.compatible.response import (
 )
 from proxy.schema.chat import ChatChunk, ChatRequest, TextChunk
 from proxy.schema.errors import UpstreamTruncated
+from proxy.schema.sse import Event
 
 # Of a delta alone, and no part of the message: Together's `token_id`, Groq's `channel`, Mistral's `index`.
 _NO_PART = frozenset({"role", *CALLED, "token_id", "channel", "index", "usage"})
@@ -88,15 +89,22 @@ class CompatibleStreamDecoder(EventDecoder):
         self._limit = request.max_tokens
         self._written = 0  # tokens of all choices, as far as the server has said
         self._misses = 0
+        self._is_quick = False
 
     @property
     def finished(self) -> bool:
         return len(self._finished) >= self._expected and len(self._finished) >= len(self._calls)
 
-    def read(self, data: bytes, name: str) -> list[ChatChunk]:
-        is_quick = self.has_quick_text and self._misses < _MAX_MISSES and not name and not self._halves
-        if is_quick and (text := self._text(data)) is not None:
+    def feed(self, event: Event) -> list[ChatChunk]:
+        """Most events only add text; none of these has half a character, which the quick reader refuses."""
+        if self._is_quick and not event.name and (text := self._text(event.data)) is not None:
             return [text]
+        chunks = super().feed(event)
+        is_whole = self._split is None and not self._halves and not self.done
+        self._is_quick = is_whole and self.has_quick_text and self._misses < _MAX_MISSES
+        return chunks
+
+    def read(self, data: bytes, name: str) -> list[ChatChunk]:
         body, is_odd = decode_piece(data)
         sound = without_halves(body) if is_odd else body
         error = error_in(sound if name != "error" else {"error": sound, **sound}, self._rules)

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from proxy.providers.base.fields import Fields
 from proxy.providers.base.json_schema import Subset, down_level
 from proxy.providers.base.names import NameRule, ToolNames
+from proxy.providers.base.names import names_of as names_by
 from proxy.providers.base.tools import allowed_tools, chosen_name, function_of, only_once
 from proxy.providers.google.models import Traits
 from proxy.schema.chat import ChatRequest
@@ -42,7 +43,7 @@ _MODES = {"none": "NONE", "auto": "AUTO", "required": "ANY"}
 
 
 def names_of(request: ChatRequest, defaults: Mapping[str, Any]) -> ToolNames:
-    return ToolNames({**defaults, **request.fields}, _RULE)
+    return names_by(request, defaults, _RULE)
 
 
 def tool_fields(fields: Fields, traits: Traits) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from proxy.providers.base.contract import Built, HTTPResponse, StreamDecoder
 from proxy.providers.base.errors import ErrorRules
 from proxy.providers.base.fields import texts_only
 from proxy.providers.base.images import ImageRule, patches
+from proxy.providers.base.names import names_of
 from proxy.providers.compatible import Compatible, embeddings
-from proxy.providers.compatible.request import Draft, names_of
+from proxy.providers.compatible.request import Draft
 from proxy.providers.mistral.continuing import ContinuingDecoder, text_to_continue
 from proxy.schema.chat import ChatRequest, ChatResponse
 from proxy.schema.embeddings import EmbeddingsRequest

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, ClassVar
 
 from proxy.providers.base.contract import Built, HTTPResponse, StreamDecoder
 from proxy.providers.base.fields import LIMITS, texts_only
 from proxy.providers.base.images import ImageRule
+from proxy.providers.base.names import names_of
 from proxy.providers.compatible import Compatible
 from proxy.providers.compatible.errors import body_of
-from proxy.providers.compatible.request import Draft, names_of
+from proxy.providers.compatible.request import Draft
 from proxy.providers.compatible.response import parse_body
 from proxy.providers.compatible.responses.stream import EitherDecoder, ResponsesDecoder
 from proxy.providers.compatible.stream import CompatibleStreamDecoder
@@ -32,6 +34,11 @@ from proxy.schema.request import NativeBody
 _MAX_STOPS = 4
 _EMBEDS = re.compile(r"(?:openai/)?text-embedding-(?:3-(?:small|large)|ada-002)")
 _OWN = re.compile(r"https://(?:[\w-]+\.)?api\.openai\.com(?:[:/]|$)")
+
+
+@lru_cache(64)  # asked several times a request
+def _is_openais(base_url: str) -> bool:
+    return _OWN.match(base_url) is not None
 
 
 class OpenAI(Compatible, frozen=True, kw_only=True):
@@ -64,7 +71,7 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
 
     @property
     def _is_own(self) -> bool:
-        return self.base_url is None or _OWN.match(self.base_url) is not None
+        return self.base_url is None or _is_openais(self.base_url)
 
     @property
     def _has_responses(self) -> bool:
@@ -142,7 +149,7 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         if "output" in body and "choices" not in body:
             answer = responses.OpenAIReader(responses.FAILED, request).parse(body)
         else:
-            places = set() if self._is_own else elsewhere.named_by_theirs(body)
+            places = set() if self._is_own else elsewhere.named_by_theirs(response.body, body)
             answer = elsewhere.told(parse_body(body, request), places)
         return answer if request is None else names_of(request, self.parameters).restore(answer)
 

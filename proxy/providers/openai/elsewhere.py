@@ -8,7 +8,7 @@ tool calls, and some refuse the name that others read.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 from proxy.providers.base.answers import mapping
 from proxy.providers.base.content import ECHOES, REASONING_FIELD
@@ -24,6 +24,8 @@ _TAKE_DEVELOPER = re.compile(
 _READ_BACK = ("reasoning", "reasoning_content", "reasoning_details", "thinking_blocks", "extra_content")
 _OURS = ECHOES - {*_READ_BACK, "provider_specific_fields"}  # of our answers: no server reads them
 _THEIRS = "reasoning"  # the name that is not ours
+_THEIRS_IN_JSON = b'"reasoning"'
+_UNREAD = _OURS | {"reasoning_content", REASONING_FIELD}  # an answer in the history without these is sent as it is
 
 
 def shape(draft: Draft, base_url: str, reasoning_back: str | None) -> None:
@@ -33,10 +35,15 @@ def shape(draft: Draft, base_url: str, reasoning_back: str | None) -> None:
         draft.give_back_reasoning(reasoning_back)
     for index, message in enumerate(draft.messages):
         kept = _answer(message) if message["role"] == "assistant" else message
-        draft.put_message(index, {name: kept[name] for name in kept if kept[name] is not None or name == "content"})
+        if None in kept.values():
+            kept = {name: kept[name] for name in kept if kept[name] is not None or name == "content"}
+        if kept is not message:
+            draft.put_message(index, kept)
 
 
 def _answer(message: dict[str, Any]) -> dict[str, Any]:
+    if message.keys().isdisjoint(_UNREAD):
+        return message
     kept = {name: value for name, value in message.items() if name not in _OURS}
     name, thought = message.get(REASONING_FIELD), kept.get("reasoning_content")
     if thought is None:
@@ -56,29 +63,34 @@ class ElsewhereStreamDecoder(CompatibleStreamDecoder):
         super().__init__(*args)
         self._theirs: set[int] = set()
 
-    def read(self, data: bytes, name: str) -> list[ChatChunk]:
-        return self._told(super().read(data, name))
-
     def at_end_marker(self) -> list[ChatChunk]:
         return self._told(super().at_end_marker())
+
+    def _named(self) -> list[ChatChunk]:
+        return self._told(super()._named())
 
     def _choice(self, raw: dict[str, Any], place: int, answer_id: object) -> dict[str, Any]:
         choice = super()._choice(raw, place, answer_id)
         if _is_theirs(raw.get("delta")):
             self._theirs.add(choice["index"])
-        return choice
+        return self._tell(choice)
 
     def _told(self, chunks: list[ChatChunk]) -> list[ChatChunk]:
         for chunk in chunks if self._theirs else []:
             for choice in chunk["choices"]:
-                if choice.get("finish_reason") and choice["index"] in self._theirs:
-                    delta: dict[str, Any] = {**choice.get("delta", {}), REASONING_FIELD: _THEIRS}
-                    choice["delta"] = delta  # type: ignore[typeddict-item]
+                self._tell(cast("dict[str, Any]", choice))
         return chunks
 
+    def _tell(self, choice: dict[str, Any]) -> dict[str, Any]:
+        if choice.get("finish_reason") and choice["index"] in self._theirs:
+            choice["delta"] = {**choice.get("delta", {}), REASONING_FIELD: _THEIRS}
+        return choice
 
-def named_by_theirs(body: dict[str, Any]) -> set[int]:
-    """The places of the choices in a whole answer whose thoughts have not our name."""
+
+def named_by_theirs(data: bytes, body: dict[str, Any]) -> set[int]:
+    """The places of the choices in a whole answer whose thoughts have not our name. `data`: the undecoded body."""
+    if _THEIRS_IN_JSON not in data:
+        return set()
     choices = body.get("choices")
     return {place for place, each in enumerate(choices if isinstance(choices, list) else []) if _is_theirs(_said(each))}
 

@@ -15,12 +15,13 @@ from proxy.providers.base.answers import decode
 from proxy.providers.base.contract import Built, HTTPResponse, Provider, StreamDecoder
 from proxy.providers.base.errors import ErrorRules
 from proxy.providers.base.fields import texts_only
+from proxy.providers.base.names import names_of
 from proxy.providers.compatible import embeddings
 from proxy.providers.compatible.errors import error_from
 from proxy.providers.compatible.response import parse as parse_chat
 from proxy.providers.compatible.responses.stream import EitherDecoder
 from proxy.providers.compatible.stream import CompatibleStreamDecoder
-from proxy.providers.perplexity.request import build, names_of
+from proxy.providers.perplexity.request import build
 from proxy.providers.perplexity.response import PerplexityReader
 from proxy.providers.perplexity.stream import PerplexityStreamDecoder
 from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage

@@ -7,7 +7,7 @@ from typing import Any
 
 from proxy.providers.base.contract import Built, post_json
 from proxy.providers.base.fields import LEVELS, NEUTRAL, Fields, nearest_level, stop_list
-from proxy.providers.base.names import OPENAI, ToolNames
+from proxy.providers.base.names import names_of
 from proxy.providers.base.tidy import media_apart, tidied
 from proxy.providers.base.tools import allowed_tools, tool_name
 from proxy.providers.compatible.responses.items import Items
@@ -47,11 +47,6 @@ _FILTERS = (  # the same names in the older API
 _PLACE = ("city", "region", "country", "latitude", "longitude")
 _FUNCTION = ("name", "description", "parameters", "strict")
 _JSON = "Answer with one JSON object and nothing else."
-
-
-def names_of(request: ChatRequest, parameters: Mapping[str, Any]) -> ToolNames:
-    """Its own rule is not known; that of the API whose shape it has is."""
-    return ToolNames({**parameters, **request.fields}, OPENAI)
 
 
 def build(path: str, request: ChatRequest, model: str, parameters: Mapping[str, Any]) -> Built:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import chain
+from operator import itemgetter
 from typing import Any, cast
 
 from litestar.connection import ASGIConnection
@@ -35,7 +37,7 @@ _MAX_URL_BYTES = 8 * 1024
 _MAX_HEADER_BYTES = 32 * 1024
 _MAX_HEADERS = 100
 _MAX_SEEN = 64
-_OF_PAGES = (b"origin", b"sec-fetch-site")  # headers that browsers add to what a page sends
+_OF_PAGES = frozenset((b"origin", b"sec-fetch-site"))  # headers that browsers add to what a page sends
 
 
 _NO_ROUTES: Mapping[str, ASGIApp] = {}
@@ -107,20 +109,16 @@ class Guard:
         path_bytes = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
         if path_bytes > _MAX_URL_BYTES:
             return ProxyError("The URL is longer than 8 KB.", status=414, code="invalid_value")
-        size, hosts, pages = 0, [], []
-        for name, value in headers:
-            size += len(name) + len(value)
-            if name == b"host":
-                hosts.append(value)
-            elif name in _OF_PAGES:
-                pages.append((name, value))
-        if len(headers) > _MAX_HEADERS or size > _MAX_HEADER_BYTES:
+        if len(headers) > _MAX_HEADERS or sum(map(len, chain.from_iterable(headers))) > _MAX_HEADER_BYTES:
             return ProxyError("The headers are larger than 32 KB or more than 100.", status=431, code="invalid_value")
+        hosts = [value for name, value in headers if name == b"host"]
         if len(hosts) != 1 or not hosts[0]:
             return ProxyError("Send exactly one Host header.", status=400, code="invalid_value", param="host")
         if not self._serves(hosts[0], scope["path"]):
             return _forbidden("This Host is not served here. Add it to server.allowed_hosts.")
-        for name, value in pages:
+        if _OF_PAGES.isdisjoint(map(itemgetter(0), headers)):
+            return None
+        for name, value in headers:
             if name == b"origin" and value.decode("latin-1") not in self._origins:
                 return _forbidden("Browser pages of this origin may not call the proxy. Add it to server.cors_origins.")
             if name == b"sec-fetch-site" and value in (b"cross-site", b"same-site") and not self._origins:

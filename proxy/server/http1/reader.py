@@ -18,6 +18,7 @@ from proxy.schema.errors import ProxyError
 
 MAX_HEAD_BYTES = 64 * 1024  # more than the guard allows: what it can refuse, it refuses
 _MAX_FRAMING_BYTES = 64 * 1024  # of chunk sizes, extensions and trailers, beside 16 for each byte of the body
+_OF_BODIES = frozenset((b"content-length", b"transfer-encoding", b"expect"))  # headers
 
 
 class Head(Struct, frozen=True):
@@ -165,11 +166,13 @@ class RequestReader:
         expects_continue = False
         self._length = 0
         for name, value in self._headers:
+            if name not in _OF_BODIES:
+                continue
             if name == b"content-length":
                 self._length = int(value)
             elif name == b"transfer-encoding":
                 self._check_coding(value, version)
-            elif name == b"expect":
+            else:
                 expects_continue = version == "1.1" and value.lower() == b"100-continue"
         self._in_body = self._length != 0
         self._wire_bytes = self._body_bytes = 0
