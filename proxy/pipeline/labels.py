@@ -18,7 +18,10 @@ MAX_LABEL = 128  # characters; clients choose them
 
 def labels(request: AnyRequest, headers: Mapping[str, str]) -> Labels:
     """The tags, session and agents of a request. Headers take precedence over `metadata.session_id`."""
-    session = next((headers[name] for name in SESSION_HEADERS if name in headers), None)
+    session = None
+    for name in SESSION_HEADERS:
+        if session is None:
+            session = headers.get(name)
     if session is None and isinstance(metadata := request.fields.get("metadata"), dict):
         session = metadata.get("session_id")
     agent, parent_agent = headers.get(AGENT_HEADER), headers.get(PARENT_HEADER)

@@ -76,6 +76,11 @@ class Batch(Struct):
             + len(self.abandoned)
         )
 
+    def __bool__(self) -> bool:
+        """Whether there are any. The ledger's thread asks several times a commit."""
+        news = self.opened or self.intents or self.holds or self.ended or self.closed
+        return bool(news or self.withdrawn or self.unopened or self.abandoned)
+
     def split(self) -> dict[str, Batch]:
         """The same changes as one batch per call id, so that a bad row only fails its own call."""
         parts: dict[str, Batch] = {}

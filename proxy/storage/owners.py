@@ -38,12 +38,13 @@ class Owners:
         """Takes our own lock and returns its id. Raises OSError."""
         if self._fd < 0:
             self.id = f"{os.getpid()}-{secrets.token_hex(6)}"
+            self._own_path = str(self._path(self.id))  # looked at with every commit
             self._fd = self._locked_file()
         return self.id
 
     def hold(self) -> None:
         """Recreates our lock file if it is gone. Call it before writing rows. Raises OSError."""
-        if self._fd >= 0 and not is_same_file(self._fd, self._path(self.id)):
+        if self._fd >= 0 and not is_same_file(self._fd, self._own_path):
             lost, self._fd = self._fd, self._locked_file()
             os.close(lost)
 
@@ -97,7 +98,7 @@ class Owners:
             return
         try:
             # A living owner whose file was removed holds a new one: the lock of the old one says nothing.
-            is_dead = take_lock(fd) and _has_name(fd, path)
+            is_dead = take_lock(fd) and is_same_file(fd, path)
             yield is_dead
             if is_dead:
                 # Unlinked under the lock, so that no other process can take it before the close.
@@ -134,17 +135,9 @@ def take_lock(fd: int) -> bool:
     return True
 
 
-def is_same_file(fd: int, path: Path) -> bool:
+def is_same_file(fd: int, path: str | Path) -> bool:
     """False if the path no longer leads to the descriptor's file."""
     try:
-        return os.path.samestat(os.fstat(fd), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _has_name(fd: int, path: Path) -> bool:
-    """True if the path leads to the open file."""
-    try:
-        return os.path.samestat(os.fstat(fd), path.stat())
+        return os.path.samestat(os.fstat(fd), os.stat(path))
     except FileNotFoundError:
         return False

@@ -129,6 +129,8 @@ def whole_number(value: object) -> int | None:
 
 def choice_index(value: object, place: int) -> int:
     """The index of a choice; its place where none, or none that can be true."""
+    if value == place and type(value) is int:
+        return place
     index = whole_number(value)
     return index if index is not None and 0 <= index < _MAX_CHOICES else place
 

@@ -61,9 +61,7 @@ def said_by(value: object, depth: int = _DEEP) -> dict[str, Any]:
 def error_inside(body: dict[str, Any]) -> dict[str, Any] | None:
     """What the error inside a 200 says; None if it is an answer, or a piece of one."""
     choices, error, groq = objects(body.get("choices")), body.get("error"), body.get("x_groq")
-    failed = None
-    for choice in choices:
-        failed = failed or choice.get("error")
+    failed = next((choice["error"] for choice in choices if choice.get("error")), None)
     if choices and not error and not groq and not failed:
         return None
     for each in (error, groq.get("error") if isinstance(groq, dict) else None, failed):

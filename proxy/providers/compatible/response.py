@@ -31,6 +31,7 @@ _KNOWN_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
 # errors that say nothing, which clients would take for errors.
 PADDING = frozenset({"prompt", "x_groq", "obfuscation", "p", "error"})
 TEXTS = ("content", "refusal", "reasoning_content")
+_CALLED = frozenset(CALLED)
 _PLAIN = frozenset({"role", "content", "refusal", "annotations"})
 CHOICE_PADDING = frozenset({"text", "seed", "delta", "message", "prompt_token_ids", "token_ids", "usage", "error"})
 
@@ -115,7 +116,7 @@ def _normalize(choice: dict[str, Any], place: int, ids: CallIds, is_cut: bool) -
     if message is None:
         raise UpstreamError("The provider's answer has a choice without a message.", retryable=True)
     message = _message(message, ids)
-    called = next((name for name in CALLED if name in message), None)
+    called = None if _CALLED.isdisjoint(message) else next(name for name in CALLED if name in message)
     reason, native = finish_reason(word, called)
     if reason is None:  # the body is complete
         reason, native = derived_finish(called, is_cut, word)

@@ -43,7 +43,7 @@ def header_lines(headers: Mapping[str, str]) -> bytes:
     values = "".join(headers.values())
     if len(values) > _MAX_VALUE or not values.isprintable():
         headers = safe_headers(headers)
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    lines = "\r\n".join([*map(": ".join, headers.items()), ""])
     return _JSON_LINES + lines.encode("latin-1", "replace")
 
 

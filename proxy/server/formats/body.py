@@ -19,7 +19,7 @@ T = TypeVar("T", bound=Struct)
 def request_fields(body: bytes, known: frozenset[str]) -> dict[str, Any]:
     """The fields of a request body; `known`: the endpoint's own fields. Raises BadRequest."""
     fields = decode_object(body)
-    for name in fields:
+    for name in () if fields.keys() <= known else fields:
         if name not in known and name.casefold() in known:
             raise BadRequest(f"Unknown parameter {name!r}. Did you mean {name.casefold()!r}?", param=name[:64])
     return fields
@@ -35,6 +35,8 @@ def view_of(fields: dict[str, Any], kind: type[T]) -> T:
 
 def without_nulls(fields: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
     """The fields without known ones that are null: some SDKs send them, and servers reject them."""
+    if None not in fields.values():
+        return fields
     return {name: value for name, value in fields.items() if value is not None or name not in known}
 
 
