@@ -31,7 +31,8 @@ class Draft:
     def __init__(self, request: ChatRequest, model: str, parameters: Mapping[str, Any]) -> None:
         # The request's own limit overrides a default under either name: the price bound of the call follows from it.
         limits = LIMITS if request.max_tokens is not None else ()
-        defaults = {name: value for name, value in parameters.items() if value is not None and name not in limits}
+        given = parameters.items()
+        defaults = {name: value for name, value in given if value is not None and name not in limits} if given else {}
         self.request = tidied(request, names_of(request, parameters))
         self.model = model
         self.body: dict[str, Any] = {**defaults, **self.request.fields, "model": model}

@@ -131,14 +131,15 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         address get the client's fields unchanged, in words that all of them take.
         """
         draft.move_media()
-        is_openais = rules is not None or self._is_own
+        is_own = self._is_own
+        is_openais = rules is not None or is_own
         if is_openais:
             draft.strip_echoes(keep=("annotations",))
             draft.refuse_parts(("video_url",))
             draft.refuse_parts(("image_url", "input_audio", "file"), roles=("system", "developer", "assistant"))
             if all(name in draft.body for name in LIMITS):
                 draft.name_limit(LIMITS[0])
-        if self._is_own:
+        if is_own:
             keep_known(draft, self.parameters)
         elif self.base_url is not None:
             elsewhere.shape(draft, self.base_url, None if is_openais else self.reasoning_back)

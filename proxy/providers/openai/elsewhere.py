@@ -23,12 +23,15 @@ _TAKE_DEVELOPER = re.compile(
 )
 _READ_BACK = ("reasoning", "reasoning_content", "reasoning_details", "thinking_blocks", "extra_content")
 _OURS = ECHOES - {*_READ_BACK, "provider_specific_fields"}  # of our answers: no server reads them
+_PLAIN, _PLAIN_ROLES = frozenset(("role", "content")), ("user", "assistant", "system")
 _THEIRS = "reasoning"  # the name that is not ours
 _THEIRS_IN_JSON = b'"reasoning"'
 _UNREAD = _OURS | {"reasoning_content", REASONING_FIELD}  # an answer in the history without these is sent as it is
 
 
 def shape(draft: Draft, base_url: str, reasoning_back: str | None) -> None:
+    if all(map(_is_plain, draft.messages)):
+        return
     if _TAKE_DEVELOPER.match(base_url) is None:
         draft.name_roles()
     if reasoning_back is not None:
@@ -39,6 +42,11 @@ def shape(draft: Draft, base_url: str, reasoning_back: str | None) -> None:
             kept = {name: kept[name] for name in kept if kept[name] is not None or name == "content"}
         if kept is not message:
             draft.put_message(index, kept)
+
+
+def _is_plain(message: dict[str, Any]) -> bool:
+    """True for a message that every server takes as it is: a role that all know, and a content."""
+    return message.keys() == _PLAIN and message["role"] in _PLAIN_ROLES
 
 
 def _answer(message: dict[str, Any]) -> dict[str, Any]:

@@ -154,10 +154,13 @@ def _check(view: ChatBody) -> None:
             raise BadRequest(
                 "A message with role `tool` needs the tool_call_id it answers.", param=f"messages.{index}.tool_call_id"
             )
-    _check_choice(view)
+    if view.tool_choice is not None:
+        _check_choice(view)
     if view.stream_options is not None and not view.stream:
         raise BadRequest("stream_options is only allowed when stream is true.", param="stream_options")
     in_range("n", view.n, MAX_CHOICES)
+    if view.max_tokens is None and view.max_completion_tokens is None:
+        return
     for name in LIMITS:
         limit = getattr(view, name)
         in_range(name, None if limit == NO_LIMIT else limit, MAX_TOKENS)
