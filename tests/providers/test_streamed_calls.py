@@ -270,6 +270,25 @@ def test_a_placeholder_before_the_arguments_is_not_part_of_them():
         )
 
 
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        (['{"a":"\ud83d', '\ude00"}'], '{"a":"\U0001f600"}'),
+        (['{"a":"x\ud83d', "\ude00\ud83d", '\ude01"}'], '{"a":"x\U0001f600\U0001f601"}'),
+        (['{"a":"\ud83d', 'b"}'], '{"a":"\ufffdb"}'),
+        (['{"a":"', '\ude00b"}'], '{"a":"\ufffdb"}'),
+        (['{"a":"\ud83d'], '{"a":"\ufffd'),
+    ],
+)
+@pytest.mark.parametrize("kind", ["openai", "mistral", "vllm"])
+def test_halves_of_characters_in_arguments_are_joined(kind: str, pieces: list[str], expected: str):
+    """Lone ones are replaced; also where the arguments wait for a late name."""
+    first, *more = pieces
+    rest = [[entry(arguments=piece)] for piece in more]
+    check([[entry("note", first, id="a")], *rest], [("note", expected)], kind)
+    check([[entry(arguments=first, id="a")], *rest, [entry("note")]], [("note", expected)], kind)
+
+
 def test_arguments_may_be_values():
     """An object becomes its text; texts that only look odd stay."""
     check([[entry("note", {"a": [1]}, id="a")]], [("note", '{"a":[1]}')])

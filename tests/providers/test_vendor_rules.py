@@ -489,5 +489,7 @@ def test_what_the_model_wrote_stays_in_the_error() -> None:
     said = {"message": "Failed to call a function.", "code": "tool_use_failed", "failed_generation": wrote}
     error = VENDORS["groq"].parse_error(answered(400, {"error": said}))
     assert error.body()["error"]["failed_generation"] == wrote  # type: ignore[index]
+    as_object = VENDORS["groq"].parse_error(answered(400, {"error": {**said, "failed_generation": {"name": "look"}}}))
+    assert as_object.failed_generation == '{"name":"look"}'
     plain = VENDORS["groq"].parse_error(answered(400, {"error": {"message": "no"}}))
     assert "failed_generation" not in plain.body()["error"]  # type: ignore[operator]
