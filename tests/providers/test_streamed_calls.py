@@ -96,6 +96,7 @@ PIECES: dict[str, list[list[dict[str, Any]]]] = {
     "whole again each time": [[entry("get_weather", piece, id="a")] for piece in ("", '{"city"', ':"Rome', '"}', "")],
     "so far each time": [[entry("get_", "", id="a")], [entry("get_weather", "")], [entry(arguments=ROME)]],
     "with arguments": [[entry("get_", '{"city":', id="a")], [entry("weather", '"Rome"}')]],
+    "after the arguments": [[entry("get_", ROME, id="a")], [entry("weather")]],
     "no id": [[entry("get_")], [entry("weather")], [entry(arguments=ROME)]],
     "one chunk": [[entry("get_"), entry("weather")], [entry(arguments=ROME)]],
 }
