@@ -20,6 +20,7 @@ from proxy.pipeline.tool_quality import judged
 from proxy.routing.ask import CALL, Origin
 from proxy.routing.board import HealthBoard
 from proxy.routing.deployment import Deployment
+from proxy.routing.plan import output_bound
 from proxy.schema.attempt_state import AttemptState, step
 from proxy.schema.chat import ADAPTED_FINISH, ChatResponse
 from proxy.schema.endpoints import AnyRequest, AnyResponse
@@ -231,7 +232,8 @@ class Attempt:
 
         provider    the provider's own usage, of a complete answer
         estimated   usage is missing in part, cannot be true, or the answer was cut: its text tells the rest
-        unknown     the provider may have written an answer that nobody saw: it costs its hold until reconciled
+        unknown     the provider may have written an answer that nobody saw: until reconciled, the row has as many
+                    output tokens as the provider may have written, and costs its hold
         none        nothing reached the provider, or it refused
         """
         if self.ended is not None:
@@ -282,6 +284,8 @@ class Attempt:
         cost = self._cost_of(measured, source, by)
         if report.cost_nano is not None and self.finished and deployment.provider.trust_cost:
             cost = trusted(cost, report.cost_nano, self.hold_nano)
+        if source == "unknown":  # what was seen is in the report
+            measured = replace(measured, output=max(measured.output, output_bound(self.request, deployment) or 0))
         return Bill(report, source, measured, cost, by)
 
     def _terms(self, said: Service, asked: Service) -> tuple[str, ...]:

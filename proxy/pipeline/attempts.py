@@ -336,7 +336,8 @@ class AttemptLoop:
 
 def _settle(lease: Lease, ended: AttemptEnd) -> None:
     """Corrects what was reserved of the key's minute. Of an answer that nobody saw, the prompt counts."""
-    lease.settle(max(ended.tokens.total, lease.prompt) if ended.usage_source == "unknown" else ended.tokens.total)
+    tokens = ended.tokens
+    lease.settle(max(tokens.prompt, lease.prompt) if ended.usage_source == "unknown" else tokens.total)
 
 
 def _printable_names(names: list[str]) -> list[str]:

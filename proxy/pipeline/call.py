@@ -129,7 +129,7 @@ class Call:
         A call that was refused before it asked anybody does not count.
         """
         if self.leave is not None:
-            used = sum(attempt.ended.tokens.total for attempt in self.attempts if attempt.ended)
+            used = sum(attempt.used().report.billed.total for attempt in self.attempts if attempt.ended)
             self.leave(used if self.attempts else None)
 
     def opening(self, config_version: str) -> CallOpen:

@@ -71,6 +71,7 @@ class Groq(Compatible, frozen=True, kw_only=True):
         draft.only_parts(_PARTS)
         draft.flatten_texts(_MESSAGES)
         draft.refuse_parts(("image_url",), roles=_MESSAGES if _TEXT_ONLY.match(draft.model) else _TEXT_ROLES)
+        _plain_parts(draft)
         _ask_for_json(draft)
 
     def build_embeddings(self, request: EmbeddingsRequest, model: str) -> Built:
@@ -113,6 +114,18 @@ class Groq(Compatible, frozen=True, kw_only=True):
             body["reasoning_format"] = "parsed"
         elif "reasoning_format" not in body and "include_reasoning" not in body:
             body["reasoning_format"] = "parsed"
+
+
+def _plain_parts(draft: Draft) -> None:
+    """Texts beside images: a part may have nothing but its type and what it is."""
+    for index, message in enumerate(draft.messages):
+        content = message.get("content")
+        if not isinstance(content, list):
+            continue
+        for name in {name: None for part in content for name in part if name not in ("type", part["type"])}:
+            draft.note_dropped(f"messages.content.{name}"[:96])
+        kept = [{name: part[name] for name in ("type", part["type"]) if name in part} for part in content]
+        draft.put_message(index, {**message, "content": kept})
 
 
 def _ask_for_json(draft: Draft) -> None:

@@ -53,6 +53,13 @@ def attempt_bound(request: AnyRequest, deployment: Deployment) -> int | None:
     return _bound(request, deployment, Reading(tokens.input_bound(request), media_of(request)), 1)
 
 
+def output_bound(request: AnyRequest, deployment: Deployment) -> int | None:
+    """The most tokens that the vendor may write for this request; None if nothing limits them."""
+    price = deployment.price
+    limit = request.output_limit(None if price is None else price.max_output or price.context)
+    return limit and max(limit, deployment.provider.least_output(request, deployment.model) * request.n)
+
+
 def ask_bound(request: AnyRequest, deployment: Deployment) -> int | None:
     """The same for one ask: all the concurrent requests that its questions and choices need."""
     if request.n > 1 and len(questions := request.apart()) > 1:
@@ -76,8 +83,7 @@ def _bound(request: AnyRequest, deployment: Deployment, read: Reading, seats: in
     asked = sent(request.fields, provider.parameters)
     if asked is not UNSAID or deployment.region:
         rates = rates.under(terms_of(UNSAID, asked, deployment.region))
-    limit = request.output_limit(price.max_output or price.context)
-    limit = limit and max(limit, provider.least_output(request, deployment.model) * request.n)
+    limit = output_bound(request, deployment)
     if rates is None or (limit is None and any(each.output for each in rates.dearest)):
         return None
     if (native := request.native) is not None and native.fetches and provider.takes_native(native):

@@ -226,9 +226,12 @@ class UpstreamError(ProxyError):
         """True if the same deployment may be asked again: it refused, or the request never reached it.
 
         After a time-out, a broken connection or an unreadable 200 the vendor may still be processing the request, or
-        have billed it. Sending it again could pay twice.
+        have billed it. Sending it again could pay twice. An error that came with a count of output is billed.
         """
-        return self.other_key or (self.retryable and (self.nothing_sent or (self.upstream_status or 0) >= 400))
+        if self.other_key:
+            return True
+        is_billed = self.usage is not None and self.usage.billed.output > 0
+        return self.retryable and not is_billed and (self.nothing_sent or (self.upstream_status or 0) >= 400)
 
     def body(self) -> dict[str, object]:
         error: dict[str, object] = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}

@@ -20,7 +20,8 @@ from tests.waiting import eventually
 
 SHORT = {"connect": 0.3, "first_token": 0.4, "idle": 0.3, "total": 0.8}
 PROMPT = prompt_tokens({"messages": MESSAGES})
-MOST_NANO = 4096 * OUTPUT_USD * 1000  # of the output alone: what nobody saw may have been as much
+MAX_OUTPUT = 4096
+MOST_NANO = MAX_OUTPUT * OUTPUT_USD * 1000  # of the output alone: what nobody saw may have been as much
 
 
 @pytest.fixture
@@ -162,6 +163,7 @@ async def test_each_phase_has_its_time_out(
     assert limit_s <= took_s < limit_s + 0.4
     assert (only(tmp_path)["outcome"], only(tmp_path, "attempts")["outcome"]) == (outcome, outcome)
     assert (only(tmp_path, "attempts")["usage_source"], only(tmp_path)["cost_nano"] >= MOST_NANO) == ("unknown", True)
+    assert only(tmp_path)["output_tokens"] == MAX_OUTPUT
 
 
 async def test_a_stream_that_stalls_after_its_first_token_ends_in_an_error_frame(

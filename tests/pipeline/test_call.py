@@ -249,6 +249,18 @@ async def test_the_end_of_a_call_gives_its_place_back_with_what_it_used(call: Ca
     assert given == [2 * 107]
 
 
+async def test_an_answer_that_nobody_saw_takes_its_prompt_from_the_rate_limit(hands: HandClock) -> None:
+    """Its row has all that the model may have written: enough to block the caller for minutes."""
+    call = new_call(hands)
+    given: list[int | None] = []
+    call.leave = given.append
+    attempt = attempt_of(call, price=ModelPrice(input=2.0, output=10.0, max_output=4096), hold_nano=50_000_000)
+    ended = attempt.end(Outcome.TIMEOUT_TOTAL)
+    assert (ended.usage_source, ended.tokens.output) == ("unknown", 4096)
+    call.note_ended()
+    assert given == [ended.tokens.input]
+
+
 def test_a_calls_first_token_is_the_first_of_all_that_answer(call: Call, hands: HandClock) -> None:
     """Its overhead ends there too, whatever follows."""
     first, second = attempt_of(call), attempt_of(call)

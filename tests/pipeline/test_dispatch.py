@@ -273,6 +273,7 @@ async def test_a_request_that_may_be_worked_on_is_not_sent_again(
         assert asked(call) == names
         lost = world.ended[0]
         assert (lost.usage_source, lost.cost_nano) == ("unknown", world.holds[0])
+        assert lost.tokens.output == PRICE.max_output
         assert outcome in (None, lost.outcome)
 
 

@@ -369,6 +369,14 @@ def test_names_and_cache_markers_are_dropped_and_reported():
     made = built({**user([text("a", cache_control={"type": "ephemeral"})]), "name": "Ada"})
     assert body_of(made)["messages"] == [user([text("a")])]
     assert set(made.dropped) == {"messages.name", "messages.content.cache_control"}
+    result = [text("sun", cache_control={"type": "ephemeral"})]
+    made = built(
+        user("weather?"),
+        {"role": "assistant", "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f"}}]},
+        {"role": "tool", "tool_call_id": "a", "content": result},
+    )
+    assert body_of(made)["messages"][-1]["content"] == [text("sun")]
+    assert made.dropped == ["messages.content.cache_control"]
 
 
 def test_a_detail_the_vendor_does_not_know_is_left_to_it():

@@ -100,6 +100,8 @@ SPOKEN: list[tuple[str, int, Any, tuple[int, str]]] = [
     ("xai", 404, {"code": "Some requested entity was not found", "error": "The model grok-1 was deprecated."}, MODEL),
     ("xai", 403, {"code": "Denied", "error": "Content violates usage guidelines. Failed check: A"}, FILTER),
     ("xai", 403, {"code": "The caller does not have permission", "error": "Not for this team."}, (403, "")),
+    ("vllm", 403, {"detail": "Not authenticated"}, KEY),
+    ("openai", 403, {"detail": "Could not validate credentials"}, KEY),
     ("deepseek", 401, said("Authentication Fails", type="authentication_error", code="invalid_request_error"), KEY),
     ("deepseek", 402, said("Insufficient Balance", type="unknown_error", code="invalid_request_error"), MONEY),
     ("deepseek", 400, said("Model Not Exist", type="invalid_request_error", code="invalid_request_error"), MODEL),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -161,6 +162,10 @@ def test_markers_of_caches_are_told() -> None:
     said = [{"role": "user", "content": [text("a", cache_control={"type": "ephemeral"})]}]
     result = built(GROQ, messages=said, tools=[{**tool(), "cache_control": {"type": "ephemeral"}}])
     assert result.dropped == ["tools.cache_control", "messages.content.cache_control"]
+    mixed = [text("a", cache_control={"type": "ephemeral"}), {**image(), "cache_control": {"type": "ephemeral"}}]
+    result = built(GROQ, model="meta-llama/llama-4-scout", messages=[{"role": "user", "content": mixed}])
+    assert result.dropped == ["messages.content.cache_control"]
+    assert json.loads(result.http.body)["messages"] == [{"role": "user", "content": [text("a"), image()]}]
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,7 @@ PIECES: dict[str, list[list[dict[str, Any]]]] = {
     "whole again each time": [[entry("get_weather", piece, id="a")] for piece in ("", '{"city"', ':"Rome', '"}', "")],
     "so far each time": [[entry("get_", "", id="a")], [entry("get_weather", "")], [entry(arguments=ROME)]],
     "with arguments": [[entry("get_", '{"city":', id="a")], [entry("weather", '"Rome"}')]],
+    "after the arguments": [[entry("get_", ROME, id="a")], [entry("weather")]],
     "no id": [[entry("get_")], [entry("weather")], [entry(arguments=ROME)]],
     "one chunk": [[entry("get_"), entry("weather")], [entry(arguments=ROME)]],
 }
@@ -268,6 +269,25 @@ def test_a_placeholder_before_the_arguments_is_not_part_of_them():
         check(
             [[entry("get_weather", start, id="a")], [entry(arguments=ROME[:3])], [entry(arguments=ROME[3:])]], WEATHER
         )
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        (['{"a":"\ud83d', '\ude00"}'], '{"a":"\U0001f600"}'),
+        (['{"a":"x\ud83d', "\ude00\ud83d", '\ude01"}'], '{"a":"x\U0001f600\U0001f601"}'),
+        (['{"a":"\ud83d', 'b"}'], '{"a":"\ufffdb"}'),
+        (['{"a":"', '\ude00b"}'], '{"a":"\ufffdb"}'),
+        (['{"a":"\ud83d'], '{"a":"\ufffd'),
+    ],
+)
+@pytest.mark.parametrize("kind", ["openai", "mistral", "vllm"])
+def test_halves_of_characters_in_arguments_are_joined(kind: str, pieces: list[str], expected: str):
+    """Lone ones are replaced; also where the arguments wait for a late name."""
+    first, *more = pieces
+    rest = [[entry(arguments=piece)] for piece in more]
+    check([[entry("note", first, id="a")], *rest], [("note", expected)], kind)
+    check([[entry(arguments=first, id="a")], *rest, [entry("note")]], [("note", expected)], kind)
 
 
 def test_arguments_may_be_values():

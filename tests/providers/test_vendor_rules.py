@@ -350,6 +350,20 @@ def test_a_cache_mark_that_is_lost_is_named(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", VENDORS)
+@pytest.mark.parametrize("nothing", ["", None, "null", " "])
+def test_an_earlier_call_without_arguments_has_an_empty_object(name: str, nothing: str | None) -> None:
+    """Servers parse them, and refuse a text that is no object: the same bytes leave."""
+    bodies = []
+    for arguments in (nothing, "{}"):
+        asked_for = {"id": "a", "type": "function", "function": {"name": "look", "arguments": arguments}}
+        said = [USER, {"role": "assistant", "content": None, "tool_calls": [asked_for]}, result("a", "ok")]
+        made = built(VENDORS[name], model_of(name), messages=said, tools=[tool("look")])
+        bodies.append(made.http.body)
+        assert "tool_calls" not in "".join(made.dropped)
+    assert bodies[0] == bodies[1]
+
+
+@pytest.mark.parametrize("name", VENDORS)
 def test_a_result_stands_beside_its_call(name: str) -> None:
     """Also where the user spoke in between, or another turn began: the same bytes leave as in the right order."""
     calls = asked(call("c1"), call("c2"))
@@ -489,5 +503,7 @@ def test_what_the_model_wrote_stays_in_the_error() -> None:
     said = {"message": "Failed to call a function.", "code": "tool_use_failed", "failed_generation": wrote}
     error = VENDORS["groq"].parse_error(answered(400, {"error": said}))
     assert error.body()["error"]["failed_generation"] == wrote  # type: ignore[index]
+    as_object = VENDORS["groq"].parse_error(answered(400, {"error": {**said, "failed_generation": {"name": "look"}}}))
+    assert as_object.failed_generation == '{"name":"look"}'
     plain = VENDORS["groq"].parse_error(answered(400, {"error": {"message": "no"}}))
     assert "failed_generation" not in plain.body()["error"]  # type: ignore[operator]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from proxy.schema.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
-from proxy.schema.records import Outcome
+from proxy.schema.records import Outcome, Tokens
+from proxy.schema.usage import UsageReport
 
 
 @pytest.mark.parametrize("phase", ["connect", "first_token", "idle", "total"])
@@ -23,6 +24,13 @@ def test_a_time_out_names_its_phase(phase: str) -> None:
     assert error.body()["error"]["metadata"] == {"upstream_status": 200, "phase": phase}  # type: ignore[index]
 
 
+def counted(output: int) -> UpstreamError:
+    """An error inside a 200 that tells what was used."""
+    error = UpstreamError("broke off", retryable=True, upstream_status=502)
+    error.usage = UsageReport({}, Tokens(input=3, output=output))
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "is_resendable"),
     [
@@ -34,6 +42,8 @@ def test_a_time_out_names_its_phase(phase: str) -> None:
         (UpstreamTimeout("late", Outcome.TIMEOUT_FIRST_TOKEN), False),
         (UpstreamTimeout("late", Outcome.TIMEOUT_CONNECT), True),
         (UpstreamUnavailable("not there"), True),
+        (counted(0), True),
+        (counted(9), False),
     ],
 )
 def test_only_what_was_refused_or_never_arrived_is_sent_again(error: UpstreamError, is_resendable: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from proxy.providers.base.lenient import Halves
 from proxy.schema.long_text import joined
 
 _MARKS = re.compile(r'\\.?|["{}\[\]]', re.DOTALL)
@@ -17,7 +18,18 @@ class Arguments:
     `is_free`: the input of a custom tool, which is any text.
     """
 
-    __slots__ = ("_depth", "_is_free", "_length", "_pieces", "_quoted", "_scanned", "_sent", "_split", "_word")
+    __slots__ = (
+        "_depth",
+        "_halves",
+        "_is_free",
+        "_length",
+        "_pieces",
+        "_quoted",
+        "_scanned",
+        "_sent",
+        "_split",
+        "_word",
+    )
 
     def __init__(self, is_free: bool = False) -> None:
         self._is_free = is_free
@@ -26,8 +38,11 @@ class Arguments:
         self._word = ""  # the text without white space, until it is clear that it is no placeholder
         self._scanned = self._depth = 0
         self._quoted = self._split = False  # inside a string; after a backslash that ended a piece
+        self._halves = Halves()
 
     def add(self, fragment: str) -> None:
+        if self._halves or not fragment.isascii():
+            fragment = self._halves.feed("", fragment)
         if self._is_open or not self._word:
             said = _start(fragment)
             if said and self.is_placeholder:
@@ -45,7 +60,7 @@ class Arguments:
         """What was held back, once nothing follows: a call without arguments has `{}`."""
         if not self._is_free and self._word in ("", "null"):
             self._pieces, self._word, self._sent = ["{}"], "{}", 0
-        return self._unsent()
+        return self._unsent() + self._halves.rest("")
 
     @property
     def has_begun(self) -> bool:

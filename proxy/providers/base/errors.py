@@ -157,7 +157,8 @@ def build(said: Mapping[str, Any], status: int, headers: dict[str, str], rules: 
     )
     error.param = _word(said.get("param")) or _word(where)
     written = said.get("failed_generation")
-    error.failed_generation = written[:_MAX_LOOKED_AT] if isinstance(written, str) else None
+    if written is not None:
+        error.failed_generation = (written if isinstance(written, str) else text_of(written))[:_MAX_LOOKED_AT]
     named = kind if kind and _NAME.fullmatch(kind) and not _CLASS_NAME.fullmatch(kind) else None
     error.type = (named if ours < 500 else None) or ("insufficient_quota" if out_of_money else error.type)
     error.headers |= headers

@@ -25,7 +25,11 @@ def without_halves(value: Any) -> Any:
 
 def joined_halves(text: str) -> str:
     """The text with halves that meet as one character, and U+FFFD for the others."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 # In JSON: the escape of a first half at the end of a text, and the start of a text that begins with a second half.

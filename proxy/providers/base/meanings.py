@@ -100,6 +100,7 @@ _KEY = Meaning(
         r"(?:api[ _-]?key|(?:security|access|api|bearer) token|credentials)(?: \w+){0,8}? (?:is |are |was |has |have )?"
         r"(?:been )?(?:not valid|invalid|incorrect|expired|missing|required|revoked|disabled|not found|not exist)\b",
         r"authentication (?:fails|failed|failure|required)|failed to authenticate|unauthenticated",
+        r"\bnot authenticated\b|(?:could not|unable to) validate (?:\w+ )?credentials",
         r"\btoken (?:is |has |was )?(?:expired|invalid|incorrect)|no auth credentials found|unregistered callers",
         r"^unauthorized\b|^invalid token\W*$|login fail|provide a valid (?:api )?key",
         r"(?:did not|didn't) provide an api key|令牌无效|无效的令牌|令牌已过期",

@@ -1,7 +1,8 @@
 """Translates: a chat request into the same request as all vendors take it, before any vendor's own translation.
 
-Tools and choices are nested, each tool is there once, empty lists are left out, results stand beside their calls, and
-media have the type that their bytes show. Nothing of it changes what the client said, so nothing is reported.
+Tools and choices are nested, each tool is there once, empty lists are left out, results stand beside their calls, calls
+without arguments have `{}`, and media have the type that their bytes show. Nothing of it changes what the client said,
+so nothing is reported.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def tidied(request: ChatRequest, names: ToolNames | None = None) -> ChatRequest:
     if request.fields.keys().isdisjoint(_TO_TIDY) and all(map(_is_text, request.messages)):
         return request
     fields = plain_request(request.fields)
-    messages = results_beside_calls([_true_media(message) for message in fields["messages"]])
+    messages = results_beside_calls([_whole_calls(_true_media(message)) for message in fields["messages"]])
     if names is not None and names.changed:
         fields, messages = _named(fields, names), [_named_calls(message, names) for message in messages]
     return _with(request, fields, messages)
@@ -62,6 +63,24 @@ def _true_media(message: dict[str, Any]) -> dict[str, Any]:
         return message
     parts = [named_by_bytes(part) for part in content]
     return message if all(map(_is, parts, content)) else {**message, "content": parts}
+
+
+def _whole_calls(message: dict[str, Any]) -> dict[str, Any]:
+    """Servers parse the arguments of earlier calls, and refuse an empty text."""
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list):
+        return message
+    whole = [_with_arguments(call) for call in calls]
+    return message if all(map(_is, whole, calls)) else {**message, "tool_calls": whole}
+
+
+def _with_arguments(call: Any) -> Any:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict):
+        return call
+    given = function.get("arguments")
+    says_nothing = given is None or (isinstance(given, str) and len(given) < 16 and given.strip() in ("", "null"))
+    return {**call, "function": {**function, "arguments": "{}"}} if says_nothing else call
 
 
 def _named(fields: dict[str, Any], names: ToolNames) -> dict[str, Any]:

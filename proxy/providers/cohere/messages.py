@@ -138,6 +138,9 @@ class Turns:
                 "type": "document",
                 "document": {name: document[name] for name in ("id", "data") if name in document},
             }
+        for mark in CACHE_MARKS:
+            if raw.get(mark) is not None:
+                self._fields.drop(f"messages.content.{mark}")
         try:
             [part] = parts([raw], where)
         except BadRequest as error:

@@ -218,6 +218,8 @@ class Calls:
             return piece or name
         joined, names = name + piece, self._offer.names
         is_open = call.place is not None
+        if not is_open and joined in names and name not in names and piece not in names:
+            return joined  # even after all of its arguments
         may_join = not is_open and not call.arguments.is_whole and len(joined) <= _MAX_NAME
         if may_join and self._offer.begins(joined) and (piece != name or name not in names):
             return joined
