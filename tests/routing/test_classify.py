@@ -27,9 +27,11 @@ from proxy.routing.features import (
     WIDE_QUESTION,
     difficulty_features,
     features_of,
+    language_of_script,
     question_window,
     tokens_of,
 )
+from proxy.routing.settings import LANGUAGES
 from proxy.schema.chat import Message
 
 DATA = Path(__file__).parent / "data"
@@ -125,6 +127,12 @@ def test_difficulty_orders_questions_better_than_their_length(classifier: Classi
 ALPHABET = (
     "aB\u00e9\u0416\u0666 7_?.\n\u706b\u3053\uae30\u0e01\u0e48\u0915\u093f\u3002\uff1f\U0001f600\u0301\u3000\ud83d"
 )
+
+
+def test_the_languages_that_rules_may_name(classifier: Classifier) -> None:
+    """Those with letter trigrams, those that a script tells, and `und`."""
+    letters = {found for one in map(chr, range(0x10000)) if (found := language_of_script(3 * one))}
+    assert tuple(sorted({*classifier._header.languages, *letters, "und"})) == LANGUAGES
 
 
 @given(st.text(st.sampled_from(ALPHABET), max_size=90))
