@@ -29,8 +29,9 @@ _CALLS = """
     INSERT INTO calls (id, opened_ns, closed_ns, owner, key_id, requested_model, provider, model, stream, outcome,
         input_tokens, output_tokens, total_tokens, cost_nano, latency_ms, attempts, success, facts, candidates)
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :rows)
-    SELECT lower(hex(randomblob(13))), :first + i * 1000000, :first + i * 1000000 + 500, 'x', 'ann', 'auto', 'fake',
-        'ok', 0, 'ok', 10, 10, 20, 1000, 5.0, 1, 1, printf('%0200d', i), printf('%0300d', i) FROM n
+    SELECT printf('%014x', (:first + i * 1000000) / 1000) || lower(hex(randomblob(6))),
+        :first + i * 1000000, :first + i * 1000000 + 500, 'x', 'ann', 'auto', 'fake', 'ok', 0, 'ok',
+        10, 10, 20, 1000, 5.0, 1, 1, printf('%0200d', i), printf('%0300d', i) FROM n
 """
 _ATTEMPTS = """
     INSERT INTO attempts (call_id, seq, id, provider, model, opened_ns, closed_ns, outcome, input, output, cost_nano)
@@ -39,7 +40,9 @@ _ATTEMPTS = """
 
 
 def fill(path: Path, rows: int) -> None:
-    """Calls with an attempt each, of 200 days ago, with random ids as real ones have."""
+    """Calls with an attempt each, of 200 days ago. Their ids begin with the time, as those of `new_id` do: the rows of
+    calls that are deleted together share pages.
+    """
     store = SqliteStore(path)
     store.open()
     with closing(sqlite3.connect(path)) as db:
@@ -81,7 +84,16 @@ def clean_up(path: Path, pause: Path) -> None:
             time.sleep(0.01)
 
     rest(0)
-    print(Retention(path, KeptDays(90, 90, 7), rest=rest).clean_up(), flush=True)
+    retention = Retention(path, KeptDays(90, 90, 7), rest=rest)
+    while (cleaned := retention.clean_up()) is None:  # it was not due: the server has just cleaned up, by its own days
+        make_due(path)
+    print(cleaned, flush=True)
+
+
+def make_due(path: Path) -> None:
+    with closing(sqlite3.connect(path, timeout=10)) as db:
+        db.execute("UPDATE clean_ups SET due_ns = 0")
+        db.commit()
 
 
 async def measure(folder: Path, url: str, rows: int) -> None:
@@ -95,9 +107,6 @@ async def measure(folder: Path, url: str, rows: int) -> None:
     found: dict[bool, list[float]] = {False: [], True: []}
     with spawned(routing) as server:
         await latencies(server.port, ROUND_S)
-        with closing(sqlite3.connect(folder / "usage.db")) as db:
-            db.execute("UPDATE clean_ups SET due_ns = 0")
-            db.commit()
         command = [sys.executable, "-m", "bench.retention", "clean", str(folder / "usage.db"), str(pause)]
         cleaning = await asyncio.create_subprocess_exec(*command)
         deleting_s = 0.0

@@ -6,13 +6,14 @@ Only what is certain is reported. Names of models are checked by `proxy.config.r
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from math import floor, inf
 from typing import Any
 
 from proxy.config.problems import Path, Problem, Severity, near, shown
 from proxy.config.references import problem_at
 from proxy.config.settings import Config
-from proxy.routing.settings import DEFAULT_TASK, TASKS, Among, Rule, When
+from proxy.routing.settings import DEFAULT_TASK, LANGUAGES, TASKS, Among, Rule, When
 
 _WORDS = ("task", "priority", "language", "key")  # a request has exactly one of each
 _FLAGS = (
@@ -34,7 +35,7 @@ def rule_problems(config: Config) -> Iterator[Problem]:
         if rule.name in lines:
             yield problem_at(config, (*path, "name"), f"the rule in line {lines[rule.name]} has this name")
         lines.setdefault(rule.name, line_of(config, place))
-        for where, message in (*_empty(rule), *_headers(("when",), rule.when)):
+        for where, message in (*_empty(rule), *_inside(("when",), rule.when)):
             yield problem_at(config, (*path, *where), message)
         if (why := clash((), rule.when)) is not None:
             yield problem_at(config, (*path, "when"), f"can never hold: {why}")
@@ -72,14 +73,19 @@ def _empty(rule: Rule) -> Iterator[tuple[Path, str]]:
         yield ("use", "among"), "is empty; name at least one model"
 
 
-def _headers(path: Path, when: When) -> Iterator[tuple[Path, str]]:
+def _inside(path: Path, when: When) -> Iterator[tuple[Path, str]]:
+    """Of a condition and those inside it: headers that rules cannot read, and languages that no request has."""
     for name in when.header or ():
         if name.lower() in _CREDENTIALS:
             yield (*path, "header", name), "carries a credential, which rules cannot read; use `key`"
+    for wanted in _listed(when.language or []):
+        if not any(fnmatchcase(language, wanted) for language in LANGUAGES):
+            hint = near(wanted.lower().partition("-")[0], LANGUAGES) or f"; languages: {', '.join(LANGUAGES)}"
+            yield (*path, "language"), f'no request has the language "{shown(wanted)}"{hint}'
     for place, each in enumerate(when.any or ()):
-        yield from _headers((*path, "any", str(place)), each)
+        yield from _inside((*path, "any", str(place)), each)
     if when.not_ is not None:
-        yield from _headers((*path, "not"), when.not_)
+        yield from _inside((*path, "not"), when.not_)
 
 
 # --- what excludes what, and what implies what ------------------------------------------------------------------------

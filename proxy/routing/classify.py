@@ -154,11 +154,19 @@ class Classifier:
         shift = 8 * _FIELD * (1 + task)
         mask = (1 << 8 * _FIELD) - 1
         unit = self._header.scale / math.sqrt(max(1, _near(features)[1]))
-        found = []
+        weights = []
         for width, hashes in ((1, features.singles), (2, features.pairs)):
             for at, row in enumerate(map(self._rows.get, hashes)):
                 if row is not None and (weight := (row >> shift & mask) - _ZERO) > 0:
-                    found.append((weight * unit, b" ".join(features.tokens[at : at + width]).decode(errors="replace")))
+                    weights.append((weight, at, width))
+        if len(weights) > 2 * EVIDENCE:  # the others are never shown, so they need no names
+            least = sorted(weights, reverse=True)[2 * EVIDENCE - 1][0]
+            weights = [each for each in weights if each[0] >= least]
+        tokens = features.tokens
+        found = [
+            (weight * unit, b" ".join(tokens[at : at + width]).decode(errors="replace"))
+            for weight, at, width in weights
+        ]
         shapes = self._header.shapes
         found += [(shapes[name][task], name) for name in features.shape if name in shapes and not name.endswith(" 0")]
         found.sort(reverse=True)

@@ -36,6 +36,9 @@ _find_many_dense = re.compile(f"(?:[^{_DENSE_SCRIPTS}]*+[{_DENSE_SCRIPTS}]){{21}
 _find_sparse = re.compile(rf"[^\W{_DENSE_SCRIPTS}]").search  # a letter or digit of another script
 _find_words = re.compile(rf"[{_DENSE_SCRIPTS}]|[^\W_{_DENSE_SCRIPTS}]+").findall
 _split_dense = re.compile(f"([{_DENSE_SCRIPTS}])").split
+# The upper bytes in UTF-16 of these scripts, and the others: most texts need no look at each character.
+_DENSE_BLOCKS = bytes([0x0E, 0x10, 0x17, *range(0x30, 0xD8), 0xF9, 0xFA])
+_OTHER_BLOCKS = bytes(set(range(256)).difference(_DENSE_BLOCKS))
 _NOT_DENSE = re.compile(f"[^{_DENSE_SCRIPTS}]+")
 # Neither a letter nor a digit of any script, nor the white space at which bytes are split.
 _SEPARATORS = re.compile(rf"[^\w{_DENSE_SCRIPTS} \t\n\r\f\v]+")
@@ -100,11 +103,21 @@ def tokens_of(sample: str) -> list[bytes]:
     elif _find_sparse(lower) is None:
         data = _NOT_DENSE.sub("", lower).encode()
         return list(struct.unpack("3s" * (len(data) // 3), data))
+    elif not _blocks_of(lower).translate(None, _OTHER_BLOCKS):
+        lower = _SEPARATORS.sub(" ", lower)
     elif _is_dense(lower):
         lower = " ".join(_find_words(lower))
     else:
         lower = " ".join(_split_dense(_SEPARATORS.sub(" ", lower)))
     return lower.encode("utf-8", "replace").translate(_BYTES).split()
+
+
+def _blocks_of(text: str) -> bytes:
+    """The upper byte of each UTF-16 unit: roughly, the script. All of them if half of a surrogate pair is there."""
+    try:
+        return text.encode("utf-16-le")[1::2]
+    except UnicodeEncodeError:
+        return bytes(range(256))
 
 
 def difficulty_features(text: str, sample: str) -> tuple[list[int], list[str], list[float]]:
@@ -144,12 +157,8 @@ def _starts_of(edge: list[bytes]) -> list[int]:
 
 
 def _flags_of(conversation: Conversation) -> list[str]:
-    names = []
-    if conversation.has_json_schema:
-        names.append("a JSON schema")
-    if conversation.system:
-        names.append("a system prompt")
-    return names
+    names = ["a JSON schema"] if conversation.has_json_schema else []
+    return [*names, "a system prompt"] if conversation.system else names
 
 
 def _of_system(system: str) -> list[int]:
@@ -290,24 +299,30 @@ def trigrams(text: str) -> list[str]:
     return list(map("".join, zip(padded, padded[1:], padded[2:], strict=False)))
 
 
+def _script(ranges: str) -> tuple[re.Pattern[str], frozenset[int]]:
+    """Finds its characters, and the blocks that they are in."""
+    ends = zip(_blocks_of(ranges[::3]), _blocks_of(ranges[2::3]), strict=True)
+    return re.compile(f"[{ranges}]"), frozenset(block for one, two in ends for block in range(one, two + 1))
+
+
 # Scripts that tell the language; the trigrams decide between the languages of all other scripts.
 _SCRIPTS = {
-    "ko": re.compile("[\u1100-\u11ff\uac00-\ud7af]"),
-    "zh": re.compile("[\u3400-\u9fff]"),
-    "th": re.compile("[\u0e00-\u0e7f]"),
-    "he": re.compile("[\u0590-\u05ff]"),
-    "el": re.compile("[\u0370-\u03ff]"),
-    "bn": re.compile("[\u0980-\u09ff]"),
-    "pa": re.compile("[\u0a00-\u0a7f]"),
-    "gu": re.compile("[\u0a80-\u0aff]"),
-    "ta": re.compile("[\u0b80-\u0bff]"),
-    "te": re.compile("[\u0c00-\u0c7f]"),
-    "kn": re.compile("[\u0c80-\u0cff]"),
-    "ml": re.compile("[\u0d00-\u0d7f]"),
-    "ka": re.compile("[\u10a0-\u10ff]"),
-    "hy": re.compile("[\u0530-\u058f]"),
-    "km": re.compile("[\u1780-\u17ff]"),
-    "my": re.compile("[\u1000-\u109f]"),
+    "ko": _script("\u1100-\u11ff\uac00-\ud7af"),
+    "zh": _script("\u3400-\u9fff"),
+    "th": _script("\u0e00-\u0e7f"),
+    "he": _script("\u0590-\u05ff"),
+    "el": _script("\u0370-\u03ff"),
+    "bn": _script("\u0980-\u09ff"),
+    "pa": _script("\u0a00-\u0a7f"),
+    "gu": _script("\u0a80-\u0aff"),
+    "ta": _script("\u0b80-\u0bff"),
+    "te": _script("\u0c00-\u0c7f"),
+    "kn": _script("\u0c80-\u0cff"),
+    "ml": _script("\u0d00-\u0d7f"),
+    "ka": _script("\u10a0-\u10ff"),
+    "hy": _script("\u0530-\u058f"),
+    "km": _script("\u1780-\u17ff"),
+    "my": _script("\u1000-\u109f"),
 }
 _KANA = re.compile("[\u3041-\u30fa\u30fc-\u30ff]")
 _LATIN = re.compile("[a-zA-Z]")
@@ -321,10 +336,11 @@ def language_of_script(text: str) -> str | None:
     latin = len(_LATIN.findall(sample))
     if latin and 4 * (len(sample) - latin) < latin:
         return None
-    kana = len(_KANA.findall(sample))
+    blocks = set(_blocks_of(sample))
+    kana = len(_KANA.findall(sample)) if 0x30 in blocks else 0
     best, most = "ja", kana
-    for language, script in _SCRIPTS.items():
-        if (count := len(script.findall(sample))) > most:
+    for language, (script, its_blocks) in _SCRIPTS.items():
+        if not blocks.isdisjoint(its_blocks) and (count := len(script.findall(sample))) > most:
             best, most = language, count
     if best == "zh" and 8 * kana > most:
         best = "ja"

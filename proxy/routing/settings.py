@@ -24,6 +24,11 @@ DEFAULT_TASK = "default"  # the entry under `tasks` for every task without one o
 STRATEGIES = ("task_based", "cost_optimized", "speed_optimized", "quality_optimized")
 AUTO_STRATEGIES = {"cost": "cost_optimized", "speed": "speed_optimized", "quality": "quality_optimized"}
 SESSION_KEYS = ("prompt_cache_key", "session", "user", "fingerprint")
+_CODES = """
+    af ar bg bn ca cs cy da de el en es et fa fi fr gu he hi hr hu hy id it ja ka km kn ko lt lv mk ml mr my ne nl no
+    pa pl pt ro ru sk sl so sq sv sw ta te th tl tr uk und ur vi zh
+"""
+LANGUAGES = tuple(_CODES.split())  # those that the classifier tells apart; "und": it found none
 Share = Annotated[float, Meta(ge=0, le=1)]
 Task = Annotated[str, one_of(*TASKS)]
 Strategy = Annotated[str, one_of(*STRATEGIES)]

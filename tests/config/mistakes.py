@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from proxy.routing.settings import LANGUAGES
+
 HEAD = "version: 1\nproviders: {openai: {}, groq: {}}\n"
 
 BOMB = "a0: &a0 [x, x, x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 12)}]\n" for i in range(1, 9))
@@ -207,6 +209,11 @@ MISTAKES: list[tuple[str, str | bytes, list[str]]] = [
     ("an unknown task in a rule", HEAD + "rules:\n  - {name: a, when: {task: resoning}, use: groq/x}\n",
      [":4:28: rules.0.when.task: must be reasoning, extraction, classification, summarization, code, chat,"
       ' long_context, vision or web_search; did you mean "reasoning"?']),
+    ("a language by its name", HEAD + "rules:\n  - {name: a, when: {any: [{language: german}]}, use: groq/x}\n",
+     [f':4:39: rules.0.when.any.0.language: no request has the language "german"; languages: {", ".join(LANGUAGES)}']),
+    ("languages spelled otherwise", HEAD + "rules:\n  - {name: a, when: {language: [zh-CN, 'p?', EN]}, use: groq/x}\n",
+     [':4:32: rules.0.when.language: no request has the language "zh-CN"; did you mean "zh"?',
+      ':4:32: rules.0.when.language: no request has the language "EN"; did you mean "en"?']),
     ("an unknown strategy", HEAD + "router: {strategy: cost}\n",
      [":3:20: router.strategy: must be task_based, cost_optimized, speed_optimized or quality_optimized"]),
     ("an unknown model in a rule", HEAD + "rules:\n  - name: a\n    when: {task: code}\n"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,17 @@ from proxy.routing.features import (
     WIDE_QUESTION,
     difficulty_features,
     features_of,
+    language_of_script,
     question_window,
     tokens_of,
 )
+from proxy.routing.settings import LANGUAGES
 from proxy.schema.chat import Message
 
 DATA = Path(__file__).parent / "data"
 HELD_OUT = ("prompts.jsonl", "fresh.jsonl", "unseen.jsonl", "last.jsonl")
 MIN_CONFIDENCE = 0.5
+LOOP_S = 35e-6  # of the loop beside the classifier, on an idle processor of November 2026
 TASK = "Write a SQL query that lists the customers without orders."
 MIXED = "Summarize what the Python code {does} = 3; and why it fails. Then classify 12 errors? "
 LONG = {
@@ -125,6 +129,12 @@ ALPHABET = (
 )
 
 
+def test_the_languages_that_rules_may_name(classifier: Classifier) -> None:
+    """Those with letter trigrams, those that a script tells, and `und`."""
+    letters = {found for one in map(chr, range(0x10000)) if (found := language_of_script(3 * one))}
+    assert tuple(sorted({*classifier._header.languages, *letters, "und"})) == LANGUAGES
+
+
 @given(st.text(st.sampled_from(ALPHABET), max_size=90))
 def test_words_of_any_script(text: str) -> None:
     """Letters and digits of a script with spaces make a word; each character of the others is one."""
@@ -177,16 +187,24 @@ def test_the_difficulty_of_a_window_still_beats_the_length(classifier: Classifie
     assert sum(right) / len(pairs) >= 0.78 > sum(longer) / len(pairs)
 
 
+def processor_s(work: Callable[[], object]) -> float:
+    begun = time.process_time_ns()
+    work()
+    return (time.process_time_ns() - begun) / 1e9
+
+
 @pytest.mark.parametrize("name", LONG)
 def test_a_text_of_any_length_takes_at_most_300_microseconds(classifier: Classifier, name: str) -> None:
-    """Processor time of one call, the best of many, also with a long system prompt and of hostile texts."""
+    """Processor time of one call, the best of many, also with a long system prompt and of hostile texts. A processor
+    that others keep busy is slower: a plain loop beside it tells by how much.
+    """
     conversation = Conversation(LONG[name], LONG[name], 20, True, True)
-    best = 1.0
+    best = loop = 1.0
     for _ in range(60):
-        start = time.process_time_ns()
-        classifier.classify(conversation)
-        best = min(best, (time.process_time_ns() - start) / 1e9)
-    assert best <= 300e-6
+        best = min(best, processor_s(lambda: classifier.classify(conversation)))
+        loop = min(loop, processor_s(lambda: sum(number * number % 7 for number in range(1_000))))
+    print(f"{name}: {best * 1e6:.0f} µs, the loop {loop * 1e6:.0f}")
+    assert best <= 300e-6 * max(1.0, loop / LOOP_S)
 
 
 @pytest.mark.parametrize("text", ["", " ", "?", "\ud800", "\x00", "1", "\u202e\u200b", "\U0001f44d", "`" * 50])
