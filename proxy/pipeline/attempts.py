@@ -221,6 +221,8 @@ class AttemptLoop:
         except UpstreamError as error:
             if error.received is not None:
                 self._note_received(attempt, error, error.received)
+            elif error.param is not None:
+                error.rename(attempt.request.own_path(error.param))
             attempt.fail(error)
             raise
         except ProxyError as error:

@@ -93,6 +93,10 @@ class Request(Struct, frozen=True, kw_only=True):
         """A text that the vendor reads with every prompt, in addition to `texts`."""
         return ""
 
+    def own_path(self, param: str) -> str:
+        """The client's own name of the field that an error names."""
+        return param
+
     def texts(self) -> list[str]:
         """The texts that the vendor reads, for token counting."""
         raise TypeError(f"{type(self).__name__} does not list its texts")

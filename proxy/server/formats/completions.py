@@ -18,6 +18,7 @@ from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, StreamOption
 from proxy.schema.endpoints import AnyResponse
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.json import encode, encode_sized
+from proxy.schema.origins import Origin, Origins
 from proxy.schema.usage import Usage
 from proxy.server.formats.body import request_fields, view_of
 from proxy.server.formats.chat import KNOWN_FIELDS, MAX_CHOICES, decode_chat
@@ -54,6 +55,7 @@ OF_CHATS = (
 )
 _OWN = ("prompt", "best_of", "echo", "logprobs", "suffix")
 _KNOWN = (KNOWN_FIELDS - set(OF_CHATS)) | set(_OWN)
+_ORIGINS = Origins([Origin("prompt", content="")], fields={"messages": "prompt", "max_completion_tokens": "max_tokens"})
 _FINISHES = ("stop", "length", "content_filter")
 
 
@@ -75,7 +77,7 @@ def decode_completion(body: bytes) -> ChatRequest:
     given = {name: value for name, value in fields.items() if name not in _OWN and name not in OF_CHATS}
     given["messages"] = [{"role": "user", "content": prompt} for prompt in prompts]
     request = decode_chat(body, given)
-    return request if len(prompts) == 1 else replace(request, n=choices, questions=len(prompts))
+    return replace(request, n=choices, questions=len(prompts), origins=_ORIGINS)
 
 
 def _prompts(given: str | list[str | int | list[int]]) -> list[str]:

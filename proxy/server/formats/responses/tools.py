@@ -44,7 +44,7 @@ class Named(Struct, frozen=True):
 
 class Tools(Struct):
     """`functions` in the shape of chats; `names`: what each stands for. `search`: options of a web search.
-    `left_out`: what is not translated. `fetches`: a tool runs at the vendor. `only_here`: the place of a tool without
+    `places`: where each function stands. `left_out`: what is not translated. `fetches`: a tool runs at the vendor. `only_here`: the place of a tool without
     which the request makes no sense -> what it is.
     """
 
@@ -56,6 +56,7 @@ class Tools(Struct):
     fetches: bool = False
     only_here: dict[str, str] = field(default_factory=dict)
     sent: dict[Named, str] = field(default_factory=dict)
+    places: list[str] = field(default_factory=list)
 
     def name_of(self, name: str, namespace: str | None, *, is_custom: bool) -> str:
         """The function's name for a tool of the client, also for one that is in the history alone."""
@@ -143,6 +144,7 @@ def _add_own(tools: Tools, tool: dict[str, Any], where: str, namespace: str | No
         function = {each: given[each] for each in _FUNCTION if given.get(each) is not None}
     marks = {each: tool[each] for each in _MARKS if tool.get(each) is not None}
     tools.functions.append({"type": "function", "function": {**function, "name": sent}, **marks})
+    tools.places.append(where)
 
 
 def _free(tool: dict[str, Any]) -> dict[str, Any]:
