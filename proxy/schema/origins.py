@@ -1,6 +1,6 @@
 """Values: where the parts of a translated request came from, so that an error names the client's own field.
 
-Vendors' translations see a chat: they say `messages.3.content.1`. The client of another endpoint wrote `input.4.content.1`.
+Vendors' translations see a chat: they say `messages.3.content.1` where the client wrote `input.4.content.1`.
 """
 
 from __future__ import annotations

@@ -43,9 +43,9 @@ class Named(Struct, frozen=True):
 
 
 class Tools(Struct):
-    """`functions` in the shape of chats; `names`: what each stands for. `search`: options of a web search.
-    `places`: where each function stands. `left_out`: what is not translated. `fetches`: a tool runs at the vendor. `only_here`: the place of a tool without
-    which the request makes no sense -> what it is.
+    """`functions` in the shape of chats; `places`: where each stands; `names`: what each is. `search`: options of a web
+    search. `left_out`: what is not translated. `fetches`: a tool runs at the vendor. `only_here`: the place of a tool
+    without which the request makes no sense -> what it is.
     """
 
     functions: list[dict[str, Any]] = field(default_factory=list)
