@@ -96,8 +96,11 @@ class ChatRequest(Request, frozen=True, kw_only=True):
                 messages=[message],
                 size=rest + size,
                 fields={**self.fields, "messages": [raw]},
+                native=None if self.native is None else self.native.changed({"prompt": self.native.prompts[place]}),
             )
-            for message, raw, size in zip(self.messages, self.fields["messages"], sizes, strict=True)
+            for place, (message, raw, size) in enumerate(
+                zip(self.messages, self.fields["messages"], sizes, strict=True)
+            )
         ]
 
     def output_limit(self, otherwise: int | None) -> int | None:

@@ -27,6 +27,7 @@ class NativeBody(Struct, frozen=True):
     `adapted`: changes that are reported. `lost`: fields that no translation carries, reported as dropped. `only_here`:
     path of a field -> what it asks for that no other vendor has: those refuse the request. `needed`: field of the
     translated request -> the same, where a vendor would drop it. `fetches`: the vendor may search or read beside it.
+    `passes`: the vendor's answer goes to the client as it is, too. `prompts`: of a body that asks several questions.
     """
 
     dialect: str
@@ -40,6 +41,8 @@ class NativeBody(Struct, frozen=True):
     only_here: dict[str, str] = {}
     needed: dict[str, tuple[str, str]] = {}
     fetches: bool = False
+    passes: bool = True
+    prompts: tuple[Any, ...] = ()
 
     def changed(self, changes: dict[str, Any]) -> NativeBody:
         """The same with further changes."""

@@ -17,6 +17,11 @@ def is_native(provider: Provider, request: AnyRequest) -> bool:
     return request.native is not None and provider.takes_native(request.native)
 
 
+def passes(provider: Provider, request: AnyRequest) -> bool:
+    """True where the provider's own bytes are the answer, too."""
+    return is_native(provider, request) and request.native is not None and request.native.passes
+
+
 def build(provider: Provider, request: AnyRequest, model: str) -> Built:
     """The vendor's request, whichever of our endpoints was asked. Raises BadRequest for what it cannot carry."""
     if request.native is None:

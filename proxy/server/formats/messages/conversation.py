@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from proxy.providers.base.answers import listed
 from proxy.schema.errors import BadRequest
 from proxy.schema.json_writing import text_of
 from proxy.schema.origins import Origin
@@ -160,6 +161,7 @@ class Conversation:
             raise BadRequest("Expected a text block.", param=f"{where}.type")
         if not isinstance(block.get("text"), str):
             raise BadRequest("Expected a text.", param=f"{where}.text")
+        self.has_foreign |= any(map(is_foreign_source, listed(block.get("citations"))))
         return _marked(_said(block["text"]), block)
 
     def _image(self, block: Block, where: str) -> list[Block]:
@@ -274,6 +276,11 @@ class Conversation:
         self.has_foreign |= _ID.fullmatch(call_id) is None
         function = {"name": name, "arguments": text_of(given)}
         return _marked({"id": call_id, "type": "function", "function": function}, block)
+
+
+def is_foreign_source(citation: object) -> bool:
+    """A citation of another vendor's answer."""
+    return isinstance(citation, dict) and str(citation.get("encrypted_index")).startswith(MARK)
 
 
 def _said(text: str) -> Block:

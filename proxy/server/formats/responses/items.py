@@ -12,7 +12,7 @@ from proxy.providers.base.answers import mapping, objects
 from proxy.schema.errors import BadRequest
 from proxy.schema.origins import Origin
 from proxy.server.formats.responses import state
-from proxy.server.formats.responses.tools import Tools, free_arguments
+from proxy.server.formats.responses.tools import Tools, free_arguments, load
 
 _ROLES = ("user", "assistant", "system", "developer")
 _TEXTS = ("input_text", "output_text", "text", "summary_text")
@@ -26,6 +26,7 @@ _OF_VENDOR = (
     *("shell_call_output", "apply_patch_call", "apply_patch_call_output", "program", "program_output"),
     *("additional_tools", "configuration_update"),
 )
+_LOADED = ("tool_search_output", "additional_tools")  # with tools that can be called from there on
 _VITAL = ("compaction", "compaction_trigger", "compaction_summary")  # and without these it is not
 _STATELESS = "Nothing is stored here: send the item itself."
 _SDKS = "Some SDKs do so with `store: false`."
@@ -75,6 +76,8 @@ class Conversation:
             raise BadRequest(message, param=f"{where}.type", code="unsupported_parameter")
         elif kind in _VITAL:
             self.only_here[f"{where}.type"] = f"items of the type {kind}"
+        elif kind in _LOADED and (found := objects(item.get("tools"))):
+            load(self._tools, found, f"{where}.tools")
         elif kind in _OF_VENDOR:
             self.left_out[f"input.{kind}"] = None
         else:

@@ -97,6 +97,18 @@ def tools_of(given: list[Any] | None, choice: Any) -> Tools:
     return tools
 
 
+def load(tools: Tools, found: list[dict[str, Any]], where: str) -> None:
+    """Adds the tools that a search has found; the vendor's own ones among them stay its own."""
+    known = {each["function"]["name"] for each in tools.functions}
+    loaded = Tools(names=tools.names, sent=tools.sent)
+    for place, tool in enumerate(found):
+        _add(loaded, tool, f"{where}.{place}")
+    for function, at in zip(loaded.functions, loaded.places, strict=True):
+        if function["function"]["name"] not in known:
+            tools.functions.append(function)
+            tools.places.append(at)
+
+
 def _add(tools: Tools, tool: Any, where: str) -> str | None:
     """Adds a tool of the client. Returns the type of one that is the vendor's own."""
     if not isinstance(tool, dict):
@@ -142,6 +154,8 @@ def _add_own(tools: Tools, tool: dict[str, Any], where: str, namespace: str | No
         tools.left_out += ["tools.format"] if mapping(given.get("format")).get("type") == "grammar" else []
     else:
         function = {each: given[each] for each in _FUNCTION if given.get(each) is not None}
+    if tool.get("defer_loading") is True and "tools.defer_loading" not in tools.left_out:
+        tools.left_out.append("tools.defer_loading")  # every tool is shown from the start: nobody searches
     marks = {each: tool[each] for each in _MARKS if tool.get(each) is not None}
     tools.functions.append({"type": "function", "function": {**function, "name": sent}, **marks})
     tools.places.append(where)
