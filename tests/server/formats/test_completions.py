@@ -13,6 +13,7 @@ from proxy.pipeline.emulate import seats
 from proxy.providers import PROVIDERS
 from proxy.providers.base.building import build
 from proxy.providers.base.contract import Provider
+from proxy.providers.openai import OpenAI
 from proxy.schema.chat import ChatChunk, TextChunk
 from proxy.schema.errors import BadRequest
 from proxy.schema.usage import Usage
@@ -137,7 +138,7 @@ def test_what_an_upstream_lacks_is_refused_by_name(fields: dict[str, Any], name:
     assert (error.value.param, error.value.code) == (name, "unsupported_parameter")
 
 
-@pytest.mark.parametrize("provider", [PROVIDERS["vllm"](), PROVIDERS["openai"](completions=True)])
+@pytest.mark.parametrize("provider", [PROVIDERS["vllm"](), OpenAI(completions=True)])
 def test_a_server_that_has_the_endpoint_gets_the_body_as_it_came(provider: Provider) -> None:
     """But for the model's name and our own hints. Unknown fields go too."""
     body = b'{"model": "x/m",  "prompt": [[1, 2]], "echo": true, "suffix": "s", "logprobs": 2, "new": [1.50]}'

@@ -266,7 +266,7 @@ def test_the_sources_of_a_search_are_citations_of_the_text():
     for batch in batches:
         fold.add(cast(Any, batch[0]))
     (block,) = whole_message(cast(Call, call), fold.response(), [], hides_thoughts=False)["content"]
-    text = TextBlock.model_validate(block)
+    text: Any = TextBlock.model_validate(block)
     assert [(each.type, each.url, each.title) for each in text.citations] == [
         ("web_search_result_location", "https://a.example", "A"),
         ("web_search_result_location", "https://b.example", ""),

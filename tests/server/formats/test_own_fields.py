@@ -88,7 +88,9 @@ def test_a_call_and_a_tool_are_named_as_they_were_sent() -> None:
     request = responses(user(TEXT), CALL, {**CALL, "call_id": "c2"}, tools=[{"type": "web_search"}, group])
     assert request.own_path("messages.1.tool_calls.1.function.arguments") == "input.2"
     assert request.own_path("tools.0.function.name") == "tools.1.tools.0"
-    deferred = [{"name": name, "input_schema": {}, "defer_loading": name == "a"} for name in ("a", "b")]
+    deferred: list[dict[str, Any]] = [
+        {"name": name, "input_schema": {}, "defer_loading": name == "a"} for name in ("a", "b")
+    ]
     calls = {"role": "assistant", "content": [BLOCK, USE, {**USE, "id": "c2"}]}
     request = messages({"role": "user", "content": "a"}, calls, tools=deferred)
     assert request.own_path("messages.1.tool_calls.1") == "messages.1.content.2"
