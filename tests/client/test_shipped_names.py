@@ -1,4 +1,4 @@
-"""The client's usual names work with the shipped files: `gpt-4o-mini`, the default, and `claude-3-5-sonnet`, an alias."""
+"""The usual names work with the shipped files: `gpt-4o-mini`, the default, and `claude-3-5-sonnet`, an alias."""
 
 from __future__ import annotations
 
@@ -73,6 +73,6 @@ async def test_a_name_whose_vendor_has_no_key_says_so(tmp_path: Path) -> None:
     assert [*enabled(settings_file.configured(settings, {}))] == ["groq"]
     async with MultiModelAPI(settings=settings) as api:
         for name in ("gpt-4o-mini", "claude-3-5-sonnet"):
-            with pytest.raises(NotFound, match="openai|anthropic") as raised:
+            with pytest.raises(NotFound, match=r"openai|anthropic") as raised:
                 await api.generate("Hi", model=name)
             assert raised.value.param == "model"
