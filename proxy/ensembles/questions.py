@@ -8,13 +8,19 @@ from msgspec.structs import replace
 
 from proxy.ensembles.base import Member
 from proxy.schema.chat import ChatRequest
+from proxy.schema.errors import BadRequest
 from proxy.schema.hints import Hints
 
 _VARIED = (0.7, 1.0, 0.4, 0.9)  # temperatures of further seats of one model, which would answer alike
 
 
 def whole_request(request: ChatRequest) -> ChatRequest:
-    """The question for one whole answer. Hints about routes, and a vendor's own body, are the call's own affair."""
+    """The question for one whole answer. Hints about routes, and a vendor's own body, are the call's own affair.
+
+    Raises BadRequest for what only that body can ask.
+    """
+    for where, what in ({} if request.native is None else request.native.only_here).items():
+        raise BadRequest(f"{where}: an ensemble has no {what}.", param=where, code="unsupported_parameter")
     gone = ("stream", "stream_options", "n")
     fields = {name: value for name, value in request.fields.items() if name not in gone}
     hints = Hints(strict=request.hints.strict, no_fallback=request.hints.no_fallback)

@@ -35,7 +35,7 @@ from proxy.pipeline.native import NativeAnswer
 from proxy.pipeline.off_loop import LARGE_BYTES, OffLoop
 from proxy.pipeline.stop_sequences import StopSequences
 from proxy.pipeline.stream_reader import StreamReader
-from proxy.providers.base.building import build, is_native
+from proxy.providers.base.building import build, passes
 from proxy.providers.base.contract import Built
 from proxy.providers.base.reading import parse
 from proxy.routing.ask import Answer, Origin, Sink
@@ -221,6 +221,8 @@ class AttemptLoop:
         except UpstreamError as error:
             if error.received is not None:
                 self._note_received(attempt, error, error.received)
+            elif error.param is not None:
+                error.rename(attempt.request.own_path(error.param))
             attempt.fail(error)
             raise
         except ProxyError as error:
@@ -269,7 +271,7 @@ class AttemptLoop:
             built = build(deployment.provider, request, deployment.model)
         except RecursionError:  # encoding runs deeper in the stack than decoding did
             raise BadRequest("The JSON body is nested too deeply.", code="invalid_json") from None
-        if is_native(deployment.provider, request):
+        if passes(deployment.provider, request):
             attempt.native = NativeAnswer()
         if built.dropped or built.adapted:
             attempt.dropped, attempt.adapted = _printable_names(built.dropped), _printable_names(built.adapted)

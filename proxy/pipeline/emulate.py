@@ -12,6 +12,7 @@ from functools import partial
 from itertools import accumulate
 from typing import Any, Protocol, TypeVar, cast
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from proxy.pipeline.off_loop import OffLoop
@@ -60,7 +61,10 @@ def _seat(request: ChatRequest, size: int, place: int) -> ChatRequest:
         fields["n"] = size
     if isinstance(seed := fields.get("seed"), int):
         fields["seed"] = seed + place
-    return replace(request, n=size, may_cache=place == 0, fields=fields)
+    native = request.native
+    if native is not None:
+        native = native.changed({name: fields.get(name, UNSET) for name in ("n", "seed")})
+    return replace(request, n=size, may_cache=place == 0, fields=fields, native=native)
 
 
 async def complete_together(ask: SeatAsk, requests: Sequence[ChatRequest], parent: str | None = None) -> Answer:

@@ -131,6 +131,8 @@ class Pipeline:
         return hints.applied(request, headers)
 
     def _reject(self, call: Call, error: ProxyError) -> None:
+        if error.param == "messages":  # of a conversation that is too long for all models
+            error.rename(call.request.own_path(error.param))
         end = call.end(Outcome.REJECTED, error)
         self._ledger.reject(call.opening(self.config_version), end)
         self._ended(call, end)

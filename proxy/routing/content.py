@@ -33,5 +33,7 @@ def content_needs(request: AnyRequest) -> list[ContentNeed]:
                 if isinstance(kind := part.get("type"), str) and kind in _KINDS:
                     what, needed = _KINDS[kind]
                     if needed not in found:
-                        found[needed] = ContentNeed(f"messages.{number}.content.{place}", what, needed)
+                        found[needed] = ContentNeed(
+                            request.own_path(f"messages.{number}.content.{place}"), what, needed
+                        )
     return list(found.values())

@@ -11,6 +11,7 @@ from typing import Any, Self, TypedDict
 
 from msgspec import Struct, structs
 
+from proxy.schema.origins import Origins
 from proxy.schema.request import Request
 from proxy.schema.usage import UsageReport
 
@@ -53,6 +54,7 @@ class ChatRequest(Request, frozen=True, kw_only=True):
     limit. Only some servers know it, so it is in neither `max_tokens` nor `fields`. `questions`: more than 1 if each
     message is a question of its own; `n` counts the choices of all of them. `may_cache`: False for the second and
     further copies of a request that are sent at once: each would write the vendor's prompt cache, and none read it.
+    `origins`: what the client of another endpoint wrote its parts as.
     """
 
     messages: list[Message]
@@ -62,6 +64,10 @@ class ChatRequest(Request, frozen=True, kw_only=True):
     max_tokens: int | None = None
     unlimited: bool = False
     kept: Mapping[str, KeptReasoning] = {}
+    origins: Origins | None = None
+
+    def own_path(self, param: str) -> str:
+        return param if self.origins is None else self.origins.own(param)
 
     @property
     def prompts(self) -> int:
@@ -90,8 +96,11 @@ class ChatRequest(Request, frozen=True, kw_only=True):
                 messages=[message],
                 size=rest + size,
                 fields={**self.fields, "messages": [raw]},
+                native=None if self.native is None else self.native.changed({"prompt": self.native.prompts[place]}),
             )
-            for message, raw, size in zip(self.messages, self.fields["messages"], sizes, strict=True)
+            for place, (message, raw, size) in enumerate(
+                zip(self.messages, self.fields["messages"], sizes, strict=True)
+            )
         ]
 
     def output_limit(self, otherwise: int | None) -> int | None:

@@ -21,6 +21,7 @@ contain keys, file paths, stack traces or internal hosts.
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, cast
 
 from msgspec import Struct
@@ -51,6 +52,12 @@ class ProxyError(Exception):
         self.param = param
         self.type = type or _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
         self.headers = headers or {}
+
+    def rename(self, param: str) -> None:
+        """Names the field in the client's own words, in the message too."""
+        if self.param is not None and param != self.param:
+            self.message = re.sub(rf"(?<![\w.]){re.escape(self.param)}(?![\w])", lambda _: param, self.message)
+            self.param = param
 
     def body(self) -> dict[str, object]:
         """The JSON body, also sent as the last frame of a stream that fails after its first byte."""

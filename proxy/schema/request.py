@@ -27,6 +27,7 @@ class NativeBody(Struct, frozen=True):
     `adapted`: changes that are reported. `lost`: fields that no translation carries, reported as dropped. `only_here`:
     path of a field -> what it asks for that no other vendor has: those refuse the request. `needed`: field of the
     translated request -> the same, where a vendor would drop it. `fetches`: the vendor may search or read beside it.
+    `passes`: the vendor's answer goes to the client as it is, too. `prompts`: of a body that asks several questions.
     """
 
     dialect: str
@@ -40,6 +41,8 @@ class NativeBody(Struct, frozen=True):
     only_here: dict[str, str] = {}
     needed: dict[str, tuple[str, str]] = {}
     fetches: bool = False
+    passes: bool = True
+    prompts: tuple[Any, ...] = ()
 
     def changed(self, changes: dict[str, Any]) -> NativeBody:
         """The same with further changes."""
@@ -92,6 +95,10 @@ class Request(Struct, frozen=True, kw_only=True):
     def repeated(self) -> str:
         """A text that the vendor reads with every prompt, in addition to `texts`."""
         return ""
+
+    def own_path(self, param: str) -> str:
+        """The client's own name of the field that an error names."""
+        return param
 
     def texts(self) -> list[str]:
         """The texts that the vendor reads, for token counting."""

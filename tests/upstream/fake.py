@@ -19,6 +19,7 @@ import msgspec
 
 from tests.upstream.anthropic_wire import AnthropicWire
 from tests.upstream.cohere_wire import CohereWire
+from tests.upstream.completions_wire import CompletionsWire
 from tests.upstream.delivery import Delivery
 from tests.upstream.dialects import GroqWire, MistralWire
 from tests.upstream.google_wire import GoogleWire
@@ -39,6 +40,7 @@ _WIRES: tuple[Wire, ...] = (
     ResponsesWire(),
     PerplexityWire(),
     OpenAIWire(),
+    CompletionsWire(),
     InputsWire(),
     CohereWire(),
     AnthropicWire(),

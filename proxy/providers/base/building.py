@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from proxy.providers.base.contract import Built, Provider
+from proxy.providers.base.tidy import before_tidying
 from proxy.schema.chat import ChatRequest
 from proxy.schema.embeddings import EmbeddingsRequest
 from proxy.schema.endpoints import AnyRequest
@@ -14,6 +15,11 @@ from proxy.schema.errors import BadRequest
 def is_native(provider: Provider, request: AnyRequest) -> bool:
     """True where the client's own bytes go to this provider: they are in its wire shape."""
     return request.native is not None and provider.takes_native(request.native)
+
+
+def passes(provider: Provider, request: AnyRequest) -> bool:
+    """True where the provider's own bytes are the answer, too."""
+    return is_native(provider, request) and request.native is not None and request.native.passes
 
 
 def build(provider: Provider, request: AnyRequest, model: str) -> Built:
@@ -39,6 +45,15 @@ def _lacking(where: str, what: str, model: str) -> BadRequest:
 
 
 def _translated(provider: Provider, request: AnyRequest, model: str) -> Built:
+    try:
+        return _built(provider, request, model)
+    except BadRequest as error:
+        if error.param is not None:
+            error.rename(request.own_path(before_tidying(error.param, request.fields)))
+        raise
+
+
+def _built(provider: Provider, request: AnyRequest, model: str) -> Built:
     if isinstance(request, ChatRequest):
         if request.unlimited and provider.takes_no_limit is None:
             message = f"max_tokens: expected at least 1: {model} knows no -1. Leave it out for no limit of your own."

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.providers.base.history import media_after_results, results_beside_calls
+from proxy.providers.base.history import media_after_results, order_of, results_beside_calls
 from proxy.providers.base.names import ToolNames
 from proxy.providers.base.signatures import named_by_bytes
 from proxy.providers.base.tools import plain_request
@@ -30,6 +30,15 @@ def tidied(request: ChatRequest, names: ToolNames | None = None) -> ChatRequest:
     if names is not None and names.changed:
         fields, messages = _named(fields, names), [_named_calls(message, names) for message in messages]
     return _with(request, fields, messages)
+
+
+def before_tidying(param: str, fields: Mapping[str, Any]) -> str:
+    """The path that `param`, a path within the tidied request, had before results were put beside their calls."""
+    name, _, rest = param.partition(".")
+    place, dot, rest = rest.partition(".")
+    if name != "messages" or not place.isdecimal() or int(place) >= len(order := order_of(fields["messages"])):
+        return param
+    return f"{name}.{order[int(place)]}{dot}{rest}"
 
 
 def media_apart(request: ChatRequest) -> ChatRequest:

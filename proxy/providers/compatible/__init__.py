@@ -20,7 +20,10 @@ from proxy.schema.chat import ChatRequest, ChatResponse, ResponseMessage
 from proxy.schema.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from proxy.schema.errors import UpstreamError
 from proxy.schema.records import JsonObject
+from proxy.schema.request import NativeBody
 from proxy.schema.rerank import RerankRequest, RerankResponse
+
+COMPLETIONS = "completions"  # the dialect of bodies of OpenAI's older endpoint
 
 
 class Compatible(Provider, frozen=True, kw_only=True):
@@ -31,6 +34,7 @@ class Compatible(Provider, frozen=True, kw_only=True):
     ranks: ClassVar[bool | None] = None  # has /rerank; None: at an address of one's own it may
     reasoning_back: ClassVar[str | None] = "reasoning_content"  # where it reads the thoughts of its earlier answers
     error_rules: ClassVar[ErrorRules] = ErrorRules()
+    completes: ClassVar[bool] = False  # has /completions, and knows or refuses each of its fields
     counts_call_ids: ClassVar[bool] = True  # some models do, whichever server runs them: `functions.look:0`
 
     @property
@@ -41,6 +45,14 @@ class Compatible(Provider, frozen=True, kw_only=True):
     @property
     def native_root(self) -> str:
         return self.root
+
+    @property
+    def has_completions(self) -> bool:
+        """`completes`, or what is known of the server at another address."""
+        return self.completes
+
+    def takes_native(self, native: NativeBody) -> bool:
+        return self.has_completions if native.dialect == COMPLETIONS else super().takes_native(native)
 
     @property
     def models_path(self) -> str | None:

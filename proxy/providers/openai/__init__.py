@@ -45,10 +45,12 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
     """api.openai.com and every server that speaks its chat API, by `type: openai` and `base_url`.
 
     `api`: `chat`, `responses`, or `by_model`, which takes the Responses API for what OpenAI's chat API refuses. Without
-    it, that is what OpenAI itself gets; servers at another address get the chat API.
+    it, that is what OpenAI itself gets; servers at another address get the chat API. `completions`: the server takes
+    bodies of `/v1/completions` as they are.
     """
 
     organization_env: Variable | None = None
+    completions: bool = False
     api: Annotated[str, one_of("by_model", "chat", "responses")] | None = None
 
     type: ClassVar[str] = "openai"
@@ -68,6 +70,10 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
     def takes_no_limit(self) -> str | None:
         """A server at another address may be one of llama.cpp."""
         return None if self._is_own else "sent"
+
+    @property
+    def has_completions(self) -> bool:
+        return self.completions
 
     @property
     def _is_own(self) -> bool:
@@ -97,7 +103,7 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
         """Bodies of the Responses API go to it as they are, where the server has it."""
         if native.dialect == "openai-responses":
             return self._has_responses
-        return native.dialect == self.type
+        return super().takes_native(native)
 
     def native_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         return {name: value for name, value in headers.items() if name.startswith("openai-")}

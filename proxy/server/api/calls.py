@@ -26,11 +26,17 @@ from proxy.server.api.replies import (
     internal_error,
     send_stream,
 )
-from proxy.server.api.request import Bodies, BodyTooLarge, ClientGone, LeaveWatch, discard_rest, read_body
+from proxy.server.api.request import (
+    LINGER_BODIES,
+    Bodies,
+    BodyTooLarge,
+    ClientGone,
+    LeaveWatch,
+    discard_rest,
+    read_body,
+)
 from proxy.server.api.shared import Asked, Live, SharedCalls
 from proxy.server.http1.peer import EXTENSION, Peer, peer_of
-
-LINGER_BODIES = 4  # after a 413, how much more is read and discarded, in units of the largest body
 
 
 class ModelCalls:

@@ -19,8 +19,7 @@ from proxy.schema.errors import UpstreamError
 from proxy.schema.json import encode
 from proxy.schema.records import Caller
 from proxy.server.api.answers import NO_STORE, new_id, safe_headers
-from proxy.server.api.calls import LINGER_BODIES
-from proxy.server.api.request import Bodies, BodyTooLarge, ClientGone, discard_rest, read_body
+from proxy.server.api.request import Bodies, ClientGone
 from proxy.server.formats.messages.count import CountFormat
 from proxy.server.runtime import Runtime
 
@@ -40,12 +39,7 @@ class CountTokens:
             """How many tokens the prompt of a `/v1/messages` body has. Free; Anthropic is asked itself."""
             headers, call_id = dict(request.headers), new_id()
             try:
-                body = await read_body(request.receive, headers, self._bodies.max_bytes, may_be_compressed=True)
-                if "content-encoding" in headers:
-                    body = await self._bodies.inflated(body, headers["content-encoding"])
-            except BodyTooLarge:
-                await discard_rest(request.receive, LINGER_BODIES * self._bodies.max_bytes)
-                raise
+                body = await self._bodies.read(request.receive, headers)
             except ClientGone:
                 return Response(b"", status_code=499)
             format = CountFormat(call_id, headers)

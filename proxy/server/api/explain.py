@@ -13,8 +13,7 @@ from proxy.routing.explain import explained
 from proxy.schema.json import encode
 from proxy.schema.records import Caller
 from proxy.server.api.answers import NO_STORE, new_id
-from proxy.server.api.calls import LINGER_BODIES
-from proxy.server.api.request import Bodies, BodyTooLarge, ClientGone, discard_rest, read_body
+from proxy.server.api.request import Bodies, ClientGone
 from proxy.server.api.shared import Live
 from proxy.server.formats.chat import CHAT
 
@@ -33,12 +32,7 @@ class Explain:
         async def explain(request: Request[Caller, Any, Any]) -> Response[bytes]:
             headers = dict(request.headers)
             try:
-                body = await read_body(request.receive, headers, self._bodies.max_bytes, may_be_compressed=True)
-                if "content-encoding" in headers:
-                    body = await self._bodies.inflated(body, headers["content-encoding"])
-            except BodyTooLarge:
-                await discard_rest(request.receive, LINGER_BODIES * self._bodies.max_bytes)
-                raise
+                body = await self._bodies.read(request.receive, headers)
             except ClientGone:
                 return Response(b"", status_code=499)
             with self._live() as live:

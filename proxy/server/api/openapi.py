@@ -104,29 +104,38 @@ _CHAT_HEADERS = {
     "x-proxy-overhead-ms": "Milliseconds in the proxy itself, without waits for providers; whole answers only.",
 }
 _CHAT_ERRORS = (400, 401, 403, 404, 405, 409, 413, 415, 422, 429, 500, 502, 503, 504)
+_NOT_STORED = Described("404: no Response is stored here.", {}, errors=(401, 404, 429, 503))
+
+
+_NO_STREAM = object()  # None: a stream without a schema
+
+
+def _model_call(summary: str, body: Any, answer: Any, stream: Any = _NO_STREAM) -> Described:
+    """An endpoint that calls a model."""
+    contents = {_JSON: answer} if stream is _NO_STREAM else {_JSON: answer, "text/event-stream": stream}
+    return Described(summary, {"200": contents}, body=body, headers=_CHAT_HEADERS, errors=_CHAT_ERRORS)
+
+
 _READY: dict[str, dict[str, Any]] = {"200": {_JSON: Readiness}, "503": {_JSON: Readiness}}
 # By method and path without /v1. Other routes are described by their docstrings, with an untyped JSON answer.
 DESCRIBED: dict[tuple[str, str], Described] = {
-    ("POST", "/chat/completions"): Described(
+    ("POST", "/chat/completions"): _model_call(
         "A chat completion, whole or as a stream of events that ends with `data: [DONE]`.",
-        {"200": {_JSON: ChatResponse, "text/event-stream": ChatChunk}},
-        body=ChatBody,
-        headers=_CHAT_HEADERS,
-        errors=_CHAT_ERRORS,
+        ChatBody,
+        ChatResponse,
+        stream=ChatChunk,
     ),
-    ("POST", "/completions"): Described(
+    ("POST", "/completions"): _model_call(
         "A completion of each prompt, whole or as a stream of events that ends with `data: [DONE]`.",
-        {"200": {_JSON: CompletionAnswer, "text/event-stream": CompletionAnswer}},
-        body=CompletionBody,
-        headers=_CHAT_HEADERS,
-        errors=_CHAT_ERRORS,
+        CompletionBody,
+        CompletionAnswer,
+        stream=CompletionAnswer,
     ),
-    ("POST", "/messages"): Described(
+    ("POST", "/messages"): _model_call(
         "A message in Anthropic's shape, whole or as a stream of named events that ends with `message_stop`.",
-        {"200": {_JSON: MessageAnswer, "text/event-stream": None}},
-        body=MessagesBody,
-        headers=_CHAT_HEADERS,
-        errors=_CHAT_ERRORS,
+        MessagesBody,
+        MessageAnswer,
+        stream=None,
     ),
     ("POST", "/messages/count_tokens"): Described(
         "How many tokens the prompt of a message has: Anthropic's own count, for others an estimate. Free.",
@@ -134,37 +143,26 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         body=MessagesBody,
         errors=(400, 401, 403, 404, 413, 415, 503),
     ),
-    ("POST", "/responses"): Described(
+    ("POST", "/responses"): _model_call(
         "A Response, whole or as a stream of named events. Nothing is stored.",
-        {"200": {_JSON: ResponseAnswer, "text/event-stream": ResponseEvent}},
-        body=ResponsesBody,
-        headers=_CHAT_HEADERS,
-        errors=_CHAT_ERRORS,
+        ResponsesBody,
+        ResponseAnswer,
+        stream=ResponseEvent,
     ),
-    ("POST", "/embeddings"): Described(
+    ("POST", "/embeddings"): _model_call(
         "Embedding vectors of texts, as numbers or as base64 of little-endian float32.",
-        {"200": {_JSON: EmbeddingsAnswer}},
-        body=EmbeddingsBody,
-        headers=_CHAT_HEADERS,
-        errors=_CHAT_ERRORS,
+        EmbeddingsBody,
+        EmbeddingsAnswer,
     ),
-    ("POST", "/rerank"): Described(
-        "Documents ranked by relevance to a query.",
-        {"200": {_JSON: RerankAnswer}},
-        body=RerankBody,
-        headers=_CHAT_HEADERS,
-        errors=_CHAT_ERRORS,
-    ),
-    ("POST", "/v2/rerank"): Described(
+    ("POST", "/rerank"): _model_call("Documents ranked by relevance to a query.", RerankBody, RerankAnswer),
+    ("POST", "/v2/rerank"): _model_call(
         "The same exactly as Cohere's second API answers, for its SDK: without model and usage.",
-        {"200": {_JSON: RerankAnswer}},
-        body=RerankBody,
-        headers=_CHAT_HEADERS,
-        errors=_CHAT_ERRORS,
+        RerankBody,
+        RerankAnswer,
     ),
-    ("GET", "/responses/{response_id}"): Described("404: no Response is stored here.", {}, errors=(401, 404, 429, 503)),
-    ("DELETE", "/responses/{response_id}"): Described("404: as above.", {}, errors=(401, 404, 429, 503)),
-    ("GET", "/responses/{response_id}/input_items"): Described("404: as above.", {}, errors=(401, 404, 429, 503)),
+    ("GET", "/responses/{response_id}"): _NOT_STORED,
+    ("DELETE", "/responses/{response_id}"): _NOT_STORED,
+    ("GET", "/responses/{response_id}/input_items"): _NOT_STORED,
     ("GET", "/models"): Described("Every model name that can be called.", {"200": {_JSON: ModelList}}, errors=(401,)),
     ("GET", "/models/{model_id}"): Described(
         "One model; its id may contain slashes.", {"200": {_JSON: ModelCard}}, errors=(401, 404, 503)

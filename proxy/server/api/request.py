@@ -17,6 +17,7 @@ from proxy.server.http1.peer import EXTENSION, Peer
 from proxy.server.http1.refusal import overloaded
 
 LINGER_S = 1.0
+LINGER_BODIES = 4  # after a 413, how much more is read and discarded, in units of the largest body
 MAX_INFLATED_BYTES = 256 * 1024 * 1024
 _SMALL_BYTES = 16 * 1024  # a compressed body that is tried on the loop
 _AT_ONCE_BYTES = 256 * 1024  # what it may grow into there: about a millisecond
@@ -47,6 +48,17 @@ class Bodies:
         self.inflated_bytes = 0
         self._max_inflated_bytes = max_inflated_bytes
         self._turns = asyncio.Semaphore(_THREADS)
+
+    async def read(self, receive: Receive, headers: Mapping[str, str]) -> bytes:
+        """The whole body of a request, decompressed. Raises ProxyError, once what it has to be rid of is discarded, and
+        ClientGone.
+        """
+        try:
+            body = await read_body(receive, headers, self.max_bytes, may_be_compressed=True)
+        except BodyTooLarge:
+            await discard_rest(receive, LINGER_BODIES * self.max_bytes)
+            raise
+        return await self.inflated(body, headers["content-encoding"]) if "content-encoding" in headers else body
 
     async def inflated(self, body: bytes, header: str) -> bytes:
         """The body behind this content-encoding. Belongs to the task that serves the request, whose end frees it."""

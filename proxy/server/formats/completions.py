@@ -1,7 +1,8 @@
 """Translates: `/v1/completions`, OpenAI's older endpoint: each prompt becomes a chat of one user message.
 
-What only a completion model could do (`echo`, `suffix`, `logprobs`, `best_of`) is refused by name, and so are fields of
-chats that have no place in this answer. Shapes: the `openai` package 3.57, November 2026.
+A server that has this endpoint gets the body as it came. Where another answers, what only a completion model could do
+(`echo`, `suffix`, token ids) is refused by name, and so are fields of chats that have no place in this answer. Shapes:
+the `openai` package 3.57, November 2026.
 """
 
 from __future__ import annotations
@@ -14,16 +15,21 @@ from msgspec.structs import replace
 
 from proxy.pipeline.call import Call
 from proxy.pipeline.trace import trace
+from proxy.providers.base.answers import listed, mapping
+from proxy.providers.compatible import COMPLETIONS
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, StreamOptions
 from proxy.schema.endpoints import AnyResponse
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.json import encode, encode_sized
+from proxy.schema.origins import Origin, Origins
+from proxy.schema.request import NativeBody
 from proxy.schema.usage import Usage
 from proxy.server.formats.body import request_fields, view_of
 from proxy.server.formats.chat import KNOWN_FIELDS, MAX_CHOICES, decode_chat
 from proxy.server.formats.chat_answer import DONE, sse
 
 _CHATS = "/v1/chat/completions"
+UNLIKELY = -9999.0  # what vendors say of a token without a log probability
 
 
 class CompletionBody(Struct, frozen=True):
@@ -54,6 +60,12 @@ OF_CHATS = (
 )
 _OWN = ("prompt", "best_of", "echo", "logprobs", "suffix")
 _KNOWN = (KNOWN_FIELDS - set(OF_CHATS)) | set(_OWN)
+_ORIGINS = Origins([Origin("prompt", content="")], fields={"messages": "prompt", "max_completion_tokens": "max_tokens"})
+_ONLY_COMPLETIONS = {
+    "echo": "way to repeat the prompt: put it in front of the answer yourself",
+    "suffix": "way to fill in between two texts: ask for that in the prompt",
+}
+_BESIDE = ("reasoning_content", "annotations")  # members of an answer that old clients do not know
 _FINISHES = ("stop", "length", "content_filter")
 
 
@@ -73,36 +85,63 @@ def decode_completion(body: bytes) -> ChatRequest:
         raise BadRequest(message, param=name)
     _refuse(view)
     given = {name: value for name, value in fields.items() if name not in _OWN and name not in OF_CHATS}
-    given["messages"] = [{"role": "user", "content": prompt} for prompt in prompts]
+    given["messages"] = [{"role": "user", "content": _text_of(prompt)} for prompt in prompts]
+    native = _native(body, fields, view, prompts)
+    if "logprobs" in native.needed:
+        given |= {"logprobs": True, **({"top_logprobs": view.logprobs} if int(view.logprobs or 0) else {})}
     request = decode_chat(body, given)
-    return request if len(prompts) == 1 else replace(request, n=choices, questions=len(prompts))
+    return replace(request, n=choices, questions=len(prompts), origins=_ORIGINS, native=native)
 
 
-def _prompts(given: str | list[str | int | list[int]]) -> list[str]:
-    prompts: list[Any] = [given] if isinstance(given, str) else given
+def _prompts(given: Any) -> list[str | list[int]]:
+    """Each a text, or the ids of its tokens."""
+    is_one = isinstance(given, str) or _is_ids(given)
+    prompts: list[Any] = [given] if is_one else given
     if not prompts:
         raise BadRequest("prompt: expected at least one prompt, got an empty list.", param="prompt")
     for index, each in enumerate(prompts):
-        place = "prompt" if isinstance(given, str) else f"prompt.{index}"
-        if not isinstance(each, str):
-            message = f"{place}: token ids belong to the vocabulary of one model. Send the prompt as text."
-            raise BadRequest(message, param=place, code="unsupported_parameter")
+        place = "prompt" if is_one else f"prompt.{index}"
+        if not isinstance(each, str) and not _is_ids(each):
+            raise BadRequest(f"{place}: expected a text, or a list of token ids.", param=place)
         if not each:
             raise BadRequest(f"{place}: is empty.", param=place)
     return prompts
 
 
+def _is_ids(prompt: Any) -> bool:
+    return isinstance(prompt, list) and bool(prompt) and all(type(each) is int for each in prompt)
+
+
+def _text_of(prompt: str | list[int]) -> str:
+    """Ids only count here: they are never sent as a text."""
+    return prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
+
+
 def _refuse(view: CompletionBody) -> None:
-    """Refuses what no chat model does, unless the value asks for nothing."""
-    why = {
-        "best_of": view.best_of not in (None, view.n or 1) and "the proxy does not choose among answers. Use `n`",
-        "echo": view.echo and "an answer has no prompt in it. Put the prompt in front of it yourself",
-        "logprobs": view.logprobs is not None and view.logprobs is not False and f"ask {_CHATS}, which has `logprobs`",
-        "suffix": view.suffix and "chat models do not fill in between two texts. Ask for that in the prompt",
-    }
-    for name, reason in why.items():
-        if reason:
-            raise BadRequest(f"{name}: not supported: {reason}.", param=name, code="unsupported_parameter")
+    """Refuses what the proxy would have to choose among, and pay for."""
+    if view.best_of not in (None, view.n or 1):
+        message = "best_of: not supported: the proxy does not choose among answers. Use `n`."
+        raise BadRequest(message, param="best_of", code="unsupported_parameter")
+
+
+def _native(body: bytes, fields: dict[str, Any], view: CompletionBody, prompts: list[str | list[int]]) -> NativeBody:
+    """The body for a server that has the endpoint. What only such a server does is refused by the others."""
+    only_here = {name: what for name, what in _ONLY_COMPLETIONS.items() if getattr(view, name)}
+    for index, prompt in enumerate(prompts):
+        if not isinstance(prompt, str):
+            place = f"prompt.{index}" if len(prompts) > 1 else "prompt"
+            only_here[place] = "use for token ids, which belong to the vocabulary of one model: send the prompt as text"
+    wants_logprobs = view.logprobs is not None and view.logprobs is not False
+    native = NativeBody(
+        COMPLETIONS,
+        "/completions",
+        body,
+        only_here=only_here,
+        needed={"logprobs": ("logprobs", "log probabilities")} if wants_logprobs else {},
+        passes=False,
+        prompts=tuple(prompts),
+    ).without_hints(fields)
+    return native.changed({"stream_options": {"include_usage": True}}) if view.stream else native
 
 
 class CompletionsFormat:
@@ -121,7 +160,8 @@ class CompletionsFormat:
         choices = []
         for place, choice in enumerate(response["choices"]):
             reason = choice.get("finish_reason")
-            choices.append(_choice(choice.get("index", place), choice["message"], reason and _finish(reason)))
+            index, tokens = choice.get("index", place), old_logprobs(choice.get("logprobs"))
+            choices.append(_choice(index, choice["message"], reason and _finish(reason), tokens))
         body = {**response, **_head(call, call.shown_model), "choices": choices, "usage": call.usage(), **trace(call)}
         return encode_sized(body, call.answer_bytes)
 
@@ -148,6 +188,7 @@ class TextWriter:
         self._extras = extras
         self._head: dict[str, Any] = {}
         self._finished: dict[int, str] = {}
+        self._written: dict[int, int] = {}  # characters of each choice
 
     def write(self, chunks: list[ChatChunk]) -> bytes:
         self._head = self._head or self._make_head()
@@ -157,8 +198,11 @@ class TextWriter:
                 index, reason = choice.get("index", 0), choice.get("finish_reason")
                 if reason:
                     self._finished[index] = _finish(reason)
-                piece = _choice(index, choice.get("delta") or {}, None)
-                if piece["text"] or "reasoning_content" in piece:
+                said = choice.get("delta") or {}
+                tokens = old_logprobs(choice.get("logprobs"), self._written.get(index, 0))
+                piece = _choice(index, said, None, tokens)
+                if piece["text"] or tokens is not None or not piece.keys().isdisjoint(_BESIDE):
+                    self._written[index] = self._written.get(index, 0) + len(piece["text"])
                     frames.append(self._chunk([piece]))
         return b"".join(frames)
 
@@ -184,11 +228,29 @@ def _head(call: Call, model: str) -> dict[str, Any]:
     return {"id": f"cmpl-{call.id}", "object": "text_completion", "created": call.created, "model": model}
 
 
-def _choice(index: int, said: Any, reason: str | None) -> dict[str, Any]:
-    """A choice of a whole answer or of a chunk. A refusal is its text; reasoning stands beside it."""
+def _choice(index: int, said: Any, reason: str | None, tokens: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A choice of a whole answer or of a chunk. A refusal is its text; reasoning and sources stand beside it."""
     text = (said.get("content") or "") + (said.get("refusal") or "")
-    thought = {"reasoning_content": said["reasoning_content"]} if said.get("reasoning_content") else {}
-    return {"text": text, "index": index, "logprobs": None, "finish_reason": reason, **thought}
+    beside = {name: said[name] for name in _BESIDE if said.get(name)}
+    return {"text": text, "index": index, "logprobs": tokens, "finish_reason": reason, **beside}
+
+
+def old_logprobs(found: Any, offset: int = 0) -> dict[str, Any] | None:
+    """The log probabilities of a chat answer in the shape of this endpoint. `offset`: characters before them. The first
+    token of a prompt that is repeated has none.
+    """
+    content = mapping(found).get("content")
+    if not isinstance(content, list):
+        return None
+    lists: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+    for each in map(mapping, content):
+        text, likely = str(each.get("token", "")), each.get("logprob")
+        lists["tokens"].append(text)
+        lists["token_logprobs"].append(None if likely == UNLIKELY and not offset else likely)
+        lists["top_logprobs"].append({top["token"]: top["logprob"] for top in listed(each.get("top_logprobs"))} or None)
+        lists["text_offset"].append(offset)
+        offset += len(text)
+    return lists
 
 
 def _finish(reason: str) -> str:

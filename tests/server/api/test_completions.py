@@ -27,6 +27,7 @@ storage: {{url: "sqlite:///{db}"}}
 providers:
   one: {{type: groq, base_url: "{upstream}", allow_private: true, price: null, retries: 0, timeout_s: {timeouts}}}
   fake: {{type: openai, base_url: "{upstream}", allow_private: true, price: null, retries: 0, timeout_s: {timeouts}}}
+  raw: {{type: openai, completions: true, base_url: "{upstream}", allow_private: true, price: null}}
   claude: {{type: anthropic, base_url: "{upstream}", allow_private: true, price: null, timeout_s: {timeouts}}}
 models:
   either: {{use: one/e503, fallback: [fake/ok]}}
@@ -39,6 +40,7 @@ version: 1
 models:
   one/*: {input: 2.00, output: 10.00, max_output: 4096}
   fake/*: {input: 2.00, output: 10.00, max_output: 4096}
+  raw/*: {input: 2.00, output: 10.00, max_output: 4096}
   claude/*: {input: 2.00, output: 10.00, max_output: 4096}
 """
 
@@ -194,3 +196,41 @@ async def test_a_retry_gets_the_answer_that_was_bought(old: Server, upstream: Fa
     assert again.body.partition(b'"usage"')[0] == first.body.partition(b'"usage"')[0]
     assert len(upstream.ledger) == 2
     assert again.headers("idempotent-replayed") == ["true"]
+
+
+# --- servers that have the endpoint -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_body_goes_as_it_came_where_the_server_completes(
+    old: Server, upstream: FakeUpstream, database: Path, stream: bool
+) -> None:
+    """`echo`, `suffix` and `logprobs` work, the call is priced, and a stream has no usage that nobody asked for."""
+    answer = await ask(old, "raw/ok", "one two", echo=True, suffix=" end", logprobs=1, stream=stream, max_tokens=2)
+    (seen,) = upstream.ledger
+    assert seen.path.endswith("/completions") and "/chat/" not in seen.path
+    events = [event for event in answer.events if event != "[DONE]"] if stream else [answer.json]
+    choices = [choice for event in events for choice in event["choices"]]
+    assert "".join(choice["text"] for choice in choices) == "one two tok0 tok1 end"
+    found = [choice["logprobs"] for choice in choices if choice["logprobs"]]
+    assert [each for one in found for each in one["token_logprobs"]] == [None, -0.5, -0.5, -0.5]
+    assert [each for one in found for each in one["text_offset"]] == [0, 8, 12, 17]
+    assert stream or answer.json["usage"]["completion_tokens"] == 2
+    assert all(event["choices"] for event in events)
+    row = await row_of(database, answer)
+    assert (row["input_tokens"], row["output_tokens"], row["outcome"]) == (2, 2, "ok")
+    assert row["cost_nano"] == 2 * INPUT_NANO + 2 * OUTPUT_NANO
+
+
+async def test_several_prompts_of_token_ids_are_completed(old: Server, upstream: FakeUpstream) -> None:
+    """Each by itself, in order."""
+    answer = await ask(old, "raw/ok", [[1, 2], [3]], echo=True, max_tokens=1)
+    assert [choice["text"] for choice in answer.json["choices"]] == ["1 2 tok0", "3 tok0"]
+    assert len(upstream.ledger) == 2
+
+
+async def test_an_ensemble_refuses_what_only_a_server_can_do(old: Server, upstream: FakeUpstream) -> None:
+    """By name, before anything is sent."""
+    answer = await ask(old, "ensemble:pair", suffix="end")
+    assert (answer.status, answer.json["error"]["param"]) == (400, "suffix")
+    assert upstream.ledger == []

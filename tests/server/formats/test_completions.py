@@ -9,11 +9,16 @@ from typing import Any
 import pytest
 from openai.types import Completion
 
+from proxy.pipeline.emulate import seats
+from proxy.providers import PROVIDERS
+from proxy.providers.base.building import build
+from proxy.providers.base.contract import Provider
+from proxy.providers.openai import OpenAI
 from proxy.schema.chat import ChatChunk, TextChunk
 from proxy.schema.errors import BadRequest
 from proxy.schema.usage import Usage
 from proxy.server.formats.chat import MAX_CHOICES
-from proxy.server.formats.completions import OF_CHATS, TextWriter, decode_completion
+from proxy.server.formats.completions import OF_CHATS, TextWriter, decode_completion, old_logprobs
 
 USAGE: Usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
 HEAD = {"id": "cmpl-1", "object": "text_completion", "created": 17, "model": "openai/m"}
@@ -50,14 +55,8 @@ def test_several_prompts_are_questions_of_their_own() -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"echo": True}, "echo"),
-    ({"suffix": "end"}, "suffix"),
-    ({"logprobs": 0}, "logprobs"),
-    ({"logprobs": 5}, "logprobs"),
     ({"best_of": 2}, "best_of"),
     ({"best_of": 1, "n": 2}, "best_of"),
-    ({"prompt": [1, 2, 3]}, "prompt.0"),
-    ({"prompt": ["a", [1, 2]]}, "prompt.1"),
     *(({name: [{}]}, name) for name in OF_CHATS),
 ]
 
@@ -79,6 +78,8 @@ def test_what_no_chat_can_do_is_refused_by_name(fields: dict[str, Any], name: st
         ({"prompt": ["a", ""]}, "prompt.1"),
         ({"prompt": None}, "prompt"),
         ({"prompt": {}}, "prompt"),
+        ({"prompt": [1, "a"]}, "prompt.0"),
+        ({"prompt": ["a", []]}, "prompt.1"),
         ({"prompt": ["a"] * (MAX_CHOICES + 1)}, "prompt"),
         ({"prompt": ["a", "b"], "n": MAX_CHOICES}, "prompt"),
         ({"n": MAX_CHOICES + 1}, "n"),
@@ -111,6 +112,75 @@ def test_what_clients_send_is_read(client: str) -> None:
     """Bodies as these clients sent them."""
     request = decode_completion((Path(__file__).parent / "bodies" / client).read_bytes())
     assert request.messages[0].content
+
+
+# --- as it came -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"echo": True}, "echo"),
+        ({"suffix": "end"}, "suffix"),
+        ({"logprobs": 0}, "logprobs"),
+        ({"logprobs": 5}, "logprobs"),
+        ({"prompt": [1, 2, 3]}, "prompt"),
+        ({"prompt": ["a", [1, 2]]}, "prompt.1"),
+    ],
+)
+@pytest.mark.parametrize("vendor", ["anthropic", "groq", "perplexity", "ollama"])
+def test_what_an_upstream_lacks_is_refused_by_name(fields: dict[str, Any], name: str, vendor: str) -> None:
+    """Before anything is sent."""
+    if (vendor, name) == ("ollama", "logprobs"):
+        pytest.skip("its chat API has them")
+    with pytest.raises(BadRequest) as error:
+        build(PROVIDERS[vendor](), decoded(**fields), "m")
+    assert (error.value.param, error.value.code) == (name, "unsupported_parameter")
+
+
+@pytest.mark.parametrize("provider", [PROVIDERS["vllm"](), OpenAI(completions=True)])
+def test_a_server_that_has_the_endpoint_gets_the_body_as_it_came(provider: Provider) -> None:
+    """But for the model's name and our own hints. Unknown fields go too."""
+    body = b'{"model": "x/m",  "prompt": [[1, 2]], "echo": true, "suffix": "s", "logprobs": 2, "new": [1.50]}'
+    built = build(provider, decode_completion(body), "m")
+    assert built.http.path.endswith("/completions") and "chat" not in built.http.path
+    assert (built.dropped, built.adapted) == ([], [])
+    assert built.http.body == b'{"model":"m","prompt":[[1, 2]],"echo":true,"suffix":"s","logprobs":2,"new":[1.50]}'
+    same = body.replace(b"x/m", b"m")
+    assert build(provider, decode_completion(same), "m").http.body == same
+    hinted = decode_completion(b'{"model": "m", "prompt": "a", "routing": {"trace": true}, "stream": true}')
+    sent = json.loads(build(provider, hinted, "m").http.body)
+    assert sent == {"model": "m", "prompt": "a", "stream": True, "stream_options": {"include_usage": True}}
+
+
+def test_each_of_several_prompts_goes_as_it_came() -> None:
+    """With as many choices as the server gives at once."""
+    request = decoded(["one", [7, 8]], n=2, seed=5)
+    sent = [json.loads(build(PROVIDERS["vllm"](), seat, "m").http.body) for seat in seats(request, 1)]
+    assert [(each["prompt"], each.get("n"), each["seed"]) for each in sent] == [
+        ("one", None, 5),
+        ("one", None, 6),
+        ([7, 8], None, 5),
+        ([7, 8], None, 6),
+    ]
+
+
+def test_log_probabilities_have_the_shape_of_this_endpoint() -> None:
+    """Their places count on over the pieces of a stream; the first token of a repeated prompt has none."""
+    content = [
+        {"token": "a", "logprob": -9999.0, "top_logprobs": []},
+        {"token": "bc", "logprob": -0.5, "top_logprobs": [{"token": "bc", "logprob": -0.5}]},
+    ]
+    assert old_logprobs({"content": content}) == {
+        "tokens": ["a", "bc"],
+        "token_logprobs": [None, -0.5],
+        "top_logprobs": [None, {"bc": -0.5}],
+        "text_offset": [0, 1],
+    }
+    assert (old_logprobs(None), old_logprobs({"content": []}, 3)) == (
+        None,
+        {name: [] for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset")},
+    )
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 from anthropic._streaming import SSEDecoder
 from anthropic.lib.streaming._messages import accumulate_event
+from anthropic.types import TextBlock
 
 from proxy.pipeline.call import Call
 from proxy.providers import PROVIDERS
@@ -127,7 +128,7 @@ def compare(batches: list[list[Any]], size: int) -> None:
     call = OneCall(usage)
     whole = whole_message(cast(Call, call), fold.response(), ["END"], hides_thoughts=False)
     if any("_raw" in block.get("input", {}) for block in whole["content"]):
-        return  # arguments that are no JSON: the SDK raises
+        pytest.skip("arguments that are no JSON: the SDK raises")
     streamed = accumulated(written(call, batches, usage), size)
     assert plain(streamed) == plain(json.loads(json.dumps(whole)))
 
@@ -247,3 +248,28 @@ def test_text_between_thoughts_and_calls_keeps_its_place():
     assert kinds == ["thinking", "text", "thinking", "tool_use", "text"]
     starts = [line for line in data.decode().split("\n") if line.startswith("event: content_block_s")]
     assert starts == ["event: content_block_start", "event: content_block_stop"] * 5
+
+
+def test_the_sources_of_a_search_are_citations_of_the_text():
+    """As the SDK's types have them, whole and streamed; other annotations and sources without a link are none."""
+    source = {"type": "url_citation", "url_citation": {"url": "https://a.example", "title": "A", "start_index": 0}}
+    flat = {"type": "url_citation", "url": "https://b.example"}
+    cited: dict[str, Any] = {"annotations": [source, {"type": "file_citation"}, flat]}
+    batches = [
+        [{"choices": [{"index": 0, "delta": {"content": "It is."}}]}],
+        [{"choices": [{"index": 0, "delta": cited}]}],
+    ]
+    batches += [[{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}]]
+    compare(batches, 7)
+    call = OneCall(cast(Usage, {}))
+    fold = Fold()
+    for batch in batches:
+        fold.add(cast(Any, batch[0]))
+    (block,) = whole_message(cast(Call, call), fold.response(), [], hides_thoughts=False)["content"]
+    text: Any = TextBlock.model_validate(block)
+    assert [(each.type, each.url, each.title) for each in text.citations] == [
+        ("web_search_result_location", "https://a.example", "A"),
+        ("web_search_result_location", "https://b.example", ""),
+    ]
+    (message,) = accumulated(written(call, batches, cast(Usage, {})), 1)["content"]
+    assert message["citations"] == block["citations"]

@@ -508,3 +508,16 @@ def test_huge_and_deep_bodies_are_read_or_refused():
         with pytest.raises(BadRequest) as caught:
             decode_messages(body, {}, "/messages")
         assert caught.value.code == "invalid_json"
+
+
+def test_sources_of_other_vendors_are_taken_out():
+    """Anthropic has no key to them; its own stay."""
+    own = {"type": "web_search_result_location", "url": "u", "title": "t", "cited_text": "x", "encrypted_index": "e"}
+    text = {"type": "text", "text": "It is.", "citations": [own, {**own, "encrypted_index": MARK + "1"}]}
+    alone = {"type": "text", "text": "So.", "citations": [{**own, "encrypted_index": MARK + "1"}]}
+    native = decoded([USER, {"role": "assistant", "content": [text, alone]}, USER]).native
+    assert native is not None and native.adapted == ("messages",)
+    (_, answer, _) = json.loads(changed_body(native, native.changes))["messages"]
+    assert [block["citations"] for block in answer["content"]] == [[own], None]
+    same = decoded([USER, {"role": "assistant", "content": [{**text, "citations": [own]}]}, USER]).native
+    assert same is not None and (same.adapted, same.changes) == ((), {})

@@ -384,3 +384,26 @@ def test_whatever_comes_is_read_and_translated_or_refused_by_name(items: Any, fi
             build(vendor, request, "gpt-5.5-pro")
         except BadRequest as error:
             assert error.message
+
+
+def test_deferred_tools_are_shown_from_the_start() -> None:
+    """No other vendor searches, so nothing else would make them callable. That is reported."""
+    later = {**TOOL, "name": "later", "defer_loading": True}
+    request = read("hi", tools=[TOOL, later, {"type": "tool_search"}])
+    assert [each["function"]["name"] for each in request.fields["tools"]] == ["f", "later"]
+    assert all("defer_loading" not in each["function"] for each in request.fields["tools"])
+    assert lost(request) == ["tools.defer_loading", "tools.tool_search"]
+
+
+@pytest.mark.parametrize("kind", ["tool_search_output", "additional_tools"])
+def test_tools_that_a_search_has_found_can_be_called(kind: str) -> None:
+    """Once each, in their groups; the history may call them."""
+    group = {"type": "namespace", "name": "crm", "tools": [{"type": "function", "name": "find", "defer_loading": True}]}
+    search = {"type": "tool_search_call", "call_id": "s1", "arguments": {}, "execution": "client"}
+    found = {"type": kind, "call_id": "s1", "execution": "client", "tools": [TOOL, group, {"type": "web_search"}]}
+    call = {**CALL, "name": "find", "namespace": "crm"}
+    request = read([user("hi"), search, found, call, OUTPUT, found], tools=[TOOL])
+    assert [each["function"]["name"] for each in request.fields["tools"]] == ["f", "crm__find"]
+    assert request.fields["messages"][1]["tool_calls"][0]["function"]["name"] == "crm__find"
+    assert lost(request) == ["input.tool_search_call"]
+    assert request.own_path("tools.1.function.parameters") == "input.2.tools.1.tools.0"

@@ -24,6 +24,7 @@ from proxy.schema.json import encode
 from proxy.schema.usage import Usage
 from proxy.server.formats.messages.conversation import MARK
 from proxy.server.formats.messages.errors import error_body
+from proxy.server.formats.responses.parts import flat_citations
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 _ERROR = b"event: error\n"
@@ -51,7 +52,8 @@ def whole_message(call: Call, answer: ChatResponse, stops: list[str], *, hides_t
         content.append({"type": "thinking", "thinking": thought, "signature": signature(call)})
     for name in ("content", "refusal"):
         if text := message.get(name):
-            content.append({"type": "text", "text": text})
+            found = citations(call, message.get("annotations")) if name == "content" else []
+            content.append({"type": "text", "text": text, **({"citations": found} if found else {})})
     for each in message.get("tool_calls") or []:
         if "function" in each:
             function = each["function"]
@@ -64,6 +66,12 @@ def whole_message(call: Call, answer: ChatResponse, stops: list[str], *, hides_t
 def signature(call: Call) -> str:
     """Marks a thought of a model that signs none: clients send none back without. It is no proof of anything."""
     return f"{MARK}{call.id}"
+
+
+def citations(call: Call, annotations: object) -> list[dict[str, Any]]:
+    """The sources of a search. Other vendors do not give what they say, nor Anthropic's key to them."""
+    known = {"type": "web_search_result_location", "cited_text": "", "encrypted_index": signature(call)}
+    return [{**known, "title": each["title"], "url": each["url"]} for each in flat_citations(annotations)]
 
 
 def stopped_at(call: Call) -> dict[str, Any]:
@@ -195,6 +203,9 @@ class EventWriter(CutShort):
         if refusal := delta.get("refusal"):
             self._has_refused = True
             self._piece(frames, "refusal", {"type": "text_delta", "text": refusal})
+        if delta.get("annotations") and self._open is not None and self._open.kind == "text":
+            for each in citations(self._call, delta["annotations"]):
+                self._piece(frames, "text", {"type": "citations_delta", "citation": each})
         for call in delta.get("tool_calls") or ():
             self._call_piece(frames, call)
 

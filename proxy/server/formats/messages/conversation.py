@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from proxy.providers.base.answers import listed
 from proxy.schema.errors import BadRequest
 from proxy.schema.json_writing import text_of
+from proxy.schema.origins import Origin
 from proxy.server.formats.messages.tools import Translated
 
 # How the signatures begin of thoughts that other vendors' models had. Anthropic could not read them.
@@ -29,6 +31,8 @@ class Conversation:
     def __init__(self, found: Translated) -> None:
         self._system: list[Block] = []
         self._turns: list[dict[str, Any]] = []
+        self._system_places: list[str] = []
+        self._origins: list[Origin] = []  # of each turn
         self._has_answered = False
         self.has_foreign = False  # blocks that Anthropic would refuse: thoughts and ids of other vendors
         self._found = found
@@ -39,16 +43,27 @@ class Conversation:
         """All of them, the system prompt first."""
         return [*([{"role": "system", "content": _plain(self._system)}] if self._system else []), *self._turns]
 
+    @property
+    def origins(self) -> list[Origin]:
+        """Where each of the messages came from."""
+        return [*([Origin("system", self._system_places, content="")] if self._system else []), *self._origins]
+
+    def _say(self, turn: dict[str, Any], origin: Origin) -> None:
+        self._turns.append(turn)
+        self._origins.append(origin)
+
     def add_system(self, system: str | list[Any] | None) -> None:
         if isinstance(system, str):
             blocks: list[Any] = [{"type": "text", "text": system}] if system else []
         else:
             blocks = system or []
-        parts = [self._text(block, f"system.{place}") for place, block in enumerate(_objects(blocks, "system"))]
-        kept = [part for part in parts if not part["text"].startswith(_BILLING)]
-        if len(kept) < len(parts):
-            self._found.lose("system.billing_header")
-        self._system += kept
+        for place, block in enumerate(_objects(blocks, "system")):
+            part = self._text(block, f"system.{place}")
+            if part["text"].startswith(_BILLING):
+                self._found.lose("system.billing_header")
+            else:
+                self._system.append(part)
+                self._system_places.append("system" if isinstance(system, str) else f"system.{place}")
 
     def add(self, message: dict[str, Any], where: str) -> None:
         role, content = message.get("role"), message.get("content")
@@ -56,7 +71,7 @@ class Conversation:
             raise BadRequest(f"Expected one of {', '.join(_ROLES)}.", param=f"{where}.role")
         self._has_answered |= role == "assistant"
         if isinstance(content, str) and role != "system":
-            self._turns.append({"role": role, "content": content})
+            self._say({"role": role, "content": content}, Origin(where))
             return
         if isinstance(content, str):
             content = [_said(content)]
@@ -68,50 +83,56 @@ class Conversation:
         elif role == "user":
             self._user(blocks, f"{where}.content")
         else:
-            self._instruct([self._text(block, f"{where}.content.{place}") for place, block in enumerate(blocks)])
+            places = [f"{where}.content.{place}" for place in range(len(blocks))]
+            self._instruct([*map(self._text, blocks, places)], Origin(where, places))
 
-    def _instruct(self, parts: list[Block]) -> None:
+    def _instruct(self, parts: list[Block], origin: Origin) -> None:
         """Claude Code instructs behind the first turn of the user, which the templates of many models refuse: before
         the first answer, it is the same to instruct before that turn.
         """
         if self._has_answered:
-            self._turns.append({"role": "system", "content": _plain(parts)})
+            self._say({"role": "system", "content": _plain(parts)}, origin)
         else:
             self._system += parts
+            self._system_places += origin.parts
 
     # --- the user -----------------------------------------------------------------------------------------------------
 
     def _user(self, blocks: list[Block], where: str) -> None:
         said: list[Block] = []
+        places: list[str] = []
         before = len(self._turns)
         for place, block in enumerate(blocks):
             at = f"{where}.{place}"
             if block.get("type") == "tool_result":
-                self._turns.append(self._result(block, at))
+                self._result(block, at)
             else:
                 said += self._parts(block, at)
+                places += [at] * (len(said) - len(places))
         if said or len(self._turns) == before:
-            self._turns.append({"role": "user", "content": _plain(said)})
+            self._say({"role": "user", "content": _plain(said)}, Origin(where.removesuffix(".content"), places))
 
-    def _result(self, block: Block, where: str) -> dict[str, Any]:
+    def _result(self, block: Block, where: str) -> None:
         call_id, content = block.get("tool_use_id"), block.get("content")
         if not isinstance(call_id, str) or call_id not in self._called:
             message = "Expected the id of a `tool_use` block of the assistant before this result."
             raise BadRequest(message, param=f"{where}.tool_use_id")
+        places: list[str] = []
         if isinstance(content, str | None):
             said: str | list[Block] = content or ""
         elif isinstance(content, list):
-            each = [
-                self._parts(inner, f"{where}.content.{place}")
-                for place, inner in enumerate(_objects(content, f"{where}.content"))
-            ]
-            said = _plain([part for parts in each for part in parts])
+            parts: list[Block] = []
+            for place, inner in enumerate(_objects(content, f"{where}.content")):
+                at = f"{where}.content.{place}"
+                parts += self._parts(inner, at)
+                places += [at] * (len(parts) - len(places))
+            said = _plain(parts)
         else:
             raise BadRequest("Expected a text or a list of content blocks.", param=f"{where}.content")
         made: dict[str, Any] = {"role": "tool", "tool_call_id": call_id, "content": said}
         if block.get("is_error") is True:
             made["is_error"] = True
-        return _marked(made, block)
+        self._say(_marked(made, block), Origin(where, places))
 
     def _parts(self, block: Block, where: str) -> list[Block]:
         """OpenAI's parts of a block that the user, or a tool, says."""
@@ -140,6 +161,7 @@ class Conversation:
             raise BadRequest("Expected a text block.", param=f"{where}.type")
         if not isinstance(block.get("text"), str):
             raise BadRequest("Expected a text.", param=f"{where}.text")
+        self.has_foreign |= any(map(is_foreign_source, listed(block.get("citations"))))
         return _marked(_said(block["text"]), block)
 
     def _image(self, block: Block, where: str) -> list[Block]:
@@ -195,11 +217,13 @@ class Conversation:
         calls: list[dict[str, Any]] = []
         thoughts: list[dict[str, Any]] = []
         thought: list[str] = []
+        places: tuple[list[str], list[str]] = ([], [])  # of texts and calls
         for place, block in enumerate(blocks):
             at = f"{where}.{place}"
             match kind := block.get("type"):
                 case "text":
                     texts.append(self._text(block, at))
+                    places[0].append(at)
                 case "thinking":
                     self._thought(block, at, thoughts, thought, len(calls))
                 case "redacted_thinking":
@@ -207,8 +231,10 @@ class Conversation:
                     thoughts.append({**kept, "after_calls": len(calls)} if calls else kept)
                 case "tool_use":
                     calls.append(self._call(block, at))
+                    places[1].append(at)
                 case "compaction" if isinstance(block.get("content"), str):
                     texts.append(_said(block["content"]))
+                    places[0].append(at)
                 case "server_tool_use":
                     self._found.lose(f"messages.content.{kind}")
                 case str() if kind.endswith(_DONE):
@@ -225,7 +251,7 @@ class Conversation:
             made["thinking_blocks"] = thoughts
         if thought:
             made["reasoning_content"] = BETWEEN.join(thought)
-        self._turns.append(made)
+        self._say(made, Origin(where.removesuffix(".content"), *places))
 
     def _thought(self, block: Block, where: str, signed: list[Block], texts: list[str], calls: int) -> None:
         text, signature = _of(block, "thinking", where), block.get("signature")
@@ -250,6 +276,11 @@ class Conversation:
         self.has_foreign |= _ID.fullmatch(call_id) is None
         function = {"name": name, "arguments": text_of(given)}
         return _marked({"id": call_id, "type": "function", "function": function}, block)
+
+
+def is_foreign_source(citation: object) -> bool:
+    """A citation of another vendor's answer."""
+    return isinstance(citation, dict) and str(citation.get("encrypted_index")).startswith(MARK)
 
 
 def _said(text: str) -> Block:

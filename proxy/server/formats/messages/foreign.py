@@ -1,5 +1,5 @@
-"""Translates: a body for Anthropic without what it would refuse of other vendors' answers: their thoughts, and letters
-of tool call ids that it does not know.
+"""Translates: a body for Anthropic without what it would refuse of other vendors' answers: their thoughts and sources,
+and letters of tool call ids that it does not know.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from typing import Any
 
 from msgspec import structs
 
+from proxy.providers.base.answers import listed
 from proxy.schema.request import NativeBody
-from proxy.server.formats.messages.conversation import MARK
+from proxy.server.formats.messages.conversation import MARK, is_foreign_source
 
 _WRONG = re.compile(r"[^a-zA-Z0-9_-]")
 _IDS = {"tool_use": "id", "tool_result": "tool_use_id"}
@@ -31,6 +32,8 @@ def _message(message: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _block(block: dict[str, Any]) -> dict[str, Any]:
+    if any(map(is_foreign_source, listed(block.get("citations")))):
+        block = {**block, "citations": [each for each in block["citations"] if not is_foreign_source(each)] or None}
     name = _IDS.get(str(block.get("type")))
     return block if name is None else {**block, name: _WRONG.sub("_", block[name])}
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 from proxy.providers.anthropic.messages import DIALECT
 from proxy.schema.chat import ChatRequest, Message
 from proxy.schema.errors import BadRequest
+from proxy.schema.origins import Origins
 from proxy.schema.records import MAX_TOKENS
 from proxy.schema.request import OWN_METADATA, NativeBody
 from proxy.server.formats.body import check_model, in_range, request_fields, view_of, without_nulls
@@ -23,6 +24,16 @@ MAX_MESSAGES = 100_000
 MAX_USER = 64  # characters of an end user's id that other vendors take
 _TIERS = {"auto": "auto", "standard_only": "default"}
 _PRICED = ("speed", "inference_geo")  # of the vendor's own: they are in its bill
+# Field of a chat -> the client's own, where an error names it.
+_OWN_WORDS = {
+    "max_completion_tokens": "max_tokens",
+    "stop": "stop_sequences",
+    "response_format": "output_config.format",
+    "reasoning_effort": "output_config.effort",
+    "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
+    "web_search_options": "tools",
+    "user": "metadata.user_id",
+}
 _SAME = ("temperature", "top_p", "top_k", "stream")
 
 
@@ -85,6 +96,7 @@ def decode_messages(body: bytes, headers: Mapping[str, str], path: str, *, needs
         stream=bool(view.stream),
         max_tokens=max(1, view.max_tokens) if needs_limit else None,
         native=native,
+        origins=Origins(conversation.origins, found.places, _OWN_WORDS),
         fields=raw,
     )
     thinking = view.thinking or {}

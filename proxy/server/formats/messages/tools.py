@@ -25,7 +25,7 @@ _LEVELS = ("low", "medium", "high", "xhigh", "max")
 class Translated(Struct):
     """What a body says in OpenAI's words. `lost`: fields that no other vendor has. `only_here`: path of a field -> what
     it asks for, without which an answer would be another one. `needed`: the same by the field that stands for it.
-    `loaded`: tools that the conversation has looked up or called.
+    `loaded`: tools that the conversation has looked up or called. `places`: where each tool stands.
     """
 
     fields: dict[str, Any] = field(default_factory=dict)
@@ -33,6 +33,7 @@ class Translated(Struct):
     only_here: dict[str, str] = field(default_factory=dict)
     needed: dict[str, tuple[str, str]] = field(default_factory=dict)
     loaded: set[str] = field(default_factory=set)
+    places: list[str] = field(default_factory=list)
 
     def lose(self, name: str) -> None:
         self.lost[name[:96]] = None
@@ -51,6 +52,7 @@ def add_tools(found: Translated, tools: list[dict[str, Any]], choice: dict[str, 
             function = _function(found, tool, where)
             if tool.get("defer_loading") is not True or tool["name"] in found.loaded or tool["name"] == forced:
                 made.append(function)
+                found.places.append(where)
                 names.add(tool["name"])
         elif not isinstance(kind, str):
             raise BadRequest("Expected a text.", param=f"{where}.type")
@@ -60,6 +62,7 @@ def add_tools(found: Translated, tools: list[dict[str, Any]], choice: dict[str, 
             searches.append(tool.get("name"))
         else:
             made.append(tool)
+            found.places.append(where)
             found.only_here[where] = f"tool of the type {kind[:64]!r}"
     if made:
         found.fields["tools"] = made

@@ -10,8 +10,9 @@ from typing import Any
 
 from proxy.providers.base.answers import mapping, objects
 from proxy.schema.errors import BadRequest
+from proxy.schema.origins import Origin
 from proxy.server.formats.responses import state
-from proxy.server.formats.responses.tools import Tools, free_arguments
+from proxy.server.formats.responses.tools import Tools, free_arguments, load
 
 _ROLES = ("user", "assistant", "system", "developer")
 _TEXTS = ("input_text", "output_text", "text", "summary_text")
@@ -25,6 +26,7 @@ _OF_VENDOR = (
     *("shell_call_output", "apply_patch_call", "apply_patch_call_output", "program", "program_output"),
     *("additional_tools", "configuration_update"),
 )
+_LOADED = ("tool_search_output", "additional_tools")  # with tools that can be called from there on
 _VITAL = ("compaction", "compaction_trigger", "compaction_summary")  # and without these it is not
 _STATELESS = "Nothing is stored here: send the item itself."
 _SDKS = "Some SDKs do so with `store: false`."
@@ -40,11 +42,14 @@ class Conversation:
 
     def __init__(self, tools: Tools) -> None:
         self.messages: list[Message] = []
+        self.origins: list[Origin] = []  # of each message
         self.left_out: dict[str, None] = {}
         self.only_here: dict[str, str] = {}
         self.carries_state = False
         self._tools = tools
         self._answer: Message | None = None  # the one that may go on
+        self._parts: list[str] = []  # the places of its texts
+        self._calls: list[str] = []  # and of its calls
         self._called: set[str] = set()
 
     def add(self, items: list[Any]) -> None:
@@ -71,6 +76,8 @@ class Conversation:
             raise BadRequest(message, param=f"{where}.type", code="unsupported_parameter")
         elif kind in _VITAL:
             self.only_here[f"{where}.type"] = f"items of the type {kind}"
+        elif kind in _LOADED and (found := objects(item.get("tools"))):
+            load(self._tools, found, f"{where}.tools")
         elif kind in _OF_VENDOR:
             self.left_out[f"input.{kind}"] = None
         else:
@@ -87,7 +94,7 @@ class Conversation:
         content = self._content(item.get("content"), f"{where}.content")
         if role != "assistant":
             self._close()
-            self.messages.append({"role": role, "content": content})
+            self.say({"role": role, "content": content}, Origin(where, _places(content, f"{where}.content")))
             return
         before = None if self._answer is None else self._answer["content"]
         if self._answer is not None and before is not None:
@@ -95,7 +102,8 @@ class Conversation:
                 content = _joined(before, content)
             else:
                 self._close()
-        self._open()["content"] = content
+        self._open(where)["content"] = content
+        self._parts += _places(item.get("content"), f"{where}.content")
 
     def _content(self, content: Any, where: str) -> str | list[dict[str, Any]]:
         """Text, or parts; one plain text stays a text, which all servers take."""
@@ -139,7 +147,8 @@ class Conversation:
         name = self._tools.name_of(item["name"], namespace or None, is_custom=is_custom)
         arguments = free_arguments(item[text]) if is_custom else item[text]
         call = {"id": item["call_id"], "type": "function", "function": {"name": name, "arguments": arguments}}
-        self._open().setdefault("tool_calls", []).append(call)
+        self._open(where).setdefault("tool_calls", []).append(call)
+        self._calls.append(where)
         self._called.add(item["call_id"])
 
     def _output(self, item: dict[str, Any], where: str) -> None:
@@ -151,7 +160,8 @@ class Conversation:
             raise BadRequest(message, param=f"{where}.call_id")
         self._close()
         content = self._content(item.get("output"), f"{where}.output")
-        self.messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
+        origin = Origin(where, _places(content, f"{where}.output"), content="output")
+        self.say({"role": "tool", "tool_call_id": call_id, "content": content}, origin)
 
     # --- reasoning ----------------------------------------------------------------------------------------------------
 
@@ -163,7 +173,7 @@ class Conversation:
         if not isinstance(content, str | None):
             raise BadRequest(f"{where}.encrypted_content: expected a text.", param=f"{where}.encrypted_content")
         texts = [each["text"] for name in ("summary", "content") for each in objects(item.get(name)) if _has_text(each)]
-        answer = self._open()
+        answer = self._open(where)
         if content and state.is_ours(content):
             self._restore(answer, content, where)
         elif content and isinstance(identity, str):
@@ -193,10 +203,14 @@ class Conversation:
 
     # --- answers ------------------------------------------------------------------------------------------------------
 
-    def _open(self) -> Message:
+    def say(self, message: Message, origin: Origin) -> None:
+        self.messages.append(message)
+        self.origins.append(origin)
+
+    def _open(self, where: str) -> Message:
         if self._answer is None:
-            self._answer = {"role": "assistant", "content": None}
-            self.messages.append(self._answer)
+            self._answer, self._parts, self._calls = {"role": "assistant", "content": None}, [], []
+            self.say(self._answer, Origin(where, self._parts, self._calls))
         return self._answer
 
     def _close(self) -> None:
@@ -210,6 +224,7 @@ class Conversation:
                 call[state.OF_CALLS] = signed[call["id"]]
         if answer["content"] is None and "tool_calls" not in answer:
             self.messages.pop()
+            self.origins.pop()
 
 
 def _joined(one: str | list[Any], other: str | list[Any]) -> str | list[Any]:
@@ -219,6 +234,11 @@ def _joined(one: str | list[Any], other: str | list[Any]) -> str | list[Any]:
     return [
         part for each in (one, other) for part in ([{"type": "text", "text": each}] if isinstance(each, str) else each)
     ]
+
+
+def _places(content: Any, where: str) -> list[str]:
+    """The places of the parts of a content; a text is its own."""
+    return [f"{where}.{place}" for place in range(len(content))] if isinstance(content, list) else [where]
 
 
 def _has_text(piece: dict[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from proxy.providers.base.answers import mapping
 from proxy.schema.chat import ChatRequest, Message
 from proxy.schema.errors import BadRequest
+from proxy.schema.origins import Origin, Origins
 from proxy.schema.records import MAX_TOKENS
 from proxy.schema.request import NativeBody
 from proxy.server.formats.body import check_model, in_range, request_fields, view_of, without_nulls
@@ -60,6 +61,17 @@ _READ = (
 _UNHEARD = ("client_metadata", "max_tool_calls", "context_management")
 KNOWN_FIELDS = frozenset({"model", *_SAME, *_READ, *_UNHEARD})
 _ENCRYPTED, _LOGPROBS = "reasoning.encrypted_content", "message.output_text.logprobs"
+# Field of a chat -> the client's own, where an error names it.
+_OWN_WORDS = {
+    "max_completion_tokens": "max_output_tokens",
+    "max_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "verbosity": "text.verbosity",
+    "reasoning_effort": "reasoning.effort",
+    "web_search_options": "tools",
+    "logprobs": "top_logprobs",
+    "messages": "input",
+}
 _OF_CHATS = ("messages", "response_format", "max_tokens", "max_completion_tokens", "n")
 
 
@@ -96,7 +108,7 @@ def decode(body: bytes) -> ResponsesRequest:
     tools = tools_of(view.tools, view.tool_choice)
     conversation = Conversation(tools)
     if view.instructions:
-        conversation.messages.append({"role": "system", "content": view.instructions})
+        conversation.say({"role": "system", "content": view.instructions}, Origin("instructions", content=""))
     conversation.add([{"role": "user", "content": view.input}] if isinstance(view.input, str) else view.input)
     if not conversation.messages and not conversation.only_here:
         raise BadRequest("input: expected at least one message.", param="input")
@@ -126,6 +138,7 @@ def decode(body: bytes) -> ResponsesRequest:
         max_tokens=view.max_output_tokens,
         fields=fields,
         native=native.without_hints(asked),
+        origins=Origins(conversation.origins, tools.places, _OWN_WORDS),
         asked=asked,
         names=tools.names,
     )

@@ -43,9 +43,9 @@ class Named(Struct, frozen=True):
 
 
 class Tools(Struct):
-    """`functions` in the shape of chats; `names`: what each stands for. `search`: options of a web search.
-    `left_out`: what is not translated. `fetches`: a tool runs at the vendor. `only_here`: the place of a tool without
-    which the request makes no sense -> what it is.
+    """`functions` in the shape of chats; `places`: where each stands; `names`: what each is. `search`: options of a web
+    search. `left_out`: what is not translated. `fetches`: a tool runs at the vendor. `only_here`: the place of a tool
+    without which the request makes no sense -> what it is.
     """
 
     functions: list[dict[str, Any]] = field(default_factory=list)
@@ -56,6 +56,7 @@ class Tools(Struct):
     fetches: bool = False
     only_here: dict[str, str] = field(default_factory=dict)
     sent: dict[Named, str] = field(default_factory=dict)
+    places: list[str] = field(default_factory=list)
 
     def name_of(self, name: str, namespace: str | None, *, is_custom: bool) -> str:
         """The function's name for a tool of the client, also for one that is in the history alone."""
@@ -94,6 +95,18 @@ def tools_of(given: list[Any] | None, choice: Any) -> Tools:
     else:
         tools.choice = _choice(tools, choice)
     return tools
+
+
+def load(tools: Tools, found: list[dict[str, Any]], where: str) -> None:
+    """Adds the tools that a search has found; the vendor's own ones among them stay its own."""
+    known = {each["function"]["name"] for each in tools.functions}
+    loaded = Tools(names=tools.names, sent=tools.sent)
+    for place, tool in enumerate(found):
+        _add(loaded, tool, f"{where}.{place}")
+    for function, at in zip(loaded.functions, loaded.places, strict=True):
+        if function["function"]["name"] not in known:
+            tools.functions.append(function)
+            tools.places.append(at)
 
 
 def _add(tools: Tools, tool: Any, where: str) -> str | None:
@@ -141,8 +154,11 @@ def _add_own(tools: Tools, tool: dict[str, Any], where: str, namespace: str | No
         tools.left_out += ["tools.format"] if mapping(given.get("format")).get("type") == "grammar" else []
     else:
         function = {each: given[each] for each in _FUNCTION if given.get(each) is not None}
+    if tool.get("defer_loading") is True and "tools.defer_loading" not in tools.left_out:
+        tools.left_out.append("tools.defer_loading")  # every tool is shown from the start: nobody searches
     marks = {each: tool[each] for each in _MARKS if tool.get(each) is not None}
     tools.functions.append({"type": "function", "function": {**function, "name": sent}, **marks})
+    tools.places.append(where)
 
 
 def _free(tool: dict[str, Any]) -> dict[str, Any]:
