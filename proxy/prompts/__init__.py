@@ -1,0 +1,1 @@
+"""Translates: experiments: variants for units, and what outcomes prove."""
