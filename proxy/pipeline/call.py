@@ -14,6 +14,7 @@ from proxy.pipeline.timing import CallTime, Clock
 from proxy.routing.decision import Decision
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import CostLimit, ProxyError
+from proxy.schema.prompts import NOT_USED
 from proxy.schema.records import NANO_PER_USD, NO_LABELS, NOT_DECIDED, CallEnd, Caller, CallOpen, Charge, Outcome
 from proxy.schema.usage import Usage
 
@@ -47,6 +48,7 @@ class Call:
         self.decision: Decision | None = None  # how the router chose; None: the request names its model
         self.decided = NOT_DECIDED  # the same, for the call's row
         self.labels = NO_LABELS
+        self.used = NOT_USED  # its stored prompt, and its variant of an experiment
         self.traced: Decision | None = None  # the same, for the answer, if the client asked for it
         self.text: CallText | None = None  # its request and answer, if its key stores them
         self.adapted: list[str] = []  # parameters that the proxy itself changed
@@ -145,6 +147,7 @@ class Call:
             decided=self.decided,
             labels=self.labels,
             charges=self.charges,
+            used=self.used,
         )
 
     def _task(self) -> str | None:

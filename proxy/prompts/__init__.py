@@ -1,1 +1,1 @@
-"""Translates: experiments: variants for units, and what outcomes prove."""
+"""Translates: stored prompts: templates, versions, and what a request makes of them. Pure."""

@@ -12,6 +12,7 @@ from msgspec import Struct, field
 
 from proxy.schema.constraints import Positive
 from proxy.schema.ensembles import EnsembleRecord
+from proxy.schema.prompts import NOT_USED, UsedPrompt
 
 NANO_PER_USD = 1_000_000_000
 MAX_TOKENS = 2**31 - 1  # keeps the terms of a cost bound within 64 bits
@@ -264,7 +265,7 @@ class CallOpen(Struct, frozen=True):
 
     `bound_nano`: the upper bound of the plan's cost (0: unknown; then only the attempts' holds count). `charges`: the
     budgets that the whole call counts against. `replay_of`: the call whose answer this one got again, at no cost and
-    without attempts.
+    without attempts. `used`: its stored prompt, and the variant of an experiment.
     """
 
     id: str
@@ -279,6 +280,7 @@ class CallOpen(Struct, frozen=True):
     labels: Labels = NO_LABELS
     charges: tuple[Charge, ...] = ()
     replay_of: str | None = None
+    used: UsedPrompt = NOT_USED
 
 
 class PastCall(Struct, frozen=True):

@@ -33,6 +33,7 @@ from proxy.pipeline.off_loop import OffLoop
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.reasoning_state import ReasoningState
 from proxy.pipeline.sharing import Sharing
+from proxy.pipeline.stored_prompts import StoredPrompts
 from proxy.pipeline.timing import Clock
 from proxy.providers.base.contract import ProviderLimits
 from proxy.routing.allowed import Views, meaning
@@ -53,6 +54,7 @@ from proxy.storage.alerts import AlertRows
 from proxy.storage.call_texts import CallTexts
 from proxy.storage.kept_answers import KeptAnswers
 from proxy.storage.keys import KeyStore
+from proxy.storage.prompts import PromptStore
 from proxy.storage.reasoning_states import ReasoningStates
 from proxy.storage.retention import KeptDays, Retention
 from proxy.storage.sqlite import SqliteStore, sqlite_path
@@ -85,6 +87,7 @@ class Running:
         self.vault = stores.vault
         self.replays = stores.replays
         self.texts = stores.texts
+        self.prompts = stores.prompts
         self.upkeep = stores.upkeep
         self.alerts = stores.alerts
         ledger.on_crossing(self.alerts.put)
@@ -145,6 +148,7 @@ class Running:
                 budgets,
                 self._ledger.spending,
                 ensembles_of(config),
+                self.prompts,
             ),
             Dispatcher(
                 Resources(
@@ -213,7 +217,7 @@ class Running:
         """Stops the embedded models, then closes everything else, all of it even if one step is cancelled."""
         async with AsyncExitStack() as last_first:
             last_first.callback(self._off_loop.close)
-            for each in (self.vault, self._pools, self.texts, self.replays, self.runtimes):
+            for each in (self.vault, self._pools, self.texts, self.prompts, self.replays, self.runtimes):
                 last_first.push_async_callback(each.close)
             for model in self._models.values():
                 if isinstance(model, LocalModel):
@@ -276,6 +280,7 @@ class SideStores(Struct, frozen=True):
     off_loop: OffLoop
     upkeep: Upkeep
     alerts: Alerts
+    prompts: StoredPrompts
 
 
 def build_side_stores(config: Config, store: SqliteStore, log: FilteringBoundLogger) -> SideStores:
@@ -289,7 +294,8 @@ def build_side_stores(config: Config, store: SqliteStore, log: FilteringBoundLog
     texts = StoredTexts(CallTexts(path, config.vault_key), log.warning)
     replays = Replays(answers, off_loop, log.warning, refuses=kept.when_down == "refuse")
     alerts = Alerts(AlertRows(path), log)
-    return SideStores(ReasoningState(states, log.warning), replays, texts, off_loop, upkeep, alerts)
+    prompts = StoredPrompts(PromptStore(path), off_loop, log.warning, int(config.server.max_body_mb * 1024 * 1024))
+    return SideStores(ReasoningState(states, log.warning), replays, texts, off_loop, upkeep, alerts, prompts)
 
 
 def sharing_of(config: Config, names: Names) -> Sharing:

@@ -20,8 +20,8 @@ OTHER_PARTS = ("input", "cache_read", "cache_write", "output", "reasoning", "cac
 _OPEN_CALL = """
     INSERT INTO calls (id, opened_ns, owner, key_id, requested_model, stream, task_type, config_version, provider,
         model, hold_nano, attempts, step, rule, strategy, facts, snapshot, candidates, tags, session, agent,
-        parent_agent, charges, replay_of, ensemble, outcome)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')
+        parent_agent, charges, replay_of, ensemble, prompt, prompt_version, prompt_label, experiment, variant, outcome)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')
     ON CONFLICT (id) DO NOTHING
 """
 _IS_OURS = "SELECT 1 FROM calls WHERE id = ? AND owner = ? AND opened_ns = ?"
@@ -178,7 +178,7 @@ _NULL = float("nan")
 
 
 def _open_call_values(call: CallOpen, attempt: AttemptOpen | None, owner: str) -> tuple[Any, ...]:
-    decided, labels = call.decided, call.labels
+    decided, labels, used = call.decided, call.labels, call.used
     return (
         call.id,
         call.opened_ns,
@@ -205,6 +205,11 @@ def _open_call_values(call: CallOpen, attempt: AttemptOpen | None, owner: str) -
         written(call.charges) or _NULL,
         call.replay_of or _NULL,
         decided.ensemble or _NULL,
+        used.prompt or _NULL,
+        used.version or _NULL,
+        used.label or _NULL,
+        used.experiment or _NULL,
+        used.variant or _NULL,
     )
 
 
