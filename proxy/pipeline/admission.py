@@ -118,8 +118,8 @@ class Admission:
         if _is_incomplete(call.request):
             call.request, call.used = await self._completed(call.request, call.labels, call.caller, headers)
         policy = self._policies.of(call.caller)
-        if policy.stores_text:
-            call.text = CallText(call.request)
+        if policy.stores_text or call.used.experiment is not None:
+            call.text = CallText(call.request, is_stored=policy.stores_text)
         call.request, call.adapted = policy.cap(call.request)
         place = self._policies.enter(policy, call.request)
         if place is not None:

@@ -50,7 +50,7 @@ class Call:
         self.labels = NO_LABELS
         self.used = NOT_USED  # its stored prompt, and its variant of an experiment
         self.traced: Decision | None = None  # the same, for the answer, if the client asked for it
-        self.text: CallText | None = None  # its request and answer, if its key stores them
+        self.text: CallText | None = None  # its request and answer, if its key stores them or an experiment judges them
         self.adapted: list[str] = []  # parameters that the proxy itself changed
         self.limit_headers: dict[str, str] = {}  # `x-ratelimit-*` of the caller's own limits
         self.leave: Callable[[int | None], None] | None = None  # returns the rate-limit place; takes the tokens used
@@ -172,7 +172,13 @@ class Call:
             is_forgiven=not self.charges_failed and (outcome is not Outcome.OK or self._is_empty()),
             downgraded_from=self.downgraded_from,
             ensemble=None if self.recorded is None else self.recorded.record(self.attempts),
+            judged=self._judged(outcome),
         )
+
+    def _judged(self, outcome: Outcome) -> tuple[bool, bool] | None:
+        if self.text is None or self.used.experiment is None or outcome is not Outcome.OK:
+            return None
+        return self.text.judged()
 
     def _fell_back(self) -> bool:
         """Whether one ask went to several models. The members of an ensemble are asked side by side."""

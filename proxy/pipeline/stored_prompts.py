@@ -98,7 +98,7 @@ class StoredPrompts:
             preset = await self._preset(head, version)
             used = UsedPrompt(use.id, version, label)
         if variant is not None:
-            used = structs.replace(used, experiment=variant.experiment, variant=variant.name)
+            used = structs.replace(used, experiment=variant.experiment, variant=variant.name, unit=variant.unit)
         work = partial(applied, request, use, preset, variant, self.max_chars)
         return await self._off_loop.run(_weight(request, use, preset), work), used
 

@@ -28,11 +28,16 @@ def thompson_shares(samples: Mapping[str, Sample], floor: float) -> dict[str, fl
     return {name: floor + rest * chance for name, chance in chances_to_be_best(samples).items()}
 
 
-def position(experiment: str, unit: str) -> float:
-    """Where the unit is in [0, 1), independently of where it is in other experiments."""
+def unit_hash(experiment: str, unit: str) -> str:
+    """Hex digits for the row of a call: it names nobody, and is another one in another experiment."""
     # Texts of clients may hold lone surrogates; any bytes do.
     key = f"{len(experiment)}:{experiment}{unit}".encode(errors="surrogatepass")
-    return int.from_bytes(blake2b(key, digest_size=_BYTES).digest()) / 2 ** (8 * _BYTES)
+    return blake2b(key, digest_size=_BYTES).hexdigest()
+
+
+def position(unit: str) -> float:
+    """Where the unit with this hash is in [0, 1), independently of where it is in other experiments."""
+    return float(int(unit, 16) / 2 ** (8 * _BYTES))
 
 
 def pick(shares: Mapping[str, float], at: float) -> str:
@@ -72,9 +77,9 @@ class Assigner:
         self._turns = Turns()
 
     def variant(self, way: str, experiment: str, unit: str | None, shares: Mapping[str, float]) -> str:
-        """`sticky` and `auto` keep a unit where it is as long as the shares stay; without a unit they draw."""
+        """`unit`: a hash. `sticky` and `auto` keep it where it is as long as the shares stay; without one they draw."""
         if way == "round_robin":
             return self._turns.next(experiment, shares)
         if way == "random" or unit is None:
             return pick(shares, self._random())
-        return pick(shares, position(experiment, unit))
+        return pick(shares, position(unit))

@@ -40,6 +40,10 @@ class Sample(Struct, frozen=True):
         """With one outcome 0 and one outcome 1 added: 30 successes of 30 do not prove that failures are impossible."""
         return Sample(self.count + 2, self.total + 1.0, self.squares + 1.0)
 
+    def complement(self) -> Sample:
+        """The outcomes 1 - x."""
+        return Sample(self.count, self.count - self.total, self.count - 2 * self.total + self.squares)
+
 
 class Difference(Struct, frozen=True):
     """How much higher the mean of one variant is than that of another. `low` and `high`: an interval that contains the

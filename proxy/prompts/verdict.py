@@ -7,7 +7,6 @@ The leader wins once it is better than every other variant. Each of these compar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from msgspec import Struct
 
@@ -67,7 +66,7 @@ def decide(samples: Mapping[str, Sample], rules: Rules) -> Decision:
 
 def forecast(samples: Mapping[str, Sample], rules: Rules) -> Forecast:
     """What the outcomes so far say of those to come."""
-    upward = {name: _complement(sample) for name, sample in samples.items()} if rules.lower_is_better else samples
+    upward = {name: sample.complement() for name, sample in samples.items()} if rules.lower_is_better else samples
     guarded = [sample.bounded() for sample in samples.values()]
     alpha = _alpha(samples, rules)
     pairs = [
@@ -98,16 +97,11 @@ def _is_better(found: Difference | None, rules: Rules) -> bool:
     return found is not None and (found.high < 0 if rules.lower_is_better else found.low > 0)
 
 
-def _complement(sample: Sample) -> Sample:
-    """The outcomes 1 - x."""
-    return Sample(sample.count, sample.count - sample.total, sample.count - 2 * sample.total + sample.squares)
-
-
-def mismatch(counts: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, Any]:
-    """Whether the variants got their shares: if they did not, the figures are not to be trusted."""
+def mismatch(counts: Mapping[str, int], shares: Mapping[str, float]) -> tuple[bool, float]:
+    """Whether the variants did not get their shares, and the p-value: the figures are then not to be trusted."""
     names = list(shares)
     p_value = mismatch_p_value([counts.get(name, 0) for name in names], [shares[name] for name in names])
-    return {"mismatch": p_value < MISMATCH_LEVEL, "p_value": p_value}
+    return p_value < MISMATCH_LEVEL, p_value
 
 
 def plain_difference(first: Sample, second: Sample, alpha: float) -> Difference | None:

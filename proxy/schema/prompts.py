@@ -29,7 +29,7 @@ class PromptUse(Struct, frozen=True):
 class UsedPrompt(Struct, frozen=True):
     """The stored prompt of a call and its variant of an experiment, for the call's row. All None: neither.
 
-    `label`: the one by which the version was found.
+    `label`: the one by which the version was found. `unit`: a hash of whom the variant was chosen for.
     """
 
     prompt: str | None = None
@@ -37,6 +37,7 @@ class UsedPrompt(Struct, frozen=True):
     label: str | None = None
     experiment: str | None = None
     variant: str | None = None
+    unit: str | None = None
 
 
 NOT_USED = UsedPrompt()
@@ -54,12 +55,13 @@ class Unit(Struct, frozen=True):
 class Variant(Struct, frozen=True):
     """What an experiment chose. None: the experiment does not vary it. What it varies replaces what the request says.
 
-    `prompt`: the experiment's own, for requests that name the experiment alone. `parameters`: fields of the body.
+    `unit`: a hash of whom it was chosen for. `prompt`: the experiment's own, for requests that name the experiment alone. `parameters`: fields of the body.
     `ensemble`: keys of an ensemble, as in `routing.ensemble`.
     """
 
     experiment: str
     name: str
+    unit: str | None = None
     prompt: str | None = None
     version: int | None = None
     model: str | None = None

@@ -299,6 +299,7 @@ class PastCall(Struct, frozen=True):
 class CallEnd(Struct, frozen=True):
     """The end of one client request. Its tokens and cost are the sums over its attempts. `is_forgiven`: its key does
     not pay for it. `downgraded_from`: the model that a spent budget replaced. `ensemble`: what an ensemble decided.
+    `judged`: of a call in an experiment, whether its answer is JSON, and whether it is a refusal.
     """
 
     call_id: str
@@ -314,6 +315,7 @@ class CallEnd(Struct, frozen=True):
     is_forgiven: bool = False
     downgraded_from: str | None = None
     ensemble: EnsembleRecord | None = None
+    judged: tuple[bool, bool] | None = None
 
 
 class StickyMove(Struct, frozen=True):

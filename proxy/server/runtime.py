@@ -11,6 +11,7 @@ from proxy.metering.charges import Budgets
 from proxy.metering.ledger import Ledger
 from proxy.pipeline.admission import KeyPolicies
 from proxy.pipeline.call_text import StoredTexts
+from proxy.pipeline.experiments import LiveExperiments
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.sharing import Sharing
 from proxy.routing.allowed import Views
@@ -32,6 +33,7 @@ class Runtime(Struct, frozen=True):
     upstreams: Mapping[str, Upstream]
     lists: ModelDiscovery
     texts: StoredTexts
+    experiments: LiveExperiments
 
     @property
     def names(self) -> Names:

@@ -27,6 +27,7 @@ from proxy.pipeline.admission import Admission, KeyPolicies
 from proxy.pipeline.attempts import Resources
 from proxy.pipeline.call_text import StoredTexts
 from proxy.pipeline.dispatch import Dispatcher
+from proxy.pipeline.experiments import LiveExperiments
 from proxy.pipeline.idempotency import Replays
 from proxy.pipeline.limits import Limits
 from proxy.pipeline.off_loop import OffLoop
@@ -53,6 +54,7 @@ from proxy.server.upkeep import Upkeep
 from proxy.storage.alerts import AlertRows
 from proxy.storage.call_texts import CallTexts
 from proxy.storage.kept_answers import KeptAnswers
+from proxy.storage.experiments import ExperimentStore, in_use
 from proxy.storage.keys import KeyStore
 from proxy.storage.prompts import PromptStore
 from proxy.storage.reasoning_states import ReasoningStates
@@ -88,6 +90,7 @@ class Running:
         self.replays = stores.replays
         self.texts = stores.texts
         self.prompts = stores.prompts
+        self.experiments = stores.experiments
         self.upkeep = stores.upkeep
         self.alerts = stores.alerts
         ledger.on_crossing(self.alerts.put)
@@ -172,7 +175,7 @@ class Running:
             config.router.deadline_s,
         )
         sharing = sharing_of(config, names)
-        return Runtime(config, views, policies, pipeline, sharing, self._ledger, budgets, upstreams, lists, self.texts)
+        return Runtime(config, views, policies, pipeline, sharing, self._ledger, budgets, upstreams, lists, self.texts, self.experiments)
 
     def _upstream(self, config: Config, name: str, pools: ExitStack) -> Upstream:
         provider, telemetry = config.providers[name], self._telemetry
@@ -211,13 +214,13 @@ class Running:
 
     def followers(self) -> list[Coroutine[Any, Any, None]]:
         """What runs beside the calls until it is cancelled."""
-        return [self.vault.expire(), self.replays.expire(), self.upkeep.follow(), self.alerts.follow()]
+        return [self.vault.expire(), self.replays.expire(), self.upkeep.follow(), self.alerts.follow(), self.experiments.follow()]
 
     async def close(self) -> None:
         """Stops the embedded models, then closes everything else, all of it even if one step is cancelled."""
         async with AsyncExitStack() as last_first:
             last_first.callback(self._off_loop.close)
-            for each in (self.vault, self._pools, self.texts, self.prompts, self.replays, self.runtimes):
+            for each in (self.vault, self._pools, self.texts, self.experiments, self.prompts, self.replays, self.runtimes):
                 last_first.push_async_callback(each.close)
             for model in self._models.values():
                 if isinstance(model, LocalModel):
@@ -281,6 +284,7 @@ class SideStores(Struct, frozen=True):
     upkeep: Upkeep
     alerts: Alerts
     prompts: StoredPrompts
+    experiments: LiveExperiments
 
 
 def build_side_stores(config: Config, store: SqliteStore, log: FilteringBoundLogger) -> SideStores:
@@ -294,8 +298,11 @@ def build_side_stores(config: Config, store: SqliteStore, log: FilteringBoundLog
     texts = StoredTexts(CallTexts(path, config.vault_key), log.warning)
     replays = Replays(answers, off_loop, log.warning, refuses=kept.when_down == "refuse")
     alerts = Alerts(AlertRows(path), log)
-    prompts = StoredPrompts(PromptStore(path), off_loop, log.warning, int(config.server.max_body_mb * 1024 * 1024))
-    return SideStores(ReasoningState(states, log.warning), replays, texts, off_loop, upkeep, alerts, prompts)
+    most = int(config.server.max_body_mb * 1024 * 1024)
+    prompts = StoredPrompts(PromptStore(path, in_use=in_use), off_loop, log.warning, most)
+    experiments = prompts.experiments = LiveExperiments(ExperimentStore(path), prompts, log.warning)
+    vault = ReasoningState(states, log.warning)
+    return SideStores(vault, replays, texts, off_loop, upkeep, alerts, prompts, experiments)
 
 
 def sharing_of(config: Config, names: Names) -> Sharing:

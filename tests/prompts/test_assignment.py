@@ -9,29 +9,33 @@ from collections import Counter
 
 import pytest
 
-from proxy.prompts.assignment import Assigner, Turns, pick, position, shares_of, thompson_shares
+from proxy.prompts.assignment import Assigner, Turns, pick, position, shares_of, thompson_shares, unit_hash
 from proxy.prompts.statistics import Sample
 
 SHARES = {"a": 0.5, "b": 0.3, "c": 0.2}
 
 
+def place(experiment: str, unit: str) -> float:
+    return position(unit_hash(experiment, unit))
+
+
 def test_a_unit_is_in_the_same_place_in_every_process() -> None:
     """A fixed value, and one from an interpreter with another hash seed."""
-    assert position("e1", "alice") == 0.9184694461117777
-    program = "from proxy.prompts.assignment import position; print(repr(position('e1', 'alice')))"
+    assert place("e1", "alice") == 0.9184694461117777
+    program = "from proxy.prompts.assignment import unit_hash; print(unit_hash('e1', 'alice'))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
-    assert float(done.stdout) == position("e1", "alice")
+    assert done.stdout.strip() == unit_hash("e1", "alice")
 
 
 def test_units_are_spread_by_the_shares_and_apart_from_other_experiments() -> None:
     """10,000 users: shares within two points, and the variant in one experiment says nothing about another."""
-    first = {f"u{number}": pick(SHARES, position("e1", f"u{number}")) for number in range(10_000)}
+    first = {f"u{number}": pick(SHARES, place("e1", f"u{number}")) for number in range(10_000)}
     counts = Counter(first.values())
     assert {name: counts[name] / 10_000 for name in SHARES} == pytest.approx(SHARES, abs=0.02)
-    same = sum(pick(SHARES, position("e2", unit)) == name for unit, name in first.items())
+    same = sum(pick(SHARES, place("e2", unit)) == name for unit, name in first.items())
     assert same / 10_000 == pytest.approx(0.5**2 + 0.3**2 + 0.2**2, abs=0.02)
-    assert position("e1", "2x") != position("e12", "x")  # one text, other borders
-    assert 0 <= position("e", "\ud800\0") < 1
+    assert place("e1", "2x") != place("e12", "x")  # one text, other borders
+    assert 0 <= place("e", "\ud800\0") < 1
 
 
 def test_a_variant_without_a_share_is_never_picked() -> None:
@@ -59,8 +63,8 @@ def test_equal_weights_in_turn_are_a_rotation() -> None:
 def test_sticky_keeps_units_and_draws_without_one() -> None:
     """`random` never looks at the unit."""
     assigner = Assigner(random.Random(1).random)
-    assert len({assigner.variant("sticky", "e", "alice", SHARES) for _ in range(50)}) == 1
-    for way, unit in (("sticky", None), ("auto", None), ("random", "alice")):
+    assert len({assigner.variant("sticky", "e", unit_hash("e", "alice"), SHARES) for _ in range(50)}) == 1
+    for way, unit in (("sticky", None), ("auto", None), ("random", unit_hash("e", "alice"))):
         counts = Counter(assigner.variant(way, "e", unit, SHARES) for _ in range(5_000))
         assert {name: counts[name] / 5_000 for name in SHARES} == pytest.approx(SHARES, abs=0.03)
 
