@@ -17,7 +17,7 @@ from typing import Any
 
 from litestar import Litestar, Router, asgi
 from litestar.config.cors import CORSConfig
-from litestar.handlers import ASGIRouteHandler
+from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
 from litestar.plugins import PluginProtocol
 from litestar.plugins.core import MsgspecDIPlugin
 from litestar.types import ASGIApp, Receive, Scope, Send
@@ -44,6 +44,7 @@ from proxy.server.api.explain import Explain
 from proxy.server.api.guard import LOOPBACK_HOSTS, Access, Guard
 from proxy.server.api.health import Health, ProviderState, Standing, Watched
 from proxy.server.api.openapi import openapi_route
+from proxy.server.api.prompts import Prompts
 from proxy.server.api.reads import Reads
 from proxy.server.api.request import Bodies, Places
 from proxy.server.api.shared import SharedCalls
@@ -127,7 +128,7 @@ class Application:
         explain, counting = Explain(self._runtime, bodies), CountTokens(self._runtime, bodies)
 
         described = openapi_route(lambda: self.litestar.routes)
-        own = [*self._reads().routes(), *explain.routes(), *counting.routes(), *stored_response_routes()]
+        own = [*self._reads(), *explain.routes(), *counting.routes(), *stored_response_routes()]
         guarded = [*own, *health.routes(), *admin.routes(), described]
         model_routes = [_model_route(calls, format) for format in options.formats]
         self.litestar = self._built(
@@ -140,8 +141,10 @@ class Application:
         }
         self.asgi: ASGIApp = Guard(self.litestar, lambda: auth.keyless, hosts, origins, self._connections, direct)
 
-    def _reads(self) -> Reads:
-        return Reads(lambda: self.live, int(time.time()), lambda: baseline_of(self.live.config, self.live.names))
+    def _reads(self) -> list[HTTPRouteHandler]:
+        reads = Reads(lambda: self.live, int(time.time()), lambda: baseline_of(self.live.config, self.live.names))
+        prompts = Prompts(lambda: self.live.prompts, lambda model: self.live.names.resolve(model))
+        return [*reads.routes(), *prompts.routes()]
 
     def _built(
         self, routes: list[ASGIRouteHandler | Router], server: ServerConfig, log: FilteringBoundLogger

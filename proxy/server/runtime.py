@@ -13,6 +13,7 @@ from proxy.pipeline.admission import KeyPolicies
 from proxy.pipeline.call_text import StoredTexts
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.sharing import Sharing
+from proxy.pipeline.stored_prompts import StoredPrompts
 from proxy.routing.allowed import Views
 from proxy.routing.names import Names
 from proxy.upstream.model_discovery import ModelDiscovery
@@ -32,6 +33,7 @@ class Runtime(Struct, frozen=True):
     upstreams: Mapping[str, Upstream]
     lists: ModelDiscovery
     texts: StoredTexts
+    prompts: StoredPrompts
 
     @property
     def names(self) -> Names:

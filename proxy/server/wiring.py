@@ -48,6 +48,7 @@ from proxy.server.metrics import Metrics
 from proxy.server.notify import Alerts
 from proxy.server.observers import observer, on_end, report_health
 from proxy.server.runtime import Runtime
+from proxy.server.shipped_prompts import bring_shipped
 from proxy.server.swap import Swap
 from proxy.server.upkeep import Upkeep
 from proxy.storage.alerts import AlertRows
@@ -172,7 +173,8 @@ class Running:
             config.router.deadline_s,
         )
         sharing = sharing_of(config, names)
-        return Runtime(config, views, policies, pipeline, sharing, self._ledger, budgets, upstreams, lists, self.texts)
+        kept = (self.texts, self.prompts)
+        return Runtime(config, views, policies, pipeline, sharing, self._ledger, budgets, upstreams, lists, *kept)
 
     def _upstream(self, config: Config, name: str, pools: ExitStack) -> Upstream:
         provider, telemetry = config.providers[name], self._telemetry
@@ -241,6 +243,7 @@ async def running(
     server = Running(ledger, build_side_stores(config, store, log), models, log, metrics, telemetry)
     try:
         server.run(config)
+        await bring_shipped(server.prompts, log)
         yield server
     finally:
         try:
