@@ -241,9 +241,7 @@ def main() -> int:
         regrets = list(regretted)
     figures = table(results, regrets)
     print("\n".join(figures))
-    worst = max(
-        statistics.mean(each.winner is not None for each in ended) for case, ended in results if case in NONE
-    )
+    worst = max(statistics.mean(each.winner is not None for each in ended) for case, ended in results if case in NONE)
     print(f"\nmost false verdicts: {worst:.1%}")
     page, image = _DOCS / "experiments.md", _DOCS / "experiments.svg"
     wanted = {page: replaced(page.read_text(), figures), image: plot(results)}

@@ -23,7 +23,7 @@ from proxy.schema.experiments import StoredExperiment, Tracked
 from proxy.schema.prompts import LabelMove, PromptUse, Unit, Variant
 from proxy.storage.base import StoreError
 from proxy.storage.experiments import ExperimentRefused, ExperimentStore
-from proxy.storage.prompts import PromptRefused
+from proxy.storage.prompt_rows import PromptRefused
 
 FRESH_S = 1.0
 SHARES_S = 5.0  # of `auto`
@@ -259,8 +259,8 @@ class LiveExperiments:
         if experiment.prompt is None or state.promoted_ns is None or state.reverted_ns is not None:
             message = f"{experiment.id} has moved no label that could be moved back."
             raise ProxyError(message, status=409, code="conflict")
-        self._prompts.forget(experiment.prompt)
-        at = (await self._prompts.head(experiment.prompt)).labels.get(experiment.label)
+        moves = await self._moves(experiment.prompt, experiment.label)
+        at = moves[0].version if moves else None
         if at not in (state.promoted_version, state.promoted_from):
             message = f"The label {experiment.label} of {experiment.prompt} was moved since, to version {at}."
             raise ProxyError(message, status=409, code="conflict")
@@ -271,20 +271,22 @@ class LiveExperiments:
 
     async def _before(self, prompt: str, label: str, note: str) -> int | None:
         """Where the label was before this move, which may have happened already."""
-        moves = await self._run(partial(self._prompts.store.moves, prompt, _MOVES))
-        places = [move for move in moves if move.label == label]
-        if places and places[0].note == note:
-            places = places[1:]
-        return places[0].version if places else None
+        moves = await self._moves(prompt, label)
+        if moves and moves[0].note == note:
+            moves = moves[1:]
+        return moves[0].version if moves else None
+
+    async def _moves(self, prompt: str, label: str) -> list[LabelMove]:
+        """Where the label was, latest first. Raises ProxyError 503."""
+        moves = await self._prompts.read(partial(self._prompts.store.moves, prompt, _MOVES))
+        return [move for move in moves if move.label == label]
 
     async def _move(self, prompt: str, label: str, version: int | None, note: str) -> None:
         move = LabelMove(label, version, time.time_ns(), None, note)
         try:
-            await self._prompts.change(partial(self._prompts.store.move_label, prompt, move, None))
+            await self._prompts.change(partial(self._prompts.store.move_label, prompt, move, None), prompt)
         except PromptRefused as refusal:
             raise ProxyError(str(refusal), status=409, code="conflict", param="label") from None
-        except StoreError:
-            raise _unreadable() from None
 
     async def _run(self, work: Callable[[], T]) -> T:
         try:

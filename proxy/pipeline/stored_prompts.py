@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from msgspec import structs
 
@@ -25,7 +25,8 @@ from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.prompts import LATEST, NOT_USED, PRODUCTION, PromptHead, PromptUse, Unit, UsedPrompt, Variant
 from proxy.schema.records import Labels
 from proxy.storage.base import StoreError
-from proxy.storage.prompts import PromptStore, unknown_version
+from proxy.storage.prompt_rows import unknown_version
+from proxy.storage.prompts import PromptStore
 
 FRESH_S = 1.0
 WAIT_S = 2.0
@@ -33,6 +34,8 @@ MAX_HEADS = 10_000
 MAX_BYTES = 32 * 1024 * 1024  # of texts of versions
 MAX_VERSIONS = 5_000
 MAX_NEAR = 1_000  # ids that an unknown one is compared with
+
+T = TypeVar("T")
 
 
 class Experiments(Protocol):
@@ -68,7 +71,7 @@ class StoredPrompts:
         self.store = store
         self.max_chars = max_chars
         self.experiments: Experiments = experiments or NoExperiments()
-        self._off_loop = off_loop
+        self.off_loop = off_loop
         self._thread = SideThread("prompts", warn, WAIT_S, pause_s=1.0)
         self._clock_s = clock_s
         self._heads: dict[str, tuple[PromptHead | None, float]] = {}
@@ -100,7 +103,7 @@ class StoredPrompts:
         if variant is not None:
             used = structs.replace(used, experiment=variant.experiment, variant=variant.name, unit=variant.unit)
         work = partial(applied, request, use, preset, variant, self.max_chars)
-        return await self._off_loop.run(_weight(request, use, preset), work), used
+        return await self.off_loop.run(_weight(request, use, preset), work), used
 
     async def head(self, prompt: str) -> PromptHead:
         """A prompt that can be used, as it was a second ago at most. Raises ProxyError 404 and 503."""
@@ -118,15 +121,23 @@ class StoredPrompts:
         version, label = resolve(head, use)
         return await self._preset(head, version), label
 
-    async def change(self, work: Callable[[], PromptHead]) -> PromptHead:
-        """Changes a prompt in the store; here it is seen at once, by other workers within a second."""
-        head = await self._thread.run(work)
-        self._heads[head.id] = (head, self._clock_s())
-        return head
+    async def read(self, work: Callable[[], T]) -> T:
+        """What `work` reads from the store. Raises ProxyError 503."""
+        try:
+            return await self._thread.run(work)
+        except StoreError:
+            raise unreadable() from None
 
-    def forget(self, prompt: str) -> None:
-        """It is read anew by the next use."""
-        self._heads.pop(prompt, None)
+    async def change(self, work: Callable[[], T], *prompts: str) -> T:
+        """Changes these prompts in the store. Here that is seen at once, by other workers within a second.
+
+        Raises PromptRefused, and ProxyError 503.
+        """
+        try:
+            return await self.read(work)
+        finally:
+            for prompt in prompts:
+                self._heads.pop(prompt, None)
 
     async def close(self) -> None:
         await self._thread.close(None)
@@ -166,13 +177,9 @@ class StoredPrompts:
         place = (head.id, version)
         if (known := self._versions.get(place)) is not None:
             return known
-        try:
-            found = await self._thread.run(partial(self.store.version, head.id, version))
-        except StoreError:
-            raise unreadable() from None
-        if found is None:
+        preset = await self.read(partial(_read_preset, self.store, head.id, version))
+        if preset is None:
             raise ProxyError(unknown_version(head, version), status=404, code="not_found", param="prompt.version")
-        preset = preset_of(found)
         if place not in self._versions:
             self._bytes += preset.text_bytes
         self._versions[place] = preset
@@ -187,6 +194,11 @@ class StoredPrompts:
         except StoreError:
             known = []
         return unknown_prompt(prompt, known)
+
+
+def _read_preset(store: PromptStore, prompt: str, version: int) -> Preset | None:
+    found = store.version(prompt, version)
+    return None if found is None else preset_of(found)
 
 
 def resolve(head: PromptHead, use: PromptUse) -> tuple[int, str | None]:

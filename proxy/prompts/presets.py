@@ -132,8 +132,8 @@ def rendered(preset: Preset, given: Mapping[str, Any], max_chars: int, where: st
     values = values_of(given, preset.version.variables, where)
     size = sum(template.size(values) for template in preset.templates)
     if size > max_chars:
-        message = f"The rendered prompt has {size} characters, and may have {max_chars} (server.max_body_mb)."
-        raise ProxyError(message, status=413, code="request_too_large", param=where)
+        long = f"The rendered prompt has {size} characters, and may have {max_chars}."
+        raise ProxyError(long, status=413, code="request_too_large", param=where)
     messages = []
     for message, content in zip(preset.version.messages, preset.contents, strict=True):
         messages.append({**message, "content": _filled(content, values)} if "content" in message else dict(message))

@@ -116,3 +116,12 @@ class LabelMove(Struct, frozen=True):
     moved_ns: int
     by: str | None = None
     note: str | None = None
+
+
+class Brought(Struct, frozen=True):
+    """A prompt as a file has it: its versions in order, and for each label the place of its version, from 0."""
+
+    id: str
+    name: str
+    versions: list[PromptVersion]
+    labels: dict[str, int] = {}

@@ -49,12 +49,13 @@ from proxy.server.metrics import Metrics
 from proxy.server.notify import Alerts
 from proxy.server.observers import observer, on_end, report_health
 from proxy.server.runtime import Runtime
+from proxy.server.shipped_prompts import bring_shipped
 from proxy.server.swap import Swap
 from proxy.server.upkeep import Upkeep
 from proxy.storage.alerts import AlertRows
 from proxy.storage.call_texts import CallTexts
-from proxy.storage.kept_answers import KeptAnswers
 from proxy.storage.experiments import ExperimentStore, in_use
+from proxy.storage.kept_answers import KeptAnswers
 from proxy.storage.keys import KeyStore
 from proxy.storage.prompts import PromptStore
 from proxy.storage.reasoning_states import ReasoningStates
@@ -175,7 +176,8 @@ class Running:
             config.router.deadline_s,
         )
         sharing = sharing_of(config, names)
-        return Runtime(config, views, policies, pipeline, sharing, self._ledger, budgets, upstreams, lists, self.texts, self.experiments)
+        kept = (self.texts, self.prompts, self.experiments)
+        return Runtime(config, views, policies, pipeline, sharing, self._ledger, budgets, upstreams, lists, *kept)
 
     def _upstream(self, config: Config, name: str, pools: ExitStack) -> Upstream:
         provider, telemetry = config.providers[name], self._telemetry
@@ -214,13 +216,27 @@ class Running:
 
     def followers(self) -> list[Coroutine[Any, Any, None]]:
         """What runs beside the calls until it is cancelled."""
-        return [self.vault.expire(), self.replays.expire(), self.upkeep.follow(), self.alerts.follow(), self.experiments.follow()]
+        return [
+            self.vault.expire(),
+            self.replays.expire(),
+            self.upkeep.follow(),
+            self.alerts.follow(),
+            self.experiments.follow(),
+        ]
 
     async def close(self) -> None:
         """Stops the embedded models, then closes everything else, all of it even if one step is cancelled."""
         async with AsyncExitStack() as last_first:
             last_first.callback(self._off_loop.close)
-            for each in (self.vault, self._pools, self.texts, self.experiments, self.prompts, self.replays, self.runtimes):
+            for each in (
+                self.vault,
+                self._pools,
+                self.texts,
+                self.experiments,
+                self.prompts,
+                self.replays,
+                self.runtimes,
+            ):
                 last_first.push_async_callback(each.close)
             for model in self._models.values():
                 if isinstance(model, LocalModel):
@@ -244,6 +260,7 @@ async def running(
     server = Running(ledger, build_side_stores(config, store, log), models, log, metrics, telemetry)
     try:
         server.run(config)
+        await bring_shipped(server.prompts, log)
         yield server
     finally:
         try:

@@ -39,7 +39,7 @@ _read_state = msgspec.json.Decoder(ExperimentState).decode
 
 
 class ExperimentRefused(Refusal):
-    """The change does not fit what is stored. `kind`: unknown, exists, changed, conflict or full. `param`: the field."""
+    """The change does not fit what is stored. `kind`: unknown, exists, changed, conflict or full. `param`: a field."""
 
     def __init__(self, kind: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -167,9 +167,7 @@ class ExperimentStore:
         def changed(db: sqlite3.Connection, found: StoredExperiment) -> StoredExperiment:
             if found.state.promoted_ns is not None and found.state.reverted_ns is None:
                 return found
-            return _with(
-                found, promoted_version=version, promoted_from=before, promoted_ns=now_ns, reverted_ns=None
-            )
+            return _with(found, promoted_version=version, promoted_from=before, promoted_ns=now_ns, reverted_ns=None)
 
         return self._change(experiment, None, changed)
 

@@ -54,17 +54,6 @@ def unit_of(text: str | None) -> str | None:
     return text
 
 
-def revision_of(header: str | None) -> int | None:
-    """The revision that `If-Match` names; None: any. Raises BadRequest."""
-    text = (header or "*").strip()
-    if text == "*":
-        return None
-    number = text.removeprefix("W/").strip('"')
-    if not (number.isascii() and number.isdecimal() and len(number) < 10):
-        raise BadRequest('If-Match: expected the ETag of an earlier answer, like "3".', param="if-match")
-    return int(number)
-
-
 def shown_variant(variant: Variant) -> dict[str, Any]:
     """What a program needs to apply the variant itself."""
     prompt = None if variant.prompt is None else {"id": variant.prompt, "version": variant.version}

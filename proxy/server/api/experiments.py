@@ -19,12 +19,13 @@ from proxy.schema.experiments import Experiment, StoredExperiment
 from proxy.schema.json import decode_object, encode
 from proxy.schema.records import Caller
 from proxy.server.api.answers import NO_STORE, new_id
-from proxy.server.api.experiment_bodies import ASSIGNMENT, MAX_BODY, revision_of, shown_variant, tracked_of, unit_of
+from proxy.server.api.experiment_bodies import ASSIGNMENT, MAX_BODY, shown_variant, tracked_of, unit_of
 from proxy.server.api.periods import iso
+from proxy.server.api.prompt_bodies import revision_of
 from proxy.server.api.queries import parameters_of
 from proxy.server.api.request import BodyTooLarge, ClientGone, discard_rest, read_body
 
-CheckModel = Callable[[str], None]
+CheckModel = Callable[[str], object]
 Asked = Request[Caller, Any, Any]
 Answered = Response[bytes]
 

@@ -22,7 +22,6 @@ from proxy.schema.records import Caller
 from proxy.server.api.answers import NO_STORE
 from proxy.server.api.cards import anthropic_card, anthropic_page, is_anthropics, model_card
 from proxy.server.api.csv_table import csv_table
-from proxy.server.api.experiments import Experiments
 from proxy.server.api.outcomes import outcome_routes
 from proxy.server.api.queries import (
     REQUESTS,
@@ -76,10 +75,6 @@ class Reads:
         card = model_card(live.views.resolve(model, 0.0, allowed), self._started)
         return anthropic_card(card) if is_anthropics({}, request.headers) else card
 
-    def _check_model(self, model: str) -> None:
-        live = self._live()
-        live.views.resolve(model, 0.0, None)
-
     def routes(self) -> list[HTTPRouteHandler]:
         """The Litestar handlers, each with and without `/v1`."""
 
@@ -124,8 +119,7 @@ class Reads:
             return _json({**found, "attempts": attempt_tree(found["attempts"])})
 
         outcomes = outcome_routes(lambda: self._live().ledger, lambda: self._live().views.current())
-        experiments = Experiments(lambda: self._live().experiments, self._check_model).routes()
-        return [list_models, get_model, get_usage, list_requests, get_request, *outcomes, *experiments]
+        return [list_models, get_model, get_usage, list_requests, get_request, *outcomes]
 
 
 def _json(value: object, status: int = 200) -> Response[bytes]:
