@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from random import SystemRandom
 from typing import TypeVar
 
 from proxy.pipeline.side_thread import SideThread
@@ -43,7 +42,7 @@ class LiveExperiments:
         store: ExperimentStore,
         prompts: StoredPrompts,
         warn: Callable[..., object],
-        random: Callable[[], float] = SystemRandom().random,
+        random: Callable[[], float],
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = store

@@ -1,4 +1,4 @@
-"""Translates: sums of outcomes into what they prove. Holds at every look: nobody has to fix the number of samples first.
+"""Translates: sums of outcomes into what they prove. It holds at every look: nobody fixes the number of samples.
 
 The test is the mixture sequential probability ratio test (Robbins 1970; for differences of means Johari, Pekelis and
 Walsh 2015): the likelihood ratio of "the means differ by an amount from N(0, tau^2)" against "they are equal". Under
@@ -83,7 +83,7 @@ def radius(variance: float, scale: float, alpha: float) -> float:
 
 
 def samples_needed(first: Sample, second: Sample, *, effect: float, alpha: float) -> int:
-    """How many more outcomes each of the two needs until a difference of `effect` is proven, at their present spread."""
+    """How many more outcomes each of the two needs until a difference of `effect` is proven, at this spread."""
     variance = first.variance + second.variance
     if radius(variance / _MOST_NEEDED, effect, alpha) > effect:
         return _MOST_NEEDED

@@ -55,8 +55,8 @@ class Unit(Struct, frozen=True):
 class Variant(Struct, frozen=True):
     """What an experiment chose. None: the experiment does not vary it. What it varies replaces what the request says.
 
-    `unit`: a hash of whom it was chosen for. `prompt`: the experiment's own, for requests that name the experiment alone. `parameters`: fields of the body.
-    `ensemble`: keys of an ensemble, as in `routing.ensemble`.
+    `unit`: a hash of whom it was chosen for. `prompt`: the experiment's own, for requests that name the experiment
+    alone. `parameters`: fields of the body. `ensemble`: keys of an ensemble, as in `routing.ensemble`.
     """
 
     experiment: str

@@ -317,7 +317,7 @@ def build_side_stores(config: Config, store: SqliteStore, log: FilteringBoundLog
     alerts = Alerts(AlertRows(path), log)
     most = int(config.server.max_body_mb * 1024 * 1024)
     prompts = StoredPrompts(PromptStore(path, in_use=in_use), off_loop, log.warning, most)
-    experiments = prompts.experiments = LiveExperiments(ExperimentStore(path), prompts, log.warning)
+    experiments = prompts.experiments = LiveExperiments(ExperimentStore(path), prompts, log.warning, random.random)
     vault = ReasoningState(states, log.warning)
     return SideStores(vault, replays, texts, off_loop, upkeep, alerts, prompts, experiments)
 

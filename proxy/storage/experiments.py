@@ -176,8 +176,8 @@ class ExperimentStore:
         return self._change(experiment, None, lambda db, found: _with(found, reverted_ns=now_ns))
 
     def track(self, tracked: Tracked, now_ns: int) -> None:
-        """Adds an outcome that belongs to no call."""
-        with self._changing() as db:
+        """Adds an outcome that belongs to no call. A power loss may take the last ones away."""
+        with self._changing("PRAGMA synchronous=NORMAL") as db:
             found = _found(db, tracked.experiment, None)
             if not found.is_running:
                 message = f"{tracked.experiment} is not running: {found.state.status}."
@@ -207,14 +207,14 @@ class ExperimentStore:
             return after
 
     @contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, on disk when the block ends; rolled back after an error, since the connection closes."""
+    def _changing(self, durability: str = "PRAGMA synchronous=FULL") -> Iterator[sqlite3.Connection]:
+        """One transaction, committed when the block ends; rolled back after an error, since the connection closes."""
         if not self._path.exists():
             store = SqliteStore(self._path, busy_s=self._busy_s)
             store.open()  # its mode, its journal, its schema
             store.close()
         with connected(self._path, "rw", self._busy_s, _WHAT) as db:
-            db.execute("PRAGMA synchronous=FULL")
+            db.execute(durability)
             db.execute("BEGIN IMMEDIATE")
             yield db
             db.execute("COMMIT")

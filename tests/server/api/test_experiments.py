@@ -70,6 +70,11 @@ async def asked(client: httpx.AsyncClient, **fields: Any) -> httpx.Response:
     return await client.post("/chat/completions", json=body)
 
 
+def sent(answer: httpx.Response) -> Any:
+    """What reached the upstream, which answered with it."""
+    return json.loads(answer.json()["choices"][0]["message"]["content"])
+
+
 async def row(client: httpx.AsyncClient, answer: httpx.Response) -> Any:
     assert answer.status_code == 200, answer.text
     return (await client.get(f"/requests/{answer.headers['x-request-id']}")).json()
@@ -79,17 +84,19 @@ async def test_a_named_experiment_varies_parameters_and_sticks_to_the_user(
     admin: httpx.AsyncClient, ann: httpx.AsyncClient, upstream: FakeUpstream
 ) -> None:
     """The same user has the same variant in each call; the upstream gets what it varies, and not the hint."""
+    upstream.speakers["listen"] = json.dumps
     await made(admin, "temperatures")
     seen: dict[str, set[str]] = {}
     for number in range(24):
         user = f"user-{number % 8}"
-        answer = await asked(ann, user=user, temperature=0.5, routing={"experiment": "temperatures"})
+        answer = await asked(
+            ann, model="fake/listen", user=user, temperature=0.5, routing={"experiment": "temperatures"}
+        )
         found = await row(ann, answer)
         assert found["experiment"] == "temperatures"
         seen.setdefault(user, set()).add(found["variant"])
-        sent = upstream.requests[-1].json
-        assert sent["temperature"] == {"cold": 0, "hot": 1}[found["variant"]]
-        assert "routing" not in sent
+        assert sent(answer)["temperature"] == {"cold": 0, "hot": 1}[found["variant"]]
+        assert "routing" not in sent(answer)
     assert {len(variants) for variants in seen.values()} == {1}
     assert {name for variants in seen.values() for name in variants} == {"cold", "hot"}
     chosen = (await ann.get("/experiments/temperatures/variant", params={"unit": "user-3"})).json()
@@ -100,6 +107,7 @@ async def test_every_use_of_a_prompt_takes_part_unless_it_pins_a_version(
     admin: httpx.AsyncClient, ann: httpx.AsyncClient, upstream: FakeUpstream
 ) -> None:
     """A version or another label that a request names is what it gets."""
+    upstream.speakers["listen"] = json.dumps
     await with_prompt(admin, "greeting")
     await admin.put("/prompts/greeting/labels/staging", json={"version": 1})
     variants = [{"name": "old", "prompt_version": 1}, {"name": "new", "prompt_version": 2}]
@@ -107,8 +115,9 @@ async def test_every_use_of_a_prompt_takes_part_unless_it_pins_a_version(
     found: Counter[tuple[str | None, int]] = Counter()
     for number in range(20):
         use = {"id": "greeting", "variables": {"x": "text"}}
-        kept = await row(ann, await asked(ann, user=str(number), prompt=use, messages=[]))
-        assert upstream.requests[-1].json["messages"][0]["content"] == f"version {kept['prompt_version']} of text"
+        answer = await asked(ann, model="fake/listen", user=str(number), prompt=use, messages=[])
+        kept = await row(ann, answer)
+        assert sent(answer)["messages"][0]["content"] == f"version {kept['prompt_version']} of text"
         found[kept["variant"], kept["prompt_version"]] += 1
     assert set(found) == {("old", 1), ("new", 2)}
     for pinned in ({"version": 2}, {"label": "staging"}):
@@ -348,13 +357,14 @@ async def test_concurrent_users_and_ratings_are_all_counted(
     """Forty at once: the sums are those of the rows, and rows keep a hash in place of the user."""
     await made(admin, "crowd")
 
-    async def once(number: int) -> str:
+    async def once(number: int) -> httpx.Response:
         answer = await asked(ann, user=f"secret-user-{number}", routing={"experiment": "crowd"})
         rated = await ann.post("/feedback", json={"id": answer.json()["id"], "success": number % 2 == 0})
         assert rated.status_code in (200, 429)
-        return (await row(ann, answer))["variant"]
+        return answer
 
-    variants = Counter(await asyncio.gather(*(once(number) for number in range(40))))
+    answers = await asyncio.gather(*(once(number) for number in range(40)))
+    variants = Counter([(await row(ann, answer))["variant"] for answer in answers])
     found = (await ann.get("/experiments/crowd/results")).json()
     assert {each["name"]: each["calls"] for each in found["variants"]} == variants
     assert sum(each["units"] for each in found["variants"]) == 40
