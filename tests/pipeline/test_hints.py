@@ -140,7 +140,7 @@ def test_every_hint_has_the_same_meaning_in_each_of_the_three_places() -> None:
     assert request(routing=EVERY).hints == EXPECTED
     assert request(header_texts).hints == EXPECTED
     assert request(metadata=metadata).hints == EXPECTED
-    assert {*EVERY, "ensemble"} == set(Hints.__struct_fields__)
+    assert {*EVERY, "ensemble", "experiment"} == set(Hints.__struct_fields__)
 
 
 def test_an_ensemble_is_described_in_the_body_only() -> None:
