@@ -165,8 +165,8 @@ async def test_a_named_experiment_is_about_its_prompt(world: World) -> None:
 async def test_auto_follows_outcomes_without_making_calls_wait(world: World) -> None:
     """The first call gets even shares; some seconds later the better variant gets nearly all."""
     world.create(assignment="auto", floor=0.05)
-    world.track("e", "old", 30, success=False)
-    world.track("e", "new", 30, success=True)
+    world.track("e", "old", 12, success=False)
+    world.track("e", "new", 12, success=True)
     worker = world.workers[0]
 
     async def share() -> float:
@@ -176,19 +176,20 @@ async def test_auto_follows_outcomes_without_making_calls_wait(world: World) -> 
     await worker.choose(None, USE, ALICE)
     await next(iter(worker._updates.values()))
     assert await share() > 0.85
-    world.track("e", "new", 200, success=False)
+    world.track("e", "old", 30, success=True)
+    world.track("e", "new", 30, success=False)
     assert await share() > 0.85
     world.now_s += SHARES_S
     await worker.choose(None, USE, ALICE)
     await next(iter(worker._updates.values()))
-    assert await share() < 0.7
+    assert await share() < 0.15
 
 
 async def test_a_verdict_moves_the_label_once_whoever_sees_it(world: World) -> None:
     """Both workers look; a third look after a revert does not move it again."""
     world.create(promote=True, minimum_samples=10)
-    world.track("e", "old", 40, success=False)
-    world.track("e", "new", 40, success=True)
+    world.track("e", "old", 14, success=False)
+    world.track("e", "new", 14, success=True)
     for worker in (*world.workers, *world.workers):
         await worker.look()
     stored = world.store.get("e")
@@ -202,8 +203,8 @@ async def test_a_verdict_moves_the_label_once_whoever_sees_it(world: World) -> N
 async def test_a_promotion_that_broke_off_is_completed(world: World) -> None:
     """After the verdict was recorded, and after the label was moved: where it was before is not forgotten."""
     world.create(promote=True, minimum_samples=10)
-    world.track("e", "old", 40, success=False)
-    world.track("e", "new", 40, success=True)
+    world.track("e", "old", 14, success=False)
+    world.track("e", "new", 14, success=True)
     world.store.decide("e", "new", 5)
     world.prompt_store.move_label("p", LabelMove("production", 2, 6, None, "experiment e: new won"), None)
     await world.workers[0].look()
@@ -215,8 +216,8 @@ async def test_a_promotion_that_broke_off_is_completed(world: World) -> None:
 async def test_a_label_that_somebody_moved_since_is_left_alone(world: World) -> None:
     """The revert says where it is."""
     world.create(promote=True, minimum_samples=10)
-    world.track("e", "old", 40, success=False)
-    world.track("e", "new", 40, success=True)
+    world.track("e", "old", 14, success=False)
+    world.track("e", "new", 14, success=True)
     await world.workers[0].look()
     version = PromptVersion(version=1, template="hi", messages=[{"role": "user", "content": "hi"}])
     world.prompt_store.add_version("p", version, None, ["production"])
