@@ -30,6 +30,7 @@ COMMANDS = {  # name -> first sentence of its help, so that listing the commands
     "models": "List the models you can call, like /v1/models.",
     "plan": "Show what NEW.yaml would change for the last calls: models, cost, capabilities.",
     "prices": "Compare pricing.yaml with the bundled price list.",
+    "prompts": "Save, label, render and carry stored prompts.",
     "providers": "List the providers: which are on, and why the others are off.",
     "schema": "Print the JSON Schema of a configuration file, for editors.",
     "serve": "Serve the OpenAI-compatible endpoint.",

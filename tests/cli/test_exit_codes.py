@@ -27,6 +27,12 @@ ARGUMENTS = {  # of commands that need some
     "keys create": ["app"],
     "keys revoke": ["app"],
     "plan": ["new.yaml"],
+    "prompts archive": ["x"],
+    "prompts import": ["new.yaml"],
+    "prompts label": ["x", "production", "1"],
+    "prompts render": ["x"],
+    "prompts save": ["x", "-"],
+    "prompts show": ["x"],
     "schema": ["routing"],
     "setup": ["codex"],
     "usage reconcile": ["invoice.csv"],
@@ -81,6 +87,13 @@ PROBLEMS = {  # what a command finds, without calling any model: 1
     "feedback": ["chatcmpl-0661640e3cbcdb1a2d4436eb39", "--success"],
     "import litellm": ["config.yaml", "--strict", "--dir", "new"],
     "keys revoke": ["nobody"],
+    "prompts archive": ["none"],
+    "prompts export": ["none"],
+    "prompts import": ["config.yaml"],
+    "prompts label": ["none", "production", "1"],
+    "prompts render": ["none"],
+    "prompts save": ["x", "config.yaml", "--label", "latest"],
+    "prompts show": ["none"],
 }
 
 

@@ -27,6 +27,7 @@ LIGHT = [
     (["feedback", "--help"], set()),
     (["ensembles", "--help"], set()),
     (["keys", "--help"], set()),
+    (["prompts", "--help"], set()),
     (["import", "--help"], set()),
     (["setup", "codex"], {"genai_prices"}),
 ]

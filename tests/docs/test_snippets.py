@@ -48,6 +48,7 @@ TESTED = {
     "docs/operation.md": {"bash": "docs/test_operation.py", "yaml": HERE},
     "docs/performance.md": {"": HERE},
     "docs/pricing.md": {"yaml": "docs/test_pricing.py"},
+    "docs/prompts.md": dict.fromkeys(("python", "bash", "yaml"), "docs/test_prompts.py"),
     "docs/resilience.md": dict.fromkeys(("yaml", "json"), "docs/test_resilience.py"),
     "docs/responses.md": dict.fromkeys(("python", "yaml"), "docs/test_responses.py"),
     "docs/retries.md": {"python": "docs/test_retries.py"},

@@ -120,7 +120,9 @@ def revision_of(header: str | None) -> int | None:
 def refused(error: PromptRefused) -> ProxyError:
     """What the API says of a change that does not fit."""
     status, code = _STATUS.get(error.kind, (409, "conflict"))
-    return ProxyError(str(error), status=status, code=code, param="if-match" if error.kind == "changed" else None)
+    param = "if-match" if error.kind == "changed" else None
+    # SDKs repeat a 409: nothing would change.
+    return ProxyError(str(error), status=status, code=code, param=param, headers={"x-should-retry": "false"})
 
 
 def etag(head: PromptHead) -> dict[str, str]:

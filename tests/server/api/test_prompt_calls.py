@@ -1,4 +1,4 @@
-"""Calls with stored prompts, through the `openai` and `anthropic` SDKs: what is asked, what rows and usage say of it."""
+"""Calls with stored prompts, through the `openai` and `anthropic` SDKs: what is asked, what rows and usage say."""
 
 from __future__ import annotations
 
