@@ -22,6 +22,7 @@ COMMANDS = {  # name -> first sentence of its help, so that listing the commands
     "config": "List past configurations, show them, and go back to one.",
     "conformance": "Check how well a model or server conforms to OpenAI's API.",
     "ensembles": "Tell whether an ensemble is worth it.",
+    "experiments": "Compare prompts, models and parameters, with a verdict.",
     "explain": "Explain how QUESTION would be routed.",
     "feedback": "Rate the answer of a call.",
     "import": "Turn another gateway's configuration into one of ours.",

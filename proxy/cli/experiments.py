@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from proxy.cli.output import json_option, print_json, print_table
-from proxy.cli.settings import configuration_options, fail, read_config, store_problem
+from proxy.cli.settings import configuration_options, read_config, store_problem
 from proxy.prompts.definition import experiment_of
 from proxy.prompts.results import Mean, Results, ShownDifference, VariantResult, results_of, shown_experiment
 from proxy.schema.errors import BadRequest
@@ -50,62 +50,61 @@ def list_experiments(as_json: bool, **flags: Any) -> None:
 
 
 @experiments.command()
-@click.argument("experiment_id", metavar="ID")
-@configuration_options
-def show(experiment_id: str, **flags: Any) -> None:
-    """Print an experiment as JSON."""
-    with _store(flags) as store:
-        print_json(_shown(store.get(experiment_id)))
-
-
-@experiments.command()
 @click.argument("file", type=click.File("rb"))
 @click.option("--start", "is_started", is_flag=True, help="Start it at once.")
+@json_option
 @configuration_options
-def create(file: Any, is_started: bool, **flags: Any) -> None:
+def create(file: Any, is_started: bool, as_json: bool, **flags: Any) -> None:
     """Create an experiment from FILE: JSON, as the API takes it; - is standard input."""
     data = file.read(MAX_FILE + 1)
-    if len(data) > MAX_FILE:
-        fail(f"the file is larger than {MAX_FILE // 1024} kB")
     try:
+        if len(data) > MAX_FILE:
+            raise BadRequest(f"the file is larger than {MAX_FILE // 1024} kB")
         experiment = experiment_of(decode_object(data))
     except BadRequest as error:
-        fail(error.message)
+        click.echo(f"proxy: {error.message}", err=True)
+        sys.exit(1)
     with _store(flags) as store:
-        store.create(experiment, time.time_ns())
+        stored = store.create(experiment, time.time_ns())
         if is_started:
-            store.start(experiment.id, None, time.time_ns())
-    click.echo(f"Created {experiment.id}." + (" It is running." if is_started else ""))
+            stored = store.start(experiment.id, None, time.time_ns())
+    _print(stored, as_json)
 
 
 @experiments.command()
 @click.argument("experiment_id", metavar="ID")
+@json_option
 @configuration_options
-def start(experiment_id: str, **flags: Any) -> None:
+def start(experiment_id: str, as_json: bool, **flags: Any) -> None:
     """Let calls take part from now on."""
     with _store(flags) as store:
-        store.start(experiment_id, None, time.time_ns())
-    click.echo(f"{experiment_id} is running.")
+        stored = store.start(experiment_id, None, time.time_ns())
+    _print(stored, as_json)
 
 
 @experiments.command()
 @click.argument("experiment_id", metavar="ID")
+@json_option
 @configuration_options
-def stop(experiment_id: str, **flags: Any) -> None:
+def stop(experiment_id: str, as_json: bool, **flags: Any) -> None:
     """Let calls no longer take part. Ratings of its calls still count."""
     with _store(flags) as store:
-        store.stop(experiment_id, None, time.time_ns())
-    click.echo(f"{experiment_id} is stopped.")
+        stored = store.stop(experiment_id, None, time.time_ns())
+    _print(stored, as_json)
 
 
 @experiments.command()
 @click.argument("experiment_id", metavar="ID")
+@json_option
 @configuration_options
-def delete(experiment_id: str, **flags: Any) -> None:
+def delete(experiment_id: str, as_json: bool, **flags: Any) -> None:
     """Delete an experiment that is not running. The rows of its calls stay."""
     with _store(flags) as store:
         store.delete(experiment_id, None)
-    click.echo(f"{experiment_id} is deleted.")
+    if as_json:
+        print_json({"id": experiment_id, "deleted": True})
+    else:
+        click.echo(f"{experiment_id} is deleted.")
 
 
 @experiments.command()
@@ -125,6 +124,13 @@ def results(experiment_id: str, as_json: bool, **flags: Any) -> None:
         click.echo("The variants did not get their shares: look for a fault before you trust these figures.")
     click.echo()
     print_table(_VARIANTS, [_figures(variant) for variant in found["variants"]])
+
+
+def _print(stored: StoredExperiment, as_json: bool) -> None:
+    if as_json:
+        print_json(_shown(stored))
+    else:
+        click.echo(f"{stored.id} is {'a draft' if stored.state.status == 'draft' else stored.state.status}.")
 
 
 def _verdict(found: Results) -> str:

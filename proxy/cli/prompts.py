@@ -25,6 +25,7 @@ from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.prompts import LabelMove, PromptHead, PromptUse, PromptVersion
 from proxy.server.api.prompt_bodies import check_usable, shown, shown_head, use_of_version
 from proxy.storage.base import StoreError
+from proxy.storage.experiments import in_use
 from proxy.storage.prompt_rows import PromptRefused, unknown_version
 from proxy.storage.prompts import PromptStore
 from proxy.storage.sqlite import sqlite_path
@@ -214,7 +215,7 @@ def _store(flags: dict[str, Any]) -> Iterator[PromptStore]:
     """The store of the configuration's database. What it or a check refuses ends the command with 1."""
     config = read_config(flags, os.environ)
     try:
-        yield PromptStore(sqlite_path(config.storage.url))
+        yield PromptStore(sqlite_path(config.storage.url), in_use=in_use)
     except StoreError as error:
         store_problem(error)
     except (PromptRefused, ProxyError, UnicodeDecodeError) as error:

@@ -80,6 +80,8 @@ class ExperimentStore:
 
     def get(self, experiment: str) -> StoredExperiment:
         """Raises ExperimentRefused: unknown."""
+        if not self._path.exists():
+            raise ExperimentRefused("unknown", f"There is no experiment {experiment[:64]!r}. Experiments: none.", "id")
         with connected(self._path, "ro", self._busy_s, _WHAT) as db:
             return _found(db, experiment, None)
 

@@ -114,6 +114,12 @@ SHOWN = {  # example -> a part of its output
     "proxy usage reprice --since 2026-11-01": "nothing was written",
     'proxy feedback chatcmpl-0661640e3cbcdb1a2d4436eb39 --failure --comment "The price is wrong."': "",
     "proxy ensembles report voting": "",
+    """echo '{"id": "tone", "variants": [{"name": "cold", "parameters": {"temperature": 0}}, {"name": "warm"}]}' \\
+  | proxy experiments create - --start""": "tone is running.",
+    "proxy experiments list": "cold,warm",
+    "proxy experiments results tone": "Undecided: fewer than 30 outcomes: cold, warm.",
+    "proxy experiments stop tone": "tone is stopped.",
+    "proxy experiments delete tone": "tone is deleted.",
     "proxy prompts list": "extraction_v1",
     "proxy prompts show extraction_v1": "{html_content}",
     "echo 'Translate into {language}: {text}' | proxy prompts save translate - --label production": (

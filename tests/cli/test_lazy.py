@@ -24,6 +24,7 @@ LIGHT = [
     (["init", "--dir", "there", "--force"], set()),
     (["providers"], set()),
     (["usage", "--help"], set()),
+    (["experiments", "--help"], set()),
     (["feedback", "--help"], set()),
     (["ensembles", "--help"], set()),
     (["keys", "--help"], set()),

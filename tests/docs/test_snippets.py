@@ -42,6 +42,7 @@ TESTED = {
     "docs/completions.md": {"python": "docs/test_completions.py"},
     "docs/embeddings.md": {"python": "docs/test_embeddings.py", "bash": "docs/test_embeddings.py"},
     "docs/ensembles.md": {"yaml": "docs/test_ensembles.py"},
+    "docs/experiments.md": dict.fromkeys(("json", "python"), "docs/test_experiments.py"),
     "docs/messages.md": dict.fromkeys(("python", "bash", "yaml"), "docs/test_messages.py"),
     "docs/metering.md": dict.fromkeys(("bash", "yaml"), "docs/test_metering.py"),
     "docs/migration.md": dict.fromkeys(("", "bash", "python", "yaml"), "docs/test_migration.py"),
