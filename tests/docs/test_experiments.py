@@ -44,12 +44,12 @@ def _run(server: Server, definition: str, sdk: str, client: str) -> None:
             assert found.status_code == 201, found.text
         assert http.post("/experiments", content=definition, headers={"content-type": "application/json"}).is_success
         assert http.post("/experiments/pitch-2026/start").is_success
-        exec(sdk, {"client": openai})  # noqa: S102 (the page's own code)
+        exec(sdk, {"client": openai})
         rows = http.get("/experiments/pitch-2026/results").json()["variants"]
         assert [(each["calls"], each["success"]["mean"]) for each in rows if each["calls"]] == [(1, 1.0)]
         http.post("/experiments", json={"id": "checkout", "variants": [{"name": "a"}, {"name": "b"}]})
         http.post("/experiments/checkout/start")
-        exec(client, {"api": api})  # noqa: S102 (the page's own code)
+        exec(client, {"api": api})
         rows = http.get("/experiments/checkout/results").json()["variants"]
         assert sum(each["success"]["count"] for each in rows) == 1
 
