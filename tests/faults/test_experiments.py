@@ -24,7 +24,7 @@ def asked(base_url: str, user: str) -> Any:
         "user": user,
         "routing": {"experiment": "e"},
     }
-    with httpx.Client(base_url=base_url, trust_env=False, timeout=30) as client:
+    with httpx.Client(base_url=base_url, trust_env=False, timeout=60) as client:
         answer = client.post("/chat/completions", json=body)
         assert answer.status_code == 200, answer.text
         rated = client.post("/feedback", json={"id": answer.json()["id"], "success": True})
@@ -38,17 +38,17 @@ def test_workers_agree_and_a_killed_server_forgets_nothing(tmp_path: Path) -> No
         files = write_files(tmp_path, upstream.url)
         with spawned(files, "--workers", "2") as server:
             definition = {"id": "e", "variants": [{"name": "a"}, {"name": "b"}]}
-            assert httpx.post(f"{server.base_url}/experiments", json=definition).status_code == 201
-            assert httpx.post(f"{server.base_url}/experiments/e/start").status_code == 200
+            assert httpx.post(f"{server.base_url}/experiments", json=definition, timeout=30).status_code == 201
+            assert httpx.post(f"{server.base_url}/experiments/e/start", timeout=30).status_code == 200
             for number in range(40):
                 user = f"user {number % 20}"
                 wanted = pick(SHARES, position(unit_hash("e", user)))
                 assert asked(server.base_url, user)["variant"] == wanted
-            before = httpx.get(f"{server.base_url}/experiments/e/results").json()
+            before = httpx.get(f"{server.base_url}/experiments/e/results", timeout=30).json()
             server.kill()
         assert sum(each["calls"] for each in before["variants"]) == 40
         assert sum(each["units"] for each in before["variants"]) == 20
         assert before["sample_ratio"]["mismatch"] is False
         with spawned(files) as server:
-            assert httpx.get(f"{server.base_url}/experiments/e/results").json() == before
+            assert httpx.get(f"{server.base_url}/experiments/e/results", timeout=30).json() == before
             assert asked(server.base_url, "user 3")["variant"] == pick(SHARES, position(unit_hash("e", "user 3")))
