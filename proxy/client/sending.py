@@ -66,7 +66,7 @@ def _plain(value: Any) -> str:
     """Text of a class of its own, such as a rendered prompt."""
     if isinstance(value, str):
         return str(value)
-    raise NotImplementedError(f"{type(value).__name__} is no JSON")
+    raise TypeError(f"{type(value).__name__} cannot be sent as JSON")
 
 
 class Sender:

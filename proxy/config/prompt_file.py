@@ -16,7 +16,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarStri
 
 from proxy.config.edit import plain
 from proxy.config.problems import ConfigError
-from proxy.config.tree import plain_value
+from proxy.config.tree import MAX_BYTES, plain_value
 from proxy.prompts.checked import FIELDS, check_known, checked_version, title_of
 from proxy.prompts.presets import shown_fields
 from proxy.prompts.uses import id_of, label_of
@@ -54,7 +54,8 @@ def written(prompts: Iterable[tuple[PromptHead, Sequence[PromptVersion]]]) -> st
             "versions": [shown_fields(version) for version in versions],
         }
     text = _dumped({"version": 1, "prompts": _styled(entries, LiteralScalarString)})
-    if plain(text.encode(), "export") != {"version": 1, "prompts": entries}:  # a block that YAML would read otherwise
+    # A block that YAML would read otherwise, or whose indentation makes the file too large.
+    if len(text.encode()) > MAX_BYTES or plain(text.encode(), "export") != {"version": 1, "prompts": entries}:
         text = _dumped({"version": 1, "prompts": _styled(entries, DoubleQuotedScalarString)})
     return text
 

@@ -17,6 +17,7 @@ from msgspec import structs
 from proxy.pipeline.off_loop import OffLoop
 from proxy.pipeline.side_thread import SideThread
 from proxy.prompts.presets import Preset, applied, preset_of
+from proxy.prompts.templates import MAX_NAME, MAX_VARIABLES
 from proxy.routing.facts import session_of
 from proxy.routing.near import NearNames
 from proxy.schema.chat import ChatRequest
@@ -103,7 +104,8 @@ class StoredPrompts:
         if variant is not None:
             used = structs.replace(used, experiment=variant.experiment, variant=variant.name, unit=variant.unit)
         work = partial(applied, request, use, preset, variant, self.max_chars)
-        return await self.off_loop.run(_weight(request, use, preset), work), used
+        size = request.size if use is None or preset is None else request.size + self.weight(use, preset)
+        return await self.off_loop.run(size, work), used
 
     async def head(self, prompt: str) -> PromptHead:
         """A prompt that can be used, as it was a second ago at most. Raises ProxyError 404 and 503."""
@@ -120,6 +122,14 @@ class StoredPrompts:
         head = await self.head(use.id)
         version, label = resolve(head, use)
         return await self._preset(head, version), label
+
+    def weight(self, use: PromptUse, preset: Preset) -> int:
+        """About how many characters a prompt may have when it is rendered: a value may stand in many places."""
+        if len(use.variables) > MAX_VARIABLES:  # they are refused
+            return len(use.variables) * MAX_NAME
+        places = sum(len(template.names) for template in preset.templates)
+        longest = max((len(value) for value in use.variables.values() if isinstance(value, str)), default=0)
+        return preset.text_bytes + places * (longest + MAX_NAME)
 
     async def read(self, work: Callable[[], T]) -> T:
         """What `work` reads from the store. Raises ProxyError 503."""
@@ -232,15 +242,6 @@ def unreadable() -> ProxyError:
     """503: the database cannot be read."""
     message = "The stored prompts cannot be read from the database now. Recently used ones still work."
     return ProxyError(message, status=503, code="storage_unavailable", headers={"retry-after": "5"})
-
-
-def _weight(request: ChatRequest, use: PromptUse | None, preset: Preset | None) -> int:
-    """About how many bytes the rendered request may have: a value may stand in many places."""
-    if use is None or preset is None:
-        return request.size
-    places = sum(len(template.names) for template in preset.templates)
-    longest = max((len(value) for value in use.variables.values() if isinstance(value, str)), default=0)
-    return request.size + preset.text_bytes + places * longest
 
 
 def _unit(request: ChatRequest, said: Labels, key: str | None, headers: Mapping[str, str]) -> Unit:

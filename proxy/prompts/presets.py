@@ -15,7 +15,7 @@ from msgspec import UNSET, Struct, convert, structs
 from proxy.prompts.templates import MAX_BYTES, MAX_VARIABLES, Template, check_text, names_text, parse, variables_of
 from proxy.schema.chat import ChatRequest, Message
 from proxy.schema.errors import BadRequest, ProxyError
-from proxy.schema.json import encode_sized
+from proxy.schema.json import encode_sized, utf8
 from proxy.schema.prompts import PromptUse, PromptVersion, Variant
 from proxy.schema.request import NOBODY
 
@@ -98,12 +98,13 @@ def _filled(content: Any, values: Mapping[str, str]) -> Any:
     return content
 
 
-def values_of(given: Mapping[str, Any], names: tuple[str, ...], where: str) -> dict[str, str]:
-    """The text of each variable. Values that are no text are written as JSON. Raises BadRequest: it names what is
-    missing, what is unknown, and what the unknown names may mean.
+def values_of(given: Mapping[str, Any], names: tuple[str, ...], where: str, size: int = 0) -> dict[str, str]:
+    """The text of each variable. Values that are no text are written as JSON; `size`: about how many bytes all of them
+    have. Raises BadRequest: it names what is missing, what is unknown, and what the unknown names may mean.
     """
     missing = [name for name in names if given.get(name) is None]
-    extra = [name for name in given if name not in names]
+    known = frozenset(names)
+    extra = [name for name in given if name not in known]
     if missing or extra:
         said = [f"missing: {names_text(missing)}"] if missing else []
         if extra:
@@ -113,7 +114,7 @@ def values_of(given: Mapping[str, Any], names: tuple[str, ...], where: str) -> d
         wants = f"The prompt has the variables {names_text(names)}." if names else "The prompt has no variables."
         field = f"{where}.{(missing or extra)[0][:64]}"
         raise BadRequest(f"{where}: {'; '.join(said)}. {wants}", param=field)
-    return {name: _text(given[name]) for name in names}
+    return {name: _text(given[name], size) for name in names}
 
 
 def _unknown(name: str, known: list[str] | tuple[str, ...]) -> str:
@@ -121,15 +122,17 @@ def _unknown(name: str, known: list[str] | tuple[str, ...]) -> str:
     return f"{name[:64]!r} (did you mean {near[0]}?)" if near else repr(name[:64])
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else encode_sized(value, 0).decode()
+def _text(value: Any, size: int) -> str:
+    return value if isinstance(value, str) else encode_sized(value, size).decode()
 
 
-def rendered(preset: Preset, given: Mapping[str, Any], max_chars: int, where: str) -> list[dict[str, Any]]:
-    """The messages of a version. Raises BadRequest for wrong variables, and ProxyError 413 for a result that is too
-    long.
+def rendered(
+    preset: Preset, given: Mapping[str, Any], max_chars: int, where: str, given_size: int = 0
+) -> list[dict[str, Any]]:
+    """The messages of a version; `given_size`: about how many bytes the values have. Raises BadRequest for wrong
+    variables, and ProxyError 413 for a result that is too long.
     """
-    values = values_of(given, preset.version.variables, where)
+    values = values_of(given, preset.version.variables, where, given_size)
     size = sum(template.size(values) for template in preset.templates)
     if size > max_chars:
         long = f"The rendered prompt has {size} characters, and may have {max_chars}."
@@ -149,7 +152,7 @@ def applied(
     fields: dict[str, Any] = {name: value for name, value in request.fields.items() if value is not None}
     if preset is not None:
         given = {} if use is None else use.variables
-        messages = rendered(preset, given, max_chars, "prompt.variables")
+        messages = rendered(preset, given, max_chars, "prompt.variables", request.size)
         unsaid = _unsaid(preset.version, fields, is_unlimited=request.unlimited)
         if use is not None and (lacking := [name for name in unsaid if name in use.lacks]):
             message = f"The prompt {use.id} has {lacking[0]}, for which this endpoint has no place. Use chats."
@@ -212,7 +215,7 @@ def _bytes(value: Any) -> int:
     while rest:
         node = rest.pop()
         if isinstance(node, str):
-            total += len(node.encode("utf-8", "replace"))
+            total += len(utf8(node))
         elif isinstance(node, dict):
             rest += node.values()
         elif isinstance(node, list):

@@ -14,6 +14,9 @@ from proxy.storage.base import Refusal
 MAX_PROMPTS = 5_000
 MAX_VERSIONS = 5_000  # of one prompt
 MAX_MOVES = 10_000  # of the labels of one prompt
+MAX_LABELS = 100  # of one prompt, those that were taken off too
+MAX_PAGE_BYTES = 1_000_000  # of the versions that are read at once, after the first
+MAX_EXPORT_BYTES = 900_000  # of all versions in one file, which may have 1 MB
 HEADS = "SELECT id, name, revision, created_ns, archived_ns FROM prompts"
 IDS = "SELECT id FROM prompts WHERE archived_ns IS NULL ORDER BY id LIMIT ?"
 _LIVE = "SELECT version FROM prompt_versions WHERE prompt = ? AND archived_ns IS NULL ORDER BY version"
@@ -21,6 +24,10 @@ _LIVE = "SELECT version FROM prompt_versions WHERE prompt = ? AND archived_ns IS
 _LABELS = "SELECT label, version, MAX(seq) FROM prompt_labels WHERE prompt = ? GROUP BY label"
 VERSIONS = "SELECT version, created_ns, archived_ns, content FROM prompt_versions WHERE prompt = ?"
 MOVES = "SELECT label, version, moved_ns, moved_by, note FROM prompt_labels WHERE prompt = ? ORDER BY seq DESC LIMIT ?"
+SIZE = """
+    SELECT IFNULL(SUM(LENGTH(content)), 0) FROM prompt_versions
+    WHERE archived_ns IS NULL AND prompt IN (SELECT id FROM prompts WHERE archived_ns IS NULL AND id = IFNULL(?, id))
+"""
 _ADD = "INSERT INTO prompts (id, name, revision, created_ns) VALUES (?, ?, 1, ?)"
 _ADD_VERSION = "INSERT INTO prompt_versions (prompt, version, created_ns, content) VALUES (?, ?, ?, ?)"
 _NEWEST = "SELECT IFNULL(MAX(version), 0) FROM prompt_versions WHERE prompt = ?"
@@ -34,7 +41,8 @@ _OUTSIDE = ("version", "created_ns", "archived_ns")  # columns of their own
 
 
 class PromptRefused(Refusal):
-    """The change does not fit what is stored. `kind`: exists, unknown, changed, in_use or full."""
+    """The change does not fit what is stored. `kind`: exists, unknown, changed, archived, in_use, full
+    or large."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -151,9 +159,13 @@ def _content(version: PromptVersion) -> str:
 
 
 def move(db: sqlite3.Connection, prompt: str, move: LabelMove) -> None:
-    (count,) = db.execute("SELECT COUNT(*) FROM prompt_labels WHERE prompt = ?", (prompt,)).fetchone()
-    if count >= MAX_MOVES:
-        raise PromptRefused("full", f"The labels of {prompt} were moved {count} times, and cannot be moved again.")
+    counts = db.execute("SELECT COUNT(*), COUNT(DISTINCT label) FROM prompt_labels WHERE prompt = ?", (prompt,))
+    moves, labels = counts.fetchone()
+    is_new = db.execute("SELECT 1 FROM prompt_labels WHERE prompt = ? AND label = ?", (prompt, move.label)).fetchone()
+    if moves >= MAX_MOVES:
+        raise PromptRefused("full", f"The labels of {prompt} were moved {moves} times, and cannot be moved again.")
+    if is_new is None and labels >= MAX_LABELS:
+        raise PromptRefused("full", f"{prompt} has had {labels} labels, and may have no other.")
     db.execute(_MOVE, (prompt, move.label, move.version, move.moved_ns, move.by, move.note))
 
 

@@ -74,14 +74,28 @@ class PromptStore:
         return None if row is None else rows.version_of(row)
 
     def versions(self, prompt: str, before: int, limit: int) -> list[PromptVersion]:
-        """The versions below `before`, newest first, archived ones too."""
+        """The versions below `before`, newest first, archived ones too: at most `limit`, fewer if they are large."""
         statement = rows.VERSIONS + " AND version < ? ORDER BY version DESC LIMIT ?"
+        found, size = [], 0
         with self._reading() as db:
-            return [rows.version_of(row) for row in db.execute(statement, (prompt, before, limit)).fetchall()]
+            for row in db.execute(statement, (prompt, before, limit)):
+                size += len(row[-1])
+                if found and size > rows.MAX_PAGE_BYTES:
+                    break
+                found.append(rows.version_of(row))
+        return found
 
     def all(self, prompt: str | None = None) -> list[tuple[PromptHead, list[PromptVersion]]]:
-        """The prompts that can be used (None: all of them), with their versions that can be used, oldest first."""
+        """The prompts that can be used (None: all of them), with their versions that can be used, oldest first.
+
+        Raises PromptRefused if they are too large for one file.
+        """
         with self._reading() as db:
+            (size,) = db.execute(rows.SIZE, (prompt,)).fetchone()
+            if size > rows.MAX_EXPORT_BYTES:
+                hint = "Export them one by one." if prompt is None else "Archive versions that nobody uses."
+                message = f"The prompts have {size // 1000} kB of texts, too much for one file of 1 MB. {hint}"
+                raise PromptRefused("large", message)
             statement = rows.HEADS + " WHERE archived_ns IS NULL AND id = IFNULL(?, id) ORDER BY id"
             heads = [rows.with_parts(db, row) for row in db.execute(statement, (prompt,)).fetchall()]
             query = rows.VERSIONS + " AND archived_ns IS NULL ORDER BY version"

@@ -31,7 +31,7 @@ VERSIONS = {
 }
 CHOICE = {"version": "The number of a version.", "label": "The version with this label."}
 DIFF = {"from": "The older version.", "to": "The newer version."}
-_STATUS = {"unknown": (404, "not_found"), "changed": (412, "conflict")}
+_STATUS = {"unknown": (404, "not_found"), "changed": (412, "conflict"), "large": (413, "request_too_large")}
 _ETAG = re.compile(r'(?:W/)?"(\d{1,18})"')
 
 

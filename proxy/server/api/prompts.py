@@ -16,6 +16,7 @@ from proxy.pipeline.stored_prompts import StoredPrompts, resolve, unknown_prompt
 from proxy.prompts.compare import difference
 from proxy.prompts.presets import rendered
 from proxy.prompts.uses import label_of, version_of
+from proxy.schema.daemon_thread import DaemonThread
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.json import decode_object, encode
 from proxy.schema.prompts import LabelMove, PromptHead, PromptUse, PromptVersion
@@ -49,6 +50,7 @@ from proxy.storage.prompt_rows import PromptRefused, unknown_version
 
 YAML = "application/yaml"
 MAX_FILE = 1_000_000  # bytes, as of every YAML file
+FILE_S = 60.0  # for one file, and those before it
 MAX_RENDER_BODY = 4 * 1024 * 1024
 _SLOW = 16  # checking a text takes that many times as long as decoding it
 Asked = Request[Caller, Any, Any]
@@ -73,6 +75,7 @@ class Prompts:
         self._stored = stored
         self._check_model = check_model
         self._scores = scores
+        self._files_thread = DaemonThread("prompt-files", FILE_S)
 
     def routes(self) -> list[HTTPRouteHandler]:
         """The Litestar handlers, each with and without `/v1`."""
@@ -100,11 +103,13 @@ class Prompts:
 
         @post(_paths("/{prompt_id:str}/render"), role="key", status_code=200)
         async def render_prompt(request: Asked, prompt_id: FromPath[str]) -> Answered:
-            use = asked(await self._body(request, MAX_RENDER_BODY), prompt_id)
+            body = await _bytes(request, MAX_RENDER_BODY)
+            use = asked(await self._decoded(body), prompt_id)
             stored = self._stored()
             preset, label = await stored.preset(use)
             limit = min(stored.max_chars, MAX_BODY)
-            messages = rendered(preset, use.variables, limit, "variables")
+            work = partial(rendered, preset, use.variables, limit, "variables", len(body))
+            messages = await stored.off_loop.run(len(body) + stored.weight(use, preset), work)
             version = preset.version
             text = messages[0]["content"] if version.template is not None else None
             answer = {"template_id": prompt_id, "version": version.version, "label": label, "text": text}
@@ -133,7 +138,8 @@ class Prompts:
             found = await stored.read(partial(stored.store.versions, prompt_id, before, limit + 1))
             scores = await self._scores(prompt_id)
             data = [shown_version(head, version, scores) for version in found[:limit]]
-            return _json({"object": "list", "data": data, "has_more": len(found) > limit}, headers=etag(head))
+            has_more = bool(data) and data[-1]["version"] > 1
+            return _json({"object": "list", "data": data, "has_more": has_more}, headers=etag(head))
 
         @get(_paths("/{prompt_id:str}/versions/{version:str}"), role="key")
         async def get_version(prompt_id: FromPath[str], version: FromPath[str]) -> Answered:
@@ -192,7 +198,9 @@ class Prompts:
 
         @put(_paths("/{prompt_id:str}/labels/{label:str}"), role="admin")
         async def move_label(request: Asked, prompt_id: FromPath[str], label: FromPath[str]) -> Answered:
-            move = moved(await self._body(request, MAX_BODY), label, request.user.key_id, time.time_ns())
+            move = moved(
+                await self._decoded(await _bytes(request, MAX_BODY)), label, request.user.key_id, time.time_ns()
+            )
             head = await self._change(
                 partial(self._stored().store.move_label, prompt_id, move, _revision(request)), prompt_id
             )
@@ -213,16 +221,16 @@ class Prompts:
         async def export_prompts(request: Asked) -> Answered:
             given = parameters_of(request.query_params.multi_items(), {"id": "Only this prompt."})
             stored = self._stored()
-            prompts = await stored.read(partial(stored.store.all, given.get("id")))
+            prompts = await self._change(partial(stored.store.all, given.get("id")))
             if given.get("id") and not prompts:
                 await stored.head(given["id"])  # raises
-            text = await stored.off_loop.run(MAX_BODY, partial(written, prompts))
+            text = await self._on_files(partial(written, prompts))
             return Response(text.encode(), media_type=YAML, headers={**NO_STORE, "x-request-id": new_id()})
 
         @post(_paths("/import"), role="admin", status_code=200)
         async def import_prompts(request: Asked) -> Answered:
             data, stored = await _bytes(request, MAX_FILE, any_kind=True), self._stored()
-            found = await stored.off_loop.run(MAX_BODY, partial(read_prompts, data, "the file", check_usable))
+            found = await self._on_files(partial(read_prompts, data, "the file", check_usable))
             for each in found:
                 for version in each.versions:
                     self._check(version, f"prompts.{each.id}.")
@@ -259,6 +267,14 @@ class Prompts:
                 await self._head(prompts[0])  # raises 404, with the names that exist, where it is the prompt itself
             raise refused(error) from None
 
+    async def _on_files(self, work: Callable[[], T]) -> T:
+        """Reads or writes YAML: a megabyte takes seconds. Raises ProxyError 503."""
+        try:
+            return await self._files_thread.run(work)
+        except TimeoutError:
+            message = f"Other files kept the server busy for {FILE_S:g} s. Try again in a moment."
+            raise ProxyError(message, status=503, code="overloaded") from None
+
     def _check(self, version: PromptVersion, prefix: str = "") -> None:
         if version.model is None:
             return
@@ -274,8 +290,7 @@ class Prompts:
         body, now_ns = await _bytes(request, MAX_BODY), time.time_ns()
         return await self._stored().off_loop.run(_SLOW * len(body), lambda: read(decode_object(body), now_ns))
 
-    async def _body(self, request: Asked, most: int) -> dict[str, Any]:
-        body = await _bytes(request, most)
+    async def _decoded(self, body: bytes) -> dict[str, Any]:
         return await self._stored().off_loop.run(_SLOW * len(body), partial(decode_object, body))
 
 
