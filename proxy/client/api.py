@@ -13,6 +13,8 @@ from weakref import WeakSet
 
 from proxy.client import asking, reading
 from proxy.client.asking import AskOptions, EnsembleOptions
+from proxy.client.experiments import Experiments
+from proxy.client.prompts import Prompts
 from proxy.client.results import Answer, Chunk, EnsembleAnswer, Explanation, Feedback, UsageReport
 from proxy.client.sending import Received, Retries, Sender
 from proxy.client.session import IN_PROCESS, Session, to_server, to_this_process, user_agent
@@ -75,6 +77,8 @@ class MultiModelAPI:
         self._session = Session(opened)
         self._streams: WeakSet[AnswerStream] = WeakSet()
         self._sender = Sender(self._session, self.base_url, timeout_s, Retries(most, delay_s))
+        self.experiments = Experiments(self._sender)  # variant, track, winner, ...
+        self.prompts = Prompts(self._sender)  # stored prompts: register, get, render, create_version, ...
 
     # --- questions ----------------------------------------------------------------------------------------------------
 

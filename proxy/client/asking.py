@@ -11,6 +11,7 @@ from proxy.ensembles.given import MAX_MEMBERS
 from proxy.ensembles.registry import STRATEGIES
 from proxy.routing.settings import TASKS
 from proxy.schema.hints import PRIORITIES
+from proxy.schema.prompts import PREFIX
 
 AUTO, ENSEMBLE = "auto", "ensemble:"
 Messages = Sequence[Mapping[str, Any]]
@@ -25,6 +26,7 @@ class AskOptions(TypedDict, total=False):
       `priority`: low, normal or high. Both matter where the router picks the model.
     - `max_tokens`: longest answer in tokens; `temperature`: 0 to 2; `top_p`: 0 to 1; `stop`, `seed`,
       `response_format`, `tools`, `tool_choice`: as in OpenAI's API.
+    - `variables`: values for a stored prompt, which `model` names: `prompt:extraction_v1`. It needs no other message.
     - `max_cost_usd`: what all attempts together may cost; `tags`: usage can be grouped by them.
     - `routing`: further hints, `extra_body`: further fields of the body, as they are.
     """
@@ -41,6 +43,7 @@ class AskOptions(TypedDict, total=False):
     response_format: Mapping[str, Any] | None
     tools: Sequence[Mapping[str, Any]] | None
     tool_choice: str | Mapping[str, Any] | None
+    variables: Mapping[str, Any] | None
     max_cost_usd: float | None
     tags: Sequence[str] | None
     routing: Mapping[str, Any] | None
@@ -112,20 +115,32 @@ def _body(prompt: str | None, model: str | None, options: Mapping[str, Any], hin
     _number("max_cost_usd", options.get("max_cost_usd"), 0)
     hints = {hint: options[name] for name, hint in _HINTS.items() if options.get(name) is not None} | hints
     hints |= options.get("routing") or {}
-    body: Body = {"model": model or AUTO, "messages": _messages(prompt, options)}
+    body: Body = {"model": model or AUTO, "messages": _messages(prompt, options, _is_stored(model, options))}
     body |= {name: options[name] for name in _SENT if options.get(name) is not None}
+    if options.get("variables") is not None:
+        body["prompt"] = {"variables": dict(options["variables"])}
     if hints:
         body["routing"] = hints
     return body | dict(options.get("extra_body") or {})
 
 
-def _messages(prompt: str | None, options: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _is_stored(model: str | None, options: Mapping[str, Any]) -> bool:
+    """A stored prompt brings messages of its own."""
+    variables, is_named = options.get("variables"), (model or "").startswith(PREFIX)
+    if variables is not None and not isinstance(variables, Mapping):
+        raise ValueError("variables: expected names and values")
+    if variables is not None and not is_named:
+        raise ValueError('variables: belong to a stored prompt; name it as the model, like "prompt:extraction_v1"')
+    return is_named or bool((options.get("extra_body") or {}).get("prompt"))
+
+
+def _messages(prompt: str | None, options: Mapping[str, Any], is_stored: bool) -> list[Mapping[str, Any]]:
     messages = options.get("messages")
     if messages is not None and (isinstance(messages, str | Mapping) or not isinstance(messages, Sequence)):
         raise ValueError('messages: expected a list of messages, like [{"role": "user", "content": "Hi"}]')
     if prompt is not None and not isinstance(prompt, str):
         raise ValueError(f"prompt: expected text, got {type(prompt).__name__}; content of other kinds goes in messages")
-    if not (prompt and prompt.strip()) and (prompt is not None or not messages):
+    if not (prompt and prompt.strip()) and (prompt is not None or not (messages or is_stored)):
         raise ValueError("prompt: must not be empty")
     system = options.get("system")
     first = [] if system is None else [{"role": "system", "content": system}]

@@ -58,6 +58,17 @@ class Received(Struct, frozen=True):
     headers: Mapping[str, str]
 
 
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    return msgspec.json.encode(body, enc_hook=_plain)
+
+
+def _plain(value: Any) -> str:
+    """Text of a class of its own, such as a rendered prompt."""
+    if isinstance(value, str):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be sent as JSON")
+
+
 class Sender:
     """Sends to one proxy; `base_url` ends in /v1."""
 
@@ -71,11 +82,17 @@ class Sender:
         return await self._whole("GET", path, params=parameters)
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Received:
-        return await self._whole("POST", path, content=msgspec.json.encode(body), headers=_JSON)
+        return await self._whole("POST", path, content=_encoded(body), headers=_JSON)
+
+    async def put(self, path: str, body: Mapping[str, Any]) -> Received:
+        return await self._whole("PUT", path, content=_encoded(body), headers=_JSON)
+
+    async def delete(self, path: str) -> Received:
+        return await self._whole("DELETE", path)
 
     async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[Received, None]:
         """The JSON objects of a stream, each with the headers of the answer. Closing it ends the call."""
-        content = msgspec.json.encode(body)
+        content = _encoded(body)
         async with self._answer("POST", path, content=content, headers=_JSON) as response:
             if not response.headers.get("content-type", "").startswith("text/event-stream"):
                 raise await self._unexpected(response, await response.aread())

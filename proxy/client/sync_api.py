@@ -15,6 +15,8 @@ from proxy.client.api import TIMEOUT_S, AnswerStream, MultiModelAPI
 from proxy.client.asking import AskOptions, EnsembleOptions
 from proxy.client.results import Answer, Chunk, EnsembleAnswer, Explanation, Feedback, UsageReport
 from proxy.client.settings import APISettings
+from proxy.client.sync_experiments import SyncExperiments
+from proxy.client.sync_prompts import SyncPrompts
 
 T = TypeVar("T")
 
@@ -45,6 +47,8 @@ class SyncMultiModelAPI:
             retry_delay_seconds=retry_delay_seconds,
         )
         self._loop = _LoopThread()
+        self.experiments = SyncExperiments(self._api.experiments, self._loop)  # as `MultiModelAPI.experiments`
+        self.prompts = SyncPrompts(self._api.prompts, self._loop)  # as `MultiModelAPI.prompts`
         self._end = weakref.finalize(self, _shut, self._api, self._loop)
 
     @property

@@ -20,13 +20,15 @@ from proxy.pipeline.key_settings import KeyConfig, RateLimitsConfig, day_ns
 from proxy.pipeline.labels import labels
 from proxy.pipeline.limits import UNLIMITED, Limits, Place, RateLimit
 from proxy.pipeline.seating import Seated, Seating
+from proxy.pipeline.stored_prompts import StoredPrompts
 from proxy.routing.allowed import Allowed
 from proxy.routing.decision import Decision
 from proxy.routing.deployment import Route
 from proxy.routing.router import Router
 from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest
-from proxy.schema.errors import BudgetSpent
+from proxy.schema.errors import BadRequest, BudgetSpent
+from proxy.schema.prompts import UsedPrompt
 from proxy.schema.records import Caller, Labels, StoredCaller
 
 EXPECTED_OUTPUT = 256  # tokens reserved for an answer whose request sets no limit
@@ -97,7 +99,9 @@ class Admission:
         budgets: Budgets = NO_BUDGETS,
         spending: Spending = NOTHING,
         ensembles: Ensembles = NO_ENSEMBLES,
+        prompts: StoredPrompts | None = None,
     ) -> None:
+        self._prompts = prompts
         self._policies = policies
         self._router = router
         self._seating = Seating(router, ensembles)
@@ -105,14 +109,17 @@ class Admission:
         self._spending = spending
 
     async def admit(self, call: Call, headers: Mapping[str, str] = _NO_HEADERS) -> Route:
-        """Caps the request, takes a place within the caller's rate limits and resolves the route.
+        """Renders the request's stored prompt, caps the request, takes a place within the caller's rate limits and
+        resolves the route.
 
-        `call.decision` says how the router chose. Raises ProxyError 400, 403, 404, 429 or 503. `Call.note_ended`
+        `call.decision` says how the router chose. Raises ProxyError 400, 403, 404, 413, 429 or 503. `Call.note_ended`
         returns the place, however the call ends.
         """
+        if _is_incomplete(call.request):
+            call.request, call.used = await self._completed(call.request, call.labels, call.caller, headers)
         policy = self._policies.of(call.caller)
-        if policy.stores_text:
-            call.text = CallText(call.request)
+        if policy.stores_text or call.used.experiment is not None:
+            call.text = CallText(call.request, is_stored=policy.stores_text)
         call.request, call.adapted = policy.cap(call.request)
         place = self._policies.enter(policy, call.request)
         if place is not None:
@@ -151,6 +158,8 @@ class Admission:
         self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], now_ns: int
     ) -> tuple[Decision, dict[str, Any] | None]:
         """The decision that a call would end up with, and what the budgets would do to it. Raises as `admit`."""
+        if _is_incomplete(request):
+            request, _ = await self._completed(request, labels(request, headers), caller, headers)
         decision, seated = await self._decide(caller, request, headers, now_ns)
         policy = self._policies.of(caller)
         request, _ = policy.cap(request)
@@ -166,8 +175,19 @@ class Admission:
 
         Raises as `admit`, and CostLimit.
         """
+        if _is_incomplete(request):
+            request, _ = await self._completed(request, labels(request, headers), caller, headers)
         decision, _ = await self._decide(caller, request, headers, now_ns)
         return decision
+
+    async def _completed(
+        self, request: AnyRequest, said: Labels, caller: Caller, headers: Mapping[str, str]
+    ) -> tuple[AnyRequest, UsedPrompt]:
+        """The request with its stored prompt rendered, and with what an experiment varies."""
+        if self._prompts is None:
+            message = "Stored prompts and experiments are in the database of a server. Ask the server itself."
+            raise BadRequest(message, param="model")
+        return await self._prompts.applied(request, said, caller.key_id, headers)
 
     async def _decide(
         self, caller: Caller, request: AnyRequest, headers: Mapping[str, str], now_ns: int
@@ -199,6 +219,11 @@ class Admission:
         if not self._router.reads_budget or not now_ns:
             return None
         return share_spent(self._budgets.of_call(caller.key_id, said, now_ns), self._spending)
+
+
+def _is_incomplete(request: AnyRequest) -> bool:
+    """It uses a stored prompt or takes part in an experiment: nearly no call does."""
+    return request.stored is not None or request.hints.experiment is not None
 
 
 def _policy(name: str, key: KeyConfig | None, rate: RateLimit | None, default: RateLimit) -> KeyPolicy:

@@ -14,6 +14,7 @@ from proxy.pipeline.timing import CallTime, Clock
 from proxy.routing.decision import Decision
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import CostLimit, ProxyError
+from proxy.schema.prompts import NOT_USED
 from proxy.schema.records import NANO_PER_USD, NO_LABELS, NOT_DECIDED, CallEnd, Caller, CallOpen, Charge, Outcome
 from proxy.schema.usage import Usage
 
@@ -34,8 +35,9 @@ class Call:
     decision: Decision | None = None  # how the router chose; None: the request names its model
     decided = NOT_DECIDED  # the same, for the call's row
     labels = NO_LABELS
+    used = NOT_USED  # its stored prompt, and its variant of an experiment
     traced: Decision | None = None  # the same, for the answer, if the client asked for it
-    text: CallText | None = None  # its request and answer, if its key stores them
+    text: CallText | None = None  # its request and answer, if its key stores them or an experiment judges them
     leave: Callable[[int | None], None] | None = None  # returns the rate-limit place; takes the tokens used
     charges: tuple[Charge, ...] = ()  # the budgets of the whole call
     charges_failed = True  # its key pays even if the answer broke off
@@ -145,6 +147,7 @@ class Call:
             decided=self.decided,
             labels=self.labels,
             charges=self.charges,
+            used=self.used,
         )
 
     def _task(self) -> str | None:
@@ -169,7 +172,13 @@ class Call:
             is_forgiven=not self.charges_failed and (outcome is not Outcome.OK or self._is_empty()),
             downgraded_from=self.downgraded_from,
             ensemble=None if self.recorded is None else self.recorded.record(self.attempts),
+            judged=self._judged(outcome),
         )
+
+    def _judged(self, outcome: Outcome) -> tuple[bool, bool] | None:
+        if self.text is None or self.used.experiment is None or outcome is not Outcome.OK:
+            return None
+        return self.text.judged()
 
     def _fell_back(self) -> bool:
         """Whether one ask went to several models. The members of an ensemble are asked side by side."""

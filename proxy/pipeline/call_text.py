@@ -34,9 +34,10 @@ PAUSE_S = 5.0
 
 
 class CallText:
-    """The request of one call as its client sent it, and what was answered."""
+    """The request of one call as its client sent it, and what was answered. `is_stored`: its key asks for it."""
 
-    def __init__(self, request: AnyRequest) -> None:
+    def __init__(self, request: AnyRequest, *, is_stored: bool = True) -> None:
+        self.is_stored = is_stored
         self._request = request
         self._messages: list[ResponseMessage] = []
         self._fold: Fold | None = None
@@ -64,6 +65,16 @@ class CallText:
 
         return pass_on
 
+    def judged(self) -> tuple[bool, bool] | None:
+        """Whether the answer is JSON, and whether it is a refusal; None: there is none, or it is too large to look."""
+        if self._folded > MAX_BYTES:
+            return None
+        if self._fold is not None:
+            self._messages = [choice["message"] for choice in self._fold.response()["choices"]]
+        if not self._messages:
+            return None
+        return all(map(_is_json, self._messages)), any(message.get("refusal") for message in self._messages)
+
     def encoded(self) -> bytes:
         """As it is stored. `cut` names what was too large, and is shortened or null."""
         if self._fold is not None:
@@ -88,7 +99,7 @@ class StoredTexts:
     def keep(self, call: Call) -> None:
         """Stores the text of a call that has ended, unless its key does not ask for it, or no model was asked."""
         text = call.text
-        if text is None or not call.attempts:
+        if text is None or not text.is_stored or not call.attempts:
             return
         was_full, self._is_full = self._is_full, self.pending + text.size > MAX_PENDING
         if self._is_full:
@@ -128,6 +139,14 @@ class StoredTexts:
                     self._warn("text_not_stored", request_id=call.id, error=fault)
         finally:
             self.pending -= text.size
+
+
+def _is_json(message: ResponseMessage) -> bool:
+    content = message.get("content")
+    try:
+        return isinstance(content, str) and isinstance(decode(content.encode()), dict | list)
+    except (DecodeError, UnicodeEncodeError):
+        return False
 
 
 def _part(value: Any, size: int) -> tuple[Any, bool]:

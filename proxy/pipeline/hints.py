@@ -21,7 +21,6 @@ from proxy.schema.request import OWN_METADATA
 
 HEADER = "x-proxy-"
 METADATA = OWN_METADATA
-LATER = ("experiment",)
 _MAX_NAME = 200  # characters of a model name
 _MAX_TAG = 64
 _MAX_ITEMS = 16  # of a list
@@ -32,7 +31,7 @@ _BOOLEANS = {"true": True, "false": False}
 def applied(request: AnyRequest, headers: Mapping[str, str]) -> AnyRequest:
     """The request with its hints as values, and removed from its fields. Header names are lower case.
 
-    Raises BadRequest for a hint that is unknown, not supported yet, or has an invalid value.
+    Raises BadRequest for a hint that is unknown or has an invalid value.
     """
     fields = request.fields
     metadata = fields.get("metadata")
@@ -69,12 +68,9 @@ def _collect(given: Mapping[str, Any], prefix: str) -> dict[str, tuple[Any, str]
 def _check_name(name: str, where: str) -> str:
     if name in _READ:
         return name
-    if name in LATER:
-        message = f"The hint {name!r} is not supported by this version. Leave it out."
-    else:
-        near = _NEAR.find(name, most=2, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        message = f"Unknown hint {name[:64]!r}.{hint} Hints: {', '.join(_READ)}."
+    near = _NEAR.find(name, most=2, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    message = f"Unknown hint {name[:64]!r}.{hint} Hints: {', '.join(_READ)}."
     raise BadRequest(message, param=where[:128], code="unsupported_parameter")
 
 
@@ -169,6 +165,7 @@ _READ: dict[str, Callable[[Any, str], Any]] = {
     "allow_downgrade": _flag,
     "progress": _flag,
     "ensemble": _section,
+    "experiment": partial(_text, _MAX_TAG),
 }
-NAMES = (*_READ, *LATER)
+NAMES = tuple(_READ)
 _NEAR = NearNames(NAMES)

@@ -14,7 +14,8 @@ class Hints(Struct, frozen=True, kw_only=True):
 
     `max_cost_usd` and `deadline_ms` bind all attempts of the call together. `fallback` replaces the configured order,
     and `no_fallback` leaves only the first candidate. Without `allow_downgrade` a spent budget refuses the call.
-    `ensemble`: keys of an ensemble, as the client wrote them. `progress`: tell how far a panel is.
+    `ensemble`: keys of an ensemble, as the client wrote them. `progress`: tell how far a panel is. `experiment`: the
+    one that chooses a variant for the request.
     """
 
     task: str | None = None
@@ -34,6 +35,7 @@ class Hints(Struct, frozen=True, kw_only=True):
     allow_downgrade: bool = True
     progress: bool = False
     ensemble: dict[str, Any] | None = None
+    experiment: str | None = None
 
 
 NO_HINTS = Hints()

@@ -12,6 +12,7 @@ from msgspec import Struct, field
 
 from proxy.schema.constraints import Positive
 from proxy.schema.ensembles import EnsembleRecord
+from proxy.schema.prompts import NOT_USED, UsedPrompt
 
 NANO_PER_USD = 1_000_000_000
 MAX_TOKENS = 2**31 - 1  # keeps the terms of a cost bound within 64 bits
@@ -264,7 +265,7 @@ class CallOpen(Struct, frozen=True):
 
     `bound_nano`: the upper bound of the plan's cost (0: unknown; then only the attempts' holds count). `charges`: the
     budgets that the whole call counts against. `replay_of`: the call whose answer this one got again, at no cost and
-    without attempts.
+    without attempts. `used`: its stored prompt, and the variant of an experiment.
     """
 
     id: str
@@ -279,6 +280,7 @@ class CallOpen(Struct, frozen=True):
     labels: Labels = NO_LABELS
     charges: tuple[Charge, ...] = ()
     replay_of: str | None = None
+    used: UsedPrompt = NOT_USED
 
 
 class PastCall(Struct, frozen=True):
@@ -297,6 +299,7 @@ class PastCall(Struct, frozen=True):
 class CallEnd(Struct, frozen=True):
     """The end of one client request. Its tokens and cost are the sums over its attempts. `is_forgiven`: its key does
     not pay for it. `downgraded_from`: the model that a spent budget replaced. `ensemble`: what an ensemble decided.
+    `judged`: of a call in an experiment, whether its answer is JSON, and whether it is a refusal.
     """
 
     call_id: str
@@ -312,6 +315,7 @@ class CallEnd(Struct, frozen=True):
     is_forgiven: bool = False
     downgraded_from: str | None = None
     ensemble: EnsembleRecord | None = None
+    judged: tuple[bool, bool] | None = None
 
 
 class StickyMove(Struct, frozen=True):

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from msgspec import UNSET, Struct, structs
 
 from proxy.schema.hints import NO_HINTS, Hints
+from proxy.schema.prompts import PromptUse
 
 if TYPE_CHECKING:
     from proxy.schema.chat import Message
 
 
 OWN_METADATA = "routing."  # how the names of hints in `metadata` begin
+NOBODY = ""  # the dialect of a body that no vendor gets as it is
 
 
 class NativeBody(Struct, frozen=True):
@@ -63,7 +65,8 @@ class Request(Struct, frozen=True, kw_only=True):
 
     `fields` is the client's body without known fields that are null and without the proxy's own; the other attributes
     are validated views of it. Providers forward `fields` and never change it. `hints`: what the client says about the
-    routing. `size` bounds the bytes of the prompt: the body plus the proxy's additions.
+    routing. `stored`: the stored prompt that it asks for, until that is rendered. `size` bounds the bytes of the
+    prompt: the body plus the proxy's additions.
     """
 
     task_type: ClassVar[str | None] = None
@@ -73,6 +76,7 @@ class Request(Struct, frozen=True, kw_only=True):
     model: str
     hints: Hints = NO_HINTS
     native: NativeBody | None = None
+    stored: PromptUse | None = None
     size: int = 0
     fields: dict[str, Any]
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from litestar import Litestar, Router, asgi
 from litestar.config.cors import CORSConfig
-from litestar.handlers import ASGIRouteHandler
+from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
 from litestar.plugins import PluginProtocol
 from litestar.plugins.core import MsgspecDIPlugin
 from litestar.types import ASGIApp, Receive, Scope, Send
@@ -60,6 +60,7 @@ from proxy.server.offline import plan_change
 from proxy.server.reload import Reloads
 from proxy.server.runtime import Runtime
 from proxy.server.shared_sessions import SharedSessions
+from proxy.server.stored_routes import stored_routes
 from proxy.server.telemetry.exporting import exporting
 from proxy.server.telemetry.signals import Signals
 from proxy.server.wiring import Running, database_folder, key_store, running, sticky_moves
@@ -127,7 +128,7 @@ class Application:
         explain, counting = Explain(self._runtime, bodies), CountTokens(self._runtime, bodies)
 
         described = openapi_route(lambda: self.litestar.routes)
-        own = [*self._reads().routes(), *explain.routes(), *counting.routes(), *stored_response_routes()]
+        own = [*self._reads(), *explain.routes(), *counting.routes(), *stored_response_routes()]
         guarded = [*own, *health.routes(), *admin.routes(), described]
         model_routes = [_model_route(calls, format) for format in options.formats]
         self.litestar = self._built(
@@ -140,8 +141,9 @@ class Application:
         }
         self.asgi: ASGIApp = Guard(self.litestar, lambda: auth.keyless, hosts, origins, self._connections, direct)
 
-    def _reads(self) -> Reads:
-        return Reads(lambda: self.live, int(time.time()), lambda: baseline_of(self.live.config, self.live.names))
+    def _reads(self) -> list[HTTPRouteHandler]:
+        reads = Reads(lambda: self.live, int(time.time()), lambda: baseline_of(self.live.config, self.live.names))
+        return [*reads.routes(), *stored_routes(lambda: self.live)]
 
     def _built(
         self, routes: list[ASGIRouteHandler | Router], server: ServerConfig, log: FilteringBoundLogger

@@ -11,8 +11,10 @@ from proxy.metering.charges import Budgets
 from proxy.metering.ledger import Ledger
 from proxy.pipeline.admission import KeyPolicies
 from proxy.pipeline.call_text import StoredTexts
+from proxy.pipeline.experiments import LiveExperiments
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.sharing import Sharing
+from proxy.pipeline.stored_prompts import StoredPrompts
 from proxy.routing.allowed import Views
 from proxy.routing.names import Names
 from proxy.upstream.model_discovery import ModelDiscovery
@@ -32,6 +34,8 @@ class Runtime(Struct, frozen=True):
     upstreams: Mapping[str, Upstream]
     lists: ModelDiscovery
     texts: StoredTexts
+    prompts: StoredPrompts
+    experiments: LiveExperiments
 
     @property
     def names(self) -> Names:

@@ -27,12 +27,14 @@ from proxy.pipeline.admission import Admission, KeyPolicies
 from proxy.pipeline.attempts import Resources
 from proxy.pipeline.call_text import StoredTexts
 from proxy.pipeline.dispatch import Dispatcher
+from proxy.pipeline.experiments import LiveExperiments
 from proxy.pipeline.idempotency import Replays
 from proxy.pipeline.limits import Limits
 from proxy.pipeline.off_loop import OffLoop
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.reasoning_state import ReasoningState
 from proxy.pipeline.sharing import Sharing
+from proxy.pipeline.stored_prompts import StoredPrompts
 from proxy.pipeline.timing import Clock
 from proxy.providers.base.contract import ProviderLimits
 from proxy.routing.allowed import Views, meaning
@@ -47,12 +49,15 @@ from proxy.server.metrics import Metrics
 from proxy.server.notify import Alerts
 from proxy.server.observers import observer, on_end, report_health
 from proxy.server.runtime import Runtime
+from proxy.server.shipped_prompts import bring_shipped
 from proxy.server.swap import Swap
 from proxy.server.upkeep import Upkeep
 from proxy.storage.alerts import AlertRows
 from proxy.storage.call_texts import CallTexts
+from proxy.storage.experiments import ExperimentStore, in_use
 from proxy.storage.kept_answers import KeptAnswers
 from proxy.storage.keys import KeyStore
+from proxy.storage.prompts import PromptStore
 from proxy.storage.reasoning_states import ReasoningStates
 from proxy.storage.retention import KeptDays, Retention
 from proxy.storage.sqlite import SqliteStore, sqlite_path
@@ -85,6 +90,8 @@ class Running:
         self.vault = stores.vault
         self.replays = stores.replays
         self.texts = stores.texts
+        self.prompts = stores.prompts
+        self.experiments = stores.experiments
         self.upkeep = stores.upkeep
         self.alerts = stores.alerts
         ledger.on_crossing(self.alerts.put)
@@ -145,6 +152,7 @@ class Running:
                 budgets,
                 self._ledger.spending,
                 ensembles_of(config),
+                self.prompts,
             ),
             Dispatcher(
                 Resources(
@@ -168,7 +176,8 @@ class Running:
             config.router.deadline_s,
         )
         sharing = sharing_of(config, names)
-        return Runtime(config, views, policies, pipeline, sharing, self._ledger, budgets, upstreams, lists, self.texts)
+        kept = (self.texts, self.prompts, self.experiments)
+        return Runtime(config, views, policies, pipeline, sharing, self._ledger, budgets, upstreams, lists, *kept)
 
     def _upstream(self, config: Config, name: str, pools: ExitStack) -> Upstream:
         provider, telemetry = config.providers[name], self._telemetry
@@ -207,13 +216,27 @@ class Running:
 
     def followers(self) -> list[Coroutine[Any, Any, None]]:
         """What runs beside the calls until it is cancelled."""
-        return [self.vault.expire(), self.replays.expire(), self.upkeep.follow(), self.alerts.follow()]
+        return [
+            self.vault.expire(),
+            self.replays.expire(),
+            self.upkeep.follow(),
+            self.alerts.follow(),
+            self.experiments.follow(),
+        ]
 
     async def close(self) -> None:
         """Stops the embedded models, then closes everything else, all of it even if one step is cancelled."""
         async with AsyncExitStack() as last_first:
             last_first.callback(self._off_loop.close)
-            for each in (self.vault, self._pools, self.texts, self.replays, self.runtimes):
+            for each in (
+                self.vault,
+                self._pools,
+                self.texts,
+                self.experiments,
+                self.prompts,
+                self.replays,
+                self.runtimes,
+            ):
                 last_first.push_async_callback(each.close)
             for model in self._models.values():
                 if isinstance(model, LocalModel):
@@ -237,6 +260,7 @@ async def running(
     server = Running(ledger, build_side_stores(config, store, log), models, log, metrics, telemetry)
     try:
         server.run(config)
+        await bring_shipped(server.prompts, log)
         yield server
     finally:
         try:
@@ -276,6 +300,8 @@ class SideStores(Struct, frozen=True):
     off_loop: OffLoop
     upkeep: Upkeep
     alerts: Alerts
+    prompts: StoredPrompts
+    experiments: LiveExperiments
 
 
 def build_side_stores(config: Config, store: SqliteStore, log: FilteringBoundLogger) -> SideStores:
@@ -289,7 +315,11 @@ def build_side_stores(config: Config, store: SqliteStore, log: FilteringBoundLog
     texts = StoredTexts(CallTexts(path, config.vault_key), log.warning)
     replays = Replays(answers, off_loop, log.warning, refuses=kept.when_down == "refuse")
     alerts = Alerts(AlertRows(path), log)
-    return SideStores(ReasoningState(states, log.warning), replays, texts, off_loop, upkeep, alerts)
+    most = int(config.server.max_body_mb * 1024 * 1024)
+    prompts = StoredPrompts(PromptStore(path, in_use=in_use), off_loop, log.warning, most)
+    experiments = prompts.experiments = LiveExperiments(ExperimentStore(path), prompts, log.warning, random.random)
+    vault = ReasoningState(states, log.warning)
+    return SideStores(vault, replays, texts, off_loop, upkeep, alerts, prompts, experiments)
 
 
 def sharing_of(config: Config, names: Names) -> Sharing:

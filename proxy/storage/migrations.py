@@ -12,7 +12,9 @@ from collections.abc import Callable
 from sqlite_utils import Database
 
 from proxy.storage.base import StoreError
+from proxy.storage.experiment_tables import m027_experiments
 from proxy.storage.outcome_tables import m023_ensemble_calls, m024_feedback
+from proxy.storage.prompt_tables import m026_prompts
 from proxy.storage.rollup_table import m018_rollups, m025_charges, sum_all
 from proxy.storage.sums import keep_sums
 from proxy.storage.upkeep_tables import m019_clean_ups, m020_alerts, m021_call_texts, m022_use_of_spending
@@ -291,6 +293,8 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     m023_ensemble_calls,
     m024_feedback,
     m025_charges,
+    m026_prompts,
+    m027_experiments,
 )
 
 

@@ -15,7 +15,8 @@ _CALL = """
     SELECT id, opened_ns, key_id, requested_model, model, provider, stream, task_type, config_version, outcome, status,
         error_code, input_tokens, output_tokens, total_tokens, cached_tokens, cache_write_tokens, reasoning_tokens,
         cost_nano, charged_nano, estimated, latency_ms, first_token_ms, fallback, success, dropped, step, rule,
-        strategy, facts, snapshot, candidates, replay_of, tags, session, agent, parent_agent
+        strategy, facts, snapshot, candidates, replay_of, prompt, prompt_version, prompt_label, experiment, variant,
+        tags, session, agent, parent_agent
     FROM calls WHERE id = :id AND (:key_id IS NULL OR key_id = :key_id)
 """
 _ATTEMPTS = """

@@ -12,12 +12,12 @@ _COLUMNS = """
     id, opened_ns, key_id, requested_model, model, provider, stream, task_type, outcome, status, error_code,
     input_tokens, output_tokens, total_tokens, cached_tokens, cache_write_tokens, reasoning_tokens, cost_nano,
     charged_nano, estimated, latency_ms, first_token_ms, attempts, fallback, success, step, rule, strategy, ensemble,
-    prompt, tags, session, agent, parent_agent
+    prompt, prompt_version, prompt_label, experiment, variant, tags, session, agent, parent_agent
 """
 # What each filter adds. No text from a caller ever reaches a statement.
 _FILTERS = {
     **{name: name + " = :" + name for name in ("provider", "rule", "strategy", "ensemble", "prompt", "session")},
-    **{name: name + " = :" + name for name in ("agent", "outcome")},
+    **{name: name + " = :" + name for name in ("agent", "outcome", "experiment", "variant")},
     "model": "(model = :model OR provider || '/' || model = :model)",
     "key": "key_id = :key",
     "task": "task_type = :task",

@@ -20,8 +20,9 @@ OTHER_PARTS = ("input", "cache_read", "cache_write", "output", "reasoning", "cac
 _OPEN_CALL = """
     INSERT INTO calls (id, opened_ns, owner, key_id, requested_model, stream, task_type, config_version, provider,
         model, hold_nano, attempts, step, rule, strategy, facts, snapshot, candidates, tags, session, agent,
-        parent_agent, charges, replay_of, ensemble, outcome)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')
+        parent_agent, charges, replay_of, ensemble, prompt, prompt_version, prompt_label, experiment, variant,
+        experiment_unit, outcome)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')
     ON CONFLICT (id) DO NOTHING
 """
 _IS_OURS = "SELECT 1 FROM calls WHERE id = ? AND owner = ? AND opened_ns = ?"
@@ -48,6 +49,8 @@ _BILLED_PARTS = """
         price_version = IFNULL(?, price_version)
     WHERE call_id = ? AND seq = ? AND closed_ns IS NULL
 """
+# Before the end of the same call. Only calls in experiments have any.
+_JUDGED = "UPDATE calls SET valid_json = ?, refusal = ? WHERE id = ? AND closed_ns IS NULL"
 # `OR FAIL`: otherwise SQLite copies each page that the statement changes, because of the trigger. A batch that fails
 # is rolled back as a whole.
 _CLOSE_CALL = """
@@ -148,6 +151,9 @@ def _write(db: sqlite3.Connection, batch: Batch, owner: str) -> None:
         db.executemany(_END_ATTEMPT, [_end_attempt_values(ended) for ended in batch.ended])
     if batch.closed:
         add_decided(db, batch.closed.values())
+        ends = [closed.end for closed in batch.closed.values() if closed.end.judged is not None]
+        if judged := [(*map(int, end.judged or ()), end.call_id) for end in ends]:
+            db.executemany(_JUDGED, judged)
         db.executemany(_CLOSE_CALL, [_close_call_values(closed) for closed in batch.closed.values()])
 
 
@@ -178,7 +184,7 @@ _NULL = float("nan")
 
 
 def _open_call_values(call: CallOpen, attempt: AttemptOpen | None, owner: str) -> tuple[Any, ...]:
-    decided, labels = call.decided, call.labels
+    decided, labels, used = call.decided, call.labels, call.used
     return (
         call.id,
         call.opened_ns,
@@ -205,6 +211,12 @@ def _open_call_values(call: CallOpen, attempt: AttemptOpen | None, owner: str) -
         written(call.charges) or _NULL,
         call.replay_of or _NULL,
         decided.ensemble or _NULL,
+        used.prompt or _NULL,
+        used.version or _NULL,
+        used.label or _NULL,
+        used.experiment or _NULL,
+        used.variant or _NULL,
+        used.unit or _NULL,
     )
 
 

@@ -29,7 +29,8 @@ _PICO_PER_NANO = 1_000
 _END = 2**63 - 1
 # The dimensions and their SQL. No text from a caller ever reaches a statement.
 _COLUMNS = {
-    **{name: name for name in ("model", "provider", "rule", "strategy", "ensemble", "prompt", "session", "agent")},
+    **{name: name for name in ("model", "provider", "rule", "strategy", "ensemble", "session", "agent")},
+    **{name: name for name in ("prompt", "experiment", "variant")},
     "key": "key_id",
     "task": "task_type",
     "tag": "tag.value",
@@ -66,7 +67,7 @@ _SOURCES = " UNION ALL ".join(
 _SINGLE_CALLS = (
     "SELECT "
     + _OF_CALL
-    + ", strategy, ensemble, prompt, session, agent, tags FROM calls WHERE "
+    + ", strategy, ensemble, prompt, experiment, variant, session, agent, tags FROM calls WHERE "
     + _ENDED.replace("{from}", "since").replace("{to}", "until")
 )
 

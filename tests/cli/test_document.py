@@ -114,6 +114,22 @@ SHOWN = {  # example -> a part of its output
     "proxy usage reprice --since 2026-11-01": "nothing was written",
     'proxy feedback chatcmpl-0661640e3cbcdb1a2d4436eb39 --failure --comment "The price is wrong."': "",
     "proxy ensembles report voting": "",
+    """echo '{"id": "tone", "variants": [{"name": "cold", "parameters": {"temperature": 0}}, {"name": "warm"}]}' \\
+  | proxy experiments create - --start""": "tone is running.",
+    "proxy experiments list": "cold,warm",
+    "proxy experiments results tone": "Undecided: fewer than 30 outcomes: cold, warm.",
+    "proxy experiments stop tone": "tone is stopped.",
+    "proxy experiments delete tone": "tone is deleted.",
+    "proxy prompts list": "extraction_v1",
+    "proxy prompts show extraction_v1": "{html_content}",
+    "echo 'Translate into {language}: {text}' | proxy prompts save translate - --label production": (
+        "Saved version 1 of translate. Variables: language, text."
+    ),
+    "proxy prompts label translate staging 1": "production=1,staging=1",
+    'proxy prompts render translate language=French text="Good morning"': "Translate into French: Good morning\n",
+    "proxy prompts archive translate": "translate is archived",
+    "proxy prompts export > prompts.yaml": "",
+    "proxy prompts import prompts.yaml": "extraction_v1: versions 1\n",
     "printf 'date,model,cost\\n2026-11-22,gpt-6-sol,1.50\\n' > invoice.csv\nproxy usage reconcile invoice.csv"
     " --provider openai": "1.5",
     "proxy prices --diff 'groq/*'": "groq/openai/gpt-oss-20b  input",

@@ -24,9 +24,11 @@ LIGHT = [
     (["init", "--dir", "there", "--force"], set()),
     (["providers"], set()),
     (["usage", "--help"], set()),
+    (["experiments", "--help"], set()),
     (["feedback", "--help"], set()),
     (["ensembles", "--help"], set()),
     (["keys", "--help"], set()),
+    (["prompts", "--help"], set()),
     (["import", "--help"], set()),
     (["setup", "codex"], {"genai_prices"}),
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.pipeline.hints import LATER, applied
+from proxy.pipeline.hints import applied
 from proxy.schema.chat import ChatRequest
 from proxy.schema.errors import BadRequest
 from proxy.schema.hints import Hints
@@ -57,18 +57,15 @@ def test_a_request_without_hints_is_left_alone() -> None:
     assert applied(plain, {"authorization": "Bearer x", "x-request-id": "1"}) is plain
 
 
-@pytest.mark.parametrize("name", LATER)
-def test_hints_of_later_versions_are_refused(name: str) -> None:
-    """In each of the three places: a hint that does nothing would mislead."""
-    places: list[tuple[dict[str, Any], dict[str, str], str]] = [
-        ({"routing": {name: "x"}}, {}, f"routing.{name}"),
-        ({"metadata": {f"routing.{name}": "x"}}, {}, f"metadata.routing.{name}"),
-        ({}, {f"x-proxy-{name.replace('_', '-')}": "x"}, f"x-proxy-{name.replace('_', '-')}"),
-    ]
-    for fields, headers, param in places:
-        with pytest.raises(BadRequest, match="not supported by this version") as caught:
-            request(headers, **fields)
-        assert (caught.value.code, caught.value.param) == ("unsupported_parameter", param)
+def test_an_experiment_is_named_in_each_of_the_three_places() -> None:
+    """Body, header, metadata; the names of experiments are short."""
+    assert request(routing={"experiment": "e1"}).hints.experiment == "e1"
+    assert request({"x-proxy-experiment": "e1"}).hints.experiment == "e1"
+    assert request(metadata={"routing.experiment": "e1"}).hints.experiment == "e1"
+    for wrong in ("", "x" * 65, 3, ["e1"]):
+        with pytest.raises(BadRequest) as refused:
+            request(routing={"experiment": wrong})
+        assert refused.value.param == "routing.experiment"
 
 
 @pytest.mark.parametrize(
@@ -140,7 +137,7 @@ def test_every_hint_has_the_same_meaning_in_each_of_the_three_places() -> None:
     assert request(routing=EVERY).hints == EXPECTED
     assert request(header_texts).hints == EXPECTED
     assert request(metadata=metadata).hints == EXPECTED
-    assert {*EVERY, "ensemble"} == set(Hints.__struct_fields__)
+    assert {*EVERY, "ensemble", "experiment"} == set(Hints.__struct_fields__)
 
 
 def test_an_ensemble_is_described_in_the_body_only() -> None:

@@ -14,7 +14,6 @@ import msgspec
 from litestar import Response, get
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.routes import ASGIRoute, BaseRoute, HTTPRoute
-from msgspec import Struct
 
 from proxy import __version__
 from proxy.ensembles.report import EnsembleReport
@@ -26,6 +25,7 @@ from proxy.schema.usage import Service, Usage, UsageReport
 from proxy.server.api.admin import PlanBody
 from proxy.server.api.aliases import AT_AZURE, ENDPOINTS
 from proxy.server.api.answers import NO_STORE
+from proxy.server.api.described import CSV, JSON, Described
 from proxy.server.api.operation_shapes import (
     HealthAnswer,
     MessageAnswer,
@@ -35,6 +35,7 @@ from proxy.server.api.operation_shapes import (
     TokenCount,
 )
 from proxy.server.api.outcome_queries import REPORT, FeedbackBody
+from proxy.server.api.prompt_operations import PROMPTS
 from proxy.server.api.queries import REQUESTS, USAGE
 from proxy.server.api.shapes import (
     CompletionAnswer,
@@ -69,19 +70,6 @@ _SCHEMES = {
 # --- descriptions of the routes ---------------------------------------------------------------------------------------
 
 
-class Described(Struct, frozen=True):
-    """One operation. `answers`: status -> media type -> its Struct or TypedDict, None for text that has no schema."""
-
-    summary: str
-    answers: dict[str, dict[str, Any]]
-    body: Any = None
-    query: dict[str, str] = {}
-    headers: dict[str, str] = {}
-    errors: tuple[int, ...] = ()
-
-
-_JSON = "application/json"
-_CSV = "text/csv"
 _CHAT_HEADERS = {
     "x-request-id": "The call's id; its rows in the database carry it.",
     "x-proxy-model": "The deployment that answered, `provider/model`.",
@@ -112,11 +100,11 @@ _NO_STREAM = object()  # None: a stream without a schema
 
 def _model_call(summary: str, body: Any, answer: Any, stream: Any = _NO_STREAM) -> Described:
     """An endpoint that calls a model."""
-    contents = {_JSON: answer} if stream is _NO_STREAM else {_JSON: answer, "text/event-stream": stream}
+    contents = {JSON: answer} if stream is _NO_STREAM else {JSON: answer, "text/event-stream": stream}
     return Described(summary, {"200": contents}, body=body, headers=_CHAT_HEADERS, errors=_CHAT_ERRORS)
 
 
-_READY: dict[str, dict[str, Any]] = {"200": {_JSON: Readiness}, "503": {_JSON: Readiness}}
+_READY: dict[str, dict[str, Any]] = {"200": {JSON: Readiness}, "503": {JSON: Readiness}}
 # By method and path without /v1. Other routes are described by their docstrings, with an untyped JSON answer.
 DESCRIBED: dict[tuple[str, str], Described] = {
     ("POST", "/chat/completions"): _model_call(
@@ -139,7 +127,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
     ),
     ("POST", "/messages/count_tokens"): Described(
         "How many tokens the prompt of a message has: Anthropic's own count, for others an estimate. Free.",
-        {"200": {_JSON: TokenCount}},
+        {"200": {JSON: TokenCount}},
         body=MessagesBody,
         errors=(400, 401, 403, 404, 413, 415, 503),
     ),
@@ -163,51 +151,51 @@ DESCRIBED: dict[tuple[str, str], Described] = {
     ("GET", "/responses/{response_id}"): _NOT_STORED,
     ("DELETE", "/responses/{response_id}"): _NOT_STORED,
     ("GET", "/responses/{response_id}/input_items"): _NOT_STORED,
-    ("GET", "/models"): Described("Every model name that can be called.", {"200": {_JSON: ModelList}}, errors=(401,)),
+    ("GET", "/models"): Described("Every model name that can be called.", {"200": {JSON: ModelList}}, errors=(401,)),
     ("GET", "/models/{model_id}"): Described(
-        "One model; its id may contain slashes.", {"200": {_JSON: ModelCard}}, errors=(401, 404, 503)
+        "One model; its id may contain slashes.", {"200": {JSON: ModelCard}}, errors=(401, 404, 503)
     ),
     ("GET", "/usage"): Described(
         "Usage and cost of the caller's own calls; of all calls for an admin.",
-        {"200": {_JSON: UsageAnswer, _CSV: None}},
+        {"200": {JSON: UsageAnswer, CSV: None}},
         query=USAGE,
         errors=(400, 401, 429, 503),
     ),
     ("GET", "/requests"): Described(
         "The caller's own calls, all calls for an admin: newest first, page by page.",
-        {"200": {_JSON: RequestList, _CSV: None}},
+        {"200": {JSON: RequestList, CSV: None}},
         query=REQUESTS,
         headers={"x-next-cursor": "Of CSV: the cursor of the next page, if there is one."},
         errors=(400, 401, 429, 503),
     ),
     ("GET", "/requests/{request_id}"): Described(
         "One of the caller's own calls, any call for an admin: its decision and its attempts.",
-        {"200": {_JSON: RequestAnswer}},
+        {"200": {JSON: RequestAnswer}},
         errors=(401, 404, 429, 503),
     ),
     ("POST", "/route/explain"): Described(
         "How a chat request with this body would be routed, and why. Nothing is called or spent.",
-        {"200": {_JSON: ExplainAnswer}},
+        {"200": {JSON: ExplainAnswer}},
         body=ChatBody,
         headers={"x-proxy-config": "The version of the configuration that decided: 12 hex digits."},
         errors=(400, 401, 403, 404, 413, 415, 503),
     ),
     ("POST", "/feedback"): Described(
         "Rates the answer of one of the caller's own calls, of any call for an admin. Returns what is stored.",
-        {"200": {_JSON: StoredRating}},
+        {"200": {JSON: StoredRating}},
         body=FeedbackBody,
         errors=(400, 401, 404, 409, 413, 415, 429, 503),
     ),
     ("GET", "/ensembles/{name}/report"): Described(
         "Is the ensemble worth it? From the caller's own calls; from all calls for an admin.",
-        {"200": {_JSON: EnsembleReport}},
+        {"200": {JSON: EnsembleReport}},
         query=REPORT,
         errors=(400, 401, 404, 429, 503),
     ),
-    ("GET", "/livez"): Described("Is the process alive?", {"200": {_JSON: Readiness}}),
+    ("GET", "/livez"): Described("Is the process alive?", {"200": {JSON: Readiness}}),
     ("GET", "/readyz"): Described("Can the server take calls?", _READY),
     ("GET", "/health"): Described(
-        "The server and its parts.", {"200": {_JSON: HealthAnswer}, "503": {_JSON: HealthAnswer}}
+        "The server and its parts.", {"200": {JSON: HealthAnswer}, "503": {JSON: HealthAnswer}}
     ),
     ("GET", "/metrics"): Described(
         "Counters for Prometheus.",
@@ -216,16 +204,17 @@ DESCRIBED: dict[tuple[str, str], Described] = {
     ),
     ("POST", "/admin/reload"): Described(
         "Reloads both configuration files; 409 if they are invalid, and nothing has changed.",
-        {"200": {_JSON: ReloadAnswer}, "409": {_JSON: ReloadAnswer}},
+        {"200": {JSON: ReloadAnswer}, "409": {JSON: ReloadAnswer}},
         errors=(401, 403),
     ),
     ("POST", "/admin/config/plan"): Described(
         "What another configuration would change for the last calls: models, cost per day, capabilities, rules.",
-        {"200": {_JSON: PlanAnswer}},
+        {"200": {JSON: PlanAnswer}},
         body=PlanBody,
         errors=(400, 401, 403, 409, 429, 503),
     ),
-    ("GET", PATH): Described("This document.", {"200": {_JSON: None}}),
+    **PROMPTS,
+    ("GET", PATH): Described("This document.", {"200": {JSON: None}}),
 }
 _ASGI_METHODS = dict.fromkeys(
     ("/chat/completions", "/responses", "/messages", "/completions", "/embeddings", "/rerank", "/v2/rerank"), "POST"
@@ -242,7 +231,7 @@ def openapi_route(routes: Callable[[], Iterable[BaseRoute]]) -> HTTPRouteHandler
         """This document."""
         if not made:
             made.append(encode(document(routes())))
-        return Response(made[0], media_type=_JSON, headers=NO_STORE)
+        return Response(made[0], media_type=JSON, headers=NO_STORE)
 
     return openapi
 
@@ -306,13 +295,13 @@ def _operation(path: str, method: str, handler: BaseRouteHandler) -> dict[str, A
     if parameters:
         operation["parameters"] = parameters
     if said.body is not None:
-        operation["requestBody"] = {"required": True, "content": {_JSON: {"schema": _reference(said.body)}}}
+        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": _reference(said.body)}}}
     return operation
 
 
 def _by_docstring(handler: BaseRouteHandler) -> Described:
     text = (handler.fn.__doc__ or handler.handler_name).strip()
-    return Described(" ".join(text.split()), {"200": {_JSON: None}}, errors=(400, 401, 403, 404, 500))
+    return Described(" ".join(text.split()), {"200": {JSON: None}}, errors=(400, 401, 403, 404, 500))
 
 
 def _responses(said: Described) -> dict[str, Any]:
@@ -320,10 +309,10 @@ def _responses(said: Described) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for status, contents in said.answers.items():
         content = {media: {"schema": _reference(type_)} if type_ else {} for media, type_ in contents.items()}
-        answer: dict[str, Any] = {"description": "The answer." if status == "200" else "Not now.", "content": content}
+        answer: dict[str, Any] = {"description": "The answer." if status < "300" else "Not now.", "content": content}
         found[status] = answer | ({"headers": headers} if headers else {})
     for status_code in said.errors:
-        content = {_JSON: {"schema": _reference(ErrorAnswer)}}
+        content = {JSON: {"schema": _reference(ErrorAnswer)}}
         found.setdefault(str(status_code), {"description": "An error.", "content": content})
     return found
 

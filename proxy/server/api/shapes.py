@@ -99,6 +99,8 @@ class UsageSums(TypedDict, total=False):
     strategy: str | None
     ensemble: str | None
     prompt: str | None
+    experiment: str | None
+    variant: str | None
     tag: str | None
     session: str | None
     agent: str | None
@@ -163,6 +165,10 @@ class LoggedRequest(TypedDict):
     strategy: str | None
     ensemble: str | None
     prompt: str | None
+    prompt_version: int | None
+    prompt_label: str | None
+    experiment: str | None
+    variant: str | None
     tags: list[str]
     session: str | None
     agent: str | None
@@ -234,6 +240,11 @@ class RequestAnswer(TypedDict):
     success: bool
     cost_usd: float | None
     charged_usd: float | None
+    prompt: str | None
+    prompt_version: int | None
+    prompt_label: str | None
+    experiment: str | None
+    variant: str | None
     tags: list[str]
     session: str | None
     agent: str | None

@@ -16,10 +16,12 @@ from proxy.schema.chat import NO_LIMIT, ChatRequest, ChatResponse, Message, Stre
 from proxy.schema.endpoints import AnyResponse
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.json import encode, encode_sized
+from proxy.schema.prompts import PromptUse
 from proxy.schema.records import MAX_TOKENS
 from proxy.server.formats.body import check_model, in_range, request_fields, view_of, without_nulls
 from proxy.server.formats.chat_answer import ChunkWriter, whole
 from proxy.server.formats.responses import RESPONSES
+from proxy.server.formats.stored_prompt import taken
 
 MAX_CHOICES = 128
 
@@ -57,6 +59,7 @@ KNOWN_FIELDS = frozenset(field.name for field in msgspec.structs.fields(ChatBody
     "parallel_tool_calls",
     "prediction",
     "presence_penalty",
+    "prompt",
     "prompt_cache_key",
     "prompt_cache_options",
     "prompt_cache_retention",
@@ -111,19 +114,21 @@ def completion_id(call: Call) -> str:
     return f"chatcmpl-{call.id}"
 
 
-def decode_chat(body: bytes, translated: dict[str, Any] | None = None) -> ChatRequest:
+def decode_chat(body: bytes, translated: dict[str, Any] | None = None, stored: PromptUse | None = None) -> ChatRequest:
     """Decodes and checks a chat request. Raises BadRequest, which names the field.
 
-    `translated`: its fields, where `body` is of another endpoint.
+    `translated`: its fields, where `body` is of another endpoint, and `stored` the prompt that it asks for.
     """
     fields = request_fields(body, KNOWN_FIELDS) if translated is None else translated
+    if translated is None and ("messages" in fields or "input" not in fields):
+        fields, stored = taken(fields)
     try:
         view = view_of(fields, ChatBody)
     except BadRequest:
         if "input" in fields and "messages" not in fields:
             return RESPONSES.decode(body)
         raise
-    _check(view)
+    _check(view, needs_messages=stored is None)
     max_tokens, unlimited = view.max_completion_tokens or view.max_tokens, False
     if NO_LIMIT in (view.max_completion_tokens, view.max_tokens):
         fields = {name: value for name, value in fields.items() if name not in LIMITS or value != NO_LIMIT}
@@ -138,14 +143,15 @@ def decode_chat(body: bytes, translated: dict[str, Any] | None = None) -> ChatRe
         max_tokens=max_tokens,
         unlimited=unlimited,
         n=view.n or 1,
+        stored=stored,
         fields=without_nulls(fields, KNOWN_FIELDS),
     )
 
 
-def _check(view: ChatBody) -> None:
+def _check(view: ChatBody, *, needs_messages: bool) -> None:
     """Checks the rules that types cannot express. Raises BadRequest."""
     check_model(view.model)
-    if not view.messages:
+    if not view.messages and needs_messages:
         raise BadRequest("messages: expected at least one message, got an empty list.", param="messages")
     for index, message in enumerate(view.messages):
         if not message.role:

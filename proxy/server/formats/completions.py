@@ -22,11 +22,13 @@ from proxy.schema.endpoints import AnyResponse
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.json import encode, encode_sized
 from proxy.schema.origins import Origin, Origins
+from proxy.schema.prompts import PromptUse
 from proxy.schema.request import NativeBody
 from proxy.schema.usage import Usage
 from proxy.server.formats.body import request_fields, view_of
 from proxy.server.formats.chat import KNOWN_FIELDS, MAX_CHOICES, decode_chat
 from proxy.server.formats.chat_answer import DONE, sse
+from proxy.server.formats.stored_prompt import taken
 
 _CHATS = "/v1/chat/completions"
 UNLIKELY = -9999.0  # what vendors say of a token without a log probability
@@ -38,7 +40,7 @@ class CompletionBody(Struct, frozen=True):
     """
 
     model: str
-    prompt: str | list[str | int | list[int]]
+    prompt: str | list[str | int | list[int]] | dict[str, Any]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = None
@@ -58,6 +60,7 @@ OF_CHATS = (
     *("messages", "input", "tools", "tool_choice", "parallel_tool_calls", "functions", "function_call"),
     *("response_format", "top_logprobs", "modalities", "audio"),
 )
+_LACKED = tuple(name for name in OF_CHATS if name != "response_format")  # of a stored prompt, which answers in text
 _OWN = ("prompt", "best_of", "echo", "logprobs", "suffix")
 _KNOWN = (KNOWN_FIELDS - set(OF_CHATS)) | set(_OWN)
 _ORIGINS = Origins([Origin("prompt", content="")], fields={"messages": "prompt", "max_completion_tokens": "max_tokens"})
@@ -76,21 +79,35 @@ def decode_completion(body: bytes) -> ChatRequest:
         if fields.get(name) is not None:
             message = f"{name}: /v1/completions has no such field. Send chats to {_CHATS}."
             raise BadRequest(message, param=name, code="unsupported_parameter")
+    fields, stored = _taken(fields)
     view = view_of(fields, CompletionBody)
-    prompts = _prompts(view.prompt)
-    choices = len(prompts) * (view.n or 1)
+    prompts = [] if stored is not None and not view.prompt else _prompts(view.prompt)
+    questions = max(1, len(prompts))
+    choices = questions * (view.n or 1)
     if choices > MAX_CHOICES:
         name = "n" if len(prompts) == 1 else "prompt"
         message = f"{name}: expected at most {MAX_CHOICES} choices in all, got {choices}: each prompt has n of them."
         raise BadRequest(message, param=name)
+    if stored is not None and len(prompts) > 1:
+        raise BadRequest("prompt: expected one text beside a stored prompt.", param="prompt")
     _refuse(view)
     given = {name: value for name, value in fields.items() if name not in _OWN and name not in OF_CHATS}
     given["messages"] = [{"role": "user", "content": _text_of(prompt)} for prompt in prompts]
     native = _native(body, fields, view, prompts)
     if "logprobs" in native.needed:
         given |= {"logprobs": True, **({"top_logprobs": view.logprobs} if int(view.logprobs or 0) else {})}
-    request = decode_chat(body, given)
-    return replace(request, n=choices, questions=len(prompts), origins=_ORIGINS, native=native)
+    request = decode_chat(body, given, stored)
+    return replace(request, n=choices, questions=questions, origins=_ORIGINS, native=native)
+
+
+def _taken(fields: dict[str, Any]) -> tuple[dict[str, Any], PromptUse | None]:
+    """The fields, and the stored prompt: an object in the field that else has the text, or the model's name."""
+    text = fields.get("prompt")
+    asked = {name: value for name, value in fields.items() if name != "prompt"}
+    asked, stored = taken(asked | {"prompt": text} if isinstance(text, dict) else asked, own="prompt")
+    if not isinstance(text, dict | None):
+        asked["prompt"] = text
+    return asked, None if stored is None else replace(stored, lacks=_LACKED)
 
 
 def _prompts(given: Any) -> list[str | list[int]]:

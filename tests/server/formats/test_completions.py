@@ -77,7 +77,7 @@ def test_what_no_chat_can_do_is_refused_by_name(fields: dict[str, Any], name: st
         ({"prompt": []}, "prompt"),
         ({"prompt": ["a", ""]}, "prompt.1"),
         ({"prompt": None}, "prompt"),
-        ({"prompt": {}}, "prompt"),
+        ({"prompt": {}}, "prompt.id"),
         ({"prompt": [1, "a"]}, "prompt.0"),
         ({"prompt": ["a", []]}, "prompt.1"),
         ({"prompt": ["a"] * (MAX_CHOICES + 1)}, "prompt"),

@@ -233,7 +233,7 @@ def test_tools_are_functions() -> None:
         ({"tools": [TOOL, {"type": "mcp"}], "tool_choice": {"type": "mcp"}}, "tools.1.type"),
         ({"tools": [{"type": "web_search", "external_web_access": False}]}, "tools.0.type"),
         ({"input": [user("u"), {"type": "compaction", "encrypted_content": "x"}]}, "input.1.type"),
-        ({"prompt": {"id": "p"}}, "prompt"),
+        ({"prompt": {"id": "pmpt_1"}}, "prompt"),
     ],
 )
 def test_what_only_openai_can_do_is_left_to_openai(given: dict[str, Any], where: str) -> None:

@@ -13,11 +13,12 @@ from proxy.schema.chat import ChatRequest, Message
 from proxy.schema.errors import BadRequest
 from proxy.schema.origins import Origins
 from proxy.schema.records import MAX_TOKENS
-from proxy.schema.request import OWN_METADATA, NativeBody
+from proxy.schema.request import NOBODY, OWN_METADATA, NativeBody
 from proxy.server.formats.body import check_model, in_range, request_fields, view_of, without_nulls
 from proxy.server.formats.messages.conversation import Conversation
 from proxy.server.formats.messages.foreign import without_foreign
 from proxy.server.formats.messages.tools import Translated, add_format, add_thinking, add_tools
+from proxy.server.formats.stored_prompt import taken
 
 PASSED = ("anthropic-version", "anthropic-beta", "anthropic-workspace-id")  # headers that go to the vendor
 MAX_MESSAGES = 100_000
@@ -58,15 +59,17 @@ class MessagesBody(Struct, frozen=True):
 
 
 _READ = frozenset(each.name for each in msgspec.structs.fields(MessagesBody))
-KNOWN_FIELDS = _READ | {"cache_control", "container", "context_management", "mcp_servers", "output_format", "routing"}
+KNOWN_FIELDS = _READ | {
+    *("cache_control", "container", "context_management", "mcp_servers", "output_format", "prompt", "routing"),
+}
 
 
 def decode_messages(body: bytes, headers: Mapping[str, str], path: str, *, needs_limit: bool = True) -> Decoded:
     """`path`: where the vendor takes such a body. Raises BadRequest, which names the field."""
-    fields = without_nulls(request_fields(body, KNOWN_FIELDS), KNOWN_FIELDS)
+    fields, stored = taken(without_nulls(request_fields(body, KNOWN_FIELDS), KNOWN_FIELDS))
     view = view_of(fields if needs_limit else {"max_tokens": 1, **fields}, MessagesBody)
     check_model(view.model)
-    if not 0 < len(view.messages) <= MAX_MESSAGES:
+    if not (0 if stored is None else -1) < len(view.messages) <= MAX_MESSAGES:
         raise BadRequest(f"messages: expected 1 to {MAX_MESSAGES} messages.", param="messages")
     if view.max_tokens:  # 0 only fills the vendor's cache
         in_range("max_tokens", view.max_tokens, MAX_TOKENS)
@@ -79,7 +82,7 @@ def decode_messages(body: bytes, headers: Mapping[str, str], path: str, *, needs
     messages = conversation.messages
     raw = {"model": view.model, "messages": messages, **found.fields}
     native = NativeBody(
-        dialect=DIALECT,
+        dialect=DIALECT if stored is None else NOBODY,
         path=path,
         body=body,
         headers={name: headers[name] for name in PASSED if name in headers},
@@ -97,6 +100,7 @@ def decode_messages(body: bytes, headers: Mapping[str, str], path: str, *, needs
         max_tokens=max(1, view.max_tokens) if needs_limit else None,
         native=native,
         origins=Origins(conversation.origins, found.places, _OWN_WORDS),
+        stored=stored,
         fields=raw,
     )
     thinking = view.thinking or {}

@@ -8,18 +8,20 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from proxy.prompts.uses import is_of_openai
 from proxy.providers.base.answers import mapping
 from proxy.schema.chat import ChatRequest, Message
 from proxy.schema.errors import BadRequest
 from proxy.schema.origins import Origin, Origins
+from proxy.schema.prompts import PromptUse
 from proxy.schema.records import MAX_TOKENS
-from proxy.schema.request import NativeBody
+from proxy.schema.request import NOBODY, NativeBody
 from proxy.server.formats.body import check_model, in_range, request_fields, view_of, without_nulls
 from proxy.server.formats.responses.items import Conversation
 from proxy.server.formats.responses.tools import OF_CLIENTS, Named, Tools, tools_of
+from proxy.server.formats.stored_prompt import taken
 
 DIALECT = "openai-responses"
-NOBODY = ""  # takes a conversation with the state of other vendors as it is
 PATH = "/responses"
 _STATELESS = "Nothing is stored here: send the whole conversation in `input`."
 
@@ -100,17 +102,20 @@ def unread(model: str) -> ResponsesRequest:
 def decode(body: bytes) -> ResponsesRequest:
     """Decodes and checks a request. Raises BadRequest, which names the field."""
     asked = request_fields(body, KNOWN_FIELDS)
+    stored: PromptUse | None = None
+    if not is_of_openai(asked.get("prompt")):
+        asked, stored = taken(asked, own="input")
     if "input" not in asked and "messages" in asked:
         message = "messages: this endpoint takes `input`. Chats go to /v1/chat/completions."
         raise BadRequest(message, param="messages")
     view = view_of(asked, ResponsesBody)
-    _check(asked, view)
+    _check(asked, view, needs_input=stored is None)
     tools = tools_of(view.tools, view.tool_choice)
     conversation = Conversation(tools)
     if view.instructions:
         conversation.say({"role": "system", "content": view.instructions}, Origin("instructions", content=""))
     conversation.add([{"role": "user", "content": view.input}] if isinstance(view.input, str) else view.input)
-    if not conversation.messages and not conversation.only_here:
+    if not (conversation.messages or conversation.only_here or stored):
         raise BadRequest("input: expected at least one message.", param="input")
     fields, left_out = _fields(asked, view, tools)
     fields["messages"] = conversation.messages
@@ -121,7 +126,7 @@ def decode(body: bytes) -> ResponsesRequest:
         **({"prompt": "stored prompts"} if asked.get("prompt") else {}),
     }
     native = NativeBody(
-        NOBODY if conversation.carries_state else DIALECT,
+        NOBODY if conversation.carries_state or stored else DIALECT,
         PATH,
         body,
         limit="max_output_tokens",
@@ -137,6 +142,7 @@ def decode(body: bytes) -> ResponsesRequest:
         stream=bool(view.stream),
         max_tokens=view.max_output_tokens,
         fields=fields,
+        stored=stored,
         native=native.without_hints(asked),
         origins=Origins(conversation.origins, tools.places, _OWN_WORDS),
         asked=asked,
@@ -144,10 +150,10 @@ def decode(body: bytes) -> ResponsesRequest:
     )
 
 
-def _check(asked: dict[str, Any], view: ResponsesBody) -> None:
+def _check(asked: dict[str, Any], view: ResponsesBody, *, needs_input: bool) -> None:
     """Checks the rules that types cannot express. Raises BadRequest."""
     check_model(view.model)
-    if not view.input:
+    if not view.input and needs_input:
         raise BadRequest("input: expected a text or at least one item, got nothing.", param="input")
     for name in ("previous_response_id", "conversation"):
         if asked.get(name) is not None:

@@ -1,0 +1,193 @@
+"""Translates: what is stored of an experiment into its results: figures of the variants, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from proxy.prompts.assignment import shares_of, thompson_shares
+from proxy.prompts.statistics import Difference, Sample
+from proxy.prompts.verdict import Decision, Rules, decide, forecast, mismatch, plain_difference
+from proxy.schema.experiments import LOWER_IS_BETTER, METRICS, Experiment, StoredExperiment, VariantSums
+
+NOTHING = VariantSums()
+
+
+class ShownDifference(TypedDict):
+    """The leader minus this variant, with an interval and a p-value that hold at every look."""
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+
+class Mean(TypedDict):
+    """`count`: of units that have this outcome."""
+
+    count: int
+    mean: float | None
+
+
+class VariantResult(TypedDict):
+    """Cost in USD and latency in milliseconds are those of calls that succeeded. `share`: as variants are assigned.
+
+    `chance_best`: the probability that this variant has the best mean. Differences are null for the leader, and where
+    there are no two outcomes to compare.
+    """
+
+    name: str
+    share: float
+    calls: int
+    units: int
+    errors: int
+    success: Mean
+    score: Mean
+    valid_json: Mean
+    refusal: Mean
+    cost_usd: Mean
+    latency_ms: Mean
+    chance_best: float
+    difference: ShownDifference | None
+    cost_difference_usd: ShownDifference | None
+    latency_difference_ms: ShownDifference | None
+
+
+class SampleRatio(TypedDict):
+    """Whether the units got the variants in the shares they should; null where shares change (`auto`)."""
+
+    mismatch: bool
+    p_value: float
+
+
+class Results(TypedDict):
+    """`verdict`: winner or undecided, and then `reason` says why; `leader` has the best mean so far. `samples_needed`:
+    units with outcomes that each variant still needs until a difference of the minimum effect would be proven.
+    """
+
+    id: str
+    status: str
+    metric: str
+    verdict: str
+    winner: str | None
+    leader: str | None
+    reason: str
+    samples_needed: int
+    sample_ratio: SampleRatio | None
+    variants: list[VariantResult]
+
+
+def decision_on(experiment: Experiment, sums: Mapping[str, VariantSums]) -> Decision:
+    """The verdict on what is known now."""
+    return decide(_samples(experiment, sums, experiment.metric), _rules(experiment))
+
+
+def shares_now(experiment: Experiment, sums: Mapping[str, VariantSums]) -> dict[str, float]:
+    """How often each variant is to be assigned."""
+    if experiment.assignment != "auto":
+        return shares_of(experiment.weights)
+    samples = _samples(experiment, sums, experiment.metric)
+    if _rules(experiment).lower_is_better:
+        samples = {name: sample.complement() for name, sample in samples.items()}
+    return thompson_shares(samples, experiment.floor)
+
+
+def results_of(stored: StoredExperiment, sums: Mapping[str, VariantSums]) -> Results:
+    """A recorded winner stays the winner."""
+    experiment, rules = stored.experiment, _rules(stored.experiment)
+    found = decision_on(experiment, sums)
+    ahead = forecast(_samples(experiment, sums, experiment.metric), rules)
+    winner = stored.state.winner or found.winner
+    shares = shares_now(experiment, sums)
+    reason = found.reason if winner is None else ""
+    ratio: SampleRatio | None = None
+    if experiment.assignment != "auto":
+        is_off, p_value = mismatch({name: known.units for name, known in sums.items()}, shares)
+        ratio = {"mismatch": is_off, "p_value": p_value}
+    return {
+        "id": experiment.id,
+        "status": stored.state.status,
+        "metric": experiment.metric,
+        "verdict": "undecided" if winner is None else "winner",
+        "winner": winner,
+        "leader": found.leader,
+        "reason": reason,
+        "samples_needed": 0 if winner is not None else ahead.needed,
+        "sample_ratio": ratio,
+        "variants": [
+            _variant(experiment, sums, name, shares[name], ahead.chances[name], found) for name in experiment.weights
+        ],
+    }
+
+
+def _variant(
+    experiment: Experiment,
+    sums: Mapping[str, VariantSums],
+    name: str,
+    share: float,
+    chance: float,
+    found: Decision,
+) -> VariantResult:
+    known = sums.get(name, NOTHING)
+
+    def against(outcome: str) -> ShownDifference | None:
+        if found.leader is None or name == found.leader:
+            return None
+        samples = _samples(experiment, sums, outcome)
+        return _shown(plain_difference(samples[found.leader], samples[name], experiment.alpha))
+
+    return {
+        "name": name,
+        "share": share,
+        "calls": known.calls,
+        "units": known.units,
+        "errors": known.errors,
+        **{metric: _mean(known, metric) for metric in METRICS},  # type: ignore[typeddict-item]  # four of its keys
+        "cost_usd": _mean(known, "cost"),
+        "latency_ms": _mean(known, "latency"),
+        "chance_best": chance,
+        "difference": _shown(found.against.get(name)),
+        "cost_difference_usd": against("cost"),
+        "latency_difference_ms": against("latency"),
+    }
+
+
+def _rules(experiment: Experiment) -> Rules:
+    lower = experiment.metric in LOWER_IS_BETTER
+    return Rules(experiment.alpha, experiment.minimum_effect, experiment.minimum_samples, lower)
+
+
+def _samples(experiment: Experiment, sums: Mapping[str, VariantSums], outcome: str) -> dict[str, Sample]:
+    return {name: _sample(sums.get(name, NOTHING), outcome) for name in experiment.weights}
+
+
+def _sample(known: VariantSums, outcome: str) -> Sample:
+    return Sample(*known.outcomes.get(outcome, (0, 0.0, 0.0)))
+
+
+def _mean(known: VariantSums, outcome: str) -> Mean:
+    sample = _sample(known, outcome)
+    return {"count": sample.count, "mean": sample.mean}
+
+
+def _shown(found: Difference | None) -> ShownDifference | None:
+    if found is None:
+        return None
+    return {"value": found.value, "low": found.low, "high": found.high, "p_value": found.p_value}
+
+
+def shown_experiment(stored: StoredExperiment, iso: Any) -> dict[str, Any]:
+    """The experiment as the API shows it. `iso`: writes a time in Unix nanoseconds."""
+    experiment, state = stored.experiment, stored.state
+    fields = {name: getattr(experiment, name) for name in experiment.__struct_fields__}
+    times = ("created", "started", "stopped", "decided", "promoted", "reverted")
+    moments = {f"{name}_at": None if (at := getattr(state, f"{name}_ns")) is None else iso(at) for name in times}
+    return {
+        **fields,
+        "status": state.status,
+        "revision": state.revision,
+        "winner": state.winner,
+        "promoted_version": state.promoted_version,
+        "promoted_from": state.promoted_from,
+        **moments,
+    }

@@ -1,0 +1,112 @@
+"""Translates: what is known of the variants into the verdict: a winner only where the test says so.
+
+The leader wins once it is better than every other variant. Each of these comparisons has the level alpha / (variants -
+1): a wrong winner must be proven better than a variant that is at least as good, in one direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from proxy.prompts.statistics import (
+    MISMATCH_LEVEL,
+    Difference,
+    Sample,
+    chances_to_be_best,
+    difference,
+    mismatch_p_value,
+    samples_needed,
+)
+
+
+class Rules(Struct, frozen=True):
+    """When a verdict is out. See `Experiment`."""
+
+    alpha: float = 0.05
+    minimum_effect: float = 0.1
+    minimum_samples: int = 30
+    lower_is_better: bool = False
+
+
+class Decision(Struct, frozen=True):
+    """`winner` None: undecided, for this `reason`. `against`: the leader minus each other variant."""
+
+    winner: str | None
+    leader: str | None
+    reason: str
+    against: dict[str, Difference]
+
+
+class Forecast(Struct, frozen=True):
+    """`chances`: of each variant to be the best. `needed`: outcomes that each variant still needs until a difference of
+    the minimum effect is proven.
+    """
+
+    chances: dict[str, float]
+    needed: int
+
+
+def decide(samples: Mapping[str, Sample], rules: Rules) -> Decision:
+    """The verdict on outcomes from 0 to 1."""
+    sign = -1.0 if rules.lower_is_better else 1.0
+    means = {name: mean * sign for name, sample in samples.items() if (mean := sample.mean) is not None}
+    leader = max(means, key=means.__getitem__) if means else None
+    against: dict[str, Difference] = {}
+    if leader is not None:
+        first, alpha = samples[leader].bounded(), _alpha(samples, rules)
+        for name, sample in samples.items():
+            found = difference(first, sample.bounded(), scale=rules.minimum_effect, alpha=alpha)
+            if name != leader and found is not None:
+                against[name] = found
+    reason = _open_reason(samples, leader, against, rules)
+    return Decision(leader if reason is None else None, leader, reason or "", against)
+
+
+def forecast(samples: Mapping[str, Sample], rules: Rules) -> Forecast:
+    """What the outcomes so far say of those to come."""
+    upward = {name: sample.complement() for name, sample in samples.items()} if rules.lower_is_better else samples
+    guarded = [sample.bounded() for sample in samples.values()]
+    alpha = _alpha(samples, rules)
+    pairs = [
+        samples_needed(first, second, effect=rules.minimum_effect, alpha=alpha)
+        for place, first in enumerate(guarded)
+        for second in guarded[:place]
+    ]
+    few = rules.minimum_samples - min((sample.count for sample in samples.values()), default=0)
+    return Forecast(chances_to_be_best(upward), max(0, few, *pairs))
+
+
+def _alpha(samples: Mapping[str, Sample], rules: Rules) -> float:
+    return rules.alpha / max(1, len(samples) - 1)
+
+
+def _open_reason(
+    samples: Mapping[str, Sample], leader: str | None, against: Mapping[str, Difference], rules: Rules
+) -> str | None:
+    """Why there is no winner yet; None: there is one."""
+    few = [name for name, sample in samples.items() if sample.count < rules.minimum_samples]
+    if few:
+        return f"fewer than {rules.minimum_samples} outcomes: {', '.join(few)}"
+    close = [name for name in samples if name != leader and not _is_better(against.get(name), rules)]
+    return f"{leader} leads, but is not proven better than: {', '.join(close)}" if close else None
+
+
+def _is_better(found: Difference | None, rules: Rules) -> bool:
+    return found is not None and (found.high < 0 if rules.lower_is_better else found.low > 0)
+
+
+def mismatch(counts: Mapping[str, int], shares: Mapping[str, float]) -> tuple[bool, float]:
+    """Whether the variants did not get their shares, and the p-value: the figures are then not to be trusted."""
+    names = list(shares)
+    p_value = mismatch_p_value([counts.get(name, 0) for name in names], [shares[name] for name in names])
+    return p_value < MISMATCH_LEVEL, p_value
+
+
+def plain_difference(first: Sample, second: Sample, alpha: float) -> Difference | None:
+    """Of outcomes without an upper limit, like cost and latency; effects of a tenth of the mean are found fastest."""
+    if not first.count or not second.count:
+        return None
+    scale = abs(first.total + second.total) / (first.count + second.count) / 10
+    return difference(first, second, scale=scale, alpha=alpha)

@@ -1,0 +1,67 @@
+"""Translates: what clients send about the outcomes and units of experiments, and what they get back."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+from proxy.config.problems import near
+from proxy.prompts.assignment import unit_hash
+from proxy.schema.errors import BadRequest
+from proxy.schema.experiments import Experiment, Tracked
+from proxy.schema.prompts import Variant
+from proxy.server.formats.body import view_of
+
+MAX_BODY = 512 * 1024  # bytes: ten variants with parameters
+MAX_UNIT = 512  # characters
+ASSIGNMENT = {"unit": "Whom the variant is for: a user, a session. The same unit gets the same variant."}
+
+
+class OutcomeBody(Struct, frozen=True, kw_only=True):
+    """At least one of `success` and `score`. `unit`: the one that `variant` was asked for."""
+
+    variant: str
+    unit: str | None = None
+    success: bool | None = None
+    score: Annotated[float, Meta(ge=0, le=1)] | None = None
+
+
+def tracked_of(fields: dict[str, Any], experiment: Experiment) -> Tracked:
+    """Raises BadRequest, which names the field."""
+    known = OutcomeBody.__struct_fields__
+    for name in fields:
+        if name not in known:
+            message = f"Unknown parameter {name[:64]!r}. Known: {', '.join(known)}{near(name, known) or '.'}"
+            raise BadRequest(message, param=name[:64])
+    given = view_of(fields, OutcomeBody)
+    if given.success is None and given.score is None:
+        message = "Say what became of it: success (true or false) or score (from 0 to 1)."
+        raise BadRequest(message, param="success")
+    if experiment.variant(given.variant) is None:
+        names = ", ".join(experiment.weights)
+        message = f"variant: {experiment.id} has no variant {given.variant[:64]!r}. Variants: {names}."
+        raise BadRequest(message, param="variant")
+    unit = unit_of(given.unit)
+    hashed = None if unit is None else unit_hash(experiment.id, unit)
+    return Tracked(experiment.id, given.variant, hashed, given.success, given.score)
+
+
+def unit_of(text: str | None) -> str | None:
+    """Raises BadRequest."""
+    if text is not None and not 0 < len(text) <= MAX_UNIT:
+        raise BadRequest(f"unit: expected 1 to {MAX_UNIT} characters.", param="unit")
+    return text
+
+
+def shown_variant(variant: Variant) -> dict[str, Any]:
+    """What a program needs to apply the variant itself."""
+    prompt = None if variant.prompt is None else {"id": variant.prompt, "version": variant.version}
+    return {
+        "experiment": variant.experiment,
+        "variant": variant.name,
+        "prompt": prompt,
+        "model": variant.model,
+        "parameters": variant.parameters,
+        "ensemble": variant.ensemble,
+    }

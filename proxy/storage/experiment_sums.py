@@ -1,0 +1,74 @@
+"""Performs I/O: sums up the outcomes of experiments and of prompts, in SQL: one row per variant leaves it."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from proxy.schema.experiments import OUTCOMES, OutcomeRule, Sums, VariantSums
+
+# What counts of the ratings of a call: the last one that says it, or the mean.
+_LAST = "(SELECT {value} FROM feedback WHERE call_id = calls.id AND {value} IS NOT NULL ORDER BY seq DESC LIMIT 1)"
+_MEAN = "(SELECT AVG({value}) FROM feedback WHERE call_id = calls.id)"
+_SUM = "COUNT({name}), TOTAL({name}), TOTAL({name} * {name})"
+# Repeats got the answer of another call, whose ratings they share. Cost and latency of failures mean nothing.
+_READ = """
+    WITH rated AS (
+        SELECT variant, IFNULL(experiment_unit, id) AS unit, 1 AS is_call, success = 0 AS is_error,
+            {success} AS success, {score} AS score, valid_json, refusal,
+            CASE WHEN success = 1 THEN cost_nano / 1e9 END AS cost, CASE WHEN success = 1 THEN latency_ms END AS latency
+        FROM calls
+        WHERE experiment = :id AND replay_of IS NULL AND closed_ns IS NOT NULL
+            AND opened_ns >= :since AND opened_ns < :until
+        UNION ALL
+        SELECT variant, IFNULL(unit, 'outcome ' || seq), 0, 0, success, score, NULL, NULL, NULL, NULL
+        FROM experiment_outcomes WHERE experiment = :id AND given_ns >= :since AND given_ns < :until
+    ), by_unit AS (
+        SELECT variant, SUM(is_call) AS calls, SUM(is_error) AS errors, {means} FROM rated GROUP BY variant, unit
+    )
+    SELECT variant, SUM(calls), COUNT(*), SUM(errors), {sums} FROM by_unit GROUP BY variant
+"""
+_SCORES = """
+    SELECT prompt_version, AVG(rating) FROM (
+        SELECT prompt_version, (SELECT IFNULL(score, success) FROM feedback WHERE call_id = calls.id
+            AND (score IS NOT NULL OR success IS NOT NULL) ORDER BY seq DESC LIMIT 1) AS rating
+        FROM calls WHERE prompt = ? AND prompt_version IS NOT NULL AND replay_of IS NULL
+    ) WHERE rating IS NOT NULL GROUP BY prompt_version
+"""
+_FOREVER_NS = 2**63 - 1
+
+
+def read_sums(
+    db: sqlite3.Connection, experiment: str, rule: OutcomeRule, since_ns: int, until_ns: int | None
+) -> dict[str, VariantSums]:
+    """By variant, of calls and outcomes in this period; variants without any are left out."""
+    statement = _statement(_LAST if rule == "last" else _MEAN)
+    until_ns = _FOREVER_NS if until_ns is None else until_ns
+    found = {}
+    for variant, calls, units, errors, *sums in db.execute(
+        statement, {"id": experiment, "since": since_ns, "until": until_ns}
+    ):
+        outcomes: dict[str, Sums] = {}
+        for place, name in enumerate(OUTCOMES):
+            count, total, squares = sums[3 * place : 3 * place + 3]
+            outcomes[name] = (count, total, squares)
+        found[variant] = VariantSums(calls, units, errors, outcomes)
+    return found
+
+
+def read_scores(db: sqlite3.Connection, prompt: str) -> dict[int, float]:
+    """The mean rating of each version of a prompt that was rated, from 0 to 1; of each call its last rating counts."""
+    return dict(db.execute(_SCORES, (prompt,)).fetchall())
+
+
+def _statement(rating: str) -> str:
+    """Only names of our own columns are put in."""
+    parts = {
+        "{success}": rating.replace("{value}", "feedback.success"),
+        "{score}": rating.replace("{value}", "feedback.score"),
+        "{means}": ", ".join(f"AVG({name}) AS {name}" for name in OUTCOMES),
+        "{sums}": ", ".join(_SUM.replace("{name}", name) for name in OUTCOMES),
+    }
+    statement = _READ
+    for place, text in parts.items():
+        statement = statement.replace(place, text)
+    return statement
