@@ -1,0 +1,277 @@
+"""Translates: instructions and URLs into the site and the task that fit best, with the reasons.
+
+Where URLs are given, they decide the site: a page of another host is another site, whatever the words say. Without
+URLs the words do: the name of a site, or else the tasks that they resemble. The task follows from the words and from
+the pattern that an address fits; if neither says anything, it is the site's first one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+
+from msgspec import Struct
+
+from proxy.schema.errors import BadRequest, NoSiteFits
+from proxy.sites.address import Address, read_address
+from proxy.sites.answers import AssetSite, Candidate, SiteMatch, card_of, task_of
+from proxy.sites.catalog import Catalog
+from proxy.sites.words import meaning, spelled, words_of
+
+MAX_INSTRUCTIONS = 4_000  # characters
+MAX_ASSETS = 100
+RUNNERS_UP = 4
+_LEAST = 0.3  # the share of the instructions' words that a task must explain if nothing else names its site
+_NAMED, _HOSTED = 0.55, 0.6  # confidence in the site alone: the instructions name it, an asset is of it
+_ADDRESS = 0.5  # what a fitting pattern weighs beside the words, whose weight is 1
+_ROOT = 0.12  # ... of a front page, where people start whatever they want
+_KNOWN = 0.25  # the least share of words with which the first task of a site is not a guess
+
+
+class _Task(Struct, frozen=True):
+    """A task and its words: word -> weight."""
+
+    site_id: str
+    name: str
+    words: dict[str, float]
+    phrases: list[frozenset[str]]
+
+
+class _Found(Struct):
+    """What speaks for one task. `words`, `address`: 0 to 1. `by`: the pattern that an address fits."""
+
+    task: _Task
+    site_sure: float
+    words: float = 0.0
+    address: float = 0.0
+    matched: tuple[str, ...] = ()
+
+    @property
+    def strength(self) -> float:
+        return self.words + self.address
+
+    @property
+    def confidence(self) -> float:
+        if not self.site_sure:
+            return round(min(0.9, 0.75 * self.words), 2)
+        return round(min(0.99, self.site_sure + (1 - self.site_sure) * min(1.0, self.strength)), 2)
+
+
+class Matcher:
+    """Matches against one catalog. Its index is made at the first use, in about 20 ms."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def match(self, instructions: str, assets: Sequence[str] = ()) -> SiteMatch:
+        """Raises BadRequest that names the field, and NoSiteFits."""
+        if len(instructions) > MAX_INSTRUCTIONS:
+            message = f"instructions: expected at most {MAX_INSTRUCTIONS} characters."
+            raise BadRequest(message, param="instructions")
+        if not instructions.strip() and not assets:
+            raise BadRequest("instructions: say what to extract, or give assets.", param="instructions")
+        addresses = _addresses(assets)
+        written = spelled(instructions)
+        named = self._named(written)
+        hosts = [self._catalog.at(address) for address in addresses]
+        given = Counter(place.site_id for places in hosts for place in places)
+        if addresses:
+            sure = {site_id: min(0.8, _HOSTED + 0.1 * (site_id in named)) for site_id in given}
+        else:
+            sure = {site_id: _NAMED + 0.05 * min(3, len(name.split())) for site_id, name in named.items()}
+        ranked = self._ranked(written, addresses, sure, {word for name in named.values() for word in name.split()})
+        if addresses and not given:
+            raise self._nothing(addresses, named, ranked)
+        if not sure:
+            ranked = [found for found in ranked if found.words >= _LEAST and len(found.matched) > 1]
+        if not ranked:
+            raise self._nothing(addresses, named, [])
+        best = ranked[0]
+        task = best.task
+        site = self._catalog.sites[task.site_id]
+        return SiteMatch(
+            site=card_of(task.site_id, site),
+            task=task_of(site, task.name),
+            confidence=best.confidence,
+            reasons=self._reasons(best, addresses, named),
+            runners_up=_others(ranked),
+            assets=[
+                AssetSite(address.host, places[0].site_id if places else None)
+                for address, places in zip(addresses, hosts, strict=True)
+            ],
+            politeness=site.politeness,
+        )
+
+    def task_for(self, site_id: str, instructions: str) -> str:
+        """The task of a site that the words fit best; its first one if they say nothing."""
+        written = spelled(instructions[:MAX_INSTRUCTIONS])
+        return self._ranked(written, (), {site_id: _HOSTED}, set())[0].task.name
+
+    # --- what speaks for a task ---------------------------------------------------------------------------------------
+
+    def _ranked(
+        self, written: list[str], addresses: Sequence[Address], sure: dict[str, float], names: set[str]
+    ) -> list[_Found]:
+        """The tasks of the sites in `sure`, of all sites if there are none; the best first. `names`: words that name a
+        site and say nothing of the task.
+        """
+        asked = meaning([word for word in written if word not in names])
+        tasks = [task for site_id in sure for task in self._by_site[site_id]] if sure else self._tasks
+        found = [self._found(task, asked, sure.get(task.site_id, 0.0)) for task in tasks]
+        for each in found:
+            each.address = self._address_share(each.task, addresses)
+        order = {id(each): place for place, each in enumerate(found)}
+        best_of_site = {site_id: 0.0 for site_id in sure}
+        for each in found:
+            best_of_site[each.task.site_id] = max(best_of_site.get(each.task.site_id, 0.0), each.strength)
+        if sure:
+            return sorted(found, key=lambda each: (-each.site_sure - each.strength, order[id(each)]))
+        return sorted(found, key=lambda each: (-each.strength, order[id(each)]))
+
+    def _found(self, task: _Task, asked: list[str], site_sure: float) -> _Found:
+        matched = tuple(word for word in asked if word in task.words)
+        found = _Found(task, site_sure, matched=matched)
+        if not matched:
+            return found
+        total = sum(self._rarity(word) for word in asked)
+        share = sum(self._rarity(word) * task.words[word] for word in matched) / total
+        known = {word for word in asked if word in self._counts}
+        closest = max(
+            sum(map(self._rarity, known & phrase)) / math.sqrt(sum(map(self._rarity, known)) * sum(map(self._rarity, phrase)))
+            for phrase in task.phrases
+        )
+        found.words = min(1.0, 0.6 * share + 0.4 * closest)
+        return found
+
+    def _address_share(self, task: _Task, addresses: Sequence[Address]) -> float:
+        """How well the addresses fit the patterns of a task: each address speaks for the most literal pattern."""
+        share = 0.0
+        for address in addresses:
+            for name, pattern in self._catalog.patterns[task.site_id]:
+                if pattern.fits(address):
+                    if name == task.name:
+                        share = max(share, _ADDRESS if address.segments or pattern.query else _ROOT)
+                    break
+        return share
+
+    def _rarity(self, word: str) -> float:
+        """How much a word says: little if many tasks have it. Words that no task has count as common ones."""
+        count = self._counts.get(word, 0)
+        return math.log(1 + len(self._tasks) / count) if count else 1.5
+
+    # --- names --------------------------------------------------------------------------------------------------------
+
+    def _named(self, written: list[str]) -> dict[str, str]:
+        """Site -> the name by which the text calls it. Of names that overlap the longest counts."""
+        found: dict[str, str] = {}
+        place = 0
+        while place < len(written):
+            for length in range(min(self._longest_name, len(written) - place), 0, -1):
+                name = " ".join(written[place : place + length])
+                if name in self._names:
+                    found.setdefault(self._names[name], name)
+                    place += length - 1
+                    break
+            place += 1
+        return found
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """Name, alias or domain as it is spelled -> site."""
+        names: dict[str, str] = {}
+        for site_id, site in self._catalog.sites.items():
+            domains = [domain.removeprefix("=") for domain in site.domains if "/" not in domain]
+            for text in (site.name, *site.aliases, *domains, site_id.replace("-", " ")):
+                names.setdefault(" ".join(spelled(text)), site_id)
+        return names
+
+    @cached_property
+    def _longest_name(self) -> int:
+        return max((len(name.split()) for name in self._names), default=0)
+
+    # --- the index ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _tasks(self) -> list[_Task]:
+        made = []
+        for site_id, name, task in self._catalog.tasks():
+            site = self._catalog.sites[site_id]
+            words = dict.fromkeys(words_of(f"{site.description} {site.category}"), 0.4)
+            words |= dict.fromkeys(words_of(" ".join(task.fields)), 0.6)
+            words |= dict.fromkeys(words_of(" ".join([task.about, task.items or ""])), 0.8)
+            words |= dict.fromkeys(words_of(" ".join([name, *task.say])), 1.0)
+            made.append(_Task(site_id, name, words, [frozenset(words_of(text)) for text in task.say]))
+        return made
+
+    @cached_property
+    def _by_site(self) -> dict[str, list[_Task]]:
+        found: dict[str, list[_Task]] = {site_id: [] for site_id in self._catalog.sites}
+        for task in self._tasks:
+            found[task.site_id].append(task)
+        return found
+
+    @cached_property
+    def _counts(self) -> Counter[str]:
+        return Counter(word for task in self._tasks for word in task.words)
+
+    # --- what to say --------------------------------------------------------------------------------------------------
+
+    def _reasons(self, best: _Found, addresses: Sequence[Address], named: dict[str, str]) -> list[str]:
+        task = best.task
+        site = self._catalog.sites[task.site_id]
+        told = []
+        for address in addresses:
+            places = [place for place in self._catalog.at(address) if place.site_id == task.site_id]
+            if places:
+                how = "is" if places[0].domain == address.host else "is a sub-domain of"
+                told.append(f"{address.host} {how} {'/'.join([places[0].domain, *places[0].path])}, which is {site.name}.")
+        if task.site_id in named:
+            told.append(f"The instructions name {site.name}: {named[task.site_id]!r}.")
+        if best.address:
+            told.append(f"An address has the form of those of the task {task.name}.")
+        if best.matched:
+            told.append(f"Words of the task {task.name}: {', '.join(best.matched[:8])}.")
+        if not best.address and best.words < _KNOWN * (1 if best.site_sure else 0):
+            told.append("The words hardly fit any of its tasks.")
+        return list(dict.fromkeys(told))[:12]
+
+    def _nothing(self, addresses: Sequence[Address], named: dict[str, str], ranked: list[_Found]) -> NoSiteFits:
+        """The error, with the sites whose domain or name is spelled like it, that are named, or whose tasks fit."""
+        domains = {
+            domain.removeprefix("="): site_id
+            for site_id, site in self._catalog.sites.items()
+            for domain in site.domains
+        }
+        near = [
+            domains[close]
+            for address in addresses[:4]
+            for close in difflib.get_close_matches(address.host.removeprefix("www.")[:64], domains, n=2, cutoff=0.75)
+        ]
+        near += [*named, *(found.task.site_id for found in ranked[:RUNNERS_UP] if len(found.matched) > 1)]
+        return NoSiteFits(tuple(dict.fromkeys(near))[:RUNNERS_UP], has_assets=bool(addresses))
+
+
+def _addresses(assets: Sequence[str]) -> list[Address]:
+    if len(assets) > MAX_ASSETS:
+        raise BadRequest(f"assets: expected at most {MAX_ASSETS} URLs, got {len(assets)}.", param="assets")
+    found = []
+    for place, asset in enumerate(assets):
+        try:
+            found.append(read_address(asset))
+        except ValueError as error:
+            raise BadRequest(f"assets[{place}]: {error}.", param=f"assets[{place}]") from None
+    return found
+
+
+def _others(ranked: list[_Found]) -> list[Candidate]:
+    """What comes after the best: its site's next task, and the best tasks of other sites."""
+    seen: Counter[str] = Counter()
+    found = []
+    for each in ranked:
+        seen[each.task.site_id] += 1
+        if each is not ranked[0] and seen[each.task.site_id] <= (2 if each.task.site_id == ranked[0].task.site_id else 1):
+            found.append(Candidate(each.task.site_id, each.task.name, each.confidence))
+    return found[:RUNNERS_UP]
