@@ -19,25 +19,36 @@ from proxy.schema.errors import BadRequest, NoSiteFits
 from proxy.sites.address import Address, read_address
 from proxy.sites.answers import AssetSite, Candidate, SiteMatch, card_of, task_of
 from proxy.sites.catalog import Catalog
-from proxy.sites.words import meaning, spelled, words_of
+from proxy.sites.words import COMMON, POINTING, meaning, spelled, words_of
 
 MAX_INSTRUCTIONS = 4_000  # characters
 MAX_ASSETS = 100
 RUNNERS_UP = 4
-_LEAST = 0.3  # the share of the instructions' words that a task must explain if nothing else names its site
+_LEAST = 0.42  # how well words must fit a task if nothing else names its site
+_MOST_ALIKE = 4  # sites whose tasks fit words equally well: more than that, and the words single out none
+_ALIKE = 0.95
 _NAMED, _HOSTED = 0.55, 0.6  # confidence in the site alone: the instructions name it, an asset is of it
-_ADDRESS = 0.5  # what a fitting pattern weighs beside the words, whose weight is 1
+_ADDRESS = 0.7  # what a fitting pattern weighs beside the words, whose weight is 1
 _ROOT = 0.12  # ... of a front page, where people start whatever they want
 _KNOWN = 0.25  # the least share of words with which the first task of a site is not a guess
 
 
 class _Task(Struct, frozen=True):
-    """A task and its words: word -> weight."""
+    """A task and its words: word -> weight. `phrases`: those of each instruction that it knows."""
 
     site_id: str
     name: str
     words: dict[str, float]
     phrases: list[frozenset[str]]
+
+
+class _Asked(Struct, frozen=True):
+    """The words of the instructions: word -> how much it says. `known`: those that any task has."""
+
+    words: dict[str, float]
+    known: frozenset[str]
+    weight: float
+    known_weight: float
 
 
 class _Found(Struct):
@@ -56,7 +67,7 @@ class _Found(Struct):
     @property
     def confidence(self) -> float:
         if not self.site_sure:
-            return round(min(0.9, 0.75 * self.words), 2)
+            return round(0.75 * self.words, 2)
         return round(min(0.99, self.site_sure + (1 - self.site_sure) * min(1.0, self.strength)), 2)
 
 
@@ -85,11 +96,9 @@ class Matcher:
         ranked = self._ranked(written, addresses, sure, {word for name in named.values() for word in name.split()})
         if addresses and not given:
             raise self._nothing(addresses, named, ranked)
-        if not sure:
-            ranked = [found for found in ranked if found.words >= _LEAST and len(found.matched) > 1]
-        if not ranked:
-            raise self._nothing(addresses, named, [])
-        best = ranked[0]
+        best = ranked[0] if ranked else None
+        if best is None or not (sure or _single_out(ranked)):
+            raise self._nothing(addresses, named, ranked)
         task = best.task
         site = self._catalog.sites[task.site_id]
         return SiteMatch(
@@ -118,44 +127,46 @@ class Matcher:
         """The tasks of the sites in `sure`, of all sites if there are none; the best first. `names`: words that name a
         site and say nothing of the task.
         """
-        asked = meaning([word for word in written if word not in names])
+        asked = self._asked(meaning([word for word in written if word not in names]))
         tasks = [task for site_id in sure for task in self._by_site[site_id]] if sure else self._tasks
         found = [self._found(task, asked, sure.get(task.site_id, 0.0)) for task in tasks]
+        shares = self._address_shares(addresses)
         for each in found:
-            each.address = self._address_share(each.task, addresses)
-        order = {id(each): place for place, each in enumerate(found)}
-        best_of_site = {site_id: 0.0 for site_id in sure}
-        for each in found:
-            best_of_site[each.task.site_id] = max(best_of_site.get(each.task.site_id, 0.0), each.strength)
-        if sure:
-            return sorted(found, key=lambda each: (-each.site_sure - each.strength, order[id(each)]))
-        return sorted(found, key=lambda each: (-each.strength, order[id(each)]))
+            each.address = shares.get((each.task.site_id, each.task.name), 0.0)
+        return sorted(found, key=lambda each: -each.site_sure - each.strength)
 
-    def _found(self, task: _Task, asked: list[str], site_sure: float) -> _Found:
-        matched = tuple(word for word in asked if word in task.words)
+    def _asked(self, words: list[str]) -> _Asked:
+        weights = {word: self._rarity(word) for word in words}
+        known = frozenset(word for word in words if word in self._counts)
+        return _Asked(weights, known, sum(weights.values()), sum(weights[word] for word in known))
+
+    def _found(self, task: _Task, asked: _Asked, site_sure: float) -> _Found:
+        matched = tuple(word for word in task.words if word in asked.known)
         found = _Found(task, site_sure, matched=matched)
-        if not matched:
-            return found
-        total = sum(self._rarity(word) for word in asked)
-        share = sum(self._rarity(word) * task.words[word] for word in matched) / total
-        known = {word for word in asked if word in self._counts}
-        closest = max(
-            sum(map(self._rarity, known & phrase)) / math.sqrt(sum(map(self._rarity, known)) * sum(map(self._rarity, phrase)))
-            for phrase in task.phrases
-        )
-        found.words = min(1.0, 0.6 * share + 0.4 * closest)
+        if matched:
+            share = sum(asked.words[word] * task.words[word] for word in matched) / asked.weight
+            closest = max(self._likeness(asked, phrase) for phrase in task.phrases)
+            found.words = min(1.0, 0.6 * share + 0.4 * closest)
         return found
 
-    def _address_share(self, task: _Task, addresses: Sequence[Address]) -> float:
-        """How well the addresses fit the patterns of a task: each address speaks for the most literal pattern."""
-        share = 0.0
+    def _likeness(self, asked: _Asked, phrase: frozenset[str]) -> float:
+        """The cosine of the known words and those of one instruction."""
+        common = sum(asked.words[word] for word in phrase if word in asked.known)
+        return common / math.sqrt(asked.known_weight * sum(map(self._rarity, phrase))) if common else 0.0
+
+    def _address_shares(self, addresses: Sequence[Address]) -> dict[tuple[str, str], float]:
+        """How well the addresses fit each task that they fit: an address speaks for the most literal pattern of its
+        site.
+        """
+        shares: dict[tuple[str, str], float] = {}
         for address in addresses:
-            for name, pattern in self._catalog.patterns[task.site_id]:
-                if pattern.fits(address):
-                    if name == task.name:
-                        share = max(share, _ADDRESS if address.segments or pattern.query else _ROOT)
-                    break
-        return share
+            share = _ADDRESS if address.segments or address.query else _ROOT
+            for place in self._catalog.at(address):
+                patterns = self._catalog.patterns[place.site_id]
+                task = next((task for task, pattern in patterns if pattern.fits(address)), None)
+                if task is not None:
+                    shares[place.site_id, task] = max(share, shares.get((place.site_id, task), 0.0))
+        return shares
 
     def _rarity(self, word: str) -> float:
         """How much a word says: little if many tasks have it. Words that no task has count as common ones."""
@@ -171,7 +182,7 @@ class Matcher:
         while place < len(written):
             for length in range(min(self._longest_name, len(written) - place), 0, -1):
                 name = " ".join(written[place : place + length])
-                if name in self._names:
+                if name in self._names and (name not in COMMON or _is_pointed_at(written, place)):
                     found.setdefault(self._names[name], name)
                     place += length - 1
                     break
@@ -185,7 +196,9 @@ class Matcher:
         for site_id, site in self._catalog.sites.items():
             domains = [domain.removeprefix("=") for domain in site.domains if "/" not in domain]
             for text in (site.name, *site.aliases, *domains, site_id.replace("-", " ")):
-                names.setdefault(" ".join(spelled(text)), site_id)
+                name = " ".join(spelled(text))
+                if len(name) > 1:  # a letter names nothing
+                    names.setdefault(name, site_id)
         return names
 
     @cached_property
@@ -250,8 +263,13 @@ class Matcher:
             for address in addresses[:4]
             for close in difflib.get_close_matches(address.host.removeprefix("www.")[:64], domains, n=2, cutoff=0.75)
         ]
-        near += [*named, *(found.task.site_id for found in ranked[:RUNNERS_UP] if len(found.matched) > 1)]
+        near += [*named, *(found.task.site_id for found in ranked[: 2 * RUNNERS_UP] if found.matched)]
         return NoSiteFits(tuple(dict.fromkeys(near))[:RUNNERS_UP], has_assets=bool(addresses))
+
+
+def _is_pointed_at(written: list[str], place: int) -> bool:
+    """Whether a common word is a name where it stands: `from Nature`, `on Indeed`."""
+    return place > 0 and written[place - 1] in POINTING
 
 
 def _addresses(assets: Sequence[str]) -> list[Address]:
@@ -266,12 +284,19 @@ def _addresses(assets: Sequence[str]) -> list[Address]:
     return found
 
 
+def _single_out(ranked: list[_Found]) -> bool:
+    """Whether words alone point at a few sites."""
+    least = _ALIKE * ranked[0].words
+    alike = {found.task.site_id for found in ranked if found.words >= least}
+    return ranked[0].words >= _LEAST and len(alike) <= _MOST_ALIKE
+
+
 def _others(ranked: list[_Found]) -> list[Candidate]:
     """What comes after the best: its site's next task, and the best tasks of other sites."""
     seen: Counter[str] = Counter()
     found = []
     for each in ranked:
         seen[each.task.site_id] += 1
-        if each is not ranked[0] and seen[each.task.site_id] <= (2 if each.task.site_id == ranked[0].task.site_id else 1):
+        if each is not ranked[0] and each.confidence and seen[each.task.site_id] <= (2 if each.task.site_id == ranked[0].task.site_id else 1):
             found.append(Candidate(each.task.site_id, each.task.name, each.confidence))
     return found[:RUNNERS_UP]

@@ -24,6 +24,9 @@ _EMPTY = frozenset(
     "finde suche bitte mir le la les des un une du et ou de dans pour sur avec est sont tous toutes trouve donne moi "
     "el los las una y o en para con por es son todos todas dame muestra busca il lo gli e di per sono tutti trova".split()
 )
+# Names that are common words as well count as names behind one of the others: `on Steam`, not `steam engines`.
+COMMON = frozenset("nature indeed steam guardian booking saturn scholar fandom".split())
+POINTING = frozenset("on from at via auf bei von sur chez".split())
 # The first of each line stands for the others.
 _SAME = """
 price cost costs pricing priced expensive cheap cheapest affordable preis preise preisen prix precio precios prezzo prezzi kostet
