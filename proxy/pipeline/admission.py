@@ -28,12 +28,15 @@ from proxy.schema.chat import ChatRequest
 from proxy.schema.endpoints import AnyRequest
 from proxy.schema.errors import BudgetSpent
 from proxy.schema.records import Caller, Labels, StoredCaller
+from proxy.sites.catalog import Catalog
+from proxy.sites.match import Matcher
 
 EXPECTED_OUTPUT = 256  # tokens reserved for an answer whose request sets no limit
 _MAX_OTHERS = 10_000
 _NO_HEADERS: Mapping[str, str] = {}
 NOTHING: Spending = {}
 NO_ENSEMBLES = Ensembles()
+NO_SITES = Matcher(Catalog({}))
 
 
 class KeyPolicy(Struct, frozen=True):
@@ -97,7 +100,9 @@ class Admission:
         budgets: Budgets = NO_BUDGETS,
         spending: Spending = NOTHING,
         ensembles: Ensembles = NO_ENSEMBLES,
+        sites: Matcher = NO_SITES,
     ) -> None:
+        self.sites = sites
         self._policies = policies
         self._router = router
         self._seating = Seating(router, ensembles)

@@ -60,7 +60,8 @@ class Request(Struct, frozen=True, kw_only=True):
 
     `fields` is the client's body without known fields that are null and without the proxy's own; the other attributes
     are validated views of it. Providers forward `fields` and never change it. `hints`: what the client says about the
-    routing. `size` bounds the bytes of the prompt: the body plus the proxy's additions.
+    routing. `size` bounds the bytes of the prompt: the body plus the proxy's additions. `site`: the site and the task
+    whose prompt and schema are among these.
     """
 
     task_type: ClassVar[str | None] = None
@@ -69,6 +70,7 @@ class Request(Struct, frozen=True, kw_only=True):
 
     model: str
     hints: Hints = NO_HINTS
+    site: str | None = None
     native: NativeBody | None = None
     size: int = 0
     fields: dict[str, Any]

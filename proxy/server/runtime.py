@@ -15,6 +15,7 @@ from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.sharing import Sharing
 from proxy.routing.allowed import Views
 from proxy.routing.names import Names
+from proxy.sites.match import Matcher
 from proxy.upstream.model_discovery import ModelDiscovery
 from proxy.upstream.upstream import Upstream
 
@@ -32,6 +33,7 @@ class Runtime(Struct, frozen=True):
     upstreams: Mapping[str, Upstream]
     lists: ModelDiscovery
     texts: StoredTexts
+    sites: Matcher
 
     @property
     def names(self) -> Names:

@@ -20,6 +20,7 @@ from structlog.typing import FilteringBoundLogger
 from proxy.config import Config, ConfigError
 from proxy.config.namespace import build_names, catalogues, enabled, endpoint_of, ensembles_of, key_endpoints
 from proxy.config.problems import Mark, problem
+from proxy.config.sites import merged
 from proxy.metering.charges import Budgets
 from proxy.metering.ledger import Ledger
 from proxy.metering.price_book import PriceBook
@@ -49,6 +50,8 @@ from proxy.server.observers import observer, on_end, report_health
 from proxy.server.runtime import Runtime
 from proxy.server.swap import Swap
 from proxy.server.upkeep import Upkeep
+from proxy.sites.catalog import Catalog
+from proxy.sites.match import Matcher
 from proxy.storage.alerts import AlertRows
 from proxy.storage.call_texts import CallTexts
 from proxy.storage.kept_answers import KeptAnswers
@@ -138,6 +141,7 @@ class Running:
             begin_trace = self._telemetry.begin if self._telemetry.is_tracing else None
         self._limits = self._limits or Limits(config.server.workers)  # usage outlives a reload
         policies = KeyPolicies(config.keys, config.rate_limits, self._limits)
+        sites = Matcher(Catalog(merged(config.sites)))
         pipeline = Pipeline(
             Admission(
                 policies,
@@ -145,6 +149,7 @@ class Running:
                 budgets,
                 self._ledger.spending,
                 ensembles_of(config),
+                sites,
             ),
             Dispatcher(
                 Resources(
@@ -168,7 +173,8 @@ class Running:
             config.router.deadline_s,
         )
         sharing = sharing_of(config, names)
-        return Runtime(config, views, policies, pipeline, sharing, self._ledger, budgets, upstreams, lists, self.texts)
+        ledger, texts = self._ledger, self.texts
+        return Runtime(config, views, policies, pipeline, sharing, ledger, budgets, upstreams, lists, texts, sites)
 
     def _upstream(self, config: Config, name: str, pools: ExitStack) -> Upstream:
         provider, telemetry = config.providers[name], self._telemetry

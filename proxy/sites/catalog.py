@@ -11,7 +11,7 @@ from msgspec import Struct
 from proxy.schema.errors import ProxyError
 from proxy.sites.address import Address, host_of, parents
 from proxy.sites.patterns import Pattern, read_pattern
-from proxy.sites.template import Site, Task
+from proxy.sites.template import Site, SiteTask
 
 
 class Place(Struct, frozen=True):
@@ -55,8 +55,7 @@ class Catalog:
             fitting = [
                 place
                 for place in self._places.get(domain, ())
-                if address.segments[: len(place.path)] == place.path
-                and (domain == address.host or not place.is_exact)
+                if address.segments[: len(place.path)] == place.path and (domain == address.host or not place.is_exact)
             ]
             if fitting:
                 longest = max(len(place.path) for place in fitting)
@@ -89,8 +88,5 @@ class Catalog:
             counts[site.category] = counts.get(site.category, 0) + 1
         return counts
 
-    def tasks(self) -> list[tuple[str, str, Task]]:
+    def tasks(self) -> list[tuple[str, str, SiteTask]]:
         return [(site_id, name, task) for site_id, site in self.sites.items() for name, task in site.tasks.items()]
-
-
-NO_SITES = Catalog({})

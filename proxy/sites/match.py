@@ -22,7 +22,7 @@ from proxy.sites.catalog import Catalog
 from proxy.sites.words import COMMON, POINTING, meaning, spelled, words_of
 
 MAX_INSTRUCTIONS = 4_000  # characters
-MAX_ASSETS = 100
+MAX_ASSETS = 50
 RUNNERS_UP = 4
 _LEAST = 0.42  # how well words must fit a task if nothing else names its site
 _MOST_ALIKE = 4  # sites whose tasks fit words equally well: more than that, and the words single out none
@@ -75,7 +75,13 @@ class Matcher:
     """Matches against one catalog. Its index is made at the first use, in about 20 ms."""
 
     def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+        self.catalog = catalog
+        self.is_ready = False
+
+    def prepare(self) -> None:
+        """Makes the index."""
+        if self._counts and self._names and self.catalog.patterns:
+            self.is_ready = True
 
     def match(self, instructions: str, assets: Sequence[str] = ()) -> SiteMatch:
         """Raises BadRequest that names the field, and NoSiteFits."""
@@ -87,7 +93,7 @@ class Matcher:
         addresses = _addresses(assets)
         written = spelled(instructions)
         named = self._named(written)
-        hosts = [self._catalog.at(address) for address in addresses]
+        hosts = [self.catalog.at(address) for address in addresses]
         given = Counter(place.site_id for places in hosts for place in places)
         if addresses:
             sure = {site_id: min(0.8, _HOSTED + 0.1 * (site_id in named)) for site_id in given}
@@ -100,7 +106,7 @@ class Matcher:
         if best is None or not (sure or _single_out(ranked)):
             raise self._nothing(addresses, named, ranked)
         task = best.task
-        site = self._catalog.sites[task.site_id]
+        site = self.catalog.sites[task.site_id]
         return SiteMatch(
             site=card_of(task.site_id, site),
             task=task_of(site, task.name),
@@ -161,8 +167,8 @@ class Matcher:
         shares: dict[tuple[str, str], float] = {}
         for address in addresses:
             share = _ADDRESS if address.segments or address.query else _ROOT
-            for place in self._catalog.at(address):
-                patterns = self._catalog.patterns[place.site_id]
+            for place in self.catalog.at(address):
+                patterns = self.catalog.patterns[place.site_id]
                 task = next((task for task, pattern in patterns if pattern.fits(address)), None)
                 if task is not None:
                     shares[place.site_id, task] = max(share, shares.get((place.site_id, task), 0.0))
@@ -193,7 +199,7 @@ class Matcher:
     def _names(self) -> dict[str, str]:
         """Name, alias or domain as it is spelled -> site."""
         names: dict[str, str] = {}
-        for site_id, site in self._catalog.sites.items():
+        for site_id, site in self.catalog.sites.items():
             domains = [domain.removeprefix("=") for domain in site.domains if "/" not in domain]
             for text in (site.name, *site.aliases, *domains, site_id.replace("-", " ")):
                 name = " ".join(spelled(text))
@@ -210,18 +216,19 @@ class Matcher:
     @cached_property
     def _tasks(self) -> list[_Task]:
         made = []
-        for site_id, name, task in self._catalog.tasks():
-            site = self._catalog.sites[site_id]
+        for site_id, name, task in self.catalog.tasks():
+            site = self.catalog.sites[site_id]
+            phrases = [frozenset(words_of(text)) for text in task.say]
             words = dict.fromkeys(words_of(f"{site.description} {site.category}"), 0.4)
             words |= dict.fromkeys(words_of(" ".join(task.fields)), 0.6)
-            words |= dict.fromkeys(words_of(" ".join([task.about, task.items or ""])), 0.8)
-            words |= dict.fromkeys(words_of(" ".join([name, *task.say])), 1.0)
-            made.append(_Task(site_id, name, words, [frozenset(words_of(text)) for text in task.say]))
+            words |= dict.fromkeys((*words_of(task.about), *words_of(task.items or "")), 0.8)
+            words |= dict.fromkeys((*words_of(name), *(word for phrase in phrases for word in phrase)), 1.0)
+            made.append(_Task(site_id, name, words, phrases))
         return made
 
     @cached_property
     def _by_site(self) -> dict[str, list[_Task]]:
-        found: dict[str, list[_Task]] = {site_id: [] for site_id in self._catalog.sites}
+        found: dict[str, list[_Task]] = {site_id: [] for site_id in self.catalog.sites}
         for task in self._tasks:
             found[task.site_id].append(task)
         return found
@@ -234,13 +241,15 @@ class Matcher:
 
     def _reasons(self, best: _Found, addresses: Sequence[Address], named: dict[str, str]) -> list[str]:
         task = best.task
-        site = self._catalog.sites[task.site_id]
+        site = self.catalog.sites[task.site_id]
         told = []
         for address in addresses:
-            places = [place for place in self._catalog.at(address) if place.site_id == task.site_id]
+            places = [place for place in self.catalog.at(address) if place.site_id == task.site_id]
             if places:
                 how = "is" if places[0].domain == address.host else "is a sub-domain of"
-                told.append(f"{address.host} {how} {'/'.join([places[0].domain, *places[0].path])}, which is {site.name}.")
+                told.append(
+                    f"{address.host} {how} {'/'.join([places[0].domain, *places[0].path])}, which is {site.name}."
+                )
         if task.site_id in named:
             told.append(f"The instructions name {site.name}: {named[task.site_id]!r}.")
         if best.address:
@@ -254,9 +263,7 @@ class Matcher:
     def _nothing(self, addresses: Sequence[Address], named: dict[str, str], ranked: list[_Found]) -> NoSiteFits:
         """The error, with the sites whose domain or name is spelled like it, that are named, or whose tasks fit."""
         domains = {
-            domain.removeprefix("="): site_id
-            for site_id, site in self._catalog.sites.items()
-            for domain in site.domains
+            domain.removeprefix("="): site_id for site_id, site in self.catalog.sites.items() for domain in site.domains
         }
         near = [
             domains[close]
@@ -293,10 +300,10 @@ def _single_out(ranked: list[_Found]) -> bool:
 
 def _others(ranked: list[_Found]) -> list[Candidate]:
     """What comes after the best: its site's next task, and the best tasks of other sites."""
-    seen: Counter[str] = Counter()
-    found = []
-    for each in ranked:
-        seen[each.task.site_id] += 1
-        if each is not ranked[0] and each.confidence and seen[each.task.site_id] <= (2 if each.task.site_id == ranked[0].task.site_id else 1):
-            found.append(Candidate(each.task.site_id, each.task.name, each.confidence))
+    best, seen, found = ranked[0].task.site_id, Counter[str](), []
+    for each in ranked[: 20 * RUNNERS_UP]:
+        site_id = each.task.site_id
+        seen[site_id] += 1
+        if each is not ranked[0] and each.confidence and seen[site_id] <= (2 if site_id == best else 1):
+            found.append(Candidate(site_id, each.task.name, each.confidence))
     return found[:RUNNERS_UP]

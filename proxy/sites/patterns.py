@@ -67,7 +67,7 @@ def read_pattern(text: str) -> Pattern:
 
 
 def _segment_fits(pieces: tuple[str, ...], segment: str) -> bool:
-    """The pieces occur in order, with at least one character between two of them. The leftmost place is always right."""
+    """The pieces occur in order, with at least one character between two. The leftmost place is always right."""
     first, last = pieces[0], pieces[-1]
     if len(pieces) == 1:
         return segment == first

@@ -34,7 +34,7 @@ _MAX_TEXT = 1_000
 SignIn = Annotated[str, one_of("none", "optional", "required")]
 
 
-class Task(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class SiteTask(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing to take from a site. `say`: instructions as people give them. `items`: the page holds a list of them;
     without it the fields are those of the page. What is not given is that of the site.
     """
@@ -72,15 +72,18 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Site(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One site. `domains`: hosts with their sub-domains, also with the beginning of a path (`example.com/maps`); without
-    sub-domains if they begin with `=`, where those belong to others. `urls`: task -> patterns of its addresses. The first of `tasks` is the one that is meant if nobody says more.
+    """One site.
+
+    `domains`: hosts with their sub-domains, also with the beginning of a path (`example.com/maps`). Those that begin
+    with `=` are meant without sub-domains, which belong to others. `urls`: task -> patterns of its addresses. The first
+    of `tasks` is the one that is meant if nobody says more.
     """
 
     name: NotBlank
     category: NotBlank
     domains: list[NotBlank]
     description: NotBlank
-    tasks: dict[str, Task]
+    tasks: dict[str, SiteTask]
     aliases: list[NotBlank] = []
     urls: dict[str, list[NotBlank]] = {}
     javascript: bool = False
@@ -121,7 +124,7 @@ def check_id(site_id: str) -> None:
         raise ValueError("the id of a site has lower case letters, digits and hyphens, 64 at most")
 
 
-def prompt_of(site: Site, task: Task) -> str:
+def prompt_of(site: Site, task: SiteTask) -> str:
     """The system message of a task."""
     what = task.about[0].lower() + task.about[1:]
     lines = [f"You extract data from pages of {site.name}: {what}."]

@@ -14,22 +14,23 @@ MAX_WORDS = 400  # of one text; the rest adds nothing to what it is about
 _WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
 _LONGEST = 40  # characters of a word
 # Words that say nothing of what is wanted.
-_EMPTY = frozenset(
-    "a an the of to in on for and or from this that these those what which is are was be as with by at it its if then "
-    "there here about into me my i we us our you your please get give show fetch extract scrape collect crawl pull grab "
-    "retrieve return want need would like can could should do does did how all any every each some many much one two "
-    "list find up out over so not no have has had will them they their he she who when where page pages site website "
-    "web url link information info data details detail content tell let make just also very current currently using use "
-    "der die das den dem ein eine einen und oder von zu im am fur mit auf aus bei nach wie was ist sind alle zeige hole "
-    "finde suche bitte mir le la les des un une du et ou de dans pour sur avec est sont tous toutes trouve donne moi "
-    "el los las una y o en para con por es son todos todas dame muestra busca il lo gli e di per sono tutti trova".split()
-)
+_SAYS_NOTHING = """
+a an the of to in on for and or from this that these those what which is are was be as with by at it its if then
+there here about into me my i we us our you your please get give show fetch extract scrape collect crawl pull grab
+retrieve return want need would like can could should do does did how all any every each some many much one two
+list find up out over so not no have has had will them they their he she who when where page pages site website web
+url link information info data details detail content tell let make just also very current currently using use der
+die das den dem ein eine einen und oder von zu im am fur mit auf aus bei nach wie was ist sind alle zeige hole
+finde suche bitte mir le la les des un une du et ou de dans pour sur avec est sont tous toutes trouve donne moi el
+los las una y o en para con por es son todos todas dame muestra busca il lo gli e di per sono tutti trova
+"""
 # Names that are common words as well count as names behind one of the others: `on Steam`, not `steam engines`.
-COMMON = frozenset("nature indeed steam guardian booking saturn scholar fandom".split())
-POINTING = frozenset("on from at via auf bei von sur chez".split())
+COMMON = frozenset({"nature", "indeed", "steam", "guardian", "booking", "saturn", "scholar", "fandom"})
+POINTING = frozenset({"on", "from", "at", "via", "auf", "bei", "von", "sur", "chez"})
 # The first of each line stands for the others.
 _SAME = """
-price cost costs pricing priced expensive cheap cheapest affordable preis preise preisen prix precio precios prezzo prezzi kostet
+price cost costs pricing priced expensive cheap cheapest affordable
+price preis preise preisen prix precio precios prezzo prezzi kostet
 review reviews opinion opinions feedback bewertung bewertungen rezension rezensionen avis resena resenas recensioni
 job jobs vacancy vacancies opening openings career careers position positions hiring stelle stellen stellenangebote
 job emploi emplois empleo empleos trabajo lavoro arbeit
@@ -82,6 +83,7 @@ apply application visa passport
 used second-hand secondhand gebraucht gebrauchte occasion
 search look lookup
 """
+_EMPTY = frozenset(_SAYS_NOTHING.split())
 _ACCENTS = re.compile(r"[\u0300-\u036f]")
 
 
@@ -101,9 +103,7 @@ def stem(word: str) -> str:
     return word[:-1] if word.endswith("e") and len(word) > 4 else word
 
 
-_STANDS_FOR = {
-    stem(word): stem(line.split()[0]) for line in _SAME.strip().splitlines() for word in line.split()
-}
+_STANDS_FOR = {stem(word): stem(line.split()[0]) for line in _SAME.strip().splitlines() for word in line.split()}
 
 
 def plain(text: str) -> str:
@@ -122,5 +122,7 @@ def meaning(words: list[str]) -> list[str]:
     return list(dict.fromkeys(_STANDS_FOR.get(each, each) for each in stems))
 
 
-def words_of(text: str) -> list[str]:
-    return meaning(spelled(text.replace("_", " ")))
+@lru_cache(maxsize=2048)
+def words_of(text: str) -> tuple[str, ...]:
+    """Of a text of the catalog; many tasks have the same ones."""
+    return tuple(meaning(spelled(text.replace("_", " "))))

@@ -1,211 +1,23 @@
-"""Labelled pairs of instructions and assets: which site and which task a person would choose; None: no site fits.
-
-`PAIRS` is what the matcher was built with. `UNSEEN` was written before its first run on anything, in other words and
-about other things, and tells how well it does on what it does not know.
-"""
+"""Labelled pairs of instructions and assets: which site and which task a person would choose."""
 
 from __future__ import annotations
 
-Pair = tuple[str, tuple[str, ...], str | None, str | None]
+from pathlib import Path
 
-PAIRS: list[Pair] = [
-    # communities
-    ("get trending communities", ("https://reddit.com",), "reddit", "trending"),
-    ("get trending communities", ("https://www.reddit.com/",), "reddit", "trending"),
-    ("newest posts with their scores", ("https://old.reddit.com/r/python/new",), "reddit", "posts"),
-    ("what do people say in this discussion", ("https://www.reddit.com/r/python/comments/1abcde/a_thread/",), "reddit", "comments"),
-    ("summarize", ("reddit.com/r/rust/comments/1xyz/title/",), "reddit", "comments"),
-    ("top stories with points and comment counts", ("https://news.ycombinator.com",), "hacker-news", "front_page"),
-    ("all replies to this story", ("https://news.ycombinator.com/item?id=41000000",), "hacker-news", "comments"),
-    ("who is hiring, start-up jobs from Hacker News", (), "hacker-news", "jobs"),
-    ("the accepted answer and its code", ("https://stackoverflow.com/questions/11227809/why-is-it-faster",), "stack-overflow", "question"),
-    ("unanswered questions about python asyncio", ("https://stackoverflow.com/questions/tagged/python",), "stack-overflow", "questions"),
-    ("latest tweets of NASA", ("https://x.com/NASA",), "x", "profile"),
-    ("likes and reposts of this post", ("https://twitter.com/NASA/status/1234567890",), "x", "post"),
-    ("follower count of this account", ("https://bsky.app/profile/bsky.app",), "bluesky", "profile"),
-    # code
-    ("stars, forks and license", ("https://github.com/python/cpython",), "github", "repository"),
-    ("list open bug reports", ("https://github.com/python/cpython/issues",), "github", "issues"),
-    ("trending repositories of this week", ("https://github.com/trending",), "github", "trending"),
-    ("trending repos on GitHub", (), "github", "trending"),
-    ("the changelog of the latest release", ("https://github.com/encode/httpx/releases",), "github", "releases"),
-    ("what was decided here?", ("https://github.com/encode/httpx/issues/2021",), "github", "issue"),
-    ("open merge requests", ("https://gitlab.com/gitlab-org/gitlab/-/merge_requests",), "gitlab", "merge_requests"),
-    ("latest version and its dependencies", ("https://pypi.org/project/httpx/",), "pypi", "package"),
-    ("weekly downloads of react on npm", (), "npm", "package"),
-    ("license and downloads of this model", ("https://huggingface.co/bert-base/uncased",), "hugging-face", "model"),
-    ("list datasets for question answering", ("https://huggingface.co/datasets",), "hugging-face", "datasets"),
-    ("tags of the image", ("https://hub.docker.com/_/postgres",), "docker-hub", "image"),
-    # shops
-    ("get the price and rating of this product", ("https://www.amazon.com/dp/B08N5WRWNW",), "amazon", "product"),
-    ("Preis und Bewertung", ("https://www.amazon.de/dp/B08N5WRWNW",), "amazon", "product"),
-    ("prix du produit", ("https://www.amazon.fr/Livre-de-cuisine/dp/2012345678/",), "amazon", "product"),
-    ("what do buyers complain about", ("https://www.amazon.co.uk/product-reviews/B08N5WRWNW/",), "amazon", "reviews"),
-    ("best sellers in books", ("https://www.amazon.com/gp/bestsellers/books",), "amazon", "bestsellers"),
-    ("cheapest headphones with ratings", ("https://www.amazon.co.jp/s?k=headphones",), "amazon", "search"),
-    ("current bid and end of the auction", ("https://www.ebay.com/itm/123456789012",), "ebay", "item"),
-    ("for how much were used Leica cameras sold", ("https://www.ebay.de/sch/i.html?_nkw=leica",), "ebay", "search"),
-    ("how trustworthy is this seller, feedback score", ("https://www.ebay.co.uk/usr/someone",), "ebay", "seller"),
-    ("price, materials and shop of this handmade mug", ("https://www.etsy.com/listing/123456/mug",), "etsy", "product"),
-    ("is it in stock and what does it cost", ("https://www.walmart.com/ip/Some-Thing/12345",), "walmart", "product"),
-    ("Schuhe unter 50 Euro mit Preisen", ("https://www.zalando.de/catalog/?q=schuhe",), "zalando", "search"),
-    ("opening hours of the store", ("https://www.ikea.com/de/de/stores/berlin/",), "ikea", "stores"),
-    ("title, price and rating", ("https://www.aliexpress.com/item/1005001234567.html",), "aliexpress", "product"),
-    ("which shop is cheapest", ("https://www.idealo.de/preisvergleich/OffersOfProduct/200000_-x.html",), "idealo", "offers"),
-    ("price of this television", ("https://www.mediamarkt.de/de/product/_tv-123.html",), "mediamarkt", "product"),
-    ("used bikes for sale near me", ("https://berlin.craigslist.org/search/bia",), "craigslist", "search"),
-    ("Preis und Ort dieser Anzeige", ("https://www.kleinanzeigen.de/s-anzeige/fahrrad/123-217-3331",), "kleinanzeigen", "ad"),
-    ("voitures d'occasion avec prix", ("https://www.leboncoin.fr/recherche?text=voiture",), "leboncoin", "search"),
-    # news
-    ("get the headlines", ("https://www.bbc.com/news",), "bbc", "headlines"),
-    ("full text and author of this story", ("https://www.bbc.co.uk/news/articles/c0abc123def",), "bbc", "article"),
-    ("breaking news from the New York Times", (), "new-york-times", "headlines"),
-    ("author and date of the article", ("https://www.nytimes.com/2026/11/20/world/europe/some-story.html",), "new-york-times", "article"),
-    ("les gros titres", ("https://www.lemonde.fr",), "le-monde", "headlines"),
-    ("Schlagzeilen von heute", ("https://www.spiegel.de/",), "spiegel", "headlines"),
-    ("resumen del articulo", ("https://elpais.com/economia/2026-11-20/una-historia.html",), "el-pais", "article"),
-    ("summarize this article", ("https://www.theguardian.com/world/2026/nov/20/a-story",), "guardian", "article"),
-    ("latest news on start-ups from TechCrunch", (), "techcrunch", "headlines"),
-    # encyclopaedias
-    ("extract the infobox", ("https://en.wikipedia.org/wiki/Ada_Lovelace",), "wikipedia", "article"),
-    ("Zusammenfassung", ("https://de.wikipedia.org/wiki/Berlin",), "wikipedia", "article"),
-    ("convert the table of countries to rows", ("https://en.wikipedia.org/wiki/List_of_countries_by_population",), "wikipedia", "tables"),
-    ("who edited this page", ("https://en.wikipedia.org/w/index.php?title=Berlin&action=history",), "wikipedia", "history"),
-    ("facts about this character", ("https://starwars.fandom.com/wiki/Yoda",), "fandom", "article"),
-    ("population of Lagos according to wikipedia", (), "wikipedia", "article"),
-    # video, films, music
-    ("views and likes", ("https://www.youtube.com/watch?v=dQw4w9WgXcQ",), "youtube", "video"),
-    ("get the transcript", ("https://youtu.be/dQw4w9WgXcQ",), "youtube", "video"),
-    ("latest uploads of this youtuber", ("https://www.youtube.com/@veritasium",), "youtube", "channel"),
-    ("top comments of viewers", ("https://www.youtube.com/watch?v=dQw4w9WgXcQ",), "youtube", "comments"),
-    ("titles of the videos in this playlist", ("https://www.youtube.com/playlist?list=PL123",), "youtube", "playlist"),
-    ("who is streaming chess right now, with viewers", ("https://www.twitch.tv/directory/category/chess",), "twitch", "streams"),
-    ("director, runtime and rating", ("https://www.imdb.com/title/tt0111161/",), "imdb", "title"),
-    ("top 250 movies", ("https://www.imdb.com/chart/top/",), "imdb", "chart"),
-    ("tomatometer of Dune", (), "rotten-tomatoes", "title"),
-    ("full cast and crew", ("https://www.imdb.com/title/tt0111161/fullcredits",), "imdb", "cast"),
-    ("songs of this playlist", ("https://open.spotify.com/playlist/37i9dQZF1DXcBWIGoYBM5M",), "spotify", "playlist"),
-    ("monthly listeners", ("https://open.spotify.com/artist/4tZwfgrHOc3mvqYlEYSvVi",), "spotify", "artist"),
-    ("tracklist with durations", ("https://someband.bandcamp.com/album/first",), "bandcamp", "album"),
-    ("price of the vinyl records for sale", ("https://www.discogs.com/sell/release/249504",), "discogs", "offers"),
-    # jobs
-    ("remote python positions", ("https://www.linkedin.com/jobs/search/?keywords=python",), "linkedin", "jobs"),
-    ("work experience and skills", ("https://www.linkedin.com/in/someone/",), "linkedin", "profile"),
-    ("salary and requirements of this job", ("https://www.indeed.com/viewjob?jk=abc123",), "indeed", "job"),
-    ("offene Stellen in Hamburg", ("https://www.stepstone.de/jobs/hamburg",), "stepstone", "jobs"),
-    ("what do employees say of the company", ("https://www.glassdoor.com/Reviews/ACME-Reviews-E123.htm",), "glassdoor", "company"),
-    ("find software developer job openings on Indeed", (), "indeed", "jobs"),
-    # travel
-    ("hotels in Lisbon with price and breakfast", ("https://www.booking.com/searchresults.html?ss=Lisbon",), "booking", "search"),
-    ("facilities and check-in times", ("https://www.booking.com/hotel/pt/some-hotel.html",), "booking", "hotel"),
-    ("things to do in Rome", ("https://www.tripadvisor.com/Attractions-g187791-Activities-Rome.html",), "tripadvisor", "sights"),
-    ("best restaurants", ("https://www.tripadvisor.fr/Restaurants-g187147-Paris.html",), "tripadvisor", "restaurants"),
-    ("cheapest flights from Berlin to Rome", ("https://www.skyscanner.net/transport/flights/ber/rom/",), "skyscanner", "flights"),
-    ("Verbindungen von Berlin nach Hamburg", ("https://www.bahn.de/buchung/fahrplan/suche",), "bahn", "connections"),
-    ("cheap direct flights to Madrid", (), "skyscanner", "flights"),
-    ("price per night of this place", ("https://www.airbnb.com/rooms/12345",), "airbnb", "stay"),
-    # real estate
-    ("apartments for rent under 2000 dollars", ("https://www.zillow.com/new-york-ny/rentals/",), "zillow", "search"),
-    ("Wohnungen zur Miete in Köln", ("https://www.immobilienscout24.de/Suche/de/nordrhein-westfalen/koeln/wohnung-mieten",), "immoscout24", "search"),
-    ("size, price and year built of this house", ("https://www.rightmove.co.uk/properties/12345",), "rightmove", "home"),
-    ("sold prices of this street", ("https://www.rightmove.co.uk/house-prices/sw1a.html",), "rightmove", "prices"),
-    ("pisos en alquiler", ("https://www.idealista.com/alquiler-viviendas/madrid-madrid/",), "idealista", "search"),
-    # finance
-    ("share price and market cap of Apple", ("https://finance.yahoo.com/quote/AAPL/",), "yahoo-finance", "quote"),
-    ("closing prices of last year", ("https://finance.yahoo.com/quote/AAPL/history/",), "yahoo-finance", "history"),
-    ("revenue and profit of the last years", ("https://finance.yahoo.com/quote/AAPL/financials/",), "yahoo-finance", "financials"),
-    ("price of bitcoin", ("https://coinmarketcap.com/currencies/bitcoin/",), "coinmarketcap", "coin"),
-    ("top 100 coins by market cap", ("https://coinmarketcap.com",), "coinmarketcap", "coins"),
-    ("economic calendar of this week", ("https://www.investing.com/economic-calendar/",), "investing", "calendar"),
-    # science, government
-    ("title, authors and abstract", ("https://arxiv.org/abs/1706.03762",), "arxiv", "paper"),
-    ("new preprints in machine learning", ("https://arxiv.org/list/cs.LG/recent",), "arxiv", "listing"),
-    ("clinical trials of semaglutide", ("https://pubmed.ncbi.nlm.nih.gov/?term=semaglutide",), "pubmed", "search"),
-    ("h-index and citations", ("https://scholar.google.com/citations?user=abc",), "google-scholar", "author"),
-    ("10-K filings of Tesla", ("https://www.sec.gov/cgi-bin/browse-edgar?action=getcompany",), "sec-edgar", "filings"),
-    ("text of article 5 of the regulation", ("https://eur-lex.europa.eu/eli/reg/2016/679/oj",), "eur-lex", "act"),
-    ("fee and steps to renew a passport", ("https://www.gov.uk/renew-adult-passport",), "gov-uk", "guidance"),
-    # maps, sports, weather, food, events, books, games
-    ("coordinates of this address", ("https://www.openstreetmap.org/search?query=berlin",), "openstreetmap", "search"),
-    ("driving time and directions", ("https://www.google.com/maps/dir/Berlin/Hamburg",), "google-maps", "route"),
-    ("results of last night", ("https://www.espn.com/nba/scoreboard",), "espn", "scores"),
-    ("league table", ("https://www.bbc.com/sport/football/premier-league/table",), "bbc-sport", "standings"),
-    ("market value of this player", ("https://www.transfermarkt.com/jude-bellingham/profil/spieler/581678",), "transfermarkt", "player"),
-    ("will it rain tomorrow", ("https://weather.com/weather/tenday/l/Berlin",), "weather-com", "forecast"),
-    ("storm warnings in Florida from the National Weather Service", (), "weather-gov", "alerts"),
-    ("ingredients and steps", ("https://www.allrecipes.com/recipe/12345/apple-pie/",), "allrecipes", "recipe"),
-    ("Zutaten des Rezepts", ("https://www.chefkoch.de/rezepte/1234567/Apfelkuchen.html",), "chefkoch", "recipe"),
-    ("phone number and opening hours", ("https://www.yelp.com/biz/some-cafe-berlin",), "yelp", "business"),
-    ("concerts this weekend", ("https://www.eventbrite.de/d/germany--berlin/events/",), "eventbrite", "events"),
-    ("rating, pages and isbn", ("https://www.goodreads.com/book/show/5907.The_Hobbit",), "goodreads", "book"),
-    ("system requirements and price", ("https://store.steampowered.com/app/620/Portal_2/",), "steam", "game"),
-    # nothing fits
-    ("get trending communities", ("https://evilreddit.com",), None, None),
-    ("get trending communities", ("https://reddit.com.evil.io",), None, None),
-    ("get the price of this product", ("https://shop.example.com/item/5",), None, None),
-    ("tell me a joke about penguins", (), None, None),
-    ("translate this sentence to Latin", (), None, None),
-]
+from msgspec import Struct
 
-UNSEEN: list[Pair] = [
-    ("I need the upvote counts of everything on the front page", ("https://www.reddit.com/r/popular/",), "reddit", "trending"),
-    ("who wrote the top reply and what did they say", ("https://redd.it/comments/1abc",), "reddit", "comments"),
-    ("which subreddits are blowing up at the moment?", (), "reddit", "trending"),
-    ("karma and join date", ("https://www.reddit.com/user/spez/",), "reddit", "user"),
-    ("HN: what are people building? Show HN list please", ("https://news.ycombinator.com/show",), "hacker-news", "ask"),
-    ("titles + links from today's HN", (), "hacker-news", "front_page"),
-    ("How do I fix this TypeError? copy the best solution", ("https://stackoverflow.com/q/60208",), "stack-overflow", "question"),
-    ("how many reputation points does he have", ("https://stackoverflow.com/users/22656/jon-skeet",), "stack-overflow", "user"),
-    ("contributors' organisation page, all their repos", ("https://github.com/pallets",), "github", "profile"),
-    ("read setup.py", ("https://github.com/pallets/flask/blob/main/setup.py",), "github", "file"),
-    ("has this PR been merged? what did reviewers write", ("https://github.com/pallets/flask/pull/5000",), "github", "issue"),
-    ("every published version with its date", ("https://github.com/pallets/flask/tags",), "github", "releases"),
-    ("who maintains requests on PyPI", (), "pypi", "package"),
-    ("most downloaded text-to-image models", ("https://huggingface.co/models",), "hugging-face", "models"),
-    ("does this come in blue and is it available", ("https://www.amazon.it/dp/B0ABC12345",), "amazon", "product"),
-    ("compare laptops by price", ("https://www.amazon.in/s?k=laptop",), "amazon", "search"),
-    ("star ratings left by customers, negative ones first", ("https://www.amazon.com/product-reviews/B01ABCDEF",), "amazon", "reviews"),
-    ("how many people bid on it", ("https://www.ebay.fr/itm/987654321",), "ebay", "item"),
-    ("was kostet dieser Schrank", ("https://www.ikea.com/de/de/p/pax-123/",), "ikea", "product"),
-    ("günstigster Händler", ("https://www.idealo.de/preisvergleich/OffersOfProduct/1_-a.html",), "idealo", "offers"),
-    ("Möbel zu verschenken in München", ("https://www.kleinanzeigen.de/s-zu-verschenken/muenchen/c192l6411",), "kleinanzeigen", "search"),
-    ("what's in the news", ("https://www.cnn.com",), "cnn", "headlines"),
-    ("wer hat den Artikel geschrieben", ("https://www.spiegel.de/politik/ein-titel-a-1234abcd",), "spiegel", "article"),
-    ("TL;DR please", ("https://techcrunch.com/2026/11/02/some-startup-raises/",), "techcrunch", "article"),
-    ("quand est-elle née", ("https://fr.wikipedia.org/wiki/Marie_Curie",), "wikipedia", "article"),
-    ("Geburtsdatum und Beruf", ("https://de.wikipedia.org/wiki/Emmy_Noether",), "wikipedia", "article"),
-    ("when was this uploaded and how long is it", ("https://www.youtube.com/watch?v=abc",), "youtube", "video"),
-    ("how many subs does this channel have", ("https://www.youtube.com/@mkbhd",), "youtube", "channel"),
-    ("is she live?", ("https://www.twitch.tv/somebody",), "twitch", "channel"),
-    ("who plays the villain", ("https://www.imdb.com/title/tt0468569/fullcredits/",), "imdb", "cast"),
-    ("every film he directed", ("https://www.imdb.com/name/nm0634240/",), "imdb", "person"),
-    ("what's playing in cinemas", ("https://www.rottentomatoes.com/browse/movies_in_theaters/",), "rotten-tomatoes", "chart"),
-    ("export these songs to csv", ("https://open.spotify.com/playlist/abc",), "spotify", "playlist"),
-    ("all LPs of this band", ("https://musicbrainz.org/artist/b10bbbfc-cf9e-42e0-be17-e2c3e1d2600d",), "musicbrainz", "artist"),
-    ("how many people work there", ("https://www.linkedin.com/company/openai/about/",), "linkedin", "company"),
-    ("nurse vacancies", ("https://www.indeed.co.uk/jobs?q=nurse&l=London",), "indeed", "jobs"),
-    ("was verdient ein Ingenieur", ("https://www.glassdoor.de/Salary/ingenieur.htm",), "glassdoor", "salaries"),
-    ("is there a pool? what does the room cost", ("https://www.booking.com/hotel/de/adlon.de.html",), "booking", "hotel"),
-    ("complaints of guests about noise", ("https://www.tripadvisor.de/Hotel_Review-g1-d2-Reviews-x.html",), "tripadvisor", "reviews"),
-    ("when does the next ICE to Munich leave", ("https://www.bahn.de",), "bahn", "connections"),
-    ("two-bedroom flats to let in Leeds", ("https://www.rightmove.co.uk/property-to-rent/find.html",), "rightmove", "search"),
-    ("monthly rent and deposit", ("https://www.immobilienscout24.de/expose/123456",), "immoscout24", "home"),
-    ("houses for sale in Austin", (), "zillow", "search"),
-    ("how did Tesla stock do over the past month, daily", ("https://finance.yahoo.com/quote/TSLA/history",), "yahoo-finance", "history"),
-    ("dividend yield", ("https://finance.yahoo.com/quote/KO",), "yahoo-finance", "quote"),
-    ("biggest crypto winners today", ("https://coinmarketcap.com/gainers-losers/",), "coinmarketcap", "coins"),
-    ("what is this paper about", ("https://arxiv.org/pdf/2401.00001",), "arxiv", "paper"),
-    ("studies about vitamin D and depression", ("https://pubmed.ncbi.nlm.nih.gov/?term=vitamin+d",), "pubmed", "search"),
-    ("what risks does the company mention", ("https://www.sec.gov/Archives/edgar/data/320193/000032019323000106/aapl.htm",), "sec-edgar", "filing"),
-    ("open data sets on air quality", ("https://catalog.data.gov/dataset?q=air",), "data-gov", "search"),
-    ("pharmacies close to the station with opening times", ("https://www.google.de/maps/search/apotheke",), "google-maps", "places"),
-    ("who scored", ("https://www.flashscore.de/spiel/abc123/",), "flashscore", "match"),
-    ("who is first in the Bundesliga", ("https://www.transfermarkt.de/bundesliga/tabelle/wettbewerb/L1",), "transfermarkt", "standings"),
-    ("Wetter morgen", ("https://www.wetter.com/deutschland/berlin/DE0001020.html",), "wetter-com", "forecast"),
-    ("something quick to cook with chicken", ("https://www.allrecipes.com/search?q=chicken",), "allrecipes", "recipes"),
-    ("discounts on indie games", ("https://store.steampowered.com/specials",), "steam", "search"),
-    ("famous lines of Oscar Wilde", ("https://www.goodreads.com/author/quotes/3565.Oscar_Wilde",), "goodreads", "quotes"),
-    ("read the menu", ("https://my-little-restaurant.example.org/menu.pdf",), None, None),
-    ("latest posts", ("https://reddit.co",), None, None),
-    ("write a poem", (), None, None),
-]
+HERE = Path(__file__).parent
+
+
+class Pair(Struct, frozen=True):
+    """`expected`: `site/task`; None: no site fits."""
+
+    instructions: str
+    assets: list[str]
+    expected: str | None
+
+
+def read_pairs(name: str) -> list[Pair]:
+    lines = (HERE / f"{name}.tsv").read_text().splitlines()
+    fields = [line.split("\t") for line in lines if not line.startswith("#")]
+    return [Pair(text, assets.split(), None if label == "-" else label) for text, assets, label in fields]

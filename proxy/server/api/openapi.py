@@ -14,7 +14,6 @@ import msgspec
 from litestar import Response, get
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.routes import ASGIRoute, BaseRoute, HTTPRoute
-from msgspec import Struct
 
 from proxy import __version__
 from proxy.ensembles.report import EnsembleReport
@@ -26,6 +25,7 @@ from proxy.schema.usage import Service, Usage, UsageReport
 from proxy.server.api.admin import PlanBody
 from proxy.server.api.aliases import AT_AZURE, ENDPOINTS
 from proxy.server.api.answers import NO_STORE
+from proxy.server.api.described import OF_SITES, Described
 from proxy.server.api.operation_shapes import (
     HealthAnswer,
     MessageAnswer,
@@ -69,17 +69,6 @@ _SCHEMES = {
 # --- descriptions of the routes ---------------------------------------------------------------------------------------
 
 
-class Described(Struct, frozen=True):
-    """One operation. `answers`: status -> media type -> its Struct or TypedDict, None for text that has no schema."""
-
-    summary: str
-    answers: dict[str, dict[str, Any]]
-    body: Any = None
-    query: dict[str, str] = {}
-    headers: dict[str, str] = {}
-    errors: tuple[int, ...] = ()
-
-
 _JSON = "application/json"
 _CSV = "text/csv"
 _CHAT_HEADERS = {
@@ -90,6 +79,7 @@ _CHAT_HEADERS = {
     "x-proxy-strategy": "The strategy that ranked the candidates, if one did.",
     "x-proxy-attempts": "How many requests to providers it took.",
     "x-proxy-config": "The version of the configuration that the call ran on: 12 hex digits.",
+    "x-proxy-site": "The site and the task of a site template, if the request names one.",
     "x-proxy-dropped-params": "Parameters that were dropped because the provider does not support them.",
     "x-proxy-adapted-params": "Parameters that were sent in another form.",
     "x-proxy-cost-usd": "The cost of the call in US dollars; whole answers only, and only if the price is known.",
@@ -227,6 +217,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         body=PlanBody,
         errors=(400, 401, 403, 409, 429, 503),
     ),
+    **OF_SITES,
     ("GET", PATH): Described("This document.", {"200": {_JSON: None}}),
 }
 _ASGI_METHODS = dict.fromkeys(
