@@ -53,7 +53,7 @@ async def applied(request: AnyRequest, sites: Matcher) -> AnyRequest:
     first = {"role": "system", "content": prompt}
     return replace(
         request,
-        messages=[Message(**first), *request.messages],
+        messages=[Message(role="system", content=prompt), *request.messages],
         fields={**fields, **added, "messages": [first, *fields["messages"]]},
         size=request.size + len(encode([first, added])),
         site=f"{site_id}/{task}",

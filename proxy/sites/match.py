@@ -24,6 +24,7 @@ from proxy.sites.words import COMMON, POINTING, meaning, spelled, words_of
 MAX_INSTRUCTIONS = 4_000  # characters
 MAX_ASSETS = 50
 RUNNERS_UP = 4
+MAX_REASONS = 12
 _LEAST = 0.42  # how well words must fit a task if nothing else names its site
 _MOST_ALIKE = 4  # sites whose tasks fit words equally well: more than that, and the words single out none
 _ALIKE = 0.95
@@ -111,7 +112,7 @@ class Matcher:
             site=card_of(task.site_id, site),
             task=task_of(site, task.name),
             confidence=best.confidence,
-            reasons=self._reasons(best, addresses, named),
+            reasons=self._reasons(best, addresses, named, written),
             runners_up=_others(ranked),
             assets=[
                 AssetSite(address.host, places[0].site_id if places else None)
@@ -239,26 +240,29 @@ class Matcher:
 
     # --- what to say --------------------------------------------------------------------------------------------------
 
-    def _reasons(self, best: _Found, addresses: Sequence[Address], named: dict[str, str]) -> list[str]:
+    def _reasons(
+        self, best: _Found, addresses: Sequence[Address], named: dict[str, str], written: list[str]
+    ) -> list[str]:
         task = best.task
         site = self.catalog.sites[task.site_id]
         told = []
         for address in addresses:
-            places = [place for place in self.catalog.at(address) if place.site_id == task.site_id]
-            if places:
-                how = "is" if places[0].domain == address.host else "is a sub-domain of"
-                told.append(
-                    f"{address.host} {how} {'/'.join([places[0].domain, *places[0].path])}, which is {site.name}."
-                )
+            for place in self.catalog.at(address):
+                domain = "/".join([place.domain, *place.path])
+                if place.site_id == task.site_id and place.domain == address.host:
+                    told.append(f"{domain} is a domain of {site.name}.")
+                elif place.site_id == task.site_id:
+                    told.append(f"{address.host} is below {domain}, a domain of {site.name}.")
         if task.site_id in named:
             told.append(f"The instructions name {site.name}: {named[task.site_id]!r}.")
         if best.address:
             told.append(f"An address has the form of those of the task {task.name}.")
         if best.matched:
-            told.append(f"Words of the task {task.name}: {', '.join(best.matched[:8])}.")
-        if not best.address and best.words < _KNOWN * (1 if best.site_sure else 0):
-            told.append("The words hardly fit any of its tasks.")
-        return list(dict.fromkeys(told))[:12]
+            words = [word for word in dict.fromkeys(written) if set(meaning([word])) & set(best.matched)]
+            told.append(f"Words of the task {task.name}: {', '.join(words[:8])}.")
+        if not best.address and best.words < _KNOWN:
+            told.append(f"The words hardly fit a task of {site.name}.")
+        return list(dict.fromkeys(told))[:MAX_REASONS]
 
     def _nothing(self, addresses: Sequence[Address], named: dict[str, str], ranked: list[_Found]) -> NoSiteFits:
         """The error, with the sites whose domain or name is spelled like it, that are named, or whose tasks fit."""
