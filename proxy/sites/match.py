@@ -30,6 +30,7 @@ _MOST_ALIKE = 4  # sites whose tasks fit words equally well: more than that, and
 _ALIKE = 0.95
 _NAMED, _HOSTED = 0.55, 0.6  # confidence in the site alone: the instructions name it, an asset is of it
 _ADDRESS = 0.7  # what a fitting pattern weighs beside the words, whose weight is 1
+_LIKENESS = 0.4  # the part of the closest instruction in what the words weigh
 _ROOT = 0.12  # ... of a front page, where people start whatever they want
 _KNOWN = 0.25  # the least share of words with which the first task of a site is not a guess
 
@@ -81,7 +82,7 @@ class Matcher:
 
     def prepare(self) -> None:
         """Makes the index."""
-        if self._counts and self._names and self.catalog.patterns:
+        if self._lengths and self._names and self.catalog.patterns:
             self.is_ready = True
 
     def match(self, instructions: str, assets: Sequence[str] = ()) -> SiteMatch:
@@ -100,7 +101,9 @@ class Matcher:
             sure = {site_id: min(0.8, _HOSTED + 0.1 * (site_id in named)) for site_id in given}
         else:
             sure = {site_id: _NAMED + 0.05 * min(3, len(name.split())) for site_id, name in named.items()}
-        ranked = self._ranked(written, addresses, sure, {word for name in named.values() for word in name.split()})
+        ranked = self._ranked(
+            written, addresses, sure, set(meaning([word for name in named.values() for word in name.split()]))
+        )
         if addresses and not given:
             raise self._nothing(addresses, named, ranked)
         best = ranked[0] if ranked else None
@@ -134,7 +137,7 @@ class Matcher:
         """The tasks of the sites in `sure`, of all sites if there are none; the best first. `names`: words that name a
         site and say nothing of the task.
         """
-        asked = self._asked(meaning([word for word in written if word not in names]))
+        asked = self._asked([word for word in meaning(written) if word in self._counts or word not in names])
         tasks = [task for site_id in sure for task in self._by_site[site_id]] if sure else self._tasks
         found = [self._found(task, asked, sure.get(task.site_id, 0.0)) for task in tasks]
         shares = self._address_shares(addresses)
@@ -153,13 +156,13 @@ class Matcher:
         if matched:
             share = sum(asked.words[word] * task.words[word] for word in matched) / asked.weight
             closest = max(self._likeness(asked, phrase) for phrase in task.phrases)
-            found.words = min(1.0, 0.6 * share + 0.4 * closest)
+            found.words = min(1.0, (1 - _LIKENESS) * share + _LIKENESS * closest)
         return found
 
     def _likeness(self, asked: _Asked, phrase: frozenset[str]) -> float:
         """The cosine of the known words and those of one instruction."""
-        common = sum(asked.words[word] for word in phrase if word in asked.known)
-        return common / math.sqrt(asked.known_weight * sum(map(self._rarity, phrase))) if common else 0.0
+        common = sum(map(asked.words.__getitem__, phrase & asked.known))
+        return common / math.sqrt(asked.known_weight * self._lengths[phrase]) if common else 0.0
 
     def _address_shares(self, addresses: Sequence[Address]) -> dict[tuple[str, str], float]:
         """How well the addresses fit each task that they fit: an address speaks for the most literal pattern of its
@@ -167,8 +170,9 @@ class Matcher:
         """
         shares: dict[tuple[str, str], float] = {}
         for address in addresses:
-            share = _ADDRESS if address.segments or address.query else _ROOT
             for place in self.catalog.at(address):
+                is_front = len(address.segments) == len(place.path) and not address.query
+                share = _ROOT if is_front else _ADDRESS
                 patterns = self.catalog.patterns[place.site_id]
                 task = next((task for task, pattern in patterns if pattern.fits(address)), None)
                 if task is not None:
@@ -237,6 +241,11 @@ class Matcher:
     @cached_property
     def _counts(self) -> Counter[str]:
         return Counter(word for task in self._tasks for word in task.words)
+
+    @cached_property
+    def _lengths(self) -> dict[frozenset[str], float]:
+        """How much all words of a phrase say."""
+        return {phrase: sum(map(self._rarity, phrase)) for task in self._tasks for phrase in task.phrases}
 
     # --- what to say --------------------------------------------------------------------------------------------------
 

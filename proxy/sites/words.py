@@ -18,7 +18,7 @@ _SAYS_NOTHING = """
 a an the of to in on for and or from this that these those what which is are was be as with by at it its if then
 there here about into me my i we us our you your please get give show fetch extract scrape collect crawl pull grab
 retrieve return want need would like can could should do does did how all any every each some many much one two
-list find up out over so not no have has had will them they their he she who when where page pages site website web
+find up out over so not no have has had will them they their he she who when where page pages site website web
 url link information info data details detail content tell let make just also very current currently using use der
 die das den dem ein eine einen und oder von zu im am fur mit auf aus bei nach wie was ist sind alle zeige hole
 finde suche bitte mir le la les des un une du et ou de dans pour sur avec est sont tous toutes trouve donne moi el
@@ -29,8 +29,9 @@ COMMON = frozenset({"nature", "indeed", "steam", "guardian", "booking", "saturn"
 POINTING = frozenset({"on", "from", "at", "via", "auf", "bei", "von", "sur", "chez"})
 # The first of each line stands for the others.
 _SAME = """
-price cost costs pricing priced expensive cheap cheapest affordable
+price cost costs pricing priced
 price preis preise preisen prix precio precios prezzo prezzi kostet
+cheap cheapest cheaper affordable inexpensive gunstig gunstigste gunstigster billig barato economico pas-cher
 review reviews opinion opinions feedback bewertung bewertungen rezension rezensionen avis resena resenas recensioni
 job jobs vacancy vacancies opening openings career careers position positions hiring stelle stellen stellenangebote
 job emploi emplois empleo empleos trabajo lavoro arbeit

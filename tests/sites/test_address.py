@@ -46,7 +46,9 @@ MALFORMED = {
 }
 
 
-@pytest.mark.parametrize(("url", "why"), MALFORMED.items(), ids=[url[:24].encode("unicode_escape").decode() for url in MALFORMED])
+@pytest.mark.parametrize(
+    ("url", "why"), MALFORMED.items(), ids=[url[:24].encode("unicode_escape").decode() for url in MALFORMED]
+)
 def test_a_malformed_url_is_refused(url: str, why: str) -> None:
     """With the reason, and without the URL: it may hold a password."""
     with pytest.raises(ValueError, match=re.escape(why)) as refusal:
@@ -83,7 +85,9 @@ def test_a_pattern_fits_what_it_says(pattern: str, fits: list[str], fails: list[
     assert [url for url in fails if read.fits(read_address(url))] == []
 
 
-@pytest.mark.parametrize("pattern", ["", "r", "/a b", "/(a+)+*", "/{a}{b}", "/{A}", "/{a", "/a\\", "/" + "a" * 200, "/**/a"])
+@pytest.mark.parametrize(
+    "pattern", ["", "r", "/a b", "/(a+)+*", "/{a}{b}", "/{A}", "/{a", "/a\\", "/" + "a" * 200, "/**/a"]
+)
 def test_what_is_no_pattern_is_refused(pattern: str) -> None:
     """Regular expressions have no meaning here."""
     with pytest.raises(ValueError, match="pattern"):

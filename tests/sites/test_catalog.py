@@ -37,7 +37,18 @@ def test_there_are_many_sites_of_many_kinds() -> None:
     """More than 60 sites with domains of their own, more than 12 categories, every one with sites."""
     assert len({site.domains[0] for site in SITES.values()}) == len(SITES) >= 60
     assert len(Catalog(SITES).categories) >= 12
-    wanted = {"communities", "code", "shops", "news", "encyclopaedias", "video", "music", "jobs", "travel", "real-estate"}
+    wanted = {
+        "communities",
+        "code",
+        "shops",
+        "news",
+        "encyclopaedias",
+        "video",
+        "music",
+        "jobs",
+        "travel",
+        "real-estate",
+    }
     wanted |= {"finance", "science", "government", "maps", "sports", "weather"}
     assert wanted <= Catalog(SITES).categories.keys()
 
@@ -108,7 +119,7 @@ def test_every_task_says_what_a_chat_needs() -> None:
     for site in SITES.values():
         for domain in site.domains:
             host = domain.removeprefix("=").partition("/")[0]
-            assert host_of(host) == host and not host.startswith("www.") or host == "www.gov.uk"
+            assert (host_of(host) == host and not host.startswith("www.")) or host == "www.gov.uk"
 
 
 def test_an_unknown_site_has_near_names() -> None:

@@ -68,8 +68,20 @@ def test_a_host_that_only_looks_like_one_of_the_catalog_does_not_match(url: str)
 @pytest.mark.parametrize(
     "url",
     [
-        *("https://reddit.com", "reddit.com", "//reddit.com", "HTTPS://WWW.REDDIT.COM", "https://reddit.com.", " reddit.com "),
-        *("https://reddit.com:8443/", "http://user:secret@old.reddit.com", "https://a.b.c.reddit.com/?x=1#y", "reddit.com:80"),
+        *(
+            "https://reddit.com",
+            "reddit.com",
+            "//reddit.com",
+            "HTTPS://WWW.REDDIT.COM",
+            "https://reddit.com.",
+            " reddit.com ",
+        ),
+        *(
+            "https://reddit.com:8443/",
+            "http://user:secret@old.reddit.com",
+            "https://a.b.c.reddit.com/?x=1#y",
+            "reddit.com:80",
+        ),
         *("https://\uff52eddit.com", "https://evil.io@reddit.com"),
     ],
 )
@@ -123,7 +135,7 @@ def test_without_words_the_address_chooses() -> None:
         ("trending repos on github", "github/trending"),
         ("articles from Nature on fusion", "nature/listing"),
         ("what is the nature of time", None),
-        ("indeed, it rains", None),
+        ("indeed, I agree", None),
         ("cheap direct flights to Madrid", "skyscanner/flights"),
         ("summarize this text", None),  # fits the articles of ten newspapers: the words single out none
         ("solve for x", None),
@@ -198,7 +210,13 @@ def test_a_match_takes_less_than_5_ms(case: int) -> None:
 def test_own_sites_come_before_shipped_ones_and_replace_their_ids() -> None:
     """The words decide between equals by the order of the catalog."""
     task = SiteTask(about="Flights", say=["cheapest flight", "direct flights"], fields={"price": "number"})
-    mine = Site(name="Mine", category="travel", domains=["fly.example"], description="Compares flights.", tasks={"flights": task})
+    mine = Site(
+        name="Mine",
+        category="travel",
+        domains=["fly.example"],
+        description="Compares flights.",
+        tasks={"flights": task},
+    )
     sites = merged({"mine": mine, "reddit": mine})
     assert next(iter(sites)) == "mine" and sites["reddit"] is mine
     matcher = Matcher(Catalog(sites))
