@@ -12,25 +12,27 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import islice
 
 from msgspec import Struct
 
 from proxy.schema.errors import BadRequest, NoSiteFits
 from proxy.sites.address import Address, read_address
 from proxy.sites.answers import AssetSite, Candidate, SiteMatch, card_of, task_of
-from proxy.sites.catalog import Catalog
+from proxy.sites.catalog import Catalog, Place
 from proxy.sites.words import COMMON, POINTING, meaning, spelled, words_of
 
 MAX_INSTRUCTIONS = 4_000  # characters
 MAX_ASSETS = 50
 RUNNERS_UP = 4
 MAX_REASONS = 12
+_SHOWN_WORDS = 8
 _LEAST = 0.42  # how well words must fit a task if nothing else names its site
 _MOST_ALIKE = 4  # sites whose tasks fit words equally well: more than that, and the words single out none
 _ALIKE = 0.95
 _NAMED, _HOSTED = 0.55, 0.6  # confidence in the site alone: the instructions name it, an asset is of it
 _ADDRESS = 0.7  # what a fitting pattern weighs beside the words, whose weight is 1
-_LIKENESS = 0.4  # the part of the closest instruction in what the words weigh
+_LIKENESS = 0.5  # the part of the closest instruction in what the words weigh
 _ROOT = 0.12  # ... of a front page, where people start whatever they want
 _KNOWN = 0.25  # the least share of words with which the first task of a site is not a guess
 
@@ -42,6 +44,13 @@ class _Task(Struct, frozen=True):
     name: str
     words: dict[str, float]
     phrases: list[frozenset[str]]
+
+
+class _Asset(Struct, frozen=True):
+    """The address of an asset, and what of the catalog it belongs to."""
+
+    address: Address
+    places: list[Place]
 
 
 class _Asked(Struct, frozen=True):
@@ -60,7 +69,7 @@ class _Found(Struct):
     site_sure: float
     words: float = 0.0
     address: float = 0.0
-    matched: tuple[str, ...] = ()
+    matched: frozenset[str] = frozenset()
 
     @property
     def strength(self) -> float:
@@ -92,35 +101,27 @@ class Matcher:
             raise BadRequest(message, param="instructions")
         if not instructions.strip() and not assets:
             raise BadRequest("instructions: say what to extract, or give assets.", param="instructions")
-        addresses = _addresses(assets)
+        given = [_Asset(address, self.catalog.at(address)) for address in _addresses(assets)]
         written = spelled(instructions)
         named = self._named(written)
-        hosts = [self.catalog.at(address) for address in addresses]
-        given = Counter(place.site_id for places in hosts for place in places)
-        if addresses:
-            sure = {site_id: min(0.8, _HOSTED + 0.1 * (site_id in named)) for site_id in given}
+        if given:
+            of_assets = [place.site_id for asset in given for place in asset.places]
+            sure = {site_id: _HOSTED + 0.1 * (site_id in named) for site_id in of_assets}
         else:
             sure = {site_id: _NAMED + 0.05 * min(3, len(name.split())) for site_id, name in named.items()}
-        ranked = self._ranked(
-            written, addresses, sure, set(meaning([word for name in named.values() for word in name.split()]))
-        )
-        if addresses and not given:
-            raise self._nothing(addresses, named, ranked)
-        best = ranked[0] if ranked else None
-        if best is None or not (sure or _single_out(ranked)):
-            raise self._nothing(addresses, named, ranked)
-        task = best.task
+        names = set(meaning([word for name in named.values() for word in name.split()]))
+        ranked = self._ranked(written, given, sure, names)
+        if not ranked or not (sure or (not given and _single_out(ranked))):
+            raise self._nothing(given, named, ranked)
+        best, task = ranked[0], ranked[0].task
         site = self.catalog.sites[task.site_id]
         return SiteMatch(
             site=card_of(task.site_id, site),
             task=task_of(site, task.name),
             confidence=best.confidence,
-            reasons=self._reasons(best, addresses, named, written),
+            reasons=self._reasons(best, given, named, written),
             runners_up=_others(ranked),
-            assets=[
-                AssetSite(address.host, places[0].site_id if places else None)
-                for address, places in zip(addresses, hosts, strict=True)
-            ],
+            assets=[AssetSite(each.address.host, each.places[0].site_id if each.places else None) for each in given],
             politeness=site.politeness,
         )
 
@@ -132,7 +133,7 @@ class Matcher:
     # --- what speaks for a task ---------------------------------------------------------------------------------------
 
     def _ranked(
-        self, written: list[str], addresses: Sequence[Address], sure: dict[str, float], names: set[str]
+        self, written: list[str], given: Sequence[_Asset], sure: dict[str, float], names: set[str]
     ) -> list[_Found]:
         """The tasks of the sites in `sure`, of all sites if there are none; the best first. `names`: words that name a
         site and say nothing of the task.
@@ -140,7 +141,7 @@ class Matcher:
         asked = self._asked([word for word in meaning(written) if word in self._counts or word not in names])
         tasks = [task for site_id in sure for task in self._by_site[site_id]] if sure else self._tasks
         found = [self._found(task, asked, sure.get(task.site_id, 0.0)) for task in tasks]
-        shares = self._address_shares(addresses)
+        shares = self._address_shares(given)
         for each in found:
             each.address = shares.get((each.task.site_id, each.task.name), 0.0)
         return sorted(found, key=lambda each: -each.site_sure - each.strength)
@@ -151,7 +152,7 @@ class Matcher:
         return _Asked(weights, known, sum(weights.values()), sum(weights[word] for word in known))
 
     def _found(self, task: _Task, asked: _Asked, site_sure: float) -> _Found:
-        matched = tuple(word for word in task.words if word in asked.known)
+        matched = asked.known & task.words.keys()
         found = _Found(task, site_sure, matched=matched)
         if matched:
             share = sum(asked.words[word] * task.words[word] for word in matched) / asked.weight
@@ -164,13 +165,14 @@ class Matcher:
         common = sum(map(asked.words.__getitem__, phrase & asked.known))
         return common / math.sqrt(asked.known_weight * self._lengths[phrase]) if common else 0.0
 
-    def _address_shares(self, addresses: Sequence[Address]) -> dict[tuple[str, str], float]:
+    def _address_shares(self, given: Sequence[_Asset]) -> dict[tuple[str, str], float]:
         """How well the addresses fit each task that they fit: an address speaks for the most literal pattern of its
         site.
         """
         shares: dict[tuple[str, str], float] = {}
-        for address in addresses:
-            for place in self.catalog.at(address):
+        for asset in given:
+            address = asset.address
+            for place in asset.places:
                 is_front = len(address.segments) == len(place.path) and not address.query
                 share = _ROOT if is_front else _ADDRESS
                 patterns = self.catalog.patterns[place.site_id]
@@ -191,7 +193,8 @@ class Matcher:
         found: dict[str, str] = {}
         place = 0
         while place < len(written):
-            for length in range(min(self._longest_name, len(written) - place), 0, -1):
+            longest = self._longest_name if written[place] in self._first_words else 0
+            for length in range(min(longest, len(written) - place), 0, -1):
                 name = " ".join(written[place : place + length])
                 if name in self._names and (name not in COMMON or _is_pointed_at(written, place)):
                     found.setdefault(self._names[name], name)
@@ -211,6 +214,10 @@ class Matcher:
                 if len(name) > 1:  # a letter names nothing
                     names.setdefault(name, site_id)
         return names
+
+    @cached_property
+    def _first_words(self) -> frozenset[str]:
+        return frozenset(name.partition(" ")[0] for name in self._names)
 
     @cached_property
     def _longest_name(self) -> int:
@@ -249,42 +256,44 @@ class Matcher:
 
     # --- what to say --------------------------------------------------------------------------------------------------
 
-    def _reasons(
-        self, best: _Found, addresses: Sequence[Address], named: dict[str, str], written: list[str]
-    ) -> list[str]:
+    def _reasons(self, best: _Found, given: Sequence[_Asset], named: dict[str, str], written: list[str]) -> list[str]:
         task = best.task
         site = self.catalog.sites[task.site_id]
         told = []
-        for address in addresses:
-            for place in self.catalog.at(address):
-                domain = "/".join([place.domain, *place.path])
-                if place.site_id == task.site_id and place.domain == address.host:
-                    told.append(f"{domain} is a domain of {site.name}.")
-                elif place.site_id == task.site_id:
-                    told.append(f"{address.host} is below {domain}, a domain of {site.name}.")
+        for asset in given:
+            for place in asset.places:
+                host, domain = asset.address.host, "/".join([place.domain, *place.path])
+                if place.site_id == task.site_id:
+                    what = f"{domain} is" if place.domain == host else f"{host} is below {domain},"
+                    told.append(f"{what} a domain of {site.name}.")
         if task.site_id in named:
             told.append(f"The instructions name {site.name}: {named[task.site_id]!r}.")
         if best.address:
             told.append(f"An address has the form of those of the task {task.name}.")
         if best.matched:
-            words = [word for word in dict.fromkeys(written) if set(meaning([word])) & set(best.matched)]
-            told.append(f"Words of the task {task.name}: {', '.join(words[:8])}.")
+            fitting = (word for word in dict.fromkeys(written) if not best.matched.isdisjoint(meaning([word])))
+            told.append(f"Words of the task {task.name}: {', '.join(islice(fitting, _SHOWN_WORDS))}.")
         if not best.address and best.words < _KNOWN:
             told.append(f"The words hardly fit a task of {site.name}.")
         return list(dict.fromkeys(told))[:MAX_REASONS]
 
-    def _nothing(self, addresses: Sequence[Address], named: dict[str, str], ranked: list[_Found]) -> NoSiteFits:
+    def _nothing(self, given: Sequence[_Asset], named: dict[str, str], ranked: list[_Found]) -> NoSiteFits:
         """The error, with the sites whose domain or name is spelled like it, that are named, or whose tasks fit."""
         domains = {
             domain.removeprefix("="): site_id for site_id, site in self.catalog.sites.items() for domain in site.domains
         }
         near = [
             domains[close]
-            for address in addresses[:4]
-            for close in difflib.get_close_matches(address.host.removeprefix("www.")[:64], domains, n=2, cutoff=0.75)
+            for asset in given[:4]
+            for close in difflib.get_close_matches(_bare(asset.address), domains, n=2, cutoff=0.75)
         ]
         near += [*named, *(found.task.site_id for found in ranked[: 2 * RUNNERS_UP] if found.matched)]
-        return NoSiteFits(tuple(dict.fromkeys(near))[:RUNNERS_UP], has_assets=bool(addresses))
+        return NoSiteFits(tuple(dict.fromkeys(near))[:RUNNERS_UP], has_assets=bool(given))
+
+
+def _bare(address: Address) -> str:
+    """The host as far as it is compared by its spelling."""
+    return address.host.removeprefix("www.")[:64]
 
 
 def _is_pointed_at(written: list[str], place: int) -> bool:
