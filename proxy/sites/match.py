@@ -23,7 +23,7 @@ from proxy.sites.catalog import Catalog, Place
 from proxy.sites.words import COMMON, POINTING, meaning, spelled, words_of
 
 MAX_INSTRUCTIONS = 4_000  # characters
-MAX_ASSETS = 50
+MAX_ASSETS = 20
 RUNNERS_UP = 4
 MAX_REASONS = 12
 _SHOWN_WORDS = 8
@@ -284,7 +284,7 @@ class Matcher:
         }
         near = [
             domains[close]
-            for asset in given[:4]
+            for asset in given[:2]
             for close in difflib.get_close_matches(_bare(asset.address), domains, n=2, cutoff=0.75)
         ]
         near += [*named, *(found.task.site_id for found in ranked[: 2 * RUNNERS_UP] if found.matched)]

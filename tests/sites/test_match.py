@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -165,9 +166,9 @@ def test_nothing_fits_and_the_nearest_are_named() -> None:
 
 def test_limits_are_named() -> None:
     """Before anything is compared."""
-    with pytest.raises(BadRequest, match=r"assets: expected at most 50 URLs, got 10000") as many:
+    with pytest.raises(BadRequest, match=r"assets: expected at most 20 URLs, got 10000") as many:
         MATCHER.match("x", ["https://reddit.com"] * 10_000)
-    assert (many.value.param, MAX_ASSETS) == ("assets", 50)
+    assert (many.value.param, MAX_ASSETS) == ("assets", 20)
     with pytest.raises(BadRequest, match="instructions: expected at most 4000") as long:
         MATCHER.match("x" * (MAX_INSTRUCTIONS + 1))
     assert long.value.param == "instructions"
@@ -198,10 +199,8 @@ def test_a_match_takes_less_than_5_ms(case: int) -> None:
     taken = []
     for _ in range(15):
         begun = time.thread_time()
-        try:
+        with suppress(NoSiteFits):
             MATCHER.match(instructions, assets)
-        except NoSiteFits:
-            pass
         taken.append(time.thread_time() - begun)
     print(f"{1000 * min(taken):.2f} ms")
     assert min(taken) < 0.005
