@@ -29,6 +29,8 @@ ARGUMENTS = {  # of commands that need some
     "plan": ["new.yaml"],
     "schema": ["routing"],
     "setup": ["codex"],
+    "sites match": ["x"],
+    "sites show": ["reddit"],
     "usage reconcile": ["invoice.csv"],
     "usage reprice": ["--since", "2026-11-01"],
 }
@@ -81,6 +83,8 @@ PROBLEMS = {  # what a command finds, without calling any model: 1
     "feedback": ["chatcmpl-0661640e3cbcdb1a2d4436eb39", "--success"],
     "import litellm": ["config.yaml", "--strict", "--dir", "new"],
     "keys revoke": ["nobody"],
+    "sites match": ["write a poem"],
+    "sites show": ["nowhere"],
 }
 
 
