@@ -128,7 +128,8 @@ class Pipeline:
             request = format.decode(body)
         else:
             request = await self._off_loop.run(len(body), partial(format.decode, body))
-        return await site.applied(hints.applied(request, headers), self._admission.sites)
+        request = hints.applied(request, headers)
+        return await site.applied(request, self._admission.sites) if "site" in request.fields else request
 
     def _reject(self, call: Call, error: ProxyError) -> None:
         end = call.end(Outcome.REJECTED, error)

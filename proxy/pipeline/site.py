@@ -22,9 +22,7 @@ _READ = 1_000  # characters of the question that choose the task: what follows i
 
 
 async def applied(request: AnyRequest, sites: Matcher) -> AnyRequest:
-    """The request with its `site` applied and removed. Raises BadRequest that names the field."""
-    if "site" not in request.fields:
-        return request
+    """A request that has the field `site`, with it applied and removed. Raises BadRequest that names the field."""
     given = request.fields["site"]
     fields = {name: value for name, value in request.fields.items() if name != "site"}
     if given is None:
