@@ -36,6 +36,7 @@ COMMANDS = {  # name -> first sentence of its help, so that listing the commands
     "schema": "Print the JSON Schema of a configuration file, for editors.",
     "serve": "Serve the OpenAI-compatible endpoint.",
     "setup": "Point a coding agent or chat client here.",
+    "sites": "List site templates, show one, and find the one that fits.",
     "usage": "Report usage and cost.",
 }
 

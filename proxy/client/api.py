@@ -19,6 +19,7 @@ from proxy.client.results import Answer, Chunk, EnsembleAnswer, Explanation, Fee
 from proxy.client.sending import Received, Retries, Sender
 from proxy.client.session import IN_PROCESS, Session, to_server, to_this_process, user_agent
 from proxy.client.settings import APISettings
+from proxy.client.sites import Sites
 from proxy.client.streaming import EventStream
 from proxy.schema.chat import ChatChunk
 from proxy.schema.fold import Fold
@@ -41,6 +42,8 @@ class MultiModelAPI:
     - `timeout_s`: seconds without a byte after which a call fails with RequestTimeout.
     - `max_retries`, `retry_delay_seconds`: repeats of what the proxy says may be repeated; see `APISettings`, whose
       values they replace.
+
+    `sites` has the catalog of site templates: `list`, `get`, `match`.
 
     All methods raise MultiModelError, whose subclasses are in `proxy.client.errors`, and ValueError that names a wrong
     argument, before anything is sent.
@@ -79,6 +82,7 @@ class MultiModelAPI:
         self._sender = Sender(self._session, self.base_url, timeout_s, Retries(most, delay_s))
         self.experiments = Experiments(self._sender)  # variant, track, winner, ...
         self.prompts = Prompts(self._sender)  # stored prompts: register, get, render, create_version, ...
+        self.sites = Sites(self._sender)
 
     # --- questions ----------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from proxy.client.results import (
     UsageReport,
 )
 from proxy.schema.chat import text_of
+from proxy.sites.answers import SiteCard, SiteList, SiteMatch, SiteTemplate
 
 Headers = Mapping[str, str]
 T = TypeVar("T")
@@ -86,6 +87,18 @@ def usage_report_of(data: dict[str, Any]) -> UsageReport:
 
 def feedback_of(data: dict[str, Any]) -> Feedback:
     return _converted(data, Feedback)
+
+
+def site_list_of(data: dict[str, Any]) -> list[SiteCard]:
+    return _converted(data, SiteList).data
+
+
+def site_template_of(data: dict[str, Any]) -> SiteTemplate:
+    return _converted(data, SiteTemplate)
+
+
+def site_match_of(data: dict[str, Any]) -> SiteMatch:
+    return _converted(data, SiteMatch)
 
 
 def _converted(data: dict[str, Any], kind: type[T]) -> T:

@@ -15,8 +15,10 @@ from proxy.client.api import TIMEOUT_S, AnswerStream, MultiModelAPI
 from proxy.client.asking import AskOptions, EnsembleOptions
 from proxy.client.results import Answer, Chunk, EnsembleAnswer, Explanation, Feedback, UsageReport
 from proxy.client.settings import APISettings
+from proxy.client.sites import Sites
 from proxy.client.sync_experiments import SyncExperiments
 from proxy.client.sync_prompts import SyncPrompts
+from proxy.sites.answers import SiteCard, SiteMatch, SiteTemplate
 
 T = TypeVar("T")
 
@@ -49,6 +51,7 @@ class SyncMultiModelAPI:
         self._loop = _LoopThread()
         self.experiments = SyncExperiments(self._api.experiments, self._loop)  # as `MultiModelAPI.experiments`
         self.prompts = SyncPrompts(self._api.prompts, self._loop)  # as `MultiModelAPI.prompts`
+        self.sites = SyncSites(self._api.sites, self._loop)
         self._end = weakref.finalize(self, _shut, self._api, self._loop)
 
     @property
@@ -116,6 +119,32 @@ class SyncMultiModelAPI:
 
     def __repr__(self) -> str:
         return f"SyncMultiModelAPI({self._api._shown()})"
+
+
+class SyncSites:
+    """`Sites` without `await`."""
+
+    def __init__(self, sites: Sites, loop: _LoopThread) -> None:
+        self._sites = sites
+        self._loop = loop
+
+    def list(
+        self,
+        category: str | None = None,
+        domain: str | None = None,
+        javascript: bool | None = None,
+        sign_in: str | None = None,
+    ) -> list[SiteCard]:
+        """As `Sites.list`."""
+        return self._loop.run(self._sites.list(category, domain, javascript, sign_in))
+
+    def get(self, site_id: str) -> SiteTemplate:
+        """As `Sites.get`."""
+        return self._loop.run(self._sites.get(site_id))
+
+    def match(self, instructions: str = "", assets: Sequence[str] = ()) -> SiteMatch:
+        """As `Sites.match`."""
+        return self._loop.run(self._sites.match(instructions, assets))
 
 
 class SyncAnswerStream:

@@ -27,6 +27,7 @@ from proxy.config.references import name_problems
 from proxy.config.rules import rule_problems
 from proxy.config.server import ServerConfig
 from proxy.config.settings import LATER, Config, PricingFile, RoutingFile
+from proxy.config.sites import read_sites
 from proxy.config.tree import Entry, Mapping, Scalar, Sequence, parse, plain_value
 from proxy.ensembles.base import Ensemble
 from proxy.ensembles.registry import STRATEGIES
@@ -40,7 +41,7 @@ from proxy.schema.records import Secret
 
 VAULT_KEY = "PROXY_VAULT_KEY"
 MIN_VAULT_KEY = 32  # characters
-_READ_APART = ("providers", "models", "aliases", "rules", "tasks", "ensembles")
+_READ_APART = ("providers", "models", "aliases", "rules", "tasks", "ensembles", "sites")
 _ENTRY = inspect.type_info(str | ModelEntry)
 _TASK = inspect.type_info(NotBlank | list[NotBlank])
 _UNREAD = Rule(name="", when=When(), use=[])  # keeps the place of a rule with a problem
@@ -101,7 +102,7 @@ def configure(
     values = reader.fields(root, RoutingFile, (), without=_READ_APART)
     providers = read_providers(root.entries.get("providers"), reader, types, environ)
     ensembles, are_enabled = read_ensembles(root.entries.get("ensembles"), reader, strategies)
-    sections = _sections(values, reader)
+    sections = _sections(values, reader) | {"sites": read_sites(root.entries.get("sites"), reader)}
     config = Config(
         **sections,
         **_names(root, reader),

@@ -19,6 +19,7 @@ from proxy.providers.base.contract import Provider
 from proxy.routing.settings import ModelEntry, RouterConfig, Rule
 from proxy.schema.constraints import Day, NotBlank, one_of
 from proxy.schema.records import Secret
+from proxy.sites.template import Site
 from proxy.storage.settings import StorageConfig
 
 
@@ -32,7 +33,7 @@ class Config(Struct, frozen=True, kw_only=True):
     `notices` are lines to print at
     the start. `version` is a short hash of both files. `marks` has the position of each value in routing_rules.yaml,
     `price_marks` that of each successor in pricing.yaml. Rules may choose ensembles if `ensembles_enabled`; requests
-    may name any of the `strategies`.
+    may name any of the `strategies`. `sites` are those of the file, without the shipped catalog.
     """
 
     server: ServerConfig = ServerConfig()
@@ -51,6 +52,7 @@ class Config(Struct, frozen=True, kw_only=True):
     usage: UsageConfig = UsageConfig()
     rate_limits: RateLimitsConfig | None = None
     keys: dict[str, KeyConfig] = {}
+    sites: dict[str, Site] = {}
     pricing: Pricing = Pricing()
     disabled: dict[str, str] = {}
     provider_keys: dict[str, dict[str, Secret]] = {}
@@ -94,6 +96,7 @@ class RoutingFile(Struct, forbid_unknown_fields=True):
     usage: UsageConfig = UsageConfig()
     rate_limits: RateLimitsConfig | None = None
     keys: dict[str, KeyConfig] = {}
+    sites: dict[str, Site] = {}
 
 
 class PricingFile(Struct, forbid_unknown_fields=True):

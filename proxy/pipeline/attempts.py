@@ -13,38 +13,29 @@ and its cost, nor while the deployment's breaker is open.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
 from typing import cast
 
-from msgspec import Struct, field
-from msgspec.structs import force_setattr
-
 from proxy.metering import tokens
-from proxy.metering.charges import NO_BUDGETS, Budgets
-from proxy.metering.ledger import Ledger
 from proxy.pipeline import emulate
 from proxy.pipeline.admission import EXPECTED_OUTPUT
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.call import Call
 from proxy.pipeline.conditions import changed
 from proxy.pipeline.gate import CommitGate
-from proxy.pipeline.holds import Holds
 from proxy.pipeline.native import NativeAnswer
-from proxy.pipeline.off_loop import LARGE_BYTES, OffLoop
+from proxy.pipeline.off_loop import LARGE_BYTES
+from proxy.pipeline.resources import Resources
 from proxy.pipeline.stop_sequences import StopSequences
 from proxy.pipeline.stream_reader import StreamReader
 from proxy.providers.base.building import build, passes
 from proxy.providers.base.contract import Built
 from proxy.providers.base.reading import parse
 from proxy.routing.ask import Answer, Origin, Sink
-from proxy.routing.board import HealthBoard
 from proxy.routing.deployment import Deployment
 from proxy.routing.fallback import FallbackOrder
 from proxy.routing.plan import attempt_bound
-from proxy.routing.settings import RouterConfig
-from proxy.routing.stored_facts import NOTHING, Mentioned
 from proxy.schema.attempt_state import AttemptState
 from proxy.schema.chat import ChatRequest, ChatResponse
 from proxy.schema.endpoints import AnyRequest, AnyResponse
@@ -52,38 +43,12 @@ from proxy.schema.errors import BadRequest, BudgetSpent, ProxyError, Received, U
 from proxy.schema.json_check import JSONCheck
 from proxy.schema.records import AttemptEnd, Outcome
 from proxy.upstream.keys import Lease
-from proxy.upstream.upstream import Exchange, Upstream
+from proxy.upstream.upstream import Exchange
 
 AT_ONCE = 16  # concurrent asks of one call: more would flood the vendor, or queue too long for its `max_concurrent`
 MAX_BACKOFF_S = 8.0
 MAX_RETRY_AFTER_S = 10.0  # a longer Retry-After moves the call to the next candidate
 _MAX_NAMED, _MAX_NAME = 32, 64  # parameter names reported to the client, and characters of each
-
-
-class Resources(Struct, frozen=True):
-    """Shared by every call of one configuration.
-
-    `observe` receives each ended attempt. `random` returns the jitter factor in [0, 1): the fraction of the
-    back-off ceiling to sleep. The first ceiling is `backoff_s`, and it doubles. `board` outlives the configuration.
-    `begin_trace` is called with each call and its headers; None: calls are not traced.
-    """
-
-    upstreams: Mapping[str, Upstream]
-    ledger: Ledger
-    off_loop: OffLoop
-    config_version: str
-    random: Callable[[], float]
-    observe: Callable[[Attempt], None] = lambda attempt: None
-    backoff_s: float = RouterConfig().retry_delay_s
-    router: RouterConfig = RouterConfig()
-    board: HealthBoard = field(default_factory=HealthBoard)
-    mentioned: Mentioned = NOTHING  # by the rules
-    budgets: Budgets = NO_BUDGETS
-    begin_trace: Callable[[Call, Mapping[str, str]], object] | None = None
-    holds: Holds = None  # type: ignore[assignment]  # made from the fields above
-
-    def __post_init__(self) -> None:
-        force_setattr(self, "holds", Holds(self.ledger, self.budgets, self.config_version))
 
 
 class AttemptLoop:
@@ -256,8 +221,8 @@ class AttemptLoop:
         """The exchange that sends the request."""
         exchange = self._upstream.exchange(built, attempt.id, stream=stream, on_sent=attempt.note_sent)
         if self._upstream.keys is not None and self._upstream.keys.counts_tokens:
-            output = attempt.request.output_limit(EXPECTED_OUTPUT) or 0
-            exchange.expected = tokens.estimate_prompt(attempt.request), output
+            prompt, limit = tokens.estimate_prompt(attempt.request), attempt.request.output_limit(EXPECTED_OUTPUT)
+            exchange.expected = prompt, limit or 0
         return exchange
 
     def _build(self, attempt: Attempt) -> Built:
@@ -338,8 +303,8 @@ class AttemptLoop:
 
 def _settle(lease: Lease, ended: AttemptEnd) -> None:
     """Corrects what was reserved of the key's minute. Of an answer that nobody saw, the prompt counts."""
-    tokens = ended.tokens
-    lease.settle(max(tokens.prompt, lease.prompt) if ended.usage_source == "unknown" else tokens.total)
+    used = ended.tokens
+    lease.settle(max(used.prompt, lease.prompt) if ended.usage_source == "unknown" else used.total)
 
 
 def _printable_names(names: list[str]) -> list[str]:

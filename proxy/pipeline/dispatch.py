@@ -17,10 +17,11 @@ from typing import Any, cast
 
 from msgspec import Struct
 
-from proxy.pipeline.attempts import AttemptLoop, Resources
+from proxy.pipeline.attempts import AttemptLoop
 from proxy.pipeline.call import Call
 from proxy.pipeline.gate import CommitGate
 from proxy.pipeline.hedge import Hedge, late_after_s, race
+from proxy.pipeline.resources import Resources
 from proxy.routing.allowed import Allowed
 from proxy.routing.ask import CALL, Answer, Origin, Sink
 from proxy.routing.deployment import Deployment, Route

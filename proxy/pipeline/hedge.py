@@ -13,10 +13,10 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from proxy.pipeline.attempt import Attempt
-from proxy.pipeline.attempts import Resources
 from proxy.pipeline.call import Call
 from proxy.pipeline.emulate import cancel_all
 from proxy.pipeline.gate import CommitGate
+from proxy.pipeline.resources import Resources
 from proxy.routing.ask import Answer
 from proxy.routing.deployment import Deployment
 from proxy.routing.fallback import FallbackOrder

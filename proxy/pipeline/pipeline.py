@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from proxy.metering.same_wait import SameWait
 from proxy.metering.standing import left_nano
-from proxy.pipeline import hints, panel
+from proxy.pipeline import hints, panel, site
 from proxy.pipeline.admission import Admission
 from proxy.pipeline.bounds import Bounds
 from proxy.pipeline.call import Call
@@ -128,7 +128,8 @@ class Pipeline:
             request = format.decode(body)
         else:
             request = await self._off_loop.run(len(body), partial(format.decode, body))
-        return hints.applied(request, headers)
+        request = hints.applied(request, headers)
+        return await site.applied(request, self._dispatcher.resources.sites) if "site" in request.fields else request
 
     def _reject(self, call: Call, error: ProxyError) -> None:
         if error.param == "messages":  # of a conversation that is too long for all models

@@ -28,6 +28,7 @@ def trace(call: Call) -> dict[str, Any]:
             "attempts": attempt_tree([_row(attempt) for attempt in call.attempts]),
             "adapted": list(dict.fromkeys([*call.adapted, *call.answering.adapted])),
             "downgraded_from": call.downgraded_from,
+            "site": call.request.site,
             "snapshot": decision.snapshot,
             **panel,
         }

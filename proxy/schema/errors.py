@@ -12,6 +12,7 @@
     │       └── KeysUnavailable 429  every key of the provider rests or has used its minute (503: all were refused)
     ├── QuorumMissed            502  too few members of an ensemble answered; says why of each
     ├── NoAgreement             502  the members of an ensemble answered, and too few gave the same answer
+    ├── NoSiteFits              404  no template of the catalog fits instructions and assets; names the nearest
     └── StorageUnavailable      503  the ledger cannot write
 
 Everything else is a bug and becomes `500 internal_error` without details. Callers see the messages, so these never
@@ -126,6 +127,21 @@ class NoAgreement(ProxyError):
     def body(self) -> dict[str, object]:
         error = cast("dict[str, object]", super().body()["error"])
         return {"error": {**error, "confidence": self.confidence, "votes": self.votes}}
+
+
+class NoSiteFits(ProxyError):
+    """404: no site template fits. The ids of the nearest ones are in the body."""
+
+    def __init__(self, nearest: tuple[str, ...], *, has_assets: bool) -> None:
+        what = "No site of the catalog has these assets" if has_assets else "No site of the catalog fits these words"
+        hint = f"Nearest: {', '.join(nearest)}." if nearest else "GET /api/sites lists all of them."
+        param = "assets" if has_assets else "instructions"
+        super().__init__(f"{what}. {hint}", status=404, code="not_found", param=param)
+        self.nearest = nearest
+
+    def body(self) -> dict[str, object]:
+        error = cast("dict[str, object]", super().body()["error"])
+        return {"error": {**error, "nearest": self.nearest}}
 
 
 class CostLimit(ProxyError):

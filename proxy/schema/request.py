@@ -66,7 +66,7 @@ class Request(Struct, frozen=True, kw_only=True):
     `fields` is the client's body without known fields that are null and without the proxy's own; the other attributes
     are validated views of it. Providers forward `fields` and never change it. `hints`: what the client says about the
     routing. `stored`: the stored prompt that it asks for, until that is rendered. `size` bounds the bytes of the
-    prompt: the body plus the proxy's additions.
+    prompt: the body plus the proxy's additions. `site`: the site and the task whose prompt and schema are among these.
     """
 
     task_type: ClassVar[str | None] = None
@@ -75,6 +75,7 @@ class Request(Struct, frozen=True, kw_only=True):
 
     model: str
     hints: Hints = NO_HINTS
+    site: str | None = None
     native: NativeBody | None = None
     stored: PromptUse | None = None
     size: int = 0

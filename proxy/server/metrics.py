@@ -216,14 +216,9 @@ class Metrics:
             self.observe("mmproxy_first_token_seconds", answered, end.first_token_ms / 1000)
 
     def _note_spent(self, answered: Labels, tokens: Tokens, cost_nano: int | None) -> None:
-        if tokens.input:
-            self.count("mmproxy_tokens", (*answered, "input"), tokens.input)
-        if tokens.cache_read:
-            self.count("mmproxy_tokens", (*answered, "cache_read"), tokens.cache_read)
-        if tokens.cache_write:
-            self.count("mmproxy_tokens", (*answered, "cache_write"), tokens.cache_write)
-        if tokens.output:
-            self.count("mmproxy_tokens", (*answered, "output"), tokens.output)
+        for kind in ("input", "cache_read", "cache_write", "output"):
+            if counted := getattr(tokens, kind):
+                self.count("mmproxy_tokens", (*answered, kind), counted)
         if cost_nano is None:
             self.count("mmproxy_unpriced_attempts", answered)
         elif cost_nano:

@@ -17,6 +17,7 @@ from proxy.pipeline.sharing import Sharing
 from proxy.pipeline.stored_prompts import StoredPrompts
 from proxy.routing.allowed import Views
 from proxy.routing.names import Names
+from proxy.sites.match import Matcher
 from proxy.upstream.model_discovery import ModelDiscovery
 from proxy.upstream.upstream import Upstream
 
@@ -36,6 +37,7 @@ class Runtime(Struct, frozen=True):
     texts: StoredTexts
     prompts: StoredPrompts
     experiments: LiveExperiments
+    sites: Matcher
 
     @property
     def names(self) -> Names:

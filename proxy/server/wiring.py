@@ -14,27 +14,21 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
 from structlog.typing import FilteringBoundLogger
 
 from proxy.config import Config, ConfigError
 from proxy.config.namespace import build_names, catalogues, enabled, endpoint_of, ensembles_of, key_endpoints
 from proxy.config.problems import Mark, problem
+from proxy.config.sites import merged
 from proxy.metering.charges import Budgets
 from proxy.metering.ledger import Ledger
 from proxy.metering.price_book import PriceBook
 from proxy.pipeline.admission import Admission, KeyPolicies
-from proxy.pipeline.attempts import Resources
-from proxy.pipeline.call_text import StoredTexts
 from proxy.pipeline.dispatch import Dispatcher
-from proxy.pipeline.experiments import LiveExperiments
-from proxy.pipeline.idempotency import Replays
 from proxy.pipeline.limits import Limits
-from proxy.pipeline.off_loop import OffLoop
 from proxy.pipeline.pipeline import Pipeline
-from proxy.pipeline.reasoning_state import ReasoningState
+from proxy.pipeline.resources import Resources
 from proxy.pipeline.sharing import Sharing
-from proxy.pipeline.stored_prompts import StoredPrompts
 from proxy.pipeline.timing import Clock
 from proxy.providers.base.contract import ProviderLimits
 from proxy.routing.allowed import Views, meaning
@@ -46,20 +40,14 @@ from proxy.routing.router import Router
 from proxy.routing.stored_facts import mentioned
 from proxy.server.connecting import LocalModels, connecting, origin_of
 from proxy.server.metrics import Metrics
-from proxy.server.notify import Alerts
 from proxy.server.observers import observer, on_end, report_health
 from proxy.server.runtime import Runtime
 from proxy.server.shipped_prompts import bring_shipped
+from proxy.server.side_stores import SideStores, build_side_stores
 from proxy.server.swap import Swap
-from proxy.server.upkeep import Upkeep
-from proxy.storage.alerts import AlertRows
-from proxy.storage.call_texts import CallTexts
-from proxy.storage.experiments import ExperimentStore, in_use
-from proxy.storage.kept_answers import KeptAnswers
+from proxy.sites.catalog import Catalog
+from proxy.sites.match import Matcher
 from proxy.storage.keys import KeyStore
-from proxy.storage.prompts import PromptStore
-from proxy.storage.reasoning_states import ReasoningStates
-from proxy.storage.retention import KeptDays, Retention
 from proxy.storage.sqlite import SqliteStore, sqlite_path
 from proxy.storage.sticky_moves import StickyMoves
 from proxy.upstream.keys import Key, Keys, KeyStates, share
@@ -145,6 +133,7 @@ class Running:
             begin_trace = self._telemetry.begin if self._telemetry.is_tracing else None
         self._limits = self._limits or Limits(config.server.workers)  # usage outlives a reload
         policies = KeyPolicies(config.keys, config.rate_limits, self._limits)
+        sites = Matcher(Catalog(merged(config.sites)))
         pipeline = Pipeline(
             Admission(
                 policies,
@@ -167,6 +156,7 @@ class Running:
                     self.board,
                     mentioned(config.rules),
                     budgets,
+                    sites,
                     begin_trace,
                 )
             ),
@@ -176,7 +166,7 @@ class Running:
             config.router.deadline_s,
         )
         sharing = sharing_of(config, names)
-        kept = (self.texts, self.prompts, self.experiments)
+        kept = (self.texts, self.prompts, self.experiments, sites)
         return Runtime(config, views, policies, pipeline, sharing, self._ledger, budgets, upstreams, lists, *kept)
 
     def _upstream(self, config: Config, name: str, pools: ExitStack) -> Upstream:
@@ -289,37 +279,6 @@ def build_store(config: Config) -> SqliteStore:
 def build_ledger(config: Config, store: SqliteStore, on_death: Callable[[], None] | None = None) -> Ledger:
     """The ledger on its store. Opens nothing."""
     return Ledger(store, when_down=config.storage.when_down, on_death=on_death)
-
-
-class SideStores(Struct, frozen=True):
-    """What is kept in the usage database beside the ledger, its clean-up, and the threads for large bodies."""
-
-    vault: ReasoningState
-    replays: Replays
-    texts: StoredTexts
-    off_loop: OffLoop
-    upkeep: Upkeep
-    alerts: Alerts
-    prompts: StoredPrompts
-    experiments: LiveExperiments
-
-
-def build_side_stores(config: Config, store: SqliteStore, log: FilteringBoundLogger) -> SideStores:
-    """The stores of reasoning between requests, if configured, and of answers for repeats. Opens nothing."""
-    path, off_loop = sqlite_path(config.storage.url), OffLoop()
-    kept, where = config.storage, config.storage.reasoning_state
-    states = None if where == "off" else ReasoningStates(path if where == "store" else None, config.vault_key)
-    answers = KeptAnswers(path, lambda: store.owner, config.vault_key)
-    days = KeptDays(kept.keep_days, kept.keep_errors_days or kept.keep_days, kept.keep_text_days)
-    upkeep = Upkeep(Retention(path, days), log)
-    texts = StoredTexts(CallTexts(path, config.vault_key), log.warning)
-    replays = Replays(answers, off_loop, log.warning, refuses=kept.when_down == "refuse")
-    alerts = Alerts(AlertRows(path), log)
-    most = int(config.server.max_body_mb * 1024 * 1024)
-    prompts = StoredPrompts(PromptStore(path, in_use=in_use), off_loop, log.warning, most)
-    experiments = prompts.experiments = LiveExperiments(ExperimentStore(path), prompts, log.warning, random.random)
-    vault = ReasoningState(states, log.warning)
-    return SideStores(vault, replays, texts, off_loop, upkeep, alerts, prompts, experiments)
 
 
 def sharing_of(config: Config, names: Names) -> Sharing:

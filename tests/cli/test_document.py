@@ -113,6 +113,9 @@ SHOWN = {  # example -> a part of its output
     "proxy usage --since 2026-11-01 --group-by model": "total",
     "proxy usage reprice --since 2026-11-01": "nothing was written",
     'proxy feedback chatcmpl-0661640e3cbcdb1a2d4436eb39 --failure --comment "The price is wrong."': "",
+    "proxy sites list --category weather": "weather-gov",
+    "proxy sites show arxiv": "paper: One paper",
+    'proxy sites match "get trending communities" https://reddit.com': "reddit/trending",
     "proxy ensembles report voting": "",
     """echo '{"id": "tone", "variants": [{"name": "cold", "parameters": {"temperature": 0}}, {"name": "warm"}]}' \\
   | proxy experiments create - --start""": "tone is running.",

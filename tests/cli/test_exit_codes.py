@@ -40,6 +40,8 @@ ARGUMENTS = {  # of commands that need some
     "prompts show": ["x"],
     "schema": ["routing"],
     "setup": ["codex"],
+    "sites match": ["x"],
+    "sites show": ["reddit"],
     "usage reconcile": ["invoice.csv"],
     "usage reprice": ["--since", "2026-11-01"],
 }
@@ -104,6 +106,8 @@ PROBLEMS = {  # what a command finds, without calling any model: 1
     "prompts render": ["none"],
     "prompts save": ["x", "config.yaml", "--label", "latest"],
     "prompts show": ["none"],
+    "sites match": ["write a poem"],
+    "sites show": ["nowhere"],
 }
 
 

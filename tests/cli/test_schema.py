@@ -43,6 +43,7 @@ BEYOND = {
     *("an unknown provider in a name", "an ambiguous id", "an unknown route", "a route inside a model"),
     *("an unknown ensemble", "an unknown ensemble in a rule"),
     *("a rotation of no keys", "a rotation that names a variable twice"),
+    *("a site's field of an unknown type", "a site's bad pattern", "a site's bad domain", "a site's bad id"),
     *("a hard limit alone", "a hard limit below the soft one", "an unknown baseline"),
     *("a role without a model", "a circular reference", "an alias that refers to itself", "a name defined twice"),
     *("a budget for an unknown provider", "an unknown model in a rule", "a rule with an empty list"),

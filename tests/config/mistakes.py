@@ -6,6 +6,10 @@ from proxy.routing.settings import LANGUAGES
 
 HEAD = "version: 1\nproviders: {openai: {}, groq: {}}\n"
 
+SITE = HEAD + (
+    "sites: {acme: {name: Acme, category: shops, domains: [acme.example], description: Anvils., tasks: {item: "
+    '{about: One item, say: [an item], fields: {title: text}}}, urls: {item: ["/p/{id}"]}}}\n'
+)
 BOMB = "a0: &a0 [x, x, x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 12)}]\n" for i in range(1, 9))
 
 # the mistake, routing_rules.yaml, the messages after `routing_rules.yaml`
@@ -94,6 +98,15 @@ MISTAKES: list[tuple[str, str | bytes, list[str]]] = [
      [":3:49: budget.hard_daily_usd: needs daily_usd beside it"]),
     ("a hard limit below the soft one", HEAD + "budget: {when_spent: downgrade, daily_usd: 2, hard_daily_usd: 1}\n",
      [":3:63: budget.hard_daily_usd: must be at least daily_usd, which is 2"]),
+    ("a site's field of an unknown type", SITE.replace("{title: text}", "{title: words}"),
+     [":3:106: sites.acme.tasks.item: fields.title: expected a type: text, integer, number, boolean, url, date, list"]),
+    ("a site's bad pattern", SITE.replace("/p/{id}", "/p/(a+)+*"),
+     [":3:15: sites.acme: the pattern '/p/(a+)+*' is none; expected a path with {names} like /r/{community}/** or "
+      "/watch?v"]),
+    ("a site's bad domain", SITE.replace("acme.example", "com"),
+     [":3:15: sites.acme: domains: 'com' is a whole top-level domain; name a site's own"]),
+    ("a site's bad id", SITE.replace("{acme: ", "{Acme!: "),
+     [":3:9: sites.Acme!: the id of a site has lower case letters, digits and hyphens, 64 at most"]),
     ("infinite", HEAD + "server: {grace_s: .inf}\n", [":3:19: server.grace_s: must be a finite number"]),
     ("a huge number", HEAD + "storage: {keep_days: 99999999999999999999}\n",
      [":3:22: storage.keep_days: too large a number"]),

@@ -56,6 +56,7 @@ TESTED = {
     "docs/retries.md": {"python": "docs/test_retries.py"},
     "docs/routing.md": dict.fromkeys(("yaml", "python", "text", "bash"), "docs/test_routing.py"),
     "docs/security.md": dict.fromkeys(("bash", "yaml"), "docs/test_security.py"),
+    "docs/sites.md": dict.fromkeys(("bash", "python", "yaml"), "docs/test_sites.py"),
     "docs/strategies.md": {"yaml": "docs/test_strategies.py"},
     "docs/telemetry.md": dict.fromkeys(("bash", "yaml"), "docs/test_telemetry.py"),
 }

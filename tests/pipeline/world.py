@@ -9,13 +9,13 @@ from typing import Any, cast
 
 from proxy.metering.ledger import Ledger
 from proxy.metering.pricing import ModelPrice
-from proxy.pipeline.admission import Admission
+from proxy.pipeline.admission import NO_SITES, Admission
 from proxy.pipeline.attempt import Attempt
-from proxy.pipeline.attempts import Resources
 from proxy.pipeline.call import Call
 from proxy.pipeline.dispatch import Dispatcher
 from proxy.pipeline.off_loop import OffLoop
 from proxy.pipeline.pipeline import Pipeline
+from proxy.pipeline.resources import Resources
 from proxy.pipeline.running import RunningCall
 from proxy.pipeline.timing import Clock
 from proxy.providers.openai import OpenAI
@@ -105,6 +105,8 @@ class World:
     """Providers `a` to `d`, whose answers are scripted in the order of their requests. Of None the headers never come;
     an Event is waited for like a connection. `log` is what happened, in order.
     """
+
+    sites = NO_SITES  # it stands in for the admission
 
     def __init__(self, *answers: Script, retries: int = 0, kind: type[OpenAI] = OpenAI, **provider: Any) -> None:
         self.log: list[tuple[str, str]] = []

@@ -51,6 +51,7 @@ from proxy.server.api.shapes import (
     ResponseEvent,
     UsageAnswer,
 )
+from proxy.server.api.site_operations import SITE_TEMPLATES
 from proxy.server.formats.chat import KNOWN_FIELDS, ChatBody
 from proxy.server.formats.completions import CompletionBody
 from proxy.server.formats.embeddings import EmbeddingsBody
@@ -78,6 +79,7 @@ _CHAT_HEADERS = {
     "x-proxy-strategy": "The strategy that ranked the candidates, if one did.",
     "x-proxy-attempts": "How many requests to providers it took.",
     "x-proxy-config": "The version of the configuration that the call ran on: 12 hex digits.",
+    "x-proxy-site": "The site and the task of a site template, if the request names one.",
     "x-proxy-dropped-params": "Parameters that were dropped because the provider does not support them.",
     "x-proxy-adapted-params": "Parameters that were sent in another form.",
     "x-proxy-cost-usd": "The cost of the call in US dollars; whole answers only, and only if the price is known.",
@@ -214,6 +216,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         errors=(400, 401, 403, 409, 429, 503),
     ),
     **PROMPTS,
+    **SITE_TEMPLATES,
     ("GET", PATH): Described("This document.", {"200": {JSON: None}}),
 }
 _ASGI_METHODS = dict.fromkeys(

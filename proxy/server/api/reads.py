@@ -35,6 +35,7 @@ from proxy.server.api.queries import (
     usage_query,
 )
 from proxy.server.api.shapes import LoggedRequest
+from proxy.server.api.sites import site_routes
 from proxy.server.runtime import Runtime
 
 
@@ -119,7 +120,8 @@ class Reads:
             return _json({**found, "attempts": attempt_tree(found["attempts"])})
 
         outcomes = outcome_routes(lambda: self._live().ledger, lambda: self._live().views.current())
-        return [list_models, get_model, get_usage, list_requests, get_request, *outcomes]
+        sites = site_routes(lambda: self._live().sites)
+        return [list_models, get_model, get_usage, list_requests, get_request, *outcomes, *sites]
 
 
 def _json(value: object, status: int = 200) -> Response[bytes]:

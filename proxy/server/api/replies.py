@@ -95,6 +95,8 @@ def identity_of(version: str, call: Call) -> dict[str, str]:
             known["x-proxy-rule"] = decision.rule
         if decision.strategy is not None:
             known["x-proxy-strategy"] = decision.strategy
+    if call.request.site is not None:
+        known["x-proxy-site"] = call.request.site
     if call.seated is not None:
         known["x-proxy-strategy"] = call.seated.strategy
     if call.downgraded_from is not None:

@@ -1,0 +1,1 @@
+"""Translates: the catalog of site templates, and which of them fits instructions and URLs. Pure."""
