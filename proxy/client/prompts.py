@@ -189,7 +189,7 @@ def _is_same(found: StoredPrompt, body: Mapping[str, Any]) -> bool:
         )
     )
     given = {key: value for key, value in body.items() if value and key not in ("id", "name", "variables", "labels")}
-    return stored == msgspec.to_builtins(given)
+    return bool(stored == msgspec.to_builtins(given))
 
 
 def _id(id: Any) -> str:
