@@ -76,7 +76,8 @@ class PromptStore:
     def versions(self, prompt: str, before: int, limit: int) -> list[PromptVersion]:
         """The versions below `before`, newest first, archived ones too: at most `limit`, fewer if they are large."""
         statement = rows.VERSIONS + " AND version < ? ORDER BY version DESC LIMIT ?"
-        found, size = [], 0
+        found: list[PromptVersion] = []
+        size = 0
         with self._reading() as db:
             for row in db.execute(statement, (prompt, before, limit)):
                 size += len(row[-1])
