@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import integrate, special, stats
+from scipy import integrate, special, stats  # type: ignore[import-untyped]  # it ships no types
 
 from proxy.prompts.statistics import (
     Sample,
@@ -54,7 +54,7 @@ def test_the_p_value_is_that_of_the_mixture(first: tuple[int, int], second: tupl
     error = math.sqrt(s1 / n1 * (1 - s1 / n1) / n1 + s2 / n2 * (1 - s2 / n2) / n2)
 
     def weighted(effect: float) -> float:
-        return stats.norm.pdf(found.value, effect, error) * stats.norm.pdf(effect, 0, scale)
+        return float(stats.norm.pdf(found.value, effect, error) * stats.norm.pdf(effect, 0, scale))
 
     mixture, _ = integrate.quad(weighted, -2, 2, points=[found.value, 0], epsabs=1e-12, limit=200)
     ratio = mixture / stats.norm.pdf(found.value, 0, error)

@@ -119,7 +119,8 @@ async def test_every_use_of_a_prompt_takes_part_unless_it_pins_a_version(
         assert sent(answer)["messages"][0]["content"] == f"version {kept['prompt_version']} of text"
         found[kept["variant"], kept["prompt_version"]] += 1
     assert set(found) == {("old", 1), ("new", 2)}
-    for pinned in ({"version": 2}, {"label": "staging"}):
+    pins: list[dict[str, Any]] = [{"version": 2}, {"label": "staging"}]
+    for pinned in pins:
         use = {"id": "greeting", "variables": {"x": "y"}, **pinned}
         kept = await row(ann, await asked(ann, user="1", prompt=use, messages=[]))
         assert (kept["experiment"], kept["prompt"]) == (None, "greeting")
@@ -145,7 +146,7 @@ async def test_ratings_make_a_verdict_and_move_the_label_and_back(
     """Undecided with a leader until it is proven; then the label moves once, is recorded, and can be moved back."""
     await with_prompt(admin, "pitch")
     variants = [{"name": "old", "prompt_version": 1}, {"name": "new", "prompt_version": 2}]
-    rules = {"minimum_samples": 5, "minimum_effect": 0.5, "promote": True}
+    rules: dict[str, Any] = {"minimum_samples": 5, "minimum_effect": 0.5, "promote": True}
     await made(admin, "pitches", prompt="pitch", variants=variants, **rules)
     path = "/experiments/pitches/results"
     empty = (await ann.get(path)).json()
