@@ -34,6 +34,7 @@ from proxy.cli.settings import (
     store_problem,
 )
 from proxy.cli.sighup import hangup_handler
+from proxy.cli.starting import Starting
 from proxy.cli.worker import BROKER_VARIABLE, METRICS_VARIABLE
 from proxy.config import Config
 from proxy.config.environment import OWN_KEYS, trimmed
@@ -148,12 +149,13 @@ _START_AGAIN_S = 5.0
 
 
 class _Supervisor(Multiprocess):
-    """uvicorn's supervisor, with four changes.
+    """uvicorn's supervisor, with five changes.
 
     It stops listening together with its workers, so a client that connects during the drain is refused at once instead
     of waiting for a worker that never comes. SIGHUP makes the workers reload instead of restarting them, so their
     streams go on. It marks the metrics of a dead worker in `metrics_folder`. While other workers serve, one that cannot
-    start is started again later, instead of ending them all: the disk may be full for a while, or read-only.
+    start is started again later, instead of ending them all: the disk may be full for a while, or read-only. One that
+    takes long to start is left alone.
     """
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], metrics_folder: Path) -> None:
@@ -163,8 +165,12 @@ class _Supervisor(Multiprocess):
         self._metrics_folder = metrics_folder
         self._seen: set[int] = set()
         self._start_at = 0.0
+        self._starting = Starting()
 
     def keep_subprocess_alive(self) -> None:
+        now = time.monotonic()
+        starting = [each for each in self.processes if self._starting.is_starting(each, now)]
+        self.processes = [each for each in self.processes if each not in starting]
         failed = [each for each in self.processes if each.exitcode == STARTUP_FAILURE]
         if failed and any(each.exitcode is None and each.is_ready() for each in self.processes):
             self.processes = [each for each in self.processes if each not in failed]
@@ -172,7 +178,9 @@ class _Supervisor(Multiprocess):
             self.processes += self._started_again(failed)
         else:
             super().keep_subprocess_alive()
+        self.processes += starting
         alive = {process.pid for process in self.processes if process.pid is not None}
+        self._starting.forget(alive)
         for pid in self._seen - alive:
             mark_dead(self._metrics_folder, pid)
         self._seen = alive

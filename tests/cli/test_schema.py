@@ -37,6 +37,7 @@ PRICING = pricing_schema(key_texts())
 
 # What only the check knows: other values, other files, names, addresses, the shape of keys.
 BEYOND = {
+    *("a language by its name", "languages spelled otherwise"),  # patterns are allowed
     *("a bad time zone", "a bad day", "not a number", "infinite"),
     *("no address", "a private address", "a metadata address", "an API key in a header"),
     *("a connection header", "a vendor's own rule", "an unknown name", "an unknown name, nothing similar"),

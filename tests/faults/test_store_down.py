@@ -246,7 +246,7 @@ async def test_a_database_that_goes_while_it_is_in_use_loses_no_row(tmp_path: Pa
     """The next calls are refused, the log gives the reason, and then the file is back with all rows."""
     async with FakeUpstream() as upstream:
         with spawned(files(tmp_path, upstream.url, budget=BUDGET), "--workers", str(workers)) as server:
-            async with asyncio.timeout(20):  # one that starts later would apply the old log to the new file
+            async with asyncio.timeout(60):  # one that starts later would apply the old log to the new file
                 while len(fnmatch.filter(os.listdir(tmp_path / "usage.db-owners"), "*.lock")) < workers:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             stream = await talk(server.port, "fake/ok(n_tokens=20,pace=0.05)")
