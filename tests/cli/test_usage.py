@@ -135,7 +135,7 @@ def test_a_period_limits_the_calls(used, period, calls):
         (
             ["--group-by", "colour"],
             "proxy: group_by: unknown group 'colour'. Known: model, provider, key, rule, task, strategy, ensemble, "
-            "prompt, tag, session, agent, hour, day.\n",
+            "prompt, experiment, variant, tag, session, agent, hour, day.\n",
         ),
     ],
 )
