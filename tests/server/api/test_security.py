@@ -490,7 +490,7 @@ async def test_every_route_has_its_role_and_keeps_to_it(keyed: Server, tmp_path:
         role = handler.opt["role"]
         for key, who in CREDENTIALS.items():
             if STORED.search(path):
-                continue  # see test_prompts.py and test_experiments.py: too many strangers from one address are turned away
+                continue  # see their own tests: too many strangers from one address are turned away
             endpoint = re.sub(r"^/(v1|v2|openai/deployments/\{model\})", "", path)
             body = chat(**OTHER_FIELDS.get(endpoint, {})) if method == "POST" else b""
             if endpoint == "/feedback":
