@@ -80,8 +80,10 @@ class World:
             self.store.track(Tracked(name, variant, None, success), 3)
 
     async def close(self) -> None:
-        for each in (*self.workers, *self.prompts):
-            await each.close()
+        for worker in self.workers:
+            await worker.close()
+        for prompts in self.prompts:
+            await prompts.close()
         self.off_loop.close()
 
 

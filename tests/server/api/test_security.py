@@ -468,6 +468,9 @@ OTHER_FIELDS: dict[str, dict[str, Any]] = {
 CREDENTIALS = {None: "nobody", "wrong": "nobody", PROXY_KEY: "key", ADMIN_KEY: "admin"}
 
 
+STORED = re.compile(r"/(prompts|experiments)")
+
+
 async def test_every_route_has_its_role_and_keeps_to_it(keyed: Server, tmp_path: Path) -> None:
     """A new route shows here until its role is decided (S02, S05, S06, S07)."""
     config = load(write_files(tmp_path, "http://127.0.0.1:9", KEYED), tmp_path / "pricing.yaml", ENVIRON)
@@ -476,18 +479,18 @@ async def test_every_route_has_its_role_and_keeps_to_it(keyed: Server, tmp_path:
     roles = {
         path.replace("{model_id}", "{model_id:path}"): handler.opt.get("role")
         for (path, _), handler in found.items()
-        if "/prompts" not in path
+        if not STORED.search(path)
     }
     assert roles == ROLES
     for (path, method), handler in found.items():  # reading is for keys, every change for admins
-        if "/prompts" in path:
-            reads = method == "GET" or path.endswith("/render")
+        if STORED.search(path):
+            reads = method == "GET" or path.endswith(("/render", "/outcomes"))
             assert handler.opt.get("role") == ("key" if reads else "admin"), (method, path)
     for (path, method), handler in found.items():
         role = handler.opt["role"]
         for key, who in CREDENTIALS.items():
-            if "/prompts" in path:
-                continue  # see test_prompts.py: too many strangers from one address are turned away
+            if STORED.search(path):
+                continue  # see their own tests: too many strangers from one address are turned away
             endpoint = re.sub(r"^/(v1|v2|openai/deployments/\{model\})", "", path)
             body = chat(**OTHER_FIELDS.get(endpoint, {})) if method == "POST" else b""
             if endpoint == "/feedback":
