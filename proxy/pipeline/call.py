@@ -60,6 +60,7 @@ class Call:
         self.downgraded_from: str | None = None  # the model that a spent budget replaced
         self.bound_nano = 0  # upper bound of the plan's cost; 0: unknown
         self.answer_bytes = 0  # of whole answers received
+        self.referable: tuple[str, bytes] | None = None  # name and content of what later requests may refer to
         self.is_open = False  # the ledger has its row, or is about to write it
         self.cancelled_by: Outcome | None = None  # why its task was cancelled
         self.settled: CallEnd | None = None

@@ -10,5 +10,6 @@ const options = {};
 check("text", (proxy) => checks.text(model, proxy, options));
 check("stream", (proxy) => checks.stream(model, proxy, options));
 check("tool_loop", (proxy) => checks.tool_loop(model, proxy, options));
+check("turns", (proxy) => checks.turns(model, proxy, options));
 check("structured", (proxy) => checks.structured(model, proxy, options));
 check("errors", (proxy) => checks.errors(model, proxy, options));

@@ -6,10 +6,12 @@ from typing import Any, cast
 
 from proxy.pipeline.call import Call
 from proxy.pipeline.native import NativeAnswer
+from proxy.pipeline.reasoning_state import MAX_STATE_BYTES
 from proxy.pipeline.trace import trace
 from proxy.providers.base.answers import mapping
 from proxy.schema.errors import ProxyError
 from proxy.schema.usage import Usage
+from proxy.server.formats.responses.references import answer_name, kept
 from proxy.server.formats.responses.request import ResponsesRequest
 
 _ECHOED = (
@@ -22,7 +24,7 @@ _CODES |= {"context_length_exceeded": "context_length_exceeded"}
 
 
 def response_id(call: Call) -> str:
-    return f"resp_{call.id}"
+    return answer_name(call.id)
 
 
 def native_of(call: Call) -> NativeAnswer | None:
@@ -49,6 +51,8 @@ class Envelope:
         response["incomplete_details"] = {"reason": why} if why else None
         response["completed_at"] = None if why else int(self._call.clock.unix_ns() // 1_000_000_000)
         response["usage"] = usage_of(usage)
+        if self._asked.get("store") is not False and self._call.answer_bytes <= MAX_STATE_BYTES:
+            self._call.referable = answer_name(self._call.id), kept(output, self._call.answer_bytes)
         if isinstance(extras.get("service_tier"), str):
             response["service_tier"] = extras["service_tier"]
         return {**response, **trace(self._call)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -11,9 +12,11 @@ from msgspec.structs import replace
 from proxy.providers.base.answers import mapping
 from proxy.schema.chat import ChatRequest, Message
 from proxy.schema.errors import BadRequest
+from proxy.schema.json import encode_sized
 from proxy.schema.records import MAX_TOKENS
 from proxy.schema.request import NativeBody
 from proxy.server.formats.body import check_model, in_range, request_fields, view_of, without_nulls
+from proxy.server.formats.responses import references
 from proxy.server.formats.responses.items import Conversation
 from proxy.server.formats.responses.tools import OF_CLIENTS, Named, Tools, tools_of
 
@@ -71,6 +74,11 @@ class ResponsesRequest(ChatRequest, frozen=True, kw_only=True):
     asked: dict[str, Any] = {}
     names: dict[str, Named] = {}
 
+    def resolved(self, answers: Mapping[str, bytes]) -> ResponsesRequest:
+        """As if the client had sent the items. Raises BadRequest for one that is not in `answers`."""
+        items = references.put_in(self.asked["input"], answers)
+        return decode(encode_sized({**self.asked, "input": items}, self.size + sum(map(len, answers.values()))))
+
     def without_offers(self) -> tuple[ResponsesRequest, list[str]]:
         """Without hosted tools that stand beside functions: a translated request has none of them."""
         if self.native is None or not self.native.fetches or self.native.only_here or self.native.needed:
@@ -98,7 +106,7 @@ def decode(body: bytes) -> ResponsesRequest:
     if view.instructions:
         conversation.messages.append({"role": "system", "content": view.instructions})
     conversation.add([{"role": "user", "content": view.input}] if isinstance(view.input, str) else view.input)
-    if not conversation.messages and not conversation.only_here:
+    if not (conversation.messages or conversation.only_here or conversation.references):
         raise BadRequest("input: expected at least one message.", param="input")
     fields, left_out = _fields(asked, view, tools)
     fields["messages"] = conversation.messages
@@ -128,6 +136,7 @@ def decode(body: bytes) -> ResponsesRequest:
         native=native.without_hints(asked),
         asked=asked,
         names=tools.names,
+        references=tuple(dict.fromkeys(filter(None, map(references.answer_of, conversation.references)))),
     )
 
 
