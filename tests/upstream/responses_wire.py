@@ -87,6 +87,7 @@ class _Output(Strict, tag_field="type", tag="function_call_output"):
     call_id: Annotated[str, Meta(max_length=64)]
     output: str | _Parts
     id: str | None = None
+    status: _Status | None = None
 
 
 class _Function(Strict, tag_field="type", tag="function"):

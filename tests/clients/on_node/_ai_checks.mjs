@@ -42,7 +42,7 @@ export const checks = {
       const given = { messages, tools: { weather }, stopWhen: until(4), maxRetries: 0, ...options };
       const answer = streamText({ model: model(proxy, proxy.model), ...given });
       assert.match(await answer.text, /The tools say: .*sunny/);
-      messages.push(...(await answer.response).messages);
+      messages.push(...(await answer.responseMessages));
     }
     assert.equal(messages.filter((message) => message.role === "user").length, 3);
     assert.ok(messages.length >= 8);

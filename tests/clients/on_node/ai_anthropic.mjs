@@ -1,4 +1,5 @@
 // client: ai with @ai-sdk/anthropic; environment: node; wires: anthropic openai native google
+// set: `createAnthropic({ baseURL: "URL/v1", apiKey: KEY })`
 
 import { createAnthropic } from "@ai-sdk/anthropic";
 import { checks } from "./_ai_checks.mjs";

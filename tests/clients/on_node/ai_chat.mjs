@@ -1,4 +1,5 @@
 // client: ai with @ai-sdk/openai, chat; environment: node; wires: openai native anthropic google
+// set: `createOpenAI({ baseURL: "URL/v1", apiKey: KEY }).chat(MODEL)`
 
 import { createOpenAI } from "@ai-sdk/openai";
 import { checks } from "./_ai_checks.mjs";

@@ -1,4 +1,5 @@
 // client: ai with @ai-sdk/openai-compatible; environment: node; wires: openai native anthropic google
+// set: `createOpenAICompatible({ name: "proxy", baseURL: "URL/v1", apiKey: KEY })`
 
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { checks } from "./_ai_checks.mjs";

@@ -1,4 +1,5 @@
 // client: ai with @ai-sdk/openai, store: false; environment: node; wires: openai native anthropic google
+// set: the same, and `providerOptions: { openai: { store: false } }` with each call
 
 import { createOpenAI } from "@ai-sdk/openai";
 import { checks } from "./_ai_checks.mjs";

@@ -16,8 +16,11 @@ from proxy.server.formats.responses.request import ResponsesRequest
 
 _ECHOED = (
     *("instructions", "max_output_tokens", "max_tool_calls", "metadata", "prompt_cache_key", "safety_identifier"),
-    *("temperature", "top_logprobs", "top_p", "user"),
+    "user",
 )
+# What OpenAI says where nothing is asked. The published schema of this API has numbers there (November 2026).
+_NUMBERS = {"temperature": 1.0, "top_p": 1.0, "top_logprobs": 0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+_OF_TOOLS = {"description": None, "parameters": None, "strict": None}
 # Codes of errors that clients of this API look at, by ours.
 _CODES = {"rate_limit_exceeded": "rate_limit_exceeded", "insufficient_quota": "insufficient_quota"}
 _CODES |= {"context_length_exceeded": "context_length_exceeded"}
@@ -83,11 +86,17 @@ class Envelope:
             "store": False,
             "text": {**text, "format": text.get("format") or {"type": "text"}},
             "tool_choice": asked.get("tool_choice") or "auto",
-            "tools": asked.get("tools") or [],
+            "tools": [_told(tool) for tool in asked.get("tools") or ()],
             "truncation": "disabled",
             "usage": None,
             **{name: asked.get(name) for name in _ECHOED},
+            **{name: usual if asked.get(name) is None else asked[name] for name, usual in _NUMBERS.items()},
         }
+
+
+def _told(tool: dict[str, Any]) -> dict[str, Any]:
+    """A function in full, as OpenAI tells it."""
+    return {**_OF_TOOLS, **tool} if tool.get("type") == "function" and "name" in tool else tool
 
 
 def usage_of(usage: Usage) -> dict[str, Any]:
