@@ -1,5 +1,6 @@
-"""Performs I/O: `make FOLDER` installs what the clients of tests/clients/ need there, one environment for each list of
-pins in tests/clients/environments/; `table REPORT PAGE` writes what a run found into the page.
+"""Performs I/O: `make FOLDER [NAME...]` installs what the clients of tests/clients/ need there, one environment for
+each list of pins in tests/clients/environments/, or for those named; `table REPORT [PAGE]` prints what a run found, or
+writes it into the page.
 
 An environment is made anew when its pins change, and one that cannot be made is left out: its clients are skipped.
 """
@@ -13,17 +14,23 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 PINS = Path(__file__).resolve().parent.parent / "tests" / "clients" / "environments"
 PIP = ("-I", "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps")
 NPM = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel", "error")
+SETTINGS = (
+    "`URL`: the address of the proxy, such as `http://127.0.0.1:8000`. `KEY`: a key of it, or any text without keys."
+)
 BEGIN, END = "<!-- scripts/test-clients writes from here -->", "<!-- to here -->"
 
 
-def make(home: Path) -> None:
+def make(home: Path, names: list[str]) -> None:
     home.mkdir(parents=True, exist_ok=True)
-    for pins in [*sorted(PINS.glob("*.txt")), PINS / "node" / "package-lock.json"]:
+    for pins in [*sorted(PINS.glob("*.txt")), *sorted(PINS.glob("*/package-lock.json"))]:
         name = pins.stem if pins.suffix == ".txt" else pins.parent.name
+        if names and name not in names:
+            continue
         stamp, wanted = home / name / ".pins", hashlib.sha256(pins.read_bytes() + sys.version.encode()).hexdigest()
         if stamp.exists() and stamp.read_text() == wanted:
             continue
@@ -54,7 +61,7 @@ def install(pins: Path, folder: Path) -> None:
 def table(rows: list[dict[str, object]]) -> str:
     """One line for each client: which endpoints it called, and how many of its checks passed."""
     lines = ["| client | version | endpoints | providers behind | calls | passed |", "|---|---|---|---|--:|--:|"]
-    for row in sorted(rows, key=lambda row: str(row["client"]).lstrip("@")):
+    for row in sorted(rows, key=_order):
         endpoints, wires = row["endpoints"], row["wires"]
         assert isinstance(endpoints, list) and isinstance(wires, list)
         paths = ", ".join(f"`{each.removeprefix('POST ')}`" for each in endpoints)
@@ -64,18 +71,37 @@ def table(rows: list[dict[str, object]]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str]) -> None:
-    command, *rest = arguments
-    if command == "make":
-        make(Path(rest[0]))
-        return
-    report, page = map(Path, rest)
-    rows = json.loads(report.read_text())
+def settings(rows: list[dict[str, object]]) -> str:
+    """What a user sets in each client."""
+    lines = ["| client | what to set |", "|---|---|"]
+    lines += [f"| {row['client']} | {row['set']} |" for row in sorted(rows, key=_order)]
+    return "\n".join(lines)
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """A set-up is a client at one of the proxy's endpoints."""
+    setups = sum(len(row["endpoints"]) for row in rows)
     passed, checks, calls = (sum(row[name] for row in rows) for name in ("passed", "checks", "calls"))
-    total = f"{len(rows)} clients, {calls} calls, {passed} of {checks} checks passed."
-    text = f"{BEGIN}\n{total}\n\n{table(rows)}\n{END}"
-    page.write_text(re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: text, page.read_text(), flags=re.DOTALL))
-    print(f"clients: {total}")
+    return f"{len(rows)} clients in {setups} set-ups, {calls} calls, {passed} of {checks} checks passed."
+
+
+def _order(row: dict[str, object]) -> str:
+    return str(row["client"]).lstrip("@")
+
+
+def main(arguments: list[str]) -> None:
+    command, first, *rest = arguments
+    if command == "make":
+        make(Path(first), rest)
+        return
+    rows = json.loads(Path(first).read_text())
+    if rest:
+        page = Path(rest[0])
+        text = f"{BEGIN}\n{summary(rows)}\n\n{table(rows)}\n\n{SETTINGS}\n\n{settings(rows)}\n{END}"
+        page.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: text, page.read_text(), flags=re.DOTALL))
+    else:
+        print(table(rows))
+    print(f"clients: {summary(rows)}")
 
 
 if __name__ == "__main__":

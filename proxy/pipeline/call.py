@@ -47,6 +47,7 @@ class Call:
     downgraded_from: str | None = None  # the model that a spent budget replaced
     bound_nano = 0  # upper bound of the plan's cost; 0: unknown
     answer_bytes = 0  # of whole answers received
+    referable: tuple[str, bytes] | None = None  # name and content of what later requests may refer to
     is_open = False  # the ledger has its row, or is about to write it
     cancelled_by: Outcome | None = None  # why its task was cancelled
     settled: CallEnd | None = None

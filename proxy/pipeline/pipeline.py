@@ -83,7 +83,7 @@ class Pipeline:
         """
         started = self._clock.monotonic_s()
         try:
-            request = await self._read(body, format, headers)
+            request = await self._read(caller, body, format, headers)
         except BadRequest as error:
             if error.code != "invalid_json":
                 model = await self._off_loop.run(len(body), partial(named_model, body))
@@ -119,15 +119,19 @@ class Pipeline:
 
         Raises as `admit` does.
         """
-        request = await self._read(body, format, headers)
+        request = await self._read(caller, body, format, headers)
         now_ns = self._clock.unix_ns()
         return await self._admission.foresee(caller, request, headers, now_ns)
 
-    async def _read(self, body: bytes, format: Format, headers: Mapping[str, str]) -> AnyRequest:
+    async def _read(self, caller: Caller, body: bytes, format: Format, headers: Mapping[str, str]) -> AnyRequest:
         if len(body) <= LARGE_BYTES:
             request = format.decode(body)
         else:
             request = await self._off_loop.run(len(body), partial(format.decode, body))
+        if request.references:
+            answers = await self._reasoning.answers(caller, request.references)
+            size = len(body) + sum(map(len, answers.values()))
+            request = await self._off_loop.run(size, partial(request.resolved, answers))
         request = hints.applied(request, headers)
         return await site.applied(request, self._dispatcher.resources.sites) if "site" in request.fields else request
 
@@ -171,6 +175,8 @@ class Pipeline:
                 end = await self._answer(running, route)
             except BudgetSpent as spent:
                 end = await self._answer(running, await self._admission.downgraded(call, route, spent))
+            if call.referable is not None:
+                await self._reasoning.keep_answer(call.caller, *call.referable)
         except BaseException as error:
             failure = await self._fail(call, error)
             output.end(error=failure)

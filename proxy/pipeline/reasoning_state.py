@@ -3,6 +3,7 @@
     answer with tool calls -> Provider.reasoning_state -> store, by caller and tool call id, before the answer ends
     next request           -> one look-up of its tool call ids -> ChatRequest.kept -> the provider restores it
 
+It also keeps whole answers that clients may refer to by name (`Call.referable`, `Request.references`).
 Nothing here fails a call: while the store is down, providers work without stored reasoning, as they do after an hour.
 """
 
@@ -94,6 +95,18 @@ class ReasoningState:
         if states:
             await self._on_thread(partial(self._store.put, caller.key_id or "", states, self._clock_ns()))
 
+    async def keep_answer(self, caller: Caller, name: str, content: bytes) -> None:
+        """Stores an answer that later requests may name. Returns once it is committed, or the store has failed."""
+        if self._store is not None and len(content) <= MAX_STATE_BYTES:
+            await self._on_thread(partial(self._store.put, _answers_of(caller), {name: content}, self._clock_ns()))
+
+    async def answers(self, caller: Caller, names: Iterable[str]) -> dict[str, bytes]:
+        """By name, the caller's own answers that are still kept. From now on they are kept for another hour."""
+        if self._store is None:
+            return {}
+        find = partial(self._store.find_again, _answers_of(caller), names, self._clock_ns())
+        return await self._on_thread(find) or {}
+
     async def expire(self) -> None:
         """Drops expired states periodically until cancelled. Otherwise only writes would drop them."""
         while self._store is not None:
@@ -109,6 +122,11 @@ class ReasoningState:
         with suppress(StoreError):
             return await self._thread.run(work)
         return None
+
+
+def _answers_of(caller: Caller) -> str:
+    """Answers have limits of their own: many of them crowd out no reasoning."""
+    return f"{caller.key_id or ''} answers"
 
 
 def _names(request: AnyRequest) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from msgspec import UNSET, Struct, structs
@@ -67,6 +67,7 @@ class Request(Struct, frozen=True, kw_only=True):
     are validated views of it. Providers forward `fields` and never change it. `hints`: what the client says about the
     routing. `stored`: the stored prompt that it asks for, until that is rendered. `size` bounds the bytes of the
     prompt: the body plus the proxy's additions. `site`: the site and the task whose prompt and schema are among these.
+    `references`: names of earlier answers that it refers to, which have to be put in first.
     """
 
     task_type: ClassVar[str | None] = None
@@ -79,6 +80,7 @@ class Request(Struct, frozen=True, kw_only=True):
     native: NativeBody | None = None
     stored: PromptUse | None = None
     size: int = 0
+    references: tuple[str, ...] = ()
     fields: dict[str, Any]
 
     @property
@@ -108,6 +110,10 @@ class Request(Struct, frozen=True, kw_only=True):
     def texts(self) -> list[str]:
         """The texts that the vendor reads, for token counting."""
         raise TypeError(f"{type(self).__name__} does not list its texts")
+
+    def resolved(self, answers: Mapping[str, bytes]) -> Self:
+        """The request with the earlier answers that it refers to. Raises BadRequest if one is missing."""
+        return self
 
     def question(self) -> str | None:
         """The text of the last user message."""

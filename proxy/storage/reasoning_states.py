@@ -91,6 +91,19 @@ class ReasoningStates:
                 found[tool_call_id] = state
         return found
 
+    def find_again(self, caller: str, names: Iterable[str], now_ns: int) -> dict[str, bytes]:
+        """The same, and their time begins anew. Raises StoreError."""
+        found = self.find(caller, names, now_ns)
+        renewed = {"caller": caller, "names": msgspec.json.encode(list(found)).decode(), "now": now_ns}
+        renewed["before"] = now_ns - int(self._limits.ttl_s * 1e9) // _RENEWALS
+        try:
+            db = self._store.connected()
+            if db.execute(_OLDER, renewed).fetchone() is not None:  # mostly none is; takes no write lock
+                db.execute(_RENEW, renewed)
+        except (OSError, sqlite3.Error) as error:
+            raise self._store.failed(error, _WHAT) from error
+        return found
+
     def expire(self, now_ns: int) -> int:
         """Drops expired states of all callers, at most _EXPIRED_AT_ONCE of them; returns their number.
 
@@ -139,5 +152,11 @@ def _schema(db: Database) -> None:
 _EXPIRED_AT_ONCE = 1_000
 _EXPIRED = "SELECT rowid FROM reasoning_states WHERE kept_ns <= :oldest LIMIT :most"
 _EXPIRE = "DELETE FROM reasoning_states WHERE rowid IN (" + _EXPIRED + ")"
+_RENEWALS = 12  # within the time of a state, at most
+_OLDER = (
+    "SELECT rowid FROM reasoning_states WHERE caller = :caller AND kept_ns <= :before"
+    " AND tool_call_id IN (SELECT value FROM json_each(:names))"
+)
+_RENEW = "UPDATE reasoning_states SET kept_ns = :now WHERE rowid IN (" + _OLDER + ")"
 _OLDEST = "SELECT rowid, size FROM reasoning_states ORDER BY kept_ns, rowid"
 _OLDEST_OF_CALLER = "SELECT rowid, size FROM reasoning_states WHERE caller = ? ORDER BY kept_ns, rowid"

@@ -2,8 +2,10 @@
 
 Each file in `on_python/` and `on_node/` is a program that runs in an environment of its own, without pytest and without
 this package. Its first line says which, and on which wires: `client: openai 2 (Python); environment: openai-2; wires:
-openai anthropic`. A function `check_NAME` is a test for each of the wires, a function `once_NAME` for the first one; in
-JavaScript these are `check("NAME", ...)` and `once(...)`. `checks: openai_3.py` takes the functions of another file.
+openai anthropic`; the second says what a user sets: `set: base_url`. A function `check_NAME` is a test for each of the
+wires, a function `once_NAME` for the first one; in JavaScript these are `check("NAME", ...)` and `once(...)`.
+`checks: openai_3.py` takes the functions of another file,
+`needs: javac` names a command without which it is skipped.
 `scripts/test-clients` makes the environments and names their folder in CLIENTS_HOME. Without it nothing is collected.
 """
 
@@ -44,7 +46,7 @@ PRICING = "version: 1\nmodels:\n" + "".join(
     f"  {wire}/*: {{input: 2, output: 10, max_output: 4096}}\n"
     for wire in ("openai", "native", "anthropic", "google", "mistral")
 )
-LIMIT_S = 300  # of a whole program; the machine may be busy
+LIMIT_S = 900  # of a whole program; the machine may be busy
 OUTPUTS = pytest.StashKey[list[dict[str, Any]]]()
 SERVERS = pytest.StashKey["Servers"]()
 
@@ -103,7 +105,8 @@ class Program(pytest.File):
     def collect(self) -> Iterator[pytest.Item]:
         if HOME is None:
             return
-        self.head = dict(re.findall(r"(\w+): ([^;]+)", self.path.read_text().partition("\n")[0]))
+        first, second, *_ = (line.lstrip("#/ ") for line in self.path.read_text().splitlines())
+        self.head = dict(part.split(": ", 1) for part in [*first.split("; "), second])
         self.checks = self.path.with_name(self.head.get("checks", self.path.name))
         self.add_marker(pytest.mark.clients)
         text, wires = self.checks.read_text(), self.head["wires"].split()
@@ -123,6 +126,7 @@ class Program(pytest.File):
         start = len(listener.seen)
         told = {name: value for name, value in os.environ.items() if not re.search("_API_KEY$|(?i:_PROXY)$", name)}
         told |= {"PROXY_URL": listener.base_url, "WIRES": self.head["wires"], "HOME": str(servers.folder)}
+        told["ENVIRONMENT"] = str(Path(HOME or "") / self.head["environment"])
         done = subprocess.run(
             command, env=told, capture_output=True, text=True, timeout=LIMIT_S, check=False, cwd=servers.folder
         )
@@ -135,13 +139,15 @@ class Program(pytest.File):
         passed = sum(result is None for result in results)
         config.stash[OUTPUTS].append(
             {"client": self.head["client"], "version": version, "endpoints": sorted(set(seen)), "calls": len(seen)}
-            | {"wires": self.head["wires"].split(), "checks": len(results), "passed": passed}
+            | {"wires": self.head["wires"].split(), "checks": len(results), "passed": passed, "set": self.head["set"]}
         )
         return found
 
     def command(self) -> list[str]:
         assert HOME is not None
-        here, wanted = Path(__file__).parent, self.head["environment"]
+        here, wanted, tool = Path(__file__).parent, self.head["environment"], self.head.get("needs")
+        if tool is not None and shutil.which(tool) is None:
+            pytest.skip(f"{self.head['client']}: {tool} is missing")
         if self.path.suffix == ".mjs":
             packages = Path(HOME) / wanted / "node_modules"
             if not packages.exists():

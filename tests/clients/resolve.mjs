@@ -3,7 +3,7 @@
 import { register } from "node:module";
 
 const hooks = `
-  const parent = ${JSON.stringify(new URL(`file://${process.env.CLIENTS_HOME}/node/program.mjs`).href)};
+  const parent = ${JSON.stringify(new URL(`file://${process.env.ENVIRONMENT}/program.mjs`).href)};
   export const resolve = (name, context, next) =>
     next(name, /^[./]|^[a-z]+:/.test(name) || !/\\/on_node\\//.test(context.parentURL ?? "") ? context : { ...context, parentURL: parent });
 `;

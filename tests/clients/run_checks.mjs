@@ -10,7 +10,7 @@ globalThis.check = (name, run) => checks.push([name, run, wires]);
 globalThis.once = (name, run) => checks.push([name, run, wires.slice(0, 1)]);
 
 const { PACKAGE } = await import(pathToFileURL(process.argv[2]));
-const folder = `${process.env.CLIENTS_HOME}/node/node_modules/`;
+const folder = `${process.env.ENVIRONMENT}/node_modules/`;
 say({ check: "", version: createRequire(folder)(`${folder}${PACKAGE}/package.json`).version });
 for (const [name, run, on] of checks) {
   for (const wire of on) {

@@ -132,6 +132,23 @@ async def test_what_was_kept_comes_back_with_its_writer() -> None:
         assert await kept(vault, asking("call_2", "call_9")) == {"call_2": state}
 
 
+async def test_an_answer_is_there_for_its_caller_and_apart_from_reasoning() -> None:
+    """By name, for another hour after each use; what is too large is not kept."""
+    clock = Time()
+    async with vault_on(ReasoningStates(None), clock) as vault:
+        await vault.keep_answer(MOBILE, "call_1", b"[1]")
+        await vault.keep_answer(MOBILE, "large", bytes(MAX_STATE_BYTES + 1))
+        clock.ns += HOUR - 1
+        assert await vault.answers(MOBILE, ["call_1", "large"]) == {"call_1": b"[1]"}
+        clock.ns += HOUR - 1
+        assert await vault.answers(MOBILE, ["call_1"]) == {"call_1": b"[1]"}
+        assert await vault.answers(Caller("laptop"), ["call_1"]) == {}
+        assert await kept(vault, asking("call_1")) == {}
+    async with vault_on(None) as off:
+        await off.keep_answer(MOBILE, "call_1", b"[1]")
+        assert await off.answers(MOBILE, ["call_1"]) == {}
+
+
 async def test_every_choice_of_an_answer_counts() -> None:
     async with vault_on(ReasoningStates(None)) as vault:
         await vault.keep(MOBILE, THINKER, [answer("call_1"), answer("call_2")])

@@ -72,6 +72,17 @@ def test_a_caller_finds_what_it_left(store: ReasoningStates) -> None:
     assert store.find("mobile", [], NOW) == {}
 
 
+def test_what_is_used_stays_for_another_hour(store: ReasoningStates) -> None:
+    """Only what was found, and nothing that had expired; sums and limits know it as the youngest."""
+    store.put("mobile", {"used": STATE, "other": STATE}, NOW)
+    assert store.find_again("mobile", ["used", "never"], NOW + HOUR // 2) == {"used": STATE}
+    assert store.find_again("laptop", ["other"], NOW + HOUR // 2) == {}
+    later = NOW + HOUR + 1
+    assert store.find_again("mobile", ["used", "other"], later) == {"used": STATE}
+    assert store.find("mobile", ["used"], later + HOUR - SECOND) == {"used": STATE}
+    assert store.find_again("mobile", ["used"], later + HOUR) == {}
+
+
 def test_nobody_finds_what_another_left(store: ReasoningStates) -> None:
     """The same tool call id under another key, and without any, is another state or none."""
     store.put("mobile", {"call_1": STATE}, NOW)

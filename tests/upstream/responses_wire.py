@@ -87,6 +87,7 @@ class _Output(Strict, tag_field="type", tag="function_call_output"):
     call_id: Annotated[str, Meta(max_length=64)]
     output: str | _Parts
     id: str | None = None
+    status: _Status | None = None
 
 
 class _Function(Strict, tag_field="type", tag="function"):
@@ -165,10 +166,11 @@ class _Body(Strict):
 
 
 class ResponsesWire(Wire):
-    """Its path tells it from other vendors' APIs of the same name."""
+    """Its path tells it from other vendors' APIs of the same name. It stores the latest items."""
 
     def __init__(self) -> None:
         self._chat = OpenAIWire()
+        self._stored: dict[str, dict[str, Any]] = {}
 
     def claims(self, path: str) -> bool:
         return path == f"{ROOT}/responses"
@@ -180,7 +182,7 @@ class ResponsesWire(Wire):
         if request.method != "POST":
             raise Refused(405, self.error(405, None, ""))
         try:
-            body = msgspec.convert(_spelt_out(msgspec.json.decode(request.body)), _Body)
+            body = msgspec.convert(self._with_stored(_spelt_out(msgspec.json.decode(request.body))), _Body)
         except msgspec.DecodeError as error:
             raise Refused(400, _said_error(str(error), "unknown_parameter")) from error
         wrong = _wrong(body) or _wrong_tools(body)
@@ -190,7 +192,7 @@ class ResponsesWire(Wire):
 
     def frames(self, ask: Ask, script: Script) -> Iterator[Frame]:
         said = say(ask, script, wants(ask.body))
-        answer = _answer(ask, script, said)
+        answer = self._store(ask, _answer(ask, script, said))
         head = {**answer, "status": "in_progress", "output": [], "usage": None, "service_tier": "auto"}
         yield _event("response.created", response=head)
         yield _event("response.in_progress", response=head)
@@ -204,10 +206,32 @@ class ResponsesWire(Wire):
 
     def whole(self, ask: Ask, script: Script) -> Frame:
         said = say(ask, script, wants(ask.body))
-        answer = _answer(ask, script, said)
+        answer = self._store(ask, _answer(ask, script, said))
         if script.no_finish:
             answer["status"] = "in_progress"
         return Frame(_encode(answer), tokens_of(said), not script.no_finish, True, answer["usage"])
+
+    def _store(self, ask: Ask, answer: dict[str, Any]) -> dict[str, Any]:
+        if ask.body.store:
+            self._stored |= {item["id"]: _storable(item, ask.model) for item in answer["output"]}
+            for oldest in list(self._stored)[:-1000]:
+                del self._stored[oldest]
+        return answer
+
+    def _with_stored(self, body: Any) -> Any:
+        """With the items that it refers to."""
+        if not isinstance(body, dict) or not isinstance(body.get("input"), list):
+            return body
+        items = []
+        for item in body["input"]:
+            if not isinstance(item, dict) or item.get("type") != "item_reference":
+                items.append(item)
+            elif item.get("id") in self._stored:
+                items.append(self._stored[item["id"]])
+            else:
+                message = f"Item with id '{item.get('id')}' not found."
+                raise Refused(404, _said_error(message, None))
+        return body | {"input": items}
 
     def error(self, status: int, code: str | None, model: str) -> bytes:
         return self._chat.error(status, code, model)
@@ -423,5 +447,9 @@ def _event(kind: str, tokens: int = 0, **fields: Any) -> Frame:
     return Frame(f"event: {kind}\ndata: ".encode() + body + b"\n\n", tokens)
 
 
-def _said_error(message: str, code: str) -> bytes:
+def _storable(item: dict[str, Any], model: str) -> dict[str, Any]:
+    return item | ({"encrypted_content": _sealed(model, item["id"])} if item["type"] == "reasoning" else {})
+
+
+def _said_error(message: str, code: str | None) -> bytes:
     return _encode({"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}})

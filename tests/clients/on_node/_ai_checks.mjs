@@ -33,6 +33,20 @@ export const checks = {
     assert.equal(await streamed.text, whole.text);
     assert.deepEqual(asked, [{ city: "Rex" }, { city: "Rex" }]);
   },
+  turns: async (model, proxy, options) => {
+    const inputSchema = z.object({ city: z.string() });
+    const weather = tool({ description: "Weather", inputSchema, execute: () => "sunny" });
+    const messages = [];
+    for (const question of ["What is the weather?", "And now?", "And then?"]) {
+      messages.push({ role: "user", content: question });
+      const given = { messages, tools: { weather }, stopWhen: until(4), maxRetries: 0, ...options };
+      const answer = streamText({ model: model(proxy, proxy.model), ...given });
+      assert.match(await answer.text, /The tools say: .*sunny/);
+      messages.push(...(await answer.responseMessages));
+    }
+    assert.equal(messages.filter((message) => message.role === "user").length, 3);
+    assert.ok(messages.length >= 8);
+  },
   structured: async (model, proxy, options) => {
     const output = Output.object({ schema: z.object({ name: z.string(), age: z.number() }) });
     const answer = await generateText({ model: model(proxy, proxy.model), prompt: "A dog", output, maxRetries: 0, ...options });

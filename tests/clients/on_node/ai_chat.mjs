@@ -1,4 +1,5 @@
 // client: ai with @ai-sdk/openai, chat; environment: node; wires: openai native anthropic google
+// set: `createOpenAI({ baseURL: "URL/v1", apiKey: KEY }).chat(MODEL)`
 
 import { createOpenAI } from "@ai-sdk/openai";
 import { checks } from "./_ai_checks.mjs";
@@ -10,5 +11,6 @@ const options = {};
 check("text", (proxy) => checks.text(model, proxy, options));
 check("stream", (proxy) => checks.stream(model, proxy, options));
 check("tool_loop", (proxy) => checks.tool_loop(model, proxy, options));
+check("turns", (proxy) => checks.turns(model, proxy, options));
 check("structured", (proxy) => checks.structured(model, proxy, options));
 check("errors", (proxy) => checks.errors(model, proxy, options));

@@ -1,4 +1,5 @@
-// client: Claude Code; environment: node; wires: anthropic openai native google
+// client: Claude Code; environment: coding-agents; wires: anthropic openai native google
+// set: `ANTHROPIC_BASE_URL=URL` and `ANTHROPIC_AUTH_TOKEN=KEY`, or `proxy setup claude-code`
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -19,7 +20,7 @@ check("turn_with_a_tool", async (proxy) => {
     CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
     DISABLE_AUTOUPDATER: "1",
   };
-  const program = `${process.env.CLIENTS_HOME}/node/node_modules/@anthropic-ai/claude-code-linux-x64/claude`;
+  const program = `${process.env.ENVIRONMENT}/node_modules/@anthropic-ai/claude-code-linux-x64/claude`;
   const options = ["--model", proxy.wire === "anthropic" ? "anthropic/claude-opus-5-5" : proxy.model, "--tools", "Bash", "--allowedTools", "Bash", "--output-format", "stream-json", "--verbose"];
   const said = await new Promise((resolve) => {
     const child = execFile(program, ["-p", "What do both tools say?", ...options], { cwd: folder, env: told, timeout: 100_000 }, (error, out, trouble) =>

@@ -1,4 +1,5 @@
-// client: Codex CLI; environment: node; wires: openai native anthropic google
+// client: Codex CLI; environment: coding-agents; wires: openai native anthropic google
+// set: `base_url = "URL/v1"` and `wire_api = "responses"` in `config.toml`, or `proxy setup codex`
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -14,7 +15,7 @@ check("turn_with_a_tool", async (proxy) => {
   const provider = `[model_providers.proxy]\nname = "proxy"\nbase_url = "${proxy.url}"\nwire_api = "responses"\n`;
   const own = `model = "${proxy.model}"\nmodel_provider = "proxy"\n${provider}request_max_retries = 0\n`;
   writeFileSync(join(folder, ".codex", "config.toml"), own);
-  const program = `${process.env.CLIENTS_HOME}/node/node_modules/@openai/codex/bin/codex.js`;
+  const program = `${process.env.ENVIRONMENT}/node_modules/@openai/codex/bin/codex.js`;
   const options = ["exec", "--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"];
   const told = { PATH: process.env.PATH, HOME: folder };
   const said = await new Promise((resolve) => {

@@ -1,4 +1,5 @@
 // client: @langchain/openai; environment: node; wires: openai native anthropic google
+// set: `new ChatOpenAI({ apiKey: KEY, configuration: { baseURL: "URL/v1" } })`
 
 import assert from "node:assert/strict";
 import { HumanMessage, ToolMessage } from "@langchain/core/messages";

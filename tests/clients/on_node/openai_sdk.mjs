@@ -1,4 +1,5 @@
 // client: openai 6 (Node); environment: node; wires: openai native anthropic google
+// set: `new OpenAI({ baseURL: "URL/v1", apiKey: KEY })`
 
 import assert from "node:assert/strict";
 import OpenAI from "openai";

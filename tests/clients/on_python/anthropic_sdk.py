@@ -1,4 +1,5 @@
 # client: anthropic (Python); environment: project; wires: anthropic openai native google mistral
+# set: `Anthropic(base_url="URL", api_key=KEY)`
 """Anthropic's Python SDK."""
 
 import anthropic

@@ -1,4 +1,5 @@
 # client: dspy; environment: litellm; wires: openai native anthropic google
+# set: `dspy.LM("openai/MODEL", api_base="URL/v1", api_key=KEY)`; `model_type="responses"` or `"text"` as you like
 """DSPy on chat completions, responses and text completions."""
 
 import os

@@ -1,4 +1,5 @@
 # client: haystack-ai; environment: pipelines; wires: openai native anthropic google
+# set: `OpenAIChatGenerator(api_base_url="URL/v1", api_key=Secret.from_token(KEY))`
 """Haystack's generators and embedders."""
 
 import os

@@ -1,4 +1,5 @@
 # client: instructor; environment: agents; wires: openai native anthropic google
+# set: `instructor.from_openai(OpenAI(base_url="URL/v1", api_key=KEY))`
 """Instructor: structured output in its modes, whole and streamed."""
 
 import instructor

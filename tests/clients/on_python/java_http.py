@@ -1,4 +1,5 @@
 # client: Java's HttpClient (raw bytes); environment: project; wires: openai native anthropic google
+# set: `URI.create("URL/v1/chat/completions")`
 """What `java.net.http.HttpClient` sends at its default: it offers HTTP/2 in clear text, which the proxy ignores."""
 
 import json

@@ -1,4 +1,5 @@
 # client: langchain-anthropic; environment: langchain; wires: anthropic openai native google
+# set: `ChatAnthropic(base_url="URL", api_key=KEY)`
 """LangChain's ChatAnthropic."""
 
 import anthropic

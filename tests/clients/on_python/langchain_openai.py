@@ -1,4 +1,5 @@
 # client: langchain-openai; environment: langchain; wires: openai native anthropic google
+# set: `ChatOpenAI(base_url="URL/v1", api_key=KEY)`, `use_responses_api=True` as you like
 """LangChain's ChatOpenAI, on chat completions and responses."""
 
 import openai

@@ -1,4 +1,5 @@
 # client: langchain-tests, the standard suite; environment: langchain; wires: openai
+# set: the same as for `ChatOpenAI` and `ChatAnthropic`
 """The integration tests that LangChain asks of each of its chat models, through this proxy."""
 
 import os

@@ -1,4 +1,5 @@
 # client: litellm (as client); environment: litellm; wires: openai native anthropic google
+# set: `completion("openai/MODEL", api_base="URL/v1", api_key=KEY)`; for `anthropic/MODEL` without `/v1`
 """LiteLLM with this proxy as its OpenAI, its Anthropic and its Responses server."""
 
 import os

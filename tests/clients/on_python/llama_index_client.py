@@ -1,4 +1,5 @@
 # client: llama-index (OpenAILike); environment: pipelines; wires: openai native anthropic google
+# set: `OpenAILike(api_base="URL/v1", api_key=KEY, is_chat_model=True)`
 """LlamaIndex's OpenAILike: text completions, its default, and chat."""
 
 from llama_index.core.llms import ChatMessage

@@ -1,4 +1,5 @@
 # client: llm; environment: agents; wires: openai native anthropic google
+# set: `api_base: URL/v1` in `extra-openai-models.yaml`
 """The command `llm`, with the proxy in its extra-openai-models.yaml."""
 
 import os

@@ -1,4 +1,5 @@
 # client: openai 3 (Python); environment: project; wires: openai native anthropic google mistral
+# set: `OpenAI(base_url="URL/v1", api_key=KEY)`, or `OPENAI_BASE_URL` and `OPENAI_API_KEY`
 """OpenAI's Python SDK, the newest major version."""
 
 import base64

@@ -1,4 +1,5 @@
 # client: openai-agents; environment: agents; wires: openai native anthropic google
+# set: `OpenAIResponsesModel(model, AsyncOpenAI(base_url="URL/v1", api_key=KEY))`, or `OPENAI_BASE_URL`
 """OpenAI's Agents SDK, on both of its APIs."""
 
 from agents import Agent, OpenAIChatCompletionsModel, OpenAIResponsesModel, Runner, function_tool, set_tracing_disabled

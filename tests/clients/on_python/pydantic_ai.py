@@ -1,4 +1,5 @@
 # client: pydantic-ai; environment: agents; wires: openai native anthropic google
+# set: `OpenAIProvider(base_url="URL/v1", api_key=KEY)`; `AnthropicProvider(base_url="URL", api_key=KEY)`
 """Pydantic AI, on chat completions, responses and messages."""
 
 from anthropic import AsyncAnthropic

@@ -204,6 +204,16 @@ def more(index: int, arguments: str) -> dict[str, Any]:
     return {"index": index, "function": {"arguments": arguments}}
 
 
+def test_what_was_not_asked_is_told_with_openais_default() -> None:
+    """Numbers where the schema has numbers, and functions in full; what was asked stands."""
+    call = call_of(temperature=0.2, top_p=None, tools=[{"type": "function", "name": "f", "strict": True}, CUSTOM])
+    whole = agree(call, [chunk(content="x"), chunk("stop")])
+    numbers = ("temperature", "top_p", "top_logprobs", "presence_penalty", "frequency_penalty")
+    assert [whole[name] for name in numbers] == [0.2, 1.0, 0, 0.0, 0.0]
+    full = {"type": "function", "name": "f", "description": None, "parameters": None, "strict": True}
+    assert whole["tools"] == [full, CUSTOM]
+
+
 def test_a_stream_cut_at_every_byte() -> None:
     """Thoughts, text with letters of several bytes, two calls whose pieces alternate, a custom tool, a group."""
     call = call_of(tools=[CUSTOM, GROUP])

@@ -16,6 +16,7 @@ from proxy.schema.errors import BadRequest, ProxyError
 from proxy.server.formats.responses import RESPONSES, state
 from proxy.server.formats.responses.request import ResponsesRequest
 
+OURS = f"msg_{'0123456789abcdef0123456789'}_0"
 PNG = "data:image/png;base64,iVBORw0KGgo="
 CALL = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"a": 1}'}
 OUTPUT = {"type": "function_call_output", "call_id": "c1", "output": "3"}
@@ -234,6 +235,8 @@ def test_tools_are_functions() -> None:
         ({"tools": [{"type": "web_search", "external_web_access": False}]}, "tools.0.type"),
         ({"input": [user("u"), {"type": "compaction", "encrypted_content": "x"}]}, "input.1.type"),
         ({"prompt": {"id": "pmpt_1"}}, "prompt"),
+        ({"input": [user("u"), {"type": "item_reference", "id": "msg_1"}]}, "input.1.id"),
+        ({"input": [{"id": "fc_1"}, OUTPUT]}, "input.0.id"),  # the call may be in the item
     ],
 )
 def test_what_only_openai_can_do_is_left_to_openai(given: dict[str, Any], where: str) -> None:
@@ -241,6 +244,25 @@ def test_what_only_openai_can_do_is_left_to_openai(given: dict[str, Any], where:
     request = RESPONSES.decode(json.dumps({"model": "m", "input": "hi", **given}).encode())
     assert request.native is not None
     assert list(request.native.only_here) == [where]
+
+
+def test_references_to_our_items_become_the_items() -> None:
+    """They name the answer that they were in. One that is missing, whole or in part, is refused by name."""
+    call = {**CALL, "id": OURS.replace("msg", "fc")}
+    items = [user("u"), {"id": OURS}, {"type": "item_reference", "id": call["id"]}, OUTPUT]
+    request = read(items, store=True)
+    (answer,) = request.references
+    said = {"id": OURS, "type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Höm"}]}
+    resolved = request.resolved({answer: json.dumps([said, call]).encode()})
+    assert resolved.native is not None
+    assert json.loads(resolved.native.body) == json.loads(body([user("u"), said, call, OUTPUT], store=True))
+    assert resolved.fields["messages"] == messages(user("u"), said, call, OUTPUT)
+    for kept, param in (({}, "input.1.id"), ({answer: json.dumps([said]).encode()}, "input.2.id")):
+        with pytest.raises(BadRequest, match=r"no item .* is kept here.*`store: false`") as caught:
+            request.resolved(kept)
+        assert caught.value.param == param
+    with pytest.raises(BadRequest, match="no call before it"):
+        read([{"id": OURS}, OUTPUT]).resolved({answer: json.dumps([said]).encode()})
 
 
 @pytest.mark.parametrize(
@@ -255,8 +277,9 @@ def test_what_only_openai_can_do_is_left_to_openai(given: dict[str, Any], where:
         ({"input": [{}]}, "input.0.type", "unknown type of item"),
         ({"input": [{"type": 5}]}, "input.0.type", "unknown type of item"),
         ({"input": [{"type": ["message"]}]}, "input.0.type", "unknown type of item"),
-        ({"input": [user("u"), {"type": "item_reference", "id": "msg_1"}]}, "input.1.type", "item_reference"),
-        ({"input": [user("u"), {"id": "msg_1"}]}, "input.1.type", "Nothing is stored here"),
+        ({"input": [user("u"), {"type": "item_reference"}]}, "input.1.id", "expected a text"),
+        ({"input": [user("u"), {"id": ""}]}, "input.1.id", "expected a text"),
+        ({"input": [user("u"), *[{"type": "item_reference", "id": OURS}] * 2]}, "input.2.id", "twice"),
         ({"input": [{"role": "tool", "content": "x"}]}, "input.0.role", "expected one of"),
         ({"input": [{"role": ["user"], "content": "x"}]}, "input.0.role", "expected one of"),
         ({"input": [{"role": "user"}]}, "input.0.content", "a text or a list"),

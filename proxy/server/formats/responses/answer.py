@@ -6,23 +6,28 @@ from typing import Any, cast
 
 from proxy.pipeline.call import Call
 from proxy.pipeline.native import NativeAnswer
+from proxy.pipeline.reasoning_state import MAX_STATE_BYTES
 from proxy.pipeline.trace import trace
 from proxy.providers.base.answers import mapping
 from proxy.schema.errors import ProxyError
 from proxy.schema.usage import Usage
+from proxy.server.formats.responses.references import answer_name, kept
 from proxy.server.formats.responses.request import ResponsesRequest
 
 _ECHOED = (
     *("instructions", "max_output_tokens", "max_tool_calls", "metadata", "prompt_cache_key", "safety_identifier"),
-    *("temperature", "top_logprobs", "top_p", "user"),
+    "user",
 )
+# What OpenAI says where nothing is asked. The published schema of this API has numbers there (November 2026).
+_NUMBERS = {"temperature": 1.0, "top_p": 1.0, "top_logprobs": 0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+_OF_TOOLS = {"description": None, "parameters": None, "strict": None}
 # Codes of errors that clients of this API look at, by ours.
 _CODES = {"rate_limit_exceeded": "rate_limit_exceeded", "insufficient_quota": "insufficient_quota"}
 _CODES |= {"context_length_exceeded": "context_length_exceeded"}
 
 
 def response_id(call: Call) -> str:
-    return f"resp_{call.id}"
+    return answer_name(call.id)
 
 
 def native_of(call: Call) -> NativeAnswer | None:
@@ -49,6 +54,8 @@ class Envelope:
         response["incomplete_details"] = {"reason": why} if why else None
         response["completed_at"] = None if why else int(self._call.clock.unix_ns() // 1_000_000_000)
         response["usage"] = usage_of(usage)
+        if self._asked.get("store") is not False and self._call.answer_bytes <= MAX_STATE_BYTES:
+            self._call.referable = answer_name(self._call.id), kept(output, self._call.answer_bytes)
         if isinstance(extras.get("service_tier"), str):
             response["service_tier"] = extras["service_tier"]
         return {**response, **trace(self._call)}
@@ -79,11 +86,17 @@ class Envelope:
             "store": False,
             "text": {**text, "format": text.get("format") or {"type": "text"}},
             "tool_choice": asked.get("tool_choice") or "auto",
-            "tools": asked.get("tools") or [],
+            "tools": [_told(tool) for tool in asked.get("tools") or ()],
             "truncation": "disabled",
             "usage": None,
             **{name: asked.get(name) for name in _ECHOED},
+            **{name: usual if asked.get(name) is None else asked[name] for name, usual in _NUMBERS.items()},
         }
+
+
+def _told(tool: dict[str, Any]) -> dict[str, Any]:
+    """A function in full, as OpenAI tells it."""
+    return {**_OF_TOOLS, **tool} if tool.get("type") == "function" and "name" in tool else tool
 
 
 def usage_of(usage: Usage) -> dict[str, Any]:

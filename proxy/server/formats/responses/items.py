@@ -12,6 +12,7 @@ from proxy.providers.base.answers import mapping, objects
 from proxy.schema.errors import BadRequest
 from proxy.schema.origins import Origin
 from proxy.server.formats.responses import state
+from proxy.server.formats.responses.references import INSTEAD, answer_of, refers
 from proxy.server.formats.responses.tools import Tools, free_arguments, load
 
 _ROLES = ("user", "assistant", "system", "developer")
@@ -29,7 +30,6 @@ _OF_VENDOR = (
 _LOADED = ("tool_search_output", "additional_tools")  # with tools that can be called from there on
 _VITAL = ("compaction", "compaction_trigger", "compaction_summary")  # and without these it is not
 _STATELESS = "Nothing is stored here: send the item itself."
-_SDKS = "Some SDKs do so with `store: false`."
 _THEIRS = "openai-responses-v1"  # the format of OpenAI's encrypted reasoning in `reasoning_details`
 
 Message = dict[str, Any]
@@ -37,7 +37,8 @@ Message = dict[str, Any]
 
 class Conversation:
     """The messages of one request. `only_here`: path of an item -> what it is, that no other vendor has.
-    `carries_state`: some of it is of no use to OpenAI's own API.
+    `carries_state`: some of it is of no use to OpenAI's own API. `references`: ids of items of our earlier answers,
+    which are missing here.
     """
 
     def __init__(self, tools: Tools) -> None:
@@ -46,6 +47,7 @@ class Conversation:
         self.left_out: dict[str, None] = {}
         self.only_here: dict[str, str] = {}
         self.carries_state = False
+        self.references: dict[str, None] = {}
         self._tools = tools
         self._answer: Message | None = None  # the one that may go on
         self._parts: list[str] = []  # the places of its texts
@@ -62,7 +64,7 @@ class Conversation:
     def _add(self, item: dict[str, Any], where: str) -> None:
         kind = item.get("type")
         if kind is None:
-            kind = "message" if "role" in item or "content" in item else "item_reference" if "id" in item else None
+            kind = "item_reference" if refers(item) else "message" if item.keys() & {"role", "content"} else None
         if kind == "message":
             self._message(item, where)
         elif kind in ("function_call", "custom_tool_call"):
@@ -72,8 +74,7 @@ class Conversation:
         elif kind == "reasoning":
             self._reasoning(item, where)
         elif kind == "item_reference":
-            message = f"{where}: an item_reference names an item of an earlier answer. {_STATELESS} {_SDKS}"
-            raise BadRequest(message, param=f"{where}.type", code="unsupported_parameter")
+            self._reference(item.get("id"), where)
         elif kind in _VITAL:
             self.only_here[f"{where}.type"] = f"items of the type {kind}"
         elif kind in _LOADED and (found := objects(item.get("tools"))):
@@ -83,6 +84,18 @@ class Conversation:
         else:
             message = f"{where}.type: unknown type of item {str(kind)[:64]!r}."
             raise BadRequest(message, param=f"{where}.type")
+
+    def _reference(self, identity: Any, where: str) -> None:
+        """To an item that we keep, or that OpenAI does."""
+        if not isinstance(identity, str) or not identity:
+            raise BadRequest(f"{where}.id: expected a text.", param=f"{where}.id")
+        if identity in self.references:
+            message = f"{where}.id: the item {identity!r} is there twice."
+            raise BadRequest(message, param=f"{where}.id")
+        if answer_of(identity) is not None:
+            self.references[identity] = None
+        else:
+            self.only_here[f"{where}.id"] = f"item {identity[:64]!r} of an earlier answer. {INSTEAD[:-1]}"
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
@@ -155,7 +168,7 @@ class Conversation:
         call_id = item.get("call_id")
         if not isinstance(call_id, str) or not call_id:
             raise BadRequest(f"{where}.call_id: expected a text.", param=f"{where}.call_id")
-        if call_id not in self._called:
+        if call_id not in self._called and not (self.references or self.only_here):
             message = f"{where}.call_id: no call before it has the id {call_id[:64]!r}. {_STATELESS}"
             raise BadRequest(message, param=f"{where}.call_id")
         self._close()

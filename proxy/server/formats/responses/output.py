@@ -14,6 +14,7 @@ from proxy.schema.chat import ChatChunk, ChatResponse
 from proxy.schema.fold import THOUGHTS_SO_FAR, Fold
 from proxy.server.formats.responses import state
 from proxy.server.formats.responses.parts import Called, Emit, Item, Said, Thought, flat_citations
+from proxy.server.formats.responses.references import item_id
 from proxy.server.formats.responses.tools import Named
 
 _THOUGHTS = "thinking_blocks"  # the state that comes with the reasoning itself
@@ -207,7 +208,7 @@ class Output:
             self.current = None
 
     def _id(self, prefix: str) -> str:
-        return f"{prefix}_{self._identity}_{len(self.items)}"
+        return item_id(prefix, self._identity, len(self.items))
 
 
 def _arguments(delta: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -12,11 +13,13 @@ from proxy.prompts.uses import is_of_openai
 from proxy.providers.base.answers import mapping
 from proxy.schema.chat import ChatRequest, Message
 from proxy.schema.errors import BadRequest
+from proxy.schema.json import encode_sized
 from proxy.schema.origins import Origin, Origins
 from proxy.schema.prompts import PromptUse
 from proxy.schema.records import MAX_TOKENS
 from proxy.schema.request import NOBODY, NativeBody
 from proxy.server.formats.body import check_model, in_range, request_fields, view_of, without_nulls
+from proxy.server.formats.responses import references
 from proxy.server.formats.responses.items import Conversation
 from proxy.server.formats.responses.tools import OF_CLIENTS, Named, Tools, tools_of
 from proxy.server.formats.stored_prompt import taken
@@ -85,6 +88,12 @@ class ResponsesRequest(ChatRequest, frozen=True, kw_only=True):
     asked: dict[str, Any] = {}
     names: dict[str, Named] = {}
 
+    def resolved(self, answers: Mapping[str, bytes]) -> ResponsesRequest:
+        """As if the client had sent the items. Raises BadRequest for one that is not in `answers`."""
+        items = references.put_in(self.asked["input"], answers)
+        found = decode(encode_sized({**self.asked, "input": items}, self.size + sum(map(len, answers.values()))))
+        return found if self.stored is None else replace(found, stored=self.stored)
+
     def without_offers(self) -> tuple[ResponsesRequest, list[str]]:
         """Without hosted tools that stand beside functions: a translated request has none of them."""
         if self.native is None or not self.native.fetches or self.native.only_here or self.native.needed:
@@ -115,7 +124,7 @@ def decode(body: bytes) -> ResponsesRequest:
     if view.instructions:
         conversation.say({"role": "system", "content": view.instructions}, Origin("instructions", content=""))
     conversation.add([{"role": "user", "content": view.input}] if isinstance(view.input, str) else view.input)
-    if not (conversation.messages or conversation.only_here or stored):
+    if not (conversation.messages or conversation.only_here or conversation.references or stored):
         raise BadRequest("input: expected at least one message.", param="input")
     fields, left_out = _fields(asked, view, tools)
     fields["messages"] = conversation.messages
@@ -147,6 +156,7 @@ def decode(body: bytes) -> ResponsesRequest:
         origins=Origins(conversation.origins, tools.places, _OWN_WORDS),
         asked=asked,
         names=tools.names,
+        references=tuple(dict.fromkeys(filter(None, map(references.answer_of, conversation.references)))),
     )
 
 
