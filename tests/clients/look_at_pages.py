@@ -95,7 +95,7 @@ class Walk:
         page.mouse.up()
         page.wait_for_url(re.compile(r"since=.*until="))
         self.check("range=" not in page.url, "a drag over the chart chooses a period")
-        page.get_by_label("Show", exact=True).first.select_option("tokens")
+        page.locator("select[name=metric]").select_option("tokens")
         page.wait_for_url(re.compile("metric=tokens"))
         self.check("since=" in page.url, "another figure keeps the period")
         page.keyboard.press("Tab")
