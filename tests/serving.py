@@ -103,6 +103,7 @@ async def serving(
     formats: Sequence[EndpointFormat] = FORMATS,
     types: Mapping[str, type[Provider]] = PROVIDERS,
     strategies: Mapping[str, type[Ensemble]] = STRATEGIES,
+    pages_secret: bytes | None = None,
 ) -> AsyncIterator[Server]:
     """The application in this process, behind uvicorn on a free port."""
     environ = environ or {}
@@ -113,7 +114,7 @@ async def serving(
         local_models(config),
         server_auth(environ, config),
         build_log("json"),
-        Options(files=files, formats=formats),
+        Options(files=files, formats=formats, pages_secret=pages_secret),
     )
     # `proxy serve` names the protocol too. Without it asyncio leaves Nagle's algorithm on: 40 ms for each answer.
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)

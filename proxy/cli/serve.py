@@ -23,6 +23,7 @@ from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
 from proxy import __version__
+from proxy.cli.dashboard import address, dashboard_line
 from proxy.cli.interpreter import tune
 from proxy.cli.settings import (
     config_files,
@@ -46,6 +47,8 @@ from proxy.server.http1 import HTTP1Protocol
 from proxy.server.log import build_log
 from proxy.server.metrics import mark_dead
 from proxy.server.telemetry.signals import signals
+from proxy.server.web.doors import new_secret
+from proxy.server.web.site import SECRET_VARIABLE
 from proxy.server.wiring import build_ledger, build_store, key_store, local_models
 from proxy.storage.base import StoreError
 from proxy.storage.keys import StoredKey
@@ -82,11 +85,15 @@ def serve(**flags: Any) -> None:
             sig, lambda *_: sys.exit(0)
         )  # uvicorn raises the signal again after its drain; that is a clean end
     files = config_files(flags, os.environ)
-    click.echo(_banner(config, places(files, config), models, sock.getsockname()[1]))
+    secret = new_secret()
+    port = sock.getsockname()[1]
+    used = {**places(files, config), "dashboard": dashboard_line(config, secret, port, _stored_keys(config))}
+    click.echo(_banner(config, used, models, port))
     sys.stdout.flush()
     if config.server.workers == 1:
-        _serve_alone(config, files, models, sock)
+        _serve_alone(config, files, models, sock, secret)
     else:
+        os.environ[SECRET_VARIABLE] = secret.hex()
         _serve_workers(config, flags, models, sock)
 
 
@@ -108,11 +115,12 @@ def server_config(config: Config, app: Any, **extra: Any) -> uvicorn.Config:
     )
 
 
-def _serve_alone(config: Config, files: ConfigFiles, models: dict[str, LocalModel], sock: socket.socket) -> None:
+def _serve_alone(
+    config: Config, files: ConfigFiles, models: dict[str, LocalModel], sock: socket.socket, secret: bytes
+) -> None:
     log = build_log(config.server.log_format)
-    app = Application(
-        config, models, server_auth(os.environ, config), log, Options(files=files, signals=signals(os.environ))
-    )
+    options = Options(files=files, signals=signals(os.environ), pages_secret=secret)
+    app = Application(config, models, server_auth(os.environ, config), log, options)
     signal.signal(signal.SIGHUP, hangup_handler(app.reload_soon))
     server = uvicorn.Server(server_config(config, app.asgi))
     tune()
@@ -295,12 +303,12 @@ def _try_store(config: Config) -> None:
 
 
 def _banner(config: Config, used: dict[str, str | None], models: dict[str, LocalModel], port: int) -> str:
-    host = config.server.host if ":" not in config.server.host else f"[{config.server.host.strip('[]')}]"
-    base_url = f"http://{host}:{port}/v1"
+    base_url = f"{address(config, port)}/v1"
     lines = [f"multi-model-proxy {__version__} on {base_url}", ""]
     lines += [
         f"  files       {used['routing']}, {used['pricing'] or 'no prices'}",
         f"  database    {used['database']}",
+        f"  dashboard   {used['dashboard']}",
         "",
     ]
     for name in enabled(config):

@@ -15,6 +15,7 @@ from proxy.config.namespace import enabled
 from proxy.server.app import Application, Options, server_auth
 from proxy.server.log import build_log
 from proxy.server.telemetry.signals import signals
+from proxy.server.web.site import SECRET_VARIABLE
 from proxy.upstream.local_model import RemoteLocalModel
 
 BROKER_VARIABLE = "PROXY_LOCAL_MODEL_SOCKET"
@@ -34,7 +35,8 @@ def application() -> object:
     metrics_folder = Path(os.environ[METRICS_VARIABLE])
     log = build_log(config.server.log_format)
     files = config_files({}, os.environ)
-    options = Options(metrics_folder, files, signals=signals(os.environ))
+    secret = bytes.fromhex(os.environ[SECRET_VARIABLE])
+    options = Options(metrics_folder, files, signals=signals(os.environ), pages_secret=secret)
     app = Application(config, models, server_auth(os.environ, config), log, options)
     signal.signal(signal.SIGHUP, hangup_handler(app.reload_soon, may_stop=False))  # the supervisor decides
     tune()

@@ -96,12 +96,12 @@ def _listed(config: Config, provider_name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*config.providers[provider_name].models.values(), *priced]))
 
 
-def baseline_of(config: Config, names: Names) -> TokenRates | None:
-    """The prices that savings are measured against: of the model that `usage.baseline` leads to first.
+def baseline_of(config: Config, names: Names, name: str | None = None) -> TokenRates | None:
+    """The prices that savings are measured against: of the model that `name`, or `usage.baseline`, leads to first.
 
     A model that cannot be called now, for want of a key, has its price all the same.
     """
-    name = config.usage.baseline
+    name = name or config.usage.baseline
     if name is None:
         return None
     try:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from proxy.schema.constraints import Count, NotBlank, NotNegative, Positive, one_of
+from proxy.schema.constraints import Count, NotBlank, NotNegative, Positive, one_of, text
 
 
 class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -19,11 +19,17 @@ class ServerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     require_key: Annotated[bool | str, one_of("auto", True, False)] = "auto"
     allowed_hosts: list[str] = []
     cors_origins: list[str] = []
+    root_path: Annotated[str, text(r"^/([A-Za-z0-9_-][A-Za-z0-9._-]*/?)*$", "be a path like /proxy")] = "/"
     max_body_mb: Positive = 32
     max_in_flight: Count = 1000
     grace_s: NotNegative = 30
     log_format: Annotated[str, one_of("auto", "console", "json")] = "auto"
     metrics: Annotated[str, one_of("public", "admin", "off")] = "public"
+
+    @property
+    def prefix(self) -> str:
+        """What stands before every path: `root_path` without the slash at its end."""
+        return self.root_path.rstrip("/")
 
 
 def is_loopback(host: str) -> bool:

@@ -16,10 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from litestar import Litestar, Router, asgi
-from litestar.config.cors import CORSConfig
 from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
-from litestar.plugins import PluginProtocol
-from litestar.plugins.core import MsgspecDIPlugin
 from litestar.types import ASGIApp, Receive, Scope, Send
 from msgspec import Struct
 from sse_starlette.sse import AppStatus
@@ -29,17 +26,17 @@ from proxy import __version__
 from proxy.config import Config, Source
 from proxy.config.files import PRICING, ROUTING
 from proxy.config.namespace import baseline_of, enabled
-from proxy.config.server import ServerConfig, is_loopback
+from proxy.config.server import is_loopback
 from proxy.config.source import ConfigFiles
 from proxy.metering import tokens
 from proxy.pipeline.idempotency import Replays
 from proxy.pipeline.limits import FailedLogins
+from proxy.routing.health import NO_STATE, State
 from proxy.schema.daemon_thread import DaemonThread
 from proxy.schema.errors import ProxyError
 from proxy.server.api.admin import Admin
 from proxy.server.api.calls import ModelCalls
 from proxy.server.api.count_tokens import CountTokens
-from proxy.server.api.errors import exception_handlers
 from proxy.server.api.explain import Explain
 from proxy.server.api.guard import LOOPBACK_HOSTS, Access, Guard
 from proxy.server.api.health import Health, ProviderState, Standing, Watched
@@ -52,6 +49,7 @@ from proxy.server.auth import Auth, StoredKeys, own_key
 from proxy.server.connecting import LocalModels
 from proxy.server.followers import following
 from proxy.server.formats import FORMATS, EndpointFormat
+from proxy.server.framework import litestar
 from proxy.server.history import History
 from proxy.server.http1 import Connections, Limits, most_connections
 from proxy.server.log import log_writer
@@ -63,6 +61,8 @@ from proxy.server.shared_sessions import SharedSessions
 from proxy.server.stored_routes import stored_routes
 from proxy.server.telemetry.exporting import exporting
 from proxy.server.telemetry.signals import Signals
+from proxy.server.web.shown import Shown
+from proxy.server.web.site import Site, build_site
 from proxy.server.wiring import Running, database_folder, key_store, running, sticky_moves
 from proxy.storage.base import StoreError
 from proxy.upstream.local_model import LocalModel
@@ -73,13 +73,15 @@ class Options(Struct, frozen=True):
 
     `metrics_folder`: where several workers share their counters. `files`: reloaded when they change, or when
     `reload_soon` is called; None: the configuration does not come from files and never changes. `formats`: the
-    endpoints that call models. `signals`: the telemetry to export.
+    endpoints that call models. `signals`: the telemetry to export. `pages_secret`: of the cookies of pages and the link
+    to sign in, the same in all workers; None: one of its own.
     """
 
     metrics_folder: Path | None = None
     files: ConfigFiles | None = None
     formats: Sequence[EndpointFormat] = FORMATS
     signals: Signals = Signals()
+    pages_secret: bytes | None = None
 
 
 PLAN_S = 60.0  # for one plan, and those before it
@@ -123,40 +125,37 @@ class Application:
         bodies = Bodies(int(server.max_body_mb * 1024 * 1024))
         calls = ModelCalls(self._runtime, access, bodies, shared, log)
         watched = Watched(__version__, self._standing, self._providers, self._metrics.exposition)
-        health = Health(watched, server.metrics)
-        admin = Admin(self._reloads.reload, self._plan_change)
+        health, admin = Health(watched, server.metrics), Admin(self._reloads.reload, self._plan_change)
         explain, counting = Explain(self._runtime, bodies), CountTokens(self._runtime, bodies)
 
         described = openapi_route(lambda: self.litestar.routes)
         own = [*self._reads(), *explain.routes(), *counting.routes(), *stored_response_routes()]
         guarded = [*own, *health.routes(), *admin.routes(), described]
         model_routes = [_model_route(calls, format) for format in options.formats]
-        self.litestar = self._built(
-            [*model_routes, Router("/", guards=[access.guard()], route_handlers=guarded)], server, log
-        )
+        site = self._site(access, options)
+        api = Router("/", guards=[access.guard()], route_handlers=guarded)
+        self.litestar = litestar([*model_routes, api, site.router], self._lifespan, server, log, site.templates)
         hosts = frozenset(host.lower() for host in (*LOOPBACK_HOSTS, server.host, *server.allowed_hosts))
         origins = frozenset(server.cors_origins)
         direct: dict[str, ASGIApp] = {
             path: partial(calls, format=format, alone=True) for format in options.formats for path in format.paths
         }
-        self.asgi: ASGIApp = Guard(self.litestar, lambda: auth.keyless, hosts, origins, self._connections, direct)
+        guard = Guard(self.litestar, lambda: auth.keyless, hosts, origins, self._connections, direct)
+        guard.root = server.prefix
+        self.asgi: ASGIApp = guard
+
+    def _site(self, access: Access, options: Options) -> Site:
+        """The pages."""
+        keys = key_store(self._config)
+        seen = Shown(lambda: self.live, self._standing, self._providers, self._board_state, keys.all)
+        return build_site(self._config.server, access, seen, options.pages_secret, options.metrics_folder)
+
+    def _board_state(self) -> State:
+        return NO_STATE if self._running is None else self._running.board.state()
 
     def _reads(self) -> list[HTTPRouteHandler]:
         reads = Reads(lambda: self.live, int(time.time()), lambda: baseline_of(self.live.config, self.live.names))
         return [*reads.routes(), *stored_routes(lambda: self.live)]
-
-    def _built(
-        self, routes: list[ASGIRouteHandler | Router], server: ServerConfig, log: FilteringBoundLogger
-    ) -> Litestar:
-        return _Litestar(
-            routes,
-            lifespan=[self._lifespan],
-            exception_handlers=exception_handlers(log),
-            cors_config=CORSConfig(allow_origins=server.cors_origins) if server.cors_origins else None,
-            openapi_config=None,
-            logging_config=None,
-            request_max_body_size=int(server.max_body_mb * 1024 * 1024),
-        )
 
     @property
     def live(self) -> Runtime:
@@ -317,14 +316,6 @@ def _uvicorn() -> Any:
     """The uvicorn server of this process, which handles SIGTERM; None if another server embeds the application."""
     server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return server if hasattr(server, "should_exit") else None
-
-
-class _Litestar(Litestar):
-    """Litestar without its plug-ins for Pydantic and attrs. No route needs them; they cost 8 MB and 0.2 s at start."""
-
-    @staticmethod
-    def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
-        return [*plugins, MsgspecDIPlugin()]
 
 
 def _model_route(calls: ModelCalls, format: EndpointFormat) -> ASGIRouteHandler:

@@ -206,13 +206,15 @@ class Auth:
         return found
 
     async def _holder(self, key: str) -> Caller | None:
-        """The caller whose key this is. Raises ProxyError 503."""
-        digest = digest_of(key)
+        return await self.holder(digest_of(key)) if key else None
+
+    async def holder(self, digest: bytes) -> Caller | None:
+        """The caller whose key has this hash. Raises ProxyError 503."""
         found: Caller | None = None
         for known, caller in self._own:
             if hmac.compare_digest(known, digest):
                 found = caller
-        if found is None and self._stored is not None and key:
+        if found is None and self._stored is not None:
             stored = await self._stored.find(digest)
             if stored is not None and (stored.expires_ns is None or stored.expires_ns > time.time_ns()):
                 found = stored

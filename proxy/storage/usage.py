@@ -199,6 +199,7 @@ def _shown(sums: Sums, baseline: TokenRates | None) -> dict[str, Any]:
         "output_tokens": found["output_tokens"],
         "total_tokens": found["input_tokens"] + found["output_tokens"],
         "cached_tokens": found["cached_tokens"],
+        "cache_write_tokens": found["cache_write_tokens"],
         "reasoning_tokens": found["reasoning_tokens"],
         "cost_usd": None if is_unknown else found["cost_nano"] / NANO_PER_USD,
         "charged_usd": None if is_unknown else found["charged_nano"] / NANO_PER_USD,

@@ -147,6 +147,16 @@ class Lease:
             self._reserved = tokens
 
 
+class KeyUse(Struct, frozen=True):
+    """What a key was used for within the last minute. `why`: the reason of its rest, empty while it does not rest."""
+
+    variable: str | None
+    requests: int
+    tokens: int
+    rests_s: float
+    why: str
+
+
 class Keys:
     """The keys of one provider. Each has the same `limits`: this worker's `share` of them.
 
@@ -226,6 +236,16 @@ class Keys:
         """Variable -> why its key rests now."""
         now_s = self._clock_s()
         return {key.variable or "": key.state.why for key in self.keys if key.state.rests_until > now_s}
+
+    def used(self) -> list[KeyUse]:
+        """The use of each key in this process."""
+        now_s, found = self._clock_s(), []
+        for key in self.keys:
+            key.state.advance(now_s)
+            rests_s = max(0.0, key.state.rests_until - now_s)
+            why = key.state.why if rests_s else ""
+            found.append(KeyUse(key.variable, key.state.requests, key.state.tokens, rests_s, why))
+        return found
 
     def _rank(self, state: KeyState) -> tuple[float, int, float]:
         share = max(state.requests / self._requests, state.tokens / self._tokens)

@@ -38,6 +38,7 @@ TESTED = {
     "docs/client.md": {"python": "docs/test_client.py"},
     "docs/cli.md": {"bash": "cli/test_document.py"},
     "docs/configuration.md": {"yaml": "config/test_document.py", "": HERE},
+    "docs/dashboard.md": {"yaml": "docs/test_dashboard.py"},
     "docs/deployment.md": {"bash": "docs/test_deployment.py"},
     "docs/completions.md": {"python": "docs/test_completions.py"},
     "docs/embeddings.md": {"python": "docs/test_embeddings.py", "bash": "docs/test_embeddings.py"},

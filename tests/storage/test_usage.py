@@ -75,6 +75,7 @@ def expected(chosen: list[dict[str, Any]]) -> dict[str, Any]:
         "output_tokens": sum(fact["tokens"].output for fact in chosen),
         "total_tokens": sum(fact["tokens"].total for fact in chosen),
         "cached_tokens": sum(fact["tokens"].cache_read for fact in chosen),
+        "cache_write_tokens": sum(fact["tokens"].cache_write for fact in chosen),
         "reasoning_tokens": len(chosen),
         "cost_usd": sum(costs) / 1e9 if costs else None,
         "charged_usd": sum(charges) / 1e9 if costs else None,

@@ -37,6 +37,7 @@ _MAX_URL_BYTES = 8 * 1024
 _MAX_HEADER_BYTES = 32 * 1024
 _MAX_HEADERS = 100
 _MAX_SEEN = 64
+_OTHER_PAGE = "Only the pages of this server may do this. Open its address in the browser."
 _OF_PAGES = frozenset((b"origin", b"sec-fetch-site"))  # headers that browsers add to what a page sends
 
 
@@ -61,6 +62,7 @@ class Guard:
         direct: Mapping[str, ASGIApp] = _NO_ROUTES,
     ) -> None:
         self.app = app
+        self.root = ""  # what a reverse proxy may leave in front of every path
         self._direct = {} if origins else direct
         self._connections = connections
         self._keyless = keyless
@@ -71,6 +73,10 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asgi = cast("dict[str, Any]", scope)  # Litestar's type leaves out the lifespan
         kind = asgi["type"]
+        if kind == "http" and self.root and asgi["path"].startswith(f"{self.root}/"):
+            path = asgi["path"].removeprefix(self.root)
+            scope = cast(Scope, {**asgi, "path": path, "raw_path": path.encode()})
+            asgi = cast("dict[str, Any]", scope)
         if kind == "lifespan" and self._connections is not None:
             asgi.setdefault("state", {})[STATE] = self._connections
         error = self._refusal(scope) if kind in ("http", "websocket") else None
@@ -116,9 +122,11 @@ class Guard:
             return ProxyError("Send exactly one Host header.", status=400, code="invalid_value", param="host")
         if not self._serves(hosts[0], scope["path"]):
             return _forbidden("This Host is not served here. Add it to server.allowed_hosts.")
-        if _OF_PAGES.isdisjoint(map(itemgetter(0), headers)):
-            return None
-        for name, value in headers:
+        is_of_one = not _OF_PAGES.isdisjoint(map(itemgetter(0), headers))
+        pages = [header for header in headers if header[0] in _OF_PAGES] if is_of_one else []
+        if is_page(scope["path"]):
+            return None if all(_is_of_page(scope, hosts[0], *each) for each in pages) else _forbidden(_OTHER_PAGE)
+        for name, value in pages:
             if name == b"origin" and value.decode("latin-1") not in self._origins:
                 return _forbidden("Browser pages of this origin may not call the proxy. Add it to server.cors_origins.")
             if name == b"sec-fetch-site" and value in (b"cross-site", b"same-site") and not self._origins:
@@ -147,6 +155,19 @@ class Access:
             raise self._auth.refusal(address)
         return caller
 
+    async def admin(self, digest: bytes) -> Caller | None:
+        """The caller whose admin key has this SHA-256; None: there is none that is valid. Raises ProxyError 503."""
+        caller = await self._auth.holder(digest)
+        if caller is None or not caller.admin:
+            return None
+        expires_ns = self._policies().of(caller).expires_ns
+        return None if expires_ns is not None and expires_ns <= self._now_ns() else caller
+
+    def refusal(self, scope: Scope) -> ProxyError:
+        """The 401 of a wrong key; it counts. Raises ProxyError 429."""
+        client = scope.get("client")
+        return self._auth.refusal(client[0] if client else "")
+
     def guard(self) -> Callable[[Connection, BaseRouteHandler], Awaitable[None]]:
         """Litestar's guard of every handler. One that says no role is for nobody.
 
@@ -172,6 +193,19 @@ class Access:
 
 def _forbidden(message: str) -> ProxyError:
     return ProxyError(message, status=403, code="origin_not_allowed")
+
+
+def is_page(path: str) -> bool:
+    """True for the paths of the dashboard."""
+    return path == "/dashboard" or path.startswith("/dashboard/")
+
+
+def _is_of_page(scope: Scope, host: bytes, name: bytes, value: bytes) -> bool:
+    """True if this header says that one of our own pages sent the request, or that somebody opens a page by a link."""
+    if name == b"origin":  # behind a reverse proxy it may be https
+        return value.partition(b"://")[2].lower() == host.lower()
+    is_opened = scope.get("method") in ("GET", "HEAD") and (b"sec-fetch-mode", b"navigate") in scope["headers"]
+    return value in (b"same-origin", b"none") or is_opened
 
 
 def _without_port(host: str) -> str:

@@ -113,6 +113,7 @@ class UsageSums(TypedDict, total=False):
     output_tokens: int
     total_tokens: int
     cached_tokens: int
+    cache_write_tokens: int
     reasoning_tokens: int
     cost_usd: float | None
     charged_usd: float | None

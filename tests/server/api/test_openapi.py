@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 from litestar.routes import ASGIRoute, HTTPRoute
 
+from proxy.server.api.guard import is_page
 from proxy.server.api.openapi import DESCRIBED, ROLES, document, operations
 from tests.server.api.raw import chat, get, post, request, send
 from tests.serving import Server, serving, write_files
@@ -44,8 +45,10 @@ def nodes(value: Any) -> Iterator[dict[str, Any]]:
 
 
 async def test_every_route_is_in_the_document(server: Server, described: dict[str, Any]) -> None:
-    """HTTP and ASGI handlers, with and without /v1; what Litestar adds for OPTIONS goes without saying."""
-    routes = server._application.litestar.routes
+    """HTTP and ASGI handlers, with and without /v1; what Litestar adds for OPTIONS goes without saying. Pages are no
+    part of it.
+    """
+    routes = [route for route in server._application.litestar.routes if not is_page(route.path)]
     assert {type(route) for route in routes} == {HTTPRoute, ASGIRoute}
     served = {
         (re.sub(r":\w+\}", "}", route.path), method.lower())

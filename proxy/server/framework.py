@@ -1,0 +1,48 @@
+"""Orchestrates: Litestar as this server uses it: with its own errors, no log, and no document of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from litestar import Litestar, Router
+from litestar.config.cors import CORSConfig
+from litestar.handlers import ASGIRouteHandler
+from litestar.plugins import PluginProtocol
+from litestar.plugins.core import MsgspecDIPlugin
+from litestar.plugins.jinja import JinjaTemplateEngine
+from litestar.template.config import TemplateConfig
+from structlog.typing import FilteringBoundLogger
+
+from proxy.config.server import ServerConfig
+from proxy.server.api.errors import exception_handlers
+
+Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
+
+
+def litestar(
+    routes: Sequence[ASGIRouteHandler | Router],
+    lifespan: Lifespan,
+    server: ServerConfig,
+    log: FilteringBoundLogger,
+    templates: TemplateConfig[JinjaTemplateEngine],
+) -> Litestar:
+    """The application."""
+    return _Litestar(
+        routes,
+        lifespan=[lifespan],
+        exception_handlers=exception_handlers(log),
+        cors_config=CORSConfig(allow_origins=server.cors_origins) if server.cors_origins else None,
+        openapi_config=None,
+        logging_config=None,
+        request_max_body_size=int(server.max_body_mb * 1024 * 1024),
+        template_config=templates,
+    )
+
+
+class _Litestar(Litestar):
+    """Litestar without its plug-ins for Pydantic and attrs. No route needs them; they cost 8 MB and 0.2 s at start."""
+
+    @staticmethod
+    def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
+        return [*plugins, MsgspecDIPlugin()]

@@ -1,0 +1,1 @@
+"""Orchestrates: the pages of the dashboard, rendered here and complete without JavaScript."""

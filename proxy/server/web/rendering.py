@@ -1,0 +1,67 @@
+"""Translates: a page's name and values -> HTML, by Jinja2 with every value escaped; and the headers of pages."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from litestar.plugins.jinja import JinjaTemplateEngine
+
+from proxy import __version__
+from proxy.server.web import words
+
+FOLDER = Path(__file__).parent
+STATIC = {"dashboard.css": "text/css; charset=utf-8", "dashboard.js": "text/javascript; charset=utf-8"}
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+PAGE_HEADERS = {
+    "cache-control": "no-store",
+    "content-security-policy": CSP,
+    "x-content-type-options": "nosniff",
+    # Not `no-referrer`: with it browsers send `Origin: null` with forms, which says nothing about who asks.
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "x-frame-options": "DENY",
+}
+
+
+def static_files() -> dict[str, tuple[bytes, str]]:
+    """The files that pages load, by name, with their media types. Nothing else of the disk is served."""
+    return {name: ((FOLDER / "static" / name).read_bytes(), media) for name, media in STATIC.items()}
+
+
+def template_engine(root: str, files: Mapping[str, tuple[bytes, str]]) -> JinjaTemplateEngine:
+    """Litestar's engine. `root`: what stands before every path; `files`: those that `asset` names by their contents."""
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.filters.update(_FILTERS)
+    stamps = {name: hashlib.sha256(text).hexdigest()[:12] for name, (text, _) in files.items()}
+    environment.globals.update(
+        root=root,
+        version=__version__,
+        asset=lambda name: f"{root}/dashboard/static/{name}?v={stamps[name]}",
+    )
+    return JinjaTemplateEngine.from_environment(environment)
+
+
+_FILTERS: dict[str, Callable[..., Any]] = {
+    "usd": words.usd,
+    "count": words.count,
+    "short": words.short,
+    "ms": words.milliseconds,
+    "percent": words.percent,
+    "size": words.size,
+    "plain": words.plain,
+    "ago": words.ago,
+}

@@ -1,0 +1,120 @@
+// What the pages gain with a script: they refresh, copy, and a drag over the chart chooses a time. All works without.
+document.documentElement.classList.add("scripted");
+
+for (const form of document.querySelectorAll("form[data-auto]")) {
+  form.addEventListener("change", () => form.submit());
+}
+
+for (const block of document.querySelectorAll("pre.code")) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = "Copy";
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(block.querySelector("code").textContent);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(block.querySelector("code"));
+      button.textContent = "Selected";
+    }
+    setTimeout(() => (button.textContent = "Copy"), 2000);
+  });
+  block.prepend(button);
+}
+
+let isDragging = false;
+const seen = new Map(); // by id: what a part was when it last came
+
+async function loaded() {
+  const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+  if (answer.redirected) location.reload(); // the session is over
+  return answer.ok ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
+}
+
+// Only what changed is replaced, so that scroll, focus, open details and selections stay.
+async function refresh() {
+  const next = await loaded();
+  if (next === null || isDragging) return;
+  for (const part of document.querySelectorAll("[data-live]")) {
+    const fresh = next.getElementById(part.id);
+    if (fresh === null || fresh.innerHTML === (seen.get(part.id) ?? part.innerHTML)) continue;
+    if (part.contains(document.activeElement)) continue;
+    seen.set(part.id, fresh.innerHTML);
+    const isOpen = [...part.querySelectorAll("details")].map((each) => each.open);
+    const scrolled = [...part.querySelectorAll(".wide")].map((each) => each.scrollLeft);
+    part.replaceChildren(...fresh.childNodes);
+    part.querySelectorAll("details").forEach((each, place) => (each.open = isOpen[place] ?? false));
+    part.querySelectorAll(".wide").forEach((each, place) => (each.scrollLeft = scrolled[place] ?? 0));
+  }
+}
+
+async function announce() {
+  const note = document.getElementById("fresh");
+  const first = document.querySelector("#rows tr[data-id]");
+  const next = await loaded();
+  if (next === null) return;
+  const ids = [...next.querySelectorAll("#rows tr[data-id]")].map((row) => row.dataset.id);
+  const place = first === null ? ids.length : ids.indexOf(first.dataset.id);
+  const count = place < 0 ? `More than ${ids.length}` : place;
+  note.hidden = place === 0;
+  if (place === 0) return;
+  const link = document.createElement("a");
+  link.href = location.href;
+  link.textContent = `${count} new ${count === 1 ? "request" : "requests"}: show`;
+  if (note.textContent !== link.textContent) note.replaceChildren(link);
+}
+
+function every(seconds, work) {
+  const step = async () => {
+    if (!document.hidden) {
+      try {
+        await work();
+      } catch (error) {
+        if (!(error instanceof TypeError)) throw error; // the server is away for a moment
+      }
+    }
+    setTimeout(step, seconds * 1000);
+  };
+  setTimeout(step, seconds * 1000);
+}
+
+if (document.body.dataset.refresh) every(Number(document.body.dataset.refresh), refresh);
+if (document.querySelector("[data-watch]")) every(4, announce);
+
+// A drag over the chart: from the first bar to the last one.
+document.addEventListener("pointerdown", (down) => {
+  const plot = down.target.closest?.(".plot");
+  if (!plot || down.button !== 0) return;
+  const chart = plot.closest(".chart");
+  const starts = chart.dataset.starts.split(" ");
+  const ends = chart.dataset.ends.split(" ");
+  const hits = [...plot.querySelectorAll("rect.hit")];
+  const at = (event) => {
+    const box = plot.getBoundingClientRect();
+    return Math.min(starts.length - 1, Math.max(0, Math.floor(((event.clientX - box.left) / box.width) * starts.length)));
+  };
+  const from = at(down);
+  let to = from;
+  isDragging = true;
+  const move = (event) => {
+    to = at(event);
+    hits.forEach((hit, place) => hit.classList.toggle("chosen", place >= Math.min(from, to) && place <= Math.max(from, to)));
+  };
+  const up = () => {
+    document.removeEventListener("pointermove", move);
+    isDragging = false;
+    hits.forEach((hit) => hit.classList.remove("chosen"));
+    if (to === from) return; // a click: the bar's own link
+    plot.addEventListener("click", (event) => event.preventDefault(), { capture: true, once: true });
+    const url = new URL(location.href);
+    url.searchParams.delete("range");
+    url.searchParams.set("since", starts[Math.min(from, to)]);
+    url.searchParams.set("until", ends[Math.max(from, to)]);
+    location.assign(url);
+  };
+  document.addEventListener("pointermove", move);
+  document.addEventListener("pointerup", up, { once: true });
+});
+document.addEventListener("dragstart", (event) => {
+  if (event.target.closest?.(".plot")) event.preventDefault();
+});

@@ -1,0 +1,147 @@
+"""Walks through the dashboard in Chromium and prints what went wrong, as JSON; screenshots go to the folder SHOTS.
+
+Run in the environment `browser`, with the address of a keyed server and its admin key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+PAGES = ("", "?metric=calls&group=key", "?metric=p95&range=24h", "/requests", "/providers", "/keys", "/ensembles")
+SIZES = ((1280, 900), (390, 844))
+SHOTS = os.environ.get("SHOTS")
+
+
+class Walk:
+    """One walk. `wrong`: what a user would see as broken, or what a page asked another host for."""
+
+    def __init__(self, browser: Browser, address: str, key: str) -> None:
+        self.browser = browser
+        self.address = address
+        self.key = key
+        self.wrong: list[str] = []
+        self.seen: list[str] = []
+
+    def context(self, **options: object) -> BrowserContext:
+        return self.browser.new_context(**options)  # type: ignore[arg-type]
+
+    def page(self, context: BrowserContext) -> Page:
+        page = context.new_page()
+        page.on("console", lambda said: self.wrong.append(f"{page.url}: {said.type}: {said.text}"))
+        page.on("pageerror", lambda error: self.wrong.append(f"{page.url}: {error}"))
+        page.on("request", lambda asked: self.judge(asked.url))
+        return page
+
+    def judge(self, url: str) -> None:
+        if not url.startswith((f"{self.address}/", "data:image/svg+xml,")):
+            self.wrong.append(f"asked {url}")
+
+    def check(self, is_right: bool, what: str) -> None:
+        self.seen.append(what)
+        if not is_right:
+            self.wrong.append(what)
+
+    def open(self, page: Page, path: str) -> None:
+        answer = page.goto(f"{self.address}/dashboard{path}")
+        page.wait_for_load_state("networkidle")
+        self.check(answer is not None and answer.status == 200, f"{path} is served")
+        wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        self.check(wide <= 0, f"{path or '/'} fits into {page.viewport_size}, {wide} px too wide")
+
+    def sign_in(self, page: Page) -> None:
+        self.open(page, "/sign-in")
+        page.get_by_label("Admin key").fill(self.key)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url(f"{self.address}/dashboard")
+
+    def every_page(self) -> None:
+        """Each at both widths and in both themes."""
+        for theme in ("light", "dark"):
+            for width, height in SIZES:
+                context = self.context(viewport={"width": width, "height": height}, color_scheme=theme)
+                page = self.page(context)
+                self.open(page, "/keys")
+                self.check(page.url.endswith("/sign-in?next=/dashboard/keys"), "a page asks to sign in")
+                self.shoot(page, f"sign-in-{theme}-{width}")
+                self.sign_in(page)
+                for path in PAGES:
+                    self.open(page, path)
+                    self.shoot(page, f"{re.sub(r'[^a-z0-9]+', '-', path).strip('-') or 'usage'}-{theme}-{width}")
+                self.open(page, "/requests")
+                page.locator("#rows time").first.click()
+                page.wait_for_url(re.compile(r"/requests/\w{26}$"))
+                self.shoot(page, f"request-{theme}-{width}")
+                page.get_by_role("button", name="Sign out").click()
+                page.wait_for_url(re.compile("/sign-in$"))
+                context.close()
+
+    def chart(self) -> None:
+        """A drag chooses a time, and the table follows; a choice needs no button; the keyboard reaches everything."""
+        page = self.page(context := self.context(viewport={"width": 1280, "height": 900}))
+        self.sign_in(page)
+        self.open(page, "?range=7d")
+        box = page.locator(".plot").bounding_box()
+        assert box is not None
+        middle = box["y"] + box["height"] / 2
+        page.mouse.move(box["x"] + box["width"] * 0.75, middle)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.99, middle, steps=5)
+        page.mouse.up()
+        page.wait_for_url(re.compile(r"since=.*until="))
+        self.check("range=" not in page.url, "a drag over the chart chooses a period")
+        page.locator("select[name=metric]").select_option("tokens")
+        page.wait_for_url(re.compile("metric=tokens"))
+        self.check("since=" in page.url, "another figure keeps the period")
+        page.keyboard.press("Tab")
+        reached = set()
+        for _ in range(60):
+            reached.add(page.evaluate("document.activeElement.textContent.trim().slice(0, 20)"))
+            page.keyboard.press("Tab")
+        self.check({"Usage", "Requests", "Sign out", "30 days", "CSV"} <= reached, f"the keyboard reaches {reached}")
+        context.close()
+
+    def without_scripts(self) -> None:
+        """Signing in, choosing, paging: all by links and forms."""
+        page = self.page(context := self.context(java_script_enabled=False))
+        page.goto(f"{self.address}/dashboard/sign-in")
+        self.sign_in_plainly(page)
+        page.get_by_role("link", name="30 days").click()
+        self.check(page.url.endswith("range=30d"), "a range is a link")
+        page.locator("select[name=group]").select_option("key")
+        page.locator("form:has(select[name=group]) button").click()
+        self.check("group=key" in page.url and "range=30d" in page.url, "a form keeps the range")
+        page.locator(".plot a").last.click(force=True)
+        self.check("since=" in page.url, "a bar is a link")
+        context.close()
+
+    def sign_in_plainly(self, page: Page) -> None:
+        page.get_by_label("Admin key").fill(self.key)
+        page.get_by_role("button", name="Sign in").click()
+        self.check(page.url == f"{self.address}/dashboard", "signing in needs no script")
+
+    def shoot(self, page: Page, name: str) -> None:
+        if SHOTS:
+            page.screenshot(path=str(Path(SHOTS) / f"{name}.png"), full_page=True)
+
+
+def main(chromium: str, address: str, key: str) -> None:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        walk = Walk(browser, address, key)
+        for part in (walk.every_page, walk.chart, walk.without_scripts):
+            try:
+                part()
+            except Exception as error:
+                walk.wrong.append(f"{part.__name__}: {error!r:.600}")
+        browser.close()
+    print(json.dumps({"wrong": walk.wrong, "checks": len(walk.seen)}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
