@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from proxy.metering.ledger import Ledger
 from proxy.metering.pricing import ModelPrice
-from proxy.pipeline.admission import NO_SITES, Admission
+from proxy.pipeline.admission import Admission
 from proxy.pipeline.attempt import Attempt
 from proxy.pipeline.call import Call
 from proxy.pipeline.dispatch import Dispatcher
@@ -106,7 +106,6 @@ class World:
     an Event is waited for like a connection. `log` is what happened, in order.
     """
 
-    sites = NO_SITES  # it stands in for the admission
 
     def __init__(self, *answers: Script, retries: int = 0, kind: type[OpenAI] = OpenAI, **provider: Any) -> None:
         self.log: list[tuple[str, str]] = []
