@@ -106,7 +106,6 @@ class World:
     an Event is waited for like a connection. `log` is what happened, in order.
     """
 
-
     def __init__(self, *answers: Script, retries: int = 0, kind: type[OpenAI] = OpenAI, **provider: Any) -> None:
         self.log: list[tuple[str, str]] = []
         self.times: list[float] = []
