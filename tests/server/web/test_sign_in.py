@@ -178,6 +178,7 @@ async def test_signing_in_leads_to_our_own_pages(browser: Browser, to: str) -> N
 @pytest.mark.parametrize(
     "cookie",
     ["", "x", "%00", "gAAAAA", "é", "x" * 5_000, new_session(by_link=True).id],
+    ids=["empty", "short", "nul", "start", "accent", "long", "id"],
 )
 async def test_a_cookie_that_is_not_ours_is_no_session(browser: Browser, cookie: str) -> None:
     """Also one made with another secret."""
