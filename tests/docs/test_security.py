@@ -67,7 +67,8 @@ def test_the_table_of_roles_matches_the_code(tmp_path: Path) -> None:
     path.write_text(f'version: 1\nstorage: {{url: "sqlite:///{tmp_path}/usage.db"}}\nproviders: {{}}\n')
     config = load(path, None, {})
     routes = Application(config, {}, server_auth({}, config), build_log("json")).litestar.routes
-    found = {path: handler.opt["role"] for path, _, handler in operations(routes)}
+    stored = re.compile(r"/(prompts|experiments)")  # their roles differ by method: tests/server/api/test_security.py
+    found = {path: handler.opt["role"] for path, _, handler in operations(routes) if not stored.search(path)}
     short = {path: role for path, role in found.items() if f"/v1{path}" not in found}
     assert dict(re.findall(r"^\| `(/\S+)` \| (\w+) \|$", PAGE, re.MULTILINE)) == short
     assert {f"/v1{path}" for path in found.keys() - short.keys()} == {path for path in short if path.startswith("/v1")}

@@ -195,7 +195,7 @@ async def test_hints_do_not_reach_the_vendor(lacking: Server) -> None:
 
 async def test_unknown_hints_are_refused(lacking: Server, upstream: FakeUpstream) -> None:
     """A hint that would do nothing is a mistake that nobody would see."""
-    for fields in ({"routing": {"experiment": "a"}}, {"routing": {"stict": True}}):
+    for fields in ({"routing": {"experimnt": "a"}}, {"routing": {"stict": True}}):
         answer = await post(lacking.port, chat("fake/ok", **fields))
         assert (answer.status, answer.error()["code"]) == (400, "unsupported_parameter")
     assert upstream.ledger == []

@@ -456,6 +456,8 @@ ROLES = {
     "/schema/openapi.json": "none",
     "/admin/reload": "admin",
     "/admin/config/plan": "admin",
+    **dict.fromkeys(("/v1/api/sites", "/v1/api/sites/match", "/v1/api/sites/{site_id}"), "key"),
+    **dict.fromkeys(("/api/sites", "/api/sites/match", "/api/sites/{site_id}"), "key"),
 }
 OTHER_FIELDS: dict[str, dict[str, Any]] = {
     "/completions": {"prompt": "a", "messages": None},
@@ -495,8 +497,10 @@ async def test_every_route_has_its_role_and_keeps_to_it(keyed: Server, tmp_path:
             body = chat(**OTHER_FIELDS.get(endpoint, {})) if method == "POST" else b""
             if endpoint == "/feedback":
                 body = b'{"id": "chatcmpl-none", "success": true}'
+            if endpoint == "/api/sites/match":
+                body = b'{"instructions": "get trending communities", "assets": ["https://reddit.com"]}'
             headers = {"x-api-key": key} if key else {}
-            asked = path.replace("{model_id}", "fake/ok").replace("{model}", "fake/ok")
+            asked = path.replace("{model_id}", "fake/ok").replace("{model}", "fake/ok").replace("{site_id}", "reddit")
             answer = await send(keyed.port, request(body, method=method, path=asked, headers=headers))
             if role != "none" and who == "nobody" and endpoint.startswith("/messages"):
                 assert (answer.status, answer.json["error"]["type"]) == (401, "authentication_error"), path
