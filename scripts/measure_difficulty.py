@@ -16,7 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import numpy as np  # type: ignore[import-not-found]
 from train_classifier import describe_question, difficulty_of, read  # type: ignore[import-not-found]
 
 from proxy.routing.features import question_window

@@ -15,7 +15,7 @@ from tests.cli.commands import ROOT, environment
 NAMESPACE = ("unshare", "--map-root-user", "--net")
 READY_S = 10.0  # 1.5 s on a machine that does nothing else
 REFUSED_S = READY_S + 2 + 4 + 8  # four attempts, and the ceilings of the back-offs between them
-IDLE_MB = 115
+IDLE_MB = 125
 
 
 def has_namespaces() -> bool:

@@ -1,15 +1,15 @@
-"""The statistics against scipy: each figure has a second source."""
+"""The statistics against scipy (its figures are in `data/scipy.json`) and against the standard library."""
 
 from __future__ import annotations
 
+import json
 import math
 import random
+import statistics
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import integrate, special, stats  # type: ignore[import-untyped]  # it ships no types
 
 from proxy.prompts.statistics import (
     Sample,
@@ -20,6 +20,10 @@ from proxy.prompts.statistics import (
     radius,
     samples_needed,
 )
+from tests.prompts.scipy_figures import FILE, NORMALS, RATES, SCALES, SHARES, THREE
+
+FIGURES = json.loads(FILE.read_text())
+NORMAL = statistics.NormalDist()
 
 
 def of(values: list[float]) -> Sample:
@@ -33,32 +37,24 @@ VALUES = st.lists(st.floats(0, 1), min_size=2, max_size=50)
 def test_means_and_variances_are_those_of_the_values(values: list[float]) -> None:
     """Sums are enough."""
     sample = of(values)
-    assert sample.mean == pytest.approx(np.mean(values))
-    assert sample.variance == pytest.approx(np.var(values), abs=1e-9)
+    assert sample.mean == pytest.approx(statistics.fmean(values))
+    assert sample.variance == pytest.approx(statistics.pvariance(values), abs=1e-9)
 
 
-@pytest.mark.parametrize("z", [-8, -3, -1.96, -0.5, 0, 0.1, 1, 2.5, 6])
-def test_the_normal_distribution(z: float) -> None:
+@pytest.mark.parametrize(("z", "expected"), list(zip(NORMALS, FIGURES["normal"], strict=True)))
+def test_the_normal_distribution(z: float, expected: float) -> None:
     """Also far out, where 1 - x would lose everything."""
-    assert normal_cdf(z) == pytest.approx(stats.norm.cdf(z), rel=1e-12)
+    assert normal_cdf(z) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("scale", [0.02, 0.1, 0.3])
-@pytest.mark.parametrize(("first", "second"), [((60, 100), (45, 110)), ((5, 200), (9, 180)), ((30, 60), (31, 60))])
-def test_the_p_value_is_that_of_the_mixture(first: tuple[int, int], second: tuple[int, int], scale: float) -> None:
+@pytest.mark.parametrize("at", range(len(SCALES)))
+@pytest.mark.parametrize("case", range(len(RATES)))
+def test_the_p_value_is_that_of_the_mixture(case: int, at: int) -> None:
     """The likelihood ratio against an effect from N(0, scale^2), integrated by scipy instead of by its formula."""
-    (s1, n1), (s2, n2) = first, second
-    one, other = Sample(n1, s1, s1), Sample(n2, s2, s2)
-    found = difference(one, other, scale=scale, alpha=0.05)
+    (s1, n1), (s2, n2) = RATES[case]
+    found = difference(Sample(n1, s1, s1), Sample(n2, s2, s2), scale=SCALES[at], alpha=0.05)
     assert found is not None
-    error = math.sqrt(s1 / n1 * (1 - s1 / n1) / n1 + s2 / n2 * (1 - s2 / n2) / n2)
-
-    def weighted(effect: float) -> float:
-        return float(stats.norm.pdf(found.value, effect, error) * stats.norm.pdf(effect, 0, scale))
-
-    mixture, _ = integrate.quad(weighted, -2, 2, points=[found.value, 0], epsabs=1e-12, limit=200)
-    ratio = mixture / stats.norm.pdf(found.value, 0, error)
-    assert found.p_value == pytest.approx(min(1, 1 / ratio), rel=1e-6)
+    assert found.p_value == pytest.approx(min(1, 1 / FIGURES["mixture"][case][at]), rel=1e-6)
 
 
 @given(st.floats(1e-6, 0.1), st.floats(0.01, 0.5), st.floats(1e-4, 0.5))
@@ -71,37 +67,28 @@ def test_the_interval_ends_where_the_test_rejects(variance: float, scale: float,
     assert inside is not None
     assert inside.high - inside.low == pytest.approx(2 * found, rel=1e-6)
     assert inside.is_proven == (inside.p_value < alpha)
-    assert reach > stats.norm.ppf(1 - alpha / 2) * math.sqrt(variance)  # looking often costs width
+    assert reach > NORMAL.inv_cdf(1 - alpha / 2) * math.sqrt(variance)  # looking often costs width
 
 
-@pytest.mark.parametrize(
-    ("counts", "shares"), [([50, 50], [0.5, 0.5]), ([600, 400], [0.5, 0.5]), ([10, 25, 70], [0.1, 0.2, 0.7])]
-)
-def test_the_check_of_shares_is_a_dirichlet_multinomial(counts: list[int], shares: list[float]) -> None:
+@pytest.mark.parametrize(("case", "expected"), list(zip(SHARES, FIGURES["split"], strict=True)))
+def test_the_check_of_shares_is_a_dirichlet_multinomial(case: tuple[list[int], list[float]], expected: float) -> None:
     """Against its own multinomial."""
-    total = sum(counts)
-    expected = stats.dirichlet_multinomial.logpmf(counts, [100 * share for share in shares], total)
-    expected -= stats.multinomial.logpmf(counts, total, shares)
-    assert mismatch_p_value(counts, shares) == pytest.approx(min(1, math.exp(-expected)), rel=1e-6)
+    assert mismatch_p_value(*case) == pytest.approx(min(1, math.exp(-expected)), rel=1e-6)
 
 
 def test_the_check_of_shares_agrees_with_chi_square_where_the_case_is_clear() -> None:
     """60 to 40 of a thousand calls is no accident; 51 to 49 is."""
-    assert stats.chisquare([600, 400]).pvalue < 1e-9
+    assert FIGURES["chi_square"]["600"] < 1e-9
     assert mismatch_p_value([600, 400], [0.5, 0.5]) < 1e-5
-    assert stats.chisquare([510, 490]).pvalue > 0.5
+    assert FIGURES["chi_square"]["510"] > 0.5
     assert mismatch_p_value([510, 490], [0.5, 0.5]) == 1.0
     assert mismatch_p_value([0, 0], [0.5, 0.5]) == 1.0
 
 
 def test_the_chance_to_be_best_is_that_of_draws_from_beta_posteriors() -> None:
     """Within a percentage point: the product takes posteriors as normal."""
-    dice = np.random.default_rng(7)
-    cases = {"a": (120, 200), "b": (130, 200), "c": (75, 130)}
-    draws = np.array([dice.beta(s + 1, n - s + 1, 200_000) for s, n in cases.values()])
-    best = np.bincount(draws.argmax(axis=0), minlength=3) / draws.shape[1]
-    found = chances_to_be_best({name: Sample(n, s, s) for name, (s, n) in cases.items()})
-    assert list(found.values()) == pytest.approx(list(best), abs=0.01)
+    found = chances_to_be_best({name: Sample(n, s, s) for name, (s, n) in THREE.items()})
+    assert list(found.values()) == pytest.approx(FIGURES["best"], abs=0.01)
     assert sum(found.values()) == pytest.approx(1)
 
 
@@ -110,7 +97,7 @@ def test_of_two_the_chance_is_a_normal_probability() -> None:
     one, other = Sample(400, 220.0, 220.0), Sample(300, 150.0, 150.0)
     first, second = one.bounded(), other.bounded()
     error = math.sqrt(first.variance / first.count + second.variance / second.count)
-    closed = special.ndtr((first.total / first.count - second.total / second.count) / error)
+    closed = NORMAL.cdf((first.total / first.count - second.total / second.count) / error)
     assert chances_to_be_best({"a": one, "b": other})["a"] == pytest.approx(closed, abs=1e-6)
     assert chances_to_be_best({"a": Sample(), "b": Sample()}) == pytest.approx({"a": 0.5, "b": 0.5})
 
@@ -122,7 +109,7 @@ def test_samples_needed_are_the_first_at_which_the_effect_is_proven() -> None:
     for count, is_enough in ((per_variant, True), (per_variant - 1, False)):
         assert (radius(2 * half.variance / count, 0.1, 0.05) <= 0.1) is is_enough
     assert samples_needed(half, half, effect=0.1, alpha=0.05) == 0
-    fixed = 2 * 0.25 * ((stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) / 0.1) ** 2
+    fixed = 2 * 0.25 * ((NORMAL.inv_cdf(0.975) + NORMAL.inv_cdf(0.8)) / 0.1) ** 2
     assert fixed < per_variant < 3 * fixed
 
 
