@@ -39,7 +39,7 @@ def split(stats: Any, counts: list[int], shares: list[float]) -> float:
 
 def main() -> None:
     import numpy as np  # type: ignore[import-not-found]
-    import scipy  # type: ignore[import-not-found]
+    import scipy  # type: ignore[import-untyped]
     from scipy import integrate, stats
 
     dice = np.random.default_rng(7)
