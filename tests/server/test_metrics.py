@@ -31,6 +31,7 @@ from tests.cli.commands import wait_until
 from tests.faults.books import files
 from tests.server.api.raw import chat, get, post
 from tests.serving import Server, serving, spawned, write_files
+from tests.slowness import slowness
 from tests.upstream import FakeUpstream, spawn
 from tests.waiting import until
 
@@ -336,7 +337,7 @@ def test_a_call_costs_less_than_ten_microseconds() -> None:
 
     rounds = timeit.repeat(one, number=2000, repeat=7, timer=time.thread_time)
     print(f"\n  {min(rounds) / 2000 * 1e6:.1f} us")
-    assert min(rounds) / 2000 < 10e-6
+    assert min(rounds) / 2000 < 10e-6 * slowness()
 
 
 # --- the route --------------------------------------------------------------------------------------------------------
