@@ -7,6 +7,7 @@ JSON takes 3 ms where YAML takes seconds.
 from __future__ import annotations
 
 from collections.abc import Mapping as MappingOf
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,8 +60,9 @@ def read_catalog(data: bytes, name: str) -> dict[str, Site]:
     return found
 
 
+@cache
 def shipped_sites() -> dict[str, Site]:
-    """The catalog of the package."""
+    """The catalog of the package, read once: not to be changed."""
     return msgspec.json.decode(JSON.read_bytes(), type=dict[str, Site])
 
 

@@ -17,7 +17,7 @@ from proxy.pipeline.stored_prompts import StoredPrompts
 from proxy.prompts.assignment import Assigner, unit_hash
 from proxy.prompts.results import Results, decision_on, results_of, shares_now
 from proxy.routing.near import NearNames
-from proxy.schema.errors import BadRequest, ProxyError
+from proxy.schema.errors import BadRequest, Conflict, ProxyError
 from proxy.schema.experiments import StoredExperiment, Tracked
 from proxy.schema.prompts import LabelMove, PromptUse, Unit, Variant
 from proxy.storage.base import StoreError
@@ -90,7 +90,7 @@ class LiveExperiments:
             raise _unknown(experiment, list(known))
         if stored.state.status == "draft":
             message = f"The experiment {experiment} has not started. An admin starts it."
-            raise ProxyError(message, status=409, code="conflict", param="experiment")
+            raise Conflict(message, param="experiment")
         return stored
 
     async def _varying(self, use: PromptUse) -> StoredExperiment | None:
@@ -245,7 +245,7 @@ class LiveExperiments:
         spec = None if winner is None else experiment.variant(winner)
         if spec is None or spec.prompt_version is None or experiment.prompt is None:
             message = f"{experiment.id} has no winner with a version of a prompt that a label could move to."
-            raise ProxyError(message, status=409, code="conflict")
+            raise Conflict(message)
         note = f"experiment {experiment.id}: {winner} won"
         before = await self._before(experiment.prompt, experiment.label, note)
         await self._move(experiment.prompt, experiment.label, spec.prompt_version, note)
@@ -257,12 +257,12 @@ class LiveExperiments:
         experiment, state = stored.experiment, stored.state
         if experiment.prompt is None or state.promoted_ns is None or state.reverted_ns is not None:
             message = f"{experiment.id} has moved no label that could be moved back."
-            raise ProxyError(message, status=409, code="conflict")
+            raise Conflict(message)
         moves = await self._moves(experiment.prompt, experiment.label)
         at = moves[0].version if moves else None
         if at not in (state.promoted_version, state.promoted_from):
             message = f"The label {experiment.label} of {experiment.prompt} was moved since, to version {at}."
-            raise ProxyError(message, status=409, code="conflict")
+            raise Conflict(message)
         if at != state.promoted_from:
             note = f"experiment {experiment.id}: reverted"
             await self._move(experiment.prompt, experiment.label, state.promoted_from, note)
@@ -285,15 +285,16 @@ class LiveExperiments:
         try:
             await self._prompts.change(partial(self._prompts.store.move_label, prompt, move, None), prompt)
         except PromptRefused as refusal:
-            raise ProxyError(str(refusal), status=409, code="conflict", param="label") from None
+            raise Conflict(str(refusal), param="label") from None
 
     async def _run(self, work: Callable[[], T]) -> T:
         try:
             return await self._thread.run(work)
         except ExperimentRefused as refusal:
             code = "not_found" if refusal.kind == "unknown" else "conflict"
-            error = ProxyError(str(refusal), status=_STATUS[refusal.kind], code=code, param=refusal.param)
-            raise error from None
+            headers = {"x-should-retry": "false"}  # SDKs repeat a 409
+            status = _STATUS[refusal.kind]
+            raise ProxyError(str(refusal), status=status, code=code, param=refusal.param, headers=headers) from None
         except StoreError:
             raise _unreadable() from None
 

@@ -24,7 +24,7 @@ from proxy.pipeline.recording import KeptAnswer, Memory, Recording
 from proxy.pipeline.running import stopping
 from proxy.pipeline.sharing import Share
 from proxy.pipeline.side_thread import SideThread
-from proxy.schema.errors import ProxyError, StorageUnavailable
+from proxy.schema.errors import Conflict, ProxyError, StorageUnavailable
 from proxy.storage.base import StoreError
 from proxy.storage.kept_answers import LOST, OPEN, Kept, KeptAnswers
 
@@ -193,5 +193,4 @@ def _too_large(call_id: str) -> ProxyError:
         f"The answer to this Idempotency-Key was too large to be kept ({call_id}). "
         "It is not bought again: use a new key for that."
     )
-    headers = {"x-should-retry": "false"}
-    return ProxyError(message, status=409, code="conflict", param="idempotency-key", headers=headers)
+    return Conflict(message, param="idempotency-key")

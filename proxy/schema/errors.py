@@ -72,6 +72,14 @@ class BadRequest(ProxyError):
         super().__init__(message, status=400, code=code, param=param)
 
 
+class Conflict(ProxyError):
+    """409: what is stored does not allow it. SDKs would repeat a 409, though nothing would change."""
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        headers = {"x-should-retry": "false"}
+        super().__init__(message, status=409, code="conflict", param=param, headers=headers)
+
+
 class StorageUnavailable(ProxyError):
     """503: the ledger cannot write, so a call could not be metered."""
 

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from litestar import Litestar, Router, asgi
+from litestar import Litestar, asgi
 from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
 from litestar.types import ASGIApp, Receive, Scope, Send
 from msgspec import Struct
@@ -33,7 +33,7 @@ from proxy.pipeline.idempotency import Replays
 from proxy.pipeline.limits import FailedLogins
 from proxy.routing.health import NO_STATE, State
 from proxy.schema.daemon_thread import DaemonThread
-from proxy.schema.errors import ProxyError
+from proxy.schema.errors import Conflict, ProxyError
 from proxy.server.api.admin import Admin
 from proxy.server.api.calls import ModelCalls
 from proxy.server.api.count_tokens import CountTokens
@@ -49,7 +49,7 @@ from proxy.server.auth import Auth, StoredKeys, own_key
 from proxy.server.connecting import LocalModels
 from proxy.server.followers import following
 from proxy.server.formats import FORMATS, EndpointFormat
-from proxy.server.framework import litestar
+from proxy.server.framework import Routes, litestar
 from proxy.server.history import History
 from proxy.server.http1 import Connections, Limits, most_connections
 from proxy.server.log import log_writer
@@ -133,7 +133,7 @@ class Application:
         guarded = [*own, *health.routes(), *admin.routes(), described]
         model_routes = [_model_route(calls, format) for format in options.formats]
         site = self._site(access, options)
-        api = Router("/", guards=[access.guard()], route_handlers=guarded)
+        api = Routes("/", guards=[access.guard()], route_handlers=guarded)
         self.litestar = litestar([*model_routes, api, site.router], self._lifespan, server, log, site.templates)
         hosts = frozenset(host.lower() for host in (*LOOPBACK_HOSTS, server.host, *server.allowed_hosts))
         origins = frozenset(server.cors_origins)
@@ -262,7 +262,7 @@ class Application:
         """Tries other files on the last calls, off the event loop."""
         files, live = self._files, self.live
         if files is None:
-            raise ProxyError("This server has no configuration files.", status=409, code="conflict")
+            raise Conflict("This server has no configuration files.")
         prices = None if pricing is None else Source(PRICING, pricing.encode())
         config = await self._reloads.off_loop(files.tried, Source(ROUTING, routing.encode()), prices)
         calls = await live.ledger.latest(count)

@@ -37,7 +37,8 @@ class Authority:
 class Pools:
     """Every Pool in use; closed when the last configuration gives it back.
 
-    Making a TLS context takes some 40 ms: all providers without a `ca_file` share one.
+    Making a TLS context takes some 40 ms: all providers without a `ca_file` share one, and those that are reached over
+    plain HTTP need none.
     """
 
     def __init__(self, connect: Connect) -> None:
@@ -49,8 +50,9 @@ class Pools:
 
     def read(self, providers: Iterable[Provider]) -> None:
         """Reads the certificates that these providers trust; `take` reads no file then. Blocks. Safe in any thread."""
+        providers = list(providers)
         files = {provider.ca_file for provider in providers}
-        if None in files:
+        if any(provider.ca_file is None and not is_plain(provider) for provider in providers):
             self._shared_context()
         found: dict[str, Authority | OSError] = {}
         for ca_file in files - {None}:
@@ -72,15 +74,20 @@ class Pools:
             authority = self._authorities.get(provider.ca_file) or Authority(provider.ca_file)
         if isinstance(authority, OSError):
             raise authority
-        address = provider.base_url or provider.default_base_url
+        address = address_of(provider)
         through = proxy and hashlib.sha256(proxy.reveal().encode()).digest()
         key = (name, address, provider.transport, authority and authority.digest, provider.max_concurrent, through)
         pool = self._pools.get(key)
         if pool is None:
-            context = authority.context if authority else self._shared_context()
+            context = authority.context if authority else self._context_for(provider, proxy)
             pool = self._pools[key] = Pool(self._connect(provider, context, proxy), provider.max_concurrent)
         pool.users += 1
         return pool
+
+    def _context_for(self, provider: Provider, proxy: Secret | None) -> ssl.SSLContext:
+        if is_plain(provider) and (proxy is None or proxy.reveal().startswith("http://")):
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody, and is made at once
+        return self._shared_context()
 
     def _shared_context(self) -> ssl.SSLContext:
         self._context = self._context or tls_context()
@@ -98,6 +105,15 @@ class Pools:
     async def close(self) -> None:
         """Waits for the connections that are being closed."""
         await asyncio.gather(*self._closing)
+
+
+def address_of(provider: Provider) -> str | None:
+    return provider.base_url or provider.default_base_url
+
+
+def is_plain(provider: Provider) -> bool:
+    """Whether it is reached without TLS, as the embedded model is."""
+    return provider.local_model is not None or (address_of(provider) or "").lower().startswith("http://")
 
 
 def tls_context(ca_file: str | None = None) -> ssl.SSLContext:

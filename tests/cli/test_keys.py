@@ -169,6 +169,7 @@ def test_invalid_values_are_refused_and_create_nothing(folder, arguments, messag
     assert not (folder / "proxy.db").exists()
 
 
+@pytest.mark.slow
 def test_a_running_server_follows(folder):
     """Within two seconds it accepts a new key and rejects a revoked one, without a restart, with two workers too."""
     first = keys(folder, "create", "first")[0].strip()
@@ -193,7 +194,7 @@ def test_a_running_server_follows(folder):
         follows(second, 200)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+@pytest.mark.parametrize("host", ["0.0.0.0", pytest.param("::", marks=pytest.mark.slow)])
 def test_a_network_needs_a_key_that_opens(folder, host):
     """One in the database will do, unless it has ended; the refusal names the command (S01)."""
     refused = proxy("serve", "--host", host, "--port", "0", cwd=folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -66,18 +67,21 @@ async def test_wrong_arguments_are_named(here: Scene) -> None:
 async def test_the_same_without_await(tmp_path: Path) -> None:
     """Arguments and results are those of the other client."""
     async with FakeUpstream() as upstream:
-        path = write_files(tmp_path, upstream.url)
-        with SyncMultiModelAPI(APISettings.load(path)) as api:
-            api.experiments.create("own", ["a", "b"], minimum_samples=5, minimum_effect=0.5, assignment="round_robin")
-            api.experiments.start("own")
-            for _ in range(24):
-                variant = api.experiments.variant("own")
-                api.experiments.track("own", variant, variant == "a")
-            assert api.experiments.winner("own") == "a"
-            assert api.experiments.results("own")["verdict"] == "winner"
-            assert api.experiments.get("own")["winner"] == api.experiments.list()[0]["winner"] == "a"
-            assert api.experiments.stop("own")["status"] == "stopped"
-            for refused in (api.experiments.promote, api.experiments.revert):
-                with pytest.raises(BadRequest) as error:
-                    refused("own")
-                assert error.value.status == 409
+        await asyncio.to_thread(use_without_await, APISettings.load(write_files(tmp_path, upstream.url)))
+
+
+def use_without_await(settings: APISettings) -> None:
+    with SyncMultiModelAPI(settings) as api:
+        api.experiments.create("own", ["a", "b"], minimum_samples=5, minimum_effect=0.5, assignment="round_robin")
+        api.experiments.start("own")
+        for _ in range(24):
+            variant = api.experiments.variant("own")
+            api.experiments.track("own", variant, variant == "a")
+        assert api.experiments.winner("own") == "a"
+        assert api.experiments.results("own")["verdict"] == "winner"
+        assert api.experiments.get("own")["winner"] == api.experiments.list()[0]["winner"] == "a"
+        assert api.experiments.stop("own")["status"] == "stopped"
+        for refused in (api.experiments.promote, api.experiments.revert):
+            with pytest.raises(BadRequest) as error:
+                refused("own")
+            assert (error.value.status, error.value.is_retryable) == (409, False)  # an SDK would come again

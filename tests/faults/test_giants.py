@@ -214,7 +214,7 @@ async def longest_ms(server: Beating, path: str, body: bytes, below: float) -> f
     return min(found)
 
 
-QUICK = {("openai", "an image of 24 MB"), ("openai", "a result of 30 MB")}
+QUICK = {("openai", "an image of 24 MB")}
 SERVED = [
     pytest.param(dialect, name, marks=() if (dialect, name) in QUICK else pytest.mark.slow)
     for dialect in DIALECTS
@@ -277,7 +277,7 @@ async def test_no_large_json_is_checked_in_one_step(tmp_path: Path, bound_ms: fl
         assert await longest_ms(server, "/v1/chat/completions", checked(None), bound_ms) < bound_ms
 
 
-@pytest.mark.parametrize(("model", "prompt"), [("ok", 2 * MB), ("large", 100)])
+@pytest.mark.parametrize(("model", "prompt"), [("ok", 2 * MB), pytest.param("large", 100, marks=pytest.mark.slow)])
 async def test_a_stream_beside_large_bodies_hardly_waits(
     tmp_path: Path, bound_ms: float, model: str, prompt: int
 ) -> None:

@@ -166,6 +166,7 @@ async def test_a_worker_that_cannot_start_does_not_end_the_others(tmp_path: Path
     assert {each.status for each in heard} == {200}
 
 
+@pytest.mark.slow
 async def test_a_server_stopped_on_a_full_disk_leaves_its_calls_open(tmp_path: Path) -> None:
     """It ends in time; unsettled calls become `unknown` at the next start and are never missing."""
     async with FakeUpstream() as upstream:
@@ -240,8 +241,14 @@ async def test_a_log_that_cannot_be_written_fails_no_call(tmp_path: Path, stream
 
 
 @pytest.mark.sampled(2)
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
+@pytest.mark.parametrize(
+    ("how", "workers"),
+    [
+        pytest.param(how, workers, marks=() if (how, workers) == ("removed", 1) else pytest.mark.slow)
+        for how in ("removed", "moved", "replaced")
+        for workers in (1, 2)
+    ],
+)
 async def test_a_database_that_goes_while_it_is_in_use_loses_no_row(tmp_path: Path, how: str, workers: int) -> None:
     """The next calls are refused, the log gives the reason, and then the file is back with all rows."""
     async with FakeUpstream() as upstream:
@@ -372,6 +379,7 @@ async def test_calls_go_on_unmetered_while_the_database_is_read_only(tmp_path: P
     assert calls == {each.call_id: "ok" for each in heard}
 
 
+@pytest.mark.slow
 async def test_a_server_does_not_start_on_a_read_only_database(tmp_path: Path) -> None:
     """It says which file, and what to do; once it can be written, it starts."""
     async with FakeUpstream() as upstream:

@@ -10,7 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 from msgspec import Struct
 
 from proxy.config import ConfigError
-from proxy.schema.errors import BadRequest, ProxyError
+from proxy.schema.errors import BadRequest, Conflict
 from proxy.schema.json import decode_object, encode
 from proxy.schema.records import Caller
 from proxy.server.api.answers import NO_STORE, new_id
@@ -51,7 +51,7 @@ class Admin:
             error = None
             if done.error is not None:
                 message = f"The files are wrong, so the configuration before goes on running.\n{done.error}"
-                error = ProxyError(message, status=409, code="conflict").body()["error"]
+                error = Conflict(message).body()["error"]
             body = {"version": done.version, "changed": done.changed, "error": error, "at_restart": done.at_restart}
             headers = {**NO_STORE, "x-request-id": new_id()}
             return Response(

@@ -20,6 +20,7 @@ from proxy.schema.records import Caller
 from proxy.server.api.csv_table import csv_table
 from proxy.server.api.queries import REQUESTS, log_answer, log_query, parameters_of, usage_columns, usage_query
 from proxy.server.api.shapes import LoggedRequest
+from proxy.server.framework import Routes
 from proxy.server.web import request_view, usage_view
 from proxy.server.web.budget_view import BudgetBar, budget_bar
 from proxy.server.web.doors import Doors, PageRequest, SignInNeeded
@@ -60,7 +61,7 @@ class Pages:
                 raise error
             return self._error_page(request, str(error.detail)[:300], error.status_code, {})
 
-        return Router(
+        return Routes(
             "/dashboard",
             guards=[self._doors.guard()],
             route_handlers=[*handlers, self._static_route()],
