@@ -206,7 +206,7 @@ async def test_a_client_that_leaves_after_the_finish_is_billed_exactly_where_the
         assert own_s < 0.5
         assert (end.outcome, end.usage_source, end.cost_nano) == (Outcome.CLIENT_CLOSED, "provider", ANSWER_NANO)
     else:
-        assert 0.9 < took_s
+        assert took_s > 0.9
         assert own_s < 1.0 + GONE_S
         assert (end.outcome, end.usage_source) == (Outcome.CLIENT_CLOSED, "estimated")
 
@@ -425,8 +425,8 @@ class Sending(World):
 
 
 async def test_calls_that_end_at_any_moment_leave_one_row_for_each_request(tmp_path: Path) -> None:
-    """Two hundred calls, some with seats, ended at random: no row stays open, and none is missing. Moments are counted in
-    requests and turns of the loop, which a slow machine has too.
+    """Two hundred calls, some with seats, ended at random: no row stays open, and none is missing. Moments are counted
+    in requests and turns of the loop, which a slow machine has too.
     """
     dice, path = random.Random(3), tmp_path / "usage.db"
     sent: list[str] = []
