@@ -4,6 +4,7 @@ slower machine, and one with other work, gets what it needs and no more.
 
 from __future__ import annotations
 
+import json
 import time
 import timeit
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 
 ROUNDS = 5
 _LOOP_S = 35e-6  # of the loop below, on an idle processor of November 2026
+_SERVING_S = 1.7e-3  # of the other work
 _SCHEDULED = Path("/proc/self/schedstat")  # of the main thread: ns that it ran, ns that it waited for a processor
 
 
@@ -22,6 +24,17 @@ def _loop() -> int:
 def slowness() -> float:
     """At least 1; 2 if plain Python takes twice its usual processor time here and now."""
     return max(1.0, min(timeit.repeat(_loop, timer=time.thread_time, number=1, repeat=30)) / _LOOP_S)
+
+
+def slowness_of_serving() -> float:
+    """The same of work like that of the server: parsing, dictionaries, loops."""
+    text = json.dumps([{"role": "user", "content": f"text {number}"} for number in range(2_000)])
+
+    def serve() -> None:
+        for _ in range(3):
+            sum(len({**each, "index": 0}) for each in json.loads(text))
+
+    return max(1.0, min(timeit.repeat(serve, timer=time.thread_time, number=1, repeat=5)) / _SERVING_S)
 
 
 def usual_s(work: Callable[[], object], runs: int = ROUNDS) -> float:

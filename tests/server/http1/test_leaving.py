@@ -13,6 +13,7 @@ from proxy.server.http1 import Limits, Peer, peer_of
 from tests.server.http1.conftest import Run
 from tests.server.http1.door import FAST, Door, served
 from tests.server.http1.test_reader import FOLLOWER, post
+from tests.slowness import own_time
 from tests.waiting import eventually
 
 GONE_S = 0.25
@@ -40,10 +41,10 @@ def test_every_request_of_a_connection_learns_that_its_client_left(run: Run, beh
             await eventually(lambda: door.app.running == 1)
             await asyncio.sleep(0.1)
             assert door.app.left == []
-            begun = time.monotonic()
+            begun = own_time()
             writer.transport.abort() if abruptly else writer.close()
             await eventually(lambda: "/leave" in door.app.left)
-            assert time.monotonic() - begun < GONE_S
+            assert own_time() - begun < GONE_S
             door.app.go_on.set()
             await eventually(lambda: not door.app.running and not door.server.server_state.connections)
             assert door.app.connections.body_bytes == 0
@@ -69,10 +70,10 @@ def test_a_handler_that_waits_for_nothing_is_told_too(run: Run) -> None:
                 reading = asyncio.create_task(read_all(reader) if reads else asyncio.sleep(0))
                 await eventually(lambda: door.app.sent > enough)  # noqa: B023 - awaited here
                 await asyncio.sleep(0.1)
-                begun = time.monotonic()
+                begun = own_time()
                 writer.transport.abort()
                 await eventually(lambda: not door.app.running)
-                assert time.monotonic() - begun < GONE_S
+                assert own_time() - begun < GONE_S
                 await asyncio.wait([reading])
 
     run(test())

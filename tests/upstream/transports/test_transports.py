@@ -23,6 +23,7 @@ from proxy.upstream.transports.base import (
     Transport,
 )
 from proxy.upstream.transports.httpx import HttpxTransport
+from tests.slowness import own_time, slowness, waited_s
 from tests.upstream import FakeUpstream, refusing
 from tests.upstream.transports.silence import silent
 
@@ -323,11 +324,12 @@ async def test_cancelling_closes_the_connection_in_every_phase(
     task = asyncio.create_task(fetch(transport, upstream.url, mode, stream=stream))
     await upstream.until(lambda: len(upstream.ledger) == 1 and upstream.open == 1)
     await asyncio.sleep(0.05)
+    waited = waited_s()
     cancelled = await cancel(task, twice=twice)
     await upstream.until(lambda: upstream.open == 0)
     seen = upstream.ledger[0]
     assert seen.t_peer_close is not None
-    assert seen.t_peer_close - cancelled < GONE_S
+    assert seen.t_peer_close - cancelled - (waited_s() - waited) < GONE_S
     assert transport.active == 0
 
 
@@ -338,9 +340,10 @@ async def test_cancelling_while_connecting_leaves_no_socket(transport: Transport
         task = asyncio.create_task(fetch(transport, url, "ok"))
         await asyncio.sleep(0.05)
         assert open_files() > before
-        cancelled = await cancel(task)
+        begun = own_time()
+        await cancel(task)
         await asyncio.sleep(0)
-        assert time.monotonic() - cancelled < GONE_S
+        assert own_time() - begun < GONE_S
         assert open_files() == before
 
 
@@ -383,11 +386,11 @@ async def test_two_thousand_cancels_leave_nothing_behind(transport: Transport, u
     await upstream.until(lambda: upstream.open == 0)
     took_s = []
     for _ in range(3):  # one of them may meet a busy machine
-        begun = time.monotonic()
+        begun = own_time()
         assert (await fetch(transport, upstream.url, "ok(n_tokens=1)")).endswith(b"data: [DONE]\n\n")
-        took_s.append(time.monotonic() - begun)
+        took_s.append(own_time() - begun)
     print(f"after 2000 cancels: {min(took_s) * 1000:.1f} ms, {len(upstream.connections)} idle connections")
-    assert min(took_s) < 0.05
+    assert min(took_s) < 0.05 * slowness()
     await transport.close()
     await upstream.until(lambda: not upstream.connections)
     for _ in range(5):  # sockets are closed a turn of the loop after their connection is lost
