@@ -7,7 +7,8 @@ from __future__ import annotations
 import json
 import time
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import inf
 from pathlib import Path
 
@@ -62,6 +63,16 @@ def assert_growth(small: Callable[[], float], large: Callable[[], float], most: 
     while other >= most * one:
         assert rounds < ROUNDS, f"{one:.4f} s grew to {other:.4f} s, in the best of {ROUNDS} rounds"
         one, other, rounds = min(one, small()), min(other, large()), rounds + 1
+
+
+@contextmanager
+def takes(least_s: float, later_s: float) -> Iterator[None]:
+    """The block lasts `least_s`, and less than `later_s` more, in which waiting for a processor does not count."""
+    begun, own_begun = time.monotonic(), own_time()
+    yield
+    lasted_s, own_s = time.monotonic() - begun, own_time() - own_begun
+    assert lasted_s >= least_s
+    assert own_s < least_s + later_s
 
 
 def own_time() -> float:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,13 @@ import pytest
 from tests.faults.books import INPUT_USD, OUTPUT_USD, MemoryPeak, assert_books_agree, files, rows
 from tests.faults.talking import MESSAGES, Heard, ask, talk
 from tests.serving import Server, serving
-from tests.slowness import own_time
+from tests.slowness import takes
 from tests.upstream import FakeUpstream, prompt_tokens, refusing
 from tests.upstream.transports.silence import silent
 from tests.waiting import eventually
 
 SHORT = {"connect": 0.3, "first_token": 0.4, "idle": 0.3, "total": 0.8}
+LATER_S = 0.4  # than its limit a time-out may be
 PROMPT = prompt_tokens({"messages": MESSAGES})
 MAX_OUTPUT = 4096
 MOST_NANO = MAX_OUTPUT * OUTPUT_USD * 1000  # of the output alone: what nobody saw may have been as much
@@ -139,16 +139,6 @@ async def test_an_error_frame_of_the_upstream_ends_the_stream(server: Server, tm
 # --- R08: time-outs ---------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def at(limit_s: float, later_s: float = 0.4) -> Iterator[None]:
-    """The block takes as long as the limit, and at most so much longer. Waiting for a processor does not count."""
-    begun, own_begun = time.monotonic(), own_time()
-    yield
-    own_s = own_time() - own_begun
-    assert time.monotonic() - begun >= limit_s
-    assert own_s < limit_s + later_s
-
-
 @pytest.mark.parametrize(
     ("mode", "stream", "outcome", "limit_s"),
     [
@@ -168,7 +158,7 @@ async def test_each_phase_has_its_time_out(
     server: Server, tmp_path: Path, mode: str, stream: bool, outcome: str, limit_s: float
 ) -> None:
     """504 `upstream_timeout` soon after the limit of the phase that took too long, which the row names."""
-    with at(limit_s):
+    with takes(limit_s, LATER_S):
         heard = await ask(server.port, "fake/" + mode, stream=stream)
     assert (heard.status, heard.error["code"]) == (504, "upstream_timeout")
     assert (only(tmp_path)["outcome"], only(tmp_path, "attempts")["outcome"]) == (outcome, outcome)
@@ -190,7 +180,7 @@ async def test_a_stream_that_stalls_after_its_first_token_ends_in_an_error_frame
 @pytest.mark.parametrize("pings", ["pinging_stall(k=3,s=0.05)", "pinging_stall(k=3,s=0.05)-named_pings"])
 async def test_pings_do_not_keep_a_stalled_stream_alive(server: Server, tmp_path: Path, pings: str) -> None:
     """Signs of life from the connection say nothing about the model."""
-    with at(SHORT["idle"]):
+    with takes(SHORT["idle"], LATER_S):
         heard = await ask(server.port, "fake/" + pings)
     assert_no_invented_end(heard)
     assert (heard.content, heard.error["code"]) == (said(3), "upstream_timeout")
@@ -200,7 +190,7 @@ async def test_pings_do_not_keep_a_stalled_stream_alive(server: Server, tmp_path
 @pytest.mark.parametrize("pings", ["pinging_stall(k=0,s=0.05)", "pinging_stall(k=0,s=0.05)-named_pings"])
 async def test_pings_do_not_put_off_the_first_token(server: Server, tmp_path: Path, pings: str) -> None:
     """Its time-out counts from the answer's headers on."""
-    with at(SHORT["first_token"]):
+    with takes(SHORT["first_token"], LATER_S):
         heard = await ask(server.port, "fake/" + pings)
     assert (heard.status, only(tmp_path)["outcome"]) == (504, "timeout_first_token")
 
@@ -278,7 +268,7 @@ async def test_one_deadline_holds_for_all_that_a_call_does(
     tmp_path: Path, upstream: FakeUpstream, name: str, n: int, attempts: list[str], stream: bool
 ) -> None:
     """Across time-outs of attempts, fallbacks and seats: 504, with the advice not to retry."""
-    heard = await ask_within(tmp_path, upstream, name, at(DEADLINE_S), stream=stream, n=n)
+    heard = await ask_within(tmp_path, upstream, name, takes(DEADLINE_S, LATER_S), stream=stream, n=n)
     assert (heard.status, heard.error["code"], heard.headers["x-should-retry"]) == (504, "upstream_timeout", "false")
     assert "router.deadline_s" in heard.error["message"]
     assert (only(tmp_path)["outcome"], only(tmp_path)["status"]) == ("timeout_total", 504)
@@ -291,14 +281,14 @@ async def test_one_deadline_holds_for_all_that_a_call_does(
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_wait_beyond_the_deadline_is_not_begun(tmp_path: Path, upstream: FakeUpstream, stream: bool) -> None:
     """The caller learns at once what the vendor said."""
-    heard = await ask_within(tmp_path, upstream, "fake/e429(retry_after=9)", at(0, DEADLINE_S), stream=stream)
+    heard = await ask_within(tmp_path, upstream, "fake/e429(retry_after=9)", takes(0, DEADLINE_S), stream=stream)
     assert (heard.status, heard.headers["retry-after"]) == (429, "9")
     assert [row["outcome"] for row in rows(tmp_path, "attempts")] == ["upstream_error"]
 
 
 async def test_a_stream_ends_at_the_deadline_in_an_error_frame(tmp_path: Path, upstream: FakeUpstream) -> None:
     """Even if it is flowing; the received part is counted."""
-    heard = await ask_within(tmp_path, upstream, "fake/ok(n_tokens=9000,pace=0.01)", at(DEADLINE_S))
+    heard = await ask_within(tmp_path, upstream, "fake/ok(n_tokens=9000,pace=0.01)", takes(DEADLINE_S, LATER_S))
     assert_no_invented_end(heard)
     assert heard.error["code"] == "upstream_timeout"
     assert len(heard.content.split()) > 20
@@ -517,7 +507,7 @@ async def test_retry_after_is_waited_for(tmp_path: Path, upstream: FakeUpstream)
 async def test_a_long_retry_after_is_left_to_the_caller(tmp_path: Path, upstream: FakeUpstream) -> None:
     """The proxy does not wait more than ten seconds; the caller gets the Retry-After."""
     async with serving(files(tmp_path, upstream.url, fake={"retries": 2})) as server:
-        with at(0, 1):
+        with takes(0, 1):
             heard = await ask(server.port, "fake/e429(retry_after=11)")
     assert (heard.status, heard.headers["retry-after"]) == (429, "11")
     assert len(upstream.ledger) == 1
@@ -608,7 +598,7 @@ async def test_what_cannot_be_read_is_a_clean_502(
     server: Server, tmp_path: Path, mode: str, stream: bool, code: str, outcome: str
 ) -> None:
     """An error in OpenAI's shape, soon, in bounded memory, with nothing of the provider's page in it."""
-    with MemoryPeak() as memory, at(0, 2):
+    with MemoryPeak() as memory, takes(0, 2):
         heard = await ask(server.port, "fake/" + mode, stream=stream)
     assert memory.grown_kb < 64 * 1024
     assert (heard.status, heard.error["code"]) == (502, code)

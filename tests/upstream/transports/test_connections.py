@@ -24,7 +24,7 @@ from proxy.upstream.transports.base import (
     Transport,
 )
 from proxy.upstream.transports.httpx import HttpxTransport
-from tests.slowness import own_time, waited_s
+from tests.slowness import own_time, takes, waited_s
 from tests.upstream import FakeUpstream
 from tests.upstream.transports.peer import STREAM_HEAD, WHOLE, Turn, chunk, serving
 from tests.upstream.transports.test_transports import GONE_S, ask, read_all
@@ -285,10 +285,8 @@ async def test_the_look_up_of_a_name_is_a_part_of_connecting(
         raise AssertionError
 
     transport = kind(resolve=resolve)
-    begun = time.monotonic()
-    with pytest.raises(ConnectTimedOut):
+    with takes(0.15, 1.85), pytest.raises(ConnectTimedOut):
         await transport.send(Outgoing("POST", "http://models.example/v1", FIXED), 0.2, never)
-    assert 0.15 < time.monotonic() - begun < 2
     assert transport.active == 0
     await transport.close()
 
@@ -340,10 +338,8 @@ async def test_a_server_that_accepts_and_says_nothing_of_tls_is_connect_timed_ou
 
     async with serving(Turn.until_gone) as peer:
         transport = kind(resolve=resolve)
-        begun = time.monotonic()
-        with pytest.raises(ConnectTimedOut):
+        with takes(1.0, 1.0), pytest.raises(ConnectTimedOut):  # with a time of its own: 2.2
             await transport.send(Outgoing("POST", f"https://models.example:{peer.port}/v1", FIXED), 1.2, never)
-        assert time.monotonic() - begun < 2.0  # with a time of its own: 2.2
         await transport.close()
         await peer.until(lambda: peer.open == 0)
         assert peer.connections == 1
