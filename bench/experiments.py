@@ -29,7 +29,7 @@ EXPERIMENTS = 2_000
 MOST = 2_000  # outcomes of each variant, or of all together divided by the variants
 RULES = Rules()
 _Z_TWO_SIDED, _Z_POWER = 1.959964, 0.841621  # 5 %, and 80 % power
-_LEAST_Z = sqrt(2 * log(1 / RULES.alpha))
+_LEAST_Z = sqrt(2 * log(1 / RULES.alpha))  # no interval is narrower, in deviations
 _UPDATE = 50  # outcomes between two looks at the shares of Thompson sampling
 _LOOKS = (50, 100, 200, 300, 400, 500, 750, 1_000, 1_500, 2_000)
 _DOCS = Path(__file__).parents[1] / "docs"
@@ -114,10 +114,11 @@ def run(case: Case, dice: random.Random, most: int = MOST, *, stops: bool = True
         arms[place].draw(dice)
         outcomes += 1
         regret += best - case.rates[place]
-        if not stops:
+        if not stops or min(arm.count for arm in arms) < RULES.minimum_samples:
             continue
-        naive = naive or (not case.has_difference and _naive(arms[0], arms[1]))
-        if _may_decide(arms):
+        z = _z(arms[0], arms[1])
+        naive = naive or (z > _Z_TWO_SIDED and not case.has_difference)
+        if (z if len(arms) == 2 else _z_of_the_best(arms)) > _LEAST_Z:  # no verdict passes this bound by
             found = decide({name: arm.sample for name, arm in zip(names, arms, strict=True)}, RULES).winner
             if found is not None:
                 winner = int(found)
@@ -125,16 +126,8 @@ def run(case: Case, dice: random.Random, most: int = MOST, *, stops: bool = True
     return Ended(winner, outcomes, regret, naive)
 
 
-def _may_decide(arms: Sequence[_Arm]) -> bool:
-    """A cheap bound that no verdict passes by: the interval is never narrower than sqrt(2 ln(1/alpha)) deviations."""
-    if min(arm.count for arm in arms) < RULES.minimum_samples:
-        return False
-    first, second = arms if len(arms) == 2 else sorted(arms, key=lambda arm: arm.total / arm.count)[-2:]
-    return _z(first, second) > _LEAST_Z
-
-
-def _naive(first: _Arm, second: _Arm) -> bool:
-    return min(first.count, second.count) >= RULES.minimum_samples and _z(first, second) > _Z_TWO_SIDED
+def _z_of_the_best(arms: Sequence[_Arm]) -> float:
+    return _z(*sorted(arms, key=lambda arm: arm.total / arm.count)[-2:])
 
 
 def _z(first: _Arm, second: _Arm) -> float:

@@ -18,6 +18,8 @@ _CONCENTRATION = 100.0  # of the Dirichlet prior of that check, around the share
 _MOST_NEEDED = 10_000_000
 _POINTS = 121  # of the integral over one variant's mean
 _REACH = 6.0  # standard deviations
+_STEP = 2 * _REACH / (_POINTS - 1)
+_NORMAL = [(z, exp(-z * z / 2) / sqrt(2 * pi)) for z in (-_REACH + point * _STEP for point in range(_POINTS))]
 
 
 class Sample(Struct, frozen=True):
@@ -126,14 +128,11 @@ def _chance(name: str, posteriors: Mapping[str, tuple[float, float]]) -> float:
     """The integral over the mean of one variant that all others are below it."""
     mean, deviation = posteriors[name]
     others = [each for other, each in posteriors.items() if other != name]
-    step = 2 * _REACH / (_POINTS - 1)
     chance = 0.0
-    for point in range(_POINTS):
-        z = -_REACH + point * step
-        density = exp(-z * z / 2) / sqrt(2 * pi)
+    for z, density in _NORMAL:
         for other_mean, other_deviation in others:
             density *= normal_cdf((mean + z * deviation - other_mean) / other_deviation)
-        chance += density * step
+        chance += density * _STEP
     return chance
 
 

@@ -685,11 +685,12 @@ async def test_no_step_holds_the_loop():
     spent = []
     for _ in range(3):
         panel = Panel(answers, request=asked)
-        steps = Steps(panel)
+        steps, before = Steps(panel), slowness()
         await Voting().decide(steps)
-        spent.append(max(*steps.spent_s, time.thread_time() - steps.ended_s))
+        longest_s = max(*steps.spent_s, time.thread_time() - steps.ended_s)
+        spent.append(longest_s / max(before, slowness()))
     print(f"longest step: {min(spent) * 1000:.1f} ms")
-    assert min(spent) < 0.02 * slowness()
+    assert min(spent) < 0.02
 
 
 @pytest.mark.parametrize("kind", ["text", "JSON", "calls", "refusal"])
@@ -703,11 +704,11 @@ async def test_giant_answers_are_read_beside_the_loop(kind):
         "refusal": lambda each: {"refusal": each},
     }
     answers = [makers.get(kind, str)(each) for each in (first, first, second)]
-    steps = Steps(Panel(answers, request=request(tools=[WEATHER])))
+    steps, before = Steps(Panel(answers, request=request(tools=[WEATHER]))), slowness()
     decided = await Voting().decide(steps)
     spent_s = [*steps.spent_s, time.thread_time() - steps.ended_s]
     print(f"{kind}: longest step {max(spent_s) * 1000:.1f} ms")
-    assert max(spent_s) < 0.02 * slowness()
+    assert max(spent_s) < 0.02 * max(before, slowness())
     assert decided.report["confidence"] == (1.0 if kind == "refusal" else 0.6667)
 
 

@@ -28,6 +28,7 @@ from proxy.server.formats.chat_answer import ChunkWriter
 from proxy.upstream.upstream import Exchange
 from tests.providers.mixed_oddities import HALF, odd_body, odd_stream, spoiled_body, spoiled_stream, spoken
 from tests.providers.test_streams_property import KINDS, REQUEST, as_the_sdk_has_it, framed
+from tests.slowness import assert_growth
 from tests.upstream.wire import Said
 
 TYPES = ["text/event-stream", "application/json", "text/plain; charset=utf-8", "application/x-ndjson", ""]
@@ -226,5 +227,4 @@ def test_twice_the_oddities_take_twice_the_time(kind: str):
         heard(kind, pieces)
         return time.process_time() - begun
 
-    small, large = min(taken(1000) for _ in range(3)), min(taken(2000) for _ in range(3))
-    assert large < max(0.12, small * 3.5), (small, large)
+    assert_growth(lambda: max(0.12 / 3.5, taken(1000)), lambda: taken(2000), 3.5)

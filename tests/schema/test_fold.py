@@ -10,6 +10,7 @@ import pytest
 
 from proxy.schema.chat import ChatChunk
 from proxy.schema.fold import Fold
+from tests.slowness import assert_growth
 
 
 def folded(*deltas: dict[str, Any]) -> Any:
@@ -93,4 +94,4 @@ def test_a_piece_never_copies_what_came_before_it(piece: Any):
         gc.enable()
         return spent
 
-    assert min(spent_s(8_000) for _ in range(3)) < 10 * min(spent_s(2_000) for _ in range(3))
+    assert_growth(lambda: spent_s(2_000), lambda: spent_s(8_000), 10)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 from hypothesis import given
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.sites.address import MAX_URL, Address, read_address
 from proxy.sites.patterns import read_pattern
+from tests.slowness import usual_s
 
 MALFORMED = {
     "": "got an empty text",
@@ -108,6 +108,5 @@ def test_a_hostile_pattern_is_linear() -> None:
     """Fifty names between the same letters against thousands of them: a regular expression would not return."""
     pattern = read_pattern("/" + "{a}b".join([""] * 45) + "{a}c")
     address = Address("x.io", ("b" * 20_000,))
-    begun = time.thread_time()
     assert not pattern.fits(address)
-    assert time.thread_time() - begun < 0.05
+    assert usual_s(lambda: pattern.fits(address)) < 0.05

@@ -18,6 +18,7 @@ from openai import AsyncOpenAI
 from tests.server.api.raw import CHAT, HELLO, Answer, chat, get, post, request, send
 from tests.server.api.rows import calls, row_of
 from tests.serving import ROUTING, Server, serving, spawned, write_files
+from tests.slowness import own_time, slowness
 from tests.upstream import FakeUpstream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -98,15 +99,15 @@ async def test_a_bad_body_is_a_fast_400_that_names_the_field(
 ) -> None:
     """It leaves a row `rejected` where it names a model, reaches no upstream, and the next request is served."""
     body, code, param, model = BAD_BODIES[name]
-    best_s = float("inf")
+    best_s, before = float("inf"), slowness()
     for _ in range(5):
-        began = time.perf_counter()
+        began = own_time()
         answer = await post(server.port, body)
-        best_s = min(best_s, time.perf_counter() - began)
+        best_s = min(best_s, own_time() - began)
     error = answer.error()
     assert (answer.status, error["type"], error["code"], error["param"]) == (400, "invalid_request_error", code, param)
     assert len(error["message"]) < 1000
-    assert best_s < FAST_S
+    assert best_s < FAST_S * max(before, slowness())
     assert upstream.ledger == []
     good = await post(server.port, chat())
     assert good.status == 200

@@ -24,6 +24,7 @@ from proxy.upstream.transports.base import (
     Transport,
 )
 from proxy.upstream.transports.httpx import HttpxTransport
+from tests.slowness import own_time, takes, waited_s
 from tests.upstream import FakeUpstream
 from tests.upstream.transports.peer import STREAM_HEAD, WHOLE, Turn, chunk, serving
 from tests.upstream.transports.test_transports import GONE_S, ask, read_all
@@ -80,9 +81,9 @@ async def test_a_connection_whose_end_never_comes_is_closed(transport: Transport
     took = []
     async with FakeUpstream() as upstream:
         for _ in range(5):
-            begun = time.monotonic()
+            begun = own_time()
             await until_done(await ask(transport, upstream.url, "no_last_chunk"))
-            took.append(time.monotonic() - begun)
+            took.append(own_time() - begun)
         assert len({seen.connection for seen in upstream.ledger}) == 5
         await upstream.until(lambda: not upstream.connections)
     assert min(took) < LINGER_S  # the others may have met a busy machine
@@ -96,12 +97,12 @@ async def test_without_a_complete_answer_nothing_is_waited_for(transport: Transp
             answer = await ask(transport, upstream.url, "no_last_chunk")
             while DONE not in await answer.read():
                 continue
-            closed = time.monotonic()
+            closed, waited = time.monotonic(), waited_s()
             answer.close()
             await upstream.until(lambda: upstream.open == 0)
             seen = upstream.ledger[number].t_peer_close
             assert seen is not None
-            took.append(seen - closed)
+            took.append(seen - closed - (waited_s() - waited))
     assert min(took) < LINGER_S / 2  # the others may have met a busy machine
 
 
@@ -284,10 +285,8 @@ async def test_the_look_up_of_a_name_is_a_part_of_connecting(
         raise AssertionError
 
     transport = kind(resolve=resolve)
-    begun = time.monotonic()
-    with pytest.raises(ConnectTimedOut):
+    with takes(0.15, 1.85), pytest.raises(ConnectTimedOut):
         await transport.send(Outgoing("POST", "http://models.example/v1", FIXED), 0.2, never)
-    assert 0.15 < time.monotonic() - begun < 2
     assert transport.active == 0
     await transport.close()
 
@@ -339,10 +338,8 @@ async def test_a_server_that_accepts_and_says_nothing_of_tls_is_connect_timed_ou
 
     async with serving(Turn.until_gone) as peer:
         transport = kind(resolve=resolve)
-        begun = time.monotonic()
-        with pytest.raises(ConnectTimedOut):
+        with takes(1.0, 1.0), pytest.raises(ConnectTimedOut):  # with a time of its own: 2.2
             await transport.send(Outgoing("POST", f"https://models.example:{peer.port}/v1", FIXED), 1.2, never)
-        assert time.monotonic() - begun < 2.0  # with a time of its own: 2.2
         await transport.close()
         await peer.until(lambda: peer.open == 0)
         assert peer.connections == 1
@@ -453,12 +450,12 @@ async def test_a_flood_comes_in_pieces_and_ends_at_once_when_it_is_given_up(tran
 
         tasks = [asyncio.create_task(drink()) for _ in range(5)]
         await asyncio.sleep(0.3)
-        begun = time.monotonic()
+        begun = own_time()
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
         await peer.until(lambda: peer.open == 0)
-        assert time.monotonic() - begun < GONE_S
+        assert own_time() - begun < GONE_S
         assert 0 < biggest <= MAX_PIECE_BYTES
 
 

@@ -23,6 +23,7 @@ from proxy.upstream.transports.base import (
     Transport,
 )
 from proxy.upstream.transports.httpx import HttpxTransport
+from tests.slowness import own_time, slowness, takes, waited_s
 from tests.upstream import FakeUpstream, refusing
 from tests.upstream.transports.silence import silent
 
@@ -233,11 +234,8 @@ async def test_a_refused_connection_is_connect_failed(transport: Transport) -> N
 
 async def test_a_host_that_does_not_answer_is_connect_timed_out(transport: Transport) -> None:
     """The time-out is that of connecting alone."""
-    with silent() as url:
-        before = time.monotonic()
-        with pytest.raises(ConnectTimedOut):
-            await ask(transport, url, "ok", connect_timeout_s=0.2)
-        assert 0.15 < time.monotonic() - before < 1.0
+    with silent() as url, takes(0.15, 0.85), pytest.raises(ConnectTimedOut):
+        await ask(transport, url, "ok", connect_timeout_s=0.2)
 
 
 async def test_a_slow_answer_is_no_connect_time_out(transport: Transport, upstream: FakeUpstream) -> None:
@@ -323,11 +321,12 @@ async def test_cancelling_closes_the_connection_in_every_phase(
     task = asyncio.create_task(fetch(transport, upstream.url, mode, stream=stream))
     await upstream.until(lambda: len(upstream.ledger) == 1 and upstream.open == 1)
     await asyncio.sleep(0.05)
+    waited = waited_s()
     cancelled = await cancel(task, twice=twice)
     await upstream.until(lambda: upstream.open == 0)
     seen = upstream.ledger[0]
     assert seen.t_peer_close is not None
-    assert seen.t_peer_close - cancelled < GONE_S
+    assert seen.t_peer_close - cancelled - (waited_s() - waited) < GONE_S
     assert transport.active == 0
 
 
@@ -338,9 +337,10 @@ async def test_cancelling_while_connecting_leaves_no_socket(transport: Transport
         task = asyncio.create_task(fetch(transport, url, "ok"))
         await asyncio.sleep(0.05)
         assert open_files() > before
-        cancelled = await cancel(task)
+        begun = own_time()
+        await cancel(task)
         await asyncio.sleep(0)
-        assert time.monotonic() - cancelled < GONE_S
+        assert own_time() - begun < GONE_S
         assert open_files() == before
 
 
@@ -383,11 +383,11 @@ async def test_two_thousand_cancels_leave_nothing_behind(transport: Transport, u
     await upstream.until(lambda: upstream.open == 0)
     took_s = []
     for _ in range(3):  # one of them may meet a busy machine
-        begun = time.monotonic()
+        begun = own_time()
         assert (await fetch(transport, upstream.url, "ok(n_tokens=1)")).endswith(b"data: [DONE]\n\n")
-        took_s.append(time.monotonic() - begun)
+        took_s.append(own_time() - begun)
     print(f"after 2000 cancels: {min(took_s) * 1000:.1f} ms, {len(upstream.connections)} idle connections")
-    assert min(took_s) < 0.05
+    assert min(took_s) < 0.05 * slowness()
     await transport.close()
     await upstream.until(lambda: not upstream.connections)
     for _ in range(5):  # sockets are closed a turn of the loop after their connection is lost
