@@ -78,17 +78,24 @@ class EventFraming:
         return events
 
     def _add_plain(self, piece: bytes, events: list[Event]) -> bytes:
-        """Adds events of a single `data:` line, the usual kind, and returns the bytes from the first other event on."""
+        """Adds events of the usual kinds, a `data:` line with or without an `event:` line before it, and returns the bytes
+        from the first other event on.
+        """
         at = 0
         while (end := piece.find(b"\n\n", at)) >= 0:
-            line = piece[at:end]
+            line, name = piece[at:end], ""
             if at == 0 and self._line:
                 line = bytes(self._line) + line
-            if not line.startswith(b"data: ") or b"\n" in line or len(line) > self._max:
+            if not line.startswith(b"data: "):
+                head, _, line = line.partition(b"\n")
+                if not (head.startswith(b"event: ") and line.startswith(b"data: ")):
+                    break
+                name = head[7:].decode("utf-8", "replace")
+            if b"\n" in line or len(line) > self._max:
                 break
             self._line.clear()
             data = line[6:]
-            events.append(Event("", data if len(data) <= MAX_NESTING else _shallow(data)))
+            events.append(Event(name, data if len(data) <= MAX_NESTING else _shallow(data)))
             at = end + 2
         return piece[at:] if at else piece
 

@@ -35,7 +35,7 @@ INSTRUCTIONS = {
     ("fake/ok(n_tokens=20)", False): 12_369,
     ("fake/fast(n_tokens=200)", True): 68_109,
     ("claude/ok(n_tokens=20)", False): 20_963,
-    ("claude/fast(n_tokens=200)", True): 195_868,
+    ("claude/fast(n_tokens=200)", True): 95_484,
     ("auto:code", False): 15_005,
     ("auto", False): 18_947,
     ("ensemble:three", False): 48_937,

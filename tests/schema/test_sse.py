@@ -40,6 +40,41 @@ def test_a_stream_reads_the_same_wherever_it_is_cut(cuts: list[int]) -> None:
     assert read([SAMPLE[a:b] for a, b in itertools.pairwise(places)]) == EVENTS
 
 
+class Plain(EventFraming):
+    """Without the short way for usual events."""
+
+    def _add_plain(self, piece: bytes, events: list[Event]) -> bytes:
+        return piece
+
+
+UNITS = (
+    *(
+        b"data: ",
+        b"data:",
+        b"event: ",
+        b"event:",
+        b"\n",
+        b"\n\n",
+        b"\r\n",
+        b"{",
+        b"}",
+        b" ",
+        b"x",
+        b"\xff",
+        b"\xef\xbb\xbf",
+    ),
+    *(b"event: a\n", b"data: {}\n", b"data: {}\n\n", b"data: [DONE]\n\n", b"event: a\ndata: {}\n\n", b'{"a":1}'),
+    *(b": c\n", b"error: {}\n", b"id: 1\n", b"retry: 1\n"),
+)
+
+
+@given(st.lists(st.lists(st.sampled_from(UNITS), max_size=8).map(b"".join), max_size=4))
+def test_the_short_way_reads_what_the_long_one_does(pieces: list[bytes]) -> None:
+    """Whatever stands between usual events, and wherever they are cut."""
+    long = Plain()
+    assert read(pieces) == [event for piece in pieces for event in long.feed(piece)] + long.close()
+
+
 def test_a_stream_of_single_bytes_reads_the_same() -> None:
     """The smallest pieces there are."""
     assert read([SAMPLE[i : i + 1] for i in range(len(SAMPLE))]) == EVENTS

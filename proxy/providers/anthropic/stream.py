@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import msgspec
 from msgspec import Struct, field
 
 from proxy.providers.anthropic.citations import url_citations, without_url
@@ -21,7 +22,7 @@ from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.contract import HTTPResponse
 from proxy.providers.base.finish import at_limit, derived_finish, names_finish, native_finish
 from proxy.providers.base.stream import EventDecoder
-from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
+from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse, TextChunk
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
 from proxy.schema.fold import THOUGHTS_SO_FAR, Fold
 
@@ -38,6 +39,19 @@ _FINISH = {
 }
 _TIERS = {"standard": "default", "priority": "priority"}
 _BESIDE = ("container", "context_management")  # of the answer as a whole, for clients that know the vendor
+
+
+class _TextDelta(Struct, tag_field="type", tag="text_delta", forbid_unknown_fields=True):
+    text: str
+
+
+class _TextEvent(Struct, tag_field="type", tag="content_block_delta", forbid_unknown_fields=True):
+    index: int
+    delta: _TextDelta
+
+
+_TEXT = b'"text_delta"'
+_text_event = msgspec.json.Decoder(_TextEvent).decode
 
 
 class _Block(Struct):
@@ -101,6 +115,8 @@ class AnthropicStreamDecoder(EventDecoder):
         self.finished = False
 
     def read(self, data: bytes, name: str) -> list[ChatChunk]:
+        if _TEXT in data and (piece := self._text(data)) is not None:
+            return self._content_piece(piece)
         body = decode(data)
         kind = body.get("type") or name
         error = error_in({**body, "type": kind})
@@ -114,6 +130,14 @@ class AnthropicStreamDecoder(EventDecoder):
             self.done = True
             return [] if self.finished else self.end(self._first or {}, {}, is_last=True)
         return [] if self.finished else self._content(str(kind), body)
+
+    def _text(self, data: bytes) -> str | None:
+        """The text of an event that adds nothing else, as nearly all do; None for every other event."""
+        try:
+            event = _text_event(data)
+        except (msgspec.DecodeError, RecursionError, UnicodeError):
+            return None
+        return event.delta.text if event.index in self._blocks and not self.finished else None
 
     def close(self) -> list[ChatChunk]:
         if not self.finished:
@@ -276,8 +300,11 @@ class AnthropicStreamDecoder(EventDecoder):
         return [self._chunk({"tool_calls": [{"index": block.call, "function": {"arguments": piece}}]})]
 
     def _content_piece(self, piece: str) -> list[ChatChunk]:
-        self._length += len(piece)
-        return [self._chunk({"content": piece})] if piece else []
+        """The first one names the model and its tier too."""
+        if not piece:
+            return []
+        is_first, self._length = not self._length, self._length + len(piece)
+        return [self._chunk({"content": piece}) if is_first else cast(ChatChunk, TextChunk(0, piece))]
 
     def _thought(self, block: _Block, piece: str) -> list[ChatChunk]:
         if not piece:
