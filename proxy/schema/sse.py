@@ -78,8 +78,8 @@ class EventFraming:
         return events
 
     def _add_plain(self, piece: bytes, events: list[Event]) -> bytes:
-        """Adds events of the usual kinds, a `data:` line with or without an `event:` line before it, and returns the bytes
-        from the first other event on.
+        """Adds events of the usual kinds, a `data:` line with or without an `event:` line before it, and returns the
+        bytes from the first other event on.
         """
         at = 0
         while (end := piece.find(b"\n\n", at)) >= 0:

@@ -12,7 +12,7 @@ from proxy.providers.base.stream import EventDecoder
 from proxy.providers.cohere.errors import error_in
 from proxy.providers.cohere.response import BETWEEN, finish_reason, logprobs, spare_id, text_of, url_citations
 from proxy.providers.cohere.usage import usage_of
-from proxy.schema.chat import ChatChunk, ChatRequest
+from proxy.schema.chat import ChatChunk, ChatRequest, TextChunk
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
 
 
@@ -86,8 +86,11 @@ class CohereStreamDecoder(EventDecoder):
     def _content(self, index: int | None, block: object, said: dict[str, Any] | None) -> list[ChatChunk]:
         spoken, thinking = text_of(block, "text"), text_of(block, "thinking")
         self._starts.setdefault(index or 0, self._length)
+        has_spoken = self._length > 0
         self._length += len(spoken)
         self._thought = self._thought or bool(thinking)
+        if has_spoken and spoken and not thinking and said is None:
+            return [cast(ChatChunk, TextChunk(0, spoken))]
         delta = {name: value for name, value in (("reasoning_content", thinking), ("content", spoken)) if value}
         if not delta and said is None:
             return []

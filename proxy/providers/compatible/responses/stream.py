@@ -21,7 +21,7 @@ from proxy.providers.compatible.responses.answer import (
     refusal_of,
 )
 from proxy.providers.compatible.stream import CompatibleStreamDecoder
-from proxy.schema.chat import ChatChunk
+from proxy.schema.chat import ChatChunk, TextChunk
 from proxy.schema.errors import UpstreamTruncated
 
 _LAST = ("response.completed", "response.incomplete")
@@ -110,6 +110,8 @@ class ResponsesDecoder(EventDecoder):
         """A piece of content, refusal or reasoning."""
         if not isinstance(text, str) or not text:
             return []
+        if name == "content" and name in self._wrote and not spoken:
+            return [cast(ChatChunk, TextChunk(0, text))]
         self._wrote.add(name)
         chunk = self._chunk({name: text})
         if spoken and (tokens := logprobs(spoken)):
