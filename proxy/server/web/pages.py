@@ -24,9 +24,11 @@ from proxy.server.framework import Routes
 from proxy.server.web import request_view, usage_view
 from proxy.server.web.budget_view import BudgetBar, budget_bar
 from proxy.server.web.doors import Doors, PageRequest, SignInNeeded
+from proxy.server.web.playground import Playground
 from proxy.server.web.rendering import PAGE_HEADERS
 from proxy.server.web.reports import Reports
 from proxy.server.web.sessions import NOBODY
+from proxy.server.web.settings_pages import SettingsPages
 from proxy.server.web.shown import Shown
 from proxy.server.web.usage_view import GROUPS, Asked
 from proxy.server.web.words import query
@@ -45,10 +47,13 @@ class Pages:
         self._seen = seen
         self._files = files
         self._reports = Reports(seen, self.page, self.budgets)
+        self._settings = SettingsPages(seen, self.page, doors, self.budgets)
+        self._playground = Playground(seen, self.page, doors)
 
     def router(self) -> Router:
         """All of them, behind the guard of pages, with errors as pages."""
         handlers = [*self._doors.routes(), *self._usage_routes(), *self._request_routes(), *self._reports.routes()]
+        changing = [*self._settings.routes(), *self._playground.routes()]
 
         def to_sign_in(request: Request[Any, Any, Any], _: SignInNeeded) -> Response[Any]:
             return self._doors.to_sign_in(request)
@@ -64,7 +69,7 @@ class Pages:
         return Routes(
             "/dashboard",
             guards=[self._doors.guard()],
-            route_handlers=[*handlers, self._static_route()],
+            route_handlers=[*handlers, *changing, self._static_route()],
             exception_handlers={SignInNeeded: to_sign_in, ProxyError: refused, HTTPException: framework},
         )
 

@@ -63,5 +63,6 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "percent": words.percent,
     "size": words.size,
     "plain": words.plain,
+    "line": words.line,
     "ago": words.ago,
 }
