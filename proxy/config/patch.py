@@ -87,7 +87,7 @@ def _one(text: str, path: Path, value: Any) -> str:
         elif value is REMOVED and is_last:
             edit = _removed(text, node, pair)
         elif is_last or _is_empty(pair[1]):
-            edit = None if value is REMOVED else _replaced(text, *pair, _nested(path[depth + 1 :], value))
+            edit = None if value is REMOVED else _replaced(text, pair[0], pair[1], _nested(path[depth + 1 :], value))
         else:
             node = pair[1]
             continue
@@ -160,7 +160,7 @@ def _removed(text: str, node: MappingNode, pair: tuple[Node, Node]) -> _Edit:
 
 def _end(node: Node) -> int:
     """Where it ends. The parser ends a block where the next token begins, behind comments that are not its own."""
-    if isinstance(node, ScalarNode) or node.flow_style or not node.value:
+    if not isinstance(node, MappingNode | SequenceNode) or node.flow_style or not node.value:
         return int(node.end_mark.index)
     last = node.value[-1]
     return max(_end(each) for each in last) if isinstance(last, tuple) else _end(last)

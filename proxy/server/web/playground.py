@@ -191,9 +191,6 @@ def _receiving(body: bytes, then: Receive | None) -> Receive:
         if not given:
             given = True
             return {"type": "http.request", "body": body, "more_body": False}
-        if then is None:
-            await asyncio.Event().wait()
-        else:
-            return await then()
+        return await (asyncio.Event().wait() if then is None else then())
 
     return receive

@@ -27,6 +27,7 @@ MAX_TEXTS = 8 * 1024 * 1024  # bytes of a form with both files, each character i
 LAST_CALLS = 1_000
 _DIFF_S = 10.0
 _MAX_PROMPT = 20_000
+_ASKED = {"model": "auto", "prompt": ""}  # of the box that explains
 
 
 class SettingsChanges:
@@ -106,7 +107,7 @@ class SettingsChanges:
             diffs=await self._diffs(base, texts),
             warnings=warnings,
             read_only=await self._off_loop(self.files.why_read_only),
-            **{"told": None, "plan": None, "asked": {}, "refused": "", "last_calls": LAST_CALLS, **more},
+            **{"told": None, "plan": None, "asked": _ASKED, "refused": "", "last_calls": LAST_CALLS, **more},
         )
 
     async def _diffs(self, base: Texts, texts: Texts) -> list[tuple[str, list[Line]]]:

@@ -1,4 +1,4 @@
-"""Translates: a configuration <-> the fields of the form of settings, and what was typed -> changes of the file. Pure."""
+"""Translates: a configuration into the fields of the form of settings, and what was typed into changes. Pure."""
 
 from __future__ import annotations
 
