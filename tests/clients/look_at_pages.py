@@ -32,12 +32,17 @@ class Walk:
     def context(self, **options: object) -> BrowserContext:
         return self.browser.new_context(**options)  # type: ignore[arg-type]
 
-    def page(self, context: BrowserContext) -> Page:
+    def page(self, context: BrowserContext, refused: str = "nothing") -> Page:
+        """`refused`: the status with which the server refuses something here; browsers note it in the console."""
         page = context.new_page()
-        page.on("console", lambda said: self.wrong.append(f"{page.url}: {said.type}: {said.text}"))
+        page.on("console", lambda said: self.hear(page.url, said.text, refused))
         page.on("pageerror", lambda error: self.wrong.append(f"{page.url}: {error}"))
         page.on("request", lambda asked: self.judge(asked.url))
         return page
+
+    def hear(self, url: str, text: str, refused: str) -> None:
+        if f"responded with a status of {refused}" not in text:
+            self.wrong.append(f"{url}: {text}")
 
     def judge(self, url: str) -> None:
         if not url.startswith((f"{self.address}/", "data:image/svg+xml,")):
@@ -109,7 +114,7 @@ class Walk:
 
     def settings(self) -> None:
         """Change the budget, see the difference, save, see the file and the running server, and roll back."""
-        page = self.page(context := self.context(viewport={"width": 1280, "height": 900}))
+        page = self.page(context := self.context(viewport={"width": 1280, "height": 900}), "400")
         self.sign_in(page)
         self.open(page, "/settings")
         version = page.locator("input[name=version]").first.input_value()
@@ -121,7 +126,7 @@ class Walk:
         page.get_by_label("Daily budget, USD").fill("2.5")
         page.get_by_role("button", name="Check the changes").click()
         self.check("2.5" in (page.locator(".diff .added").text_content() or ""), "the difference is shown")
-        page.get_by_label("Prompt").fill("Classify this: good or bad?")
+        page.get_by_label("Prompt", exact=True).fill("Classify this: good or bad?")
         page.get_by_role("button", name="Explain").click()
         page.get_by_role("button", name="Show the effect").click()
         self.check("would go to another model" in page.content(), "the effect on past calls is shown")
@@ -141,7 +146,7 @@ class Walk:
 
     def playground(self) -> None:
         """Two answers are streamed beside each other; a plan is shown before; a stream can be stopped."""
-        page = self.page(context := self.context(viewport={"width": 1280, "height": 900}))
+        page = self.page(context := self.context(viewport={"width": 1280, "height": 900}), "404")
         self.sign_in(page)
         self.open(page, "/playground")
         page.get_by_label("Model or route").fill("fake/ok")

@@ -14,7 +14,6 @@ from proxy.pipeline.format import CutShort, Format, PerRequest
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.running import ClientLeft, RunningCall
 from proxy.schema.errors import ProxyError
-from proxy.schema.records import Caller
 from proxy.server.api.aliases import DEPLOYMENT, OfDeployment
 from proxy.server.api.answers import header_lines, new_id, send_error, send_json
 from proxy.server.api.guard import Access
@@ -61,18 +60,9 @@ class ModelCalls:
         self._headers_after_s = headers_after_s
 
     async def __call__(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        format: Format,
-        *,
-        alone: bool = False,
-        caller: Caller | None = None,
+        self, scope: Scope, receive: Receive, send: Send, format: Format, *, alone: bool = False
     ) -> None:
-        """`alone`: no layer of the framework stands between this and the server, none that adds headers. `caller`:
-        somebody whom a page knows already; None: the headers tell.
-        """
+        """`alone`: no layer of the framework stands between this and the server, none that adds headers."""
         call_id = new_id()
         identity, path = {"x-request-id": call_id}, cast(HTTPScope, scope)["path"]
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -83,7 +73,7 @@ class ModelCalls:
             with self._live() as live:  # not the call's own yet: a reload may happen while the body is read
                 identity["x-proxy-config"], sharing = live.pipeline.config_version, live.sharing
             _check_method(cast(HTTPScope, scope)["method"], path, headers)
-            caller = caller or await self._access.caller(scope, headers)
+            caller = await self._access.caller(scope, headers)
             body = await read_body(receive, headers, self._bodies.max_bytes, may_be_compressed=True)
             if "content-encoding" in headers:
                 body = await self._bodies.inflated(body, headers["content-encoding"])

@@ -25,7 +25,7 @@ from proxy.server.web import request_view, usage_view
 from proxy.server.web.budget_view import BudgetBar, budget_bar
 from proxy.server.web.doors import Doors, PageRequest, SignInNeeded
 from proxy.server.web.playground import Playground
-from proxy.server.web.rendering import PAGE_HEADERS
+from proxy.server.web.rendering import PAGE_HEADERS, Compiled
 from proxy.server.web.reports import Reports
 from proxy.server.web.sessions import NOBODY
 from proxy.server.web.settings_pages import SettingsPages
@@ -42,10 +42,11 @@ _STATIC_HEADERS = {"cache-control": "public, max-age=31536000, immutable", "x-co
 class Pages:
     """The routes under `/dashboard`."""
 
-    def __init__(self, doors: Doors, seen: Shown, files: Mapping[str, tuple[bytes, str]]) -> None:
+    def __init__(self, doors: Doors, seen: Shown, files: Mapping[str, tuple[bytes, str]], compiled: Compiled) -> None:
         self._doors = doors
         self._seen = seen
         self._files = files
+        self._compiled = compiled
         self._reports = Reports(seen, self.page, self.budgets)
         self._settings = SettingsPages(seen, self.page, doors, self.budgets)
         self._playground = Playground(seen, self.page, doors)
@@ -69,6 +70,7 @@ class Pages:
         return Routes(
             "/dashboard",
             guards=[self._doors.guard()],
+            before_request=self._compiled.first,
             route_handlers=[*handlers, *changing, self._static_route()],
             exception_handlers={SignInNeeded: to_sign_in, ProxyError: refused, HTTPException: framework},
         )

@@ -21,16 +21,16 @@ from proxy.routing.explain import explained
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.json import decode_object, encode
 from proxy.schema.records import Caller
+from proxy.server.api.guard import CALLER
 from proxy.server.formats.chat import CHAT
 from proxy.server.web.doors import Doors, PageRequest
 from proxy.server.web.reports import Page
 from proxy.server.web.settings_form import read_number
-from proxy.server.web.shown import Shown
+from proxy.server.web.shown import Shown, suggestions
 from proxy.server.web.words import plain
 
 _FIELDS = ("model", "other", "system", "message", "temperature", "max_tokens", "more")
 _PATH = "/v1/chat/completions"
-_MAX_NAMES = 300
 _MAX_SHOWN = 100_000  # characters of an answer
 _RESERVED = ("model", "messages", "stream", "stream_options")
 
@@ -59,7 +59,7 @@ class Playground:
 
         @get("/playground", role="page")
         async def playground(request: PageRequest) -> Template:
-            return self._shown(request, {"model": request.query_params.get("model", "auto")})
+            return await self._shown(request, {"model": request.query_params.get("model", "auto")})
 
         @post("/playground", role="page", status_code=200)
         async def send(request: PageRequest) -> Template:
@@ -67,14 +67,14 @@ class Playground:
             try:
                 bodies = [body_of(given, model) for model in _models(given)]
             except BadRequest as error:
-                answer = self._shown(request, given, wrong=error)
+                answer = await self._shown(request, given, wrong=error)
                 answer.status_code = 400
                 return answer
             caller = await self._doors.caller(request.user)
             if given.get("do") == "plan":
-                return self._shown(request, given, plans=[await self._plan(caller, body) for body in bodies])
+                return await self._shown(request, given, plans=[await self._plan(caller, body) for body in bodies])
             answers = await asyncio.gather(*(self._whole(request.scope, caller, body) for body in bodies))
-            return self._shown(request, given, answers=answers)
+            return await self._shown(request, given, answers=answers)
 
         @asgi("/playground/stream", copy_scope=False, role="page")
         async def stream(scope: Scope, receive: Receive, send: Send) -> None:
@@ -124,11 +124,12 @@ class Playground:
 
     async def _call(self, scope: Scope, receive: Receive, send: Send, caller: Caller) -> None:
         """The call, without the cookies and headers of the page."""
-        asked = cast(Scope, {**scope, "path": _PATH, "headers": [(b"content-type", b"application/json")]})
-        await self._operations.calls(asked, receive, send, CHAT, caller=caller)
+        headers = [(b"content-type", b"application/json")]
+        asked = cast(Scope, {**scope, "path": _PATH, "headers": headers, CALLER: caller})
+        await self._operations.calls(asked, receive, send, CHAT)
 
-    def _shown(self, request: PageRequest, given: Mapping[str, str], **more: Any) -> Template:
-        names = self._live().names.names()[:_MAX_NAMES]
+    async def _shown(self, request: PageRequest, given: Mapping[str, str], **more: Any) -> Template:
+        names = await suggestions(self._live())
         fields = {name: given.get(name, "") for name in _FIELDS}
         context = {"given": fields, "models": names, "plans": [], "answers": [], "wrong": None, **more}
         return self._page("playground", request, **context)

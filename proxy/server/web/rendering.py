@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litestar.plugins.jinja import JinjaTemplateEngine
 
 from proxy import __version__
+from proxy.schema.daemon_thread import DaemonThread
 from proxy.server.web import words
 
+_COMPILE_S = 10.0
 FOLDER = Path(__file__).parent
 STATIC = {"dashboard.css": "text/css; charset=utf-8", "dashboard.js": "text/javascript; charset=utf-8"}
 CSP = (
@@ -53,6 +56,27 @@ def template_engine(root: str, files: Mapping[str, tuple[bytes, str]]) -> JinjaT
         asset=lambda name: f"{root}/dashboard/static/{name}?v={stamps[name]}",
     )
     return JinjaTemplateEngine.from_environment(environment)
+
+
+class Compiled:
+    """Compiles all templates before the first page is shown: 0.3 s, so not on the event loop, nor at every start."""
+
+    def __init__(self, engine: JinjaTemplateEngine) -> None:
+        self._engine = engine
+        self._thread = DaemonThread("page-templates", _COMPILE_S)
+        self._is_done = False
+
+    async def first(self, _: Any) -> None:
+        """Waits for it, before a request is handled."""
+        if not self._is_done:
+            with suppress(TimeoutError):  # the page compiles its own
+                await self._thread.run(self._compile)
+
+    def _compile(self) -> None:
+        if not self._is_done:
+            for name in self._engine.engine.list_templates():
+                self._engine.get_template(name)
+        self._is_done = True
 
 
 _FILTERS: dict[str, Callable[..., Any]] = {

@@ -63,16 +63,18 @@ class SettingsChanges:
         async def change(request: PageRequest) -> Response[Any]:
             given = await self._form(request)
             texts = _texts(given, await self.read())
+            model, prompt = given.get("model", "").strip(), given.get("prompt", "")[:_MAX_PROMPT]
+            asked = {"model": model or _ASKED["model"], "prompt": prompt}
             match given.get("do"):
                 case "save":
                     return await self._save(request, texts)
                 case "edit":
                     return self._text_page(request, texts)
                 case "explain":
-                    return await self._explain(request, texts, given)
+                    return await self._explain(request, texts, asked)
                 case "effect":
-                    return await self._effect(request, texts)
-            return await self.checked(request, texts)
+                    return await self._effect(request, texts, asked)
+            return await self.checked(request, texts, asked=asked)
 
         return [edit, check, defaults, earlier, change]
 
@@ -156,8 +158,7 @@ class SettingsChanges:
         location = f"{self._doors.root}/dashboard/settings?saved={version}"
         return Response(b"", status_code=303, headers={**PAGE_HEADERS, "location": location})
 
-    async def _explain(self, request: PageRequest, texts: Texts, given: dict[str, str]) -> Template:
-        asked = {"prompt": given.get("prompt", "")[:_MAX_PROMPT], "model": given.get("model", "").strip() or "auto"}
+    async def _explain(self, request: PageRequest, texts: Texts, asked: dict[str, str]) -> Template:
         body = encode({"model": asked["model"], "messages": [{"role": "user", "content": asked["prompt"] or "Hello"}]})
         caller = await self._doors.caller(request.user)
         try:
@@ -168,12 +169,12 @@ class SettingsChanges:
             return await self.checked(request, texts, asked=asked, refused=error.message)
         return await self.checked(request, texts, asked=asked, told=told)
 
-    async def _effect(self, request: PageRequest, texts: Texts) -> Template:
+    async def _effect(self, request: PageRequest, texts: Texts, asked: dict[str, str]) -> Template:
         try:
             plan = await self._operations.trials.plan_change(texts.routing, texts.pricing, LAST_CALLS)
         except ConfigError as error:
             return self._text_page(request, texts, error.problems)
-        return await self.checked(request, texts, plan=plan)
+        return await self.checked(request, texts, plan=plan, asked=asked)
 
     async def _form(self, request: PageRequest) -> dict[str, str]:
         return await self._doors.form(request, request.user, MAX_TEXTS)

@@ -118,7 +118,8 @@ def ensembles_shown(config: Config) -> list[dict[str, Any]]:
     for name, ensemble in config.ensembles.items():
         seats, followers = len(ensemble.panelists()) or ensemble.size, len(set(ensemble.followers()))
         asks = f"Asks {seats} model{'s' if seats > 1 else ''} for each call"
-        asks += f", and up to {followers} more afterwards" if followers else ""
+        asks += f" and up to {followers} more afterwards" if followers else ""
+        price = f"expect up to {seats + followers} times the price of one"
         limit = ensemble.max_cost_usd
         cost = "No limit of its cost: set one." if limit is None else f"Never more than {_number(limit)} USD a call."
         names = [field.name for field in _ensemble(name, ensemble, config.strategies)]
@@ -127,7 +128,7 @@ def ensembles_shown(config: Config) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "fields": names,
-                "warning": f"{asks}, so it costs about as many times what one of them costs. {cost}",
+                "warning": f"{asks}: {price}. {cost}",
                 "has_limit": limit is not None,
                 "members": plain(flow(to_builtins(ensemble.members)), _MAX_SHOWN) if is_free_form else "",
             }
@@ -142,7 +143,7 @@ def _routing(config: Config) -> list[Field]:
         return Field(("router", key), label, kind, value, hint, **more)
 
     return [
-        one("enabled", "Routing is on", "check", _on(router.enabled), "Off: `auto` is the default model."),
+        one("enabled", "Routing is on", "check", _on(router.enabled), "Off: auto is the default model."),
         one("strategy", "Strategy", "select", router.strategy, choices=STRATEGIES),
         one("default_model", "Default model", "text", router.default_model or "", is_optional=True),
         one("fallback", "Fallback order", "lines", "\n".join(router.fallback), "One model a line; tried last."),
@@ -156,9 +157,9 @@ def _routing(config: Config) -> list[Field]:
 def _budget(budget: BudgetConfig) -> list[Field]:
     alerts = ", ".join(_number(round(share * 100, 6)) for share in budget.alert_at)
     spent, to = budget.when_spent or "", budget.downgrade_to or ""
-    daily, hint = _number(budget.daily_usd), "Empty: no limit."
+    daily = _number(budget.daily_usd)
     return [
-        Field(("budget", "daily_usd"), "Daily budget, USD", "number", daily, hint, is_optional=True),
+        Field(("budget", "daily_usd"), "Daily budget, USD", "number", daily, is_optional=True),
         Field(("budget", "alert_at"), "Alert at, % of the limit", "percents", alerts, "Such as 80, 95."),
         Field(
             ("budget", "when_spent"),
@@ -180,7 +181,6 @@ def _limits(limits: RateLimitsConfig) -> list[Field]:
                 f"{label}, {who}",
                 "number",
                 _number(getattr(limit, key)),
-                "Empty: no limit.",
                 is_optional=True,
             )
             for key, label in _LIMITS.items()

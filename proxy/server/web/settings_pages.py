@@ -24,11 +24,10 @@ from proxy.server.web.reports import Page
 from proxy.server.web.settings_changes import SettingsChanges
 from proxy.server.web.settings_files import Conflict, Texts
 from proxy.server.web.settings_form import Field, ensembles_shown, fields_of, marked, rules_shown, typed
-from proxy.server.web.shown import Shown
+from proxy.server.web.shown import Shown, suggestions
 from proxy.server.web.words import plain
 
 _MAX_FIELDS = 2_000
-_MAX_NAMES = 300  # of the list of suggestions
 _TEST_MS = 60_000  # nobody waits longer for a test
 _PREFIX = re.compile(r"[a-z]{2,5}[-_]")
 _SHORT_KEY = 16  # of a shorter one four characters tell too much
@@ -52,7 +51,7 @@ class SettingsPages:
         @get("/settings", role="page")
         async def settings(request: PageRequest) -> Template:
             texts = await self._changes.read()
-            saved = plain(request.query_params.get("saved", ""), 12)
+            saved = "".join(filter(str.isalnum, request.query_params.get("saved", "")[:12]))
             try:
                 config = await self._config(texts)
             except ConfigError as error:
@@ -134,7 +133,7 @@ class SettingsPages:
         context = {
             "texts": texts,
             "names": changes.files.names,
-            "models": live.names.names()[:_MAX_NAMES],
+            "models": await suggestions(live),
             "read_only": await operations.reloads.off_loop(changes.files.why_read_only),
             "fields": fields,
             "providers": [] if config is None else _providers(config, await self._seen.providers()),

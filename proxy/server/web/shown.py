@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 
@@ -16,6 +17,8 @@ from proxy.server.reload import Reloads
 from proxy.server.runtime import Runtime
 from proxy.server.trials import Trials
 from proxy.storage.keys import StoredKey
+
+_MAX_NAMES = 300
 
 
 class Operations(Struct, frozen=True):
@@ -41,3 +44,8 @@ class Shown(Struct, frozen=True):
     state: Callable[[], State]
     keys: Callable[[], list[StoredKey]]
     operations: Operations
+
+
+async def suggestions(live: Runtime) -> list[str]:
+    """The first names that can be called, for lists of suggestions. Off the loop: each name is resolved."""
+    return (await asyncio.to_thread(live.names.names))[:_MAX_NAMES]
