@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from proxy.schema.daemon_thread import DaemonThread
 from proxy.server.web import words
 
 _COMPILE_S = 10.0
+Hook = Callable[[Any], Awaitable[None]]
 FOLDER = Path(__file__).parent
 STATIC = {"dashboard.css": "text/css; charset=utf-8", "dashboard.js": "text/javascript; charset=utf-8"}
 CSP = (
@@ -58,25 +59,23 @@ def template_engine(root: str, files: Mapping[str, tuple[bytes, str]]) -> JinjaT
     return JinjaTemplateEngine.from_environment(environment)
 
 
-class Compiled:
-    """Compiles all templates before the first page is shown: 0.3 s, so not on the event loop, nor at every start."""
+def compiled_first(engine: JinjaTemplateEngine) -> Hook:
+    """Litestar's hook before a request. It compiles all templates before the first page is shown: 0.3 s, so not on the
+    event loop, nor at every start. A function, since Litestar copies hooks.
+    """
+    thread = DaemonThread("page-templates", _COMPILE_S)
+    done: list[str] = []
 
-    def __init__(self, engine: JinjaTemplateEngine) -> None:
-        self._engine = engine
-        self._thread = DaemonThread("page-templates", _COMPILE_S)
-        self._is_done = False
+    def compile_all() -> None:
+        if not done:
+            done.extend(name for name in engine.engine.list_templates() if engine.get_template(name))
 
-    async def first(self, _: Any) -> None:
-        """Waits for it, before a request is handled."""
-        if not self._is_done:
+    async def before_request(_: Any) -> None:
+        if not done:
             with suppress(TimeoutError):  # the page compiles its own
-                await self._thread.run(self._compile)
+                await thread.run(compile_all)
 
-    def _compile(self) -> None:
-        if not self._is_done:
-            for name in self._engine.engine.list_templates():
-                self._engine.get_template(name)
-        self._is_done = True
+    return before_request
 
 
 _FILTERS: dict[str, Callable[..., Any]] = {
