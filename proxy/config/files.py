@@ -60,13 +60,14 @@ def shipped(name: str) -> Path | None:
     return next((folder / name for folder in _SHIPPED if (folder / name).is_file()), None)
 
 
-def write_file(path: Path, data: bytes, like: Path | None = None) -> None:
-    """Writes a file atomically, following links and keeping the file mode, or with that of the file `like`. Raises
-    ConfigError with one problem.
+def write_file(path: Path, data: bytes, mode: int | None = None) -> None:
+    """Writes a file atomically, following links and keeping the file mode unless `mode` is given. Raises ConfigError
+    with one problem.
     """
     try:
         target = path.resolve()
-        model = target if like is None else like
+        if mode is None:
+            mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o644
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".new", dir=target.parent)
         new = Path(name)
         try:
@@ -74,7 +75,7 @@ def write_file(path: Path, data: bytes, like: Path | None = None) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(descriptor)
-            new.chmod(stat.S_IMODE(model.stat().st_mode) if model.exists() else 0o644)
+            new.chmod(mode)
             new.replace(target)
         except BaseException:
             new.unlink(missing_ok=True)

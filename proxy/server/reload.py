@@ -102,7 +102,7 @@ class Reloads:
         is_new = False  # the first look is that of the start
         while self._files is not None:
             try:
-                async for _ in changes(self._files.paths, self._thread, busy):
+                async for _ in changes(self._files.watched, self._thread, busy):
                     self._note_unread(False)
                     await self.reload(is_new)
                     is_new = True
@@ -132,12 +132,12 @@ class Reloads:
         if self._files is None:
             return None
         for last in range(_MAX_TRIES, 0, -1):
-            before = await self._thread.run(file_states, self._files.paths)
+            before = await self._thread.run(file_states, self._files.watched)
             try:
                 return await self._thread.run(self._files.load_changed, self.state.config_version)
             except ConfigError:
                 await asyncio.sleep(RETRY_S)
-                if last == 1 or await self._thread.run(file_states, self._files.paths) == before:
+                if last == 1 or await self._thread.run(file_states, self._files.watched) == before:
                     raise
         return None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from msgspec import Struct
 
 from proxy.config import ConfigError
 from proxy.config.files import PRICING, ROUTING, is_installed, shipped, write_all, write_file
+from proxy.config.keys_file import VARIABLE, set_key
 from proxy.config.load import version_of
 from proxy.config.source import ConfigFiles
 from proxy.schema.errors import ProxyError
@@ -24,6 +26,7 @@ from proxy.storage.configurations import ConfigStore
 from proxy.storage.sqlite import sqlite_path
 
 MAX_SHOWN_VERSIONS = 20
+_COPY = "Copy the text below into the file yourself."
 BACKUP = ".bak"  # behind the name of a file: the same file, before the last change from the page
 
 
@@ -50,8 +53,7 @@ class NotWritten(ProxyError):
     """The files cannot be written; nothing has changed."""
 
     def __init__(self, why: str) -> None:
-        message = f"{why} Nothing was saved. Copy the text below into the file yourself."
-        super().__init__(message, status=409, code="conflict")
+        super().__init__(f"{why} Nothing was saved.", status=409, code="conflict")
 
 
 class SettingsFiles:
@@ -78,22 +80,14 @@ class SettingsFiles:
         return Texts(texts[0], texts[1] if pricing else None, version_of(routing, *pricing))
 
     def why_read_only(self) -> str:
-        """Why nothing can be saved; empty: it can."""
-        for path in self._files.paths:
-            if is_installed(path):
-                return f"{path} belongs to the installed package. Create your own files with `proxy init`."
-            folder = path.resolve().parent
-            if not os.access(folder, os.W_OK):
-                return f"{folder} is read-only for the server."
-        return ""
+        """Why no settings can be saved; empty: they can."""
+        return _why_read_only(self._files.paths[0])
 
     def save(self, texts: Texts) -> tuple[str, list[str]]:
         """Writes the files that differ, both or none, after a backup of each. Returns the new version and the paths.
 
         `texts.version` is the one that the change is based on. Raises Conflict, NotWritten and ConfigError.
         """
-        if why := self.why_read_only():
-            raise NotWritten(why)
         with _alone(self._files.paths[0].resolve().parent):
             before = self._files.texts()
             if version_of(*before) != texts.version:
@@ -102,12 +96,27 @@ class SettingsFiles:
             after = [text.encode() for text in given][: len(before)]
             after += before[len(after) :]
             changed = {path: new for path, old, new in zip(self._files.paths, before, after, strict=True) if old != new}
+            if why := next(filter(None, map(_why_read_only, changed)), ""):
+                raise NotWritten(f"{why} {_COPY}")
             try:
                 self._keep(changed)
                 write_all(changed)
             except ConfigError as error:
-                raise NotWritten(f"{error}.") from None
+                raise NotWritten(f"{error}. {_COPY}") from None
         return version_of(*after), [str(path) for path in changed]
+
+    def set_key(self, variable: str, key: str | None) -> None:
+        """Writes one provider's key to the file for them; None takes it away. Raises ValueError, NotWritten."""
+        path = self._files.keys_file
+        if path is None:
+            raise NotWritten(f"{VARIABLE} names no file for keys.")
+        try:
+            with _alone(path.resolve().parent):
+                set_key(path, variable, key)
+        except ConfigError as error:
+            raise NotWritten(f"{error}.") from None
+        except OSError as error:
+            raise NotWritten(f"{path}: {(error.strerror or type(error).__name__).lower()}.") from None
 
     def _keep(self, changed: dict[Path, bytes]) -> None:
         """The files as they are, as a version in the database and beside the files."""
@@ -115,7 +124,8 @@ class SettingsFiles:
             keep_files(self._files, self._store())
         for path in changed:
             target = path.resolve()
-            write_file(target.with_name(target.name + BACKUP), target.read_bytes(), like=target)
+            mode = stat.S_IMODE(target.stat().st_mode)
+            write_file(target.with_name(target.name + BACKUP), target.read_bytes(), mode)
 
     def versions(self) -> list[tuple[str, int | None]]:
         """The latest versions that servers have run or that were replaced; none if the database cannot be read."""
@@ -146,6 +156,13 @@ class SettingsFiles:
 
     def _store(self) -> ConfigStore:
         return ConfigStore(sqlite_path(self._url()))
+
+
+def _why_read_only(path: Path) -> str:
+    if is_installed(path):
+        return f"{path} belongs to the installed package. Create your own files with `proxy init`."
+    folder = path.resolve().parent
+    return "" if os.access(folder, os.W_OK) else f"{folder} is read-only for the server."
 
 
 @contextmanager

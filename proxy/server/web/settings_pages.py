@@ -14,15 +14,17 @@ from msgspec import structs
 from proxy.config import Config, ConfigError
 from proxy.config.patch import patched
 from proxy.config.problems import Problem
+from proxy.config.source import ConfigFiles
 from proxy.schema.records import Secret
 from proxy.server.api.health import ProviderState
 from proxy.server.api.periods import iso
 from proxy.server.ping import Ping, ping
 from proxy.server.web.budget_view import BudgetBar
 from proxy.server.web.doors import MAX_FORM, Doors, PageRequest
+from proxy.server.web.rendering import PAGE_HEADERS
 from proxy.server.web.reports import Page
 from proxy.server.web.settings_changes import SettingsChanges
-from proxy.server.web.settings_files import Conflict, Texts
+from proxy.server.web.settings_files import Conflict, NotWritten, Texts
 from proxy.server.web.settings_form import Field, ensembles_shown, fields_of, marked, rules_shown, typed
 from proxy.server.web.shown import Shown, suggestions
 from proxy.server.web.words import plain
@@ -30,6 +32,7 @@ from proxy.server.web.words import plain
 _MAX_FIELDS = 2_000
 _TEST_MS = 60_000  # nobody waits longer for a test
 _PREFIX = re.compile(r"[a-z]{2,5}[-_]")
+_NOTHING_DONE: Mapping[str, Any] = {"tests": {}, "saved": "", "refused": "", "key_error": ""}
 _SHORT_KEY = 16  # of a shorter one four characters tell too much
 
 
@@ -77,7 +80,30 @@ class SettingsPages:
                 return await self._shown(request, texts, config, filled.fields, status=400)
             return await self._checked(request, texts, config, filled.fields, filled.changes)
 
-        return [settings, change, *self._changes.routes()]
+        @post("/settings/keys", role="page", status_code=200)
+        async def set_key(request: PageRequest) -> Response[Any]:
+            given = await self._doors.form(request, request.user)
+            return await self._set_key(request, given.get("variable", ""), given.get("key", ""), given.get("do"))
+
+        return [settings, change, set_key, *self._changes.routes()]
+
+    async def _set_key(self, request: PageRequest, variable: str, key: str, do: str | None) -> Response[Any]:
+        """Writes a provider's key, or takes it away. No page ever shows it again."""
+        operations, live = self._seen.operations, self._seen.live().config
+        caller = await self._doors.caller(request.user)
+        try:
+            if variable not in _settable(live, operations.files):
+                raise ValueError("Choose a variable of a provider that the environment does not set.")
+            await operations.reloads.off_loop(self._changes.files.set_key, variable, None if do == "remove" else key)
+        except (ValueError, NotWritten) as error:
+            fields = fields_of(live)
+            return await self._shown(
+                request, await self._changes.read(), live, fields, status=400, key_error=str(error)
+            )
+        operations.log.info("provider_key_set", key=caller.key_id, variable=variable, removed=do == "remove")
+        await operations.reloads.reload()
+        location = f"{self._doors.root}/dashboard/settings"
+        return Response(b"", status_code=303, headers={**PAGE_HEADERS, "location": location})
 
     async def _checked(
         self,
@@ -146,14 +172,22 @@ class SettingsPages:
             "config_error": operations.reloads.state.config_error,
             "at_restart": operations.reloads.at_restart,
             "versions": [(version, _moment(at_ns, zone)) for version, at_ns in versions],
-            "tests": {},
-            "saved": "",
-            "refused": "",
+            "keys_file": None if operations.files is None else operations.files.keys_file,
+            "variables": _settable(live.config, operations.files),
+            **_NOTHING_DONE,
             **more,
         }
         answer = self._page("settings", request, **context)
         answer.status_code = status
         return answer
+
+
+def _settable(config: Config, files: ConfigFiles | None) -> list[str]:
+    """The variables of keys that the page may write: those of providers, unless the environment sets them."""
+    if files is None or files.keys_file is None:
+        return []
+    named = dict.fromkeys(name for provider in config.providers.values() for name in provider.key_variables)
+    return [name for name in named if not files.environ.get(name) and not name.startswith("PROXY_")]
 
 
 def masked(secret: Secret) -> str:

@@ -347,3 +347,52 @@ async def test_every_worker_runs_what_was_saved(upstream_of_module: FakeUpstream
                 async with browsing(server.port) as browser:
                     answer = await browser.client.get("/health", headers={"authorization": f"Bearer {ADMIN}"})
                     seen.append(answer.json()["config"]["version"])
+
+
+async def test_a_provider_key_goes_one_way(upstream_of_module: FakeUpstream, tmp_path: Path) -> None:
+    """Only where the operator allows it: into a file that nobody else may read, and out of it into no page."""
+    file, keys = write_files(tmp_path, upstream_of_module.url, COMMENTED), tmp_path / "provider_keys"
+    secret = "sk-another-key-that-nobody-sees-8642"
+    async with (
+        serving(file, {"PROXY_ADMIN_KEY": ADMIN, "PROXY_KEYS_FILE": str(keys)}) as server,
+        browsing(server.port) as browser,
+    ):
+        await browser.sign_in()
+        assert "fake" in server.runtime.config.disabled
+        fields = {"token": await browser.token(SETTINGS), "variable": "FAKE_KEY", "key": secret, "do": "set"}
+        path = f"{SETTINGS}/keys"
+        for wrong in (
+            {"variable": "PROXY_ADMIN_KEY"},
+            {"variable": "PATH"},
+            {"key": ""},
+            {"key": "a\nPROXY_API_KEY=b"},
+        ):
+            refused = await browser.send(path, fields | wrong)
+            assert refused.status_code == 400 and 'id="key-error"' in refused.text and secret not in refused.text
+        assert (await browser.send(path, fields | {"token": "0" * 64})).status_code == 403
+        assert not keys.exists()
+        assert (await browser.send(path, fields)).status_code == 303
+        assert stat.S_IMODE(keys.stat().st_mode) == 0o600
+        assert f"FAKE_KEY={secret}\n" in keys.read_text()
+        assert server.runtime.config.provider_keys["fake"]["FAKE_KEY"].reveal() == secret
+        page = (await browser.get(SETTINGS)).text
+        assert "sk-...8642" in page and secret not in page
+        keys.chmod(0o644)
+        assert "other users may read" in alerts((await changed(browser, budget__daily_usd="5")).text)
+        keys.chmod(0o600)
+        assert (await browser.send(path, fields | {"do": "remove"})).status_code == 303
+        assert secret not in keys.read_text() and "fake" in server.runtime.config.disabled
+
+
+async def test_the_environment_and_the_operator_come_first(upstream_of_module: FakeUpstream, tmp_path: Path) -> None:
+    """No file, no form; and a variable that the environment sets is not the page's."""
+    async with opened(tmp_path, upstream_of_module.url) as (_, browser, _file):
+        fields = {"token": await browser.token(SETTINGS), "variable": "FAKE_KEY", "key": "k" * 20, "do": "set"}
+        assert (await browser.send(f"{SETTINGS}/keys", fields)).status_code == 400
+        assert "New key" not in (await browser.get(SETTINGS)).text
+    file, keys = tmp_path / ROUTING_FILE, tmp_path / "keys"
+    async with serving(file, {**ENVIRON, "PROXY_KEYS_FILE": str(keys)}) as server, browsing(server.port) as browser:
+        await browser.sign_in()
+        fields["token"] = await browser.token(SETTINGS)
+        assert (await browser.send(f"{SETTINGS}/keys", fields)).status_code == 400
+        assert not keys.exists()

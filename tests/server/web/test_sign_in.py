@@ -28,7 +28,7 @@ PAGES = {
     *("/dashboard/playground", "/dashboard/settings", "/dashboard/settings/text", "/dashboard/settings/defaults"),
     "/dashboard/settings/versions/x",
 }
-POSTED = {"/dashboard/settings/change", "/dashboard/playground/stream"}
+POSTED = {"/dashboard/settings/change", "/dashboard/settings/keys", "/dashboard/playground/stream"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
