@@ -174,11 +174,11 @@ def _budget(budget: BudgetConfig) -> list[Field]:
 
 
 def _limits(limits: RateLimitsConfig) -> list[Field]:
-    def of(section: str, limit: RateLimit, who: str) -> list[Field]:
+    def of(section: str, limit: RateLimit) -> list[Field]:
         return [
             Field(
                 ("rate_limits", section, key),
-                f"{label}, {who}",
+                label,
                 "number",
                 _number(getattr(limit, key)),
                 is_optional=True,
@@ -186,7 +186,7 @@ def _limits(limits: RateLimitsConfig) -> list[Field]:
             for key, label in _LIMITS.items()
         ]
 
-    return [*of("default", limits.default, "each key"), *of("keyless", limits.keyless, "without a key")]
+    return [*of("default", limits.default), *of("keyless", limits.keyless)]
 
 
 def _providers(config: Config) -> list[Field]:
