@@ -111,11 +111,12 @@ class Playground:
             return Answer(model, error="The answer cannot be read.", id=call_id)
         if taken.status != 200:
             return Answer(model, error=str(answer.get("error", {}).get("message", taken.status)), id=call_id)
-        message, usage = answer["choices"][0]["message"], answer.get("usage") or {}
+        choices, usage = answer.get("choices") or [{}], answer.get("usage") or {}
+        message = choices[0].get("message") or {}
         text = message.get("content") or json.dumps(message.get("tool_calls") or "", indent=1)
         cost = usage.get("cost")
         facts = [
-            str(answer["model"]),
+            str(answer.get("model")),
             f"{usage.get('prompt_tokens', 0)} tokens in, {usage.get('completion_tokens', 0)} out",
             "cost not known" if cost is None else f"${cost:.6f}",
             f"{took_ms:.0f} ms",
