@@ -14,13 +14,13 @@ from msgspec import structs
 from proxy.config import ConfigError
 from proxy.config.problems import Problem
 from proxy.schema.daemon_thread import DaemonThread
-from proxy.schema.errors import ProxyError
+from proxy.schema.errors import Conflict, ProxyError
 from proxy.schema.json import encode
 from proxy.server.web.diff import Line, diff
 from proxy.server.web.doors import Doors, PageRequest
 from proxy.server.web.rendering import PAGE_HEADERS
 from proxy.server.web.reports import Page
-from proxy.server.web.settings_files import Conflict, NotWritten, SettingsFiles, Texts
+from proxy.server.web.settings_files import FilesChanged, NotWritten, SettingsFiles, Texts
 from proxy.server.web.shown import Shown
 
 MAX_TEXTS = 8 * 1024 * 1024  # bytes of a form with both files, each character in up to three of them
@@ -83,7 +83,7 @@ class SettingsChanges:
         """Raises ProxyError on a server without files."""
         if self._operations.files is None:
             message = "The configuration of this server does not come from files, so nothing can be set here."
-            raise ProxyError(message, status=409, code="conflict")
+            raise Conflict(message)
         return SettingsFiles(self._operations.files, lambda: self._live().config.storage.url)
 
     async def read(self) -> Texts:
@@ -91,14 +91,14 @@ class SettingsChanges:
         try:
             texts: Texts = await self._off_loop(self.files.read)
         except ConfigError as error:
-            raise ProxyError(str(error), status=409, code="conflict") from None
+            raise Conflict(str(error)) from None
         return texts
 
     async def checked(self, request: PageRequest, texts: Texts, **more: Any) -> Template:
         """The page that shows a change before it is saved; what is wrong goes back to the editor."""
         base = await self.read()
         if base.version != texts.version:
-            return self._text_page(request, texts, refused=Conflict())
+            return self._text_page(request, texts, refused=FilesChanged())
         errors, warnings = await self._operations.trials.check(texts.routing, texts.pricing)
         if errors:
             return self._text_page(request, texts, errors)
@@ -147,7 +147,7 @@ class SettingsChanges:
         caller = await self._doors.caller(request.user)
         try:
             version, written = await self._off_loop(self.files.save, texts)
-        except (Conflict, NotWritten) as error:
+        except (FilesChanged, NotWritten) as error:
             return self._text_page(request, texts, refused=error)
         except ConfigError as error:
             return self._text_page(request, texts, error.problems)

@@ -19,7 +19,7 @@ from proxy.config.files import PRICING, ROUTING, is_installed, shipped, write_al
 from proxy.config.keys_file import VARIABLE, set_key
 from proxy.config.load import version_of
 from proxy.config.source import ConfigFiles
-from proxy.schema.errors import ProxyError
+from proxy.schema.errors import Conflict, ProxyError
 from proxy.server.history import keep_files
 from proxy.storage.base import StoreError
 from proxy.storage.configurations import ConfigStore
@@ -38,7 +38,7 @@ class Texts(Struct, frozen=True):
     version: str
 
 
-class Conflict(ProxyError):
+class FilesChanged(Conflict):
     """The files are not those that the form was made of."""
 
     def __init__(self) -> None:
@@ -46,14 +46,14 @@ class Conflict(ProxyError):
             "The files have changed on disk since this page was loaded. Nothing was saved, and nothing overwritten. "
             "What you typed is below: load the page again in another tab, and repeat it there."
         )
-        super().__init__(message, status=409, code="conflict")
+        super().__init__(message)
 
 
-class NotWritten(ProxyError):
+class NotWritten(Conflict):
     """The files cannot be written; nothing has changed."""
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"{why} Nothing was saved.", status=409, code="conflict")
+        super().__init__(f"{why} Nothing was saved.")
 
 
 class SettingsFiles:
@@ -74,9 +74,7 @@ class SettingsFiles:
         try:
             texts = [text.decode("utf-8") for text in (routing, *pricing)]
         except UnicodeDecodeError:
-            raise ProxyError(
-                "The files are not UTF-8. Save them as UTF-8 first.", status=409, code="conflict"
-            ) from None
+            raise Conflict("The files are not UTF-8. Save them as UTF-8 first.") from None
         return Texts(texts[0], texts[1] if pricing else None, version_of(routing, *pricing))
 
     def why_read_only(self) -> str:
@@ -86,12 +84,12 @@ class SettingsFiles:
     def save(self, texts: Texts) -> tuple[str, list[str]]:
         """Writes the files that differ, both or none, after a backup of each. Returns the new version and the paths.
 
-        `texts.version` is the one that the change is based on. Raises Conflict, NotWritten and ConfigError.
+        `texts.version` is the one that the change is based on. Raises FilesChanged, NotWritten and ConfigError.
         """
         with _alone(self._files.paths[0].resolve().parent):
             before = self._files.texts()
             if version_of(*before) != texts.version:
-                raise Conflict
+                raise FilesChanged
             given = [texts.routing, *([] if texts.pricing is None else [texts.pricing])]
             after = [text.encode() for text in given][: len(before)]
             after += before[len(after) :]

@@ -24,7 +24,7 @@ from proxy.server.web.doors import MAX_FORM, Doors, PageRequest
 from proxy.server.web.rendering import PAGE_HEADERS
 from proxy.server.web.reports import Page
 from proxy.server.web.settings_changes import SettingsChanges
-from proxy.server.web.settings_files import Conflict, NotWritten, Texts
+from proxy.server.web.settings_files import FilesChanged, NotWritten, Texts
 from proxy.server.web.settings_form import Field, ensembles_shown, fields_of, marked, rules_shown, typed
 from proxy.server.web.shown import Shown, suggestions
 from proxy.server.web.words import plain
@@ -75,7 +75,9 @@ class SettingsPages:
                 tests = {name: await self._test(request, name)}
                 return await self._shown(request, base, config, filled.fields, tests=tests)
             if base.version != texts.version:
-                return await self._shown(request, base, config, filled.fields, status=409, refused=Conflict().message)
+                return await self._shown(
+                    request, base, config, filled.fields, status=409, refused=FilesChanged().message
+                )
             if not filled.is_right:
                 return await self._shown(request, texts, config, filled.fields, status=400)
             return await self._checked(request, texts, config, filled.fields, filled.changes)
