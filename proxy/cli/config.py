@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import click
@@ -14,10 +13,11 @@ import click
 from proxy.cli.output import json_option, print_json, print_table
 from proxy.cli.settings import config_files, configuration_options, fail, store_problem
 from proxy.config import ConfigError, Source
-from proxy.config.files import is_installed, write_file
+from proxy.config.files import is_installed, write_all
 from proxy.config.load import version_of
 from proxy.config.source import ConfigFiles
 from proxy.schema.records import NANO_PER_USD
+from proxy.server.history import keep_files
 from proxy.storage.base import StoreError
 from proxy.storage.configurations import ConfigStore, StoredConfig
 from proxy.storage.sqlite import sqlite_path
@@ -73,7 +73,7 @@ def rollback(version: str, as_json: bool, **flags: Any) -> None:
     files, store = _opened(flags)
     found = _one(store, version)
     try:
-        before = _keep_files(files, store)
+        before = keep_files(files, store)
         written = _write(files, found)
     except ConfigError as error:
         click.echo(str(error), err=True)
@@ -119,17 +119,6 @@ def _one(store: ConfigStore, version: str) -> StoredConfig:
     return found[0]
 
 
-def _keep_files(files: ConfigFiles, store: ConfigStore) -> str | None:
-    """Stores the files as they are, so that no edit is lost; returns their version. None: there are none."""
-    try:
-        texts = files.texts()
-    except ConfigError:
-        return None
-    version = version_of(*texts)
-    store.keep(StoredConfig(version, None, *texts, *([None] if len(texts) < 2 else [])))
-    return version
-
-
 def _write(files: ConfigFiles, found: StoredConfig) -> list[str]:
     """Writes the files that differ, both or none. Raises ConfigError if the version does not load here."""
     routing, pricing = [*files.paths, None][:2]
@@ -143,16 +132,7 @@ def _write(files: ConfigFiles, found: StoredConfig) -> list[str]:
     for path in changed:
         if is_installed(path):
             fail(f"{path} belongs to the installed package. Create your own files with `proxy init`.")
-    done: list[Path] = []
-    try:
-        for path in changed:
-            write_file(path, data[path])
-            done.append(path)
-    except ConfigError:
-        for path in done:
-            if (text := before[path]) is not None:
-                write_file(path, text)
-        raise
+    write_all({path: data[path] for path in changed})
     return [str(path) for path in changed]
 
 

@@ -14,7 +14,6 @@ from msgspec import convert, to_builtins
 
 from proxy.cli.import_litellm import Imported, import_litellm
 from proxy.cli.import_source import ACTION, KINDS, LOST
-from proxy.cli.import_yaml import flow
 from proxy.cli.init import next_step
 from proxy.cli.output import json_option, print_json
 from proxy.cli.settings import fail
@@ -24,6 +23,7 @@ from proxy.config.load import read_pricing
 from proxy.config.price_file import with_prices
 from proxy.config.tree import Mapping as Tree
 from proxy.config.tree import Scalar, Sequence, parse
+from proxy.config.yaml_text import flow
 from proxy.metering.pricing import ModelPrice
 
 _MOST_FILES = 100

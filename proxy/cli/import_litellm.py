@@ -12,9 +12,9 @@ from proxy.cli.import_deployments import Deployment, Secrets, read_deployment
 from proxy.cli.import_names import Layout, lay_out, provider_entry
 from proxy.cli.import_settings import Settings, read_settings
 from proxy.cli.import_source import CHANGED, LOST, Finding, Section, variable_of
-from proxy.cli.import_yaml import yaml_lines
 from proxy.config.problems import shown
 from proxy.config.tree import Mapping, Node, Scalar, Sequence
+from proxy.config.yaml_text import yaml_lines
 from proxy.providers import PROVIDERS
 
 _ORDER = ("server", "storage", "models", "aliases", "router", "budget", "rate_limits")

@@ -60,10 +60,14 @@ def shipped(name: str) -> Path | None:
     return next((folder / name for folder in _SHIPPED if (folder / name).is_file()), None)
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Writes a file atomically, following links and keeping the file mode. Raises ConfigError with one problem."""
+def write_file(path: Path, data: bytes, mode: int | None = None) -> None:
+    """Writes a file atomically, following links and keeping the file mode unless `mode` is given. Raises ConfigError
+    with one problem.
+    """
     try:
         target = path.resolve()
+        if mode is None:
+            mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o644
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".new", dir=target.parent)
         new = Path(name)
         try:
@@ -71,7 +75,7 @@ def write_file(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(descriptor)
-            new.chmod(stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o644)
+            new.chmod(mode)
             new.replace(target)
         except BaseException:
             new.unlink(missing_ok=True)
@@ -79,6 +83,21 @@ def write_file(path: Path, data: bytes) -> None:
     except OSError as error:
         message = f"cannot be written: {(error.strerror or type(error).__name__).lower()}"
         raise ConfigError([problem(Mark(str(path)), (), message)]) from None
+
+
+def write_all(texts: Mapping[Path, bytes]) -> None:
+    """Writes several files, or none of them. Raises ConfigError."""
+    before = {path: path.read_bytes() if path.is_file() else None for path in texts}
+    done: list[Path] = []
+    try:
+        for path, data in texts.items():
+            write_file(path, data)
+            done.append(path)
+    except ConfigError:
+        for path in done:
+            if (data_before := before[path]) is not None:
+                write_file(path, data_before)
+        raise
 
 
 def key_texts() -> dict[str, dict[str, str]]:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from proxy.config.certificates import certificate_problems
 from proxy.config.files import read_file
+from proxy.config.keys_file import keys_file_of, read_keys
 from proxy.config.load import Source, configure, load, version_of
 from proxy.config.problems import ConfigError
 from proxy.config.settings import Config
@@ -37,16 +38,20 @@ class ConfigFiles:
         strategies: MappingOf[str, type[Ensemble]] = STRATEGIES,
     ) -> None:
         self.paths = [routing.absolute(), *([pricing.absolute()] if pricing else [])]
+        self.environ = dict(environ)
+        self.keys_file = keys_file_of(environ)
+        self._keys: dict[str, str] | None = None  # those of the last configuration
         self._routing = routing
         self._pricing = pricing
-        self._environ = dict(environ)
         self._storage_url = storage_url
         self._types = types
         self._strategies = strategies
 
     def load(self) -> Config:
         """The configuration. Raises ConfigError with every problem."""
-        config = load(self._routing, self._pricing, self._environ, self._types, self._strategies)
+        keys = self.keys()
+        config = load(self._routing, self._pricing, self._with(keys), self._types, self._strategies)
+        self._keys = keys
         if self._storage_url is None:
             return config
         return replace(config, storage=replace(config.storage, url=self._storage_url))
@@ -58,10 +63,24 @@ class ConfigFiles:
         """
         if pricing is None and self._pricing is not None:
             pricing = Source(str(self._pricing), read_file(self._pricing))
-        config = configure(routing, pricing, self._environ, self._types, strategies=self._strategies)
+        environ = self._with(self.keys())
+        config = configure(routing, pricing, environ, self._types, strategies=self._strategies)
         if unusable := certificate_problems(config):
             raise ConfigError(unusable)
         return config
+
+    @property
+    def watched(self) -> list[Path]:
+        """The files that make up the configuration."""
+        return [*self.paths, *([self.keys_file] if self.keys_file else [])]
+
+    def keys(self) -> dict[str, str]:
+        """The provider keys in the file for them, by variable. Raises ConfigError."""
+        return read_keys(self.keys_file) if self.keys_file else {}
+
+    def _with(self, keys: dict[str, str]) -> dict[str, str]:
+        """The environment with keys for variables that are not set in it; an empty one counts as unset."""
+        return self.environ | {name: key for name, key in keys.items() if not self.environ.get(name)}
 
     def texts(self) -> list[bytes]:
         """The files as they are: routing_rules.yaml and, if there is one, pricing.yaml. Raises ConfigError."""
@@ -82,4 +101,7 @@ class ConfigFiles:
 
     def load_changed(self, version: str) -> Config | None:
         """The configuration, or None if the files still are those of `version`. Raises ConfigError."""
-        return None if version_of(*self.texts()) == version else self.load()
+        keys = self.keys()
+        self._keys = keys if self._keys is None else self._keys
+        is_same = version_of(*self.texts()) == version and self._keys == keys
+        return None if is_same else self.load()

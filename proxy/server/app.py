@@ -23,8 +23,7 @@ from sse_starlette.sse import AppStatus
 from structlog.typing import FilteringBoundLogger
 
 from proxy import __version__
-from proxy.config import Config, Source
-from proxy.config.files import PRICING, ROUTING
+from proxy.config import Config
 from proxy.config.namespace import baseline_of, enabled
 from proxy.config.server import is_loopback
 from proxy.config.source import ConfigFiles
@@ -32,8 +31,6 @@ from proxy.metering import tokens
 from proxy.pipeline.idempotency import Replays
 from proxy.pipeline.limits import FailedLogins
 from proxy.routing.health import NO_STATE, State
-from proxy.schema.daemon_thread import DaemonThread
-from proxy.schema.errors import Conflict, ProxyError
 from proxy.server.api.admin import Admin
 from proxy.server.api.calls import ModelCalls
 from proxy.server.api.count_tokens import CountTokens
@@ -54,17 +51,16 @@ from proxy.server.history import History
 from proxy.server.http1 import Connections, Limits, most_connections
 from proxy.server.log import log_writer
 from proxy.server.metrics import Metrics
-from proxy.server.offline import plan_change
 from proxy.server.reload import Reloads
 from proxy.server.runtime import Runtime
 from proxy.server.shared_sessions import SharedSessions
 from proxy.server.stored_routes import stored_routes
 from proxy.server.telemetry.exporting import exporting
 from proxy.server.telemetry.signals import Signals
-from proxy.server.web.shown import Shown
+from proxy.server.trials import Trials
+from proxy.server.web.shown import Operations, Shown
 from proxy.server.web.site import Site, build_site
 from proxy.server.wiring import Running, database_folder, key_store, running, sticky_moves
-from proxy.storage.base import StoreError
 from proxy.upstream.local_model import LocalModel
 
 
@@ -84,7 +80,6 @@ class Options(Struct, frozen=True):
     pages_secret: bytes | None = None
 
 
-PLAN_S = 60.0  # for one plan, and those before it
 _LOOK_S = 0.1  # interval of the check whether the server should stop
 _LAST_WORDS_S = 0.5  # part of the grace period reserved for sending errors
 _NO_OPTIONS = Options()
@@ -108,7 +103,7 @@ class Application:
         self._reloads = Reloads(options.files, config, self._run, log)
         self._reloads.prepare = self._prepare
         self._reloads.unchanged = self._try_keys_again
-        self._planning = DaemonThread("config-plan", PLAN_S)
+        self._trials = Trials(options.files, lambda: self.live, self._reloads.off_loop)
         self._history = History(options.files, config, lambda: self._reloads.state.config_version, log)
         self._config = config
         self._models = models
@@ -125,14 +120,14 @@ class Application:
         bodies = Bodies(int(server.max_body_mb * 1024 * 1024))
         calls = ModelCalls(self._runtime, access, bodies, shared, log)
         watched = Watched(__version__, self._standing, self._providers, self._metrics.exposition)
-        health, admin = Health(watched, server.metrics), Admin(self._reloads.reload, self._plan_change)
+        health, admin = Health(watched, server.metrics), Admin(self._reloads.reload, self._trials.plan_change)
         explain, counting = Explain(self._runtime, bodies), CountTokens(self._runtime, bodies)
 
         described = openapi_route(lambda: self.litestar.routes)
         own = [*self._reads(), *explain.routes(), *counting.routes(), *stored_response_routes()]
         guarded = [*own, *health.routes(), *admin.routes(), described]
         model_routes = [_model_route(calls, format) for format in options.formats]
-        site = self._site(access, options)
+        site = self._site(access, options, calls)
         api = Routes("/", guards=[access.guard()], route_handlers=guarded)
         self.litestar = litestar([*model_routes, api, site.router], self._lifespan, server, log, site.templates)
         hosts = frozenset(host.lower() for host in (*LOOPBACK_HOSTS, server.host, *server.allowed_hosts))
@@ -144,10 +139,11 @@ class Application:
         guard.root = server.prefix
         self.asgi: ASGIApp = guard
 
-    def _site(self, access: Access, options: Options) -> Site:
+    def _site(self, access: Access, options: Options, calls: ModelCalls) -> Site:
         """The pages."""
         keys = key_store(self._config)
-        seen = Shown(lambda: self.live, self._standing, self._providers, self._board_state, keys.all)
+        operations = Operations(options.files, self._reloads, self._trials, calls, self._runtime, self._log)
+        seen = Shown(lambda: self.live, self._standing, self._providers, self._board_state, keys.all, operations)
         return build_site(self._config.server, access, seen, options.pages_secret, options.metrics_folder)
 
     def _board_state(self) -> State:
@@ -257,24 +253,6 @@ class Application:
             values["mmproxy_vault_failures"] = self._running.vault.failures
             values["mmproxy_kept_answers_failures"] = self._running.replays.failures
         return values
-
-    async def _plan_change(self, routing: str, pricing: str | None, count: int) -> dict[str, Any]:
-        """Tries other files on the last calls, off the event loop."""
-        files, live = self._files, self.live
-        if files is None:
-            raise Conflict("This server has no configuration files.")
-        prices = None if pricing is None else Source(PRICING, pricing.encode())
-        config = await self._reloads.off_loop(files.tried, Source(ROUTING, routing.encode()), prices)
-        calls = await live.ledger.latest(count)
-        try:
-            keys = await self._planning.run(key_store(live.config).all)
-            found = live.lists.found
-            return await self._planning.run(lambda: asyncio.run(plan_change(live.config, config, calls, found, keys)))
-        except StoreError as error:
-            raise ProxyError(str(error), status=503, code="storage_unavailable") from None
-        except TimeoutError:
-            message = f"The plan took longer than {PLAN_S:g} s. Ask for fewer calls."
-            raise ProxyError(message, status=503, code="overloaded") from None
 
     @asynccontextmanager
     async def _lifespan(self, _: Litestar) -> AsyncGenerator[None, None]:

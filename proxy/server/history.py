@@ -69,3 +69,14 @@ class History:
         kept = StoredConfig(version, time.time_ns(), routing, rest[0] if rest else None)
         ConfigStore(sqlite_path(self._url)).keep(kept)
         return True
+
+
+def keep_files(files: ConfigFiles, store: ConfigStore) -> str | None:
+    """Stores the files as they are, so that no edit is lost; returns their version. None: there are none."""
+    try:
+        texts = files.texts()
+    except ConfigError:
+        return None
+    version = version_of(*texts)
+    store.keep(StoredConfig(version, None, *texts, *([None] if len(texts) < 2 else [])))
+    return version

@@ -53,7 +53,7 @@ class Reloads:
         self.prepare: Callable[[Config], None] = lambda config: None
         self.unchanged: Callable[[], None] = lambda: None
         self._log = log
-        self._at_restart: list[str] = []
+        self.at_restart: list[str] = []
         self._thread = DaemonThread("config-files", files_s)
         self._files_s = files_s
         self._is_unread = False
@@ -81,7 +81,7 @@ class Reloads:
                 self._log.exception("config_reload_failed")
                 return self._refuse("internal error while reading the files; see the server's log for details")
             self.state.config_error = None
-            return Reloaded(self.state.config_version, config is not None, None, self._at_restart)
+            return Reloaded(self.state.config_version, config is not None, None, self.at_restart)
 
     async def off_loop(self, work: Callable[..., T], *arguments: Any) -> T:
         """Work that reads the files, on the thread for them. Raises ProxyError 503 if they do not answer."""
@@ -102,7 +102,7 @@ class Reloads:
         is_new = False  # the first look is that of the start
         while self._files is not None:
             try:
-                async for _ in changes(self._files.paths, self._thread, busy):
+                async for _ in changes(self._files.watched, self._thread, busy):
                     self._note_unread(False)
                     await self.reload(is_new)
                     is_new = True
@@ -132,12 +132,12 @@ class Reloads:
         if self._files is None:
             return None
         for last in range(_MAX_TRIES, 0, -1):
-            before = await self._thread.run(file_states, self._files.paths)
+            before = await self._thread.run(file_states, self._files.watched)
             try:
                 return await self._thread.run(self._files.load_changed, self.state.config_version)
             except ConfigError:
                 await asyncio.sleep(RETRY_S)
-                if last == 1 or await self._thread.run(file_states, self._files.paths) == before:
+                if last == 1 or await self._thread.run(file_states, self._files.watched) == before:
                     raise
         return None
 
@@ -148,14 +148,14 @@ class Reloads:
         before, self.state.config_version = self.state.config_version, config.version
         self.state.config_loaded_at = time.time()
         self.state.reloads += 1
-        self._at_restart = at_restart
+        self.at_restart = at_restart
         self._log.info("config_reloaded", config=config.version, before=before, at_restart=at_restart)
 
     def _refuse(self, error: str) -> Reloaded:
         self.state.config_error = error
         self.state.refused += 1
         self._log.error("config_refused", config=self.state.config_version, error=error)
-        return Reloaded(self.state.config_version, False, error, self._at_restart)
+        return Reloaded(self.state.config_version, False, error, self.at_restart)
 
 
 def _summary(error: ConfigError) -> str:

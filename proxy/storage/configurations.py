@@ -15,6 +15,7 @@ from proxy.storage.connections import connected
 
 MAX_VERSIONS = 200
 _COLUMNS = "version, applied_ns, routing, pricing"
+_LATEST_FIRST = "ORDER BY IFNULL(applied_ns, 0) DESC, rowid DESC"
 _KEEP = """
     INSERT INTO configurations (version, applied_ns, routing, pricing) VALUES (?, ?, ?, ?)
     ON CONFLICT (version) DO UPDATE SET applied_ns = IFNULL(excluded.applied_ns, applied_ns)
@@ -55,7 +56,11 @@ class ConfigStore:
 
     def all(self) -> list[StoredConfig]:
         """Every version, the latest first. Raises StoreError."""
-        return self._read("ORDER BY IFNULL(applied_ns, 0) DESC, rowid DESC")
+        return self._read(_LATEST_FIRST)
+
+    def names(self, most: int) -> list[tuple[str, int | None]]:
+        """The latest versions, and when a server began to run each. Raises StoreError."""
+        return [(each.version, each.applied_ns) for each in self._read(_LATEST_FIRST + " LIMIT ?", most)]
 
     def find(self, version: str) -> list[StoredConfig]:
         """The versions that begin like this. Raises StoreError."""

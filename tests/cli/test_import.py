@@ -9,10 +9,10 @@ import pytest
 
 from proxy.cli.import_litellm import Imported, import_litellm
 from proxy.cli.import_source import ACTION, CHANGED, LOST, NOTE
-from proxy.cli.import_yaml import flow, yaml_lines
 from proxy.config import Config, Source, configure
 from proxy.config.problems import Problem
 from proxy.config.tree import parse
+from proxy.config.yaml_text import flow, yaml_lines
 from tests.cli.commands import proxy
 
 SECRET = "sk-0123456789abcdefghij"

@@ -14,6 +14,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 PAGES = ("", "?metric=calls&group=key", "?metric=p95&range=24h", "/requests", "/providers", "/keys", "/ensembles")
+PAGES += ("/playground", "/settings", "/settings/text", "/settings/defaults")
 SIZES = ((1280, 900), (390, 844))
 SHOTS = os.environ.get("SHOTS")
 
@@ -31,12 +32,17 @@ class Walk:
     def context(self, **options: object) -> BrowserContext:
         return self.browser.new_context(**options)  # type: ignore[arg-type]
 
-    def page(self, context: BrowserContext) -> Page:
+    def page(self, context: BrowserContext, refused: str = "nothing") -> Page:
+        """`refused`: the status with which the server refuses something here; browsers note it in the console."""
         page = context.new_page()
-        page.on("console", lambda said: self.wrong.append(f"{page.url}: {said.type}: {said.text}"))
+        page.on("console", lambda said: self.hear(page.url, said.text, refused))
         page.on("pageerror", lambda error: self.wrong.append(f"{page.url}: {error}"))
         page.on("request", lambda asked: self.judge(asked.url))
         return page
+
+    def hear(self, url: str, text: str, refused: str) -> None:
+        if f"responded with a status of {refused}" not in text:
+            self.wrong.append(f"{url}: {text}")
 
     def judge(self, url: str) -> None:
         if not url.startswith((f"{self.address}/", "data:image/svg+xml,")):
@@ -106,6 +112,66 @@ class Walk:
         self.check({"Usage", "Requests", "Sign out", "30 days", "CSV"} <= reached, f"the keyboard reaches {reached}")
         context.close()
 
+    def settings(self) -> None:
+        """Change the budget, see the difference, save, see the file and the running server, and roll back."""
+        page = self.page(context := self.context(viewport={"width": 1280, "height": 900}), "400")
+        self.sign_in(page)
+        self.open(page, "/settings")
+        version = page.locator("input[name=version]").first.input_value()
+        budget = page.get_by_label("Daily budget, USD")
+        budget.fill("much")
+        page.get_by_role("button", name="Check the changes").click()
+        self.check("Expected a number" in page.content(), "a wrong budget is marked")
+        self.shoot(page, "settings-wrong")
+        page.get_by_label("Daily budget, USD").fill("2.5")
+        page.get_by_role("button", name="Check the changes").click()
+        self.check("2.5" in (page.locator(".diff .added").text_content() or ""), "the difference is shown")
+        page.get_by_label("Prompt", exact=True).fill("Classify this: good or bad?")
+        page.get_by_role("button", name="Explain").click()
+        page.get_by_role("button", name="Show the effect").click()
+        self.check("would go to another model" in page.content(), "the effect on past calls is shown")
+        self.shoot(page, "settings-change")
+        page.get_by_role("button", name="Save", exact=True).click()
+        page.wait_for_url(re.compile("saved="))
+        self.check("The server runs it now" in page.content(), "the server runs what was saved")
+        self.check("of $2.50" in page.content(), "the budget is the new one")
+        page.get_by_role("button", name="Test").first.click()
+        self.check(page.get_by_text("answered").count() == 1, "a provider answers its test")
+        self.shoot(page, "settings-tested")
+        self.open(page, f"/settings/versions/{version}")
+        page.get_by_role("button", name="Save", exact=True).click()
+        page.wait_for_url(re.compile(f"saved={version}"))
+        self.check("of $1.00" in page.content(), "the budget is the earlier one again")
+        context.close()
+
+    def playground(self) -> None:
+        """Two answers are streamed beside each other; a plan is shown before; a stream can be stopped."""
+        page = self.page(context := self.context(viewport={"width": 1280, "height": 900}), "404")
+        self.sign_in(page)
+        self.open(page, "/playground")
+        page.get_by_label("Model or route").fill("fake/ok")
+        page.get_by_label("Compare with").fill("fake/ok(n_tokens=20)")
+        page.get_by_label("Message", exact=True).fill("Say hello.")
+        page.get_by_role("button", name="Show the plan").click()
+        self.check(page.get_by_text("Nothing was called.").count() == 2, "the plans are shown")
+        self.shoot(page, "playground-plan")
+        page.get_by_role("button", name="Send").click()
+        page.get_by_role("link", name="Why this model").nth(1).wait_for()
+        said = page.locator(".answer").all_text_contents()
+        self.check(len(said) == 2 and all(text.startswith("tok0") for text in said), f"both answer: {said}")
+        self.check(page.get_by_text("tokens in").count() == 2, "both say what they cost")
+        self.shoot(page, "playground-answers")
+        page.get_by_label("Compare with").fill("")
+        page.get_by_label("Model or route").fill("fake/stall_after(k=5)")
+        page.get_by_role("button", name="Send").click()
+        page.get_by_text("tok0").wait_for()
+        page.get_by_role("button", name="Stop").click()
+        page.get_by_text("Stopped.").wait_for()
+        page.get_by_label("Model or route").fill("no-such-model")
+        page.get_by_role("button", name="Send").click()
+        page.locator("#answers [role=alert]").wait_for()
+        context.close()
+
     def without_scripts(self) -> None:
         """Signing in, choosing, paging: all by links and forms."""
         page = self.page(context := self.context(java_script_enabled=False))
@@ -118,6 +184,10 @@ class Walk:
         self.check("group=key" in page.url and "range=30d" in page.url, "a form keeps the range")
         page.locator(".plot a").last.click(force=True)
         self.check("since=" in page.url, "a bar is a link")
+        page.goto(f"{self.address}/dashboard/playground?model=fake/ok")
+        page.get_by_label("Message", exact=True).fill("Say hello.")
+        page.get_by_role("button", name="Send").click()
+        self.check(page.locator(".answer").count() == 1, "an answer needs no script")
         context.close()
 
     def sign_in_plainly(self, page: Page) -> None:
@@ -134,7 +204,7 @@ def main(chromium: str, address: str, key: str) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         walk = Walk(browser, address, key)
-        for part in (walk.every_page, walk.chart, walk.without_scripts):
+        for part in (walk.every_page, walk.chart, walk.settings, walk.playground, walk.without_scripts):
             try:
                 part()
             except Exception as error:

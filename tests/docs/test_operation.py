@@ -124,7 +124,7 @@ def test_settings_on_the_page_exist() -> None:
     """Every `server.…` key and every PROXY_… variable."""
     known = set(ServerConfig.__struct_fields__)
     assert set(re.findall(r"server\.(\w+)", PAGE)) <= known
-    variables = {f"PROXY_{name.upper()}" for name in known} | {"PROXY_API_KEY", "PROXY_ADMIN_KEY"}
+    variables = {f"PROXY_{name.upper()}" for name in known} | {"PROXY_API_KEY", "PROXY_ADMIN_KEY", "PROXY_KEYS_FILE"}
     assert set(re.findall(r"PROXY_\w+", PAGE)) <= variables
 
 

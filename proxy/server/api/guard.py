@@ -31,6 +31,7 @@ from proxy.server.http1.connections import STATE, Connections
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+CALLER = "mmproxy.caller"  # in the scope of a call that a page makes: who signed in
 _OPEN_PATHS = ("/health", "/metrics")  # without a key, and they tell more than that the server runs
 _PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".test")
 _MAX_URL_BYTES = 8 * 1024
@@ -147,6 +148,8 @@ class Access:
 
     async def caller(self, scope: Scope, headers: Mapping[str, str]) -> Caller:
         """Raises ProxyError 401, 429 or 503. The address is the connection's own: anybody can write X-Forwarded-For."""
+        if (known := cast("dict[str, Any]", scope).get(CALLER)) is not None:
+            return cast(Caller, known)
         client = scope.get("client")
         address = client[0] if client else ""
         caller = await self._auth.identify(headers, address)

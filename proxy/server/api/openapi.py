@@ -263,7 +263,9 @@ def operations(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, BaseRout
     """Path, method and handler of every operation, and its alias at Azure; except HEAD and OPTIONS."""
     for route in routes:
         path = re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path)
-        if isinstance(route, HTTPRoute) and not path.startswith("/dashboard"):  # pages are for people
+        if path.startswith("/dashboard"):  # pages are for people
+            continue
+        if isinstance(route, HTTPRoute):
             for method, handler in route.route_handler_map.items():
                 if method not in ("HEAD", "OPTIONS"):
                     yield path, method, handler[0] if isinstance(handler, tuple) else handler

@@ -24,31 +24,36 @@ from proxy.server.framework import Routes
 from proxy.server.web import request_view, usage_view
 from proxy.server.web.budget_view import BudgetBar, budget_bar
 from proxy.server.web.doors import Doors, PageRequest, SignInNeeded
-from proxy.server.web.rendering import PAGE_HEADERS
+from proxy.server.web.playground import Playground
+from proxy.server.web.rendering import PAGE_HEADERS, Hook
 from proxy.server.web.reports import Reports
 from proxy.server.web.sessions import NOBODY
-from proxy.server.web.shown import Shown
+from proxy.server.web.settings_pages import SettingsPages
+from proxy.server.web.shown import Shown, suggestions
 from proxy.server.web.usage_view import GROUPS, Asked
 from proxy.server.web.words import query
 
 ADMIN = Caller(admin=True)  # pages show every key's calls
 _PAGE_ROWS = 50
-_MOST_NAMES = 300  # of a list of suggestions
 _STATIC_HEADERS = {"cache-control": "public, max-age=31536000, immutable", "x-content-type-options": "nosniff"}
 
 
 class Pages:
     """The routes under `/dashboard`."""
 
-    def __init__(self, doors: Doors, seen: Shown, files: Mapping[str, tuple[bytes, str]]) -> None:
+    def __init__(self, doors: Doors, seen: Shown, files: Mapping[str, tuple[bytes, str]], compiled: Hook) -> None:
         self._doors = doors
         self._seen = seen
         self._files = files
+        self._compiled = compiled
         self._reports = Reports(seen, self.page, self.budgets)
+        self._settings = SettingsPages(seen, self.page, doors, self.budgets)
+        self._playground = Playground(seen, self.page, doors)
 
     def router(self) -> Router:
         """All of them, behind the guard of pages, with errors as pages."""
         handlers = [*self._doors.routes(), *self._usage_routes(), *self._request_routes(), *self._reports.routes()]
+        changing = [*self._settings.routes(), *self._playground.routes()]
 
         def to_sign_in(request: Request[Any, Any, Any], _: SignInNeeded) -> Response[Any]:
             return self._doors.to_sign_in(request)
@@ -64,7 +69,8 @@ class Pages:
         return Routes(
             "/dashboard",
             guards=[self._doors.guard()],
-            route_handlers=[*handlers, self._static_route()],
+            before_request=self._compiled,
+            route_handlers=[*handlers, *changing, self._static_route()],
             exception_handlers={SignInNeeded: to_sign_in, ProxyError: refused, HTTPException: framework},
         )
 
@@ -138,7 +144,7 @@ class Pages:
                 budgets=await self.budgets(),
                 baseline=baseline,
                 has_rates=rates is not None,
-                names=live.names.names()[:_MOST_NAMES],
+                names=await suggestions(live),
                 storage=None if storage is None else request_view.storage_shown(storage, time.time_ns(), asked.tz),
                 database=request_view.database_state(self._seen.standing().ledger),
                 is_new=not total["calls"] and (storage is None or not storage.calls),

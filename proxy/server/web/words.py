@@ -96,6 +96,12 @@ def _is_mark(character: str) -> bool:
     return character not in "\u200c\u200d" and unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
+def line(text: str, most: int = 400) -> str:
+    """A line of a file, harmless for the layout as `plain` makes it, with its indentation."""
+    shown = text.expandtabs(4)
+    return plain(shown, most) if shown else ""
+
+
 def ago(seconds: float) -> str:
     """How long ago something was."""
     for length, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -24,7 +25,10 @@ KEYS = {"PROXY_ADMIN_KEY": ADMIN, "PROXY_API_KEY": "a-key-that-is-no-admins"}
 PAGES = {
     *("/dashboard", "/dashboard/usage.csv", "/dashboard/requests", "/dashboard/requests.csv", "/dashboard/requests/x"),
     *("/dashboard/providers", "/dashboard/keys", "/dashboard/ensembles"),
+    *("/dashboard/playground", "/dashboard/settings", "/dashboard/settings/text", "/dashboard/settings/defaults"),
+    "/dashboard/settings/versions/x",
 }
+POSTED = {"/dashboard/settings/change", "/dashboard/settings/keys", "/dashboard/playground/stream"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -45,13 +49,14 @@ async def test_every_page_asks_for_a_session(server: Server, browser: Browser) -
     """A new page shows here; without a session each leads to the sign-in page, and back afterwards."""
     routes = {route.path: route for route in server._application.litestar.routes if "/dashboard" in route.path}
     open_paths = {SIGN_IN, "/dashboard/sign-out", "/dashboard/static/{name:str}"}
-    assert {path.replace("{request_id:str}", "x") for path in routes} == PAGES | open_paths
+    assert {re.sub(r"{(request_id|version):str}", "x", path) for path in routes} == PAGES | POSTED | open_paths
     for path in PAGES:
         answer = await browser.get(path)
         assert (answer.status_code, answer.headers["location"]) == (303, f"{SIGN_IN}?next={path}"), path
         assert (await browser.get(path, authorization=f"Bearer {ADMIN}")).status_code == 303
-    refused = await browser.send("/dashboard/sign-out", {})
-    assert (refused.status_code, refused.headers["location"]) == (303, SIGN_IN)
+    for path in ("/dashboard/sign-out", "/dashboard/settings", "/dashboard/playground", *POSTED):
+        refused = await browser.send(path, {})
+        assert (refused.status_code, refused.headers["location"]) == (303, SIGN_IN), path
 
 
 async def test_an_admin_key_signs_in(browser: Browser) -> None:

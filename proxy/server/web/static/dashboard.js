@@ -81,6 +81,89 @@ function every(seconds, work) {
 if (document.body.dataset.refresh) every(Number(document.body.dataset.refresh), refresh);
 if (document.querySelector("[data-watch]")) every(4, announce);
 
+// The playground: each answer is streamed by the API's own way, and can be stopped.
+const playground = document.getElementById("playground");
+
+// The events of a stream, each as the object behind `data: `.
+async function* events(body) {
+  let rest = "";
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
+    const lines = (rest + piece.value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) if (line.startsWith("data: {")) yield JSON.parse(line.slice(6));
+  }
+}
+
+async function problem(answer) {
+  if (answer.redirected) location.reload(); // the session is over
+  const body = await answer.text();
+  if (body.startsWith("{")) return JSON.parse(body).error.message;
+  return new DOMParser().parseFromString(body, "text/html").querySelector("[role=alert]")?.textContent ?? "The request failed.";
+}
+
+async function stream(side, card, signal) {
+  const [name, text, facts] = ["h2", "div", "p"].map((tag) => card.appendChild(document.createElement(tag)));
+  [name.className, text.className, facts.className] = ["name", "answer", "hint"];
+  name.textContent = playground.elements[side ? "other" : "model"].value || "auto";
+  text.setAttribute("aria-live", "polite");
+  const fail = (message) => {
+    const alert = document.createElement("p");
+    [alert.className, alert.textContent] = ["alert", message];
+    alert.setAttribute("role", "alert");
+    card.insertBefore(alert, facts);
+  };
+  const fields = new URLSearchParams(new FormData(playground));
+  fields.set("side", side);
+  const started = performance.now();
+  const passed = () => `${Math.round(performance.now() - started)} ms`;
+  const answer = await fetch(playground.dataset.stream, { method: "POST", body: fields, signal });
+  const said = [answer.headers.get("x-proxy-model")];
+  if (!(answer.headers.get("content-type") ?? "").startsWith("text/event-stream")) {
+    fail(await problem(answer));
+  } else {
+    for await (const event of events(answer.body)) {
+      const delta = event.choices?.[0]?.delta;
+      if (event.error) fail(event.error.message);
+      if (delta?.content && !text.textContent) said.push(`first token ${passed()}`);
+      if (delta?.content) text.append(delta.content);
+      if (delta?.tool_calls) text.append(JSON.stringify(delta.tool_calls));
+      if (event.usage) {
+        said.push(`${event.usage.prompt_tokens} tokens in, ${event.usage.completion_tokens} out`);
+        said.push(typeof event.usage.cost === "number" ? `$${event.usage.cost.toFixed(6)}` : "cost not known");
+      }
+    }
+    said.push(passed());
+  }
+  facts.append(`${said.filter(Boolean).join(" · ")} `);
+  if (answer.headers.has("x-request-id")) {
+    const link = facts.appendChild(document.createElement("a"));
+    link.textContent = "Why this model";
+    link.href = playground.dataset.requests + answer.headers.get("x-request-id");
+  }
+}
+
+playground?.addEventListener("submit", async (event) => {
+  if (event.submitter?.value === "plan") return; // the page that the server renders
+  event.preventDefault();
+  const [answers, stop, control] = [document.getElementById("answers"), document.getElementById("stop"), new AbortController()];
+  const cards = (playground.elements.other.value.trim() ? [0, 1] : [0]).map(() => document.createElement("section"));
+  cards.forEach((card) => (card.className = "card"));
+  answers.replaceChildren(...cards);
+  stop.hidden = false;
+  stop.onclick = () => control.abort();
+  const work = cards.map(async (card, side) => {
+    try {
+      await stream(side, card, control.signal);
+    } catch (error) {
+      const note = card.appendChild(document.createElement("p"));
+      [note.className, note.textContent] = ["hint", error.name === "AbortError" ? "Stopped." : "The server does not answer."];
+    }
+  });
+  await Promise.all(work);
+  stop.hidden = true;
+});
+
 // A drag over the chart: from the first bar to the last one.
 document.addEventListener("pointerdown", (down) => {
   const plot = down.target.closest?.(".plot");
