@@ -66,23 +66,23 @@ class ExperimentStore:
     """
 
     def __init__(self, path: Path, *, busy_s: float = 2.0) -> None:
-        self._path = path
+        self.path = path
         self._busy_s = busy_s
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def all(self) -> list[StoredExperiment]:
         """By id."""
-        if not self._path.exists():
+        if not self.path.exists():
             return []
-        with connected(self._path, "ro", self._busy_s, _WHAT) as db:
+        with connected(self.path, "ro", self._busy_s, _WHAT) as db:
             return [_stored(row) for row in db.execute(_ALL + " ORDER BY id").fetchall()]
 
     def get(self, experiment: str) -> StoredExperiment:
         """Raises ExperimentRefused: unknown."""
-        if not self._path.exists():
+        if not self.path.exists():
             raise ExperimentRefused("unknown", f"There is no experiment {experiment[:64]!r}. Experiments: none.", "id")
-        with connected(self._path, "ro", self._busy_s, _WHAT) as db:
+        with connected(self.path, "ro", self._busy_s, _WHAT) as db:
             return _found(db, experiment, None)
 
     def sums(self, stored: StoredExperiment) -> dict[str, VariantSums]:
@@ -90,12 +90,12 @@ class ExperimentStore:
         state, experiment = stored.state, stored.experiment
         if state.started_ns is None:
             return {}
-        with connected(self._path, "ro", self._busy_s, _WHAT) as db:
+        with connected(self.path, "ro", self._busy_s, _WHAT) as db:
             return read_sums(db, experiment.id, experiment.outcome_rule, state.started_ns, state.stopped_ns)
 
     def scores(self, prompt: str) -> dict[int, float]:
         """The mean rating of each version of a prompt."""
-        with connected(self._path, "ro", self._busy_s, _WHAT) as db:
+        with connected(self.path, "ro", self._busy_s, _WHAT) as db:
             return read_scores(db, prompt)
 
     # --- changes ------------------------------------------------------------------------------------------------------
@@ -211,11 +211,11 @@ class ExperimentStore:
     @contextmanager
     def _changing(self, durability: str = "PRAGMA synchronous=FULL") -> Iterator[sqlite3.Connection]:
         """One transaction, committed when the block ends; rolled back after an error, since the connection closes."""
-        if not self._path.exists():
-            store = SqliteStore(self._path, busy_s=self._busy_s)
+        if not self.path.exists():
+            store = SqliteStore(self.path, busy_s=self._busy_s)
             store.open()  # its mode, its journal, its schema
             store.close()
-        with connected(self._path, "rw", self._busy_s, _WHAT) as db:
+        with connected(self.path, "rw", self._busy_s, _WHAT) as db:
             db.execute(durability)
             db.execute("BEGIN IMMEDIATE")
             yield db

@@ -19,7 +19,7 @@ from proxy.schema.experiments import Experiment, StoredExperiment
 from proxy.schema.json import decode_object, encode
 from proxy.schema.records import Caller
 from proxy.server.api.answers import NO_STORE, new_id
-from proxy.server.api.experiment_bodies import ASSIGNMENT, MAX_BODY, shown_variant, tracked_of, unit_of
+from proxy.server.api.experiment_bodies import ASSIGNMENT, MAX_BODY, shown_outcome, shown_variant, tracked_of, unit_of
 from proxy.server.api.periods import iso
 from proxy.server.api.prompt_bodies import revision_of
 from proxy.server.api.queries import parameters_of
@@ -74,9 +74,7 @@ class Experiments:
             tracked = tracked_of(fields, known)
             now_ns = time.time_ns()
             await live.track(tracked, now_ns)
-            answer: dict[str, Any] = {"experiment": known.id, "variant": tracked.variant, "unit": fields.get("unit")}
-            answer |= {"success": tracked.success, "score": tracked.score, "timestamp": iso(now_ns, "UTC")}
-            return _json(answer, 201)
+            return _json(shown_outcome(tracked, fields.get("unit"), now_ns), 201)
 
         return [list_experiments, get_experiment, get_results, assign_variant, track_outcome]
 
