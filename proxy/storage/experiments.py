@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from proxy.schema.experiments import Experiment, ExperimentState, StoredExperiment, Tracked, VariantSums
+from proxy.schema.experiments import Experiment, ExperimentState, Steps, StoredExperiment, Tracked, VariantSums
 from proxy.storage.base import Refusal
 from proxy.storage.connections import connected
-from proxy.storage.experiment_sums import read_scores, read_sums
+from proxy.storage.experiment_sums import read_scores, read_steps, read_sums
 from proxy.storage.sqlite import SqliteStore
 
 MAX_EXPERIMENTS = 1_000
@@ -92,6 +92,16 @@ class ExperimentStore:
             return {}
         with connected(self.path, "ro", self._busy_s, _WHAT) as db:
             return read_sums(db, experiment.id, experiment.outcome_rule, state.started_ns, state.stopped_ns)
+
+    def steps(self, stored: StoredExperiment, now_ns: int, count: int) -> Steps:
+        """How the deciding outcomes came in: `count` equal stretches from the start until the stop, or now."""
+        start_ns = stored.state.started_ns
+        if start_ns is None:
+            return Steps(0, 0, 0, [])
+        end_ns = max(stored.state.stopped_ns or now_ns, start_ns + count)
+        width_ns = -(-(end_ns - start_ns) // count)
+        with connected(self.path, "ro", self._busy_s, _WHAT) as db:
+            return Steps(start_ns, width_ns, count, read_steps(db, stored, start_ns, end_ns, width_ns))
 
     def scores(self, prompt: str) -> dict[int, float]:
         """The mean rating of each version of a prompt."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from proxy.schema.experiments import Experiment, Tracked, VariantSpec
 from proxy.schema.prompts import PromptHead, PromptVersion
@@ -119,7 +120,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(store: ExperimentStore
 )
 def test_sums_are_those_of_units(store: ExperimentStore, outcomes: list[tuple[str, str | None, float]]) -> None:
     """Of each unit the mean counts once; an outcome without a unit is one of its own."""
-    with closing(sqlite3.connect(store._path)) as db:
+    with closing(sqlite3.connect(store.path)) as db:
         db.execute("DELETE FROM experiments")
         db.execute("DELETE FROM experiment_outcomes")
         db.commit()
@@ -139,6 +140,47 @@ def test_sums_are_those_of_units(store: ExperimentStore, outcomes: list[tuple[st
         assert (count, found[name].units, found[name].calls) == (len(means), len(means), 0)
         assert total == pytest.approx(sum(means))
         assert squares == pytest.approx(sum(mean * mean for mean in means))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    outcomes=st.lists(
+        st.tuples(
+            st.sampled_from("ab"),
+            st.sampled_from([None, "u1", "u2"]),
+            st.sampled_from([0.0, 0.25, 1.0]),
+            st.integers(min_value=2, max_value=99),
+        ),
+        max_size=14,
+    ),
+    count=st.integers(min_value=1, max_value=7),
+)
+def test_steps_add_up_to_the_sums(
+    store: ExperimentStore, outcomes: list[tuple[str, str | None, float, int]], count: int
+) -> None:
+    """Also where a later outcome changes the mean of a unit that has been counted."""
+    with closing(sqlite3.connect(store.path)) as db:
+        db.execute("DELETE FROM experiments")
+        db.execute("DELETE FROM experiment_outcomes")
+        db.commit()
+    store.create(structs.replace(experiment(), metric="score"), 1)
+    stored = store.start("e", None, 2)
+    for variant, unit, score, at in outcomes:
+        store.track(Tracked("e", variant, unit, None, score), at)
+    steps = store.steps(stored, 100, count)
+    assert (steps.start_ns, steps.count) == (2, count)
+    assert all(0 <= step < count for _, step, _ in steps.sums)
+    found = store.sums(stored)
+    for name in "ab":
+        added = [sums for variant, _, sums in steps.sums if variant == name]
+        total = tuple(map(sum, zip(*added, strict=True))) if added else (0, 0, 0)
+        assert total == pytest.approx(found[name].outcomes["score"] if name in found else (0, 0, 0))
+
+
+def test_an_experiment_that_has_not_started_has_no_steps(store: ExperimentStore) -> None:
+    """Nor has one of this very moment more stretches than there are."""
+    assert store.steps(store.create(experiment(), 1), 5, 10).sums == []
+    assert store.steps(store.start("e", None, 5), 5, 10).width_ns == 1
 
 
 def test_a_database_that_cannot_be_read_says_so(tmp_path: Path) -> None:

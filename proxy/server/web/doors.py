@@ -6,6 +6,7 @@ start. Every form carries a token that only this session's pages have.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -26,8 +27,9 @@ from proxy.server.web.rendering import PAGE_HEADERS
 from proxy.server.web.sessions import COOKIE, SESSION_S, Session, Sessions, new_session
 
 MAX_FORM = 256 * 1024
+_LARGE_FORM = 64 * 1024  # from here on its parsing would hold up other calls
 _FORM_TYPE = "application/x-www-form-urlencoded"
-_MAX_FIELDS = 50
+_MAX_FIELDS = 250  # a prompt has up to 200 variables
 _FORM_COOKIE = "mmproxy_form"  # of a browser that has not signed in; apart, so that nothing signs anybody out
 PageRequest = Request[Session, Any, Any]
 Connection = ASGIConnection[Any, Any, Any, Any]
@@ -65,14 +67,16 @@ class Doors:
 
         return page_guard
 
-    async def form(self, request: PageRequest, session: Session) -> dict[str, str]:
-        """The fields of a form of this session. Raises ProxyError, also for a form that none of our pages sent."""
+    async def form(self, request: PageRequest, session: Session, most: int = MAX_FORM) -> dict[str, str]:
+        """The fields of a form of this session. Raises ProxyError, also for a form that none of our pages sent, and for
+        one of more than `most` bytes.
+        """
         headers = dict(request.headers)
         if headers.pop("content-type", "").partition(";")[0].strip().lower() != _FORM_TYPE:
             raise ProxyError("Send the form as a browser does.", status=415, code="unsupported_media_type")
         try:
-            body = await read_body(request.receive, headers, MAX_FORM)
-            fields = dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS))
+            body = await read_body(request.receive, headers, most)
+            fields = _fields(body) if len(body) < _LARGE_FORM else await asyncio.to_thread(_fields, body)
         except (ValueError, ClientGone):
             raise BadRequest("The form cannot be read.", param="form") from None
         if not self._sessions.is_form_token(session, fields.pop("token", "")):
@@ -83,6 +87,15 @@ class Doors:
     def context(self, session: Session) -> dict[str, Any]:
         """What every page needs of its session."""
         return {"token": self._sessions.form_token(session), "is_signed_in": session.is_signed_in}
+
+    def to_page(self, path: str) -> Response[Any]:
+        """Leads to a page after a form has done its work, so that loading that page again does not repeat it."""
+        return Response(b"", status_code=303, headers=self._to(f"{self._root}/dashboard{path}"))
+
+    async def name(self, session: Session) -> str:
+        """Who has signed in, for a history: the name of an admin key."""
+        caller = None if session.digest is None else await self._access.admin(bytes.fromhex(session.digest))
+        return (None if caller is None else caller.key_id) or "dashboard"
 
     def routes(self) -> list[HTTPRouteHandler]:
         """The Litestar handlers."""
@@ -181,6 +194,12 @@ class Doors:
 def new_secret() -> bytes:
     """The secret of one server: its cookies end with it."""
     return secrets.token_bytes(32)
+
+
+def _fields(body: bytes) -> dict[str, str]:
+    """Browsers write the ends of lines in their own way. Raises ValueError."""
+    pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS)
+    return {name: value.replace("\r\n", "\n") for name, value in pairs}
 
 
 def _next_of(root: str, text: str) -> str:

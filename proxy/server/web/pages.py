@@ -20,13 +20,17 @@ from proxy.schema.records import Caller
 from proxy.server.api.csv_table import csv_table
 from proxy.server.api.queries import REQUESTS, log_answer, log_query, parameters_of, usage_columns, usage_query
 from proxy.server.api.shapes import LoggedRequest
+from proxy.server.stored_routes import prompt_steps
 from proxy.server.web import request_view, usage_view
 from proxy.server.web.budget_view import BudgetBar, budget_bar
 from proxy.server.web.doors import Doors, PageRequest, SignInNeeded
+from proxy.server.web.experiment_pages import ExperimentPages
+from proxy.server.web.prompt_pages import PromptPages
 from proxy.server.web.rendering import PAGE_HEADERS
 from proxy.server.web.reports import Reports
 from proxy.server.web.sessions import NOBODY
 from proxy.server.web.shown import Shown
+from proxy.server.web.site_pages import SitePages
 from proxy.server.web.usage_view import GROUPS, Asked
 from proxy.server.web.words import query
 
@@ -48,6 +52,9 @@ class Pages:
     def router(self) -> Router:
         """All of them, behind the guard of pages, with errors as pages."""
         handlers = [*self._doors.routes(), *self._usage_routes(), *self._request_routes(), *self._reports.routes()]
+        handlers += PromptPages(self._seen, prompt_steps(self._seen.live), self.page, self._doors).routes()
+        handlers += SitePages(self._seen, self.page).routes()
+        handlers += ExperimentPages(self._seen, self.page, self._doors).routes()
 
         def to_sign_in(request: Request[Any, Any, Any], _: SignInNeeded) -> Response[Any]:
             return self._doors.to_sign_in(request)

@@ -63,5 +63,6 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "percent": words.percent,
     "size": words.size,
     "plain": words.plain,
+    "long_text": words.long_text,
     "ago": words.ago,
 }

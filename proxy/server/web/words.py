@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 NOTHING = "\u2013"
 MAX_NAME = 120  # characters of a name that a page shows
+MAX_TEXT = 20_000  # of a text
 _SIZES = ("B", "kB", "MB", "GB", "TB")
 _SHORT = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
@@ -87,6 +88,13 @@ def plain(value: object, most: int = MAX_NAME) -> str:
     text = str(value)
     shown = "".join("\ufffd" if _is_mark(each) else each for each in text[: most + 1])
     return shown if len(text) <= most else shown[:most] + "…"
+
+
+def long_text(value: str, most: int = MAX_TEXT) -> str:
+    """A text of several lines, made harmless in the same way, and cut where it is long."""
+    shown = "".join("\ufffd" if each not in "\n\t" and _is_mark(each) else each for each in value[:most])
+    rest = len(value) - most
+    return shown if rest <= 0 else f"{shown}…\n[{count(rest)} more characters]"
 
 
 def _is_mark(character: str) -> bool:
