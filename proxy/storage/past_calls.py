@@ -20,7 +20,7 @@ _CALL = """
     FROM calls WHERE id = :id AND (:key_id IS NULL OR key_id = :key_id)
 """
 _ATTEMPTS = """
-    SELECT id, parent, seat, provider || '/' || model AS model, outcome, status, error_code AS code,
+    SELECT id, opened_ns, parent, seat, provider || '/' || model AS model, outcome, status, error_code AS code,
         input + cache_read + cache_write AS input_tokens, cache_read AS cached_tokens, output AS output_tokens,
         usage_source, cost_nano, duration_ms, first_token_ms, upstream_request_id, price_version
     FROM attempts WHERE call_id = ? ORDER BY seq
@@ -48,7 +48,9 @@ def read_call(connection: sqlite3.Connection, call_id: str, key_id: str | None) 
     attempts = [] if row is None else connection.execute(_ATTEMPTS, (call_id,)).fetchall()
     ratings = [] if row is None else ratings_of(connection, call_id)
     connection.execute("COMMIT")
-    return None if row is None else {**_call_of(dict(row), [dict(each) for each in attempts]), "feedback": ratings}
+    if row is None:
+        return None
+    return {**_call_of(dict(row), [_attempt_of(each, row["opened_ns"]) for each in attempts]), "feedback": ratings}
 
 
 def read_latest(connection: sqlite3.Connection, count: int) -> list[PastCall]:
@@ -75,6 +77,12 @@ def row_of(row: dict[str, Any]) -> dict[str, Any]:
         else:
             shown[name] = bool(value) if name in _BOOLEANS and value is not None else value
     return shown
+
+
+def _attempt_of(row: sqlite3.Row, opened_ns: int) -> dict[str, Any]:
+    """`started_ms`: after the beginning of the call."""
+    attempt = dict(row)
+    return {**attempt, "started_ms": max(0, attempt.pop("opened_ns") - opened_ns) / 1e6}
 
 
 def _call_of(row: dict[str, Any], attempts: list[dict[str, Any]]) -> dict[str, Any]:

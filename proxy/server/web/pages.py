@@ -21,7 +21,7 @@ from proxy.server.api.csv_table import csv_table
 from proxy.server.api.queries import REQUESTS, log_answer, log_query, parameters_of, usage_columns, usage_query
 from proxy.server.api.shapes import LoggedRequest
 from proxy.server.stored_routes import prompt_steps
-from proxy.server.web import request_view, usage_view
+from proxy.server.web import request_detail, request_view, usage_view
 from proxy.server.web.budget_view import BudgetBar, budget_bar
 from proxy.server.web.doors import Doors, PageRequest, SignInNeeded
 from proxy.server.web.experiment_pages import ExperimentPages
@@ -202,15 +202,27 @@ class Pages:
             return _csv(csv_table(tuple(LoggedRequest.__annotations__), answer["data"]), "requests.csv")
 
         @get("/requests/{request_id:str}", role="page")
-        async def request_detail(request: PageRequest, request_id: FromPath[str]) -> Template:
+        async def one_request(request: PageRequest, request_id: FromPath[str]) -> Template:
             found = await self._seen.live().ledger.past_call(request_id, None)
             if found is None:
                 message = "There is no request with this id. It may be older than the rows that are kept."
                 raise ProxyError(message, status=404, code="not_found", param="id")
-            zone = self._seen.live().budgets.config.timezone
-            return self.page("request", request, **request_view.detail(found, zone))
+            live = self._seen.live()
+            details = await live.ledger.details(request_id)
+            rules, no_rules = request_detail.rules_of(found, live.names, self._seen.standing().config_version)
+            return self.page(
+                "request",
+                request,
+                **request_view.detail(found, live.budgets.config.timezone),
+                money=request_detail.money_of(details.priced, live.names.price_of),
+                decided=details.decided,
+                seats=[] if details.decided is None else request_detail.seats_of(details.decided),
+                letter_of=request_detail.letter_of,
+                rules=rules,
+                no_rules=no_rules,
+            )
 
-        return [requests, requests_csv, request_detail]
+        return [requests, requests_csv, one_request]
 
     def _filters(self, request: PageRequest) -> dict[str, str]:
         """The filters of the list, the empty fields of its form left out."""

@@ -117,7 +117,7 @@ def detail(found: Mapping[str, Any], tz: str) -> dict[str, Any]:
     decision = found["decision"]
     kept = shown_candidates(restored_candidates(decision["candidates"]), names_all=True)
     attempts = attempt_tree(found["attempts"])
-    longest = max((each["duration_ms"] or 0 for each in found["attempts"]), default=0) or 1
+    whole_ms = max((each["started_ms"] + (each["duration_ms"] or 0) for each in found["attempts"]), default=0) or 1
     at = datetime.fromisoformat(found["timestamp"].replace("Z", "+00:00")).astimezone(ZoneInfo(tz))
     return {
         "call": found,
@@ -132,7 +132,7 @@ def detail(found: Mapping[str, Any], tz: str) -> dict[str, Any]:
         "candidates": kept["candidates"],
         "not_allowed": kept["not_allowed"],
         "steps": list(steps(attempts)),
-        "longest": longest,
+        "whole_ms": whole_ms,
         "fresh": max(0, found["input_tokens"] - found["cached_tokens"] - found["cache_write_tokens"]),
         "is_unknown": found["cost_usd"] is None,
     }

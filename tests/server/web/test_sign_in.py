@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -24,7 +25,10 @@ KEYS = {"PROXY_ADMIN_KEY": ADMIN, "PROXY_API_KEY": "a-key-that-is-no-admins"}
 PAGES = {
     *("/dashboard", "/dashboard/usage.csv", "/dashboard/requests", "/dashboard/requests.csv", "/dashboard/requests/x"),
     *("/dashboard/providers", "/dashboard/keys", "/dashboard/ensembles"),
+    *("/dashboard/prompts", "/dashboard/prompts/x", "/dashboard/prompts/x/new", "/dashboard/new-prompt"),
+    *("/dashboard/experiments", "/dashboard/experiments/x", "/dashboard/sites", "/dashboard/sites/x"),
 }
+POSTED = {"/dashboard/prompts/x/labels", "/dashboard/prompts/x/try", "/dashboard/experiments/x/x"}  # forms only
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -44,12 +48,16 @@ async def browser(server: Server) -> AsyncIterator[Browser]:
 async def test_every_page_asks_for_a_session(server: Server, browser: Browser) -> None:
     """A new page shows here; without a session each leads to the sign-in page, and back afterwards."""
     routes = {route.path: route for route in server._application.litestar.routes if "/dashboard" in route.path}
-    open_paths = {SIGN_IN, "/dashboard/sign-out", "/dashboard/static/{name:str}"}
-    assert {path.replace("{request_id:str}", "x") for path in routes} == PAGES | open_paths
+    open_paths = {SIGN_IN, "/dashboard/sign-out"}
+    assert {re.sub(r"\{\w+:str\}", "x", path) for path in routes} == PAGES | POSTED | {
+        "/dashboard/static/x"
+    } | open_paths
     for path in PAGES:
         answer = await browser.get(path)
         assert (answer.status_code, answer.headers["location"]) == (303, f"{SIGN_IN}?next={path}"), path
         assert (await browser.get(path, authorization=f"Bearer {ADMIN}")).status_code == 303
+    for path in POSTED:
+        assert (await browser.send(path, {})).headers["location"] == SIGN_IN, path
     refused = await browser.send("/dashboard/sign-out", {})
     assert (refused.status_code, refused.headers["location"]) == (303, SIGN_IN)
 

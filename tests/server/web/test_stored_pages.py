@@ -51,7 +51,7 @@ async def api(server: Server) -> AsyncIterator[httpx.AsyncClient]:
         await done(client.post("/prompts/pitch/versions", json=second))
         variants = [{"name": "old", "prompt_version": 1}, {"name": "new", "prompt_version": 2}]
         for name in ("running", "draft", "won"):
-            body = {"id": name, "prompt": "pitch", "variants": variants, "minimum_samples": 5}
+            body: dict[str, Any] = {"id": name, "prompt": "pitch", "variants": variants, "minimum_samples": 5}
             body |= {} if name == "won" else {"prompt": None, "variants": [{"name": "a"}, {"name": "b"}]}
             await done(client.post("/experiments", json=body))
             if name != "draft":
