@@ -198,6 +198,8 @@ def render(
         head, found = _version_of(store, use)
         if head.archived_ns is not None:
             raise BadRequest(f"The prompt {head.id} is archived.", param="id")
+        if found.archived_ns is not None:
+            raise BadRequest(unknown_version(head, found.version), param="version")
         messages = rendered(preset_of(found), use.variables, MAX_CHARS, "variables")
     if as_json:
         print_json({"template_id": head.id, "version": found.version, "messages": messages})

@@ -177,9 +177,9 @@ class LiveExperiments:
         """By id, as they are now. Raises ProxyError 503."""
         return await self._run(self.store.all)
 
-    async def get(self, experiment: str) -> StoredExperiment:
-        """As it is now. Raises ProxyError 404 and 503."""
-        return await self._run(partial(self.store.get, experiment))
+    async def get(self, experiment: str, revision: int | None = None) -> StoredExperiment:
+        """As it is now. Raises ProxyError 404 and 503, and 412 if it is not at this revision any more."""
+        return await self._run(partial(self.store.get, experiment, revision))
 
     async def change(self, work: Callable[[], T]) -> T:
         """Changes an experiment in the store: seen here at once, by other workers within a second.

@@ -78,12 +78,12 @@ class ExperimentStore:
         with connected(self.path, "ro", self._busy_s, _WHAT) as db:
             return [_stored(row) for row in db.execute(_ALL + " ORDER BY id").fetchall()]
 
-    def get(self, experiment: str) -> StoredExperiment:
-        """Raises ExperimentRefused: unknown."""
+    def get(self, experiment: str, revision: int | None = None) -> StoredExperiment:
+        """Raises ExperimentRefused: unknown or changed."""
         if not self.path.exists():
             raise ExperimentRefused("unknown", f"There is no experiment {experiment[:64]!r}. Experiments: none.", "id")
         with connected(self.path, "ro", self._busy_s, _WHAT) as db:
-            return _found(db, experiment, None)
+            return _found(db, experiment, revision)
 
     def sums(self, stored: StoredExperiment) -> dict[str, VariantSums]:
         """What is known of each variant since the start; late ratings of its calls count."""

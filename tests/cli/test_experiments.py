@@ -57,6 +57,17 @@ def test_versions_are_compared(folder: Path) -> None:
     assert "with a language" in done(folder, "prompts", "versions", "p")
 
 
+def test_what_is_archived_is_not_rendered(folder: Path) -> None:
+    """As at the API: it stays readable, and cannot be used."""
+    done(folder, "prompts", "save", "kept", "1.txt")
+    done(folder, "prompts", "save", "kept", "2.txt")
+    assert done(folder, "prompts", "render", "kept", "text=x", "--version", "1") == "Translate x\n"
+    done(folder, "prompts", "archive", "kept", "--version", "1")
+    refused = proxy("prompts", "render", "kept", "text=x", "--version", "1", cwd=folder)
+    assert (refused.returncode, "kept has no version 1" in refused.stderr) == (1, True)
+    assert "archived" in done(folder, "prompts", "versions", "kept")
+
+
 def test_the_label_follows_the_winner_and_goes_back(folder: Path) -> None:
     """Without a server the command that sees the verdict records it; the history says why."""
     assert answer(folder, "experiments", "show", "e")["status"] == "running"

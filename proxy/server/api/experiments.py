@@ -118,16 +118,16 @@ class Experiments:
             return _answer(await live.change(stop))
 
         @post(_paths("/{experiment_id:str}/promote"), role="admin", status_code=200)
-        async def promote_winner(experiment_id: FromPath[str]) -> Answered:
+        async def promote_winner(request: Asked, experiment_id: FromPath[str]) -> Answered:
             """Moves the label to the winner's version of the prompt."""
             live = self._live()
-            return _answer(await live.promote(await live.get(experiment_id)))
+            return _answer(await live.promote(await live.get(experiment_id, _revision(request))))
 
         @post(_paths("/{experiment_id:str}/revert"), role="admin", status_code=200)
-        async def revert_promotion(experiment_id: FromPath[str]) -> Answered:
+        async def revert_promotion(request: Asked, experiment_id: FromPath[str]) -> Answered:
             """Moves the label back to where it was before."""
             live = self._live()
-            return _answer(await live.revert(await live.get(experiment_id)))
+            return _answer(await live.revert(await live.get(experiment_id, _revision(request))))
 
         return [start_experiment, stop_experiment, promote_winner, revert_promotion]
 

@@ -113,9 +113,7 @@ class ExperimentPages:
             work = live.store.start if step == "start" else live.store.stop
             await live.change(partial(work, experiment, revision, time.time_ns()))
             return
-        stored = await live.get(experiment)
-        if stored.state.revision != revision:
-            raise ProxyError("It has changed.", status=412, code="conflict")
+        stored = await live.get(experiment, revision)
         await (live.promote(stored) if step == "promote" else live.revert(stored))
 
 
