@@ -130,6 +130,7 @@ async def test_a_variant_may_be_another_model_or_an_ensemble(
     admin: httpx.AsyncClient, ann: httpx.AsyncClient, upstream: FakeUpstream
 ) -> None:
     """In the shares of `round_robin`, whatever model the request names; its row says which variant it was."""
+    upstream.modes |= dict.fromkeys(("other", "cool", "one", "two", "three"), says("yes"))
     ensemble = {"strategy": "voting", "models": ["fake/one", "fake/two", "fake/three"]}
     variants = [
         {"name": "other", "model": "fake/other"},
