@@ -29,8 +29,8 @@ _CALLS = """
 # What is charged its hold, or what the vendor said, was not priced from tokens, and stays as it is.
 _ATTEMPTS = """
     SELECT attempts.id, call_id, seq, provider, IFNULL(answered_model, model) AS model, opened_ns, cost_nano, input,
-        cache_read, cache_write, output, reasoning, cache_write_1h, searches, input_audio, input_image, cache_read_audio,
-        output_audio, output_image, service_tier, others
+        cache_read, cache_write, output, reasoning, cache_write_1h, searches, input_audio, input_image,
+        cache_read_audio, output_audio, output_image, service_tier, others
     FROM json_each(?) AS named CROSS JOIN attempts ON attempts.call_id = named.value
     WHERE usage_source IN ('provider', 'estimated') AND outcome <> 'unknown'
         AND (provider_cost_nano IS NULL OR provider_cost_nano IS NOT cost_nano)
