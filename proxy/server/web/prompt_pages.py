@@ -41,6 +41,7 @@ from proxy.server.web.words import query
 _ADMIN = Caller(admin=True)
 _PAGE, _VERSIONS, _MOVES = 50, 20, 20  # rows
 _DAY_NS = 86_400 * NANO
+_UNUSED = {"calls": 0, "errors": 0, "cost_usd": 0.0, "p50_latency_ms": None}
 _LIST = {"after": "The page after the one that ended with this id.", "archived": "true: archived prompts too."}
 _ONE = {
     "version": "The version that is shown.",
@@ -90,7 +91,8 @@ class PromptPages:
                 next=query(given, after=heads[_PAGE - 1].id) if len(heads) > _PAGE else None,
                 first=query(given, after=None) if given.get("after") else None,
                 archived=archived,
-                used={group["prompt"]: group for group in await self._used()},
+                unused=_UNUSED,
+                used=await self._used(),
                 query=query,
             )
 
@@ -182,12 +184,14 @@ class PromptPages:
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
-    async def _used(self) -> list[dict[str, Any]]:
-        """The figures of each prompt in the last 24 hours. They are read from single calls."""
+    async def _used(self) -> dict[str, dict[str, Any]] | None:
+        """The figures of each prompt in the last 24 hours, read from single calls; None where that takes too long."""
         now_ns = time.time_ns()
         asked = usage_query({"since": iso(now_ns - _DAY_NS, "UTC") or "", "group_by": "prompt"}, _ADMIN, now_ns)
-        found: list[dict[str, Any]] = (await self._seen.live().ledger.usage(asked))["groups"]
-        return found
+        try:
+            return {group["prompt"]: group for group in (await self._seen.live().ledger.usage(asked))["groups"]}
+        except ProxyError:
+            return None
 
     async def _checked(self, form: Mapping[str, str], known: Any, read: Any) -> Any:
         """What the API's own checks make of a form, off the event loop where that may take long."""
@@ -214,14 +218,14 @@ class PromptPages:
 
     async def _shown(self, request: PageRequest, opened: Opened, status: int = 200, **forms: Any) -> Template:
         """`forms`: what was sent with a form of the page, and what became of it."""
-        head, version = opened.head, opened.version
+        head, version, used = opened.head, opened.version, await self._used()
         context = {
             "head": head,
             "shown": version,
             "opened": opened,
             "pieces": view.pieces_of(version),
             "lines": [] if opened.difference is None else view.diff_lines(opened.difference.text),
-            "figures": next((group for group in await self._used() if group["prompt"] == head.id), None),
+            "figures": None if used is None else used.get(head.id, _UNUSED),
             **dict.fromkeys(("rendered", "move_wrong", "try_wrong")),
             "move": {},
             "tried": {},

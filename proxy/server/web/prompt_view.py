@@ -13,7 +13,7 @@ from proxy.prompts.templates import MAX_VARIABLES
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.json import decode
 from proxy.schema.prompts import PromptVersion
-from proxy.server.web.words import long_text, plain
+from proxy.server.web.words import MAX_TEXT, long_text, plain
 
 NEW = ("id", "name", "template", "messages", "variables", "labels", "model", "notes", "parameters", "tools")
 FIELDS = (*NEW, "response_format")  # of the form of a new version
@@ -21,6 +21,8 @@ MOVE = ("label", "version", "note")
 VALUE = "value."  # begins the field of a variable's value
 _JSON = ("messages", "parameters", "tools", "response_format")
 _LISTS = ("variables", "labels")
+_MOST_TEXT = 60_000  # characters of all texts of a page
+_LEAST_TEXT = 200  # of each, beyond that
 _MOST_LINES = 3_000  # of a comparison
 _MOST_LINE = 2_000
 
@@ -93,7 +95,7 @@ def form_of(version: PromptVersion) -> dict[str, str]:
 
 
 def pieces_of(version: PromptVersion) -> list[Piece]:
-    """All that a version holds."""
+    """All that a version holds; long texts are cut."""
     options = {name: getattr(version, name) for name in ("parameters", "tools", "response_format")}
     shown = [Piece(name.replace("_", " "), long_text(_indented(value))) for name, value in options.items() if value]
     return [*messages_of(version.messages), *shown]
@@ -101,20 +103,26 @@ def pieces_of(version: PromptVersion) -> list[Piece]:
 
 def messages_of(messages: Sequence[Mapping[str, Any]]) -> list[Piece]:
     """The messages of a chat."""
-    shown = []
+    shown, left = [], _MOST_TEXT
     for message in messages:
         content = message.get("content")
         others = {name: value for name, value in message.items() if name not in ("role", "content")}
         texts = [content if isinstance(content, str) else _indented(content)] if content is not None else []
         texts += [_indented(others)] if others else []
-        shown.append(Piece(plain(message.get("role")), long_text("\n".join(texts))))
+        text = "\n".join(texts)
+        shown.append(Piece(plain(message.get("role")), long_text(text, min(MAX_TEXT, max(left, _LEAST_TEXT)))))
+        left -= len(text)
     return shown
 
 
 def diff_lines(text: str) -> list[DiffLine]:
     """The lines of a comparison, without the two that name the versions."""
-    lines = text.splitlines()[2:]
-    shown = [DiffLine(_style_of(line), long_text(line, _MOST_LINE)) for line in lines[:_MOST_LINES]]
+    lines, shown, left = text.splitlines()[2:], list[DiffLine](), _MOST_TEXT
+    for line in lines[:_MOST_LINES]:
+        shown.append(DiffLine(_style_of(line), long_text(line, _MOST_LINE)))
+        left -= len(line)
+        if left < 0:
+            break
     rest = len(lines) - len(shown)
     return [*shown, DiffLine("place", f"{rest:,} more lines")] if rest else shown
 
