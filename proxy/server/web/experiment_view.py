@@ -22,7 +22,9 @@ _STATES = {"running": "good", "draft": "quiet", "stopped": "quiet"}
 
 
 class Variant(Struct, frozen=True):
-    """A row of the table. `style`: winner, leader or nothing."""
+    """A row of the table. `style`: winner, leader or nothing. `behind`, `costs` and `times`: the leader minus this
+    variant; of the last two the value, and the same with its interval.
+    """
 
     name: str
     style: str
@@ -31,8 +33,8 @@ class Variant(Struct, frozen=True):
     rate: str
     behind: str
     chance: str
-    cost: str
-    latency: str
+    costs: tuple[str, str] | None
+    times: tuple[str, str] | None
 
 
 class Drawing(Struct, frozen=True):
@@ -57,7 +59,6 @@ def variants_of(stored: StoredExperiment, results: Results) -> list[Variant]:
     for figures in results["variants"]:
         name = figures["name"]
         style = "winner" if name == results["winner"] else "leader" if name == results["leader"] else ""
-        costs, times = figures["cost_difference_usd"], figures["latency_difference_ms"]
         shown.append(
             Variant(
                 name=plain(name),
@@ -67,8 +68,8 @@ def variants_of(stored: StoredExperiment, results: Results) -> list[Variant]:
                 rate=_mean(figures[metric]),  # type: ignore[literal-required]  # one of its four outcomes
                 behind=_interval(figures["difference"], _points),
                 chance=percent(figures["chance_best"]),
-                cost=usd(figures["cost_usd"]["mean"]) + _other(costs, usd),
-                latency=milliseconds(figures["latency_ms"]["mean"]) + _other(times, _signed_ms),
+                costs=_both(figures["cost_difference_usd"], usd),
+                times=_both(figures["latency_difference_ms"], _signed_ms),
             )
         )
     return shown
@@ -94,7 +95,7 @@ def drawings_of(courses: Sequence[Course]) -> list[Drawing]:
         last = next((each for each in reversed(points) if each is not None), None)
         if last is None:
             continue
-        reach = top_of(max(map(abs, last)) * 1.25)
+        reach = min(1.0, top_of(max(map(abs, last)) * 1.25))  # means are from 0 to 1
         now = f"{_points(last[1])} ({_points(last[0])} to {_points(last[2])})"
         drawn = interval(points, reach)
         shown.append(Drawing(plain(course["variant"]), drawn, _points(reach), _points(-reach), now))
@@ -130,7 +131,7 @@ def facts_of(shown: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [(name.replace("_", " "), plain(shown[name])) for name in names if shown[name] not in (None, "")]
     found += [("floor", plain(shown["floor"]))] if shown["assignment"] == "auto" else []
     found += [("moves the label itself", "yes" if shown["promote"] else "no")]
-    times = [(name[:-3], str(shown[name])[:19].replace("T", " ")) for name in moments if shown[name]]
+    times = [(f"{name[:-3]} (UTC)", str(shown[name])[:19].replace("T", " ")) for name in moments if shown[name]]
     return [*found, *times]
 
 
@@ -142,9 +143,8 @@ def _interval(found: ShownDifference | None, write: Any) -> str:
     return "" if found is None else f"{write(found['value'])} ({write(found['low'])} to {write(found['high'])})"
 
 
-def _other(found: ShownDifference | None, write: Any) -> str:
-    """What the leader costs or takes less or more."""
-    return "" if found is None else f", leader {_interval(found, write)}"
+def _both(found: ShownDifference | None, write: Any) -> tuple[str, str] | None:
+    return None if found is None else (write(found["value"]), _interval(found, write))
 
 
 def _points(value: float) -> str:
