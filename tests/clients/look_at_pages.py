@@ -14,17 +14,10 @@ from pathlib import Path
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 PAGES = ("", "?metric=calls&group=key", "?metric=p95&range=24h", "/requests", "/providers", "/keys", "/ensembles")
-STORED = (
-    "/prompts",
-    "/prompts/extraction_v1?from=1&to=1",
-    "/prompts/extraction_v1/new",
-    "/new-prompt",
-    "/experiments",
-    "/sites",
-    "/sites/reddit",
-)
 SIZES = ((1280, 900), (390, 844))
 SHOTS = os.environ.get("SHOTS")
+PAGES += ("/prompts", "/prompts/extraction_v1?from=1&to=1", "/prompts/extraction_v1/new", "/new-prompt", "/experiments")
+PAGES += ("/sites", "/sites/reddit")
 
 
 class Walk:
@@ -79,7 +72,7 @@ class Walk:
                 self.check(page.url.endswith("/sign-in?next=/dashboard/keys"), "a page asks to sign in")
                 self.shoot(page, f"sign-in-{theme}-{width}")
                 self.sign_in(page)
-                for path in (*PAGES, *STORED):
+                for path in PAGES:
                     self.open(page, path)
                     self.shoot(page, f"{re.sub(r'[^a-z0-9]+', '-', path).strip('-') or 'usage'}-{theme}-{width}")
                 self.open(page, "/requests")

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
@@ -20,6 +21,7 @@ from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.response import Template
 
 from proxy.schema.errors import BadRequest, ProxyError
+from proxy.schema.records import Caller
 from proxy.server.api.guard import Access
 from proxy.server.api.request import ClientGone, read_body
 from proxy.server.auth import digest_of
@@ -27,9 +29,8 @@ from proxy.server.web.rendering import PAGE_HEADERS
 from proxy.server.web.sessions import COOKIE, SESSION_S, Session, Sessions, new_session
 
 MAX_FORM = 256 * 1024
-_LARGE_FORM = 64 * 1024  # from here on its parsing would hold up other calls
 _FORM_TYPE = "application/x-www-form-urlencoded"
-_MAX_FIELDS = 250  # a prompt has up to 200 variables
+_MAX_FIELDS = 50
 _FORM_COOKIE = "mmproxy_form"  # of a browser that has not signed in; apart, so that nothing signs anybody out
 PageRequest = Request[Session, Any, Any]
 Connection = ASGIConnection[Any, Any, Any, Any]
@@ -50,7 +51,7 @@ class Doors:
     ) -> None:
         self._sessions = sessions
         self._access = access
-        self._root = root
+        self.root = root
         self._take_link = take_link
         self._has_link = has_link
 
@@ -67,16 +68,17 @@ class Doors:
 
         return page_guard
 
-    async def form(self, request: PageRequest, session: Session, most: int = MAX_FORM) -> dict[str, str]:
-        """The fields of a form of this session. Raises ProxyError, also for a form that none of our pages sent, and for
-        one of more than `most` bytes.
-        """
+    async def form(
+        self, request: PageRequest, session: Session, most_bytes: int = MAX_FORM, most_fields: int = _MAX_FIELDS
+    ) -> dict[str, str]:
+        """The fields of a form of this session. Raises ProxyError, also for a form that none of our pages sent."""
         headers = dict(request.headers)
         if headers.pop("content-type", "").partition(";")[0].strip().lower() != _FORM_TYPE:
             raise ProxyError("Send the form as a browser does.", status=415, code="unsupported_media_type")
         try:
-            body = await read_body(request.receive, headers, most)
-            fields = _fields(body) if len(body) < _LARGE_FORM else await asyncio.to_thread(_fields, body)
+            body = await read_body(request.receive, headers, most_bytes)
+            read = partial(parse_qsl, body.decode(), keep_blank_values=True, max_num_fields=most_fields)
+            fields = dict(await asyncio.to_thread(read) if len(body) > MAX_FORM // 4 else read())
         except (ValueError, ClientGone):
             raise BadRequest("The form cannot be read.", param="form") from None
         if not self._sessions.is_form_token(session, fields.pop("token", "")):
@@ -84,18 +86,17 @@ class Doors:
             raise ProxyError(message, status=403, code="form_expired")
         return fields
 
+    async def caller(self, session: Session) -> Caller:
+        """Who calls models from the pages of this session: the admin key that signed in."""
+        if session.digest is not None and (caller := await self._access.admin(bytes.fromhex(session.digest))):
+            return caller
+        if not session.by_link:
+            raise SignInNeeded
+        return Caller(admin=True)
+
     def context(self, session: Session) -> dict[str, Any]:
         """What every page needs of its session."""
         return {"token": self._sessions.form_token(session), "is_signed_in": session.is_signed_in}
-
-    def to_page(self, path: str) -> Response[Any]:
-        """Leads to a page after a form has done its work, so that loading that page again does not repeat it."""
-        return Response(b"", status_code=303, headers=self._to(f"{self._root}/dashboard{path}"))
-
-    async def name(self, session: Session) -> str:
-        """Who has signed in, for a history: the name of an admin key."""
-        caller = None if session.digest is None else await self._access.admin(bytes.fromhex(session.digest))
-        return (None if caller is None else caller.key_id) or "dashboard"
 
     def routes(self) -> list[HTTPRouteHandler]:
         """The Litestar handlers."""
@@ -104,13 +105,13 @@ class Doors:
         async def show_sign_in(request: PageRequest) -> Response[Any]:
             if (link := request.query_params.get("link")) is not None:
                 return self._by_link(request, link)
-            return self._sign_in_page(request, _next_of(self._root, request.query_params.get("next", "")))
+            return self._sign_in_page(request, _next_of(self.root, request.query_params.get("next", "")))
 
         @post("/sign-in", role="none", status_code=200)
         async def sign_in(request: PageRequest) -> Response[Any]:
             before = self._form_session(request)
             fields = await self.form(request, before or new_session())
-            to = _next_of(self._root, fields.get("next", ""))
+            to = _next_of(self.root, fields.get("next", ""))
             digest = digest_of(fields.get("key", "").strip())
             try:
                 if await self._access.admin(digest) is None:
@@ -124,7 +125,7 @@ class Doors:
         @post("/sign-out", role="page", status_code=303)
         async def sign_out(request: PageRequest) -> Response[Any]:
             await self.form(request, request.user)
-            answer: Response[Any] = Response(b"", status_code=303, headers=self._to(f"{self._root}/dashboard/sign-in"))
+            answer: Response[Any] = Response(b"", status_code=303, headers=self._to(f"{self.root}/dashboard/sign-in"))
             answer.set_cookie(self._cookie(request, COOKIE, "", 0))
             return answer
 
@@ -132,21 +133,21 @@ class Doors:
 
     def to_sign_in(self, request: Request[Any, Any, Any]) -> Response[Any]:
         """The answer to a request for a page without a session."""
-        asked = self._root + request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        asked = self.root + request.url.path + (f"?{request.url.query}" if request.url.query else "")
         if request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             # A link of another site brings no cookie of ours (SameSite=Strict): load the page again, from here.
             return Template("again.html", context={"to": asked}, headers=PAGE_HEADERS)
-        target = f"{self._root}/dashboard/sign-in" + (f"?next={quote(asked)}" if request.method == "GET" else "")
+        target = f"{self.root}/dashboard/sign-in" + (f"?next={quote(asked)}" if request.method == "GET" else "")
         return Response(b"", status_code=303, headers=self._to(target))
 
     def _by_link(self, request: PageRequest, token: str) -> Response[Any]:
         if self._sessions.is_link_token(token) and self._take_link():
-            return self._entered(request, new_session(by_link=True), f"{self._root}/dashboard")
+            return self._entered(request, new_session(by_link=True), f"{self.root}/dashboard")
         message = "This link has been used, or the server has been started again since. Each start prints a new one."
         return self._sign_in_page(request, "", message, 401)
 
     def _entered(self, request: PageRequest, session: Session, to: str) -> Response[Any]:
-        answer: Response[Any] = Response(b"", status_code=303, headers=self._to(to or f"{self._root}/dashboard"))
+        answer: Response[Any] = Response(b"", status_code=303, headers=self._to(to or f"{self.root}/dashboard"))
         value = self._sessions.cookie(session, int(time.time()))
         answer.set_cookie(self._cookie(request, COOKIE, value, SESSION_S))
         answer.set_cookie(self._cookie(request, _FORM_COOKIE, "", 0))
@@ -184,7 +185,7 @@ class Doors:
         """Behind TLS it never leaves it. What a client says about that concerns its own cookie only."""
         is_tls = "https" in (request.headers.get("origin", "").partition(":")[0], request.url.scheme)
         is_tls = is_tls or request.headers.get("x-forwarded-proto", "").lower() == "https"
-        path = f"{self._root}/dashboard"
+        path = f"{self.root}/dashboard"
         return Cookie(name, path=path, value=value, max_age=age_s, httponly=True, samesite="strict", secure=is_tls)
 
     def _to(self, target: str) -> dict[str, str]:
@@ -194,12 +195,6 @@ class Doors:
 def new_secret() -> bytes:
     """The secret of one server: its cookies end with it."""
     return secrets.token_bytes(32)
-
-
-def _fields(body: bytes) -> dict[str, str]:
-    """Browsers write the ends of lines in their own way. Raises ValueError."""
-    pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS)
-    return {name: value.replace("\r\n", "\n") for name, value in pairs}
 
 
 def _next_of(root: str, text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -14,12 +13,13 @@ from litestar.response import Template
 
 from proxy.pipeline.experiments import LiveExperiments
 from proxy.prompts.results import courses_of, shown_experiment
-from proxy.schema.errors import BadRequest, ProxyError
+from proxy.schema.errors import ProxyError
 from proxy.schema.experiments import StoredExperiment
 from proxy.server.api.periods import iso
 from proxy.server.api.queries import parameters_of
 from proxy.server.web import experiment_view as view
 from proxy.server.web.doors import Doors, PageRequest
+from proxy.server.web.forms import fields_of, revision_in, to_page
 from proxy.server.web.prompt_view import Wrong, wrong_of
 from proxy.server.web.reports import Page
 from proxy.server.web.shown import Shown
@@ -66,14 +66,14 @@ class ExperimentPages:
         async def change(request: PageRequest, experiment_id: FromPath[str], step: FromPath[str]) -> Response[Any]:
             if step not in _LIFE:
                 raise ProxyError("There is no such page.", status=404, code="not_found")
-            form = await self._doors.form(request, request.user)
+            form = await fields_of(self._doors, request)
             try:
                 await self._changed(experiment_id, step, form)
             except ProxyError as error:
                 if error.status not in (400, 409, 412):
                     raise
                 return await self._one(request, experiment_id, wrong_of(error, ()))
-            return self._doors.to_page(f"/experiments/{experiment_id}")
+            return to_page(self._doors, f"/experiments/{experiment_id}")
 
         return [experiments, experiment, change]
 
@@ -84,7 +84,7 @@ class ExperimentPages:
         courses = [] if steps is None else courses_of(stored.experiment, steps, results["leader"])
         tz = self._seen.live().budgets.config.timezone
         answer = self._page(
-            "experiment",
+            "experiments_one",
             request,
             stored=stored,
             badge_of=view.state_of(stored),
@@ -103,12 +103,9 @@ class ExperimentPages:
         answer.status_code = 200 if wrong is None else wrong.status
         return answer
 
-    async def _changed(self, experiment: str, step: str, form: Mapping[str, str]) -> None:
+    async def _changed(self, experiment: str, step: str, form: dict[str, str]) -> None:
         """Raises ProxyError, 412 if the experiment has changed since the page was loaded."""
-        text, live = form.get("revision", ""), self._live
-        if not (text.isascii() and text.isdecimal() and len(text) < 19):
-            raise BadRequest("The form lacks its revision. Load the page again.", param="revision")
-        revision = int(text)
+        revision, live = revision_in(form), self._live
         if step in ("start", "stop"):
             work = live.store.start if step == "start" else live.store.stop
             await live.change(partial(work, experiment, revision, time.time_ns()))

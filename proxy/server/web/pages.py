@@ -49,12 +49,17 @@ class Pages:
         self._files = files
         self._reports = Reports(seen, self.page, self.budgets)
 
+    def _stored_routes(self) -> list[HTTPRouteHandler]:
+        """Prompts, experiments and sites."""
+        prompts = PromptPages(self._seen, prompt_steps(self._seen.live), self.page, self._doors)
+        experiments = ExperimentPages(self._seen, self.page, self._doors)
+        return [*prompts.routes(), *experiments.routes(), *SitePages(self._seen, self.page).routes()]
+
     def router(self) -> Router:
         """All of them, behind the guard of pages, with errors as pages."""
         handlers = [*self._doors.routes(), *self._usage_routes(), *self._request_routes(), *self._reports.routes()]
-        handlers += PromptPages(self._seen, prompt_steps(self._seen.live), self.page, self._doors).routes()
-        handlers += SitePages(self._seen, self.page).routes()
-        handlers += ExperimentPages(self._seen, self.page, self._doors).routes()
+
+        handlers += self._stored_routes()
 
         def to_sign_in(request: Request[Any, Any, Any], _: SignInNeeded) -> Response[Any]:
             return self._doors.to_sign_in(request)

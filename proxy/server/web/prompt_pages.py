@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from proxy.prompts.compare import Difference
 from proxy.prompts.uses import label_of, version_of
-from proxy.schema.errors import BadRequest, ProxyError
+from proxy.schema.errors import ProxyError
 from proxy.schema.prompts import LabelMove, PromptHead, PromptVersion
 from proxy.schema.records import NANO_PER_USD as NANO
 from proxy.schema.records import Caller
@@ -34,6 +34,7 @@ from proxy.server.api.prompt_steps import SLOW, PromptSteps
 from proxy.server.api.queries import parameters_of, usage_query
 from proxy.server.web import prompt_view as view
 from proxy.server.web.doors import Doors, PageRequest
+from proxy.server.web.forms import fields_of, revision_in, sender_of, to_page
 from proxy.server.web.reports import Page
 from proxy.server.web.shown import Shown
 from proxy.server.web.words import query
@@ -103,7 +104,7 @@ class PromptPages:
 
         @post("/prompts/{prompt_id:str}/try", role="page", status_code=200)
         async def try_prompt(request: PageRequest, prompt_id: FromPath[str]) -> Template:
-            form = await self._doors.form(request, request.user, MAX_BODY)
+            form = await fields_of(self._doors, request, MAX_BODY)
             opened = await self._opened(prompt_id, {"version": form.get("version", "")})
             values: dict[str, Any] = dict(view.values_of(form))
             use = use_of_version(prompt_id, opened.version.version, None, values)
@@ -119,8 +120,8 @@ class PromptPages:
     def _labels(self) -> list[HTTPRouteHandler]:
         @post("/prompts/{prompt_id:str}/labels", role="page", status_code=303)
         async def move_label(request: PageRequest, prompt_id: FromPath[str]) -> Response[Any]:
-            form = await self._doors.form(request, request.user)
-            by, now_ns = await self._doors.name(request.user), time.time_ns()
+            form = await fields_of(self._doors, request)
+            by, now_ns = await sender_of(self._doors, request), time.time_ns()
             store = self._steps.stored.store
             try:
                 label = label_of(form.get("label", "").strip())
@@ -129,13 +130,13 @@ class PromptPages:
                 else:
                     fields = {"version": form.get("version", "").strip(), "note": form.get("note", "").strip() or None}
                     move = moved(fields, label, by, now_ns)
-                work = partial(store.move_label, prompt_id, move, _revision(form))
+                work = partial(store.move_label, prompt_id, move, revision_in(form))
                 await self._steps.change(work, prompt_id)
             except ProxyError as error:
                 opened = await self._opened(prompt_id, {})
                 wrong = view.wrong_of(error, view.MOVE)
                 return await self._shown(request, opened, wrong.status, move=form, move_wrong=wrong)
-            return self._doors.to_page(f"/prompts/{prompt_id}#labels")
+            return to_page(self._doors, f"/prompts/{prompt_id}#labels")
 
         return [move_label]
 
@@ -146,8 +147,8 @@ class PromptPages:
 
         @post("/new-prompt", role="page", status_code=303)
         async def create(request: PageRequest) -> Response[Any]:
-            form = await self._doors.form(request, request.user, MAX_BODY)
-            by, steps = await self._doors.name(request.user), self._steps
+            form = await fields_of(self._doors, request, MAX_BODY)
+            by, steps = await sender_of(self._doors, request), self._steps
             try:
                 made = await self._checked(form, view.FIELDS, created)
                 steps.check(made.version)
@@ -155,7 +156,7 @@ class PromptPages:
                 head = await steps.change(store, made.head.id)
             except ProxyError as error:
                 return self._form(request, None, form, view.wrong_of(error, view.FIELDS))
-            return self._doors.to_page(f"/prompts/{head.id}")
+            return to_page(self._doors, f"/prompts/{head.id}")
 
         @get("/prompts/{prompt_id:str}/new", role="page")
         async def new_version(request: PageRequest, prompt_id: FromPath[str]) -> Template:
@@ -166,19 +167,19 @@ class PromptPages:
 
         @post("/prompts/{prompt_id:str}/new", role="page", status_code=303)
         async def add_version(request: PageRequest, prompt_id: FromPath[str]) -> Response[Any]:
-            form = await self._doors.form(request, request.user, MAX_BODY)
-            by, steps = await self._doors.name(request.user), self._steps
+            form = await fields_of(self._doors, request, MAX_BODY)
+            by, steps = await sender_of(self._doors, request), self._steps
             head = await steps.head(prompt_id)
             known = [name for name in view.FIELDS if name not in ("id", "name")]
             try:
                 version, labels = await self._checked(form, known, added)
                 steps.check(version)
-                add = partial(steps.stored.store.add_version, prompt_id, version, _revision(form), labels)
+                add = partial(steps.stored.store.add_version, prompt_id, version, revision_in(form), labels)
                 await steps.change(partial(add, by), prompt_id)
             except ProxyError as error:
                 fresh = {**form, "revision": str(head.revision)}
                 return self._form(request, head, fresh, view.wrong_of(error, view.FIELDS))
-            return self._doors.to_page(f"/prompts/{prompt_id}")
+            return to_page(self._doors, f"/prompts/{prompt_id}")
 
         return [new_prompt, create, new_version, add_version]
 
@@ -231,7 +232,7 @@ class PromptPages:
             "tried": {},
             "value": view.VALUE,
         }
-        answer = self._page("prompt", request, **{**context, **forms})
+        answer = self._page("prompts_one", request, **{**context, **forms})
         answer.status_code = status
         return answer
 
@@ -239,14 +240,6 @@ class PromptPages:
         self, request: PageRequest, head: PromptHead | None, form: Mapping[str, str], wrong: view.Wrong | None = None
     ) -> Template:
         given = {name: form.get(name, "") for name in (*view.FIELDS, "revision")}
-        answer = self._page("new_prompt", request, head=head, given=given, wrong=wrong)
+        answer = self._page("prompts_new", request, head=head, given=given, wrong=wrong)
         answer.status_code = 200 if wrong is None else wrong.status
         return answer
-
-
-def _revision(form: Mapping[str, str]) -> int | None:
-    """The prompt as its page showed it. Raises BadRequest."""
-    text = form.get("revision", "")
-    if not (text.isascii() and text.isdecimal() and len(text) < 19):
-        raise BadRequest("The form lacks its revision. Load the page again.", param="revision")
-    return int(text)

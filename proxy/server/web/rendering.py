@@ -56,6 +56,7 @@ def template_engine(root: str, files: Mapping[str, tuple[bytes, str]]) -> JinjaT
 
 
 _FILTERS: dict[str, Callable[..., Any]] = {
+    "long_text": words.long_text,
     "usd": words.usd,
     "count": words.count,
     "short": words.short,
@@ -63,6 +64,5 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "percent": words.percent,
     "size": words.size,
     "plain": words.plain,
-    "long_text": words.long_text,
     "ago": words.ago,
 }

@@ -55,7 +55,7 @@ class SitePages:
         def site(request: PageRequest, site_id: FromPath[str]) -> Template:
             template = template_of(site_id, self._seen.live().sites.catalog.site(site_id))
             schemas = {task.id: json.dumps(task.schema, indent=2, ensure_ascii=False) for task in template.tasks}
-            return self._page("site", request, site=template, schemas=schemas, query=query)
+            return self._page("sites_one", request, site=template, schemas=schemas, query=query)
 
         return [sites, site]
 
