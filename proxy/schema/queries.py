@@ -47,10 +47,11 @@ class StoredAttempt(Struct, frozen=True):
 
 
 class CallDetails(Struct, frozen=True):
-    """What is kept of a call beside its row: the attempts whose cost follows from their tokens, and what an ensemble
-    decided.
+    """What is kept of a call beside its row. `started_ms`: when each attempt began after the call, by its id; `priced`:
+    those whose cost follows from their tokens; `decided`: by an ensemble.
     """
 
+    started_ms: dict[str, float]
     priced: list[StoredAttempt]
     decided: EnsembleRecord | None
 

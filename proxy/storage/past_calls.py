@@ -8,8 +8,11 @@ from typing import Any
 
 import msgspec
 
+from proxy.schema.queries import CallDetails
 from proxy.schema.records import NANO_PER_USD, PastCall, Tokens
+from proxy.storage.ensemble_calls import read_decided
 from proxy.storage.feedback import ratings_of
+from proxy.storage.repricing import priced_attempts
 
 _CALL = """
     SELECT id, opened_ns, key_id, requested_model, model, provider, stream, task_type, config_version, outcome, status,
@@ -20,10 +23,14 @@ _CALL = """
     FROM calls WHERE id = :id AND (:key_id IS NULL OR key_id = :key_id)
 """
 _ATTEMPTS = """
-    SELECT id, opened_ns, parent, seat, provider || '/' || model AS model, outcome, status, error_code AS code,
+    SELECT id, parent, seat, provider || '/' || model AS model, outcome, status, error_code AS code,
         input + cache_read + cache_write AS input_tokens, cache_read AS cached_tokens, output AS output_tokens,
         usage_source, cost_nano, duration_ms, first_token_ms, upstream_request_id, price_version
     FROM attempts WHERE call_id = ? ORDER BY seq
+"""
+_STARTS = """
+    SELECT attempts.id, MAX(0, attempts.opened_ns - calls.opened_ns) / 1e6
+    FROM attempts JOIN calls ON calls.id = call_id WHERE call_id = ?
 """
 _LATEST = """
     SELECT opened_ns, key_id, requested_model, provider || '/' || model, facts,
@@ -48,9 +55,16 @@ def read_call(connection: sqlite3.Connection, call_id: str, key_id: str | None) 
     attempts = [] if row is None else connection.execute(_ATTEMPTS, (call_id,)).fetchall()
     ratings = [] if row is None else ratings_of(connection, call_id)
     connection.execute("COMMIT")
-    if row is None:
-        return None
-    return {**_call_of(dict(row), [_attempt_of(each, row["opened_ns"]) for each in attempts]), "feedback": ratings}
+    return None if row is None else {**_call_of(dict(row), [dict(each) for each in attempts]), "feedback": ratings}
+
+
+def read_details(connection: sqlite3.Connection, call_id: str) -> CallDetails:
+    """What is kept of a call beside its row; empty if there is none."""
+    connection.execute("BEGIN")
+    starts = dict(connection.execute(_STARTS, (call_id,)).fetchall())
+    found = CallDetails(starts, priced_attempts(connection, [call_id]), read_decided(connection, call_id))
+    connection.execute("COMMIT")
+    return found
 
 
 def read_latest(connection: sqlite3.Connection, count: int) -> list[PastCall]:
@@ -77,12 +91,6 @@ def row_of(row: dict[str, Any]) -> dict[str, Any]:
         else:
             shown[name] = bool(value) if name in _BOOLEANS and value is not None else value
     return shown
-
-
-def _attempt_of(row: sqlite3.Row, opened_ns: int) -> dict[str, Any]:
-    """`started_ms`: after the beginning of the call."""
-    attempt = dict(row)
-    return {**attempt, "started_ms": max(0, attempt.pop("opened_ns") - opened_ns) / 1e6}
 
 
 def _call_of(row: dict[str, Any], attempts: list[dict[str, Any]]) -> dict[str, Any]:

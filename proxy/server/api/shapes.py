@@ -198,7 +198,6 @@ class AttemptNode(TypedDict, total=False):
     output_tokens: int
     usage_source: str | None
     cost_usd: float | None
-    started_ms: float
     duration_ms: float | None
     first_token_ms: float | None
     upstream_request_id: str | None

@@ -217,7 +217,7 @@ class Pages:
             return self.page(
                 "request",
                 request,
-                **request_view.detail(found, live.budgets.config.timezone),
+                **request_view.detail(found, details.started_ms, live.budgets.config.timezone),
                 money=request_detail.money_of(details.priced, live.names.price_of),
                 decided=details.decided,
                 seats=[] if details.decided is None else request_detail.seats_of(details.decided),
