@@ -263,7 +263,8 @@ def _print(stored: StoredExperiment, as_json: bool) -> None:
 def _verdict(found: Results) -> str:
     if found["winner"] is not None:
         return f"Winner: {found['winner']}, by {found['metric']}."
-    return f"Undecided: {found['reason']}. Outcomes that each variant still needs, at most: {found['samples_needed']}."
+    needed = f"To prove the minimum effect, each variant still needs outcomes: {found['samples_needed']}."
+    return f"Undecided: {found['reason']}. {needed}"
 
 
 def _figures(variant: VariantResult) -> tuple[object, ...]:

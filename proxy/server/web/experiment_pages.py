@@ -90,6 +90,7 @@ class ExperimentPages:
             badge_of=view.state_of(stored),
             results=results,
             lead=view.lead_of(results),
+            needed_for=view.needed_for(stored, results),
             variants=view.variants_of(stored, results),
             drawings=view.drawings_of(courses),
             times=view.times_of(steps, tz),

@@ -119,6 +119,15 @@ def lead_of(results: Results) -> str:
     return plain(said, 600) + "."
 
 
+def needed_for(stored: StoredExperiment, results: Results) -> str:
+    """What the outcomes that are still needed are for."""
+    effect = f"{100 * stored.experiment.minimum_effect:g} points"
+    if results["winner"] is not None:
+        return ""
+    is_enough = results["samples_needed"] == 0
+    return f"enough to prove {effect}; this is less" if is_enough else f"of each variant, to prove {effect}"
+
+
 def wins_low(metric: str) -> bool:
     """True where the lowest mean wins."""
     return metric in LOWER_IS_BETTER
