@@ -206,7 +206,7 @@ class LiveExperiments:
         return results_of(stored, sums)
 
     async def steps(self, stored: StoredExperiment, now_ns: int, count: int) -> Steps | None:
-        """How the deciding outcomes came in; None while the database cannot be read."""
+        """How the deciding outcomes came in; None: they are too many, or the database cannot be read."""
         try:
             return await self._summing.run(partial(self.store.steps, stored, now_ns, count))
         except StoreError:

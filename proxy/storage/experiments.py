@@ -23,6 +23,7 @@ from proxy.storage.sqlite import SqliteStore
 
 MAX_EXPERIMENTS = 1_000
 MAX_OUTCOMES = 1_000_000  # without a call, of one experiment
+MAX_STEPS = 100_000  # calls and outcomes that are looked at one by one
 _WHAT = "usage database"
 _ALL = "SELECT content, state FROM experiments"
 _ADD = "INSERT INTO experiments (id, status, prompt, content, state) VALUES (?, ?, ?, ?, ?)"
@@ -33,6 +34,10 @@ _SAME_PROMPT = "SELECT id FROM experiments WHERE prompt = ? AND status = 'runnin
 _HAS_VERSION = "SELECT 1 FROM prompt_versions WHERE prompt = ? AND version = ? AND archived_ns IS NULL"
 _HAS_PROMPT = "SELECT 1 FROM prompts WHERE id = ? AND archived_ns IS NULL"
 _NEWEST = "SELECT IFNULL(MAX(seq), 0) FROM experiment_outcomes WHERE experiment = ?"
+_ROWS = """
+    SELECT (SELECT COUNT(*) FROM calls WHERE experiment = :id)
+        + (SELECT COUNT(*) FROM experiment_outcomes WHERE experiment = :id)
+"""
 _TRACK = "INSERT INTO experiment_outcomes VALUES (?, ?, ?, ?, ?, ?, ?)"
 _read_content = msgspec.json.Decoder(Experiment).decode
 _read_state = msgspec.json.Decoder(ExperimentState).decode
@@ -93,14 +98,18 @@ class ExperimentStore:
         with connected(self.path, "ro", self._busy_s, _WHAT) as db:
             return read_sums(db, experiment.id, experiment.outcome_rule, state.started_ns, state.stopped_ns)
 
-    def steps(self, stored: StoredExperiment, now_ns: int, count: int) -> Steps:
-        """How the deciding outcomes came in: `count` equal stretches from the start until the stop, or now."""
+    def steps(self, stored: StoredExperiment, now_ns: int, count: int, most: int = MAX_STEPS) -> Steps | None:
+        """How the deciding outcomes came in: `count` equal stretches from the start until the stop, or now. None: there
+        are more than `most` calls and outcomes, for which that takes too long.
+        """
         start_ns = stored.state.started_ns
         if start_ns is None:
             return Steps(0, 0, 0, [])
         end_ns = max(stored.state.stopped_ns or now_ns, start_ns + count)
         width_ns = -(-(end_ns - start_ns) // count)
         with connected(self.path, "ro", self._busy_s, _WHAT) as db:
+            if db.execute(_ROWS, {"id": stored.id}).fetchone()[0] > most:
+                return None
             return Steps(start_ns, width_ns, count, read_steps(db, stored, start_ns, end_ns, width_ns))
 
     def scores(self, prompt: str) -> dict[int, float]:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from proxy.schema.experiments import Experiment, Tracked, VariantSpec
+from proxy.schema.experiments import Experiment, Steps, Tracked, VariantSpec
 from proxy.schema.prompts import PromptHead, PromptVersion
 from proxy.storage.base import StoreError
 from proxy.storage.experiments import ExperimentRefused, ExperimentStore, in_use
@@ -168,6 +168,7 @@ def test_steps_add_up_to_the_sums(
     for variant, unit, score, at in outcomes:
         store.track(Tracked("e", variant, unit, None, score), at)
     steps = store.steps(stored, 100, count)
+    assert steps is not None
     assert (steps.start_ns, steps.count) == (2, count)
     assert all(0 <= step < count for _, step, _ in steps.sums)
     found = store.sums(stored)
@@ -179,8 +180,13 @@ def test_steps_add_up_to_the_sums(
 
 def test_an_experiment_that_has_not_started_has_no_steps(store: ExperimentStore) -> None:
     """Nor has one of this very moment more stretches than there are."""
-    assert store.steps(store.create(experiment(), 1), 5, 10).sums == []
-    assert store.steps(store.start("e", None, 5), 5, 10).width_ns == 1
+    assert store.steps(store.create(experiment(), 1), 5, 10) == Steps(0, 0, 0, [])
+    stored = store.start("e", None, 5)
+    assert store.steps(stored, 5, 10) == Steps(5, 1, 10, [])
+    for _ in range(3):
+        store.track(Tracked("e", "a", None, True), 6)
+    assert store.steps(stored, 9, 10, most=3) is not None
+    assert store.steps(stored, 9, 10, most=2) is None  # too many to look at one by one
 
 
 def test_a_database_that_cannot_be_read_says_so(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ class ExperimentPages:
     async def _one(self, request: PageRequest, experiment: str, wrong: Wrong | None = None) -> Template:
         results = await self._live.results(experiment)  # records a verdict that is out
         stored, now_ns = await self._live.get(experiment), time.time_ns()
-        steps = await self._live.steps(stored, now_ns, view.STEPS) if stored.state.started_ns is not None else None
+        steps = await self._live.steps(stored, now_ns, view.STEPS)
         courses = [] if steps is None else courses_of(stored.experiment, steps, results["leader"])
         tz = self._seen.live().budgets.config.timezone
         answer = self._page(
@@ -93,6 +93,7 @@ class ExperimentPages:
             needed_for=view.needed_for(stored, results),
             variants=view.variants_of(stored, results),
             drawings=view.drawings_of(courses),
+            is_too_much=steps is None,
             times=view.times_of(steps, tz),
             tz=tz,
             lowest=view.wins_low(results["metric"]),
