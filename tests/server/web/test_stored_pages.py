@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from proxy.server.web.rendering import CSP
+from proxy.server.web.site import sign_in_link
 from tests.server.web.browser import ADMIN, Browser, Elements, browsing
 from tests.server.web.test_pages import EVIL
 from tests.serving import ROUTING, Server, serving, write_files
@@ -378,3 +379,23 @@ async def test_a_large_version_is_shown_in_bounded_steps(browser: Browser, api: 
     began = time.monotonic()
     too_much = await browser.send("/dashboard/prompts/large/new", {**again, "template": "x" * 300_000})
     assert (too_much.status_code, marked(too_much)) == (400, ["template"]) and time.monotonic() - began < 5
+
+
+async def test_forms_work_under_a_path_and_by_the_link(upstream_of_module: FakeUpstream, tmp_path: Path) -> None:
+    """All links and redirects begin with it; who came by the link of the start has a name in the history, too."""
+    secret = b"s" * 32
+    routing = write_files(tmp_path, upstream_of_module.url, ROUTING + "server: {{root_path: /ai}}\n")
+    async with serving(routing, pages_secret=secret) as server, browsing(server.port) as browser:
+        link = sign_in_link(secret, f"http://127.0.0.1:{server.port}/ai").partition(str(server.port))[2]
+        cookie = (await browser.get(link)).headers["set-cookie"].partition(";")[0]
+        page = (await browser.get("/ai/dashboard/prompts/extraction_v1", cookie=cookie)).text
+        links = re.findall(r'(?:href|action)="(/[^"]*)"', page)
+        assert links and all(each.startswith("/ai/dashboard") for each in links)
+        token = re.findall(r'name="token" value="([0-9a-f]{64})"', page)[0]
+        revision = re.findall(r'name="revision" value="(\d+)"', page)[0]
+        fields = {"token": token, "revision": revision, "label": "staging", "version": "1"}
+        moved = await browser.send("/ai/dashboard/prompts/extraction_v1/labels", fields, cookie=cookie)
+        assert moved.status_code == 303, alert(moved)
+        assert moved.headers["location"] == "/ai/dashboard/prompts/extraction_v1#labels"
+        history = (await browser.get("/v1/prompts/extraction_v1/labels")).json()["history"]
+        assert (history[0]["label"], history[0]["moved_by"]) == ("staging", "dashboard")
