@@ -19,13 +19,14 @@ from proxy.config.edit import plain
 from proxy.config.prompt_file import read_prompts, written
 from proxy.pipeline.stored_prompts import resolve, unknown_prompt
 from proxy.prompts.checked import checked_version, title_of
+from proxy.prompts.compare import difference
 from proxy.prompts.presets import preset_of, rendered
 from proxy.prompts.uses import id_of, label_of, version_of
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.prompts import LabelMove, PromptHead, PromptUse, PromptVersion
-from proxy.server.api.prompt_bodies import check_usable, shown, shown_head, use_of_version
+from proxy.server.api.prompt_bodies import check_usable, shown, shown_head, shown_move, shown_version, use_of_version
 from proxy.storage.base import StoreError
-from proxy.storage.experiments import in_use
+from proxy.storage.experiments import ExperimentStore, in_use
 from proxy.storage.prompt_rows import PromptRefused, unknown_version
 from proxy.storage.prompts import PromptStore
 from proxy.storage.sqlite import sqlite_path
@@ -33,6 +34,7 @@ from proxy.storage.sqlite import sqlite_path
 MAX_CHARS = 32 * 1024 * 1024  # of a rendered prompt
 BY = "cli"  # who moved a label
 _MOST = 1_000  # ids that an unknown one is compared with
+_ROWS = 10_000  # versions, or moves of labels, of one prompt
 
 
 @click.group()
@@ -65,13 +67,67 @@ def list_prompts(archived: bool, as_json: bool, **flags: Any) -> None:
 @configuration_options
 def show(prompt_id: str, version: str | None, label: str | None, as_json: bool, **flags: Any) -> None:
     """Show one version of a prompt: as the file that `import` reads."""
-    with _store(flags) as store:
+    with _stores(flags) as (store, experiments):
         head, found = _version_of(store, use_of_version(prompt_id, version, label))
+        scores = experiments.scores(head.id)
     if as_json:
-        print_json(shown(head, found, {}))
+        print_json(shown(head, found, scores))
     else:
         labels = {label: at for label, at in head.labels.items() if at == found.version}
         click.echo(written([(structs.replace(head, labels=labels), [found])]), nl=False)
+
+
+@prompts.command()
+@click.argument("prompt_id", metavar="ID")
+@json_option
+@configuration_options
+def versions(prompt_id: str, as_json: bool, **flags: Any) -> None:
+    """List the versions of a prompt, newest first."""
+    with _stores(flags) as (store, experiments):
+        head = _head(store, prompt_id)
+        scores = experiments.scores(prompt_id)
+        found, before = [], 2**31
+        while page := store.versions(prompt_id, before, _ROWS):  # a page holds no more than a megabyte of texts
+            found += [shown_version(head, version, scores) for version in page]
+            before = page[-1].version
+    if as_json:
+        print_json({"object": "list", "data": found, "has_more": False})
+    else:
+        headings = ["VERSION", "CREATED", "STATE", "LABELS", "SCORE", "MODEL", "VARIABLES", "NOTES"]
+        print_table(headings, [_version_row(version) for version in found])
+
+
+@prompts.command()
+@click.argument("prompt_id", metavar="ID")
+@click.argument("old", metavar="FROM")
+@click.argument("new", metavar="TO")
+@json_option
+@configuration_options
+def diff(prompt_id: str, old: str, new: str, as_json: bool, **flags: Any) -> None:
+    """Show what differs between the versions FROM and TO of a prompt."""
+    with _store(flags) as store:
+        pair = [_version_of(store, use_of_version(prompt_id, number, None))[1] for number in (old, new)]
+    found = difference(*pair)
+    if as_json:
+        print_json({"from": pair[0].version, "to": pair[1].version, **structs.asdict(found)})
+    else:
+        click.echo(found.text, nl=False)
+
+
+@prompts.command()
+@click.argument("prompt_id", metavar="ID")
+@json_option
+@configuration_options
+def labels(prompt_id: str, as_json: bool, **flags: Any) -> None:
+    """List where the labels of a prompt are and were, latest first."""
+    with _store(flags) as store:
+        head = _head(store, prompt_id)
+        moves = [shown_move(move) for move in store.moves(prompt_id, _ROWS)]
+    if as_json:
+        print_json({"labels": head.labels, "history": moves})
+    else:
+        names = ("moved_at", "label", "version", "moved_by", "note")
+        print_table(["MOVED", "LABEL", "VERSION", "BY", "NOTE"], [[move[name] for name in names] for move in moves])
 
 
 @prompts.command()
@@ -142,6 +198,8 @@ def render(
         head, found = _version_of(store, use)
         if head.archived_ns is not None:
             raise BadRequest(f"The prompt {head.id} is archived.", param="id")
+        if found.archived_ns is not None:
+            raise BadRequest(unknown_version(head, found.version), param="version")
         messages = rendered(preset_of(found), use.variables, MAX_CHARS, "variables")
     if as_json:
         print_json({"template_id": head.id, "version": found.version, "messages": messages})
@@ -212,10 +270,18 @@ def import_file(file: Path, as_json: bool, **flags: Any) -> None:
 
 @contextmanager
 def _store(flags: dict[str, Any]) -> Iterator[PromptStore]:
-    """The store of the configuration's database. What it or a check refuses ends the command with 1."""
+    """The prompts of the configuration's database. What they or a check refuse ends the command with 1."""
+    with _stores(flags) as (store, _):
+        yield store
+
+
+@contextmanager
+def _stores(flags: dict[str, Any]) -> Iterator[tuple[PromptStore, ExperimentStore]]:
+    """The same with the experiments, which know the scores of versions."""
     config = read_config(flags, os.environ)
     try:
-        yield PromptStore(sqlite_path(config.storage.url), in_use=in_use)
+        path = sqlite_path(config.storage.url)
+        yield PromptStore(path, in_use=in_use), ExperimentStore(path)
     except StoreError as error:
         store_problem(error)
     except (PromptRefused, ProxyError, UnicodeDecodeError) as error:
@@ -256,6 +322,14 @@ def _value(given: str) -> tuple[str, str]:
 
 def _labels(head: PromptHead) -> str:
     return ",".join(f"{label}={at}" for label, at in sorted(head.labels.items()))
+
+
+def _version_row(version: dict[str, Any]) -> list[object]:
+    state = "usable" if version["archived_at"] is None else "archived"
+    score = None if version["performance_score"] is None else f"{version['performance_score']:.3f}"
+    labels, variables = (",".join(version[name]) or None for name in ("labels", "variables"))
+    notes = " ".join((version["notes"] or "").split()) or None
+    return [version["version"], version["created_at"], state, labels, score, version["model"], variables, notes]
 
 
 def _time(head: PromptHead) -> str:

@@ -25,7 +25,7 @@ from proxy.metering.usage_queries import UsageQueries
 from proxy.metering.writer import Waits, Writer
 from proxy.schema.ensembles import EnsembleCall, EnsembleQuery, Rating, StoredRating
 from proxy.schema.errors import StorageUnavailable
-from proxy.schema.queries import LogQuery, UsageQuery
+from proxy.schema.queries import CallDetails, LogQuery, UsageQuery
 from proxy.schema.records import AttemptEnd, AttemptOpen, CallEnd, CallOpen, Crossing, Outcome, PastCall
 from proxy.storage.base import Store
 
@@ -192,6 +192,10 @@ class Ledger:
     async def past_call(self, call_id: str, key_id: str | None) -> dict[str, Any] | None:
         """One call with its attempts, if it is of this key (None: any key). Raises as `UsageQueries.read` does."""
         return await self._queries.call(call_id, key_id)
+
+    async def details(self, call_id: str) -> CallDetails:
+        """What is kept of a call beside its row. Raises as `UsageQueries.read` does."""
+        return await self._queries.details(call_id)
 
     async def log(self, query: LogQuery) -> list[dict[str, Any]]:
         """The rows of `GET /v1/requests`. Raises as `UsageQueries.read` does."""

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from proxy.schema.ensembles import EnsembleCall, EnsembleQuery
 from proxy.schema.errors import BadRequest, ProxyError
-from proxy.schema.queries import LogQuery, UsageQuery
+from proxy.schema.queries import CallDetails, LogQuery, UsageQuery
 from proxy.schema.records import PastCall
 from proxy.storage.base import Store, StoreError, TooSlow
 
@@ -42,6 +42,10 @@ class UsageQueries:
     async def call(self, call_id: str, key_id: str | None) -> dict[str, Any] | None:
         """`Store.call`. Raises as `read` does."""
         return await self._ask(lambda give_up: self._store.call(call_id, key_id, give_up))
+
+    async def details(self, call_id: str) -> CallDetails:
+        """`Store.details`. Raises as `read` does."""
+        return await self._ask(lambda give_up: self._store.details(call_id, give_up))
 
     async def log(self, query: LogQuery) -> list[dict[str, Any]]:
         """`Store.log`. Raises as `read` does."""

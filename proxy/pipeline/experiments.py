@@ -18,7 +18,7 @@ from proxy.prompts.assignment import Assigner, unit_hash
 from proxy.prompts.results import Results, decision_on, results_of, shares_now
 from proxy.routing.near import NearNames
 from proxy.schema.errors import BadRequest, Conflict, ProxyError
-from proxy.schema.experiments import StoredExperiment, Tracked
+from proxy.schema.experiments import Steps, StoredExperiment, Tracked
 from proxy.schema.prompts import LabelMove, PromptUse, Unit, Variant
 from proxy.storage.base import StoreError
 from proxy.storage.experiments import ExperimentRefused, ExperimentStore
@@ -177,9 +177,9 @@ class LiveExperiments:
         """By id, as they are now. Raises ProxyError 503."""
         return await self._run(self.store.all)
 
-    async def get(self, experiment: str) -> StoredExperiment:
-        """As it is now. Raises ProxyError 404 and 503."""
-        return await self._run(partial(self.store.get, experiment))
+    async def get(self, experiment: str, revision: int | None = None) -> StoredExperiment:
+        """As it is now. Raises ProxyError 404 and 503, and 412 if it is not at this revision any more."""
+        return await self._run(partial(self.store.get, experiment, revision))
 
     async def change(self, work: Callable[[], T]) -> T:
         """Changes an experiment in the store: seen here at once, by other workers within a second.
@@ -204,6 +204,13 @@ class LiveExperiments:
         except StoreError:
             raise _unreadable() from None
         return results_of(stored, sums)
+
+    async def steps(self, stored: StoredExperiment, now_ns: int, count: int) -> Steps | None:
+        """How the deciding outcomes came in; None: they are too many, or the database cannot be read."""
+        try:
+            return await self._summing.run(partial(self.store.steps, stored, now_ns, count))
+        except StoreError:
+            return None
 
     async def scores(self, prompt: str) -> dict[int, float]:
         """`performance_score` of each rated version of a prompt; empty while the database cannot be read."""

@@ -7,8 +7,8 @@ from typing import Any, TypedDict
 
 from proxy.prompts.assignment import shares_of, thompson_shares
 from proxy.prompts.statistics import Difference, Sample
-from proxy.prompts.verdict import Decision, Rules, decide, forecast, mismatch, plain_difference
-from proxy.schema.experiments import LOWER_IS_BETTER, METRICS, Experiment, StoredExperiment, VariantSums
+from proxy.prompts.verdict import Decision, Rules, against, decide, forecast, mismatch, plain_difference
+from proxy.schema.experiments import LOWER_IS_BETTER, METRICS, Experiment, Steps, StoredExperiment, Sums, VariantSums
 
 NOTHING = VariantSums()
 
@@ -120,6 +120,35 @@ def results_of(stored: StoredExperiment, sums: Mapping[str, VariantSums]) -> Res
     }
 
 
+class Course(TypedDict):
+    """How the difference of the leader to one variant became clear: the interval at the end of each stretch, None where
+    there was nothing to compare.
+    """
+
+    variant: str
+    points: list[ShownDifference | None]
+
+
+def courses_of(experiment: Experiment, steps: Steps, leader: str | None) -> list[Course]:
+    """Of each variant but the leader."""
+    if leader is None:
+        return []
+    added: dict[int, list[tuple[str, Sums]]] = {}
+    for variant, step, sums in steps.sums:
+        added.setdefault(step, []).append((variant, sums))
+    known: dict[str, Sums] = dict.fromkeys(experiment.weights, (0, 0.0, 0.0))
+    courses: dict[str, list[ShownDifference | None]] = {name: [] for name in experiment.weights if name != leader}
+    for step in range(steps.count):
+        for variant, (count, total, squares) in added.get(step, ()):
+            before = known.get(variant, (0, 0.0, 0.0))
+            known[variant] = (before[0] + count, before[1] + total, before[2] + squares)
+        samples = {name: Sample(*known[name]) for name in experiment.weights}
+        for name, points in courses.items():
+            is_known = samples[leader].count and samples[name].count
+            points.append(_shown(against(samples, leader, name, _rules(experiment))) if is_known else None)
+    return [{"variant": name, "points": points} for name, points in courses.items()]
+
+
 def _variant(
     experiment: Experiment,
     sums: Mapping[str, VariantSums],
@@ -130,7 +159,7 @@ def _variant(
 ) -> VariantResult:
     known = sums.get(name, NOTHING)
 
-    def against(outcome: str) -> ShownDifference | None:
+    def plainly(outcome: str) -> ShownDifference | None:
         if found.leader is None or name == found.leader:
             return None
         samples = _samples(experiment, sums, outcome)
@@ -147,8 +176,8 @@ def _variant(
         "latency_ms": _mean(known, "latency"),
         "chance_best": chance,
         "difference": _shown(found.against.get(name)),
-        "cost_difference_usd": against("cost"),
-        "latency_difference_ms": against("latency"),
+        "cost_difference_usd": plainly("cost"),
+        "latency_difference_ms": plainly("latency"),
     }
 
 

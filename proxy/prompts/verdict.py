@@ -53,15 +53,18 @@ def decide(samples: Mapping[str, Sample], rules: Rules) -> Decision:
     sign = -1.0 if rules.lower_is_better else 1.0
     means = {name: mean * sign for name, sample in samples.items() if (mean := sample.mean) is not None}
     leader = max(means, key=means.__getitem__) if means else None
-    against: dict[str, Difference] = {}
+    found: dict[str, Difference] = {}
     if leader is not None:
-        first, alpha = samples[leader].bounded(), _alpha(samples, rules)
-        for name, sample in samples.items():
-            found = difference(first, sample.bounded(), scale=rules.minimum_effect, alpha=alpha)
-            if name != leader and found is not None:
-                against[name] = found
-    reason = _open_reason(samples, leader, against, rules)
-    return Decision(leader if reason is None else None, leader, reason or "", against)
+        others = [name for name in samples if name != leader]
+        found = {name: each for name in others if (each := against(samples, leader, name, rules)) is not None}
+    reason = _open_reason(samples, leader, found, rules)
+    return Decision(leader if reason is None else None, leader, reason or "", found)
+
+
+def against(samples: Mapping[str, Sample], leader: str, name: str, rules: Rules) -> Difference | None:
+    """The leader minus another variant, at the level of its part of all comparisons."""
+    first, second = samples[leader].bounded(), samples[name].bounded()
+    return difference(first, second, scale=rules.minimum_effect, alpha=_alpha(samples, rules))
 
 
 def forecast(samples: Mapping[str, Sample], rules: Rules) -> Forecast:

@@ -24,7 +24,7 @@ from proxy.routing.names import Names
 from proxy.routing.nowhere import nobody
 from proxy.routing.order import Pool, arrange
 from proxy.routing.panelists import PREFIX
-from proxy.routing.rules import CompiledRule, compiled, match
+from proxy.routing.rules import CompiledRule, RuleTried, compiled, match, outcomes
 from proxy.routing.settings import DEFAULT_TASK, Among, Rule
 from proxy.routing.sticky import draw
 from proxy.routing.strategies import MEASURED
@@ -205,6 +205,11 @@ def _others(passed: Sequence[Candidate], ordered: Iterable[Candidate]) -> Iterab
         if name not in chosen:
             found.setdefault(name, candidate)
     return found.values()
+
+
+def rules_tried(names: Names, facts: Facts) -> tuple[RuleTried, ...]:
+    """What became of each rule up to the first that matches."""
+    return outcomes(match(_rules(names), facts)[1], facts)
 
 
 def _rules(names: Names) -> tuple[CompiledRule, ...]:

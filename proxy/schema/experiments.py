@@ -112,6 +112,18 @@ class VariantSums(Struct, frozen=True):
     outcomes: dict[str, Sums] = {}
 
 
+class Steps(Struct, frozen=True):
+    """How the outcomes of an experiment came in: `count` stretches of `width_ns` from `start_ns` on.
+
+    `sums`: variant, stretch, and what this stretch adds to the sums of the deciding metric.
+    """
+
+    start_ns: int
+    width_ns: int
+    count: int
+    sums: list[tuple[str, int, Sums]]
+
+
 class Tracked(Struct, frozen=True):
     """An outcome that belongs to no call of this proxy. `unit`: a hash, or None."""
 

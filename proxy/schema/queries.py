@@ -6,6 +6,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from proxy.schema.ensembles import EnsembleRecord
+
 
 class TokenRates(Struct, frozen=True):
     """Pico-USD per token of each part of usage."""
@@ -41,6 +43,17 @@ class StoredAttempt(Struct, frozen=True):
     opened_ns: int
     cost_nano: int | None
     parts: dict[str, Any]
+    id: str = ""
+
+
+class CallDetails(Struct, frozen=True):
+    """What is kept of a call beside its row. `started_ms`: when each attempt began after the call, by its id; `priced`:
+    those whose cost follows from their tokens; `decided`: by an ensemble.
+    """
+
+    started_ms: dict[str, float]
+    priced: list[StoredAttempt]
+    decided: EnsembleRecord | None
 
 
 class Repriced(Struct, frozen=True):

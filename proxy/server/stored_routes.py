@@ -7,16 +7,21 @@ from collections.abc import Callable
 from litestar.handlers import HTTPRouteHandler
 
 from proxy.server.api.experiments import Experiments
+from proxy.server.api.prompt_steps import PromptSteps
 from proxy.server.api.prompts import Prompts
 from proxy.server.runtime import Runtime
 
 
 def stored_routes(live: Callable[[], Runtime]) -> list[HTTPRouteHandler]:
     """The Litestar handlers. `live`: the runtime of the current configuration."""
+    experiments = Experiments(lambda: live().experiments, lambda model: live().names.resolve(model))
+    return [*Prompts(prompt_steps(live)).routes(), *experiments.routes()]
 
-    def check_model(model: str) -> None:
-        live().names.resolve(model)
 
-    experiments = Experiments(lambda: live().experiments, check_model)
-    prompts = Prompts(lambda: live().prompts, check_model, lambda prompt: live().experiments.scores(prompt))
-    return [*prompts.routes(), *experiments.routes()]
+def prompt_steps(live: Callable[[], Runtime]) -> PromptSteps:
+    """What the routes and the pages of prompts do."""
+    return PromptSteps(
+        lambda: live().prompts,
+        lambda model: live().names.resolve(model),
+        lambda prompt: live().experiments.scores(prompt),
+    )

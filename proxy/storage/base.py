@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from msgspec import Struct, field
 
 from proxy.schema.ensembles import EnsembleCall, EnsembleQuery, Rating, StoredRating
-from proxy.schema.queries import LogQuery, UsageQuery
+from proxy.schema.queries import CallDetails, LogQuery, UsageQuery
 from proxy.schema.records import AttemptOpen, Charge, PastCall
 from proxy.storage.batch import Batch
 
@@ -123,6 +123,10 @@ class Store(Protocol):
 
         Raises TooSlow and StoreError, as `usage` does.
         """
+        ...
+
+    def details(self, call_id: str, give_up: Callable[[], bool]) -> CallDetails:
+        """What is kept of a call beside its row; empty if there is none. Raises as `call` does."""
         ...
 
     def log(self, query: LogQuery, give_up: Callable[[], bool]) -> list[dict[str, Any]]:

@@ -35,6 +35,12 @@ def add_decided(db: sqlite3.Connection, closed: Iterable[ClosedCall]) -> None:
         db.executemany(_ADD, values)
 
 
+def read_decided(db: sqlite3.Connection, call_id: str) -> EnsembleRecord | None:
+    """What an ensemble decided in this call; None: there was none."""
+    row = db.execute("SELECT record FROM ensemble_calls WHERE call_id = ?", (call_id,)).fetchone()
+    return None if row is None else _record_of(row[0])
+
+
 def delete_decided(db: sqlite3.Connection, call_ids: str) -> None:
     """`call_ids`: a JSON array."""
     db.execute(_DELETE, (call_ids,))

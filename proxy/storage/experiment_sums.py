@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from proxy.schema.experiments import OUTCOMES, OutcomeRule, Sums, VariantSums
+from proxy.schema.experiments import OUTCOMES, OutcomeRule, StoredExperiment, Sums, VariantSums
 
 # What counts of the ratings of a call: the last one that says it, or the mean.
 _LAST = "(SELECT {value} FROM feedback WHERE call_id = calls.id AND {value} IS NOT NULL ORDER BY seq DESC LIMIT 1)"
@@ -34,6 +34,29 @@ _SCORES = """
         FROM calls WHERE prompt = ? AND prompt_version IS NOT NULL AND replay_of IS NULL
     ) WHERE rating IS NOT NULL GROUP BY prompt_version
 """
+# What each outcome of one kind changes in the mean of its unit: the number of units, the sum of the means and that of
+# their squares. Added up until some moment, they are the sums of `_READ` at that moment.
+_STEPS = """
+    WITH rated AS (
+        SELECT variant, IFNULL(experiment_unit, id) AS unit, opened_ns AS at, {value} AS value FROM calls
+        WHERE experiment = :id AND replay_of IS NULL AND closed_ns IS NOT NULL
+            AND opened_ns >= :since AND opened_ns < :until
+        UNION ALL
+        SELECT variant, IFNULL(unit, 'outcome ' || seq), given_ns, {tracked} FROM experiment_outcomes
+        WHERE experiment = :id AND given_ns >= :since AND given_ns < :until
+    ), means AS (
+        SELECT variant, unit, at, AVG(value) OVER so_far AS mean, ROW_NUMBER() OVER so_far AS number
+        FROM rated WHERE value IS NOT NULL
+        WINDOW so_far AS (PARTITION BY variant, unit ORDER BY at ROWS UNBOUNDED PRECEDING)
+    ), steps AS (
+        SELECT variant, at, number, mean, LAG(mean, 1, 0.0) OVER (PARTITION BY variant, unit ORDER BY number) AS before
+        FROM means
+    )
+    SELECT variant, (at - :since) / :width AS step, SUM(number = 1), TOTAL(mean - before),
+        TOTAL(mean * mean - before * before)
+    FROM steps GROUP BY variant, step ORDER BY step
+"""
+_RATED = {"success": "feedback.success", "score": "feedback.score"}  # the others are columns of the call itself
 _FOREVER_NS = 2**63 - 1
 
 
@@ -53,6 +76,22 @@ def read_sums(
             outcomes[name] = (count, total, squares)
         found[variant] = VariantSums(calls, units, errors, outcomes)
     return found
+
+
+def read_steps(
+    db: sqlite3.Connection, stored: StoredExperiment, since_ns: int, until_ns: int, width_ns: int
+) -> list[tuple[str, int, Sums]]:
+    """What each stretch of `width_ns` adds to the sums of the deciding metric, by variant and number of the stretch."""
+    metric, experiment = stored.experiment.metric, stored.experiment
+    rating = _LAST if experiment.outcome_rule == "last" else _MEAN
+    rated = _RATED.get(metric)
+    value = metric if rated is None else rating.replace("{value}", rated)
+    statement = _STEPS.replace("{value}", value).replace("{tracked}", "NULL" if rated is None else metric)
+    values = {"id": experiment.id, "since": since_ns, "until": until_ns, "width": width_ns}
+    return [
+        (variant, step, (count, total, squares))
+        for variant, step, count, total, squares in db.execute(statement, values)
+    ]
 
 
 def read_scores(db: sqlite3.Connection, prompt: str) -> dict[int, float]:

@@ -15,14 +15,15 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from proxy.schema.experiments import Experiment, ExperimentState, StoredExperiment, Tracked, VariantSums
+from proxy.schema.experiments import Experiment, ExperimentState, Steps, StoredExperiment, Tracked, VariantSums
 from proxy.storage.base import Refusal
 from proxy.storage.connections import connected
-from proxy.storage.experiment_sums import read_scores, read_sums
+from proxy.storage.experiment_sums import read_scores, read_steps, read_sums
 from proxy.storage.sqlite import SqliteStore
 
 MAX_EXPERIMENTS = 1_000
 MAX_OUTCOMES = 1_000_000  # without a call, of one experiment
+MAX_STEPS = 100_000  # calls and outcomes that are looked at one by one
 _WHAT = "usage database"
 _ALL = "SELECT content, state FROM experiments"
 _ADD = "INSERT INTO experiments (id, status, prompt, content, state) VALUES (?, ?, ?, ?, ?)"
@@ -33,6 +34,10 @@ _SAME_PROMPT = "SELECT id FROM experiments WHERE prompt = ? AND status = 'runnin
 _HAS_VERSION = "SELECT 1 FROM prompt_versions WHERE prompt = ? AND version = ? AND archived_ns IS NULL"
 _HAS_PROMPT = "SELECT 1 FROM prompts WHERE id = ? AND archived_ns IS NULL"
 _NEWEST = "SELECT IFNULL(MAX(seq), 0) FROM experiment_outcomes WHERE experiment = ?"
+_ROWS = """
+    SELECT (SELECT COUNT(*) FROM calls WHERE experiment = :id)
+        + (SELECT COUNT(*) FROM experiment_outcomes WHERE experiment = :id)
+"""
 _TRACK = "INSERT INTO experiment_outcomes VALUES (?, ?, ?, ?, ?, ?, ?)"
 _read_content = msgspec.json.Decoder(Experiment).decode
 _read_state = msgspec.json.Decoder(ExperimentState).decode
@@ -66,36 +71,50 @@ class ExperimentStore:
     """
 
     def __init__(self, path: Path, *, busy_s: float = 2.0) -> None:
-        self._path = path
+        self.path = path
         self._busy_s = busy_s
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def all(self) -> list[StoredExperiment]:
         """By id."""
-        if not self._path.exists():
+        if not self.path.exists():
             return []
-        with connected(self._path, "ro", self._busy_s, _WHAT) as db:
+        with connected(self.path, "ro", self._busy_s, _WHAT) as db:
             return [_stored(row) for row in db.execute(_ALL + " ORDER BY id").fetchall()]
 
-    def get(self, experiment: str) -> StoredExperiment:
-        """Raises ExperimentRefused: unknown."""
-        if not self._path.exists():
+    def get(self, experiment: str, revision: int | None = None) -> StoredExperiment:
+        """Raises ExperimentRefused: unknown or changed."""
+        if not self.path.exists():
             raise ExperimentRefused("unknown", f"There is no experiment {experiment[:64]!r}. Experiments: none.", "id")
-        with connected(self._path, "ro", self._busy_s, _WHAT) as db:
-            return _found(db, experiment, None)
+        with connected(self.path, "ro", self._busy_s, _WHAT) as db:
+            return _found(db, experiment, revision)
 
     def sums(self, stored: StoredExperiment) -> dict[str, VariantSums]:
         """What is known of each variant since the start; late ratings of its calls count."""
         state, experiment = stored.state, stored.experiment
         if state.started_ns is None:
             return {}
-        with connected(self._path, "ro", self._busy_s, _WHAT) as db:
+        with connected(self.path, "ro", self._busy_s, _WHAT) as db:
             return read_sums(db, experiment.id, experiment.outcome_rule, state.started_ns, state.stopped_ns)
+
+    def steps(self, stored: StoredExperiment, now_ns: int, count: int, most: int = MAX_STEPS) -> Steps | None:
+        """How the deciding outcomes came in: `count` equal stretches from the start until the stop, or now. None: there
+        are more than `most` calls and outcomes, for which that takes too long.
+        """
+        start_ns = stored.state.started_ns
+        if start_ns is None:
+            return Steps(0, 0, 0, [])
+        end_ns = max(stored.state.stopped_ns or now_ns, start_ns + count)
+        width_ns = -(-(end_ns - start_ns) // count)
+        with connected(self.path, "ro", self._busy_s, _WHAT) as db:
+            if db.execute(_ROWS, {"id": stored.id}).fetchone()[0] > most:
+                return None
+            return Steps(start_ns, width_ns, count, read_steps(db, stored, start_ns, end_ns, width_ns))
 
     def scores(self, prompt: str) -> dict[int, float]:
         """The mean rating of each version of a prompt."""
-        with connected(self._path, "ro", self._busy_s, _WHAT) as db:
+        with connected(self.path, "ro", self._busy_s, _WHAT) as db:
             return read_scores(db, prompt)
 
     # --- changes ------------------------------------------------------------------------------------------------------
@@ -211,11 +230,11 @@ class ExperimentStore:
     @contextmanager
     def _changing(self, durability: str = "PRAGMA synchronous=FULL") -> Iterator[sqlite3.Connection]:
         """One transaction, committed when the block ends; rolled back after an error, since the connection closes."""
-        if not self._path.exists():
-            store = SqliteStore(self._path, busy_s=self._busy_s)
+        if not self.path.exists():
+            store = SqliteStore(self.path, busy_s=self._busy_s)
             store.open()  # its mode, its journal, its schema
             store.close()
-        with connected(self._path, "rw", self._busy_s, _WHAT) as db:
+        with connected(self.path, "rw", self._busy_s, _WHAT) as db:
             db.execute(durability)
             db.execute("BEGIN IMMEDIATE")
             yield db

@@ -8,8 +8,11 @@ from typing import Any
 
 import msgspec
 
+from proxy.schema.queries import CallDetails
 from proxy.schema.records import NANO_PER_USD, PastCall, Tokens
+from proxy.storage.ensemble_calls import read_decided
 from proxy.storage.feedback import ratings_of
+from proxy.storage.repricing import priced_attempts
 
 _CALL = """
     SELECT id, opened_ns, key_id, requested_model, model, provider, stream, task_type, config_version, outcome, status,
@@ -24,6 +27,10 @@ _ATTEMPTS = """
         input + cache_read + cache_write AS input_tokens, cache_read AS cached_tokens, output AS output_tokens,
         usage_source, cost_nano, duration_ms, first_token_ms, upstream_request_id, price_version
     FROM attempts WHERE call_id = ? ORDER BY seq
+"""
+_STARTS = """
+    SELECT attempts.id, MAX(0, attempts.opened_ns - calls.opened_ns) / 1e6
+    FROM attempts JOIN calls ON calls.id = call_id WHERE call_id = ?
 """
 _LATEST = """
     SELECT opened_ns, key_id, requested_model, provider || '/' || model, facts,
@@ -49,6 +56,15 @@ def read_call(connection: sqlite3.Connection, call_id: str, key_id: str | None) 
     ratings = [] if row is None else ratings_of(connection, call_id)
     connection.execute("COMMIT")
     return None if row is None else {**_call_of(dict(row), [dict(each) for each in attempts]), "feedback": ratings}
+
+
+def read_details(connection: sqlite3.Connection, call_id: str) -> CallDetails:
+    """What is kept of a call beside its row; empty if there is none."""
+    connection.execute("BEGIN")
+    starts = dict(connection.execute(_STARTS, (call_id,)).fetchall())
+    found = CallDetails(starts, priced_attempts(connection, [call_id]), read_decided(connection, call_id))
+    connection.execute("COMMIT")
+    return found
 
 
 def read_latest(connection: sqlite3.Connection, count: int) -> list[PastCall]:

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from proxy.schema.ensembles import EnsembleCall, EnsembleQuery, Rating, StoredRating
-from proxy.schema.queries import LogQuery, UsageQuery
+from proxy.schema.queries import CallDetails, LogQuery, UsageQuery
 from proxy.schema.records import PastCall
 from proxy.storage.base import StoreError, TooSlow
 from proxy.storage.connections import connect
 from proxy.storage.ensemble_calls import read_ensemble_calls
 from proxy.storage.feedback import add_rating
 from proxy.storage.migrations import MIGRATIONS
-from proxy.storage.past_calls import read_call, read_latest
+from proxy.storage.past_calls import read_call, read_details, read_latest
 from proxy.storage.request_log import read_log
 from proxy.storage.spending import read_spending
 from proxy.storage.usage import read_usage
@@ -43,6 +43,10 @@ class SqliteReader:
     ) -> dict[str, Any] | None:
         with self._reading(give_up) as db:
             return read_call(db, call_id, key_id)
+
+    def details(self, call_id: str, give_up: Callable[[], bool] = lambda: False) -> CallDetails:
+        with self._reading(give_up) as db:
+            return read_details(db, call_id)
 
     def log(self, query: LogQuery, give_up: Callable[[], bool] = lambda: False) -> list[dict[str, Any]]:
         with self._reading(give_up) as db:

@@ -28,9 +28,9 @@ _CALLS = """
 """
 # What is charged its hold, or what the vendor said, was not priced from tokens, and stays as it is.
 _ATTEMPTS = """
-    SELECT call_id, seq, provider, IFNULL(answered_model, model) AS model, opened_ns, cost_nano, input, cache_read,
-        cache_write, output, reasoning, cache_write_1h, searches, input_audio, input_image, cache_read_audio,
-        output_audio, output_image, service_tier, others
+    SELECT attempts.id, call_id, seq, provider, IFNULL(answered_model, model) AS model, opened_ns, cost_nano, input,
+        cache_read, cache_write, output, reasoning, cache_write_1h, searches, input_audio, input_image,
+        cache_read_audio, output_audio, output_image, service_tier, others
     FROM json_each(?) AS named CROSS JOIN attempts ON attempts.call_id = named.value
     WHERE usage_source IN ('provider', 'estimated') AND outcome <> 'unknown'
         AND (provider_cost_nano IS NULL OR provider_cost_nano IS NOT cost_nano)
@@ -76,10 +76,7 @@ class Repricing:
                 if not calls:
                     return
                 after = calls[-1]
-                cursor = db.execute(_ATTEMPTS, (_json(call_id for _, call_id in calls),))
-                cursor.row_factory = sqlite3.Row
-                rows = cursor.fetchall()
-                yield [_stored(dict(row)) for row in rows]
+                yield priced_attempts(db, [call_id for _, call_id in calls])
 
     def write(self, changes: Iterable[Repriced]) -> None:
         """Writes the new costs in one transaction."""
@@ -118,8 +115,15 @@ class Repricing:
         return connected(self._path, mode, _BUSY_S, "usage database")
 
 
+def priced_attempts(db: sqlite3.Connection, call_ids: list[str]) -> list[StoredAttempt]:
+    """The attempts of these calls whose cost follows from their tokens."""
+    cursor = db.execute(_ATTEMPTS, (_json(call_ids),))
+    cursor.row_factory = sqlite3.Row
+    return [_stored(dict(row)) for row in cursor.fetchall()]
+
+
 def _stored(row: dict[str, Any]) -> StoredAttempt:
-    names = ("call_id", "seq", "provider", "model", "opened_ns", "cost_nano")
+    names = ("id", "call_id", "seq", "provider", "model", "opened_ns", "cost_nano")
     fields = {name: row.pop(name) for name in names}
     return StoredAttempt(**fields, parts=row)
 

@@ -119,16 +119,22 @@ SHOWN = {  # example -> a part of its output
     "proxy ensembles report voting": "",
     """echo '{"id": "tone", "variants": [{"name": "cold", "parameters": {"temperature": 0}}, {"name": "warm"}]}' \\
   | proxy experiments create - --start""": "tone is running.",
+    "proxy experiments show tone": "running",
     "proxy experiments list": "cold,warm",
+    "proxy experiments variant tone customer-17": "",
+    "proxy experiments track tone warm --unit customer-17 --success": "Stored an outcome of warm.",
     "proxy experiments results tone": "Undecided: fewer than 30 outcomes: cold, warm.",
     "proxy experiments stop tone": "tone is stopped.",
     "proxy experiments delete tone": "tone is deleted.",
     "proxy prompts list": "extraction_v1",
     "proxy prompts show extraction_v1": "{html_content}",
+    "proxy prompts versions extraction_v1": "html_content",
     "echo 'Translate into {language}: {text}' | proxy prompts save translate - --label production": (
         "Saved version 1 of translate. Variables: language, text."
     ),
     "proxy prompts label translate staging 1": "production=1,staging=1",
+    "proxy prompts labels translate": "staging",
+    "proxy prompts diff translate 1 latest": "",
     'proxy prompts render translate language=French text="Good morning"': "Translate into French: Good morning\n",
     "proxy prompts archive translate": "translate is archived",
     "proxy prompts export > prompts.yaml": "",

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
-from proxy.schema.experiments import Experiment, Tracked, VariantSpec
+from proxy.schema.experiments import Experiment, Steps, Tracked, VariantSpec
 from proxy.schema.prompts import PromptHead, PromptVersion
 from proxy.storage.base import StoreError
 from proxy.storage.experiments import ExperimentRefused, ExperimentStore, in_use
@@ -119,7 +120,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(store: ExperimentStore
 )
 def test_sums_are_those_of_units(store: ExperimentStore, outcomes: list[tuple[str, str | None, float]]) -> None:
     """Of each unit the mean counts once; an outcome without a unit is one of its own."""
-    with closing(sqlite3.connect(store._path)) as db:
+    with closing(sqlite3.connect(store.path)) as db:
         db.execute("DELETE FROM experiments")
         db.execute("DELETE FROM experiment_outcomes")
         db.commit()
@@ -139,6 +140,53 @@ def test_sums_are_those_of_units(store: ExperimentStore, outcomes: list[tuple[st
         assert (count, found[name].units, found[name].calls) == (len(means), len(means), 0)
         assert total == pytest.approx(sum(means))
         assert squares == pytest.approx(sum(mean * mean for mean in means))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    outcomes=st.lists(
+        st.tuples(
+            st.sampled_from("ab"),
+            st.sampled_from([None, "u1", "u2"]),
+            st.sampled_from([0.0, 0.25, 1.0]),
+            st.integers(min_value=2, max_value=99),
+        ),
+        max_size=14,
+    ),
+    count=st.integers(min_value=1, max_value=7),
+)
+def test_steps_add_up_to_the_sums(
+    store: ExperimentStore, outcomes: list[tuple[str, str | None, float, int]], count: int
+) -> None:
+    """Also where a later outcome changes the mean of a unit that has been counted."""
+    with closing(sqlite3.connect(store.path)) as db:
+        db.execute("DELETE FROM experiments")
+        db.execute("DELETE FROM experiment_outcomes")
+        db.commit()
+    store.create(structs.replace(experiment(), metric="score"), 1)
+    stored = store.start("e", None, 2)
+    for variant, unit, score, at in outcomes:
+        store.track(Tracked("e", variant, unit, None, score), at)
+    steps = store.steps(stored, 100, count)
+    assert steps is not None
+    assert (steps.start_ns, steps.count) == (2, count)
+    assert all(0 <= step < count for _, step, _ in steps.sums)
+    found = store.sums(stored)
+    for name in "ab":
+        added = [sums for variant, _, sums in steps.sums if variant == name]
+        total = tuple(map(sum, zip(*added, strict=True))) if added else (0, 0, 0)
+        assert total == pytest.approx(found[name].outcomes["score"] if name in found else (0, 0, 0))
+
+
+def test_an_experiment_that_has_not_started_has_no_steps(store: ExperimentStore) -> None:
+    """Nor has one of this very moment more stretches than there are."""
+    assert store.steps(store.create(experiment(), 1), 5, 10) == Steps(0, 0, 0, [])
+    stored = store.start("e", None, 5)
+    assert store.steps(stored, 5, 10) == Steps(5, 1, 10, [])
+    for _ in range(3):
+        store.track(Tracked("e", "a", None, True), 6)
+    assert store.steps(stored, 9, 10, most=3) is not None
+    assert store.steps(stored, 9, 10, most=2) is None  # too many to look at one by one
 
 
 def test_a_database_that_cannot_be_read_says_so(tmp_path: Path) -> None:

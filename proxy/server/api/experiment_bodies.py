@@ -11,6 +11,7 @@ from proxy.prompts.assignment import unit_hash
 from proxy.schema.errors import BadRequest
 from proxy.schema.experiments import Experiment, Tracked
 from proxy.schema.prompts import Variant
+from proxy.server.api.periods import iso
 from proxy.server.formats.body import view_of
 
 MAX_BODY = 512 * 1024  # bytes: ten variants with parameters
@@ -64,4 +65,16 @@ def shown_variant(variant: Variant) -> dict[str, Any]:
         "model": variant.model,
         "parameters": variant.parameters,
         "ensemble": variant.ensemble,
+    }
+
+
+def shown_outcome(tracked: Tracked, unit: str | None, now_ns: int) -> dict[str, Any]:
+    """An outcome as it was stored."""
+    return {
+        "experiment": tracked.experiment,
+        "variant": tracked.variant,
+        "unit": unit,
+        "success": tracked.success,
+        "score": tracked.score,
+        "timestamp": iso(now_ns, "UTC"),
     }

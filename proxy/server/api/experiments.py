@@ -19,7 +19,7 @@ from proxy.schema.experiments import Experiment, StoredExperiment
 from proxy.schema.json import decode_object, encode
 from proxy.schema.records import Caller
 from proxy.server.api.answers import NO_STORE, new_id
-from proxy.server.api.experiment_bodies import ASSIGNMENT, MAX_BODY, shown_variant, tracked_of, unit_of
+from proxy.server.api.experiment_bodies import ASSIGNMENT, MAX_BODY, shown_outcome, shown_variant, tracked_of, unit_of
 from proxy.server.api.periods import iso
 from proxy.server.api.prompt_bodies import revision_of
 from proxy.server.api.queries import parameters_of
@@ -74,9 +74,7 @@ class Experiments:
             tracked = tracked_of(fields, known)
             now_ns = time.time_ns()
             await live.track(tracked, now_ns)
-            answer: dict[str, Any] = {"experiment": known.id, "variant": tracked.variant, "unit": fields.get("unit")}
-            answer |= {"success": tracked.success, "score": tracked.score, "timestamp": iso(now_ns, "UTC")}
-            return _json(answer, 201)
+            return _json(shown_outcome(tracked, fields.get("unit"), now_ns), 201)
 
         return [list_experiments, get_experiment, get_results, assign_variant, track_outcome]
 
@@ -120,16 +118,16 @@ class Experiments:
             return _answer(await live.change(stop))
 
         @post(_paths("/{experiment_id:str}/promote"), role="admin", status_code=200)
-        async def promote_winner(experiment_id: FromPath[str]) -> Answered:
+        async def promote_winner(request: Asked, experiment_id: FromPath[str]) -> Answered:
             """Moves the label to the winner's version of the prompt."""
             live = self._live()
-            return _answer(await live.promote(await live.get(experiment_id)))
+            return _answer(await live.promote(await live.get(experiment_id, _revision(request))))
 
         @post(_paths("/{experiment_id:str}/revert"), role="admin", status_code=200)
-        async def revert_promotion(experiment_id: FromPath[str]) -> Answered:
+        async def revert_promotion(request: Asked, experiment_id: FromPath[str]) -> Answered:
             """Moves the label back to where it was before."""
             live = self._live()
-            return _answer(await live.revert(await live.get(experiment_id)))
+            return _answer(await live.revert(await live.get(experiment_id, _revision(request))))
 
         return [start_experiment, stop_experiment, promote_winner, revert_promotion]
 

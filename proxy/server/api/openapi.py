@@ -26,6 +26,7 @@ from proxy.server.api.admin import PlanBody
 from proxy.server.api.aliases import AT_AZURE, ENDPOINTS
 from proxy.server.api.answers import NO_STORE
 from proxy.server.api.described import CSV, JSON, Described
+from proxy.server.api.experiment_operations import EXPERIMENTS
 from proxy.server.api.operation_shapes import (
     HealthAnswer,
     MessageAnswer,
@@ -216,6 +217,7 @@ DESCRIBED: dict[tuple[str, str], Described] = {
         errors=(400, 401, 403, 409, 429, 503),
     ),
     **PROMPTS,
+    **EXPERIMENTS,
     **SITE_TEMPLATES,
     ("GET", PATH): Described("This document.", {"200": {JSON: None}}),
 }

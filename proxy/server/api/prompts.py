@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -12,14 +12,11 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from proxy.config.prompt_file import read_prompts, written
-from proxy.pipeline.stored_prompts import StoredPrompts, resolve, unknown_prompt
-from proxy.prompts.compare import difference
-from proxy.prompts.presets import rendered
 from proxy.prompts.uses import label_of, version_of
 from proxy.schema.daemon_thread import DaemonThread
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.json import decode_object, encode
-from proxy.schema.prompts import LabelMove, PromptHead, PromptUse, PromptVersion
+from proxy.schema.prompts import LabelMove, PromptUse
 from proxy.schema.records import Caller
 from proxy.server.api.answers import NO_STORE, new_id
 from proxy.server.api.prompt_bodies import (
@@ -36,7 +33,6 @@ from proxy.server.api.prompt_bodies import (
     created,
     etag,
     moved,
-    refused,
     revision_of,
     shown,
     shown_head,
@@ -44,37 +40,24 @@ from proxy.server.api.prompt_bodies import (
     shown_version,
     use_of_version,
 )
+from proxy.server.api.prompt_steps import SLOW, PromptSteps
 from proxy.server.api.queries import parameters_of
 from proxy.server.api.request import BodyTooLarge, ClientGone, discard_rest, read_body
-from proxy.storage.prompt_rows import PromptRefused, unknown_version
 
 YAML = "application/yaml"
 MAX_FILE = 1_000_000  # bytes, as of every YAML file
 FILE_S = 60.0  # for one file, and those before it
 MAX_RENDER_BODY = 4 * 1024 * 1024
-_SLOW = 16  # checking a text takes that many times as long as decoding it
 Asked = Request[Caller, Any, Any]
 Answered = Response[bytes]
-Scores = Callable[[str], Awaitable[Mapping[int, float]]]
 T = TypeVar("T")
 
 
-async def no_scores(prompt: str) -> Mapping[int, float]:
-    """Nobody measures outcomes."""
-    return {}
-
-
 class Prompts:
-    """The routes. `stored` lends the prompts of the running server, `check_model` raises ProxyError for a model that a
-    version cannot name. `scores`: the performance of each version of a prompt that has outcomes, from 0 to 1.
-    """
+    """The routes."""
 
-    def __init__(
-        self, stored: Callable[[], StoredPrompts], check_model: Callable[[str], object], scores: Scores = no_scores
-    ) -> None:
-        self._stored = stored
-        self._check_model = check_model
-        self._scores = scores
+    def __init__(self, steps: PromptSteps) -> None:
+        self._steps = steps
         self._files_thread = DaemonThread("prompt-files", FILE_S)
 
     def routes(self) -> list[HTTPRouteHandler]:
@@ -89,7 +72,7 @@ class Prompts:
             given = parameters_of(request.query_params.multi_items(), PAGE)
             limit, after = _limit(given), given.get("after", "")
             archived = _flag(given, "archived")
-            stored = self._stored()
+            stored = self._steps.stored
             found = await stored.read(partial(stored.store.page, archived=archived, after=after, limit=limit + 1))
             data = [shown_head(head) for head in found[:limit]]
             return _json({"object": "list", "data": data, "has_more": len(found) > limit})
@@ -98,21 +81,17 @@ class Prompts:
         async def get_prompt(request: Asked, prompt_id: FromPath[str]) -> Answered:
             given = parameters_of(request.query_params.multi_items(), CHOICE)
             use = use_of_version(prompt_id, given.get("version"), given.get("label"))
-            head, version = await self._version_of(use)
-            return _json(shown(head, version, await self._scores(prompt_id)), headers=etag(head))
+            head, version = await self._steps.version_of(use)
+            return _json(shown(head, version, await self._steps.scores(prompt_id)), headers=etag(head))
 
         @post(_paths("/{prompt_id:str}/render"), role="key", status_code=200)
         async def render_prompt(request: Asked, prompt_id: FromPath[str]) -> Answered:
             body = await _bytes(request, MAX_RENDER_BODY)
             use = asked(await self._decoded(body), prompt_id)
-            stored = self._stored()
-            preset, label = await stored.preset(use)
-            limit = min(stored.max_chars, MAX_BODY)
-            work = partial(rendered, preset, use.variables, limit, "variables", len(body))
-            messages = await stored.off_loop.run(len(body) + stored.weight(use, preset), work)
-            version = preset.version
+            found = await self._steps.render(use, len(body))
+            version, messages = found.version, found.messages
             text = messages[0]["content"] if version.template is not None else None
-            answer = {"template_id": prompt_id, "version": version.version, "label": label, "text": text}
+            answer = {"template_id": prompt_id, "version": version.version, "label": found.label, "text": text}
             preset_fields = {"model": version.model, "parameters": version.parameters, "tools": version.tools}
             answer |= {"messages": messages, **preset_fields, "response_format": version.response_format}
             return _json({"object": "prompt.rendered", **answer})
@@ -121,9 +100,8 @@ class Prompts:
         async def compare_versions(request: Asked, prompt_id: FromPath[str]) -> Answered:
             given = parameters_of(request.query_params.multi_items(), DIFF)
             old, new = [use_of_version(prompt_id, given.get(name), None) for name in DIFF]
-            (_, before), (_, after) = await self._version_of(old), await self._version_of(new)
-            size = _SLOW * (len(encode(before.messages)) + len(encode(after.messages)))
-            found = await self._stored().off_loop.run(size, partial(difference, before, after))
+            (_, before), (_, after) = await self._steps.version_of(old), await self._steps.version_of(new)
+            found = await self._steps.compare(before, after)
             return _json({"from": before.version, "to": after.version, **_fields(found)})
 
         return [list_prompts, get_prompt, render_prompt, compare_versions]
@@ -134,22 +112,22 @@ class Prompts:
             given = parameters_of(request.query_params.multi_items(), VERSIONS)
             limit = _limit(given)
             before = version_of(given["before"], "before") if given.get("before") else 2**31
-            head, stored = await self._head(prompt_id), self._stored()
+            head, stored = await self._steps.head(prompt_id), self._steps.stored
             found = await stored.read(partial(stored.store.versions, prompt_id, before, limit + 1))
-            scores = await self._scores(prompt_id)
+            scores = await self._steps.scores(prompt_id)
             data = [shown_version(head, version, scores) for version in found[:limit]]
             has_more = bool(data) and data[-1]["version"] > 1
             return _json({"object": "list", "data": data, "has_more": has_more}, headers=etag(head))
 
         @get(_paths("/{prompt_id:str}/versions/{version:str}"), role="key")
         async def get_version(prompt_id: FromPath[str], version: FromPath[str]) -> Answered:
-            head, found = await self._version_of(PromptUse(prompt_id, version_of(version)))
-            return _json(shown_version(head, found, await self._scores(prompt_id)), headers=etag(head))
+            head, found = await self._steps.version_of(PromptUse(prompt_id, version_of(version)))
+            return _json(shown_version(head, found, await self._steps.scores(prompt_id)), headers=etag(head))
 
         @delete(_paths("/{prompt_id:str}/versions/{version:str}"), role="admin", status_code=200)
         async def archive_version(request: Asked, prompt_id: FromPath[str], version: FromPath[str]) -> Answered:
-            revision, number, store = _revision(request), version_of(version), self._stored().store
-            head = await self._change(
+            revision, number, store = _revision(request), version_of(version), self._steps.stored.store
+            head = await self._steps.change(
                 partial(store.archive_version, prompt_id, number, revision, time.time_ns()), prompt_id
             )
             return _json(shown_head(head), headers=etag(head))
@@ -162,29 +140,31 @@ class Prompts:
         @post(_paths(""), role="admin", status_code=201)
         async def create_prompt(request: Asked) -> Answered:
             made = await self._checked(request, created)
-            self._check(made.version)
-            store = self._stored().store
-            head = await self._change(partial(store.create, made.head, made.version, request.user.key_id), made.head.id)
+            self._steps.check(made.version)
+            store = self._steps.stored.store
+            head = await self._steps.change(
+                partial(store.create, made.head, made.version, request.user.key_id), made.head.id
+            )
             return _json(shown(head, made.version, {}), 201, etag(head))
 
         @post([*_paths("/{prompt_id:str}"), *_paths("/{prompt_id:str}/versions")], role="admin", status_code=201)
         async def add_version(request: Asked, prompt_id: FromPath[str]) -> Answered:
             version, labels = await self._checked(request, added)
-            self._check(version)
-            add = partial(self._stored().store.add_version, prompt_id, version, _revision(request), labels)
-            head, stored = await self._change(partial(add, request.user.key_id), prompt_id)
+            self._steps.check(version)
+            add = partial(self._steps.stored.store.add_version, prompt_id, version, _revision(request), labels)
+            head, stored = await self._steps.change(partial(add, request.user.key_id), prompt_id)
             return _json(shown(head, stored, {}), 201, etag(head))
 
         @delete(_paths("/{prompt_id:str}"), role="admin", status_code=200)
         async def archive_prompt(request: Asked, prompt_id: FromPath[str]) -> Answered:
-            archive = partial(self._stored().store.archive, prompt_id, _revision(request), time.time_ns())
-            head = await self._change(archive, prompt_id)
+            archive = partial(self._steps.stored.store.archive, prompt_id, _revision(request), time.time_ns())
+            head = await self._steps.change(archive, prompt_id)
             return _json(shown_head(head), headers=etag(head))
 
         @post(_paths("/{prompt_id:str}/restore"), role="admin", status_code=200)
         async def restore_prompt(request: Asked, prompt_id: FromPath[str]) -> Answered:
-            restore = partial(self._stored().store.restore, prompt_id, _revision(request))
-            head = await self._change(restore, prompt_id)
+            restore = partial(self._steps.stored.store.restore, prompt_id, _revision(request))
+            head = await self._steps.change(restore, prompt_id)
             return _json(shown_head(head), headers=etag(head))
 
         return [create_prompt, add_version, archive_prompt, restore_prompt]
@@ -192,7 +172,7 @@ class Prompts:
     def _labels(self) -> list[HTTPRouteHandler]:
         @get(_paths("/{prompt_id:str}/labels"), role="key")
         async def list_labels(prompt_id: FromPath[str]) -> Answered:
-            head, stored = await self._head(prompt_id), self._stored()
+            head, stored = await self._steps.head(prompt_id), self._steps.stored
             moves = await stored.read(partial(stored.store.moves, prompt_id, MOST_ROWS))
             return _json({"labels": head.labels, "history": [shown_move(move) for move in moves]}, headers=etag(head))
 
@@ -201,16 +181,16 @@ class Prompts:
             move = moved(
                 await self._decoded(await _bytes(request, MAX_BODY)), label, request.user.key_id, time.time_ns()
             )
-            head = await self._change(
-                partial(self._stored().store.move_label, prompt_id, move, _revision(request)), prompt_id
+            head = await self._steps.change(
+                partial(self._steps.stored.store.move_label, prompt_id, move, _revision(request)), prompt_id
             )
             return _json(shown_head(head), headers=etag(head))
 
         @delete(_paths("/{prompt_id:str}/labels/{label:str}"), role="admin", status_code=200)
         async def remove_label(request: Asked, prompt_id: FromPath[str], label: FromPath[str]) -> Answered:
             move = LabelMove(label_of(label), None, time.time_ns(), request.user.key_id)
-            head = await self._change(
-                partial(self._stored().store.move_label, prompt_id, move, _revision(request)), prompt_id
+            head = await self._steps.change(
+                partial(self._steps.stored.store.move_label, prompt_id, move, _revision(request)), prompt_id
             )
             return _json(shown_head(head), headers=etag(head))
 
@@ -220,8 +200,8 @@ class Prompts:
         @get(_paths("/export"), role="key")
         async def export_prompts(request: Asked) -> Answered:
             given = parameters_of(request.query_params.multi_items(), {"id": "Only this prompt."})
-            stored = self._stored()
-            prompts = await self._change(partial(stored.store.all, given.get("id")))
+            stored = self._steps.stored
+            prompts = await self._steps.change(partial(stored.store.all, given.get("id")))
             if given.get("id") and not prompts:
                 await stored.head(given["id"])  # raises
             text = await self._on_files(partial(written, prompts))
@@ -229,43 +209,18 @@ class Prompts:
 
         @post(_paths("/import"), role="admin", status_code=200)
         async def import_prompts(request: Asked) -> Answered:
-            data, stored = await _bytes(request, MAX_FILE, any_kind=True), self._stored()
+            data, stored = await _bytes(request, MAX_FILE, any_kind=True), self._steps.stored
             found = await self._on_files(partial(read_prompts, data, "the file", check_usable))
             for each in found:
                 for version in each.versions:
-                    self._check(version, f"prompts.{each.id}.")
+                    self._steps.check(version, f"prompts.{each.id}.")
             bring = partial(stored.store.bring, found, time.time_ns(), request.user.key_id)
-            numbers = await self._change(bring, *(each.id for each in found))
+            numbers = await self._steps.change(bring, *(each.id for each in found))
             return _json({"imported": [{"id": name, "versions": of} for name, of in numbers.items()]})
 
         return [export_prompts, import_prompts]
 
     # --- steps --------------------------------------------------------------------------------------------------------
-
-    async def _head(self, prompt: str) -> PromptHead:
-        """A prompt as it is now, archived or not. Raises ProxyError 404."""
-        stored = self._stored()
-        found = (await stored.read(partial(stored.store.heads, [prompt]))).get(prompt)
-        if found is None:
-            raise unknown_prompt(prompt, await stored.read(partial(stored.store.ids, MOST_ROWS)))
-        return found
-
-    async def _version_of(self, use: PromptUse) -> tuple[PromptHead, PromptVersion]:
-        """The version that is asked for, archived or not. Raises ProxyError 404."""
-        head, stored = await self._head(use.id), self._stored()
-        number, _ = resolve(head, use)
-        version = await stored.read(partial(stored.store.version, use.id, number))
-        if version is None:
-            raise ProxyError(unknown_version(head, number), status=404, code="not_found", param="version")
-        return head, version
-
-    async def _change(self, work: Callable[[], T], *prompts: str) -> T:
-        try:
-            return await self._stored().change(work, *prompts)
-        except PromptRefused as error:
-            if error.kind == "unknown" and prompts:
-                await self._head(prompts[0])  # raises 404, with the names that exist, where it is the prompt itself
-            raise refused(error) from None
 
     async def _on_files(self, work: Callable[[], T]) -> T:
         """Reads or writes YAML: a megabyte takes seconds. Raises ProxyError 503."""
@@ -275,23 +230,13 @@ class Prompts:
             message = f"Other files kept the server busy for {FILE_S:g} s. Try again in a moment."
             raise ProxyError(message, status=503, code="overloaded") from None
 
-    def _check(self, version: PromptVersion, prefix: str = "") -> None:
-        if version.model is None:
-            return
-        try:
-            self._check_model(version.model)
-        except ProxyError as error:
-            if error.status != 404:
-                return  # it exists, and may not be available now
-            raise BadRequest(f"{prefix}model: {error.message}", param=f"{prefix}model") from None
-
     async def _checked(self, request: Asked, read: Callable[[Mapping[str, Any], int], T]) -> T:
         """What `read` makes of the body, off the event loop where that may take long."""
         body, now_ns = await _bytes(request, MAX_BODY), time.time_ns()
-        return await self._stored().off_loop.run(_SLOW * len(body), lambda: read(decode_object(body), now_ns))
+        return await self._steps.stored.off_loop.run(SLOW * len(body), lambda: read(decode_object(body), now_ns))
 
     async def _decoded(self, body: bytes) -> dict[str, Any]:
-        return await self._stored().off_loop.run(_SLOW * len(body), partial(decode_object, body))
+        return await self._steps.stored.off_loop.run(SLOW * len(body), partial(decode_object, body))
 
 
 async def _bytes(request: Asked, most: int, *, any_kind: bool = False) -> bytes:

@@ -82,6 +82,32 @@ def lines(buckets: Sequence[Bucket], series: Sequence[Line], top: float) -> Mark
     return _drawing("lines", len(buckets), drawn)
 
 
+def interval(points: Sequence[tuple[float, float, float] | None], reach: float) -> Markup:
+    """A value within its interval (`low`, `value`, `high`) over time, with zero in the middle. Beyond `reach` it is
+    drawn at the edge. None: nothing is known; the band begins anew behind it.
+    """
+
+    def at(number: int, value: float) -> str:
+        share = min(1.0, max(-1.0, value / reach))
+        return f"{(number + 0.5) * STEP:g} {HEIGHT / 2 * (1 - share):.3f}"
+
+    drawn, piece = [], list[tuple[int, tuple[float, float, float]]]()
+    for number, point in enumerate([*points, None]):
+        if point is not None:
+            piece.append((number, point))
+            continue
+        if piece:
+            edge = [at(place, high) for place, (_, _, high) in piece]
+            edge += [at(place, low) for place, (low, _, _) in reversed(piece)]
+            drawn.append(_element("path", {"class": "band", "d": f"M{'L'.join(edge)}Z"}))
+            line = "L".join(at(place, value) for place, (_, value, _) in piece)
+            drawn.append(_element("path", {"class": "s0", "d": f"M{line}" + ("h0.01" if len(piece) == 1 else "")}))
+        piece = []
+    zero = {"class": "zero", "x1": "0", "x2": f"{max(1, len(points)) * STEP:g}"}
+    drawn.append(_element("line", {**zero, "y1": f"{HEIGHT / 2:g}", "y2": f"{HEIGHT / 2:g}"}))
+    return _drawing("lines", len(points), drawn)
+
+
 def share_bar(parts: Sequence[tuple[str, float]], marks: Sequence[tuple[str, float]] = ()) -> Markup:
     """One horizontal bar: parts by class and share of the whole width, and marks at shares."""
     full = {"height": "100%", "rx": "3"}

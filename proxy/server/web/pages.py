@@ -21,15 +21,19 @@ from proxy.server.api.csv_table import csv_table
 from proxy.server.api.queries import REQUESTS, log_answer, log_query, parameters_of, usage_columns, usage_query
 from proxy.server.api.shapes import LoggedRequest
 from proxy.server.framework import Routes
-from proxy.server.web import request_view, usage_view
+from proxy.server.stored_routes import prompt_steps
+from proxy.server.web import request_detail, request_view, usage_view
 from proxy.server.web.budget_view import BudgetBar, budget_bar
 from proxy.server.web.doors import Doors, PageRequest, SignInNeeded
+from proxy.server.web.experiment_pages import ExperimentPages
 from proxy.server.web.playground import Playground
+from proxy.server.web.prompt_pages import PromptPages
 from proxy.server.web.rendering import PAGE_HEADERS, Hook
 from proxy.server.web.reports import Reports
 from proxy.server.web.sessions import NOBODY
 from proxy.server.web.settings_pages import SettingsPages
 from proxy.server.web.shown import Shown, suggestions
+from proxy.server.web.site_pages import SitePages
 from proxy.server.web.usage_view import GROUPS, Asked
 from proxy.server.web.words import query
 
@@ -50,10 +54,17 @@ class Pages:
         self._settings = SettingsPages(seen, self.page, doors, self.budgets)
         self._playground = Playground(seen, self.page, doors)
 
+    def _stored_routes(self) -> list[HTTPRouteHandler]:
+        """Prompts, experiments and sites."""
+        prompts = PromptPages(self._seen, prompt_steps(self._seen.live), self.page, self._doors)
+        experiments = ExperimentPages(self._seen, self.page, self._doors)
+        return [*prompts.routes(), *experiments.routes(), *SitePages(self._seen, self.page).routes()]
+
     def router(self) -> Router:
         """All of them, behind the guard of pages, with errors as pages."""
         handlers = [*self._doors.routes(), *self._usage_routes(), *self._request_routes(), *self._reports.routes()]
         changing = [*self._settings.routes(), *self._playground.routes()]
+        handlers += self._stored_routes()
 
         def to_sign_in(request: Request[Any, Any, Any], _: SignInNeeded) -> Response[Any]:
             return self._doors.to_sign_in(request)
@@ -202,15 +213,27 @@ class Pages:
             return _csv(csv_table(tuple(LoggedRequest.__annotations__), answer["data"]), "requests.csv")
 
         @get("/requests/{request_id:str}", role="page")
-        async def request_detail(request: PageRequest, request_id: FromPath[str]) -> Template:
+        async def one_request(request: PageRequest, request_id: FromPath[str]) -> Template:
             found = await self._seen.live().ledger.past_call(request_id, None)
             if found is None:
                 message = "There is no request with this id. It may be older than the rows that are kept."
                 raise ProxyError(message, status=404, code="not_found", param="id")
-            zone = self._seen.live().budgets.config.timezone
-            return self.page("request", request, **request_view.detail(found, zone))
+            live = self._seen.live()
+            details = await live.ledger.details(request_id)
+            rules, no_rules = request_detail.rules_of(found, live.names, self._seen.standing().config_version)
+            return self.page(
+                "request",
+                request,
+                **request_view.detail(found, details.started_ms, live.budgets.config.timezone),
+                money=request_detail.money_of(details.priced, live.names.price_of),
+                decided=details.decided,
+                seats=[] if details.decided is None else request_detail.seats_of(details.decided),
+                letter_of=request_detail.letter_of,
+                rules=rules,
+                no_rules=no_rules,
+            )
 
-        return [requests, requests_csv, request_detail]
+        return [requests, requests_csv, one_request]
 
     def _filters(self, request: PageRequest) -> dict[str, str]:
         """The filters of the list, the empty fields of its form left out."""

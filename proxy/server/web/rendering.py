@@ -79,6 +79,7 @@ def compiled_first(engine: JinjaTemplateEngine) -> Hook:
 
 
 _FILTERS: dict[str, Callable[..., Any]] = {
+    "long_text": words.long_text,
     "usd": words.usd,
     "count": words.count,
     "short": words.short,

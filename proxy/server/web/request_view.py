@@ -112,12 +112,12 @@ def steps(nodes: Sequence[Mapping[str, Any]], depth: int = 0) -> Iterator[Step]:
             yield Step(depth, False, node, state_of(node["outcome"]), said)
 
 
-def detail(found: Mapping[str, Any], tz: str) -> dict[str, Any]:
-    """The values of the page of one request, from `Store.call`."""
+def detail(found: Mapping[str, Any], started_ms: Mapping[str, float], tz: str) -> dict[str, Any]:
+    """The values of the page of one request, from `Store.call`. `started_ms`: of its attempts, by their ids."""
     decision = found["decision"]
     kept = shown_candidates(restored_candidates(decision["candidates"]), names_all=True)
     attempts = attempt_tree(found["attempts"])
-    longest = max((each["duration_ms"] or 0 for each in found["attempts"]), default=0) or 1
+    ends = (started_ms.get(each["id"], 0) + (each["duration_ms"] or 0) for each in found["attempts"])
     at = datetime.fromisoformat(found["timestamp"].replace("Z", "+00:00")).astimezone(ZoneInfo(tz))
     return {
         "call": found,
@@ -132,7 +132,8 @@ def detail(found: Mapping[str, Any], tz: str) -> dict[str, Any]:
         "candidates": kept["candidates"],
         "not_allowed": kept["not_allowed"],
         "steps": list(steps(attempts)),
-        "longest": longest,
+        "started_ms": started_ms,
+        "whole_ms": max(ends, default=0) or 1,
         "fresh": max(0, found["input_tokens"] - found["cached_tokens"] - found["cache_write_tokens"]),
         "is_unknown": found["cost_usd"] is None,
     }

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-import unicodedata
+import re
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
 NOTHING = "\u2013"
 MAX_NAME = 120  # characters of a name that a page shows
+MAX_TEXT = 20_000  # of a text
+# What is not seen itself but changes what stands beside it, like the direction of writing: Unicode's controls, formats,
+# surrogates and separators of lines (16.0). The joiners of emoji and of some scripts are no such marks.
+_FORMATS = (
+    r"\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u2064"
+    r"\u2066-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
+    r"\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f"
+)
+MARKS = re.compile(rf"[\x00-\x1f{_FORMATS}]")
+_LINE_MARKS = re.compile(rf"[\x00-\x08\x0b-\x1f{_FORMATS}]")  # a text of several lines keeps tabs and ends of lines
 _SIZES = ("B", "kB", "MB", "GB", "TB")
 _SHORT = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
@@ -85,15 +95,14 @@ def plain(value: object, most: int = MAX_NAME) -> str:
     if value is None or value == "":
         return NOTHING
     text = str(value)
-    shown = "".join("\ufffd" if _is_mark(each) else each for each in text[: most + 1])
+    shown = MARKS.sub("\ufffd", text[: most + 1])
     return shown if len(text) <= most else shown[:most] + "…"
 
 
-def _is_mark(character: str) -> bool:
-    """True for what is not seen itself but changes what stands beside it, like the direction of writing. The joiners of
-    emoji and of some scripts are no such marks.
-    """
-    return character not in "\u200c\u200d" and unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+def long_text(value: str, most: int = MAX_TEXT) -> str:
+    """A text of several lines, made harmless in the same way, and cut where it is long."""
+    shown, rest = _LINE_MARKS.sub("\ufffd", value[:most]), len(value) - most
+    return shown if rest <= 0 else f"{shown}…\n[{count(rest)} more characters]"
 
 
 def line(text: str, most: int = 400) -> str:

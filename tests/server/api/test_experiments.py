@@ -126,6 +126,54 @@ async def test_every_use_of_a_prompt_takes_part_unless_it_pins_a_version(
         assert (kept["experiment"], kept["prompt"]) == (None, "greeting")
 
 
+async def test_a_variant_may_be_another_model_or_an_ensemble(
+    admin: httpx.AsyncClient, ann: httpx.AsyncClient, upstream: FakeUpstream
+) -> None:
+    """In the shares of `round_robin`, whatever model the request names; its row says which variant it was."""
+    upstream.modes |= dict.fromkeys(("other", "cool", "one", "two", "three"), says("yes"))
+    ensemble = {"strategy": "voting", "models": ["fake/one", "fake/two", "fake/three"]}
+    variants = [
+        {"name": "other", "model": "fake/other"},
+        {"name": "panel", "ensemble": ensemble},
+        {"name": "both", "model": "fake/cool", "parameters": {"temperature": 0.1}},
+    ]
+    await made(admin, "models", variants=variants, assignment="round_robin")
+    seen: Counter[tuple[str, str]] = Counter()
+    for _ in range(9):
+        answer = await asked(ann, routing={"experiment": "models"})
+        kept = await row(ann, answer)
+        seen[kept["variant"], answer.headers["x-proxy-model"]] += 1
+        assert len(kept["attempts"]) == (3 if kept["variant"] == "panel" else 1)
+    assert {name: count for (name, _), count in seen.items()} == {"other": 3, "panel": 3, "both": 3}
+    assert {model for name, model in seen if name == "other"} == {"fake/other"}
+    assert {model for name, model in seen if name == "both"} == {"fake/cool"}
+    usage = (await admin.get("/usage", params={"group_by": "experiment,variant"})).json()
+    calls = {each["variant"]: each["calls"] for each in usage["groups"] if each["experiment"] == "models"}
+    assert calls == {"other": 3, "panel": 3, "both": 3}
+
+
+@pytest.mark.parametrize("whom", ["session", "conversation"])
+async def test_a_session_or_a_conversation_keeps_its_variant(
+    admin: httpx.AsyncClient, ann: httpx.AsyncClient, upstream: FakeUpstream, whom: str
+) -> None:
+    """Where no user is named."""
+    await made(admin, f"by-{whom}")
+    seen: dict[int, set[str]] = {}
+    for number in [*range(10)] * 3:
+        body: dict[str, Any] = {"model": "fake/ok", "messages": [{"role": "user", "content": f"talk {number}"}]}
+        headers = {}
+        if whom == "session":
+            body["messages"], headers = [{"role": "user", "content": "hi"}], {"x-session-id": f"s {number}"}
+        elif number in seen:  # the conversation went on
+            body["messages"] += [{"role": "assistant", "content": "yes"}, {"role": "user", "content": "more"}]
+        headers["x-proxy-experiment"] = f"by-{whom}"
+        kept = await row(ann, await ann.post("/chat/completions", json=body, headers=headers))
+        assert kept["experiment"] == f"by-{whom}"
+        seen.setdefault(number, set()).add(kept["variant"])
+    assert {len(variants) for variants in seen.values()} == {1}
+    assert {name for variants in seen.values() for name in variants} == {"cold", "hot"}
+
+
 async def test_a_version_in_a_running_experiment_is_not_archived(admin: httpx.AsyncClient) -> None:
     """409 until it is stopped; other versions may go."""
     await with_prompt(admin, "kept", 3)
@@ -327,6 +375,10 @@ async def test_changes_are_for_admins_and_refuse_a_stale_revision(
     assert (changed.status_code, changed.json()["revision"]) == (200, 2)
     stale = await admin.post("/experiments/owned/start", headers={"if-match": etag})
     assert (stale.status_code, stale.json()["error"]["code"]) == (412, "conflict")
+    for step in ("promote", "revert"):
+        late = await admin.post(f"/experiments/owned/{step}", headers={"if-match": etag})
+        assert (late.status_code, late.json()["error"]["param"]) == (412, None)
+        assert (await admin.post(f"/experiments/owned/{step}")).status_code == 409  # nothing to move
     assert (await admin.post("/experiments/owned/start")).status_code == 200
     assert (await admin.put("/experiments/owned", json={"variants": body["variants"]})).status_code == 409
     assert (await admin.delete("/experiments/owned")).status_code == 409

@@ -179,6 +179,54 @@ async def test_answers_are_as_described(server: Server, described: dict[str, Any
     assert fits(answer.json, schema, described["components"]["schemas"]), answer.json
 
 
+VARIANTS = [{"name": "a", "prompt_version": 1}, {"name": "b", "prompt_version": 2, "parameters": {"temperature": 0}}]
+LIFE: tuple[tuple[str, str, Any, int], ...] = (  # of a prompt and an experiment: method, path, body, status
+    ("POST", "/v1/prompts", {"id": "of-shape", "template": "{x}", "labels": ["production"]}, 201),
+    ("POST", "/v1/prompts/of-shape/versions", {"messages": [{"role": "user", "content": "{x}!"}]}, 201),
+    ("PUT", "/v1/prompts/of-shape/labels/staging", {"version": 2, "note": "why"}, 200),
+    ("GET", "/v1/prompts", None, 200),
+    ("GET", "/v1/prompts/of-shape/versions", None, 200),
+    ("GET", "/v1/prompts/of-shape/versions/2", None, 200),
+    ("GET", "/v1/prompts/of-shape/labels", None, 200),
+    ("GET", "/v1/prompts/of-shape/diff?from=1&to=2", None, 200),
+    ("POST", "/v1/prompts/of-shape/render", {"variables": {"x": "y"}}, 200),
+    ("POST", "/v1/experiments", {"id": "of-e", "prompt": "of-shape", "variants": VARIANTS}, 201),
+    ("PUT", "/v1/experiments/of-e", {"prompt": "of-shape", "variants": VARIANTS, "minimum_samples": 5}, 200),
+    ("GET", "/v1/experiments", None, 200),
+    ("GET", "/v1/experiments/of-e/results", None, 200),
+    ("POST", "/v1/experiments/of-e/start", None, 200),
+    ("GET", "/v1/experiments/of-e", None, 200),
+    ("GET", "/v1/experiments/of-e/variant?unit=ann", None, 200),
+    *[("POST", "/v1/experiments/of-e/outcomes", {"variant": "a", "success": True}, 201)] * 12,
+    *[("POST", "/v1/experiments/of-e/outcomes", {"variant": "b", "success": False, "unit": None}, 201)] * 12,
+    ("GET", "/v1/experiments/of-e/results", None, 200),
+    ("POST", "/v1/experiments/of-e/promote", None, 200),
+    ("POST", "/v1/experiments/of-e/revert", None, 200),
+    ("POST", "/v1/experiments/of-e/start", None, 200),
+    ("POST", "/v1/experiments/of-e/stop", None, 200),
+    ("POST", "/v1/experiments/of-e/start", None, 409),
+    ("DELETE", "/v1/experiments/of-e", None, 200),
+    ("GET", "/v1/experiments/of-e", None, 404),
+    ("DELETE", "/v1/prompts/of-shape", None, 200),
+)
+
+
+async def test_prompts_and_experiments_answer_as_described(server: Server, described: dict[str, Any]) -> None:
+    """Each step of their life, and the body that it takes."""
+    schemas = described["components"]["schemas"]
+    for method, path, body, status in LIFE:
+        sent = request(b"" if body is None else json.dumps(body).encode(), method=method, path=path)
+        answer = await send(server.port, sent)
+        assert answer.status == status, (method, path, answer.json)
+        pattern = path.partition("?")[0].replace("of-shape", "{prompt_id}").replace("of-e", "{experiment_id}")
+        pattern = re.sub("(versions|labels)/[^/]+", lambda found: f"{found[1]}/{{{found[1][:-1]}}}", pattern)
+        operation = described["paths"][pattern][method.lower()]
+        schema = operation["responses"][str(status)]["content"]["application/json"]["schema"]
+        assert schema and fits(answer.json, schema, schemas), (method, path, answer.json)
+        if body is not None and method == "POST":
+            assert fits(body, operation["requestBody"]["content"]["application/json"]["schema"], schemas)
+
+
 async def test_chat_answers_and_errors_are_as_described(server: Server, described: dict[str, Any]) -> None:
     """Whole, each chunk of a stream, an error; and every header of a whole answer is listed."""
     operation, schemas = described["paths"]["/v1/chat/completions"]["post"], described["components"]["schemas"]

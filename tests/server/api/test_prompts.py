@@ -209,6 +209,18 @@ async def test_payloads_are_refused_when_they_are_saved(server: Server, payload:
 
 
 @pytest.mark.parametrize(
+    ("template", "text"),
+    [("{{7*7}}", "{7*7}"), ("${x}", "${{7*7}}{x}"), ("{{x.__class__}}", "{x.__class__}"), ("<%= x %>", "<%= x %>")],
+)
+async def test_payloads_that_are_no_placeholders_are_literal(server: Server, template: str, text: str) -> None:
+    """From the saved version to the rendered message; a value is put in once."""
+    name = f"literal-{template.encode().hex()}"
+    assert (await call(server, "POST", "", {"id": name, "template": template})).status == 201
+    values = {"x": "{{7*7}}{x}"} if "{x}" in template else {}
+    assert (await call(server, "POST", f"/{name}/render", {"variables": values})).json["text"] == text
+
+
+@pytest.mark.parametrize(
     ("fields", "status", "param"),
     [
         ({"template": "x" * 10_000_000}, 413, None),

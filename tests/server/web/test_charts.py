@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from proxy.server.web.charts import HEIGHT, Bucket, Line, Part, bars, lines, share_bar, ticks, top_of
+from proxy.server.web.charts import HEIGHT, Bucket, Line, Part, bars, interval, lines, share_bar, ticks, top_of
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,17 @@ def test_shares_never_leave_the_bar() -> None:
     assert [each.get("x1") for each in root.iter("line")] == ["50.00%"]
 
 
+def test_an_interval_stays_within_its_drawing() -> None:
+    """Zero is in the middle, what is beyond the reach at the edge; it breaks where nothing is known."""
+    drawn = str(interval([(-9, 1, 9), (-1, 0, 1), None, (0.5, 0.5, 0.5)], 2))
+    first, second = re.findall(r'class="band" d="([^"]+)"', drawn)
+    assert first == "M5 0.000L15 25.000L15 75.000L5 100.000Z"
+    assert second == "M35 37.500L35 37.500Z"
+    assert re.findall(r'class="s0" d="([^"]+)"', drawn) == ["M5 25.000L15 50.000", "M35 37.500h0.01"]
+    assert ElementTree.fromstring(drawn).find("line[@class='zero']").attrib["y1"] == "50"  # type: ignore[union-attr]
+
+
 def test_no_buckets_make_an_empty_chart() -> None:
     """Rather than an error."""
-    for drawn in (bars([], 1), lines([], [], 1), share_bar([])):
+    for drawn in (bars([], 1), lines([], [], 1), share_bar([]), interval([], 1)):
         assert ElementTree.fromstring(str(drawn)).tag == "svg"

@@ -26,9 +26,14 @@ PAGES = {
     *("/dashboard", "/dashboard/usage.csv", "/dashboard/requests", "/dashboard/requests.csv", "/dashboard/requests/x"),
     *("/dashboard/providers", "/dashboard/keys", "/dashboard/ensembles"),
     *("/dashboard/playground", "/dashboard/settings", "/dashboard/settings/text", "/dashboard/settings/defaults"),
+    *("/dashboard/prompts", "/dashboard/prompts/x", "/dashboard/prompts/x/new", "/dashboard/new-prompt"),
+    *("/dashboard/experiments", "/dashboard/experiments/x", "/dashboard/sites", "/dashboard/sites/x"),
     "/dashboard/settings/versions/x",
 }
-POSTED = {"/dashboard/settings/change", "/dashboard/settings/keys", "/dashboard/playground/stream"}
+POSTED = {
+    *("/dashboard/settings/change", "/dashboard/settings/keys", "/dashboard/playground/stream"),
+    *("/dashboard/prompts/x/labels", "/dashboard/prompts/x/try", "/dashboard/experiments/x/x"),
+}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -48,8 +53,8 @@ async def browser(server: Server) -> AsyncIterator[Browser]:
 async def test_every_page_asks_for_a_session(server: Server, browser: Browser) -> None:
     """A new page shows here; without a session each leads to the sign-in page, and back afterwards."""
     routes = {route.path: route for route in server._application.litestar.routes if "/dashboard" in route.path}
-    open_paths = {SIGN_IN, "/dashboard/sign-out", "/dashboard/static/{name:str}"}
-    assert {re.sub(r"{(request_id|version):str}", "x", path) for path in routes} == PAGES | POSTED | open_paths
+    open_paths = {SIGN_IN, "/dashboard/sign-out", "/dashboard/static/x"}
+    assert {re.sub(r"\{\w+:str\}", "x", path) for path in routes} == PAGES | POSTED | open_paths
     for path in PAGES:
         answer = await browser.get(path)
         assert (answer.status_code, answer.headers["location"]) == (303, f"{SIGN_IN}?next={path}"), path

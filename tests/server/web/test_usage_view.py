@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +23,7 @@ from proxy.server.web.usage_view import (
     rows_of,
     token_parts,
 )
-from proxy.server.web.words import ago, count, milliseconds, percent, plain, query, short, size, usd
+from proxy.server.web.words import MARKS, ago, count, long_text, milliseconds, percent, plain, query, short, size, usd
 
 NOW = int(datetime(2026, 11, 29, 20, 30, tzinfo=UTC).timestamp()) * NANO
 
@@ -193,3 +194,14 @@ def test_a_budget_says_what_is_to_come() -> None:
 def test_figures_have_one_form_each(word: str, said: str) -> None:
     """What nobody knows is a dash, and no zero."""
     assert word == said
+
+
+def test_every_mark_of_unicode_is_seen() -> None:
+    """Controls, formats, surrogates, separators; but not the joiners, and nothing that has a shape of its own."""
+    kinds = {chr(code): unicodedata.category(chr(code)) for code in range(0x110000)}
+    marks = {each for each, kind in kinds.items() if kind in ("Cc", "Cf", "Cs", "Zl", "Zp")} - set("\u200c\u200d")
+    found = set(MARKS.findall("".join(kinds)))
+    assert marks <= found
+    assert {kinds[each] for each in found - marks} <= {"Cn", "Mn"}  # of a newer Unicode
+    assert long_text("a\tb\n\x07\u202e\u2028c") == "a\tb\n\ufffd\ufffd\ufffdc"
+    assert long_text("abc", 2) == "ab\u2026\n[1 more characters]"

@@ -1,6 +1,8 @@
 // What the pages gain with a script: they refresh, copy, and a drag over the chart chooses a time. All works without.
 document.documentElement.classList.add("scripted");
 
+document.querySelector(".top nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 for (const form of document.querySelectorAll("form[data-auto]")) {
   form.addEventListener("change", () => form.submit());
 }
