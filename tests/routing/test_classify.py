@@ -89,6 +89,10 @@ def test_unseen_prompts_get_their_task(classifier: Classifier, name: str, floor:
     for row in lines(name):
         got = task_of(classifier, row["text"])
         pairs.append((got if got in row["labels"] else row["labels"][0], got))
+    print(f"{name}: {len(pairs)} prompts, macro-F1 {macro_f1(pairs):.3f}")
+    counts = Counter(pairs)
+    for wanted in TASKS:
+        print(f"  {wanted:<15}{''.join(f'{counts[wanted, got]:>4}' for got in TASKS)}")
     assert macro_f1(pairs) >= floor
 
 
@@ -111,6 +115,7 @@ def test_paraphrases_keep_their_task(classifier: Classifier) -> None:
         picks = Counter(task_of(classifier, text, MIN_CONFIDENCE) for text in group["texts"])
         agreeing += picks.most_common(1)[0][1]
         total += picks.total()
+    print(f"{agreeing} of {total} paraphrases get the pick of their group's majority")
     assert agreeing / total >= 0.95
 
 
@@ -121,6 +126,7 @@ def test_difficulty_orders_questions_better_than_their_length(classifier: Classi
     by_score = {row["text"]: classifier.classify(Conversation(row["text"])).difficulty for row in rows}
     right = sum(by_score[one["text"]] > by_score[two["text"]] for one, two in pairs) / len(pairs)
     longer = sum(len(one["text"]) > len(two["text"]) for one, two in pairs) / len(pairs)
+    print(f"{len(pairs)} pairs: in the right order by the difficulty {right:.1%}, by the length {longer:.1%}")
     assert right >= 0.8
     assert right > longer + 0.05
 
