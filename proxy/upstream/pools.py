@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from proxy.providers.base.contract import Provider
@@ -23,6 +24,12 @@ class Pool:
         self.transport = transport
         self.places = asyncio.Semaphore(max_concurrent) if max_concurrent else None
         self.users = 0
+        self.headers: Mapping[str, str] = {}  # of the last answer
+        self.answered_s = 0.0  # when it came, by `time.monotonic()`
+
+    def note(self, headers: Mapping[str, str]) -> None:
+        """An answer came. What its headers say of limits is looked at when somebody asks."""
+        self.headers, self.answered_s = headers, time.monotonic()
 
 
 class Authority:

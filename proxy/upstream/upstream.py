@@ -184,6 +184,7 @@ class Exchange:
             answer = self._answer = inflated(answer)
             self._request = _SENT  # its body may be large, and the answer may take minutes
             self.status, self.headers = answer.status, answer.headers
+            self._upstream.pool.note(answer.headers)
             if not self._is_as_wanted():
                 await self._reject()
         except BaseException as error:

@@ -28,6 +28,7 @@ from proxy.server.web.shown import Shown
 from proxy.server.web.words import ago, plain, query
 from proxy.storage.base import StoreError
 from proxy.storage.keys import StoredKey
+from proxy.upstream.headroom import Headroom, headroom_of
 from proxy.upstream.upstream import Upstream
 
 _ADMIN = Caller(admin=True)
@@ -53,7 +54,9 @@ class Deployment(Struct, frozen=True):
 
 
 class Provider(Struct, frozen=True):
-    """One provider with its models. `keys`: the use of its API keys within the last minute, where that is counted."""
+    """One provider with its models. `keys`: the use of its API keys within the last minute, where that is counted.
+    `headroom`: what its last answer, `answered_s` ago, said is left of its limits.
+    """
 
     name: str
     state: str
@@ -62,6 +65,8 @@ class Provider(Struct, frozen=True):
     active: int
     keys: list[dict[str, Any]]
     deployments: list[Deployment]
+    headroom: list[Headroom]
+    answered_s: float
 
 
 class Reports:
@@ -150,9 +155,17 @@ def provider_shown(
     own.sort(key=lambda each: -(used[each]["calls"] if each in used else 0))
     shown = [_deployment(each, deployments.get(each), used.get(each)) for each in own[:_SHOWN_DEPLOYMENTS]]
     keys = [] if upstream is None or upstream.keys is None else _keys_of(upstream)
-    is_on = state.state != "off"
+    headroom = [] if upstream is None else headroom_of(upstream.provider, upstream.pool.headers)
     return Provider(
-        name, state.state, is_on, plain(state.why, 300) if state.why else "", _active(upstream), keys, shown
+        name,
+        state.state,
+        state.state != "off",
+        plain(state.why, 300) if state.why else "",
+        _active(upstream),
+        keys,
+        shown,
+        headroom,
+        0.0 if upstream is None else time.monotonic() - upstream.pool.answered_s,
     )
 
 

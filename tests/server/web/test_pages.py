@@ -136,6 +136,11 @@ async def test_the_list_leads_to_each_request(browser: Browser) -> None:
     assert "vote" in ensemble or "seat" in ensemble
 
 
+async def test_a_provider_shows_what_its_last_answer_left_of_its_limits(browser: Browser) -> None:
+    text = (await browser.get("/dashboard/providers")).text
+    assert re.search(r"Left of its limits, said \d+ s ago: 9,999 of 10,000 requests", text)
+
+
 async def test_pages_of_a_list_follow_one_another(server: Server, browser: Browser) -> None:
     """By the cursor of the API."""
     text = (await browser.get("/dashboard/requests?limit=3")).text
