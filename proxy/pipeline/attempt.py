@@ -55,6 +55,7 @@ class Attempt:
     request_id: str | None = None
     first_token_ms: float | None = None  # since the call began
     own_first_token_ms: float | None = None  # since the attempt began
+    failure = ""  # what the provider said, without secrets; it may quote the prompt
     retry_after_s: float | None = None
     other_key = False  # the vendor refused one key of several, and another one is free
     tool_calls = (0, 0)  # those it made, and how many of them were broken
@@ -189,6 +190,7 @@ class Attempt:
         if error.usage is not None:
             self.tally.usage = merged(self.tally.usage, error.usage)
             self._is_counted = True
+        self.failure = error.message
         self.retry_after_s, self.other_key = error.retry_after_s, error.other_key
         self.end(error.outcome, error.code, error.upstream_status)
 

@@ -75,14 +75,16 @@ class CallText:
             return None
         return all(map(_is_json, self._messages)), any(message.get("refusal") for message in self._messages)
 
-    def encoded(self) -> bytes:
-        """As it is stored. `cut` names what was too large, and is shortened or null."""
+    def encoded(self, failures: dict[str, str]) -> bytes:
+        """As it is stored. `cut` names what was too large, and is shortened or null. `failures`: what providers said,
+        by the attempt's id.
+        """
         if self._fold is not None:
             self._messages = [choice["message"] for choice in self._fold.response()["choices"]]
         request, is_cut = _part(self._request.fields, self._request.size)
         answer, is_answer_cut = _part(self._messages, self._folded)
         cut = [name for name, cut in (("request", is_cut), ("answer", is_answer_cut)) if cut]
-        return encode({"request": request, "answer": answer, "cut": cut})
+        return encode({"request": request, "answer": answer, "errors": failures, "cut": cut})
 
 
 class StoredTexts:
@@ -127,7 +129,7 @@ class StoredTexts:
     async def _write(self, call: Call, text: CallText) -> None:
         def put() -> str | None:
             try:
-                encoded = text.encoded()
+                encoded = text.encoded({each.id: each.failure[:MAX_HEAD] for each in call.attempts if each.failure})
             except (ValueError, TypeError, RecursionError) as error:  # no fault of the store, which goes on
                 return type(error).__name__
             self._store.put(call.caller.key_id or "", call.id, call.opened_ns, encoded)

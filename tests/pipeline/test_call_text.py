@@ -44,7 +44,7 @@ def text(fields: dict[str, Any], size: int = LARGE) -> CallText:
 )
 def test_a_large_request_is_bounded(fields: dict[str, Any], is_kept: bool) -> None:
     """By the heads of its texts, or it is null; either way the text says so."""
-    stored = text(fields).encoded()
+    stored = text(fields).encoded({})
     assert len(stored) <= MAX_BYTES + 100
     found = msgspec.json.decode(stored)
     assert (found["request"] is not None, found["answer"], found["cut"]) == (is_kept, [], ["request"])
@@ -64,7 +64,12 @@ class Stuck(CallTexts):
 
 
 def call(body: CallText, name: str = "c") -> Call:
-    return cast(Call, SimpleNamespace(text=body, attempts=[1], caller=Caller("ann"), id=name, opened_ns=1))
+    return cast(
+        Call,
+        SimpleNamespace(
+            text=body, attempts=[SimpleNamespace(id="1", failure="")], caller=Caller("ann"), id=name, opened_ns=1
+        ),
+    )
 
 
 async def test_what_waits_for_the_store_is_bounded() -> None:

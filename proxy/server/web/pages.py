@@ -220,11 +220,13 @@ class Pages:
                 raise ProxyError(message, status=404, code="not_found", param="id")
             live = self._seen.live()
             details = await live.ledger.details(request_id)
+            text = await live.texts.find(found["key_id"], request_id) if found["key_id"] else None
             rules, no_rules = request_detail.rules_of(found, live.names, self._seen.standing().config_version)
             return self.page(
                 "request",
                 request,
                 **request_view.detail(found, details.started_ms, live.budgets.config.timezone),
+                errors=(text or {}).get("errors", {}),
                 money=request_detail.money_of(details.priced, live.names.price_of),
                 decided=details.decided,
                 seats=[] if details.decided is None else request_detail.seats_of(details.decided),

@@ -136,6 +136,7 @@ def detail(found: Mapping[str, Any], started_ms: Mapping[str, float], tz: str) -
         "whole_ms": max(ends, default=0) or 1,
         "fresh": max(0, found["input_tokens"] - found["cached_tokens"] - found["cache_write_tokens"]),
         "is_unknown": found["cost_usd"] is None,
+        "is_failed": any(each["code"] for each in found["attempts"]),
     }
 
 

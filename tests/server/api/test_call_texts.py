@@ -7,6 +7,7 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from openai import InternalServerError, NotFoundError
 from tests.server.api.raw import get
 from tests.server.api.rows import row_with_id
 from tests.server.api.test_keys import add, secret
+from tests.server.web.browser import browsing
 from tests.serving import ROUTING, Server, serving, write_files
 from tests.upstream import FakeUpstream
 from tests.waiting import until
@@ -65,6 +67,23 @@ async def text_of(server: Server, call_id: str, key: str) -> Any:
 
 def content(n_tokens: int = 10) -> str:
     return " ".join(f"tok{number}" for number in range(n_tokens))
+
+
+async def test_what_a_provider_said_of_its_error_is_kept_with_the_texts(shared: Server) -> None:
+    """For the keys that ask for it, on the page of the request too; without secrets, as in the answer."""
+    said = {}
+    for key in (ANN, BOB):
+        with pytest.raises(InternalServerError) as error:
+            await ask(shared, key, "fake/e500")
+        call_id = str(error.value.response.headers["x-request-id"])
+        text = await text_of(shared, call_id, key)
+        async with browsing(shared.port) as browser:
+            await browser.sign_in(ADMIN)
+            page = (await browser.get(f"/dashboard/requests/{call_id}")).text
+        said[key] = (list((text or {}).get("errors", {}).values()), error.value.body["message"], page)
+    (kept, message, page), (none, _, other) = said[ANN], said[BOB]
+    assert kept == [message] and escape(message) in page
+    assert none == [] and escape(message) not in other and "store_text" in other
 
 
 @pytest.mark.parametrize("stream", [False, True])
