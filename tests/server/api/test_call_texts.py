@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import closing
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -80,8 +80,9 @@ async def test_what_a_provider_said_of_its_error_is_kept_with_the_texts(shared: 
         async with browsing(shared.port) as browser:
             await browser.sign_in(ADMIN)
             page = (await browser.get(f"/dashboard/requests/{call_id}")).text
-        said[key] = (list((text or {}).get("errors", {}).values()), error.value.body["message"], page)
-    (kept, message, page), (none, _, other) = said[ANN], said[BOB]
+        said[key] = (list((text or {}).get("errors", {}).values()), error.value.body, page)
+    (kept, body, page), (none, _, other) = said[ANN], said[BOB]
+    message = str(cast("dict[str, Any]", body)["message"])
     assert kept == [message] and escape(message) in page
     assert none == [] and escape(message) not in other and "store_text" in other
 
