@@ -25,6 +25,13 @@ def test_a_client_at_two_endpoints_is_two_set_ups():
     assert settings([{"client": "@b", "set": "`c`"}, row]).splitlines()[2:] == ["| a | `b` |", "| @b | `c` |"]
 
 
+def test_the_readme_has_the_figures_of_the_last_run():
+    """They are those of docs/clients.md, which the run writes."""
+    page, readme = ((ROOT / name).read_text() for name in ("docs/clients.md", "README.md"))
+    clients, passed = re.findall(r"^(\d+ clients) .*calls, (\d+ of \d+ checks) passed\.$", page, re.MULTILINE)[0]
+    assert f"{clients}, {passed}" in readme
+
+
 def test_every_environment_a_client_names_has_pins():
     """`project` is this one."""
     programs = [*ROOT.glob("tests/clients/on_python/*.py"), *ROOT.glob("tests/clients/on_node/[a-z]*.mjs")]

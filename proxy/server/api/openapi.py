@@ -153,6 +153,9 @@ DESCRIBED: dict[tuple[str, str], Described] = {
     ),
     ("GET", "/responses/{response_id}"): _NOT_STORED,
     ("DELETE", "/responses/{response_id}"): _NOT_STORED,
+    ("POST", "/responses/{response_id}"): Described(
+        "404: OpenAI's `compact` and `input_tokens` are not here.", {}, errors=(401, 404, 429, 503)
+    ),
     ("GET", "/responses/{response_id}/input_items"): _NOT_STORED,
     ("GET", "/models"): Described("Every model name that can be called.", {"200": {JSON: ModelList}}, errors=(401,)),
     ("GET", "/models/{model_id}"): Described(

@@ -1,8 +1,10 @@
-"""Performs I/O: `/v1/responses/{id}`: no Response is stored here, and each of these routes says so."""
+"""Performs I/O: `/v1/responses/{id}`: no Response is stored here, and each of these routes says so; `compact` and
+`input_tokens` are OpenAI's own.
+"""
 
 from __future__ import annotations
 
-from litestar import delete, get
+from litestar import delete, get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
@@ -26,7 +28,12 @@ def stored_response_routes() -> list[HTTPRouteHandler]:
     def input_items(response_id: FromPath[str]) -> None:
         raise _not_stored(response_id)
 
-    return [read, forget, input_items]
+    @post(_PATHS, role="key", sync_to_thread=False)
+    def act(response_id: FromPath[str]) -> None:
+        message = f"There is no POST /responses/{response_id[:64]} here; POST /responses answers, and takes no id."
+        raise ProxyError(message, status=404, code="not_found")
+
+    return [read, forget, input_items, act]
 
 
 def _not_stored(response_id: str) -> ProxyError:

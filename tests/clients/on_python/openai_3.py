@@ -184,6 +184,13 @@ def check_error_classes(proxy):
         )
 
 
+def once_what_only_openai_has(proxy):
+    with client(proxy) as api:
+        raised(openai.NotFoundError, lambda: api.responses.compact(model=proxy.model, input="x"))
+        raised(openai.NotFoundError, lambda: api.responses.input_tokens.count(model=proxy.model, input="x"))
+        raised(openai.NotFoundError, lambda: api.responses.retrieve("resp_1"))
+
+
 def once_time_out(proxy):
     """The SDK announces how long it waits; the proxy answers just before."""
     with OpenAI(base_url=proxy.url, api_key="any", max_retries=0, timeout=2) as api:

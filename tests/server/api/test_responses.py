@@ -250,6 +250,16 @@ async def test_a_web_socket_is_refused_at_once(server: Server) -> None:
     assert (plain.status, plain.headers("allow")) == (405, ["POST"])
 
 
+async def test_what_only_openai_has_is_not_found(api: Any) -> None:
+    """OpenAI's SDK tells 404 from other faults: its users go on without."""
+    with pytest.raises(openai.NotFoundError, match="no POST /responses/compact here"):
+        await api.compact(model="fake/ok", input="hi")
+    with pytest.raises(openai.NotFoundError, match="no POST /responses/input_tokens here"):
+        await api.input_tokens.count(model="fake/ok", input="hi")
+    with pytest.raises(openai.NotFoundError, match="nothing at"):
+        await api.cancel("resp_1")
+
+
 @pytest.mark.parametrize("method", ["retrieve", "delete"])
 async def test_nothing_is_stored(api: Any, method: str) -> None:
     """404 that says so, whatever was asked for; and an answer never claims to be stored."""
