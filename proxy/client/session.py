@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from proxy import __version__
-from proxy.client.errors import MultiModelError
+from proxy.client.errors import MultiModelError, SettingsError
 from proxy.client.in_process import InProcessTransport
 
 if TYPE_CHECKING:
@@ -129,6 +129,10 @@ async def to_this_process(settings: APISettings, timeout_s: float) -> AsyncGener
             async with httpx.AsyncClient(
                 base_url=IN_PROCESS, headers=headers, timeout=timeout_s, transport=transport, trust_env=False
             ) as client:
+                if settings.prompt_templates:
+                    answer = await client.post("prompts/import", content=settings_file.prompt_file(settings))
+                    if answer.is_error:
+                        raise SettingsError(f"prompt_templates: {answer.json()['error']['message']}")
                 yield client
     except storage.StoreError as error:
         raise MultiModelError(f"{error} Set `sections={{'storage': {{'url': 'sqlite:///FILE'}}}}`.") from error

@@ -34,7 +34,9 @@ class APISettings(Struct, kw_only=True):
     - `max_requests_per_minute`: beyond it calls wait for their turn, or fail with RateLimited; None: no limit.
     - `max_retries`: 0 to 10 repeats, both of the proxy at a provider and of the client at the proxy.
     - `retry_delay_seconds`: before the first repeat, doubled each time, unless an answer names the time to wait.
-    - `prompt_templates`: name -> text. Nothing reads them yet, and they are not saved: a server refuses them.
+    - `prompt_templates`: id -> text with `{name}` where a variable stands. When a client opens they become prompts of
+      its database with the label `production`, so that `generate(model="prompt:ID", variables=...)` asks with them. The
+      file has no place for them.
     - `sections`: any other section of the file, such as `storage`, `models`, `rules` or `keys`; None removes it.
 
     Raises ValueError that names the argument. `base` and `file` are what it was loaded from: `load` sets them.
@@ -66,6 +68,9 @@ class APISettings(Struct, kw_only=True):
                 raise ValueError(f"{name}: expected a dictionary, got {type(getattr(self, name)).__name__}")
         for name, entry in self.providers.items():
             _check_provider(name, entry)
+        for name, text in self.prompt_templates.items():
+            if not isinstance(name, str) or not isinstance(text, str):
+                raise ValueError(f"prompt_templates.{name}: expected an id and a text")
         if self.default_model is not None and not (isinstance(self.default_model, str) and self.default_model.strip()):
             raise ValueError("default_model: expected the name of a model, or None")
         _check_number("daily_budget_usd", self.daily_budget_usd, 0, may_be_none=True)
@@ -104,7 +109,8 @@ class APISettings(Struct, kw_only=True):
         if path is None and self.file is None:
             raise ValueError("path: name a file; these settings were not loaded from one")
         if self.prompt_templates:
-            warnings.warn("prompt_templates are not saved: this version has no stored prompts.", stacklevel=2)
+            message = "prompt_templates are not in the file: a client that has them stores them in its database."
+            warnings.warn(message, stacklevel=2)
         return settings_file.write(self, Path(path or self.file or ""))
 
     def to_yaml(self) -> str:

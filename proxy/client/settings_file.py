@@ -17,8 +17,10 @@ from proxy.config import Config, ConfigError, Source, configure
 from proxy.config.certificates import certificate_problems
 from proxy.config.edit import edited, plain
 from proxy.config.files import PRICING, ROUTING, read_file, shipped, write_file
+from proxy.config.prompt_file import written
 from proxy.metering.budgets import BudgetConfig
 from proxy.routing.settings import RouterConfig
+from proxy.schema.prompts import PRODUCTION, PromptHead, PromptVersion
 
 if TYPE_CHECKING:
     from proxy.client.settings import APISettings
@@ -40,7 +42,7 @@ def read(path: Path) -> Values:
     except ConfigError as error:
         raise SettingsError(str(error)) from None
     if "prompts" in values:
-        raise SettingsError(f"{path}: prompts: not supported by this version; give prompt_templates in the program")
+        raise SettingsError(f"{path}: prompts: no section of this file; give prompt_templates in the program")
     given = arguments_of(values)
     return {**given, "base": data.decode("utf-8"), "file": str(path)}
 
@@ -218,3 +220,14 @@ def _pricing(settings: APISettings) -> Source | None:
     beside = None if settings.file is None else Path(settings.file).with_name(PRICING)
     path = beside if beside is not None and beside.is_file() else shipped(PRICING)
     return None if path is None else Source(os.fspath(path), read_file(path))
+
+
+def prompt_file(settings: APISettings) -> bytes:
+    """The templates as a file of prompts, each with the label of uses that name none."""
+    return written(
+        (
+            PromptHead(id=name, name=name, labels={PRODUCTION: 1}),
+            [PromptVersion(version=1, messages=[{"role": "user", "content": text}], template=text)],
+        )
+        for name, text in settings.prompt_templates.items()
+    ).encode()

@@ -40,7 +40,7 @@ def read_prompts(data: bytes, file: str, check: Check) -> list[Brought]:
     if values.get("version") != 1 or not isinstance(prompts, dict) or values.keys() - {"version", "prompts"}:
         message = f"{file}: expected `version: 1` and `prompts:`, keys and values, and nothing else."
         raise BadRequest(message, param="prompts")
-    return [_prompt(id_of(name, "prompts"), entry, check) for name, entry in prompts.items()]
+    return [_prompt(id_of(name, f"prompts.{str(name)[:64]}"), entry, check) for name, entry in prompts.items()]
 
 
 def written(prompts: Iterable[tuple[PromptHead, Sequence[PromptVersion]]]) -> str:
@@ -55,9 +55,16 @@ def written(prompts: Iterable[tuple[PromptHead, Sequence[PromptVersion]]]) -> st
         }
     text = _dumped({"version": 1, "prompts": _styled(entries, LiteralScalarString)})
     # A block that YAML would read otherwise, or whose indentation makes the file too large.
-    if len(text.encode()) > MAX_BYTES or plain(text.encode(), "export") != {"version": 1, "prompts": entries}:
+    if len(text.encode()) > MAX_BYTES or not _reads_as(text, {"version": 1, "prompts": entries}):
         text = _dumped({"version": 1, "prompts": _styled(entries, DoubleQuotedScalarString)})
     return text
+
+
+def _reads_as(text: str, values: dict[str, Any]) -> bool:
+    try:
+        return plain(text.encode(), "export") == values
+    except ConfigError:  # for YAML, U+0085 and some others end a line
+        return False
 
 
 def _prompt(name: str, entry: Any, check: Check) -> Brought:

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from proxy import APISettings, SyncMultiModelAPI
-from proxy.client.errors import BadRequest, NotFound
+from proxy import APISettings, MultiModelAPI, SyncMultiModelAPI
+from proxy.client.errors import BadRequest, NotFound, SettingsError
 from tests.client.scene import IN_PROCESS, SERVER, Scene, scene
 from tests.serving import write_files
 from tests.upstream import FakeUpstream
 
+ECHO = {"preferred_model": "fake/echo"}
 TEXT = "Extract {fields} from: {html}"
 
 
@@ -114,3 +115,37 @@ async def test_the_same_without_await(tmp_path: Path) -> None:
             assert "own" in [each["id"] for each in api.prompts.list()]
             api.prompts.archive("own")
             assert "own" not in [each["id"] for each in api.prompts.list()]
+
+
+async def test_templates_of_the_settings_are_prompts(tmp_path: Path) -> None:
+    """What the settings say now is what is asked; the same words at a later start are no new version."""
+    async with FakeUpstream() as upstream:
+        path = write_files(tmp_path, upstream.url)
+
+        async def asked(text: str) -> tuple[list[str], int]:
+            settings = APISettings.load(path)
+            settings.prompt_templates["own"] = text
+            async with MultiModelAPI(settings) as api:
+                answer = await api.generate(model="prompt:own", variables={"x": 5}, routing=ECHO)
+                found = await api.prompts.get("own", "latest")
+                return [each["content"] for each in json.loads(answer.text)["messages"]], found.version
+
+        for text, filled, version in (
+            ("Hi {x} \u0085 😀\n- {{}}", "Hi 5 \u0085 😀\n- {}", 1),
+            ("Other {x}", "Other 5", 2),
+            ("Other {x}", "Other 5", 2),
+            ("Hi {x} \u0085 😀\n- {{}}", "Hi 5 \u0085 😀\n- {}", 2),
+        ):
+            assert await asked(text) == ([filled], version)
+
+
+async def test_templates_that_are_no_prompts_are_named(tmp_path: Path) -> None:
+    """Before the first call."""
+    async with FakeUpstream() as upstream:
+        path = write_files(tmp_path, upstream.url)
+        for name, text in (("own", "Hi {x"), ("a b", "Hi")):
+            settings = APISettings.load(path)
+            settings.prompt_templates[name] = text
+            with pytest.raises(SettingsError, match=f"prompt_templates: prompts.{name}[.:]"):
+                await MultiModelAPI(settings).generate("Hi")
+        assert upstream.ledger == []

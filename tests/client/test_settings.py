@@ -226,14 +226,14 @@ def test_mistakes_in_a_file_are_reported_with_their_lines(path: Path) -> None:
 
 def test_prompts_in_a_file_are_refused_as_a_server_refuses_them(path: Path) -> None:
     path.write_text(FILE + "prompts: {price: Extract the price}\n")
-    with pytest.raises(SettingsError, match="prompts: not supported by this version"):
+    with pytest.raises(SettingsError, match="prompts: no section of this file; give prompt_templates"):
         APISettings.load(path)
 
 
-def test_prompt_templates_are_kept_in_memory_and_saving_says_so(path: Path) -> None:
+def test_saving_says_that_the_file_has_no_prompt_templates(path: Path) -> None:
     settings = APISettings.load(path)
     settings.prompt_templates["price"] = "Extract the price: {page}"
-    with pytest.warns(UserWarning, match="prompt_templates are not saved"):
+    with pytest.warns(UserWarning, match="prompt_templates are not in the file"):
         settings.save()
     assert path.read_text() == FILE
     assert configured(settings)
@@ -285,6 +285,7 @@ def test_variables_of_the_server_do_not_count() -> None:
         ("providers", ["openai"]),
         ("providers", {"openai": "sk-1"}),
         ("prompt_templates", "text"),
+        ("prompt_templates", {"price": None}),
         ("sections", {"router": {}}),
         ("sections", {"prompts": {}}),
     ],
