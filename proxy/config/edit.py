@@ -8,6 +8,8 @@ from io import StringIO
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from proxy.config.problems import ConfigError, Problem
 from proxy.config.tree import Mapping, Node, Scalar, parse
@@ -34,11 +36,21 @@ def edited(text: str, values: MappingOf[str, Any]) -> str:
     yaml.preserve_quotes = True
     yaml.width = _WIDTH
     yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.Representer = _Representer
     root = yaml.load(text)
     _reconcile(root, values)
     written = StringIO()
     yaml.dump(root, written)
     return written.getvalue()
+
+
+class _Representer(RoundTripRepresenter):
+    def text(self, value: str) -> ScalarNode:
+        """In quotes where the library's own choice would read otherwise: YAML takes U+0085 for the end of a line."""
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style='"' if "\x85" in value else None)
+
+
+_Representer.add_representer(str, _Representer.text)
 
 
 def _reconcile(node: Any, values: MappingOf[str, Any]) -> None:

@@ -33,7 +33,25 @@ def test_an_anchor_is_not_changed_for_those_who_share_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [True, 1, 1.0, "1", "true", "no", None, [], {}, [1, {"a": None}], "a: b", "# no comment", "ä\n", "1e3"]
+    "value",
+    [
+        True,
+        1,
+        1.0,
+        "1",
+        "true",
+        "no",
+        None,
+        [],
+        {},
+        [1, {"a": None}],
+        "a: b",
+        "# no comment",
+        "ä\n",
+        "1e3",
+        "a\x85",
+        "a\x85\n- b",
+    ],
 )
 def test_every_value_is_read_back_as_it_was_written(value: Any) -> None:
     text = "old: {deep: 1}   # kept\n"
