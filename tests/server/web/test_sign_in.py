@@ -226,6 +226,12 @@ async def test_a_cookie_full_of_backslashes_costs_nothing() -> None:
     assert time.process_time() - started < 0.5
 
 
+async def test_a_form_that_is_too_large_says_so(browser: Browser) -> None:
+    """And names no setting, since none changes it."""
+    page = await browser.sign_in("k" * 300_000)
+    assert page.status_code == 413 and "larger than 0.25 MB" in page.text and "max_body_mb" not in page.text
+
+
 async def test_a_form_cookie_is_no_session(browser: Browser) -> None:
     """The sign-in page gives everybody one."""
     await browser.token()
