@@ -6,6 +6,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec.json import decode
@@ -61,13 +62,14 @@ def shipped(name: str) -> Path | None:
 
 
 def write_file(path: Path, data: bytes, mode: int | None = None) -> None:
-    """Writes a file atomically, following links and keeping the file mode unless `mode` is given. Raises ConfigError
-    with one problem.
+    """Writes a file atomically, following links. Keeps its owner where the system allows it, and its mode unless `mode`
+    is given. Raises ConfigError with one problem.
     """
     try:
         target = path.resolve()
+        before = target.stat() if target.exists() else None
         if mode is None:
-            mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o644
+            mode = stat.S_IMODE(before.st_mode) if before else 0o644
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".new", dir=target.parent)
         new = Path(name)
         try:
@@ -75,6 +77,9 @@ def write_file(path: Path, data: bytes, mode: int | None = None) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(descriptor)
+            if before is not None:
+                with suppress(OSError):  # without the right to give files away it becomes the server's
+                    os.chown(new, before.st_uid, before.st_gid)
             new.chmod(mode)
             new.replace(target)
         except BaseException:

@@ -167,6 +167,9 @@ class Walk:
         page.get_by_label("Model or route").fill("fake/stall_after(k=5)")
         page.get_by_role("button", name="Send").click()
         page.get_by_text("tok0").wait_for()
+        with page.expect_event("requestfailed"):  # whoever sends once more does not pay for the answers of before
+            page.get_by_role("button", name="Send").click()
+        page.get_by_text("tok0").wait_for()
         page.get_by_role("button", name="Stop").click()
         page.get_by_text("Stopped.").wait_for()
         page.get_by_label("Model or route").fill("no-such-model")

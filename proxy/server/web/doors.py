@@ -23,7 +23,7 @@ from litestar.response import Template
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.records import Caller
 from proxy.server.api.guard import Access
-from proxy.server.api.request import ClientGone, read_body
+from proxy.server.api.request import BodyTooLarge, ClientGone, read_body
 from proxy.server.auth import digest_of
 from proxy.server.web.rendering import PAGE_HEADERS
 from proxy.server.web.sessions import COOKIE, SESSION_S, Session, Sessions, new_session
@@ -79,6 +79,9 @@ class Doors:
             body = await read_body(request.receive, headers, most_bytes)
             read = partial(parse_qsl, body.decode(), keep_blank_values=True, max_num_fields=most_fields)
             fields = dict(await asyncio.to_thread(read) if len(body) > MAX_FORM // 4 else read())
+        except BodyTooLarge as error:  # its own message names a setting that has no say here
+            message = f"The form is larger than {most_bytes / (1024 * 1024):g} MB. Go back, and shorten it."
+            raise ProxyError(message, status=413, code="request_too_large", headers=error.headers) from None
         except (ValueError, ClientGone):
             raise BadRequest("The form cannot be read.", param="form") from None
         if not self._sessions.is_form_token(session, fields.pop("token", "")):

@@ -13,6 +13,7 @@ from msgspec import structs
 
 from proxy.config import ConfigError
 from proxy.config.problems import Problem
+from proxy.config.tree import MAX_BYTES
 from proxy.schema.daemon_thread import DaemonThread
 from proxy.schema.errors import Conflict, ProxyError
 from proxy.schema.json import encode
@@ -185,7 +186,14 @@ class SettingsChanges:
 
 
 def _texts(given: dict[str, str], base: Texts) -> Texts:
-    """What a form carries. Browsers send CRLF for every line break; a missing field leaves its file as it is."""
+    """What a form carries. Browsers send CRLF for every line break; a missing field leaves its file as it is. Raises
+    ProxyError 413 for what no file may be: showing it again would hold the event loop.
+    """
+    for name in ("routing", "pricing"):
+        text = given.get(name, "")
+        if len(text) - text.count("\r\n") > MAX_BYTES:
+            message = f"{name}: a configuration file may have at most 1 MB. Go back, and shorten it."
+            raise ProxyError(message, status=413, code="request_too_large", param=name)
     found = Texts(given.get("routing", base.routing), given.get("pricing", base.pricing), given.get("version", ""))
     pricing = None if found.pricing is None or base.pricing is None else _as_written(found.pricing, base.pricing)
     return structs.replace(found, routing=_as_written(found.routing, base.routing), pricing=pricing)

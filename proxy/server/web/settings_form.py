@@ -22,6 +22,7 @@ from proxy.server.web.words import plain
 
 _WHOLE = re.compile(r"[-+]?[0-9]{1,15}")
 _MAX_SHOWN = 200
+_MAX_TYPED = 10_000  # characters of one field: more than that, and writing it into the file takes long
 _LIMITS = {"requests_per_minute": "Requests a minute", "tokens_per_minute": "Tokens a minute", "concurrent": "At once"}
 
 
@@ -78,6 +79,8 @@ def typed(fields: Mapping[str, Field], given: Mapping[str, str]) -> Typed:
         text = "\n".join(line.strip() for line in text.replace("\r\n", "\n").strip().split("\n"))
         if text != field.value:
             try:
+                if len(text) > _MAX_TYPED:
+                    raise ValueError(f"A field takes up to {_MAX_TYPED:,} characters. Edit the file instead.")
                 changes[field.path] = _value(field, text)
                 field = structs.replace(field, value=text)
             except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -165,7 +166,7 @@ class SettingsPages:
             "read_only": await operations.reloads.off_loop(changes.files.why_read_only),
             "fields": fields,
             "providers": [] if config is None else _providers(config, await self._seen.providers()),
-            "rules": [] if config is None else rules_shown(config),
+            "rules": [] if config is None else await asyncio.to_thread(rules_shown, config),
             "ensembles": [] if config is None else ensembles_shown(config),
             "budgets": await self._budgets(),
             "problems": [plain(problem, 500) for problem in problems],

@@ -180,6 +180,24 @@ async def test_a_wrong_value_is_marked_at_its_field(
         assert file.read_bytes() == before and not file.with_name(f"{file.name}.bak").exists()
 
 
+async def test_what_is_too_long_is_refused_before_it_is_worked_on(
+    upstream_of_module: FakeUpstream, tmp_path: Path
+) -> None:
+    """A long list would hold the thread for files for many seconds, a text of 8 MB the event loop."""
+    async with opened(tmp_path, upstream_of_module.url) as (_, browser, file):
+        before = file.read_text()
+        for name, value in (("router__fallback", "fake/ok\r\n" * 2_000), ("budget__alert_at", "1," * 6_000)):
+            page = await changed(browser, **{name: value})
+            assert page.status_code == 400 and "Edit the file instead." in page.text
+        fields = inputs((await browser.get(f"{SETTINGS}/text")).text)
+        longest = before + ("#" * 999 + "\r\n") * 999  # no larger in the file, where each line ends with LF
+        assert (await browser.send(f"{SETTINGS}/text", {**fields, "routing": longest})).status_code == 200
+        for target in (f"{SETTINGS}/text", CHANGE):
+            page = await browser.send(target, {**fields, "do": "edit", "routing": "<" * 1_000_001})
+            assert page.status_code == 413 and len(page.content) < 10_000 and "at most 1 MB" in page.text
+        assert file.read_text() == before
+
+
 async def test_wrong_yaml_is_refused_with_its_line(upstream_of_module: FakeUpstream, tmp_path: Path) -> None:
     """Broken text, unknown keys and unknown names alike; the text stays in the editor."""
     async with opened(tmp_path, upstream_of_module.url) as (_, browser, file):

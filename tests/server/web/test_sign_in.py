@@ -207,6 +207,31 @@ async def test_a_session_ends_after_its_time() -> None:
     assert sessions.session(f"a=b; {cookie}; c=d", 1_000) == session
 
 
+@pytest.mark.parametrize("other", ['a={"x":1}', "no pair", "a=\u00e9", 'b="', "=", ";", f"x{COOKIE}=1", "$Version=1"])
+async def test_odd_cookies_of_other_programs_hide_no_session(other: str) -> None:
+    """Cookies know no ports: every program on this host adds its own."""
+    sessions, session = Sessions(SECRET), new_session(by_link=True)
+    cookie = f"{COOKIE}={sessions.cookie(session, 1_000)}"
+    assert sessions.session(f"{other}; {cookie}", 1_000) == session
+    assert sessions.session(f"{cookie}; {other}", 1_000) == session
+
+
+async def test_a_cookie_full_of_backslashes_costs_nothing() -> None:
+    """Nobody has to sign in to send one. `http.cookies` needs twelve seconds for it (CVE-2024-7592)."""
+    sessions = Sessions(SECRET)
+    started = time.process_time()
+    for value in ("\\" * 31_000, '\\"' * 15_500):
+        assert sessions.session(f'{COOKIE}="{value}"', 1_000) is None
+        assert sessions.session(f'a="{value}"', 1_000) is None
+    assert time.process_time() - started < 0.5
+
+
+async def test_a_form_that_is_too_large_says_so(browser: Browser) -> None:
+    """And names no setting, since none changes it."""
+    page = await browser.sign_in("k" * 300_000)
+    assert page.status_code == 413 and "larger than 0.25 MB" in page.text and "max_body_mb" not in page.text
+
+
 async def test_a_form_cookie_is_no_session(browser: Browser) -> None:
     """The sign-in page gives everybody one."""
     await browser.token()

@@ -127,7 +127,7 @@ async function stream(side, card, signal) {
     for await (const event of events(answer.body)) {
       const delta = event.choices?.[0]?.delta;
       if (event.error) fail(event.error.message);
-      if (delta?.content && !text.textContent) said.push(`first token ${passed()}`);
+      if (delta?.content && !text.hasChildNodes()) said.push(`first token ${passed()}`);
       if (delta?.content) text.append(delta.content);
       if (delta?.tool_calls) text.append(JSON.stringify(delta.tool_calls));
       if (event.usage) {
@@ -145,25 +145,29 @@ async function stream(side, card, signal) {
   }
 }
 
+let control = null; // of the calls that run
+
 playground?.addEventListener("submit", async (event) => {
   if (event.submitter?.value === "plan") return; // the page that the server renders
   event.preventDefault();
-  const [answers, stop, control] = [document.getElementById("answers"), document.getElementById("stop"), new AbortController()];
+  control?.abort(); // nobody sees those answers any more, and they cost money
+  const own = (control = new AbortController());
+  const [answers, stop] = [document.getElementById("answers"), document.getElementById("stop")];
   const cards = (playground.elements.other.value.trim() ? [0, 1] : [0]).map(() => document.createElement("section"));
   cards.forEach((card) => (card.className = "card"));
   answers.replaceChildren(...cards);
   stop.hidden = false;
-  stop.onclick = () => control.abort();
+  stop.onclick = () => own.abort();
   const work = cards.map(async (card, side) => {
     try {
-      await stream(side, card, control.signal);
+      await stream(side, card, own.signal);
     } catch (error) {
       const note = card.appendChild(document.createElement("p"));
       [note.className, note.textContent] = ["hint", error.name === "AbortError" ? "Stopped." : "The server does not answer."];
     }
   });
   await Promise.all(work);
-  stop.hidden = true;
+  if (control === own) stop.hidden = true;
 });
 
 // A drag over the chart: from the first bar to the last one.
