@@ -13,7 +13,7 @@ import click
 from proxy.cli.output import json_option, print_json, print_table
 from proxy.cli.settings import config_files, configuration_options, fail, store_problem
 from proxy.config import ConfigError, Source
-from proxy.config.files import is_installed, write_all
+from proxy.config.files import is_installed, keep_copy, write_all
 from proxy.config.load import version_of
 from proxy.config.source import ConfigFiles
 from proxy.schema.records import NANO_PER_USD
@@ -69,7 +69,7 @@ def show(version: str, prices: bool, as_json: bool, **flags: Any) -> None:
 @json_option
 @configuration_options
 def rollback(version: str, as_json: bool, **flags: Any) -> None:
-    """Write the files of VERSION back. The files before are kept as a version too."""
+    """Write the files of VERSION back. The files before are kept beside them, and as a version if they load."""
     files, store = _opened(flags)
     found = _one(store, version)
     try:
@@ -132,6 +132,9 @@ def _write(files: ConfigFiles, found: StoredConfig) -> list[str]:
     for path in changed:
         if is_installed(path):
             fail(f"{path} belongs to the installed package. Create your own files with `proxy init`.")
+    for path in changed:
+        if before[path] is not None:
+            keep_copy(path)
     write_all({path: data[path] for path in changed})
     return [str(path) for path in changed]
 

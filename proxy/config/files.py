@@ -90,6 +90,13 @@ def write_file(path: Path, data: bytes, mode: int | None = None) -> None:
         raise ConfigError([problem(Mark(str(path)), (), message)]) from None
 
 
+def keep_copy(path: Path) -> None:
+    """The file as it is, beside it, with `.bak` behind its name and the same mode. Raises ConfigError and OSError."""
+    target = path.resolve()
+    mode = stat.S_IMODE(target.stat().st_mode)
+    write_file(target.with_name(f"{target.name}.bak"), target.read_bytes(), mode)
+
+
 def write_all(texts: Mapping[Path, bytes]) -> None:
     """Writes several files, or none of them. Raises ConfigError."""
     before = {path: path.read_bytes() if path.is_file() else None for path in texts}

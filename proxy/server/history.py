@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
 
-from proxy.config import Config, ConfigError
+from proxy.config import Config, ConfigError, Source
 from proxy.config.load import version_of
 from proxy.config.source import ConfigFiles
 from proxy.schema.daemon_thread import DaemonThread
@@ -72,9 +72,14 @@ class History:
 
 
 def keep_files(files: ConfigFiles, store: ConfigStore) -> str | None:
-    """Stores the files as they are, so that no edit is lost; returns their version. None: there are none."""
+    """Stores the files as they are, so that no edit is lost; returns their version.
+
+    None: there are none, or they do not load. A key pasted into a file by mistake, which is one reason why it does not
+    load, must not stay in the database.
+    """
     try:
         texts = files.texts()
+        files.tried(*(Source(str(path), text) for path, text in zip(files.paths, texts, strict=True)))
     except ConfigError:
         return None
     version = version_of(*texts)

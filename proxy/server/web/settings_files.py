@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from proxy.config import ConfigError
-from proxy.config.files import PRICING, ROUTING, is_installed, shipped, write_all, write_file
+from proxy.config.files import PRICING, ROUTING, is_installed, keep_copy, shipped, write_all
 from proxy.config.keys_file import VARIABLE, set_key
 from proxy.config.load import version_of
 from proxy.config.source import ConfigFiles
@@ -27,7 +26,6 @@ from proxy.storage.sqlite import sqlite_path
 
 MAX_SHOWN_VERSIONS = 20
 _COPY = "Copy the text below into the file yourself."
-BACKUP = ".bak"  # behind the name of a file: the same file, before the last change from the page
 
 
 class Texts(Struct, frozen=True):
@@ -121,9 +119,7 @@ class SettingsFiles:
         with suppress(StoreError):  # the copies beside the files remain
             keep_files(self._files, self._store())
         for path in changed:
-            target = path.resolve()
-            mode = stat.S_IMODE(target.stat().st_mode)
-            write_file(target.with_name(target.name + BACKUP), target.read_bytes(), mode)
+            keep_copy(path)
 
     def versions(self) -> list[tuple[str, int | None]]:
         """The latest versions that servers have run or that were replaced; none if the database cannot be read."""

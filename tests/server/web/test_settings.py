@@ -118,6 +118,23 @@ async def test_a_budget_goes_from_the_page_to_the_server_and_back(
         assert server.runtime.config.version == version
 
 
+async def test_a_key_in_a_file_that_does_not_load_stays_out_of_the_database(
+    upstream_of_module: FakeUpstream, tmp_path: Path
+) -> None:
+    """Somebody pastes one by mistake; the page takes it away again. The copy beside the file is the operator's own."""
+    canary = "sk-CANARY0123456789abcdef"
+    async with opened(tmp_path, upstream_of_module.url) as (_, browser, file):
+        right = file.read_text()
+        file.write_text(right.replace("type: openai", f"type: openai, api_key: {canary}", 1))
+        assert canary in file.read_text()
+        page = await browser.get(f"{SETTINGS}/text")
+        checked = await browser.send(f"{SETTINGS}/text", {**inputs(page.text), "routing": right})
+        assert (await change(browser, checked, "save")).status_code == 303
+        assert file.read_text() == right
+        stored = [name for name in os.listdir(tmp_path) if name.startswith("usage.db") and "-owners" not in name]
+        assert stored and not [name for name in stored if canary.encode() in (tmp_path / name).read_bytes()]
+
+
 async def test_the_page_shows_what_is_configured(upstream_of_module: FakeUpstream, tmp_path: Path) -> None:
     """Keys by their source and last four characters, rules, ensembles with what they cost."""
     async with opened(tmp_path, upstream_of_module.url) as (_, browser, _file):
