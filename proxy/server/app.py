@@ -7,6 +7,7 @@ everything it opened.
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -198,9 +199,11 @@ class Application:
 
     async def _stop_calls_in_time(self, server: Running) -> None:
         """Ends running calls with a proper error before uvicorn cuts their connections."""
-        while not self.draining:  # noqa: ASYNC110 (uvicorn only sets a flag)
-            await asyncio.sleep(_LOOK_S)
-        await asyncio.sleep(max(0.0, self._config.server.grace_s - _LAST_WORDS_S))
+        ends_at = math.inf  # another server of this process may be the one that stops; then it is over soon
+        while not (draining := self.draining) or time.monotonic() < ends_at:
+            soonest = time.monotonic() + self._config.server.grace_s - _LAST_WORDS_S
+            ends_at = min(ends_at, soonest) if draining else math.inf
+            await asyncio.sleep(min(_LOOK_S, max(0.0, ends_at - time.monotonic())))
         for runtime in server.runtimes.open:
             runtime.pipeline.stop_calls()
 

@@ -11,9 +11,10 @@ import pytest
 
 from tests.faults.books import assert_books_agree, files, rows
 from tests.faults.talking import Heard, Talk, ask, talk
-from tests.serving import Spawned, spawned
+from tests.serving import Spawned, serving, spawned
+from tests.upstream import FakeUpstream, spawn
 from tests.upstream import Spawned as Upstream
-from tests.upstream import spawn
+from tests.waiting import eventually
 
 STREAMS = 40
 
@@ -96,3 +97,33 @@ async def test_streams_that_outlast_the_grace_period_are_cut(tmp_path: Path, wor
     assert (first["outcome"], {row["outcome"] for row in cut}) == ("ok", {"cancelled"})
     assert all(row["estimated"] and row["output_tokens"] >= 5 for row in cut)
     assert_books_agree(tmp_path, seen)
+
+
+class Other:
+    """Another server of this process, as its signal handler shows it: it stops, and is looked at while it does."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    @property
+    def should_exit(self) -> bool:
+        self.looks += 1
+        return True
+
+    def handle_exit(self, number: int, frame: object) -> None:
+        """Never called."""
+
+
+async def test_another_server_of_this_process_stops_no_call(tmp_path: Path) -> None:
+    """As in a program, or a test, that runs several. Its grace period is over before the call is."""
+    other = Other()
+    async with FakeUpstream() as upstream, serving(files(tmp_path, upstream.url, grace_s=0.6)) as server:
+        asked = asyncio.create_task(ask(server.port, "fake/delay_whole(s=2)", stream=False))
+        await upstream.until(lambda: bool(upstream.ledger))
+        before = signal.signal(signal.SIGTERM, other.handle_exit)
+        try:
+            await eventually(lambda: other.looks > 0)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        heard = await asked
+    assert (heard.status, heard.finish_reasons) == (200, ["stop"])
