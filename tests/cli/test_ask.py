@@ -130,6 +130,7 @@ def test_without_a_question_it_says_what_to_do(folder):
     assert b"Give a QUESTION" in done.stderr
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("arguments", [[], ["--json"], ["-m", "fake/cut_fin(k=3)"], ["-m", "nobody/has-it"]])
 def test_a_running_server_answers_and_meters(folder, arguments):
     """It has its model loaded. The answer, its errors and the exit code are the same as without a server."""

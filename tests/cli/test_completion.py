@@ -48,6 +48,7 @@ def test_words_are_completed(tmp_path, line, expected):
     assert words(line, tmp_path) == expected
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "command", ["ask", *(pytest.param(each, marks=pytest.mark.slow) for each in ("setup codex", "conformance"))]
 )

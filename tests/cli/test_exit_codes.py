@@ -63,6 +63,7 @@ def ids(command: str) -> str:
     return command.replace(" ", "-")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ALL, ids=ids)
 def test_an_unknown_option_is_2(tmp_path, monkeypatch, name):
     """Nothing runs, nothing is written, and standard output is empty."""
@@ -72,6 +73,7 @@ def test_an_unknown_option_is_2(tmp_path, monkeypatch, name):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", [name for name in ALL if name not in NO_CONFIGURATION], ids=ids)
 def test_files_that_do_not_load_are_2(tmp_path, monkeypatch, name):
     """Each mistake is one line on standard error. `config list` and its siblings work on stored versions too."""

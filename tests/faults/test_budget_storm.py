@@ -81,7 +81,7 @@ async def one_call(port: int, number: int, facts: Counter[str], wrong: list[Any]
         wrong.append(figures)
 
 
-@pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.slow)])
 async def test_a_hard_budget_holds_at_every_moment(tmp_path: Path, count: int) -> None:
     """In every snapshot: spent and held stay within the limit, and what is reserved is the sum of the open holds."""
     faulthandler.cancel_dump_traceback_later()

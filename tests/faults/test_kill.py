@@ -163,7 +163,7 @@ def check(folder: Path, load: Load, seen: list[Seen]) -> None:
     assert {held for _, held in found.booked.values()} == {0}
 
 
-@pytest.mark.parametrize("count", [5, pytest.param(KILLS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [2, pytest.param(KILLS, marks=pytest.mark.slow)])
 async def test_no_kill_loses_or_doubles_a_request(tmp_path: Path, count: int) -> None:
     """Each upstream request has its row, each finished answer its exact usage; open calls become `unknown`."""
     faulthandler.cancel_dump_traceback_later()  # two hundred kills take longer than a test usually may

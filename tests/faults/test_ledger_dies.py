@@ -7,6 +7,7 @@ import contextlib
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.faults.books import assert_sums, files, reconcile, rows
 from tests.faults.talking import Heard, ask, talk
@@ -76,6 +77,7 @@ async def test_a_server_whose_ledger_died_ends_by_itself(tmp_path: Path) -> None
     assert [found[each.call_id] for each in heard] == ["unknown"] * 4
 
 
+@pytest.mark.slow
 async def test_a_worker_whose_ledger_died_is_replaced(tmp_path: Path) -> None:
     """Its supervisor starts another, and calls go on."""
     trigger, environ = dying(tmp_path)

@@ -254,7 +254,7 @@ async def version_everywhere(server: Spawned, workers: int) -> set[str]:
     return {each.headers["x-proxy-config"] for each in answers}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 async def test_sighup_reloads_every_worker_and_cuts_no_stream(tmp_path: Path, workers: int) -> None:
     """No process is replaced; a hundred signals in a row do no harm."""
     with spawn() as upstream, ExitStack() as closing:
@@ -304,7 +304,7 @@ def port_of(main: int) -> int:
     return int(text.split(b"http://127.0.0.1:")[1].split(b"/")[0])
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 async def test_a_server_whose_terminal_is_closed_ends(tmp_path: Path, workers: int) -> None:
     """It must not linger unseen with its port in use. Running calls end first."""
     with spawn() as upstream:

@@ -73,6 +73,7 @@ def assert_no_invented_end(heard: Heard) -> None:
 # --- R04: cut short ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("k", [1, 20])
 @pytest.mark.parametrize("cut", ["cut_clean(k={},s=0.05)", "cut_fin(k={},s=0.05)", "cut_rst(k={},s=0.05)"])
 async def test_a_stream_cut_after_its_first_token_ends_in_an_error_frame(
@@ -128,6 +129,7 @@ async def test_a_stream_with_its_finish_but_no_end_marker_is_complete(server: Se
     assert (only(tmp_path)["outcome"], only(tmp_path)["output_tokens"]) == ("ok", 10)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "cut", ["cut_clean(k=1)", "cut_fin(k=1)", "cut_rst(k=1)", "truncated_json(k=3)", "cut_fin(k=0)"]
 )
@@ -152,6 +154,7 @@ async def test_an_error_frame_of_the_upstream_ends_the_stream(server: Server, tm
 # --- R08: time-outs ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("mode", "stream", "outcome", "limit_s"),
     [
@@ -218,6 +221,7 @@ async def test_bytes_that_make_no_event_are_no_progress(tmp_path: Path, upstream
     assert only(tmp_path)["outcome"] == "timeout_idle"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
 async def test_a_host_that_does_not_answer_is_a_connect_time_out(
@@ -312,6 +316,7 @@ async def test_a_stream_ends_at_the_deadline_in_an_error_frame(tmp_path: Path, u
 # --- R12: usage -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(
     ("mode", "source"),
@@ -577,6 +582,7 @@ async def test_characters_cut_by_chunks_arrive_whole(server: Server) -> None:
     assert heard.content == SECOND_SAID
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     "mode", ["dup_headers", "huge_headers", "100_continue", "chunk_split", "wrong_ctype", "gzip_bomb(mb=0)", "bom"]
@@ -589,6 +595,7 @@ async def test_odd_but_valid_answers_say_the_same(server: Server, tmp_path: Path
     assert only(tmp_path)["output_tokens"] == 10
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("mode", "stream", "code", "outcome"),
     [

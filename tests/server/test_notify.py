@@ -218,6 +218,7 @@ def test_nothing_ended_or_spent_is_no_crossing(change: Callable[[Batch], Batch],
     assert crossings.found(change(batch), {("daily", 5): (spent, 0), ("hour", 5): (0, 0)}) == []
 
 
+@pytest.mark.slow
 async def test_a_server_sends_each_share_once_over_workers_and_restarts(tmp_path: Path) -> None:
     """A budget that is used up further after the server was killed."""
     async with Receiver().running() as hook, FakeUpstream() as upstream:

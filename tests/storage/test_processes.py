@@ -11,6 +11,8 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from proxy.schema.queries import UsageQuery
 from proxy.storage.sqlite import SqliteStore
 from tests.storage.samples import HOLD_NANO, rows
@@ -24,6 +26,7 @@ def start(mode: str, path: Path, prefix: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_kill_9_loses_no_settled_call_and_counts_none_twice(tmp_path: Path) -> None:
     """20 processes, 4 at a time on one file, killed at random moments.
 

@@ -296,6 +296,7 @@ async def test_an_answer_too_large_is_not_kept_and_not_bought_again(
     assert len(upstream.ledger) == 1
 
 
+@pytest.mark.slow
 async def test_a_stream_too_large_says_so_in_a_comment(server: Server, upstream: FakeUpstream, key: str) -> None:
     """Before its end; clients read over comments."""
     body = chat("fake/fast(n_tokens=60000)", stream=True)
@@ -395,6 +396,7 @@ async def test_the_key_of_a_killed_process_is_free_and_the_repeat_says_so(
     assert lost["cost_nano"] > 0
 
 
+@pytest.mark.slow
 async def test_sigterm_waits_for_a_call_without_a_client(upstream: FakeUpstream, tmp_path: Path, key: str) -> None:
     """Within `grace_s`: the answer is kept, and a new process gives it."""
     files = write_files(tmp_path, upstream.url)
