@@ -186,7 +186,7 @@ class _Walk:
                 elif name == "required" and isinstance(value, list) and isinstance(merged.get(name, []), list):
                     new = dict.fromkeys(each for each in value if isinstance(each, str) and each not in required)
                     merged.setdefault(name, []).extend(new)
-                    required |= new.keys()
+                    required.update(new)  # `|=` with keys would make a new set of all of them
                 elif merged.setdefault(name, value) != value:
                     self.changes.append(".".join((*at, name)))
         return merged
