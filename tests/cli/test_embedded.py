@@ -34,8 +34,8 @@ def running(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(running):
-    """The SDK, with the key a user who has none writes."""
-    with openai.OpenAI(base_url=running.base_url, api_key="any", max_retries=0, timeout=PATIENCE_S) as sdk:
+    """The SDK, with the key a user who has none writes. Ensembles may take half a minute on a slow machine."""
+    with openai.OpenAI(base_url=running.base_url, api_key="any", max_retries=0, timeout=4 * PATIENCE_S) as sdk:
         yield sdk
 
 

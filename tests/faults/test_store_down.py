@@ -6,6 +6,7 @@ import asyncio
 import fnmatch
 import json
 import os
+import re
 import resource
 import shutil
 import sqlite3
@@ -130,6 +131,16 @@ async def test_a_file_system_without_space_loses_no_row(tmp_path: Path) -> None:
     assert {*calls.values()} <= {"ok", "rejected"}
 
 
+async def all_ready(server: Spawned, workers: int) -> None:
+    """Every worker serves: one that starts while the database cannot be used would end the start."""
+    async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False) as client:
+        while workers > 1:
+            text = (await client.get(f"http://127.0.0.1:{server.port}/metrics")).text
+            if re.search(rf"^mmproxy_workers {workers}(\.0)?$", text, re.MULTILINE):
+                return
+            await asyncio.sleep(0.1)
+
+
 def workers_of(server: Spawned) -> dict[int, psutil.Process]:
     """Those that run, by process id."""
     found = {}
@@ -145,6 +156,7 @@ async def test_a_worker_that_cannot_start_does_not_end_the_others(tmp_path: Path
     """It is started again until it can: here its files cannot be written, since it inherits that limit."""
     async with FakeUpstream() as upstream:
         with spawned(files(tmp_path, upstream.url, budget=BUDGET), "--workers", "2") as server:
+            await all_ready(server, 2)
             heard = await answered(server, 20)
             first = workers_of(server)
             killed, kept = first
@@ -191,6 +203,7 @@ async def test_a_database_locked_for_ten_seconds_refuses_new_calls_and_loses_non
     """By a backup tool, say. Streams in flight end normally, and their ends are written afterwards."""
     async with FakeUpstream() as upstream:
         with spawned(files(tmp_path, upstream.url, budget=BUDGET), "--workers", "2") as server:
+            await all_ready(server, 2)
             origin = f"http://127.0.0.1:{server.port}"
             async with httpx.AsyncClient(base_url=origin, trust_env=False) as client:
                 streams = [await talk(server.port, f"fake/ok(n_tokens=20,pace=0.05,tag={i})") for i in range(5)]
@@ -253,6 +266,7 @@ async def test_a_database_that_goes_while_it_is_in_use_loses_no_row(tmp_path: Pa
     """The next calls are refused, the log gives the reason, and then the file is back with all rows."""
     async with FakeUpstream() as upstream:
         with spawned(files(tmp_path, upstream.url, budget=BUDGET), "--workers", str(workers)) as server:
+            await all_ready(server, workers)
             async with asyncio.timeout(60):  # one that starts later would apply the old log to the new file
                 while len(fnmatch.filter(os.listdir(tmp_path / "usage.db-owners"), "*.lock")) < workers:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
@@ -329,6 +343,7 @@ async def test_a_read_only_database_refuses_new_calls_and_loses_none(tmp_path: P
     """Streams in flight end normally, their ends are written once it can be written again, without a restart."""
     async with FakeUpstream() as upstream:
         with spawned(files(tmp_path, upstream.url, budget=BUDGET), "--workers", str(workers)) as server:
+            await all_ready(server, workers)
             streams = [await talk(server.port, f"fake/ok(n_tokens=20,pace=0.05,tag={i})") for i in range(5)]
             assert [await each.head() for each in streams] == [200] * 5
             with read_only(tmp_path):
