@@ -41,6 +41,7 @@ def rows(folder):
         db.close()
 
 
+@pytest.mark.slow
 def test_only_the_answer_is_on_standard_output(folder):
     """It can be piped, and ends with one newline."""
     done = proxy("ask", "Say hello.", cwd=folder)
@@ -105,6 +106,7 @@ def test_its_options_are_the_fields_of_the_request(folder):
 
 
 @pytest.mark.parametrize("arguments", [[], ["-"]])
+@pytest.mark.slow
 def test_standard_input_may_be_the_question(folder, arguments):
     """Piped in, without a question or with a dash."""
     command = [*COMMAND, "ask", *arguments]

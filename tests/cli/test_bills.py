@@ -40,6 +40,7 @@ def told(folder: Path, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_repricing_shows_and_then_writes(used):
     """Nothing changes without --apply; a second run finds nothing; the old version is known by its hash."""
     folder, server = used

@@ -82,6 +82,7 @@ def test_strict_treats_warnings_as_a_problem(tmp_path, routing, code):
         ([], {"PROXY_PRICING": "other.yaml"}, "routing_rules.yaml, other.yaml; "),
     ],
 )
+@pytest.mark.sampled(3)
 def test_it_names_the_files_and_the_database(tmp_path, flags, variables, line):
     """Paths are relative to the working directory, in the first line and in `files` of the report."""
     (tmp_path / "sub").mkdir()

@@ -50,6 +50,7 @@ def folder(ran: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(ran, tmp_path / "copy"))
 
 
+@pytest.mark.slow
 def test_each_configuration_that_ran_is_listed_and_shown(folder: Path) -> None:
     """The latest first; both files as they were."""
     latest, first = listed(folder)
@@ -128,6 +129,7 @@ def test_a_beginning_of_several_versions_is_refused(folder: Path) -> None:
     assert "had no pricing.yaml" in proxy("config", "show", "zz1", "--prices", cwd=folder).stderr
 
 
+@pytest.mark.slow
 def test_a_running_server_follows_a_rollback(tmp_path: Path) -> None:
     """`x-proxy-config` names the version again, and the history says that it runs."""
     ask = {"model": "auto", "messages": [{"role": "user", "content": "Hi"}]}

@@ -111,6 +111,7 @@ def test_an_unreachable_server_exits_with_2(folder):
 
 @pytest.mark.parametrize("direct", [True, False], ids=["direct", "configured"])
 @pytest.mark.parametrize(("model", "said"), [("e401", "Incorrect API key"), ("nothing", "answers 404")])
+@pytest.mark.sampled(3)
 def test_an_unusable_model_exits_with_2(folder, upstream, direct, model, said):
     """One sentence says why, after the line with the number of calls."""
     arguments = ("-m", model, "--base-url", upstream.url) if direct else ("-m", f"fake/{model}")
@@ -121,6 +122,7 @@ def test_an_unusable_model_exits_with_2(folder, upstream, direct, model, said):
 
 
 @pytest.mark.parametrize(("form", "number"), [([], signal.SIGINT), (["--json"], signal.SIGTERM)], ids=["table", "json"])
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_results_and_cleans_up(folder, upstream, tmp_path_factory, form, number):
     """Rows are printed one by one: the first are out while a later check still waits."""
     own = tmp_path_factory.mktemp("temporary")

@@ -182,6 +182,7 @@ def test_the_examples_run(place: tuple[Path, dict[str, str]]) -> None:
     assert (folder / "routing_rules.schema.json").read_text().startswith("{")
 
 
+@pytest.mark.slow
 def test_the_example_that_serves_serves(place: tuple[Path, dict[str, str]]) -> None:
     """It serves until SIGTERM."""
     folder, environ = place

@@ -45,6 +45,7 @@ def answer(folder: Path, *arguments: str) -> Any:
     return json.loads(done(folder, *arguments, "--json"))
 
 
+@pytest.mark.slow
 def test_versions_are_compared(folder: Path) -> None:
     """Line by line, as the API does it; `latest` is the newest."""
     text = done(folder, "prompts", "diff", "p", "1", "latest")

@@ -109,6 +109,7 @@ def test_a_body_comes_from_a_file_or_standard_input(folder: Path) -> None:
         (("Hi", "--base-url", "http://127.0.0.1:9/v1", "--api-key-env", "NOT_SET"), 2, "NOT_SET is not set"),
     ],
 )
+@pytest.mark.sampled(4)
 def test_exit_codes(folder: Path, arguments: tuple[str, ...], code: int, text: str) -> None:
     """1: a call would get this error; 2: the command cannot run."""
     done = proxy("explain", *arguments, "--json", cwd=folder)
@@ -136,6 +137,7 @@ budget: {{total_usd: 0.007, per_key: {{narrow: {{total_usd: 0.0001}}}}}}
 """
 
 
+@pytest.mark.slow
 def test_budgets_are_read_from_the_database(tmp_path: Path) -> None:
     """What was spent decides as it would in a server: rules read it, and a call that does not fit is refused."""
     asked = {"model": "auto", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 10}
@@ -159,6 +161,7 @@ def test_budgets_are_read_from_the_database(tmp_path: Path) -> None:
     assert json.loads(refused.stdout)["budget"]["refused_by"] == "key narrow total"
 
 
+@pytest.mark.slow
 def test_a_running_server_explains_the_same(server: Spawned, tmp_path: Path) -> None:
     """Its answer is printed as it is; an error of it is the answer too."""
     told = json.loads(

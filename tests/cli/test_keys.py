@@ -123,6 +123,7 @@ def test_where_keys_change_nothing_for_keyless_callers_nothing_is_said(folder, s
 
 
 @pytest.mark.parametrize("variables", [{}, {"PROXY_REQUIRE_KEY": "false"}])
+@pytest.mark.slow
 def test_the_curl_line_needs_no_key_where_the_server_needs_none(folder, variables):
     """After the last key was revoked, or where keys are optional."""
     keys(folder, "create", "one")
@@ -161,6 +162,7 @@ def test_a_key_given_for_a_name_is_not_repeated(folder):
         (["a", "--role", "root"], "'root' is not one of"),
     ],
 )
+@pytest.mark.sampled(4)
 def test_invalid_values_are_refused_and_create_nothing(folder, arguments, message):
     """One line says why."""
     out, err = keys(folder, "create", *arguments, code=2)
@@ -195,6 +197,7 @@ def test_a_running_server_follows(folder):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", pytest.param("::", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_network_needs_a_key_that_opens(folder, host):
     """One in the database will do, unless it has ended; the refusal names the command (S01)."""
     refused = proxy("serve", "--host", host, "--port", "0", cwd=folder)

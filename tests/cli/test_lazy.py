@@ -70,12 +70,14 @@ def modules_after(arguments, cwd, **variables):
 
 
 @pytest.mark.parametrize(("arguments", "also_not"), LIGHT, ids=name_of)
+@pytest.mark.sampled(4)
 def test_a_light_command_does_not_load_the_server(tmp_path, arguments, also_not):
     """That saves half a second each time."""
     assert modules_after(arguments, tmp_path) & (SERVER | RARE | also_not) == set()
 
 
 @pytest.mark.parametrize(("arguments", "not_needed"), HEAVY.items(), ids=name_of)
+@pytest.mark.sampled(3)
 def test_a_command_loads_only_what_it_uses(tmp_path, arguments, not_needed):
     """`models` asks servers over httpx, `prices` reads the list, `keys` the database. None of them serves."""
     assert modules_after(arguments, tmp_path) & (not_needed - {"rich"}) == set()

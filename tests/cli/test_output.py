@@ -84,6 +84,7 @@ def test_a_pipe_that_closes_early_gives_no_traceback(tmp_path):
 @pytest.mark.parametrize(
     "arguments", [["check"], ["providers"], ["models"], ["usage"], ["prices"], ["keys", "list"], ["ask", "hello"]]
 )
+@pytest.mark.sampled(3)
 def test_files_that_do_not_load_leave_standard_output_empty(tmp_path, arguments):
     """Except for `check`, whose report is the requested result."""
     (tmp_path / "routing_rules.yaml").write_text("version: 1\nproviders: {groq: {retrys: 1}}\n")

@@ -35,6 +35,7 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_json_is_the_answer_of_the_route(used: Path) -> None:
     """No server runs."""
     done = proxy("plan", "NEW.yaml", "--json", cwd=used)

@@ -67,6 +67,7 @@ def _no_database(folder):
 
 
 @pytest.mark.parametrize("place", [_missing_folder, _folder, _below_a_file, _no_database])
+@pytest.mark.sampled(3)
 def test_an_unwritable_database_is_one_line(tmp_path, place):
     """It names the path and what to do."""
     path = place(tmp_path)

@@ -92,6 +92,7 @@ def test_the_curl_line_works(running):
 
 
 @pytest.mark.parametrize("variable", ["PROXY_API_KEY", "PROXY_ADMIN_KEY"])
+@pytest.mark.slow
 def test_the_curl_line_works_with_a_key_and_does_not_show_it(tmp_path, upstream, variable):
     """The key comes from the shell's environment, whichever of the two variables is set."""
     key = {variable: "a-secret-of-the-server"}
@@ -149,6 +150,7 @@ def calls_in(folder):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
 def test_a_stopped_server_finishes_its_calls_and_exits_with_0(tmp_path, upstream, number):
     """`docker stop` and Ctrl-C lose no answer and no row."""
     with server(configure(tmp_path, upstream), "--port", "0") as stopping:
@@ -197,6 +199,7 @@ def test_host_and_port_follow_the_order_of_precedence(tmp_path, upstream, level)
 
 
 @pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.sampled(3)
 def test_database_and_log_format_follow_the_order_of_precedence(tmp_path, upstream, level):
     """Shown by the file that appears and by the form of a log line."""
     nearer = LEVELS.index(level)

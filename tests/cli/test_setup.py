@@ -31,6 +31,7 @@ def setup(home, client, *arguments, **variables):
 
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("key", [(), ("--api-key-env", "MY_KEY")], ids=["open", "key"])
+@pytest.mark.sampled(4)
 def test_each_client_gets_its_lines(tmp_path, client, key):
     """The address, the model, and the variable of the key, never its value. Nothing is written."""
     done = setup(tmp_path, client, "-m", "groq/fast", *key, "--json", MY_KEY="sk-secretsecretsecret")
@@ -164,6 +165,7 @@ def test_open_webui_reads_an_environment_file(tmp_path):
         ("aider", "model:\n  - x\n", "cannot be edited safely"),
     ],
 )
+@pytest.mark.sampled(4)
 def test_a_file_that_cannot_be_edited_is_left_alone(tmp_path, client, text, why):
     """One line says why and what to do; there is no backup either."""
     file = tmp_path / FILES[client]

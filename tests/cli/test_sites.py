@@ -67,6 +67,7 @@ def test_the_catalog_is_a_table_and_a_template_is_text(folder: Path) -> None:
         (("list", "--category", "cats"), 2, "category: expected one of"),
     ],
 )
+@pytest.mark.sampled(3)
 def test_what_is_not_found_or_wrong_says_so(folder: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
     """1: there is nothing; 2: the question is wrong."""
     done = proxy("sites", *arguments, cwd=folder)

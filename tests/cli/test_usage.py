@@ -25,6 +25,7 @@ def used(tmp_path_factory):
     return folder, answer
 
 
+@pytest.mark.slow
 def test_json_equals_the_answer_of_the_server(used):
     """To the last digit."""
     folder, answer = used
@@ -74,6 +75,7 @@ def spent(tmp_path_factory):
     return folder, answer
 
 
+@pytest.mark.slow
 def test_budgets_are_those_of_the_server(spent):
     """Also once it has ended; only the projection goes on."""
     folder, answer = spent

@@ -342,6 +342,7 @@ async def test_what_is_silently_ignored_is_found(actor: Server, change: Change, 
 
 
 @pytest.mark.parametrize(("model", "expected"), MODELS, ids=[row[0] for row in MODELS])
+@pytest.mark.sampled(4)
 async def test_a_broken_server_is_found(actor: Server, model: str, expected: set[str]) -> None:
     """Faults of the whole server, over a socket."""
     assert expected <= await failed(actor, actor.reply, model)

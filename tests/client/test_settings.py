@@ -360,6 +360,7 @@ def shipped_rules() -> list[Rule]:
 
 
 @pytest.mark.parametrize("shorthand", RULES)
+@pytest.mark.sampled(3)
 def test_each_shorthand_is_a_rule(shorthand: str) -> None:
     """It takes the place of the shipped rule of that name, with the same conditions."""
     config = configured(APISettings(router={"routing_rules": {shorthand: "long"}}))

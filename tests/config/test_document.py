@@ -143,6 +143,7 @@ def snippets() -> list[str]:
 
 
 @pytest.mark.parametrize("snippet", snippets())
+@pytest.mark.sampled(4)
 def test_a_snippet_loads(snippet: str) -> None:
     """It loads unchanged, or with the two required sections added. Its first line names its file."""
     name = snippet.partition("\n")[0].removeprefix("# ")

@@ -128,6 +128,7 @@ VALUES = st.one_of(
 
 @settings(max_examples=20, deadline=None)
 @given(st.dictionaries(st.sampled_from(PATHS), VALUES | st.just(REMOVED), min_size=1, max_size=3))
+@pytest.mark.slow
 def test_the_shipped_file_takes_any_value(changes: dict[tuple[str, ...], Any]) -> None:
     """The values are those asked for, and no comment line of the file is lost."""
     path = shipped(ROUTING)

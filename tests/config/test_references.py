@@ -114,6 +114,7 @@ UNKNOWN = [f"nobody{n}" for n in range(COUNT)]
     ],
     ids=["chain", "circle", "list", "unknown"],
 )
+@pytest.mark.sampled(3)
 def test_many_names_are_checked_in_linear_time(sections: dict[str, Any], count: int, first: str) -> None:
     """A step that many names share is taken once, and only some unknown names are compared with all others."""
     config = structs.replace(config_of(HEAD), **sections)

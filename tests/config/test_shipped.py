@@ -64,6 +64,7 @@ def shipped(environ: dict[str, str]) -> Config:
 
 
 @pytest.mark.parametrize("keys", [keys for count in range(len(KEYS) + 1) for keys in combinations(KEYS, count)])
+@pytest.mark.sampled(4)
 def test_the_shipped_files_work_with_any_keys(keys: tuple[str, ...]) -> None:
     """No key, one, or all: each provider is on exactly where its key is set, and the embedded model always."""
     config = shipped(dict.fromkeys(keys, "k"))
@@ -117,6 +118,7 @@ def test_the_shipped_providers_are_those_of_the_product() -> None:
 
 
 @pytest.mark.parametrize(("name", "row"), OLD_IDS.items())
+@pytest.mark.sampled(4)
 def test_an_old_id_has_its_row_and_its_successor(name: str, row: str) -> None:
     """Gone and mapped by an alias, or still there with what comes after it."""
     config = shipped({})
@@ -130,6 +132,7 @@ def test_an_old_id_has_its_row_and_its_successor(name: str, row: str) -> None:
 
 
 @pytest.mark.parametrize(("row", "march"), PRICES_OF_MARCH_2026.items())
+@pytest.mark.sampled(4)
 def test_the_prices_of_march_2026_are_kept(row: str, march: tuple[float, float]) -> None:
     """What is gone keeps them as its price, what lives on has them as the version that ended with that month."""
     price = shipped({}).pricing.models[row]

@@ -105,6 +105,7 @@ def test_a_wide_file_is_refused_by_the_same_cap() -> None:
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{" * 100_000, "a: " + "{b: " * 5_000, "- " * 5_000, "? " * 5_000])
+@pytest.mark.sampled(3)
 def test_depth_is_refused_in_short_time(text: str) -> None:
     """No recursion, and no reading on once the cap is reached."""
     problems: list[Problem] = []

@@ -105,6 +105,7 @@ WAYS = [write_in_place, save_atomically, rename_away_and_back, same_size_same_ti
 
 
 @pytest.mark.parametrize("change", WAYS, ids=lambda way: way.__name__)
+@pytest.mark.sampled(3)
 async def test_every_way_to_save_a_file_is_told(file: Path, change: Callable[[Path], None]) -> None:
     """By the system, at once: the look every minute has no part in it."""
     async with watching(file) as told:
@@ -113,6 +114,7 @@ async def test_every_way_to_save_a_file_is_told(file: Path, change: Callable[[Pa
 
 
 @pytest.mark.parametrize("change", WAYS, ids=lambda way: way.__name__)
+@pytest.mark.sampled(3)
 async def test_beside_the_database_too(file: Path, change: Callable[[Path], None]) -> None:
     """There the file itself is watched; and the one that took its place."""
     async with watching(file, busy=file.parent) as told:

@@ -117,6 +117,7 @@ def test_the_commands_run(place: tuple[Path, dict[str, str], str]) -> None:
             assert EXPECTED[line] in done.stdout, f"{line}\n{done.stdout}\n{done.stderr}"
 
 
+@pytest.mark.slow
 def test_the_snippet_runs(place: tuple[Path, dict[str, str], str]) -> None:
     """With the address of the test's server, and a model that its upstream has."""
     (code,) = blocks("python")

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from proxy.pipeline.idempotency import MAX_ANSWER_BYTES
 from proxy.pipeline.sharing import FRESH_S, MAX_CACHE_S, MAX_KEY
 from proxy.storage.kept_answers import AnswerLimits
@@ -22,6 +24,7 @@ providers:
 """
 
 
+@pytest.mark.slow
 def test_the_snippet_runs_with_the_unmodified_sdk_and_is_paid_once(tmp_path: Path) -> None:
     """Run again, it prints the same answer."""
     (snippet,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)

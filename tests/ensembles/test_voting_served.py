@@ -327,6 +327,7 @@ async def _turn(world: World, messages: list[Any], stream: bool) -> dict[str, An
 
 
 @pytest.mark.parametrize("phase", ["members", "judge", "escalation", "escalation streams"])
+@pytest.mark.sampled(3)
 async def test_a_client_that_leaves_ends_everything(world: World, phase: str) -> None:
     """In each phase; each seat has its row."""
     world.say("42", "41", "40")

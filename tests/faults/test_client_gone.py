@@ -131,6 +131,7 @@ async def flooding(conversation: Talk, upstream: FakeUpstream) -> None:
 
 
 @pytest.mark.parametrize("step", [flooded, flooding])
+@pytest.mark.sampled(3)
 async def test_under_a_flood_the_upstream_is_let_go_at_once(
     pair: tuple[Server, FakeUpstream], tmp_path: Path, step: Step
 ) -> None:
@@ -151,6 +152,7 @@ async def test_under_a_flood_the_upstream_is_let_go_at_once(
 
 
 @pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.sampled(3)
 async def test_all_seats_of_a_call_are_let_go_at_once(
     pair: tuple[Server, FakeUpstream], tmp_path: Path, stream: bool
 ) -> None:

@@ -52,6 +52,7 @@ async def is_dead(folder: Path, port: int) -> list[Heard]:
     return heard
 
 
+@pytest.mark.slow
 async def test_a_server_whose_ledger_died_ends_by_itself(tmp_path: Path) -> None:
     """Code 1, so that its supervisor starts it again; what was in flight is answered, and becomes `unknown`."""
     trigger, environ = dying(tmp_path)

@@ -132,6 +132,7 @@ async def test_one_failing_provider_is_ejected_early(tmp_path: Path, way: Way, t
     table.append(f"| {way.name} | {len(begun)} | {answered:.1f} % | {found} |")
 
 
+@pytest.mark.slow
 async def test_a_provider_that_recovers_is_readmitted_with_a_single_probe(tmp_path: Path) -> None:
     """R15: until the probe is answered, all other calls go elsewhere."""
     upstream = FakeUpstream(modes={**dict.fromkeys(NAMES, "ok"), "one": "e500"})

@@ -255,6 +255,7 @@ async def version_everywhere(server: Spawned, workers: int) -> set[str]:
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
 async def test_sighup_reloads_every_worker_and_cuts_no_stream(tmp_path: Path, workers: int) -> None:
     """No process is replaced; a hundred signals in a row do no harm."""
     with spawn() as upstream, ExitStack() as closing:

@@ -69,6 +69,7 @@ async def stop_under(
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
 async def test_streams_in_flight_end_within_the_grace_period(tmp_path: Path, workers: int) -> None:
     """All to their last frame; then the process ends with code 0, and the rows are the upstream's ledger."""
     with spawn() as upstream:

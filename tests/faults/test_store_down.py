@@ -49,6 +49,7 @@ async def ready(client: httpx.AsyncClient, status: int) -> None:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.slow
 async def test_a_full_disk_refuses_new_calls_and_loses_none(tmp_path: Path) -> None:
     """503 `storage_unavailable` before anything is sent upstream; streams in flight end normally."""
     async with FakeUpstream() as upstream:
@@ -339,6 +340,7 @@ def _chattr(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
 async def test_a_read_only_database_refuses_new_calls_and_loses_none(tmp_path: Path, workers: int) -> None:
     """Streams in flight end normally, their ends are written once it can be written again, without a restart."""
     async with FakeUpstream() as upstream:

@@ -93,6 +93,7 @@ async def test_a_stream_cut_after_its_first_token_ends_in_an_error_frame(
 
 
 @pytest.mark.parametrize("cut", ["cut_clean(k=0)", "cut_fin(k=0)", "cut_rst(k=0)", "cut_clean(k=-1)", "half_headers"])
+@pytest.mark.sampled(3)
 async def test_a_stream_cut_before_its_first_token_is_a_502(server: Server, tmp_path: Path, cut: str) -> None:
     """Nothing was sent to the client, so the error has its own status."""
     heard = await ask(server.port, "fake/" + cut)
@@ -211,6 +212,7 @@ async def test_pings_do_not_put_off_the_first_token(server: Server, tmp_path: Pa
     assert (heard.status, only(tmp_path)["outcome"]) == (504, "timeout_first_token")
 
 
+@pytest.mark.slow
 async def test_bytes_that_make_no_event_are_no_progress(tmp_path: Path, upstream: FakeUpstream) -> None:
     """A byte now and then keeps no stream alive."""
     limits = {**SHORT, "first_token": 5.0}
@@ -421,6 +423,7 @@ async def test_before_the_first_delta_another_model_may_answer(
         "fake/two_choices-cut_clean(k=1)",
     ],
 )
+@pytest.mark.sampled(4)
 async def test_after_the_first_delta_no_other_model_answers(tmp_path: Path, upstream: FakeUpstream, first: str) -> None:
     """Content, reasoning, a tool call or a refusal: each commits the answer to its model."""
     heard = await ask_pair(tmp_path, upstream, first)
@@ -634,6 +637,7 @@ async def test_a_giant_answer_that_is_valid_is_passed_on(patient: Server, tmp_pa
 
 
 @pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+@pytest.mark.slow
 async def test_a_client_that_reads_slowly_is_not_the_upstream_stalling(
     tmp_path: Path, upstream: FakeUpstream, transport: str
 ) -> None:

@@ -208,6 +208,7 @@ def check(path: Path, callers: list[Caller], facts: Counter[str]) -> None:
 @pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("when_down", ["refuse", "unmetered"])
 @pytest.mark.parametrize("is_charged", [False, True])
+@pytest.mark.sampled(3)
 async def test_callers_side_by_side_lose_and_double_nothing(count: int, when_down: str, is_charged: bool) -> None:
     """Whatever fails and whoever leaves: holds add up, every row is as it was told, budgets hold, the writer lives."""
     faulthandler.cancel_dump_traceback_later()  # thousands of them take longer than a test usually may

@@ -241,6 +241,7 @@ async def test_a_client_that_leaves_when_all_is_over_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, phase in PHASES.items() if not phase.backoff_s])
+@pytest.mark.sampled(4)
 async def test_the_deadline_ends_a_call_wherever_it_is(name: str) -> None:
     """Over all its attempts, retries, fallbacks and seats: 504, and no use in trying again. No back-off is begun that
     would last beyond it.

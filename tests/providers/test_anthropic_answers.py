@@ -149,6 +149,7 @@ def _known(body: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", [name for name in STREAMED if len(json.dumps(ALL[name])) < 8000])
+@pytest.mark.sampled(4)
 def test_a_recorded_stream_may_be_cut_at_every_byte(name: str):
     """The same events, and so the same answer."""
     response = ALL[name]

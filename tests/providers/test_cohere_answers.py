@@ -175,6 +175,7 @@ def test_a_recorded_stream_folds_to_the_answer_its_texts_spell(name: str):
 
 
 @pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.sampled(3)
 def test_a_stream_may_be_cut_at_every_byte(name: str):
     """Two reads instead of one, at any offset, give the same events."""
     data = framed(load(name)["events"])

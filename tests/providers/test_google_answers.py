@@ -104,6 +104,7 @@ def test_a_whole_answer_folds_from_its_stream(name: str):
 
 
 @pytest.mark.parametrize("name", STREAMED)
+@pytest.mark.sampled(4)
 def test_a_stream_is_the_same_wherever_its_bytes_are_cut(name: str):
     """At every byte of the shorter ones, and in steps that meet all remainders of the longer ones."""
     seen = recorded_events(name)

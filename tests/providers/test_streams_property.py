@@ -247,6 +247,7 @@ def check(kind: str, said: Said, chunks: list[ChatChunk]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(said=saids(), turns=turns_of)
+@pytest.mark.sampled(4)
 def test_whatever_is_said_arrives_in_the_clients_library(kind: str, said: Said, turns: list[int]):
     """Parallel calls that take turns at random keep their arguments apart."""
     chunks, decoder = decoded(kind, framed(WRITERS[kind](said, turns), []))
@@ -257,6 +258,7 @@ def test_whatever_is_said_arrives_in_the_clients_library(kind: str, said: Said, 
 @pytest.mark.parametrize("kind", ["openai", "anthropic", "cohere", "google", "perplexity", "openai, responses"])
 @settings(max_examples=5, deadline=None, derandomize=True)
 @given(said=saids(most=1), turns=turns_of)
+@pytest.mark.sampled(3)
 def test_the_bytes_may_be_cut_at_every_offset(kind: str, said: Said, turns: list[int]):
     """In the middle of a character, of a line end, of an event; and everywhere at once. Every wire once: what cuts
     bytes into events is the same for all decoders.
@@ -272,6 +274,7 @@ def test_the_bytes_may_be_cut_at_every_offset(kind: str, said: Said, turns: list
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(said=saids(), turns=turns_of)
+@pytest.mark.sampled(4)
 def test_a_stream_that_ends_early_is_an_error_and_nothing_is_invented(kind: str, said: Said, turns: list[int]):
     """Whatever was lost, what arrived is the beginning of what was said, and the end is no finish."""
     seen = framed(WRITERS[kind](said, turns), [])

@@ -264,6 +264,7 @@ def shipped() -> Names:
     return build_names(config, PriceBook(config.pricing, {}), {})
 
 
+@pytest.mark.slow
 def test_equal_inputs_give_equal_decisions() -> None:
     """10,000 random requests over a frozen snapshot, decided twice, the second time on another copy of the names, in
     another order: what an explanation says is what a call takes, since both are this function.
@@ -330,6 +331,7 @@ def outcome(snapshot: Names, facts: Facts, seed: float) -> tuple[list[str], str 
         ({"task": "extraction", "latency_critical": True, "input_tokens_estimate": 10_000}, None, OSS),
     ],
 )
+@pytest.mark.sampled(4)
 def test_the_shipped_rules_are_the_table(facts: dict[str, Any], rule: str | None, model: str | None) -> None:
     """Each line of it, with the models of today."""
     found = decide(shipped(), Facts(**facts), NO_STATE, 0.0, "v")

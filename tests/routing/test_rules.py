@@ -23,6 +23,7 @@ def rule(name: str = "a", **keys: Any) -> Rule:
 
 @settings(max_examples=1000, deadline=None)
 @given(rule_sets(), st.integers(0, 2**32))
+@pytest.mark.slow
 def test_the_engine_agrees_with_a_plain_evaluation(rules: list[Rule], seed: int) -> None:
     """Over random rules and facts: the same rule matches, and exactly those before it failed, each with a reason."""
     engine = compiled(rules)
@@ -39,6 +40,7 @@ def test_the_engine_agrees_with_a_plain_evaluation(rules: list[Rule], seed: int)
 
 @settings(max_examples=500, deadline=None)
 @given(rule_sets(), st.integers(0, 2**32))
+@pytest.mark.slow
 def test_the_difficulty_changes_nothing_for_tasks_whose_rules_do_not_look_at_it(rules: list[Rule], seed: int) -> None:
     """So a named task of this kind need not be judged."""
     engine = compiled(rules)

@@ -139,6 +139,7 @@ def test_recursion_in_many_ways_is_not_followed_for_ever() -> None:
 @pytest.mark.parametrize("pattern", ["^(a+)+$", "^(?=a)(a+)+$", r"(a*)*\1$", "(?=a)a*a*a*a*a*b$", r"\b(a|aa)+$"])
 @pytest.mark.parametrize("wrap", [lambda inner: inner, lambda inner: {"not": inner}, lambda inner: {"items": inner}])
 @pytest.mark.parametrize("size", [30, 4_900, 40_000])
+@pytest.mark.sampled(4)
 def test_patterns_cannot_run_away(pattern: str, wrap: Callable[[Any], Any], size: int) -> None:
     """Neither backtracking nor look-ahead patterns, on one long text or on many."""
     checked = check(wrap({"type": "string", "pattern": pattern}))

@@ -46,6 +46,7 @@ def test_a_long_text_is_read_as_one(unit: str, is_ascii: bool, shift: int) -> No
 
 
 @pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.sampled(4)
 def test_a_long_text_is_written_as_one(unit: str) -> None:
     """Byte for byte, also in the members of lists and objects."""
     value = {"x": [1, {"y": long_text(unit, 1)}, "z"], "y": long_text(unit, 0), "z": None}
@@ -119,6 +120,7 @@ def test_the_structure_is_that_of_one_step(text: str) -> None:
     ("wrong", "right"),
     [("[%s,,%s]", "[%s,%s]"), ("[%s %s]", "[%s]"), ("[%s,%s,]", "[%s]"), ("[%s}", "[%s ]"), ("{%s:1}", '{"a":%s}')],
 )
+@pytest.mark.sampled(4)
 def test_a_comma_or_bracket_out_of_place_is_found(wrong: str, right: str, blank: str) -> None:
     """Beside large members, where the text is cut."""
     for large in ('"' + "x" * SIZE + '"', "[" + "123456789," * (SIZE // 10) + "1]"):

@@ -98,6 +98,7 @@ def test_many_small_events_are_no_large_one() -> None:
 
 
 @pytest.mark.parametrize("unit", [b"\n", b"\r", b":\n", b"data:\n", b"data: {}\n\n", b"{\n", b"event: x\n", b"x:\n"])
+@pytest.mark.sampled(4)
 def test_no_line_is_dear(unit: bytes) -> None:
     """One read from a socket may bring 256 kB of the shortest lines there are."""
     piece = unit * (256 * 1024 // len(unit))

@@ -142,6 +142,7 @@ def served(folder: Path, stderr: int) -> tuple[subprocess.Popen[bytes], int]:
 
 
 @pytest.mark.parametrize("broken", ["unread", "full", "closed"])
+@pytest.mark.slow
 async def test_a_server_serves_and_stops_whatever_becomes_of_its_log(tmp_path: Path, broken: str) -> None:
     """More calls than a pipe has room for, then SIGTERM: exit code 0 within seconds."""
     async with FakeUpstream() as upstream:

@@ -361,6 +361,7 @@ async def test_metrics_are_at_their_exact_path(server: Server) -> None:
     ("access", "key", "status"),
     [("public", "", 200), ("admin", "", 401), ("admin", "data", 403), ("admin", "admin", 200), ("off", "admin", 404)],
 )
+@pytest.mark.sampled(3)
 async def test_who_may_read_the_metrics(
     upstream: FakeUpstream, tmp_path: Path, access: str, key: str, status: int
 ) -> None:

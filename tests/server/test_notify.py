@@ -137,6 +137,7 @@ def test_a_sliding_window_is_reported_once_in_its_length(path: Path) -> None:
 
 
 @pytest.mark.parametrize("answer", [b"500 Oops", b"302 Found\r\nlocation: http://127.0.0.1:1/", b"429 Later", None])
+@pytest.mark.sampled(3)
 async def test_a_webhook_that_fails_gets_the_alert_again(path: Path, answer: bytes | None) -> None:
     """Also one that never answers; redirects are not followed."""
     async with Receiver(answer, answer).running() as hook, alerting(path, hook.url, limit_s=1) as (alerts, log):

@@ -104,6 +104,7 @@ async def test_what_is_wrong_changes_nothing_and_is_said(setting: Setting) -> No
 
 
 @pytest.mark.parametrize("text", ["", "version: 1\nprov", "{", "\tversion: 1", "version: 1\nproviders: {o: {type: x}}"])
+@pytest.mark.sampled(3)
 async def test_every_broken_file_is_refused(setting: Setting, text: str) -> None:
     """Empty, cut off, not YAML, not ours."""
     setting.path.write_text(text)
@@ -416,6 +417,7 @@ async def test_a_reader_that_hangs_holds_up_no_call(tmp_path: Path, upstream: Fa
         await eventually(lambda: server.runtime.config.version != before, timeout_s=15)
 
 
+@pytest.mark.slow
 async def test_a_call_keeps_what_it_started_with(tmp_path: Path, upstream: FakeUpstream) -> None:
     """Its provider goes, also the one it has yet to fall back to; then the connections go too."""
     path = write_files(tmp_path, upstream.url, TWO)

@@ -8,6 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from proxy.routing.board import HealthBoard
 from proxy.server.shared_sessions import SharedSessions
 from proxy.storage.sqlite import SqliteStore
@@ -101,6 +103,7 @@ def configured(folder: Path, url: str) -> Path:
     return folder / "routing_rules.yaml"
 
 
+@pytest.mark.slow
 async def test_a_conversation_that_moved_in_one_process_stays_there_in_another(tmp_path: Path) -> None:
     """Its first choice is well in the other process, and nothing of the conversation is in the database but a hash."""
     said = "confidential " * 1500

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.faults.books import files
 from tests.faults.talking import ask
@@ -19,6 +20,7 @@ from tests.upstream import FakeUpstream
 from tests.waiting import until
 
 
+@pytest.mark.slow
 async def test_old_calls_are_gone_soon_after_the_start(tmp_path: Path) -> None:
     """Calls go on, and the new ones stay."""
     fill_calls(tmp_path / "usage.db", 2_000)  # of 2023

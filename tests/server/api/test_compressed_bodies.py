@@ -60,6 +60,7 @@ async def test_what_cannot_be_read_is_refused_in_openai_s_shape(small: Server) -
 
 
 @pytest.mark.parametrize("encoding", PRESSES)
+@pytest.mark.slow
 async def test_a_bomb_is_a_413_and_the_server_goes_on(small: Server, encoding: str) -> None:
     """200 MB of blanks in a few kilobytes, many at once: the answer comes after 2 MB of each."""
     bomb = PRESSES[encoding](b" " * 200_000_000)

@@ -47,6 +47,7 @@ async def both(folder: Path, kind: str, answers: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.sampled(3)
 async def test_a_stream_is_read_for_either_request(tmp_path: Path, kind: str):
     """Under any content type, or none."""
     kinds = ("text/event-stream", "application/json", "text/plain; charset=utf-8", "text/html", None)
@@ -54,6 +55,7 @@ async def test_a_stream_is_read_for_either_request(tmp_path: Path, kind: str):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.sampled(3)
 async def test_a_whole_answer_is_read_for_either_request(tmp_path: Path, kind: str):
     """Printed on several lines, after a byte order mark, or as an event stream without events."""
     body = json.dumps(answer(kind, 2), indent=1).encode()
@@ -90,6 +92,7 @@ def bare(data: bytes) -> bytes:
         ("gzip", zlib.compress),
     ],
 )
+@pytest.mark.sampled(4)
 async def test_the_first_bytes_tell_how_an_answer_is_compressed(
     tmp_path: Path, encoding: str, press: Callable[[bytes], bytes]
 ):
@@ -158,6 +161,7 @@ async def test_a_compressed_answer_is_read_though_none_was_asked_for(tmp_path: P
         (b"x", "br", "upstream_error"),
     ],
 )
+@pytest.mark.sampled(4)
 async def test_what_is_neither_is_an_honest_error(tmp_path: Path, body: bytes, encoding: str | None, code: str | None):
     """One try, one row, nothing of a page in it."""
     headers: Any = {} if encoding is None else {"content_encoding": encoding}

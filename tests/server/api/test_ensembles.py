@@ -276,6 +276,7 @@ async def test_a_rule_cannot_lead_an_ensemble_to_itself(server: Server, upstream
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.sampled(4)
 async def test_one_member_that_fails_does_not_fail_the_call(
     server: Server, database: Path, mode: str, code: str, stream: bool
 ) -> None:

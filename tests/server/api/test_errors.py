@@ -94,6 +94,7 @@ BAD_BODIES: dict[str, tuple[bytes, str, str | None, str | None]] = {
 
 
 @pytest.mark.parametrize("name", BAD_BODIES)
+@pytest.mark.sampled(4)
 async def test_a_bad_body_is_a_fast_400_that_names_the_field(
     server: Server, upstream: FakeUpstream, database: Path, name: str
 ) -> None:

@@ -258,6 +258,7 @@ async def test_a_thousand_wrong_keys_are_slowed_down_and_the_right_one_is_not(
             assert (await post(server.port, chat(), x_api_key=right)).status == 200
 
 
+@pytest.mark.slow
 async def test_a_lost_database_locks_out_nobody_who_was_there(upstream: FakeUpstream, tmp_path: Path) -> None:
     """Others get a 503, never a 401, and need no restart (R16)."""
     database = tmp_path / "usage.db"
@@ -438,6 +439,7 @@ async def test_tokens_beyond_the_limit_are_a_429(server: Server) -> None:
     assert refused.error()["metadata"]["limiter"] == "tokens_per_minute"
 
 
+@pytest.mark.slow
 async def test_a_place_is_free_again_however_its_call_ended(server: Server, upstream: FakeUpstream) -> None:
     """Answered, refused, failed, streamed, broken off, or left by its client in any phase."""
     ends = ["fake/ok", "nobody/x", "fake/e500", "fake/e400", "fake/cut_rst(k=2)", "fake/stall_after(k=1)"]

@@ -45,6 +45,7 @@ def check_error(path: str, answer: Answer, code: str, kind: str = "rate_limit_er
 
 
 @pytest.mark.parametrize("path", BODIES)
+@pytest.mark.sampled(3)
 async def test_our_own_limit_says_when_to_come_again(upstream: FakeUpstream, tmp_path: Path, path: str) -> None:
     """Whole answers and streams tell what is left; the refusal names limiter, limit and time."""
     async with serving(write_files(tmp_path, upstream.url, LIMITED)) as server:
@@ -65,6 +66,7 @@ async def test_our_own_limit_says_when_to_come_again(upstream: FakeUpstream, tmp
 
 @pytest.mark.parametrize("path", BODIES)
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.sampled(4)
 async def test_a_vendors_limit_keeps_its_time(upstream: FakeUpstream, tmp_path: Path, path: str, stream: bool) -> None:
     """`retry-after` of the vendor goes on to the client, with our own headers beside it."""
     async with serving(write_files(tmp_path, upstream.url, LIMITED)) as server:

@@ -65,6 +65,7 @@ def checked(attempt: dict[str, Any], source: str, is_chat: bool = True) -> None:
 
 
 @pytest.mark.parametrize("kind", BEGUN)
+@pytest.mark.sampled(3)
 async def test_the_tokens_of_a_row_explain_its_cost(tmp_path: Path, kind: str) -> None:
     """For whole and for streamed requests."""
     served = [b""]

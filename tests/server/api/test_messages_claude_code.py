@@ -303,6 +303,7 @@ def made_key(database: Path, name: str) -> str:
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.sampled(4)
 async def test_errors_of_anthropic_pass_with_status_and_body(
     tmp_path: Path, status: int, kind: str, message: str, stream: bool
 ):

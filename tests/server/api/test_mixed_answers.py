@@ -49,6 +49,7 @@ def text(answer: Answer) -> str | None:
 
 
 @pytest.mark.parametrize("kind", ["openai", "anthropic", "google", "cohere", "perplexity", "vllm"])
+@pytest.mark.sampled(3)
 async def test_each_is_an_answer_or_an_error_and_leaves_one_row(tmp_path: Path, kind: str) -> None:
     """Nothing of the upstream stays open."""
     dice, served, count = random.Random(kind), [b""], 0

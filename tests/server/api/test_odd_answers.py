@@ -72,6 +72,7 @@ def answer(kind: str, count: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["openai", "anthropic", "google", "cohere", "perplexity"])
+@pytest.mark.sampled(3)
 async def test_a_usage_that_nobody_can_believe_is_estimated(tmp_path: Path, kind: str) -> None:
     """The answer is paid and arrives; its row can be written, and is not of zero."""
     counts: list[Any] = [HUGE, 2**53, -5, True, "x", [1], None, 0, 0.0, "0"]
@@ -167,6 +168,7 @@ THOUGHT = {"candidatesTokenCount": 366, "thoughtsTokenCount": 1109}  # and no co
         ("google", streamed({"candidates": [CANDIDATE], "usageMetadata": THOUGHT}), (0, 1475, True)),
     ],
 )
+@pytest.mark.sampled(3)
 async def test_what_a_stream_counted_is_kept_and_the_rest_estimated(
     tmp_path: Path, kind: str, data: bytes, expected: tuple[int, int, bool | None]
 ) -> None:

@@ -45,6 +45,7 @@ async def taken(server: Server, places: int) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.slow
 async def test_one_too_many_is_refused_at_once(small: Server, upstream: FakeUpstream, stream: bool) -> None:
     """503 `overloaded` with Retry-After, before anything is sent on or written down; what is served goes on."""
     mode = "ok(n_tokens=20,pace=0.05)" if stream else "delay_whole(s=1)"

@@ -108,6 +108,7 @@ async def test_keys_take_turns_and_are_one_deployment(tmp_path: Path, transport:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("refusal", ["e401", "e402", "e403", "e429(retry_after=60)", "e429(code=insufficient_quota)"])
+@pytest.mark.sampled(4)
 async def test_a_refused_key_costs_one_attempt_and_rests(tmp_path: Path, stream: bool, refusal: str) -> None:
     """The call is answered by another key without a wait, and later calls do not ask with the refused one."""
     async with world(tmp_path, rotated="AB") as (server, upstream):
@@ -247,6 +248,7 @@ async def test_a_server_that_cannot_be_reached_uses_nothing(tmp_path: Path) -> N
     ("google", "origin", "x-goog-api-key"),
     ("cohere", "origin", "authorization"),
 ])  # fmt: skip
+@pytest.mark.sampled(3)
 async def test_every_vendors_header_changes_with_the_key(tmp_path: Path, kind: str, root: str, header: str) -> None:
     """Each request carries exactly one key, in the vendor's own header, also after a refusal."""
     settings = {"kind": kind} if root == "{upstream}" else {"kind": kind, "root": root}

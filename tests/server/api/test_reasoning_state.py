@@ -136,6 +136,7 @@ def as_caller(server: Server, key: str) -> AsyncOpenAI:
 
 @pytest.mark.parametrize("wire", MODELS)
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.sampled(3)
 async def test_a_loop_of_three_turns_keeps_its_thoughts(
     upstream: FakeUpstream, tmp_path: Path, wire: str, stream: bool
 ) -> None:
@@ -198,6 +199,7 @@ async def test_another_caller_gets_nothing(upstream: FakeUpstream, tmp_path: Pat
         "DROP TABLE reasoning_states",
     ],
 )
+@pytest.mark.sampled(4)
 async def test_what_is_lost_ends_no_loop(upstream: FakeUpstream, tmp_path: Path, wire: str, loss: str) -> None:
     """Too old, broken or gone: the provider does without, and the next turn is answered."""
     async with serving(files(tmp_path, upstream.url)) as server:

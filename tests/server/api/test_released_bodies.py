@@ -54,6 +54,7 @@ def holders(seen: Sequence[bytes]) -> int:
 
 @pytest.mark.parametrize("size", [100_000, 3_000_000])
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.sampled(3)
 async def test_nobody_holds_a_body_longer_than_it_takes(tmp_path: Path, stream: bool, size: int) -> None:
     """Small or large, whole or streamed."""
     WatchedOpenAI.seen.clear()

@@ -344,6 +344,7 @@ async def two_servers(files: Path) -> AsyncIterator[tuple[Server, Server]]:
 
 
 @pytest.mark.parametrize("mode", ["delay_whole(s=1)", "delay_whole(s=1)-fail_first(n=1)"])
+@pytest.mark.slow
 async def test_a_repeat_at_another_worker_waits_for_the_answer(
     upstream: FakeUpstream, tmp_path: Path, key: str, mode: str
 ) -> None:
@@ -611,6 +612,7 @@ async def test_a_replay_carries_the_labels_of_its_request(server: Server, databa
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.slow
 async def test_however_clients_come_and_go_each_key_is_bought_once(
     upstream: FakeUpstream, tmp_path: Path, workers: int
 ) -> None:

@@ -52,6 +52,7 @@ def references(answer: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("is_streamed", [False, True])
 @pytest.mark.parametrize("vendor", ["deep", "ant", "gem"])
+@pytest.mark.sampled(3)
 async def test_references_reach_the_vendor_as_the_items_themselves(
     api: Any, upstream: FakeUpstream, vendor: str, is_streamed: bool
 ) -> None:

@@ -21,6 +21,7 @@ RETRYING = ROUTING.replace("retries: 0", "retries: 2").replace("fake/ok}}", "fak
     ("model", "requests"),
     [("fake/e429", 3), ("fake/e429(code=insufficient_quota)", 1), ("fake/e409", 3), ("fake/e500", 3)],
 )
+@pytest.mark.sampled(4)
 async def test_three_tries_of_an_sdk_do_not_become_nine_requests(
     tmp_path: Path, upstream: FakeUpstream, model: str, requests: int, stream: bool
 ) -> None:

@@ -140,6 +140,7 @@ async def test_policy_fields_in_the_body_are_not_believed(server: Server, databa
     assert row["id"] != "1"
 
 
+@pytest.mark.slow
 async def test_proxies_of_the_environment_are_not_used(upstream: FakeUpstream, tmp_path: Path) -> None:
     """HTTP_PROXY and its like would see every prompt and key (S13)."""
     with socket.create_server(("127.0.0.1", 0)) as canary:
@@ -195,6 +196,7 @@ EVIL_HEADERS = (
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("status", [b"200 OK", b"429 Too Many Requests", b"500 Internal Server Error"])
+@pytest.mark.sampled(3)
 async def test_only_listed_and_clean_headers_of_an_upstream_are_passed_on(
     tmp_path: Path, status: bytes, stream: bool
 ) -> None:
@@ -672,6 +674,7 @@ BREAKS = [
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.slow
 async def test_each_call_is_one_log_line_whatever_it_is_called(
     upstream: FakeUpstream, tmp_path: Path, log_format: str
 ) -> None:

@@ -33,6 +33,7 @@ def chunked(deltas: list[list[dict[str, Any]]]) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["openai", "vllm", "mistral", "ollama"])
+@pytest.mark.sampled(3)
 async def test_odd_calls_reach_the_clients_library(tmp_path: Path, kind: str) -> None:
     """Whole names, ids of their own, arguments that are JSON; bought once, one row each."""
     served = [b""]

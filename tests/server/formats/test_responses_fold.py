@@ -148,6 +148,7 @@ def comes_in_order(chunks: list[ChatChunk]) -> bool:
 
 
 @pytest.mark.parametrize("name", [*names("stream"), *names("events")])
+@pytest.mark.sampled(4)
 def test_a_recorded_stream_adds_up_to_the_whole_answer(name: str) -> None:
     """Of every vendor."""
     chunks = chunks_in(name)

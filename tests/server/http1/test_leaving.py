@@ -30,6 +30,7 @@ BEHIND = {
 
 @pytest.mark.parametrize("behind", BEHIND.values(), ids=BEHIND)
 @pytest.mark.parametrize("abruptly", [False, True])
+@pytest.mark.sampled(4)
 def test_every_request_of_a_connection_learns_that_its_client_left(run: Run, behind: bytes, abruptly: bool) -> None:
     """Also where requests wait behind it, and where reading has paused because there is too much of them."""
 
@@ -155,6 +156,7 @@ def test_a_reader_that_has_stopped_is_let_go(run: Run) -> None:
     run(test())
 
 
+@pytest.mark.slow
 def test_a_slow_reader_is_not_a_stopped_one(run: Run) -> None:
     """Who takes something within each `send_s` is served."""
 

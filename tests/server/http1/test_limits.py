@@ -37,6 +37,7 @@ async def connected(door: Door, data: Iterable[bytes]) -> list[tuple[asyncio.Str
 
 
 @pytest.mark.parametrize(("data", "answer"), HALVES.values(), ids=HALVES)
+@pytest.mark.sampled(4)
 def test_half_of_anything_has_an_end(run: Run, data: bytes, answer: bytes) -> None:
     """With an answer where a request had begun; and the application never saw it."""
 
@@ -66,6 +67,7 @@ async def dripped(door: Door, begin: bytes) -> tuple[bytes, float]:
     return reading.result(), own_time() - begun
 
 
+@pytest.mark.slow
 def test_dripping_does_not_make_a_head_last(run: Run) -> None:
     """A head has its time as a whole; a body only has to go on."""
 
@@ -115,6 +117,7 @@ def test_an_idle_connection_is_closed(run: Run) -> None:
     run(test())
 
 
+@pytest.mark.slow
 def test_a_request_that_is_served_has_no_limit_here(run: Run) -> None:
     """Its time is the application's to measure, also while half a request waits behind it."""
 
@@ -130,6 +133,7 @@ def test_a_request_that_is_served_has_no_limit_here(run: Run) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", FOLLOWER[:9], post("content-length: 9", body=b"x"), FOLLOWER])
+@pytest.mark.sampled(4)
 def test_waiting_connections_make_room_for_new_ones(run: Run, data: bytes) -> None:
     """The oldest first, so that who speaks at once is heard; a request that is served is never cut."""
 
@@ -222,6 +226,7 @@ def test_a_small_body_costs_no_task_until_it_is_whole(run: Run) -> None:
     run(test())
 
 
+@pytest.mark.slow
 def test_a_stream_is_told_why_it_is_cut_at_the_end_of_grace(run: Run) -> None:
     """An event with the error, and no end marker."""
 

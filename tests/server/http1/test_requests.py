@@ -24,6 +24,7 @@ def bodies(answers: bytes) -> list[bytes]:
 
 @pytest.mark.parametrize("headers", UPGRADES.values(), ids=UPGRADES)
 @pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.sampled(4)
 def test_a_request_that_asks_for_an_upgrade_is_answered(run: Run, headers: tuple[str, ...], chunked: bool) -> None:
     """Once, whatever segments it comes in, and its body is never a request."""
 
@@ -221,6 +222,7 @@ def test_a_refusal_at_the_head_costs_no_task_and_leaves_the_connection_usable(ru
     run(test())
 
 
+@pytest.mark.slow
 def test_clients_that_do_not_wait_are_refused_so_many_times_a_second(run: Run) -> None:
     """Their next request waits in its socket; who was not refused lately is told at once."""
 

@@ -64,6 +64,7 @@ async def browser(server: Server) -> AsyncIterator[Browser]:
 
 
 @pytest.mark.parametrize("path", ALL)
+@pytest.mark.sampled(4)
 async def test_pages_need_nothing_from_elsewhere(browser: Browser, path: str) -> None:
     """No inline script, no inline style, no other host: what the policy allows is what they use."""
     answer = await browser.get(path)

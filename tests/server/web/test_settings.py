@@ -179,6 +179,7 @@ async def test_nothing_typed_changes_nothing(upstream_of_module: FakeUpstream, t
         ("budget.downgrade_to", '"><img src=x onerror=alert(1)>', "onerror"),
     ],
 )
+@pytest.mark.sampled(4)
 async def test_a_wrong_value_is_marked_at_its_field(
     upstream_of_module: FakeUpstream, tmp_path: Path, name: str, value: str, message: str
 ) -> None:
@@ -197,6 +198,7 @@ async def test_a_wrong_value_is_marked_at_its_field(
         assert file.read_bytes() == before and not file.with_name(f"{file.name}.bak").exists()
 
 
+@pytest.mark.slow
 async def test_what_is_too_long_is_refused_before_it_is_worked_on(
     upstream_of_module: FakeUpstream, tmp_path: Path
 ) -> None:
@@ -367,6 +369,7 @@ async def test_a_broken_file_on_disk_still_leads_back(upstream_of_module: FakeUp
         assert (await browser.get(f"{SETTINGS}/versions/none")).status_code == 404
 
 
+@pytest.mark.slow
 async def test_every_worker_runs_what_was_saved(upstream_of_module: FakeUpstream, tmp_path: Path) -> None:
     """Each of two follows the files, whichever of them saved."""
     file = write_files(tmp_path, upstream_of_module.url, COMMENTED)

@@ -96,6 +96,7 @@ def marked(answer: httpx.Response) -> list[str]:
 
 
 @pytest.mark.parametrize("path", PATHS)
+@pytest.mark.sampled(4)
 async def test_pages_need_nothing_from_elsewhere(browser: Browser, path: str) -> None:
     """As all pages: what the policy allows is what they use; each form has its token."""
     answer = await browser.get(f"/dashboard{path}")

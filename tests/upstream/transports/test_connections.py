@@ -64,6 +64,7 @@ async def settle() -> None:
 
 
 @pytest.mark.parametrize("mode", ["ok", "late_end(s=0.02)", "fast"])
+@pytest.mark.sampled(3)
 async def test_a_connection_is_kept_when_its_end_comes_behind_the_end_marker(transport: Transport, mode: str) -> None:
     """Twenty streams, one connection: servers end the body in a packet of its own."""
     async with FakeUpstream() as upstream:
@@ -130,6 +131,7 @@ async def test_what_follows_the_end_marker_is_no_part_of_the_next_answer(transpo
 
 
 @KINDS
+@pytest.mark.slow
 async def test_connections_that_wait_for_their_end_are_limited_and_end_with_the_transport(
     kind: Callable[..., Transport],
 ) -> None:
@@ -201,6 +203,7 @@ async def test_a_kept_connection_that_ends_under_a_request_is_replaced(transport
 
 
 @pytest.mark.parametrize("end", ["late", "half a head", "half a head, reset", "interim"])
+@pytest.mark.sampled(4)
 async def test_a_request_that_may_be_worked_on_is_not_sent_again(transport: Transport, end: str) -> None:
     """Not after a byte of an answer, and not after a time in which a model may have worked."""
     async with serving(stale(end)) as peer:
@@ -327,6 +330,7 @@ async def test_a_name_that_is_not_there_is_connect_failed(kind: Callable[..., Tr
 
 
 @KINDS
+@pytest.mark.slow
 async def test_a_server_that_accepts_and_says_nothing_of_tls_is_connect_timed_out(
     kind: Callable[..., Transport],
 ) -> None:

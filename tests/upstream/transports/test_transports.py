@@ -360,6 +360,7 @@ async def test_a_read_that_was_cancelled_can_be_taken_up_again(transport: Transp
     assert body.endswith(b"data: [DONE]\n\n")
 
 
+@pytest.mark.slow
 async def test_two_thousand_cancels_leave_nothing_behind(transport: Transport, upstream: FakeUpstream) -> None:
     """In every phase, once and twice, at any moment: then a request is as quick as ever, and nothing is in flight."""
     before = open_files()
