@@ -49,7 +49,7 @@ from proxy.server.followers import following
 from proxy.server.formats import FORMATS, EndpointFormat
 from proxy.server.framework import Routes, litestar
 from proxy.server.history import History
-from proxy.server.http1 import Connections, Limits, most_connections
+from proxy.server.http1 import Connections, Limits, give_back, most_connections
 from proxy.server.log import log_writer
 from proxy.server.metrics import Metrics
 from proxy.server.reload import Reloads
@@ -283,6 +283,7 @@ class Application:
                 SharedSessions(server.board.sessions, sticky_moves(self._config), self._log).follow(),
                 self._stop_calls_in_time(server),
             ]
+            give_back()  # what only the start needed
             try:
                 async with following(followers, self._log):
                     try:

@@ -3,6 +3,6 @@
 from proxy.server.http1.connections import Connections, Limits
 from proxy.server.http1.peer import Peer, peer_of
 from proxy.server.http1.protocol import HTTP1Protocol
-from proxy.server.http1.system import most_connections
+from proxy.server.http1.system import give_back, most_connections
 
-__all__ = ["Connections", "HTTP1Protocol", "Limits", "Peer", "most_connections", "peer_of"]
+__all__ = ["Connections", "HTTP1Protocol", "Limits", "Peer", "give_back", "most_connections", "peer_of"]
