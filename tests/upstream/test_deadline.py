@@ -8,6 +8,7 @@ import pytest
 import uvloop
 
 from proxy.upstream.deadline import Deadline
+from tests.slowness import takes
 
 
 async def forever() -> None:
@@ -23,10 +24,8 @@ async def check_time_out_and_go_on() -> None:
     loop = asyncio.get_running_loop()
     deadline = Deadline()
     assert await deadline.wait(soon(1), loop.time() + 10) == 1
-    begun = loop.time()
-    with pytest.raises(TimeoutError):
-        await deadline.wait(forever(), begun + 0.05)
-    assert 0.045 <= loop.time() - begun < 0.5
+    with takes(0.045, 0.5), pytest.raises(TimeoutError):
+        await deadline.wait(forever(), loop.time() + 0.05)
     assert await deadline.wait(soon(2), loop.time() + 10) == 2
     with pytest.raises(TimeoutError):
         await deadline.wait(forever(), loop.time() - 1)
@@ -50,10 +49,10 @@ async def test_a_limit_that_moves_on_is_kept() -> None:
     deadline = Deadline()
     begun = loop.time()
     for _ in range(5):
-        await deadline.wait(asyncio.sleep(0.06), loop.time() + 0.2)
+        await deadline.wait(asyncio.sleep(0.15), loop.time() + 0.5)
     with pytest.raises(TimeoutError):
-        await deadline.wait(forever(), loop.time() + 0.2)
-    assert 0.49 < loop.time() - begun < 5
+        await deadline.wait(forever(), loop.time() + 0.5)
+    assert 1.24 < loop.time() - begun < 10
 
 
 async def test_nothing_happens_to_a_task_that_does_not_wait() -> None:

@@ -202,6 +202,8 @@ def test_who_leaves_after_a_refusal_leaves_nothing_behind(run: Run) -> None:
     async def test() -> None:
         async with hall() as door:
             await door.shed()
+            for _ in range(REFUSALS_PER_SECOND // 2):  # so that the connections behind them rest for half a second
+                door.connections.resting.add(lambda: None)
             socks = [door.knock(KEPT) for _ in range(20)]
             for sock in socks:
                 await read(sock, until=b"full")
