@@ -25,6 +25,7 @@ SYSTEM_CHARS = 300
 # The windows for the difficulty alone: all of a usual word problem.
 QUESTION, WIDE_QUESTION, DENSE_QUESTION = (240, 60), (120, 40), (60, 20)
 
+_GROWTH_CHARS = 64  # a capital dotted i is two characters in lower case: a text of these would take half as long again
 _EDGE_TOKENS = 40
 _ENDS = 6
 _BODY_TOKENS = 160
@@ -97,7 +98,7 @@ def _ends_of(text: str, head: int, tail: int, between: str = "\n") -> str:
 
 def tokens_of(sample: str) -> list[bytes]:
     """Words in lower case as UTF-8; digits become 0, punctuation separates, dense scripts give a token a character."""
-    lower = sample.lower()
+    lower = sample.lower()[: len(sample) + _GROWTH_CHARS]
     if lower.isascii():
         pass
     elif _find_sparse(lower) is None:

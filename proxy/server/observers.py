@@ -14,6 +14,8 @@ from proxy.routing.board import HealthBoard
 from proxy.schema.records import CallEnd
 from proxy.server.metrics import Metrics, labels_of
 
+_MAX_WARNED = 1_000  # names are made up by clients
+
 
 def observer(metrics: Metrics | None, configured: frozenset[str]) -> Callable[[Attempt], None]:
     """The observer of ended attempts. It outlives a reload, which only changes its labels."""
@@ -44,18 +46,30 @@ def on_end(
     log: FilteringBoundLogger, metrics: Metrics | None, configured: frozenset[str], texts: StoredTexts
 ) -> Callable[[Call, CallEnd], None]:
     """The observer of ended calls: writes the log line, updates the metrics if enabled, and stores the call's text if
-    its key asks for that.
+    its key asks for that. A model whose calls have no known cost is reported once.
     """
 
     log = log.bind()  # structlog's lazy logger binds anew for each line
+    warned: set[str] = set()
 
     def ended(call: Call, end: CallEnd) -> None:
         _log_call(log, call, end)
+        _warn_of_unpriced(log, call, warned)
         texts.keep(call)
         if metrics is not None:
             metrics.note_end(configured, call, end)
 
     return ended
+
+
+def _warn_of_unpriced(log: FilteringBoundLogger, call: Call, warned: set[str]) -> None:
+    for attempt in call.attempts:
+        name = attempt.deployment.name
+        if attempt.ended is None or attempt.ended.cost_nano is not None or name in warned:
+            continue
+        if len(warned) < _MAX_WARNED:
+            warned.add(name)
+            log.warning("cost_unknown", model=name)
 
 
 def _log_call(log: FilteringBoundLogger, call: Call, end: CallEnd) -> None:

@@ -211,16 +211,23 @@ async def test_a_spent_provider_leaves_the_call_to_the_next_candidate(tmp_path: 
         assert (await refusal(server))["metadata"]["budget"] == "model fake/ok daily"
 
 
-async def test_a_model_without_a_price_is_refused_where_a_budget_exists(tmp_path: Path, upstream: FakeUpstream) -> None:
-    """402, unless unpriced calls are allowed: then they cost null. Models that a budget does not cover are answered."""
+async def test_a_model_without_a_price_is_refused_where_a_budget_exists(
+    tmp_path: Path, upstream: FakeUpstream, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """402, unless unpriced calls are allowed: then they cost null, are counted, and the log names the model once."""
     async with budgeted(tmp_path, upstream, "{daily_usd: 1}") as server:
         with pytest.raises(openai.APIStatusError) as caught:
             await ask(server, "fake/ok(tag=unpriced)")
         assert (caught.value.status_code, caught.value.code) == (402, "price_unknown")
     (tmp_path / "more").mkdir()
     async with budgeted(tmp_path / "more", upstream, "{daily_usd: 1, unknown_price: allow}") as server:
-        assert json.loads((await ask(server, "fake/ok(tag=unpriced)")).text)["usage"]["cost"] is None
-    assert spending(tmp_path / "more") == {}
+        for _ in range(2):
+            assert json.loads((await ask(server, "fake/ok(tag=unpriced)")).text)["usage"]["cost"] is None
+        await ask(server)
+        assert (await get(server.port, "/v1/usage")).json["total"]["unpriced_calls"] == 2
+    assert spending(tmp_path / "more") == {"daily": (ANSWER, 0)}
+    warnings = [line for line in capfd.readouterr().err.splitlines() if '"cost_unknown"' in line]
+    assert [json.loads(line)["model"] for line in warnings] == ["fake/ok(tag=unpriced)"]
 
 
 async def test_what_a_vendor_fetches_needs_a_cap_of_its_own(tmp_path: Path, upstream: FakeUpstream) -> None:
