@@ -43,7 +43,7 @@ class UsageReport(Struct, frozen=True):
 
     The two differ where a vendor bills for something else than the model read and wrote. 0 also stands for a count that
     the vendor did not give. `absurd` is the vendor's own object, if a count in it cannot be one. `cost_nano` is the
-    vendor's own figure of the cost.
+    vendor's own figure of the cost. `wrote_nothing`: the answer's text is the proxy's own, as for a blocked prompt.
     """
 
     shown: Usage
@@ -51,6 +51,7 @@ class UsageReport(Struct, frozen=True):
     absurd: Any = None
     cost_nano: int | None = None
     service: Service = UNSAID
+    wrote_nothing: bool = False
 
 
 NOTHING = UsageReport({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, Tokens())
@@ -185,6 +186,7 @@ def merged(older: UsageReport | None, newer: UsageReport | None) -> UsageReport 
         older.absurd if newer.absurd is None and not new.total else newer.absurd,
         older.cost_nano if newer.cost_nano is None else newer.cost_nano,
         older.service if newer.service is UNSAID else newer.service,
+        older.wrote_nothing or newer.wrote_nothing,
     )
 
 
@@ -241,6 +243,7 @@ def believable(
     billed; nor is an output of 0 beside text. Of an answer that is not complete, the output is at least its text.
     """
     report = report or NOTHING
+    written = 0 if report.wrote_nothing else written
     said = report.billed
     prompt, output = said.prompt, said.output
     if said.total > MAX_TOKENS:

@@ -19,6 +19,7 @@ from proxy.schema.errors import UpstreamError, UpstreamTruncated
 from proxy.schema.fold import Fold
 from proxy.schema.json import encode
 from proxy.schema.sse import Event, EventFraming
+from proxy.schema.usage import believable
 from proxy.server.formats.chat import decode_chat
 from tests.providers.corpus import tool, user
 from tests.providers.recordings import FIXTURES
@@ -351,6 +352,15 @@ def test_a_blocked_prompt_is_a_refusal():
         assert choice["message"]["content"] is None
         assert "PROHIBITED_CONTENT" in choice["message"]["refusal"]
         assert answer["usage"].shown["prompt_tokens"] == 4
+
+
+@pytest.mark.parametrize(("said", "prompt"), [(counts(4, 4), 4), ({}, 40), (None, 40)])
+def test_the_words_of_a_blocked_prompt_are_not_paid(said: dict[str, int] | None, prompt: int):
+    """The proxy wrote them. What the vendor counted stands; the prompt alone is estimated where it did not."""
+    feedback = {"promptFeedback": {"blockReason": "SAFETY"}, **({} if said is None else {"usageMetadata": said})}
+    for answer in (parsed(feedback), decoded([feedback])):
+        found, is_estimated = believable(answer["usage"], 12, lambda: 40)
+        assert (found.billed.prompt, found.billed.output, is_estimated) == (prompt, 0, prompt == 40)
 
 
 def test_an_answer_of_thoughts_alone_is_empty():

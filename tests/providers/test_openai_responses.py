@@ -480,16 +480,20 @@ def test_an_answer_that_failed_is_an_error_with_its_meaning(error: Any, expected
     assert (caught.value.status, caught.value.code, caught.value.retryable) == expected
 
 
-def test_a_refusal_that_a_key_helps_against_names_it() -> None:
-    """From a server in front of OpenAI; OpenAI's own address needs none."""
-    said = (
-        "Function tools with reasoning_effort are not supported for gpt-6-sol in /v1/chat/completions. To use function "
-    )
-    said += "tools, use /v1/responses or set reasoning_effort to 'none'."
-    refusal = answered(400, {"error": {"message": said, "type": "invalid_request_error", "param": "reasoning_effort"}})
+@pytest.mark.parametrize(
+    ("status", "param", "said"),
+    [
+        (400, "reasoning_effort", "Function tools are not supported here. Use /v1/responses, or set it to 'none'."),
+        (400, "reasoning_effort", "To use function tools, use /v1/responses or set reasoning_effort to 'none'."),
+        (404, "model", "This model is only supported in v1/responses and not in v1/chat/completions."),
+    ],
+)
+def test_a_refusal_that_a_key_helps_against_names_it(status: int, param: str, said: str) -> None:
+    """From a server in front of OpenAI, in each of its wordings; OpenAI's own address needs none."""
+    refusal = answered(status, {"error": {"message": said, "type": "invalid_request_error", "param": param}})
     assert OPENAI.parse_error(refusal).message == said
     elsewhere = OpenAI(base_url="https://gateway.example/v1").parse_error(refusal)
-    assert (elsewhere.status, elsewhere.param) == (400, "reasoning_effort")
+    assert (elsewhere.status, elsewhere.param) == (status, param)
     assert elsewhere.message.endswith("set `api: by_model` in routing_rules.yaml.")
 
 

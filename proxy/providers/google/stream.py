@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from msgspec.structs import replace
+
 from proxy.providers.base.answers import mapping, text
 from proxy.providers.base.call_ids import CallIds, Offer
 from proxy.providers.base.contract import HTTPResponse
@@ -19,7 +21,7 @@ from proxy.providers.google.wire import Answer, PromptFeedback, read
 from proxy.schema.chat import ChatChunk, ChatRequest, ChatResponse
 from proxy.schema.errors import UpstreamError, UpstreamTruncated
 from proxy.schema.fold import Fold
-from proxy.schema.usage import UsageReport
+from proxy.schema.usage import NOTHING, UsageReport
 
 _TIERS = {"standard": "default", "flex": "flex", "priority": "priority"}
 
@@ -101,6 +103,8 @@ class GoogleStreamDecoder(EventDecoder):
             chunk["model"] = answer.model_version
         searched = sum(choice.queries for choice in self._choices.values())
         usage = usage_of(answer.usage_metadata, searches_billed(searched, answer.model_version))
+        if self._blocked:
+            usage = replace(usage or NOTHING, wrote_nothing=True)
         if usage is not None:
             chunk["usage"] = self._usage = usage
         tier = _TIERS.get(text(mapping(answer.usage_metadata).get("serviceTier")))

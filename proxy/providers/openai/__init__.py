@@ -163,7 +163,7 @@ class OpenAI(Compatible, frozen=True, kw_only=True):
     def parse_error(self, response: HTTPResponse) -> UpstreamError:
         """A server in front of OpenAI may refuse what OpenAI's chat API refuses: the error names the key that helps."""
         error = super().parse_error(response)
-        if not self._has_responses and error.status == 400 and "use /v1/responses" in error.message:
+        if not self._has_responses and error.status in {400, 404} and "v1/responses" in error.message:
             error.message += " For this provider, set `api: by_model` in routing_rules.yaml."
         return error
 
