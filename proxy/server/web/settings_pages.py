@@ -120,7 +120,7 @@ class SettingsPages:
         operations = self._seen.operations
         try:
             text = await operations.reloads.off_loop(patched, texts.routing, changes)
-            errors, _ = await operations.trials.check(text, texts.pricing)
+            errors, _ = await self._changes.wrong(texts, structs.replace(texts, routing=text))
         except ConfigError as error:
             errors = error.problems
         if errors:
