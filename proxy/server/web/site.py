@@ -17,6 +17,7 @@ from proxy.server.web.pages import Pages
 from proxy.server.web.rendering import compiled_first, static_files, template_engine
 from proxy.server.web.sessions import Sessions
 from proxy.server.web.shown import Shown
+from proxy.server.web.signed_out import SignedOut
 
 SECRET_VARIABLE = "PROXY_PAGES_SECRET"  # of the workers of one server, made by their supervisor
 
@@ -34,7 +35,7 @@ def build_site(server: ServerConfig, access: Access, seen: Shown, secret: bytes 
     """
     sessions, files = Sessions(secret or new_secret()), static_files()
     has_link = secret is not None and is_loopback(server.host)
-    doors = Doors(sessions, access, server.prefix, once(folder), has_link)
+    doors = Doors(sessions, SignedOut(folder), access, server.prefix, once(folder) if has_link else None)
     engine = template_engine(server.prefix, files)
     return Site(Pages(doors, seen, files, compiled_first(engine)).router(), TemplateConfig(instance=engine))
 
