@@ -48,6 +48,7 @@ class SettingsPages:
         self._doors = doors
         self._budgets = budgets
         self._changes = SettingsChanges(seen, page, doors)
+        self._tested: set[str] = set()  # providers whose test is running
 
     def routes(self) -> list[HTTPRouteHandler]:
         """The Litestar handlers."""
@@ -136,14 +137,20 @@ class SettingsPages:
         return await self._seen.operations.trials.load(texts.routing, texts.pricing)
 
     async def _test(self, request: PageRequest, name: str) -> Ping:
-        """One real call to a provider."""
-        caller = await self._doors.caller(request.user)
-        with self._seen.operations.using() as runtime:
+        """One real call to a provider; a second click waits for nothing and pays nothing."""
+        caller, operations = await self._doors.caller(request.user), self._seen.operations
+        if name in self._tested:
+            return Ping(False, None, error="a test of it is running; look again when it has ended")
+        with operations.using() as runtime:
             if name in runtime.config.disabled:
                 return Ping(False, None, error=f"off: {runtime.config.disabled[name]}")
             if name not in runtime.upstreams:
                 return Ping(False, None, error="not running; save the files first")
-            return await ping(runtime, name, caller, _TEST_MS)
+            self._tested.add(name)
+            try:
+                return await ping(runtime, name, caller, _TEST_MS, operations.places)
+            finally:
+                self._tested.discard(name)
 
     async def _shown(
         self,
