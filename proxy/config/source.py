@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from proxy.config.certificates import certificate_problems
 from proxy.config.environment import trimmed
-from proxy.config.files import read_file
+from proxy.config.files import finish_saving, read_file
 from proxy.config.keys_file import keys_file_of, read_keys
 from proxy.config.load import Source, configure, load, version_of
 from proxy.config.problems import ConfigError, Problem
@@ -50,10 +50,13 @@ class ConfigFiles:
         self._strategies = strategies
 
     def load(self) -> Config:
-        """The configuration. Raises ConfigError with every problem."""
+        """The configuration, after finishing a save that a crash interrupted. Raises ConfigError with every problem."""
+        finished = finish_saving(self.paths)
         keys = self.keys()
         config = load(self._routing, self._pricing, self._with(keys), self._types, self._strategies)
         self._keys = keys
+        lines = [f"{path}: saving had been interrupted, and was finished now" for path in finished]
+        config = replace(config, notices=[*lines, *config.notices]) if lines else config
         if self._storage_url is None:
             return config
         return replace(config, storage=replace(config.storage, url=self._storage_url))

@@ -85,8 +85,11 @@ class Doors:
         except BodyTooLarge as error:  # its own message names a setting that has no say here
             message = f"The form is larger than {most_bytes / (1024 * 1024):g} MB. Go back, and shorten it."
             raise ProxyError(message, status=413, code="request_too_large", headers=error.headers) from None
-        except (ValueError, ClientGone):
-            raise BadRequest("The form cannot be read.", param="form") from None
+        except (ValueError, ClientGone) as error:
+            message = "The form cannot be read."
+            if isinstance(error, ValueError) and not isinstance(error, UnicodeDecodeError):
+                message = f"The form has more than {most_fields:,} fields."
+            raise BadRequest(message, param="form") from None
         if not self._sessions.is_form_token(session, fields.pop("token", "")):
             message = "This form is from an earlier session. Go back, load the page again, and repeat it."
             raise ProxyError(message, status=403, code="form_expired")

@@ -172,9 +172,13 @@ def _why_read_only(path: Path) -> str:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Two pages of two workers save one after the other. Some file systems have no locks: there the check of the
-    version has to do.
+    version has to do. Raises NotWritten.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        why = (error.strerror or type(error).__name__).lower()
+        raise NotWritten(f"{folder} cannot be read by the server: {why}.") from None
     try:
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -21,7 +21,7 @@ from proxy.server.api.health import ProviderState
 from proxy.server.api.periods import iso
 from proxy.server.ping import Ping, ping
 from proxy.server.web.budget_view import BudgetBar
-from proxy.server.web.doors import MAX_FORM, Doors, PageRequest
+from proxy.server.web.doors import Doors, PageRequest
 from proxy.server.web.rendering import PAGE_HEADERS
 from proxy.server.web.reports import Page
 from proxy.server.web.settings_changes import SettingsChanges
@@ -30,7 +30,8 @@ from proxy.server.web.settings_form import Field, ensembles_shown, fields_of, ma
 from proxy.server.web.shown import Shown, suggestions
 from proxy.server.web.words import plain
 
-_MAX_FIELDS = 2_000
+_MAX_FIELDS = 20_000  # as many as 9,000 providers have
+_MAX_FORM = 4 * 1024 * 1024
 _TEST_MS = 60_000  # nobody waits longer for a test
 _PREFIX = re.compile(r"[a-z]{2,5}[-_]")
 _NOTHING_DONE: Mapping[str, Any] = {"tests": {}, "saved": "", "refused": "", "key_error": ""}
@@ -65,7 +66,7 @@ class SettingsPages:
 
         @post("/settings", role="page", status_code=200)
         async def change(request: PageRequest) -> Response[Any]:
-            given = await self._doors.form(request, request.user, MAX_FORM, _MAX_FIELDS)
+            given = await self._doors.form(request, request.user, _MAX_FORM, _MAX_FIELDS)
             texts = await self._changes.read()
             try:
                 config = await self._config(texts)
