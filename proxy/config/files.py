@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from msgspec.json import decode
+from msgspec import DecodeError
+from msgspec.json import decode, encode
 
 from proxy.config.problems import ConfigError, Mark, problem
 from proxy.config.tree import MAX_BYTES
@@ -17,6 +18,7 @@ from proxy.config.tree import MAX_BYTES
 ROUTING, PRICING = "routing_rules.yaml", "pricing.yaml"
 VOLUME = Path("/data")
 _HERE = Path(__file__).parent
+_NEW = ".new"  # ends the name of a file that is about to take the place of another
 _SHIPPED = (_HERE / "defaults", _HERE.parents[1])  # a wheel ships them in defaults/, a checkout at its top level
 
 
@@ -65,12 +67,22 @@ def write_file(path: Path, data: bytes, mode: int | None = None) -> None:
     """Writes a file atomically, following links. Keeps its owner where the system allows it, and its mode unless `mode`
     is given. Raises ConfigError with one problem.
     """
+    new, target = _staged(path, data, mode)
+    try:
+        new.replace(target)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise _not_written(path, error) from None
+
+
+def _staged(path: Path, data: bytes, mode: int | None = None) -> tuple[Path, Path]:
+    """A complete file beside the one that it is to replace, and that one. Raises ConfigError with one problem."""
     try:
         target = path.resolve()
         before = target.stat() if target.exists() else None
         if mode is None:
             mode = stat.S_IMODE(before.st_mode) if before else 0o644
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".new", dir=target.parent)
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=_NEW, dir=target.parent)
         new = Path(name)
         try:
             with open(descriptor, "wb") as file:
@@ -81,13 +93,17 @@ def write_file(path: Path, data: bytes, mode: int | None = None) -> None:
                 with suppress(OSError):  # without the right to give files away it becomes the server's
                     os.chown(new, before.st_uid, before.st_gid)
             new.chmod(mode)
-            new.replace(target)
         except BaseException:
             new.unlink(missing_ok=True)
             raise
     except OSError as error:
-        message = f"cannot be written: {(error.strerror or type(error).__name__).lower()}"
-        raise ConfigError([problem(Mark(str(path)), (), message)]) from None
+        raise _not_written(path, error) from None
+    return new, target
+
+
+def _not_written(path: Path, error: OSError) -> ConfigError:
+    message = f"cannot be written: {(error.strerror or type(error).__name__).lower()}"
+    return ConfigError([problem(Mark(str(path)), (), message)])
 
 
 def keep_copy(path: Path) -> None:
@@ -98,18 +114,73 @@ def keep_copy(path: Path) -> None:
 
 
 def write_all(texts: Mapping[Path, bytes]) -> None:
-    """Writes several files, or none of them. Raises ConfigError."""
+    """Writes several files, or none of them. Raises ConfigError.
+
+    All are complete before the first one takes its place, and a note beside it names them: should the process die
+    between two of them, `finish_saving` goes on from there.
+    """
     before = {path: path.read_bytes() if path.is_file() else None for path in texts}
+    staged: dict[Path, tuple[Path, Path]] = {}
     done: list[Path] = []
+    note = _note_of(next(iter(texts))) if len(texts) > 1 else None
     try:
         for path, data in texts.items():
-            write_file(path, data)
+            staged[path] = _staged(path, data)
+        if note is not None:
+            write_file(note, encode([[str(new), str(target)] for new, target in staged.values()]), 0o600)
+        for path, (new, target) in staged.items():
+            _take_place(path, new, target)
             done.append(path)
     except ConfigError:
         for path in done:
             if (data_before := before[path]) is not None:
                 write_file(path, data_before)
+        _forget(note, staged.values())
         raise
+    _forget(note, ())
+
+
+def _forget(note: Path | None, staged: Iterable[tuple[Path, Path]]) -> None:
+    if note is not None:
+        note.unlink(missing_ok=True)
+    for new, _ in staged:
+        new.unlink(missing_ok=True)
+
+
+def finish_saving(paths: Sequence[Path]) -> list[str]:
+    """Completes a `write_all` of some of these files that ended between two of them. Returns the files that it wrote.
+    Raises ConfigError if it cannot.
+    """
+    note, own = _note_of(paths[0]), {str(path.resolve()) for path in paths}
+    try:
+        staged = decode(note.read_bytes(), type=list[tuple[str, str]])
+    except FileNotFoundError:
+        return []
+    except (OSError, DecodeError):
+        raise ConfigError([problem(Mark(str(note)), (), "cannot be read; remove it, and compare the files")]) from None
+    written = []
+    for new, target in staged:
+        is_ours = Path(new).parent == Path(target).parent and new.endswith(_NEW)
+        if target in own and is_ours and Path(new).exists():
+            _take_place(Path(target), Path(new), Path(target))
+            written.append(target)
+    with suppress(OSError):
+        note.unlink(missing_ok=True)
+    return written
+
+
+def _take_place(path: Path, new: Path, target: Path) -> None:
+    try:
+        new.replace(target)
+    except FileNotFoundError:
+        return  # another worker found the note, and was faster
+    except OSError as error:
+        raise _not_written(path, error) from None
+
+
+def _note_of(path: Path) -> Path:
+    target = path.resolve()
+    return target.with_name(f".{target.name}.saving")
 
 
 def key_texts() -> dict[str, dict[str, str]]:

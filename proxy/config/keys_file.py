@@ -13,6 +13,7 @@ from pathlib import Path
 from proxy.config.environment import is_sendable, trimmed
 from proxy.config.files import read_file, write_file
 from proxy.config.problems import ConfigError, Mark, problem
+from proxy.config.tree import MAX_BYTES
 
 VARIABLE = "PROXY_KEYS_FILE"
 MAX_KEY = 4_096  # characters
@@ -37,29 +38,59 @@ def read_keys(path: Path) -> dict[str, str]:
         raise _wrong(path, f"cannot be read: {(error.strerror or type(error).__name__).lower()}") from None
     if mode & 0o077:
         raise _wrong(path, "other users may read this file of keys; run `chmod 600` on it")
+    return dict(_entries(path, _text(path)).values())
+
+
+def _text(path: Path) -> str:
+    """Raises ConfigError: what cannot be read whole must not be written anew."""
+    data = read_file(path)
+    if len(data) > MAX_BYTES:
+        raise _wrong(path, "larger than 1 MB; a file of keys has one short line for each")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise _wrong(path, "not UTF-8; save the file as UTF-8") from None
+
+
+def _entries(path: Path, text: str) -> dict[int, tuple[str, str]]:
+    """Number of the line -> variable and key. Raises ConfigError, which never repeats a key."""
     found = {}
-    for number, line in enumerate(read_file(path).decode("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(text.splitlines()):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         match = _LINE.fullmatch(line)
         if match is None or match[1].startswith("PROXY_"):
-            raise _wrong(path, "expected VARIABLE=key, the variable of a provider", number)
-        found[match[1]] = trimmed(match[2])
+            raise _wrong(path, "expected VARIABLE=key, the variable of a provider", number + 1)
+        found[number] = (match[1], trimmed(match[2]))
     return found
 
 
 def set_key(path: Path, variable: str, key: str | None) -> None:
-    """Writes one key; None takes it away. Raises ValueError for what no header can carry, and ConfigError."""
-    keys = read_keys(path)
-    if key is None:
-        keys.pop(variable, None)
-    else:
-        text = trimmed(key)
-        if not text or not is_sendable(text) or len(text) > MAX_KEY:
+    """Writes one key; None takes it away. Comments and the order of lines stay. Raises ValueError for what no header
+    can carry, and ConfigError.
+    """
+    read_keys(path)  # refuses a file that others may read
+    if key is not None:
+        key = trimmed(key)
+        if not key or not is_sendable(key) or len(key) > MAX_KEY:
             raise ValueError("A key is printable ASCII without spaces, and not empty.")
-        keys[variable] = text
-    lines = [f"{name}={value}\n" for name, value in keys.items()]
-    write_file(path, "".join([_HEAD, *lines]).encode(), _MODE)
+    text = _text(path) if path.exists() else _HEAD
+    data = _written(text, _entries(path, text), variable, key).encode()
+    if len(data) > MAX_BYTES:
+        raise ValueError("The file of keys would be larger than 1 MB. Remove some of them first.")
+    write_file(path, data, _MODE)
+
+
+def _written(text: str, entries: Mapping[int, tuple[str, str]], variable: str, key: str | None) -> str:
+    """The text with this key, in the place of the last one, which is the one that counts. All other lines stay."""
+    lines = text.splitlines()
+    own = [number for number, (name, _) in entries.items() if name == variable]
+    if key is not None:
+        if own:
+            lines[own.pop()] = f"{variable}={key}"
+        else:
+            lines.append(f"{variable}={key}")
+    return "".join(f"{line}\n" for number, line in enumerate(lines) if number not in own)
 
 
 def _wrong(path: Path, message: str, line: int = 0) -> ConfigError:

@@ -46,9 +46,9 @@ def patched(text: str, changes: MappingOf[Path, Any], name: str = "configuration
     if values == before:
         return text
     try:
-        found = text
-        for path, value in changes.items():
-            found = _one(found, path, value)
+        found, left = text, dict(changes)
+        while left:
+            found, left = _round(found, left)
         if plain(found.encode(), name) == values:
             return found
     except (_BeyondUs, ConfigError):
@@ -72,29 +72,43 @@ def _put(values: dict[str, Any], path: Path, value: Any) -> None:
         values[key] = value
 
 
-def _one(text: str, path: Path, value: Any) -> str:
-    """One change."""
+def _round(text: str, changes: MappingOf[Path, Any]) -> tuple[str, dict[Path, Any]]:
+    """The text with as many of the changes as do not touch each other, and the others. To read a large file takes a
+    second, so it is not read for each of them.
+    """
     byte_order_mark = "\ufeff" if text.startswith("\ufeff") else ""
     text = text.removeprefix("\ufeff")
-    node = YAML(typ="safe", pure=True).compose(text)
+    root = YAML(typ="safe", pure=True).compose(text)
+    edits, left, taken_to = list[_Edit](), dict[Path, Any](), -1
+    found = [(path, value, _edit(text, root, path, value)) for path, value in changes.items()]
+    for path, value, edit in sorted(found, key=lambda each: each[2].start if each[2] else -1):
+        if edit is None:
+            continue
+        if edit.start <= taken_to:
+            left[path] = value
+            continue
+        edits.append(edit)
+        taken_to = edit.end
+    for edit in reversed(edits):
+        text = text[: edit.start] + edit.text + text[edit.end :]
+    return byte_order_mark + text, {path: value for path, value in changes.items() if path in left}
+
+
+def _edit(text: str, node: Node, path: Path, value: Any) -> _Edit | None:
+    """One change; None: it is there already."""
     for depth, key in enumerate(path):
         if not isinstance(node, MappingNode) or node.anchor:
             raise _BeyondUs
         pair = next((pair for pair in node.value if pair[0].value == key), None)
         is_last = depth == len(path) - 1
         if pair is None:
-            edit = None if value is REMOVED else _added(text, node, key, _nested(path[depth + 1 :], value))
-        elif value is REMOVED and is_last:
-            edit = _removed(text, node, pair)
-        elif is_last or _is_empty(pair[1]):
-            edit = None if value is REMOVED else _replaced(text, pair[0], pair[1], _nested(path[depth + 1 :], value))
-        else:
-            node = pair[1]
-            continue
-        break
-    if edit is None:
-        return byte_order_mark + text
-    return byte_order_mark + text[: edit.start] + edit.text + text[edit.end :]
+            return None if value is REMOVED else _added(text, node, key, _nested(path[depth + 1 :], value))
+        if value is REMOVED and is_last:
+            return _removed(text, node, pair)
+        if is_last or _is_empty(pair[1]):
+            return None if value is REMOVED else _replaced(text, pair[0], pair[1], _nested(path[depth + 1 :], value))
+        node = pair[1]
+    return None
 
 
 def _nested(path: Path, value: Any) -> Any:

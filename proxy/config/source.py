@@ -8,10 +8,12 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from proxy.config.certificates import certificate_problems
-from proxy.config.files import read_file
+from proxy.config.environment import trimmed
+from proxy.config.files import finish_saving, read_file
 from proxy.config.keys_file import keys_file_of, read_keys
 from proxy.config.load import Source, configure, load, version_of
-from proxy.config.problems import ConfigError
+from proxy.config.problems import ConfigError, Problem
+from proxy.config.secret_uses import ALLOWED, new_uses
 from proxy.config.settings import Config
 from proxy.config.tree import Mapping, Scalar, parse
 from proxy.ensembles.base import Ensemble
@@ -48,10 +50,13 @@ class ConfigFiles:
         self._strategies = strategies
 
     def load(self) -> Config:
-        """The configuration. Raises ConfigError with every problem."""
+        """The configuration, after finishing a save that a crash interrupted. Raises ConfigError with every problem."""
+        finished = finish_saving(self.paths)
         keys = self.keys()
         config = load(self._routing, self._pricing, self._with(keys), self._types, self._strategies)
         self._keys = keys
+        lines = [f"{path}: saving had been interrupted, and was finished now" for path in finished]
+        config = replace(config, notices=[*lines, *config.notices]) if lines else config
         if self._storage_url is None:
             return config
         return replace(config, storage=replace(config.storage, url=self._storage_url))
@@ -68,6 +73,14 @@ class ConfigFiles:
         if unusable := certificate_problems(config):
             raise ConfigError(unusable)
         return config
+
+    def refused(self, before: Config, after: Config) -> list[Problem]:
+        """Why a page may not make `after` of `before`: it would send variables of the environment to other places."""
+        values, is_typed_here = self._with(self.keys()), self.keys_file is not None
+        allowed = [name.strip() for name in trimmed(self.environ.get(ALLOWED, "")).split(",")]
+        return new_uses(
+            before, after, self._types.values(), allowed, lambda name: is_typed_here and not values.get(name)
+        )
 
     @property
     def watched(self) -> list[Path]:

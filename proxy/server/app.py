@@ -143,7 +143,9 @@ class Application:
     def _site(self, access: Access, options: Options, calls: ModelCalls) -> Site:
         """The pages."""
         keys = key_store(self._config)
-        operations = Operations(options.files, self._reloads, self._trials, calls, self._runtime, self._log)
+        operations = Operations(
+            options.files, self._reloads, self._trials, calls, self._places, self._runtime, self._log
+        )
         seen = Shown(lambda: self.live, self._standing, self._providers, self._board_state, keys.all, operations)
         return build_site(self._config.server, access, seen, options.pages_secret, options.metrics_folder)
 

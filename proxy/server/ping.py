@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AbstractContextManager, nullcontext
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -33,19 +34,30 @@ class Ping(Struct, frozen=True):
     error: str | None = None
 
 
-async def ping(runtime: Runtime, provider: str, caller: Caller, deadline_ms: int | None = None) -> Ping:
-    """One call with each key: calls in parallel take different ones. `deadline_ms`: of each call."""
-    keys = runtime.upstreams[provider].keys
+async def ping(
+    runtime: Runtime,
+    provider: str,
+    caller: Caller,
+    deadline_ms: int | None = None,
+    place: AbstractContextManager[object] | None = None,
+) -> Ping:
+    """One call with each key: calls in parallel take different ones. `deadline_ms`: of each call.
+
+    `place`: entered for each call of a server that serves others too; raises ProxyError where it is full.
+    """
+    keys, place = runtime.upstreams[provider].keys, place or nullcontext()
     if keys is None or len(keys.keys) == 1:
-        return await _ping(runtime, provider, caller, deadline_ms)
-    pings = await asyncio.gather(*(_ping(runtime, provider, caller, deadline_ms) for _ in keys.keys))
+        return await _ping(runtime, provider, caller, deadline_ms, place)
+    pings = await asyncio.gather(*(_ping(runtime, provider, caller, deadline_ms, place) for _ in keys.keys))
     best, resting = next((ping for ping in pings if ping.ok), pings[0]), keys.resting()
     if not best.ok or not resting:
         return best
     return replace(best, error=f"refused: {', '.join(f'{name} ({why})' for name, why in resting.items())}")
 
 
-async def _ping(runtime: Runtime, provider: str, caller: Caller, deadline_ms: int | None) -> Ping:
+async def _ping(
+    runtime: Runtime, provider: str, caller: Caller, deadline_ms: int | None, place: AbstractContextManager[object]
+) -> Ping:
     model = _small_model(runtime, provider)
     if model is None:
         return Ping(False, None, error=f"no known model; set providers.{provider}.models.default")
@@ -57,8 +69,9 @@ async def _ping(runtime: Runtime, provider: str, caller: Caller, deadline_ms: in
     body = encode({"model": name, "messages": messages, "max_completion_tokens": most, **limit})
     started = time.perf_counter()
     try:
-        call, route = await runtime.pipeline.admit(new_id(), caller, body, CHAT)
-        answer = decode_object(await runtime.pipeline.start(call, route, CHAT).output.read())
+        with place:
+            call, route = await runtime.pipeline.admit(new_id(), caller, body, CHAT)
+            answer = decode_object(await runtime.pipeline.start(call, route, CHAT).output.read())
     except ProxyError as error:
         return Ping(False, name, error=f"{error.code}: {error.message}" if error.code else error.message)
     latency_ms = round((time.perf_counter() - started) * 1000)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from proxy.config import Config, ConfigError, Source
 from proxy.config.files import PRICING, ROUTING
+from proxy.config.load import version_of
 from proxy.config.problems import Problem
 from proxy.config.source import ConfigFiles
 from proxy.config.warnings import find_warnings
@@ -51,6 +53,19 @@ class Trials:
             return [], await self._run(find_warnings, config, datetime.now(UTC).date(), lambda name: None)
         except ConfigError as error:
             return error.problems, []
+
+    async def refused(self, base: tuple[str, str | None], texts: tuple[str, str | None]) -> list[Problem]:
+        """Why a page may not make these texts of those on disk, `base`. Where those do not load, the running
+        configuration counts. Raises ConfigError, ProxyError.
+        """
+        if self._files is None:
+            return []
+        before = self._live().config
+        if version_of(*(text.encode() for text in base if text is not None)) != before.version:
+            with suppress(ConfigError):
+                before = await self.load(*base)
+        problems: list[Problem] = await self._off_loop(self._files.refused, before, await self.load(*texts))
+        return problems
 
     async def plan_change(self, routing: str, pricing: str | None, count: int) -> dict[str, Any]:
         """What these texts would change for the last calls. Raises ConfigError, ProxyError."""

@@ -28,6 +28,43 @@ def test_keys_are_written_and_read(tmp_path: Path) -> None:
     assert read_keys(path) == {"GROQ_API_KEY": "gsk=with=signs"}
 
 
+def test_a_key_changes_its_own_line_only(tmp_path: Path) -> None:
+    """Comments, blank lines and the order of others stay; of a variable that stands twice, the last one counts."""
+    path = tmp_path / "keys"
+    path.touch(0o600)
+    before = "# Of the team.\n\nGROQ_API_KEY = first\n  # billed to research\nOPENAI_API_KEY=old\nGROQ_API_KEY=second"
+    path.write_text(before)
+    set_key(path, "OPENAI_API_KEY", KEY)
+    assert path.read_text() == before.replace("=old", f"={KEY}") + "\n"
+    set_key(path, "GROQ_API_KEY", "third")
+    assert path.read_text() == f"# Of the team.\n\n  # billed to research\nOPENAI_API_KEY={KEY}\nGROQ_API_KEY=third\n"
+    set_key(path, "OPENAI_API_KEY", None)
+    set_key(path, "GROQ_API_KEY", None)
+    assert path.read_text() == "# Of the team.\n\n  # billed to research\n"
+
+
+def test_a_file_is_never_cut(tmp_path: Path) -> None:
+    """One that is too large or not UTF-8 is refused as it is, and none grows beyond what can be read."""
+    path = tmp_path / "keys"
+    path.touch(0o600)
+    longest = "".join(f"KEY_{number}={'k' * 4000}\n" for number in range(249))
+    for data, message in (
+        (b"#" * 1_000_001, "larger than 1 MB"),
+        (f"{longest}LAST={'k' * 3000}\nCUT={'k' * 3000}\n".encode(), "larger than 1 MB"),
+        (b"GROQ_API_KEY=\xff\n", "not UTF-8"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(ConfigError, match=message):
+            set_key(path, "OPENAI_API_KEY", KEY)
+        with pytest.raises(ConfigError, match=message):
+            read_keys(path)
+        assert path.read_bytes() == data
+    path.write_text(longest)
+    with pytest.raises(ValueError, match="larger than 1 MB"):
+        set_key(path, "OPENAI_API_KEY", "k" * 4_000)
+    assert path.read_text() == longest
+
+
 @pytest.mark.parametrize("key", ["", "  ", "two words", "line\nPROXY_ADMIN_KEY=x", "ключ", "k" * 4_097])
 def test_what_no_header_carries_is_no_key(tmp_path: Path, key: str) -> None:
     with pytest.raises(ValueError, match="printable ASCII"):

@@ -11,7 +11,7 @@ import gc
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -65,14 +65,14 @@ class WatchedLoop(asyncio.SelectorEventLoop):
 
 
 @contextmanager
-def watched(routing_file: Path) -> Iterator[tuple[Server, WatchedLoop]]:
+def watched(routing_file: Path, environ: Mapping[str, str] | None = None) -> Iterator[tuple[Server, WatchedLoop]]:
     """A server in a thread with a loop that is watched."""
     loop = WatchedLoop()
     started: list[Server] = []
     ready, stop = threading.Event(), asyncio.Event()
 
     async def serve() -> None:
-        async with serving(routing_file) as server:
+        async with serving(routing_file, environ) as server:
             started.append(server)
             ready.set()
             await stop.wait()

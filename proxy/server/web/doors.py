@@ -27,6 +27,7 @@ from proxy.server.api.request import BodyTooLarge, ClientGone, read_body
 from proxy.server.auth import digest_of
 from proxy.server.web.rendering import PAGE_HEADERS
 from proxy.server.web.sessions import COOKIE, SESSION_S, Session, Sessions, new_session
+from proxy.server.web.signed_out import SignedOut
 
 MAX_FORM = 256 * 1024
 _FORM_TYPE = "application/x-www-form-urlencoded"
@@ -44,16 +45,18 @@ class SignInNeeded(ProxyError):
 
 
 class Doors:
-    """`root`: what stands before every path. `take_link`: True once, for the first who comes by the link."""
+    """`root`: what stands before every path. `take_link`: True once, for the first who comes by the link; None: there
+    is no link.
+    """
 
     def __init__(
-        self, sessions: Sessions, access: Access, root: str, take_link: Callable[[], bool], has_link: bool
+        self, sessions: Sessions, signed_out: SignedOut, access: Access, root: str, take_link: Callable[[], bool] | None
     ) -> None:
         self._sessions = sessions
+        self._signed_out = signed_out
         self._access = access
         self.root = root
         self._take_link = take_link
-        self._has_link = has_link
 
     def guard(self) -> Callable[[Connection, BaseRouteHandler], Awaitable[None]]:
         """Litestar's guard of every page: its role is `none` or `page`. A function, since Litestar copies guards."""
@@ -62,7 +65,7 @@ class Doors:
             if handler.opt.get("role") == "none" or connection.scope.get("method") == "OPTIONS":
                 return
             session = self._session(connection)
-            if session is None or not await self._is_open(session):
+            if session is None or not await self._opens(session):
                 raise SignInNeeded
             connection.scope["user"] = session
 
@@ -82,8 +85,11 @@ class Doors:
         except BodyTooLarge as error:  # its own message names a setting that has no say here
             message = f"The form is larger than {most_bytes / (1024 * 1024):g} MB. Go back, and shorten it."
             raise ProxyError(message, status=413, code="request_too_large", headers=error.headers) from None
-        except (ValueError, ClientGone):
-            raise BadRequest("The form cannot be read.", param="form") from None
+        except (ValueError, ClientGone) as error:
+            message = "The form cannot be read."
+            if isinstance(error, ValueError) and not isinstance(error, UnicodeDecodeError):
+                message = f"The form has more than {most_fields:,} fields."
+            raise BadRequest(message, param="form") from None
         if not self._sessions.is_form_token(session, fields.pop("token", "")):
             message = "This form is from an earlier session. Go back, load the page again, and repeat it."
             raise ProxyError(message, status=403, code="form_expired")
@@ -128,6 +134,7 @@ class Doors:
         @post("/sign-out", role="page", status_code=303)
         async def sign_out(request: PageRequest) -> Response[Any]:
             await self.form(request, request.user)
+            await asyncio.to_thread(self._signed_out.add, request.user)
             answer: Response[Any] = Response(b"", status_code=303, headers=self._to(f"{self.root}/dashboard/sign-in"))
             answer.set_cookie(self._cookie(request, COOKIE, "", 0))
             return answer
@@ -144,7 +151,7 @@ class Doors:
         return Response(b"", status_code=303, headers=self._to(target))
 
     def _by_link(self, request: PageRequest, token: str) -> Response[Any]:
-        if self._sessions.is_link_token(token) and self._take_link():
+        if self._take_link is not None and self._sessions.is_link_token(token) and self._take_link():
             return self._entered(request, new_session(by_link=True), f"{self.root}/dashboard")
         message = "This link has been used, or the server has been started again since. Each start prints a new one."
         return self._sign_in_page(request, "", message, 401)
@@ -165,7 +172,8 @@ class Doors:
         headers: Mapping[str, str] | None = None,
     ) -> Response[Any]:
         session = self._form_session(request) or new_session()
-        context = {**self.context(session), "next": to, "message": message, "has_link": self._has_link, "page": ""}
+        context = {**self.context(session), "next": to, "message": message, "page": ""}
+        context["has_link"] = self._take_link is not None
         value = self._sessions.cookie(session, int(time.time()))
         cookies = [self._cookie(request, _FORM_COOKIE, value, SESSION_S)]
         shown = {**PAGE_HEADERS, **(headers or {})}
@@ -178,8 +186,17 @@ class Doors:
     def _form_session(self, request: PageRequest) -> Session | None:
         return self._sessions.session(request.headers.get("cookie", ""), int(time.time()), _FORM_COOKIE)
 
-    async def _is_open(self, session: Session) -> bool:
-        """True while its key is an admin's. Raises ProxyError 503 while the database cannot tell."""
+    async def is_open(self, session: Session) -> bool:
+        """False once it was signed out, or its key is no admin's any more. A database that cannot tell ends nothing."""
+        try:
+            return await self._opens(session)
+        except ProxyError:
+            return True
+
+    async def _opens(self, session: Session) -> bool:
+        """Raises ProxyError 503 while the database cannot tell."""
+        if session in self._signed_out:
+            return False
         if session.by_link or session.digest is None:
             return session.by_link
         return await self._access.admin(bytes.fromhex(session.digest)) is not None

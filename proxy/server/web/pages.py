@@ -28,7 +28,7 @@ from proxy.server.web.doors import Doors, PageRequest, SignInNeeded
 from proxy.server.web.experiment_pages import ExperimentPages
 from proxy.server.web.playground import Playground
 from proxy.server.web.prompt_pages import PromptPages
-from proxy.server.web.rendering import PAGE_HEADERS, Hook
+from proxy.server.web.rendering import PAGE_HEADERS, Hooks
 from proxy.server.web.reports import Reports
 from proxy.server.web.sessions import NOBODY
 from proxy.server.web.settings_pages import SettingsPages
@@ -45,11 +45,11 @@ _STATIC_HEADERS = {"cache-control": "public, max-age=31536000, immutable", "x-co
 class Pages:
     """The routes under `/dashboard`."""
 
-    def __init__(self, doors: Doors, seen: Shown, files: Mapping[str, tuple[bytes, str]], compiled: Hook) -> None:
+    def __init__(self, doors: Doors, seen: Shown, files: Mapping[str, tuple[bytes, str]], hooks: Hooks) -> None:
         self._doors = doors
         self._seen = seen
         self._files = files
-        self._compiled = compiled
+        self._hooks = hooks
         self._reports = Reports(seen, self.page, self.budgets)
         self._settings = SettingsPages(seen, self.page, doors, self.budgets)
         self._playground = Playground(seen, self.page, doors)
@@ -80,7 +80,8 @@ class Pages:
         return Routes(
             "/dashboard",
             guards=[self._doors.guard()],
-            before_request=self._compiled,
+            before_request=self._hooks.before,
+            after_request=self._hooks.after,
             route_handlers=[*handlers, *changing, self._static_route()],
             exception_handlers={SignInNeeded: to_sign_in, ProxyError: refused, HTTPException: framework},
         )

@@ -25,6 +25,7 @@ from proxy.server.api.guard import CALLER
 from proxy.server.formats.chat import CHAT
 from proxy.server.web.doors import Doors, PageRequest
 from proxy.server.web.reports import Page
+from proxy.server.web.session_calls import session_call
 from proxy.server.web.settings_form import read_number
 from proxy.server.web.shown import Shown, suggestions
 from proxy.server.web.words import plain
@@ -73,7 +74,9 @@ class Playground:
             caller = await self._doors.caller(request.user)
             if given.get("do") == "plan":
                 return await self._shown(request, given, plans=[await self._plan(caller, body) for body in bodies])
-            answers = await asyncio.gather(*(self._whole(request.scope, caller, body) for body in bodies))
+            async with session_call(self._doors, request.user, request.scope, request.receive) as call:
+                answers = await asyncio.gather(*(self._whole(call.scope, caller, body) for body in bodies))
+            call.check()
             return await self._shown(request, given, answers=answers)
 
         @asgi("/playground/stream", copy_scope=False, role="page")
@@ -87,7 +90,9 @@ class Playground:
             body = {**body_of(given, models[given.get("side") == "1" and len(models) > 1]), "stream": True}
             body["stream_options"] = {"include_usage": True}
             caller = await self._doors.caller(request.user)
-            await self._call(scope, _receiving(encode(body), receive), send, caller)
+            async with session_call(self._doors, request.user, scope, receive) as call:
+                await self._call(call.scope, _receiving(encode(body)), call.telling(send), caller)
+            call.check()
 
         return [playground, send, stream]
 
@@ -102,7 +107,7 @@ class Playground:
     async def _whole(self, scope: Scope, caller: Caller, body: Mapping[str, Any]) -> Answer:
         """One answer, whole, for a browser without a script."""
         taken, started = _Taken(), time.perf_counter()
-        await self._call(scope, _receiving(encode(body), None), taken.take, caller)
+        await self._call(scope, _receiving(encode(body)), taken.take, caller)
         model, took_ms = plain(body["model"]), (time.perf_counter() - started) * 1000
         call_id = taken.headers.get("x-request-id", "")
         try:
@@ -184,8 +189,8 @@ class _Taken:
             self.body += message.get("body", b"")
 
 
-def _receiving(body: bytes, then: Receive | None) -> Receive:
-    """Gives this body, then what `then` gives; None: nothing more."""
+def _receiving(body: bytes) -> Receive:
+    """Gives this body, and nothing more: who leaves is seen by the call's peer."""
     given = False
 
     async def receive() -> Any:
@@ -193,6 +198,6 @@ def _receiving(body: bytes, then: Receive | None) -> Receive:
         if not given:
             given = True
             return {"type": "http.request", "body": body, "more_body": False}
-        return await (asyncio.Event().wait() if then is None else then())
+        return await asyncio.Event().wait()
 
     return receive

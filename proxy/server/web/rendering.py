@@ -1,7 +1,8 @@
-"""Translates: a page's name and values -> HTML, by Jinja2 with every value escaped; and the headers of pages."""
+"""Orchestrates: a page's name and values -> HTML, by Jinja2 with every value escaped; and the headers of pages."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -9,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from litestar import MediaType, Response
 from litestar.plugins.jinja import JinjaTemplateEngine
+from litestar.response import Template
+from msgspec import Struct
 
 from proxy import __version__
 from proxy.schema.daemon_thread import DaemonThread
 from proxy.server.web import words
 
 _COMPILE_S = 10.0
-Hook = Callable[[Any], Awaitable[None]]
 FOLDER = Path(__file__).parent
 STATIC = {"dashboard.css": "text/css; charset=utf-8", "dashboard.js": "text/javascript; charset=utf-8"}
 CSP = (
@@ -32,6 +35,18 @@ PAGE_HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "x-frame-options": "DENY",
 }
+
+
+class Hooks(Struct, frozen=True):
+    """What Litestar runs before the handler of a page, and behind it. Functions, since Litestar copies hooks."""
+
+    before: Callable[[Any], Awaitable[None]]
+    after: Callable[[Response[Any]], Awaitable[Response[Any]]]
+
+
+def page_hooks(engine: JinjaTemplateEngine) -> Hooks:
+    """Templates are compiled before the first page is shown, and rendered beside the event loop."""
+    return Hooks(_compiled_first(engine), _rendered_beside(engine))
 
 
 def static_files() -> dict[str, tuple[bytes, str]]:
@@ -59,10 +74,8 @@ def template_engine(root: str, files: Mapping[str, tuple[bytes, str]]) -> JinjaT
     return JinjaTemplateEngine.from_environment(environment)
 
 
-def compiled_first(engine: JinjaTemplateEngine) -> Hook:
-    """Litestar's hook before a request. It compiles all templates before the first page is shown: 0.3 s, so not on the
-    event loop, nor at every start. A function, since Litestar copies hooks.
-    """
+def _compiled_first(engine: JinjaTemplateEngine) -> Callable[[Any], Awaitable[None]]:
+    """Compiling takes 0.3 s, so it is not done on the event loop, nor at every start."""
     thread = DaemonThread("page-templates", _COMPILE_S)
     done: list[str] = []
 
@@ -76,6 +89,27 @@ def compiled_first(engine: JinjaTemplateEngine) -> Hook:
                 await thread.run(compile_all)
 
     return before_request
+
+
+def _rendered_beside(engine: JinjaTemplateEngine) -> Callable[[Response[Any]], Awaitable[Response[Any]]]:
+    """A page with hundreds of providers, or with two large files, takes a tenth of a second, in which nobody else would
+    be served.
+    """
+
+    async def after_request(answer: Response[Any]) -> Response[Any]:
+        if not isinstance(answer, Template):
+            return answer
+        template = engine.get_template(str(answer.template_name))
+        text = await asyncio.to_thread(template.render, **answer.context)
+        return Response(
+            text.encode(),
+            media_type=MediaType.HTML,
+            status_code=answer.status_code,
+            headers=answer.headers,
+            cookies=answer.cookies,
+        )
+
+    return after_request
 
 
 _FILTERS: dict[str, Callable[..., Any]] = {

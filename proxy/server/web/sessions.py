@@ -1,7 +1,8 @@
 """Translates: who signed in <-> the cookie that says so, and the tokens of forms.
 
 A cookie is encrypted with a secret that every worker has and that dies with the server. It names the admin key by its
-SHA-256, so that a key that is revoked or expires ends its sessions, and no key stands in a cookie.
+SHA-256, so that a key that is revoked or expires ends its sessions, and no key stands in a cookie. `signed_out` knows
+those that ended before.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ class SettingsChanges:
         base = await self.read()
         if base.version != texts.version:
             return self._text_page(request, texts, refused=FilesChanged())
-        errors, warnings = await self._operations.trials.check(texts.routing, texts.pricing)
+        errors, warnings = await self.wrong(base, texts)
         if errors:
             return self._text_page(request, texts, errors)
         return self._page(
@@ -112,6 +112,14 @@ class SettingsChanges:
             read_only=await self._off_loop(self.files.why_read_only),
             **{"told": None, "plan": None, "asked": _ASKED, "refused": "", "last_calls": LAST_CALLS, **more},
         )
+
+    async def wrong(self, base: Texts, texts: Texts) -> tuple[list[Problem], list[Problem]]:
+        """What is wrong with these texts as a change of `base` in a page, and what is likely to be."""
+        trials = self._operations.trials
+        errors, warnings = await trials.check(texts.routing, texts.pricing)
+        if not errors and base != texts and not await self._off_loop(self.files.has_run, texts):
+            errors = await trials.refused((base.routing, base.pricing), (texts.routing, texts.pricing))
+        return errors, warnings
 
     async def _diffs(self, base: Texts, texts: Texts) -> list[tuple[str, list[Line]]]:
         pairs = [(base.routing, texts.routing), (base.pricing or "", texts.pricing or base.pricing or "")]
@@ -142,7 +150,10 @@ class SettingsChanges:
         return answer
 
     async def _save(self, request: PageRequest, texts: Texts) -> Response[Any]:
-        errors, _ = await self._operations.trials.check(texts.routing, texts.pricing)
+        base = await self.read()
+        if base.version != texts.version:
+            return self._text_page(request, texts, refused=FilesChanged())
+        errors, _ = await self.wrong(base, texts)
         if errors:
             return self._text_page(request, texts, errors)
         caller = await self._doors.caller(request.user)

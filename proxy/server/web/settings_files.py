@@ -139,6 +139,16 @@ class SettingsFiles:
         pricing = None if found[0].pricing is None else found[0].pricing.decode("utf-8", "replace")
         return Texts(found[0].routing.decode("utf-8", "replace"), self._prices(pricing, base), base.version)
 
+    def has_run(self, texts: Texts) -> bool:
+        """True for files that nobody has edited in a page: the shipped ones, and an earlier version as it was."""
+        if texts.routing == self.defaults(texts).routing:
+            return True
+        version = version_of(texts.routing.encode(), *([] if texts.pricing is None else [texts.pricing.encode()]))
+        try:
+            return any(each.version == version for each in self._store().find(version))
+        except StoreError:
+            return False
+
     def defaults(self, base: Texts) -> Texts:
         """The shipped files, as a change of `base`."""
         texts = {name: path.read_text("utf-8") for name in (ROUTING, PRICING) if (path := shipped(name))}
@@ -162,9 +172,13 @@ def _why_read_only(path: Path) -> str:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Two pages of two workers save one after the other. Some file systems have no locks: there the check of the
-    version has to do.
+    version has to do. Raises NotWritten.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        why = (error.strerror or type(error).__name__).lower()
+        raise NotWritten(f"{folder} cannot be read by the server: {why}.") from None
     try:
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)

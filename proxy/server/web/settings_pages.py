@@ -21,7 +21,7 @@ from proxy.server.api.health import ProviderState
 from proxy.server.api.periods import iso
 from proxy.server.ping import Ping, ping
 from proxy.server.web.budget_view import BudgetBar
-from proxy.server.web.doors import MAX_FORM, Doors, PageRequest
+from proxy.server.web.doors import Doors, PageRequest
 from proxy.server.web.rendering import PAGE_HEADERS
 from proxy.server.web.reports import Page
 from proxy.server.web.settings_changes import SettingsChanges
@@ -30,7 +30,8 @@ from proxy.server.web.settings_form import Field, ensembles_shown, fields_of, ma
 from proxy.server.web.shown import Shown, suggestions
 from proxy.server.web.words import plain
 
-_MAX_FIELDS = 2_000
+_MAX_FIELDS = 20_000  # as many as 9,000 providers have
+_MAX_FORM = 4 * 1024 * 1024
 _TEST_MS = 60_000  # nobody waits longer for a test
 _PREFIX = re.compile(r"[a-z]{2,5}[-_]")
 _NOTHING_DONE: Mapping[str, Any] = {"tests": {}, "saved": "", "refused": "", "key_error": ""}
@@ -48,6 +49,7 @@ class SettingsPages:
         self._doors = doors
         self._budgets = budgets
         self._changes = SettingsChanges(seen, page, doors)
+        self._tested: set[str] = set()  # providers whose test is running
 
     def routes(self) -> list[HTTPRouteHandler]:
         """The Litestar handlers."""
@@ -64,7 +66,7 @@ class SettingsPages:
 
         @post("/settings", role="page", status_code=200)
         async def change(request: PageRequest) -> Response[Any]:
-            given = await self._doors.form(request, request.user, MAX_FORM, _MAX_FIELDS)
+            given = await self._doors.form(request, request.user, _MAX_FORM, _MAX_FIELDS)
             texts = await self._changes.read()
             try:
                 config = await self._config(texts)
@@ -120,7 +122,7 @@ class SettingsPages:
         operations = self._seen.operations
         try:
             text = await operations.reloads.off_loop(patched, texts.routing, changes)
-            errors, _ = await operations.trials.check(text, texts.pricing)
+            errors, _ = await self._changes.wrong(texts, structs.replace(texts, routing=text))
         except ConfigError as error:
             errors = error.problems
         if errors:
@@ -136,14 +138,20 @@ class SettingsPages:
         return await self._seen.operations.trials.load(texts.routing, texts.pricing)
 
     async def _test(self, request: PageRequest, name: str) -> Ping:
-        """One real call to a provider."""
-        caller = await self._doors.caller(request.user)
-        with self._seen.operations.using() as runtime:
+        """One real call to a provider; a second click waits for nothing and pays nothing."""
+        caller, operations = await self._doors.caller(request.user), self._seen.operations
+        if name in self._tested:
+            return Ping(False, None, error="a test of it is running; look again when it has ended")
+        with operations.using() as runtime:
             if name in runtime.config.disabled:
                 return Ping(False, None, error=f"off: {runtime.config.disabled[name]}")
             if name not in runtime.upstreams:
                 return Ping(False, None, error="not running; save the files first")
-            return await ping(runtime, name, caller, _TEST_MS)
+            self._tested.add(name)
+            try:
+                return await ping(runtime, name, caller, _TEST_MS, operations.places)
+            finally:
+                self._tested.discard(name)
 
     async def _shown(
         self,

@@ -13,6 +13,7 @@ from proxy.config.source import ConfigFiles
 from proxy.routing.health import State
 from proxy.server.api.calls import ModelCalls
 from proxy.server.api.health import ProviderState, Standing
+from proxy.server.api.request import Places
 from proxy.server.reload import Reloads
 from proxy.server.runtime import Runtime
 from proxy.server.trials import Trials
@@ -24,13 +25,15 @@ _MAX_NAMES = 300
 class Operations(Struct, frozen=True):
     """What the pages that change or call something need. `files` None: the configuration does not come from files.
 
-    `using` lends the current runtime for a `with` block, which keeps it open across a reload.
+    `using` lends the current runtime for a `with` block, which keeps it open across a reload. `places` are those of
+    `server.max_in_flight`.
     """
 
     files: ConfigFiles | None
     reloads: Reloads
     trials: Trials
     calls: ModelCalls
+    places: Places
     using: Callable[[], AbstractContextManager[Runtime]]
     log: FilteringBoundLogger
 

@@ -14,9 +14,10 @@ from proxy.config.server import ServerConfig, is_loopback
 from proxy.server.api.guard import Access
 from proxy.server.web.doors import Doors, new_secret
 from proxy.server.web.pages import Pages
-from proxy.server.web.rendering import compiled_first, static_files, template_engine
+from proxy.server.web.rendering import page_hooks, static_files, template_engine
 from proxy.server.web.sessions import Sessions
 from proxy.server.web.shown import Shown
+from proxy.server.web.signed_out import SignedOut
 
 SECRET_VARIABLE = "PROXY_PAGES_SECRET"  # of the workers of one server, made by their supervisor
 
@@ -34,9 +35,9 @@ def build_site(server: ServerConfig, access: Access, seen: Shown, secret: bytes 
     """
     sessions, files = Sessions(secret or new_secret()), static_files()
     has_link = secret is not None and is_loopback(server.host)
-    doors = Doors(sessions, access, server.prefix, once(folder), has_link)
+    doors = Doors(sessions, SignedOut(folder), access, server.prefix, once(folder) if has_link else None)
     engine = template_engine(server.prefix, files)
-    return Site(Pages(doors, seen, files, compiled_first(engine)).router(), TemplateConfig(instance=engine))
+    return Site(Pages(doors, seen, files, page_hooks(engine)).router(), TemplateConfig(instance=engine))
 
 
 def sign_in_link(secret: bytes, base_url: str) -> str:

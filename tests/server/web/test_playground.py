@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import json
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ import pytest_asyncio
 from tests.server.web.browser import ADMIN, Browser, Elements, browsing
 from tests.serving import ROUTING, Server, serving, write_files
 from tests.upstream import FakeUpstream
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PLAYGROUND = "/dashboard/playground"
@@ -133,3 +136,30 @@ async def test_an_answer_is_only_text(upstream_of_module: FakeUpstream, browser:
             page = await asked(browser, model=model, other="\u202egnp", system=EVIL, do=do)
             assert page.status_code == 200
             assert Elements(page.text).unwanted() == []
+
+
+@pytest.mark.parametrize("model", ["fake/ok(n_tokens=2000,pace=0.02)", "fake/slow_ttft(s=30)"])
+async def test_an_answer_ends_with_its_session(upstream_of_module: FakeUpstream, tmp_path: Path, model: str) -> None:
+    """Whether it has begun or not: who signs out in another window stops it, and the call is settled."""
+    patient = "{connect: 2, first_token: 60, idle: 60, total: 120}"
+    routing = write_files(tmp_path, upstream_of_module.url, timeouts=patient)
+    async with (
+        serving(routing, {"PROXY_ADMIN_KEY": ADMIN}) as server,
+        browsing(server.port) as browser,
+        browsing(server.port) as window,
+    ):
+        await browser.sign_in()
+        window.client.cookies.update(browser.client.cookies)
+        before = len(upstream_of_module.ledger)
+        asking = asyncio.create_task(asked(browser, STREAM, model=model))
+        await eventually(lambda: len(upstream_of_module.ledger) > before)
+        token = await window.token(PLAYGROUND)
+        assert (await window.send("/dashboard/sign-out", {"token": token})).status_code == 303
+        answer = await asyncio.wait_for(asking, 15)  # either model takes far longer
+        if "ttft" in model:
+            assert (answer.status_code, answer.headers["location"]) == (303, "/dashboard/sign-in")
+        else:
+            last = answer.text.strip().splitlines()[-1]
+            assert json.loads(last.removeprefix("data: "))["error"]["code"] == "session_over"
+        rows = (await browser.client.get("/v1/requests", headers={"authorization": f"Bearer {ADMIN}"})).json()["data"]
+        assert [row["outcome"] for row in rows] == ["client_closed"]

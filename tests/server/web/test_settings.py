@@ -21,6 +21,7 @@ from tests.server.api.raw import chat, post
 from tests.server.web.browser import ADMIN, Browser, Elements, browsing
 from tests.serving import ROUTING, Server, serving, spawned, write_files
 from tests.upstream import FakeUpstream
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 SETTINGS = "/dashboard/settings"
@@ -321,6 +322,32 @@ async def test_a_provider_is_tested_by_a_real_call(upstream_of_module: FakeUpstr
         assert ">failed</span>" in tested and "401" in tested
         usage = await server.runtime.ledger.latest(10)
         assert {call.key_id for call in usage} == {"admin"}
+
+
+async def test_a_test_holds_a_place_like_any_call(upstream_of_module: FakeUpstream, tmp_path: Path) -> None:
+    """It is counted while it runs, is refused where none is left, and runs once at a time."""
+    patient = "{connect: 2, first_token: 60, idle: 60, total: 120}"
+    routing = COMMENTED + "server: {{max_in_flight: 1}}\n"
+    routing = routing.replace("retries: 0", "retries: 0, models: {{default: 'slow_ttft(s=30)'}}")
+    file = write_files(tmp_path, upstream_of_module.url, routing, timeouts=patient)
+    async with serving(file, ENVIRON) as server, browsing(server.port) as browser:
+        await browser.sign_in()
+        places = server._application._places
+        before = len(upstream_of_module.ledger)
+        testing = asyncio.create_task(changed(browser, test="fake"))
+        await eventually(lambda: len(upstream_of_module.ledger) > before)
+        assert places.taken == 1
+        async with browsing(server.port) as other:
+            await other.sign_in()
+            assert "a test of it is running" in (await changed(other, test="fake")).text
+        assert (await post(server.port, chat(), authorization=f"Bearer {ADMIN}")).status == 503
+        for runtime in server._application._running.runtimes.open:  # type: ignore[union-attr]
+            runtime.pipeline.stop_calls()
+        assert ">failed</span>" in (await testing).text
+        assert places.taken == 0
+        with places:
+            assert "server.max_in_flight" in (await changed(browser, test="fake")).text
+        assert len(upstream_of_module.ledger) == before + 1
 
 
 async def test_the_shipped_files_come_back_as_a_change(upstream_of_module: FakeUpstream, tmp_path: Path) -> None:

@@ -130,11 +130,15 @@ async def test_a_form_needs_the_token_of_its_session(server: Server, browser: Br
 
 
 async def test_signing_out_ends_the_session(browser: Browser) -> None:
-    """The cookie is gone, and so are the pages."""
+    """The cookie is gone, a copy of it opens nothing any more, and another session of the same key goes on."""
     await browser.sign_in()
-    token = await browser.token("/dashboard/keys")
+    other = browser.client.cookies[COOKIE]
+    await browser.sign_in()
+    copy, token = browser.client.cookies[COOKIE], await browser.token("/dashboard/keys")
     assert (await browser.send("/dashboard/sign-out", {"token": token})).headers["location"] == SIGN_IN
     assert (await browser.get()).status_code == 303
+    assert (await browser.client.get("/dashboard", headers={"cookie": f"{COOKIE}={copy}"})).status_code == 303
+    assert (await browser.client.get("/dashboard", headers={"cookie": f"{COOKIE}={other}"})).status_code == 200
 
 
 @pytest.mark.parametrize(
