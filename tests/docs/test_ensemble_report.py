@@ -56,7 +56,7 @@ def test_the_verdicts_on_simulated_panels_are_in_the_document() -> None:
 
 def test_fields_and_limits_are_in_the_document() -> None:
     """As they are in the answer."""
-    text = PAGE.read_text()
+    text = " ".join(PAGE.read_text().split())
     for name in ("members", "levels", "cascade", "verdict", "calibration_error"):
         assert name in EnsembleReport.__struct_fields__ and f"`{name}`" in text
     assert f"{MAX_CALLS:,} calls" in text

@@ -40,7 +40,7 @@ def test_every_dimension_is_in_the_document() -> None:
 
 def test_every_parameter_and_figure_is_in_the_document() -> None:
     """Also the limits."""
-    text = PAGE.read_text()
+    text = " ".join(PAGE.read_text().split())
     named = set(re.findall(r"`(\w+)`", text))
     assert {*USAGE, *REQUESTS, *UsageSums.__annotations__} <= named
     for said in (f"{ERROR:.1%}".replace("%", " %"), f"{MAX_GROUPS:,} groups", f"{AT_ONCE} at a time"):

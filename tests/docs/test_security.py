@@ -80,7 +80,7 @@ def test_the_settings_on_the_page_load() -> None:
     config = configure(Source("routing_rules.yaml", ("version: 1\nproviders: {}\n" + text).encode()), None, {})
     assert config.keys == {"audit": KeyConfig(store_text=True)}
     assert config.storage == StorageConfig()
-    assert f"{MAX_BYTES // 1024} kB is stored by the first {MAX_HEAD} characters" in TEXT
+    assert f"{MAX_BYTES // 1024} kB, only the first {MAX_HEAD} characters" in TEXT
     assert f"after the call ({StorageConfig().keep_text_days})" in TEXT
 
 
