@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from proxy.cli.output import json_option, print_json
+from proxy.cli.output import amount, json_option, print_json
 from proxy.cli.provider_types import listed_price, states
 from proxy.cli.settings import config_files, configuration_options, places
 from proxy.config import Config, ConfigError, Problem, Severity
@@ -83,7 +83,7 @@ def _print(config: Config | None, problems: list[Problem], errors: int, used: di
     for notice in config.notices:
         click.echo(f"note: {notice}")
     on = ", ".join(name for name in config.providers if name not in config.disabled)
-    click.echo(f"{errors} errors, {len(problems) - errors} warnings; on: {on or 'nothing'}")
+    click.echo(f"{amount(errors, 'error')}, {amount(len(problems) - errors, 'warning')}; on: {on or 'nothing'}")
 
 
 def _report(

@@ -133,7 +133,7 @@ def _print(told: dict[str, Any]) -> None:
     print_table(("ORDER", "MODEL", "LOW_USD", "HIGH_USD", "REJECTED"), [_row(each) for each in told["candidates"]])
     if (budget := told["budget"]) is not None:
         limit = budget["max_output_tokens"]
-        click.echo(f"\nbudget: {budget['effect']}{'' if limit is None else f', at most {limit} tokens'}")
+        click.echo(f"\neffect of the budgets: {budget['effect']}{'' if limit is None else f', at most {limit} tokens'}")
         print_budget(budget["windows"])
 
 

@@ -15,7 +15,7 @@ from msgspec import convert, to_builtins
 from proxy.cli.import_litellm import Imported, import_litellm
 from proxy.cli.import_source import ACTION, KINDS, LOST
 from proxy.cli.init import next_step
-from proxy.cli.output import json_option, print_json
+from proxy.cli.output import amount, json_option, print_json
 from proxy.cli.settings import fail
 from proxy.config import ConfigError, Problem, Source, configure
 from proxy.config.files import PRICING, ROUTING, read_file, shipped, write_file
@@ -163,7 +163,8 @@ def _print(made: Imported, files: Mapping[Path, bytes], problems: list[Problem],
     counts = {kind: sum(each.kind == kind for each in made.findings) for kind in KINDS}
     models = len(made.routing.get("models", {}))
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-    click.echo(f"{len(made.routing['providers'])} providers, {models} models; {told or 'everything carried over'}")
+    providers = amount(len(made.routing["providers"]), "provider")
+    click.echo(f"{providers}, {amount(models, 'model')}; {told or 'everything carried over'}")
     if made.variables:
         unset = [name for name in made.variables if not os.environ.get(name)]
         click.echo(f"\nnot set in this environment: {', '.join(unset) or 'nothing'}")

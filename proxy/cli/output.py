@@ -41,6 +41,11 @@ def print_budget(windows: Sequence[Mapping[str, Any]]) -> None:
     print_table([name.upper() for name in names], [[window[name] for name in names] for window in windows])
 
 
+def amount(count: int, word: str) -> str:
+    """`1 warning`, `2 warnings`."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
 def format_cell(value: object) -> str:
     """One table cell on one line, whatever a server or a file put into it; money to the nano-dollar."""
     if value is None or value == "":

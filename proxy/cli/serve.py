@@ -133,6 +133,7 @@ def _serve_workers(config: Config, flags: dict[str, Any], models: dict[str, Loca
     """Runs uvicorn's supervisor. This process owns the embedded model, which the workers reach over a Unix socket, and
     the folder in which the workers share their metrics.
     """
+    build_log(config.server.log_format)  # for the embedded model, and for what uvicorn says of dead workers
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(scratch_folder())

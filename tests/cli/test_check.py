@@ -57,7 +57,7 @@ def test_a_retired_model_is_a_warning_with_its_position_and_exits_with_0(tmp_pat
     """The server starts; the vendor may refuse later."""
     done = check(tmp_path, GOOD + "models: {mine: fake/old}\n")
     (line,) = done.stderr.splitlines()
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "0 errors, 1 warnings; on: fake")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "0 errors, 1 warning; on: fake")
     assert re.search(
         r"routing_rules\.yaml:6:16: warning: models\.mine: fake/old was retired on 2020-01-01; .* fake/one", line
     ), line

@@ -104,7 +104,7 @@ SHOWN = {  # example -> a part of its output
     "proxy --help": "Commands:",
     "proxy init": "wrote routing_rules.yaml\nwrote pricing.yaml\n",
     "printf 'model_list: [{model_name: gpt, litellm_params: {model: openai/gpt-6-luna}}]\\n' > config.yaml\n"
-    "proxy import litellm config.yaml --dir imported": "1 providers, 1 models; everything carried over",
+    "proxy import litellm config.yaml --dir imported": "1 provider, 1 model; everything carried over",
     "proxy setup codex --api-key-env PROXY_API_KEY": 'wire_api = "responses"',
     "proxy check": "0 errors, 0 warnings; on: fake\n",
     "proxy schema routing > routing_rules.schema.json": "",

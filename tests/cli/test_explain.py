@@ -154,7 +154,7 @@ def test_budgets_are_read_from_the_database(tmp_path: Path) -> None:
     assert json.loads(offline.stdout)["rule"] == "thrift"
     assert json.loads(offline.stdout)["budget"] == json.loads(online.stdout)["budget"]
     shown = proxy("explain", "--body", "body.json", cwd=tmp_path).stdout.splitlines()
-    assert shown[-3] == "budget: none"
+    assert shown[-3] == "effect of the budgets: none"
     assert shown[-1].split()[-1] == "total"
     refused = proxy("explain", "Hi", "--as-key", "narrow", "-m", "fake/ok", "--json", cwd=tmp_path)
     assert (refused.returncode, refused.stderr) == (1, "proxy: the budget 'key narrow total' has no room\n")

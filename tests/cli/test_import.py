@@ -447,7 +447,7 @@ def test_the_command_writes_files_that_pass_the_check(tmp_path):
     (tmp_path / "config.yaml").write_text(SMALL)
     done = proxy("import", "litellm", "config.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "wrote routing_rules.yaml\nwrote pricing.yaml\n1 providers, 1 models; 1 lost, 1 to do\n" in done.stdout
+    assert "wrote routing_rules.yaml\nwrote pricing.yaml\n1 provider, 1 model; 1 lost, 1 to do\n" in done.stdout
     assert done.stdout.endswith("\nnext:\n  proxy check\n")
     assert "config.yaml:2:70: to do: model_list.0.litellm_params.api_key: a key in plain text" in done.stderr
     assert SECRET not in done.stdout + done.stderr + (tmp_path / "routing_rules.yaml").read_text()

@@ -73,7 +73,7 @@ def test_the_package_is_ours_and_its_pythons_are_tested() -> None:
     create, install, version = PACKAGE
     place = create.split()[-1]
     assert {install.split()[0], version.split()[0]} == {f"{place}/bin/pip", f"{place}/bin/proxy"}
-    extra = re.search(r'"multi-model-proxy\[(\w+)\]"', install)
+    extra = re.search(r'"\.\[(\w+)\]"', install)
     assert extra is not None
     assert extra[1] in PYPROJECT["project"]["optional-dependencies"]
     (said,) = re.findall(r"runs on Python ([\d., and]+);", PAGE)

@@ -50,6 +50,7 @@ def test_the_commands_do_what_the_page_says(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     keys = [(tmp_path / f"{name}.key").read_text().strip() for name in ("own", "mobile", "boss")]
+    assert {(tmp_path / f"{name}.key").stat().st_mode & 0o077 for name in ("mobile", "boss")} == {0}
     assert all(re.fullmatch(r"mmp-[\w-]{43}", key) for key in keys)
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith("key_")]
     assert [row[1:5] for row in rows] == [

@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import proxy
+from proxy.storage.side_store import KEY_SUFFIX
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -290,6 +291,13 @@ def test_scripts_are_executable_bash(name):
     assert os.access(ROOT / name, os.X_OK)
     assert (ROOT / name).read_text().startswith("#!/usr/bin/env bash\n")
     assert subprocess.run(["bash", "-n", str(ROOT / name)], check=False).returncode == 0
+
+
+def test_what_a_server_writes_gets_into_no_commit():
+    """Its database, and the key that encrypts what is kept, are made in the checkout by `scripts/serve`."""
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    written = ("", "-shm", "-wal", "-owners/", KEY_SUFFIX)
+    assert [f"*.db{suffix}" for suffix in written if f"*.db{suffix}" not in ignored] == []
 
 
 def test_the_licence_is_apache_2_unchanged():
