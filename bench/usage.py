@@ -44,11 +44,11 @@ _ATTEMPT = (
 )
 
 
-def rows(calls: int) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
+def rows(calls: int, start_s: int = START_S) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
     """Calls with their one attempt, in the order of time."""
     rng = random.Random(12)
     for number in range(calls):
-        opened_ns = START_S * 10**9 + number * (DAYS * 86_400 * 10**9 // calls)
+        opened_ns = start_s * 10**9 + number * (DAYS * 86_400 * 10**9 // calls)
         who = min(int(rng.expovariate(0.5)), len(KEYS) - 1)
         kind = (who + rng.randrange(3)) % len(TASKS)  # each key has three tasks, each task two models
         provider, model = MODELS[(kind + (rng.random() < 0.1)) % len(MODELS)]
@@ -73,8 +73,8 @@ def rows(calls: int) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
         yield call, attempt
 
 
-def make(path: Path, calls: int = CALLS) -> None:
-    """A database with that many calls, summed up."""
+def make(path: Path, calls: int = CALLS, start_s: int = START_S) -> None:
+    """A database with that many calls within DAYS, summed up."""
     store = SqliteStore(path)
     store.open()
     store.close()
@@ -82,7 +82,7 @@ def make(path: Path, calls: int = CALLS) -> None:
         db.execute("PRAGMA synchronous=OFF")
         rollups.prepare(db)
         db.execute("BEGIN")
-        made = rows(calls)
+        made = rows(calls, start_s)
         while some := list(islice(made, 20_000)):
             db.executemany(_CALL, [call for call, _ in some])
             db.executemany(_ATTEMPT, [attempt for _, attempt in some])

@@ -18,7 +18,7 @@ PAGES += ("/playground", "/settings", "/settings/text", "/settings/defaults")
 SIZES = ((1280, 900), (390, 844))
 SHOTS = os.environ.get("SHOTS")
 PAGES += ("/prompts", "/prompts/extraction_v1?from=1&to=1", "/prompts/extraction_v1/new", "/new-prompt", "/experiments")
-PAGES += ("/sites", "/sites/reddit")
+PAGES += ("/sites", "/sites/reddit", "/new-experiment?prompt=extraction_v1", "/import-prompts")
 
 
 class Walk:
@@ -203,7 +203,7 @@ class Walk:
         page.wait_for_url(re.compile("/prompts/walked#labels$"))
         self.check("to version 2" in page.locator("ol.history").inner_text(), "a label moves")
         self.open(page, "/prompts/walked?from=1&to=2")
-        self.check(page.locator(".changes .added").count() >= 2, "versions are compared")
+        self.check(page.locator(".diff .added").count() >= 2, "versions are compared")
         page.locator("textarea[name='value.x']").fill("<b>{{7*7}}</b>")
         page.get_by_role("button", name="Render").click()
         self.check("<b>{{7*7}}</b>" in page.locator("#try pre.text").inner_text(), "a version is tried")

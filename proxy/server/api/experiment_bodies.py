@@ -1,19 +1,21 @@
-"""Translates: what clients send about the outcomes and units of experiments, and what they get back."""
+"""Translates: what clients send about experiments, their outcomes and units, and what they get back."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
 from proxy.config.problems import near
 from proxy.prompts.assignment import unit_hash
-from proxy.schema.errors import BadRequest
+from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.experiments import Experiment, Tracked
 from proxy.schema.prompts import Variant
 from proxy.server.api.periods import iso
 from proxy.server.formats.body import view_of
 
+CheckModel = Callable[[str], object]  # raises ProxyError for a model that nobody can call
 MAX_BODY = 512 * 1024  # bytes: ten variants with parameters
 MAX_UNIT = 512  # characters
 ASSIGNMENT = {"unit": "Whom the variant is for: a user, a session. The same unit gets the same variant."}
@@ -26,6 +28,20 @@ class OutcomeBody(Struct, frozen=True, kw_only=True):
     unit: str | None = None
     success: bool | None = None
     score: Annotated[float, Meta(ge=0, le=1)] | None = None
+
+
+def check_models(experiment: Experiment, check_model: CheckModel) -> Experiment:
+    """The same experiment. Raises BadRequest for a variant with a model that does not exist."""
+    for place, variant in enumerate(experiment.variants):
+        if variant.model is None:
+            continue
+        try:
+            check_model(variant.model)
+        except ProxyError as error:
+            if error.status == 404:  # others exist, and may not be available now
+                where = f"variants.{place}.model"
+                raise BadRequest(f"{where}: {error.message}", param=where) from None
+    return experiment
 
 
 def tracked_of(fields: dict[str, Any], experiment: Experiment) -> Tracked:

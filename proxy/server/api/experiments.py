@@ -14,18 +14,26 @@ from litestar.params import FromPath
 from proxy.pipeline.experiments import LiveExperiments
 from proxy.prompts.definition import experiment_of
 from proxy.prompts.results import shown_experiment
-from proxy.schema.errors import BadRequest, ProxyError
-from proxy.schema.experiments import Experiment, StoredExperiment
+from proxy.schema.errors import ProxyError
+from proxy.schema.experiments import StoredExperiment
 from proxy.schema.json import decode_object, encode
 from proxy.schema.records import Caller
 from proxy.server.api.answers import NO_STORE, new_id
-from proxy.server.api.experiment_bodies import ASSIGNMENT, MAX_BODY, shown_outcome, shown_variant, tracked_of, unit_of
+from proxy.server.api.experiment_bodies import (
+    ASSIGNMENT,
+    MAX_BODY,
+    CheckModel,
+    check_models,
+    shown_outcome,
+    shown_variant,
+    tracked_of,
+    unit_of,
+)
 from proxy.server.api.periods import iso
 from proxy.server.api.prompt_bodies import revision_of
 from proxy.server.api.queries import parameters_of
 from proxy.server.api.request import BodyTooLarge, ClientGone, discard_rest, read_body
 
-CheckModel = Callable[[str], object]
 Asked = Request[Caller, Any, Any]
 Answered = Response[bytes]
 
@@ -82,14 +90,14 @@ class Experiments:
         @post(_paths(""), role="admin", status_code=201)
         async def create_experiment(request: Asked) -> Answered:
             """A new experiment; it takes no calls before it is started."""
-            experiment = self._checked(experiment_of(await _body(request)))
+            experiment = check_models(experiment_of(await _body(request)), self._check_model)
             live = self._live()
             return _answer(await live.change(partial(live.store.create, experiment, time.time_ns())), 201)
 
         @put(_paths("/{experiment_id:str}"), role="admin")
         async def replace_experiment(request: Asked, experiment_id: FromPath[str]) -> Answered:
             """Another definition, until the experiment has started."""
-            experiment = self._checked(experiment_of(await _body(request), experiment_id))
+            experiment = check_models(experiment_of(await _body(request), experiment_id), self._check_model)
             live = self._live()
             return _answer(await live.change(partial(live.store.replace, experiment, _revision(request))))
 
@@ -130,19 +138,6 @@ class Experiments:
             return _answer(await live.revert(await live.get(experiment_id, _revision(request))))
 
         return [start_experiment, stop_experiment, promote_winner, revert_promotion]
-
-    def _checked(self, experiment: Experiment) -> Experiment:
-        """Raises BadRequest for a variant with a model that does not exist."""
-        for place, variant in enumerate(experiment.variants):
-            if variant.model is None:
-                continue
-            try:
-                self._check_model(variant.model)
-            except ProxyError as error:
-                if error.status == 404:  # others exist, and may not be available now
-                    where = f"variants.{place}.model"
-                    raise BadRequest(f"{where}: {error.message}", param=where) from None
-        return experiment
 
 
 async def _body(request: Asked) -> dict[str, Any]:

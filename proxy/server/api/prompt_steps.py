@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
 from msgspec import Struct
 
+from proxy.config.prompt_file import read_prompts
 from proxy.pipeline.stored_prompts import StoredPrompts, resolve, unknown_prompt
 from proxy.prompts.compare import Difference, difference
 from proxy.prompts.presets import rendered
+from proxy.schema.daemon_thread import DaemonThread
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.json import encode
 from proxy.schema.prompts import PromptHead, PromptUse, PromptVersion
-from proxy.server.api.prompt_bodies import MAX_BODY, MOST_ROWS, refused
+from proxy.server.api.prompt_bodies import MAX_BODY, MOST_ROWS, check_usable, refused
 from proxy.storage.prompt_rows import PromptRefused, unknown_version
 
+MAX_FILE = 1_000_000  # bytes, as of every YAML file
+FILE_S = 60.0  # for one file, and those before it
 SLOW = 16  # checking a text takes that many times as long as decoding it
 Scores = Callable[[str], Awaitable[Mapping[int, float]]]
 T = TypeVar("T")
@@ -39,6 +44,7 @@ class PromptSteps:
         self._lent = lent
         self._check_model = check_model
         self.scores = scores
+        self._files_thread = DaemonThread("prompt-files", FILE_S)
 
     @property
     def stored(self) -> StoredPrompts:
@@ -86,6 +92,23 @@ class PromptSteps:
             if error.kind == "unknown" and prompts:
                 await self.head(prompts[0])  # raises 404, with the names that exist, where it is the prompt itself
             raise refused(error) from None
+
+    async def bring(self, data: bytes, by: str | None) -> dict[str, list[int]]:
+        """Stores the versions in a file of prompts. Returns their numbers by prompt. Raises ProxyError."""
+        found = await self.on_files(partial(read_prompts, data, "the file", check_usable))
+        for each in found:
+            for version in each.versions:
+                self.check(version, f"prompts.{each.id}.")
+        bring = partial(self.stored.store.bring, found, time.time_ns(), by)
+        return await self.change(bring, *(each.id for each in found))
+
+    async def on_files(self, work: Callable[[], T]) -> T:
+        """Reads or writes YAML: a megabyte takes seconds. Raises ProxyError 503."""
+        try:
+            return await self._files_thread.run(work)
+        except TimeoutError:
+            message = f"Other files kept the server busy for {FILE_S:g} s. Try again in a moment."
+            raise ProxyError(message, status=503, code="overloaded") from None
 
     def check(self, version: PromptVersion, prefix: str = "") -> None:
         """Raises BadRequest for a version whose model does not exist."""

@@ -11,9 +11,8 @@ from litestar import Request, Response, delete, get, post, put
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from proxy.config.prompt_file import read_prompts, written
+from proxy.config.prompt_file import written
 from proxy.prompts.uses import label_of, version_of
-from proxy.schema.daemon_thread import DaemonThread
 from proxy.schema.errors import BadRequest, ProxyError
 from proxy.schema.json import decode_object, encode
 from proxy.schema.prompts import LabelMove, PromptUse
@@ -29,7 +28,6 @@ from proxy.server.api.prompt_bodies import (
     VERSIONS,
     added,
     asked,
-    check_usable,
     created,
     etag,
     moved,
@@ -40,13 +38,11 @@ from proxy.server.api.prompt_bodies import (
     shown_version,
     use_of_version,
 )
-from proxy.server.api.prompt_steps import SLOW, PromptSteps
+from proxy.server.api.prompt_steps import MAX_FILE, SLOW, PromptSteps
 from proxy.server.api.queries import parameters_of
 from proxy.server.api.request import BodyTooLarge, ClientGone, discard_rest, read_body
 
 YAML = "application/yaml"
-MAX_FILE = 1_000_000  # bytes, as of every YAML file
-FILE_S = 60.0  # for one file, and those before it
 MAX_RENDER_BODY = 4 * 1024 * 1024
 Asked = Request[Caller, Any, Any]
 Answered = Response[bytes]
@@ -58,7 +54,6 @@ class Prompts:
 
     def __init__(self, steps: PromptSteps) -> None:
         self._steps = steps
-        self._files_thread = DaemonThread("prompt-files", FILE_S)
 
     def routes(self) -> list[HTTPRouteHandler]:
         """The Litestar handlers, each with and without `/v1`."""
@@ -204,31 +199,18 @@ class Prompts:
             prompts = await self._steps.change(partial(stored.store.all, given.get("id")))
             if given.get("id") and not prompts:
                 await stored.head(given["id"])  # raises
-            text = await self._on_files(partial(written, prompts))
+            text = await self._steps.on_files(partial(written, prompts))
             return Response(text.encode(), media_type=YAML, headers={**NO_STORE, "x-request-id": new_id()})
 
         @post(_paths("/import"), role="admin", status_code=200)
         async def import_prompts(request: Asked) -> Answered:
-            data, stored = await _bytes(request, MAX_FILE, any_kind=True), self._steps.stored
-            found = await self._on_files(partial(read_prompts, data, "the file", check_usable))
-            for each in found:
-                for version in each.versions:
-                    self._steps.check(version, f"prompts.{each.id}.")
-            bring = partial(stored.store.bring, found, time.time_ns(), request.user.key_id)
-            numbers = await self._steps.change(bring, *(each.id for each in found))
+            data = await _bytes(request, MAX_FILE, any_kind=True)
+            numbers = await self._steps.bring(data, request.user.key_id)
             return _json({"imported": [{"id": name, "versions": of} for name, of in numbers.items()]})
 
         return [export_prompts, import_prompts]
 
     # --- steps --------------------------------------------------------------------------------------------------------
-
-    async def _on_files(self, work: Callable[[], T]) -> T:
-        """Reads or writes YAML: a megabyte takes seconds. Raises ProxyError 503."""
-        try:
-            return await self._files_thread.run(work)
-        except TimeoutError:
-            message = f"Other files kept the server busy for {FILE_S:g} s. Try again in a moment."
-            raise ProxyError(message, status=503, code="overloaded") from None
 
     async def _checked(self, request: Asked, read: Callable[[Mapping[str, Any], int], T]) -> T:
         """What `read` makes of the body, off the event loop where that may take long."""

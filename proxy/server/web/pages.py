@@ -25,8 +25,10 @@ from proxy.server.stored_routes import prompt_steps
 from proxy.server.web import request_detail, request_view, usage_view
 from proxy.server.web.budget_view import BudgetBar, budget_bar
 from proxy.server.web.doors import Doors, PageRequest, SignInNeeded
+from proxy.server.web.experiment_forms import ExperimentForms
 from proxy.server.web.experiment_pages import ExperimentPages
 from proxy.server.web.playground import Playground
+from proxy.server.web.prompt_import import PromptImport
 from proxy.server.web.prompt_pages import PromptPages
 from proxy.server.web.rendering import PAGE_HEADERS, Hooks
 from proxy.server.web.reports import Reports
@@ -56,9 +58,12 @@ class Pages:
 
     def _stored_routes(self) -> list[HTTPRouteHandler]:
         """Prompts, experiments and sites."""
-        prompts = PromptPages(self._seen, prompt_steps(self._seen.live), self.page, self._doors)
+        steps = prompt_steps(self._seen.live)
+        prompts = PromptPages(self._seen, steps, self.page, self._doors)
+        others = PromptImport(steps, self.page, self._doors), ExperimentForms(self._seen, self.page, self._doors)
         experiments = ExperimentPages(self._seen, self.page, self._doors)
-        return [*prompts.routes(), *experiments.routes(), *SitePages(self._seen, self.page).routes()]
+        made = [route for each in others for route in each.routes()]
+        return [*prompts.routes(), *made, *experiments.routes(), *SitePages(self._seen, self.page).routes()]
 
     def router(self) -> Router:
         """All of them, behind the guard of pages, with errors as pages."""
@@ -165,6 +170,10 @@ class Pages:
         @get("/usage.csv", role="page")
         async def usage_csv(request: PageRequest) -> Response[bytes]:
             asked = self._asked(request)
+            if asked.given.get("table") == "tokens":
+                parts = usage_view.token_parts((await self._found(asked, ()))["total"])
+                rows = [{"part": name, "tokens": tokens, "share": share} for _, name, tokens, share in parts]
+                return _csv(csv_table(("part", "tokens", "share"), rows), "tokens.csv")
             keys = (asked.unit, *asked.keys) if asked.given.get("table") == "chart" else asked.keys
             rows = (await self._found(asked, keys, self._baseline(asked)[1]))["groups"]
             return _csv(csv_table(usage_columns(UsageQuery(group_by=keys)), rows), "usage.csv")

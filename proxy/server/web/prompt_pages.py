@@ -76,7 +76,7 @@ class PromptPages:
 
     def routes(self) -> list[HTTPRouteHandler]:
         """The Litestar handlers."""
-        return [*self._reading(), *self._labels(), *self._adding()]
+        return [*self._reading(), *self._labels(), *self._life(), *self._adding()]
 
     def _reading(self) -> list[HTTPRouteHandler]:
         @get("/prompts", role="page")
@@ -139,6 +139,33 @@ class PromptPages:
             return to_page(self._doors, f"/prompts/{prompt_id}#labels")
 
         return [move_label]
+
+    def _life(self) -> list[HTTPRouteHandler]:
+        async def changed(request: PageRequest, prompt_id: str, is_end: bool) -> Response[Any]:
+            form, store, now_ns = await fields_of(self._doors, request), self._steps.stored.store, time.time_ns()
+            try:
+                revision, number = revision_in(form), form.get("version", "")
+                if not is_end:
+                    work: Any = partial(store.restore, prompt_id, revision)
+                elif number:
+                    work = partial(store.archive_version, prompt_id, version_of(number), revision, now_ns)
+                else:
+                    work = partial(store.archive, prompt_id, revision, now_ns)
+                await self._steps.change(work, prompt_id)
+            except ProxyError as error:
+                wrong = view.wrong_of(error, ())
+                return await self._shown(request, await self._opened(prompt_id, {}), wrong.status, life_wrong=wrong)
+            return to_page(self._doors, f"/prompts/{prompt_id}")
+
+        @post("/prompts/{prompt_id:str}/archive", role="page", status_code=303)
+        async def archive(request: PageRequest, prompt_id: FromPath[str]) -> Response[Any]:
+            return await changed(request, prompt_id, True)
+
+        @post("/prompts/{prompt_id:str}/restore", role="page", status_code=303)
+        async def restore(request: PageRequest, prompt_id: FromPath[str]) -> Response[Any]:
+            return await changed(request, prompt_id, False)
+
+        return [archive, restore]
 
     def _adding(self) -> list[HTTPRouteHandler]:
         @get("/new-prompt", role="page", sync_to_thread=False)
@@ -227,7 +254,7 @@ class PromptPages:
             "pieces": view.pieces_of(version),
             "lines": [] if opened.difference is None else view.diff_lines(opened.difference.text),
             "figures": None if used is None else used.get(head.id, _UNUSED),
-            **dict.fromkeys(("rendered", "move_wrong", "try_wrong")),
+            **dict.fromkeys(("rendered", "move_wrong", "try_wrong", "life_wrong")),
             "move": {},
             "tried": {},
             "value": view.VALUE,

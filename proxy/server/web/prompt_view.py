@@ -43,7 +43,7 @@ class Piece(Struct, frozen=True):
 
 
 class DiffLine(Struct, frozen=True):
-    """`style`: added, removed, place or same."""
+    """`style`: added, removed, gap or same."""
 
     style: str
     text: str
@@ -65,7 +65,7 @@ def version_fields(form: Mapping[str, str], known: Sequence[str]) -> dict[str, A
         if not text.strip():
             continue
         if name in _JSON:
-            found[name] = _decoded(name, text)
+            found[name] = decoded(name, text)
         elif name in _LISTS:
             found[name] = [part for part in text.replace(",", " ").split() if part]
         else:
@@ -73,7 +73,8 @@ def version_fields(form: Mapping[str, str], known: Sequence[str]) -> dict[str, A
     return found
 
 
-def _decoded(name: str, text: str) -> Any:
+def decoded(name: str, text: str) -> Any:
+    """The JSON in a field. Raises BadRequest."""
     try:
         return decode(text.encode())
     except RecursionError:
@@ -124,11 +125,11 @@ def diff_lines(text: str) -> list[DiffLine]:
         if left < 0:
             break
     rest = len(lines) - len(shown)
-    return [*shown, DiffLine("place", f"{rest:,} more lines")] if rest else shown
+    return [*shown, DiffLine("gap", f"{rest:,} more lines")] if rest else shown
 
 
 def _style_of(line: str) -> str:
-    return {"+": "added", "-": "removed", "@": "place"}.get(line[:1], "same")
+    return {"+": "added", "-": "removed", "@": "gap"}.get(line[:1], "same")
 
 
 def values_of(form: Mapping[str, str]) -> dict[str, str]:

@@ -38,8 +38,9 @@ FORM = {
     "until": "Its end.",
     "tz": "The time zone of days.",
     "baseline": "The model that savings are measured against.",
-    "table": "groups or chart: what a CSV file holds.",
+    "table": "groups, chart or tokens: what a CSV file holds.",
 }
+TABLES = ("groups", "chart", "tokens")
 SERIES = 7  # told apart in the chart; the others are one more
 MOST_BUCKETS = 366
 _BY_CALL = ("session", "tag")  # read from single calls
@@ -84,7 +85,7 @@ def asked_of(items: Iterable[tuple[str, str]], tz: str, now_ns: int) -> Asked:
     given = {name: value for name, value in parameters_of(items, FORM).items() if value}
     for name, known in (("range", RANGES), ("metric", METRICS), ("group", GROUPS)):
         one_of(given, name, tuple(known))
-    one_of(given, "table", ("groups", "chart"))
+    one_of(given, "table", TABLES)
     tz = zone_of({"tz": given.get("tz") or tz})
     span = given.get("range", "7d")
     since, until = period(given, tz)

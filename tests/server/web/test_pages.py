@@ -56,13 +56,6 @@ async def server(upstream_of_module: FakeUpstream, tmp_path_factory: pytest.Temp
         yield running
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def browser(server: Server) -> AsyncIterator[Browser]:
-    async with browsing(server.port) as opened:
-        assert (await opened.sign_in()).status_code == 303
-        yield opened
-
-
 @pytest.mark.parametrize("path", ALL)
 @pytest.mark.sampled(4)
 async def test_pages_need_nothing_from_elsewhere(browser: Browser, path: str) -> None:

@@ -31,13 +31,6 @@ async def server(upstream_of_module: FakeUpstream, tmp_path_factory: pytest.Temp
         yield running
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def browser(server: Server) -> AsyncIterator[Browser]:
-    async with browsing(server.port) as opened:
-        assert (await opened.sign_in()).status_code == 303
-        yield opened
-
-
 async def asked(browser: Browser, path: str = PLAYGROUND, **fields: str) -> Any:
     usual = {"token": await browser.token(PLAYGROUND), "model": "fake/ok", "message": "one two three", "do": "send"}
     return await browser.send(path, {**usual, **fields})

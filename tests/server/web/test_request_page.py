@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from tests.server.api.raw import chat, post
-from tests.server.web.browser import ADMIN, Browser, browsing
+from tests.server.web.browser import ADMIN, Browser
 from tests.serving import ROUTING, Server, serving, write_files
 from tests.upstream import FakeUpstream
 
@@ -36,13 +36,6 @@ async def server(upstream_of_module: FakeUpstream, folder: Path) -> AsyncIterato
     routing = write_files(folder, upstream_of_module.url, SETTINGS)
     async with serving(routing, {"PROXY_ADMIN_KEY": ADMIN}) as running:
         yield running
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def browser(server: Server) -> AsyncIterator[Browser]:
-    async with browsing(server.port) as opened:
-        assert (await opened.sign_in()).status_code == 303
-        yield opened
 
 
 async def call(server: Server, body: bytes) -> str:

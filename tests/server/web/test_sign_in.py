@@ -28,10 +28,11 @@ PAGES = {
     *("/dashboard/playground", "/dashboard/settings", "/dashboard/settings/text", "/dashboard/settings/defaults"),
     *("/dashboard/prompts", "/dashboard/prompts/x", "/dashboard/prompts/x/new", "/dashboard/new-prompt"),
     *("/dashboard/experiments", "/dashboard/experiments/x", "/dashboard/sites", "/dashboard/sites/x"),
-    "/dashboard/settings/versions/x",
+    *("/dashboard/settings/versions/x", "/dashboard/new-experiment", "/dashboard/import-prompts"),
 }
 POSTED = {
     *("/dashboard/settings/change", "/dashboard/settings/keys", "/dashboard/playground/stream"),
+    *("/dashboard/prompts/x/archive", "/dashboard/prompts/x/restore"),
     *("/dashboard/prompts/x/labels", "/dashboard/prompts/x/try", "/dashboard/experiments/x/x"),
 }
 

@@ -21,7 +21,7 @@ from tests.server.web.test_pages import EVIL
 from tests.serving import ROUTING, Server, serving, write_files
 from tests.upstream import FakeUpstream
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("api")]
 SETTINGS = ROUTING + (
     "sites: {{evil: {{name: '<img src=x onerror=alert(1)>', category: shops, domains: [evil.example],"
     " description: '{wide}', tasks: {{one: {{about: '<b>one</b>', say: [take it], fields: {{x: text}}}}}}}}}}\n"
@@ -68,13 +68,6 @@ async def done(asked: Any) -> Any:
     answer = await asked
     assert answer.status_code < 300, answer.text
     return answer.json()
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def browser(server: Server, api: httpx.AsyncClient) -> AsyncIterator[Browser]:
-    async with browsing(server.port) as opened:
-        assert (await opened.sign_in()).status_code == 303
-        yield opened
 
 
 async def form_of(browser: Browser, path: str, action: str) -> dict[str, str]:

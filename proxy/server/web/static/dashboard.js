@@ -7,6 +7,13 @@ for (const form of document.querySelectorAll("form[data-auto]")) {
   form.addEventListener("change", () => form.submit());
 }
 
+for (const chooser of document.querySelectorAll("input[data-into]")) {
+  chooser.addEventListener("change", async () => {
+    const text = await chooser.files[0]?.text();
+    if (text !== undefined) chooser.form.elements[chooser.dataset.into].value = text;
+  });
+}
+
 for (const block of document.querySelectorAll("pre.code")) {
   const button = document.createElement("button");
   button.type = "button";
