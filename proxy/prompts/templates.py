@@ -1,4 +1,4 @@
-"""Translates: a text with `{name}` where a variable stands into its parts, and parts and values into a text.
+"""Translates: a text with `{name}` for each variable into its parts, and parts and values into a text.
 
 `{{` and `}}` are literal braces. There is nothing else: no attributes, no indices, no formats, no expressions. Values
 are put in as they are, and never looked at again: braces in a value stay braces.

@@ -71,7 +71,7 @@ class NameLookups:
                 failure = socket.gaierror(socket.EAI_FAIL, f"{type(error).__name__} in the look-up of a name")
             if not addresses and failure is None:
                 failure = socket.gaierror(socket.EAI_NONAME, "the name has no address")
-            with suppress(RuntimeError):  # the loop has been closed meanwhile
+            with suppress(RuntimeError):  # the loop was closed in the meantime
                 loop.call_soon_threadsafe(end, addresses, failure)
 
         try:
