@@ -299,7 +299,8 @@ def too_expensive(found: PanelPlan, limit_nano: int, whose: str) -> CostLimit:
     """402: even the smallest panel may cost more than the limit, or nobody knows what it costs."""
     unpriced = [place.name for place in (*found.places, *found.followers) if place.bound_nano is None]
     if unpriced:
-        return CostLimit(f"{unpriced[0]} has no known price, so {whose} cannot hold.", "price_unknown", param=whose)
+        message = f"{unpriced[0]} has no known price, so {whose} cannot be enforced."
+        return CostLimit(message, "price_unknown", param=whose)
     bounds = sorted(place.bound_nano or 0 for place in found.places)[: found.quorum]
     least = sum(bounds) + sum(place.bound_nano or 0 for place in found.followers)
     return CostLimit(
