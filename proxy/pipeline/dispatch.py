@@ -130,7 +130,7 @@ class Dispatcher:
     async def _hedged(
         self, order: FallbackOrder, question: _Question, deployment: Deployment, late_s: float
     ) -> Answer | None:
-        """The answer of this deployment, or of the next one if this one is late; None: all that were asked have failed."""
+        """The answer of this deployment, or of the next one if this one is late; None: all that ran have failed."""
         hedge = Hedge(self.resources, question.call, order, question.request)
         first = _Try(self.resources, question, order, deployment, order.tries_left - 1)
         answer: Answer | None = None

@@ -187,7 +187,7 @@ class Router:
                 continue
             where = f"routing.{hint}"
             if name.startswith("auto") and self._views.current().target_of(name) in _AUTO:
-                raise BadRequest(f"{where}: {name!r} chooses among models; name a model instead.", param=where)
+                raise BadRequest(f"{where}: {name!r} chooses among models; name one of them.", param=where)
             try:
                 if self._views.resolve(name, 0.0, allowed).ensemble:
                     raise BadRequest(f"{where}: {name!r} is an ensemble; name a model.", param=where)

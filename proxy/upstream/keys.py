@@ -262,7 +262,7 @@ class Keys:
         first = self.keys[waits.index(soonest_s)].state
         is_limited = not (first.is_refused and first.rests_until > now_s)
         why = "; ".join(self._why(key, now_s, wait_s) for key, wait_s in zip(self.keys, waits, strict=True))
-        what = "may not be called" if self.keys[0].variable is None else "has no usable key"
+        what = "may not be called" if self.keys[0].variable is None else "has no key that may be used"
         return KeysUnavailable(f"{self._name} {what} now: {why}.", soonest_s, is_limited)
 
     def _why(self, key: Key, now_s: float, wait_s: float) -> str:

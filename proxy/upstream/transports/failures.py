@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 _MAX_CAUSES = 32
-_UNTRUSTED = "its certificate is not from a trusted authority; name the authority's file in ca_file"
+_UNTRUSTED = "its certificate is not from an authority that is trusted here; name its file in ca_file"
 _CERTIFICATES = {  # OpenSSL's codes (X509_V_ERR_...)
     2: _UNTRUSTED,
     9: "its certificate is not valid yet; is this machine's clock right?",
